@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness as bench
-from stage import DAMAGED, PACE, SIZE, SLOW, Stage
+from stage import DAMAGED, ONE, PACE, SIZE, SLOW, Stage
 from support.call_kills import Ended, Nudge, killed_at, tracing_works
+from support.loopback_hub import Generated, Repo
 from support.polling import until
 from support.release_kills import Scene
 
@@ -85,11 +86,28 @@ def _service(stage: Stage) -> None:
     shutil.copy(stage.scene.place / "c.zip", stage.place)
 
 
+def _of_another(stage: Stage) -> None:
+    """A folder of another program: a large file, and a small one."""
+    (stage.place / "mine/sub").mkdir(parents=True)
+    (stage.place / "mine/model.bin").write_bytes(bytes(range(256)) * 2**13)
+    (stage.place / "mine/sub/config.json").write_text("{}\n")
+
+
+def _moved(stage: Stage) -> None:
+    """A model that is locked and here, whose branch has one file more by now."""
+    stage.hub.bytes_per_second = None
+    stage.must("lock", "one")
+    stage.must("get", "one")
+    stage.hub.bytes_per_second = PACE
+    stage.hub.publish(Repo(ONE.id, {**ONE.files, "more.bin": Generated(SIZE, "more")}))
+
+
+_CACHE = ("--layout", "hf-cache", "--to", "cache")
 COMMANDS = (
     Command("get", ("get", "one")),
     Command("get, locked", ("get", "one", "--locked"), lambda stage: stage.must("lock", "one"), long=True),
     Command("get, first use", ("get", "direct"), lambda stage: stage.must("lock", "direct")),
-    Command("get, hub cache", ("get", "one", "--layout", "hf-cache", "--to", "cache")),
+    Command("get, hub cache", ("get", "one", *_CACHE)),
     Command("get, linked", ("get", "twin"), lambda stage: stage.must("get", "one")),
     Command("get, being paused", ("get", "one"), _slow, nudge=signal.SIGUSR1, code=75),
     Command("get, being cancelled", ("get", "one"), _slow, nudge=signal.SIGTERM, code=143, long=True),
@@ -104,6 +122,16 @@ COMMANDS = (
     Command("remove", ("remove", "twin"), done=3, long=True),
     Command("lock", ("lock", "one", "long")),
     Command("lock --upgrade", ("lock", "--upgrade", "one"), lambda stage: stage.must("lock", "one"), long=True),
+    Command("update", ("update", "one"), _moved, resumes=False),
+    Command("import", ("import", "mine"), _of_another),
+    Command("import --move", ("import", "mine", "--move"), _of_another),
+    Command("rm", ("rm", "one", "twin", "--yes"), lambda stage: stage.must("get", "both"), 3),
+    Command(
+        "rm, hub cache",
+        ("rm", "hf:bench/one", "--yes", *_CACHE),
+        lambda stage: stage.must("get", "one", *_CACHE),
+        3,
+    ),
     Command("pack", ("pack", "runs/tts", "-o", "out.zip"), _trained),
     Command(
         "unpack",

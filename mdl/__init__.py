@@ -56,8 +56,19 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         UsageError as UsageError,
     )
     from mdl.operations.clean import Waste as Waste
+    from mdl.operations.configure import SettingValue as SettingValue
+    from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
+    from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
+    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
+    from mdl.operations.remote_model import RemoteModel as RemoteModel
+    from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
+    from mdl.operations.outdated import (
+        FileChange as FileChange,
+        ModelVersion as ModelVersion,
+        OutdatedReport as OutdatedReport,
+    )
     from mdl.operations.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
@@ -75,7 +86,13 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         unpack as unpack,
         verify_archive as verify_archive,
     )
+    from mdl.operations.releases import (
+        ReleaseList as ReleaseList,
+        ReleaseVersion as ReleaseVersion,
+        releases as releases,
+    )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
@@ -98,12 +115,21 @@ _HOMES = {
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
     "mdl.operations.clean": "Waste",
+    "mdl.operations.configure": "SettingValue",
+    "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
+    "mdl.operations.import_report": "ImportReport ImportedFile",
+    "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
+    "mdl.operations.remote_model": "RemoteModel",
+    "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
+    "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
+    "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
+    "mdl.operations.update": "Move UpdateReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",
     "mdl.remotes": "RemoteJob",

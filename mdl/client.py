@@ -21,24 +21,41 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Settings, settings_table
-from mdl.errors import Cancelled, DeadlineReached, LockError, MdlError, NotFound, UsageError, storage_error
+from mdl.config import Config, Settings, client_settings
+from mdl.errors import (
+    Cancelled,
+    DeadlineReached,
+    LockError,
+    MdlError,
+    NotFound,
+    UsageError,
+    storage_error,
+)
 from mdl.listener import Listener, silence
-from mdl.paths import model_of_record
-from mdl.units import parse_duration, texts
+from mdl.units import parse_duration, parse_rate, texts
 from mdl.workspace import Folder, Workspace, check_into
 
 if TYPE_CHECKING:
     from mdl.archive.directory import ArchiveLimits
     from mdl.catalog.model import Catalog, Model
     from mdl.engine.status import ModelStatus
+    from mdl.engine.store import Store
     from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.clean import Waste
+    from mdl.operations.configure import SettingValue
+    from mdl.operations.delete import DeleteReport, Deletion
+    from mdl.operations.export import Export
     from mdl.operations.fetch import FetchReport
+    from mdl.operations.import_folder import How
+    from mdl.operations.import_report import ImportReport
+    from mdl.operations.inventory import Inventory
     from mdl.operations.lock import LockReport
+    from mdl.operations.outdated import OutdatedReport
     from mdl.operations.remote import CleanedJob, RemoteReport
+    from mdl.operations.remote_model import RemoteModel
     from mdl.operations.tools import Tools
+    from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -114,8 +131,8 @@ class Client:
         """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
         which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
-            if name not in settings_table():
-                near = get_close_matches(name, settings_table(), 1)
+            if name not in client_settings():
+                near = get_close_matches(name, client_settings(), 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"mdl has no setting {name!r}{hint}")
         self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
@@ -132,6 +149,14 @@ class Client:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         return self.workspace.catalog
 
+    def limit_rate(self, rate: str) -> None:
+        """Keep to another rate from now on, also in an operation that runs in another thread.
+
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
+        `UsageError`.
+        """
+        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
+
     @contextlib.contextmanager
     def _tools(
         self,
@@ -144,9 +169,11 @@ class Client:
         cancel: CancelToken | None = None,
         online: bool = True,
         exact: bool = False,
+        keeps: bool = True,
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
-        lock. Window and duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
+        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
@@ -168,29 +195,62 @@ class Client:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact))
                 listener = stack.enter_context(work.xet(network, listener))
             resolver = work.resolver(
-                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
             )
             stack.enter_context(_interrupts())
             wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
             yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
 
+    # Settings.
+
+    def settings(self) -> list[SettingValue]:
+        """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
+        ``config.toml`` cannot be read."""
+        from mdl.operations.configure import effective
+
+        return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
+
+    def configure(self, name: str, value: Texts | None) -> Path:
+        """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
+        ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
+        unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
+        from mdl.operations.configure import set_value, unset
+
+        path = places.config_file()
+        if value is None:
+            unset(path, name)
+        else:
+            set_value(path, name, texts(value))
+        return path
+
     # Models and what of them is on this disk.
 
-    def models(self, targets: Targets, *, into: Folder | None = None, revision: str | None = None) -> list[Model]:
-        """What ``targets`` mean, each model once: names and groups of the catalog, ``hf:org/repo``, URLs, models.
+    def models(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        revision: str | None = None,
+        output: str | None = None,
+        sha256: str | None = None,
+    ) -> list[Model]:
+        """What ``targets`` mean, each model once: names and groups of the catalog, ``org/repo``, ``hf:org/repo:Q8_0``,
+        URLs, models; what follows a repository and names no other target is a file of it.
 
-        The catalog is read only if one of them is a name. ``revision`` replaces that of every source that has
-        revisions. Raises `NotFound`, `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
+        The catalog is read only if one of them may be a name. ``revision`` replaces that of every source that has
+        revisions; the one file of a URL may be called ``output`` and have a ``sha256``. Raises `NotFound`,
+        `CatalogError`, and `UsageError`, also if several are to go ``into`` one folder.
         """
-        from mdl.catalog.model import Catalog, Model, models_of
-        from mdl.sources import is_reference, page_hosts
+        from mdl.catalog.model import Catalog, Model
+        from mdl.catalog.targets import models_of, needs_catalog
+        from mdl.sources import page_hosts
 
         wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        catalog, hosts = self.catalog if needs_catalog(wanted) else Catalog(), page_hosts(self.workspace.endpoint)
+        found = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
         if into is not None:
-            check_into(len(wanted))
-        names = [one for one in wanted if isinstance(one, str)]
-        catalog = Catalog() if all(map(is_reference, names)) else self.catalog
-        return models_of(wanted, catalog, page_hosts(self.workspace.endpoint), revision)
+            check_into(len(found))
+        return found
 
     def statuses(
         self,
@@ -203,31 +263,127 @@ class Client:
         """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
         an empty list fits nothing. Contacts nothing."""
-        globs = ("*",) if patterns is None else [text.lower() for text in texts(patterns)]
-        wanted = None if status is None else texts(status)
+        look, fits = self._looker([]), self._filter(patterns, kind, tag)
+        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
+        return [row for row in rows if status is None or row[1].status in texts(status)]
+
+    def _filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:
+        groups = self.catalog.groups
+        globs = ["*"] if patterns is None else [text.lower() for text in texts(patterns)]
+        members = {name for text in texts(patterns or ()) for name in groups.get(text, ())}
 
         def fits(model: Model) -> bool:
             name = model.name.lower()
-            named = any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            named = model.name in members or any(glob in name or fnmatchcase(name, glob) for glob in globs)
             return named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
 
-        look = self._looker([])
-        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
-        return [row for row in rows if wanted is None or row[1].status in wanted]
+        return fits
+
+    def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
+        """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's
+        cache, or only in the one that ``home`` or ``layout`` name. What narrows it is as in `statuses`. Contacts
+        nothing. Raises `StateError`, `StorageError`, `CatalogError`."""
+        from mdl.operations.inventory import take_inventory
+
+        work = self.workspace
+        models, fits = self.catalog.models, self._filter(patterns, kind, tag)
+        return take_inventory(work.stores(), models, self._known, work.endpoint.url, fits)
+
+    def _known(self, store: Store, model: Model) -> Sequence[RemoteFile]:
+        """The files of a model as far as that is known here; none if it is not."""
+        with contextlib.suppress(MdlError):
+            return self.workspace.resolver(store).known(model) or ()
+        return ()
+
+    def delete(self, targets: Targets, *, dry_run: bool = False, force: bool = False) -> DeleteReport:
+        """Take models from this disk: names and groups of the catalog, names of folders, references. With ``dry_run``
+        nothing is deleted, and the report says what would be.
+
+        What other models or programs have too stays, and so do files of a model's folder that were changed or added,
+        unless ``force`` is set. With the layout ``hf-cache`` a name stands for what mdl brought for it, and a reference
+        for the whole repository, whoever brought it. What fails for one model is in the report and hinders no other:
+        `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
+        """
+        from mdl.catalog.model import Model
+        from mdl.operations.delete import delete, plan
+
+        stores = self.workspace.stores()
+        deletions: list[Deletion] = []
+        errors: list[MdlError] = []
+        for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
+            try:
+                for model in self._models_here(target):
+                    deletions += plan(model, stores, self._known, force=force)
+            except MdlError as error:
+                errors.append(error.on(str(target)))
+        return delete(stores[0], deletions, errors, dry_run=dry_run)
+
+    def _models_here(self, target: str | Model) -> list[Model]:
+        """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
+        `NotFound`, which says what is near."""
+        from mdl.operations.inventory import model_of
+        from mdl.sources import is_reference
+
+        receipts = self.workspace.store([]).receipts
+        try:
+            if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
+                remote, _, job = target.partition("/")
+                if target in receipts.models() or remote in self.remotes:
+                    raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
+            return self.models(target)
+        except NotFound as error:
+            here = receipts.models()
+            if target in here:
+                return [model_of(str(target), receipts.in_order(str(target)))]
+            if near := get_close_matches(str(target), here, 3, 0.5):
+                error.hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
+            raise
 
     def status(
         self, target: str | Model, *, into: Folder | None = None, include: Texts = (), exclude: Texts = ()
     ) -> tuple[Model, ModelStatus]:
         """One model, and what of it is on this disk. Contacts nothing. Raises `UsageError` for a group."""
         model = self._one(target)
-        return model, self._looker([model], into, include, exclude)(model)
+        found = self._looker([model], into, include, exclude)(model)
+        return (into is None and self._local(target, model, found)) or (model, found)
+
+    def _local(self, target: str | Model, model: Model, found: ModelStatus) -> tuple[Model, ModelStatus] | None:
+        """What is on this disk of a model that no catalog has, if that is not what was ``found`` by its reference."""
+        from mdl.catalog.model import Model
+        from mdl.sources import is_reference
+
+        if model.is_of_catalog or isinstance(target, Model) or (is_reference(target) and found.is_here):
+            return None
+        repositories = {origin.repository for origin in model.sources} - {""}
+        for row in self.inventory().models:
+            if row[0].name == target or {origin.repository for origin in row[0].sources} & repositories:
+                return row
+        return None
 
     def path(self, target: str | Model) -> Path:
         """The folder of one model, whether or not anything is in it. Raises as `status`."""
         model = self._one(target)
+        if not model.is_of_catalog and isinstance(target, str):
+            return self.status(target)[1].path
         if self.workspace.is_cache:
             return self._looker([model])(model).path
         return self.workspace.store([model]).folder(model.name)
+
+    def locked_commits(self, model: Model) -> list[str]:
+        """The commits at which the lock has a model's files; none if it does not cover it. Raises `StateError`."""
+        lock = self.workspace.locked
+        files = lock.models[model.name].files if lock and lock.covers(model) else ()
+        return list(dict.fromkeys(filter(None, (file.revision for file in files))))
+
+    def remote_model(self, target: str | Model, *, cancel: CancelToken | None = None) -> tuple[Model, RemoteModel]:
+        """One model as its source has it now: files, sizes, licence, and whether access is restricted. No file is
+        fetched. Raises `UsageError` for a group, `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, and
+        `LockError` offline."""
+        from mdl.operations.remote_model import ask
+
+        model = self._one(target)
+        with self._tools([model], cancel=cancel) as tools:
+            return model, ask(model, tools)
 
     def folders(self, models: Sequence[Model], *, into: Folder | None = None) -> dict[str, Path]:
         """The folder that each model's files go to, by its name."""
@@ -236,12 +392,7 @@ class Client:
 
     def _one(self, target: str | Model) -> Model:
         """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
-        try:
-            models = self.models(target)
-        except NotFound:
-            models = [one for one in self.verifiable() if one.name == target]
-            if not models:
-                raise
+        models = self._models_here(target)
         if len(models) != 1:
             members = ", ".join(model.name for model in models)
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
@@ -488,13 +639,14 @@ class Client:
         everything that is here."""
         from mdl.catalog.model import Model
 
-        own = self.workspace.store([Model("")], into).own
+        store = self.workspace.store([Model("")], into)
         try:
-            names = sorted(model_of_record(entry.name) for entry in (own / "receipts").iterdir())
+            os.scandir(store.own / "receipts").close()
         except (FileNotFoundError, NotADirectoryError):
-            names = []
+            pass
         except OSError as error:
-            raise storage_error(error, str(own)) from error
+            raise storage_error(error, str(store.own)) from error
+        names = store.receipts.models()
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}
         if targets is None:
@@ -578,12 +730,146 @@ class Client:
         asked = None if names is None else texts(names)
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
-        self.workspace.forget("locked")
+        self.workspace.forget_lock()
         return report
 
-    def clean(self, *, remove: bool = False) -> list[tuple[Waste, bool]]:
+    def outdated(
+        self,
+        targets: Targets | None = None,
+        *,
+        beyond_pins: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> OutdatedReport:
+        """Compare what is here, and what is locked, with what is newest at the sources: of ``targets``, or of every
+        model that is here or locked. Nothing is written.
+
+        ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
+        Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
+        """
+        from mdl.catalog.lock import Lock
+        from mdl.operations.outdated import outdated
+
+        lock, models = self.workspace.locked or Lock(), self.updatable(targets)
+        if targets is None:
+            here = {model.name for model in models}
+            models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
+            return outdated(models, tools, lock, beyond_pins=beyond_pins)
+
+    def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
+        """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
+        their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
+        from mdl.operations.outdated import by_receipts
+
+        if self.workspace.config.is_offline:
+            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+        models = self.verifiable(targets, into=into)
+        store = self.workspace.store(models, into)
+        resolver = self.workspace.resolver(store)
+        return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
+
+    def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
+        """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
+        then fetch what changed, as `download`.
+
+        A model whose commit the catalog names stays there. If this is killed after the lock was written, the next
+        `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
+        `UsageError` with the settings ``locked`` and ``frozen``.
+        """
+        from mdl.operations.outdated import is_pinned, versions_here
+        from mdl.operations.update import update_report
+        from mdl.reports import ModelReport
+
+        work, into = self.workspace, options.get("into")
+        models = self._to_update(targets, into)
+        store = work.store(models, into)
+        resolver, lock = work.resolver(store), work.locked
+        before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
+        pinned = [model.name for model in models if is_pinned(model, resolver)]
+        failed = {}
+        if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
+            on_event, cancel = options.get("on_event"), options.get("cancel")
+            failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
+        report = self.download([model for model in models if model.name not in failed], force=force, **options)
+        broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]
+        return update_report(report, before, broken, pinned)
+
+    def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
+        """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
+        from mdl.operations.get import plan
+
+        models = self._to_update(targets, options.get("into"))
+        with self._tools(models, **options, exact=True, keeps=False) as tools:
+            return plan(models, tools, force=force)
+
+    def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
+        """Raises as `update` does before it begins."""
+        for name in ("locked", "frozen"):
+            if self.workspace.config[name]:
+                hint = f"unset it (--{name}, MDL_{name.upper()}); 'mdl get' brings what is locked"
+                raise UsageError("an update goes past the lock", item=name, hint=hint)
+        models = self.updatable(targets, into=into)
+        for model in models:
+            if not (model.sources or model.files or model.gone):
+                hint = "'mdl list' shows where models come from"
+                raise NotFound(
+                    "nothing says where it came from: it was imported or trained", item=model.name, hint=hint
+                )
+        return models
+
+    def import_folder(
+        self,
+        folder: Folder,
+        *,
+        name: str | None = None,
+        how: How = "auto",
+        dry_run: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> ImportReport:
+        """Adopt what another program has in ``folder``: ComfyUI's models, a ``--local-dir`` of the hub's client,
+        Ollama's store, or any folder, which is one model.
+
+        Every file is hashed. What the catalog or the lock has becomes a file of that model; the rest becomes models of
+        their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
+        system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
+        ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
+        `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        """
+        from mdl.operations.import_folder import import_folder
+        from mdl.operations.matching import catalog_files
+
+        if self.workspace.is_cache:
+            raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
+        models = list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
+            place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+            return import_folder(
+                place, tools, catalog_files(models, tools.resolver), name=name, how=how, dry_run=dry_run
+            )
+
+    def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
+        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
+        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
+        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        from mdl.catalog.lock import Lock
+        from mdl.operations.export import FORMATS, export
+
+        if list_format not in FORMATS:
+            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+        lock = self.workspace.locked or Lock()
+        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        if not names:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
+        resolver = self.workspace.resolver(self.workspace.store([]))
+        return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
+
+    def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
-        ``remove``, and never what `Waste.kept` says must stay."""
+        ``remove``, and never what `Waste.kept` says must stay. Models that the catalog does not name must stay too,
+        unless ``unlisted`` is set."""
         from mdl.operations import clean
 
         store, state = self.workspace.store([]), None
@@ -600,18 +886,41 @@ class Client:
                 return None
 
         found = clean.find_waste(store, known, clean.wanted_by_jobs(known, state))
+        with contextlib.suppress(UsageError):  # without a catalog nobody knows what it names
+            found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
 
-    def add(self, name: str, source: str | Sequence[str], **facts: str | Sequence[str]) -> Path:
-        """Put a model into the catalog, whose comments stay; returns the catalog's path. ``facts`` are further keys of
-        the entry. Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`."""
-        from mdl.operations.edit import add_model
+    def init(self, place: Folder | None = None) -> Path:
+        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
+        if there is something."""
+        from mdl.operations.edit import begin_catalog
 
-        sources = texts(source)
+        path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
+        path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
+        begin_catalog(path)
+        self.workspace.forget_catalog()
+        return path
+
+    def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
+        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
+        the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+
+        sources, paths = texts(source), self.workspace.catalog_paths[0]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        path = add_model(self.workspace.catalog_paths[0], name, {**entry, **facts})
-        self.workspace.forget("catalog")
+        has_none = self.workspace.has_shipped_catalog
+        path = add_model(
+            [places.config_dir() / places.CATALOG_NAME] if has_none else paths,
+            name,
+            {**entry, **facts},
+            texts(groups),
+            beginning=BEGINNING if has_none else EMPTY,
+            fetch=self.workspace.web_base,
+        )
+        self.workspace.forget_catalog()
         return path
 
     def remove(self, name: str) -> Path:
@@ -619,8 +928,8 @@ class Client:
         `UsageError`, `CatalogError`."""
         from mdl.operations.edit import remove_model
 
-        path = remove_model(self.workspace.catalog_paths[0], name)
-        self.workspace.forget("catalog")
+        path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
+        self.workspace.forget_catalog()
         return path
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_h
 import platformdirs
 
 from mdl.errors import UsageError
+from mdl.fs.copying import RULES
 from mdl.fs.private import read_whole
 from mdl.paths import shown
-from mdl.places import CACHE_VARIABLES, Place, config_file, hub_cache, place_of, user_folder
+from mdl.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache, place_of, user_folder
+from mdl.process import split_command
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
-    from mdl.remote_tables import RemoteSettings
+    from mdl.toml.problems import Table
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -44,6 +47,28 @@ class Setting:
     """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
     panel: str = "Speed and hours"
     """The heading under which ``--help`` shows the flag."""
+    may_be_empty: bool = False
+    """Whether an empty text is a value, which means "none of it", and not a variable that happens to be unset."""
+    adds_up: bool = False
+    """Whether what is given, what the variable says and what ``config.toml`` says hold together."""
+    name: str = ""
+    """Its name in the table: ``home``, or ``stores.also`` for what is not in ``[defaults]``."""
+
+    @property
+    def flag_name(self) -> str:
+        """Its flag; '' if it has none."""
+        return self.flag or ("--" + self.name.replace("_", "-") if self.has_flag else "")
+
+    @property
+    def variable_name(self) -> str:
+        """Its variable; '' if it has none."""
+        return self.variable or ("MDL_" + self.name.upper() if self.has_flag else "")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The table and the key of ``config.toml``."""
+        table, _, key = self.name.rpartition(".")
+        return table or "defaults", key
 
 
 def _integer(least: int, most: int) -> Parse:
@@ -58,7 +83,7 @@ def _integer(least: int, most: int) -> Parse:
     return parse
 
 
-def _choice_setting(choices: Sequence[str], help_text: str, panel: str) -> Setting:
+def _choice_setting(choices: Sequence[str], help_text: str, panel: str = "", **more: Any) -> Setting:
     """One of ``choices``, of which the first is the default."""
 
     def parse(value: Any, name: str) -> str:
@@ -66,7 +91,7 @@ def _choice_setting(choices: Sequence[str], help_text: str, panel: str) -> Setti
             raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
         return str(value)
 
-    return Setting(choices[0], parse, help_text, "|".join(choices), panel=panel)
+    return Setting(choices[0], parse, help_text, "|".join(choices), panel=panel, **more)
 
 
 def parse_switch(value: Any, name: str) -> bool:
@@ -87,16 +112,46 @@ def _as_text(parse: Callable[[str, str], Any]) -> Parse:
     return lambda value, name: parse(str(value), name)
 
 
+def _of_text(parse: Callable[[str, str], Any]) -> Parse:
+    """Of a text, or of a path, and of nothing else."""
+
+    def checked(value: Any, name: str) -> Any:
+        if not isinstance(value, str | os.PathLike):
+            raise UsageError(f"{value!r} is not a text", item=name)
+        return parse(os.fspath(value), name)
+
+    return checked
+
+
 def _paths(value: Any, name: str) -> tuple[Path, ...]:
-    return tuple(Path(one) for one in ([value] if isinstance(value, str | os.PathLike) else value))
+    return tuple(expanded(one, name) for one in _many(value, name))
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(value.split(","))
-    if not isinstance(value, Iterable):
+    found = value.split(",") if isinstance(value, str) else _many(value, name)
+    return tuple(str(one) for one in found if one)
+
+
+def _many(value: Any, name: str) -> Sequence[str | os.PathLike[str]]:
+    """One text or path, or several."""
+    if isinstance(value, str | os.PathLike):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
         raise UsageError(f"{value!r} is not a list of texts", item=name)
-    return tuple(map(str, value))
+    found = list(value)
+    if not all(isinstance(one, str | os.PathLike) for one in found):
+        raise UsageError(f"{found!r} is not a list of texts", item=name)
+    return found
+
+
+def _log_file(text: str, name: str) -> Path | str:
+    """The log's path; '' if there is to be none."""
+    return expanded(text, name) if text else ""
+
+
+def _command(text: str, name: str) -> Sequence[str] | None:
+    """The words of a command; None if it is empty."""
+    return split_command(text, name) if text else None
 
 
 class Settings(TypedDict, total=False):
@@ -104,11 +159,21 @@ class Settings(TypedDict, total=False):
 
     home: Annotated[
         str | os.PathLike[str],
-        Setting(None, place_of, "Models folder; files land in DIR/<name>/.", "DIR", "--to", "MDL_HOME", panel="Where"),
+        Setting(
+            None,
+            _of_text(place_of),
+            "Models folder; files land in DIR/<name>/.",
+            "DIR",
+            "--to",
+            "MDL_HOME",
+            panel="Where",
+        ),
     ]
     catalog: Annotated[
         str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        Setting((), _paths, "Catalog file, repeatable.", "FILE", variable="MDL_CATALOG", of_a_run=True, has_flag=False),
+        Setting(
+            (), _paths, "Catalog file, repeatable.", "FILE", "--catalog", "MDL_CATALOG", of_a_run=True, has_flag=False
+        ),
     ]
     layout: Annotated[
         Literal["plain", "hf-cache"],
@@ -164,19 +229,103 @@ class Settings(TypedDict, total=False):
     ]
     allow_hosts: Annotated[
         Sequence[str],
-        Setting((), _texts, "Hosts that may be contacted beyond those of the catalog and the hub.", has_flag=False),
+        Setting(
+            (),
+            _texts,
+            "Hosts that may be contacted beyond those of the catalog and the hub.",
+            "HOST,HOST",
+            variable="MDL_ALLOW_HOSTS",
+            has_flag=False,
+            adds_up=True,
+        ),
     ]
+
+
+class Progress(StrEnum):
+    """How progress is told."""
+
+    auto = "auto"
+    bars = "bars"
+    lines = "lines"
+    json = "json"
+    none = "none"
+
+
+_OF_COMMANDS = {
+    "progress": _choice_setting(
+        tuple(Progress),
+        "How progress is told on stderr; json is one object a line.",
+        flag="--progress",
+        variable="MDL_PROGRESS",
+        has_flag=False,
+    ),
+    "log_file": Setting(
+        None,
+        _of_text(_log_file),
+        "The downloads log, of all operations; an empty name for none.",
+        "FILE",
+        "--log-file",
+        "MDL_LOG_FILE",
+        has_flag=False,
+        may_be_empty=True,
+    ),
+    "hooks.on_complete": Setting(
+        None,
+        _of_text(_command),
+        "Run this when all is there, without a shell; facts in MDL_HOOK_*.",
+        "CMD",
+        "--on-complete",
+        "MDL_ON_COMPLETE",
+        has_flag=False,
+        may_be_empty=True,
+    ),
+    "hooks.on_failure": Setting(
+        None,
+        _of_text(_command),
+        "Run this when a job fails, without a shell; facts in MDL_HOOK_*.",
+        "CMD",
+        has_flag=False,
+    ),
+    "stores.also": Setting(
+        (), _paths, "Folders of other programs in which the same bytes may be.", "DIR", has_flag=False
+    ),
+    "stores.link": _choice_setting(
+        RULES, f"How bytes that are elsewhere on this disk are used: {', '.join(RULES)}.", has_flag=False
+    ),
+}
+"""The settings that a command has and `mdl.Client` has no argument for."""
+
+
+@cache
+def client_settings() -> dict[str, Setting]:
+    """The settings that are arguments of `mdl.Client`, by their names."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: replace(hint.__metadata__[0], name=name) for name, hint in hints.items()}
 
 
 @cache
 def settings_table() -> dict[str, Setting]:
-    """Every setting by its name."""
-    return {name: hint.__metadata__[0] for name, hint in get_type_hints(Settings, include_extras=True).items()}
+    """Every setting by its name: ``home``, ``stores.also``."""
+    return client_settings() | {name: replace(setting, name=name) for name, setting in _OF_COMMANDS.items()}
 
 
 Settings.__doc__ = "\n".join(
-    [f"{Settings.__doc__}\n", *(f"{name}: {setting.help}" for name, setting in settings_table().items())]
+    [f"{Settings.__doc__}\n", *(f"{name}: {setting.help}" for name, setting in client_settings().items())]
 )
+
+
+def setting_named(name: str) -> Setting:
+    """The setting of that name. Raises `UsageError`, with what is near."""
+    if name not in settings_table():
+        near = get_close_matches(name, settings_table(), 1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else "'mdl config' lists them; [remotes] and [hosts] are edited in config.toml"
+        )
+        raise UsageError("there is no such setting", item=shown(name)[:100], hint=hint)
+    return settings_table()[name]
+
 
 _LARGEST = 2**20
 
@@ -199,29 +348,31 @@ class Config:
         """``config.toml``, checked. Raises `UsageError`."""
         return self.read()
 
-    @property
-    def defaults(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.file.get("defaults", {})
-        return found
-
     def __getitem__(self, name: str) -> Any:
         """The checked value of one setting. Raises `UsageError` if it is wrong."""
         return self.find(name)[0]
 
     def find(self, name: str) -> tuple[Any, str]:
         """The checked value of one setting, and the name it was given under ('' for the default)."""
+        setting, default = settings_table()[name], (settings_table()[name].default, "")
+        if setting.adds_up:
+            given = list(self.given_as(name))
+            joined = [one for value, where in given for one in setting.parse(value, where)]
+            return tuple(joined), ", ".join(where for _, where in given)
+        value, where = next(self.given_as(name), default)
+        return (setting.parse(value, where) if where or isinstance(value, str) else value), where
+
+    def given_as(self, name: str) -> Iterator[tuple[Any, str]]:
+        """What one setting was given as, with the name it was given under: what holds comes first."""
         setting = settings_table()[name]
-        flag = setting.flag or "--" + name.replace("_", "-")
-        variable = setting.variable or "MDL_" + name.upper()
+        table, key = setting.key
         if self.given.get(name) is not None:
-            where = flag if self.flags else name
-            return setting.parse(self.given[name], where), where
-        if self.environ.get(variable):
-            return setting.parse(self.environ[variable], variable), variable
-        if not setting.of_a_run and self.defaults.get(name, "") != "":
-            return setting.parse(self.defaults[name], f"[defaults] {name}"), f"[defaults] {name}"
-        default = setting.default
-        return (setting.parse(default, name) if isinstance(default, str) else default), ""
+            yield self.given[name], setting.flag_name if self.flags else name
+        empty = (None,) if setting.may_be_empty else (None, "")
+        if (text := self.environ.get(setting.variable_name)) not in empty:
+            yield text, setting.variable_name
+        if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
+            yield value, f"[{table}] {key}"
 
     @property
     def is_offline(self) -> bool:
@@ -229,12 +380,6 @@ class Config:
             return bool(self["offline"])
         hub = (self.environ.get("HF_HUB_OFFLINE"), self.environ.get("TRANSFORMERS_OFFLINE"))
         return bool(self["offline"]) or any(is_true(text) for text in hub)
-
-    @property
-    def allowed_hosts(self) -> list[str]:
-        """The hosts that were given, those of ``MDL_ALLOW_HOSTS`` and those of ``config.toml``, all together."""
-        given = _texts(self.given.get("allow_hosts") or (), "allow_hosts")
-        return [*given, *self.environ.get("MDL_ALLOW_HOSTS", "").split(","), *self.defaults.get("allow_hosts", ())]
 
     @property
     def home(self) -> Place:
@@ -250,70 +395,73 @@ class Config:
         return Place(path.absolute(), f"{where} in {config_file()}" if is_of_file else f"given by {where}")
 
 
+_MEND = "mend that file, or rename it to go on without it"
+
+
 def read_config() -> dict[str, Any]:
-    """``config.toml``, checked; empty if there is none. ``remotes`` in it is what they mean, by their names. Raises
-    `UsageError`."""
+    """``config.toml``, checked; empty if there is none. ``remotes`` and ``hosts`` in it are what they mean, by their
+    names. Raises `UsageError` with every mistake in it."""
     try:
         path = config_file()
     except UsageError:
         return {}
+    text = read_text(path)
+    return {} if text is None else check_config(path, text)
+
+
+def read_text(path: Path) -> str | None:
+    """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
-        text = read_whole(path, _LARGEST).decode()
-        data = parse_toml(text)
+        return read_whole(path, _LARGEST).decode()
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
-        raise UsageError(f"unreadable: {error.strerror}", item=str(path)) from error
-    except ValueError as error:
-        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path)) from error
-    for name, table in data.items():
-        _check_table(name, table, str(path))
-    return data | {"remotes": _remotes(data, path, text)} if "remotes" in data else data
+        raise UsageError(f"unreadable: {error.strerror}", item=str(path), hint=_MEND) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8", item=str(path), hint=_MEND) from error
 
 
-def _remotes(data: dict[str, Any], path: Path, text: str) -> dict[str, RemoteSettings]:
-    """The tables ``[remotes.NAME]``. Raises `UsageError` with every mistake in them."""
-    from mdl.remote_tables import read_remotes
+def check_config(path: Path, text: str) -> dict[str, Any]:
+    """The tables of a ``config.toml`` with this ``text``, as they are used. Raises `UsageError` with every mistake."""
     from mdl.toml.problems import Problems, Table
 
-    problems = Problems(path.name, UsageError)
-    found = read_remotes(Table(data, (), problems.file(path, text)).table("remotes"))
-    problems.check()
-    return found
+    try:
+        data = parse_toml(text)
+    except ValueError as error:
+        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path), hint=_MEND) from error
+    problems = Problems("config.toml", UsageError)
+    top = Table(data, (), problems.file(path, text))
+    tables: dict[str, dict[str, Setting]] = {}
+    for setting in settings_table().values():
+        if not setting.of_a_run:
+            tables.setdefault(setting.key[0], {})[setting.key[1]] = setting
+    top.allow(*tables, "remotes", "hosts")
+    for name, settings in tables.items():
+        _check_settings(top.table(name), settings)
+    if "remotes" in data:
+        from mdl.remote_tables import read_remotes
+
+        data = data | {"remotes": read_remotes(top.table("remotes"))}
+    if "hosts" in data:
+        from mdl.host_tables import read_hosts
+
+        data = data | {"hosts": read_hosts(top.table("hosts"))}
+    try:
+        problems.check()
+    except UsageError as error:
+        error.hint = _MEND
+        raise
+    return data
 
 
-def _check_table(name: str, table: Any, path: str) -> None:
-    """Raises `UsageError` for a table of ``config.toml`` that is wrong. What a default may be its `Setting` says."""
-    from mdl.fs.copying import RULES
-
-    defaults = [name for name, setting in settings_table().items() if not setting.of_a_run]
-    tables: dict[str, Sequence[str]] = {
-        "defaults": (*defaults, "progress", "log_file"),
-        "hooks": ("on_complete", "on_failure"),
-        "stores": ("also", "link"),
-        "remotes": (),
-    }
-    if name.startswith("x-"):
-        return
-    if name not in tables:
-        raise UsageError(f"unknown table [{name}]", item=path, hint=_near(name, tables))
-    if not isinstance(table, dict):
-        raise UsageError(f"[{name}] is not a table", item=path)
-    for key, value in table.items() if name != "remotes" else ():
-        if key.startswith("x-"):
-            continue
-        if key not in tables[name]:
-            raise UsageError(f"unknown key {key!r} in [{name}]", item=path, hint=_near(key, tables[name]))
-        if key in ("home", "on_complete", "on_failure") and not isinstance(value, str):
-            raise UsageError(f"[{name}] {key} is not text", item=path)
-        if key == "link" and value not in RULES:
-            raise UsageError(f"[{name}] {key} cannot be {value!r}", item=path, hint=_near(str(value), RULES))
-        if key in ("allow_hosts", "also") and not (
-            isinstance(value, list) and all(isinstance(one, str) for one in value)
-        ):
-            raise UsageError(f"[{name}] {key} is not a list of texts", item=path)
+def _check_settings(table: Table, settings: Mapping[str, Setting]) -> None:
+    """Note what is wrong with one table of settings."""
+    table.allow(*settings)
+    for key, setting in settings.items():
+        if table.data.get(key, "") != "":
+            table.attempt(partial(_read_quietly, setting.parse), table.data[key], key)
 
 
-def _near(word: str, words: Iterable[str]) -> str:
-    near = get_close_matches(word, words, 1)
-    return f"did you mean {near[0]}?" if near else f"there is {', '.join(words)}"
+def _read_quietly(parse: Parse, value: Any) -> Any:
+    """As ``parse``, for one who knows the name of what is read."""
+    return parse(value, "")

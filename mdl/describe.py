@@ -26,10 +26,10 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import human_bytes, human_duration, human_rate
+from mdl.formatting import counted, human_bytes, human_duration, human_rate
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
-_ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned"}
+_ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
 _WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
@@ -78,7 +78,7 @@ def describe(event: Event) -> Description:
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}
             size = "size unknown" if total is None else human_bytes(total)
-            text = f"resumed at {human_bytes(done)} of {_size(total)}" if done else size
+            text = f"resumed at {human_bytes(done)} of {_size(total)}" if 0 < done != total else size
             return _of(event, "started", text, facts=facts, done=done, total=total)
         case Progressed(bytes_per_second=speed):
             first = event.files[0] if event.files else None
@@ -100,12 +100,16 @@ def describe(event: Event) -> Description:
             return _of(event, "notice", message, facts={"message": message}, reason=message)
         case Retrying(attempt=attempt, delay=delay, why=why):
             facts = {"attempt": attempt, "delay": round(delay, 1), "why": why}
-            text = f"attempt {attempt} in {human_duration(delay)}: {why}"
+            numbered = f"retry {attempt} of {event.most}" if event.most else f"retry {attempt}"
+            when = f" in {human_duration(delay)}" if delay >= 0.5 else ""
+            text = f"{numbered}{when}: {why}" if attempt else why
             reason = f"attempt {attempt} in {delay:.1f} s: {why}"
             return _of(event, "retrying", text, "WARN", facts=facts, reason=reason)
         case Rewound(bytes_discarded=count, why=why):
             facts = {"bytes_discarded": count, "why": why}
-            text = f"{human_bytes(count)} thrown away" + (f": {why}" if why else "")
+            text = f"{human_bytes(count)} discarded" + (f": {why}" if why else "")
+            if event.start is not None:
+                text = f"re-fetching {human_bytes(count)} at {human_bytes(event.start)}"
             return _of(event, "rewound", text, "WARN", facts=facts, reason=f"{count} bytes discarded: {why}")
         case Failed(code=code, message=message, hint=hint):
             facts = {"code": code, "error": message, "hint": hint}
@@ -155,14 +159,13 @@ def _size(count: int | None) -> str:
 
 def _plan_text(event: Planned) -> str:
     """``plan: 7 files, 7.2 GB: 1.0 GB already here, 400.1 MB elsewhere on this disk, 5.8 GB to fetch``."""
-    files = "1 file" if event.files == 1 else f"{event.files} files"
     here = event.bytes_kept - event.bytes_elsewhere
     parts = [f"{human_bytes(here)} already here"] if here else []
     if event.bytes_elsewhere:
         copied = f" ({human_bytes(event.bytes_to_copy)} are copied)" if event.bytes_to_copy else ""
         parts.append(f"{human_bytes(event.bytes_elsewhere)} elsewhere on this disk{copied}")
     parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
-    return f"plan: {files}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
+    return f"plan: {counted(event.files, 'file')}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
 
 
 @dataclass(slots=True)
@@ -192,6 +195,8 @@ class ProgressState:
         self.files: dict[tuple[str, str], FileState] = {}
         """Every file that has begun, also if it is over."""
         self.running: dict[tuple[str, str], FileState] = {}
+        self._read: tuple[str, str] | None = None
+        """A file that is here already and is read. Such files are read one after the other."""
 
     def update(self, event: Event) -> None:
         """Take in what happened."""
@@ -207,6 +212,9 @@ class ProgressState:
             case Progressed():
                 self._progress(event)
             case Verifying():
+                if self._read not in (None, key):
+                    self.running.pop(self._read, None)
+                self._read = None if key in self.running and key != self._read else key
                 one = self._run(event)
                 one.checking, one.waiting, one.done = True, "", event.done
                 one.total = one.total if event.total is None else event.total
@@ -247,6 +255,11 @@ class ProgressState:
         if not 0 < whole.bytes_total >= whole.bytes_done:
             return None
         return None if any(file.total is None for file in whole.files) else whole.bytes_total
+
+    @property
+    def counted(self) -> str:
+        """How many files are done: ``43/101 files``."""
+        return f"{len(self.finished):,}/{counted(self.count, 'file')}"
 
     @property
     def amount(self) -> str:

@@ -170,9 +170,11 @@ class NetworkError(MdlError):
 
 
 class ProtocolError(MdlError):
-    """The server, or an archive, contradicts itself or what was asked for: range, length, identity."""
+    """The server, or an archive, contradicts itself or what was asked for: range, length, identity. The server will say
+    the same again if it is ``final``."""
 
     code, exit_code = "PROTO", 6
+    final = False
     default_hint = "look at the source: the server, or a proxy on the way, is at fault"
 
 

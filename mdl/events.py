@@ -16,7 +16,8 @@ from mdl.listener import silence as silence
 @dataclass(frozen=True)
 class Planned(Event):
     """The plan: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says). Of the
-    bytes kept, ``bytes_elsewhere`` are in another place on this disk, and ``bytes_to_copy`` of these are copied."""
+    bytes kept, ``bytes_elsewhere`` are in another place on this disk, and ``bytes_to_copy`` of these are copied.
+    ``models`` are the models with the number of their files, if there is more to tell than of the files alone."""
 
     files: int = 0
     bytes_total: int = 0
@@ -25,6 +26,7 @@ class Planned(Event):
     bytes_elsewhere: int = 0
     bytes_to_copy: int = 0
     verb: str = "fetch"
+    models: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,30 +54,35 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """A look at the whole: bytes over all files, the windowed speed, and each running file."""
+    """A look at the whole: bytes over all files, the windowed speed, each running file, and how many connections bring
+    them."""
 
     bytes_done: int = 0
     bytes_total: int = 0
     bytes_per_second: float = 0.0
     eta_seconds: float | None = None
     files: tuple[FileProgress, ...] = ()
+    connections: int = 0
 
 
 @dataclass(frozen=True)
 class Retrying(Event):
-    """A try failed and another follows in ``delay`` seconds."""
+    """A try failed and another follows in ``delay`` seconds: retry ``attempt`` of ``most``. Both are 0 if no retry is
+    spent, as when another mirror is asked."""
 
     why: str = ""
     attempt: int = 0
     delay: float = 0.0
+    most: int = 0
 
 
 @dataclass(frozen=True)
 class Rewound(Event):
-    """Bytes thrown away, and why."""
+    """Bytes discarded, and why. ``start`` is where in the file they were, if that block alone is fetched again."""
 
     bytes_discarded: int = 0
     why: str = ""
+    start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,21 +96,23 @@ class Verifying(Event):
 @dataclass(frozen=True)
 class Finished(Event):
     """The file stands under its final name. ``action`` as in `FileReport`; ``way`` says how bytes from elsewhere on
-    this disk came: ``clone``, ``link`` or ``copy``."""
+    this disk came: ``clone``, ``link`` or ``copy``. ``source`` is where they came from: a host, or a path."""
 
     size: int = 0
     action: str = "fetched"
     verified: str = "none"
     way: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A file or a model failed, with the facts of its error."""
+    """A file or a model failed, with the facts of its error. ``item`` is what the error itself is about, if it says."""
 
     code: str = "INTERNAL"
     message: str = ""
     hint: str | None = None
+    item: str | None = None
 
 
 @dataclass(frozen=True)

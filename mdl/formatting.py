@@ -6,10 +6,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
 _GAP = "  "
+_LEAST = 6
+"""Columns of a cut name that its start and its end have at least, if there is room."""
 
 
 def human_bytes(count: float) -> str:
@@ -46,6 +49,36 @@ def human_duration(seconds: float | None) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
 
 
+def local_time(moment: str, now: datetime | None = None, *, is_short: bool = False) -> str:
+    """A time in ISO 8601 in local time, whole. With ``now`` without the year, if it is this one; ``is_short`` in five
+    columns, as ``ps`` shows it: the hour of today, the day of this year, else the year."""
+    when = local_moment(moment)
+    if when is None:
+        return "?"
+    if is_short and now:
+        is_today = when.date() == now.date()
+        return when.strftime("%H:%M" if is_today else "%m-%d" if when.year == now.year else "%Y")
+    return when.strftime("%m-%d %H:%M" if now and when.year == now.year else "%Y-%m-%d %H:%M")
+
+
+def local_moment(text: str) -> datetime | None:
+    """A time in ISO 8601 as one of this machine's time zone; None if it is none."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return None
+
+
+def human_elapsed(seconds: float) -> str:
+    """``0.3 s``, ``12 s``, ``4m 05s``: how long something took."""
+    return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else human_duration(seconds)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 _AGES = ((86400, "day"), (3600, "h"), (60, "min"))
 
 
@@ -74,8 +107,45 @@ def _cell(char: str) -> int:
 
 
 def shorten(text: str, width: int) -> str:
-    """``text`` in at most ``width`` columns: the front goes, as the end of a name (number, suffix) tells the most."""
-    return text if cells(text) <= width else "…" + _front(text[::-1], width - 1)[::-1]
+    """``text`` in at most ``width`` columns: the middle goes, as the start and the end of a name tell the most."""
+    return text if cells(text) <= width else _cut(text, width, (width - 1) // 3)
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """`shorten` for names that stand below one another: what they differ in stays visible."""
+    short = [shorten(name, width) for name in names]
+    alike: dict[str, list[str]] = {}
+    for name, text in zip(names, short, strict=True):
+        alike.setdefault(text, []).append(name)
+    return [
+        text if len(group := alike[text]) == 1 or text == name else _shorten_within(name, width, group)
+        for name, text in zip(names, short, strict=True)
+    ]
+
+
+def _shorten_within(name: str, width: int, group: Sequence[str]) -> str:
+    """``name``, cut where it is the same as the others of its group."""
+    same = _same(group)
+    end = min(_same([one[same:][::-1] for one in group]), len(name) - same)
+    front, back = cells(name[: len(name) - end]), cells(name[same:])
+    if front < width - _LEAST:
+        return _cut(name, width, front)
+    if back < width - _LEAST or width <= _LEAST:
+        return _cut(name, width, max(0, width - 1 - back))
+    start = min(_LEAST, width - _LEAST)
+    return _front(name, start) + "…" + clip(name[same:], width - 1 - start)
+
+
+def _same(texts: Sequence[str]) -> int:
+    """How many characters all of them begin with."""
+    first, last = min(texts), max(texts)
+    return next((at for at, char in enumerate(first) if char != last[at : at + 1]), len(first))
+
+
+def _cut(text: str, width: int, front: int) -> str:
+    """``text`` without its middle, in ``width`` columns, of which ``front`` are its start."""
+    start = _front(text, front)
+    return start + "…" + _front(text[::-1], width - 1 - cells(start))[::-1]
 
 
 def clip(text: str, width: int) -> str:
@@ -90,6 +160,30 @@ def _front(text: str, width: int) -> str:
         if used > width:
             return text[:at]
     return text
+
+
+def folded(text: str, width: int) -> list[str]:
+    """``text`` as lines of at most ``width`` columns, as `wrap` makes them; a word that is too long is broken."""
+    lines = []
+    for line in wrap(text, width):
+        while cells(line) > width:
+            lines.append(_front(line, width))
+            line = line[len(lines[-1]) :]
+        lines.append(line)
+    return lines
+
+
+def wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """``text`` as lines of at most ``width`` columns, broken between words; all but the first begin with ``indent``. A
+    word that is longer than a line stays whole."""
+    lines, line = [], ""
+    for number, word in enumerate(text.split(" ")):
+        longer = f"{line} {word}" if number else word
+        is_too_long = cells(longer) > width and line.strip() and cells(indent + word) <= width
+        if is_too_long:
+            lines.append(line.rstrip())
+        line = indent + word if is_too_long else longer
+    return [*lines, line]
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:

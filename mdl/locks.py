@@ -142,20 +142,20 @@ def has_reliable_locks(path: Path) -> bool:
 
 def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
     """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes."""
-    if is_locked := _is_locked(path):
+    if locked := is_locked(path):
         return True
     modified = 0.0
     for one in (path, *touched):
         with contextlib.suppress(OSError):
             modified = max(modified, one.lstat().st_mtime)
     age = time.time() - modified
-    if is_locked is None:
+    if locked is None:
         return age < _UNLOCKED_SECONDS
     return abs(age) < _FRESH_SECONDS if has_reliable_locks(path) else age < _QUIET_SECONDS
 
 
-def _is_locked(path: Path) -> bool | None:
-    """None if that cannot be known."""
+def is_locked(path: Path) -> bool | None:
+    """Whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -21,6 +21,11 @@ SHIPPED_LOCK = SHIPPED.with_name("shipped.lock")
 _HERE, _ABOVE = "in the current folder", "above the current folder"
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether this is the catalog that comes with mdl, by whatever name, or that of a clone of mdl."""
+    return path.resolve().parts[-3:] == SHIPPED.parts[-3:]
+
+
 @dataclass(frozen=True)
 class Place:
     """A file or folder, and why this one."""
@@ -60,7 +65,8 @@ def find_catalogs(
 
     What was ``given`` comes first, then ``MDL_CATALOG`` (several with ``:`` between), then ``catalog.toml`` in
     ``cwd`` or the nearest folder above it, then the one in ``user_dir``, then the shipped one. What is given or in
-    the environment is not looked at here: that it is missing is for the reader to say.
+    the environment is not looked at here: that it is missing is for the reader to say. The ``catalog.toml`` of a clone
+    of mdl is a link to the shipped one, and is passed over: it is no catalog of the user's.
 
     Raises `StorageError` for a place that cannot be looked at: another catalog would not be what the user means. Only
     a folder above that the user may not enter is passed over, for nothing in it can be the user's catalog.
@@ -71,8 +77,9 @@ def find_catalogs(
     if named:
         return tuple(named), "given by MDL_CATALOG"
     for folder in (cwd, *cwd.parents):
-        if _is_there(folder / CATALOG_NAME, may_be_shut=folder != cwd):
-            return (folder / CATALOG_NAME,), _HERE if folder == cwd else _ABOVE
+        found = folder / CATALOG_NAME
+        if _is_there(found, may_be_shut=folder != cwd) and not is_shipped(found):
+            return (found,), _HERE if folder == cwd else _ABOVE
     if _is_there(user_dir / CATALOG_NAME):
         return (user_dir / CATALOG_NAME,), "in the user's config folder"
     return (SHIPPED,), "shipped with mdl"

@@ -65,6 +65,12 @@ class ProcessId:
             return False if started is None else None
         return started == recorded or _UNKNOWN in (started, recorded)
 
+    def is_stopped(self) -> bool:
+        """Whether it runs no more until it is told to go on (SIGCONT), as after Ctrl-Z. False if that is not known."""
+        with contextlib.suppress(OSError):
+            return bool(self.is_alive()) and _state_and_more(self.pid)[0] in "Tt"
+        return False
+
     @property
     def _parts(self) -> list[str]:
         return self.text.split("-") if re.fullmatch(PATTERN, self.text) else []
@@ -110,7 +116,7 @@ def _start_time(pid: int) -> str | None:
         is_described = False
     if is_described:
         with contextlib.suppress(OSError, IndexError, ValueError):
-            state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            state, *rest = _state_and_more(pid)
             return None if state in "ZX" else rest[18]
     try:
         os.kill(pid, 0)
@@ -119,6 +125,11 @@ def _start_time(pid: int) -> str | None:
     except OSError:
         return _HIDDEN if is_described else _UNKNOWN
     return None if is_described else _UNKNOWN
+
+
+def _state_and_more(pid: int) -> list[str]:
+    """What ``/proc/PID/stat`` says of a process, from the letter of its state on. Raises `OSError`."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def split_command(command: str, what: str) -> list[str]:

@@ -63,7 +63,7 @@ class RemoteSettings:
     def token(self, environ: Mapping[str, str]) -> OriginToken | None:
         """Its key, for its own origin; None if there is none."""
         key = environ.get(self.key_variable, "").strip() if self.key_variable else ""
-        return OriginToken(origin_of(self.address), key) if key else None
+        return OriginToken(origin_of(self.address), key, self.key_variable) if key else None
 
 
 def read_remotes(tables: Table) -> dict[str, RemoteSettings]:
@@ -123,7 +123,7 @@ def _check_table(table: Table) -> str:
 def _why_wrong(kind: str, key: str, text: str, *, has_key: bool) -> str:
     """Why ``text`` cannot stand under this key of a remote that ``has_key``, or has none; '' if it can. A text that may
     be a secret is not repeated."""
-    if key == "api_key_env" and not _is_variable(text):
+    if key == "api_key_env" and not is_variable(text):
         return "must be the name of a variable, such as RUNPOD_API_KEY; the key itself does not belong in this file"
     if key == "endpoint" and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
         return "must be the endpoint's id, such as abc123; a whole URL is a base_url"
@@ -167,7 +167,7 @@ def _why_no_bucket(text: str) -> str:
     return ""
 
 
-def _is_variable(text: str) -> bool:
+def is_variable(text: str) -> bool:
     """Whether this is the name of a variable and not the key itself: words of capital or of small letters, none of
     them longer than words are, and not beginning as the keys of services do."""
     words = text.split("_")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.errors import MdlError, NoSpace, whole_error
+from mdl.formatting import human_bytes
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class FileReport:
     ``action`` is ``fetched``, ``kept``, ``linked``, ``failed`` or ``planned``; ``verified`` says what its bytes were
     compared with: ``sha256``, ``git-sha1``, ``size`` or ``none``. ``resumed_at`` bytes were here before. A planned file
     may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there: ``clone``, ``link`` or ``copy``.
+    ``commit`` is that of its source, if the source has commits.
     """
 
     path: str
@@ -31,6 +33,7 @@ class FileReport:
     error: MdlError | None = None
     elsewhere: bool = False
     way: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,9 @@ def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
     need = to_fetch + to_copy
     if need <= free:
         return None
-    copied = f" ({to_copy} of them for copies from elsewhere on this machine)" if to_copy else ""
+    copied = f" ({human_bytes(to_copy)} of it for copies from elsewhere on this machine)" if to_copy else ""
+    short = f"{human_bytes(free)} are free: {human_bytes(need - free)} short"
     return NoSpace(
-        f"the plan needs {need} bytes{copied} and {free} are free: {need - free} short",
+        f"the plan needs {human_bytes(need)}{copied} and {short}",
         hint="free some space, choose another folder with --to, or narrow with --include",
     )

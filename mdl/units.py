@@ -52,6 +52,9 @@ class Timetable:
         return current
 
 
+NO_RATE_LIMIT = Timetable(((0, None),))
+
+
 def parse_rate(text: str, flag: str) -> Timetable:
     """``20M`` bytes a second all day, or a timetable ``08:00,2M 22:00,off``. Raises `UsageError` naming ``flag``."""
     words = text.split()

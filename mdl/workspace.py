@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from mdl.engine.hub_client import HubClient
     from mdl.engine.local_copies import LocalCopies
     from mdl.engine.store import Store
+    from mdl.host_tables import HostSettings
     from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
+    from mdl.http.credentials import HostCredential
     from mdl.http.network import Network
     from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
@@ -66,18 +68,40 @@ class Workspace:
             self.warn(f"{paths[0]} was found {why}, and {doubt}: if you trust it, name it with --catalog (catalog=)")
         return paths, why
 
+    @property
+    def has_shipped_catalog(self) -> bool:
+        """Whether the catalog in use is the one that comes with mdl, and the user named none."""
+        paths, why = self.catalog_paths
+        return paths == (places.SHIPPED,) and not why.startswith("given")
+
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         from mdl.catalog.reader import read_catalog
 
-        return read_catalog(self.catalog_paths[0])
+        return read_catalog(self.catalog_paths[0], self.web_base)
+
+    def web_base(self, url: str, named: str) -> str:
+        """The text of a catalog at ``url``, which the catalog in use extends; ``named`` is the URL that a file on this
+        disk has. Raises `MdlError`."""
+        from mdl.catalog.bases import WebBases
+        from mdl.http.allowlist import host_of
+
+        def connect(named: str) -> HttpClient:
+            return self.network(more=[host_of(named)]).http
+
+        folder = None
+        with contextlib.suppress(UsageError):
+            folder = places.state_dir() / "catalogs"
+        connect_if_online = None if self.config.is_offline else connect
+        fetch = WebBases(folder, connect_if_online, self.warn, prefers_copies=self.config["frozen"])
+        return fetch(url, named)
 
     def place_of(self, model: Model) -> str:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
         from mdl.catalog.reader import place_of
 
-        return (place_of(model.name, self.catalog_paths[0]) if model.is_of_catalog else "") or model.origin
+        return (place_of(model.name, [Path(model.origin)]) if model.is_of_catalog else "") or model.origin
 
     @cached_property
     def catalog_id(self) -> str:
@@ -112,9 +136,15 @@ class Workspace:
 
         return Lock.from_toml(places.SHIPPED_LOCK.read_text("utf-8"))
 
-    def forget(self, name: str) -> None:
-        """``catalog`` or ``locked`` was just written: read it anew."""
-        self.__dict__.pop(name, None)
+    def forget_catalog(self) -> None:
+        """A catalog was just written: look anew which one is in use, and read it."""
+        for name in ("catalog_paths", "catalog", "catalog_id", "lock_path"):
+            self.__dict__.pop(name, None)
+        self.forget_lock()
+
+    def forget_lock(self) -> None:
+        """The lock was just written: read it anew."""
+        self.__dict__.pop("locked", None)
 
     def remember_first(self, models: Sequence[Model], report: Report) -> None:
         """Trust on first use: what came of files without a published digest is what the lock says from now on.
@@ -132,7 +162,7 @@ class Workspace:
                 self.catalog_paths[0][0],
                 lambda lock: lock and with_first_digests(lock, models, report),
             )
-            self.forget("locked")
+            self.forget_lock()
         except MdlError as error:
             self.warn(f"the lock could not be brought up to date: {error.message}")
 
@@ -157,23 +187,41 @@ class Workspace:
         layout = HubCache if self.is_cache else None
         return Store(self.config.home.path, layout=layout, catalog=catalog, cancel=cancel)
 
+    @property
+    def _usual_home(self) -> Path:
+        """The models folder of the layout ``plain``, whatever is given for this run. Raises `UsageError`."""
+        return replace(self.config, given={"layout": "plain"}).home.path
+
+    def stores(self) -> list[Store]:
+        """The models folder in use; and, unless folder or layout were given for this run, the one of the other layout:
+        the usual models folder, or the hub's cache."""
+        from mdl.engine.layout import HubCache
+        from mdl.engine.store import Store
+
+        found = [self.store([])]
+        if self.config.given.get("home") is None and self.config.given.get("layout") is None:
+            with contextlib.suppress(UsageError):
+                if self.is_cache:
+                    found.append(Store(self._usual_home, cancel=self.cancel))
+                else:
+                    found.append(Store(places.hub_cache(self.environ), layout=HubCache, cancel=self.cancel))
+        return found
+
     def local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
         from mdl.engine.local_copies import LocalCopies
         from mdl.engine.store import Store
 
-        wishes = self.config.file.get("stores", {})
-        if wishes.get("link") == "none":
+        link, also = self.config["stores.link"], self.config["stores.also"]
+        if link == "none":
             return None
         caches, others = [store.root] if store.layout.is_by_digest else [], []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):
-            usual = replace(self.config, given={"layout": "plain"}).home.path
-            others = [] if usual == store.root else [Store(usual)]
-        also = [places.expanded(one, "[stores] also") for one in wishes.get("also", [])]
-        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, wishes.get("link", "auto"))
+            others = [] if self._usual_home == store.root else [Store(self._usual_home)]
+        return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, link)
 
     # The network, and the limits on it.
 
@@ -209,6 +257,22 @@ class Workspace:
         names = {getattr(origin, "remote", "") for origin in origins} & self._remote_tokens.keys()
         return [self.endpoint.origin_token, *(self._remote_tokens[name] for name in names)]
 
+    @cached_property
+    def credentials(self) -> Mapping[str, HostCredential]:
+        """What the user's settings have mdl send to hosts, by ``[hosts."HOST"]``. Raises `UsageError` if one cannot be
+        sent."""
+        tables: Mapping[str, HostSettings] = self.config.file.get("hosts", {})
+        if not tables:
+            return {}
+        from mdl.host_tables import netrc_login
+
+        login = partial(netrc_login, self.environ.get("HOME", ""))
+        found = {place: table.credential(self.environ, login) for place, table in tables.items()}
+        for one in found.values():
+            if self._secrets is not None:
+                self._secrets.add_all(one.values())
+        return found
+
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.deadline import TimeLimit
@@ -233,7 +297,7 @@ class Workspace:
             found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
         hosts = [host_of(self.endpoint.url), *found, *more]
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
-        return AllowList.of(patterns, self.config.allowed_hosts)
+        return AllowList.of(patterns, self.config["allow_hosts"])
 
     def network(
         self,
@@ -247,6 +311,7 @@ class Workspace:
         from mdl.http.network import Network
 
         hosts, tokens = self.hosts(models, more, with_lock=with_lock), self._tokens(models)
+        credentials, hub = self.credentials.values(), self.endpoint.url
         stall, connections = self.config["stall"], self.config["connections"]
         cancel = cancel or self.cancel
 
@@ -257,10 +322,12 @@ class Workspace:
             return HttpClient(
                 hosts,
                 tokens=tokens,
+                credentials=credentials,
+                hub=hub,
                 timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
                 cancel=cancel,
                 connections=connections,
-                throttle=self._throttle,
+                throttle=self.throttle,
                 policy=RetryPolicy(self.config["retries"]),
             )
 
@@ -273,12 +340,12 @@ class Workspace:
         return self.network(models, cancel, more).http
 
     @cached_property
-    def _throttle(self) -> Throttle:
+    def throttle(self) -> Throttle:
         """One for all operations of a client."""
-        from mdl.http.body import NO_LIMIT, Throttle
+        from mdl.http.body import Throttle
+        from mdl.units import NO_RATE_LIMIT
 
-        rate = self.config["limit_rate"]
-        return Throttle(rate) if rate else NO_LIMIT
+        return Throttle(self.config["limit_rate"] or NO_RATE_LIMIT)
 
     def hub_client(self, models: Sequence[Model]) -> HubClient | None:
         """The hub's own client, if it was asked for."""
@@ -313,13 +380,15 @@ class Workspace:
         *,
         exact: bool = False,
         is_strict: bool = False,
+        keeps: bool = True,
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
-        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`."""
+        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
+        is kept for later if it ``keeps``."""
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes)
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked

@@ -154,6 +154,19 @@ def run(mdl: Callable[..., Ran], shell: Shell) -> Callable[..., Ran]:
     return run
 
 
+@pytest.fixture
+def ok(mdl: Callable[..., Ran]) -> Callable[..., Ran]:
+    """Run commands, given as one text with ``;`` between; the last one must end with ``code``, the others with 0."""
+
+    def run(shell: Shell, commands: str, code: int = 0) -> Ran:
+        *first, last = commands.split(";")
+        for words in first:
+            done(mdl(shell, *words.split()))
+        return done(mdl(shell, *last.split()), code)
+
+    return run
+
+
 @pytest.fixture(params=["terminal", "pipe"])
 def told(
     request: pytest.FixtureRequest,

@@ -58,8 +58,12 @@ class History:
         return History(known, served, self._with(switch))
 
     def rolled_back(self, switch: Switch) -> History:
-        """The history once the previous version is active again."""
-        return replace(self, served=self.served[:-1], switches=self._with(switch))
+        """The history once ``switch.after`` is active again: a version that was served before, or one that was rolled
+        back from."""
+        version = switch.after
+        known = self.releases if version in self.releases else (*self.releases, version)
+        at = self.served.index(version) if version in self.served else len(self.served)
+        return History(known, (*self.served[:at], version), self._with(switch))
 
     def kept(self, keep: int, here: Container[str]) -> History:
         """Without the versions that are not ``here`` any more, and without the oldest beyond ``keep``; the active and

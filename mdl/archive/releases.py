@@ -18,7 +18,7 @@ from pathlib import Path
 from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpacking import FindCopy
-from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe
+from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
 from mdl.fs import staging
 from mdl.fs.entries import open_parent
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
@@ -126,11 +126,31 @@ class ReleaseDir:
             staging.retire(self.path_of(version))
         return gone
 
+    def check_used(self, history: History) -> None:
+        """Raises `NotFound` if nothing was ever released here."""
+        if not history.active:
+            hint = "mdl unpack ARCHIVE --to DIR --release"
+            raise NotFound("nothing was released here", item=str(self.folder), hint=hint)
+
+    def chosen(self, history: History, name: str) -> str:
+        """The version called ``name``, or the only one that has it in its name.
+
+        Raises `NotFound` or `UsageError` with the versions that are meant.
+        """
+        self.check_used(history)
+        here = self.here()
+        found = [name] if name in here else sorted(one for one in here if name and name in one)
+        if not found:
+            known = [one for one in history.releases if one in here]
+            raise NotFound("no such release", item=name, hint=f"there are: {', '.join(known)}")
+        if len(found) > 1:
+            raise UsageError(f"{len(found)} releases match", item=name, hint=", ".join(found))
+        return found[0]
+
     def rollback_target(self, history: History) -> str:
         """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
+        self.check_used(history)
         previous, item = history.previous, str(self.folder)
-        if not history.active:
-            raise NotFound("nothing was released here", item=item, hint="mdl unpack ARCHIVE --to DIR --release")
         if not previous:
             raise NotFound(f"no release was served before {history.active}", item=item, hint="nothing was changed")
         if not self.has(previous):
@@ -148,11 +168,17 @@ class ReleaseDir:
         """See that every file of a release is there and as long as it was, without reading it: a rollback must be
         quick. Raises `ProtocolError`."""
         manifest = self.manifest(version)
-        for entry in manifest.files if manifest else ():
+        if manifest and (missing := self.first_missing(version, manifest)):
+            hint = f"nothing was changed; unpack {version} again"
+            raise ProtocolError(_DAMAGED, item=f"{version}/{missing}", hint=hint)
+
+    def first_missing(self, version: str, manifest: Manifest) -> str:
+        """The first file of a release that is not there or is not as long as it was; "" if all are."""
+        for entry in manifest.files:
             path = self._file(version, entry)
             if not path.is_file() or path.stat().st_size != entry.size:
-                hint = f"nothing was changed; unpack {version} again"
-                raise ProtocolError(_DAMAGED, item=f"{version}/{entry.path}", hint=hint)
+                return entry.path
+        return ""
 
     def full_check(self, version: str) -> Manifest:
         """Read a release again and compare it with its manifest. Raises `ProtocolError` naming what is wrong."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
+from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
 from mdl.trainers.completeness import truncated_safetensors, why_incomplete
@@ -17,6 +18,8 @@ from mdl.trainers.tree import Entry, Tree
 
 _NAMED = 5
 """How many of several names a message gives."""
+A_CHECKPOINT = "a checkpoint beside the finished model"
+"""Why it is left out; a note counts these."""
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
 _LOGS = re.compile(
     r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
@@ -35,13 +38,14 @@ def is_only_log(name: str) -> bool:
 @dataclass(frozen=True)
 class PackOptions:
     """What of a run is packed. Globs are matched with the names in the archive; ``allow_incomplete`` also packs a
-    checkpoint of which bytes are missing."""
+    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too."""
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     inference_only: bool = False
     logs: bool = False
     allow_incomplete: bool = False
+    whole_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,13 @@ def select(
         for one in passed_over
     ]
     return _Selecting(run, checkpoint, options, own, skipped).select()
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    """A path, and the folders above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 @dataclass
@@ -169,7 +180,27 @@ class _Selecting:
             return checkpoint.base, [*files.keep, *files.unknown]
         if checkpoint:
             return checkpoint.base, list(checkpoint.entries)
-        return self.run.model_base, list(tree.below(self.run.model_base))
+        return self.run.model_base, self._whole_model()
+
+    def _whole_model(self) -> list[Entry]:
+        """What is packed if no checkpoint was named: the finished model; all there is if it has none, if all was asked
+        for, or if globs choose."""
+        run, model = self.run, self.run.model_beside_checkpoints
+        own = {entry.path for entry in model.entries} if model else set()
+        others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
+        if self.options.whole_run or self.options.include or not others:
+            return list(self.tree.below(run.model_base))
+        count = counted(len(others), "checkpoint")
+        if model is None:
+            if len(others) > 1 and not run.model_base and run.latest:
+                hint = f"--checkpoint {run.latest.name} packs the latest alone"
+                self.notes.append(f"no finished model: all {count} are packed; {hint}")
+            return list(self.tree.below(run.model_base))
+        self.skipped += [Skipped(shown(one.name), A_CHECKPOINT) for one in others]
+        size = human_bytes(sum(one.bytes for one in others))
+        self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
+        theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))} - own - {""}
+        return [entry for entry in self.tree.below("") if theirs.isdisjoint(_with_parents(entry.path))]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None if it is left out."""

@@ -1,17 +1,16 @@
-"""Model and Catalog: what a catalog says, as values; and the models that a user's targets mean. Pure."""
+"""Model and Catalog: what a catalog says, as values. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from mdl.errors import NotFound, UsageError
+from mdl.errors import NotFound
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Origin, is_reference, parse
-from mdl.sources.url import UrlOrigin
+from mdl.sources import Origin, parse
 
 COMMAND_LINE = "command line"
 """The `Model.origin` of a model that a reference made, not a catalog."""
@@ -77,7 +76,7 @@ class Model:
     def source_text(self) -> str:
         """Where it comes from, in one line."""
         if self.sources:
-            return ", ".join(str(source) for source in self.sources)
+            return ", ".join(source.label for source in self.sources)
         places = (url.split("/")[2] if url.startswith("http") else url for url in self.urls)
         return ", ".join(dict.fromkeys(places))
 
@@ -103,51 +102,3 @@ class Catalog:
         near = get_close_matches(name, names, 3, 0.5) or [n for n in names if name.lower() in n.lower()][:3]
         hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
         raise NotFound("not in the catalog", item=name, hint=hint)
-
-
-def models_of(
-    targets: Sequence[str | Model], catalog: Catalog, page_hosts: Collection[str], revision: str | None = None
-) -> list[Model]:
-    """The models that ``targets`` mean, each once, in order: a catalog's name or group, a hub reference or page, any
-    URL, a model. ``revision`` replaces that of every hub source.
-
-    Raises `NotFound` for a name the catalog does not have, `UsageError` for what is no target.
-    """
-    found: dict[str, Model] = {}
-    for target in targets:
-        if isinstance(target, Model):
-            models = [target]
-        elif is_reference(target):
-            models = [_of_origin(parse(target, page_hosts))]
-        else:
-            models = catalog.find(target)
-        for model in models:
-            if revision is not None:
-                if not model.sources:
-                    why = "--revision needs a hub source; this one's files are pinned one by one"
-                    raise UsageError(why, item=model.name)
-                model = replace(model, sources=tuple(source.at(revision) for source in model.sources))
-            found[model.name] = _joined(found[model.name], model) if model.name in found else model
-    return list(found.values())
-
-
-def _of_origin(origin: Origin) -> Model:
-    """What no catalog names goes to a folder named after its source."""
-    if isinstance(origin, UrlOrigin):
-        file = CatalogFile(origin.file_name, origin.url)
-        return Model(name=origin.folder, title=file.path.name, files=(file,), origin=COMMAND_LINE)
-    folder = origin.folder
-    return Model(name=folder, title=folder, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
-
-
-def _joined(first: Model, second: Model) -> Model:
-    """Two targets that land in one folder as one model. Raises `UsageError` if they would be in each other's way."""
-    if first == second:
-        return first
-    places = {(source.repository, source.revision) for source in first.sources + second.sources}
-    files = tuple(dict.fromkeys(first.files + second.files))
-    if len(places) > 1 or len({file.path for file in files}) < len(files) or (places and files):
-        raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
-    sources = tuple(dict.fromkeys(first.sources + second.sources))
-    whole = tuple(source for source in sources if not source.subpath)
-    return replace(first, sources=whole or sources, files=files)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mdl.catalog.bases import DEEPEST, MOST, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, CatalogFile, Model
-from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.fs.private import read_whole
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
+from mdl.redact import bare_url
 from mdl.sources import HUB_HOSTS, Origin, parse
-from mdl.sources.url import UrlOrigin, check_url, file_url
+from mdl.sources.url import UrlOrigin, check_url, digest_in
 from mdl.toml import NestedTooDeeply, parse_toml
 from mdl.toml.problems import Problems, Table, TomlText, did_you_mean, one_line
 
@@ -35,28 +37,91 @@ _FILE_KEYS = ("id", "path", "role", "url", "mirrors", "size", "sha256")
 _MOST_TWINS = 10
 
 
-def read_catalog(paths: Sequence[Path]) -> Catalog:
-    """The catalog that ``paths`` hold together.
+def no_web(url: str, named: str) -> str:
+    """A `Fetch` that asks nobody. Raises `LockError`."""
+    raise LockError("a catalog on the web, and nobody may be asked", item=bare_url(url))
 
-    Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``.
+
+def read_catalog(paths: Sequence[Path], fetch: Fetch = no_web) -> Catalog:
+    """The catalog that ``paths`` hold together, with the models and groups of those that they extend; what they say
+    themselves has precedence over that. ``fetch`` brings the text of what is extended by its URL.
+
+    Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``; what ``fetch``
+    raises.
     """
-    problems = Problems("the catalog", CatalogError)
+    reading = _Reading(fetch)
     unique = tuple(dict.fromkeys(paths))
-    drafts = []
     for path in unique:
-        try:
-            text = read_text(path)
-        except CatalogError as error:
-            problems.file(path).broken(one_line(error))
+        reading.read(path)
+    return reading.joined(unique)
+
+
+def parse_catalog(text: str, path: Path, fetch: Fetch = no_web) -> Catalog:
+    """The catalog that ``text`` is, with what it extends; ``path`` is its own. Raises as `read_catalog`."""
+    reading = _Reading(fetch)
+    reading.read(path, text)
+    return reading.joined((path,))
+
+
+class _Reading:
+    """Files that are read to be one catalog: those that were named, and those that they extend."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self._problems = Problems("the catalog", CatalogError)
+        self._named: list[_Draft] = []
+        self._drafts: dict[Place, _Draft] = {}
+        """Each after those that it extends."""
+
+    def read(self, path: Path, text: str | None = None) -> None:
+        """Read a file that was named; ``text`` is what is in it, if that is known."""
+        draft = self._drafts.get(identity_of(path))
+        if draft is None:
+            try:
+                text = read_text(path) if text is None else text
+            except CatalogError as error:
+                self._problems.file(path).broken(one_line(error))
+                return
+            draft = self._with_bases(path, text, {})
+        if draft not in self._named:
+            self._named.append(draft)
+
+    def joined(self, paths: tuple[Path, ...]) -> Catalog:
+        """One catalog of all that was read. Raises `CatalogError` with all problems."""
+        extended = [draft for draft in reversed(self._drafts.values()) if draft not in self._named]
+        return _joined(self._named, extended, paths, self._problems)
+
+    def _with_bases(self, place: Place, text: str, chain: dict[Place, str]) -> _Draft:
+        """Read a catalog, and what it extends. ``chain`` are those that lead to it, with their names."""
+        known = identity_of(place)
+        chain = {**chain, known: name_of(place)}
+        draft = _Draft(self._problems.file(name_of(place), text))
+        for key, base in draft.extends:
+            try:
+                self._read_base(place_of_base(base, place), chain)
+            except CatalogError as error:
+                draft.text.wrong(key, f"{error.item or shown(base)}: {one_line(error)}")
+            except UsageError as error:
+                draft.text.wrong(key, one_line(error))
+        return self._drafts.setdefault(known, draft)
+
+    def _read_base(self, place: Place, chain: dict[Place, str]) -> None:
+        """Raises `CatalogError` if it cannot be read, and what fetching it raises."""
+        known = identity_of(place)
+        way = " → ".join([*chain.values(), name_of(place)])
+        if known in chain:
+            raise CatalogError(f"extends itself: {way}", item="a circle")
+        if known in self._drafts:
+            return
+        if len(chain) > DEEPEST:
+            raise CatalogError(f"over {DEEPEST} catalogs extend one another: {way}", item="too deep")
+        if len(self._drafts) + len(chain) >= MOST:
+            raise CatalogError(f"over {MOST} catalogs: {way}", item="too many")
+        if isinstance(place, Path):
+            text = read_text(place)
         else:
-            drafts.append(_Draft(problems.file(path, text)))
-    return _joined(drafts, unique, problems)
-
-
-def parse_catalog(text: str, path: Path) -> Catalog:
-    """The catalog that ``text`` is; ``path`` is its name in messages. Raises as `read_catalog`."""
-    problems = Problems("the catalog", CatalogError)
-    return _joined([_Draft(problems.file(path, text))], (path,), problems)
+            text = self._fetch(place, next((url for url in chain if isinstance(url, str)), place))
+        self._with_bases(place, text, chain)
 
 
 def read_text(path: Path) -> str:
@@ -102,17 +167,20 @@ class _Draft:
         self.text = text
         self.models: dict[str, Model] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
+        self.extends: list[tuple[Key, str]] = []
+        """What it extends, as it is written, each with its key; what has precedence comes last."""
         top = Table(_toml(text), (), text)
         schema = top.data.get("schema")
         number = schema if type(schema) is int else 0
         if number > SCHEMA:  # the rest is left unread
             top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
             return
-        top.allow("schema", "models", "groups")
+        top.allow("schema", "extends", "models", "groups")
         if schema is not None and number != SCHEMA:
             top.wrong(f"must be {SCHEMA}", "schema")
         elif schema is None and top.lacks("schema"):
             top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
+        self.extends = list(top.strings("extends"))
         models, groups = top.table("models"), top.table("groups")
         for name in models.data:
             table = models.table(name)
@@ -154,12 +222,19 @@ def _check_name(name: str) -> None:
         raise CatalogError(error.message.replace("path", "name", 1)) from error
 
 
-def _joined(drafts: Sequence[_Draft], paths: tuple[Path, ...], problems: Problems) -> Catalog:
-    """One catalog of all drafts. Raises `CatalogError` with all problems."""
-    _note_twins(drafts)
-    models = {name: model for draft in drafts for name, model in draft.models.items()}
-    groups = {name: members for draft in drafts for name, members in draft.groups.items()}
-    for draft in drafts:
+def _joined(
+    named: Sequence[_Draft], extended: Sequence[_Draft], paths: tuple[Path, ...], problems: Problems
+) -> Catalog:
+    """One catalog of all drafts. What was ``named`` hides entries of the same name in what is ``extended``, where an
+    earlier one hides those of a later one. Raises `CatalogError` with all problems."""
+    _note_twins(named, extended)
+    models: dict[str, Model] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    for draft in (*named, *extended):
+        hidden = models.keys() | groups.keys() if draft in extended else set()
+        models |= {name: model for name, model in draft.models.items() if name not in hidden}
+        groups |= {name: members for name, members in draft.groups.items() if name not in hidden}
+    for draft in (*named, *extended):
         for name, model in draft.models.items():
             _note_unknown(draft.text, ("models", name, "see"), model.see, models, groups)
         for name, members in draft.groups.items():
@@ -168,10 +243,11 @@ def _joined(drafts: Sequence[_Draft], paths: tuple[Path, ...], problems: Problem
     return Catalog(models, groups, paths)
 
 
-def _note_twins(drafts: Iterable[_Draft]) -> None:
-    """Note every name that is given twice, or differs from another only by case or Unicode form."""
+def _note_twins(named: Sequence[_Draft], extended: Sequence[_Draft]) -> None:
+    """Note every name that is given twice, or differs from another only by case or Unicode form. What is ``extended``
+    may give a name again."""
     seen: dict[str, tuple[str, Key, _Draft]] = {}
-    for draft in drafts:
+    for draft in (*named, *extended):
         wheres: list[Key] = [*(("models", name) for name in draft.models), *(("groups", name) for name in draft.groups)]
         for where in wheres:
             name = str(where[1])
@@ -181,10 +257,10 @@ def _note_twins(drafts: Iterable[_Draft]) -> None:
                 continue
             other, there, first = seen[folded]
             place = first.text.place(there)
-            if other == name:
-                draft.text.wrong(where, f"the name is taken by {place}")
-            else:
+            if other != name:
                 draft.text.wrong(where, f"differs only by case or Unicode form from {shown(other)} at {place}")
+            elif draft in named or draft is first:
+                draft.text.wrong(where, f"the name is taken by {place}")
 
 
 def _note_unknown(
@@ -246,14 +322,19 @@ def _read_sources(table: Table) -> tuple[list[Origin | None], list[CatalogFile]]
 
 def _read_source(text: str) -> Origin | CatalogFile:
     origin = _origin(text)
-    return CatalogFile(origin.file_name, origin.url) if isinstance(origin, UrlOrigin) else origin
+    if not isinstance(origin, UrlOrigin):
+        return origin
+    origin.check_is_file()
+    if not origin.is_named:
+        return origin  # the server is asked for the name
+    return CatalogFile(origin.file_name, origin.url, digest=origin.digest)
 
 
 def _origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
     if text.lower().startswith(("http://", "https://")):
-        text = file_url(text)
-    verb = re.search(r"/(tree|blob|raw|resolve)/", text)
+        check_url(text)
+    verb = re.search(r"/(tree|blob|raw|resolve)/", text.partition("#")[0])
     return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
 
 
@@ -263,7 +344,7 @@ def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
     revision = table.string("revision")
     if not revision or len(known) < len(origins):
         return tuple(known)
-    if len(known) != 1:
+    if len(known) != 1 or isinstance(known[0], UrlOrigin):
         table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
         return tuple(known)
     [origin] = known
@@ -276,11 +357,15 @@ def _read_file(table: Table) -> CatalogFile | None:
     """One ``[[models.NAME.files]]`` table."""
     table.allow(*_FILE_KEYS)
     url = ""
+    texts: dict[Key, str] = {}
     if table.lacks("url"):
         table.wrong("missing", "url")
     elif text := table.string("url"):
-        url = table.attempt(_check_file_url, text, "url") or ""
-    mirrors = [table.attempt(_check_file_url, mirror, *key) for key, mirror in table.strings("mirrors")]
+        url, texts[("url",)] = table.attempt(_check_file_url, text, "url") or "", text
+    mirrors = []
+    for key, text in table.strings("mirrors"):
+        mirrors.append(table.attempt(_check_file_url, text, *key))
+        texts[key] = text
     if "path" in table.data:
         named = table.string("path")
         path = table.attempt(RelPath.parse, named, "path") if named else None
@@ -288,6 +373,7 @@ def _read_file(table: Table) -> CatalogFile | None:
         path = table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
     sha256 = table.string("sha256")
     digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
+    digest = _with_told(table, digest, texts)
     role = table.string("role", "other")
     if role not in ROLES:
         guess = table.file.problems.guess(role, ROLES)
@@ -296,6 +382,18 @@ def _read_file(table: Table) -> CatalogFile | None:
     if path is None:
         return None
     return CatalogFile(path, url, tuple(filter(None, mirrors)), size, digest, name, role)
+
+
+def _with_told(table: Table, digest: Digest | None, urls: Mapping[Key, str]) -> Digest | None:
+    """The ``digest`` of a file, or the one in the fragment of one of its URLs. Note two that differ."""
+    for where, url in urls.items():
+        told = None
+        with contextlib.suppress(MdlError):  # a wrong one was noted with the URL
+            told = digest_in(url)
+        if told and digest and told != digest:
+            table.wrong(f"says {told.hex[:12]}… of the sha256, and the file or another URL {digest.hex[:12]}…", *where)
+        digest = digest or told
+    return digest
 
 
 def _check_file_url(url: str) -> str:

@@ -15,6 +15,7 @@ from mdl.files import RemoteFile
 from mdl.listener import Event
 from mdl.paths import RelPath, matches, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
+from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
 
@@ -95,7 +96,8 @@ class Resolver:
                     files.append(self._named(file))
                 except MdlError as error:
                     if error.item in (None, file.path.text):
-                        error.item = f"{model.name}/{file.path.text}"
+                        item = f"{model.name}/{file.path.text}"
+                        error.item = item if model.is_of_catalog else shown_url(file.url)
                     failed[file.path] = _of_model(error, model)
                     files.append(self._stated(file))
         finally:
@@ -112,7 +114,7 @@ class Resolver:
         """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
         lacks."""
         source = self.source(origin)
-        found = narrow(source.resolve(origin), model.include, model.exclude, str(origin))
+        found = narrow(source.resolve(origin), model.include, model.exclude, origin.label)
         return [source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one for one in found]
 
     def resolve_all(self, models: Sequence[Model]) -> Iterator[Resolved | MdlError]:
@@ -161,7 +163,7 @@ class Resolver:
             found = self.source(origin).known(origin)
             if found is None:
                 return None
-            files += narrow(found, model.include, model.exclude, str(origin))
+            files += narrow(found, model.include, model.exclude, origin.label)
         return self._checked(model, files + [self._known_file(file) for file in model.files])
 
     def described(self, model: Model) -> list[RemoteFile] | None:
@@ -173,9 +175,18 @@ class Resolver:
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
         """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
         origins = [origin for model in models for origin in model.sources]
-        origins += [self._parsed(text) for model in models for text in model.urls]
-        origins += map(self._parsed, more)
+        origins += map(self._parsed, [*(text for model in models for text in model.urls), *more])
         return [host for origin in origins for host in self.source(origin).hosts(origin)]
+
+    def origin(self, file: CatalogFile) -> Origin:
+        """Where a file that the catalog names comes from first."""
+        return self._parsed(file.url)
+
+    def modified_at(self, model: Model) -> str | None:
+        """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
+        origins = [*model.sources, *map(self.origin, model.files)]
+        asked = [(getattr(self.source(one), "modified_at", None), one) for one in origins]
+        return max((time for ask, one in asked if ask and (time := ask(one))), default=None)
 
     def source(self, origin: Origin) -> Source:
         """The source that resolves ``origin``."""

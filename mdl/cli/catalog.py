@@ -1,4 +1,5 @@
-"""add, remove and lock: the catalog edited, its comments kept; and what its models are resolved to, written down."""
+"""init, add, remove and lock: the catalog begun and edited, its comments kept; and what its models are resolved to,
+written down."""
 
 from __future__ import annotations
 
@@ -25,6 +26,31 @@ class EntryFlags(Globs):
     license: Annotated[str | None, flag("--license ID", "Its licence.")] = None
     tag: Annotated[list[str] | None, flag("--tag TAG", "Tag for filtering; repeatable.")] = None
     revision: Annotated[str | None, flag("--revision REV", "Commit, tag or branch.")] = None
+    group: Annotated[list[str] | None, flag("--group NAME", "Group to put it into, repeatable.")] = None
+
+
+@command(
+    "init",
+    examples=(
+        "mdl init  # catalog.toml in your config folder; it has all that mdl ships",
+        "mdl init .  # one for the project in this folder",
+    ),
+)
+def init(
+    session: Session,
+    place: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR|FILE", help="Where; without it catalog.toml in the user config folder."),
+    ] = None,
+) -> int:
+    """Begin a catalog of your own, which extends the one that comes with mdl."""
+    path = session.client().init(place)
+
+    def show() -> None:
+        session.console.data(str(path))
+        session.console.note("it extends the catalog that comes with mdl; 'mdl add NAME SOURCE' puts a model into it")
+
+    return session.show({"path": path}, show)
 
 
 @command(
@@ -43,7 +69,11 @@ def add(
     """Put a model into the catalog; comments stay where they are."""
     facts = {"title": entry.title or "", "kind": entry.kind or "", "license": entry.license or ""}
     lists = {"tags": entry.tag or [], **entry.globs}
-    path = session.client().add(name, source, **facts, **lists, revision=entry.revision or "")
+    client = session.client()
+    is_first = client.workspace.has_shipped_catalog
+    path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
+    if is_first:
+        session.console.note("this is your own catalog, just begun; it extends the one that comes with mdl")
     return _show_edited(session, path, name)
 
 
@@ -59,7 +89,13 @@ def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalog. Its files stay on the disk.")],
 ) -> int:
     """Take a model out of the catalog; comments stay, and so do the files on the disk."""
-    return _show_edited(session, session.client().remove(name), name)
+    client = session.client()
+    before = {group for group, members in client.catalog.groups.items() if name in members}
+    path = client.remove(name)
+    left = before - {group for group, members in client.catalog.groups.items() if name in members}
+    if left:
+        session.console.note(f"{name} was in {', '.join(sorted(left))}, and was taken out there as well")
+    return _show_edited(session, path, name)
 
 
 def _show_edited(session: Session, path: Path, name: str) -> int:
@@ -98,6 +134,8 @@ def lock(
     if error:
         session.console.error(error)
     facts = {"path": report.path, "changes": report.changes, "models": [vars(row) for row in report.models]}
+    if not (check or error or report.changes):
+        session.console.note(f"nothing changed; {sum(row.locked for row in report.models)} locked")
     return session.show(facts, lambda: _show_lock(session, report), error=error)
 
 

@@ -6,21 +6,24 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import importlib
 import inspect
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
+from mdl.cli.commands import COMMANDS
 from mdl.cli.flags import Common, flag
 from mdl.cli.parsing import QuickCommand, QuickGroup
 from mdl.cli.session import Session
-from mdl.config import Settings, read_config, settings_table
+from mdl.config import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
-from mdl.errors import Cancelled, MdlError, Problem, as_problem
+from mdl.errors import Cancelled, Problem, as_problem
 
 Body = TypeVar("Body", bound=Callable[..., int])
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
@@ -96,12 +99,6 @@ def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
 
     def before(ctx: typer.Context, **values: Any) -> None:
         ctx.obj = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
-        try:
-            defaults = read_config().get("defaults", {})
-        except MdlError:
-            return  # the command reads them again, and reports it as any other error
-        flags = {key: value for key, value in defaults.items() if key not in settings_table()}
-        ctx.default_map = dict.fromkeys(ctx.command.list_commands(ctx), flags)  # type: ignore[attr-defined]
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
 
@@ -141,6 +138,7 @@ def _spread(command: Command) -> Callable[..., None]:
         made.update((parameter.name, values[parameter.name]) for parameter in plain)
 
         def begin(session: Session) -> int:
+            _warn_of_unknown_variables(session)
             if not command.checks_config:
                 session.check_config()
             return command.body(session, **made)
@@ -149,6 +147,28 @@ def _spread(command: Command) -> Callable[..., None]:
 
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
+
+
+_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG")
+"""How the variables begin that mdl sets for hooks, checks and its own background, and that its tests read."""
+
+
+def _warn_of_unknown_variables(session: Session) -> None:
+    """A variable ``MDL_…`` that means nothing is probably misspelt. The flags of all commands are looked at only if
+    there is one that is neither a setting nor one of mdl's own."""
+    known = {setting.variable_name for setting in settings_table().values()}
+    asked = {name for name in session.environ if name.startswith("MDL_") and not name.startswith(_NO_SETTINGS)}
+    if not asked - known:
+        return
+    for module in {listed.module for listed in COMMANDS.values()}:
+        importlib.import_module(f"mdl.cli.{module}")
+    for found in REGISTERED.values():
+        for parameter in inspect.signature(_spread(found)).parameters.values():
+            known |= {one.envvar for one in get_args(parameter.annotation)[1:] if one.envvar}
+    for name in sorted(asked - known):
+        near = get_close_matches(name, known, 1, 0.8)
+        meant = f"did you mean {near[0]}?" if near else "'mdl config' lists the settings"
+        session.console.warn(f"the variable {name} means nothing to mdl; {meant}")
 
 
 def _words(ctx: typer.Context, common: Common) -> tuple[str, ...]:

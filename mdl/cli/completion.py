@@ -133,7 +133,11 @@ def _client(typed: _Typed) -> Client:
     from mdl import Client
     from mdl.config import Config
 
-    given = {"home": typed.options.get("--to", [None])[-1], "layout": typed.options.get("--layout", [None])[-1]}
+    given = {
+        "offline": True,
+        "home": typed.options.get("--to", [None])[-1],
+        "layout": typed.options.get("--layout", [None])[-1],
+    }
     catalogs = [Path(path).expanduser() for path in typed.options.get("--catalog", [])]
     return Client(config=Config({**given, "catalog": catalogs}, flags=True), on_warning=lambda _: None)
 
@@ -168,6 +172,7 @@ def _folders(place: Path) -> list[str]:
 
 _OPEN: Final = {
     "jobs pause": ("running",),
+    "jobs limit": ("running",),
     "jobs cancel": ("running", "paused"),
     "jobs resume": ("paused", "failed", "cancelled", "dead"),
 }

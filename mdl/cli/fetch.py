@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mdl
-from mdl import Cancelled, Deadline, UsageError
+from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
-from mdl.cli.get import payload, run_job, show, show_planned
+from mdl.cli.get import run_job, show, show_planned
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
 from mdl.cli.unpack import BombFlags, released_facts
@@ -114,13 +114,8 @@ def fetch(
             on_event=on_event,
         )
 
-    try:
-        report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
-    except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, mdl.Report):
-            session.empty = session.empty | payload(stopped.so_far)
-        raise
-    return _show(session, report) if isinstance(report, mdl.FetchReport) else 0
+    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+    return _show(session, report) if report else 0
 
 
 def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from mdl.config import Settings, settings_table
+from mdl.config import Progress, Settings, settings_table
 
 
 def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
@@ -27,14 +26,6 @@ def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
-class Progress(StrEnum):
-    auto = "auto"
-    bars = "bars"
-    lines = "lines"
-    json = "json"
-    none = "none"
-
-
 @dataclass(frozen=True)
 class Common:
     """Before or after the command, with one meaning."""
@@ -46,10 +37,17 @@ class Common:
     json: Annotated[bool, flag("--json", "Print the result as one JSON document.", panel="Output")] = False
     progress: Annotated[
         Progress | None,
-        flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
+        flag(
+            "--progress",
+            "How to show progress; json: one object a line. [default: auto]",
+            panel="Output",
+            envvar=None,
+        ),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
-    verbose: Annotated[int, flag("-v --verbose", "Say more; -vv more still.", panel="Output", count=True)] = 0
+    verbose: Annotated[
+        int, flag("-v --verbose", "Show each file, hosts, digests, tracebacks too.", panel="Output", count=True)
+    ] = 0
     no_color: Annotated[bool, flag("--no-color", "Use no colours (NO_COLOR).", panel="Output", envvar=None)] = False
     yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
 
@@ -61,7 +59,7 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
-LockSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
+LockSettings = Annotated[Settings, ("retries", "stall", "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
@@ -70,7 +68,12 @@ Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are 
 
 LogFile = Annotated[
     str | None,
-    flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.", panel="Output"),
+    flag(
+        "--log-file FILE",
+        "The downloads log, of all operations; an empty name for none.",
+        panel="Output",
+        envvar=None,
+    ),
 ]
 
 
@@ -80,7 +83,12 @@ class JobFlags:
 
     on_complete: Annotated[
         str | None,
-        flag("--on-complete CMD", "Run this when all is there; no shell; facts in MDL_HOOK_*.", panel="Afterwards"),
+        flag(
+            "--on-complete CMD",
+            "Run this when all is there; no shell; facts in MDL_HOOK_*.",
+            panel="Afterwards",
+            envvar=None,
+        ),
     ] = None
     ready_file: Annotated[
         Path | None,

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get hf:gpt2@main --include '*.json'  # some files of a repository",
-    "mdl get https://host/file.gguf --into .  # any URL, into this folder",
+    "mdl get openai-community/gpt2 config.json  # a repository of the hub, and a file of it",
+    "mdl get unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0  # one quantisation, with all its shards",
+    "mdl get https://host/download/123 -o model.gguf --into .  # any URL, into this folder",
     "mdl get -n z-image-turbo  # the plan alone",
 )
 
@@ -37,24 +38,28 @@ def get(
     session: Session,
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET", help="Catalog name, group, hf:org/repo[@rev][/path], hub page or any URL."),
+        typer.Argument(
+            metavar="TARGET",
+            help="Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
+        ),
     ],
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
     dry_run: DryRun = False,
     force: Force = False,
+    output: Annotated[
+        str | None, flag("-o --output NAME", "One URL: the name of its file.", panel="What", envvar=None)
+    ] = None,
+    sha256: Annotated[
+        str | None, flag("--sha256 HEX", "One URL: the digest that its file must have.", panel="What", envvar=None)
+    ] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
-    request = Request(targets, choice, settings, job, force)
+    request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return show_plan(session, request)
-    try:
-        report = download(session, request)
-    except (Cancelled, Deadline) as stopped:
-        if isinstance(stopped.so_far, mdl.Report):
-            session.empty = session.empty | payload(stopped.so_far)
-        raise
+    report = download(session, request)
     return show(session, report) if report else 0
 
 
@@ -67,6 +72,8 @@ class Request:
     settings: DownloadSettings
     job: JobFlags
     force: bool = False
+    output: str | None = None
+    sha256: str | None = None
 
 
 def download(
@@ -87,20 +94,24 @@ def download(
     def work(on_event: Listener) -> Report:
         return client.download(models, **choice.files, force=request.force, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, _method(client, models), models)
+    run = partial(session.job, client, folders, request.job, method_of(client, models), models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
+
+
+Came = TypeVar("Came", bound="Report")
 
 
 def run_job(
     session: Session,
     make: Callable[[], JobRun],
     flags: JobFlags,
-    work: Callable[[Listener], Report],
+    work: Callable[[Listener], Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
-) -> Report | None:
-    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`."""
+) -> Came | None:
+    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`. If it is stopped, the
+    session has what came so far."""
     with lock():
         run = make()
         if not session.is_detached(flags):
@@ -115,6 +126,8 @@ def run_job(
                         on_event.end_with(error)
             except (Cancelled, Deadline) as stopped:
                 stopped.so_far = stopped.so_far or report
+                if isinstance(stopped.so_far, mdl.Report):
+                    session.empty = session.empty | payload(stopped.so_far)
                 raise
             return report
     try:
@@ -129,14 +142,16 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     """The models and their folders. Raises `MdlError` for all that can be known to be wrong before anything is done;
     from then on a signal raises nothing."""
     choice, client = request.choice, session.client(request.settings)
-    models = client.models(request.targets, into=choice.into, revision=choice.revision)
+    models = client.models(
+        request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
+    )
     folders = client.folders(models, into=choice.into)
     client.workspace.time_limit()
     session.signals.poll()
     return client, models, folders
 
 
-def _method(client: Client, models: Sequence[Model]) -> str:
+def method_of(client: Client, models: Sequence[Model]) -> str:
     """How the files come, as events say it."""
     schemes = {origin.scheme for model in models for origin in model.sources}
     is_of_buckets = schemes == {"s3"} and not any(model.files for model in models)
@@ -146,7 +161,7 @@ def _method(client: Client, models: Sequence[Model]) -> str:
 def show_plan(session: Session, request: Request) -> int:
     """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
     client, models, _ = _begin(session, request)
-    with session.console.watch(method=_method(client, models)) as on_event:
+    with session.console.watch(method=method_of(client, models)) as on_event:
         report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
         if error := report.error:
             on_event.end_with(error)
@@ -161,8 +176,8 @@ def show_planned(session: Session, report: PlanReport) -> int:
     )
 
 
-def show(session: Session, report: Report, *, folders: bool = True) -> int:
-    """How it went, and the ``folders`` last. Returns the exit code."""
+def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
+    """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
     _show_failures(session, report)
 
     def show_folders() -> None:
@@ -170,7 +185,7 @@ def show(session: Session, report: Report, *, folders: bool = True) -> int:
             if model.is_whole:
                 session.console.data(str(model.path))
 
-    return session.show(session.empty | payload(report), show_folders, error=report.error)
+    return session.show(session.empty | payload(report) | more, show_folders, error=report.error)
 
 
 def payload(report: Report) -> dict[str, Any]:
@@ -181,12 +196,13 @@ def payload(report: Report) -> dict[str, Any]:
 
 
 def _show_failures(session: Session, report: Report) -> None:
-    """One line a failure, file by file."""
+    """One line a failure, file by file. A URL of the command line says more than the folder that is named after it."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:
         session.console.error(error)
     elif error:
         for item, one in failures:
+            item = one.item if one.item and "://" in one.item else item
             session.console.error(MdlError(one.message, item=item, hint=one.advice))
 
 

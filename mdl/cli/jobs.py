@@ -1,35 +1,35 @@
-"""jobs: what runs and ran; pausing, going on, cancelling, from any terminal."""
+"""jobs: what runs and ran; pausing, resuming, limiting and cancelling, from any terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from mdl import Busy, MdlError, StateError, UsageError, places
+from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
+from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed
 from mdl.errors import joint_error, storage_error
-from mdl.formatting import human_bytes, human_duration, human_rate
+from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
-from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, resume_command, shown_facts
+from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
 from mdl.jobs.log import open_job_log
+from mdl.jobs.readable import readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown
 from mdl.process import ProcessId
-from mdl.units import parse_duration
+from mdl.units import parse_duration, parse_rate
 
 _POLL_SECONDS = 0.2
-_WIDE = 100
-"""Columns of a terminal that has room for whole dates."""
 _LONGEST_LINE = 2**16
 _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
@@ -44,7 +44,9 @@ class Status(StrEnum):
     dead = "dead"
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The job: its id, or a part that no other has.")]
+_A_PART = "The job: its id, or any part that no other id has."
+Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
+IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} The newest job without one.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs: their ids, or parts that no others have.")]
 
 
@@ -79,48 +81,33 @@ def list_jobs(
 
     All that can go on are listed, and the last that are over; with --json every one.
     """
-    jobs = [job for job in _records(session).all() if not status or job.status in status]
+    records = _records(session)
+    every = records.all()
+    jobs = [job for job in every if not status or job.status in status]
     if session.common.json:
         return _document(session, jobs)
-    older = set() if everything else {job.id for job in [one for one in jobs if one.status in ENDED][_LATEST:]}
+    by = finishers(every)
+    over = [job.id for job in jobs if job.status in ENDED or job.id in by]
+    older = set() if everything else set(over[_LATEST:])
     jobs = [job for job in jobs if job.id not in older]
     if not jobs:
         session.console.note("no jobs")
         return 0
-    stdout = session.console.stdout
-    is_narrow = stdout.is_terminal and stdout.size[0] < _WIDE
-    rows = [_row(job, is_narrow=is_narrow) for job in jobs]
-    session.console.table(("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT"), rows)
+    rows = [Row(job, _stalled(job, records), by[job.id].id if job.id in by else "") for job in jobs]
+    now, stdout = datetime.now().astimezone(), session.console.stdout
+    head, lines = drawn_table(rows, now, stdout.size[0]) if stdout.can_move_cursor else plain_table(rows, now)
+    session.console.table(head, lines, cut=(REASON, WHAT))
     if older:
         session.console.note(f"{len(older)} older ones are over: --all")
     return 0
 
 
-def _row(job: Job, *, is_narrow: bool) -> tuple[str, ...]:
-    return (
-        job.id,
-        job.status,
-        human_bytes(job.bytes_done),
-        "?" if job.bytes_total is None else human_bytes(job.bytes_total),
-        human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "-",
-        human_duration(job.eta_seconds) if job.eta_seconds is not None else "-",
-        _local(job.started_at, is_short=is_narrow),
-        shown(" ".join((job.command, *job.models))),
-    )
+def _stalled(job: Job, records: Records) -> str:
+    return records.why_stalled(job) if job.status == "running" else ""
 
 
-def _local(moment: str, *, is_short: bool = False) -> str:
-    """A time of a record in local time. In five columns, as ``ps`` shows it: the hour of today, the day of this year,
-    else the year."""
-    try:
-        when, today = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()
-    except ValueError:
-        return "?"
-    if not is_short:
-        return when.strftime("%Y-%m-%d %H:%M")
-    if when.date() == today.date():
-        return when.strftime("%H:%M")
-    return when.strftime("%m-%d" if when.year == today.year else "%Y")
+def _job(records: Records, name: str | None) -> Job:
+    return records.find(name) if name else records.newest()
 
 
 @command(
@@ -130,18 +117,19 @@ def _local(moment: str, *, is_short: bool = False) -> str:
         "mdl jobs show k7f3 --json  # for a script",
     ),
 )
-def show_job(session: Session, name: Id) -> int:
+def show_job(session: Session, name: IdOrLast = None) -> int:
     """Show one job: progress, speed, what went wrong, its log."""
-    job = _records(session).find(name)
+    records = _records(session)
+    job = _job(records, name)
     if session.common.json:
         return _document(session, [job])
-    for key, value in _facts(job):
+    for key, value in _facts(job, _stalled(job, records)):
         if value:
             session.console.data(f"{key + ':':<10} {shown(value)}")
     return 0
 
 
-def _facts(job: Job) -> list[tuple[str, str]]:
+def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
     total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
     part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
@@ -150,14 +138,15 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("job", job.id),
         ("command", typed(job.again.words)),
         ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
+        ("stalled", stalled),
         ("kind", job.kind or ""),
         ("source", job.repo or ""),
         ("bytes", f"{human_bytes(job.bytes_done)} of {total}{part}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
         ("file", job.file or ""),
-        ("started", _local(job.started_at)),
-        ("finished", _local(job.finished_at) if job.finished_at else ""),
+        ("started", local_time(job.started_at)),
+        ("finished", local_time(job.finished_at) if job.finished_at else ""),
         ("exit code", "" if job.exit_code is None else str(job.exit_code)),
         ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
         ("hint", error.get("hint") or ""),
@@ -182,20 +171,33 @@ def _next(job: Job) -> str:
     ),
 )
 def log_of_job(
-    session: Session, name: Id, follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False
+    session: Session,
+    name: IdOrLast = None,
+    follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False,
+    raw: Annotated[
+        bool, flag("--raw", "The lines as they are in the file, for a program.", panel="Output", envvar=None)
+    ] = False,
 ) -> int:
     """Print the log of one job."""
     records = _records(session)
-    job = records.find(name)
+    job = _job(records, name)
     if session.common.json:
         return _document(session, [job])
+    lines = _lines(job, records, follow=follow)
+    for line in lines if raw else readable(lines):
+        session.console.data(shown(line))
+    return 0
+
+
+def _lines(job: Job, records: Records, *, follow: bool) -> Iterable[str]:
+    """The lines of a job's log; with ``follow`` until it has ended."""
     with open_job_log(job) as log:
         while True:
             ended = job.status != "running"
             while line := log.readline(_LONGEST_LINE):
-                session.console.data(shown(line.rstrip("\n")))
+                yield line.rstrip("\n")
             if ended or not follow:
-                return 0
+                return
             time.sleep(_POLL_SECONDS)
             job = records.find(job.id)
 
@@ -209,11 +211,11 @@ def log_of_job(
 )
 def watch(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="ID", help="As for show; the newest job without one.")] = None,
+    name: IdOrLast = None,
 ) -> int:
     """Follow a job until it ends, and end with its exit code. Ctrl-C ends only the watching."""
     records = _records(session)
-    job = records.find(name) if name else records.newest()
+    job = _job(records, name)
     left = f"the job goes on; 'mdl jobs cancel {job.id}' would end it"
     with session.console.watch(job.id, job.method) as tell, all_or_nothing(left):
         job = follow(job, records, tell, session.cancel.wait)
@@ -270,19 +272,79 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
 
 
 @command(
+    "jobs limit",
+    examples=(
+        "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
+        "mdl jobs limit k7f3 off  # as fast as it can",
+    ),
+)
+def limit(
+    session: Session,
+    name: Id,
+    rate: Annotated[str, typer.Argument(metavar="RATE", help="Bytes a second, as 5M; a timetable; or off.")],
+) -> int:
+    """Change the rate of a running job, until it ends or is paused."""
+    parse_rate(rate, "RATE")
+    records = _records(session)
+    job = records.find(name)
+    if job.status != "running":
+        hint = f"{resume_command(job)} --limit-rate {rate}" if resume_command(job) else None
+        raise UsageError(f"it is {job.status}: it has no rate", item=job.id, hint=hint)
+    if job.method == "hub":
+        hint = "pause it, and run its command again without --via hub"
+        raise UsageError("huggingface_hub fetches its files, and takes no rate", item=job.id, hint=hint)
+    try:
+        records.set_rate(job, rate)
+    except OSError as error:
+        raise storage_error(error, str(records.folder)) from error
+    session.console.note(f"{job.id}: the rate limit is now {rate}")
+    return _document(session, [job]) if session.common.json else 0
+
+
+ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration", "window")]
+
+
+@command(
     "jobs resume",
     examples=(
-        "mdl jobs resume k7f3  # here, in the foreground",
+        "mdl jobs resume  # the last that was paused, failed or died",
         "mdl jobs resume k7f3 --detach  # in the background",
+        "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
     ),
 )
 def resume(
     session: Session,
-    name: Id,
+    settings: ResumeSettings,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help=f"{_A_PART} Without one the last that was paused, failed or died."),
+    ] = None,
     detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:
     """Continue a job in the foreground. It is the same command again, in its folder."""
-    job = _records(session).find(name)
+    records = _records(session)
+    job = records.find(name) if name else records.newest_to_resume()
+    _check_resumable(job)
+    given = {key: value for key, value in settings.items() if value is not None}
+    for key in given:
+        session.config_of(settings).find(key)  # a wrong value is refused before the job is begun
+    if not name:
+        session.console.note(f"resuming {job.id}: {shown(' '.join((job.command, *job.models)))}")
+    try:
+        os.chdir(job.again.folder)
+    except OSError as error:
+        raise storage_error(error, job.again.folder) from error
+    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
+    command, *words = job.again.words
+    at = words.index("--") if "--" in words else len(words)
+    changed = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]
+    flags = [*_common_flags(session.common), *(["--detach"] if detach else [])]
+    again = [command, *flags, *words[:at], *changed, *words[at:]]
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
+
+
+def _check_resumable(job: Job) -> None:
+    """Raises `Busy`, `UsageError` or `StateError` if the job cannot be resumed."""
     if job.status == "running":
         why = f"it is running, as process {ProcessId(job.owner).pid}"
         raise Busy(why, item=job.id, hint=f"mdl jobs log -f {job.id}")
@@ -293,14 +355,6 @@ def resume(
         raise UsageError("its address held a secret, which mdl does not keep", item=job.id, hint=hint)
     if not job.again.words:
         raise StateError("its record does not say how it was called", item=job.id, hint="run the command again")
-    try:
-        os.chdir(job.again.folder)
-    except OSError as error:
-        raise storage_error(error, job.again.folder) from error
-    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
-    command, *words = job.again.words
-    again = [command, *_common_flags(session.common), *(["--detach"] if detach else []), *words]
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
 
 
 def _common_flags(common: Common) -> list[str]:
@@ -324,10 +378,15 @@ def clean(
 
     They are over or died; a paused job stays, and so does every model.
     """
-    removed = _records(session).clean(parse_duration(older_than, "--older-than", least=0))
+    records = _records(session)
+    removed = records.clean(parse_duration(older_than, "--older-than", least=0))
     if session.common.json:
         return _document(session, removed)
-    session.console.note(f"removed {len(removed)} of the jobs")
+    left = records.all()
+    paused = sum(job.status == "paused" for job in left)
+    stay = f"{len(left)} {'stays' if len(left) == 1 else 'stay'}" + (f", {paused} of them paused" if paused else "")
+    what = counted(len(removed), "job") if removed else f"no job that is over is older than {older_than}"
+    session.console.note(f"removed {what}; {stay}" if removed else f"{what}; {stay}")
     return 0
 
 

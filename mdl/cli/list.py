@@ -1,7 +1,10 @@
-"""list, show, path: what the catalog has, and what of it is on this disk. Nothing is contacted."""
+"""list, show, path: what the catalog has, and what is on this disk. Only 'show --remote' contacts anything."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,54 +12,143 @@ import typer
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
 
 if TYPE_CHECKING:
-    from mdl import Model, ModelStatus
+    from mdl import Client, Model, ModelStatus, RemoteModel
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalog, or hf:org/repo, or a URL.")]
+    Row = tuple[Model, ModelStatus]
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
+]
+_SHORT = 7
+"""Digits of a commit in a table."""
+
+
+class Sort(StrEnum):
+    name = "name"
+    size = "size"
+    status = "status"
+
+
+_LISTED = ("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE")
+_LOCAL = ("NAME", "STATUS", "SIZE", "FILES", "SINCE", "COMMIT", "SOURCE", "FOLDER")
+_MEMBER = ("NAME", "STATUS", "SIZE", "TITLE")
+_ORDER = ("present", "unverified", "partial", "missing")
 
 
 @command(
     "list",
     examples=(
-        "mdl list  # every model, and what is here",
-        "mdl list 'bert*' --missing  # those of a name that are not here",
-        "mdl list --kind tts --json  # for a script",
+        "mdl list  # the catalog, and what of it is here",
+        "mdl list --local --sort size  # all that is on this disk, the largest first",
+        "mdl list persian-nlp  # the members of a group",
+        "mdl list 'bert*' --missing --json  # for a script",
     ),
 )
 def list_models(
     session: Session,
     settings: LookSettings,
-    patterns: Annotated[list[str] | None, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob.")] = None,
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="PATTERN|GROUP", help="Part of a name, a glob, or a group.")
+    ] = None,
     kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
+    local: Annotated[
+        bool, flag("--local", "All that is on this disk, in the catalog or not, in both layouts.")
+    ] = False,
     present: Annotated[bool, flag("--present", "Only what is whole on this disk.")] = False,
     partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
     missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
+    sort: Annotated[Sort | None, flag("--sort name|size|status", "In this order.", panel="Output")] = None,
 ) -> int:
-    """Every model of the catalog, with what is on this disk."""
-    client = session.client(settings)
+    """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
+
+    With --layout it is what is there in that layout, too, in the catalog or not.
+    """
+    client, console = session.client(settings), session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
     statuses = [status for status, is_asked in asked.items() if is_asked]
-    rows = client.statuses(patterns or None, kind=kind, tag=tag, status=statuses or None)
+    narrow: dict[str, Any] = {"kind": kind, "tag": tag}
+    found = client.inventory(patterns or None, **narrow) if local or settings.get("layout") else None
+    rows = [row for row in found.models if not statuses or row[1].status in statuses] if found else []
+    if not local:
+        rows = _with_those_here(client.statuses(patterns or None, **narrow, status=statuses or None), rows)
+    rows = _sorted(rows, sort)
 
     def show_table() -> None:
-        session.console.table(("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"), [_row(*row) for row in rows])
-        if not rows:
-            session.console.note("nothing in the catalog fits" if client.catalog.models else "the catalog is empty")
+        if local:
+            drop = ("FOLDER", "FILES", "COMMIT", "SINCE", "SOURCE")
+            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE"), drop=drop)
+        else:
+            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
+        total = found.bytes if local and found and len(rows) == len(found.models) else None
+        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
 
-    return session.show({"models": [_facts(*row) for row in rows]}, show_table)
+    groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
+    return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)
 
 
-def _row(model: Model, found: ModelStatus) -> tuple[str, ...]:
-    status: str = "gone" if model.gone else found.status
-    if found.status == "partial":
-        status = f"partial {found.files_present}/{'?' if found.files is None else found.files}"
-    size = human_bytes(found.bytes) if found.bytes is not None else "?"
-    return model.name, model.kind, status, size, model.license or "-", shown(model.title)
+def _with_those_here(rows: list[Row], here: Sequence[Row]) -> list[Row]:
+    """The catalog's models, and those on this disk that are not among them."""
+    names = {model.name for model, _ in rows}
+    sources = {source.repository for model, status in rows if status.is_here for source in model.sources} - {""}
+    others = [row for row in here if row[0].name not in names]
+    return rows + [row for row in others if not sources & {source.repository for source in row[0].sources}]
+
+
+def _sorted(rows: list[Row], sort: Sort | None) -> list[Row]:
+    match sort:
+        case Sort.name:
+            return sorted(rows, key=lambda row: row[0].name)
+        case Sort.size:
+            return sorted(rows, key=lambda row: -_size(row[1]))
+        case Sort.status:
+            return sorted(rows, key=lambda row: _ORDER.index(row[1].status))
+    return rows
+
+
+def _size(found: ModelStatus) -> int:
+    """The published size, or what is on the disk if there is none."""
+    return found.bytes_present if found.bytes is None else found.bytes
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    model, found = row
+    size = human_bytes(_size(found)) if found.bytes is not None or found.bytes_present else "?"
+    return model.name, model.kind or "-", _status(model, found), size, model.license or "-", shown(model.title)
+
+
+def _local_row(row: Row) -> tuple[str, ...]:
+    model, found = row
+    since = "-" if found.since is None else human_age(time.time() - found.since)
+    commits = ", ".join(commit[:_SHORT] for commit in found.commits) or "-"
+    size, files = human_bytes(found.bytes_present), str(found.files_present)
+    return model.name, _status(model, found), size, files, since, commits, model.source_text or "-", str(found.path)
+
+
+def _status(model: Model, found: ModelStatus) -> str:
+    if model.gone:
+        return "gone"
+    if found.brought_by == "other" and not found.rows:
+        return "not mdl's"
+    if found.status == "partial" and found.files != found.files_present:
+        return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
+    return found.status
+
+
+def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None) -> str:
+    """``12 models, 3 here, 1 partly (4.1 GB); groups: nightly``."""
+    here = [found for _, found in rows if found.is_here]
+    size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
+    partly = sum(found.status == "partial" for found in here)
+    count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
+    named = f"; groups: {', '.join(groups)}" if groups else ""
+    whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
+    return f"{count}, {whole}{named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
@@ -75,78 +167,157 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
         "path": str(found.path),
         "gone": model.gone or None,
         "note": model.note or None,
+        "commits": list(found.commits),
+        "since": _time(found.since),
+        "layout": found.layout,
+        "brought_by": found.brought_by,
     }
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 @command(
     "show",
     examples=(
-        "mdl show z-image-turbo  # its files, sizes and licence",
-        "mdl show hf:org/repo --json  # what is here of a repository",
+        "mdl show bert-fa  # its files, sizes, licence and commits",
+        "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
+        "mdl show persian-nlp  # the members of a group",
     ),
 )
-def show(session: Session, name: Name, settings: LookSettings) -> int:
-    """One model: files, sources, sizes, licence, status."""
-    model, found = session.client(settings).status(name)
-    files = [
-        {
-            "path": row.remote.path.text,
-            "role": row.remote.role,
-            "url": bare_url(row.remote.url),
-            "size": row.remote.size,
-            "sha256": row.remote.digest.hex if row.remote.digest and row.remote.digest.algorithm == "sha256" else None,
-            "status": row.status,
-            "bytes_present": row.bytes_present,
-        }
-        for row in found.rows
-    ]
-    facts = {"model": _facts(model, found), "files": files}
-    return session.show(facts, lambda: _show_text(session, model, found, files))
-
-
-def _show_text(session: Session, model: Model, found: ModelStatus, files: list[dict[str, Any]]) -> None:
-    console = session.console
+def show(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME|REF|GROUP", help="As 'mdl list' names it, or hf:org/repo.")],
+    settings: LookSettings,
+    remote: Annotated[
+        bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.")
+    ] = False,
+) -> int:
+    """One model: files, sources, sizes, licence, status. Of a group: its members."""
+    client = session.client(settings)
+    groups = client.catalog.groups if _is_name(name) else {}
+    if name in groups and name not in client.catalog.models:
+        return _show_group(session, client, name, groups[name])
+    described: RemoteModel | None = None
+    if remote:
+        model, described = client.remote_model(name)
+        found = described.status
+    else:
+        model, found = client.status(name)
+    locked, wanted = client.locked_commits(model), [origin.revision or origin.branch for origin in model.sources]
+    files = [_file_facts(row) for row in found.rows]
     facts = {
+        "model": _facts(model, found),
+        "files": files,
+        "revision": ", ".join(filter(None, wanted)) or None,
+        "locked_commits": locked,
+        "remote": vars(described.facts) if described and described.facts else None,
+        "group": None,
+        "members": [],
+    }
+    return session.show(facts, lambda: _show_text(session, model, found, facts))
+
+
+def _is_name(text: str) -> bool:
+    return ":" not in text
+
+
+def _show_group(session: Session, client: Client, name: str, members: Sequence[str]) -> int:
+    rows = [row for row in client.statuses(name) if row[0].name in members]
+    facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
+
+    def show_table() -> None:
+        session.console.table(_MEMBER, map(_member, rows), cut=("TITLE",), drop=("TITLE",))
+        session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
+
+    return session.show({**facts, "group": name, "members": [_facts(*row) for row in rows]}, show_table)
+
+
+def _member(row: Row) -> tuple[str, ...]:
+    name, _, status, size, _, title = _row(row)
+    return name, status, size, title
+
+
+def _file_facts(row: Any) -> dict[str, Any]:
+    digest = row.remote.digest
+    return {
+        "path": row.remote.path.text,
+        "role": row.remote.role,
+        "url": bare_url(row.remote.url),
+        "size": row.remote.size,
+        "sha256": digest.hex if digest and digest.algorithm == "sha256" else None,
+        "digest": str(digest) if digest else None,
+        "status": row.status,
+        "bytes_present": row.bytes_present,
+    }
+
+
+def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mapping[str, Any]) -> None:
+    console, remote = session.console, facts["remote"] or {}
+    lines = {
         "name": model.name,
-        "title": model.title,
+        "title": model.title if model.title != model.name else "",
         "kind": model.kind,
-        "license": model.license,
+        "license": model.license or remote.get("license"),
         "tags": ", ".join(model.tags),
         "source": model.source_text,
         "only": ", ".join(model.include),
+        "access": _access(remote),
+        "updated": remote.get("updated_at"),
         "homepage": model.homepage,
         "note": model.note,
         "gone": model.gone,
         "see": ", ".join(model.see),
-        "status": found.status,
+        "status": _status(model, found),
+        "here": _how_much(found),
+        "revision": facts["revision"],
+        "at hub": remote.get("commit"),
+        "on disk": ", ".join(found.commits),
+        "locked": ", ".join(facts["locked_commits"]),
         "folder": str(found.path),
         "catalog": session.client().workspace.place_of(model),
     }
-    for key, value in facts.items():
+    for key, value in lines.items():
         if value:
             console.data(f"{key + ':':<10}{shown(str(value))}")
-    if files:
+    if facts["files"]:
         console.data("")
-        rows = [
-            (
-                row["status"],
-                human_bytes(row["size"]) if row["size"] is not None else "?",
-                row["role"],
-                shown(row["path"]),
-                f"sha256 {row['sha256'][:12]}" if row["sha256"] else "no sha256 known",
-            )
-            for row in files
-        ]
-        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows)
+        rows = [_file_row(row) for row in facts["files"]]
+        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
     elif model.sources and not model.gone:
-        console.note("the files are not listed yet: 'mdl get -n' asks the hub")
+        console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
+
+
+def _access(remote: Mapping[str, Any]) -> str:
+    if not remote:
+        return ""
+    kinds = [kind for kind in ("gated", "private") if remote[f"is_{kind}"]]
+    return ", ".join(kinds) or "open"
+
+
+def _how_much(found: ModelStatus) -> str:
+    """``40.6 MB of 200.0 MB, since 3 h ago``."""
+    if not found.is_here:
+        return ""
+    whole = f" of {human_bytes(found.bytes)}" if found.bytes is not None and found.bytes != found.bytes_present else ""
+    since = "" if found.since is None else f", fetched {human_age(time.time() - found.since)} ({_time(found.since)})"
+    return f"{human_bytes(found.bytes_present)}{whole}{since}"
+
+
+def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    algorithm, _, digits = (row["digest"] or "").partition(":")
+    size = human_bytes(row["size"]) if row["size"] is not None else "?"
+    if row["status"] == "partial":
+        size = f"{human_bytes(row['bytes_present'])} of {size}"
+    return row["status"], size, row["role"], shown(row["path"]), f"{algorithm} {digits[:12]}" if digits else "-"
 
 
 @command(
     "path",
     examples=(
         'cd "$(mdl path bert-fa)"  # go to the folder',
-        "mdl path hf:org/repo  # where a repository lands",
+        "mdl path hf:org/repo  # where a repository is, or would land",
     ),
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:

@@ -1,78 +1,26 @@
-"""config, doctor, clean, demo and schema: this machine and mdl itself."""
+"""doctor and schema: this machine, and what mdl prints."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdl import MdlError, NotFound, Occupied, StorageError, UsageError, places, schemas
+from mdl import MdlError, NotFound, UsageError, places, schemas
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings, LookSettings, flag
+from mdl.cli.flags import DoctorSettings
 from mdl.cli.session import Session
 from mdl.errors import joint_error
-from mdl.formatting import human_bytes
 
-if TYPE_CHECKING:  # `config` and `schema` need nothing of these
-    from mdl import Client, Waste
-
-_SETTINGS = "the user config folder"
-_STDERR = 2
-
-
-@command(
-    "config",
-    examples=(
-        "mdl config  # where settings, catalog, state and models are",
-        'nano "$(mdl config path)"  # edit the settings',
-    ),
-)
-def config(
-    session: Session,
-    settings: LookSettings,
-    what: Annotated[str | None, typer.Argument(metavar="path", help="'path': the settings file, nothing else.")] = None,
-) -> int:
-    """Where settings, catalog, state and models are, and why."""
-    if what not in (None, "path"):
-        raise UsageError("config takes 'path' or nothing", item=what)
-    rows = [_facts("settings", places.config_file(), _SETTINGS)] if what else _places(session, settings)
-
-    def show() -> None:
-        if what:
-            session.console.data(rows[0][1])
-            return
-        table = [(kind, path + ("" if exists else " (not there)"), why) for kind, path, exists, why in rows]
-        session.console.table(("WHAT", "WHERE", "WHY"), table)
-
-    keys = ("what", "path", "exists", "why")
-    return session.show({"places": [dict(zip(keys, row, strict=True)) for row in rows]}, show)
-
-
-def _places(session: Session, settings: LookSettings) -> list[tuple[str, str, bool, str]]:
-    client = session.client(settings)
-    found: list[tuple[str, Path, str]] = []
-    with contextlib.suppress(UsageError):
-        found.append(("settings", places.config_file(), _SETTINGS))
-    paths, why = client.workspace.catalog_paths
-    found += [("catalog", Path(path), why) for path in paths]
-    with contextlib.suppress(UsageError):
-        found.append(("state", places.state_dir(), "the user state folder"))
-    found.append(("models", client.workspace.config.home.path, client.workspace.config.home.why))
-    return [_facts(*one) for one in found]
-
-
-def _facts(what: str, path: Path, why: str) -> tuple[str, str, bool, str]:
-    return what, str(path), os.path.exists(path), why
+if TYPE_CHECKING:  # `schema` needs nothing of these
+    from mdl import Client
 
 
 @command(
     "doctor",
+    checks_config=True,
     examples=(
         "mdl doctor  # what works here, and what to do about the rest",
         "mdl doctor --offline  # without asking any server",
@@ -83,14 +31,17 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
     from mdl.doctor import Environment, run_checks
 
     settings["stall"] = settings.get("stall") or "10s"
-    client, console = session.client(settings), session.console
+    trouble = session.without_broken_file()
+    client, console = session.client(settings, checked=False), session.console
     environment = Environment(
+        settings=lambda: _settings(client, trouble),
         catalog=lambda: _catalog(client),
         lock=lambda: _lock(client),
         home=lambda: client.workspace.config.home.path,
         state=places.state_dir,
         endpoint=lambda: client.workspace.endpoint,
-        connect=None if client.workspace.config.is_offline else client.workspace.http,
+        connect=None if _is_offline(client) else client.workspace.http,
+        credentials=lambda: client.workspace.credentials.values(),
     )
     errors: list[MdlError] = []
     checks: list[dict[str, object]] = []
@@ -110,6 +61,25 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
     return session.show({"checks": checks}, error=problem)
 
 
+def _settings(client: Client, trouble: MdlError | None) -> str:
+    """Raises `MdlError` for whatever is wrong with ``config.toml``, which is the ``trouble``, or with a setting."""
+    if problem := trouble or joint_error([one.error for one in client.settings() if one.error]):
+        raise problem
+    try:
+        path = places.config_file()
+    except UsageError as error:
+        return f"none: {error.message}"
+    return str(path) if path.exists() else f"{path} (not there)"
+
+
+def _is_offline(client: Client) -> bool:
+    """Whether nothing is to be contacted; not if that setting is wrong, which is told."""
+    try:
+        return client.workspace.config.is_offline
+    except UsageError:
+        return False
+
+
 def _catalog(client: Client) -> str:
     paths, why = client.workspace.catalog_paths
     return f"{len(client.catalog.models)} models in {', '.join(map(str, paths))} ({why})"
@@ -120,75 +90,6 @@ def _lock(client: Client) -> str:
     if lock is None:
         return "none; 'mdl lock' writes one"
     return f"{len(lock.models)} models in {client.workspace.lock_path}"
-
-
-@command(
-    "clean",
-    asks=True,
-    examples=(
-        "mdl clean  # what would be removed, and why",
-        "mdl clean --yes  # remove it",
-    ),
-)
-def clean(session: Session, settings: LookSettings) -> int:
-    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
-    them."""
-    is_asked, console = session.common.yes, session.console
-    rows = [
-        _waste(waste, is_removed, is_asked) for waste, is_removed in session.client(settings).clean(remove=is_asked)
-    ]
-    total = sum(row["bytes"] for row in rows if row["action"] != "kept")
-
-    def show() -> None:
-        if not rows:
-            console.note("nothing to clean")
-            return
-        table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in rows]
-        console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table)
-        console.note(f"{human_bytes(total)} {'freed' if is_asked else 'would be freed; with --yes it is'}")
-
-    return session.show({"items": rows, "bytes": total}, show)
-
-
-def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
-    action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
-    why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
-    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
-
-
-@command(
-    "demo",
-    examples=(
-        "mdl demo  # in a new temporary folder",
-        "mdl demo --in play  # in a folder of yours",
-    ),
-)
-def demo(
-    session: Session,
-    folder: Annotated[
-        Path | None, flag("--in DIR", "Where to play; a new temporary folder without it.", panel="Where")
-    ] = None,
-) -> int:
-    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    from mdl.demo import Demo
-
-    try:
-        folder = folder or Path(tempfile.mkdtemp(prefix="mdl-demo-"))
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise Occupied("this folder is not empty", item=str(folder), hint="choose another with --in")
-    except OSError as error:
-        raise StorageError(error.strerror or str(error), item=str(folder), hint="choose another with --in") from error
-    story: list[str] = []
-
-    def say(line: str) -> None:
-        story.append(line)
-        session.console.data(line)
-
-    code = Demo(folder.absolute(), say, _STDERR if session.common.json else None).play()
-    if session.common.json:
-        session.console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
-    return code
 
 
 @command(

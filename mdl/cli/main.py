@@ -16,10 +16,11 @@ import typer
 from mdl import __version__
 from mdl.cli.command import HELP_FLAGS, add_command, add_root, report
 from mdl.cli.commands import COMMANDS
-from mdl.cli.flags import Common, Progress
+from mdl.cli.flags import Common
 from mdl.cli.parsing import misuse
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
+from mdl.config import Progress
 from mdl.errors import Cancelled, StorageError, UsageError
 
 LINE = "_MDL_COMPLETE_LINE"

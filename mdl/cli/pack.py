@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs, LogFile, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes, local_time
 from mdl.paths import shown
 from mdl.places import place_of
 
@@ -37,9 +38,14 @@ class Compress(StrEnum):
 class SelectionFlags(Globs):
     """What of a run is packed."""
 
-    checkpoint: Annotated[str | None, flag("--checkpoint NAME", "One checkpoint: its name, latest or best.")] = None
+    checkpoint: Annotated[
+        str | None, flag("--checkpoint NAME", "One checkpoint: its name or step, latest or best.")
+    ] = None
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
+    everything: Annotated[
+        bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.", envvar=None)
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class OutputFlags:
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
         False
     )
+    force: Annotated[
+        bool, flag("--force", "Replace a file that is no archive of this run.", panel="Where", envvar=None)
+    ] = False
     allow_changing: Annotated[
         bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False
@@ -81,8 +90,18 @@ def checkpoints(session: Session, run: RunFolder) -> int:
         {name: getattr(one, name) for name in same} | {"files": len(one.files), "modified_at": _moment(one.modified_ns)}
         for one in found.checkpoints
     ]
+    below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
     facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows, "best_note": found.best_note}
-    return session.show(facts, lambda: _show_checkpoints(session, found, rows))
+    facts |= {"also": below}
+
+    def show() -> None:
+        _show_checkpoints(session, found, rows)
+        for one in below:
+            session.console.note(
+                f"also: {os.path.join(run, one['path'])} ({counted(one['checkpoints'], 'checkpoint')})"
+            )
+
+    return session.show(facts, show)
 
 
 def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) -> None:
@@ -100,7 +119,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
                 "-" if row["step"] is None else str(row["step"]),
                 human_bytes(row["bytes"]),
                 str(row["files"]),
-                (row["modified_at"] or "?").replace("T", " ")[:16],
+                local_time(row["modified_at"] or ""),
                 ", ".join(
                     ["complete" if row["complete"] else "incomplete", *(m for m in ("latest", "best") if row[m])]
                 ),
@@ -159,6 +178,8 @@ def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) ->
         inference_only=what.inference_only,
         logs=what.logs,
         allow_incomplete=how.allow_incomplete,
+        whole_run=what.everything,
+        force=how.force,
     )
 
 
@@ -179,6 +200,8 @@ def _check_pack(session: Session, what: SelectionFlags, *, to_stdout: bool) -> N
     if what.logs and (what.checkpoint is not None or what.inference_only):
         hint = "leave out --checkpoint and --inference-only"
         raise UsageError("--logs packs the run's logs and nothing else", hint=hint)
+    if what.everything and (what.checkpoint is not None or what.inference_only or what.logs):
+        raise UsageError("--all packs the whole folder", hint="leave it out, or name no part of the run")
     if to_stdout and session.common.json:
         raise UsageError(
             "standard output takes the archive or the document, not both", item="--json", hint="use -o FILE"
@@ -214,5 +237,5 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
 def _show_left_out(session: Session, plan: PackPlan) -> None:
     for note in plan.selection.notes:
         session.console.note(note)
-    for one in plan.selection.skipped:
+    for one in plan.left_out:
         session.console.note(f"left out: {one.path} ({one.why})")

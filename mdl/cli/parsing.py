@@ -148,6 +148,17 @@ def unknown_command(word: str, path: str = "mdl", known: Iterable[str] = _SHOWN)
     return UsageError("there is no such command", item=f"{path} {word}", hint=hint)
 
 
+_OF_OTHERS = {
+    "--local-dir": "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder",
+    "--cache-dir": "--layout hf-cache uses the cache of Hugging Face; --to DIR says where it is",
+    "--token": 'a token is never a flag: set HF_TOKEN; for other hosts write [hosts."HOST"] into config.toml',
+    "--repo-type": "write the type before the name: hf:datasets/org/name, hf:spaces/org/name",
+    "--header": 'a token is never a flag: [hosts."HOST"] token_env = "VARIABLE" in config.toml',
+    "--checksum": "--sha256 HEX",
+}
+"""Flags of other tools, and how mdl says the same."""
+
+
 def misuse(error: typer.TyperException, command: str) -> UsageError:
     """What Typer refused of a ``command``, in mdl's own words. Its errors are known by the names of their classes."""
     ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
@@ -160,7 +171,8 @@ def misuse(error: typer.TyperException, command: str) -> UsageError:
             return UsageError(f"{name_of(param)} is missing{about}", item=path, hint=hint)
         case "NoSuchOption":
             near = get_close_matches(option, _options_of(ctx), 1)
-            return UsageError("there is no such option", item=option, hint=f"did you mean {near[0]}?" if near else hint)
+            hint = _OF_OTHERS.get(option) or (f"did you mean {near[0]}?" if near else hint)
+            return UsageError("there is no such option", item=option, hint=hint)
         case "BadOptionUsage" if "requires an argument" in error.message:
             return UsageError("a value must follow", item=option, hint=hint)
         case "BadOptionUsage":

@@ -38,8 +38,9 @@ def prefetch(
     settings: DownloadSettings,
     job: JobFlags,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="What to bring; the whole catalog without one.")
+        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="What to bring, unless it is --all.")
     ] = None,
+    everything: Annotated[bool, flag("--all", "The whole catalog, also what it extends.")] = False,
     dry_run: DryRun = False,
     force: Force = False,
     skip_if_running: Annotated[
@@ -51,6 +52,9 @@ def prefetch(
     ] = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
+    if bool(names) == everything:
+        why = "both names and --all" if names else "nothing is named"
+        raise UsageError(why, hint="name models or groups, or write --all for the whole catalog")
     request = Request(names or [], choice, settings, job, force)
     if dry_run:
         session.check_config()
@@ -67,7 +71,7 @@ def prefetch(
             return 0
         code = show(session, report, folders=False)
         if code:
-            session.console.warn(f"the log of this prefetch: mdl jobs log {session.empty['job']}")
+            session.console.note(f"log: mdl jobs log {session.empty['job']}", always=True)
     except PrefetchBusy:
         if not skip_if_running or is_background():
             raise

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import select
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl import places
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
-from mdl.config import Config
+from mdl.config import Config, Progress
 from mdl.console import Console
-from mdl.errors import Problem, UsageError
+from mdl.errors import MdlError, Problem, UsageError
 from mdl.redact import redact
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mdl.jobs.operation_log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
+_TICK = 0.1
+"""Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 _DROPPED_VARIABLES = {"MDL_DETACH", *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 
@@ -36,11 +39,13 @@ class Session:
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
         self.empty: dict[str, Any] = {}
+        self.config = Config({}, environ, flags=True)
+        """The settings without the flags of this command."""
         self._client: Client | None = None
         self.signals = the_signals()
         self.cancel = self.signals.cancel
         self.console = Console(
-            progress=common.progress.value if common.progress else "auto",
+            progress=self._progress(),
             quiet=common.quiet,
             verbose=common.verbose,
             color=not common.no_color,
@@ -49,26 +54,39 @@ class Session:
             cancel=self.cancel,
         )
 
-    @cached_property
-    def config(self) -> Config:
-        """The settings without the flags of this command."""
-        return Config({}, self.environ, flags=True)
+    def _progress(self) -> Any:
+        """How progress is to be told; as usual if that setting is wrong, which `check_config` reports."""
+        try:
+            return replace(self.config, given={"progress": self.common.progress})["progress"]
+        except MdlError:
+            return Progress.auto.value
 
     def config_of(self, settings: Settings) -> Config:
         """The settings with the flags of this command."""
         return replace(self.config, given={**settings, "catalog": self.common.catalog})
 
     def check_config(self) -> None:
-        """Raises `UsageError` if ``config.toml`` is wrong."""
+        """Raises `UsageError` if ``config.toml``, or the setting that the console was made by, is wrong."""
         self.config.read()
+        self.config.find("progress")
 
-    def client(self, settings: Settings | None = None) -> Client:
-        """The client of this command, under ``settings``. Raises `UsageError` if one of them is wrong."""
+    def without_broken_file(self) -> MdlError | None:
+        """What is wrong with ``config.toml``. If anything is, the command goes on without that file."""
+        try:
+            self.config.read()
+        except UsageError as error:
+            self.config = replace(self.config, read=dict)
+            return error
+        return None
+
+    def client(self, settings: Settings | None = None, *, checked: bool = True) -> Client:
+        """The client of this command, under ``settings``. Raises `UsageError` if they are to be ``checked`` and one of
+        them is wrong."""
         from mdl import Client
 
         if self._client is None:
             config = self.config_of(settings or {})
-            for name in settings or {}:
+            for name in settings or {} if checked else ():
                 config.find(name)
             console = self.console
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
@@ -99,6 +117,7 @@ class Session:
     ) -> JobRun:
         """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
+        _ = client.workspace.credentials
         from mdl.jobs.run import JobRun
 
         state = None
@@ -115,23 +134,35 @@ class Session:
             console=self.console,
             state=state,
             cancel=self.cancel,
+            limit_rate=client.limit_rate,
             method=method,
             kind=_the_one(model.kind for model in models),
             repo=_the_one(client.repo(model) for model in models),
         )
+
+    def confirm(self, question: str) -> bool:
+        """Whether the user says yes: with ``--yes``, or now on a terminal. Nobody is asked without one, with ``--json``
+        and with ``--quiet``. Raises `Cancelled`."""
+        common, screen = self.common, self.console.stderr
+        if common.yes or common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
+            return common.yes
+        screen.write(f"{self.console.clean(question)} [y/N] ")
+        while not select.select([sys.stdin], [], [], _TICK)[0]:
+            self.cancel.check()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
         """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""
         from mdl.jobs.log import DOWNLOADS
         from mdl.jobs.operation_log import operation_log
 
-        path = places.expanded(log_file, "--log-file") if log_file else None
-        if path is None and not self._is_off(log_file, "--log-file"):
+        path, where = replace(self.config, given={"log_file": log_file}).find("log_file")
+        if path is None:
             try:
                 path = places.state_dir() / DOWNLOADS
             except UsageError:
                 self.console.warn("this user has no home folder: nothing is logged")
-        return operation_log(self.console, self.command, typed(self.words), path, is_own=not log_file)
+        return operation_log(self.console, self.command, typed(self.words), path or None, is_own=not where)
 
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""
@@ -149,25 +180,17 @@ class Session:
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
         from mdl.jobs.run import JobOptions
-        from mdl.process import split_command
 
-        hooks = self.config.file.get("hooks", {})
-        is_off = self._is_off(flags.on_complete, "--on-complete")
-        on_complete = None if is_off else flags.on_complete or hooks.get("on_complete")
-        on_failure = hooks.get("on_failure")
+        given = {"log_file": flags.log_file, "hooks.on_complete": flags.on_complete}
+        config = replace(self.config, given=given)
+        log_file = config["log_file"]
         return JobOptions(
-            on_complete=split_command(on_complete, "--on-complete") if on_complete else None,
-            on_failure=split_command(on_failure, "[hooks] on_failure") if on_failure else None,
+            on_complete=config["hooks.on_complete"],
+            on_failure=config["hooks.on_failure"],
             ready_file=places.output_file(flags.ready_file, "--ready-file") if flags.ready_file else None,
-            log_file=places.expanded(flags.log_file, "--log-file") if flags.log_file else None,
-            is_logged=not self._is_off(flags.log_file, "--log-file"),
+            log_file=log_file or None,
+            is_logged=log_file != "",
         )
-
-    def _is_off(self, value: str | None, flag: str) -> bool:
-        """Whether an empty text, given by ``flag``, its variable or its setting, switches off what it would name."""
-        is_said = any(word.startswith(flag) for word in self.words)
-        variable = "MDL_" + flag[2:].upper().replace("-", "_")
-        return value == "" or (not is_said and self.environ.get(variable) == "")
 
 
 def _the_one(texts: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""unpack and rollback: an archive opened safely, put into service, and taken out of it again."""
+"""unpack, releases and rollback: an archive opened safely, put into service, and taken out of it again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, ReleaseSettings, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import human_bytes, local_time
 from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.units import parse_size
 
 if TYPE_CHECKING:
-    from mdl import ArchiveLimits, ArchiveMember, ReleaseResult
+    from mdl import ArchiveLimits, ArchiveMember, ReleaseList, ReleaseResult
     from mdl.jobs.operation_log import OperationLog
 
 
@@ -185,24 +185,85 @@ def released_facts(done: ReleaseResult) -> dict[str, Any]:
     return {name: getattr(done, name) for name in names}
 
 
+ReleasesFolder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")]
+
+
+@command(
+    "releases",
+    examples=(
+        "mdl releases /srv/tts  # what is here, and which one is served",
+        "mdl releases /srv/tts --history  # what was served when",
+    ),
+)
+def releases(
+    session: Session,
+    folder: ReleasesFolder,
+    history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.", envvar=None)] = False,
+) -> int:
+    """List the releases of a folder, the newest first, and say which one is served."""
+    found = mdl.releases(place_of(folder, "DIR"))
+    facts = vars(found) | {
+        "versions": [vars(one) for one in found.versions],
+        "switches": [vars(one) for one in found.switches],
+    }
+    show = _show_history if history else _show_releases
+    return session.show(facts, lambda: show(session, found))
+
+
+def _show_releases(session: Session, found: ReleaseList) -> None:
+    rows = [
+        (
+            one.version,
+            one.state if one.is_complete else f"{one.state}, incomplete",
+            _local(one.released_at),
+            _local(one.served_at),
+            "?" if one.files is None else str(one.files),
+            "?" if one.bytes is None else human_bytes(one.bytes),
+        )
+        for one in reversed(found.versions)
+    ]
+    session.console.table(("VERSION", "STATE", "RELEASED", "LAST SERVED", "FILES", "SIZE"), rows)
+
+
+def _show_history(session: Session, found: ReleaseList) -> None:
+    rows = [(_local(one.time), one.why, one.before or "-", one.after, one.by) for one in reversed(found.switches)]
+    session.console.table(("TIME", "WHAT", "FROM", "TO", "BY"), rows)
+
+
+def _local(moment: str | None) -> str:
+    return local_time(moment) if moment else "-"
+
+
 @command(
     "rollback",
     examples=(
-        "mdl rollback /srv/tts  # serve the release before this one",
-        "mdl rollback /srv/tts --json  # for a script",
+        "mdl rollback /srv/tts  # serve the release before",
+        "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
     ),
 )
 def rollback(
     session: Session,
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")],
+    folder: ReleasesFolder,
     settings: ReleaseSettings,
+    to: Annotated[
+        str | None,
+        flag("--to VERSION", "This release: its name, or a part that no other has.", envvar=None),
+    ] = None,
     log_file: LogFile = None,
 ) -> int:
-    """Serve the release that was served before; no network, one atomic switch."""
+    """Serve the release that was served before, or another one; no network, one atomic switch."""
+    if to == "":
+        raise UsageError("the version is empty", item="--to", hint="is a variable unset?")
     wait, place = session.config_of(settings)["lock_wait"], place_of(folder, "DIR")
     with session.operation_log(log_file) as log:
         with session.console.watch(method="inline", others=[log]) as on_event:
-            done = mdl.rollback(place, lock_wait=wait, cancel=session.cancel, on_event=on_event)
+            done = mdl.rollback(place, to=to or "", lock_wait=wait, cancel=session.cancel, on_event=on_event)
         _note_release(log, done)
     facts = {"path": str(done.path), "release": released_facts(done)}
-    return session.show(facts, lambda: session.console.data(str(done.path)))
+
+    def show() -> None:
+        if not done.changed:
+            session.console.note(f"{done.version} is active already")
+        session.console.data(str(done.path))
+
+    return session.show(facts, show)

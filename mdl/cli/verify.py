@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
 
 if TYPE_CHECKING:
@@ -60,19 +61,32 @@ def verify(
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
-        if report.bytes_fetched is not None and not report.errors:
-            session.console.note(f"repaired; fetched {human_bytes(report.bytes_fetched)}")
         if error := report.error:
             on_event.end_with(error)
-    for failure in report.errors:
+    for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
 
 
 def _show_verified(session: Session, report: VerifyReport) -> None:
-    rows = [(file.status, shown(f"{name}/{file.path}"), file.actual or "-") for name, file in report.files]
+    """What is not ok, and one line for the whole; the digests of all if that was asked for."""
+    console, files = session.console, [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
+    for name, file in files if console.verbose else ():
+        console.data(name)
+        console.data(f"    {file.actual or '-'}")
+        if file.expected not in (None, file.actual):
+            console.data(f"    expected {file.expected}")
+    rows = [(file.status, name) for name, file in files if file.status != "ok"]
     if rows:
-        session.console.table(("STATUS", "FILE", "DIGEST"), rows)
+        console.table(("STATUS", "FILE"), rows)
+    counts = Counter(file.status for _, file in files)
+    others = ", ".join(f"{count:,} {status}" for status, count in counts.items() if status != "ok")
+    summary = f"{counted(counts['ok'], 'file')} ok, {human_bytes(report.bytes_read)}, {human_elapsed(report.seconds)}"
+    summary = f"{others}; {summary}" if others else summary
+    if report.wrong:
+        console.error(type(report.wrong)(summary, hint=report.wrong.hint))
+    elif files:
+        console.note(summary)
     elif not report.errors:
-        session.console.note("nothing of mdl's is here to verify")
+        console.note("nothing of mdl's is here to verify")

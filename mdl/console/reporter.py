@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from mdl.cancel import CancelToken
+from mdl.console.failures import Failures
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
+from mdl.console.style import Style
 from mdl.errors import Problem, StorageError
 from mdl.paths import shown
 from mdl.redact import Requested, Secrets, redact, redact_value
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mdl.console.json_lines import JsonLines
-    from mdl.console.lines import FailuresOnly
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
@@ -63,13 +64,12 @@ class Console:
             NonBlockingStream(stream, environ, color=color, cancel=self._cancel, is_own=is_own)
             for stream in (stdout or sys.stdout, stderr or sys.stderr)
         )
-        self._environ = environ
+        self._environ, self._style = environ, Style(self.stderr)
         self.secrets = Secrets.of(environ)
         self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
-        self._clock = clock
+        self._clock, self._failures = clock, Failures(self._style, self.clean)
         self._json: JsonLines | None = None
         self._session: ReportSession | None = None
-        self._failures: FailuresOnly | None = None
         self._above: Callable[[str], None] | None = None
         """Set while bars are drawn: writes text above them."""
         self._held: list[str] = []
@@ -106,8 +106,29 @@ class Console:
             text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again."""
+    def heading(self, text: str) -> None:
+        """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
+        if not self.json_output:
+            text = shown(redact(text, self.secrets))
+            self._out(f"\n\x1b[1m{text}\x1b[0m\n" if self.stdout.has_colors else f"\n{text}\n")
+
+    def remove_bars(self) -> None:
+        """Remove the bars that another process, which was killed, left on the terminal."""
+        if self.stderr.can_move_cursor:
+            from mdl.console.bars import REMOVE_BARS
+
+            self.stderr.write(REMOVE_BARS)
+
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        cut: Sequence[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
+        terminal the columns ``cut`` and ``drop`` give room, so that a row is one line: see `mdl.console.tables`."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
@@ -115,7 +136,7 @@ class Console:
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.stdout, heads, body))
+            self._out(drawn_table(self.stdout, heads, body, cut, drop))
         else:
             from mdl.formatting import table
 
@@ -136,19 +157,19 @@ class Console:
         indent = 2 if self.stdout.is_terminal else None
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 
-    def note(self, text: str) -> None:
-        """Say something worth knowing on stderr, unless quiet."""
-        if not self.quiet:
-            self._say("notice", "", text)
+    def note(self, text: str, *, always: bool = False) -> None:
+        """Say something worth knowing on stderr, unless quiet; ``always`` for what belongs to a failure."""
+        if always or not self.quiet:
+            self._say("notice", "", "", text)
 
     def warn(self, text: str) -> None:
         """Say on stderr what may cause trouble later."""
-        self._say("warning", "mdl: warning: ", text)
+        self._say("warning", "mdl: warning:", "warning", text)
 
     def debug(self, text: str) -> None:
         """Say details on stderr, only if verbose."""
         if self.verbose:
-            self._say("debug", "debug: ", text)
+            self._say("debug", "debug:", "rest", text)
 
     def error(self, error: Problem) -> None:
         """Say on one line of stderr what failed, on which item and why; on the next what to do."""
@@ -159,11 +180,8 @@ class Console:
             end = self._session.end if self._session else None
             if end is None or end.status != "finished":
                 return
-        if self._failures and self._failures.has_told(error):
-            return
-        from mdl.console.lines import error_text
-
-        self._err(error_text(error.item, error.message, error.advice, self.clean))
+        if not self._failures.has_told(error):
+            self._err(self._failures.lines(error.item, error.message, error.advice))
 
     def close_json(self) -> None:
         """Write the one last JSON object if stderr is JSON lines and no session has written it."""
@@ -203,13 +221,14 @@ class Console:
         else:
             self.stderr.write(text)
 
-    def _say(self, status: str, head: str, text: str) -> None:
+    def _say(self, status: str, head: str, look: str, text: str) -> None:
         """Write lines to stderr; if all of stderr is JSON, one object, and none after the last."""
         if self.is_machine_readable:
             self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
-        self._err("".join(f"{line}\n" for line in (f"{head}{first}", *more)))
+        begun = self._style.line(head, look, f" {first}" if head else first)
+        self._err(begun + "".join(self._style.line("", "", line) for line in more))
 
     def _json_lines(self) -> JsonLines:
         """The writer of JSON lines: that of the last session, or one for a command that has none."""
@@ -228,19 +247,20 @@ class Console:
             self._json = JsonLines(self.stderr, self.secrets, self._clock, job=job, method=method)
             return self._json
         if self.quiet or self.progress == "none":
-            self._failures = FailuresOnly(self.stderr, self.clean, at_end=self._only_failures)
-            return self._failures
+            return FailuresOnly(self.stderr, self._failures, at_end=self._only_failures)
         from mdl.units import is_true
 
         is_off = is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
         wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
         if wants_bars and self.stderr.can_move_cursor and self.stderr.is_unicode:
             from mdl.console.bars import Bars
+            from mdl.console.window import Window
 
-            bars = Bars(self.stderr, self.clean, self._clock)
+            window = Window(self._environ)
+            bars = Bars(self.stderr, self.clean, self._failures, self._clock, window, verbose=self.verbose)
             self._above = bars.say
             return bars
-        return Lines(self.stderr, self.clean, self._clock)
+        return Lines(self.stderr, self.clean, self._failures, self._clock, verbose=self.verbose)
 
     def _end_session(self) -> None:
         self._above, self._is_watching = None, False

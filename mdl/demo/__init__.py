@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from mdl.errors import MdlError
 _MODEL, _REPO = "tiny-demo", "demo/tiny"
 _WEIGHTS = 48 * 2**20
 _BYTES_PER_SECOND = 12e6
-_CUT_AFTER = 5 * 2**20
+_CUT_AFTER = 2**20
 _KILL_AT = 0.4
 """The part of the weights that has been sent when the download is killed."""
 _PATIENCE = 60.0
@@ -30,7 +31,8 @@ _STEPS, _BEST = (100, 200, 300), 200
 """The checkpoints of the trained run, and which of them is the best."""
 _TENSOR = 2**21
 """Bytes of a checkpoint's one tensor; twice that for the optimizer's two moments."""
-_PRIVATE = ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_PRIVATE = ("MDL_", "HF_", "XDG_", "HTTP_PROXY", "ALL_PROXY")
+"""How the variables begin that would lead the commands to another hub, catalog or folder."""
 _CATALOG = """\
 schema = 1
 
@@ -44,13 +46,25 @@ revision = "{commit}"
 
 
 class Demo:
-    """One run of the demo in ``folder``, which must be empty. ``say`` gets the story line by line.
+    """One run of the demo in ``folder``, which must be empty; all that its commands write is in it, also their state.
 
-    What the commands write to their stdout goes to the descriptor ``stdout``; if it is None, to this process's own.
+    ``say`` gets the story line by line, ``heading`` what comes next; ``after_kill`` is called when a command was
+    killed, which may have left bars on the terminal. What the commands write to their stdout goes to the descriptor
+    ``stdout``; if it is None, to this process's own. They use colours only with ``color``.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], stdout: int | None = None) -> None:
-        self.folder, self._say, self._stdout = folder, say, stdout
+    def __init__(
+        self,
+        folder: Path,
+        say: Callable[[str], None],
+        heading: Callable[[str], None],
+        after_kill: Callable[[], None] = lambda: None,
+        *,
+        stdout: int | None = None,
+        color: bool = True,
+    ) -> None:
+        self.folder, self._say, self._heading, self._after_kill = folder, say, heading, after_kill
+        self._stdout, self._color = stdout, color
         self._catalog = folder / "catalog.toml"
         self._environ: dict[str, str] = {}
 
@@ -58,10 +72,7 @@ class Demo:
         """The whole story. Returns 0, or the exit code of the first command that failed."""
         with DemoHub(_REPO, _files(), bytes_per_second=_BYTES_PER_SECOND, cut_after=_CUT_AFTER) as hub:
             self._catalog.write_text(_CATALOG.format(model=_MODEL, repo=_REPO, commit=hub.commit))
-            # without what would lead the commands to another hub, catalog or folder
-            kept = {key: value for key, value in os.environ.items() if key not in _PRIVATE and key[:4] != "MDL_"}
-            path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")]))
-            self._environ = {**kept, "PYTHONPATH": path, "HF_ENDPOINT": hub.url, "MDL_CATALOG": str(self._catalog)}
+            self._environ = self._environ_for(hub.url)
             self._say(f"A hub is up on this machine alone, at {hub.url}.")
             self._say(f"Its one model is in {self._catalog}.")
             try:
@@ -70,9 +81,17 @@ class Demo:
             except MdlError as error:
                 self._say(f"This did not go as it should: {error.message}")
                 return error.exit_code
-        self._step(f"Everything is in {self.folder}; remove it when you are done.")
-        self._say("For a real model: mdl list, then mdl get NAME. For a run of yours: mdl checkpoints RUN.")
         return 0
+
+    def _environ_for(self, hub: str) -> dict[str, str]:
+        """The variables of the commands. Their home is in the demo's folder: no job of theirs is the user's."""
+        kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(_PRIVATE)}
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")]))
+        own = {"HOME": str(self.folder / "home"), "PYTHONUSERBASE": site.getuserbase(), "PYTHONPATH": path}
+        (self.folder / "home").mkdir()
+        return {**kept, **own, "HF_ENDPOINT": hub, "MDL_CATALOG": str(self._catalog)} | (
+            {} if self._color else {"NO_COLOR": "1"}
+        )
 
     def _download(self, hub: DemoHub) -> None:
         """The first half: a download is interrupted, resumed and verified. Raises `MdlError`."""
@@ -111,12 +130,8 @@ class Demo:
             raise MdlError("the rollback did not bring the first release back")
 
     def _step(self, title: str, *commands: str) -> None:
-        """Say a title, after an empty line which also ends that of a killed command's bars, and run the commands.
-
-        Raises `MdlError` with the exit code of a command if that is not 0.
-        """
-        self._say("")
-        self._say(title)
+        """Say a title and run the commands. Raises `MdlError` with the exit code of a command if that is not 0."""
+        self._heading(title)
         for command in commands:
             with self._running(command) as process:
                 code = process.wait()
@@ -140,7 +155,9 @@ class Demo:
             process.kill()
         if process.returncode != -signal.SIGKILL:
             raise MdlError("the download was over before it could be killed")
-        self._step(f"   Killed after {hub.bytes_sent / 1e6:.0f} of {_WEIGHTS / 1e6:.0f} MB were served.")
+        self._after_kill()
+        sent, whole = hub.bytes_sent / 1e6, _WEIGHTS / 1e6
+        self._say(f"   One connection broke; mdl was killed after {sent:.0f} of {whole:.0f} MB were served.")
 
     @contextlib.contextmanager
     def _running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:

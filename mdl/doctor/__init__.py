@@ -7,7 +7,7 @@ import os
 import platform
 import ssl
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -19,6 +19,7 @@ from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token,
 from mdl.errors import MdlError, NoSpace, StorageError
 from mdl.fs.private import read_regular
 from mdl.http.client import HttpClient
+from mdl.http.credentials import NETRC, HostCredential
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.sources.endpoint import Endpoint
 
@@ -67,27 +68,31 @@ class CheckResult:
 class Environment:
     """What is checked. Each function may raise `MdlError`, which is then what the check found.
 
-    ``catalog`` and ``lock`` describe themselves in words. If ``connect`` is None, no host is contacted.
+    ``settings``, ``catalog`` and ``lock`` describe themselves in words. If ``connect`` is None, no host is contacted.
     """
 
+    settings: Callable[[], str]
     catalog: Callable[[], str]
     lock: Callable[[], str]
     home: Callable[[], Path]
     state: Callable[[], Path]
     endpoint: Callable[[], Endpoint]
     connect: Callable[[], HttpClient] | None
+    credentials: Callable[[], Iterable[HostCredential]] = tuple
 
 
 def run_checks(environment: Environment) -> Iterator[CheckResult]:
     """Run every check, one after the other. Nothing is raised but an interruption."""
     local: dict[str, Check] = {
         "versions": versions,
+        "settings": environment.settings,
         "catalog": environment.catalog,
         "lock": environment.lock,
         "models folder": partial(models_folder, environment.home),
         "pickles": partial(pickles, environment.home),
         "state folder": partial(state_folder, environment.state),
         "certificates": certificates,
+        "host credentials": partial(host_credentials, environment.credentials),
     }
     yield from _results(local)
     try:
@@ -182,6 +187,16 @@ def pickles(place: Callable[[], Path]) -> str | None:
         if is_pickle(name, head or b""):
             found.append(name)
     return warning(sorted(found)) if found else None
+
+
+def host_credentials(read: Callable[[], Iterable[HostCredential]]) -> str | None:
+    """The hosts that a credential is written down for, and whether there is one now. Raises `UsageError` for one that
+    cannot be sent. No host is asked."""
+    found = []
+    for one in read():
+        has, lacks = ("has a login", "has no login") if one.source == NETRC else ("is set", "is not set")
+        found.append(f"{one.place}: {one.source} {has if one.secret else lacks}")
+    return "; ".join(found) or None
 
 
 def _files(folder: Path) -> Iterator[str]:

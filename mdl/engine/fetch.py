@@ -153,6 +153,7 @@ class Fetcher:
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
         is_promised = pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
         if is_promised and size is not None and verdict.total not in (None, size):
+            error.final = download.attempts.is_suspicious  # it was asked past every cache, and says the same again
             raise self._named(error, opened)
         self._queue.decide(download, VersionChanged(error))
         if download.rewind_why and not pinned:
@@ -195,7 +196,7 @@ class Fetcher:
                 return False  # it is still wrong, or cannot be fetched alone: the digest of the whole file decides
             again.add(lost.start)
             partial.mark_missing(lost)
-            self._queue.discarded(download, lost.length, "this block is damaged")
+            self._queue.discarded(download, lost.length, "this block is damaged", lost.start)
             self._queue.add_missing(download, lost.start, lost.stop)
             return True
 
@@ -276,7 +277,9 @@ def _check_published(download: Download, opened: OpenResponse) -> None:
     for headers in (*opened.hops, opened.headers):
         linked = parse_size(headers.get("x-linked-size", ""))
         if size is not None and linked is not None and linked != size:
-            raise ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
+            error = ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
+            error.final = download.attempts.is_suspicious
+            raise error
         found = Digest.of_etag(headers.get("x-linked-etag"))
         if digest and found and found.algorithm == digest.algorithm and found != digest:
             raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")

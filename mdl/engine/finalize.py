@@ -201,7 +201,7 @@ class Finalizer:
             if download.partial:
                 with contextlib.suppress(OSError):
                     download.partial.close()
-            self._post(Failed(download.model, download.name, error.code, error.message, error.hint))
+            self._post(Failed(download.model, download.name, error.code, error.message, error.advice, error.item))
             self._queue.end(download)
 
     def _why_modified(self, partial: Partial, print_: Fingerprint) -> FileModified | None:
@@ -240,7 +240,8 @@ class Finalizer:
     def _published(self, download: Download, ready: Ready) -> None:
         download.fingerprint, download.verified = ready.fingerprint, ready.verified
         self._queue.end(download)
-        self._post(Finished(download.model, download.name, size=ready.fingerprint.size, verified=ready.verified))
+        source, size = host_of(download.answered_by or download.url), ready.fingerprint.size
+        self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
 
 
 def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:

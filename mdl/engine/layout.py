@@ -30,6 +30,8 @@ class Layout:
     """``<root>/<model>/<path>``; with ``into`` the files of one model are in ``root`` itself. ``own`` is mdl's folder
     there."""
 
+    name = "plain"
+    """As the setting ``layout`` has it."""
     is_by_digest = False
     """Whether files are named by their digest, so that models and other programs share them."""
 
@@ -67,7 +69,7 @@ class Layout:
 class HubCache(Layout):
     """The cache of huggingface_hub. mdl's own folder is below ``.locks``, which the hub's tools ignore."""
 
-    is_by_digest = True
+    name, is_by_digest = "hf-cache", True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

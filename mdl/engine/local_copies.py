@@ -173,7 +173,8 @@ def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
                     if lost := copies.store.discard_partials(model, remote):
                         why = "all of it was found elsewhere on this disk"
                         tell(Rewound(model, name, bytes_discarded=lost, why=why))
-                tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way))
+                source = str(candidate[0])
+                tell(Finished(model, name, remote.size or 0, "linked", remote.hash_algorithm, way, source))
                 return way
             why = f"it does not have {remote.digest}"
         except (OSError, MdlError) as error:

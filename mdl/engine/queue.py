@@ -219,12 +219,12 @@ class WorkQueue:
             download.exclusive = False
             self._changed.notify()
 
-    def discarded(self, download: Download, count: int, why: str) -> None:
+    def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
         """Bytes of a file were discarded: report it, unless there were none."""
         if count:
             with self._changed:
                 download.discarded += count
-            self._post(Rewound(download.model, download.name, bytes_discarded=count, why=why))
+            self._post(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
 
     def add_missing(self, download: Download, start: int, stop: int) -> None:
         """These bytes of a running file turned out to be wrong."""
@@ -320,22 +320,22 @@ class WorkQueue:
         """Ask the policy what follows, and carry it out."""
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
         if isinstance(decision, Again) and decision.failure:
-            self._tell(download, decision.why, decision.failure, decision.delay)
+            self._tell(download, decision.why, decision.failure, decision.delay, decision.most)
         elif isinstance(decision, Rewind):
             self.rewind(download, decision.why)
         elif isinstance(decision, NextMirror):
             error = decision.error
             download.mirror_errors.append(error)
             download.switch_server()
-            self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}", 0, 0.0)
+            self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}")
             if decision.rewind:
                 self.rewind(download, error.message)
         elif isinstance(decision, GiveUp):
             self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
         return decision
 
-    def _tell(self, download: Download, why: str, attempt: int, delay: float) -> None:
-        self._post(Retrying(download.model, download.name, why=why, attempt=attempt, delay=delay))
+    def _tell(self, download: Download, why: str, attempt: int = 0, delay: float = 0.0, most: int = 0) -> None:
+        self._post(Retrying(download.model, download.name, why, attempt, delay, most))
 
 
 def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:

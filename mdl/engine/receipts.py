@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Receipts:
         """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
         with contextlib.suppress(OSError):
             if not self._folder.is_symlink():
-                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir())
+                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir() if _has_any(entry))
         return []
 
     def all(self) -> list[Receipt]:
@@ -144,6 +144,21 @@ class Receipts:
             record = self._record(model)
             lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
             record.append(lines, is_anew=tidy)
+
+    def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
+        """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
+        model's lock. Raises `StateError` if a newer mdl wrote one, `OSError`, `Unsafe`."""
+        place = self.place(model)
+        if not os.path.lexists(place) or place.is_symlink():
+            return
+        with self._lock:
+            receipts = self._record(model).check_version().receipts()
+            if paths is not None and any(one.path not in paths for one in receipts):
+                self.forget(model, *paths)
+                return
+            for entry in place.iterdir():
+                entry.unlink(missing_ok=True)
+            place.rmdir()
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -341,6 +356,15 @@ class _Record:
             path.unlink(missing_ok=True)
         self._clear()
         self.refresh()
+
+
+def _has_any(folder: Path) -> bool:
+    """Whether anything is in a folder; a process that was killed while it removed one leaves it empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return True
 
 
 def _line(receipt: Receipt) -> bytes:

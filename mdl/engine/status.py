@@ -6,8 +6,8 @@ There is one definition of each: `is_verified`, `file_status`, `joint_status`. `
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,8 @@ from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
 from mdl.errors import MdlError, UsageError
-from mdl.files import LocalFile, RemoteFile
+from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.paths import RelPath
 
 Status = Literal["present", "partial", "missing", "unverified"]
 
@@ -27,11 +28,24 @@ class FileStatus:
     remote: RemoteFile
     status: Status
     bytes_present: int
+    commit: str | None = None
+    """The commit at which mdl fetched what is here."""
+    since: float | None = None
+    """When the bytes came to this disk, in seconds since 1970."""
+    is_own: bool = False
+    """mdl fetched it, or adopted it."""
+
+
+BroughtBy = Literal["mdl", "hub-client", "other"]
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The status of a model. ``files`` and ``bytes`` are None if they are not known: its source was never asked."""
+    """The status of a model. ``files`` and ``bytes`` are None if they are not known: its source was never asked.
+
+    ``layout`` is that of the models folder. ``brought_by`` is None if nothing is here; ``hub-client`` is the hub's own
+    client, ``other`` whoever put a folder there of which mdl knows nothing.
+    """
 
     path: Path
     status: Status
@@ -40,6 +54,23 @@ class ModelStatus:
     files_present: int
     bytes: int | None
     bytes_present: int
+    layout: str = "plain"
+    brought_by: BroughtBy | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether anything of it is on this disk, be it a part of one file."""
+        return self.bytes_present > 0 or self.files_present > 0
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """The commits at which mdl, or the hub's client, fetched what is here."""
+        return tuple(dict.fromkeys(row.commit for row in self.rows if row.commit))
+
+    @property
+    def since(self) -> float | None:
+        """When the newest of its files came to this disk, in seconds since 1970."""
+        return max((row.since for row in self.rows if row.since is not None), default=None)
 
 
 def is_verified(verified: str) -> bool:
@@ -52,14 +83,15 @@ def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
     receipt, stamp = local.receipt, local.stamp
     if local.kind == "file" and stamp is not None and remote.size in (None, stamp.size):
+        since = stamp.mtime_ns / 1e9
         if receipt is None:
-            return FileStatus(remote, "unverified", stamp.size)
+            return FileStatus(remote, "unverified", stamp.size, since=since)
         digest = remote.digest
         may_match = receipt.matches(remote) or (digest is not None and digest.algorithm != receipt.digest.algorithm)
         if local.untouched and may_match:
             is_sure = is_verified(receipt.verified) or digest == receipt.digest
-            return FileStatus(remote, "present" if is_sure else "unverified", stamp.size)
-    return FileStatus(remote, "partial" if local.partial else "missing", local.partial)
+            return FileStatus(remote, "present" if is_sure else "unverified", stamp.size, receipt.commit, since, True)
+    return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
 
 
 def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status:
@@ -78,18 +110,54 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
         known = resolver.known(model) or resolver.described(model)
-    expected = known if known is not None else [receipt.remote for receipt in store.receipts.of_model(model.name)]
-    rows = tuple(_checked(model.name, remote, store) for remote in expected)
+    if known is not None:
+        return status_of_files(model.name, known, store)
+    receipts = store.receipts.of_model(model.name)
+    found = local_status(model.name, receipts, (), store)
+    return found if receipts else replace(found, files=None, bytes=None)
+
+
+def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> ModelStatus:
+    """What of a model's files, which are these, is here. Raises as `model_status`."""
+    return status_of([_checked(name, remote, store) for remote in remotes], store, name)
+
+
+def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
+    """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
     sizes = [row.remote.size for row in rows if row.remote.size is not None]
+    by: BroughtBy = "mdl" if any(row.is_own for row in rows if row.bytes_present) else "other"
+    present = sum(row.status in ("present", "unverified") for row in rows)
+    bytes_present = sum(row.bytes_present for row in rows)
     return ModelStatus(
-        path=store.folder(model.name),
-        status=joint_status((row.status for row in rows), is_complete=known is not None),
-        rows=rows,
-        files=len(rows) if known is not None else None,
-        files_present=sum(row.status in ("present", "unverified") for row in rows),
-        bytes=sum(sizes) if known is not None and len(sizes) == len(rows) else None,
-        bytes_present=sum(row.bytes_present for row in rows),
+        path=store.folder(name),
+        status=joint_status((row.status for row in rows), is_complete=is_complete),
+        rows=tuple(rows),
+        files=len(rows) if is_complete else None,
+        files_present=present,
+        bytes=sum(sizes) if is_complete and len(sizes) == len(rows) else None,
+        bytes_present=bytes_present,
+        layout=store.layout.name,
+        brought_by=by if present or bytes_present else None,
     )
+
+
+def local_status(
+    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
+) -> ModelStatus:
+    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
+    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted. Raises as
+    `model_status`."""
+    rows: dict[RelPath, FileStatus] = {}
+    for receipt in receipts:
+        row = _checked(name, receipt.remote, store)
+        is_doubtful = row.status == "present" and not is_verified(receipt.verified)
+        rows[receipt.path] = replace(row, status="unverified") if is_doubtful else row
+    for remote in known:
+        if remote.path not in rows:
+            row = _checked(name, remote, store)
+            if is_exact or row.bytes_present:
+                rows[remote.path] = row
+    return status_of([rows[path] for path in sorted(rows)], store, name)
 
 
 def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:

@@ -41,7 +41,8 @@ class Ready:
 
     ``source`` is a partial, a whole file on the same file system, or a small file that was staged. ``verified`` is as
     in a receipt. A file that came there since it was ``seen``, and is not mdl's, is not replaced; without ``seen`` any
-    file is. ``stamp`` is that of the source before it was hashed, if another program wrote it.
+    file is. ``stamp`` is that of the source before it was hashed, if another program wrote it; an ``adopted`` file
+    remains that program's as well.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Ready:
     verified: str
     seen: LocalFile | None = None
     stamp: Stamp | None = None
+    adopted: bool = False
 
     def sync(self) -> Stamp:
         """Bring the bytes to the disk, unless `publish` does; returns the stamp for the receipt. Raises `OSError`."""
@@ -266,6 +268,7 @@ class Store:
             item.verified,
             stamp,
             validator=next(iter(validators), None),
+            adopted=item.adopted,
             catalog=None if is_shared else self.catalog,
             replaced=now if is_own else None,
         )

@@ -169,6 +169,7 @@ class Transfer:
                 files=tuple(
                     FileProgress(d.model, d.name, d.index, d.done, d.remote.size, d.resumed_at) for d in running
                 ),
+                connections=sum(len(d.running) for d in running),
             )
         )
 

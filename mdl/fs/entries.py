@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,24 +66,37 @@ class EntryAt:
 
 
 @contextlib.contextmanager
-def open_parent(root: Path, path: RelPath) -> Iterator[EntryAt]:
-    """The entry of ``path`` below ``root``, in its open folder. Missing folders are made. ``root`` itself may be a link
-    that the user or root made.
+def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[EntryAt]:
+    """The entry of ``path`` below ``root``, in its open folder. Missing folders are made, unless ``make`` is False.
+    ``root`` itself may be a link that the user or root made.
 
     Raises `Unsafe` if a step is a link, `Occupied` if it is a file, `OSError`.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
     *steps, name = path.text.split("/")
     at, fd = root, _open_root(root)
     try:
         for step in steps:
             at = at / step
-            below = open_step(fd, step, at)
+            below = open_step(fd, step, at, 0o777 if make else None)
             os.close(fd)
             fd = below
         yield EntryAt(fd, name, at / name)
     finally:
         os.close(fd)
+
+
+def names_below(folder: Path, others: Collection[str] = ()) -> Iterator[Path]:
+    """Everything below a folder that is no folder itself, in order, without following a link; of a link or a file only
+    itself, and nothing if nothing is there. Folders among ``others`` are left out."""
+    if folder.is_symlink() or folder.is_file():
+        yield folder
+        return
+    for at, folders, names in os.walk(folder):
+        links = [name for name in folders if Path(at, name).is_symlink()]
+        folders[:] = sorted(name for name in folders if os.path.join(at, name) not in others)
+        yield from (Path(at, name) for name in sorted([*names, *links]))
 
 
 def _open_root(root: Path) -> int:

@@ -296,6 +296,11 @@ def sweep(folder: Path) -> None:
         remove(entry)
 
 
+def is_staged(name: str) -> bool:
+    """Whether a file of this name is staged, by a living process or a dead one."""
+    return _STAGED.fullmatch(name) is not None
+
+
 def leftovers(folder: Path) -> list[Path]:
     """The staged files and folders in ``folder`` whose processes have ended. A process that cannot be seen from here
     counts as ended after a day without a write."""
@@ -330,6 +335,20 @@ def retire(path: Path) -> None:
     gone = staged_name(path)
     remove(gone)
     os.replace(path, gone)
+    remove(gone)
+
+
+def retire_entry(entry: EntryAt, stage: Path) -> None:
+    """As `retire`, of the folder at ``entry``: it is renamed into ``stage``, which `sweep` clears if this process is
+    killed. On another file system it is removed where it is. Raises `OSError`."""
+    gone = staged_name(stage / entry.name)
+    remove(gone)
+    try:
+        os.replace(entry.name, gone, src_dir_fd=entry.folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(entry.name, dir_fd=entry.folder)
     remove(gone)
 
 

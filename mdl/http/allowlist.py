@@ -75,10 +75,11 @@ def is_private(address: str) -> bool:
 
 @dataclass(frozen=True)
 class OriginToken:
-    """A token and the one origin that may receive it."""
+    """A token and the one origin that may receive it; ``source`` is the variable or file that it was read from."""
 
     origin: str
     token: str = field(repr=False)
+    source: str = "the key"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
 from mdl.http.tls import TlsStream
 from mdl.http.transport import SKIP_BODY
-from mdl.units import Timetable
+from mdl.units import NO_RATE_LIMIT, Timetable
 
 STEP = 256 * 1024
 """Bytes of one decoded piece, at most."""
@@ -41,6 +41,8 @@ _SLOWEST = 1000.0
 """Bytes a second that a body must bring, on average while it is waited for."""
 _SLACK = 0.25
 """Seconds of the rate limit that may be caught up after a late wake-up. A longer silence is never made up for."""
+_LOOK_SECONDS = 1.0
+"""How often a thread that waits for a low rate looks whether the rate has changed."""
 _QUANTUM_SECONDS = 0.01
 _SMALLEST_QUANTUM = 4096
 
@@ -62,6 +64,11 @@ class Throttle:
         self._timetable, self._clock, self._lock = timetable, clock, threading.Lock()
         self._paid_until = clock()
 
+    def change(self, timetable: Timetable) -> None:
+        """Keep to another timetable from now on."""
+        with self._lock:
+            self._timetable, self._paid_until = timetable, self._clock()
+
     @property
     def rate(self) -> float | None:
         """Bytes a second at this time of the day; None if there is no limit."""
@@ -81,12 +88,13 @@ class Throttle:
         with self._lock:
             now = self._clock()
             self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
-            wait = self._paid_until - now
-        if wait > 0:
-            cancel.wait(wait)
+            wait, timetable = self._paid_until - now, self._timetable
+        while wait > 0 and self._timetable is timetable:
+            cancel.wait(min(wait, _LOOK_SECONDS))
+            wait -= _LOOK_SECONDS
 
 
-NO_LIMIT = Throttle(Timetable(((0, None),)))
+NO_LIMIT = Throttle(NO_RATE_LIMIT)
 
 
 class BodyReader:

@@ -1,8 +1,8 @@
 """The HTTP client: redirects, the allow-list, and which host gets which secret.
 
 Every hop of every request is checked against the allow-list. A token is sent to its own origin only, and not even there
-once a redirect has left it. https never becomes http. No cookie, netrc entry, Referer or custom header follows a
-redirect.
+once a redirect has left it. The credential of a host goes with the URL that was named, and with no redirect. https
+never becomes http. No cookie, Referer or custom header follows a redirect.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
+from mdl.http.credentials import HostCredential
 from mdl.http.locators import Body, Detour, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
-from mdl.http.refusals import error_for_status
+from mdl.http.refusals import Asker, error_for_status
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
@@ -55,12 +56,9 @@ _DRAIN_SECONDS = 0.5
 MAX_JSON = 10 * 2**20
 """Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
-_OF_A_LINK = "look whether the file is still there, and whether the keys for it may read it"
-"""The hint if a link is refused that a bucket or a remote gave: no token of the hub has to do with it."""
-
 Answer = TypeVar("Answer")
-OnRetry = Callable[[MdlError, int, float], None]
-"""Receives an error, the number of the failure, and the seconds until the next try."""
+OnRetry = Callable[[Again], None]
+"""Receives what the retry policy decided after a failure."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +107,21 @@ class HttpClient:
         hosts: AllowList,
         *,
         tokens: Iterable[OriginToken | None] = (),
+        credentials: Iterable[HostCredential] = (),
+        hub: str = "",
         timeouts: Timeouts = Timeouts(),
         cancel: CancelToken | None = None,
         connections: int = 16,
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
+        """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host."""
         self.cancel = cancel or CancelToken()
         self.policy, self.connections = policy, connections
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self.stall = hosts, timeouts.stall
         self._tokens = {token.origin: token for token in tokens if token}
+        self._credentials, self._hub = tuple(credentials), origin_of(hub) if hub else ""
         self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
@@ -166,24 +168,21 @@ class HttpClient:
         """
         opened: OpenResponse | None = None
         secrets = Secrets([bearer, *(token.token for token in self._tokens.values())])
+        for credential in self._credentials:
+            secrets.add_all(credential.values())
         with map_httpx_errors(url, secrets):
             try:
                 try:
-                    opened, token_sent = self._follow(
-                        method, url, start or url, headers or {}, secrets, content, bearer
-                    )
+                    opened, sent = self._follow(method, url, start or url, headers or {}, secrets, content, bearer)
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
                 if opened.status >= 400 and opened.status not in allow:
                     with self._response_deadline():
                         words = self.beginning(opened, _SMALL)
-                    error = error_for_status(
-                        opened.status, opened.headers, words, opened.url, token_sent=token_sent, secrets=secrets
-                    )
+                    asker = self._asker(opened, url, start or url, sent)
+                    error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
                     error.redirected = bool(opened.hops)
-                    if opened.status in (401, 403, 404, 410) and self.is_located(start or url):
-                        error.hint = _OF_A_LINK
                     raise error
                 yield opened
             except Exception:
@@ -262,7 +261,7 @@ class HttpClient:
                 if not isinstance(decision, Again):
                     raise
                 if on_retry:
-                    on_retry(error, decision.failure, delay)
+                    on_retry(decision)
                 self._wait_for(origin, delay)
             else:
                 with self._pacer_lock:
@@ -302,9 +301,9 @@ class HttpClient:
         secrets: Secrets,
         content: bytes | None,
         bearer: str,
-    ) -> tuple[OpenResponse, bool]:
-        """The response at the end of the redirects, and whether the token was sent for it. The query of every URL that
-        is asked is added to ``secrets``."""
+    ) -> tuple[OpenResponse, str]:
+        """The response at the end of the redirects, and the name of what was sent with the last request: a variable
+        or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
         hops: list[Mapping[str, str]] = []
         home, at_home, current = origin_of(start), True, url
         met_public = url != start and host_of(start) in self._public
@@ -314,7 +313,7 @@ class HttpClient:
             located = locate(url)
             found = located.response(headers) if isinstance(located, Body) else located
             if not isinstance(found, Link):
-                return OpenResponse(found, url, tuple(hops), None), False
+                return OpenResponse(found, url, tuple(hops), None), ""
             link, current, at_home = found, found.url, found.authorized
             home = origin_of(current) if at_home else home
         for _ in range(_MAX_REDIRECTS + 1):
@@ -322,13 +321,13 @@ class HttpClient:
             secrets.add_query(current)
             self._hosts.check(current)
             at_home = at_home and origin_of(current) == home
-            known = self._tokens.get(origin_of(current)) if at_home else None
-            token = bearer if bearer and not hops else known and known.token
-            authorization = {"Authorization": f"Bearer {token}"} if token else {}
-            proxy = proxy_of(current, self._proxies)
+            proxy, is_named = proxy_of(current, self._proxies), not hops and url == start
+            asked, authorization, sent = self._authorized(
+                current, "" if hops else bearer, at_home=at_home, is_named=is_named, through_proxy=bool(proxy)
+            )
             request = httpx.Request(
                 method,
-                current,
+                asked,
                 headers={**_HEADERS, **headers, **authorization},
                 content=content,
                 extensions={PROXY: proxy, "timeout": dict(self._timeout)},
@@ -343,16 +342,40 @@ class HttpClient:
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
-                return OpenResponse(response, current, tuple(hops), location), bool(token)
+                return OpenResponse(response, current, tuple(hops), location), sent
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             if method == "GET" and at_home and (other := self._detoured(hops, headers)):
-                return other, bool(token)
+                return other, sent
             current = redirect_target(str(response.headers.get("location", "")), current)
             if content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
         raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
+
+    def _authorized(
+        self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool
+    ) -> tuple[str, Mapping[str, str], str]:
+        """The URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from ('' if there
+        is none). The token of an origin is sent ``at_home``; the credential of a host only if the URL ``is_named`` by
+        the user, the catalog or the lock."""
+        known = self._tokens.get(origin_of(url)) if at_home else None
+        if token := bearer or (known and known.token):
+            return url, {"Authorization": f"Bearer {token}"}, "the token" if bearer or not known else known.source
+        for own in self._credentials if is_named else ():
+            if own.may_go_to(url, through_proxy=through_proxy):
+                return own.url(url), own.headers(), own.source
+        return url, {}, ""
+
+    def _asker(self, opened: OpenResponse, url: str, start: str, sent: str) -> Asker:
+        """Who asked for a response that is a refusal: its hint depends on that."""
+        return Asker(
+            sent=sent,
+            is_hub=origin_of(opened.url) == self._hub,
+            is_redirected=bool(opened.hops) or url != start,
+            is_located=self.is_located(start),
+            credential=next((one for one in self._credentials if one.is_for(opened.url)), None),
+        )
 
     def _detoured(self, hops: Sequence[Mapping[str, str]], headers: Mapping[str, str]) -> OpenResponse | None:
         """The response that comes another way than the last of the redirects leads; None if there is no such way."""

@@ -150,11 +150,13 @@ Outcome = RequestEnded | VersionChanged | Verified
 
 @dataclass(frozen=True)
 class Again:
-    """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1; 0 if no budget was spent."""
+    """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1 to ``most``; 0 if no budget was
+    spent."""
 
     delay: float = 0.0
     failure: int = 0
     why: str = ""
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def decide(
         outcome = replace(outcome, error=error)
     if outcome.is_surplus:
         return state, Again()  # from now on `Pacer` allows fewer requests to this origin at once
-    if not (outcome.is_temporary or isinstance(error, ProtocolError) or outcome.is_refused_link):
+    may_pass = isinstance(error, ProtocolError) and not error.final
+    if not (outcome.is_temporary or may_pass or outcome.is_refused_link):
         return _given_up(state, error)
     if outcome.began < state.charged_at:
         return state, Again(max(0.0, state.retry_at - now))
@@ -248,7 +251,7 @@ def _charged(
     is_first_link = outcome.is_refused_link and failure == 1
     delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
     state = replace(state, charged_at=now, retry_at=now + delay)
-    return state, Again(delay, 0 if is_first_link else failure, error.message)
+    return state, Again(delay, 0 if is_first_link else failure, error.message, most)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:

@@ -9,11 +9,14 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.http.allowlist import host_of
+from mdl.http.allowlist import DEFAULT_PORTS, AllowList, host_of
+from mdl.http.credentials import HostCredential
 from mdl.http.policy import is_temporary, retry_after
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
@@ -22,6 +25,7 @@ PROXY_PASSWORD = "check the user name and password of the proxy variable"
 _LONGEST = 300
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
+_SAYING = ("error", "errors", "message", "error_description", "detail")
 _CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
 """How S3 and others say that the time of a signature differs from their own clock."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
@@ -57,17 +61,19 @@ def _message_in(kind: str, body: bytes) -> str:
 
 
 def _message_in_json(data: Any) -> str:
+    """What an answer says under the usual keys; a whole sentence rather than the one word of a code before it."""
     if not isinstance(data, dict):
         return ""
-    for key in ("error", "errors", "message", "error_description", "detail"):
-        value = data.get(key)
-        if isinstance(value, list) and value:
-            value = value[0]
-        if isinstance(value, dict):
-            value = value.get("message") or value.get("msg")  # FastAPI writes ``msg`` of what it refuses
-        if isinstance(value, str) and value:
-            return value
-    return ""
+    found = [text for key in _SAYING if (text := _text_in(data.get(key)))]
+    return next((text for text in found if " " in text.strip()), found[0] if found else "")
+
+
+def _text_in(value: Any) -> str:
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("message") or value.get("msg")  # FastAPI writes ``msg`` of what it refuses
+    return value if isinstance(value, str) else ""
 
 
 def impostor(body: bytes) -> tuple[str, str] | None:
@@ -89,30 +95,46 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Asker:
+    """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
+    a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
+    did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host."""
+
+    sent: str = ""
+    is_hub: bool = False
+    is_redirected: bool = False
+    is_located: bool = False
+    credential: HostCredential | None = None
+
+
 def error_for_status(
-    status: int, headers: Mapping[str, str], body: bytes, url: str, *, token_sent: bool, secrets: Iterable[str] = ()
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    url: str,
+    asker: Asker = Asker(),
+    secrets: Iterable[str] = (),
 ) -> MdlError:
-    """The error that an HTTP status of 400 or more is. The message names the host and path of ``url``.
+    """The error that an HTTP status of 400 or more is. The message names the host of ``url``.
 
     ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
     """
-    host = host_of(url)
-    words = server_message(headers, body, secrets)
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
+    words = server_message(headers, body, secrets)
     ident = request_id(headers, secrets)
-    message = f"{host} answered {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    answer = f"{status} {phrase}".rstrip()
+    says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
+    message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
-    code = headers.get("x-error-code", "")
     if status == 407:
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
-    if status in (401, 403):
-        return AuthError(message, hint=_auth_hint(code, words, url, token_sent))
-    if status in (404, 410):
-        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
-        return NotFound(message, hint=hint.get(code, "check the name; a private repository needs HF_TOKEN"))
+    if status in (401, 403, 404, 410):
+        kind = AuthError if status in (401, 403) else NotFound
+        return kind(message, hint=_advice(kind, headers.get("x-error-code", ""), words, url, asker))
     if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
     asked = retry_after(headers)
@@ -123,16 +145,64 @@ def error_for_status(
     return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=asked)
 
 
-def _auth_hint(code: str, words: str, url: str, token_sent: bool) -> str:
-    if _CLOCK.search(words):
+def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+    """What to do about a refusal: that depends on who refused, and on what it was sent."""
+    if kind is AuthError and _CLOCK.search(words):
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
+    if asker.is_located:
+        return "look whether the file is still there, and whether the keys for it may read it"
+    if asker.is_hub or code or is_of_hub(host_of(url)):
+        return _advice_of_hub(kind, code, words, url, asker)
+    if asker.is_redirected:
+        return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
+    return _advice_of_host(kind, url, asker)
+
+
+def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+    if kind is NotFound:
+        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
+        name = f"check the name; a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is"
+        return hint.get(code, name if asker.sent else "check the name; a private repository needs HF_TOKEN")
     page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
     page = re.sub(r"/(tree|revision)/.*", "", page)
     if code == "GatedRepo":
-        need = "with an account that has access, then set HF_TOKEN" if not token_sent else "with the token's account"
+        need = "with an account that has access, then set HF_TOKEN" if not asker.sent else "with the token's account"
         return f"gated: accept the licence at {page} {need}"
     if "Invalid credentials" in words:
-        return "HF_TOKEN is wrong or has expired; make a new one"
-    if token_sent:
-        return "the token has no access, or the repository does not exist: the server does not say which"
+        return f"{asker.sent or 'HF_TOKEN'} is wrong or has expired; make a new one"
+    if asker.sent:
+        return (
+            f"a token was sent ({asker.sent}), and has no access, or the repository does not exist: the server does "
+            "not say which; 'mdl doctor' says whose token it is"
+        )
     return "absent, private or gated: the server does not say which; if it exists, set HF_TOKEN"
+
+
+def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
+    """A token of the hub has nothing to do with any other host."""
+    found, parts = asker.credential, urlsplit(url)
+    place = found.place if found else parts.netloc.lower()
+    if asker.sent:
+        return (
+            f"check the URL; {asker.sent} was sent"
+            if kind is NotFound
+            else f"{asker.sent} was sent: is it still valid?"
+        )
+    if found and found.secret:
+        return f"{found.source} was not sent: a credential goes over https only, and not through a proxy without TLS"
+    if found:
+        return f'[hosts."{place}"] names {found.source}, which has nothing for it: set it'
+    need = "if it needs a token" if kind is AuthError else "check the URL; if it needs a token"
+    variable = _variable_of(parts.hostname or "")
+    return f"""{need}, write into config.toml: [hosts."{place}"] token_env = "{variable}"; then set {variable}"""
+
+
+def is_of_hub(host: str) -> bool:
+    """Whether it is the hub of Hugging Face, or a host that serves its files."""
+    return AllowList(frozenset()).allows(host, DEFAULT_PORTS["https"])
+
+
+def _variable_of(host: str) -> str:
+    """A name for the variable with the token of a host: ``CIVITAI_TOKEN`` for civitai.com."""
+    words = re.findall("[A-Z]+[A-Z0-9]*", host.removeprefix("www.").upper())
+    return f"{(words[-2] if len(words) > 1 else 'MY')}_TOKEN"

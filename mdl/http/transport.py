@@ -45,6 +45,8 @@ _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
 _DROPPED = ("peer closed", "Server disconnected")
 """How errors begin that mean a connection that ended, not a server that breaks the protocol."""
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
+"""How the system's errors begin; the numbers of a failed look-up of a name are negative."""
 _AGAIN = "run the same command again; what was fetched is kept"
 
 
@@ -317,4 +319,7 @@ def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None
     where = f"the proxy {without_userinfo(proxy)} for {host}" if proxy else host
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
-    return NetworkError(f"no connection to {where}: {words}", hint="check the network, the host's name and the proxy")
+    numbered = _ERRNO.fullmatch(words)
+    problem = f"cannot resolve {where}" if numbered and numbered[1] < "0" else f"no connection to {where}"
+    reason = numbered[2] if numbered else words
+    return NetworkError(f"{problem}: {reason}", hint="check the network, the host's name and the proxy")

@@ -74,11 +74,43 @@ _KINDS: dict[str, Any] = {
     "again": dict,
     "error": (dict, type(None)),
 }
+_PLACES = ("--to", "--into", "--include", "--exclude", "--revision", "--layout", "--catalog")
+"""The options that say what a job brings, and where to."""
 _SHOWN = (
     *("id", "command", "models", "kind", "repo", "status"),
     *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
     *("file", "started_at", "finished_at", "exit_code", "error", "log"),
 )
+
+
+def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
+    """The jobs that died, failed or were paused, and whose models later jobs finished in the same place: by the id of
+    each, the last one of these later jobs."""
+    done: dict[tuple[object, str], Job] = {}
+    unfinished = []
+    for job in jobs:
+        if job.status == "done":
+            for key in _targets(job):
+                done[key] = max(job, done.get(key, job), key=_ended_at)
+        elif job.status in ("dead", "failed", "paused"):
+            unfinished.append(job)
+    found = {}
+    for job in unfinished:
+        later = [done[key] for key in _targets(job) if key in done and _ended_at(done[key]) > _ended_at(job)]
+        if later and len(later) == len(job.models):
+            found[job.id] = max(later, key=_ended_at)
+    return found
+
+
+def _targets(job: Job) -> list[tuple[object, str]]:
+    """Each model of a job, with what says where it goes and what of it."""
+    options = sorted(word for word in job.again.words if word.partition("=")[0] in _PLACES)
+    place = (*options, job.again.folder if options else "", job.again.variables.get("MDL_HOME"))
+    return [(place, model) for model in job.models]
+
+
+def _ended_at(job: Job) -> str:
+    return job.finished_at or job.started_at
 
 
 def resume_command(job: Job) -> str | None:

@@ -184,7 +184,7 @@ def event_of(line: str) -> Event | None:
     head = line.split(" ", 3)
     made = _EVENTS.get(head[2]) if len(head) == 4 else None
     try:
-        facts = {key: json.loads(one) if one[0] == '"' else one for key, one in _facts_in(line)}
+        facts = {key: json.loads(one) if one[0] == '"' else one for key, one in facts_in(line)}
         of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
         return replace(made(facts), **of_event, time=head[0]) if made else None
     except (KeyError, ValueError):
@@ -196,7 +196,8 @@ def is_end(line: str) -> bool:
     return line.split(" ", 3)[2:3] == ["ended"]
 
 
-def _facts_in(line: str) -> list[tuple[str, str]]:
+def facts_in(line: str) -> list[tuple[str, str]]:
+    """The keys of a line of a log and their values; a quoted one is still JSON."""
     return re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
 
 

@@ -19,18 +19,21 @@ from pathlib import Path
 
 from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
+from mdl.formatting import human_duration
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir
-from mdl.jobs.job import ENDED, VERSION, Job, facts_of, job_of
+from mdl.fs.private import make_private_dir, read_regular
+from mdl.jobs.job import ENDED, VERSION, Job, facts_of, finishers, job_of
 from mdl.locks import Heartbeat, may_be_alive
 from mdl.process import ProcessId
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_RECORD, _LOG, _HEARTBEAT = ".job", ".log", ".pulse"
+_RECORD, _LOG, _HEARTBEAT, _RATE = ".job", ".log", ".pulse", ".rate"
 _NAMED = 10
 """How many jobs an error names."""
-_LARGEST = 2**26
-"""Bytes of a record."""
+_LARGEST, _LARGEST_RATE = 2**26, 1000
+"""Bytes of a record, and of the rate that a job is to keep."""
+_SILENT_SECONDS = 30.0
+"""Three beats of a heartbeat."""
 
 
 def now() -> str:
@@ -69,8 +72,10 @@ class Records:
         staging.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
 
     def find(self, name: str) -> Job:
-        """The job of that id, or the only one whose id begins so, or else has it in it. Raises `NotFound`, `UsageError`
-        with the candidates, `StateError`."""
+        """The job of that id, or the only one whose id begins so, or else has it in it.
+
+        Raises `NotFound`, `UsageError` with the candidates, `StateError`.
+        """
         names = self._names()
         begin, have = (
             [one for one in names if name and test(one, name)] for test in (str.startswith, str.__contains__)
@@ -89,6 +94,41 @@ class Records:
             return jobs[0]
         raise NotFound("there is no job", hint="'mdl get' makes one")
 
+    def newest_to_resume(self) -> Job:
+        """The last job that died, failed or was paused, and that no later one finished. Raises `NotFound`."""
+        jobs = self.all()
+        over = finishers(jobs)
+        for job in jobs:
+            if job.id not in over and job.status in ("dead", "failed", "paused"):
+                return job
+        raise NotFound("no job is left to resume", hint="'mdl jobs' shows what there is")
+
+    def why_stalled(self, job: Job) -> str:
+        """Why a running job makes no progress; "" if it does."""
+        owner = ProcessId(job.owner)
+        if owner.is_stopped():
+            return f"its process is stopped, as by Ctrl-Z; 'kill -CONT {owner.pid}' continues it"
+        with contextlib.suppress(OSError):
+            silent = time.time() - self._path(job.id, _HEARTBEAT).stat().st_mtime
+            if silent > _SILENT_SECONDS:
+                return f"no sign of life for {human_duration(silent)}"
+        is_partial = job.bytes_total is not None and job.bytes_done < job.bytes_total
+        return "no bytes arrive" if is_partial and job.bytes_per_second == 0 else ""
+
+    def set_rate(self, job: Job, rate: str) -> None:
+        """Have a running job keep to another rate. Raises `OSError`."""
+        staging.write_file(self._path(job.id, _RATE), rate.encode(), durable=False)
+
+    def rate(self, name: str) -> str:
+        """The rate that the job of that id was told to keep; "" if it was told nothing."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return (read_regular(self._path(name, _RATE), _LARGEST_RATE) or b"").decode()
+        return ""
+
+    def forget_rate(self, name: str) -> None:
+        """The job of that id begins with the rate of its own command line. Raises `OSError`."""
+        self._path(name, _RATE).unlink(missing_ok=True)
+
     def all(self) -> list[Job]:
         """Every job, the newest first."""
         jobs: list[Job] = []
@@ -102,8 +142,9 @@ class Records:
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """Remove the record, its logs and its heartbeat."""
-        for path in (self._path(name), self._path(name, _HEARTBEAT), *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
+        """Remove the record, its logs, its heartbeat and its rate."""
+        others = (self._path(name, ending) for ending in (_RECORD, _HEARTBEAT, _RATE))
+        for path in (*others, *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
             path.unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:

@@ -19,7 +19,7 @@ from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
-from mdl.jobs.tracker import ReadyFile, Tracker
+from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
 from mdl.process import ProcessId, hostname
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
     ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common. ``state`` is the folder of
-    records and logs; without it, or if it cannot be written, the job runs without a record.
+    records and logs; without it, or if it cannot be written, the job runs without a record. ``limit_rate`` is called
+    with the rate that another process sets for the job; it raises `UsageError` if that is no rate.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class JobRun:
         console: Console,
         state: Path | None,
         cancel: CancelToken,
+        limit_rate: Callable[[str], None] = lambda _rate: None,
         method: str = "http",
         kind: str | None = None,
         repo: str | None = None,
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._folders, self._method, self._options = folders, method, options
-        self._kind, self._repo = kind, repo
+        self._kind, self._repo, self._limit_rate = kind, repo, limit_rate
         self._console, self._state, self._cancel = console, state, cancel
         self._is_unrecorded = self._is_resumed = False
         self._records = Records(state / "jobs") if state else None
@@ -166,6 +168,9 @@ class JobRun:
         if self._records:
             with contextlib.suppress(OSError):  # a job can do without a heartbeat
                 stack.callback(self._records.heartbeat(self.id).stop)
+            with contextlib.suppress(OSError):
+                self._records.forget_rate(self.id)
+                listeners.append(RateControl(self._records, self.id, self._change_rate))
         self._tracker.write()
         begun()
         if logs := self._logs():
@@ -178,6 +183,16 @@ class JobRun:
         warn = lambda error: self._console.warn(f"the ready file {place}: {error.strerror}")  # noqa: E731
         listeners.append(ReadyFile(place, self._folders, warn))
         return listeners[-1]
+
+    def _change_rate(self, rate: str) -> None:
+        """Keep to the rate that another process has set, and log that."""
+        text = f"the rate limit is now {rate}"
+        try:
+            self._limit_rate(rate)
+        except UsageError as error:
+            text = f"the rate limit stays as it was: {error.message}"
+        if self._logged:
+            self._logged(Noticed(message=text))
 
     def _logs(self) -> list[Log]:
         """The log of all downloads and that of this job, as far as they can be opened."""

@@ -89,6 +89,29 @@ class Tracker:
         self.write()
 
 
+class RateControl:
+    """A listener that looks, twice a second, whether another process has set a rate for the job ``name``, and then
+    calls ``change`` with it."""
+
+    def __init__(
+        self,
+        records: Records,
+        name: str,
+        change: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._records, self._name, self._change, self._clock = records, name, change, clock
+        self._rate, self._looked_at = "", -math.inf
+
+    def __call__(self, _event: Event) -> None:
+        now = self._clock()
+        if now - self._looked_at < _WRITE_SECONDS:
+            return
+        self._looked_at, before, self._rate = now, self._rate, self._records.rate(self._name)
+        if self._rate not in ("", before):
+            self._change(self._rate)
+
+
 class ReadyFile:
     """A listener that keeps a file which exists only while everything that was asked for is here.
 

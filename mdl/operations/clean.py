@@ -5,8 +5,9 @@ Never a file that mdl did not publish itself, nor one that was touched since.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial as bound
 from pathlib import Path
@@ -15,12 +16,13 @@ from mdl.engine import journal
 from mdl.engine.adoption import stale_dirs
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
-from mdl.errors import StateError, Unsafe
+from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
+from mdl.operations.delete import Deletion, delete, of_model
 from mdl.paths import RelPath
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
@@ -31,8 +33,9 @@ _LEFT = "left by a process that is gone"
 
 @dataclass(frozen=True)
 class Waste:
-    """``kind``: ``partial``, ``superseded``, ``receipt`` or ``leftover``; ``bytes`` on the disk; ``path`` is removed,
-    unless it is the record in which a ``receipt`` is.
+    """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, or ``unlisted`` for a model that no catalog
+    names; ``bytes`` on the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. Of an unlisted
+    model goes what `mdl.Client.delete` deletes.
 
     ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it.
     """
@@ -55,16 +58,37 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> li
 
 def remove(waste: Waste) -> bool:
     """Remove it. What cannot be removed is left for the next time; tells whether it is gone."""
-    if waste.kind != "receipt":
+    if waste.kind not in ("receipt", "unlisted"):
         staging.remove(waste.path)
         if os.path.lexists(waste.path):
             return False
     try:
         if waste.forget:
             waste.forget()
-    except (OSError, Unsafe):
+    except (OSError, MdlError):
         return False
     return True
+
+
+def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> Iterator[Waste]:
+    """The models that mdl fetched, and that the ``catalog`` does not name; not those that another catalog brought.
+    With ``keep`` they stay."""
+    for name in store.receipts.models():
+        catalogs = {receipt.catalog for receipt in store.receipts.in_order(name)}
+        if name in catalog or not catalogs <= {None, store.catalog}:
+            continue
+        with contextlib.suppress(MdlError):
+            deletions = of_model(store, name)
+            report = delete(store, deletions, dry_run=True)
+            if any(row.files for row in report.models):
+                why = f"'mdl rm {name}' deletes it, --unlisted all of these" if keep else ""
+                why = str(report.error.message) if report.error else why
+                forget = bound(_delete, store, deletions)
+                yield Waste("unlisted", deletions[0].path, report.bytes_freed, "no catalog names it", why, forget)
+
+
+def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
+    delete(store, deletions).raise_for_errors()
 
 
 def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:

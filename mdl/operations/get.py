@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
-from mdl.events import Failed, Finished, Listener, Noticed, Planned, Verifying
-from mdl.files import LocalFile, RemoteFile
+from mdl.events import Failed, Finished, Noticed, Planned
+from mdl.files import LocalFile
+from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
@@ -46,11 +48,11 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         decided = _reuse(sized, tools, force=force)
         tools.on_event(_planned(decided.whole))
         for name, error in broken.items():
-            tools.on_event(Failed(name, "", error.code, error.message, error.advice))
+            tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
-                path = item.remote.path.text
-                tools.on_event(Failed(item.wanted.model, path, refused.code, refused.message, refused.advice))
+                about, why = (item.wanted.model, item.remote.path.text), refused.item
+                tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         if tools.network is None:
             adopt_kept(decided.plan, store)
             report = report_of(models, store, _offline(decided), broken)
@@ -101,7 +103,7 @@ def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[
                 if error := found.failed.get(remote.path):
                     wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
                     continue
-                local = tools.store.check(model.name, remote, watch=_watch(model.name, remote, tools.on_event))
+                local = tools.store.check(model.name, remote, watch=watch_reading(model.name, remote, tools.on_event))
                 wanted.append(Wanted(model.name, remote, local))
             if found.errors:
                 broken[model.name] = _joined([_with_note(error, model) for error in found.errors])
@@ -123,21 +125,6 @@ def _joined(errors: Sequence[MdlError]) -> MdlError:
     if len(errors) == 1:
         return errors[0]
     return whole_error("; ".join(f"{error.item}: {error.message}" for error in errors), errors)
-
-
-def _watch(model: str, remote: RemoteFile, on_event: Listener) -> Callable[[int], None]:
-    """Tells of the reading of a large file that was there already, ten times at most."""
-    size = remote.size or 0
-    step = max(size // 10, 2**28)
-    told = 0
-
-    def watch(done: int) -> None:
-        nonlocal told
-        if done - told >= step:
-            told = done
-            on_event(Verifying(model, remote.path.text, done=done, total=size))
-
-    return watch
 
 
 def _with_sizes(plan: Plan, tools: Tools) -> Plan:
@@ -204,6 +191,7 @@ def _offline(decided: _Decided) -> Plan:
 
 def _planned(plan: Plan) -> Planned:
     return Planned(
+        models=tuple(Counter(item.wanted.model for item in plan.items).items()),
         files=len(plan.items),
         bytes_total=plan.bytes_total,
         bytes_kept=plan.bytes_kept,

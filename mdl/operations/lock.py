@@ -89,7 +89,8 @@ def lock(
         except MdlError as error:
             failures[name] = error.on(name)
     changes = before.differences(new)
-    if not check and new != before:
+    is_written = not check and new != before
+    if is_written:
         update_lock(path, catalog.paths[0], lambda now: (now or Lock()).with_changes(before, new))
     failure = None
     if len(failures) > 1:
@@ -99,7 +100,8 @@ def lock(
     elif check and (old is None or changes):
         why = "there is no lock" if old is None else "; ".join(changes[:5])
         failure = LockError(why, hint="mdl lock; --upgrade NAME for what moved at its source")
-    return LockReport(path, tuple(changes), tuple(_row(model.name, new) for model in kept), failures, failure)
+    told = before.told(new) if is_written else changes
+    return LockReport(path, tuple(told), tuple(_row(model.name, new) for model in kept), failures, failure)
 
 
 def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from mdl.archive.directory import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
-from mdl.archive.selection import Member, PackOptions, Selection, is_only_log, select
+from mdl.archive.reader import Archive
+from mdl.archive.selection import A_CHECKPOINT, Member, PackOptions, Selection, is_only_log, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.archive.zip_format import Compression
 from mdl.cancel import CancelToken
-from mdl.errors import NotFound, Occupied, StorageError, UsageError, storage_trouble
+from mdl.errors import MdlError, NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import staged_file
 from mdl.paths import RelPath
@@ -49,6 +51,11 @@ class PackPlan:
         """The file to be written, or None if the archive goes to a descriptor."""
         return None if isinstance(self.output, int) else self.output
 
+    @property
+    def left_out(self) -> list[Skipped]:
+        """What is skipped, without the checkpoints that a note counts."""
+        return [one for one in self.selection.skipped if one.why != A_CHECKPOINT]
+
 
 @dataclass(frozen=True)
 class PackResult:
@@ -80,6 +87,8 @@ def plan_pack(
     inference_only: bool = False,
     logs: bool = False,
     allow_incomplete: bool = False,
+    whole_run: bool = False,
+    force: bool = False,
 ) -> PackPlan:
     """Decide what of a run is packed, and where to, before the first byte is written.
 
@@ -87,7 +96,8 @@ def plan_pack(
     number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
     finished model. ``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out
     what only a resumed training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
-    checkpoint of which bytes are missing.
+    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too. ``force``
+    replaces a file that is no archive of this run.
 
     Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
@@ -96,6 +106,8 @@ def plan_pack(
     """
     if logs and (checkpoint is not None or inference_only):
         raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
+    if whole_run and (checkpoint is not None or inference_only or logs):
+        raise UsageError("the whole run is packed, or a part of it", hint="leave out whole_run, or name no part")
     found = find_run(place_of(run, "run"))
     chosen = found.checkpoint(str(checkpoint)) if checkpoint is not None else None
     tail = f"_{chosen.name}" if chosen else ""
@@ -104,12 +116,12 @@ def plan_pack(
         wanted = Path(name) if output is None else place_of(output, "output")
         output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
         name = output.name
-        _check_output(found, output)
+        _check_output(found, output, force=force)
     heads = (f"model_{found.name}.", f"model_{found.name}_", f"logs_{found.name}.")
     archives = (one for one in found.tree.children() if one.name.endswith(".zip") and one.name.startswith(heads))
     own = {str(output), *(str(found.tree.root / one.real) for one in archives)}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
-    options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete)
+    options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run)
     selection = select(found, chosen, options, own, passed_over)
     return PackPlan(found, selection, output, name)
 
@@ -172,6 +184,8 @@ def pack(
     inference_only: bool = False,
     logs: bool = False,
     allow_incomplete: bool = False,
+    whole_run: bool = False,
+    force: bool = False,
     allow_changing: bool = False,
     compress: Compression = "auto",
     cancel: CancelToken | None = None,
@@ -191,12 +205,17 @@ def pack(
         inference_only=inference_only,
         logs=logs,
         allow_incomplete=allow_incomplete,
+        whole_run=whole_run,
+        force=force,
     )
     return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)
 
 
-def _check_output(run: Run, path: Path) -> None:
-    """An archive may replace a file, but none that it is made of. Raises `Occupied`, `StorageError`."""
+def _check_output(run: Run, path: Path, *, force: bool) -> None:
+    """An archive may replace one of the same run; another file only with ``force``, and none that it is made of.
+
+    Raises `Occupied`, `StorageError`.
+    """
     hint = "choose another name with -o"
     if not path.parent.is_dir():
         raise StorageError("no such folder", item=str(path.parent), hint="make it first, or choose another with -o")
@@ -206,3 +225,15 @@ def _check_output(run: Run, path: Path) -> None:
     inside = any(path == run.tree.root / entry.real for entry in run.tree.entries if entry.kind != "folder")
     if inside and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
+    if path.exists() and not force and not _is_archive_of(run, path):
+        what = f"this file is there already, and is no archive that mdl made of {run.name}"
+        raise Occupied(what, item=str(path), hint=f"{hint}, or replace it with --force")
+
+
+def _is_archive_of(run: Run, path: Path) -> bool:
+    """Whether a file is an archive that mdl made of a run of this name."""
+    try:
+        with Archive(path, ArchiveLimits()) as archive:
+            return archive.manifest is not None and archive.manifest.run == run.name
+    except (MdlError, OSError):
+        return False

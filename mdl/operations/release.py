@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +180,9 @@ def release(
     words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
     if check is not None and not words:
         raise UsageError("it is empty", item="check")
+    if words and not shutil.which(words[0]):
+        hint = "nothing was unpacked; name a program that is there and that you may execute"
+        raise UsageError("the check cannot be run: no such program can be executed", item=words[0], hint=hint)
     with Archive(place_of(archive, "archive"), limits) as opened, storage_trouble(releases.folder, _WHEN_FULL):
         known = opened.manifest.version if opened.manifest else ""
         if not releases.has(known):
@@ -190,30 +194,41 @@ def release(
 
 
 def rollback(
-    folder: StrPath, *, lock_wait: float | str = 600.0, cancel: CancelToken | None = None, on_event: Listener = silence
+    folder: StrPath,
+    *,
+    to: str = "",
+    lock_wait: float | str = 600.0,
+    cancel: CancelToken | None = None,
+    on_event: Listener = silence,
 ) -> ReleaseResult:
-    """Serve the release that was served before, and mark the one that was active; one switch, no network.
+    """Serve the release that was served before, or any other that is here; one switch, no network.
 
-    ``folder`` is the folder of the releases. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl
+    ``folder`` is the folder of the releases. ``to`` is a version, or a part of its name that no other has; without it
+    the release served before is meant. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl
     that works on it; ``cancel`` ends that wait from another thread. ``on_event`` is called with every event.
 
     Returns the version that is served now, its folder, and the one that the next rollback would return to.
-    Raises `NotFound` if no release was served before, `ProtocolError` if a file of that release is missing,
-    `Busy`, `Occupied`, `StorageError`, `StateError` if the history cannot be read, `Cancelled`.
+    Raises `NotFound` if there is no such release, `ProtocolError` if a file of it is missing, `UsageError` if several
+    match, `Busy`, `Occupied`, `StorageError`, `StateError` if the history cannot be read, `Cancelled`.
     """
     wait = parse_duration(str(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     if not releases.releases.is_dir():
-        releases.rollback_target(History())
+        releases.check_used(History())
     lock = file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel)
     with storage_trouble(releases.folder, _WHEN_FULL), lock:
         releases.prepare()
         history = releases.history()
-        version = releases.rollback_target(history)
+        version = releases.chosen(history, to) if to else releases.rollback_target(history)
+        if version == history.active:
+            return _result(releases, history, changed=False)
         releases.quick_check(version)
         after = history.rolled_back(new_switch(history.active, version, "rollback"))
-        releases.record(after)
-        releases.switch_to(after.active)
+        if version in history.served:
+            releases.record(after)
+            releases.switch_to(after.active)
+        else:  # forward again: if mdl is killed in between, the link tells what is served
+            releases.serve_release(after)
         return _result(releases, after, changed=True)
 
 
@@ -262,8 +277,6 @@ class _Release:
             self.releases.prune(history)
             return _result(self.releases, history, changed=False)
         manifest = self.releases.full_check(version)
-        if version in self.history.withdrawn:
-            self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
         self._check(self.releases.path_of(version), version, manifest)
         return self._switch(version)
 
@@ -271,6 +284,8 @@ class _Release:
         after = self.history.released(version, new_switch(self.history.active, version, "release"))
         after = after.kept(self.keep, self.releases.here())
         self.releases.serve_release(after)
+        if version in self.history.withdrawn:
+            self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
         removed = self.releases.prune(after)
         return _result(self.releases, after, changed=True, linked=linked, removed=removed)
 

@@ -75,8 +75,8 @@ def _status(row: FileReport) -> str:
 
 
 def _row(remote: RemoteFile, action: str, verified: str = "none", error: MdlError | None = None) -> FileReport:
-    url = bare_url(remote.url)
-    return FileReport(remote.path.text, remote.size, _sha256(remote.digest), action, verified, url=url, error=error)
+    path, sha256, url = remote.path.text, _sha256(remote.digest), bare_url(remote.url)
+    return FileReport(path, remote.size, sha256, action, verified, url=url, error=error, commit=remote.commit)
 
 
 def _kept(item: Item) -> FileReport:

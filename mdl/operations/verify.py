@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -39,12 +40,21 @@ class VerifiedFile:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found, by model. ``errors`` stand for what is wrong, and for what could not be repaired.
-    ``bytes_fetched`` is None if no repair was begun."""
+    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what is
+    corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files; it took
+    ``seconds``."""
 
     models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
-    errors: tuple[MdlError, ...] = ()
+    failures: tuple[MdlError, ...] = ()
+    wrong: MdlError | None = None
     bytes_fetched: int | None = None
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> tuple[MdlError, ...]:
+        """All errors."""
+        return (*self.failures, *([self.wrong] if self.wrong else []))
 
     @property
     def files(self) -> Iterator[tuple[str, VerifiedFile]]:
@@ -91,6 +101,7 @@ def verify(
     are not mdl's; with ``strict`` a file without a published digest counts as corrupt. What fails for one file hinders
     no other. Raises `Busy`, `StorageError`, `Cancelled`.
     """
+    began = time.monotonic()
     rows: list[Checked] = []
     errors: dict[str, MdlError] = {}
     for model in models:
@@ -100,7 +111,7 @@ def verify(
             errors[model.name] = error.on(model.name)
     wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
     if connect and wrong:
-        http = connect([row.remote.url for row in rows])
+        http = connect([row.remote.url for row in rows if not _was_imported(row.remote)])
         if http is None:
             hint = "run it again online, without --offline and HF_HUB_OFFLINE"
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
@@ -114,9 +125,16 @@ def verify(
                         rows += again
                         if all(row.status in ("ok", "unverified") for row in again):
                             tools.store.layout.mark_complete([row.remote for row in again], is_news=False)
-    failure = _failure(rows, strict=strict)
+    right = (row.local.fingerprint for row in rows if row.status not in _WRONG)
     found = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
-    return VerifyReport(found, (*errors.values(), *([failure] if failure else [])), fetched)
+    return VerifyReport(
+        found,
+        tuple(errors.values()),
+        _failure(rows, strict=strict),
+        fetched,
+        bytes_read=sum(one.size for one in right if one),
+        seconds=time.monotonic() - began,
+    )
 
 
 def check(model: Model, tools: Tools) -> list[Checked]:
@@ -174,7 +192,10 @@ def repair(
 
     wanted = []
     for row in rows:
-        if row.status in _WRONG and _came_in_zip(row.remote):
+        if row.status in _WRONG and _was_imported(row.remote):
+            why, hint = "it was imported: nothing says where it can be fetched", "import it again: mdl import DIR"
+            errors[f"{row.model}/{row.remote.path}"] = NotFound(why, item=f"{row.model}/{row.remote.path}", hint=hint)
+        elif row.status in _WRONG and _came_in_zip(row.remote):
             errors[f"{row.model}/{row.remote.path}"] = _not_alone(row)
         elif row.status in _WRONG:
             receipt = tools.store.receipts.get(row.model, row.remote.path)
@@ -194,6 +215,11 @@ def repair(
             name = f"{download.model}/{download.name}"
             errors[name] = download.error.on(name)
     return result
+
+
+def _was_imported(remote: RemoteFile) -> bool:
+    """Whether the file came from a folder of another program, and no source is known for it."""
+    return remote.url.startswith("file:")
 
 
 def _came_in_zip(remote: RemoteFile) -> bool:
@@ -219,7 +245,9 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
         kind = NotFound
     else:
         return None
-    bad = [row for row in rows if row.status in (*_WRONG, "unverified")]
+    bad = [row for row in rows if row.status in _WRONG or (strict and row.status == "unverified")]
     names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return kind(f"{names}{more}", hint="mdl verify --repair fetches what is wrong")
+    can_repair = statuses.intersection(_WRONG)
+    hint = "mdl verify --repair fetches what is wrong" if can_repair else "mdl lock pins the bytes that are here"
+    return kind(f"{names}{more}", hint=hint)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import mimetypes
 from dataclasses import replace
-from email.message import Message
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of, origin_of
+from mdl.http.attachment import attached_name
 from mdl.http.client import OpenResponse
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath
@@ -162,9 +162,7 @@ def _is_own(url: str, api: str) -> bool:
 def _name_of(opened: OpenResponse, kind: str) -> RelPath:
     """The name of a file that is answered: from Content-Disposition (RFC 6266), else the last part of its URL. Raises
     `Unsafe`."""
-    header = Message()
-    header["Content-Disposition"] = opened.headers.get("content-disposition", "")
-    if name := header.get_filename():
+    if name := attached_name(opened.headers):
         return safe_name(name)
     name = unquote(urlsplit(bare_url(opened.url)).path).rstrip("/").rpartition("/")[2]
     return safe_name(name if "." in name else name + (mimetypes.guess_extension(kind) or ".bin"))

@@ -61,6 +61,11 @@ class Origin:
         return ""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all is meant, and not a part of it."""
+        return not self.subpath
+
+    @property
     def repository(self) -> str:
         """The canonical text without revision and path; '' if there are no revisions."""
         return ""
@@ -69,6 +74,11 @@ class Origin:
     def id(self) -> str:
         """What it is called where events and jobs name it: no revision, no path in a repository, no query."""
         return self.repository or bare_url(str(self))
+
+    @property
+    def label(self) -> str:
+        """How people are told of it: the canonical text without what may be secret."""
+        return str(self)
 
     @property
     def kind(self) -> str:
@@ -91,7 +101,7 @@ class Origin:
 
     def at(self, revision: str) -> Origin:
         """The same files at another revision. Raises `UsageError` if there are no revisions, or for a wrong one."""
-        raise UsageError("has no revisions", item=str(self), hint="--revision is for hf:org/repo and its like")
+        raise UsageError("has no revisions", item=self.label, hint="--revision is for hf:org/repo and its like")
 
 
 class Source(Protocol):
@@ -124,8 +134,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a source may use. ``network`` is None offline; ``folder`` is where it may keep answers; ``on_event`` may be
-    called from any thread. ``remotes`` are the tables ``[remotes.NAME]``."""
+    """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
+    whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
+    """
 
     endpoint: Endpoint
     folder: Path
@@ -133,6 +144,7 @@ class Context:
     on_event: Listener = silence
     environ: Mapping[str, str] = field(default_factory=dict)
     remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
+    keeps: bool = True
 
     @property
     def http(self) -> HttpClient | None:

@@ -56,7 +56,7 @@ class Endpoint:
 
     @property
     def origin_token(self) -> OriginToken | None:
-        return OriginToken(origin_of(self.url), self.token) if self.token else None
+        return OriginToken(origin_of(self.url), self.token, self.token_from) if self.token else None
 
 
 def token_places(environ: Mapping[str, str]) -> list[str]:

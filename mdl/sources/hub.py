@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -27,6 +29,7 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
+from mdl.sources.gguf import of_quantisation
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 
 VERSION = 1
@@ -35,6 +38,10 @@ _LARGEST_LISTING = 256 * 2**20
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+_LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
+_LONGEST_HEAD = 2**12
+"""How the file of a listing begins."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
@@ -59,10 +66,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a repository held at a commit. A commit never changes, so its listing is kept for good."""
+    """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
+    when that was, as the hub just said it; it is not kept."""
 
     commit: str
     entries: tuple[Entry, ...]
+    modified_at: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class RepoFacts:
+    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
+    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
+
+    commit: str | None
+    license: str | None
+    is_gated: bool
+    is_private: bool
+    updated_at: str | None
 
 
 class Listings:
@@ -74,8 +95,12 @@ class Listings:
 
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked; None if there is none, or it is damaged."""
+        return self._read(self._path(endpoint, origin))
+
+    @staticmethod
+    def _read(path: Path) -> Listing | None:
         try:
-            data = crc_json.loads((read_regular(self._path(endpoint, origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
+            data = crc_json.loads((read_regular(path, _LARGEST_LISTING) or b"").rstrip(b"\n"))
             if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
                 return None
             entries = tuple(
@@ -85,6 +110,22 @@ class Listings:
             return Listing(str(data["commit"]), entries)
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
+
+    def of_any_hub(self, origin: HubOrigin) -> Listing | None:
+        """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
+        path = self._of_any_hub.get(_key(origin))
+        return self._read(path) if path else None
+
+    @cached_property
+    def _of_any_hub(self) -> dict[tuple[str, str], Path]:
+        """The newest listing of each revision of each repository."""
+        found: dict[tuple[str, str], Path] = {}
+        with contextlib.suppress(OSError):
+            for path in sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
+                if match := _LISTED.match(read_regular(path, _LONGEST_HEAD) or b""):
+                    with contextlib.suppress(ValueError, MdlError):
+                        found[_key(parse_reference(json.loads(match[1])))] = path
+        return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
         """Keep a listing. Raises `OSError`."""
@@ -127,17 +168,43 @@ class HubSource:
                     listing = self._ask(origin)
                 except MdlError as error:
                     raise error.on(str(origin)) from error
-                with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
-                    self._listings.put(self._url, origin, listing)
-                    if listing.commit != origin.revision:
-                        self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
+                if self._context.keeps:
+                    self._keep(origin, listing)
             self._asked[key] = listing
             return listing
 
+    def _keep(self, origin: HubOrigin, listing: Listing) -> None:
+        with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
+            self._listings.put(self._url, origin, listing)
+            if listing.commit != origin.revision:
+                self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
+
+    def modified_at(self, origin: HubOrigin) -> str | None:
+        """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
+        listing = self._asked.get((origin.repo_type, origin.repo, origin.revision))
+        return listing.modified_at if listing else None
+
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
-        """As `resolve`, from kept listings alone; None if there is none."""
-        listing = self._listings.get(self._url, origin)
+        """As `resolve`, from kept listings alone; None if there is none. What another hub said of the repository is
+        better than nothing: the files that came from there are here."""
+        listing = self._listings.get(self._url, origin) or self._listings.of_any_hub(origin)
         return self._files(origin, listing) if listing else None
+
+    def facts(self, origin: HubOrigin) -> RepoFacts:
+        """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
+        info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
+        info = info if isinstance(info, dict) else {}
+        card = info.get("cardData")
+        tags = [tag for tag in info.get("tags") or () if isinstance(tag, str) and tag.startswith("license:")]
+        named = card.get("license") if isinstance(card, dict) else None
+        commit, updated = info.get("sha"), info.get("lastModified")
+        return RepoFacts(
+            commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
+            license=named if isinstance(named, str) else tags[0].partition(":")[2] if tags else None,
+            is_gated=bool(info.get("gated")),
+            is_private=bool(info.get("private")),
+            updated_at=updated if isinstance(updated, str) else None,
+        )
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
         """The file at its stable URL, at the revision as it is written."""
@@ -178,31 +245,39 @@ class HubSource:
             near = get_close_matches(below, names, 3, 0.4) or names[:3]
             hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
+        files = self._remote_files(origin, listing.commit, entries)
+        return of_quantisation(files, origin.quant, str(origin)) if origin.quant else files
+
+    def _remote_files(self, origin: HubOrigin, commit: str, entries: Sequence[Entry]) -> list[RemoteFile]:
         return [
             RemoteFile(
                 path=entry.path,
-                url=origin.file_url(self._url, listing.commit, entry.path.text),
+                url=origin.file_url(self._url, commit, entry.path.text),
                 size=entry.size,
                 digest=entry.digest,
-                commit=listing.commit,
+                commit=commit,
                 role=role_of(entry.path.text),
                 probed=True,
-                hub=HubFile(origin.repo, origin.repo_type, listing.commit, entry.path.text, origin.branch),
-                reference=str(replace(origin, revision=listing.commit, subpath=entry.path.text)),
+                hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch),
+                reference=str(replace(origin, revision=commit, subpath=entry.path.text, quant="")),
             )
             for entry in entries
         ]
 
     def _ask(self, origin: HubOrigin) -> Listing:
-        commit = origin.revision if is_pinned(origin.revision) else None
+        commit, modified_at = origin.revision if is_pinned(origin.revision) else None, None
         if commit is None:
             info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
             commit = info.get("sha") if isinstance(info, dict) else None
             if not isinstance(commit, str) or not is_pinned(commit):
                 raise ProtocolError("the hub names no commit for this revision")
+            modified_at = str(info.get("lastModified"))
+            modified_at = modified_at if re.fullmatch(_TIME, modified_at) else None
+            if kept := self._listings.get(self._url, replace(origin, revision=commit)):
+                return replace(kept, modified_at=modified_at)
         entries = self._tree(origin, commit)
         refuse_twins(entry.path for entry in entries)
-        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)))
+        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at)
 
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
         url: str | None = origin.api_url(self._url, "tree", commit) + "?recursive=true&expand=false"
@@ -236,10 +311,14 @@ class HubSource:
         return http.retry(
             url,
             lambda: http.get_json(url),
-            lambda error, failure, delay: self._on_event(
-                Retrying(model=str(origin), why=error.message, attempt=failure, delay=delay)
+            lambda again: self._on_event(
+                Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
             ),
         )
+
+
+def _key(origin: HubOrigin) -> tuple[str, str]:
+    return origin.repository, origin.revision or "main"
 
 
 def _entry(item: Any) -> Entry:

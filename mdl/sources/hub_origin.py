@@ -1,4 +1,4 @@
-"""References to the hub: ``hf:org/repo@revision/path``, or a page copied from a browser. Pure.
+"""References to the hub: ``hf:org/repo@revision/path``, ``hf:org/repo:Q8_0``, or a page copied from a browser. Pure.
 
 Nothing here asks anything of a server; a reference that cannot be right is refused before a socket is opened.
 """
@@ -16,9 +16,10 @@ from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.sources import Origin
 
-_TYPES = {"datasets": "dataset", "spaces": "space"}
+_TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
 _ID_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_QUANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
 _FILE_PAGES = {"tree", "blob", "resolve", "raw"}
 _OTHER_PAGES = {"blame", "commit", "commits", "discussions", "edit", "settings"}
@@ -38,7 +39,8 @@ def is_pinned(revision: str | None) -> bool:
 @dataclass(frozen=True)
 class HubOrigin(Origin):
     """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
-    tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all."""
+    tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all; ``quant`` the
+    one quantisation of it that is meant, '' for all."""
 
     scheme: ClassVar[str] = "hf"
 
@@ -46,6 +48,11 @@ class HubOrigin(Origin):
     repo_type: str = "model"
     revision: str | None = None
     subpath: str = ""
+    quant: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.subpath or self.quant)
 
     @property
     def branch(self) -> str:
@@ -56,7 +63,8 @@ class HubOrigin(Origin):
         if not revision.startswith(("refs/pr/", "refs/convert/")):
             revision = revision.replace("%", "%25").replace("/", "%2F")
         at = f"@{revision}" if revision else ""
-        return f"hf:{self.repo_path}{at}" + (f"/{self.subpath}" if self.subpath else "")
+        quant = f":{self.quant}" if self.quant else ""
+        return f"hf:{self.repo_path}{at}{quant}" + (f"/{self.subpath}" if self.subpath else "")
 
     @property
     def repo_path(self) -> str:
@@ -96,7 +104,8 @@ class HubOrigin(Origin):
 
 
 def parse_reference(text: str) -> HubOrigin:
-    """Read ``hf:[datasets/|spaces/]org/repo[@revision][/path]``; ``hf://…`` is the same.
+    """Read ``hf:[datasets/|spaces/]org/repo[@revision][/path]``, or ``hf:org/repo[@revision]:Q8_0`` for the GGUF files
+    of one quantisation; ``hf://…`` is the same.
 
     A bare id (``hf:gpt2``) is legal; to name a path in it, name its revision too (``hf:gpt2@main/config.json``).
     A revision with slashes is ``refs/pr/N``, ``refs/convert/NAME`` or percent-encoded (``feature%2Fx``).
@@ -107,18 +116,22 @@ def parse_reference(text: str) -> HubOrigin:
     rest = text.removeprefix("hf:").removeprefix("//").rstrip("/")
     segments = rest.split("/")
     repo_type = _TYPES.get(segments[0], "model")
-    if repo_type != "model":
+    if segments[0] in _TYPES:
         segments = segments[1:] or [""]
-    length = 1 if "@" in segments[0] else 2
+    length, quant = 1 if "@" in segments[0] else 2, ""
+    if len(segments) <= length and ":" in segments[-1]:
+        segments[-1], _, quant = segments[-1].partition(":")
+        if not _QUANT.fullmatch(quant):
+            raise UsageError("not a quantisation", item=shown(text)[:200], hint="write it as in hf:org/repo:Q8_0")
     *owner, last = segments[:length]
     name, at, revision = last.partition("@")
     repo, tail = "/".join([*owner, name]), segments[length:]
-    why = _why_bad_id(repo)
+    why = why_bad_id(repo)
     if why:
         raise UsageError(f"not a repository id: {why}", item=shown(text)[:200], hint=_FORMS)
     if not at:
-        return _origin(repo_type, repo, None, tail)
-    return _origin(repo_type, repo, *_take_revision([revision, *tail]))
+        return replace(_origin(repo_type, repo, None, tail), quant=quant)
+    return replace(_origin(repo_type, repo, *_take_revision([revision, *tail])), quant=quant)
 
 
 def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
@@ -145,7 +158,7 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
             raise UsageError(f"a /{page}/ page of the hub holds no file", item=shown_url(url), hint=hint)
         return None
     repo = "/".join(segments[: at or 2])
-    if _why_bad_id(repo):
+    if why_bad_id(repo):
         return None
     if at is None:
         return HubOrigin(repo, repo_type)
@@ -183,7 +196,7 @@ def check_revision(text: str) -> str:
     return text
 
 
-def _why_bad_id(repo: str) -> str | None:
+def why_bad_id(repo: str) -> str | None:
     """Why ``repo`` cannot be the id of a repository (the hub's own rules), or None."""
     parts = repo.split("/")
     if not repo:

@@ -1,21 +1,23 @@
 """Direct URLs: what a catalog or a command line names by itself, on any web server or CDN.
 
 A server need not answer HEAD, or may answer it wrongly, so the first byte is asked for instead: the answer
-tells the size, whether ranges are served, and the file's validator.
+tells the size, whether ranges are served, and the file's validator; and the file's name, if the URL does not end in one
+with an extension.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mdl.errors import CatalogError, MdlError, ProtocolError, UsageError
+from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
@@ -28,39 +30,56 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
 _LONGEST_NAME = 120
+_EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
+_DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
+"""Names of algorithms in a fragment, which people expect to be compared."""
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
 class UrlOrigin(Origin):
-    """One file under an absolute http(s) URL."""
+    """One file under an absolute http(s) URL, and its digest if the fragment of the URL has it."""
 
     scheme: ClassVar[str] = "https"
 
     url: str
+    digest: Digest | None = None
 
     def __str__(self) -> str:
-        return self.url
+        return f"{self.url}#{self.digest.algorithm}={self.digest.hex}" if self.digest else self.url
+
+    @property
+    def label(self) -> str:
+        return shown_url(self.url)
+
+    @property
+    def _last(self) -> str:
+        """What the URL ends in, percent-decoded and without ``;parameters``."""
+        return unquote(urlsplit(bare_url(self.url)).path.rpartition("/")[2])
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the URL ends in a name with an extension. If not, its server is asked for the name."""
+        return _EXTENSION.fullmatch(self._last) is not None
 
     @property
     def file_name(self) -> RelPath:
-        """The name that the URL ends in, percent-decoded and without ``;parameters``."""
-        name = unquote(urlsplit(bare_url(self.url)).path.rpartition("/")[2])
-        if not name or "/" in name:
-            raise UsageError("the URL ends in no file name", item=shown_url(self.url), hint="say which path it gets")
-        return RelPath.parse(name)
+        """The name that the URL ends in."""
+        if not self._last or "/" in self._last:
+            raise UsageError("the URL ends in no file name", item=self.label, hint="name the file: mdl get URL -o NAME")
+        return RelPath.parse(self._last)
 
     @property
     def folder(self) -> str:
-        """Named after host and folders, so that two files of one name never meet. What these do not tell, a hash at
-        the end does."""
+        """Named after host and folders, so that two files of one name never meet; if the server names the file, after
+        all of the URL's path. What these do not tell, a hash at the end does."""
         parts = urlsplit(bare_url(self.url))
-        *folders, _ = unquote(parts.path).split("/")
-        place = "--".join([parts.netloc, *filter(None, folders)])
+        *folders, last = unquote(parts.path).split("/")
+        place = "--".join(filter(None, [parts.netloc, *folders, "" if self.is_named else last]))
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
         told = repr(found) if (found := identifying_parameters(self.url)) else ""
-        if not _is_told_by_name(parts):
+        if not (self.is_named and _is_told_by_name(parts)):
             told += f" of {parts.netloc}{parts.path}"
         if len(name) > _LONGEST_NAME:
             name, told = name[:_LONGEST_NAME], place + told
@@ -78,7 +97,7 @@ def _is_told_by_name(parts: SplitResult) -> bool:
 
 def parse(text: str, page_hosts: Collection[str]) -> Origin:
     """A page of the hub as the hub's origin, any other URL as that one file. Raises `UsageError`, `Unsafe`."""
-    return parse_page(text, page_hosts) or UrlOrigin(file_url(text))
+    return parse_page(text, page_hosts) or UrlOrigin(file_url(text), digest_in(text))
 
 
 def open_source(context: Context) -> UrlSource:
@@ -92,13 +111,32 @@ class UrlSource:
         self._context, self._on_event = context, context.on_event
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
-        return [self.complete(origin, self.file(origin, origin.file_name))]
+        """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
+        from mdl.sources.kept_names import keep_name
+
+        if self._context.network is None:
+            if (known := self.known(origin)) is None:
+                raise LockError("offline, and the file's name was never asked for", item=origin.label)
+            return known
+        stated = RemoteFile(RelPath("download"), origin.url, digest=origin.digest)
+        try:
+            found = self.probe(stated, partial(_name_of, origin))
+        except MdlError as error:
+            if error.item == stated.path.text:
+                error.item = origin.label
+            raise
+        with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
+            keep_name(self._context.folder, origin.url, found.path)
+        return [found]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
-        return None
+        from mdl.sources.kept_names import kept_name
+
+        name = origin.file_name if origin.is_named else kept_name(self._context.folder, origin.url)
+        return [self.file(origin, name)] if name else None
 
     def file(self, origin: UrlOrigin, path: RelPath) -> RemoteFile:
-        return RemoteFile(path, origin.url)
+        return RemoteFile(path, origin.url, digest=origin.digest)
 
     def complete(self, origin: UrlOrigin, stated: RemoteFile) -> RemoteFile:
         return self.probe(stated)
@@ -108,9 +146,9 @@ class UrlSource:
 
         return (host_of(origin.url),)
 
-    def probe(self, remote: RemoteFile) -> RemoteFile:
-        """The same file with what its server tells of it. The mirrors are asked if the first server fails
-        and a digest is known. Raises `MdlError` of the first server."""
+    def probe(self, remote: RemoteFile, name: Callable[[Mapping[str, str]], RelPath] | None = None) -> RemoteFile:
+        """The same file with what its server tells of it; ``name`` finds its path in the headers of the answer. The
+        mirrors are asked if the first server fails and a digest is known. Raises `MdlError` of the first server."""
         if remote.probed or (http := self._context.http) is None:
             return remote
         from mdl.events import Retrying
@@ -120,9 +158,9 @@ class UrlSource:
             try:
                 return http.retry(
                     url,
-                    lambda url=url: self._probe(http, remote, url),  # type: ignore[misc]
-                    lambda error, failure, delay: self._on_event(
-                        Retrying(file=remote.path.text, why=error.message, attempt=failure, delay=delay)
+                    lambda url=url: self._probe(http, remote, url, name),  # type: ignore[misc]
+                    lambda again: self._on_event(
+                        Retrying("", remote.path.text, again.why, again.failure, again.delay, again.most)
                     ),
                 )
             except MdlError as error:
@@ -130,10 +168,17 @@ class UrlSource:
         assert first is not None
         raise first.on(remote.path.text)
 
-    def _probe(self, http: HttpClient, remote: RemoteFile, url: str) -> RemoteFile:
+    def _probe(
+        self,
+        http: HttpClient,
+        remote: RemoteFile,
+        url: str,
+        name: Callable[[Mapping[str, str]], RelPath] | None,
+    ) -> RemoteFile:
         from mdl.http.responses import announced_size, parse_size, recorded_digest, validator_of
 
         with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:
+            remote = replace(remote, path=name(opened.headers)) if name else remote
             names, pinned = (remote.path.text, url), remote.digest is not None
             size = announced_size(opened.status, opened.headers, names, pinned=pinned)
             validator = validator_of(opened.headers)
@@ -150,6 +195,17 @@ class UrlSource:
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
 
+def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
+    """What the file of a URL is called. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
+    from mdl.http.attachment import attached_name
+
+    try:
+        return RelPath.parse(name) if (name := attached_name(headers)) else origin.file_name
+    except Unsafe as error:
+        error.hint = "give it another name: mdl get URL -o NAME"
+        raise
+
+
 @lru_cache(256)
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
@@ -164,8 +220,30 @@ def check_url(url: str) -> str:
 
 
 def file_url(url: str) -> str:
-    """As `check_url`, without a ``#fragment``: no server is told of it, and it tells nothing of a file."""
+    """As `check_url`, without a ``#fragment``: no server is told of it. See `digest_in` for what it may tell."""
     return check_url(url).partition("#")[0]
+
+
+def digest_in(url: str) -> Digest | None:
+    """The digest of a file in the fragment of its URL, as pip writes it: ``#sha256=…``; None if there is none. Raises
+    `UsageError` for a wrong one, and for an algorithm that mdl does not compare."""
+    for part in url.partition("#")[2].split("&"):
+        algorithm, equals, text = part.partition("=")
+        if equals and algorithm.lower() == "sha256":
+            return sha256_of(text, shown_url(url))
+        if equals and _DIGESTS.fullmatch(algorithm):
+            hint = "give the sha256 of the file, or leave the fragment out"
+            raise UsageError(f"mdl compares sha256, not {algorithm.lower()}", item=shown_url(url), hint=hint)
+    return None
+
+
+def sha256_of(text: str, item: str) -> Digest:
+    """The digest that a person wrote, in capital or small letters. Raises `UsageError` about ``item``."""
+    try:
+        return Digest.parse("sha256", text.strip().lower().removeprefix("sha256:"))
+    except ProtocolError as error:
+        why = f"not a sha256: it has {len(text.strip())} characters"
+        raise UsageError(why, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
 
 
 def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str | None]:

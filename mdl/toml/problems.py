@@ -35,7 +35,7 @@ class Problems:
         self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
-    def file(self, path: Path, text: str = "") -> TomlText:
+    def file(self, path: Path | str, text: str = "") -> TomlText:
         """The next file."""
         self._files.append(TomlText(path, text, self))
         return self._files[-1]
@@ -60,7 +60,7 @@ class Problems:
 class TomlText:
     """One file being read: where its keys stand, and how its problems are told."""
 
-    def __init__(self, path: Path, text: str, problems: Problems) -> None:
+    def __init__(self, path: Path | str, text: str, problems: Problems) -> None:
         self.text, self.problems, self.name = text, problems, shown(str(path))
         self.found: list[tuple[int, str]] = []
         """What is wrong with it, each with its line."""

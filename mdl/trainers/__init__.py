@@ -55,7 +55,15 @@ def find_run(folder: Path) -> Run:
         found = found.with_folders(folders, may_overlap=is_plain)
     found = replace(found, checkpoints=tuple(_with_own_layout(tree, row) for row in found.checkpoints))
     name = folder.name if folder.name not in ("", "..") else tree.root.name
-    return Run(name or "run", tree, found.layout, found.checkpoints, found.best_note)
+    return Run(name or "run", tree, found.layout, found.checkpoints, found.best_note, _runs_below(tree, found))
+
+
+def _runs_below(tree: Tree, found: Found) -> tuple[tuple[str, int], ...]:
+    """The folders in a run that hold several checkpoints of their own, and how many."""
+    known = {CHECKPOINTS_FOLDER, MODEL_FOLDER, *(row.base for row in found.checkpoints if row.step is not None)}
+    inside = {one.path: recognise(tree, one.path) for one in tree.subfolders() if one.path not in known}
+    several = {path: one for path, one in inside.items() if one.layout != patterns.PLAIN.name}
+    return tuple((path, len(one.checkpoints)) for path, one in several.items() if len(one.checkpoints) > 1)
 
 
 def recognise(tree: Tree, base: str = "") -> Found:

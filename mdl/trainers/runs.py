@@ -148,18 +148,33 @@ class Found:
         return cls(tuple(reversed(marked)), "" if best else best_note, layout)
 
     def merged(self, inner: Found, folder: str) -> Found:
-        """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best."""
+        """These rows and those of ``inner``, found in ``folder``; one row of all is the latest, one the best.
+
+        A finished model that lies beside ``folder`` stays the last row, unless ``folder`` is where the run's model is.
+        """
         rows = [one for one in self.checkpoints if one.name != FINAL and one.base != folder]
-        if not rows:
+        finals = [] if folder == MODEL_FOLDER else self._finals_beside(folder)
+        if not rows and not finals:
             return inner
-        names = {one.name for one in rows}
+        names = {one.name for one in (*rows, *finals)}
         has_latest, has_best = any(one.latest for one in rows), any(one.best for one in rows)
+        layout, best_note = (self.layout, self.best_note) if rows else (inner.layout, inner.best_note)
         rows += [
             replace(one, latest=one.latest and not has_latest, best=one.best and not has_best)
             for one in inner.checkpoints
             if one.name not in names
         ]
-        return Found(tuple(rows), "" if any(one.best for one in rows) else self.best_note, self.layout)
+        rows += [replace(one, latest=one.latest and not any(row.latest for row in rows)) for one in finals]
+        return Found(tuple(rows), "" if any(one.best for one in rows) else best_note, layout)
+
+    def _finals_beside(self, folder: str) -> list[Checkpoint]:
+        """The finished model in the run's own folder, without what is in ``folder``; empty if there is none."""
+        beside = [
+            replace(one, entries=tuple(entry for entry in one.entries if not _is_in(entry, folder)))
+            for one in self.checkpoints
+            if one.name == FINAL and not one.base
+        ]
+        return [one for one in beside if any("/" not in entry.path and is_model(entry.path) for entry in one.files)]
 
     def with_folders(self, folders: Found, *, may_overlap: bool) -> Found:
         """These rows after those of ``folders`` that are not among them. What a row has is in no other one, unless they
@@ -177,6 +192,10 @@ class Found:
         return Found((*more, *self.checkpoints), "" if best else self.best_note, self.layout)
 
 
+def _is_in(entry: Entry, folder: str) -> bool:
+    return entry.path == folder or entry.path.startswith(f"{folder}/")
+
+
 def _possible_names(row: Checkpoint) -> Iterator[str]:
     """Its name, its path with hyphens (a user's choice may hold no slash), and that path with a number."""
     path = row.base if row.base.rpartition("/")[2] == row.name else join(row.base, row.name)
@@ -187,18 +206,32 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best."""
+    """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best.
+    ``runs_below`` are folders with several checkpoints of their own, and how many; they are no part of this run."""
 
     name: str
     tree: Tree = field(repr=False)
     layout: str
     checkpoints: tuple[Checkpoint, ...]
     best_note: str = ""
+    runs_below: tuple[tuple[str, int], ...] = ()
 
     @property
     def model_base(self) -> str:
         """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
         return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
+
+    @property
+    def model_beside_checkpoints(self) -> Checkpoint | None:
+        """The finished model in the run's own folder, if other checkpoints lie beside it."""
+        if self.model_base or len(self.checkpoints) < 2:
+            return None
+        last = self.checkpoints[-1]
+        return last if not last.base and (last.name == FINAL or (last.latest and last.ends_with_model)) else None
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        return next((one for one in self.checkpoints if one.latest), None)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint called ``name``, with or without its suffix, or of that step, or the ``latest`` or ``best``;
@@ -240,7 +273,7 @@ class Run:
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",
             item=str(self.tree.root),
-            hint=f"name one with --checkpoint; {self._there_are()}",
+            hint=f"{self._advice()}; {self._there_are()}",
         )
 
     def _folder_of_weights(self, name: str) -> list[Checkpoint]:
@@ -258,6 +291,9 @@ class Run:
         if name == "latest":
             return "no complete checkpoint" if self.checkpoints else "no checkpoint"
         return f"no checkpoint {shown(name)}"
+
+    def _advice(self) -> str:
+        return f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint"
 
     def _there_are(self) -> str:
         names = [one.name + ("" if one.complete else " (incomplete)") for one in self.checkpoints]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.packing import make_run
+from support.runs import write
 from support.shell import Inside, Shell
 
 
@@ -52,6 +53,17 @@ def test_an_incomplete_checkpoint(mdl: Inside, shell: Shell) -> None:
     ]
     assert "trainer_state.json" in lines[2][6]
     assert (ran.code, "\x1b" in ran.out + ran.err) == (0, False)
+
+
+def test_checkpoints_one_folder_below(mdl: Inside, tmp_path: Path) -> None:
+    """A folder in the run that holds several checkpoints of its own is named, with their number; a checkpoint with
+    several files of weights is not."""
+    write(tmp_path / "runs" / "keras", "final.keras ckpt/epoch-{1,2,3}.keras one/model.keras")
+    write(tmp_path / "runs" / "keras", "checkpoint-5/{config.json,model.safetensors,adapter_model.safetensors}")
+    shell = Shell(tmp_path)
+    also = [{"path": "ckpt", "checkpoints": 3}]
+    assert mdl(shell, "checkpoints", "runs/keras", "--json").document["also"] == also
+    assert "also: runs/keras/ckpt (3 checkpoints)\n" in mdl(shell, "checkpoints", "runs/keras").err
 
 
 def test_a_best_that_is_gone_is_said(mdl: Inside, shell: Shell) -> None:

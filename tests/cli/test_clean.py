@@ -152,10 +152,11 @@ def test_superseded_by_the_lock(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 @pytest.mark.usefixtures("moved")
 def test_of_a_model_that_is_not_known(shell: Shell, mdl: Inside) -> None:
-    """Of a model that the catalog does not have, or whose catalog cannot be read, nothing is superseded."""
-    for text in ("schema = 1\n", "schema = \n"):
+    """Of a model that the catalog does not have, or whose catalog cannot be read, nothing is superseded: it is shown as
+    unlisted, and stays."""
+    for text, found in (("schema = 1\n", {"tiny": ("unlisted", "kept")}), ("schema = \n", {})):
         write_catalog(shell, text)
-        assert kinds(shell, mdl) == {}
+        assert kinds(shell, mdl) == found
 
 
 @pytest.mark.parametrize("change", ["bytes", "time", "inode", "link", "folder"])

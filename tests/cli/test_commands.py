@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.faults import honest
+from support.faulty_server import FaultyServer
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import PATIENCE, until
 from support.schemas import document_of
-from support.shell import Run, Shell, bytes_of, done, machine, settings, started, with_environ
+from support.shell import Inside, Run, Shell, bytes_of, done, machine, settings, started, with_environ
 
 WEIGHTS = Generated(3 * 2**20, 5)
 REPO = Repo("org/tiny", {"config.json": b'{"a": 1}', "vocab.txt": b"one\ntwo\n", "model.bin": WEIGHTS})
@@ -125,6 +127,40 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
     run("verify tiny", 3)
 
 
+def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
+    """If all is well there is one line, and none with -q; the digests come with -v. Each file that is not ok is shown
+    once, then the counts and what helps."""
+    run("get tiny")
+    fine = run("verify tiny")
+    assert (fine.out, re.fullmatch(r"3 files ok, 3\.1 MB, \d+\.\d s\n", fine.err) is not None) == ("", True)
+    assert (run("verify tiny -q").out, run("verify tiny -q").err) == ("", "")
+    assert re.findall(r"^    (\S+):", run("verify tiny -v").out, re.MULTILINE) == ["git-sha1", "sha256", "git-sha1"]
+    (shell.models / "tiny/vocab.txt").write_bytes(b"xxx\ntwo\n")
+    (shell.models / "tiny/model.bin").unlink()
+    wrong = run("verify tiny -q", 6)
+    assert [line.split() for line in wrong.out.splitlines()[1:]] == [
+        ["missing", "tiny/model.bin"],
+        ["corrupt", "tiny/vocab.txt"],
+    ]
+    assert wrong.err.startswith("mdl: 1 missing, 1 corrupt; 1 file ok, 8 B, ")
+    assert "--repair" in wrong.err.splitlines()[-1]
+
+
+def test_strict_verify_says_what_helps(mdl: Inside, tmp_path: Path) -> None:
+    """A file that no digest is known of is wrong with --strict alone; a lock helps, a repair would not."""
+    with FaultyServer(honest(b"x" * 1000)) as server:
+        shell = machine(tmp_path / "plain", f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
+        done(mdl(shell, "get", "one"))
+    usual = done(mdl(shell, "verify", "one"))
+    assert (usual.out.splitlines()[1].split(), "1 unverified; 0 files ok" in usual.err) == (
+        ["unverified", "one/f.bin"],
+        True,
+    )
+    assert done(mdl(shell, "verify", "one", "--strict"), 6).err.endswith(
+        "hint: mdl lock pins the bytes that are here\n"
+    )
+
+
 def test_verify_knows_what_no_catalog_names(run: Run) -> None:
     """verify without a name, and with the folder's, checks what was fetched by reference."""
     run("get hf:org/tiny")
@@ -175,13 +211,18 @@ def test_offline_opens_no_socket(run: Run, shell: Shell) -> None:
 
 
 def test_targets_of_every_kind(run: Run, shell: Shell, hub: LoopbackHub) -> None:
-    """A group, references with a path, a pasted page and a plain URL end in files; --into takes one target."""
+    """A group, references with a path, a pasted page and a plain URL end in files; --into takes one target,
+    also if several files of it are named."""
     run("get all")
     two = "get hf:org/tiny@main/vocab.txt hf:org/tiny@main/config.json"
     folder = Path(run(two).out.strip())
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "vocab.txt"]
     assert (folder / "vocab.txt").read_bytes() == b"one\ntwo\n"
-    run(f"{two} --into x", 2)
+    run(f"{two} --into both")
+    assert sorted(path.name for path in (shell.home / "both").iterdir() if path.is_file()) == [
+        "config.json",
+        "vocab.txt",
+    ]
     run("get tiny hf:org/tiny --into x", 2)
     assert run(f"get {hub.url}/org/tiny/blob/main/config.json --into page").out == f"{shell.home / 'page'}\n"
     assert (shell.home / "page" / "config.json").exists()
@@ -208,7 +249,8 @@ def test_settings_fill_what_no_flag_says(run: Run, shell: Shell) -> None:
     assert run("path tiny", MDL_HOME="").out == f"{shell.home / 'elsewhere' / 'tiny'}\n"
     assert run("path tiny --to x", MDL_HOME="").out == f"{shell.home / 'x' / 'tiny'}\n"
     settings(shell, "[defaults]\nconections = 2\n")
-    assert "connections" in run("list --json", 2).document["error"]["hint"]
+    message = run("list --json", 2).document["error"]["message"]
+    assert message.endswith("config.toml:2: defaults.conections: unknown key; did you mean connections?")
 
 
 def test_doctor_says_what_to_do(run: Run) -> None:

@@ -151,7 +151,7 @@ def test_a_misspelt_choice(shell: Shell, mdl: Inside, line: str, hint: str) -> N
     also(shell, line)
     ran = mdl(shell, "get", "one", *JSON)
     assert ran.code == 2
-    assert hint in ran.document["error"]["hint"]
+    assert hint in ran.document["error"]["message"]
 
 
 @pytest.mark.fault(255)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 from support.shell import Shell
+from support.terminal import Screen, Terminal
 
 
 def test_the_demo_ends_well(tmp_path: Path) -> None:
@@ -16,13 +20,45 @@ def test_the_demo_ends_well(tmp_path: Path) -> None:
     assert "Requests made: 0" in ran.out
     assert "retrying" in ran.err.partition("resumed at")[0]
     assert "resumed at" in ran.err
-    assert str(tmp_path / "play") in ran.out
+    assert f"Everything is in {tmp_path / 'play'}." in ran.out
+    assert {place.name for place in tmp_path.iterdir()} == {"play"}  # no job, log or setting in the user's home
     assert [line.split(".")[0] for line in ran.out.splitlines() if line[:1].isdigit()] == [str(n) for n in range(1, 11)]
     served = (tmp_path / "play" / "service" / "current").resolve()
     assert served.name.startswith("step-200-")
     assert len(list(served.parent.iterdir())) == 2
     assert (served / "model.safetensors").stat().st_size > 2**20
     assert not (served / "optimizer.pt").exists()
+
+
+_SMALL = """\
+import sys
+import mdl.demo
+from mdl.cli.main import run
+mdl.demo._WEIGHTS = 6 * 2**20
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_the_demo_on_a_terminal(tmp_path: Path) -> None:
+    """On eighty columns every heading is bold and stands alone below an empty line, nothing is escaped, and of the bars
+    of the killed command nothing is left. Its temporary folder is gone in the end."""
+    (tmp_path / "tmp").mkdir()
+    shell, seen = Shell(tmp_path, extra={"TERM": "xterm", "TMPDIR": str(tmp_path / "tmp")}), Terminal(80)
+    command = [sys.executable, "-c", _SMALL, "demo"]
+    ran = subprocess.run(command, env=shell.environ, cwd=tmp_path, stdout=seen.file, stderr=seen.file, check=False)
+    text = seen.text()
+    assert ran.returncode == 0, text
+    screen = Screen(text.replace("\r\n", "\n").replace("\n", "\r\n"), 80)
+    rows = [row.rstrip() for row in screen.rows]
+    titles = [row for row in rows if re.match(r"\d+\. ", row)]
+    assert [title.split(".")[0] for title in titles] == [str(number) for number in range(1, 11)]
+    assert all(not rows[rows.index(title) - 1] for title in titles)
+    assert all(f"\x1b[1m{title}\x1b[0m" in text for title in titles)
+    assert ("\\n" in text, screen.cursor) == (False, True)
+    [killed] = [number for number, row in enumerate(rows) if "killed after" in row]
+    assert re.fullmatch(r"   One connection broke; mdl was killed after \d+ of 6 MB were served\.", rows[killed])
+    assert not [row for row in rows[killed - 2 : killed] if "━" in row or "─" in row]
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_demo_leaves_a_folder_in_use_alone(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_names_of_a_hub(told: Told, tmp_path: Path) -> None:
         all_harmless(told, shell, "get hub", "lock")
         assert not (shell.models / "hub").exists()
         server.handler = listing(MARKUP)
-        texts = all_harmless(told, shell, "get -n hub", "get hub", "show hub", "verify hub")
+        texts = all_harmless(told, shell, "get -n hub", "get hub", "show hub", "verify -v hub")
     assert [MARKUP in text for text in texts] == [True] * 4
     assert (shell.models / "hub" / MARKUP).exists()
 

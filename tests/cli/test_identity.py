@@ -14,7 +14,8 @@ from support.faulty_server import FaultyServer
 from support.locks import only_file
 from support.shell import ExitCode, Inside, Shell, bytes_of, machine, write_catalog
 
-from mdl.catalog.model import Catalog, models_of
+from mdl.catalog.model import Catalog
+from mdl.catalog.targets import models_of
 from mdl.presigned import query_hash, url_identity
 
 FIRST, SECOND = noise(2**20 + 5, 1), noise(2**20 + 5, 2)

@@ -165,15 +165,58 @@ def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, run: Run) -
 
 
 def test_a_log_is_followed_to_its_end(shell: Shell, gate: Gate) -> None:
-    """log --follow tells what is there and what comes, and ends with the job."""
+    """log --follow tells what is there and what comes, in words, and ends with the job."""
     with at_the_gate(shell, gate, "get", "one") as process:
         job = the_job(shell)
         with started(shell, "jobs", "log", "-f", job.id) as follower:
             assert follower.stdout is not None
-            assert " planned " in follower.stdout.readline()
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d\n", follower.stdout.readline())
+            assert re.fullmatch(r"\d\d:\d\d:\d\d  planned    plan: .*\n", follower.stdout.readline())
             gate.opened.set()
             ended(process, 0)
-            assert " ended " in ended(follower, 0).out.splitlines()[-1]
+            last = ended(follower, 0).out.splitlines()[-1]
+            assert re.fullmatch(r"\d\d:\d\d:\d\d  ended      finished  exit code 0", last)
+
+
+def test_its_rate_changes_while_it_runs(shell: Shell, gate: Gate, run: Run) -> None:
+    """A job that would need most of an hour at its rate is done soon after that limit is taken away."""
+    gate.opened.set()
+    with started(shell, "get", "one", "--limit-rate", "1k") as process:
+        until(lambda: records_of(shell).all() and the_job(shell).bytes_total, "it does not begin")
+        assert run(f"jobs limit {the_job(shell).id} off").err == f"{the_job(shell).id}: the rate limit is now off\n"
+        ended(process, 0)
+    assert arrived(shell)
+    assert "the rate limit is now off" in run(f"jobs log {the_job(shell).id}").out
+    run(f"jobs limit {the_job(shell).id} 5M", 2)
+
+
+def test_a_job_whose_process_is_stopped(shell: Shell, gate: Gate, run: Run) -> None:
+    """While its process is stopped, as by Ctrl-Z, a job is listed as stalled, with the reason; then as running."""
+    with at_the_gate(shell, gate, "get", "one") as process:
+        assert "stalled" not in run("jobs").out
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: ProcessId(the_job(shell).owner).is_stopped(), "it is not stopped")
+        assert re.search(r" stalled .*its process is stopped, as by Ctrl-Z", run("jobs").out)
+        assert "Ctrl-Z" in run("jobs show").out
+        process.send_signal(signal.SIGCONT)
+        gate.opened.set()
+        ended(process, 0)
+
+
+def test_resumed_without_an_id_at_another_rate(shell: Shell, gate: Gate, run: Run) -> None:
+    """Without an id the last job that stopped is resumed; flags that are given replace those of its command."""
+    with at_the_gate(shell, gate, "get", "one", "--limit-rate", "900M", "--connections", "3") as process:
+        run(f"jobs pause {the_job(shell).id}")
+        ended(process, 75)
+    words = the_job(shell).again.words
+    gate.opened.set()
+    run("jobs resume --connections 99", 2)
+    assert the_job(shell).status == "paused"
+    ran = done(shell.run("jobs", "resume", "--limit-rate", "2M", "--max-duration", "0.1s"), 75)
+    assert f"resuming {the_job(shell).id}: get one" in ran.err
+    assert (the_job(shell).status, the_job(shell).again.words) == ("paused", words)
+    run(f"jobs cancel {the_job(shell).id[2:]}")
+    run("jobs resume", 3)
 
 
 _AGAIN = """

@@ -20,7 +20,7 @@ from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
 from mdl.fs import staging
-from mdl.jobs.job import Invocation, Job
+from mdl.jobs.job import Invocation, Job, finishers
 from mdl.jobs.records import now
 from mdl.process import ProcessId, hostname
 
@@ -54,9 +54,12 @@ def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
     shown = run(f"jobs show {job.id} --json").document["jobs"][0]
     assert (shown["id"], shown["models"], shown["log"]) == (job.id, ["one"], job.log)
     assert (shown["bytes_done"], shown["bytes_total"], shown["file"]) == (len(SMALL), len(SMALL), None)
-    log = run(f"jobs log {job.id}").out.splitlines()
-    assert [line.split()[2] for line in (log[0], log[-1])] == ["planned", "ended"]
-    run("jobs clean")
+    raw, log = (run(words).out.splitlines() for words in (f"jobs log --raw {job.id}", "jobs log"))
+    assert raw == Path(job.log or "").read_text().splitlines()
+    assert [line.split()[2] for line in (raw[0], raw[-1])] == ["planned", "ended"]
+    assert [line.split()[1] for line in (log[1], log[-1])] == ["planned", "ended"]
+    assert not [line for line in log if re.search("job=|pid=|command=|repo=", line)]
+    assert "no job that is over is older than 30d; 1 stays" in run("jobs clean").err
     assert [one["id"] for one in run("jobs clean --older-than 0 --json").document["jobs"]] == [job.id]
     assert list((state_of(shell) / "jobs").iterdir()) == []
     assert arrived(shell, SMALL)
@@ -92,10 +95,12 @@ def test_what_can_be_done_next(shell: Shell, run: Run, job: Job, kind: str, code
 def test_a_job_a_line(
     shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: int, date: str
 ) -> None:
-    """On a terminal of eighty columns no job is folded; a wider one has the whole date."""
+    """On a terminal no job is folded, and its speed or the reason of its end is on its line, cut to what is left; a
+    wide one has the whole date."""
     host, owner = hostname(), str(ProcessId.current())
     old = Job("0101-abcd", "get", ("bert-fa",), owner, host, Invocation(), "2025-01-01T00:00:00.000Z")
-    old = replace(old, status="cancelled")
+    gone = {"code": "NET", "message": "host answered 503: " + "very long " * 9, "hint": None, "item": None}
+    old = replace(old, status="failed", finished_at="2025-01-01T01:01:01.000Z", exit_code=5, error=gone)
     fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
     new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):
@@ -105,8 +110,28 @@ def test_a_job_a_line(
     assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1"), "jobs") == 0
     lines = [line for line in re.sub(r"\x1b\[[01]m", "", seen.text()).splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == ["ID", "0102-abcd", "0101-abcd"]
-    assert all(line.rstrip().endswith("get bert-fa") for line in lines[1:])
-    assert date in lines[2]
+    assert re.search(r"  (get )?bert-fa +98.7 MB/s, 2h 30m left *$", lines[1])
+    assert re.search(rf" {date}.* 1h 01m  (get )?bert-fa +network: host answ.*…$", lines[2])
+    assert max(len(line.rstrip()) for line in lines) <= columns
+
+
+def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
+    """A job that died, failed or was paused is over once later jobs have finished all of its models in the same place,
+    and says which; one of another place or of one more model is not."""
+    stopped = replace(job, status="paused", started_at="2025-01-01T00:00:00.000Z", finished_at=None, exit_code=75)
+    words = job.again.words
+    elsewhere = replace(job.again, words=(words[0], "--to=elsewhere", *words[1:]))
+    more = {
+        "0000-same": stopped,
+        "0000-away": replace(stopped, again=elsewhere),
+        "0000-more": replace(stopped, models=("one", "two")),
+        "0000-late": replace(stopped, started_at="2999-01-01T00:00:00.000Z"),
+    }
+    for name, one in more.items():
+        records_of(shell).put(replace(one, id=name))
+    assert set(finishers(records_of(shell).all())) == {"0000-same"}
+    [line] = [line for line in run("jobs").out.splitlines() if line.startswith("0000-same")]
+    assert line.endswith(f"{job.id} finished it")
 
 
 def test_what_is_listed(shell: Shell, run: Run, job: Job) -> None:
@@ -174,7 +199,7 @@ def test_nobody_at_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPat
     homeless = Homeless(shell.home)
     err = mdl(homeless, "get", "one").err
     assert err.count("mdl: warning: ") == err.count("this user has no home folder") == 1
-    codes = {"get one --detach": 2, "jobs": 2, "prefetch": 0}
+    codes = {"get one --detach": 2, "jobs": 2, "prefetch --all": 0}
     assert {words: mdl(homeless, *words.split()).code for words in codes} == codes
     assert sorted(path.name for path in shell.home.iterdir()) == ["catalog.toml", "models"]
     assert arrived(shell, SMALL)

@@ -73,7 +73,7 @@ def test_it_ends_as_the_job_does(shell: Shell, gate: Gate, run: Run, how: str, c
     with started(shell, "get", "one") as process:
         job = waits(shell, gate)
         with started(shell, "jobs", "watch", job.id[-4:], "--progress", "lines") as watcher:
-            line_with(watcher, "started")
+            line_with(watcher, "plan: ")
             run(f"jobs {how} {job.id}")
             ended(process, code)
             said = ended(watcher, code).err
@@ -85,7 +85,7 @@ def test_killed_it_is_dead(shell: Shell, gate: Gate) -> None:
     with started(shell, "get", "one") as process:
         job = waits(shell, gate)
         with started(shell, "jobs", "watch", job.id) as watcher:
-            line_with(watcher, "started")
+            line_with(watcher, "plan: ")
             process.kill()
             said = ended(watcher, 1).err
     assert (f"mdl: {job.id}: dead" in said, f"mdl jobs resume {job.id}" in said) == (True, True), said
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_only_the_watcher(shell: Shell, gate: Gate) -> None:
     name = done(shell.run("get", "one", "--detach")).out.strip()
     waits(shell, gate)
     with started(shell, "jobs", "watch", name) as watcher:
-        line_with(watcher, "started")
+        line_with(watcher, "plan: ")
         watcher.send_signal(signal.SIGINT)
         assert f"the job goes on; 'mdl jobs cancel {name}'" in ended(watcher, 130).err
     assert the_job(shell).status == "running"

@@ -18,7 +18,7 @@ from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
 from support.locks import lock_of, models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import NOBODY, Inside, Ran, Shell, bytes_of, done, machine, started, write_catalog
+from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.resolver import Resolver
@@ -60,19 +60,6 @@ def first(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "first", unpinned(f"{server.url}/f.bin"))
 
 
-@pytest.fixture
-def ok(mdl: Inside) -> Ok:
-    """Run commands, given as one text with ``;`` between; the last one must end with ``code``, the others with 0."""
-
-    def run(shell: Shell, commands: str, code: int = 0) -> Ran:
-        *first, last = commands.split(";")
-        for words in first:
-            done(mdl(shell, *words.split()))
-        return done(mdl(shell, *last.split()), code)
-
-    return run
-
-
 def listed(hub: LoopbackHub) -> list[str]:
     """What was asked of the hub's API; its resolve-cache is where a small file's bytes come from."""
     return [one.path for one in hub.requests if one.path.startswith("/api/") and "/resolve-cache/" not in one.path]
@@ -83,7 +70,7 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     folder = machine(shell.home / "deep", CATALOG).home
     ran = done(shell.run("lock", "--catalog", "deep/catalog.toml"))
     lock = folder / "mdl.lock"
-    assert (ran.out, ran.err) == (f"{lock}\n", "tiny: not locked yet\n")
+    assert (ran.out, ran.err) == (f"{lock}\n", f"locked tiny at {TINY.commit[:7]}, 2 files, 5.0 kB\n")
     before, text = lock.stat(), lock.read_bytes()
     document = done(shell.run("lock", "--catalog", "deep/catalog.toml", "--json")).document
     assert (lock.stat().st_ino, lock.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -136,7 +123,7 @@ def test_a_lock_that_does_not_cover(shell: Shell, ok: Ok) -> None:
     write_catalog(shell, CATALOG.replace("models.tiny", "models.small"))
     assert "small: not locked yet; tiny: not in the catalog any more" in ok(shell, "lock --check", 8).err
     assert lock_of(shell).read_bytes() == text
-    ok(shell, "lock")
+    assert "took tiny out of the lock: it is not in the catalog any more\n" in ok(shell, "lock").err
     assert list(models_of(shell)) == ["small"]
 
 
@@ -207,7 +194,10 @@ def test_what_cannot_be_resolved_hinders_no_other(shell: Shell, ok: Ok) -> None:
     write_catalog(shell, shut)
     document = ok(shell, "lock --json", 4).document
     assert {row["name"]: row["locked"] for row in document["models"]} == {"tiny": True, "shut": False}
-    assert (document["error"]["code"], document["changes"]) == ("AUTH", ["tiny: not locked yet"])
+    assert (document["error"]["code"], document["changes"]) == (
+        "AUTH",
+        [f"locked tiny at {TINY.commit[:7]}, 2 files, 5.0 kB"],
+    )
     assert document["error"]["item"].startswith("shut: ")
     assert list(models_of(shell)) == ["tiny"]
     write_catalog(shell, shut + '[models.none]\nsource = "hf:org/none"\n')

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from support.data import noise
-from support.packing import MANIFEST, read_whole
+from support.packing import MANIFEST, archive_of, read_whole
+from support.runs import write
 from support.shell import Inside, Shell
 
 
@@ -72,7 +73,7 @@ def test_a_file_a_folder_and_a_pipe_get_the_same_bytes(mdl: Inside, trained: She
     command = trained.command("pack", "run", "-o", "-")
     piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, check=True, timeout=100)
     assert piped.stdout == (trained.home / "mine.zip").read_bytes() == (trained.home / "out/model_run.zip").read_bytes()
-    assert len(read_whole(trained.home / "mine.zip")) == 11
+    assert set(read_whole(trained.home / "mine.zip")) == {"config.json", "model.safetensors", MANIFEST}
 
 
 def test_the_document(mdl: Inside, trained: Shell) -> None:
@@ -83,8 +84,12 @@ def test_the_document(mdl: Inside, trained: Shell) -> None:
     assert [document[key] for key in ("schema", "ok", "exit_code", "error")] == ["mdl.pack/1", True, 0, None]
     assert (document["archive"], document["path"]) == (archive.name, str(archive))
     assert (document["bytes"], document["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    assert document["files"] == len(read_whole(archive)) - 1 == 10
-    assert [(one["path"], bool(one["why"])) for one in document["skipped"]] == [("train.log", True)]
+    assert document["files"] == len(read_whole(archive)) - 1 == 2
+    assert [one["path"] for one in document["skipped"] if one["why"]] == [
+        "checkpoint-500",
+        "checkpoint-1000",
+        "train.log",
+    ]
     ran = mdl(trained, "pack", "run", "--checkpoint", "nope", "--json")
     assert (ran.code, ran.document["exit_code"], ran.document["ok"]) == (3, 3, False)
     assert (ran.document["error"]["code"], ran.document["path"]) == ("NOTFOUND", None)
@@ -96,7 +101,7 @@ def test_a_dry_run_writes_nothing(mdl: Inside, trained: Shell) -> None:
     document, ran = mdl(trained, "pack", "run", "-n", "--json").document, mdl(trained, "pack", "run", "-n")
     assert ran.code == 0
     assert {one["path"] for one in document["members"]} == {line.split()[-1] for line in ran.out.splitlines()[1:]}
-    assert (document["sha256"], document["files"]) == (None, 10)
+    assert (document["sha256"], document["files"]) == (None, 2)
     assert document["bytes"] == sum(one["size"] for one in document["members"])
     assert ("model_run.zip" in ran.err, "train.log" in ran.err) == (True, True)
     assert os.listdir(trained.home) == ["run"]
@@ -211,7 +216,61 @@ def test_an_archive_in_the_run_does_not_swallow_itself(mdl: Inside, trained: She
     for words in ((), ("--checkpoint", "latest"), (), ("-o", "mine.zip"), ("-o", "mine.zip")):
         digests.append(mdl(inside, "pack", ".", *words, "--json").document["sha256"])
     assert digests[0] == digests[2]
-    assert len(read_whole(inside.home / "model_run.zip")) == len(read_whole(inside.home / "mine.zip")) == 12
+    assert len(read_whole(inside.home / "model_run.zip")) == len(read_whole(inside.home / "mine.zip")) == 4
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_finished_model_is_packed_alone(mdl: Inside, trained: Shell, order: int) -> None:
+    """Beside its checkpoints a finished model is packed without them, which is said with their number and size, also by
+    -n; --all packs the folder. If there are only checkpoints all are packed, and the latest is named."""
+    for words in [("-n",), ()][::order]:
+        err = mdl(trained, "pack", "run", *words).err
+        assert "left out: 2 checkpoints, 240.2 kB; --all packs them, --checkpoint NAME one\n" in err
+        assert "left out: checkpoint-500" not in err
+    alone = read_whole(trained.home / "model_run.zip")
+    ran = mdl(trained, "pack", "run", "--all")
+    whole = read_whole(trained.home / "model_run.zip")
+    assert ("checkpoint" in ran.err, len(whole)) == (False, 11)
+    assert alone.keys() - {MANIFEST} == {name for name in whole if "/" not in name} - {MANIFEST}
+    assert mdl(trained, "pack", "run", "--all", "--checkpoint", "latest").code == 2
+    (trained.home / "run" / "model.safetensors").unlink()
+    ran = mdl(trained, "pack", "run")
+    assert "no finished model: all 2 checkpoints are packed; --checkpoint checkpoint-1000 packs the latest" in ran.err
+    assert len(read_whole(trained.home / "model_run.zip")) == 10
+    assert "--checkpoint checkpoint-1000 is the latest" in mdl(trained, "pack", "run", "--inference-only").err
+
+
+@pytest.mark.parametrize(
+    ("saved", "alone"),
+    [
+        ("config.json model.safetensors checkpoints/checkpoint-{1,2}/{model.safetensors,optimizer.pt}", "config model"),
+        ("lora.safetensors lora-{000001,000002}.safetensors config.toml", "config lora"),
+        ("model.safetensors checkpoints/step_{1,2}.pt", "model"),
+        ("model/model.safetensors checkpoint-{1,2}/model.safetensors", "model"),
+    ],
+)
+def test_a_finished_model_of_any_layout(mdl: Inside, tmp_path: Path, saved: str, alone: str) -> None:
+    """The checkpoints beside a finished model are left out in whichever folder they lie, and in no folder at all."""
+    write(tmp_path / "run", saved)
+    members = mdl(Shell(tmp_path), "pack", "run", "-n", "--json").document["members"]
+    assert sorted(one["path"].partition(".")[0] for one in members) == alone.split()
+
+
+@pytest.mark.parametrize("there", [b"my other file", archive_of("another"), None])
+def test_a_file_of_somebody_else_is_not_replaced(mdl: Inside, trained: Shell, there: bytes | None) -> None:
+    """What stands under the archive's name and is no archive of this run stays, with 7, also for -n; --force replaces
+    it. An archive of this run, also of another checkpoint, is replaced."""
+    place = trained.home / "model_run.zip"
+    if there is None:
+        assert mdl(trained, "pack", "run", "--checkpoint", "500", "-o", place.name).code == 0
+    else:
+        place.write_bytes(there)
+        for words in (("-n",), (), ("-o", place.name)):
+            ran = mdl(trained, "pack", "run", *words)
+            assert (ran.code, "--force" in ran.err, place.read_bytes()) == (7, True, there)
+    before = place.read_bytes()
+    assert mdl(trained, "pack", "run", *(["--force"] if there else [])).code == 0
+    assert place.read_bytes() != before
 
 
 @pytest.mark.fault(214)

@@ -67,7 +67,7 @@ def test_links_that_stay_inside_are_followed(run: Path) -> None:
     """A link within the run is packed as what it leads to, a folder with all that is in it."""
     (run / "copy.bin").symlink_to("model.safetensors")
     (run / "last").symlink_to(run / "checkpoint-1000")
-    write_pack(planned(run))
+    write_pack(planned(run, whole_run=True))
     held = read_whole(run.parent / "x.zip")
     assert held["copy.bin"] == held["model.safetensors"]
     assert held["last/optimizer.pt"] == held["checkpoint-1000/optimizer.pt"]
@@ -151,7 +151,7 @@ def test_names_that_not_every_machine_can_hold(run: Path, group: tuple[bytes, ..
         path = Path(os.fsdecode(os.fsencode(run) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    error = refused(run)
+    error = refused(run, whole_run=True)
     assert error.exit_code == 11
     str(error.item).encode("utf-8")
 

@@ -90,7 +90,10 @@ def test_the_others_are_fetched(
     again = run(words.format(url=server.url), code)
     assert all(path in again.err for path in failed)
     items = [
-        model["name"] + "/" + row["path"] for model in document["models"] for row in model["files"] if row["error"]
+        row["url"] if "{url}" in words else f"{model['name']}/{row['path']}"
+        for model in document["models"]
+        for row in model["files"]
+        if row["error"]
     ]
     assert [f"mdl: {item}: " in again.err for item in items] == [True] * len(failed)
     assert not any(path in line for path in arrived for line in again.err.splitlines() if line.startswith("mdl: "))

@@ -28,6 +28,7 @@ from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
 PREFETCH = "prefetch --metrics mdl.prom"
+ALL = f"{PREFETCH} --all"
 
 
 @pytest.fixture
@@ -58,12 +59,12 @@ def test_one_at_a_time_and_last_of_all(shell: Shell, server: FaultyServer, gate:
     """A real one says nothing at all, and has the lowest priority in every thread; a second is 9, or 0 if so wished."""
     server.handler = gate
     before = time.time()
-    with started(shell, *PREFETCH.split()) as process:
+    with started(shell, *ALL.split()) as process:
         waits(shell, gate)
         assert priorities(process.pid) == {(os.SCHED_IDLE, 19)}
-        assert str(process.pid) in run(PREFETCH, 9).err
-        assert is_silent(run(f"{PREFETCH} --skip-if-running"))
-        assert run("prefetch --skip-if-running --json").document["models"] == []
+        assert str(process.pid) in run(ALL, 9).err
+        assert is_silent(run(f"{ALL} --skip-if-running"))
+        assert run("prefetch --all --skip-if-running --json").document["models"] == []
         assert not (shell.home / "mdl.prom").exists()
         gate.opened.set()
         assert is_silent(ended(process, 0))
@@ -80,9 +81,9 @@ def test_silent_when_all_is_here(shell: Shell, run: Run) -> None:
     """Again and again, for the whole catalog or by name, not a byte is said; entries without data are left out."""
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write('[models.lost]\ngone = "it burnt down"\n[groups]\nall = ["one"]\n')
-    for words in ("", "one", "all", "all one --progress auto", "-q"):
+    for words in ("--all", "one", "all", "all one --progress auto", "--all -q"):
         assert is_silent(run(f"prefetch {words}"))
-    ran = run("prefetch --json")
+    ran = run("prefetch --all --json")
     assert (ran.document["models"][0]["status"], ran.err) == ("present", "")
     assert log_of(shell).count(" ended ") == 6
 
@@ -93,14 +94,14 @@ def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None
     with (shell.home / "catalog.toml").open("a") as catalog:
         catalog.write(entry_of("two", f"{server.url}/gone", b"2") + entry_of("three", f"{server.url}/lost", b"3"))
         catalog.write(f'[models.four]\nsource = "{server.url}/gone/f.bin"\n')
-    ran = run(PREFETCH, 3)
+    ran = run(ALL, 3)
     lines = ran.err.splitlines()
     failures = [line for line in lines if line.startswith("mdl: ") and "warning" not in line]
     assert (ran.out, len(failures)) == ("", 3)
     for name in ("two/f.bin", "three/f.bin", "four/f.bin"):
         assert sum(f"mdl: {name}: " in line for line in failures) == 1, ran.err
-    assert lines[-1] == f"mdl: warning: the log of this prefetch: mdl jobs log {the_job(shell).id}"
-    assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines)
+    assert lines[-1] == f"log: mdl jobs log {the_job(shell).id}"
+    assert all(line.startswith(("mdl: ", "  hint: ")) for line in lines[:-1])
     assert arrived(shell)
     found = metrics(shell)
     assert (found["exit_code"], found["last_success_timestamp_seconds"]) == (3, 0)
@@ -111,7 +112,7 @@ def test_one_block_of_text(shell: Shell, server: FaultyServer, run: Run) -> None
 def test_within_its_hours(shell: Shell, server: FaultyServer, run: Run) -> None:
     """Outside its window it is 75 in silence, asks nobody, and the metrics have that and what is on the disk; inside it
     works."""
-    closed = f"{PREFETCH} --window {clock(120)}-{clock(180)}"
+    closed = f"{ALL} --window {clock(120)}-{clock(180)}"
     for is_here in (0, 1):
         assert is_silent(run(closed, 75))
         ran = run(f"{closed} --json", 75)
@@ -119,7 +120,7 @@ def test_within_its_hours(shell: Shell, server: FaultyServer, run: Run) -> None:
         found = metrics(shell)
         assert (found["exit_code"], found['model_present{model="one"}']) == (75, is_here)
         assert (found['models{status="present"}'], len(server.requests) > 0) == (is_here, is_here)
-        run(PREFETCH, MDL_WINDOW=f"{clock(-60)}-{clock(60)}")
+        run(ALL, MDL_WINDOW=f"{clock(-60)}-{clock(60)}")
         assert (arrived(shell), metrics(shell)["exit_code"]) == (True, 0)
 
 
@@ -149,7 +150,7 @@ def test_a_silent_server_does_not_outlast_its_time(shell: Shell, server: FaultyS
     """The time is over also while a server is only asked what it has: 75 then, and not what its silence means."""
     server.handler = Gate(at=None)
     write_catalog(shell, f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
-    run("prefetch --max-duration 0.2 --stall 1 --retries 1", 75)
+    run("prefetch --all --max-duration 0.2 --stall 1 --retries 1", 75)
 
 
 def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_metrics_are_well_formed_whatever_a_name_is(tmp_path: Path) -> None:
 
 def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, run: Run) -> None:
     """Who has the old file open reads it to its end; a success is remembered over failures; nothing else is left."""
-    words, place = "prefetch --metrics node/mdl.prom", shell.home / "node" / "mdl.prom"
+    words, place = "prefetch --all --metrics node/mdl.prom", shell.home / "node" / "mdl.prom"
     run(words)
     first = metrics(shell, "node/mdl.prom")
     with place.open() as old:
@@ -182,13 +183,13 @@ def test_metrics_are_replaced_as_a_whole(shell: Shell, server: FaultyServer, run
     assert metrics(shell, "node/mdl.prom")["last_success_timestamp_seconds"] == 0
     server.handler = honest(DATA)
     (shell.home / "file").touch()
-    told = run("prefetch --metrics file/mdl.prom").err
+    told = run("prefetch --all --metrics file/mdl.prom").err
     assert re.match("mdl: warning: the metrics file .*file/mdl.prom: ", told)
 
 
 @pytest.mark.parametrize(
     ("catalog", "words", "code"),
-    [("schema = 1\n[models.x]\n", "", 2), ("", "--catalog none.toml", 2), ("schema = 1\n", "nobody", 3)],
+    [("schema = 1\n[models.x]\n", "--all", 2), ("", "--all --catalog none.toml", 2), ("schema = 1\n", "nobody", 3)],
 )
 def test_what_is_wrong_before_it_begins(shell: Shell, run: Run, catalog: str, words: str, code: int) -> None:
     """A catalog that is wrong or missing and a name it does not have are told, and the metrics have the code."""
@@ -209,14 +210,14 @@ def test_metrics_of_a_run_that_could_not_be(
         settings(shell, "[defaults\n")
     else:
         monkeypatch.setattr("mdl.cli.prefetch.download", Mock(side_effect=error))
-    run(PREFETCH, code)
+    run(ALL, code)
     assert metrics(shell)["exit_code"] == code
 
 
 def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """It is there only while all is there: not while something is fetched, nor after a failure; else it stays. If it
     cannot be written there is one warning, and the download is right."""
-    words, ready = "prefetch --ready-file run/ready", shell.home / "run" / "ready"
+    words, ready = "prefetch --all --ready-file run/ready", shell.home / "run" / "ready"
     run(f"{words} -n")
     assert not ready.exists()
     run(words)
@@ -236,7 +237,7 @@ def test_the_ready_file(shell: Shell, server: FaultyServer, gate: Gate, run: Run
     run(words, 3)
     assert list(ready.parent.iterdir()) == []
     server.handler = honest(DATA)
-    told = run("prefetch --ready-file catalog.toml/ready").err
+    told = run("prefetch --all --ready-file catalog.toml/ready").err
     assert told.count("mdl: warning: the ready file catalog.toml/ready: ") == told.count("warning") == 1
     assert arrived(shell)
 
@@ -261,7 +262,7 @@ def test_a_model_that_a_get_is_at_work_on(shell: Shell, server: FaultyServer, ga
         for flag in ("", "--skip-if-running"):
             assert str(get.pid) in run(f"{PREFETCH} prefetch --lock-wait 0 {flag}", 9).err
             assert metrics(shell)["exit_code"] == 9
-        with started(shell, "prefetch") as waiting:
+        with started(shell, "prefetch", "--all") as waiting:
             until(lambda: log_of(shell).count("waiting for another mdl") == 3, "it does not wait")
             gate.opened.set()
             ended(get, 0)

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.releases import Site, files_of, zipped
@@ -19,6 +20,9 @@ from support.shell import Inside, Ran, Shell, with_environ
 
 from mdl.archive.manifest import NAME, Manifest
 from mdl.errors import DigestMismatch, ProtocolError
+from mdl.fs import staging
+from mdl.operations.release import rollback
+from mdl.operations.releases import releases
 
 
 @pytest.fixture
@@ -196,6 +200,81 @@ def test_released_again_after_a_rollback(site: Site, released: Callable[..., Ran
     assert (ran.code, site.served, site.record["withdrawn"]) == (0, "b", [])
     assert f"{second.version} was rolled back from before" in ran.err
     assert site.record["previous"] == first.version
+
+
+def test_what_was_rolled_back_from_and_fails_its_check_again(site: Site, released: Callable[..., Ran]) -> None:
+    """That it is served again is said of a release only once it is."""
+    site.release("a"), site.release("b")
+    site.back()
+    ran = released("b", "--check", "false")
+    assert (ran.code, site.served, "served again" in ran.err) == (6, "a", False)
+
+
+def test_a_check_that_is_not_there(site: Site, released: Callable[..., Ran]) -> None:
+    """A program that cannot be run is 2 before anything is unpacked, or even made."""
+    (site.folder.parent / "no-right").write_text("#!/bin/sh\n")
+    for check in ("./not-there", "not-there-either", "./no-right"):
+        ran = released("a", "--check", check)
+        assert (ran.code, site.folder.exists(), "nothing was unpacked" in ran.err) == (2, False, True), ran.err
+
+
+def test_the_releases_of_a_folder(site: Site, mdl: Inside, shell: Shell) -> None:
+    """mdl releases tells which releases there are, which is served, when they came, and with --history every switch;
+    a damaged one is incomplete; a folder without any is 3."""
+    assert mdl(shell, "releases", "srv", "--json").code == 3
+    done = [site.release(letter) for letter in "abc"]
+    site.back()
+    found = mdl(shell, "releases", "srv", "--json").document
+    states = ["previous", "current", "withdrawn"]
+    assert [(one["version"], one["state"]) for one in found["versions"]] == [
+        (one.version, state) for one, state in zip(done, states, strict=True)
+    ]
+    assert (found["current"], found["switches"]) == (done[1].version, site.record["switches"])
+    assert {one["bytes"] for one in found["versions"]} == {sum(map(len, files_of("a").values()))}
+    (done[2].path / "model.bin").unlink()
+    newest, *others = mdl(shell, "releases", "srv").out.splitlines()[1:]
+    assert newest.split()[:3] == [done[2].version, "withdrawn,", "incomplete"]
+    assert [line.split()[:2] for line in others] == [[done[1].version, "current"], [done[0].version, "previous"]]
+    lines = mdl(shell, "releases", "srv", "--history").out.splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["rollback", "release", "release", "release"]
+
+
+def test_rollback_to_any_release(site: Site, mdl: Inside, shell: Shell) -> None:
+    """--to goes back several releases, or forward to one that was rolled back from; a part of the name is enough. A
+    later rollback goes back from there. What is not there is 3, with what is; ambiguous 2; incomplete 6."""
+    done = [site.release(letter, keep=9) for letter in "abcd"]
+
+    def back(to: str) -> Ran:
+        return mdl(shell, "rollback", "srv", "--to", to)
+
+    part = done[1].version[-6:]
+    assert (back(part).out, site.served) == (f"{done[1].path}\n", "b")
+    assert (site.record["previous"], site.record["withdrawn"]) == (done[0].version, [done[2].version, done[3].version])
+    assert (back(done[3].version).code, site.served, site.record["previous"]) == (0, "d", done[1].version)
+    assert (site.back().version, site.served) == (done[1].version, "b")
+    before = site.facts()
+    assert (back(part).code, site.facts()) == (0, before)
+    ran = back("no-such-one")
+    assert (ran.code, all(one.version in ran.err for one in done)) == (3, True)
+    assert (back("model-").code, back("").code) == (2, 2)
+    (done[0].path / "model.bin").unlink()
+    assert (back(done[0].version).code, site.facts().keys() - before.keys()) == (6, set())
+    assert (site.served, site.record["active"]) == ("b", done[1].version)
+
+
+@pytest.mark.parametrize("letter", ["a", "d"])
+def test_killed_between_record_and_link_of_a_rollback(site: Site, monkeypatch: pytest.MonkeyPatch, letter: str) -> None:
+    """If mdl is killed in the middle of a rollback to a release further back or forward, what the link leads to is
+    what is served, and the same command once more goes there."""
+    done = {one: site.release(one, keep=9) for one in "abcd"}
+    site.back()  # c is served
+    monkeypatch.setattr(staging, "switch_link" if letter == "a" else "publish", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        rollback(site.folder, to=done[letter].version)
+    monkeypatch.undo()
+    assert releases(site.folder).current == done[site.served].version
+    assert rollback(site.folder, to=done[letter].version).version == done[letter].version
+    assert (site.served, releases(site.folder).current) == (letter, done[letter].version)
 
 
 @pytest.mark.parametrize("words", ["--release", "--check true --to x", "--to x --release --keep 0"])

@@ -105,7 +105,7 @@ def test_what_asks_no_remote_imports_nothing_for_it(shell: Shell, words: str) ->
     assert ran.stdout.endswith("\nset()\n")
 
 
-@pytest.mark.parametrize("words", ["list", "remote list", "get x", "jobs", "doctor", "prefetch"])
+@pytest.mark.parametrize("words", ["list", "remote list", "get x", "jobs", "prefetch --all"])
 def test_wrong_settings_stop_every_command(shell: Shell, mdl: Inside, words: str) -> None:
     """All mistakes at once with their lines, 2, and no word of what may be a secret."""
     settings(shell, '[remotes.gpu]\nkind = "runpod"\nendpont = "a"\napi_key_env = "rpa_canary"\n[remotes.b]\nx = 1\n')
@@ -272,7 +272,9 @@ def test_a_table_fits_80_columns(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", seen.file)
         for words in ("jobs store", "clean store --older-than 30d"):
-            assert exit_code(with_environ(shell, TERM="xterm", COLUMNS="80"), "remote", *words.split()) == 0
+            assert (
+                exit_code(with_environ(shell, TERM="xterm", COLUMNS="80", NO_COLOR="1"), "remote", *words.split()) == 0
+            )
     first, second = [line.split() for line in seen.text().splitlines() if name in line]
     assert first == [name, "done", "90", "days", "ago", "1.0", "kB"]
     assert second == [name, "1.0", "kB", "would", "delete", "done", "90", "days", "ago"]

@@ -95,6 +95,15 @@ def test_no_silent_corruption(bench: Bench, mode: str) -> None:
     assert not error or halves or again.row.resumed_at == SIZE // 2
 
 
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("data", [DATA, DATA[:1000]], ids=["large", "small"])
+def test_another_size_is_asked_for_twice(bench: Bench, data: bytes) -> None:
+    """A server that has another size than the digest's file is asked once more, past every cache, and no third time."""
+    run = bench.fetch(faults.honest(data[:500]), data)
+    assert (run.code, run.error["code"]) == (6, "PROTO")
+    assert [request.header("cache-control") for request in run.requests] == [None, "no-cache"]
+
+
 UNDETECTABLE = {"bytes change, ETag same", "206 with other bytes"}
 """Nothing tells these without a digest, and mdl does not claim to."""
 

@@ -14,7 +14,7 @@ from mdl.http.allowlist import AllowList, OriginToken, host_of
 from mdl.http.client import HttpClient
 from mdl.http.policy import retry_after
 from mdl.http.ranges import ByteRange
-from mdl.http.refusals import error_for_status, server_message
+from mdl.http.refusals import Asker, error_for_status, server_message
 from mdl.http.responses import (
     Accept,
     RangeIgnored,
@@ -186,7 +186,7 @@ def refused(data: bytes) -> None:
     first, *rest = lines_of(head)
     status, headers = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 500, headers_of(rest)
     words = server_message(headers, body)
-    error = error_for_status(status, headers, body, f"{_HUB}/org/repo?sig=1", token_sent=True)
+    error = error_for_status(status, headers, body, f"{_HUB}/org/repo?sig=1", Asker("HF_TOKEN"))
     for text in (words, error.message):
         assert "\n" not in text
         assert "\x1b" not in text

@@ -80,7 +80,7 @@ def download(console: Console, *, fails: bool = True, at_retry: Callable[[], obj
             tell(event)
             until(console.stderr.is_ready)
 
-        show(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000))
+        show(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000, models=(("m", 4),)))
         for index, name in enumerate(NAMES, 1):
             show(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
         for step in range(0, 1000, 90):

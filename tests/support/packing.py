@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -10,11 +11,23 @@ import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
+from mdl.archive.manifest import Manifest
 from mdl.operations.pack import PackPlan, plan_pack
 from support.data import noise
 
 MANIFEST = "mdl-manifest.json"
-BEFORE = b"the archive of yesterday"
+
+
+def archive_of(run: str) -> bytes:
+    """An archive that mdl made of a run of this name, and that is no longer what mdl would make of it."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr(MANIFEST, Manifest((), run=run).to_json())
+    return whole.getvalue()
+
+
+BEFORE = archive_of("run")
+"""The archive of yesterday."""
 
 
 def staged_in(home: Path) -> list[str]:

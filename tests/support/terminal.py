@@ -93,7 +93,7 @@ class Screen:
 
     def __init__(self, output: str, columns: int = sys.maxsize) -> None:
         self.columns = columns
-        self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
+        self.rows, self.row, self.column, self.widest, self.cursor, self.wraps = [""], 0, 0, 0, True, True
         self.feed(output)
 
     @property
@@ -114,6 +114,8 @@ class Screen:
                 self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
             elif code == "?25":
                 self.cursor = kind == "h"
+            elif code == "?7":
+                self.wraps = kind == "h"
             else:
                 assert kind == "m", f"an escape code that is not known here: {code}{kind}"
 
@@ -131,8 +133,9 @@ class Screen:
             elif char == "\r":
                 self.column = 0
             else:
-                if self.column == self.columns:
+                if self.column == self.columns and self.wraps:
                     self._write("\r\n")
+                self.column = min(self.column, self.columns - 1)
                 row = self.rows[self.row]
                 self.rows[self.row] = row[: self.column] + char + row[self.column + 1 :]
                 self.column += 1

@@ -94,7 +94,7 @@ def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
     """mdl pack -o - | bsdtar -xf - is a copy of the run."""
     run, copy, shell = make_run(tmp_path), tmp_path / "copy", Shell(tmp_path)
     copy.mkdir()
-    words = " ".join(shell.command("pack", "run", "-q", "-o", "-"))
+    words = " ".join(shell.command("pack", "run", "--all", "-q", "-o", "-"))
     pipe = f"set -o pipefail; {words} | {tool('bsdtar')} -xf - -C copy"
     done = subprocess.run(["bash", "-c", pipe], env=shell.environ, cwd=tmp_path, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -173,8 +173,8 @@ def test_a_half_written_checkpoint(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "checkpoint-1000" / "model.safetensors").write_bytes(b"")
     with pytest.raises(ProtocolError, match=r"checkpoint-1000/model\.safetensors"):
-        pack(run, tmp_path / "x.zip")
-    pack(run, tmp_path / "x.zip", allow_incomplete=True)
+        pack(run, tmp_path / "x.zip", whole_run=True)
+    pack(run, tmp_path / "x.zip", allow_incomplete=True, whole_run=True)
     unpack(tmp_path / "x.zip", tmp_path / "out")
     assert (tmp_path / "out" / "checkpoint-1000" / "model.safetensors").read_bytes() == b""
 

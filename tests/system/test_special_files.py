@@ -60,7 +60,9 @@ LINKS: dict[str, Made] = {"link to a file": _link_to_file, "link to nothing": la
 
 @pytest.mark.fault(263)
 @pytest.mark.parametrize("kind", KINDS | LINKS)
-@pytest.mark.parametrize("words", ["prefetch --metrics out", "prefetch --ready-file out", "get one --ready-file out"])
+@pytest.mark.parametrize(
+    "words", ["prefetch --all --metrics out", "prefetch --all --ready-file out", "get one --ready-file out"]
+)
 def test_no_special_file_is_replaced(shell: Shell, server: FaultyServer, mdl: Inside, words: str, kind: str) -> None:
     """A device, pipe, socket, folder or link in place of an output: 2 before anything is asked, and it stays what it
     is; what a link leads to stays too."""
@@ -163,14 +165,14 @@ TILDES: dict[str, tuple[str, dict[str, str], str]] = {
     "--into": (f"get one --into {NOBODY}", {}, "--into"),
     "--log-file": (f"get one --log-file {NOBODY}", {}, "--log-file"),
     "--ready-file": (f"get one --ready-file {NOBODY}", {}, "--ready-file"),
-    "--metrics": (f"prefetch --metrics {NOBODY}", {}, "--metrics"),
+    "--metrics": (f"prefetch --all --metrics {NOBODY}", {}, "--metrics"),
     "hf-cache": (f"get one --layout hf-cache --to {NOBODY}", {}, "--to"),
     "MDL_HOME": ("list", {"MDL_HOME": NOBODY}, "MDL_HOME"),
     "HF_HUB_CACHE": ("get one --layout hf-cache", {"HF_HUB_CACHE": NOBODY}, "HF_HUB_CACHE"),
     "HF_HOME": ("get one --layout hf-cache", {"HF_HOME": NOBODY}, "HF_HOME"),
-    "MDL_LOG_FILE": ("get one", {"MDL_LOG_FILE": NOBODY}, "--log-file"),
-    "stores": ("get one", {}, "[stores] also"),
-    "home": ("list", {"MDL_HOME": ""}, "[defaults] home"),
+    "MDL_LOG_FILE": ("get one", {"MDL_LOG_FILE": NOBODY}, "MDL_LOG_FILE"),
+    "stores": ("get one", {}, "stores.also"),
+    "home": ("list", {"MDL_HOME": ""}, "defaults.home"),
     "checkpoints": (f"checkpoints {NOBODY}", {}, "RUN"),
     "pack": (f"pack {NOBODY}", {}, "RUN"),
     "-o": (f"pack . -o {NOBODY}", {}, "-o"),
@@ -185,8 +187,8 @@ TILDES: dict[str, tuple[str, dict[str, str], str]] = {
 def test_the_home_of_nobody(shell: Shell, mdl: Inside, where: str) -> None:
     """A path that begins with ~ and an unknown user is 2, and names the setting it is in; nothing is fetched."""
     words, variables, item = TILDES[where]
-    if item.startswith("["):
-        table, key = item[1:].split("] ")
+    table, _, key = item.partition(".")
+    if key:
         value = f"'{NOBODY}'" if key == "home" else f"['{NOBODY}']"
         settings(shell, f"[{table}]\n{key} = {value}\n")
     ran = mdl(with_environ(shell, **variables), *words.split())

@@ -23,6 +23,7 @@ LEVELS = [
     {"locks"},
     {"http", "files", "events", "reports", "places"},
     {"describe", "remote_tables"},
+    {"host_tables"},
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
@@ -52,10 +53,12 @@ ONLY = {
 }
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    units http/allowlist http/pacer http/policy http/ranges http/refusals http/responses
-    engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
-    toml/__init__ toml/positions toml/problems catalog/model catalog/lock
+    units http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
+    http/responses engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
+    toml/__init__ toml/positions toml/problems catalog/model catalog/targets catalog/lock sources/typed sources/gguf
     archive/zip_format archive/manifest archive/history trainers/default_excludes
+    operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
+    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}

@@ -46,15 +46,19 @@ def test_every_event_is_described() -> None:
         assert (told.kind, told.model, told.file, told.item) == (kind, "m", "f", "m/f")
 
 
+MIRROR = "attempt 0 in 0.0 s: going on with the mirror"
 PLAN = "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B are copied), 4 B to fetch"
 
 
 @pytest.mark.parametrize(
     ("event", "level", "text", "reason"),
     [
-        (Retrying(*FILE, "reset", 2, 65), "WARN", "attempt 2 in 1m 05s: reset", "attempt 2 in 65.0 s: reset"),
-        (Rewound(*FILE, 1500, "changed"), "WARN", "1.5 kB thrown away: changed", "1500 bytes discarded: changed"),
-        (Rewound(*FILE, 1500), "WARN", "1.5 kB thrown away", "1500 bytes discarded: "),
+        (Retrying(*FILE, "reset", 2, 65, 4), "WARN", "retry 2 of 4 in 1m 05s: reset", "attempt 2 in 65.0 s: reset"),
+        (Retrying(*FILE, "reset", 1, 0.4), "WARN", "retry 1: reset", "attempt 1 in 0.4 s: reset"),
+        (Retrying(*FILE, "going on with the mirror"), "WARN", "going on with the mirror", MIRROR),
+        (Rewound(*FILE, 1500, "changed"), "WARN", "1.5 kB discarded: changed", "1500 bytes discarded: changed"),
+        (Rewound(*FILE, 1500, "x", 3000), "WARN", "re-fetching 1.5 kB at 3.0 kB", "1500 bytes discarded: x"),
+        (Rewound(*FILE, 1500), "WARN", "1.5 kB discarded", "1500 bytes discarded: "),
         (Failed(*FILE, "NET", "503"), "ERROR", "503", "503"),
         (Noticed("m", message="n"), "INFO", "n", "n"),
         (Ended(), "INFO", "", None),

@@ -15,14 +15,18 @@ from hypothesis import strategies as st
 from mdl.formatting import (
     cells,
     clip,
+    counted,
     human_age,
     human_bytes,
     human_duration,
+    human_elapsed,
     human_rate,
     is_number,
     pad,
     shorten,
+    shorten_all,
     table,
+    wrap,
 )
 
 SIZES = {0: "0 B", 999: "999 B", 999.7: "1.0 kB", 1000: "1.0 kB", 1_234_567_890: "1.2 GB", 999_949: "999.9 kB"}
@@ -38,6 +42,7 @@ COLUMNS = {"abc": 3, "مدل": 3, "模型": 4, "e\u0301": 1, "a\u200cb": 2}
 """Wide characters count two columns of a terminal, combining and joining ones none."""
 NUMBERS = {"12": True, "1.2 GB": True, "85.2 MB/s": True, "-": True, "v1": False, "": False}
 """Sizes, rates and counts go to the right of their column, words do not."""
+COUNTS = {0: "0 files", 1: "1 file", 2000: "2,000 files"}
 NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
 
 
@@ -49,8 +54,12 @@ NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
         *((human_age, value, words) for value, words in AGES.items()),
         *((cells, value, columns) for value, columns in COLUMNS.items()),
         *((is_number, value, is_one) for value, is_one in NUMBERS.items()),
+        *((human_elapsed, value, words) for value, words in {0.04: "0.0 s", 9.94: "9.9 s", 9.95: "10 s"}.items()),
+        *((partial(counted, noun="file"), value, words) for value, words in COUNTS.items()),
         (human_rate, 85_230_000.0, "85.2 MB/s"),
-        (partial(shorten, width=26), NAME, "…0007-of-00012.safetensors"),
+        (partial(shorten, width=26), NAME, "model-00…00012.safetensors"),
+        (partial(wrap, width=12), "no two words fit", ["no two words", "fit"]),
+        (partial(wrap, width=9, indent="  "), "see /a/long/path now", ["see /a/long/path", "  now"]),
         (partial(clip, width=11), SENTENCE, "connection…"),
         (partial(pad, width=6), "模型", "模型  "),
         (partial(pad, width=4, right=True), "12", "  12"),
@@ -59,7 +68,7 @@ NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
     ],
 )
 def test_what_people_read(function: Callable[[Any], Any], value: Any, found: Any) -> None:
-    """Each value has this text: a name keeps its end, a sentence its start, and ragged rows are filled up."""
+    """Each value has this text: a name keeps its start and end, a sentence its start, and ragged rows are filled up."""
     assert function(value) == found
 
 
@@ -76,6 +85,39 @@ def test_cut_text_fits(text: str, width: int) -> None:
         assert cells(cut(text, width)) <= width
         if cells(text) <= width:
             assert cut(text, width) == text
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "model-0000{}-of-00008.safetensors",
+        "part{}-of-8-Qwen3-235B-A22B-UD-Q8_K_XL.gguf",
+        "Qwen3-UD-Q8_K_XL-part{}-of-8.gguf",
+    ],
+)
+def test_what_names_differ_in_stays_visible(pattern: str) -> None:
+    """Names below one another are never cut to the same text, at any width that a row has."""
+    names = [pattern.format(number) for number in range(1, 9)]
+    for width in range(12, 60):
+        short = shorten_all(names, width)
+        assert len(set(short)) == len(names), (width, short)
+        assert max(map(cells, short)) <= width
+
+
+@given(st.lists(st.text(max_size=30), max_size=8), st.integers(min_value=1, max_value=40))
+def test_cut_names_fit(names: list[str], width: int) -> None:
+    """However alike or different names are, each fits, and one that fits is left alone."""
+    for name, short in zip(names, shorten_all(names, width), strict=True):
+        assert cells(short) <= width
+        assert short == name or cells(name) > width
+
+
+@given(st.text("ab  模", max_size=60), st.integers(min_value=8, max_value=30))
+def test_wrapped_text_loses_nothing(text: str, width: int) -> None:
+    """Lines that were broken are, put together again, the same words; only one word alone may be longer than a line."""
+    lines = wrap(text, width, "  ")
+    assert " ".join(lines).split() == text.split()
+    assert all(cells(line) <= width or max(map(cells, line.split())) > width - 2 for line in lines)
 
 
 def test_table_can_be_split_again() -> None:

@@ -70,7 +70,7 @@ ACME = Layout(
 
 
 def test_an_output_format(copy: Copy) -> None:
-    """One file with a renderer, one line in Console and one in the flag's choices: `--progress dots` draws it."""
+    """One file with a renderer, one line in Console and one in Progress: `--progress dots` draws it."""
     copy.write(
         "console/dots.py",
         '''"""Dots: one for each event."""
@@ -100,7 +100,7 @@ class Dots:
 
             return Dots(self.stderr)""",
     )
-    copy.line("cli/flags.py", 'lines = "lines"', '    dots = "dots"')
+    copy.line("config.py", 'lines = "lines"', '    dots = "dots"')
     (copy.home / "run").mkdir()
     (copy.home / "run" / "model.safetensors").write_bytes(b"x" * 100)
     ran = copy.run("pack", "run", "--progress", "dots", "--allow-incomplete")

@@ -21,7 +21,7 @@ from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.packing import make_run
 
 import mdl
-from mdl.config import settings_table
+from mdl.config import client_settings
 from mdl.events import Event, Finished, Progressed
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +59,8 @@ def test_the_guide_has_every_setting() -> None:
     """The table of docs/python.md has each setting, and no other, with its default; words stand for None and ()."""
     rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
     defaults = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
-    assert set(defaults) == set(settings_table())
-    for name, setting in settings_table().items():
+    assert set(defaults) == set(client_settings())
+    for name, setting in client_settings().items():
         assert setting.default in (None, ()) or ast.literal_eval(defaults[name].strip("`")) == setting.default, name
 
 

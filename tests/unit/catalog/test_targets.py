@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.catalog.model import models_of
 from mdl.catalog.reader import parse_catalog
+from mdl.catalog.targets import models_of
 from mdl.errors import CatalogError, MdlError, Unsafe, UsageError
 from mdl.sources import HUB_HOSTS, parse
 from mdl.sources.hub_origin import HubOrigin, check_revision, parse_page, parse_reference
@@ -246,11 +246,11 @@ def test_name_of_a_url(url: str, name: str) -> None:
 @pytest.mark.fault(239)
 def test_the_fragment_of_a_url() -> None:
     """A fragment is no part of the URL that a file is asked for by, however it was named."""
-    text = '[[models.m.files]]\npath = "f"\nurl = "https://h/f?x#y"\nmirrors = ["https://i/f#sha256=0"]\n'
-    catalog = parse_catalog(f'schema = 1\n[models.m]\ntitle = "m"\nsource = "https://h/g;v=1#y"\n{text}', Path("c"))
+    text = '[[models.m.files]]\npath = "f"\nurl = "https://h/f?x#y"\nmirrors = ["https://i/f#part"]\n'
+    catalog = parse_catalog(f'schema = 1\n[models.m]\ntitle = "m"\nsource = "https://h/g.bin;v=1#y"\n{text}', Path("c"))
     first, second = catalog.models["m"].files
-    assert {first.url, second.url} == {"https://h/f?x", "https://h/g;v=1"}
-    assert {first.path.text, second.path.text} == {"f", "g"}
+    assert {first.url, second.url} == {"https://h/f?x", "https://h/g.bin;v=1"}
+    assert {first.path.text, second.path.text} == {"f", "g.bin"}
     assert {*first.mirrors, *second.mirrors} == {"https://i/f"}
     (model,) = models_of(["https://h/f.bin;v=1?x#y"], catalog, HUB_HOSTS)
     assert (model.files[0].url, model.files[0].path.text) == ("https://h/f.bin;v=1?x", "f.bin")

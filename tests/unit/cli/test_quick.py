@@ -63,7 +63,6 @@ def outcome(words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     with monkeypatch.context() as patch:
         patch.setattr(command, "guarded", guarded)
-        patch.setattr(command, "read_config", lambda: {"defaults": {"connections": 5, "via": "hub", "log_file": "x"}})
         try:
             build(words.split())(args=words.split(), standalone_mode=False)
         except (typer.TyperException, UsageError):

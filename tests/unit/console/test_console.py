@@ -6,14 +6,18 @@ import io
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support.console import NAMES, download, made, objects, one, piped, progress, told
 
 from mdl.console import Console
 from mdl.console.documents import json_text
+from mdl.console.streams import NonBlockingStream
+from mdl.console.tables import drawn_table
 from mdl.describe import ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
@@ -31,6 +35,7 @@ from mdl.events import (
 )
 from mdl.formatting import human_bytes
 
+PLAN = Planned(files=4, models=(("m", 2000),))
 PERSIAN = "مدل‌فارسی"
 FIELDS = [
     *("event", "schema", "time", "job", "model", "kind", "repo", "method", "file", "file_index", "file_count"),
@@ -50,16 +55,14 @@ def test_a_pipe_gets_plain_lines(kind: Any) -> None:
     assert [line for line in said.splitlines() if "%" not in line] == [
         "plan: 4 files, 4.0 kB: 4.0 kB to fetch",
         "started   m/x [/] y.bin  resumed at 300 B of 1.0 kB",
-        "started   m/ESC\\x1b[31m.bin  1.0 kB",
-        "started   m/مدل.bin  1.0 kB",
-        f"started   m/{NAMES[3]}  1.0 kB",
-        "retrying  m/ESC\\x1b[31m.bin  attempt 2 in 4 s: " + "ESC\\x1b[31m.bin is reset " * 20,
-        "rewound   m/ESC\\x1b[31m.bin  100 B thrown away: ETag changed",
-        "finished  m/x [/] y.bin  1.0 kB  sha256 ok",
-        "finished  m/ESC\\x1b[31m.bin  1.0 kB  sha256 ok",
-        "finished  m/مدل.bin  1.0 kB  sha256 ok",
-        f"failed    m/{NAMES[3]}  503 Service Unavailable",
+        "retrying  m/ESC\\x1b[31m.bin  retry 2 in 4 s: " + "ESC\\x1b[31m.bin is reset " * 20,
+        "rewound   m/ESC\\x1b[31m.bin  100 B discarded: ETag changed",
+        f"mdl: m/{NAMES[3]}: 503 Service Unavailable",
+        "  hint: try later",
+        "failed    m  1 of 4 files failed",
+        *[line for line in said.splitlines() if line.startswith("1 file failed; 3 files, 3.0 kB")],
     ]
+    assert said.splitlines()[-1].endswith(", verified by sha256")
 
 
 @pytest.mark.fault(137)
@@ -85,19 +88,98 @@ def test_progress_is_a_line_now_and_then(events: list[Event], step: float, lines
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (Finished("m", "f", 10, "kept", "size"), "finished  m/f  10 B  only its size checked  already here"),
-        (Finished("m", "f", 10, "fetched", "none"), "finished  m/f  10 B  unverified"),
-        (Finished("", "f", 10, "fetched", "git-sha1"), "finished  f  10 B  git-sha1 ok"),
-        (Started("m", "f", total=None), "started   m/f  size unknown"),
         (Noticed("m", message="gone\nsoon"), "m: gone\\nsoon"),
         (Verifying("m", "f", 0, 9_000_000_000), "checking  m/f  9.0 GB"),
         (Planned("", "", 1, 9, 4, 5), "plan: 1 file, 9 B: 4 B already here, 5 B to fetch"),
-        (Ended(status="paused"), "paused at 0 B of ?"),
+        (Ended(status="paused"), "paused"),
+        (
+            Retrying("hf:a/b@" + "c" * 40, "", "reset", 1, 2.0, 4),
+            "retrying  hf:a/b@ccccccc  retry 1 of 4 in 2 s: reset",
+        ),
     ],
 )
 def test_wording(event: Event, line: str) -> None:
-    """Each event is one line, and what was not verified is never called ok."""
+    """Each event is one line, and a commit is cut."""
     assert told([event]) == [line]
+
+
+def fetched(file: str, verified: str = "sha256", size: int = 10, model: str = "m") -> Finished:
+    return Finished(model, file, size, "fetched", verified)
+
+
+KEPT = [Finished("m", f"{number}", 10, "kept", "sha256") for number in range(2000)]
+HUGE = Started("m", "huge", total=10**9), fetched("huge", size=10**9)
+CHECKS = ("sha256", "git-sha1", "size", "none")
+STORIES: dict[str, tuple[list[Event], list[str]]] = {
+    "nothing to do": ([PLAN, *KEPT], ["nothing to do: 2,000 files, 20.0 kB are here"]),
+    "one file, of which no digest is known": (
+        [replace(PLAN, models=(("m", 1),)), Finished("m", "f", 10, "kept", "none")],
+        ["nothing to do: 1 file, 10 B is here (unverified)"],
+    ),
+    "many small files": (
+        [replace(PLAN, models=(("m", 3),)), *(one for name in "abc" for one in (Started("m", name), fetched(name)))],
+        ["finished  m  3 files  30 B  sha256 ok", "3 files, 30 B in 6.0 s, 5 B/s, verified by sha256"],
+    ),
+    "each hash, and none": (
+        [replace(PLAN, models=(("m", 4),)), *[Finished("m", check, 10, "linked", check) for check in CHECKS]],
+        [
+            "finished  m  4 files  40 B  sha256 and git-sha1 ok (1 only by size, 1 unverified)",
+            "4 files, 40 B from this disk in 4.0 s, verified by sha256 and git-sha1 (1 only by size, 1 unverified)",
+        ],
+    ),
+    "a model of one file": (
+        [replace(PLAN, models=(("m", 1),)), Started("m", "f"), Finished("m", "f", 10, "linked", "sha256", "clone")],
+        ["finished  m/f  10 B  sha256 ok  cloned", "1 file, 10 B from this disk in 2.0 s, verified by sha256"],
+    ),
+    "what was here is told with the news": (
+        [replace(PLAN, models=(("m", 2),)), KEPT[0], Started("m", "f"), fetched("f")],
+        [
+            "finished  m  2 files  20 B  sha256 ok  1 already here",
+            "2 files, 20 B, 10 B of it fetched in 3.0 s, 3 B/s, verified by sha256",
+        ],
+    ),
+    "a large file": (
+        [replace(PLAN, models=(("m", 2),)), *HUGE, fetched("f")],
+        [
+            "started   m/huge  1.0 GB",
+            "finished  m/huge  1.0 GB  sha256 ok",
+            "finished  m  2 files  1.0 GB  sha256 ok",
+            "2 files, 1.0 GB, 1.0 GB of it fetched in 3.0 s, 333.3 MB/s, verified by sha256",
+        ],
+    ),
+    "a model that nobody announced": ([fetched("a"), fetched("b")], ["finished  m  2 files  20 B  sha256 ok"]),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_model_is_one_line(story: str) -> None:
+    """However many files a model has, one line tells of it when its last file is over, and one of the whole in the end.
+    What was not verified is never called ok."""
+    events, lines = STORIES[story]
+    said = told(events, step=1.0)
+    assert [line for line in said if not line.startswith("plan: ")][: len(lines)] == lines
+
+
+def test_verbose_tells_of_each_file() -> None:
+    """With -v every file has its line, with its host, and the summary says over how many connections they came."""
+    host = replace(fetched("a"), source="cdn.example")
+    look = replace(progress(5), connections=3)
+    said = told([Started("m", "a", total=10, host="hub.example"), look, host, fetched("b")], verbose=1, step=1.0)
+    assert said[:2] == ["started   m/a  10 B  from hub.example", "finished  m/a  10 B  sha256 ok  from cdn.example"]
+    assert said[-1].endswith(", from cdn.example over at most 3 connections")
+
+
+@pytest.mark.parametrize("kind", ["lines", "none"])
+def test_a_failure_is_said_once(kind: Any) -> None:
+    """The line of the file that failed is the error: the command's end repeats neither it nor a hint."""
+    console, _, err, _ = made(kind)
+    with console.watch() as tell:
+        tell(Failed("org--name", "", "NET", "503", "try later", item="hf:org/name"))
+    for item in ("hf:org/name", "org--name", "https://h.example/name"):
+        console.error(NetworkError("503", item=item, hint="try later"))
+    assert err.getvalue() == "mdl: hf:org/name: 503\n  hint: try later\n"
+    console.error(NetworkError("503", item="another"))
+    assert err.getvalue().count("503") == 2
 
 
 @pytest.mark.parametrize("options", [{"quiet": True}, {"progress": "none"}])
@@ -342,3 +424,16 @@ def test_table_in_a_pipe() -> None:
     console, out, _, _ = made(environ={"COLUMNS": "40"})
     console.table(["NAME", "TITLE"], [["x [/] y", "E\x1b[31m"], ["m", "long " * 60]])
     assert out.getvalue() == f"NAME     TITLE\nx [/] y  E\\x1b[31m\nm        {('long ' * 60).strip()}\n"
+
+
+def test_colors_of_a_table() -> None:
+    """Headers are bold and statuses have their colours; every cell stands in its column, to the right if all are
+    numbers."""
+    stream = Mock(spec=NonBlockingStream, size=(40, 10), has_colors=True)
+    drawn = drawn_table(stream, ("STATUS", "SIZE"), [("present", "1.0 GB"), ("missing", "12 B")])
+    assert drawn.replace("\x1b[0m", "").split("\n") == [
+        "\x1b[1mSTATUS     \x1b[1mSIZE",
+        "\x1b[32mpresent  1.0 GB",
+        "\x1b[2mmissing    12 B",
+        "",
+    ]

@@ -109,7 +109,7 @@ def test_a_reader_that_takes_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch)
                 tell(progress(step, total))
                 tell(Retrying("m", "f", f"try-{step}.", 2, 4.0))
                 if step % 50 == 0:
-                    tell(Finished("m", f"file-{step}", 1))
+                    tell(Finished("m", f"file-{step}", 10**9))
             console.warn("the disk is nearly full")
             assert sum(len(data) for data, _ in console.stderr._backlog) < 200_000
             reader.start()

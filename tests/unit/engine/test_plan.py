@@ -189,5 +189,5 @@ def test_space_is_checked_over_all() -> None:
     with pytest.raises(NoSpace) as caught:
         plan.check_space(159)
     assert (caught.value.exit_code, caught.value.code) == (7, "SPACE")
-    assert all(text in caught.value.message for text in ("needs 160", "159 are free", "1 short"))
+    assert all(text in caught.value.message for text in ("needs 160 B", "159 B are free", "1 B short"))
     assert caught.value.hint

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
-from mdl.http.refusals import error_for_status, impostor, request_id, safe_excerpt, server_message
+from mdl.http.refusals import Asker, error_for_status, impostor, request_id, safe_excerpt, server_message
 
 calm = settings(deadline=None)
 URL = "https://huggingface.co/org/repo/resolve/main/model.bin?X-Amz-Signature=secret"
@@ -21,7 +21,7 @@ def refused(
 ) -> MdlError:
     """The error for a status with the hub's own headers."""
     headers = {"x-error-code": code, "x-error-message": words, **{k.replace("_", "-"): v for k, v in more.items()}}
-    return error_for_status(status, headers, b"", url, token_sent=token)
+    return error_for_status(status, headers, b"", url, Asker("HF_TOKEN" if token else ""))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, OnRetry
 from mdl.http.pacer import Pacer
-from mdl.http.policy import RetryPolicy, retry_after
+from mdl.http.policy import Again, RetryPolicy, retry_after
 
 calm = settings(deadline=None)
 
@@ -111,10 +111,10 @@ def retried(script: Script, cancel: CancelToken | None = None, on_retry: OnRetry
 
 def test_retry_until_it_answers() -> None:
     """Trouble that passes within the tries is reported once each, then the answer comes."""
-    told: list[tuple[str, int, float]] = []
+    told: list[Again] = []
     script = Script(NetworkError("one"), NetworkError("two"))
-    assert retried(script, None, lambda error, n, delay: told.append((error.message, n, delay))) == "answer"
-    assert told == [("one", 1, 0.0), ("two", 2, 0.0)]
+    assert retried(script, None, told.append) == "answer"
+    assert told == [Again(0.0, 1, "one", 2), Again(0.0, 2, "two", 2)]
 
 
 @pytest.mark.fault(57)

@@ -49,7 +49,7 @@ def trusted(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPat
         (401, "", "Invalid credentials in Authorization header", 4, "wrong or has expired"),
         (403, "GatedRepo", "Your request is awaiting a review", 4, f"{HUB}/org/repo"),
         (404, "RevisionNotFound", "Invalid rev id: main", 3, "revision"),
-        (451, "", "Unavailable for legal reasons", 5, ""),
+        (451, "", "Not to be had in this country", 5, ""),
     ],
 )
 def test_refusal(trusted: World, status: int, code: str, words: str, exit_code: int, hint: str) -> None:

@@ -1,0 +1,198 @@
+"""config: the settings in effect and where they are from, and config.toml changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdl import MdlError, UsageError, places
+from mdl.cli.command import command
+from mdl.cli.flags import LookSettings
+from mdl.cli.session import Session
+from mdl.config import setting_named
+from mdl.errors import joint_error
+from mdl.redact import redact
+
+if TYPE_CHECKING:
+    from mdl import Client, SettingValue
+
+_ABOUT = "The settings of this user: what is in effect and where it is from, and config.toml, which keeps them."
+_EXAMPLES = (
+    "mdl config  # every setting, and where catalog, models and state are",
+    "mdl config get home  # one value, for a script",
+    "mdl config set limit_rate '08:00,2M 22:00,off'  # write it into config.toml",
+)
+Key = Annotated[str, typer.Argument(metavar="KEY", help="A setting, as 'mdl config' lists them: home, stores.also.")]
+Values = Annotated[list[str], typer.Argument(metavar="VALUE", help="What it is to be; several for a list.")]
+
+
+@command("config", checks_config=True, group_help=_ABOUT, examples=_EXAMPLES)
+@command(
+    "config list",
+    checks_config=True,
+    examples=(
+        "mdl config list --json  # the same for a program",
+        "mdl config list --layout hf-cache  # what would hold with this flag",
+    ),
+)
+def list_settings(session: Session, settings: LookSettings) -> int:
+    """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
+    trouble = session.without_broken_file()
+    client = session.client(settings, checked=False)
+    rows, errors = client.settings(), [trouble] if trouble else []
+    errors += [row.error for row in rows if row.error]
+    found = [*_places(client, errors)]
+    hub = _hub(client, errors)
+
+    def show() -> None:
+        session.console.table(("SETTING", "VALUE", "FROM"), [(row.name, _text(row.value), row.source) for row in rows])
+        table = [(kind, path + ("" if exists else " (not there)"), why) for kind, path, exists, why in found]
+        session.console.data("")
+        table += [("hub", hub["endpoint"] or "-", hub["endpoint_from"]), ("token", hub["token_from"], "")]
+        session.console.table(("WHAT", "WHERE", "WHY"), table)
+
+    error = joint_error(errors)
+    code = _show(session, show, error, settings=[_facts(row) for row in rows], places=found, hub=hub)
+    for one in errors:
+        session.console.error(one)
+    return code
+
+
+@command(
+    "config get",
+    checks_config=True,
+    examples=(
+        'cd "$(mdl config get home)"  # go to the models folder',
+        "mdl config get stores.also  # a list has one value a line",
+    ),
+)
+def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
+    """The value of one setting, nothing else; a list has one value a line."""
+    setting_named(key)
+    trouble = session.without_broken_file()
+    [row] = [row for row in session.client(settings, checked=False).settings() if row.name == key]
+    if error := trouble or row.error:
+        raise error
+    values = [row.value or ""] if row.value is None or isinstance(row.value, str) else row.value
+
+    def show() -> None:
+        for value in values:
+            session.console.data(str(value))
+
+    return _show(session, show, settings=[_facts(row)])
+
+
+@command(
+    "config set",
+    checks_config=True,
+    examples=(
+        "mdl config set connections 8  # at most 8 connections, from now on",
+        "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
+    ),
+)
+def set_setting(session: Session, key: Key, values: Values) -> int:
+    """Write one setting into config.toml; comments stay."""
+    return _change(session, key, values)
+
+
+@command(
+    "config unset",
+    checks_config=True,
+    examples=(
+        "mdl config unset connections  # the default again",
+        "mdl config unset hooks.on_complete  # no hook any more",
+    ),
+)
+def unset_setting(session: Session, key: Key) -> int:
+    """Take one setting out of config.toml."""
+    return _change(session, key, None)
+
+
+def _change(session: Session, key: str, values: list[str] | None) -> int:
+    path = session.client().configure(key, values)
+    [row] = [row for row in session.client().settings() if row.name == key]
+    if row.source not in ("config.toml", "the default"):
+        session.console.warn(f"{row.source} has precedence: {key} stays {_text(row.value)}")
+    return _show(session, lambda: session.console.data(str(path)), settings=[_facts(row)])
+
+
+@command(
+    "config path",
+    checks_config=True,
+    examples=(
+        'nano "$(mdl config path)"  # edit all of it',
+        "mdl config path --json  # and whether it is there",
+    ),
+)
+def config_path(session: Session) -> int:
+    """The path of config.toml, nothing else; it need not be there."""
+    path = places.config_file()
+    return _show(session, lambda: session.console.data(str(path)), places=[_settings_file(path)])
+
+
+def _show(session: Session, show: Callable[[], None], error: MdlError | None = None, **facts: Any) -> int:
+    keys = ("what", "path", "exists", "why")
+    facts["places"] = [dict(zip(keys, row, strict=True)) for row in facts.get("places", ())]
+    return session.show({"settings": [], "hub": None} | facts, show, error=error)
+
+
+_Place = tuple[str, str, bool, str]
+
+
+def _settings_file(path: Path) -> _Place:
+    return _place("settings", path, "the user config folder")
+
+
+def _place(what: str, path: Path, why: str) -> _Place:
+    return what, str(path), os.path.exists(path), why
+
+
+def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
+    """The files and folders in use. One that cannot be found for another reason than a user without a home folder is
+    an error more."""
+    work = client.workspace
+
+    def catalogs() -> Iterator[_Place]:
+        paths, why = work.catalog_paths
+        yield from (_place("catalog", Path(path), why) for path in paths)
+        yield _place("lock", work.lock_path, "beside the catalog, or in the user config folder for the shipped one")
+
+    finders: tuple[Callable[[], Iterator[_Place]], ...] = (
+        lambda: iter([_settings_file(places.config_file())]),
+        catalogs,
+        lambda: iter([_place("state", places.state_dir(), "the user state folder")]),
+        lambda: iter([_place("models", work.config.home.path, work.config.home.why)]),
+        lambda: iter([_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")]),
+    )
+    for find in finders:
+        try:
+            yield from find()
+        except UsageError:
+            pass
+        except MdlError as error:
+            errors.append(error)
+
+
+def _hub(client: Client, errors: list[MdlError]) -> dict[str, str]:
+    """The hub, and which variable or file has its token; never the token."""
+    try:
+        found = client.workspace.endpoint
+    except MdlError as error:
+        errors.append(error)
+        return {"endpoint": "", "endpoint_from": "HF_ENDPOINT", "token_from": "-"}
+    is_named = bool(client.workspace.environ.get("HF_ENDPOINT"))
+    source = "HF_ENDPOINT" if is_named else "the default"
+    return {"endpoint": found.url, "endpoint_from": source, "token_from": found.token_from}
+
+
+def _facts(row: SettingValue) -> dict[str, Any]:
+    return {"name": row.name, "value": row.value, "source": row.source}
+
+
+def _text(value: str | Sequence[str] | None) -> str:
+    """A value in a table."""
+    return redact(value if isinstance(value, str) else ", ".join(value or ())) or "-"

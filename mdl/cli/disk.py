@@ -1,0 +1,129 @@
+"""rm and clean: models deleted from this disk, and what nothing needs any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdl.cli.command import command
+from mdl.cli.flags import LookSettings, flag
+from mdl.cli.session import Session
+from mdl.formatting import human_bytes
+
+if TYPE_CHECKING:
+    from mdl import DeletedModel, DeleteReport, Waste
+
+_NAMED = 5
+"""How many of the files that stay are named for each model, without --verbose."""
+
+
+@command(
+    "rm",
+    asks=True,
+    examples=(
+        "mdl rm bert-fa  # shows what would go and how much, and asks",
+        "mdl rm bert-fa org--repo --yes  # deletes two models",
+        "mdl rm hf:org/repo --layout hf-cache  # from Hugging Face's cache",
+    ),
+)
+def rm(
+    session: Session,
+    settings: LookSettings,
+    names: Annotated[list[str], typer.Argument(metavar="NAME|REF", help="Models as 'mdl list --local' names them.")],
+    force: Annotated[
+        bool, flag("--force", "Also what you changed or added, and what another program brought for it.")
+    ] = False,
+) -> int:
+    """Delete models from this disk; the catalog keeps them. It shows what would go, and asks or wants --yes.
+
+    What another model or program has too stays, and so do files that you changed or added.
+    """
+    client, console = session.client(settings), session.console
+    report = client.delete(names, dry_run=not session.common.yes, force=force)
+    is_done = session.common.yes
+    if not is_done:
+        if not session.common.json:
+            _show_deleted(session, report, is_done=False)
+        going = [model for model in report.models if not model.error and (model.files or model.bytes_freed)]
+        what = going[0].name if len(going) == 1 else f"{len(going)} models"
+        if going and session.confirm(f"Delete {what} and free {human_bytes(report.bytes_freed)}?"):
+            report, is_done = client.delete(names, force=force), True
+        elif going and not session.common.json:
+            console.note(f"{human_bytes(report.bytes_freed)} would be freed; with --yes it is")
+    for error in [*report.errors, *(model.error for model in report.models if model.error)]:
+        console.error(error)
+    facts = {"models": [_deleted(model, is_done) for model in report.models], "bytes_freed": report.bytes_freed}
+    return session.show(facts, lambda: _show_deleted(session, report) if is_done else None, error=report.error)
+
+
+def _deleted(model: DeletedModel, is_done: bool) -> dict[str, Any]:
+    kept = [{"path": str(file.path), "why": file.why} for file in model.kept]
+    return {**vars(model), "path": str(model.path), "action": _action(model, is_done), "kept": kept}
+
+
+def _action(model: DeletedModel, is_done: bool) -> str:
+    if model.error or not (model.files or model.bytes_freed or not model.kept):
+        return "kept"
+    return "deleted" if is_done else "would delete"
+
+
+def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = True) -> None:
+    console = session.console
+    rows = [
+        (_action(model, is_done), model.name, str(model.files), human_bytes(model.bytes_freed), str(model.path))
+        for model in report.models
+    ]
+    if rows:
+        console.table(("ACTION", "NAME", "FILES", "FREES", "FOLDER"), rows, cut=("FOLDER",), drop=("FOLDER",))
+    for model in report.models:
+        if model.bytes_shared:
+            console.note(f"{model.name}: {human_bytes(model.bytes_shared)} more have another name elsewhere, and stay")
+        named = model.kept if session.common.verbose else model.kept[:_NAMED]
+        for file in named:
+            console.note(f"{model.name}: {file.path} stays: {file.why}")
+        if len(model.kept) > len(named):
+            console.note(f"{model.name}: {len(model.kept) - len(named)} more files stay; -v names them")
+    if is_done:
+        console.note(f"{human_bytes(report.bytes_freed)} freed")
+
+
+@command(
+    "clean",
+    asks=True,
+    examples=(
+        "mdl clean  # what would be removed, and why",
+        "mdl clean --yes  # remove it",
+        "mdl clean --unlisted  # also models that no catalog names",
+    ),
+)
+def clean(
+    session: Session,
+    settings: LookSettings,
+    unlisted: Annotated[
+        bool, flag("--unlisted", "Also models that mdl fetched and the catalog does not name.")
+    ] = False,
+) -> int:
+    """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
+    them. Models stay: 'mdl rm' deletes them."""
+    is_asked, console = session.common.yes, session.console
+    found = session.client(settings).clean(remove=is_asked, unlisted=unlisted)
+    rows = [_waste(waste, is_removed, is_asked) for waste, is_removed in found]
+    total = sum(row["bytes"] for row in rows if row["action"] != "kept")
+
+    def show() -> None:
+        if rows:
+            table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in rows]
+            console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table)
+        if any(row["action"] != "kept" for row in rows):
+            console.note(f"{human_bytes(total)} {'freed' if is_asked else 'would be freed; with --yes it is'}")
+        else:
+            console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
+
+    return session.show({"items": rows, "bytes": total}, show)
+
+
+def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
+    action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
+    why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
+    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}

@@ -1,0 +1,51 @@
+"""export: what the lock holds, as a list that other programs read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mdl.cli.command import command
+from mdl.cli.flags import flag
+from mdl.cli.session import Session
+from mdl.paths import shown
+
+
+class Format(StrEnum):
+    urls = "urls"
+    aria2 = "aria2"
+    metalink = "metalink"
+    sha256sums = "sha256sums"
+
+
+_EXAMPLES = (
+    "mdl export bert-fa  # one URL a line",
+    "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
+    "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
+)
+
+
+@command("export", examples=_EXAMPLES)
+def export(
+    session: Session,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
+    ] = None,
+    list_format: Annotated[
+        Format, flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output")
+    ] = Format.urls,
+) -> int:
+    """Print the locked files as a list for other programs. Paths are those below the models folder."""
+    found = session.client().export(names or None, list_format=list_format.value)
+    left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
+    facts = {"format": found.format, "text": found.text, "files": [vars(one) for one in found.files]}
+
+    def show() -> None:
+        for line in found.text.splitlines():
+            session.console.data(line)
+        for path, why in found.left_out.items():
+            session.console.note(f"left out: {shown(path)}: {why}")
+
+    return session.show(facts | {"skipped": left_out}, show)

@@ -1,0 +1,99 @@
+"""import: adopt what another program downloaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdl import Settings, UsageError
+from mdl.cli.command import command
+from mdl.cli.flags import DryRun, flag
+from mdl.cli.session import Session
+from mdl.formatting import human_bytes
+from mdl.paths import shown
+
+if TYPE_CHECKING:
+    from mdl import ImportedFile, ImportReport
+
+_NAMED = 5
+"""How many files that were left out are named."""
+_WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None: "in place"}
+
+
+@command(
+    "import",
+    examples=(
+        "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
+        "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
+        "mdl import ./bert-base --as bert --move  # one folder, moved",
+    ),
+)
+def import_folder(
+    session: Session,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder with models of another program.")],
+    settings: Annotated[Settings, ("home",)],
+    name: Annotated[str | None, flag("--as NAME", "Call the one model in it so.", panel="What")] = None,
+    link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
+    copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
+    move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Adopt models that another program downloaded: they are hashed, matched with the catalog, and kept track of.
+
+    Without --link, --copy or --move the bytes are shared with the original if the file system can, else copied."""
+    if link + copy + move > 1:
+        raise UsageError("only one of --link, --copy and --move can be meant", item="--move")
+    how = "link" if link else "copy" if copy else "move" if move else "auto"
+    client = session.client(settings)
+    with session.console.watch() as on_event:
+        report = client.import_folder(folder, name=name, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
+        if error := report.error:
+            on_event.end_with(error)
+    for file in report.files:
+        if file.error:
+            session.console.error(file.error)
+    if error and not any(file.error for file in report.files):
+        session.console.error(error)
+    files = [vars(file) for file in report.files]
+    left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
+    facts = {name: value for name, value in vars(report).items() if name not in ("files", "left_out")}
+    return session.show(facts | {"files": files, "skipped": left_out}, lambda: _show(session, report), error=error)
+
+
+def _show(session: Session, report: ImportReport) -> None:
+    """One line a model, and what is not one."""
+    console = session.console
+    models: dict[str, list[ImportedFile]] = {}
+    for file in report.files:
+        models.setdefault(file.model, []).append(file)
+    console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, files) for name, files in models.items()])
+    left_out = [*report.left_out.items()]
+    for path, why in left_out[:_NAMED]:
+        console.note(f"left out: {shown(path)}: {why}")
+    if len(left_out) > _NAMED:
+        console.note(f"left out: {len(left_out) - _NAMED} more")
+    came = [file for file in report.files if file.action in ("imported", "planned")]
+    here = [file for file in report.files if file.action == "kept"]
+    if here:
+        console.note(f"here already: {_amount(here)}")
+    if came:
+        copied = human_bytes(sum(file.size for file in came if file.way == "copy"))
+        known = sum(any(file.of_catalog for file in files) for files in models.values())
+        verb = "to import" if came[0].action == "planned" else "imported"
+        whose = f"{known} of {len(models)} models are the catalog's"
+        console.note(f"{verb} ({report.format}): {_amount(came)}, of which {copied} are copied; {whose}")
+    elif not report.files:
+        console.note("no model was found there")
+
+
+def _amount(files: list[ImportedFile]) -> str:
+    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {human_bytes(sum(file.size for file in files))}"
+
+
+def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
+    ways = {"failed" if one.error else "keep" if one.action == "kept" else _WORDS[one.way] for one in files}
+    verified = {"as found" if one.verified in ("none", "size") else one.verified for one in files if not one.error}
+    is_planned = any(one.action == "planned" for one in files)
+    known = ("the catalog's, by its size" if files[0].of_catalog else "-") if is_planned else ",".join(sorted(verified))
+    return name, str(len(files)), human_bytes(sum(one.size for one in files)), ",".join(sorted(ways)), known or "-"

@@ -1,0 +1,176 @@
+"""outdated and update: what has moved at its source since it was fetched or locked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdl import Settings
+from mdl.cli.command import command
+from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
+from mdl.cli.get import method_of, run_job, show, show_planned
+from mdl.cli.session import Session
+from mdl.formatting import human_bytes
+from mdl.paths import shown
+
+if TYPE_CHECKING:
+    from mdl import ModelVersion, Move, OutdatedReport, UpdateReport
+    from mdl.events import Listener
+
+UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
+
+
+@command(
+    "outdated",
+    examples=(
+        "mdl outdated  # everything that is here or locked",
+        "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
+    ),
+)
+def outdated(
+    session: Session,
+    settings: LookSettings,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is here without one.")
+    ] = None,
+    beyond_pins: Annotated[
+        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.", panel="What")
+    ] = False,
+) -> int:
+    """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
+    client = session.client(settings)
+    with session.console.watch() as on_event:
+        report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
+        if error := report.error:
+            on_event.end_with(error)
+    if error:
+        session.console.error(error)
+    rows = [vars(one) | {"changes": [vars(change) for change in one.changes]} for one in report.models]
+    moved = [one for one in report.models if one.state == "outdated"]
+    facts = {"models": rows, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
+    return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
+
+
+def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVersion], *, is_all: bool) -> None:
+    console, total = session.console, len(report.models)
+    if not total:
+        console.note("nothing is here, and nothing is locked")
+        return
+    told = [one for one in report.models if one.state != "unknown" or not is_all]
+    rows = [(one.name, _short(one.here), _short(one.locked), _newest(one), _told(one)) for one in told]
+    if rows:
+        console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
+    if len(told) < total:
+        count = f"{total - len(told)} more {'was' if total - len(told) == 1 else 'were'}"
+        console.note(f"{count} imported or trained: nothing says where to look for news")
+    if moved:
+        names = " ".join(one.name for one in moved)
+        to_fetch = human_bytes(sum(one.bytes_to_fetch for one in moved))
+        console.note(f"{len(moved)} of {total} can be updated, {to_fetch} to fetch: mdl update {names}")
+    else:
+        console.note(f"nothing to update among {total} {'model' if total == 1 else 'models'}")
+
+
+def _short(commits: tuple[str, ...]) -> str:
+    return ",".join(commit[:7] for commit in commits) or "-"
+
+
+def _amount(changed: int, files: int, size: int) -> str:
+    return f"{changed} of {files} file{'' if files == 1 else 's'}, {human_bytes(size)}"
+
+
+def _newest(one: ModelVersion) -> str:
+    return f"{_short(one.newest)} {(one.newest_at or '')[:10]}".rstrip()
+
+
+def _told(one: ModelVersion) -> str:
+    """What there is to bring, in words."""
+    edited = sum(change.change in ("edited", "unread") for change in one.changes)
+    what = _amount(len(one.changes), one.files or 0, one.bytes_to_fetch)
+    match one.state:
+        case "failed":
+            return f"not known: {shown(one.error.message)}" if one.error else "not known"
+        case "unknown":
+            return "not known: it was imported or trained"
+        case "missing":
+            return f"not here: {what}"
+        case "pinned" if one.changes:
+            return f"pinned; {what} newer"
+        case "pinned":
+            return "pinned"
+    if not one.changes:
+        return "up to date" if one.state == "current" else "the same bytes; the lock is older"
+    return what + (f", {edited} edited here" if edited else "")
+
+
+@dataclass(frozen=True)
+class Where(Globs):
+    """Which files, and where they go."""
+
+    into: Annotated[str | None, flag("--into DIR", "One model: its files are in DIR itself.", panel="Where")] = None
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The same as arguments of `mdl.Client`."""
+        return {"into": self.into, **self.globs}
+
+
+@command(
+    "update",
+    examples=(
+        "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
+        "mdl update -n nightly  # show what would be fetched for a group",
+    ),
+)
+def update(
+    session: Session,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups to update.")],
+    where: Where,
+    settings: UpdateSettings,
+    job: JobFlags,
+    dry_run: DryRun = False,
+    force: Force = False,
+) -> int:
+    """Bring the newest version of models: the lock is written anew for them, then what changed is fetched."""
+    client = session.client(settings)
+    session.empty = {"moves": []}
+    models = client.updatable(names, into=where.into)
+    folders = client.folders(models, into=where.into)
+    client.workspace.time_limit()
+    session.signals.poll()
+    method = method_of(client, models)
+    if dry_run:
+        with session.console.watch(method=method) as on_event:
+            plan = client.plan_update(models, **where.files, force=force, on_event=on_event)
+            if error := plan.error:
+                on_event.end_with(error)
+        return show_planned(session, plan)
+
+    def work(on_event: Listener) -> UpdateReport:
+        return client.update(models, **where.files, force=force, on_event=on_event)
+
+    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+    if report is None:
+        return 0
+    places = {model.name: client.workspace.place_of(model) for model in models}
+    for move in report.moves:
+        arrow = "→" if session.console.stderr.is_unicode else "->"
+        session.console.note(_moved(move, places[move.name], arrow))
+    return show(session, report, moves=[vars(move) for move in report.moves])
+
+
+def _moved(move: Move, place: str, arrow: str) -> str:
+    """What became of one model, in words. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
+    before, after = _short(move.before), _short(move.after)
+    amount = _amount(move.files_changed, move.files, move.bytes)
+    if move.pinned:
+        what = f"pinned to {after}; to move it, change 'revision'" if move.after else "pinned; to move it, change it"
+        text = f"{what} in {place or 'the reference that it is fetched by'}"
+    elif not move.files_changed:
+        return f"{move.name}: up to date{f' at {after}' if move.after else ''}"
+    else:
+        text = f"{before} {arrow} {after}" if move.before and before != after else after if move.after else ""
+    return f"{move.name}: " + ", ".join(filter(None, (text, amount if move.files_changed else "")))

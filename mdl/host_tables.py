@@ -1,0 +1,108 @@
+"""Host tables: the tables ``[hosts."HOST"]`` of ``config.toml``, read strictly, and the credentials that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mdl.errors import UsageError
+from mdl.http.allowlist import host_of
+from mdl.http.credentials import NETRC, HostCredential
+from mdl.remote_tables import is_variable
+from mdl.toml.problems import Table
+
+_KEYS = ("token_env", "send", "netrc")
+_PLACE = re.compile(r"([a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?", re.IGNORECASE)
+_SEND = re.compile(r"bearer|basic|query:[A-Za-z0-9_.-]+|header:[A-Za-z0-9_-]+")
+_OF_THE_REQUEST = re.compile(
+    r"header:(host|content-.*|transfer-encoding|connection|te|upgrade|(if-)?range|accept-encoding|proxy-.*)", re.I
+)
+"""Headers that say how a request and its answer are read."""
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """One table ``[hosts."HOST"]``, checked. ``variable`` has the credential; if it is '', ``~/.netrc`` has it."""
+
+    place: str
+    variable: str = ""
+    send: str = "bearer"
+
+    def credential(self, environ: Mapping[str, str], login: Callable[[str], str]) -> HostCredential:
+        """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. Raises `UsageError` if it cannot be
+        sent. The message does not contain it."""
+        source = self.variable or NETRC
+        secret = environ.get(self.variable, "").strip() if self.variable else login(host_of(f"//{self.place}"))
+        is_basic = self.send == "basic"
+        if secret and not is_basic and not (secret.isascii() and secret.isprintable() and " " not in secret):
+            raise UsageError("it has characters that cannot be sent", item=source, hint="set it anew, in one word")
+        if secret and is_basic and ":" not in secret:
+            raise UsageError(
+                "it is not user:password", item=source, hint=f'[hosts."{self.place}"] sends it as basic authentication'
+            )
+        return HostCredential(self.place, source, self.send, secret)
+
+
+def read_hosts(tables: Table) -> dict[str, HostSettings]:
+    """The hosts of the table ``[hosts]``, by their names. Every mistake is noted in the file of ``tables``."""
+    found: dict[str, HostSettings] = {}
+    for name, value in tables.data.items():
+        if name.startswith("x-") and not isinstance(value, dict):
+            continue
+        table = tables.table(name)
+        if table.data is not value:
+            continue  # it is no table, which is noted
+        place = name.lower()
+        if not _PLACE.fullmatch(place) or not _has_port_or_none(place):
+            table.wrong("must be a host, such as civitai.com, or host:port; without https:// and without a path")
+        elif place in found:
+            table.wrong("the host is there twice")
+        found[place] = _read_host(place, table)
+    return found
+
+
+def _has_port_or_none(place: str) -> bool:
+    try:
+        return urlsplit(f"//{place}").port != 0
+    except ValueError:
+        return False
+
+
+def _read_host(place: str, table: Table) -> HostSettings:
+    table.allow(*_KEYS)
+    variable, netrc = table.string("token_env"), table.switch("netrc")
+    send = table.string("send", "bearer" if variable else "basic")
+    if variable and not is_variable(variable):
+        why = "must be the name of a variable, such as CIVITAI_TOKEN; the token itself does not belong in this file"
+        table.wrong(why, "token_env")
+    if variable and netrc:
+        table.wrong("a host has token_env or netrc, not both", "netrc")
+    elif not netrc and table.lacks("token_env"):
+        table.wrong('has no credential: write token_env = "VARIABLE", or netrc = true')
+    if not _SEND.fullmatch(send):
+        table.wrong('must be "bearer", "basic", "query:NAME" or "header:NAME"', "send")
+    elif _OF_THE_REQUEST.fullmatch(send):
+        table.wrong("mdl itself sets this header", "send")
+    elif netrc and send != "basic":
+        table.wrong(f'what {NETRC} has is sent as "basic"', "send")
+    return HostSettings(place, variable, send)
+
+
+def netrc_login(home: str, host: str) -> str:
+    """``user:password`` of a host in the user's ``~/.netrc``; '' if it has no entry of exactly this host. Raises
+    `UsageError` if the file cannot be read."""
+    import netrc
+
+    path = Path(home, ".netrc")
+    if not home or not path.is_file():
+        return ""
+    try:
+        found = netrc.netrc(str(path)).hosts.get(host)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"it cannot be read: {getattr(error, 'strerror', 'not text')}", item=NETRC) from None
+    except netrc.NetrcParseError as error:
+        raise UsageError(f"it cannot be read (line {error.lineno})", item=NETRC) from None
+    return f"{found[0]}:{found[2]}" if found else ""

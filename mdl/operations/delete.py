@@ -1,0 +1,353 @@
+"""delete: take models from this disk. Shared bytes stay, and so do files that the user changed or added.
+
+What goes is planned first, so that it can be shown. Files go before the receipts that tell of them: if this is killed,
+the same command finishes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mdl.catalog.model import COMMAND_LINE, Model
+from mdl.engine.adoption import is_held, leftovers
+from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
+from mdl.engine.receipts import file_key
+from mdl.engine.store import Store
+from mdl.errors import Busy, MdlError, NotFound, joint_error, storage_error
+from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.fs import staging
+from mdl.fs.entries import names_below, open_parent
+from mdl.fs.private import is_own_folder, make_private_dir
+from mdl.locks import file_lock, is_locked
+from mdl.paths import RelPath, record_name
+from mdl.sources.hub_origin import HubOrigin
+
+_BUSY = "wait for it, or stop it: 'mdl jobs' shows what runs"
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file that stays, and why."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class DeletedModel:
+    """One model, and what of it was or would be deleted. ``bytes_freed`` does not count ``bytes_shared``, which another
+    model or program has too; ``error`` says why it is still there."""
+
+    name: str
+    path: Path
+    layout: str
+    files: int = 0
+    bytes_freed: int = 0
+    bytes_shared: int = 0
+    kept: tuple[KeptFile, ...] = ()
+    error: MdlError | None = None
+
+
+@dataclass(frozen=True)
+class DeleteReport:
+    """How deleting went, model by model, and the errors of targets that are not here at all."""
+
+    models: tuple[DeletedModel, ...] = ()
+    errors: tuple[MdlError, ...] = ()
+
+    @property
+    def bytes_freed(self) -> int:
+        return sum(model.bytes_freed for model in self.models if not model.error)
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error([*self.errors, *(model.error for model in self.models if model.error)])
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything failed."""
+        if error := self.error:
+            raise error
+
+
+@dataclass
+class Deletion:
+    """What is to go of one model.
+
+    ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
+    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``.
+    Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client. ``forget``
+    removes the receipts.
+    """
+
+    store: Store
+    name: str
+    path: Path
+    names: Sequence[str]
+    steps: list[Path] = field(default_factory=list)
+    sizes: list[os.stat_result] = field(default_factory=list)
+    files: int = 0
+    unfinished: int = 0
+    folders: list[Path] = field(default_factory=list)
+    kept: list[KeptFile] = field(default_factory=list)
+    partials: list[Path] = field(default_factory=list)
+    foreign_locks: Sequence[Path] = ()
+    forget: Callable[[], None] = lambda: None
+
+    def count(self, path: Path) -> None:
+        """Note the size of a file that goes, if it is there and no link."""
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            self.sizes += [found] if stat.S_ISREG(found.st_mode) else []
+
+
+def plan(
+    model: Model,
+    stores: Sequence[Store],
+    known: Callable[[Store, Model], Sequence[RemoteFile]],
+    *,
+    force: bool = False,
+) -> list[Deletion]:
+    """What is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has.
+    In the hub's cache a reference stands for the whole repository, a name for what mdl brought for it.
+
+    Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
+    """
+    store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+    if not store.layout.is_by_digest:
+        try:
+            return [of_folder(store, model.name, known(store, model), force=force)]
+        except NotFound as error:
+            caches = [other.root for other in stores if other.layout.is_by_digest]
+            for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
+                error.hint = f"Hugging Face's cache has it: mdl rm {origin.repository} --layout hf-cache"
+            raise
+    if model.origin == COMMAND_LINE and origins:
+        return [of_repo(store, origin) for origin in origins]
+    if found := of_cached_model(store, model.name, force=force):
+        return found
+    hint = "'mdl list --local' shows what is on this disk"
+    for origin in (one for one in origins if repo_in(store.root, one).is_there):
+        hint = f"another program brought {origin.repository}: mdl rm {origin.repository} --layout hf-cache"
+    raise NotFound("mdl brought nothing of it to Hugging Face's cache", item=model.name, hint=hint)
+
+
+def of_model(store: Store, name: str) -> list[Deletion]:
+    """What mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
+    return of_cached_model(store, name) if store.layout.is_by_digest else [of_folder(store, name)]
+
+
+def delete(
+    store: Store, deletions: Sequence[Deletion], errors: Sequence[MdlError] = (), *, dry_run: bool = False
+) -> DeleteReport:
+    """Carry deletions out, or with ``dry_run`` only say what they would do. What fails for one model hinders no other.
+    Raises `Cancelled` between two files."""
+    if not dry_run and is_own_folder(store.own / "stage"):
+        staging.sweep(store.own / "stage")  # what a deletion that was killed had put there
+    rows: list[DeletedModel] = []
+    names: Counter[tuple[int, int]] = Counter()
+    for one in deletions:
+        names.update((found.st_dev, found.st_ino) for found in one.sizes)
+        sizes = {(found.st_dev, found.st_ino): found for found in one.sizes}
+        freed = sum(found.st_size for key, found in sizes.items() if names[key] >= found.st_nlink)
+        shared = sum(found.st_size for found in sizes.values()) - freed
+        layout, kept = one.store.layout.name, tuple(one.kept)
+        row = DeletedModel(one.name, one.path, layout, one.files, freed + one.unfinished, shared, kept)
+        try:
+            _refuse_busy(one)
+            if not dry_run:
+                row = replace(row, kept=(*row.kept, *_carry_out(one)))
+        except (MdlError, OSError) as error:
+            names.subtract((found.st_dev, found.st_ino) for found in one.sizes)
+            where = str(getattr(error, "filename", None) or one.path)
+            row = replace(row, error=storage_error(error, where) if isinstance(error, OSError) else error.on(one.name))
+        rows.append(row)
+    return DeleteReport(tuple(rows), tuple(errors))
+
+
+def _refuse_busy(one: Deletion) -> None:
+    """Raises `Busy` if a process, also one of another machine, is at work on it."""
+    locks = [one.store.locks / f"{record_name(name)}.lock" for name in one.names]
+    if any(map(is_locked, locks)) or any(map(is_held, one.partials)):
+        raise Busy("another mdl is at work on it", hint=_BUSY)
+    if any(map(is_locked, one.foreign_locks)):
+        raise Busy("Hugging Face's client is downloading into it", hint="wait for it, or stop it")
+
+
+def _carry_out(one: Deletion) -> list[KeptFile]:
+    """Returns what stays after all, for it was changed meanwhile. Raises `Busy`, `OSError`, `Unsafe`."""
+    root, changed, folders = one.store.root, list[KeptFile](), set(one.folders)
+    seen = {(found.st_dev, found.st_ino): Stamp.of(found) for found in one.sizes}
+    with contextlib.ExitStack() as stack:
+        for name in sorted(set(one.names)):
+            stack.enter_context(file_lock(one.store.locks, name, 0.0, lambda _holder: None))
+        for folder in one.partials:
+            staging.remove(folder)
+        for path in one.steps:
+            one.store.cancel.check()
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry,
+            ):
+                now = entry.stat()
+                if now is None:
+                    continue
+                if stat.S_ISDIR(now.st_mode):
+                    staging.retire_entry(entry, make_private_dir(one.store.own / "stage"))
+                elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
+                    changed.append(KeptFile(path, "changed just now"))
+                else:
+                    os.unlink(entry.name, dir_fd=entry.folder)
+                folders.add(path.parent)
+        _prune(folders, root)
+        one.forget()
+    return changed
+
+
+def _prune(folders: Iterable[Path], root: Path) -> None:
+    """Sync the folders, and remove those that are empty, and those above them that become so, but not ``root``."""
+    for folder in sorted(folders, reverse=True):
+        with contextlib.suppress(OSError):
+            staging.sync_folder(folder)
+        with contextlib.suppress(OSError):
+            while folder != root:
+                folder.rmdir()
+                folder = folder.parent
+
+
+# The plain layout: a folder for each model.
+
+
+def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, force: bool = False) -> Deletion:
+    """What of a model's folder is mdl's; with ``force`` everything in it. ``known`` are the files that it has at its
+    source: a partial of one may be here. Of the files only those are hashed that seem to be changed.
+
+    Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
+    """
+    folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
+    found = Deletion(store, name, folder, [name])
+    others = [str(store.folder(one)) for one in store.receipts.models() if one.startswith(f"{name}/")]
+    for path in names_below(folder, others):
+        why = _why_kept(store, receipts.get(str(path.relative_to(folder))))
+        if why and not force and not staging.is_staged(path.name):
+            found.kept.append(KeptFile(path, why))
+        else:
+            found.steps.append(path)
+            found.count(path)
+    found.files = len(found.steps)
+    paths = {remote.path for remote in known} | {one.path for one in receipts.values()}
+    found.partials = [one for path in paths for one in leftovers(store.partials, file_key(name, path))]
+    for partial in found.partials:
+        with contextlib.suppress(OSError):
+            found.unfinished += (partial / "data").lstat().st_blocks * 512
+    if not (receipts or found.steps or found.kept or found.partials):
+        raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
+    if not folder.is_symlink():
+        found.folders = [Path(at) for at, _, _ in os.walk(folder)]
+        found.forget = lambda: store.receipts.drop(name)
+    return found
+
+
+def _why_kept(store: Store, receipt: Receipt | None) -> str:
+    """Why a file must stay; '' if it is as mdl wrote it."""
+    if receipt is None:
+        return "not mdl's"
+    found = store.check(receipt.model, receipt.remote)
+    if found.kind != "file":
+        return found.why
+    return "changed since mdl wrote it" if found.is_edited else ""
+
+
+# The hub's cache.
+
+
+def of_repo(store: Store, origin: HubOrigin) -> Deletion:
+    """A repository of the hub's cache, whoever brought it; of an origin with a revision only that one. Raises
+    `NotFound`."""
+    repo, revision = repo_in(store.root, origin), origin.revision
+    commit = repo.commit_of(revision) if revision else None
+    receipts = [one for one in _receipts(store, repo) if commit in (None, one.hub and one.hub.revision)]
+    if (revision and commit is None) or not (repo.is_there or receipts):
+        there = sorted({file.commit[:12] for file in repo.files})
+        hint = f"there is {', '.join(there)}" if there else "'mdl list --local' shows what is"
+        raise NotFound("not in Hugging Face's cache", item=str(origin), hint=hint)
+    going = [file for file in repo.files if commit in (None, file.commit)]
+    return _of_cache(store, str(origin), repo, going, receipts, is_whole=commit is None)
+
+
+def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Deletion]:
+    """What mdl brought to the hub's cache for the model ``name``, by repository. What another model has too stays; so
+    does what another program had brought before, unless ``force`` is set."""
+    hubs = [one.hub for one in store.receipts.of_model(name) if one.hub]
+    origins = dict.fromkeys(HubOrigin(hub.repo, hub.repo_type) for hub in hubs)
+    found: list[Deletion] = []
+    for repo in (repo_in(store.root, origin) for origin in origins):
+        receipts = _receipts(store, repo)
+        own = {_key(one): one for one in receipts if one.model == name}
+        others = {_key(one): one.model for one in receipts if one.model != name}
+        going, kept = [], []
+        for file in repo.files:
+            key = file.commit, file.path
+            if key in own and key in others:
+                kept.append(KeptFile(file.pointer, f"{others[key]} has it too"))
+            elif key in own and own[key].adopted and not force:
+                kept.append(KeptFile(file.pointer, "another program brought it"))
+            elif key in own:
+                going.append(file)
+        found.append(_of_cache(store, name, repo, going, list(own.values()), is_whole=False))
+        found[-1].kept = kept
+    return found
+
+
+def _of_cache(
+    store: Store,
+    name: str,
+    repo: CachedRepo,
+    going: Sequence[CachedFile],
+    receipts: Sequence[Receipt],
+    *,
+    is_whole: bool,
+) -> Deletion:
+    """The deletion of these files and receipts: their names, the bytes that no other name leads to, and the branches
+    and snapshots of which nothing is left. A folder disappears at once, so that the hub's client never meets half."""
+    staying = [file for file in repo.files if file not in set(going)]
+    names = {one.model for one in receipts}
+    found = Deletion(store, name, repo.folder, sorted(names or {repo.origin.folder}), files=len(going))
+    found.foreign_locks = list((store.root / ".locks" / repo.folder.name).glob("*.lock"))
+    gone = {file.commit for file in going} - {file.commit for file in staying}
+    digests = [repo.folder / "blobs" / one.digest.hex for one in receipts]
+    blobs = {file.blob for file in going if file.blob} | {path for path in digests if os.path.lexists(path)}
+    blobs -= {file.blob for file in staying}
+    for path in (repo.blobs if is_whole else blobs) | {file.pointer for file in going if not file.blob}:
+        found.count(path)
+    if is_whole or not (staying or repo.blobs - blobs):
+        found.steps = [repo.folder] if repo.is_there else []
+    else:
+        found.steps = [path for path, commit in repo.refs.items() if commit in gone]
+        found.steps += [file.pointer for file in going if file.commit not in gone]
+        found.steps += [repo.folder / "snapshots" / commit for commit in sorted(gone)]
+        found.steps += sorted(blobs)
+
+    def forget() -> None:
+        for model in names:
+            store.receipts.drop(model, [one.path for one in receipts if one.model == model])
+
+    found.forget = forget
+    return found
+
+
+def _receipts(store: Store, repo: CachedRepo) -> list[Receipt]:
+    """The receipts of all models for files of a repository."""
+    asked = repo.origin.repo_type, repo.origin.repo
+    return [one for one in store.receipts.all() if one.hub and (one.hub.repo_type, one.hub.repo) == asked]
+
+
+def _key(receipt: Receipt) -> tuple[str, str]:
+    assert receipt.hub is not None
+    return receipt.hub.revision, receipt.hub.path

@@ -1,0 +1,50 @@
+"""ComfyUI's ``models`` folder: folders by kind, in which most files are models by themselves.
+
+https://github.com/comfyanonymous/ComfyUI/blob/master/folder_paths.py
+"""
+
+from __future__ import annotations
+
+from mdl.operations.formats import Folder, FoundFile, FoundModel, is_hidden
+
+_KINDS = {
+    *("checkpoints", "clip", "clip_vision", "controlnet", "diffusers", "diffusion_models", "embeddings", "gligen"),
+    *(
+        "hypernetworks",
+        "loras",
+        "model_patches",
+        "photomaker",
+        "style_models",
+        "text_encoders",
+        "unet",
+        "upscale_models",
+    ),
+    *("vae", "vae_approx", "audio_encoders", "latent_upscale_models"),
+}
+_WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+_ENOUGH = 3
+"""So many folders of these names make it ComfyUI's, ``checkpoints`` among them or not."""
+
+
+def recognize(folder: Folder) -> list[FoundModel] | None:
+    """The models of ``folder``, or of ``models/`` in it. A file ``loras/sdxl/x.safetensors`` is the model
+    ``loras--sdxl--x``; a folder below ``diffusers`` is one model."""
+    for head in ("", "models/"):
+        files = {path: at for path, at in folder.below(head).items() if "/" in path and not is_hidden(path)}
+        if len({path.partition("/")[0] for path in files} & _KINDS) >= _ENOUGH:
+            return _models(folder, files)
+    return None
+
+
+def _models(folder: Folder, files: dict[str, str]) -> list[FoundModel]:
+    found: dict[str, list[FoundFile]] = {}
+    for path, at in sorted(files.items()):
+        kind, *folders, name = path.split("/")
+        if kind == "diffusers" and folders:
+            model, inner = f"{kind}--{folders[0]}", "/".join([*folders[1:], name])
+        elif kind in _KINDS and name.lower().endswith(_WEIGHTS):
+            model, inner = "--".join([kind, *folders, name.rpartition(".")[0]]), name
+        else:
+            continue
+        found.setdefault(model, []).append(FoundFile(at, inner, folder.files[at]))
+    return [FoundModel(name, tuple(files)) for name, files in found.items()]

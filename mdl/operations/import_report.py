@@ -1,0 +1,54 @@
+"""Import report: how an import went, file by file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl.errors import MdlError, whole_error
+from mdl.reports import no_space
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """How one file went. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed`` or
+    ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in their
+    place already. ``verified`` is as in a `FileReport`: ``none`` if nobody published a digest of it. In a plan nothing
+    is hashed: ``model`` and ``path`` are then those of a catalog's file of the same size, if there is one."""
+
+    source: str
+    model: str
+    path: str
+    size: int
+    digest: str | None = None
+    verified: str = "none"
+    action: str = "planned"
+    way: str | None = None
+    of_catalog: bool = False
+    error: MdlError | None = None
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """How an import went: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
+
+    folder: Path
+    format: str
+    files: tuple[ImportedFile, ...]
+    left_out: Mapping[str, str]
+    bytes_to_copy: int = 0
+    bytes_free: int = 0
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        failed = [file.error for file in self.files if file.error]
+        if not failed:
+            return no_space(0, self.bytes_to_copy, self.bytes_free)
+        return whole_error(f"{len(failed)} of {len(self.files)} failed", failed) if len(failed) > 1 else failed[0]
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything failed."""
+        if error := self.error:
+            raise error

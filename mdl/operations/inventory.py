@@ -1,0 +1,158 @@
+"""inventory: everything that is on this disk, in both layouts, whether or not a catalog names it. Contacts nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.engine.hub_repos import CachedRepo, cached_repos
+from mdl.engine.status import FileStatus, ModelStatus, Status, is_verified, local_status, status_of
+from mdl.engine.store import Store
+from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.fs.entries import names_below
+from mdl.fs.staging import is_staged
+from mdl.sources.hub_origin import HubOrigin, is_pinned
+
+Known = Callable[[Store, Model], Sequence[RemoteFile]]
+"""A model's files as its source or lock has them; none if they are not known."""
+_Sizes = dict[tuple[int, int], int]
+"""Bytes of files, by device and inode."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is on this disk. ``bytes`` is what all of it takes: a file with several names counts once."""
+
+    models: tuple[tuple[Model, ModelStatus], ...]
+    bytes: int
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One row, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
+
+    model: Model
+    status: ModelStatus
+    sizes: _Sizes
+    unfinished: int = 0
+
+
+def take_inventory(
+    stores: Sequence[Store], catalog: Mapping[str, Model], known: Known, endpoint: str, fits: Callable[[Model], bool]
+) -> Inventory:
+    """What is in ``stores`` and ``fits``. ``endpoint`` is the URL of the hub. Raises `StateError`, `StorageError`."""
+    found: list[_Found] = []
+    sizes: _Sizes = {}
+    for store in stores:
+        rows = _in_cache(store, endpoint) if store.layout.is_by_digest else _in_folder(store, catalog, known)
+        found += [row for row in rows if row.status.is_here and fits(row.model)]
+    for row in found:
+        sizes |= row.sizes
+    total = sum(sizes.values()) + sum(row.unfinished for row in found)
+    return Inventory(tuple((row.model, row.status) for row in found), total, tuple(store.root for store in stores))
+
+
+def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
+    """What the receipts tell of a model that no catalog names."""
+    hubs = [receipt.hub for receipt in receipts if receipt.hub]
+    origins = tuple(dict.fromkeys(map(_origin, hubs)))
+    files = [] if hubs else receipts
+    named = tuple(CatalogFile(one.path, one.url, size=one.stamp.size, digest=one.digest) for one in files)
+    kind = origins[0].kind if origins else "model"
+    return Model(name, title=name, kind=kind, sources=origins, files=named)
+
+
+def _origin(hub: HubFile) -> HubOrigin:
+    return HubOrigin(hub.repo, hub.repo_type, hub.branch or (hub.revision if is_pinned(hub.revision) else None))
+
+
+def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iterator[_Found]:
+    """The models of a plain models folder, then what stands there that is not mdl's."""
+    here: list[str] = []
+    for name in sorted({*store.receipts.models(), *catalog}):
+        receipts = store.receipts.in_order(name)
+        model = catalog.get(name) or model_of(name, receipts)
+        status = local_status(name, receipts, known(store, model), store, is_exact=name in catalog)
+        here += [name] if receipts or status.is_here else []
+        paths = [store.final_path(name, row.remote) for row in status.rows]
+        unfinished = sum(row.bytes_present for row in status.rows if row.status == "partial")
+        yield _Found(model, status, _sizes_of(paths), unfinished)
+    for place in foreign(store, here):
+        files = list(names_below(place))
+        sizes = _sizes_of(files)
+        status = ModelStatus(place, "unverified", (), None, len(files), None, sum(sizes.values()), brought_by="other")
+        yield _Found(Model(str(place.relative_to(store.root)), kind=""), status, sizes)
+
+
+def foreign(store: Store, names: Sequence[str]) -> Iterator[Path]:
+    """The entries of a plain models folder that belong to none of the models ``names``."""
+    todo = [store.root]
+    while todo:
+        folder = todo.pop()
+        for entry in _entries(folder):
+            name = str(entry.relative_to(store.root))
+            if any(one.startswith(f"{name}/") for one in names) and entry.is_dir() and not entry.is_symlink():
+                todo += [entry] if name not in names else []
+            elif name not in names and entry != store.own and not is_staged(entry.name):
+                yield entry
+
+
+def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
+    """The repositories of the hub's cache, whoever brought them."""
+    hubs = [(one.hub, one) for one in store.receipts.all() if one.hub]
+    own = {(hub.repo_type, hub.repo, hub.revision, hub.path): one for hub, one in hubs}
+    for repo in cached_repos(store.root):
+        rows, sizes = _rows(repo, store, own, endpoint)
+        commits = {file.commit for file in repo.files}
+        whole = status_of(rows, store, str(repo.origin), is_complete=not repo.unfinished)
+        status = replace(
+            whole,
+            path=repo.folder / "snapshots" / commits.pop() if len(commits) == 1 else repo.folder,
+            bytes_present=sum(sizes.values()) + repo.unfinished,
+            brought_by="mdl" if any(row.is_own for row in rows) else "hub-client",
+        )
+        origin = repo.origin
+        model = Model(str(origin), kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
+        yield _Found(model, status, sizes, repo.unfinished)
+
+
+def _rows(
+    repo: CachedRepo, store: Store, receipts: Mapping[tuple[str, str, str, str], Receipt], endpoint: str
+) -> tuple[list[FileStatus], _Sizes]:
+    """The files of a repository; bytes that have several names count at the first one."""
+    rows: list[FileStatus] = []
+    sizes: _Sizes = {}
+    for file in repo.files:
+        remote = file.remote(repo.origin, endpoint)
+        if remote is None:
+            continue
+        taken = _sizes_of([file.blob or file.pointer], follow=True)
+        new = sum(size for key, size in taken.items() if key not in sizes)
+        sizes |= taken
+        own = receipts.get((repo.origin.repo_type, repo.origin.repo, file.commit, file.path))
+        is_sure = own is not None and is_verified(own.verified) and store.path_of(own) is not None
+        status: Status = "missing" if file.size is None else "present" if is_sure else "unverified"
+        is_own = own is not None and not own.adopted
+        rows.append(FileStatus(remote, status, new, file.commit, file.since, is_own))
+    return rows, sizes
+
+
+def _sizes_of(paths: Sequence[Path], *, follow: bool = False) -> _Sizes:
+    """The sizes of those files that are there; of a link itself, unless links are to be followed."""
+    found: _Sizes = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path, follow_symlinks=follow)
+            found[status.st_dev, status.st_ino] = status.st_size
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(folder.iterdir())
+    return []

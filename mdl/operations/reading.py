@@ -1,0 +1,45 @@
+"""Reading: what is told while files that are on this disk already are hashed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mdl.events import Listener, Progressed, Verifying
+from mdl.files import RemoteFile
+
+_TELL_SECONDS = 0.1
+
+
+def watch_reading(model: str, remote: RemoteFile, on_event: Listener) -> Callable[[int], None]:
+    """Tells of the reading of a large file that was there already, ten times at most."""
+    size = remote.size or 0
+    step = max(size // 10, 2**28)
+    told = 0
+
+    def watch(done: int) -> None:
+        nonlocal told
+        if done - told >= step:
+            told = done
+            on_event(Verifying(model, remote.path.text, done=done, total=size))
+
+    return watch
+
+
+class ReadingProgress:
+    """Tells ten times a second how far the reading of all files is: ``done`` of ``total`` bytes, files that are
+    ``kept`` among them."""
+
+    def __init__(self, on_event: Listener, kept: int, total: int) -> None:
+        self._on_event, self._kept, self.done, self._total = on_event, kept, kept, total
+        self._began = self._told = time.monotonic()
+
+    def look(self, of_file: int) -> None:
+        """``of_file`` bytes of the file that is being read are read."""
+        now, done = time.monotonic(), self.done + of_file
+        if now - self._told >= _TELL_SECONDS:
+            self._told, speed = now, (done - self._kept) / (now - self._began)
+            left = max(0, self._total - done) / speed if speed else None
+            self._on_event(
+                Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed, eta_seconds=left)
+            )

@@ -1,0 +1,75 @@
+"""GGUF: which files of a repository are one quantisation, by their names. Pure.
+
+Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md ("GGUF Naming Convention"). A quantisation is in the
+file's name (``model-Q8_0.gguf``, ``model.i1-Q4_K_M.gguf``, ``Qwen3-UD-Q4_K_XL-00001-of-00002.gguf``), or is the folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+from mdl.errors import NotFound, UsageError
+from mdl.files import RemoteFile
+
+_FILE = re.compile(
+    r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
+)
+_QUANT = re.compile(
+    r"(?:^|(?<=[-._/]))((?:UD-|i1-)?(?:I?Q\d+(?:_[0-9A-Z]+)*|TQ\d_\d|B?F16|FP?(?:8|16|32)|(?:MX|NV)FP4(?:_MOE)?))(?=[-./]|$)",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(r"(UD|i1)-", re.IGNORECASE)
+_NO_MODEL = re.compile(r"(.*/)?(mmproj|imatrix)", re.IGNORECASE)
+"""What belongs to a model of any quantisation and has one of its own."""
+
+
+def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list[RemoteFile]:
+    """The files of the one model that is quantised as ``wanted``, in whatever case it is written: one, or its shards.
+
+    Raises `NotFound` with what there is, if there is none or a shard is missing; `UsageError` if there are several.
+    """
+    found: dict[str, dict[str, list[RemoteFile]]] = {}
+    for file in files:
+        match = _FILE.fullmatch(file.path.text)
+        if match and not _NO_MODEL.match(file.path.text):
+            found.setdefault(_quantisation_of(match["stem"]), {}).setdefault(match["stem"], []).append(file)
+    if not found:
+        raise NotFound("the repository has no GGUF file", item=item, hint="leave out what is behind the colon")
+    named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
+    if not named:
+        there = ", ".join(sorted(filter(None, found))) or "none in any file's name"
+        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"there is {there}")
+    if len(named) > 1:
+        paths = ", ".join(sorted(one[0].path.text for one in named.values()))
+        raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
+    [shards] = named.values()
+    _check_complete(shards, item)
+    return shards
+
+
+def _quantisation_of(stem: str) -> str:
+    """The last one that the file's own name has, else that of its folder; '' if there is none."""
+    folder, _, name = stem.rpartition("/")
+    found = _QUANT.findall(name) or _QUANT.findall(folder)
+    return str(found[-1]) if found else ""
+
+
+Named = TypeVar("Named")
+
+
+def _by_name(found: dict[str, dict[str, Named]], wanted: str) -> dict[str, Named]:
+    """What is under this name, and under those that differ from it only in case."""
+    fitting = (models for name, models in found.items() if name.casefold() == wanted.casefold())
+    return {stem: one for models in fitting for stem, one in models.items()}
+
+
+def _check_complete(shards: list[RemoteFile], item: str) -> None:
+    counts = set()
+    for one in shards:
+        if match := _FILE.fullmatch(one.path.text):
+            counts.add(int(match["shards"] or match["parts"] or 1))
+    if counts != {len(shards)}:
+        wanted = " or ".join(map(str, sorted(counts)))
+        raise NotFound(f"{len(shards)} of {wanted} parts are there", item=item, hint="name the files that you want")

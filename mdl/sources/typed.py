@@ -1,0 +1,126 @@
+"""Typed: what people write for a target who come from other tools, as the one reference that it means. Pure.
+
+What can mean only one thing is understood; for what can mean two, or nothing here, the error names the right words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from mdl.errors import UsageError
+from mdl.paths import shown
+from mdl.sources import is_reference
+from mdl.sources.hub_origin import parse_page, shown_url, why_bad_id
+
+_GIT = re.compile(
+    r"(?:(?:git\+)?(?:https?|git)://|(?:ssh://)?git@)(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?P<git>\.git)?/?",
+    re.IGNORECASE,
+)
+_HOST = re.compile(r"localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\](?::\d+)?", re.IGNORECASE)
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_REPOSITORY = re.compile(
+    r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>@[^:\s]+)?(?P<quant>:[^/@:\s]+)?"
+)
+_MANY_FILES = re.compile(r"[*?\[]")
+_FILE = re.compile(
+    r".*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
+    r"|tiktoken|vocab|json|jsonl|yaml|yml|toml|xml|md|txt|csv|tsv|jinja|py|html|png|jpe?g|webp|gif|svg|wav|mp3|flac"
+    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)",
+    re.IGNORECASE,
+)
+"""The names of files. That a repository is called so is possible, and nobody would mean it."""
+_ENDING = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
+
+
+def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
+    """The reference that ``word`` means: ``org/repo``, a page without its scheme, an address for git, ``HF:…``. None if
+    it is, or may be, a name of the catalog.
+
+    Raises `UsageError` for an empty word, and for what has no one meaning.
+    """
+    if not word.strip():
+        raise UsageError("an empty name (is a variable not set?)", hint="give the name of a model, or hf:org/repo")
+    if (cloned := _cloned(word, page_hosts)) is not None:
+        return cloned
+    scheme, colon, rest = word.partition(":")
+    if colon and scheme.lower() in ("hf", "s3"):
+        return f"{scheme.lower()}:{rest}"
+    if is_reference(word):
+        page = _of_page(re.sub("^[^:]*://", "", word), page_hosts)
+        return page if page and page.startswith("hf:") else word
+    if "/" not in word:
+        return None
+    return _of_page(word, page_hosts) or _of_path(word)
+
+
+def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
+    """An address that 'git clone' takes. None if it is no such address."""
+    match = _GIT.fullmatch(word)
+    if not match or not (match["git"] or "git@" in word.partition("/")[0] or word.lower().startswith("ssh://git@")):
+        return None
+    if match["host"].lower() in page_hosts:
+        return f"hf:{match['path']}"
+    hint = "give the URL of one of its files; a repository of the hub is hf:org/repo"
+    raise UsageError("mdl does not clone a repository of git", item=shown_url(word), hint=hint)
+
+
+def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
+    """A page of the hub without its scheme; None if it is no page of it."""
+    host, _, path = word.partition("/")
+    if host.lower() not in page_hosts:
+        return None
+    match = _REPOSITORY.fullmatch(path)
+    if match and match["quant"]:
+        return f"hf:{path}"
+    return f"https://{word}" if parse_page(f"https://{word}", page_hosts) else None
+
+
+def _of_path(word: str) -> str | None:
+    """What a word with slashes means that has no scheme."""
+    first, said = word.partition("/")[0], shown(word)[:200]
+    if _HOST.fullmatch(first):
+        raise UsageError("a URL needs its scheme", item=said, hint=f"write http://{said} or https://{said}")
+    if _DOMAIN.fullmatch(first):
+        hint = f"write https://{said}"
+        if why_bad_id(word) is None:
+            hint += f"; if {first} is an owner on the hub, hf:{said}"
+        raise UsageError("a URL needs its scheme", item=said, hint=hint)
+    match = _REPOSITORY.fullmatch(word)
+    if match and why_bad_id(match["id"]) is None:
+        return f"hf:{word}"
+    owner, *others = word.split("/")
+    if len(others) > 1 and all(others) and why_bad_id(f"{owner}/{others[0]}") is None:
+        hint = f"for a file of a repository of the hub: mdl get {owner}/{others[0]} {'/'.join(others[1:])}"
+        raise UsageError("neither a name of the catalog nor a repository", item=said, hint=hint)
+    return None
+
+
+def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> bool:
+    """Whether ``word``, which follows ``repository`` and is no name of the catalog, names a file or a folder of it, as
+    'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
+    if is_reference(word) or not word.strip() or word.partition(":")[0].lower() in ("hf", "s3") or "git@" in word:
+        return False
+    if _MANY_FILES.search(word):
+        raise UsageError("a pattern is no file", item=shown(word)[:200], hint=f"--include '{shown(word)[:200]}'")
+    owner, _, rest = word.partition("/")
+    if owner.lower() in page_hosts or (rest and _HOST.fullmatch(owner)):
+        return False
+    match = _REPOSITORY.fullmatch(word)
+    if _FILE.fullmatch(word) or not match or why_bad_id(match["id"]):
+        return True
+    if _ENDING.fullmatch(rest) and not (match["more"] or match["quant"]):
+        said = shown(word)[:200]
+        hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
+        raise UsageError(f"may be a file of {repository} or a repository", item=said, hint=hint)
+    return False
+
+
+def what_else(word: str) -> str:
+    """What a name may have been meant as that no catalog has: a hint, or ''."""
+    name, colon, tag = word.partition(":")
+    if colon and re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[\w.-]+", tag):
+        return f"a model of Ollama is not known here; GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
+    if not colon and why_bad_id(word) is None:
+        return f"a repository of the hub needs its owner: mdl get OWNER/{word}"
+    return ""

@@ -1,0 +1,229 @@
+"""config: every setting with where it is from, one of them changed, and a config.toml that is broken."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.shell import Inside, Ran, Shell, done, machine, settings, with_environ
+
+from mdl.config import settings_table
+
+SECRET = "hf_canarycanarycanary"
+FILE = """\
+# mine
+[defaults]  # of all
+home = "/x" # there
+# last
+
+[remotes.a]
+kind = "bucket"
+url = "s3://bucket"
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return machine(tmp_path)
+
+
+def config_of(shell: Shell) -> Path:
+    return shell.home / ".config" / "mdl" / "config.toml"
+
+
+def rows(ran: Ran) -> dict[str, tuple[Any, str]]:
+    return {row["name"]: (row["value"], row["source"]) for row in ran.document["settings"]}
+
+
+def test_every_setting_and_where_it_is_from(shell: Shell, mdl: Inside) -> None:
+    """A flag wins over a variable, that over config.toml, that over the default; hosts of all places hold together."""
+    settings(shell, '[defaults]\nhome = "/f"\nvia = "hub"\nstall = 9\nallow_hosts = ["f"]\n[stores]\nlink = "copy"\n')
+    shell = with_environ(shell, MDL_VIA="xet", MDL_ALLOW_HOSTS="v,w", HF_HUB_OFFLINE="1", MDL_LOG_FILE="")
+    found = rows(done(mdl(shell, "config", "--json", "--to", "/flag")))
+    assert list(found) == list(settings_table())
+    assert found["home"] == ("/flag", "--to")
+    assert found["via"] == ("xet", "MDL_VIA")
+    assert (found["stall"], found["stores.link"]) == (("9", "config.toml"), ("copy", "config.toml"))
+    assert (found["retries"], found["window"]) == (("5", "the default"), (None, "the default"))
+    assert found["allow_hosts"] == (["v", "w", "f"], "MDL_ALLOW_HOSTS, [defaults] allow_hosts")
+    assert found["offline"] == ("true", "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE")
+    assert found["log_file"] == ("", "MDL_LOG_FILE")
+    assert rows(done(mdl(shell, "config", "list", "--json")))["home"] == (str(shell.models), "MDL_HOME")
+
+
+def test_the_hub_and_whose_token(shell: Shell, mdl: Inside) -> None:
+    """The endpoint and where it and the token are from are told, and never the token; all places are there."""
+    shell = with_environ(shell, HF_TOKEN=SECRET)
+    for words in (("config",), ("config", "--json")):
+        ran = done(mdl(shell, *words))
+        assert ("HF_TOKEN" in ran.out, shell.endpoint in ran.out, SECRET in ran.out + ran.err) == (True, True, False)
+    assert ran.document["hub"] == {"endpoint": shell.endpoint, "endpoint_from": "HF_ENDPOINT", "token_from": "HF_TOKEN"}
+    kinds = [row["what"] for row in ran.document["places"]]
+    assert kinds == ["settings", "catalog", "lock", "state", "models", "hub cache"]
+
+
+def test_get_prints_the_value_alone(shell: Shell, mdl: Inside) -> None:
+    """config get is for scripts: the value, a list one a line, an empty line for none; an unknown key is 2."""
+    settings(shell, '[stores]\nalso = ["/a", "/b"]\n')
+    for key, out in {
+        "retries": "5\n",
+        "stores.also": "/a\n/b\n",
+        "window": "\n",
+        "catalog": f"{shell.home}/catalog.toml\n",
+    }.items():
+        assert done(mdl(shell, "config", "get", key)).out == out
+    for words in (("get", "conections"), ("set", "conections", "1"), ("unset", "conections")):
+        assert "hint: did you mean connections?" in done(mdl(shell, "config", *words), 2).err
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "table", "value"),
+    [
+        ("home", ["models"], "defaults", "{home}/models"),
+        ("connections", ["8"], "defaults", 8),
+        ("limit_rate", ["08:00,2M 22:00,off"], "defaults", "08:00,2M 22:00,off"),
+        ("allow_hosts", ["a,b"], "defaults", ["a", "b"]),
+        ("log_file", [""], "defaults", ""),
+        ("progress", ["lines"], "defaults", "lines"),
+        ("hooks.on_complete", ["touch x"], "hooks", "touch x"),
+        ("stores.also", ["/a", "b"], "stores", ["/a", "{home}/b"]),
+    ],
+)
+def test_set(shell: Shell, mdl: Inside, key: str, values: list[str], table: str, value: object) -> None:
+    """What is set is in config.toml with its own type, under its table; comments and other lines stay, and unset
+    takes it out again."""
+    text = str(value).replace("{home}", str(shell.home)) if isinstance(value, str) else value
+    wanted = [one.replace("{home}", str(shell.home)) for one in value] if isinstance(value, list) else text
+    for before in ("", FILE):
+        settings(shell, before)
+        assert done(mdl(shell, "config", "set", key, *values)).out == f"{config_of(shell)}\n"
+        found = config_of(shell).read_text()
+        assert tomllib.loads(found)[table][key.rpartition(".")[2]] == wanted
+        assert [
+            line for line in ("# mine", "# of all", "# last", "[remotes.a]") if line in before and line not in found
+        ] == []
+        done(mdl(shell, "config", "unset", key))
+        assert key.rpartition(".")[2] not in tomllib.loads(config_of(shell).read_text()).get(table, {})
+    assert config_of(shell).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("connections 99", "connections: '99' is not a number from 1 to 64"),
+        ("connections 1 2", "connections: takes one value, not 2"),
+        ("via pigeon", "via: 'pigeon' is not one of http, hub, xet"),
+        ("stores.link hrad", "stores.link: 'hrad' is not one of"),
+        ("offline 1", "offline: belongs to one run"),
+        ("catalog x", "catalog: belongs to one run"),
+        ("remotes.a.kind bucket", "remotes.a.kind: there is no such setting"),
+        ("hooks.on_failure 'a", "hooks.on_failure: it cannot be run"),
+    ],
+)
+def test_what_cannot_be_set(shell: Shell, mdl: Inside, words: str, told: str) -> None:
+    """A wrong value, a setting of one run and an unknown one are 2, and the file stays as it was."""
+    settings(shell, FILE)
+    assert told in done(mdl(shell, "config", "set", *words.split()), 2).err
+    assert config_of(shell).read_text() == FILE
+
+
+def test_a_variable_has_precedence(shell: Shell, mdl: Inside) -> None:
+    """If a variable hides what was just set, a warning says so."""
+    ran = done(mdl(with_environ(shell, MDL_RETRIES="3"), "config", "set", "retries", "9"))
+    assert "MDL_RETRIES has precedence: retries stays 3" in ran.err
+
+
+def test_not_through_a_link_out_of_the_folder(shell: Shell, mdl: Inside) -> None:
+    """A config.toml that is a link to another folder is not written, 11; one within the folder, and a folder that is
+    a link, are."""
+    place, away = config_of(shell), shell.home / "away.toml"
+    settings(shell, "")
+    place.unlink()
+    away.write_text("")
+    place.symlink_to(away)
+    ran = done(mdl(shell, "config", "set", "retries", "9"), 11)
+    assert (str(away) in ran.err, away.read_text(), place.is_symlink()) == (True, "", True)
+    place.unlink()
+    place.symlink_to("mine.toml")
+    done(mdl(shell, "config", "set", "retries", "9"))
+    assert (place.is_symlink(), (place.parent / "mine.toml").read_text()) == (True, "[defaults]\nretries = 9\n")
+    place.parent.rename(shell.home / "dotfiles")
+    place.parent.symlink_to(shell.home / "dotfiles")
+    done(mdl(shell, "config", "set", "retries", "8"))
+    assert done(mdl(shell, "config", "get", "retries")).out == "8\n"
+
+
+BROKEN = {
+    "[defaults\n": "not TOML",
+    "[defaults]\nconnections = 99\n": "config.toml:2: defaults.connections: 99 is not a number from 1 to 64",
+    "[defaults]\nhome = 3\n[stores]\nalso = 1\n": "2 mistakes in config.toml:",
+    "[default]\n": "config.toml:1: default: unknown key; did you mean defaults?",
+    "defaults = 1\n": "config.toml:1: defaults: must be a table, not a number",
+}
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN.items(), ids=BROKEN)
+def test_a_broken_file(shell: Shell, mdl: Inside, text: str, told: str) -> None:
+    """config and doctor work, say what is wrong and end with 2; path is 0; every hint leads out, not round."""
+    settings(shell, text)
+    assert mdl(shell, "config", "path").out == f"{config_of(shell)}\n"
+    assert done(mdl(shell, "config", "path")).err == ""
+    for words in (("config",), ("config", "get", "retries"), ("list",)):
+        ran = done(mdl(shell, *words), 2)
+        assert (told in ran.err, "hint: mend that file" in ran.err, "mdl config" in ran.err) == (True, True, False)
+    assert "connections" in mdl(shell, "config").out
+    ran = mdl(shell, "doctor", "--offline")
+    assert (ran.code, "FAIL  settings" in ran.out, told in ran.out, "ok    catalog" in ran.out) == (2, True, True, True)
+
+
+def test_a_wrong_value_can_be_set_right(shell: Shell, mdl: Inside) -> None:
+    """config set mends the value that hinders every other command."""
+    settings(shell, "[defaults]\nconnections = 99\n")
+    done(mdl(shell, "config", "set", "connections", "9"))
+    assert config_of(shell).read_text() == "[defaults]\nconnections = 9\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"MDL_CONNECTIONS": "99"}, "MDL_CONNECTIONS: '99' is not a number from 1 to 64"),
+        ({"MDL_PROGRESS": "loud"}, "MDL_PROGRESS: 'loud' is not one of auto, bars, lines, json, none"),
+    ],
+)
+def test_a_wrong_variable_is_named(shell: Shell, mdl: Inside, variables: dict[str, str], told: str) -> None:
+    """The error names the variable, not a flag that nobody typed; mdl config tells it too, and shows the rest."""
+    wrong = with_environ(shell, **variables)
+    for words in (("get", "x"), ("config",), ("doctor", "--offline")):
+        ran = done(mdl(wrong, *words), 2)
+        assert told.removeprefix("MDL_") in ran.err + ran.out, words
+        assert "--" not in ran.err.partition("\n")[0]
+    assert "retries" in mdl(wrong, "config").out
+
+
+def test_variables_that_mean_nothing(shell: Shell, mdl: Inside) -> None:
+    """One that is misspelt is named once, with the one that was meant; flags of any command, and what mdl sets for
+    hooks, are known."""
+    known = {
+        "MDL_INTO": "",
+        "MDL_KEEP": "3",
+        "MDL_HOOK_JOB": "x",
+        "MDL_RELEASE_PATH": "x",
+        "MDL_METRICS": "",
+        "MDL_YES": "",
+    }
+    assert "MDL_" not in done(mdl(with_environ(shell, **known), "list")).err
+    ran = done(mdl(with_environ(shell, MDL_CONECTIONS="3", MDL_ZZ="1"), "list"))
+    assert ran.err.count("MDL_CONECTIONS") == 1
+    assert "the variable MDL_CONECTIONS means nothing to mdl; did you mean MDL_CONNECTIONS?" in ran.err
+    assert "the variable MDL_ZZ means nothing to mdl; 'mdl config' lists the settings" in ran.err
+
+
+def test_it_is_read_once(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many settings a command asks for, config.toml is read once."""
+    settings(shell, "[defaults]\nretries = 3\n")
+    read: list[Path] = []
+    monkeypatch.setattr("mdl.config.read_text", lambda path: read.append(path) or path.read_text())
+    done(mdl(shell, "config"))
+    assert read == [config_of(shell)]

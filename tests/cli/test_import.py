@@ -1,0 +1,445 @@
+"""mdl import: folders of ComfyUI, of the hub's client and of Ollama, and any other, are adopted; the original stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.catalogs import entry_of
+from support.copies import second_file_system
+from support.data import MIB, noise, sha256
+from support.hubs import Hf, Hub, clones, listing
+from support.loopback_hub import Repo
+from support.shell import Inside, Ran, Shell, done, machine, write_catalog
+
+import mdl as library
+from mdl.engine.store import Store, hash_file
+from mdl.events import Event, Finished
+from mdl.operations import import_folder as importing
+
+NOBODY = "http://127.0.0.1:1"
+BIG, LORA, VAE = noise(2 * MIB, 1), noise(MIB + 5, 2), noise(MIB, 3)
+TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": BIG, "sub/vocab.txt": b"v"}, lfs_threshold=1000)
+IMAGE = f"""
+[models.image]
+[[models.image.files]]
+path = "diffusion_models/image.safetensors"
+url = "{NOBODY}/image.safetensors"
+size = {len(BIG)}
+sha256 = "{sha256(BIG)}"
+[[models.image.files]]
+path = "vae/ae.safetensors"
+url = "{NOBODY}/ae.safetensors"
+size = {len(VAE)}
+sha256 = "{sha256(VAE)}"
+"""
+CATALOG = f"schema = 1\n{IMAGE}"
+
+Rows = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return machine(tmp_path / "home", CATALOG)
+
+
+@pytest.fixture
+def rows(mdl: Inside) -> Rows:
+    """What ``mdl import`` says of each file, by its path below the folder; it must end with ``code``."""
+
+    def run(shell: Shell, *words: str, code: int = 0) -> dict[str, Any]:
+        document = done(mdl(shell, "import", *words, "--json"), code).document
+        return {row["source"]: row for row in document["files"]}
+
+    return run
+
+
+def written(folder: Path, files: dict[str, bytes]) -> Path:
+    """A folder with these files, of an earlier day."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        os.utime(folder / name, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+@pytest.fixture
+def comfy(tmp_path: Path) -> Path:
+    files = {
+        "models/diffusion_models/z image.safetensors": BIG,
+        "models/vae/ae.safetensors": VAE,
+        "models/loras/sdxl/dream v1.2.safetensors": LORA,
+        "models/checkpoints/put_checkpoints_here": b"",
+        "models/diffusers/small/unet/model.bin": b"u" * 100,
+        "models/diffusers/small/model_index.json": b"{}",
+        "main.py": b"",
+    }
+    return written(tmp_path / "ComfyUI", files)
+
+
+def test_comfyui(shell: Shell, comfy: Path, rows: Rows, mdl: Inside) -> None:
+    """Files that the catalog knows become its model, under the catalog's names; the others are models by kind and name.
+    A get then fetches nothing; the original is as it was, and a second import does nothing."""
+    before = {name: facts[:4] for name, facts in listing(comfy).items()}
+    found = rows(shell, str(comfy))
+    assert {(row["model"], row["path"]) for row in found.values()} == {
+        ("image", "diffusion_models/image.safetensors"),
+        ("image", "vae/ae.safetensors"),
+        ("loras--sdxl--dream v1.2", "dream v1.2.safetensors"),
+        ("diffusers--small", "unet/model.bin"),
+        ("diffusers--small", "model_index.json"),
+    }
+    lora = found["models/loras/sdxl/dream v1.2.safetensors"]
+    assert (lora["digest"], lora["verified"], lora["of_catalog"]) == (f"sha256:{sha256(LORA)}", "none", False)
+    assert found["models/vae/ae.safetensors"]["verified"] == "sha256"
+    assert {name: facts[:4] for name, facts in listing(comfy).items()} == before
+    facts = done(mdl(shell, "get", "image", "--json")).document
+    assert (facts["bytes_fetched"], facts["models"][0]["status"]) == (0, "present")
+    here = listing(shell.models)
+    again = rows(shell, str(comfy))
+    assert {row["action"] for row in again.values()} == {"kept"}
+    assert {name: row["model"] for name, row in again.items()} == {name: row["model"] for name, row in found.items()}
+    assert listing(shell.models) == here
+    document = done(mdl(shell, "import", str(comfy), "--json")).document
+    assert {row["path"] for row in document["skipped"]} == {"main.py", "models/checkpoints/put_checkpoints_here"}
+    assert done(mdl(shell, "verify")).code == 0
+
+
+def test_what_is_shared_and_what_is_not(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """Without a flag a large file shares its bytes with the original and a small one is a copy; --copy shares none;
+    --link shares all. No mode is changed."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA, "small.txt": b"s"})
+    shared = "clone" if clones(tmp_path) else "link"
+    plain = rows(shell, str(folder))
+    assert {name: row["way"] for name, row in plain.items()} == {
+        "big.bin": shared,
+        "small.txt": "clone" if shared == "clone" else "copy",
+    }
+    assert (shell.models / "mine/big.bin").samefile(folder / "big.bin") == (shared == "link")
+    copied = rows(shell, str(folder), "--copy", "--to", str(tmp_path / "copies"))
+    assert "link" not in {row["way"] for row in copied.values()}
+    linked = rows(shell, str(folder), "--link", "--to", str(tmp_path / "links"))
+    assert {row["way"] for row in linked.values()} == {"link"}
+    assert (folder / "big.bin").stat().st_nlink == 2 + (shared == "link")
+    assert (folder / "big.bin").stat().st_mode & 0o200
+
+
+def test_a_move(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
+    """Only --move takes the original away, by a rename; a refused file stays where it is."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA, "sub/small.txt": b"s"})
+    inode = (folder / "big.bin").stat().st_ino
+    assert {row["way"] for row in rows(shell, str(folder), "--move").values()} == {"move"}
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert ((shell.models / "mine/big.bin").stat().st_ino, (shell.models / "mine/sub/small.txt").read_bytes()) == (
+        inode,
+        b"s",
+    )
+    written(folder, {"big.bin": LORA[::-1]})
+    assert rows(shell, str(folder), "--move", code=7)["big.bin"]["action"] == "failed"
+    assert (folder / "big.bin").read_bytes() == LORA[::-1]
+    assert (shell.models / "mine/big.bin").read_bytes() == LORA
+    assert rows(shell, str(folder), "--as", "other")["big.bin"]["model"] == "other"
+    assert "keep" in done(mdl(shell, "import", str(folder), "--as", "other")).out
+
+
+@pytest.fixture
+def elsewhere(shell: Shell) -> Iterator[Path]:
+    with second_file_system(shell) as folder:
+        yield folder
+
+
+def test_another_file_system(shell: Shell, elsewhere: Path, rows: Rows) -> None:
+    """From another file system everything is copied; --link says that it cannot, before anything is written; --move
+    takes the original away once its copy is published."""
+    folder = written(elsewhere / "mine", {"big.bin": LORA, "small.txt": b"s"})
+    refused = rows(shell, str(folder), "--link", code=7)
+    assert "--copy" in refused["big.bin"]["error"]["hint"]
+    assert not (shell.models / "mine").exists()
+    assert {row["way"] for row in rows(shell, str(folder)).values()} == {"copy"}
+    moved = written(elsewhere / "moved", {"big.bin": LORA, "small.txt": b"s"})
+    assert {row["way"] for row in rows(shell, str(moved), "--move").values()} == {"move"}
+    assert (list(moved.iterdir()), (shell.models / "moved/big.bin").read_bytes()) == ([], LORA)
+    assert (folder / "big.bin").read_bytes() == LORA
+
+
+def test_a_move_that_was_begun(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """What an earlier import linked or copied is only taken away from its place; a folder that is in its place stays,
+    and so does an original that was changed since."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA, "small.txt": b"s", "edited.txt": b"e"})
+    rows(shell, str(folder))
+    (folder / "edited.txt").write_bytes(b"f")
+    found = rows(shell, str(folder), "--move", code=7)
+    assert {name: (row["action"], row["way"]) for name, row in found.items()} == {
+        "big.bin": ("kept", "move"),
+        "small.txt": ("kept", "move"),
+        "edited.txt": ("failed", None),
+    }
+    assert [path.name for path in folder.iterdir()] == ["edited.txt"]
+    place = shell.models / "mine"
+    assert (place / "big.bin").read_bytes() == LORA
+    for action in ("imported", "kept"):
+        again = rows(shell, str(place), "--move")
+        assert {(row["action"], row["way"]) for row in again.values()} == {(action, None)}
+    assert sorted(path.name for path in place.iterdir()) == ["big.bin", "edited.txt", "small.txt"]
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub([TINY]) as hub:
+        yield hub
+
+
+def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+    """What ``hf download --local-dir`` left tells commit and ETag: every file is verified by them, and belongs to the
+    catalog's model of that commit, of which nothing was ever listed. Nobody is asked; a get then fetches nothing."""
+    local = tmp_path / "tiny-local"
+    hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
+    pinned = f'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\nrevision = "{TINY.commit}"\nexclude = ["sub/*"]\n'
+    shell = machine(tmp_path / "home", pinned, hub.url)
+    before = len(hub.requests)
+    found = rows(shell, str(local))
+    assert hub.requests[before:] == []
+    facts = {name: (row["model"], row["verified"], row["of_catalog"]) for name, row in found.items()}
+    assert facts["model.bin"] == ("tiny", "sha256", True)
+    assert facts["config.json"] == ("tiny", "git-sha1", True)
+    assert facts["sub/vocab.txt"] == ("tiny-local", "git-sha1", False)
+    sent = hub.sent
+    assert done(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
+    assert hub.sent == sent
+    row = done(mdl(shell, "outdated", "tiny", "--json")).document["models"][0]
+    assert (row["here"], row["state"]) == ([TINY.commit], "pinned")
+
+
+def test_a_local_dir_that_was_edited(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows) -> None:
+    """A file that is not as the hub sent it is adopted as it is found, and not as the catalog's. A folder of several
+    such folders is read as well."""
+    local = tmp_path / "all" / "tiny-local"
+    hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
+    (local / "config.json").write_text("{}")
+    shell = machine(tmp_path / "home", 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n', hub.url)
+    found = rows(shell, str(tmp_path / "all"))
+    facts = {name: (row["model"], row["verified"]) for name, row in found.items()}
+    assert facts["tiny-local/config.json"] == ("tiny-local", "none")
+    assert facts["tiny-local/model.bin"] == ("tiny-local", "sha256")
+
+
+def ollama(folder: Path, models: dict[str, list[tuple[str, bytes]]]) -> Path:
+    """A store of Ollama's: each model's layers by the last word of their media type."""
+    for name, layers in models.items():
+        rows = []
+        for kind, data in layers:
+            blob = folder / "blobs" / f"sha256-{sha256(data)}"
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(data)
+            media = f"application/vnd.ollama.image.{kind}"
+            rows.append({"mediaType": media, "digest": f"sha256:{sha256(data)}", "size": len(data)})
+        (folder / "manifests" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "manifests" / name).write_text(json.dumps({"schemaVersion": 2, "layers": rows}))
+    return folder
+
+
+STORE = {
+    "registry.ollama.ai/library/llama3/8b": [("model", BIG), ("template", b"t"), ("license", b"l")],
+    "registry.ollama.ai/library/llava/latest": [("model", LORA), ("projector", VAE)],
+    "hf.co/bartowski/Tiny-GGUF/Q4_K_M": [("model", LORA)],
+}
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+def test_ollama(shell: Shell, tmp_path: Path, rows: Rows, below: str) -> None:
+    """Each manifest is a model, its GGUF layers named after it and verified by their names; a layer that two models
+    share comes twice. What the catalog knows is the catalog's."""
+    found = rows(
+        shell, str(ollama(tmp_path / ".ollama" / below, STORE).parent if below else ollama(tmp_path / "o", STORE))
+    )
+    store = {(row["model"], row["path"]): row for row in found.values()}
+    names = {("image", "diffusion_models/image.safetensors"), ("image", "vae/ae.safetensors")}
+    assert names <= store.keys()
+    assert {row["verified"] for row in store.values()} == {"sha256"}
+    (shell.models / "llava/llava.gguf").unlink()
+    rows(shell, str(tmp_path / ".ollama" if below else tmp_path / "o"))
+    assert (shell.models / "llava/llava.gguf").read_bytes() == LORA
+    assert (shell.models / "bartowski--Tiny-GGUF-Q4_K_M/bartowski--Tiny-GGUF-Q4_K_M.gguf").read_bytes() == LORA
+
+
+def test_ollama_moved_and_damaged(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """A blob that has other bytes than its name says is refused and stays; one that two models share is moved for the
+    last of them; a manifest that makes no sense is passed over."""
+    folder = ollama(tmp_path / "o", STORE)
+    (folder / "manifests/registry.ollama.ai/library/odd").mkdir()
+    (folder / "manifests/registry.ollama.ai/library/odd/1").write_text('{"layers": [{"digest": 5}]}')
+    damaged = folder / "blobs" / f"sha256-{sha256(BIG)}"
+    damaged.write_bytes(BIG[:-1] + b"?")
+    document = rows(shell, str(folder), "--move", code=6)
+    assert document[f"blobs/sha256-{sha256(BIG)}"]["error"]["code"] == "HASH"
+    assert damaged.exists()
+    assert not (folder / "blobs" / f"sha256-{sha256(LORA)}").exists()
+    for name in ("llava/llava.gguf", "bartowski--Tiny-GGUF-Q4_K_M/bartowski--Tiny-GGUF-Q4_K_M.gguf"):
+        assert (shell.models / name).read_bytes() == LORA
+
+
+def test_small_files_alone_are_nobody_s(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """A small file that a catalog's model has as well is that model's only if the folder has its large file, or all of
+    it: any two models may have the same config.json."""
+    small = f'[[models.image.files]]\npath = "config.json"\nurl = "{NOBODY}/c"\nsize = 2\nsha256 = "{sha256(b"{}")}"\n'
+    write_catalog(shell, CATALOG + small + entry_of("only", f"{NOBODY}/f", b"whole"))
+    mine = written(tmp_path / "mine", {"config.json": b"{}", "other.bin": LORA})
+    assert {row["model"] for row in rows(shell, str(mine)).values()} == {"mine"}
+    theirs = written(tmp_path / "theirs", {"config.json": b"{}", "image.safetensors": BIG, "g.bin": b"whole"})
+    found = rows(shell, str(theirs))
+    assert {name: row["model"] for name, row in found.items()} == {
+        "config.json": "image",
+        "image.safetensors": "image",
+        "g.bin": "only",
+    }
+
+
+def test_a_folder_that_is_in_its_place(shell: Shell, rows: Rows, mdl: Inside) -> None:
+    """A folder that was put into the models folder by hand gets receipts, and nothing moves."""
+    written(shell.models / "image", {"diffusion_models/image.safetensors": BIG, "vae/ae.safetensors": VAE})
+    before = {name: facts for name, facts in listing(shell.models).items() if name.startswith("image/")}
+    assert {(row["action"], row["way"]) for row in rows(shell, str(shell.models / "image")).values()} == {
+        ("imported", None)
+    }
+    assert {name: facts for name, facts in listing(shell.models).items() if name.startswith("image/")} == before
+    [model] = done(mdl(shell, "list", "image", "--json")).document["models"]
+    assert model["status"] == "present"
+
+
+def test_the_plan(shell: Shell, comfy: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-n reads no file and writes nothing; what has the size of a catalog's file is told as that."""
+    monkeypatch.setattr(importing, "hash_file", None)
+    found = rows(shell, str(comfy), "-n")
+    assert not shell.models.exists()
+    assert {row["action"] for row in found.values()} == {"planned"}
+    assert found["models/vae/ae.safetensors"]["model"] == "image"
+    assert found["models/loras/sdxl/dream v1.2.safetensors"]["digest"] is None
+
+
+def test_a_file_that_changes_meanwhile(
+    shell: Shell, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is written to while it is hashed, or between that and its linking, is not adopted; the others are."""
+    folder = written(tmp_path / "mine", {"a.bin": LORA, "b.bin": VAE, "c.bin": BIG})
+
+    def hashed(path: Path, *words: Any) -> Any:
+        found = hash_file(path, *words)
+        if path.name == "a.bin":
+            path.write_bytes(b"other")
+        return found
+
+    def placed(self: Any, model: Any, file: Any, *words: Any) -> Any:
+        if file.at == "b.bin":
+            (folder / "b.bin").write_bytes(b"other")
+        return place(self, model, file, *words)
+
+    place = importing._Import._place
+    monkeypatch.setattr(importing, "hash_file", hashed)
+    monkeypatch.setattr(importing._Import, "_place", placed)
+    found = rows(shell, str(folder), code=7)
+    assert {name: row["action"] for name, row in found.items()} == {
+        "a.bin": "failed",
+        "b.bin": "failed",
+        "c.bin": "imported",
+    }
+    assert "changed while it was read" in found["b.bin"]["error"]["message"]
+    assert not (shell.models / "mine").exists()
+    assert (shell.models / "image/diffusion_models/image.safetensors").read_bytes() == BIG
+
+
+def test_a_stop_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that is stopped goes on after the files that it has: they are not read again."""
+    folder = written(tmp_path / "mine", {"a.bin": LORA, "b.bin": VAE, "c.bin": BIG})
+    client, token, read = library.Client(home=tmp_path / "models", catalog=[]), library.CancelToken(), list[str]()
+
+    def hashed(path: Path, *words: Any) -> Any:
+        read.append(path.name)
+        return hash_file(path, *words)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Finished):
+            token.set()
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(importing, "hash_file", hashed)
+    with pytest.raises(library.Cancelled):
+        client.import_folder(folder, on_event=listen, cancel=token)
+    assert {file.action for file in client.import_folder(folder).files} == {"kept", "imported"}
+    assert sorted(read) == ["a.bin", "a.bin", "b.bin", "c.bin"]
+
+
+def test_links_and_strangers(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
+    """A link is never followed, hidden files are left out, and a name that mdl refuses is a failure of that file. A
+    hub's cache and a models folder of mdl's are refused, as are two ways at once and --as for several models."""
+    folder = written(tmp_path / "mine", {"a.bin": b"a", ".git/config": b"g", "con.txt": b"c"})
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link.bin").symlink_to(tmp_path / "secret")
+    (folder / "up").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    found = rows(shell, str(folder), code=11)
+    assert {name: row["action"] for name, row in found.items()} == {"a.bin": "imported", "con.txt": "failed"}
+    document = done(mdl(shell, "import", str(folder), "-n", "--json")).document
+    assert {row["path"] for row in document["skipped"]} == {"link.bin", "up", "pipe"}
+    cache = written(tmp_path / "hub", {"models--org--tiny/blobs/abc": b"a"})
+    for place in (cache, shell.models):
+        done(mdl(shell, "import", str(place)), 2)
+    done(mdl(shell, "import", str(folder), "--link", "--move"), 2)
+    done(mdl(shell, "import", str(folder), "--layout", "hf-cache"), 2)
+    done(mdl(shell, "import", str(tmp_path / "none")), 3)
+    done(mdl(shell, "import", str(ollama(tmp_path / "o", STORE)), "--as", "one"), 2)
+
+
+def test_a_disk_that_is_too_small(shell: Shell, tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that do not fit are refused before the first is made; a plan says so as well. Links need no room."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA})
+    monkeypatch.setattr(Store, "free_space", lambda _self: 1000)
+    if clones(tmp_path):
+        pytest.skip("this file system clones, which needs no room")
+    for words in (["-n"], []):
+        assert "SPACE" in done(mdl(shell, "import", str(folder), "--copy", "--json", *words), 7).out
+    assert not (shell.models / "mine").exists()
+    done(mdl(shell, "import", str(folder)))
+
+
+def test_a_name_of_the_catalog_s(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """A folder with the name of a catalog's model, and other bytes, does not become that model."""
+    folder = written(tmp_path / "image", {"x.bin": LORA})
+    found = rows(shell, str(folder), code=7)["x.bin"]
+    assert "--as NAME" in found["error"]["hint"]
+    assert not (shell.models / "image").exists()
+    assert rows(shell, str(folder), "--as", "mine")["x.bin"]["action"] == "imported"
+
+
+def test_a_catalog_s_model_that_was_never_listed(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+    """Of a model that follows a branch nothing is known before its source was asked: the hint says how, and then the
+    folder is that model."""
+    local = tmp_path / "tiny"
+    hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
+    shell = machine(tmp_path / "home", 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n', hub.url)
+    assert "mdl get -n tiny" in rows(shell, str(local), code=7)["model.bin"]["error"]["hint"]
+    done(mdl(shell, "get", "-n", "tiny"))
+    assert {row["verified"] for row in rows(shell, str(local)).values()} == {"sha256", "git-sha1"}
+    assert done(mdl(shell, "list", "--json")).document["models"][0]["status"] == "present"
+
+
+def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> None:
+    """The table has a line a model and the summary counts; show, verify and outdated know an imported model, and a
+    repair says why it cannot be fetched."""
+    folder = written(tmp_path / "mine", {"big.bin": LORA, "small.txt": b"s"})
+    ran: Ran = done(mdl(shell, "import", str(folder)))
+    assert "mine" in ran.out
+    assert "as found" in ran.out
+    assert "imported (plain): 2 files, 1.0 MB, of which" in ran.err
+    assert "here already: 2 files, 1.0 MB\n" in done(mdl(shell, "import", str(folder))).err
+    assert "1 more was imported or trained" in done(mdl(shell, "outdated")).err
+    [row] = done(mdl(shell, "outdated", "mine", "--json")).document["models"]
+    assert row["state"] == "unknown"
+    done(mdl(shell, "update", "mine"), 3)
+    assert done(mdl(shell, "show", "mine", "--json")).document["model"]["files_present"] == 2
+    (shell.models / "mine/big.bin").unlink()
+    told = done(mdl(shell, "verify", "mine", "--repair"), 3).err
+    assert "was imported" in told

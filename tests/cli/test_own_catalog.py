@@ -1,0 +1,157 @@
+"""A catalog of one's own: begun by init or by add, beside the shipped one, which is never edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.shell import Inside, Shell, done, machine, write_catalog
+
+from mdl.operations.edit import BEGINNING
+from mdl.places import SHIPPED, SHIPPED_LOCK
+
+OWN = """\
+schema = 1
+
+[models.a]
+source = "hf:o/a"
+
+[models.b]
+source = "hf:o/b"
+
+# of c
+[models.c]
+source = "hf:o/c"
+see = ["b"]
+
+[groups]
+both = ["a", "b"] # two
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A user who has no catalog."""
+    (tmp_path / "home").mkdir()
+    return Shell(tmp_path / "home")
+
+
+def own_of(shell: Shell) -> Path:
+    return shell.home / ".config" / "mdl" / "catalog.toml"
+
+
+def names(shell: Shell, mdl: Inside) -> list[str]:
+    return [one["name"] for one in done(mdl(shell, "list", "--json")).document["models"]]
+
+
+def test_add_begins_a_catalog(shell: Shell, mdl: Inside) -> None:
+    """Without a catalog of one's own, add begins one that extends the shipped one, and says so; a second model goes
+    into the same file, and nothing of the shipped ones is hidden."""
+    before = SHIPPED.read_bytes(), names(shell, mdl)
+    ran = done(mdl(shell, "add", "whisper", "hf:org/whisper-fa", "--tag", "asr"))
+    assert (ran.out, "your own catalog, just begun" in ran.err) == (f"{own_of(shell)}\n", True)
+    assert "just begun" not in done(mdl(shell, "add", "other", "hf:org/other")).err
+    assert own_of(shell).read_text().startswith(BEGINNING.rstrip())
+    assert (SHIPPED.read_bytes(), names(shell, mdl)) == (before[0], ["whisper", "other", *before[1]])
+    assert f"catalog:  {own_of(shell)}:" in done(mdl(shell, "show", "whisper")).out
+    assert f"catalog:  {SHIPPED}:" in done(mdl(shell, "show", "bert-fa")).out
+
+
+@pytest.mark.parametrize("link", ["own", "of another clone"])
+def test_the_link_of_a_clone_is_not_edited(shell: Shell, mdl: Inside, link: str) -> None:
+    """In a clone of mdl, whose catalog.toml is a link to the shipped one, the user's own catalog is used and edited,
+    also in a folder below; named, the shipped one is refused."""
+    target = SHIPPED
+    if link != "own":
+        target = shell.home / "mdl" / "catalog" / "shipped.toml"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(SHIPPED.read_bytes())
+    (shell.home / "catalog.toml").symlink_to(target)
+    before = target.read_bytes()
+    assert done(mdl(shell, "add", "x", "hf:o/x")).out == f"{own_of(shell)}\n"
+    assert names(shell, mdl)[0] == "x"
+    for words in (("add", "y", "hf:o/y"), ("remove", "bert-fa")):
+        assert "is not edited" in done(mdl(shell, *words, "--catalog", "catalog.toml"), 2).err
+    assert (target.read_bytes(), SHIPPED_LOCK.parent.joinpath("mdl.lock").exists()) == (before, False)
+
+
+def test_an_own_entry_wins(shell: Shell, mdl: Inside) -> None:
+    """An entry with the name of a shipped one has precedence, and without it the shipped one is there again, also in
+    groups; the shipped one itself cannot be removed."""
+    ran = done(mdl(shell, "add", "bert-fa", "hf:my/bert", "--group", "mine"))
+    assert "source:   hf:my/bert" in done(mdl(shell, "show", "bert-fa")).out
+    ran = done(mdl(shell, "remove", "bert-fa"))
+    assert "taken out" not in ran.err
+    assert "HooshvareLab" in done(mdl(shell, "show", "bert-fa")).out
+    assert 'mine = ["bert-fa"]' in own_of(shell).read_text()
+    ran = done(mdl(shell, "remove", "bert-fa"), 2)
+    assert f"it is in {SHIPPED}, which your catalog extends" in ran.err
+
+
+def test_groups(shell: Shell, mdl: Inside) -> None:
+    """--group puts the model into groups, new ones too; one of the shipped catalog is taken over with its members;
+    remove says which groups the model left."""
+    done(mdl(shell, "add", "x", "hf:o/x", "--group", "new", "--group", "persian-nlp"))
+    text = own_of(shell).read_text()
+    assert '\n[groups]\nnew = ["x"]\npersian-nlp = ["bert-fa", ' in text
+    done(mdl(shell, "add", "y", "hf:o/y", "--group", "new"))
+    assert 'new = ["x", "y"]\n' in own_of(shell).read_text()
+    ran = done(mdl(shell, "remove", "x"))
+    assert "x was in new, persian-nlp, and was taken out there as well" in ran.err
+    assert 'new = ["y"]\n' in own_of(shell).read_text()
+
+
+@pytest.mark.parametrize("name", "abc")
+def test_remove_leaves_no_empty_line(tmp_path: Path, mdl: Inside, name: str) -> None:
+    """However often a model is added and removed, the catalog has no empty line more; comments stay."""
+    shell = machine(tmp_path, OWN)
+    done(mdl(shell, "remove", name))
+    text = (tmp_path / "catalog.toml").read_text()
+    assert ("\n\n\n" in text, "# of c" in text, text.endswith("\n\n")) == (False, True, False)
+    write_catalog(shell, OWN)
+    for _ in range(3):
+        done(mdl(shell, "add", "x", "hf:o/x"))
+        done(mdl(shell, "remove", "x"))
+    assert (tmp_path / "catalog.toml").read_text() == OWN
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("", ".config/mdl/catalog.toml"),
+        (".", "catalog.toml"),
+        ("new/folder", "new/folder/catalog.toml"),
+        ("t.toml", "t.toml"),
+    ],
+)
+def test_init(shell: Shell, mdl: Inside, words: str, place: str) -> None:
+    """init writes a catalog into the user's folder, a folder or a file, which has all that mdl ships; what is there is
+    never replaced, also not a link to nothing."""
+    path = shell.home / place
+    shipped = names(shell, mdl)
+    assert done(mdl(shell, "init", *words.split())).out == f"{path}\n"
+    done(mdl(shell, "add", "x", "hf:o/x", "--catalog", str(path)))
+    listed = done(mdl(shell, "list", "--json", "--catalog", str(path))).document["models"]
+    assert [one["name"] for one in listed] == ["x", *shipped]
+    text = path.read_text()
+    ran = done(mdl(shell, "init", *words.split(), "--json"), 7)
+    assert (path.read_text(), ran.document["error"]["code"]) == (text, "OCCUPIED")
+    path.unlink()
+    path.symlink_to("nowhere.toml")
+    done(mdl(shell, "init", *words.split()), 7)
+    assert path.is_symlink()
+
+
+def test_the_example_of_init_is_right(tmp_path: Path, mdl: Inside) -> None:
+    """Without its comment signs, the example in a new catalog is a catalog."""
+    head, mark, example = BEGINNING.partition("# [models")
+    lines = [line.removeprefix("#").removeprefix(" ") for line in f"{mark}{example}".split("\n")]
+    shell = machine(tmp_path, head + "\n".join(lines))
+    assert "my-model" in names(shell, mdl)
+
+
+def test_init_without_a_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the user has no home folder it is 2, and it says what to name."""
+    monkeypatch.setattr("mdl.places.platformdirs.user_config_dir", lambda name: "~/.config/mdl")
+    assert "no home folder" in done(mdl(shell, "init"), 2).err
+    assert done(mdl(shell, "init", ".")).out == f"{shell.home}/catalog.toml\n"

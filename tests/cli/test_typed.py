@@ -1,0 +1,90 @@
+"""What people type for the hub, at work: repositories without a scheme, files of them, quantisations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Run, Shell, machine
+
+GGUF = b"GGUF" + bytes(60)
+FILES = {
+    **dict.fromkeys(("config.json", "unet/config.json", "unet/b.json"), b'{"a": 1}'),
+    **{name: GGUF + name.encode() for name in ("tiny-Q8_0.gguf", "tiny-Q4_K_M.gguf")},
+    **{f"tiny-BF16-0000{number}-of-00002.gguf": GGUF + bytes(number) for number in (1, 2)},
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub([Repo("org/tiny", FILES)]) as hub:
+        yield hub
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: LoopbackHub) -> Shell:
+    return machine(tmp_path, "schema = 1\nnot a catalog", hub.url)
+
+
+def here(folder: str) -> set[str]:
+    root = Path(folder)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and ".mdl" not in path.parts}
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ("org/tiny", set(FILES)),
+        ("{host}/org/tiny", set(FILES)),
+        ("org/tiny:q8_0", {"tiny-Q8_0.gguf"}),
+        ("hf:org/tiny:BF16", {name for name in FILES if "BF16" in name}),
+        ("org/tiny unet/config.json", {"unet/config.json"}),
+        ("hf:org/tiny@main unet/", {"unet/config.json", "unet/b.json"}),
+    ],
+)
+def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: set[str]) -> None:
+    """A repository, a quantisation with its shards, or files of a repository; a broken catalog has no part in it. Of
+    what came verify and path know."""
+    text = words.format(host=hub.url.removeprefix("http://"))
+    ran = run(f"get {text}")
+    assert here(ran.out.strip()) == files
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    assert run(f"path {text.split()[0]}").out == ran.out
+    assert {one["path"] for one in run("verify --json").document["models"][0]["files"]} >= files
+
+
+def test_files_go_into_a_folder(run: Run, shell: Shell) -> None:
+    """Several files of a repository are one target for --into."""
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    run("get org/tiny config.json unet/b.json --into here")
+    assert here(str(shell.home / "here")) == {"config.json", "unet/b.json"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("org/tiny:Q5_K_M", 3, "there is BF16, Q4_K_M, Q8_0"),
+        ("org/tiny:Q4_K", 3, "Q4_K_M"),
+        ("org/tiny confg.json", 3, "there is config.json"),
+        ("org/other", 3, "check the name"),
+        ("org/tiny --local-dir x", 2, "--into DIR"),
+        ("org/tiny --token hf_secret", 2, "HF_TOKEN"),
+        ("org/tiny --repo-type dataset", 2, "hf:datasets/org/name"),
+    ],
+)
+def test_what_is_not_there(run: Run, shell: Shell, words: str, code: int, said: str) -> None:
+    """A quantisation or file that is not there is 3 with what is; a flag of another tool is 2 with mdl's own words."""
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    ran = run(f"get {words}", code)
+    assert said in ran.err.splitlines()[-1]
+    assert "hf_secret" not in ran.err
+
+
+def test_a_quantisation_of_a_catalog(run: Run, shell: Shell) -> None:
+    """A source of a catalog may name one, and the lock has its files."""
+    (shell.home / "catalog.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny:Q8_0"\n')
+    run("lock")
+    assert here(run("get tiny --locked").out.strip()) == {"tiny-Q8_0.gguf"}
+    assert run("list --json").document["models"][0]["status"] == "present"
