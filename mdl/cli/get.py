@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get openai-community/gpt2 config.json  # a repository of the hub, and a file of it",
-    "mdl get unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0  # one quantisation, with all its shards",
-    "mdl get https://host/download/123 -o model.gguf --into .  # any URL, into this folder",
+    "mdl get openai-community/gpt2 config.json  # one file of a repository",
+    "mdl get unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0  # one quantisation",
+    "mdl get https://host/download/123 -o model.gguf --into .  # any URL",
     "mdl get -n z-image-turbo  # the plan alone",
 )
 

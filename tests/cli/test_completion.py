@@ -35,6 +35,11 @@ LINES = {
     "mdl verify ": [*MODELS, "org--other"],
     "mdl show org": ["org--other"],
     "mdl add ": [],
+    "mdl rm org": ["org--other"],
+    "mdl import run --as ": [],
+    "mdl get x -o ": [],
+    "mdl config get conn": ["connections"],
+    "mdl rollback served --to ": ["v1", "v2"],
     "mdl get --dry": ["--dry-run"],
     "mdl get -- --dry": [],
     "mdl get x --progress l": ["lines"],
@@ -69,6 +74,8 @@ def shell(tmp_path: Path) -> Shell:
         folder = shell.home / "run" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"x")
+    for version in ("v1", "v2"):
+        (shell.home / "served" / "releases" / version).mkdir(parents=True)
     settings(shell, '[remotes.gpu]\nkind = "runpod"\nendpoint = "abc"\n')
     return shell
 
