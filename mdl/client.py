@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
@@ -287,13 +287,18 @@ class Client:
 
         work = self.workspace
         models, fits = self.catalog.models, self._filter(patterns, kind, tag)
-        return take_inventory(work.stores(), models, self._known, work.endpoint.url, fits)
+        return take_inventory(work.stores(), models, self._known(), work.endpoint.url, fits)
 
-    def _known(self, store: Store, model: Model) -> Sequence[RemoteFile]:
-        """The files of a model as far as that is known here; none if it is not."""
-        with contextlib.suppress(MdlError):
-            return self.workspace.resolver(store).known(model) or ()
-        return ()
+    def _known(self) -> Callable[[Store, Model], Sequence[RemoteFile]]:
+        """Says which files a model has, as far as that is known in a store; none if it is not."""
+        resolver_of = cache(self.workspace.resolver)
+
+        def known(store: Store, model: Model) -> Sequence[RemoteFile]:
+            with contextlib.suppress(MdlError):
+                return resolver_of(store).known(model) or ()
+            return ()
+
+        return known
 
     def delete(self, targets: Targets, *, dry_run: bool = False, force: bool = False) -> DeleteReport:
         """Take models from this disk: names and groups of the catalog, names of folders, references. With ``dry_run``
@@ -307,13 +312,13 @@ class Client:
         from mdl.catalog.model import Model
         from mdl.operations.delete import delete, plan
 
-        stores = self.workspace.stores()
+        stores, known = self.workspace.stores(), self._known()
         deletions: list[Deletion] = []
         errors: list[MdlError] = []
         for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
             try:
                 for model in self._models_here(target):
-                    deletions += plan(model, stores, self._known, force=force)
+                    deletions += plan(model, stores, known, force=force)
             except MdlError as error:
                 errors.append(error.on(str(target)))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
@@ -335,7 +340,8 @@ class Client:
             here = receipts.models()
             if target in here:
                 return [model_of(str(target), receipts.in_order(str(target)))]
-            if near := get_close_matches(str(target), here, 3, 0.5):
+            if get_close_matches(str(target), here, 1, 0.5):
+                near = get_close_matches(str(target), {*here, *self.catalog.models, *self.catalog.groups}, 3, 0.5)
                 error.hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
             raise
 

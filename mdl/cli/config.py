@@ -159,7 +159,8 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
     def catalogs() -> Iterator[_Place]:
         paths, why = work.catalog_paths
         yield from (_place("catalog", Path(path), why) for path in paths)
-        yield _place("lock", work.lock_path, "beside the catalog, or in the user config folder for the shipped one")
+        beside = "the user config folder" if work.has_shipped_catalog else "beside the catalog"
+        yield _place("lock", work.lock_path, beside)
 
     finders: tuple[Callable[[], Iterator[_Place]], ...] = (
         lambda: iter([_settings_file(places.config_file())]),

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get openai-community/gpt2 config.json  # one file of a repository",
-    "mdl get unsloth/Qwen3-4B-Instruct-2507-GGUF:Q8_0  # one quantisation",
-    "mdl get https://host/download/123 -o model.gguf --into .  # any URL",
+    "mdl get openai-community/gpt2 config.json  # a file of a repository",
+    "mdl get org/repo-GGUF:Q8_0  # one quantisation, with its shards",
+    "mdl get https://host/dl/123 -o x.gguf --into .  # any URL, into this folder",
     "mdl get -n z-image-turbo  # the plan alone",
 )
 
@@ -196,13 +196,12 @@ def payload(report: Report) -> dict[str, Any]:
 
 
 def _show_failures(session: Session, report: Report) -> None:
-    """One line a failure, file by file. A URL of the command line says more than the folder that is named after it."""
+    """One line a failure, file by file."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:
         session.console.error(error)
     elif error:
         for item, one in failures:
-            item = one.item if one.item and "://" in one.item else item
             session.console.error(MdlError(one.message, item=item, hint=one.advice))
 
 

@@ -87,6 +87,8 @@ def list_models(
             console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
         console.note(_last_line(rows, {} if local else client.catalog.groups, total))
+        if local and found and found.unfinished and not (patterns or kind or tag):
+            console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)
@@ -297,11 +299,11 @@ def _access(remote: Mapping[str, Any]) -> str:
 
 
 def _how_much(found: ModelStatus) -> str:
-    """``40.6 MB of 200.0 MB, since 3 h ago``."""
+    """``40.6 MB of 200.0 MB, since 2026-11-23T11:40:12Z (3 h ago)``."""
     if not found.is_here:
         return ""
     whole = f" of {human_bytes(found.bytes)}" if found.bytes is not None and found.bytes != found.bytes_present else ""
-    since = "" if found.since is None else f", fetched {human_age(time.time() - found.since)} ({_time(found.since)})"
+    since = "" if found.since is None else f", since {_time(found.since)} ({human_age(time.time() - found.since)})"
     return f"{human_bytes(found.bytes_present)}{whole}{since}"
 
 

@@ -97,11 +97,10 @@ class Tally:
     def sentence(self, seconds: float) -> str:
         """How all went: ``101 files, 400.1 MB in 31 s, 12.9 MB/s, verified by sha256 (1 only by size)``."""
         speed = f", {human_rate(self.fetched / seconds)}" if self.fetched and seconds >= 0.05 else ""
-        part = f", {human_bytes(self.fetched)} of it fetched" if 0 < self.fetched < self.size else ""
-        if not self.fetched:
-            part = " from this disk"
+        size, fetched = human_bytes(self.size), human_bytes(self.fetched)
+        part = "" if size == fetched else f", {fetched} of it fetched" if self.fetched else " from this disk"
         checked = f"verified by {self.hashes}" + (f" ({self.weak})" if self.weak else "") if self.hashes else self.weak
-        text = f"{counted(self.files, 'file')}, {human_bytes(self.size)}{part} in {human_elapsed(seconds)}{speed}"
+        text = f"{counted(self.files, 'file')}, {size}{part} in {human_elapsed(seconds)}{speed}"
         return f"{text}, {checked}" if checked else text
 
 
@@ -122,6 +121,7 @@ class Narrator:
         self._state, self._clean, self._failures, self._clock = state, clean, failures, clock
         self._verbose, self._large = verbose, 0 if verbose else large
         self._began: float | None = None
+        self._has_started = False
         self._expected: dict[str, int] = {}
         self._models: dict[str, Tally] = {}
         self._new: dict[tuple[str, str], int] = {}
@@ -135,8 +135,9 @@ class Narrator:
     def remarks(self, event: Event) -> Iterator[Remark]:
         """What is worth a line now."""
         key = event.model, event.file
-        if self._began is None and not isinstance(event, Noticed):
-            self._began = self._clock()
+        is_first_byte = isinstance(event, Started) and not self._has_started
+        if is_first_byte or (self._began is None and not isinstance(event, Noticed)):
+            self._began, self._has_started = self._clock(), is_first_byte
         match event:
             case Planned():
                 self._expected.update(event.models)

@@ -37,6 +37,13 @@ def leftovers(partials: Path, key: str) -> list[Path]:
     return []
 
 
+def size_of_partial(folder: Path) -> int:
+    """Bytes that a partial takes on the disk; it is sparse."""
+    with contextlib.suppress(OSError):
+        return (folder / "data").lstat().st_blocks * 512
+    return 0
+
+
 def claimed_bytes(partials: Path, key: str, identity: Identity) -> int:
     """How many bytes of this very file the best leftover has; changes nothing."""
     return max((_usable_bytes(folder, identity) for folder in leftovers(partials, key)), default=0)

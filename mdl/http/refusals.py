@@ -107,6 +107,10 @@ class Asker:
     is_located: bool = False
     credential: HostCredential | None = None
 
+    def is_of_hub(self, url: str, code: str) -> bool:
+        """Whether a hub refused ``url``, with its own ``code`` if it has one."""
+        return self.is_hub or bool(code) or AllowList(frozenset()).allows(host_of(url), DEFAULT_PORTS["https"])
+
 
 def error_for_status(
     status: int,
@@ -124,7 +128,7 @@ def error_for_status(
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    words = server_message(headers, body, secrets)
+    words, code = server_message(headers, body, secrets), headers.get("x-error-code", "")
     ident = request_id(headers, secrets)
     answer = f"{status} {phrase}".rstrip()
     says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
@@ -134,7 +138,7 @@ def error_for_status(
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
     if status in (401, 403, 404, 410):
         kind = AuthError if status in (401, 403) else NotFound
-        return kind(message, hint=_advice(kind, headers.get("x-error-code", ""), words, url, asker))
+        return kind(message, hint=_advice(kind, code, words, url, asker))
     if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)
     asked = retry_after(headers)
@@ -151,7 +155,7 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
         return "check this machine's clock, its date and time zone: the server checks the time of a request"
     if asker.is_located:
         return "look whether the file is still there, and whether the keys for it may read it"
-    if asker.is_hub or code or is_of_hub(host_of(url)):
+    if asker.is_of_hub(url, code):
         return _advice_of_hub(kind, code, words, url, asker)
     if asker.is_redirected:
         return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
@@ -195,11 +199,6 @@ def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
     need = "if it needs a token" if kind is AuthError else "check the URL; if it needs a token"
     variable = _variable_of(parts.hostname or "")
     return f"""{need}, write into config.toml: [hosts."{place}"] token_env = "{variable}"; then set {variable}"""
-
-
-def is_of_hub(host: str) -> bool:
-    """Whether it is the hub of Hugging Face, or a host that serves its files."""
-    return AllowList(frozenset()).allows(host, DEFAULT_PORTS["https"])
 
 
 def _variable_of(host: str) -> str:

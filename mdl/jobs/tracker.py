@@ -34,7 +34,8 @@ class Tracker:
     ) -> None:
         self.job, self._records, self._secrets = job, records, secrets
         self._trouble, self._clock, self._is_lost = trouble, clock, False
-        self._written_at = -math.inf
+        self._written_at, self._has_moved = -math.inf, False
+        """Whether any byte has come: before, no speed is known, and after, a speed of 0 means that it stalls."""
 
     def __call__(self, event: Event) -> None:
         """Note what happened; write it at the start, at the end, and twice a second."""
@@ -46,11 +47,12 @@ class Tracker:
                 self.job = replace(self.job, file=f"{event.model}/{event.file}")
             case Progressed():
                 first = event.files[0] if event.files else None
+                self._has_moved = self._has_moved or event.bytes_per_second > 0
                 self.job = replace(
                     self.job,
                     bytes_done=event.bytes_done,
                     bytes_total=event.bytes_total or None,
-                    bytes_per_second=round(event.bytes_per_second, 1),
+                    bytes_per_second=round(event.bytes_per_second, 1) if self._has_moved else None,
                     eta_seconds=round(event.eta_seconds, 1) if event.eta_seconds is not None else None,
                     file=f"{first.model}/{first.file}" if first else self.job.file,
                     running=event.files,

@@ -71,18 +71,21 @@ def remove(waste: Waste) -> bool:
 
 
 def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> Iterator[Waste]:
-    """The models that mdl fetched, and that the ``catalog`` does not name; not those that another catalog brought.
-    With ``keep`` they stay."""
+    """The models in ``store`` that the ``catalog`` does not name; not those that another catalog brought. With ``keep``
+    they stay, and in any case those with a file that mdl did not fetch itself: it may be the only copy."""
     for name in store.receipts.models():
-        catalogs = {receipt.catalog for receipt in store.receipts.in_order(name)}
-        if name in catalog or not catalogs <= {None, store.catalog}:
+        receipts = store.receipts.in_order(name)
+        if name in catalog or not {receipt.catalog for receipt in receipts} <= {None, store.catalog}:
             continue
         with contextlib.suppress(MdlError):
             deletions = of_model(store, name)
             report = delete(store, deletions, dry_run=True)
+            why = f"'mdl rm {name}' deletes it" + (", --unlisted all of these" if keep else "")
+            if report.error:
+                why = report.error.message
+            elif not keep and not any(receipt.adopted or receipt.url.startswith("file:") for receipt in receipts):
+                why = ""
             if any(row.files for row in report.models):
-                why = f"'mdl rm {name}' deletes it, --unlisted all of these" if keep else ""
-                why = str(report.error.message) if report.error else why
                 forget = bound(_delete, store, deletions)
                 yield Waste("unlisted", deletions[0].path, report.bytes_freed, "no catalog names it", why, forget)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.engine.adoption import is_held, leftovers
+from mdl.engine.adoption import is_held, leftovers, size_of_partial
 from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
@@ -42,7 +42,8 @@ class KeptFile:
 @dataclass(frozen=True)
 class DeletedModel:
     """One model, and what of it was or would be deleted. ``bytes_freed`` does not count ``bytes_shared``, which another
-    model or program has too; ``error`` says why it is still there."""
+    model or program has too. ``files_imported`` have no source that mdl could fetch them from again. ``error`` says why
+    it is still there."""
 
     name: str
     path: Path
@@ -50,6 +51,7 @@ class DeletedModel:
     files: int = 0
     bytes_freed: int = 0
     bytes_shared: int = 0
+    files_imported: int = 0
     kept: tuple[KeptFile, ...] = ()
     error: MdlError | None = None
 
@@ -81,9 +83,9 @@ class Deletion:
     """What is to go of one model.
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
-    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``.
-    Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client. ``forget``
-    removes the receipts.
+    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``; so
+    many of the ``files`` were ``imported``. Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are
+    those of the hub's client. ``forget`` removes the receipts.
     """
 
     store: Store
@@ -93,6 +95,7 @@ class Deletion:
     steps: list[Path] = field(default_factory=list)
     sizes: list[os.stat_result] = field(default_factory=list)
     files: int = 0
+    imported: int = 0
     unfinished: int = 0
     folders: list[Path] = field(default_factory=list)
     kept: list[KeptFile] = field(default_factory=list)
@@ -105,6 +108,13 @@ class Deletion:
         with contextlib.suppress(OSError):
             found = path.lstat()
             self.sizes += [found] if stat.S_ISREG(found.st_mode) else []
+
+    def add_partials(self, folders: Iterable[Path]) -> None:
+        """Unfinished downloads that go, each once."""
+        for folder in folders:
+            if folder not in self.partials:
+                self.partials.append(folder)
+                self.unfinished += size_of_partial(folder)
 
 
 def plan(
@@ -119,10 +129,27 @@ def plan(
 
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
+    store = stores[0]
+    paths = {remote.path for remote in known(store, model)}
+    if store.layout.is_by_digest:
+        paths |= {one.path for one in store.receipts.of_model(model.name)}
+    unfinished = [one for path in paths for one in leftovers(store.partials, file_key(model.name, path))]
+    try:
+        found = _whole(model, stores, force=force)
+    except NotFound:
+        if not unfinished:
+            raise
+        found = [Deletion(store, model.name, store.folder(model.name), [model.name])]
+    found[0].add_partials(unfinished)
+    return found
+
+
+def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deletion]:
+    """As `plan`, without downloads that nothing is finished of."""
     store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
     if not store.layout.is_by_digest:
         try:
-            return [of_folder(store, model.name, known(store, model), force=force)]
+            return [of_folder(store, model.name, force=force)]
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
             for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
@@ -158,7 +185,8 @@ def delete(
         freed = sum(found.st_size for key, found in sizes.items() if names[key] >= found.st_nlink)
         shared = sum(found.st_size for found in sizes.values()) - freed
         layout, kept = one.store.layout.name, tuple(one.kept)
-        row = DeletedModel(one.name, one.path, layout, one.files, freed + one.unfinished, shared, kept)
+        freed += one.unfinished
+        row = DeletedModel(one.name, one.path, layout, one.files, freed, shared, one.imported, kept)
         try:
             _refuse_busy(one)
             if not dry_run:
@@ -224,9 +252,9 @@ def _prune(folders: Iterable[Path], root: Path) -> None:
 # The plain layout: a folder for each model.
 
 
-def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, force: bool = False) -> Deletion:
-    """What of a model's folder is mdl's; with ``force`` everything in it. ``known`` are the files that it has at its
-    source: a partial of one may be here. Of the files only those are hashed that seem to be changed.
+def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
+    """What of a model's folder is mdl's; with ``force`` everything in it. Only those files are hashed that seem to be
+    changed.
 
     Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
     """
@@ -234,18 +262,17 @@ def of_folder(store: Store, name: str, known: Sequence[RemoteFile] = (), *, forc
     found = Deletion(store, name, folder, [name])
     others = [str(store.folder(one)) for one in store.receipts.models() if one.startswith(f"{name}/")]
     for path in names_below(folder, others):
-        why = _why_kept(store, receipts.get(str(path.relative_to(folder))))
+        receipt = receipts.get(str(path.relative_to(folder)))
+        why = _why_kept(store, receipt)
         if why and not force and not staging.is_staged(path.name):
             found.kept.append(KeptFile(path, why))
         else:
             found.steps.append(path)
             found.count(path)
+            found.imported += receipt is not None and receipt.url.startswith("file:")
     found.files = len(found.steps)
-    paths = {remote.path for remote in known} | {one.path for one in receipts.values()}
-    found.partials = [one for path in paths for one in leftovers(store.partials, file_key(name, path))]
-    for partial in found.partials:
-        with contextlib.suppress(OSError):
-            found.unfinished += (partial / "data").lstat().st_blocks * 512
+    for receipt in receipts.values():
+        found.add_partials(leftovers(store.partials, file_key(name, receipt.path)))
     if not (receipts or found.steps or found.kept or found.partials):
         raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
     if not folder.is_symlink():

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.engine.adoption import size_of_partial
 from mdl.engine.hub_repos import CachedRepo, cached_repos
+from mdl.engine.receipts import file_key
 from mdl.engine.status import FileStatus, ModelStatus, Status, is_verified, local_status, status_of
 from mdl.engine.store import Store
 from mdl.files import HubFile, Receipt, RemoteFile
@@ -25,11 +27,12 @@ _Sizes = dict[tuple[int, int], int]
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is on this disk. ``bytes`` is what all of it takes: a file with several names counts once."""
+    """What is on this disk. ``bytes`` is what all models take: a file with several names counts once.
+    ``unfinished`` are those of further downloads, which were only begun."""
 
     models: tuple[tuple[Model, ModelStatus], ...]
     bytes: int
-    folders: tuple[Path, ...]
+    unfinished: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ def take_inventory(
     for row in found:
         sizes |= row.sizes
     total = sum(sizes.values()) + sum(row.unfinished for row in found)
-    return Inventory(tuple((row.model, row.status) for row in found), total, tuple(store.root for store in stores))
+    told = {file_key(row.model.name, file.remote.path) for row in found for file in row.status.rows}
+    partials = [folder for store in stores for folder in _entries(store.partials)]
+    loose = sum(size_of_partial(folder) for folder in partials if folder.name.partition(".")[0] not in told)
+    return Inventory(tuple((row.model, row.status) for row in found), total, loose)
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:

@@ -29,7 +29,6 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
-from mdl.sources.gguf import of_quantisation
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 
 VERSION = 1
@@ -246,7 +245,11 @@ class HubSource:
             hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         files = self._remote_files(origin, listing.commit, entries)
-        return of_quantisation(files, origin.quant, str(origin)) if origin.quant else files
+        if not origin.quant:
+            return files
+        from mdl.sources.gguf import of_quantisation
+
+        return of_quantisation(files, origin.quant, str(origin))
 
     def _remote_files(self, origin: HubOrigin, commit: str, entries: Sequence[Entry]) -> list[RemoteFile]:
         return [

@@ -12,6 +12,7 @@ from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.sources import is_reference
 from mdl.sources.hub_origin import parse_page, shown_url, why_bad_id
+from mdl.sources.url import has_extension
 
 _GIT = re.compile(
     r"(?:(?:git\+)?(?:https?|git)://|(?:ssh://)?git@)(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?P<git>\.git)?/?",
@@ -30,7 +31,6 @@ _FILE = re.compile(
     re.IGNORECASE,
 )
 """The names of files. That a repository is called so is possible, and nobody would mean it."""
-_ENDING = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
 
 
 def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
@@ -109,7 +109,7 @@ def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> boo
     match = _REPOSITORY.fullmatch(word)
     if _FILE.fullmatch(word) or not match or why_bad_id(match["id"]):
         return True
-    if _ENDING.fullmatch(rest) and not (match["more"] or match["quant"]):
+    if has_extension(rest) and not (match["more"] or match["quant"]):
         said = shown(word)[:200]
         hint = f"write hf:{said} for the repository; for the file: mdl get {repository} --include {said}"
         raise UsageError(f"may be a file of {repository} or a repository", item=said, hint=hint)

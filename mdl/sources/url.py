@@ -61,7 +61,7 @@ class UrlOrigin(Origin):
     @property
     def is_named(self) -> bool:
         """Whether the URL ends in a name with an extension. If not, its server is asked for the name."""
-        return _EXTENSION.fullmatch(self._last) is not None
+        return has_extension(self._last)
 
     @property
     def file_name(self) -> RelPath:
@@ -84,6 +84,11 @@ class UrlOrigin(Origin):
         if len(name) > _LONGEST_NAME:
             name, told = name[:_LONGEST_NAME], place + told
         return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if told else name
+
+
+def has_extension(name: str) -> bool:
+    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is none."""
+    return _EXTENSION.fullmatch(name) is not None
 
 
 def _is_told_by_name(parts: SplitResult) -> bool:

@@ -208,8 +208,9 @@ def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
 LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(300)]
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120, 200])
-@pytest.mark.parametrize("words", ["list", "list --local"])
+@pytest.mark.parametrize(
+    ("words", "columns"), [("list", 40), ("list", 80), ("list", 120), ("list", 200), ("list --local", 80)]
+)
 def test_one_line_a_model(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int], columns: int, words: str
 ) -> None:

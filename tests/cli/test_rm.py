@@ -15,10 +15,14 @@ import pytest
 from support.data import MIB, noise, sha256
 from support.hubs import Hf, HfError, Hub, cache_of, listing, offline, repo_of, scanned
 from support.loopback_hub import Repo
+from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine
 
 from mdl import crc_json
+from mdl.engine.receipts import file_key
 from mdl.locks import file_lock
+from mdl.paths import RelPath
+from mdl.process import ProcessId
 
 WEIGHTS, LATER = noise(2 * MIB, 1), noise(MIB + 5, 2)
 FILES = {"config.json": b"{}", "unet/model.bin": WEIGHTS}
@@ -161,6 +165,25 @@ def test_the_hubs_client_at_work(shell: Shell, mdl: Inside, hf: Hf) -> None:
     with file_lock(lock.parent, lock.stem, 0.0, lambda _holder: None):
         rm(shell, mdl, "hf:org/tiny", "--yes", *CACHE, code=9)
     assert offline(hf, shell) == FILES
+
+
+@pytest.mark.parametrize("layout", ["plain", "hf-cache"])
+def test_what_was_only_begun(shell: Shell, mdl: Inside, layout: str) -> None:
+    """A download of which no file is finished is found and removed; while a process is at it, it is 9."""
+    where = ("--layout", layout)
+    done(mdl(shell, "show", "--remote", "tiny", *where))
+    root = shell.models / ".mdl" if layout == "plain" else cache_of(shell) / ".locks" / ".mdl"
+    key = file_key("tiny", RelPath("unet/model.bin"))
+    partial = left_behind(root / "partials", dead_owner()).rename(root / "partials" / f"{key}.{ProcessId.current()}")
+    told = done(mdl(shell, "list", "--local", *where))
+    assert "partial" in told.out or "more of unfinished downloads" in told.err
+    rm(shell, mdl, "tiny", "--yes", *where, code=9)
+    partial = partial.rename(partial.with_name(f"{key}.{dead_owner()}"))
+    assert rows(rm(shell, mdl, "tiny", *where))["tiny"][0] == "would delete"
+    assert partial.exists()
+    rm(shell, mdl, "tiny", "--yes", *where)
+    assert not partial.exists()
+    rm(shell, mdl, "tiny", "--yes", *where, code=3)
 
 
 @pytest.mark.parametrize(
@@ -310,15 +333,17 @@ def killed(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch, number: i
 
 @pytest.mark.parametrize(("layout", "name"), [("plain", "tiny"), ("hf-cache", "tiny"), ("hf-cache", "hf:org/tiny")])
 def test_cut_short(shell: Shell, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, layout: str, name: str) -> None:
-    """Ended before any of its calls: no command stumbles over what is left, the hub's client meets a repository that is
-    to go whole or not at all, and the same command finishes it; the other model stays right."""
-    where = ("--layout", layout)
-    for number in itertools.count(1):
+    """Ended before one of its calls, each time a later one: no command stumbles over what is left, the hub's client
+    meets a repository that is to go whole or not at all, and the same command finishes it; the other model stays
+    right."""
+    where, number = ("--layout", layout), 0
+    while True:
+        number += 1 + number // 2
         for model in ("tiny", "part", "twin"):
             done(mdl(shell, "get", model, *where))
         if not killed(shell, mdl, monkeypatch, number, "rm", name, "--yes", *where):
             break
-        for words in ("list", "list --local", "show tiny", "clean", f"rm {name}"):
+        for words in ("list --local", "show tiny", "clean"):
             assert mdl(shell, *words.split(), "--json", *where).code in (0, 3)
         if name.startswith("hf:"):
             with contextlib.suppress(HfError):
@@ -388,6 +413,31 @@ def test_clean_knows_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:
     assert names(shell.models / "org--twin") == {"mine"}
     assert names(shell.models / "tiny") == set(FILES)
     assert "mdl rm NAME" in done(mdl(shell, "clean")).err
+
+
+def test_clean_keeps_what_mdl_did_not_fetch(shell: Shell, mdl: Inside) -> None:
+    """A model that no catalog names stays with --unlisted if another program brought a file of it: it may be the only
+    copy. rm deletes it."""
+    (shell.models / "org--twin").mkdir(parents=True)
+    (shell.models / "org--twin" / "copy.bin").write_bytes(WEIGHTS)
+    done(mdl(shell, "get", "hf:org/twin"))
+    done(mdl(shell, "clean", "--unlisted", "--yes"))
+    assert names(shell.models / "org--twin") == {"copy.bin"}
+    rm(shell, mdl, "org--twin", "--yes")
+    assert not (shell.models / "org--twin").exists()
+
+
+def test_what_was_imported(shell: Shell, mdl: Inside) -> None:
+    """Before files go that mdl cannot fetch again, it says so; --unlisted leaves them, rm deletes them."""
+    (shell.home / "mine").mkdir()
+    (shell.home / "mine" / "x.bin").write_bytes(WEIGHTS)
+    done(mdl(shell, "import", "mine", "--copy"))
+    assert "1 file came from a folder of this machine, and mdl cannot fetch them again" in mdl(shell, "rm", "mine").err
+    done(mdl(shell, "clean", "--unlisted", "--yes"))
+    assert names(shell.models / "mine") == {"x.bin"}
+    assert rm(shell, mdl, "mine", "--yes").document["models"][0]["files_imported"] == 1
+    assert (shell.home / "mine" / "x.bin").read_bytes() == WEIGHTS
+    assert not (shell.models / "mine").exists()
 
 
 def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:

@@ -44,10 +44,12 @@ def test_every_setting_is_there() -> None:
 
 
 def test_the_examples_are_right() -> None:
-    """The whole config.toml has no mistake, and the catalog is one."""
-    config, catalog = (text for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+    """The whole config.toml and the hosts have no mistake, and the catalog is one."""
+    hosts, config, catalog = (text for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
     found = check_config(Path("config.toml"), config)
     assert (found["remotes"]["gpu"].kind, list(found["hosts"])) == ("runpod", ["civitai.com"])
+    ways = [one.send for one in check_config(Path("config.toml"), hosts)["hosts"].values()]
+    assert ways == ["bearer", "header:PRIVATE-TOKEN", "basic", "basic"]
     with pytest.raises(LockError, match="on the web"):
         parse_catalog(catalog.replace('"../team.toml", ', ""), Path("catalog.toml"))
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.relay import relaying, secured
-from support.shell import Inside, Shell, done, machine, with_environ
+from support.shell import Inside, Shell, done, machine, settings, with_environ
 
 from mdl.catalog.bases import DEEPEST, MOST
 from mdl.catalog.model import Catalog
@@ -233,6 +233,22 @@ def test_only_the_host_that_was_named_is_asked(tmp_path: Path, mdl: Inside) -> N
         allowed = with_environ(own(tmp_path / "team", f"{server.url}/team.toml"), MDL_ALLOW_HOSTS="127.0.0.2")
         assert re.search("^b ", done(mdl(allowed, "list")).out, re.MULTILINE), "the control: an allowed host is asked"
         assert re.search("^c ", done(mdl(own(tmp_path, f"{server.url}/near.toml"), "list")).out, re.MULTILINE)
+
+
+def test_a_catalog_that_wants_a_token(tmp_path: Path, mdl: Inside) -> None:
+    """A credential of [hosts] goes to the host of a catalog as to any other; without it, it is 4."""
+
+    def answer(request: Request, number: int) -> Answer:
+        if request.header("authorization") != "Bearer canary-1234":
+            return reply(401)
+        return reply(200, f"schema = 1\n{model('a', 'org/a')}".encode())
+
+    with FaultyServer(answer) as server:
+        shell = with_environ(own(tmp_path, f"{server.url}/team.toml"), TEAM_TOKEN="canary-1234")
+        assert mdl(shell, "list").code == 4
+        settings(shell, f'[hosts."127.0.0.1:{server.port}"]\ntoken_env = "TEAM_TOKEN"\n')
+        ran = done(mdl(shell, "list"))
+    assert (re.search("^a ", ran.out, re.MULTILINE) is not None, "canary" in ran.out + ran.err) == (True, False)
 
 
 def test_https_never_becomes_http(tmp_path: Path, mdl: Inside, ca: trustme.CA) -> None:

@@ -458,3 +458,21 @@ def test_colors_move_nothing() -> None:
     colored, plain = drawn_table(*table), drawn_table(*table, NO_COLOR="1")
     assert (Screen(colored).rows, ESC in plain) == (Screen(plain).rows, False)
     assert f"{ESC}[36mrunning{ESC}[0m" in colored
+
+
+def test_errors_are_wrapped_at_words() -> None:
+    """On a terminal an error is broken between words, under its own beginning, with its colours; in a pipe it is one
+    line."""
+    error = MdlError("no connection to huggingface.co: Connection refused", item="org/a-long-name", hint="look " * 12)
+    seen = on_terminal(lambda console: console.error(error), columns=40)
+    assert [row.rstrip() for row in Screen(seen, 40).rows if row] == [
+        "mdl: org/a-long-name: no connection to",
+        "     huggingface.co: Connection refused",
+        "  hint: look look look look look look",
+        "        look look look look look look",
+    ]
+    assert (seen.count("\x1b[1;31mmdl:\x1b[0m"), seen.count("\x1b[36m  hint:\x1b[0m")) == (1, 1)
+    with piped() as (stderr, reader):
+        reader.start()
+        Console(environ={"TERM": "xterm", "COLUMNS": "40"}, stdout=io.StringIO(), stderr=stderr).error(error)
+    assert reader.data().decode().count("\n") == 2

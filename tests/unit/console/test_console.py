@@ -118,7 +118,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
     ),
     "many small files": (
         [replace(PLAN, models=(("m", 3),)), *(one for name in "abc" for one in (Started("m", name), fetched(name)))],
-        ["finished  m  3 files  30 B  sha256 ok", "3 files, 30 B in 6.0 s, 5 B/s, verified by sha256"],
+        ["finished  m  3 files  30 B  sha256 ok", "3 files, 30 B in 5.0 s, 6 B/s, verified by sha256"],
     ),
     "each hash, and none": (
         [replace(PLAN, models=(("m", 4),)), *[Finished("m", check, 10, "linked", check) for check in CHECKS]],
@@ -129,13 +129,13 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
     ),
     "a model of one file": (
         [replace(PLAN, models=(("m", 1),)), Started("m", "f"), Finished("m", "f", 10, "linked", "sha256", "clone")],
-        ["finished  m/f  10 B  sha256 ok  cloned", "1 file, 10 B from this disk in 2.0 s, verified by sha256"],
+        ["finished  m/f  10 B  sha256 ok  cloned", "1 file, 10 B from this disk in 1.0 s, verified by sha256"],
     ),
     "what was here is told with the news": (
         [replace(PLAN, models=(("m", 2),)), KEPT[0], Started("m", "f"), fetched("f")],
         [
             "finished  m  2 files  20 B  sha256 ok  1 already here",
-            "2 files, 20 B, 10 B of it fetched in 3.0 s, 3 B/s, verified by sha256",
+            "2 files, 20 B, 10 B of it fetched in 1.0 s, 10 B/s, verified by sha256",
         ],
     ),
     "a large file": (
@@ -144,7 +144,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
             "started   m/huge  1.0 GB",
             "finished  m/huge  1.0 GB  sha256 ok",
             "finished  m  2 files  1.0 GB  sha256 ok",
-            "2 files, 1.0 GB, 1.0 GB of it fetched in 3.0 s, 333.3 MB/s, verified by sha256",
+            "2 files, 1.0 GB in 2.0 s, 500.0 MB/s, verified by sha256",
         ],
     ),
     "a model that nobody announced": ([fetched("a"), fetched("b")], ["finished  m  2 files  20 B  sha256 ok"]),

@@ -154,6 +154,34 @@ def test_hint(error: MdlError, hints: list[str]) -> None:
     assert all(hint in f"{error.hint} " for hint in hints)
 
 
+JSON_WORDS = {
+    '{"error": "Unauthorized", "message": "You must be logged in"}': "You must be logged in",
+    '{"error": "invalid_token", "error_description": "It has expired"}': "It has expired",
+    '{"error": "It is gone", "message": "see the docs"}': "It is gone",
+    '{"error": "Unauthorized"}': "",
+}
+
+
+@pytest.mark.parametrize("body", JSON_WORDS)
+def test_a_sentence_goes_before_a_code(body: str) -> None:
+    """Of what an ordinary host says in JSON its sentence is quoted, not the one word before it; and nothing is said
+    of HF_TOKEN."""
+    error = error_for_status(401, {}, body.encode(), "https://www.files.example/a/f.bin?sig=secret", Asker())
+    words = JSON_WORDS[body]
+    assert error.message == "www.files.example answered 401 Unauthorized" + (f": {words}" if words else "")
+    assert '[hosts."www.files.example"] token_env = "FILES_TOKEN"' in str(error.hint)
+    assert "HF_TOKEN" not in str(error.hint)
+
+
+def test_what_a_redirect_led_to() -> None:
+    """A host that the user never named gets no credential, so none is asked for."""
+    url = "https://cdn.example/long/path?sig=secret"
+    for status, asker in ((403, Asker(is_redirected=True)), (404, Asker(is_located=True))):
+        error = error_for_status(status, {}, b"", url, asker)
+        assert error.message.startswith(f"cdn.example answered {status}")
+        assert "[hosts" not in str(error.hint)
+
+
 @pytest.mark.fault(54, 59)
 def test_no_query_in_any_message() -> None:
     """Of a signed URL a message has host and path, never the query."""

@@ -28,7 +28,7 @@ from mdl.jobs import processes
 from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
-from mdl.jobs.tracker import Tracker
+from mdl.jobs.tracker import RateControl, Tracker
 from mdl.locks import Heartbeat
 from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
@@ -394,3 +394,54 @@ def test_a_list_never_sees_half_a_record(records: Told) -> None:
     assert (writer.returncode, records.told) == (0, {})
     assert seen == sorted(seen)
     assert [entry.name for entry in records.folder.iterdir()] == [f"{JOB.id}.job"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "silent", "why"),
+    [
+        ({"bytes_per_second": 9.0}, 0, ""),
+        ({"bytes_per_second": 0.0}, 0, "no bytes arrive"),
+        ({"bytes_per_second": None}, 0, ""),
+        ({"bytes_per_second": 0.0, "bytes_done": 7}, 0, ""),
+        ({"bytes_per_second": 9.0}, 25, ""),
+        ({"bytes_per_second": 9.0}, 300, "no sign of life for 5m 00s"),
+    ],
+)
+def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent: float, why: str) -> None:
+    """A running job stalls if its heartbeat is silent, or if no byte comes though some came and some are missing; not
+    while it has all of them and checks these."""
+    job = replace(JOB, bytes_total=7, **facts)  # type: ignore[arg-type]
+    records.put(job)
+    heartbeat = records.heartbeat(job.id)
+    before = time.time() - silent
+    os.utime(records.folder / f"{job.id}.pulse", (before, before))
+    assert records.why_stalled(job) == why
+    heartbeat.stop()
+
+
+def test_no_speed_before_the_first_byte(records: Told) -> None:
+    """Until the first byte comes no speed is recorded, and a speed of 0 afterwards."""
+    tracker = Tracker(JOB, records, Secrets(), Mock(), clock=itertools.count().__next__)
+    found = []
+    for speed in (0.0, 5.0, 0.0):
+        tracker(Progressed(bytes_total=7, bytes_per_second=speed))
+        found.append(tracker.job.bytes_per_second)
+    assert found == [None, 5.0, 0.0]
+
+
+def test_the_rate_of_a_job(records: Told) -> None:
+    """A rate that is set for a job reaches it once; a job that begins again has forgotten it, and so has one that is
+    removed."""
+    told: list[str] = []
+    records.put(JOB)
+    control = RateControl(records, JOB.id, told.append, clock=itertools.count().__next__)
+    for rate in ("", "5M", "5M", "off"):
+        if rate:
+            records.set_rate(JOB, rate)
+        control(Progressed())
+    assert told == ["5M", "off"]
+    records.forget_rate(JOB.id)
+    assert records.rate(JOB.id) == ""
+    records.set_rate(JOB, "5M")
+    records.remove(JOB.id)
+    assert list(records.folder.iterdir()) == []
