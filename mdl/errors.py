@@ -37,51 +37,41 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
 
-
-class ExitCode(NamedTuple):
-    """What a number that mdl exits with stands for. ``name`` is a word for it, ``todo`` what a script should do."""
-
-    name: str
-    meaning: str
-    todo: str
-
-
-EXIT_CODES: Final = {
-    0: ExitCode("ok", "done, or already there", "go on"),
-    1: ExitCode("fault", "a fault in mdl", "report it"),
-    2: ExitCode("usage", "usage, settings or catalog", "fix the call"),
-    3: ExitCode("not-found", "not found: model, file, revision, run, checkpoint, release", "fix the name"),
-    4: ExitCode(
+EXIT_CODES: dict[int, tuple[str, str, str]] = {
+    0: ("ok", "done, or already there", "go on"),
+    1: ("fault", "a fault in mdl", "report it"),
+    2: ("usage", "usage, settings or catalog", "fix the call"),
+    3: ("not-found", "not found: model, file, revision, run, checkpoint, release", "fix the name"),
+    4: (
         "access",
         "authentication, gated, forbidden, a sign-in page instead of the file",
         "fix the token, accept the licence",
     ),
-    5: ExitCode("network", "network or server trouble after all retries", "try again later"),
-    6: ExitCode(
+    5: ("network", "network or server trouble after all retries", "try again later"),
+    6: (
         "integrity",
         "wrong bytes, wrong size, a server that lies, a damaged archive, a failed --check",
         "look at the source",
     ),
-    7: ExitCode("storage", "local storage: full, read-only, permission, in the way", "fix the disk"),
-    8: ExitCode(
+    7: ("storage", "local storage: full, read-only, permission, in the way", "fix the disk"),
+    8: (
         "lock",
         "lock missing or stale with --locked or --check; not on disk with --offline",
         "run 'mdl lock', or go online",
     ),
-    9: ExitCode("busy", "another mdl is at work on it", "wait"),
-    10: ExitCode("several", "several items failed for different reasons", "read the report"),
-    11: ExitCode("unsafe", "refused as unsafe: path, link, archive, redirect, host", "look at the source"),
-    12: ExitCode("state", "own state unreadable or from a newer mdl", "upgrade"),
-    13: ExitCode("tls", "TLS: certificate, name, protocol", "fix CA settings"),
-    14: ExitCode("pending", "the remote job is not finished yet", "wait, ask again"),
-    75: ExitCode("time", "stopped by its time limit or window, or paused; what is there is kept", "run again"),
-    130: ExitCode("interrupted", "interrupted with Ctrl-C; what is there is kept", "run again"),
-    141: ExitCode("pipe", "the program that reads the output has ended", "read all of it"),
-    143: ExitCode("terminated", "terminated, or cancelled; what is there is kept", "run again"),
+    9: ("busy", "another mdl is at work on it", "wait"),
+    10: ("several", "several items failed for different reasons", "read the report"),
+    11: ("unsafe", "refused as unsafe: path, link, archive, redirect, host", "look at the source"),
+    12: ("state", "own state unreadable or from a newer mdl", "upgrade"),
+    13: ("tls", "TLS: certificate, name, protocol", "fix CA settings"),
+    14: ("pending", "the remote job is not finished yet", "wait, ask again"),
+    75: ("time", "stopped by its time limit or window, or paused; what is there is kept", "run again"),
+    130: ("interrupted", "interrupted with Ctrl-C; what is there is kept", "run again"),
+    141: ("pipe", "the program that reads the output has ended", "read all of it"),
+    143: ("terminated", "terminated, or cancelled; what is there is kept", "run again"),
 }
-"""Every number that mdl exits with; the help and docs/commands.md show this table."""
+"""Every number that mdl exits with: a name for it, what it means, and what a script should do."""
 
 
 class Problem(BaseException):

@@ -23,7 +23,7 @@ class EntryFlags(Globs):
 
     title: Annotated[str | None, flag("--title TEXT", "Human-readable title.")] = None
     kind: Annotated[str | None, flag("--kind KIND", "model, tts, dataset, lora …")] = None
-    license: Annotated[str | None, flag("--license ID", "Its licence.")] = None
+    license: Annotated[str | None, flag("--license LICENSE", "Its licence.")] = None
     tag: Annotated[list[str] | None, flag("--tag TAG", "Tag for filtering; repeatable.")] = None
     revision: Annotated[str | None, flag("--revision REV", "Commit, tag or branch.")] = None
     group: Annotated[list[str] | None, flag("--group NAME", "Group to put it into, repeatable.")] = None

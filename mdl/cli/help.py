@@ -57,8 +57,8 @@ def _page(words: list[str]) -> Page:
 def exit_codes_page() -> Page:
     """What every number means that mdl exits with, and what a script should do about it."""
     rows = tuple(
-        Row(f"{number:>3}  {one.name}", f"{_sentence(one.meaning)} {_sentence(one.todo)}")
-        for number, one in EXIT_CODES.items()
+        Row(f"{number:>3}  {name}", f"{_sentence(meaning)} {_sentence(todo)}")
+        for number, (name, meaning, todo) in EXIT_CODES.items()
     )
     about = "mdl ends with one of these numbers. A script can act on it: case $? in 5|75) try again later ;; esac"
     return Page("mdl help exit-codes", "", (about,), {"Exit codes": rows}, ())

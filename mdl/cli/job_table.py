@@ -44,8 +44,8 @@ class Row:
             return self.stalled or f"{self.finished_by} finished it"
         if self.job.status == "dead":
             return "its process is gone"
-        known = EXIT_CODES.get(self.job.exit_code or 0) if self.job.status == "failed" else None
-        said = [known.name.replace("-", " ") if known else "", error.get("message") or ""]
+        name, *_ = EXIT_CODES.get(self.job.exit_code or 0, ("",)) if self.job.status == "failed" else ("",)
+        said = [name.replace("-", " "), error.get("message") or ""]
         said = [text for text in said if text and text != self.job.status]
         return shown(": ".join(said).replace("\n", " "))
 

@@ -19,11 +19,12 @@ from mdl.cli.commands import COMMANDS
 from mdl.cli.flags import Common
 from mdl.cli.parsing import misuse
 from mdl.cli.session import Session
-from mdl.cli.shells import LINE
 from mdl.cli.signals import listen, the_signals
 from mdl.config import Progress
 from mdl.errors import Cancelled, StorageError, UsageError
 
+LINE = "_MDL_COMPLETE_LINE"
+"""The variable in which a shell passes what was typed so far."""
 _HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,8 +28,7 @@ class Row(NamedTuple):
     about: str
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """The help of one command: ``mdl get``. ``about`` has a text for each paragraph."""
 
     name: str
@@ -38,7 +36,7 @@ class Page:
     about: tuple[str, ...]
     panels: Mapping[str, tuple[Row, ...]]
     examples: tuple[Row, ...]
-    learn_more: tuple[Row, ...] = field(default=())
+    learn_more: tuple[Row, ...] = ()
 
 
 _ROOT_EXAMPLES = (

@@ -9,7 +9,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +45,7 @@ def _pages(command: Any, name: str) -> Iterator[Page]:
 
 def _without(page: Page, shared: Collection[Row]) -> Page:
     panels = {title: tuple(row for row in rows if row not in shared) for title, rows in page.panels.items()}
-    return replace(page, panels={title: rows for title, rows in panels.items() if rows})
+    return page._replace(panels={title: rows for title, rows in panels.items() if rows})
 
 
 def document(found: list[Page]) -> str:
@@ -56,7 +55,7 @@ def document(found: list[Page]) -> str:
     for title, rows in root.panels.items():
         lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in GROUPS)]
     lines += ["", "## Exit codes", "", "| code | name | meaning | a script should |", "|---|---|---|---|"]
-    lines += [f"| {code} | {one.name} | {one.meaning} | {one.todo} |" for code, one in EXIT_CODES.items()]
+    lines += [f"| {code} | {' | '.join(texts)} |" for code, texts in EXIT_CODES.items()]
     for page in commands:
         lines += ["", f"## {page.name}", "", "```", page.usage, "```"]
         lines += [line for text in page.about for line in ("", _escaped(text))]
@@ -95,8 +94,8 @@ def manual(found: list[Page]) -> str:
         for title, rows in page.panels.items():
             lines += [".PP", f"\\fB{_roff(title)}\\fR", *_items(rows)]
         lines += [".PP", "\\fBExamples\\fR", *_examples(page.examples)]
-    codes = [Row(f"{code} {one.name}", f"{one.meaning}: {one.todo}") for code, one in EXIT_CODES.items()]
-    lines += [".SH EXIT STATUS", *_items(tuple(codes))]
+    codes = tuple(Row(f"{code} {name}", f"{what}: {todo}") for code, (name, what, todo) in EXIT_CODES.items())
+    lines += [".SH EXIT STATUS", *_items(codes)]
     return "\n".join(lines) + "\n"
 
 

@@ -9,9 +9,6 @@ from typing import Final
 
 from mdl import StorageError, UsageError
 
-LINE: Final = "_MDL_COMPLETE_LINE"
-"""The variable in which a shell passes what was typed so far."""
-
 _BASH = """\
 _mdl_completion() {
     local word=${COMP_WORDS[COMP_CWORD]} row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.shell import Run, Shell, done, machine, settings
 from support.typist import CLEAR_LINE, ENTER, PROMPT, TAB, Typist
+
+from mdl.cli import shells
 
 CATALOG = """\
 schema = 1
@@ -35,6 +38,11 @@ LINES = {
     "mdl verify ": [*MODELS, "org--other"],
     "mdl show org": ["org--other"],
     "mdl add ": [],
+    "mdl rm org": ["org--other"],
+    "mdl import run --as ": [],
+    "mdl get x -o ": [],
+    "mdl config get conn": ["connections"],
+    "mdl rollback served --to ": ["v1", "v2"],
     "mdl get --dry": ["--dry-run"],
     "mdl get -- --dry": [],
     "mdl get x --progress l": ["lines"],
@@ -69,6 +77,8 @@ def shell(tmp_path: Path) -> Shell:
         folder = shell.home / "run" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"x")
+    for version in ("v1", "v2"):
+        (shell.home / "served" / "releases" / version).mkdir(parents=True)
     settings(shell, '[remotes.gpu]\nkind = "runpod"\nendpoint = "abc"\n')
     return shell
 
@@ -102,6 +112,26 @@ def test_completion_says_no_error(run: Run, shell: Shell) -> None:
     assert (len(offered(run, "mdl get ")), offered(run, "mdl fetch ")) == (len(MODELS), [])
     (shell.home / "catalog.toml").write_text("= broken")
     assert offered(run, "mdl get ") == []
+
+
+@pytest.mark.parametrize("line", ["mdl get ", "mdl jobs show ", "mdl get --"])
+def test_completing_is_quick(shell: Shell, line: str) -> None:
+    """The Tab key waits for no network, no tables and no validation: nothing of these is imported."""
+    code = "import sys; from mdl.cli.main import run; run([]); sys.exit(' '.join({*sys.argv[1:]} & {*sys.modules}))"
+    words = [sys.executable, "-c", code, "httpx", "ssl", "rich", "pydantic", "huggingface_hub"]
+    environ = {**shell.environ, "_MDL_COMPLETE_LINE": line}
+    ran = subprocess.run(words, env=environ, cwd=shell.home, capture_output=True, text=True, check=False)
+    assert ran.stderr.strip() == ""
+
+
+def test_the_shell_is_found_or_asked_for(run: Run, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name it is the shell that started mdl, else the user's; for any other the name is asked for."""
+    monkeypatch.setattr(shells, "_parent", lambda: "python")
+    assert "zsh completes mdl" in run("--install-completion", SHELL="/usr/bin/zsh").out
+    assert (shell.home / ".zfunc" / "_mdl").read_text() == run("--show-completion zsh").out
+    assert "hint: name it, as in mdl --install-completion bash" in run("--install-completion", 2, SHELL="tcsh").err
+    monkeypatch.setattr(shells, "_parent", lambda: "fish")
+    assert "fish completes mdl" in run("--install-completion", SHELL="/bin/bash").out
 
 
 START = {

@@ -135,7 +135,7 @@ def test_help_is_a_command(run: Run) -> None:
     assert run("ls --json").document["schema"] == "mdl.list/1"
     assert "no such command" in run("help nope", 2).err
     listed = run("help exit-codes --json").document["text"]
-    assert all(re.search(rf"^ *{code}  {one.name} ", listed, re.MULTILINE) for code, one in EXIT_CODES.items())
+    assert all(re.search(rf"^ *{code}  {one[0]} ", listed, re.MULTILINE) for code, one in EXIT_CODES.items())
 
 
 MISTAKES = {
@@ -185,7 +185,7 @@ def test_every_exit_code_has_a_name() -> None:
     classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Problem)]
     assert len(classes) > 15
     assert {one.exit_code for one in classes} | {0, 143} <= set(EXIT_CODES)
-    assert len({one.name for one in EXIT_CODES.values()}) == len(EXIT_CODES)
+    assert len({name for name, _, _ in EXIT_CODES.values()}) == len(EXIT_CODES)
 
 
 def test_the_reference_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
