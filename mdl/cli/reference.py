@@ -68,7 +68,8 @@ def document(found: list[Page]) -> str:
 
 def _table(rows: tuple[Row, ...], *, is_linked: bool = False) -> list[str]:
     cells = [(f"[mdl {row.usage}](#mdl-{row.usage})" if is_linked else _code(row.usage), row.about) for row in rows]
-    return ["| | |", "|---|---|", *(f"| {usage} | {_escaped(about)} |" for usage, about in cells)]
+    first = "command" if is_linked else "option" if rows[0].usage.strip().startswith("-") else "word"
+    return [f"| {first} | meaning |", "|---|---|", *(f"| {usage} | {_escaped(about)} |" for usage, about in cells)]
 
 
 def _code(text: str) -> str:

@@ -27,6 +27,7 @@ PAGES = (
     "docs/trained-runs.md",
     "docs/recipes.md",
     "docs/troubleshooting.md",
+    "docs/configuration.md",
     "docs/index.md",
 )
 FOREIGN = (

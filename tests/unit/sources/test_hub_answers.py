@@ -15,6 +15,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Shell
 
 from mdl.errors import NoSpace
+from mdl.formatting import human_bytes
 from mdl.sources.hub_origin import HubOrigin
 
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
@@ -27,7 +28,7 @@ def test_impossible_size(bench: Bench, size: int) -> None:
     listing = f'[{{"type":"file","path":"a.bin","size":{size},"oid":"x"}}]'.encode()
     with FaultyServer(lambda request, number: reply(200, listing)) as server, pytest.raises(NoSpace) as caught:
         bench.run(source=COMMIT, hub=server.url)
-    assert str(size) in caught.value.message
+    assert human_bytes(size) in caught.value.message
     assert len(server.requests) == 1
 
 
