@@ -112,7 +112,8 @@ class Bars:
             self._stream.post(f"{_CLEAR if self._is_shown else ''}{text}", keep=keep)
 
     def _line_of(self, remark: Remark) -> str:
-        """What is said above the bars: a sign, a name and a text. A name is cut so that the line fits."""
+        """What is said above the bars: a sign, a name and a text. A name is cut so that the line fits, but keeps half
+        of it."""
         item, text = remark.item, remark.text
         if remark.kind in _NOT_SAID or not text:
             return ""
@@ -124,5 +125,5 @@ class Bars:
         sign, look = _SIGNS[remark.kind]
         if remark.kind not in ("failed", "retrying"):
             width, _ = self._stream.size
-            item = shorten(item, max(12, width - 1 - cells(f"{sign} {text}  ")))
+            item = shorten(item, max(width // 2, width - 1 - cells(f"{sign} {text}  ")))
         return self._style.line(sign, look, f" {item}  {text}")

@@ -27,7 +27,7 @@ from mdl.formatting import counted, human_bytes, human_elapsed, human_rate
 
 _COMMIT = re.compile(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}\b")
 """What of a commit is too much for people."""
-_WEAK = {"size": "only by size", "none": "unverified"}
+_WEAK = {"size": "checked only by size", "none": "unverified"}
 _WAYS = {"kept": "already here", "clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 _LONG_CHECK = 500_000_000
 """Bytes that are left to be hashed of a file, from which its check is worth a line."""
@@ -82,7 +82,7 @@ class Tally:
 
     @property
     def weak(self) -> str:
-        """How many files could not be compared with a digest: ``1 only by size``; nothing if all could."""
+        """How many files could not be compared with a digest: ``1 checked only by size``; nothing if all could."""
         found = [(self.checks[one], words) for one, words in _WEAK.items() if self.checks[one]]
         return ", ".join(words if count == self.files else f"{count:,} {words}" for count, words in found)
 
@@ -95,7 +95,7 @@ class Tally:
         return "  ".join(filter(None, (counted(self.files, "file"), human_bytes(self.size), checked, came)))
 
     def sentence(self, seconds: float) -> str:
-        """How all went: ``101 files, 400.1 MB in 31 s, 12.9 MB/s, verified by sha256 (1 only by size)``."""
+        """How all went: ``101 files, 400.1 MB in 31 s, 13 MB/s, verified by sha256 (1 checked only by size)``."""
         speed = f", {human_rate(self.fetched / seconds)}" if self.fetched and seconds >= 0.05 else ""
         size, fetched = human_bytes(self.size), human_bytes(self.fetched)
         part = "" if size == fetched else f", {fetched} of it fetched" if self.fetched else " from this disk"

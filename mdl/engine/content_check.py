@@ -62,7 +62,7 @@ def check_content(
     if fits is None:
         return None
     hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
-    return ProtocolError(f"what came is not a {suffix} file: it begins with {beginning[:8]!r}", hint=hint)
+    return ProtocolError(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint=hint)
 
 
 def check_whole(name: str, size: int, read: Callable[[int, int], bytes]) -> ProtocolError | None:
