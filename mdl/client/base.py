@@ -1,0 +1,191 @@
+"""The ground of `mdl.Client`: settings become objects. What an operation needs is opened, and imported, when it is
+first used."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
+
+from mdl import places
+from mdl.cancel import CancelToken
+from mdl.config import Config, Settings, client_settings
+from mdl.errors import (
+    Cancelled,
+    DeadlineReached,
+)
+from mdl.listener import Listener, silence
+from mdl.units import parse_rate, texts
+from mdl.workspace import Folder, Workspace
+
+if TYPE_CHECKING:
+    from mdl.catalog.model import Catalog, Model
+    from mdl.operations.configure import SettingValue
+    from mdl.operations.tools import Tools
+    from mdl.redact import Secrets
+
+Targets: TypeAlias = "str | Model | Sequence[str | Model]"
+"""Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
+
+
+Texts: TypeAlias = "str | Iterable[str]"
+"""One text, or several."""
+
+
+class ClientOptions(Settings, total=False):
+    """The settings, plus the listener, the progress bars, the cancel token and who is told of warnings."""
+
+    on_event: Listener
+    progress: bool
+    cancel: CancelToken
+    on_warning: Callable[[str], None]
+
+
+class CallOptions(TypedDict, total=False):
+    """What every operation on models takes. Files land in ``home/<model>/``, or in ``into`` itself for one target;
+    ``include`` and ``exclude`` are globs on file names; ``on_event`` replaces the client's listener; ``cancel`` stops
+    this one call."""
+
+    into: Folder | None
+    include: Texts
+    exclude: Texts
+    on_event: Listener | None
+    cancel: CancelToken | None
+
+
+class MdlWarning(UserWarning):
+    """Something about the settings that may hurt later."""
+
+
+def _warn(text: str) -> None:
+    """Warn at the line that called mdl."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("mdl", "functools", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, MdlWarning, stacklevel=level)
+
+
+class ClientBase:
+    """The settings, and what one operation works with."""
+
+    def __init__(
+        self,
+        *,
+        on_event: Listener | None = None,
+        progress: bool = False,
+        cancel: CancelToken | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        config: Config | None = None,
+        secrets: Secrets | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        """``config`` holds settings that were read already; it replaces ``settings``. ``secrets`` is told the token,
+        which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
+        for name in settings:
+            if name not in client_settings():
+                near = get_close_matches(name, client_settings(), 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"mdl has no setting {name!r}{hint}")
+        self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
+        self._on_event, self._progress = on_event, progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open between two operations."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog in use. Raises `CatalogError` with every mistake in it."""
+        return self.workspace.catalog
+
+    def limit_rate(self, rate: str) -> None:
+        """Keep to another rate from now on, also in an operation that runs in another thread.
+
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
+        `UsageError`.
+        """
+        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
+
+    @contextlib.contextmanager
+    def _tools(
+        self,
+        models: Sequence[Model],
+        *,
+        into: Folder | None = None,
+        include: Texts = (),
+        exclude: Texts = (),
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+        online: bool = True,
+        exact: bool = False,
+        keeps: bool = True,
+    ) -> Iterator[Tools]:
+        """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
+        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        not ``exact``: one that downloads."""
+        from mdl.deadline import time_limit
+        from mdl.operations.tools import Tools, with_sources
+        from mdl.sources import page_hosts
+
+        work, stop = self.workspace, CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
+        with contextlib.ExitStack() as stack:
+            listener = self._on_event if on_event is None else on_event
+            if listener is None and self._progress:
+                from mdl.console import progress_bars
+
+                listener = stack.enter_context(progress_bars())
+            listener = silence if listener is None else with_sources(listener, models, page_hosts(work.endpoint))
+            if online and not exact:
+                stack.enter_context(time_limit(work.time_limit(), stop))
+            store, network = work.store(models, into, stop), None
+            if online and not work.config.is_offline:
+                network = stack.enter_context(work.network(models, stop, with_lock=not exact))
+                listener = stack.enter_context(work.xet(network, listener))
+            resolver = work.resolver(
+                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
+            )
+            stack.enter_context(_interrupts())
+            wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
+            yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+
+    def settings(self) -> list[SettingValue]:
+        """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
+        ``config.toml`` cannot be read."""
+        from mdl.operations.configure import effective
+
+        return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
+
+    def configure(self, name: str, value: Texts | None) -> Path:
+        """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
+        ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
+        unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
+        from mdl.operations.configure import set_value, unset
+
+        path = places.config_file()
+        if value is None:
+            unset(path, name)
+        else:
+            set_value(path, name, texts(value))
+        return path
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Once what was fetched is safe, a Ctrl-C that Python made a ``KeyboardInterrupt`` is one again, and a time limit
+    is an ordinary error."""
+    try:
+        yield
+    except DeadlineReached as stopped:
+        raise stopped.as_deadline() from stopped
+    except Cancelled as stopped:
+        if isinstance(stopped.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise

@@ -1,0 +1,108 @@
+"""The catalog and its lock: what is written into them, and what is read out of them for others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdl import places
+from mdl.cancel import CancelToken
+from mdl.client.base import Texts
+from mdl.client.disk import Disk
+from mdl.errors import LockError, UsageError
+from mdl.listener import Listener
+from mdl.units import texts
+from mdl.workspace import Folder
+
+if TYPE_CHECKING:
+    from mdl.operations.export import Export
+    from mdl.operations.lock import LockReport
+
+
+class Catalogs(Disk):
+    """What a client does with catalogs and locks."""
+
+    def lock(
+        self,
+        names: Texts | None = None,
+        *,
+        check: bool = False,
+        upgrade: Texts = (),
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> LockReport:
+        """Resolve the models and groups ``names`` of the catalog, or all of it, and write what they are to ``mdl.lock``
+        beside it.
+
+        What the lock covers is not asked for again, except for ``upgrade``. ``check`` writes nothing; a lock that is
+        not up to date is then the report's error. Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`.
+        """
+        from mdl.operations.lock import lock
+
+        path = self.workspace.lock_path
+        models = list(self.catalog.models.values())
+        asked = None if names is None else texts(names)
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
+            report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
+        self.workspace.forget_lock()
+        return report
+
+    def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
+        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
+        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
+        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        from mdl.catalog.lock import Lock
+        from mdl.operations.export import FORMATS, export
+
+        if list_format not in FORMATS:
+            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+        lock = self.workspace.locked or Lock()
+        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        if not names:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
+        resolver = self.workspace.resolver(self.workspace.store([]))
+        return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
+
+    def init(self, place: Folder | None = None) -> Path:
+        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
+        if there is something."""
+        from mdl.operations.edit import begin_catalog
+
+        path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
+        path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
+        begin_catalog(path)
+        self.workspace.forget_catalog()
+        return path
+
+    def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
+        """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
+        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
+        the name is taken or the catalog is not the user's own, `CatalogError`."""
+        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+
+        sources, paths = texts(source), self.workspace.catalog_paths[0]
+        entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
+        entry["source"] = sources[0] if len(sources) == 1 else sources
+        has_none = self.workspace.has_shipped_catalog
+        path = add_model(
+            [places.config_dir() / places.CATALOG_NAME] if has_none else paths,
+            name,
+            {**entry, **facts},
+            texts(groups),
+            beginning=BEGINNING if has_none else EMPTY,
+            fetch=self.workspace.web_base,
+        )
+        self.workspace.forget_catalog()
+        return path
+
+    def remove(self, name: str) -> Path:
+        """Take a model out of the catalog; its files stay on the disk. Returns the catalog's path. Raises `NotFound`,
+        `UsageError`, `CatalogError`."""
+        from mdl.operations.edit import remove_model
+
+        path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
+        self.workspace.forget_catalog()
+        return path
