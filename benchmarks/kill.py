@@ -182,7 +182,7 @@ def mdl(place: Path, sample: bench.Sample, connections: int) -> Tool:
         return max((record.have.front for record in records if record), default=0)
 
     def strays() -> list[str]:
-        own = (".mdl/receipts/", ".mdl/listings/", ".mdl/locks/")
+        own = (".mdl/.gitignore", ".mdl/receipts/", ".mdl/listings/", ".mdl/locks/")
         left = [name for name in _files(models) if name != final and not name.startswith(own)]
         return [re.sub("[0-9a-f]{12,32}", "<hex>", name) for name in left if not name.endswith("/journal")]
 

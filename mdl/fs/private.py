@@ -175,6 +175,8 @@ def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
             fd = below
             if trust.why_untrusted(os.fstat(fd)):
                 trust = _repair(fd, at, top, trust)
+            if make and step == _OWN:
+                _hide_from_git(fd)
         yield fd, trust
     except Occupied as error:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(at)) from error
@@ -182,6 +184,16 @@ def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
         if fd != top:
             os.close(fd)
         os.close(top)
+
+
+def _hide_from_git(folder: int) -> None:
+    """Have git pass over mdl's own folder, which may stand in somebody's project (``--into .``)."""
+    with contextlib.suppress(OSError):
+        fd = os.open(".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+        try:
+            os.write(fd, b"*\n")
+        finally:
+            os.close(fd)
 
 
 def _split(path: Path) -> tuple[tuple[str, ...], Path]:
