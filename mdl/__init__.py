@@ -101,6 +101,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Report as Report,
     )
     from mdl.remotes import RemoteJob as RemoteJob
+    from mdl.sources.hub_search import FoundRepo as FoundRepo
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
@@ -133,6 +134,7 @@ _HOMES = {
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",
     "mdl.remotes": "RemoteJob",
+    "mdl.sources.hub_search": "FoundRepo",
     "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""

@@ -58,6 +58,7 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 """The settings of a command that downloads: every one that has a flag."""
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
+LookOnline = Annotated[Settings, ("retries", "stall", "offline")]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
 LockSettings = Annotated[Settings, ("retries", "stall", "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from mdl.workspace import Folder
 if TYPE_CHECKING:
     from mdl.operations.export import Export
     from mdl.operations.lock import LockReport
+    from mdl.sources.hub_search import FoundRepo
 
 
 class Catalogs(Disk):
@@ -47,6 +50,30 @@ class Catalogs(Disk):
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget_lock()
         return report
+
+    def search(
+        self,
+        text: str,
+        *,
+        kind: str = "model",
+        sort: str = "downloads",
+        limit: int = 20,
+        cancel: CancelToken | None = None,
+    ) -> list[FoundRepo]:
+        """The repositories of the hub whose names hold ``text``: at most ``limit`` (1 to 100) of the ``kind`` model or
+        dataset, the most of ``sort`` (downloads, likes, modified) first. Raises `UsageError`, `LockError` offline,
+        `AuthError`, `NetworkError`, `ProtocolError`."""
+        from mdl.sources import Context
+        from mdl.sources.hub_search import search
+
+        work, stop = self.workspace, CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
+        with contextlib.ExitStack() as stack:
+            online = not work.config.is_offline
+            network = stack.enter_context(work.network([], stop, with_lock=False)) if online else None
+            context = Context(work.endpoint, Path(os.devnull), network, environ=work.environ)
+            return search(context, text, kind=kind, sort=sort, limit=limit)
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
         """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs

@@ -37,7 +37,7 @@ _LARGEST_LISTING = 256 * 2**20
 _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
-_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
@@ -275,7 +275,7 @@ class HubSource:
             if not isinstance(commit, str) or not is_pinned(commit):
                 raise ProtocolError("the hub names no commit for this revision")
             modified_at = str(info.get("lastModified"))
-            modified_at = modified_at if re.fullmatch(_TIME, modified_at) else None
+            modified_at = modified_at if re.fullmatch(TIME, modified_at) else None
             if kept := self._listings.get(self._url, replace(origin, revision=commit)):
                 return replace(kept, modified_at=modified_at)
         entries = self._tree(origin, commit)

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlencode
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode
 
 from support.faults.base import honest, with_headers
 from support.faults.wire import Answer, Request, reply
@@ -21,6 +21,7 @@ from support.loopback_hub.repos import Json, Repo, StoredFile
 _ID = r"(?:[^/]+/)??[^/]+"
 _TYPE = r"models|datasets|spaces"
 _API = re.compile(rf"/api/({_TYPE})/({_ID})(?:/(revision|tree)(?:/(.*))?)?")
+_SEARCH = re.compile("/api/(models|datasets)")
 _XET_TOKEN = re.compile(rf"/api/({_TYPE})/({_ID})/xet-read-token/([^/]+)")
 _RESOLVE = re.compile(rf"/(?:(datasets|spaces)/)?({_ID})/resolve/(refs/(?:pr|convert)/[^/]+|[^/]+)/(.+)")
 _CACHED = re.compile(rf"/api/resolve-cache/({_TYPE})/({_ID})/([0-9a-f]{{40}})/(.+)")
@@ -61,6 +62,8 @@ class HubApi:
             if found := _API.fullmatch(request.path):
                 kind, repo_id, call, rest = found.groups()
                 return self._api(request, kind, unquote(repo_id), call, rest)
+            if found := _SEARCH.fullmatch(request.path):
+                return self._search(found[1], dict(parse_qsl(request.query)))
             if found := _XET_TOKEN.fullmatch(request.path):
                 self._at(found[1], unquote(found[2]), found[3])
                 token = self.read_token()
@@ -121,6 +124,16 @@ class HubApi:
     def _cached(self, request: Request, kind: str, repo_id: str, commit: str, path: str) -> Answer:
         repo, file = self._file(request, kind, repo_id, commit, path)
         return with_headers(honest(file.content, etag=f'"{file.etag}"'), *_facts(repo, file))(request, 0)
+
+    def _search(self, kind: str, words: dict[str, str]) -> Answer:
+        """The repositories whose names hold the words."""
+        with self._lock:
+            heads = [repos[-1] for (of_kind, _), repos in self._repos.items() if of_kind == kind]
+        names = [repo for repo in heads if all(word in repo.id.lower() for word in words["search"].lower().split())]
+        facts = [
+            repo.info() | {"usedStorage": sum(map(len, repo.files.values()))} for repo in names if not repo.private
+        ]
+        return _json(facts[: int(words["limit"])])
 
     def _api(self, request: Request, kind: str, repo_id: str, call: str | None, rest: str | None) -> Answer:
         rev, _, path = (rest or "main").partition("/")

@@ -1,0 +1,90 @@
+"""Search of a hub: repositories whose names hold some words, as the hub's own page finds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from mdl.errors import LockError, MdlError, ProtocolError, UsageError
+from mdl.sources.hub import TIME
+from mdl.sources.hub_origin import parse_reference
+
+if TYPE_CHECKING:
+    from mdl.sources import Context
+
+KINDS: Final = {"model": "models", "dataset": "datasets"}
+SORTS: Final = {"downloads": "downloads", "likes": "likes", "modified": "lastModified"}
+MOST: Final = 100
+"""How many repositories one answer of the hub has at most."""
+_FACTS = ("downloads", "likes", "gated", "private", "lastModified", "tags", "usedStorage")
+
+
+@dataclass(frozen=True)
+class FoundRepo:
+    """A repository of a hub. ``bytes`` is what all its revisions together take there, ``downloads`` those of the last
+    30 days, ``modified_at`` a time in ISO 8601; None is what the hub does not say."""
+
+    repo: str
+    """What `mdl.get` takes: ``hf:org/name``, ``hf:datasets/org/name``."""
+    access: str
+    """open, gated or private"""
+    license: str | None
+    bytes: int | None
+    downloads: int | None
+    likes: int | None
+    modified_at: str | None
+
+
+def search(
+    context: Context, text: str, *, kind: str = "model", sort: str = "downloads", limit: int = 20
+) -> list[FoundRepo]:
+    """The repositories of the ``kind`` model or dataset whose names hold ``text``, at most ``limit`` of them (1 to
+    100), the most of ``sort`` first.
+
+    Raises `UsageError`, `LockError` offline, `AuthError`, `NetworkError`, `ProtocolError`.
+
+    Source: ``GET /api/models?search=…&expand=…`` of the hub.
+    """
+    if kind not in KINDS or sort not in SORTS or not 1 <= limit <= MOST:
+        hint = f"1 to {MOST} of {', '.join(KINDS)} by {', '.join(SORTS)}"
+        raise UsageError(f"cannot search for {limit} of {kind!r} by {sort!r}", hint=hint)
+    if not text.strip():
+        raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
+    if (http := context.http) is None:
+        raise LockError("offline: no hub can be searched", hint="run it again online")
+    words = [("search", text), ("sort", SORTS[sort]), ("limit", str(limit)), *(("expand", fact) for fact in _FACTS)]
+    url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
+    answer, _, _ = http.retry(url, lambda: http.get_json(url), lambda _again: None)
+    if not isinstance(answer, list):
+        raise ProtocolError("the hub's answer to the search is not a list")
+    return list(_found(answer, kind))[:limit]
+
+
+def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
+    """Those that can be named to mdl; what it would refuse is passed over."""
+    for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+            raise ProtocolError("the hub's answer to the search has a repository without a name")
+        try:
+            origin = parse_reference(f"hf:{'datasets/' if kind == 'dataset' else ''}{item['id']}")
+        except MdlError:
+            continue
+        tags = item.get("tags")
+        labels = [str(tag) for tag in tags if str(tag).startswith("license:")] if isinstance(tags, list) else []
+        moment = item.get("lastModified")
+        yield FoundRepo(
+            str(origin),
+            "private" if item.get("private") is True else "gated" if item.get("gated") else "open",
+            labels[0].removeprefix("license:") if labels else None,
+            _count(item.get("usedStorage")),
+            _count(item.get("downloads")),
+            _count(item.get("likes")),
+            moment if isinstance(moment, str) and re.fullmatch(TIME, moment) else None,
+        )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
