@@ -251,6 +251,28 @@ def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Samp
     return Result.of(ways, served, args.size)
 
 
+def chart(rows: list[list[str]], about: str) -> str:
+    """Bars of what was served of the file's size, as SVG."""
+    drawn = [(row[0], row[1], float(row[-2])) for row in rows if len(row) == len(_HEAD) and row[-2]]
+    longest = max(ratio for *_, ratio in drawn)
+    parts = []
+    for at, (name, connections, ratio) in enumerate(drawn):
+        y, width = 56 + 30 * at, 360 * ratio / longest
+        color = "#2da44e" if name.startswith("mdl") else "#8c959f"
+        plural = "" if connections == "1" else "s"
+        parts.append(f'<text x="16" y="{y + 15}">{name}, {connections} connection{plural}</text>')
+        parts.append(f'<rect x="230" y="{y}" width="{width:.0f}" height="20" rx="3" fill="{color}"/>')
+        parts.append(f'<text x="{238 + width:.0f}" y="{y + 15}">{ratio:.2f}</text>')
+    height = 70 + 30 * len(drawn)
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {height}" role="img">
+<style>text {{ font: 14px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: #59636e }}</style>
+<text x="16" y="24">Bytes served, of the file's size: {about}</text>
+{chr(10).join(parts)}
+</svg>
+"""
+
+
 def main() -> int:
     parser = bench.flags(__doc__, size="32M")
     parser.add_argument("--downloads", type=int, default=20)
@@ -263,6 +285,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="*", default=sorted(_MOST), choices=sorted(_MOST))
     parser.add_argument("--alone", action="store_true", help="only mdl")
+    parser.add_argument("--chart", type=Path, help="draw it into this SVG, too")
     args = parser.parse_args()
     rows: list[list[str]] = []
     with bench.folder(args.dir) as place:
@@ -277,6 +300,8 @@ def main() -> int:
     pace = f"{bench.shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
     print(f"\n{args.downloads} of {bench.shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
     print(bench.machine())
+    if args.chart:
+        args.chart.write_text(chart(rows, f"killed with SIGKILL at most {args.kills} times on the way"), "utf-8")
     for one, result in mine:
         result.judge(one)
     return bench.verdict()
