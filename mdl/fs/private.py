@@ -189,9 +189,10 @@ def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
 def _hide_from_git(folder: int) -> None:
     """Have git pass over mdl's own folder, which may stand in somebody's project (``--into .``)."""
     with contextlib.suppress(OSError):
-        fd = os.open(".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=folder)
+        fd = os.open(".gitignore", os.O_WRONLY | os.O_CREAT | _OPEN, 0o600, dir_fd=folder)
         try:
-            os.write(fd, b"*\n")
+            if not os.fstat(fd).st_size:
+                os.write(fd, b"*\n")
         finally:
             os.close(fd)
 

@@ -261,7 +261,7 @@ def test_what_is_kept_is_kept_private(exit_code: ExitCode, tmp_path: Path) -> No
         assert any(name.endswith("/journal") for name in found)
         assert exit_code(shell, "get", "one") == 0
     found |= {**modes(shell.models / ".mdl"), **modes(state_of(shell))}
-    suffixes = (".job", ".log", ".lock", ".receipts", ".json", "/journal")
+    suffixes = (".job", ".log", ".lock", ".receipts", ".json", "/journal", ".gitignore")
     files = {name: mode for name, mode in found.items() if name.endswith(suffixes)}
     folders = {name: mode for name, mode in found.items() if not name.endswith((*suffixes, "/data"))}
     assert (set(files.values()), set(folders.values())) == ({"600"}, {"700"}), found

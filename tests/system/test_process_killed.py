@@ -97,10 +97,10 @@ def check(folder: Path, at: int) -> None:
 
 
 def left(folder: Path) -> list[str]:
-    """What lies about besides the files, receipts and locks."""
+    """What lies about besides the files, receipts and locks, and what hides these from git."""
     root = folder / "models"
     found = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-    usual = (*(f"m/{name}" for name in FILES), ".mdl/locks/")
+    usual = (*(f"m/{name}" for name in FILES), ".mdl/locks/", ".mdl/.gitignore")
     return [name for name in found if not name.startswith(usual) and not name.endswith(".receipts")]
 
 

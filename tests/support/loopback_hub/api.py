@@ -129,11 +129,13 @@ class HubApi:
         """The repositories whose names hold the words."""
         with self._lock:
             heads = [repos[-1] for (of_kind, _), repos in self._repos.items() if of_kind == kind]
-        names = [repo for repo in heads if all(word in repo.id.lower() for word in words["search"].lower().split())]
+        names = [
+            repo for repo in heads if all(word in repo.id.lower() for word in words.get("search", "").lower().split())
+        ]
         facts = [
             repo.info() | {"usedStorage": sum(map(len, repo.files.values()))} for repo in names if not repo.private
         ]
-        return _json(facts[: int(words["limit"])])
+        return _json(facts[: int(words.get("limit", "100"))])
 
     def _api(self, request: Request, kind: str, repo_id: str, call: str | None, rest: str | None) -> Answer:
         rev, _, path = (rest or "main").partition("/")
