@@ -382,7 +382,7 @@ def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
 
 
 def typed_into(shell: Shell, answer: bytes, *words: str) -> tuple[str, int]:
-    """What a command says on a terminal of its own, on which this is typed at its question; and its exit code."""
+    """What a command says on a terminal of its own, on which this is typed once at its question; and its exit code."""
     pid, ours = pty.fork()
     if not pid:
         os.chdir(shell.home)
@@ -391,8 +391,9 @@ def typed_into(shell: Shell, answer: bytes, *words: str) -> tuple[str, int]:
     with contextlib.suppress(OSError):
         while data := os.read(ours, 65536):
             seen += data
-            if seen.endswith(b"[y/N] "):
+            if answer and seen.endswith(b"[y/N] "):  # an interrupted write may be done again
                 os.write(ours, answer)
+                answer = b""
     os.close(ours)
     return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
