@@ -44,9 +44,9 @@ bucket   = "store\""""
 
 
 _EXAMPLES = (
-    "mdl remote  # which there are",
+    "mdl remote  # list the remotes of config.toml",
     "mdl remote check gpu  # does it work?",
-    "mdl remote jobs gpu  # what it has; mdl fetch gpu JOB brings it",
+    "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB brings the results",
 )
 
 
