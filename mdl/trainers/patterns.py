@@ -62,10 +62,10 @@ class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
     The group ``step`` or ``epoch`` of ``saved`` is the number; files with the same group ``name`` are one checkpoint.
-    A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder. ``final`` matches a file of
-    the finished model, which lies beside the checkpoints, or ``final_alone``. ``places`` are the folders to look in,
-    the oldest first. ``beside`` are globs of files that belong to every
-    checkpoint which is no folder.
+    A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder; the name of a folder there
+    ends with a slash. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
+    ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
+    to every checkpoint which is no folder.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short.
@@ -133,7 +133,7 @@ class Pattern:
         rows = []
         for name, parts in saves.items():
             (step, note), wrong = self._step(parts[0]), ""
-            if not any(re.fullmatch(self.holds, one.name) for one in inside[name]):
+            if not any(re.fullmatch(self.holds, one.name + "/" * (one.kind == "folder")) for one in inside[name]):
                 continue
             if re.fullmatch(self.staging, name):
                 wrong = "a staging folder, which the trainer renames when it is complete"
@@ -239,7 +239,7 @@ DEEPSPEED = Layout(
 FSDP = Layout(
     "fsdp",
     Pattern(
-        r".*?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=r"pytorch_model_fsdp(_[0-9]+|(_rank[0-9]+)?(_[0-9]+)?\.bin)"
+        r".*?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=r"pytorch_model_fsdp(_[0-9]+/|(_rank[0-9]+)?(_[0-9]+)?\.bin)"
     ).find,
     keep=(
         *("pytorch_model_fsdp.bin", "pytorch_model_fsdp_[0-9].bin", "model*.safetensors*", "pytorch_model*.bin*"),

@@ -726,6 +726,14 @@ def test_a_named_folder_is_packed_as_what_is_in_it(tmp_path: Path) -> None:
     assert {entry.path for entry in final.entries} == {"config.json", "model.safetensors"}
 
 
+def test_a_folder_called_like_weights_is_no_checkpoint(tmp_path: Path) -> None:
+    """Only files hold weights: neither a folder in one with a checkpoint's name, nor such a folder itself."""
+    for folder in ("best/w.bin", "last.pt", "epoch_1/model.safetensors"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path, "zz.bin")
+    assert rows(Found(find_run(tmp_path).checkpoints)) == "final*"
+
+
 def test_a_best_that_the_trainer_recorded_wins(tmp_path: Path) -> None:
     """A folder called best_model is the best only if the trainer recorded none: not if that one is there or gone."""
     write(tmp_path, f"checkpoint-{{3,5}}/{HF} best_model/{SAVED}", {f"checkpoint-5/{STATE}": {"best_global_step": 3}})
