@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Slurm:
 
     folder: Path
     names: Sequence[str]
+    start: Callable[..., subprocess.Popen[bytes]]
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -70,6 +71,11 @@ class Slurm:
         """The state of each node."""
         lines = self.call("sinfo", "--noheader", "--Node", "--format=%N %T").split("\n")
         return dict(line.split() for line in lines if line)
+
+    def start_node(self, name: str) -> None:
+        """Start the daemon of a node, in its private mounts."""
+        mount = f'mount --bind "{self.disk(name)}" "{self.local}" && exec slurmd -D -N {name}'
+        self.daemons[name] = self.start("unshare", "--mount", "--propagation=private", "sh", "-c", mount)
 
     def kill_node(self, name: str) -> None:
         """End a node as a power cut would: its daemon, and all that runs under it."""
@@ -141,7 +147,6 @@ def slurm(folder: Path, nodes: int = 4) -> Iterator[Slurm]:
     """A cluster of so many nodes, which are called ``n1`` and so on. Ends every daemon that it started."""
     ctld, *ports = _ports(nodes + 1)
     names = [f"n{number + 1}" for number in range(nodes)]
-    cluster = Slurm(folder, names)
     for name in ("state", "local", *(f"disks/{name}" for name in names), *(f"spool-{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
@@ -157,12 +162,12 @@ def slurm(folder: Path, nodes: int = 4) -> Iterator[Slurm]:
 
         def start(*words: str) -> subprocess.Popen[bytes]:
             log = stack.enter_context((folder / f"{Path(words[0]).name}.out").open("ab"))
-            process = subprocess.Popen(
-                words, env={**os.environ, **cluster.environ}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
-            )
+            environ = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+            process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
             stack.callback(_end, process)
             return process
 
+        cluster = Slurm(folder, names, start)
         start(
             *("munged", "--foreground", "--force", f"--socket={folder}/munge.sock", f"--key-file={folder}/munge.key"),
             *(f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log", f"--seed-file={folder}/munge.seed"),
@@ -170,8 +175,7 @@ def slurm(folder: Path, nodes: int = 4) -> Iterator[Slurm]:
         until((folder / "munge.sock").exists, "munged does not start")
         start("slurmctld", "-D", "-i")
         for name in names:
-            mount = f'mount --bind "{cluster.disk(name)}" "{cluster.local}" && exec slurmd -D -N {name}'
-            cluster.daemons[name] = start("unshare", "--mount", "--propagation=private", "sh", "-c", mount)
+            cluster.start_node(name)
         until(lambda: _are_idle(cluster), "the nodes do not come up", seconds=60)
         try:
             yield cluster

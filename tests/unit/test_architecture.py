@@ -27,7 +27,7 @@ LEVELS = [
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
-    {"engine", "archive"},
+    {"engine", "archive", "fleet"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -58,7 +58,7 @@ _PURE = """
     toml/__init__ toml/positions toml/problems catalog/model catalog/targets catalog/lock sources/typed sources/gguf
     archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
-    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    fleet/report fleet/work operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
