@@ -133,8 +133,8 @@ class Catalogs(Disk):
         home = os.fspath(given["home"]) if given.get("home") else None
         words = split_command(program, "--mdl")
         wanted = work_of(task, list(models.values()), lock, flags=given_flags(given, task), program=words, home=home)
-        where = Nodes(nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note)
-        return fleet(task, wanted, lock, on, where, on_node, stop)
+        where = Nodes(nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop)
+        return fleet(task, wanted, lock, on, where, on_node)
 
     def init(self, place: Folder | None = None) -> Path:
         """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mdl.cancel import CancelToken
@@ -20,13 +20,14 @@ FAN_OUTS = ("sbcast",)
 @dataclass(frozen=True)
 class Nodes:
     """Which nodes: so many, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is one of
-    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile."""
+    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all."""
 
     count: int | None = None
     hosts: tuple[str, ...] = ()
     shared: str | None = None
     fan_out: str = ""
     note: Callable[[str], None] = lambda _text: None
+    cancel: CancelToken = field(default_factory=CancelToken)
 
 
 class Engine(Protocol):
@@ -36,9 +37,9 @@ class Engine(Protocol):
     def count(self) -> int:
         """How many nodes are asked."""
 
-    def run(self, work: Work, cancel: CancelToken) -> Generator[Answer]:
+    def run(self, work: Work) -> Generator[Answer]:
         """Have every node do the work, and yield each answer as it comes; a later one of the same node replaces it.
-        Every node that was asked is in it, also one that did not answer. If ``cancel`` is set, or the caller stops
+        Every node that was asked is in it, also one that did not answer. If it is cancelled, or the caller stops
         asking, the work is cancelled on the nodes too. Raises `MdlError` if it could not begin, `Cancelled`."""
 
 

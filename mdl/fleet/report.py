@@ -77,9 +77,14 @@ class FleetReport:
     seconds: float = 0.0
 
     @property
+    def counted(self) -> tuple[NodeReport, ...]:
+        """The nodes that no other one replaced."""
+        return tuple(node for node in self.nodes if not node.replaced_by)
+
+    @property
     def failed(self) -> tuple[NodeReport, ...]:
-        """The nodes that failed, and that no other node replaced."""
-        return tuple(node for node in self.nodes if node.error and not node.replaced_by)
+        """Those of them that failed."""
+        return tuple(node for node in self.counted if node.error)
 
     @property
     def error(self) -> MdlError | None:
@@ -90,7 +95,7 @@ class FleetReport:
         counts = ", ".join(
             f"{count:,} {status}" for status, count in Counter(one.status for one in self.failed).items()
         )
-        return whole_error(f"{len(errors):,} of {len(self.nodes):,} nodes are not well: {counts}", errors)
+        return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
 
     def raise_for_errors(self) -> None:
         """Raises `error` if any node failed."""

@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterator
 from pathlib import Path, PurePosixPath
 
 from mdl import places
-from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, UsageError, storage_error
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
@@ -83,14 +82,14 @@ class Slurm:
     def count(self) -> int:
         return self._nodes.count or len(self._nodes.hosts)
 
-    def run(self, work: Work, cancel: CancelToken) -> Generator[Answer]:
+    def run(self, work: Work) -> Generator[Answer]:
         """See `Engine.run`."""
         folder = self._folder()
         try:
             (folder / "node.sh").write_text(work.script())
             (folder / "job.sh").write_text(self._job(work, folder))
             with (folder / "sbatch.err").open("wb") as errors:
-                yield from self._follow(self._submit(folder, errors.fileno()), folder, cancel)
+                yield from self._follow(self._submit(folder, errors.fileno()), folder)
         except OSError as error:
             raise storage_error(error, str(folder)) from error
         finally:
@@ -125,7 +124,7 @@ class Slurm:
         self._nodes.note(f"submitted to Slurm as {folder.name}; it waits for {self.count} nodes")
         return process
 
-    def _follow(self, waiting: subprocess.Popen[bytes], folder: Path, cancel: CancelToken) -> Iterator[Answer]:
+    def _follow(self, waiting: subprocess.Popen[bytes], folder: Path) -> Iterator[Answer]:
         """Every answer as it comes, those of a restarted job too, until the job has ended."""
         last, told, patience = -1, set[str](), _LAG_SECONDS
         try:
@@ -145,7 +144,7 @@ class Slurm:
                         yield answer
                 if is_over:
                     break
-                cancel.wait(_LOOK_SECONDS)
+                self._nodes.cancel.wait(_LOOK_SECONDS)
         finally:
             waiting.terminate()
             waiting.wait()

@@ -37,7 +37,7 @@ def open_engine(nodes: Nodes) -> Ssh:
     for host in hosts:
         if host.startswith("-"):
             raise UsageError("a host does not begin with '-'", item=host)
-    return Ssh(hosts)
+    return Ssh(hosts, nodes.cancel)
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class _Call:
 class Ssh:
     """An `Engine`."""
 
-    def __init__(self, hosts: Sequence[str]) -> None:
-        self._hosts = hosts
+    def __init__(self, hosts: Sequence[str], cancel: CancelToken) -> None:
+        self._hosts, self._cancel = hosts, cancel
 
     @property
     def count(self) -> int:
         return len(self._hosts)
 
-    def run(self, work: Work, cancel: CancelToken) -> Generator[Answer]:
+    def run(self, work: Work) -> Generator[Answer]:
         """See `Engine.run`."""
         script, waiting = work.script(ends_with_stdin=True).encode(), list(self._hosts)
         with contextlib.ExitStack() as stack:
@@ -78,7 +78,7 @@ class Ssh:
                     place = Path(tempfile.mkdtemp(dir=folder))
                     calls.append(_begin(waiting.pop(0), script, place))
                     stack.callback(_end, calls[-1].process)
-                cancel.wait(_LOOK_SECONDS)
+                self._cancel.wait(_LOOK_SECONDS)
                 over = [call for call in calls if call.process.poll() is not None]
                 calls = [call for call in calls if call not in over]
                 yield from (call.answer() for call in over)

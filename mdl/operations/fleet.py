@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from mdl.cancel import CancelToken
 from mdl.catalog.excerpt import excerpt
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import Model
@@ -58,9 +57,7 @@ def given_flags(given: Mapping[str, Any], task: str) -> list[str]:
     return flags
 
 
-def fleet(
-    task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnNode, cancel: CancelToken
-) -> FleetReport:
+def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnNode) -> FleetReport:
     """Have every node of the engine ``on`` do the work. Raises `UsageError`, `NetworkError`, and `Cancelled` with the
     report so far."""
     engine = open_engine(on, nodes)
@@ -73,7 +70,7 @@ def fleet(
         return replace(report, nodes=tuple(found.values()), seconds=time.monotonic() - began)
 
     try:
-        with closing(engine.run(work, cancel)) as answers:
+        with closing(engine.run(work)) as answers:
             for answer in answers:
                 found[answer.node] = node = node_report(answer, sizes)
                 done = sum(not one.replaced_by for one in found.values())
