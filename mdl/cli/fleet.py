@@ -67,7 +67,7 @@ also passes your environment on. One row a node, one exit code: that of the one 
     "fleet",
     group_help=_ABOUT,
     examples=(
-        "mdl fleet get bert-fa --on slurm --nodes 4 --to /local/models  # to each node's disk",
+        "mdl fleet get bert-fa --on slurm --nodes 4  # each with its own mdl",
         "mdl fleet verify bert-fa --on ssh --hosts a,b,c  # re-hash it everywhere",
         "mdl fleet status nightly --on ray --json  # which nodes have it?",
     ),
@@ -80,9 +80,9 @@ def fleet(session: Session) -> int:
 @command(
     "fleet get",
     examples=(
-        "mdl fleet get bert-fa --on slurm --nodes 4 --to /local/models  # to each node's disk",
-        "mdl fleet get bert-fa --on slurm --nodes 99 --to /local/models --fan-out sbcast  # downloaded once",
-        "mdl fleet get nightly --on ssh --hosts a,b,c  # to the models folder of each host",
+        "mdl fleet get bert-fa --on ssh --hosts a,b,c  # to each one's models folder",
+        "mdl fleet get bert-fa --on slurm --nodes 4 --to /local  # to their disks",
+        "mdl fleet get x --on slurm --nodes 9 --to /local --fan-out sbcast  # one copy",
     ),
 )
 def get(
@@ -91,7 +91,8 @@ def get(
     where: FleetFlags,
     settings: GetSettings,
     fan_out: Annotated[
-        FanOut | None, flag("--fan-out", "One node downloads; Slurm copies to the others' disks.", panel="Where")
+        FanOut | None,
+        flag("--fan-out WAY", "sbcast: one node downloads; Slurm copies to the others' disks.", panel="Where"),
     ] = None,
 ) -> int:
     """Download models on every node, as the lock has them. Run it again to go on after any interruption."""
@@ -101,9 +102,8 @@ def get(
 @command(
     "fleet verify",
     examples=(
-        "mdl fleet verify bert-fa --on slurm --nodes 4  # exit code 6 if a node has wrong bytes",
-        "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # fetch there what is wrong",
-        "mdl fleet verify nightly --on ssh --hosts-file hosts.txt --json  # for a script",
+        "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
+        "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
     ),
 )
 def verify(
@@ -120,7 +120,7 @@ def verify(
 @command(
     "fleet status",
     examples=(
-        "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks any of it",
+        "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
         "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
     ),
 )

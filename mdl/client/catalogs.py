@@ -132,8 +132,11 @@ class Catalogs(Disk):
         lock, given = work.locked or Lock(), work.config.given
         home = os.fspath(given["home"]) if given.get("home") else None
         words = split_command(program, "--mdl")
-        wanted = work_of(task, list(models.values()), lock, flags=given_flags(given, task), program=words, home=home)
-        where = Nodes(nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop)
+        flags = [*(["--repair"] if repair else []), *given_flags(given, task)]
+        wanted = work_of(task, list(models.values()), lock, flags=flags, program=words, home=home)
+        where = Nodes(
+            nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop, work.environ
+        )
         return fleet(task, wanted, lock, on, where, on_node)
 
     def init(self, place: Folder | None = None) -> Path:

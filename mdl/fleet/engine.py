@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +21,8 @@ FAN_OUTS = ("sbcast",)
 @dataclass(frozen=True)
 class Nodes:
     """Which nodes: so many, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is one of
-    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all."""
+    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all.
+    ``environ`` is that of the engine's programs."""
 
     count: int | None = None
     hosts: tuple[str, ...] = ()
@@ -28,6 +30,7 @@ class Nodes:
     fan_out: str = ""
     note: Callable[[str], None] = lambda _text: None
     cancel: CancelToken = field(default_factory=CancelToken)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
 class Engine(Protocol):

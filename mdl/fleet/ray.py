@@ -36,7 +36,12 @@ class Ray:
     def __init__(self, nodes: Nodes) -> None:
         words = [sys.executable, "-m", "mdl.fleet.ray_driver"]
         self._driver = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=nodes.environ,
+            start_new_session=True,
         )
         self._unread, self._cancel = b"", nodes.cancel
         try:
@@ -86,8 +91,7 @@ class Ray:
         return facts
 
     def _end(self) -> None:
-        """End the driver; it cancels the tasks that still run."""
-        self._driver.terminate()
+        """End the driver, which cancels the tasks that still run when its standard input ends."""
         try:
             self._driver.communicate(timeout=_GRACE_SECONDS)
         except subprocess.TimeoutExpired:

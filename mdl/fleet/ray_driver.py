@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import json
 import os
-import signal
+import select
 import sys
 import time
 from collections import Counter
@@ -37,7 +37,6 @@ def main() -> None:
         except (OSError, RuntimeError, ValueError) as error:
             _tell(replies, network=str(error).strip().splitlines()[0])
             return
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         nodes = _named([node for node in ray.nodes() if node["Alive"]])
         count = asked or len(nodes)
         if count > len(nodes):
@@ -61,7 +60,7 @@ def _run(ray: Any, replies: IO[str], script: str, asked: list[tuple[str, str]], 
     try:
         for node, name in asked:
             begin(node, name)
-        while running:
+        while running and not select.select([sys.stdin], [], [], 0)[0]:  # its end: whoever asked is gone
             over, _ = ray.wait([*running], num_returns=1, timeout=_LOOK_SECONDS)
             for one in over:
                 facts = {"node": running.pop(one), **_outcome(ray, one)}
@@ -69,7 +68,8 @@ def _run(ray: Any, replies: IO[str], script: str, asked: list[tuple[str, str]], 
                     node, facts["replaced_by"] = spare.pop(0)
                     begin(node, facts["replaced_by"])
                 _tell(replies, **facts)
-        _tell(replies)
+        if not running:
+            _tell(replies)
     finally:
         for one in running:
             ray.cancel(one)

@@ -7,62 +7,21 @@ that dies hides no other. ``sbatch --wait`` tells if the job ends in another way
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
 
 from mdl import places
 from mdl.errors import MdlError, NetworkError, UsageError, storage_error
 from mdl.fleet.engine import Nodes
+from mdl.fleet.slurm_job import job_script
 from mdl.fleet.work import Answer, Work
 
 _LOOK_SECONDS = 0.25
 _LAG_SECONDS = 60.0
 """How long what a node has written may take until it is seen here, as on NFS."""
-_RESTARTS = 3
-"""So often a job restarts itself."""
-_JOB = """\
-#!/bin/sh
-folder={folder}
-run="$folder/${{SLURM_RESTART_COUNT:-0}}"
-mkdir -p "$run"
-scontrol show hostnames "$SLURM_JOB_NODELIST" >"$run/nodes.part" && mv "$run/nodes.part" "$run/nodes"
-echo "$SLURM_JOB_ID runs on $SLURM_JOB_NODELIST" >"$run/job.part" && mv "$run/job.part" "$run/job"
-trap 'exit 143' TERM
-on_all() {{ srun --no-kill --kill-on-bad-exit=0 --wait=0 --ntasks-per-node=1 --output=none "$@"; }}
-{work}
-again=
-for answer in "$run"/*.code; do
-    case "$(cat "$answer")" in "5 "*|"9 "*|"75 "*|"143 "*) again=1;; esac
-done
-if [ -n "$again" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] && [ -e "$folder/node.sh" ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
-fi
-: >"$run/ended"
-"""
-_TASK = """\
-place="$1/$SLURMD_NODENAME"
-[ -e "$place.code" ] && exit
-trap : TERM
-began=$(date +%s)
-sh "$0" >"$place.out" 2>"$place.err" </dev/null
-echo "$? $(($(date +%s) - began))" >"$place.part"
-mv "$place.part" "$place.code"
-"""
-"""Runs the script ``$0`` on a node, with its answer in the folder ``$1``; the ``.code`` comes last, and whole."""
-_BROADCAST = """\
-sh -c {task} "$folder/node.sh" "$run"
-read -r code _ <"$run/$SLURMD_NODENAME.code"
-if [ "$code" = 0 ]; then
-    on_all mkdir -p {folders}
-{copies}
-    MDL_STORES_ALSO={incoming} on_all sh -c {task} "$folder/node.sh" "$run"
-    on_all rm -rf {incoming}
-fi"""
-"""The first node downloads; the others find the bytes on their disk, verify them and need no network."""
 
 
 def open_engine(nodes: Nodes) -> Slurm:
@@ -87,7 +46,7 @@ class Slurm:
         folder = self._folder()
         try:
             (folder / "node.sh").write_text(work.script())
-            (folder / "job.sh").write_text(self._job(work, folder))
+            (folder / "job.sh").write_text(job_script(work, str(folder), self._nodes.fan_out))
             with (folder / "sbatch.err").open("wb") as errors:
                 yield from self._follow(self._submit(folder, errors.fileno()), folder)
         except OSError as error:
@@ -104,12 +63,6 @@ class Slurm:
         except OSError as error:
             raise storage_error(error, str(shared)) from error
 
-    def _job(self, work: Work, folder: Path) -> str:
-        task = shlex.quote(_TASK)
-        plain = f'on_all sh -c {task} "$folder/node.sh" "$run"'
-        way = _broadcast(work, folder.name, task) if self._nodes.fan_out else plain
-        return _JOB.format(folder=shlex.quote(str(folder)), work=way, restarts=_RESTARTS)
-
     def _submit(self, folder: Path, errors: int) -> subprocess.Popen[bytes]:
         """Submit the job, which has the name of its folder."""
         words = ["sbatch", "--wait", f"--job-name={folder.name}", f"--chdir={folder}", "--requeue", "--no-kill"]
@@ -117,7 +70,12 @@ class Slurm:
         words += [f"--nodelist={','.join(self._nodes.hosts)}"] if self._nodes.hosts else []
         try:
             process = subprocess.Popen(
-                [*words, "job.sh"], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+                [*words, "job.sh"],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=self._nodes.environ,
             )
         except FileNotFoundError as error:
             raise UsageError("it is not installed here", item="sbatch", hint="run this where Slurm is") from error
@@ -150,7 +108,7 @@ class Slurm:
             waiting.wait()
             if not (folder / str(last) / "ended").exists():
                 (folder / "node.sh").unlink(missing_ok=True)  # without it the job does not restart itself
-                _cancel(folder.name)
+                _cancel(folder.name, self._nodes.environ)
         yield from self._silent(folder, last, told, waiting.returncode)
 
     def _silent(self, folder: Path, last: int, told: set[str], code: int) -> Iterator[Answer]:
@@ -190,21 +148,7 @@ def _answers(run: Path) -> Iterator[Answer]:
         yield Answer(path.stem, int(code), out, err, float(seconds))
 
 
-def _cancel(name: str) -> None:
+def _cancel(name: str, environ: Mapping[str, str]) -> None:
     """Cancel the job of that name, if there still is one."""
     with contextlib.suppress(OSError):
-        subprocess.run(["scancel", f"--name={name}"], capture_output=True, check=False)
-
-
-def _broadcast(work: Work, name: str, task: str) -> str:
-    """The lines that download on one node, and copy the files to the others. Raises `UsageError`."""
-    home = work.home or ""
-    if not home.startswith("/"):
-        raise UsageError("the folder on the nodes' own disks is needed", item="--fan-out", hint="--to /local/models")
-    incoming = PurePosixPath(home, f".{name}")
-    folders = sorted({str((incoming / file).parent) for file in work.files})
-    pairs = [(PurePosixPath(home, file), incoming / file) for file in work.files]
-    copies = [f"    sbcast --force {shlex.quote(str(here))} {shlex.quote(str(there))}" for here, there in pairs]
-    return _BROADCAST.format(
-        task=task, folders=shlex.join(folders), copies="\n".join(copies), incoming=shlex.quote(str(incoming))
-    )
+        subprocess.run(["scancel", f"--name={name}"], env=environ, capture_output=True, check=False)

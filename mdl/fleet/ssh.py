@@ -10,12 +10,11 @@ import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
@@ -37,7 +36,7 @@ def open_engine(nodes: Nodes) -> Ssh:
     for host in hosts:
         if host.startswith("-"):
             raise UsageError("a host does not begin with '-'", item=host)
-    return Ssh(hosts, nodes.cancel)
+    return Ssh(hosts, nodes)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class _Call:
 class Ssh:
     """An `Engine`."""
 
-    def __init__(self, hosts: Sequence[str], cancel: CancelToken) -> None:
-        self._hosts, self._cancel = hosts, cancel
+    def __init__(self, hosts: Sequence[str], nodes: Nodes) -> None:
+        self._hosts, self._nodes = hosts, nodes
 
     @property
     def count(self) -> int:
@@ -76,20 +75,20 @@ class Ssh:
             while waiting or calls:
                 while waiting and len(calls) < _MOST:
                     place = Path(tempfile.mkdtemp(dir=folder))
-                    calls.append(_begin(waiting.pop(0), script, place))
+                    calls.append(_begin(waiting.pop(0), script, place, self._nodes.environ))
                     stack.callback(_end, calls[-1].process)
-                self._cancel.wait(_LOOK_SECONDS)
+                self._nodes.cancel.wait(_LOOK_SECONDS)
                 over = [call for call in calls if call.process.poll() is not None]
                 calls = [call for call in calls if call not in over]
                 yield from (call.answer() for call in over)
 
 
-def _begin(host: str, script: bytes, folder: Path) -> _Call:
+def _begin(host: str, script: bytes, folder: Path, environ: Mapping[str, str]) -> _Call:
     """Start ``ssh``, whose outputs go into ``folder``. Raises `UsageError` if there is none."""
     words = [*_SSH, "--", host, "sh -s"]
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         try:
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=err)
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environ)
         except OSError as error:
             why = error.strerror or str(error)
             raise UsageError(f"it cannot be run: {why}", item="ssh", hint="install OpenSSH's client") from error

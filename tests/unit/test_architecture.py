@@ -58,7 +58,8 @@ _PURE = """
     toml/__init__ toml/positions toml/problems catalog/model catalog/targets catalog/lock sources/typed sources/gguf
     archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
-    fleet/report fleet/work operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    fleet/report fleet/work fleet/slurm_job
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
