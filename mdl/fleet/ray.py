@@ -14,13 +14,18 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from mdl.errors import NetworkError, UsageError
+from mdl.errors import MdlError, NetworkError, UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
 
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 15.0
 """How long the driver may take to end the tasks."""
+_GONE = "Ray has ended the connection: the head of the cluster may be gone"
+
+
+class _Ended(NetworkError):
+    """The driver has ended without a word."""
 
 
 def open_engine(nodes: Nodes) -> Ray:
@@ -46,18 +51,26 @@ class Ray:
         self._unread, self._cancel = b"", nodes.cancel
         try:
             self._send(count=nodes.count)
-            self.count = int(self._next()["count"])
-            """How many nodes are asked."""
+            self._asked: list[str] = self._next()["nodes"]
         except BaseException:
             self._end()
             raise
 
+    @property
+    def count(self) -> int:
+        return len(self._asked)
+
     def run(self, work: Work) -> Generator[Answer]:
         """See `Engine.run`."""
+        waiting = set(self._asked)
         try:
             self._send(script=work.script(ends_with_stdin=True), is_replaceable=work.command == "get")
             while facts := self._next():
-                yield Answer(**facts)
+                answer = Answer(**facts)
+                waiting = waiting - {answer.node} | ({answer.replaced_by} if answer.replaced_by else set())
+                yield answer
+        except _Ended as error:
+            yield from (Answer(node, None, err=error.message) for node in sorted(waiting))
         finally:
             self._end()
 
@@ -67,7 +80,7 @@ class Ray:
             self._driver.stdin.write(json.dumps(facts).encode() + b"\n")
             self._driver.stdin.flush()
         except OSError as error:
-            raise NetworkError("Ray's driver has ended without a word", item="--on ray") from error
+            raise _Ended(_GONE, item="--on ray") from error
 
     def _next(self) -> dict[str, Any]:
         """The next object of the driver, which is empty after the last one. Raises the error that it tells,
@@ -79,7 +92,7 @@ class Ray:
             if select.select([pipe], [], [], _LOOK_SECONDS)[0]:
                 block = os.read(pipe, 2**16)
                 if not block:
-                    raise NetworkError("Ray's driver has ended without a word", item="--on ray")
+                    raise _Ended(_GONE, item="--on ray")
                 self._unread += block
         line, _, self._unread = self._unread.partition(b"\n")
         facts: dict[str, Any] = json.loads(line)
@@ -88,6 +101,8 @@ class Ray:
         if "network" in facts:
             hint = "set RAY_ADDRESS to the cluster's address, and use its version of Ray"
             raise NetworkError(facts["network"], item="--on ray", hint=hint)
+        if "fault" in facts:
+            raise MdlError(facts["fault"], item="--on ray", hint="look at the cluster: ray status")
         return facts
 
     def _end(self) -> None:

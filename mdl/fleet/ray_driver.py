@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import select
+import socket
 import sys
 import time
 from collections import Counter
@@ -17,35 +18,52 @@ from collections.abc import Callable
 from typing import IO, Any
 
 _LOOK_SECONDS = 0.25
+_REACH_SECONDS = 10.0
 _GRACE_SECONDS = 10.0
 """How long a cancelled task may take to end its mdl."""
 
 
 def main() -> None:
-    """Connect, tell how many nodes there are, have each run the script, and tell what it answered. Standard output is
-    for these lines alone: whatever Ray writes there goes to standard error."""
+    """Do what the standard input says, and tell it on the standard output. That is for these lines alone: whatever Ray
+    writes there goes to standard error."""
     with os.fdopen(os.dup(1), "w") as replies:
         os.dup2(2, 1)
-        asked = json.loads(sys.stdin.readline())["count"]
         try:
-            ray = importlib.import_module("ray")
-            address = os.environ.get("RAY_ADDRESS") or "auto"
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except ImportError:
-            _tell(replies, usage="Ray is not installed", hint="pip install 'mdl[ray]'")
-            return
-        except (OSError, RuntimeError, ValueError) as error:
-            _tell(replies, network=str(error).strip().splitlines()[0])
-            return
-        nodes = _named([node for node in ray.nodes() if node["Alive"]])
-        count = asked or len(nodes)
-        if count > len(nodes):
-            _tell(replies, usage=f"the cluster has {len(nodes)} nodes", hint="--nodes says how many")
-            return
-        _tell(replies, count=count)
-        work = json.loads(sys.stdin.readline() or "{}")
-        if work:
-            _run(ray, replies, work["script"], nodes[:count], nodes[count:] if work["is_replaceable"] else [])
+            _drive(replies)
+        except Exception as error:
+            _tell(replies, fault=f"{type(error).__name__}: {error}")
+
+
+def _drive(replies: IO[str]) -> None:
+    """Connect, tell which nodes there are, have each run the script, and tell what it answered."""
+    asked = json.loads(sys.stdin.readline())["count"]
+    try:
+        ray = importlib.import_module("ray")
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+        _reach(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except ImportError:
+        _tell(replies, usage="Ray is not installed", hint="pip install 'mdl[ray]'")
+        return
+    except (OSError, RuntimeError, ValueError) as error:
+        _tell(replies, network=f"no cluster: {' '.join(str(error).split())[:300]}")
+        return
+    nodes = _named([node for node in ray.nodes() if node["Alive"]])
+    count = asked or len(nodes)
+    if count > len(nodes):
+        _tell(replies, usage=f"the cluster has {len(nodes)} nodes", hint="--nodes says how many")
+        return
+    _tell(replies, nodes=[name for _, name in nodes[:count]])
+    if line := sys.stdin.readline():
+        work = json.loads(line)
+        _run(ray, replies, work["script"], nodes[:count], nodes[count:] if work["is_replaceable"] else [])
+
+
+def _reach(address: str) -> None:
+    """Find out at once whether anybody answers there: Ray tries for minutes. Raises `OSError`, ``ValueError``."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
 
 
 def _run(ray: Any, replies: IO[str], script: str, asked: list[tuple[str, str]], spare: list[tuple[str, str]]) -> None:

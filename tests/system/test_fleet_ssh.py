@@ -18,6 +18,8 @@ from support.sshd import Hosts, hosts
 
 pytestmark = pytest.mark.skipif(not LONG or bool(sshd.missing()), reason=sshd.missing() or "MDL_LONG is not set")
 ON = ("--on", "ssh", "--hosts", "a,b,c", NODE_MDL)
+MARK = f"--lock-wait={3600 + os.getpid()}"
+"""By which the processes of this test are known."""
 ALL = 3 * (SIZE + 2)
 
 
@@ -64,16 +66,14 @@ def test_get_verify_and_status(hub: LoopbackHub, three: Hosts, head: Shell) -> N
 @pytest.mark.fault(524)
 @pytest.mark.fault(527)
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_nobody_waits_any_more(
-    hub: LoopbackHub, three: Hosts, head: Shell, tmp_path: Path, how: signal.Signals, code: int
-) -> None:
+def test_nobody_waits_any_more(hub: LoopbackHub, three: Hosts, head: Shell, how: signal.Signals, code: int) -> None:
     """However the fleet's mdl ends, each host stops its own and keeps what it has; the next run goes on from there."""
     hub.bytes_per_second = SIZE / 40
-    with started(head, "fleet", "get", "model", *ON) as process:
+    with started(head, "fleet", "get", "model", *ON, MARK) as process:
         until(lambda: all(arrived(three.home(name)) > SIZE / 10 for name in "abc"), seconds=60)
         process.send_signal(how)
         ended(process, code)
-    until(lambda: not running("get", "--locked", "model", "--catalog="), "a host goes on")
+    until(lambda: not running(MARK), "a host goes on")
     hub.bytes_per_second = None
     done(head.run("fleet", "get", "model", *ON))
     assert sent(hub) < 1.2 * ALL
