@@ -18,7 +18,7 @@ from support.ray_cluster import NAMES, PYTHON, RayCluster, ray_cluster
 from support.shell import Shell, done, ended, started
 
 WHY_NOT = support.missing() or ("" if LONG else "MDL_LONG is not set")
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 ON = ("--on=ray", f"--mdl={PYTHON} -m mdl")
 
 

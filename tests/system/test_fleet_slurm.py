@@ -18,7 +18,7 @@ from support.shell import Shell, done, ended, started
 from support.slurm import Slurm, slurm
 
 WHY_NOT = support.missing() or ("" if LONG else "MDL_LONG is not set")
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 TOKEN = "hf_" + "t" * 30
 
 

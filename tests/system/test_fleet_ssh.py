@@ -16,7 +16,8 @@ from support.polling import until
 from support.shell import Shell, done, ended, started
 from support.sshd import Hosts, hosts
 
-pytestmark = pytest.mark.skipif(not LONG or bool(sshd.missing()), reason=sshd.missing() or "MDL_LONG is not set")
+WHY_NOT = sshd.missing() or ("" if LONG else "MDL_LONG is not set")
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 ON = ("--on", "ssh", "--hosts", "a,b,c", NODE_MDL)
 MARK = f"--lock-wait={3600 + os.getpid()}"
 """By which the processes of this test are known."""
