@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from support import ray_cluster as support
-from support.fleets import REPO, SIZE, arrived, head_of, running, sent
+from support.fleets import REPO, SIZE, arrived, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
+from support.processes import running
 from support.ray_cluster import NAMES, PYTHON, RayCluster, ray_cluster
 from support.shell import Shell, done, ended, started
 

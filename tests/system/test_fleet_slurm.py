@@ -10,10 +10,11 @@ from subprocess import CalledProcessError
 
 import pytest
 from support import slurm as support
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, running, sent
+from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
+from support.processes import running
 from support.shell import Shell, done, ended, started
 from support.slurm import Slurm, slurm
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, running, sent
+from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
+from support.processes import running
 from support.shell import Shell, done, ended, started
 from support.sshd import Hosts, hosts
 
