@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import html
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -16,6 +15,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import Gate, program, records_of, state_of, the_job, waits
+from support.long import LONG
 from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, machine, settings, write_catalog
 
@@ -107,9 +107,9 @@ def checked(exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> Callable[
 
 def look_at_jobs(shell: Shell, checked: ExitCode) -> None:
     """Ask all that can be asked about the jobs."""
-    for job in records_of(shell).all():
-        for words in (f"show {job.id}", f"show {job.id} --json", f"log {job.id}", ""):
-            assert checked(shell, "jobs", *words.split()) in (0, 3)
+    of_each = [f"{words} {job.id}" for job in records_of(shell).all() for words in ("show", "show --json", "log")]
+    for words in ("", *of_each):
+        assert checked(shell, "jobs", *words.split()) in (0, 3)
 
 
 @pytest.mark.fault(171, 240)
@@ -128,16 +128,16 @@ def test_a_signed_url_that_works(checked: ExitCode, tmp_path: Path, form: str) -
         look_at_jobs(shell, checked)
 
 
+REPEATED = [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")]
+
+
 @pytest.mark.fault(171, 241)
-@pytest.mark.parametrize(
-    ("way", "form"),
-    [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")],
-)
+@pytest.mark.parametrize(("way", "form"), REPEATED)
 def test_a_server_that_repeats_a_signed_url(checked: ExitCode, tmp_path: Path, way: str, form: str) -> None:
     """However a server repeats what it was asked, and whoever named the URL: it is not shown, logged or kept. Each form
-    is tried with a seventh of the ways to repeat it, and all with all in the long run."""
-    step = 1 if os.environ.get("MDL_LONG") else 7
-    for kind, repeat in list(REPEATS.items())[list(SIGNED).index(form) % step :: step]:
+    is tried with one way to repeat it, each way with one form, and all with all in the long run."""
+    step = 1 if LONG else len(REPEATS)
+    for kind, repeat in list(REPEATS.items())[REPEATED.index((way, form)) % step :: step]:
         shell = machine(tmp_path / kind)
         settings(shell, f'[hooks]\non_failure = "{program(shell.home)}"')
         with FaultyServer(lambda request, _number, repeat=repeat: repeat(request)) as server:
