@@ -226,7 +226,7 @@ def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 
 CHOSEN = "--columns name,title,status"
-LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(300)]
+LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(60)]
 
 
 @pytest.mark.parametrize(
