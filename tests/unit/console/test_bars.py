@@ -393,7 +393,11 @@ def test_reading_what_is_here() -> None:
 
 
 def drawn_table(
-    headers: list[str], rows: list[list[str]], cut: tuple[str, ...] = (), drop: tuple[str, ...] = (), **options: Any
+    headers: list[str],
+    rows: list[list[str]],
+    cut: tuple[str, ...] | None = None,
+    drop: tuple[str, ...] = (),
+    **options: Any,
 ) -> str:
     use: Callable[[Console], None] = lambda console: console.table(headers, rows, cut=cut, drop=drop)  # noqa: E731
     return on_terminal(use, both=True, **options)
