@@ -340,7 +340,7 @@ def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore, v
             process.send_signal(signal.SIGKILL)
             process.communicate()
         until(lambda: not workers(folder) and not list(folder.iterdir()), "hf_xet goes on without mdl")
-        ran = done(shell.run("get", "hf:demo/tiny", "--via", via, "--json"))
+        ran = done(shell.run("get", "hf:demo/tiny", "--via", via, "--json", "--stall", "2s"))
     file = next(one for one in ran.document["models"][0]["files"] if one["path"] == NAME)
     assert (file["resumed_at"], ran.document["bytes_fetched"]) == (HALF, 8 * MIB)
     assert (got(shell) == data_of(xet_store), from_the_cdn(hub)) == (True, via == "http")
