@@ -124,7 +124,7 @@ class Console:
         headers: Sequence[str],
         rows: Iterable[Sequence[str]],
         *,
-        cut: Sequence[str] = (),
+        cut: Sequence[str] | None = None,
         drop: Sequence[str] = (),
     ) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
@@ -141,6 +141,11 @@ class Console:
             from mdl.formatting import table
 
             self._out(table(body, heads))
+
+    def tab_separated(self, rows: Iterable[Sequence[str]]) -> None:
+        """Write rows to stdout with tabs between the cells, for a program. A tab within a cell is escaped."""
+        for row in rows if not self.json_output else ():
+            self._out("\t".join(shown(redact_value(cell, self.secrets)) for cell in row) + "\n")
 
     def document(
         self,

@@ -27,21 +27,20 @@ def drawn_table(
     stream: NonBlockingStream,
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
-    cut: Sequence[str] = (),
+    cut: Sequence[str] | None = None,
     drop: Sequence[str] = (),
 ) -> str:
     """A table for the terminal ``stream``.
 
-    With ``cut`` or ``drop`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not
-    enough those of ``drop`` are left out in that order. The others are never cut. Without them no letter is lost: the
-    widest column goes on in the next line.
+    With ``cut`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not enough those of
+    ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column goes
+    on in the next line.
     """
     width = stream.size[0]
     body = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
     widths = {name: max(cells(name), *(cells(row[at]) for row in body), 0) for at, name in enumerate(headers)}
     gap = 2
-    is_one_line = bool(cut or drop)
-    if is_one_line:
+    if cut is not None:
         widths = _fitted(widths, width, gap, cut, drop)
     else:
         widest = max(widths, key=widths.__getitem__, default="")
@@ -64,7 +63,7 @@ def drawn_table(
     lines = [line([headers[at] for at in columns], _BOLD)]
     for row in body:
         texts = [row[at] for at in columns]
-        if is_one_line:
+        if cut is not None:
             lines.append(line([_clipped(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]))
         else:
             parts = [folded(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]

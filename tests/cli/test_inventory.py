@@ -3,6 +3,7 @@ says with ``show --remote``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.shell import Inside, Ran, Shell, done, machine, with_environ, write
 from support.terminal import Screen, Terminal
 
 import mdl as library
+from mdl.cli.model_table import COLUMNS
 
 WEIGHTS = noise(2 * MIB, 1)
 TINY = Repo("org/tiny", {"config.json": b"{}", "model.bin": WEIGHTS})
@@ -160,6 +162,33 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
     assert "tiny" in done(mdl(full, "show", "nightly")).out
 
 
+def test_columns(full: Shell, mdl: Inside) -> None:
+    """A table has the columns that are asked for, in their order; for a program with exact values and no head."""
+    words = ("list", "--local", "org", "--columns", "Size, name,commit")
+    assert done(mdl(full, *words)).out.split() == [
+        "SIZE",
+        "NAME",
+        "COMMIT",
+        "1.0",
+        "MB",
+        "org--other",
+        OTHER.commit[:7],
+    ]
+    assert done(mdl(full, *words, "--format", "tsv")).out == f"{MIB + 2}\torg--other\t{OTHER.commit}\n"
+    absent = done(mdl(full, "list", "absent", "--columns", "name,size,since,status", "--format", "tsv"))
+    assert (absent.out, absent.err) == ("absent\t\t\tmissing\n", "")
+    every = done(mdl(full, "list", "tiny", "--columns", ",".join(COLUMNS), "--format", "tsv")).out.split("\t")
+    since = json.loads(done(mdl(full, "list", "tiny", "--json")).out)["models"][0]["since"]
+    assert dict(zip(COLUMNS, every, strict=True))["since"] == since
+    for sort in COLUMNS:
+        done(mdl(full, "list", "--local", "--sort", sort))
+    for flag in ("--columns=name,licence", "--sort=licence"):
+        assert (
+            "licence: no such column\nmdl: hint: did you mean license? the columns: name,"
+            in mdl(full, "list", flag).err
+        )
+
+
 def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """The list has the size on the disk if there is no other."""
     server.handler = honest(b"x" * 1500)
@@ -205,11 +234,13 @@ def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
     done(mdl(with_environ(shell, HF_HUB_OFFLINE="1"), "show", "--remote", "hf:org/gated"), 8)
 
 
+CHOSEN = "--columns name,title,status"
 LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(300)]
 
 
 @pytest.mark.parametrize(
-    ("words", "columns"), [("list", 40), ("list", 80), ("list", 120), ("list", 200), ("list --local", 80)]
+    ("words", "columns"),
+    [*(("list", columns) for columns in (40, 80, 120, 200)), (f"list {CHOSEN}", 60), ("list --local", 80)],
 )
 def test_one_line_a_model(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int], columns: int, words: str
