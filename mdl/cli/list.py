@@ -249,7 +249,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     }
     for key, value in lines.items():
         if value:
-            console.data(f"{key + ':':<10}{shown(str(value))}")
+            console.entry(f"{key + ':':<10}", shown(str(value)))
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]

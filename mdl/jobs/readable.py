@@ -14,8 +14,8 @@ _KIND = 9
 """Columns of the word that says what happened."""
 
 
-def readable(lines: Iterable[str]) -> Iterator[str]:
-    """Each line of a job's log in words. The date stands in a line of its own before the first line of that day; a line
+def readable(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each line of a job's log in words: when and what kind of event, and what is said of it. The date stands in a line of its own before the first line of that day; a line
     that is not an event's, as a program's own output, stays as it is."""
     day = ""
     for line in lines:
@@ -25,11 +25,11 @@ def readable(lines: Iterable[str]) -> Iterator[str]:
             when = datetime.fromisoformat(head[0]).astimezone()
             said = _said(text, head[2])
         except (ValueError, IndexError, KeyError):
-            yield text
+            yield "", text
             continue
         if day != (day := when.strftime("%Y-%m-%d")):
-            yield day
-        yield f"{when:%H:%M:%S}  {head[2]:<{_KIND}}  {said}".rstrip()
+            yield "", day
+        yield f"{when:%H:%M:%S}  {head[2]:<{_KIND}}  ", said
 
 
 def _said(line: str, kind: str) -> str:

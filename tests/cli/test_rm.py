@@ -81,7 +81,7 @@ def test_shown_first_then_deleted(shell: Shell, mdl: Inside, name: str) -> None:
     before, size = listing(shell.models), len(WEIGHTS) + 2
     assert list(rows(rm(shell, mdl, name)).values()) == [("would delete", size, 0)]
     told = done(mdl(shell, "rm", name))
-    assert "2.1 MB would be freed; with --yes it is" in told.err
+    assert "nothing was deleted; --yes deletes it, and frees 2.1 MB" in told.err
     assert listing(shell.models) == before
     assert list(rows(rm(shell, mdl, name, "--yes")).values()) == [("deleted", size, 0)]
     assert [entry.name for entry in shell.models.iterdir()] == [".mdl"]
