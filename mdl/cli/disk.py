@@ -129,7 +129,9 @@ def clean(
             console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
         if models:
             count, size = counted(len(models), "model"), human_bytes(sum(row["bytes"] for row in models))
-            console.note(f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free")
+            console.note(
+                f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free"
+            )
 
     return session.show({"items": rows, "bytes": total}, show)
 

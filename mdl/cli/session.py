@@ -141,8 +141,8 @@ class Session:
         )
 
     def confirm(self, question: str) -> bool | None:
-        """Whether the user says yes, now, on a terminal; None if nobody was asked: without one, with ``--json`` and with
-        ``--quiet``. Raises `Cancelled`."""
+        """Whether the user says yes. Nobody is asked without a terminal, with ``--json`` and with ``--quiet``: None.
+        Raises `Cancelled`."""
         common, screen = self.common, self.console.stderr
         if common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
             return None

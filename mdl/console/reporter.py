@@ -107,8 +107,8 @@ class Console:
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
     def entry(self, head: str, text: str) -> None:
-        """Write a line of data that begins with ``head``, which says what it is about. On a terminal it is broken between
-        words, and what follows stands under the beginning of ``text``."""
+        """Write a line of data that begins with ``head``, which says what it is about. A terminal gets it broken
+        between words, and what follows stands under the beginning of ``text``."""
         lines = [head + text]
         if self.stdout.is_terminal:
             from mdl.formatting import cells, wrap

@@ -8,8 +8,8 @@ from itertools import zip_longest
 from mdl.console.streams import NonBlockingStream
 from mdl.formatting import cells, clip, folded, is_number, pad, shorten, wrap
 
-_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 28, 40
-"""A column is cut to no fewer cells than this, and to no fewer than 28 if it was a wide one."""
+_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 26, 40
+"""A column is cut to no fewer cells than this, and to no fewer than 26 if it was a wide one."""
 _ROOM = 12
 """The widest column gets this much before the gaps between all columns become narrower."""
 _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"

@@ -15,8 +15,9 @@ _KIND = 9
 
 
 def readable(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each line of a job's log in words: when and what kind of event, and what is said of it. The date stands in a line of its own before the first line of that day; a line
-    that is not an event's, as a program's own output, stays as it is."""
+    """Each line of a job's log in words: its head, which is the time and the kind of event, and the rest. The date
+    stands in a line of its own before the first line of that day; a line that is not an event's, as a program's own
+    output, stays as it is."""
     day = ""
     for line in lines:
         text = line.rstrip("\n")

@@ -58,10 +58,13 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             report = report_of(models, store, _offline(decided), broken)
         else:
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
+            for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
+                store.receipts.begin(name, [one.remote.path for one in wanted if one.model == name])
             wait_for_others(decided.plan.fetch, tools)
             report = _execute(models, decided, broken, tools)
         for model in report.models:
             if model.is_whole:
+                store.receipts.finish(model.name)
                 whole = [one.remote for one in wanted if one.model == model.name]
                 store.layout.mark_complete(whole, is_news=tools.network is not None)
         _warn_of_pickles(report, wanted, tools)

@@ -274,3 +274,28 @@ def _tables_first(entries: str) -> str:
     lines = entries.splitlines()
     blocks = [lines[at : at + 8] for at in range(0, len(lines), 8)]
     return "\n".join(line for block in blocks for line in (*block[4:], *block[:4]))
+
+
+def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A repository that was asked for whole and came in part is partial, until the rest is here: verify and outdated
+    name what is missing. One of which a single file was asked for is whole with that file."""
+    files = {"config.json": b"{}", "w.bin": WEIGHTS[:5000]}
+    hub.publish(Repo("org/half", files, gated=True))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "hf:org/other", "--include", "b.json"))
+    done(mdl(shell, "get", "hf:org/half"), 4)  # its config.json is copied from the other model
+    found = local(mdl(shell, "list", "--local", "--json"))
+    assert {name: row[1] for name, row in found.items()} == {
+        "tiny": "present",
+        "org--other": "present",
+        "org--half": "partial",
+    }
+    assert "partial 1/2" in mdl(shell, "list", "--local").out
+    assert "missing  org--half/w.bin" in done(mdl(shell, "verify"), 3).out
+    (half,) = done(mdl(shell, "outdated", "org--half", "--json")).document["models"]
+    assert [one["path"] for one in half["changes"]] == ["w.bin"]
+    hub.publish(Repo("org/half", files))
+    done(mdl(shell, "verify", "org--half", "--repair"))
+    done(mdl(shell, "get", "hf:org/half"))
+    assert local(mdl(shell, "list", "--local", "--json"))["org--half"][1] == "present"
+    assert list((shell.models / ".mdl" / "wanted").iterdir()) == []
