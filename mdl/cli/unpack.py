@@ -32,7 +32,7 @@ class BombFlags:
     max_ratio: Annotated[
         float,
         flag("--max-ratio N", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
-    ] = 200.0
+    ] = 200
 
 
 @dataclass(frozen=True)
