@@ -24,7 +24,7 @@ from mdl.cli.model_table import (
     utc_time,
 )
 from mdl.cli.session import Session
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import counted, human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
 
@@ -99,14 +99,25 @@ def list_models(
         if table_format is TableFormat.tsv:
             console.tab_separated(exact_rows(rows, chosen))
             return
+        if not rows and found is None:
+            console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
+            return
         console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
-        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
-        if local and found and found.unfinished and not (patterns or kind or tag):
+        is_all = not (patterns or kind or tag or statuses)
+        console.note(_last_line(rows, client.catalog.groups if is_all and not local else {}, total))
+        if local and found and found.unfinished and is_all:
             console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
+        if more := _unlisted(client) if found is None and is_all else 0:
+            console.note(f"{counted(more, 'more model')} on this disk that no catalog names: 'mdl list --local'")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(row.model, row.found) for row in rows], "groups": groups}, show_table)
+
+
+def _unlisted(client: Client) -> int:
+    """How many models of the models folder the catalog does not name."""
+    return len(set(client.workspace.store([]).receipts.models()) - client.catalog.models.keys())
 
 
 def _with_those_here(listed: list[Pair], here: Sequence[Pair]) -> list[Pair]:

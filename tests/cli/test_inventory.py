@@ -154,7 +154,7 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
     assert names["size"][-1] == "mine"
     assert set(names["status"][:3]) == {"tiny", "org--other", "hf:org/tiny"}
     ran = done(mdl(full, "list"))
-    assert ran.err == "2 models, 1 here (2.1 MB); groups: nightly\n"
+    assert ran.err.startswith("2 models, 1 here (2.1 MB); groups: nightly\n")
     assert "org--other" in done(mdl(full, "show", "org--other")).out
     assert mdl(full, "list", "--json").document["groups"] == [{"name": "nightly", "models": ["tiny", "absent"]}]
     shown = done(mdl(full, "show", "nightly", "--json")).document
@@ -299,3 +299,16 @@ def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
     done(mdl(shell, "get", "hf:org/half"))
     assert local(mdl(shell, "list", "--local", "--json"))["org--half"][1] == "present"
     assert list((shell.models / ".mdl" / "wanted").iterdir()) == []
+
+
+def test_what_the_list_leaves_out(shell: Shell, mdl: Inside) -> None:
+    """The catalog's list says how many models are here that no catalog names; one that has nothing to show says where
+    to look, and shows no table; groups are named only beside the whole catalog."""
+    assert "no catalog names" not in done(mdl(shell, "list")).err
+    done(mdl(shell, "get", "hf:org/other", "hf:org/tiny"))
+    assert done(mdl(shell, "list")).err == (
+        "2 models, none here; groups: nightly\n2 more models on this disk that no catalog names: 'mdl list --local'\n"
+    )
+    nothing = done(mdl(shell, "list", "--kind", "nope"))
+    assert (nothing.out, "'mdl list --local'" in nothing.err) == ("", True)
+    assert done(mdl(shell, "list", "tiny")).err == "1 model, none here\n"
