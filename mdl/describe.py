@@ -159,13 +159,22 @@ def _size(count: int | None) -> str:
 
 def _plan_text(event: Planned) -> str:
     """``plan: 7 files, 7.2 GB: 1.0 GB already here, 400.1 MB elsewhere on this disk, 5.8 GB to fetch``."""
+    if event.files and not event.bytes_total:
+        return f"plan: {counted(event.files, 'file')}, size not known"
     here = event.bytes_kept - event.bytes_elsewhere
     parts = [f"{human_bytes(here)} already here"] if here else []
-    if event.bytes_elsewhere:
-        copied = f" ({human_bytes(event.bytes_to_copy)} are copied)" if event.bytes_to_copy else ""
-        parts.append(f"{human_bytes(event.bytes_elsewhere)} elsewhere on this disk{copied}")
-    parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
+    parts += [elsewhere(event.bytes_elsewhere, event.bytes_to_copy)] if event.bytes_elsewhere else []
+    if event.bytes_to_fetch or not parts:
+        parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
     return f"plan: {counted(event.files, 'file')}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
+
+
+def elsewhere(count: int, to_copy: int) -> str:
+    """``400.1 MB elsewhere on this disk (2.0 MB of it to copy)``."""
+    if count == to_copy:
+        return f"{human_bytes(count)} to copy from elsewhere on this disk"
+    copied = f" ({human_bytes(to_copy)} of it to copy)" if to_copy else ""
+    return f"{human_bytes(count)} elsewhere on this disk{copied}"
 
 
 @dataclass(slots=True)
