@@ -149,7 +149,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
         ],
     ),
     "a model that failed as a whole": (
-        [replace(PLAN, models=(("m", 2),)), Failed("n", "", "AUTH", "no"), *KEPT],
+        [replace(PLAN, models=(("m", 2),)), Failed("n", "", "AUTH", "no"), *KEPT[:2]],
         ["mdl: n: no", "finished  m  2 files  20 B  sha256 ok  already here", "1 model failed; 2 files, 20 B are here"],
     ),
     "a model that nobody announced": ([fetched("a"), fetched("b")], ["finished  m  2 files  20 B  sha256 ok"]),
