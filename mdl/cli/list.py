@@ -244,7 +244,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "source": model.source_text,
         "only": ", ".join(model.include),
         "access": _access(remote),
-        "updated": remote.get("updated_at"),
+        "updated": (remote.get("updated_at") or "")[:10],
         "homepage": model.homepage,
         "note": model.note,
         "gone": model.gone,
@@ -256,7 +256,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "on disk": ", ".join(found.commits),
         "locked": ", ".join(facts["locked_commits"]),
         "folder": str(found.path),
-        "catalog": session.client().workspace.place_of(model),
+        "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
     }
     for key, value in lines.items():
         if value:
