@@ -6,6 +6,7 @@ lines and logs print from these two. Texts are as they came: each printer takes 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ from mdl.formatting import counted, human_bytes, human_duration, human_rate
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
 _WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+_NAMED = 100
+"""So many models of a plan are named in a log, with their numbers of files."""
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
 
@@ -73,7 +76,8 @@ def describe(event: Event) -> Description:
     match event:
         case Planned(files=files, bytes_total=total, bytes_kept=kept):
             facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
-            facts |= {"verb": event.verb}
+            models = json.dumps(dict(event.models)) if 0 < len(event.models) <= _NAMED else None
+            facts |= {"verb": event.verb, "models": models}
             return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}

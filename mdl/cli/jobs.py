@@ -137,7 +137,7 @@ def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
     return [
         ("job", job.id),
         ("command", typed(job.again.words)),
-        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
+        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job)),
         ("stalled", stalled),
         ("kind", job.kind or ""),
         ("source", job.repo or ""),
@@ -153,6 +153,10 @@ def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
         ("log", job.log or "none was kept"),
         ("next", _next(job)),
     ]
+
+
+def _ended(job: Job) -> str:
+    return "dead: its process is gone, and did not say why" if job.status == "dead" else job.status
 
 
 def _next(job: Job) -> str:

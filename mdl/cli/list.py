@@ -302,5 +302,11 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    folder = str(session.client(settings).path(name))
-    return session.show({"path": folder}, lambda: session.console.data(folder))
+    folder = session.client(settings).path(name)
+
+    def show_path() -> None:
+        session.console.data(str(folder))
+        if not folder.exists():
+            session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
+
+    return session.show({"path": str(folder)}, show_path)

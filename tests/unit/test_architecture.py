@@ -16,8 +16,7 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"}
-    | {"threads", "units"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
     {"process", "presigned", "deadline", "safetensors", "toml"},
     {"fs"},
     {"locks"},

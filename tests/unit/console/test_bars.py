@@ -287,7 +287,7 @@ def test_only_what_lasts_has_a_row() -> None:
     """A file has a row once it has run for a second; till then it is counted, and the count stays for a second, so that
     rows do not come and go while small files rush through."""
     drawn = Board(Planned(files=101, bytes_total=1000), progress(10, 1000, *(one(name, 10) for name in ("a", "b"))))
-    assert [line.split()[:3] for line in drawn.text()] == [["2", "files"], ["total", "0/101", "files"]]
+    assert [line.split()[:2] for line in drawn.text()] == [["2", "files"], ["total", "0/101"]]
     drawn.take(progress(20, 1000, one("a", 20), one("c", 1)))
     assert [line.split()[0] for line in drawn.text(now=1.0)] == ["m/a", "+", "total"]
     drawn.take(progress(30, 1000, one("a", 30)))
@@ -299,7 +299,7 @@ def test_many_running_files() -> None:
     """At most eight files have a row, fewer on a low terminal; the rest is counted."""
     lines = board(files=20).later()
     assert len(lines) == 10
-    assert lines[8].strip() == "+ 12 files"
+    assert lines[8].strip() == "+ 12 files on the way"
     assert len(board(files=20).later(height=8)) == 6
     assert [line.split()[0] for line in board(files=2).later(height=2)] == ["2", "total"]
 
