@@ -164,16 +164,9 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
 
 def test_columns(full: Shell, mdl: Inside) -> None:
     """A table has the columns that are asked for, in their order; for a program with exact values and no head."""
-    words = ("list", "--local", "org", "--columns", "Size, name,commit")
-    assert done(mdl(full, *words)).out.split() == [
-        "SIZE",
-        "NAME",
-        "COMMIT",
-        "1.0",
-        "MB",
-        "org--other",
-        OTHER.commit[:7],
-    ]
+    words = ("list", "--local", "org--other", "--columns", "Size, name,commit")
+    head, row = done(mdl(full, *words)).out.splitlines()
+    assert (head.split(), row.split()[2:]) == (["SIZE", "NAME", "COMMIT"], ["org--other", OTHER.commit[:7]])
     assert done(mdl(full, *words, "--format", "tsv")).out == f"{MIB + 2}\torg--other\t{OTHER.commit}\n"
     absent = done(mdl(full, "list", "absent", "--columns", "name,size,since,status", "--format", "tsv"))
     assert (absent.out, absent.err) == ("absent\t\t\tmissing\n", "")
@@ -183,10 +176,8 @@ def test_columns(full: Shell, mdl: Inside) -> None:
     for sort in COLUMNS:
         done(mdl(full, "list", "--local", "--sort", sort))
     for flag in ("--columns=name,licence", "--sort=licence"):
-        assert (
-            "licence: no such column\nmdl: hint: did you mean license? the columns: name,"
-            in mdl(full, "list", flag).err
-        )
+        said = done(mdl(full, "list", flag), 2).err
+        assert said.startswith("mdl: licence: no such column\n  hint: did you mean license? the columns: name, kind,")
 
 
 def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
@@ -235,7 +226,7 @@ def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
 
 
 CHOSEN = "--columns name,title,status"
-LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(300)]
+LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(60)]
 
 
 @pytest.mark.parametrize(

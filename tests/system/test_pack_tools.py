@@ -104,6 +104,7 @@ def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(211)
+@pytest.mark.skipif(not LONG, reason="65,536 members: with MDL_LONG=1")
 def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     """65,536 members and more need zip64's count: Python, unzip, 7z and mdl find them all. (Packed as folders, as that
     takes no time.)"""

@@ -149,9 +149,9 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: st
 
 @pytest.mark.fault(269)
 @pytest.mark.parametrize("kind", NOT_REGULAR)
-def test_an_odd_receipt_is_none(shell: Shell, kind: str) -> None:
+def test_an_odd_receipt_is_none(shell: Shell, mdl: Inside, kind: str) -> None:
     """In place of a receipt they count as no receipt: the file is hashed, and kept."""
-    assert shell.run("get", "one").code == 0
+    assert mdl(shell, "get", "one").code == 0
     [receipt] = (shell.models / ".mdl" / "receipts" / "one").iterdir()
     receipt.unlink()
     NOT_REGULAR[kind](receipt)

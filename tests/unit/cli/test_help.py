@@ -86,7 +86,7 @@ def test_every_option_is_readable(name: str) -> None:
     for title, rows in page.panels.items():
         for row in rows if title != "Commands" else ():
             word = row.usage.split()[-1] if title == "Arguments" else row.usage.partition("--")[2].partition(" ")[2]
-            assert re.fullmatch(r"([A-Z][A-Z,|_-]*|path|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), row.usage
+            assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|path|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), row.usage
             assert row.about, row.usage
             assert not re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", row.about), row.about
 
