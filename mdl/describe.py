@@ -27,7 +27,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import counted, human_bytes, human_duration, human_rate
+from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
@@ -171,14 +171,6 @@ def _plan_text(event: Planned) -> str:
     if event.bytes_to_fetch or not parts:
         parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
     return f"plan: {counted(event.files, 'file')}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
-
-
-def elsewhere(count: int, to_copy: int) -> str:
-    """``400.1 MB elsewhere on this disk (2.0 MB of it to copy)``."""
-    if count == to_copy:
-        return f"{human_bytes(count)} to copy from elsewhere on this disk"
-    copied = f" ({human_bytes(to_copy)} of it to copy)" if to_copy else ""
-    return f"{human_bytes(count)} elsewhere on this disk{copied}"
 
 
 @dataclass(slots=True)

@@ -16,8 +16,7 @@ from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.describe import elsewhere
-from mdl.formatting import human_bytes
+from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:

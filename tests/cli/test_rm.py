@@ -371,13 +371,14 @@ def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: 
     assert code == 0
     assert "Delete tiny and free 2.1 MB? [y/N]" in text
     assert (shell.models / "tiny").exists() is not is_gone
-    assert ("2.1 MB freed" in text) is is_gone
+    assert ("2.1 MB freed" in text, "nothing was deleted\r\n" in text) == (is_gone, not is_gone)
 
 
 def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
-    """Ctrl-C at the question is 130, and nothing goes."""
+    """Ctrl-C at the question is 130, and nothing goes; the error has a line of its own, and speaks of no download."""
     done(mdl(shell, "get", "tiny"))
-    assert typed_into(shell, b"\x03", "rm", "tiny")[1] == 130
+    text, code = typed_into(shell, b"\x03", "rm", "tiny")
+    assert (code, "\nmdl: interrupted\r\n  hint: nothing was deleted" in text) == (130, True), text
     assert (shell.models / "tiny").exists()
 
 

@@ -50,7 +50,9 @@ def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: s
     text = words.format(host=hub.url.removeprefix("http://"))
     ran = run(f"get {text}")
     assert here(ran.out.strip()) == files
-    several = "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; to fetch one of them: mdl get hf:org/tiny:BF16"
+    several = (
+        "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; to fetch one of them: mdl get hf:org/tiny:BF16"
+    )
     assert (several in ran.err) == (files == set(FILES))
     (shell.home / "catalog.toml").write_text("schema = 1\n")
     assert run(f"path {text.split()[0]}").out == ran.out
