@@ -252,6 +252,8 @@ class Disk(ClientBase):
                 for model in self._models_here(target):
                     deletions += plan(model, stores, known, force=force)
             except MdlError as error:
+                if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
+                    error.hint = "'mdl list --local' shows what is on this disk"
                 errors.append(error.on(str(target)))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 

@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 
 from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.files import HubFile, RemoteFile
+from mdl.files import HubFile, RemoteFile, role_of
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.hashing import Digest
@@ -41,8 +41,6 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
-_VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
@@ -352,13 +350,3 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
     if not is_same:
         raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
     return target
-
-
-def role_of(path: str) -> str:
-    """What a file is for, by its name: weights, vocab, config or other."""
-    name = path.rsplit("/", 1)[-1].lower()
-    if name.endswith(_WEIGHTS):
-        return "weights"
-    if name.startswith(_VOCAB):
-        return "vocab"
-    return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"

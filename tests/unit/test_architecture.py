@@ -16,9 +16,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
-    | {"threads", "units"},
-    {"process", "presigned", "deadline", "toml"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
+    {"process", "presigned", "deadline", "safetensors", "toml"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
