@@ -18,18 +18,27 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from mdl.cancel import CancelToken
 from mdl.errors import Busy
-from mdl.fs import filesystem_type
+from mdl.fs import filesystem_type, staging
 from mdl.fs.private import make_private_dir, open_new, read_regular
 from mdl.paths import record_name
+from mdl.process import ProcessId, hostname
+
+_Taken = TypeVar("_Taken")
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
 _LARGEST_HOLDER = 1000
+_LONGEST_HOST = 100
 _FILE_POLL_SECONDS, _FOLDER_POLL_SECONDS = 0.2, 0.01
+_LONGEST_POLL_SECONDS = 1.0
+_BEAT_SECONDS = 10.0
 _FOLDER_WAIT_SECONDS = 60.0
 _FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
@@ -64,29 +73,46 @@ def file_lock(
 ) -> Iterator[None]:
     """Hold the lock ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
-    ``on_wait`` is called once with the name of the holder if this has to wait. Raises `Busy`, which names the holder,
-    and `Cancelled`, `Unsafe`, `OSError`.
+    It is a locked file, and a claim beside it, which keeps others out where locks lie. ``on_wait`` is called once with
+    the name of the holder if this has to wait. Raises `Busy`, which names the holder, and `Cancelled`, `Unsafe`,
+    `OSError`.
     """
     make_private_dir(folder)
-    path, holder = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
-    if (fd := _open_locked(path)) is None:
-        on_wait(_holder(holder))
-        cancel, until = cancel or CancelToken(), time.monotonic() + wait
-        while fd is None:
-            left = until - time.monotonic()
+    lock, claim = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
+    waiting = _Waiting(name, claim, wait, on_wait, cancel or CancelToken())
+    with contextlib.ExitStack() as stack:
+        fd = waiting.until(lambda: _open_locked(lock))
+        stack.callback(os.close, fd)
+        with contextlib.suppress(OSError):
+            stack.callback(waiting.until(lambda: _claim(claim, fd)).stop)
+        yield
+
+
+@dataclass
+class _Waiting:
+    """Patience for one lock, and whom to tell about it."""
+
+    name: str
+    claim: Path
+    seconds: float
+    on_wait: Callable[[str], None]
+    cancel: CancelToken
+    _until: float = 0.0
+
+    def until(self, take: Callable[[], _Taken | None]) -> _Taken:
+        """What ``take`` returns, once it is something. Raises `Busy`, `Cancelled`, and what ``take`` raises."""
+        pause = _FILE_POLL_SECONDS
+        while (taken := take()) is None:
+            if not self._until:
+                self._until = time.monotonic() + self.seconds
+                self.on_wait(_holder(self.claim))
+            left = self._until - time.monotonic()
             if left <= 0:
                 hint = "wait for it, or give it longer with --lock-wait"
-                raise Busy(f"{_holder(holder)} is at work on it", item=name, hint=hint)
-            cancel.wait(min(_FILE_POLL_SECONDS, left))
-            fd = _open_locked(path)
-    try:
-        with contextlib.suppress(OSError), os.fdopen(open_new(holder, os.O_WRONLY), "w") as file:
-            json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)
-        os.close(fd)
+                raise Busy(f"{_holder(self.claim)} is at work on it", item=self.name, hint=hint)
+            self.cancel.wait(min(pause, left))
+            pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)
+        return taken
 
 
 def _open_locked(path: Path) -> int | None:
@@ -106,11 +132,61 @@ def _open_locked(path: Path) -> int | None:
             return None  # else it was removed before it was locked: once more
 
 
-def _holder(path: Path) -> str:
+def _claim(path: Path, lock: int) -> Heartbeat | None:
+    """Make the file ``path``, which only one process can; None if the process that made it may be alive. ``lock`` is the
+    lock file, open. The claim of a dead process is removed. Raises `OSError`."""
+    while True:
+        try:
+            claim = Heartbeat(path, os.O_EXCL)
+        except FileExistsError:
+            seen = _text_of(path)
+            if _may_hold(path, seen, lock):
+                return None
+            staging.take_away(path, partial(_has_text, seen))
+            continue
+        process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
+        text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
+        claim.write(text.encode())
+        return claim
+
+
+def _may_hold(claim: Path, text: bytes, lock: int) -> bool:
+    """Whether the process that made a claim with this text may be alive. If it cannot be seen from here, the lock tells
+    if it can be relied on. If not, the process is dead after a minute without a heartbeat, by the clock of the file
+    system: those of two machines may differ."""
+    alive = ProcessId(str(_facts_of(text).get("process"))).is_alive()
+    if alive is not None or has_reliable_locks(claim):
+        return bool(alive)
     try:
-        data = json.loads(read_regular(path, _LARGEST_HOLDER) or b"")
-        return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
-    except (OSError, ValueError, OverflowError, KeyError, TypeError):
+        os.utime(lock)
+        return os.fstat(lock).st_mtime - claim.lstat().st_mtime < _QUIET_SECONDS
+    except OSError:  # it is gone, or what can be asked of it is no sign of life
+        return False
+
+
+def _has_text(text: bytes, claim: Path) -> bool:
+    return _text_of(claim) == text
+
+
+def _text_of(claim: Path) -> bytes:
+    """What is in a claim; nothing if it is gone."""
+    with contextlib.suppress(OSError):
+        return read_regular(claim, _LARGEST_HOLDER) or b""
+    return b""
+
+
+def _facts_of(text: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        return found if isinstance(found := json.loads(text), dict) else {}
+    return {}
+
+
+def _holder(claim: Path) -> str:
+    facts = _facts_of(_text_of(claim))
+    try:
+        where = "" if facts["host"] == hostname() else f" on {facts['host'][:_LONGEST_HOST]}"
+        return f"another mdl (process {int(facts['pid'])}{where}, since {str(facts['since'])[:8]})"
+    except (ValueError, OverflowError, KeyError, TypeError):
         return "another mdl"
 
 
@@ -168,25 +244,48 @@ def is_locked(path: Path) -> bool | None:
 
 
 class Heartbeat:
-    """A file that is locked, and touched every so many ``seconds``, until `stop` is called or this process ends, as a
-    sign that it is alive. If no thread can be started it is only locked. Raises `OSError`."""
+    """A file that is locked, and touched every ten seconds, until `stop` is called or this process ends, as a sign that
+    it is alive. One thread touches all of them; if none can be started they are only locked.
 
-    def __init__(self, path: Path, seconds: float = 10.0) -> None:
-        self._path, self._seconds = path, seconds
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    ``flags`` are further ones to open it with. Raises `OSError`.
+    """
+
+    _beating: ClassVar[set[Path]] = set()
+    _all_stopped: ClassVar[threading.Event]
+    _changing: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
         try_lock(self._fd)
-        self._stopped = threading.Event()
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=self._beat, name="mdl-heartbeat", daemon=True).start()
+        with self._changing:
+            is_first = not self._beating
+            self._beating.add(path)
+            if is_first:
+                Heartbeat._all_stopped = threading.Event()
+                with contextlib.suppress(RuntimeError):
+                    beat = threading.Thread(target=_beat, args=(self._all_stopped, self._beating), daemon=True)
+                    beat.name = "mdl-heartbeat"
+                    beat.start()
 
-    def _beat(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            with contextlib.suppress(OSError):
-                os.utime(self._path, follow_symlinks=False)
+    def write(self, data: bytes) -> None:
+        """Put ``data`` into it, once. Raises `OSError`."""
+        os.write(self._fd, data)
 
     def stop(self) -> None:
-        """Remove the file: this process has nothing in hand any more."""
-        self._stopped.set()
+        """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
+        with self._changing:
+            self._beating.discard(self._path)
+            if not self._beating:
+                self._all_stopped.set()
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
+                self._path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _beat(all_stopped: threading.Event, beating: set[Path]) -> None:
+    while not all_stopped.wait(_BEAT_SECONDS):
+        for path in tuple(beating):
+            with contextlib.suppress(OSError):
+                os.utime(path, follow_symlinks=False)

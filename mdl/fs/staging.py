@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -277,6 +277,20 @@ def take_over(folder: Path, mine: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def take_away(path: Path, is_it: Callable[[Path], bool]) -> None:
+    """Remove a file that another process left. It is renamed first: if a third process was faster, ``is_it`` says of
+    what it left instead that this is another file, which then gets its name back. Raises `OSError`."""
+    mine = unique_staged_name(path)
+    try:
+        os.replace(path, mine)
+    except FileNotFoundError:
+        return
+    if not is_it(mine):
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, path)
+    remove(mine)
 
 
 def staged_name(final: Path) -> Path:
