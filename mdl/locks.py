@@ -133,16 +133,15 @@ def _open_locked(path: Path) -> int | None:
 
 
 def _claim(path: Path, lock: int) -> Heartbeat | None:
-    """Make the file ``path``, which only one process can; None if the process that made it may be alive. ``lock`` is the
-    lock file, open. The claim of a dead process is removed. Raises `OSError`."""
+    """Make the file ``path``, which only one process can; None if another one that may be alive made it. ``lock`` is
+    the lock file, open. The claim of a dead process is removed. Raises `OSError`."""
     while True:
         try:
             claim = Heartbeat(path, os.O_EXCL)
         except FileExistsError:
             seen = _text_of(path)
-            if _may_hold(path, seen, lock):
+            if _may_hold(path, seen, lock) or not staging.take_away(path, partial(_has_text, seen)):
                 return None
-            staging.take_away(path, partial(_has_text, seen))
             continue
         process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
         text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
@@ -269,8 +268,9 @@ class Heartbeat:
                     beat.start()
 
     def write(self, data: bytes) -> None:
-        """Put ``data`` into it, once. Raises `OSError`."""
-        os.write(self._fd, data)
+        """Put ``data`` into it, once; other machines see it too, for something of it is closed. Raises `OSError`."""
+        with os.fdopen(os.dup(self._fd), "wb") as file:
+            file.write(data)
 
     def stop(self) -> None:
         """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""

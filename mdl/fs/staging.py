@@ -279,18 +279,20 @@ def take_over(folder: Path, mine: Path) -> bool:
     return True
 
 
-def take_away(path: Path, is_it: Callable[[Path], bool]) -> None:
-    """Remove a file that another process left. It is renamed first: if a third process was faster, ``is_it`` says of
-    what it left instead that this is another file, which then gets its name back. Raises `OSError`."""
+def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
+    """Remove a file that another process left. It is renamed first: if ``is_it`` says that it is another file, which a
+    third process put there meanwhile, it gets its name back, and this returns False. Raises `OSError`."""
     mine = unique_staged_name(path)
     try:
         os.replace(path, mine)
     except FileNotFoundError:
-        return
-    if not is_it(mine):
+        return True
+    found = is_it(mine)
+    if not found:
         with contextlib.suppress(FileExistsError):
             os.link(mine, path)
     remove(mine)
+    return found
 
 
 def staged_name(final: Path) -> Path:
