@@ -1,7 +1,8 @@
 """Locks: file locks, and from them and from what it touches, whether a process that cannot be seen is alive.
 
 Correctness never depends on a lock: locks save work, and tell other processes to wait. ``flock`` is unreliable on
-Lustre, GPFS and some NFS, and some file systems do not have it at all; there mdl goes on without. A free lock proves
+Lustre, GPFS and some NFS, and some file systems do not have it at all; there a lease keeps others out, a file that only
+one process can make (``O_EXCL``), and that it touches every ten seconds as long as it lives. A free lock proves
 that its owner is dead only if the file system belongs to one machine, whose kernel knows every lock; elsewhere the
 owner counts as dead after a minute without a write. That may be wrong: code that acts on it must be safe against a
 process that goes on writing, see `mdl.engine.adoption`.
@@ -73,18 +74,18 @@ def file_lock(
 ) -> Iterator[None]:
     """Hold the lock ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
-    It is a locked file, and a claim beside it, which keeps others out where locks lie. ``on_wait`` is called once with
+    It is a locked file, and a lease beside it, which keeps others out where locks lie. ``on_wait`` is called once with
     the name of the holder if this has to wait. Raises `Busy`, which names the holder, and `Cancelled`, `Unsafe`,
     `OSError`.
     """
     make_private_dir(folder)
-    lock, claim = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
-    waiting = _Waiting(name, claim, wait, on_wait, cancel or CancelToken())
+    lock, lease = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
+    waiting = _Waiting(name, lease, wait, on_wait, cancel or CancelToken())
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
         stack.callback(os.close, fd)
         with contextlib.suppress(OSError):
-            stack.callback(waiting.until(lambda: _claim(claim, fd)).stop)
+            stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
         yield
 
 
@@ -93,7 +94,7 @@ class _Waiting:
     """Patience for one lock, and whom to tell about it."""
 
     name: str
-    claim: Path
+    lease: Path
     seconds: float
     on_wait: Callable[[str], None]
     cancel: CancelToken
@@ -105,11 +106,11 @@ class _Waiting:
         while (taken := take()) is None:
             if not self._until:
                 self._until = time.monotonic() + self.seconds
-                self.on_wait(_holder(self.claim))
+                self.on_wait(_holder(self.lease))
             left = self._until - time.monotonic()
             if left <= 0:
                 hint = "wait for it, or give it longer with --lock-wait"
-                raise Busy(f"{_holder(self.claim)} is at work on it", item=self.name, hint=hint)
+                raise Busy(f"{_holder(self.lease)} is at work on it", item=self.name, hint=hint)
             self.cancel.wait(min(pause, left))
             pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)
         return taken
@@ -132,12 +133,12 @@ def _open_locked(path: Path) -> int | None:
             return None  # else it was removed before it was locked: once more
 
 
-def _claim(path: Path, lock: int) -> Heartbeat | None:
+def _take_lease(path: Path, lock: int) -> Heartbeat | None:
     """Make the file ``path``, which only one process can; None if another one that may be alive made it. ``lock`` is
-    the lock file, open. The claim of a dead process is removed. Raises `OSError`."""
+    the lock file, open. The lease of a dead process is removed. Raises `OSError`."""
     while True:
         try:
-            claim = Heartbeat(path, os.O_EXCL)
+            lease = Heartbeat(path, os.O_EXCL)
         except FileExistsError:
             seen = _text_of(path)
             if _may_hold(path, seen, lock) or not staging.take_away(path, partial(_has_text, seen)):
@@ -145,32 +146,33 @@ def _claim(path: Path, lock: int) -> Heartbeat | None:
             continue
         process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
         text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
-        claim.write(text.encode())
-        return claim
+        with contextlib.suppress(OSError):  # without a text it is a lease too
+            lease.write(text.encode())
+        return lease
 
 
-def _may_hold(claim: Path, text: bytes, lock: int) -> bool:
-    """Whether the process that made a claim with this text may be alive. If it cannot be seen from here, the lock tells
+def _may_hold(lease: Path, text: bytes, lock: int) -> bool:
+    """Whether the process that made a lease with this text may be alive. If it cannot be seen from here, the lock tells
     if it can be relied on. If not, the process is dead after a minute without a heartbeat, by the clock of the file
     system: those of two machines may differ."""
     alive = ProcessId(str(_facts_of(text).get("process"))).is_alive()
-    if alive is not None or has_reliable_locks(claim):
+    if alive is not None or has_reliable_locks(lease):
         return bool(alive)
     try:
         os.utime(lock)
-        return os.fstat(lock).st_mtime - claim.lstat().st_mtime < _QUIET_SECONDS
+        return os.fstat(lock).st_mtime - lease.lstat().st_mtime < _QUIET_SECONDS
     except OSError:  # it is gone, or what can be asked of it is no sign of life
         return False
 
 
-def _has_text(text: bytes, claim: Path) -> bool:
-    return _text_of(claim) == text
+def _has_text(text: bytes, lease: Path) -> bool:
+    return _text_of(lease) == text
 
 
-def _text_of(claim: Path) -> bytes:
-    """What is in a claim; nothing if it is gone."""
+def _text_of(lease: Path) -> bytes:
+    """What is in a lease; nothing if it is gone."""
     with contextlib.suppress(OSError):
-        return read_regular(claim, _LARGEST_HOLDER) or b""
+        return read_regular(lease, _LARGEST_HOLDER) or b""
     return b""
 
 
@@ -180,8 +182,8 @@ def _facts_of(text: bytes) -> dict[str, Any]:
     return {}
 
 
-def _holder(claim: Path) -> str:
-    facts = _facts_of(_text_of(claim))
+def _holder(lease: Path) -> str:
+    facts = _facts_of(_text_of(lease))
     try:
         where = "" if facts["host"] == hostname() else f" on {facts['host'][:_LONGEST_HOST]}"
         return f"another mdl (process {int(facts['pid'])}{where}, since {str(facts['since'])[:8]})"

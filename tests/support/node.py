@@ -2,7 +2,7 @@
 
 The mdl of another node cannot see this process, and the folder seems to be on NFS. What its file system lies about is
 among ``LIES``: ``flock`` (every process gets every lock), ``enolck`` (there are no locks), ``estale`` (every third
-claim cannot be read, for another node has replaced it).
+lease cannot be read, for another node has replaced it).
 """
 
 from __future__ import annotations

@@ -114,8 +114,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_claim_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it does if the clock of this machine is wrong; without the claim the lie would let the other one in."""
+def test_a_lease_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it does if the clock of this machine is wrong; without the lease the lie would let the other one in."""
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
         pass
@@ -126,8 +126,8 @@ def test_a_claim_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_claim_without_a_heartbeat(tmp_path: Path) -> None:
-    """A minute after its last heartbeat a claim keeps nobody out; the process that made it does not remove that of its
+def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
+    """A minute after its last heartbeat a lease keeps nobody out; the process that made it does not remove that of its
     successor."""
     with turn(tmp_path):
         for age in (30.0, 90.0):
@@ -144,13 +144,13 @@ def test_a_claim_without_a_heartbeat(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_claim_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If two find a dead claim, and the faster one has made its own meanwhile, the slower one gives that back."""
+def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If two find a dead lease, and the faster one has made its own meanwhile, the slower one gives that back."""
     really = locks._may_hold
 
-    def overtaken(claim: Path, text: bytes, lock: int) -> bool:
+    def overtaken(lease: Path, text: bytes, lock: int) -> bool:
         monkeypatch.setattr(locks, "_may_hold", really)
-        claim.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
+        lease.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
         return False
 
     (tmp_path / "m.who").write_text("{}")
@@ -161,7 +161,7 @@ def test_a_claim_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
-    """One thread beats for all claims of a process, and ends with the last of them."""
+    """One thread beats for all leases of a process, and ends with the last of them."""
     with turn(tmp_path), locks.file_lock(tmp_path, "other", 0.0, lambda _: None):
         beating = [one for one in threading.enumerate() if one.name == "mdl-heartbeat"]
         assert len(beating) == 1
