@@ -30,7 +30,7 @@ mount -t nfs -o {mount} {shared} || exit 99
 cat {shared}/models/one/f.bin; {mdl} list > seen.{number}  # what is not there is remembered as such
 touch ready.{number}
 while ! [ -e go.{number} ]; do sleep 0.1; done
-{mdl} get one --stall 300 --progress lines > said.{number} 2>&1
+{mdl} get one --connections 1 --stall 300 --progress lines > said.{number} 2>&1
 echo $? > code.{number}
 sha256sum {shared}/models/one/f.bin > sum.{number}
 """

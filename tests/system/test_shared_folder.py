@@ -30,6 +30,8 @@ from mdl.process import ProcessId
 
 LIES = ["flock", "enolck", "estale,flock", "estale,enolck", "none"] if LONG else ["estale,flock"]
 STRANGER = 12345
+ONE_REQUEST = ("--connections", "1", "--stall", "300", "--progress", "lines")
+"""However long the server has it wait, it asks for no byte on a second connection."""
 WAITS = "waiting for another mdl"
 
 
@@ -42,7 +44,7 @@ def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[
         for number in range(1, count + 1):
             shell = machine(folder / str(number), catalog_of(one=url))
             shell = with_environ(shell, MDL_HOME=str(folder / "models"), PYTHONPATH=os.pathsep.join(sys.path))
-            words = (sys.executable, "-m", "support.node", str(number), lies, "get", "one", "--progress", "lines")
+            words = (sys.executable, "-m", "support.node", str(number), lies, "get", "one", *ONE_REQUEST)
             said = stack.enter_context((shell.home / "said").open("w"))
             running = stack.enter_context(beside(shell, *words, stderr=said, stdout=said))
             found.append((running, shell.home / "said"))
