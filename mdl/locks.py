@@ -44,8 +44,8 @@ _FOLDER_WAIT_SECONDS = 60.0
 _FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
 _QUIET_SECONDS = 60.0
-_UNLOCKED_SECONDS = 600.0
-"""The same if the file cannot be locked at all."""
+_ABSENT_SECONDS = 600.0
+"""The same if there is no file that it would lock."""
 
 
 def try_lock(fd: int, patience: float = 0.5) -> bool | None:
@@ -227,7 +227,7 @@ def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
             modified = max(modified, one.lstat().st_mtime)
     age = time.time() - modified
     if locked is None:
-        return age < _UNLOCKED_SECONDS
+        return age < (_QUIET_SECONDS if os.path.lexists(path) else _ABSENT_SECONDS)
     return abs(age) < _FRESH_SECONDS if has_reliable_locks(path) else age < _QUIET_SECONDS
 
 

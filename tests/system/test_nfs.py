@@ -9,7 +9,7 @@ from support.long import LONG
 from support.nfs_machine import rows
 
 
-@pytest.mark.fault(112, 130)
+@pytest.mark.fault(604)
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not LONG, reason="MDL_LONG=1 starts a virtual machine")
 def test_one_downloads_for_all(tmp_path: Path) -> None:
