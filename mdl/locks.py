@@ -155,7 +155,8 @@ def _may_hold(lease: Path, text: bytes, lock: int) -> bool:
     """Whether the process that made a lease with this text may be alive. If it cannot be seen from here, the lock tells
     if it can be relied on. If not, the process is dead after a minute without a heartbeat, by the clock of the file
     system: those of two machines may differ."""
-    alive = ProcessId(str(_facts_of(text).get("process"))).is_alive()
+    owner = ProcessId(str(_facts_of(text).get("process")))
+    alive = lease in Heartbeat.beating if owner == ProcessId.current() else owner.is_alive()
     if alive is not None or has_reliable_locks(lease):
         return bool(alive)
     try:
@@ -251,7 +252,8 @@ class Heartbeat:
     ``flags`` are further ones to open it with. Raises `OSError`.
     """
 
-    _beating: ClassVar[set[Path]] = set()
+    beating: ClassVar[set[Path]] = set()
+    """The files of all that were not stopped."""
     _all_stopped: ClassVar[threading.Event]
     _changing: ClassVar[threading.Lock] = threading.Lock()
 
@@ -260,12 +262,12 @@ class Heartbeat:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
         try_lock(self._fd)
         with self._changing:
-            is_first = not self._beating
-            self._beating.add(path)
+            is_first = not self.beating
+            self.beating.add(path)
             if is_first:
                 Heartbeat._all_stopped = threading.Event()
                 with contextlib.suppress(RuntimeError):
-                    beat = threading.Thread(target=_beat, args=(self._all_stopped, self._beating), daemon=True)
+                    beat = threading.Thread(target=_beat, args=(self._all_stopped, self.beating), daemon=True)
                     beat.name = "mdl-heartbeat"
                     beat.start()
 
@@ -277,8 +279,8 @@ class Heartbeat:
     def stop(self) -> None:
         """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
         with self._changing:
-            self._beating.discard(self._path)
-            if not self._beating:
+            self.beating.discard(self._path)
+            if not self.beating:
                 self._all_stopped.set()
         with contextlib.suppress(OSError):
             if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import subprocess
@@ -108,17 +109,19 @@ def turn(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``flock`` keeps nobody out, and no process can be seen from here."""
+    """``flock`` keeps nobody out, and each time another machine seems to ask, whose processes cannot be seen."""
+    numbers = itertools.count()
     monkeypatch.setattr(fcntl, "flock", lambda _fd, _kind: None)
     monkeypatch.setattr(locks, "filesystem_type", lambda _path: "nfs4")
-    monkeypatch.setattr(ProcessId, "is_alive", lambda _self: None)
+    monkeypatch.setattr(ProcessId, "current", lambda: ProcessId(f"node {next(numbers)}"))
 
 
 @pytest.mark.fault(602)
 @pytest.mark.usefixtures("elsewhere")
 def test_a_lease_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So it does if the clock of this machine is wrong; without the lease the lie would let the other one in."""
-    monkeypatch.setattr(time, "time", lambda: 0.0)
+    later = time.time() + 1e6
+    monkeypatch.setattr(time, "time", lambda: later)
     with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
         pass
     with turn(tmp_path):
@@ -165,7 +168,7 @@ def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread beats for all leases of a process, and ends with the last of them."""
-    monkeypatch.setattr(locks.Heartbeat, "_beating", set())
+    monkeypatch.setattr(locks.Heartbeat, "beating", set())
     before = set(threading.enumerate())
     with turn(tmp_path), locks.file_lock(tmp_path, "other", 0.0, lambda _: None):
         [beating] = set(threading.enumerate()) - before
