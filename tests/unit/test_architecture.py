@@ -26,7 +26,7 @@ LEVELS = [
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
-    {"engine", "archive"},
+    {"engine", "archive", "fleet"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -58,6 +58,7 @@ _PURE = """
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    fleet/report fleet/work fleet/slurm_job
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
