@@ -92,7 +92,8 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:
-    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on."""
+    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on, and
+    who may have a file is as its hub just said."""
     adopted: list[Receipt] = []
     for item in plan.keep:
         model, remote, local = item.wanted.model, item.remote, item.local
@@ -101,8 +102,11 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             adopted.append(
                 new_receipt(model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted)
             )
-        elif local.receipt and local.receipt.catalog not in (None, store.catalog):
-            adopted.append(replace(local.receipt, catalog=None))
+        elif local.receipt:
+            catalog = store.catalog if local.receipt.catalog == store.catalog else None
+            access = remote.access if remote.access in ("open", "restricted") else local.receipt.access
+            known = replace(local.receipt, catalog=catalog, access=access)
+            adopted += [known] if known != local.receipt else []
     with contextlib.suppress(OSError):
         store.receipts.put(*adopted)
     with contextlib.suppress(OSError), OpenFolders() as folders:

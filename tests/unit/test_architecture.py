@@ -34,7 +34,7 @@ LEVELS = [
     {"workspace"},
     {"client"},
     {"api"},
-    {"doctor", "demo"},
+    {"doctor", "demo", "serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -47,6 +47,9 @@ ONLY = {
     "httpcore": {"http/connection", "http/tls"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "h11": {"serve/connection"},
     "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
@@ -59,6 +62,7 @@ _PURE = """
     archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    serve/conditions serve/refusals
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
@@ -68,7 +72,7 @@ _OPENING = "open read_text read_bytes write_text write_bytes exists stat lstat i
 IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
-    *("console", "jobs", "doctor", "demo"),
+    *("console", "jobs", "doctor", "demo", "serve"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
     *("process", "redact", "schemas", "units"),
 }

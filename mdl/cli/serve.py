@@ -1,0 +1,115 @@
+"""serve: what is on this disk, for other programs and machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from mdl import Cancelled, Client, UsageError, places
+from mdl.cli.command import command
+from mdl.cli.flags import LookSettings, flag
+from mdl.cli.session import Session
+from mdl.formatting import counted, human_bytes
+
+_LOG = "requests.log"
+_EXAMPLES = (
+    "mdl serve  # then elsewhere: HF_ENDPOINT=http://127.0.0.1:8400 hf download org/repo",
+    "mdl serve --host 0.0.0.0 --token-env SERVE_TOKEN  # for other machines",
+    "mdl serve --runs runs --releases /srv/tts  # and trained runs, for mdl fetch",
+)
+Folders = Annotated[
+    list[str] | None, flag("--runs DIR", "A folder whose folders are trained runs; repeatable.", envvar=None)
+]
+ReleaseFolders = Annotated[
+    list[str] | None, flag("--releases DIR", "A folder of releases that the page shows; repeatable.", envvar=None)
+]
+
+
+@command("serve", examples=_EXAMPLES)
+def serve(
+    session: Session,
+    settings: LookSettings,
+    host: Annotated[
+        str,
+        flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where", envvar=None),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535, envvar=None)
+    ] = 8400,
+    token_env: Annotated[
+        str | None,
+        flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]", envvar=None),
+    ] = None,
+    gated: Annotated[
+        bool, flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.")
+    ] = False,
+    runs: Folders = None,
+    releases: ReleaseFolders = None,
+    ready_file: Annotated[
+        Path | None, flag("--ready-file FILE", "A file that exists while the server answers.", panel="Afterwards")
+    ] = None,
+    log_file: Annotated[
+        str | None,
+        flag("--log-file FILE", "The request log, JSON lines; an empty name for none.", panel="Output", envvar=None),
+    ] = None,
+) -> int:
+    """Serve what is on this disk: in the hub's protocol, as a status page, trained runs as zips. Nothing is written.
+
+    Verified files only. Jobs can be started and cancelled over HTTP if there is a token.
+    """
+    from mdl.serve import ServeOptions, check_installed, serving, token_of
+
+    check_installed()
+    token = token_of(session.environ, token_env)
+    session.console.secrets.add(token)
+    session.client(settings)
+    options = ServeOptions(
+        host,
+        port,
+        token,
+        gated,
+        tuple(_folder(one, "--runs") for one in runs or ()),
+        tuple(_folder(one, "--releases") for one in releases or ()),
+        places.output_file(ready_file, "--ready-file") if ready_file else None,
+        _log(session, log_file),
+        tuple(f"--{name.replace('_', '-')}={value}" for name, value in settings.items() if value is not None)
+        + tuple(f"--catalog={path.absolute()}" for path in session.common.catalog or ()),
+    )
+
+    def client() -> Client:
+        return Client(config=session.config_of(settings), cancel=session.cancel, on_warning=lambda _text: None)
+
+    console = session.console
+    session.signals.poll()
+    with serving(client, options, secrets=console.secrets, warn=console.warn) as server:
+        console.note(f"serving at {server.url}; Ctrl-C ends it")
+        if not session.common.json:
+            console.data(server.url)
+        try:
+            server.wait(session.cancel)
+        except Cancelled as stopped:
+            facts = server.facts
+            answered = counted(server.traffic.requests.total(), "request")
+            stopped.hint = f"it answered {answered}, {human_bytes(server.traffic.bytes_sent)}"
+            session.empty = dict(facts)
+            raise
+    return 0
+
+
+def _folder(text: str, what: str) -> Path:
+    """A folder that is there. Raises `UsageError`."""
+    path = places.place_of(text, what).absolute()
+    if not path.is_dir():
+        raise UsageError("no such folder", item=f"{what} {text}")
+    return path
+
+
+def _log(session: Session, given: str | None) -> Path | None:
+    """The request log: as ``given``, or in the state folder; None for none."""
+    if given is not None:
+        return places.place_of(given, "--log-file") if given else None
+    try:
+        return places.state_dir() / _LOG
+    except UsageError:
+        session.console.warn("this user has no home folder: no request log is kept")
+        return None
