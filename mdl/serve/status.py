@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from mdl.client import Client
     from mdl.serve import ServeOptions
 
-_KEPT_SECONDS = 1.0
+_KEPT_SECONDS, _SHARE = 1.0, 5.0
+"""How long a document is good: so many seconds, and so many times as long as it took to make it."""
 _JOBS = 12
 """How many jobs that are over are shown."""
 
 
 class StatusPage:
-    """The document of the page. It is made at most once a second, however many look."""
+    """The document of the page. However many look, it is made once a second at most, and less often if that takes long."""
 
     def __init__(
         self,
@@ -38,15 +39,18 @@ class StatusPage:
     ) -> None:
         self._client, self._repositories, self._runs = client, repositories, runs
         self._options, self._jobs = options, jobs
-        self._lock, self._made_at = threading.Lock(), float("-inf")
+        self._lock, self._good_until = threading.Lock(), float("-inf")
         self._document: dict[str, Any] = {}
+        self._bytes = 0
 
     def document(self) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
         with self._lock:
-            if time.monotonic() - self._made_at >= _KEPT_SECONDS:
+            began = time.monotonic()
+            if began >= self._good_until:
                 self._document = self._make()
-                self._made_at = time.monotonic()
+                now = time.monotonic()
+                self._good_until = now + max(_KEPT_SECONDS, _SHARE * (now - began))
             return self._document
 
     def _make(self) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class StatusPage:
         return {
             "schema": "mdl.serve.status/1",
             "models": part(self._models),
+            "bytes": self._bytes,
             "repositories": part(self._served),
             "jobs": part(self._recent_jobs),
             "releases": [row for folder in self._options.releases for row in part(partial(_released, folder))],
@@ -70,7 +75,12 @@ class StatusPage:
         }
 
     def _models(self) -> Iterable[dict[str, Any]]:
-        for model, found in self._client().statuses():
+        client = self._client()
+        of_catalog, inventory = client.statuses(), client.inventory()
+        names = {model.name for model, _ in of_catalog}
+        others = [row for row in inventory.models if row[0].name not in names]
+        self._bytes = inventory.bytes
+        for model, found in (*of_catalog, *others):
             yield {
                 "name": model.name,
                 "title": model.title,
