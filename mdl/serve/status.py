@@ -27,7 +27,7 @@ _JOBS = 12
 
 
 class StatusPage:
-    """The document of the page. However many look, it is made once a second at most, and less often if that takes long."""
+    """The document of the page. However many look, it is made at most once a second, less often if that takes long."""
 
     def __init__(
         self,
