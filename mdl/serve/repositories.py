@@ -95,7 +95,9 @@ class Repository:
         return self.revisions[self.refs["main"]]
 
     def at(self, revision: str) -> Revision | None:
-        """What a branch, tag or commit means here."""
+        """What a branch, tag or commit means here; ``HEAD`` is the default branch."""
+        if revision == "HEAD":
+            return self.head
         return self.revisions.get(self.refs.get(revision, revision))
 
 
