@@ -41,7 +41,8 @@ def serve(
         flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]", envvar=None),
     ] = None,
     gated: Annotated[
-        bool, flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.")
+        bool,
+        flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.", envvar=None),
     ] = False,
     runs: Folders = None,
     releases: ReleaseFolders = None,
@@ -79,20 +80,20 @@ def serve(
     def client() -> Client:
         return Client(config=session.config_of(settings), cancel=session.cancel, on_warning=lambda _text: None)
 
-    console = session.console
+    console, server = session.console, None
     session.signals.poll()
-    with serving(client, options, secrets=console.secrets, warn=console.warn) as server:
-        console.note(f"serving at {server.url}; Ctrl-C ends it")
-        if not session.common.json:
-            console.data(server.url)
-        try:
+    try:
+        with serving(client, options, secrets=console.secrets, warn=console.warn) as server:
+            console.note(f"serving at {server.url}; Ctrl-C ends it")
+            if not session.common.json:
+                console.data(server.url)
             server.wait(session.cancel)
-        except Cancelled as stopped:
-            facts = server.facts
-            answered = counted(server.traffic.requests.total(), "request")
-            stopped.hint = f"it answered {answered}, {human_bytes(server.traffic.bytes_sent)}"
-            session.empty = dict(facts)
-            raise
+    except Cancelled as stopped:
+        if server is not None:
+            session.empty = server.facts
+            requests, sent = server.traffic.requests.total(), human_bytes(server.traffic.bytes_sent)
+            stopped.hint = f"it answered {counted(requests, 'request')}, {sent}"
+        raise
     return 0
 
 

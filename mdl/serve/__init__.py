@@ -100,7 +100,7 @@ class Serving:
     _thread: threading.Thread
 
     @property
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> dict[str, Any]:
         """What it has answered so far."""
         return {"url": self.url, "requests": self.traffic.requests.total(), "bytes_sent": self.traffic.bytes_sent}
 
@@ -132,7 +132,7 @@ def serving(
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(options.host, options.port))
         address, port = sock.getsockname()[:2]
-        url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+        url = _url(address, port)
         if not is_loopback(address):
             warn("the token crosses the network in the clear: use a network that you trust, or a TLS proxy before mdl")
         log = stack.enter_context(_log(options.log_file)) if options.log_file else None
@@ -142,6 +142,12 @@ def serving(
         if options.ready_file is not None:
             stack.enter_context(_ready(options.ready_file, url))
         yield Serving(url, traffic, thread)
+
+
+def _url(address: str, port: int) -> str:
+    """Where a server is that listens at ``address``: by the machine's name if that is every address."""
+    name = socket.gethostname() if address in ("0.0.0.0", "::") else address
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 @contextlib.contextmanager
