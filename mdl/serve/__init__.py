@@ -12,7 +12,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,13 @@ from mdl.cancel import CancelToken
 from mdl.errors import MdlError, UsageError, storage_error
 from mdl.fs import staging
 from mdl.redact import Secrets
+from mdl.serve.options import TOKEN_VARIABLE, ServeOptions
 
 if TYPE_CHECKING:
     from mdl.client import Client
     from mdl.jobs.log import Log
     from mdl.serve.traffic import Traffic
 
-TOKEN_VARIABLE = "MDL_SERVE_TOKEN"
-_SHORTEST_TOKEN = 16
 _GRACE_SECONDS = 3
 """How long answers that are on their way may take when the server is to stop."""
 _START_SECONDS = 30.0
@@ -36,46 +35,10 @@ _MOST_CLIENTS = 4000
 _BACKLOG = 1024
 
 
-@dataclass(frozen=True)
-class ServeOptions:
-    """What is served, where and to whom.
-
-    ``token`` is what a client must send, None for none. ``gated``: repositories that are not known to be open are
-    served too. ``runs`` are folders that hold trained runs, ``releases`` folders of releases. ``ready_file`` exists
-    while the server answers; ``log_file`` is the request log. ``get_words`` are the flags of a job that is started.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8400
-    token: str | None = None
-    gated: bool = False
-    runs: tuple[Path, ...] = ()
-    releases: tuple[Path, ...] = ()
-    ready_file: Path | None = None
-    log_file: Path | None = None
-    get_words: tuple[str, ...] = ()
-
-
 def check_installed() -> None:
     """Raises `UsageError` if the extra ``serve`` is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         raise UsageError("mdl serve needs starlette and uvicorn", hint="pip install 'mdl[serve]'")
-
-
-def token_of(environ: Mapping[str, str], named: str | None) -> str | None:
-    """The token in the variable ``named``, or in ``MDL_SERVE_TOKEN``; None if no variable is named and that one is not
-    set. Raises `UsageError` for one that is missing, too short, or cannot be sent."""
-    variable = named or TOKEN_VARIABLE
-    token = environ.get(variable, "").strip()
-    if not token and named is None:
-        return None
-    hint = f"{variable}=$(openssl rand -hex 24) makes a good one"
-    if not token:
-        raise UsageError("the variable of the token is not set", item=variable, hint=hint)
-    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
-        why = f"a token has at least {_SHORTEST_TOKEN} letters and digits, and no blank"
-        raise UsageError(why, item=variable, hint=hint)
-    return token
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,6 +9,7 @@ from mdl.serve.access import Access
 from mdl.serve.app import Server
 from mdl.serve.connection import App
 from mdl.serve.jobs import Jobs, job_routes
+from mdl.serve.options import ServeOptions
 from mdl.serve.repositories import Repositories
 from mdl.serve.runs import TrainedRuns, run_routes
 from mdl.serve.status import StatusPage
@@ -16,7 +17,6 @@ from mdl.serve.traffic import Traffic
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.serve import ServeOptions
 
 
 def application(

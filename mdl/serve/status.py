@@ -13,12 +13,12 @@ from mdl.errors import MdlError
 from mdl.jobs.job import Job
 from mdl.operations.releases import releases
 from mdl.serve.jobs import Jobs
+from mdl.serve.options import ServeOptions
 from mdl.serve.repositories import Repositories
 from mdl.serve.runs import TrainedRuns
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.serve import ServeOptions
 
 _KEPT_SECONDS, _SHARE = 1.0, 5.0
 """How long a document is good: so many seconds, and so many times as long as it took to make it."""

@@ -154,7 +154,7 @@ def token_server(tmp_path: Path) -> Iterator[tuple[Shell, str]]:
         models = "".join(f'[models.{name}]\nsource = "hf:org/{name}"\n' for name in ("tiny", "small"))
         catalog = f'schema = 1\n{models}[models.old]\ngone = "it was withdrawn"\n'
         shell = machine(tmp_path / "head", catalog, hub.url, MDL_SERVE_TOKEN=TOKEN)
-        with started(shell, "serve", "--port", "0") as process:
+        with started(shell, "serve", "--port", "0", "--to", str(tmp_path / "elsewhere")) as process:
             assert process.stdout
             yield shell, process.stdout.readline().strip()
             process.send_signal(signal.SIGTERM)
@@ -183,6 +183,7 @@ def test_jobs_over_http(token_server: tuple[Shell, str], http: httpx.Client) -> 
     assert begun.headers["location"] == f"/api/jobs/{job}"
     row = http.get(jobs, headers=bearer).json()["jobs"][0]
     assert (row["id"], row["models"], row["status"]) == (job, ["tiny"], "running")
+    until((shell.home.parent / "elsewhere").exists)
     [row] = http.post(f"{jobs}/{job}/cancel", headers=bearer).json()["jobs"]
     assert row["status"] == "cancelled"
     over = http.post(f"{jobs}/{done_before}/cancel", headers=bearer)
