@@ -30,10 +30,10 @@ class Access:
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises `Refusal` for a request of which nothing may be answered. ``headers`` have lower-case names.
 
-        A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding), but the browser still sends that
-        name as the Host.
+        A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding). The browser still sends that
+        name as the Host, and has no token for it.
         """
-        if self._loopback and not is_loopback(_host(headers.get("host", ""))):
+        if self._loopback and not self.has_token and not is_loopback(_host(headers.get("host", ""))):
             raise Refusal(421, "", "this server answers to localhost and 127.0.0.1 only, not to the name in Host")
         if self.has_token and not hmac.compare_digest(_token_in(headers.get("authorization", "")), self._token):
             raise Refusal(401, "", "Invalid credentials in Authorization header", _ASK)

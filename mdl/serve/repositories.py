@@ -116,14 +116,20 @@ class Repositories:
 
     def table(self) -> Table:
         """The repositories as they are now, or were two seconds ago."""
-        with self._lock:
-            now = time.monotonic()
-            if now - self._looked_at >= _LOOK_AGAIN:
-                state = [found for store in self._stores for found in _state(store)]
-                if state != self._state or now - self._made_at >= _OLDEST:
-                    self._table, self._state, self._made_at = make_table(self._stores), state, now
-                self._looked_at = time.monotonic()
-            return self._table
+        if self._lock.acquire(blocking=self._state is None):  # while it is made anew the old one is good enough
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
+        return self._table
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_AGAIN:
+            state = [found for store in self._stores for found in _state(store)]
+            if state != self._state or now - self._made_at >= _OLDEST:
+                self._table, self._state, self._made_at = make_table(self._stores), state, now
+            self._looked_at = time.monotonic()
 
 
 def _state(store: Store) -> Iterator[tuple[str, int, int]]:
