@@ -88,15 +88,15 @@ def serving(
     from mdl.serve.application import application
     from mdl.serve.traffic import Traffic
 
-    if not is_loopback(options.host) and options.token is None:
-        why = "a server that other machines can reach needs a token"
-        raise UsageError(why, item=f"--host {options.host}", hint=f"--token-env NAME, or set {TOKEN_VARIABLE}")
     _allow_many_files()
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(listen(options.host, options.port))
         address, port = sock.getsockname()[:2]
         url = _url(address, port)
         if not is_loopback(address):
+            if options.token is None:
+                why = "a server that other machines can reach needs a token"
+                raise UsageError(why, item=f"--host {options.host}", hint=f"--token-env NAME, or set {TOKEN_VARIABLE}")
             warn("the token crosses the network in the clear: use a network that you trust, or a TLS proxy before mdl")
         log = stack.enter_context(_log(options.log_file)) if options.log_file else None
         traffic = Traffic(log, secrets, lambda error: warn(f"no request log is kept: {error.strerror}"))

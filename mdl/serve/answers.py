@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from mdl.serve.conditions import Answer
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
-from mdl.serve.traffic import SENT, Traffic
+from mdl.serve.traffic import COUNT, Traffic
 
 _LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
 
@@ -59,9 +59,9 @@ class SentFile(Response):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 count = self._answer.stop - self._answer.start
                 if count and scope["method"] != "HEAD":
-                    await connection.send_file(self._file, self._answer.start, count, scope[SENT].append)
+                    await connection.send_file(self._file, self._answer.start, count, scope[COUNT])
                 await send({"type": "http.response.body"})
-        except (OSError, TimeoutError):
+        except OSError:  # a TimeoutError too
             connection.abort()  # the client has gone, or takes nothing
         finally:
             self._traffic.files_open -= 1

@@ -16,14 +16,14 @@ from mdl.paths import shown
 from mdl.redact import Secrets, redact
 from mdl.serve.connection import App, Scope
 
-SENT = "mdl.sent"
-"""Under which ASGI's scope has the bytes that went past it, from file to socket."""
+COUNT = "mdl.count"
+"""Under which ASGI's scope has what counts the bytes that go past it, from file to socket."""
 _LONGEST = 500
 
 
 @dataclass
 class Traffic:
-    """The counters of one server, and its log if it keeps one. ``trouble`` is told why a line could not be written."""
+    """The counters of one server, and its log if it keeps one. ``trouble`` is told why no line can be written."""
 
     log: Log | None = None
     secrets: Secrets = field(default_factory=Secrets)
@@ -32,6 +32,7 @@ class Traffic:
     bytes_sent: int = 0
     files_open: int = 0
     running: int = 0
+    _is_log_broken: bool = False
 
     def observed(self, app: App) -> App:
         """The same application, with every request counted and logged."""
@@ -40,29 +41,33 @@ class Traffic:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            began, status, body = time.monotonic(), 0, 0
+            began, status, sent = time.monotonic(), 500, 0
+
+            def count(number: int) -> None:
+                nonlocal sent
+                sent += number
+                self.bytes_sent += number
 
             async def noted(message: Any) -> None:
-                nonlocal status, body
+                nonlocal status
                 if message["type"] == "http.response.start":
-                    status = message["status"]
-                else:
-                    body += len(message.get("body", b"")) if scope["method"] != "HEAD" else 0
+                    status = int(message["status"])
+                elif scope["method"] != "HEAD":
+                    count(len(message.get("body", b"")))
                 await send(message)
 
-            scope[SENT] = past = list[int]()
+            scope[COUNT] = count
             self.running += 1
             try:
                 await app(scope, receive, noted)
             finally:
                 self.running -= 1
-                self._note(scope, status or 500, body + sum(past), time.monotonic() - began)
+                self.requests[status] += 1
+                self._note(scope, status, sent, time.monotonic() - began)
 
         return run
 
     def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        self.requests[status] += 1
-        self.bytes_sent += sent
         if self.log is None:
             return
         agents = (value for name, value in scope["headers"] if name == b"user-agent")
@@ -79,8 +84,11 @@ class Traffic:
         }
         try:
             self.log.append(json.dumps(facts))
+            self._is_log_broken = False
         except OSError as error:
-            self.trouble(error)
+            if not self._is_log_broken:
+                self.trouble(error)
+            self._is_log_broken = True
 
     def metrics(self) -> str:
         """The counters, as Prometheus reads them."""

@@ -53,8 +53,8 @@ ELSEWHERE = (
     "#SBATCH",
     "#!",
 )
-"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote (test_guide.py)
-or a server that goes on (test_serve.py)."""
+"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
+(test_guide.py) or a server that goes on (test_serve.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"

@@ -37,10 +37,12 @@ include = ["1.txt", "2.txt"]
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A machine with models in both layouts. One is of a repository that was gated after it was fetched, and that its
-    hub says now; of another one, which was fetched with a token, nobody ever said anything."""
+    hub says now. Of three others nobody ever said anything: one was fetched with a token, one without, and the bytes of
+    one were taken from the first of them."""
     home = tmp_path_factory.mktemp("head")
     unknown = Repo("org/unknown", {"config.json": b'{"unknown": 1}'})
-    with LoopbackHub([TINY, OF_CACHE, PART, SECRET, unknown]) as hub:
+    copy, pinned = Repo("org/copy", unknown.files), Repo("org/pinned", {"config.json": b'{"pinned": 1}'})
+    with LoopbackHub([TINY, OF_CACHE, PART, SECRET, unknown, copy, pinned]) as hub:
         shell = machine(home, CATALOG, hub.url)
         client_of(shell).download(["hf:org/tiny", "part", "hf:org/secret"]).raise_for_errors()
         client_of(shell, layout="hf-cache").download("hf:datasets/org/cached").raise_for_errors()
@@ -48,6 +50,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
         client_of(shell).download("hf:org/secret").raise_for_errors()
         with_token = with_environ(shell, HF_TOKEN="hf_" + "x" * 20)
         client_of(with_token).download(f"hf:org/unknown@{unknown.commit}").raise_for_errors()
+        for repo in (copy, pinned):
+            client_of(shell).download(f"hf:{repo.id}@{repo.commit}").raise_for_errors()
     return shell
 
 
@@ -148,8 +152,9 @@ def test_what_the_api_tells(server: Serving) -> None:
 
 @pytest.mark.fault(541)
 def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
-    """Of a repository that is gated, or of which nobody said that it is not, nothing is served without ``gated``."""
-    names = ("org/secret", "org/unknown")
+    """Of a repository that is gated, or of which nobody said that it is not, nothing is served without ``gated``; that
+    its bytes came without a token from elsewhere on this disk proves nothing, that they came so from the hub does."""
+    names = ("org/secret", "org/unknown", "org/copy")
     with served(shell) as careful, served(shell, gated=True) as open_handed:
         for name in names:
             for path in (f"/{name}/resolve/main/config.json", f"/api/models/{name}", f"/api/models/{name}/tree/main"):
@@ -157,6 +162,7 @@ def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
                 assert (refused.status_code, refused.headers["x-error-code"]) == (403, "GatedRepo")
                 assert b'": 1' not in refused.content
                 assert http.get(open_handed.url + path).status_code == 200
+        assert http.get(f"{careful.url}/org/pinned/resolve/main/config.json").json() == {"pinned": 1}
 
 
 @pytest.mark.fault(542)
