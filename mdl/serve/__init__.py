@@ -84,7 +84,7 @@ def serving(
     ``warn`` is told what a user should know. Raises `UsageError`, `StorageError`.
     """
     check_installed()
-    from mdl.serve.access import is_loopback
+    from mdl.http.credentials import is_loopback
     from mdl.serve.application import application
     from mdl.serve.traffic import Traffic
 

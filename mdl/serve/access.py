@@ -7,17 +7,10 @@ import binascii
 import hmac
 from collections.abc import Mapping
 
-from mdl.http.allowlist import address_of
+from mdl.http.credentials import is_loopback
 from mdl.serve.refusals import Refusal
 
-_LOOPBACK_NAMES = ("localhost", "localhost.localdomain")
 _ASK = {"WWW-Authenticate": 'Basic realm="mdl serve: any name, and the token as password", charset="UTF-8"'}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server at ``host``: an address of 127.0.0.0/8, ::1, or localhost."""
-    address = address_of(host.strip("[]"))
-    return host.lower() in _LOOPBACK_NAMES or (address is not None and address.is_loopback)
 
 
 class Access:
@@ -50,9 +43,7 @@ class Access:
 
 def _host(header: str) -> str:
     """The host without its port."""
-    if header.startswith("["):
-        return header.partition("]")[0] + "]"
-    return header.partition(":")[0]
+    return (header.partition("]")[0] if header.startswith("[") else header.partition(":")[0]).lower()
 
 
 def _token_in(authorization: str) -> bytes:

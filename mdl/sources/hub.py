@@ -230,8 +230,8 @@ class HubSource:
         return self._accesses[origin]
 
     def _access(self, told: Access) -> Access:
-        """As the hub ``told`` it; else what follows from whether a token is sent."""
-        return told or ("" if self._context.endpoint.token else "anonymous")
+        """As the hub ``told`` it; else what follows from whether a token or login is sent."""
+        return told or ("" if self._context.endpoint.token or self._context.has_login else "anonymous")
 
     def complete(self, origin: HubOrigin, stated: RemoteFile) -> RemoteFile:
         """The file as the hub's listing has it; a digest that the catalog states must be the hub's."""
