@@ -239,11 +239,15 @@ def test_the_name_of_another_host(http: httpx.Client, server: Serving) -> None:
 def test_the_token(http: httpx.Client, shell: Shell) -> None:
     """With a token every address needs it, as programs send it or as the password that a browser asks for."""
     with served(shell, token=TOKEN) as server:
+        bearer, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {TOKEN}x"}
         for path in ("/", "/metrics", "/api/status", "/api/models/org/tiny", "/org/tiny/resolve/main/config.json"):
-            for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Basic !!"}):
-                assert http.get(server.url + path, headers=headers).status_code == 401, path
-            assert http.get(server.url + path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-            assert http.get(server.url + path, auth=("any", TOKEN)).status_code == 200
+            assert [http.get(server.url + path, headers=sent).status_code for sent in ({}, wrong)] == [401, 401], path
+        file = f"{server.url}/org/tiny/resolve/main/config.json"
+        assert http.get(file, headers={"Authorization": "Basic !!"}).status_code == 401
+        assert http.get(file, auth=(TOKEN, "")).status_code == 401
+        assert http.get(file, headers=bearer).content == http.get(file, auth=("any", TOKEN)).content == CONFIG
+        assert http.get(file, headers=bearer | {"Host": "head.example"}).status_code == 200  # behind a proxy
+        assert "WWW-Authenticate" in http.get(server.url).headers
 
 
 @pytest.mark.fault(546)

@@ -225,6 +225,7 @@ def test_how_it_ends(tmp_path: Path, number: signal.Signals, code: int, http: ht
     [line] = [json.loads(text) for text in log.read_text().splitlines()]
     assert (line["method"], line["path"], line["status"], line["client"]) == ("GET", "/x/***", 404, "127.0.0.1")
     assert TOKEN not in log.read_text() + ran.out + ran.err
+    assert "means nothing" not in ran.err
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 

@@ -1,6 +1,6 @@
 """The status page of `mdl serve` in a real Chromium: on a phone and on a desk, light and dark, while a job goes on.
 
-With ``MDL_PICTURES=DIR`` the pictures stay there, to be looked at.
+It takes some ten seconds, and is run with MDL_LONG=1. With ``PAGE_PICTURES=DIR`` the pictures stay there.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 from support.chromium import Browser, browser, chromium
 from support.data import MIB, noise
+from support.long import LONG
 from support.loopback_hub import LoopbackHub, Repo
 from support.releases import Site
 from support.runs import put
 from support.serving import client_of, served
 from support.shell import Shell, done, machine
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (Debian: apt install chromium)")
+pytestmark = [
+    pytest.mark.skipif(not LONG, reason="set MDL_LONG=1: it takes ten seconds"),
+    pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (Debian: apt install chromium)"),
+]
 TITLE = "A model with a title that is long enough to need several lines on the screen of a small phone"
 CATALOG = f"""schema = 1
 [models.whole]
@@ -82,7 +86,7 @@ def test_the_page(head: Shell, chrome: Browser, screen: str, dark: bool, tmp_pat
         )
         assert chrome.value(_LEAST_CONTRAST) >= 4.5
         assert chrome.value("Math.min(...[...document.querySelectorAll('button')].map(b => b.offsetHeight))") >= 36
-        if folder := os.environ.get("MDL_PICTURES"):
+        if folder := os.environ.get("PAGE_PICTURES"):
             chrome.picture(Path(folder) / f"serve-{screen}-{'dark' if dark else 'light'}.png")
         before = chrome.value("document.querySelector('progress').value")
         chrome.until(f"document.querySelector('progress').value > {before}")
