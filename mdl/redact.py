@@ -13,7 +13,10 @@ from mdl.errors import MdlError
 
 MARK = "***"
 
-_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY")
+_NAMES = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY"),
+    "MDL_SERVE_TOKEN",
+)
 _SHORTEST = 4
 
 # Kept as text: `re` compiles and remembers a pattern when it is first needed, not when mdl starts.

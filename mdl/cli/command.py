@@ -150,8 +150,9 @@ def _spread(command: Command) -> Callable[..., None]:
     return _signed(run, parameters)
 
 
-_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG")
-"""How the variables begin that mdl sets for hooks, checks and its own background, and that its tests read."""
+_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")
+"""How the variables begin that mdl sets for hooks, checks and its own background, that its tests read, and that have a
+secret."""
 
 
 def _warn_of_unknown_variables(session: Session) -> None:

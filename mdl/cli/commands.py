@@ -57,6 +57,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
+        "serve": Listed("serve", "Serve what is on this disk, with a status page"),
         "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("disk", "Remove what nothing needs any more"),
@@ -87,7 +88,7 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("delete", "uninstall", "prune"), "mdl rm NAME deletes a model, mdl clean what nothing needs"),
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
-    **dict.fromkeys(("run", "serve"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
+    **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
     **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
     **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),

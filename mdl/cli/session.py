@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
-_DROPPED_VARIABLES = {"MDL_DETACH", *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
+_OF_OTHERS = {"MDL_DETACH", "MDL_SERVE_TOKEN"}
+_DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 
 
 class Session:

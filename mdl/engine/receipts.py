@@ -22,7 +22,7 @@ from typing import Any
 
 from mdl import crc_json
 from mdl.errors import MdlError, StateError, Unsafe
-from mdl.files import HubFile, Receipt, RemoteFile, Stamp
+from mdl.files import ACCESSES, HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_own, read_regular
 from mdl.hashing import Digest, Fingerprint
@@ -51,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "asked": "",
     "adopted": False,
     "prefixes": (),
+    "access": "",
     **dict.fromkeys(("hub", "catalog", "replaced")),
 }
 """The facts that receipts of earlier versions lack."""
@@ -72,10 +73,12 @@ def new_receipt(
     adopted: bool = False,
     catalog: str | None = None,
     replaced: Stamp | None = None,
+    came_from_source: bool = False,
 ) -> Receipt:
     """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
     if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
-    ``replaced`` is the stamp of the file that it takes the place of."""
+    ``replaced`` is the stamp of the file that it takes the place of; ``came_from_source``: its bytes were fetched from
+    there just now, so that a file for which no token was sent is one that everybody may have."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -91,6 +94,7 @@ def new_receipt(
         prefixes=print_.prefixes,
         catalog=catalog,
         replaced=replaced,
+        access=remote.access if came_from_source or remote.access != "anonymous" else "",
     )
 
 
@@ -428,6 +432,7 @@ def _receipt(facts: dict[str, Any]) -> Receipt | None:
             replaced=Stamp(*replaced) if replaced else None,
             digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
+            access=facts["access"] if facts["access"] in ACCESSES else "",
             prefixes=prefixes,
             hub=_hub_file(facts["hub"]) if facts["hub"] is not None else None,
         )

@@ -33,7 +33,7 @@ LEVELS = [
     {"workspace"},
     {"client"},
     {"api"},
-    {"doctor", "demo"},
+    {"doctor", "demo", "serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -46,6 +46,9 @@ ONLY = {
     "httpcore": {"http/connection", "http/tls"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "h11": {"serve/connection"},
     "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
@@ -59,6 +62,7 @@ _PURE = """
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
     fleet/report fleet/work fleet/slurm_job
+    serve/conditions serve/refusals
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
@@ -68,7 +72,7 @@ _OPENING = "open read_text read_bytes write_text write_bytes exists stat lstat i
 IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
-    *("console", "jobs", "doctor", "demo"),
+    *("console", "jobs", "doctor", "demo", "serve"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
     *("process", "redact", "schemas", "units"),
 }

@@ -48,6 +48,26 @@ def test_commit_is_listed_once(here: World) -> None:
     assert here.asked == [tree_url()]
 
 
+@pytest.mark.parametrize(
+    ("facts", "access"),
+    [
+        ({"private": False, "gated": False}, "open"),
+        ({"private": False, "gated": "auto"}, "restricted"),
+        ({"private": True, "gated": False}, "restricted"),
+        ({}, "anonymous"),
+    ],
+)
+def test_who_may_have_a_file(here: World, facts: dict[str, Any], access: str) -> None:
+    """It is as the hub says, also when the commit is taken from the kept listing; if the hub says nothing, that no
+    token is sent is all that is known."""
+    here.mock.add_response(url=REVISION, json={"sha": COMMIT, **facts})
+    here.tree(large())
+    assert here.hub.resolve(ORIGIN)[0].access == access
+    here.next_run()
+    file = here.hub.file(replace(PINNED, subpath="model.safetensors"), here.hub.resolve(PINNED)[0].path)
+    assert (here.hub.resolve(PINNED)[0].access, file.access) == (access, access)
+
+
 @pytest.mark.fault(67)
 def test_branch_is_asked_again(here: World) -> None:
     """A branch is asked for in each run, as it may move; its kept listing is only for use offline."""
