@@ -55,6 +55,12 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
+    from mdl.operations.bundle.contents import (
+        BundledFile as BundledFile,
+        BundleExport as BundleExport,
+        BundleImport as BundleImport,
+        BundlePart as BundlePart,
+    )
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
@@ -115,6 +121,7 @@ _HOMES = {
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
+    "mdl.operations.bundle.contents": "BundledFile BundleExport BundleImport BundlePart",
     "mdl.operations.clean": "Waste",
     "mdl.operations.configure": "SettingValue",
     "mdl.operations.export": "Export ExportedFile",

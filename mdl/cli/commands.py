@@ -33,6 +33,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+        "bundle": Listed("bundle", "Take models to machines without a network"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),
