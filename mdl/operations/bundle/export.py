@@ -152,7 +152,8 @@ def _watch(model: str, remote: RemoteFile, tools: Tools) -> Callable[[int], None
 
 def _why_not(item: Item) -> MdlError:
     error = item.refused or NotFound(item.reason, hint=f"'mdl get {item.wanted.model}' brings it")
-    return error.on(f"{item.wanted.model}/{item.remote.path}")
+    error.item = f"{item.wanted.model}/{item.remote.path}"
+    return error
 
 
 def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:
