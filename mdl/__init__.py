@@ -98,6 +98,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         releases as releases,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.operations.render.work import Rendered as Rendered, RenderedFile as RenderedFile
     from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
@@ -137,6 +138,7 @@ _HOMES = {
     "verify_archive",
     "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
+    "mdl.operations.render.work": "Rendered RenderedFile",
     "mdl.operations.update": "Move UpdateReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",

@@ -34,6 +34,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
         "bundle": Listed("bundle", "Take models to machines without a network"),
+        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),

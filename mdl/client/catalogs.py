@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdl import places
 from mdl.cancel import CancelToken
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mdl.operations.edit import Entry
     from mdl.operations.export import Export
     from mdl.operations.lock import LockReport
+    from mdl.operations.render.work import Rendered
     from mdl.sources.hub_search import FoundRepo
 
 
@@ -185,7 +186,8 @@ class Catalogs(Disk):
         `ProtocolError` for a damaged bundle, `DigestMismatch`, `Unsafe`, `NoSpace` before the first byte,
         `StorageError`, `Busy`, `Cancelled`; what was published before stays.
         """
-        from mdl.operations.bundle.contents import BundleImport, entry_facts
+        from mdl.operations.bundle.contents import BundleImport
+        from mdl.operations.bundle.entries import entry_facts
         from mdl.operations.bundle.importing import changes, import_files, open_bundle, with_locked
         from mdl.operations.lock_file import update_lock
 
@@ -209,3 +211,29 @@ class Catalogs(Disk):
 
         paths = self.workspace.catalog_paths[0]
         return self.catalog if len(paths) > 1 or os.path.lexists(paths[0]) else Catalog()
+
+    def render(
+        self,
+        name: str,
+        names: Texts | None = None,
+        *,
+        limit_rate: str | None = None,
+        window: str | None = None,
+        **options: Any,
+    ) -> Rendered:
+        """A manifest that has a scheduler bring the models and groups ``names``, or all that is locked. ``name`` is the
+        format: ``k8s``, ``slurm``, ``systemd`` or ``cron``. Nothing is contacted.
+
+        ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``,
+        ``schedule``, ``mail_to``, ``shape``, ``image``, ``claim``, ``secret``. Raises `LockError` if
+        Kubernetes is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`,
+        `NotFound`, `CatalogError`.
+        """
+        from mdl.operations.render import render
+        from mdl.operations.render.plan import work_of
+
+        work = self.workspace
+        path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
+        variables = {name: value for name in ("HF_ENDPOINT",) if (value := work.environ.get(name))}
+        options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
+        return render(name, work_of(name, texts(names or ()), self.catalog, work.locked, **options))

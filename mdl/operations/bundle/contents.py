@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mdl.catalog.lock import LockedFile, LockedModel
-from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.model import Model
 from mdl.errors import ProtocolError
 from mdl.formatting import counted, human_bytes
-from mdl.redact import bare_url, has_secret
+from mdl.redact import bare_url
 
 TOP = "mdl-bundle"
 README, SUMS, CATALOG, LOCK = "README.txt", "SHA256SUMS", "catalog.toml", "mdl.lock"
@@ -86,43 +85,6 @@ class BundleImport:
 def place_of(model: str, path: str) -> str:
     """Where a bundle has a file of a model."""
     return f"models/{model}/{path}"
-
-
-def portable(model: Model) -> Model:
-    """The model as it may leave this machine: without the secrets that the URLs of its files have."""
-    files = (replace(one, url=_open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files)
-    return replace(model, files=tuple(files))
-
-
-def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
-    """The same of a locked model; ``entry`` stands for the entry that it is locked from."""
-    files = (replace(one, source=_open_url(one.source), mirrors=_open_urls(one.mirrors)) for one in locked.files)
-    return LockedModel(locked.name, entry, tuple(files))
-
-
-def _open_urls(urls: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_open_url(url) for url in urls)
-
-
-def _open_url(url: str) -> str:
-    return bare_url(url) if has_secret(url) else url
-
-
-def entry_facts(model: Model) -> dict[str, Any]:
-    """A model as the keys of its entry in a catalog; empty ones are left out by whoever writes them."""
-    texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
-    kind = {"kind": model.kind} if model.kind != Model.kind else {}
-    sources = [str(origin) for origin in model.sources]
-    lists = {"tags": list(model.tags), "include": list(model.include), "exclude": list(model.exclude)}
-    source = {"source": sources[0] if len(sources) == 1 else sources}
-    return texts | kind | source | lists | {"files": [_file_facts(file) for file in model.files]}
-
-
-def _file_facts(file: CatalogFile) -> dict[str, Any]:
-    facts = {"id": file.id, "path": file.path.text, "url": file.url, "mirrors": list(file.mirrors), "size": file.size}
-    facts["role"] = file.role if file.role != CatalogFile.role else ""
-    facts["sha256"] = file.digest.hex if file.digest else ""
-    return {key: value for key, value in facts.items() if value not in ("", [], None)}
 
 
 def sums(digests: Mapping[str, str]) -> str:

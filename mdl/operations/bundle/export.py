@@ -17,16 +17,13 @@ from mdl.archive.tar_format import END, header, padding
 from mdl.archive.unpacking import staged_folder
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
-from mdl.catalog.reader import parse_catalog
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import (
-    CatalogError,
     DigestMismatch,
     LockError,
     MdlError,
     NoSpace,
     NotFound,
-    UsageError,
     storage_error,
     storage_trouble,
     whole_error,
@@ -45,12 +42,9 @@ from mdl.operations.bundle.contents import (
     TOP,
     BundledFile,
     BundleExport,
-    entry_facts,
-    portable,
-    portable_lock,
 )
+from mdl.operations.bundle.entries import catalog_of, portable_lock
 from mdl.operations.bundle.media import BundleOutput, BundleWriter
-from mdl.operations.edit import EMPTY, with_model
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
 
@@ -83,13 +77,13 @@ def export_bundle(
     `Cancelled`.
     """
     models = sorted(models, key=lambda model: model.name)
-    catalog = _catalog(models)
+    catalog, written = catalog_of(models)
     with model_locks(models, tools), ThreadPoolExecutor(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []
-        for model, written in zip(models, parse_catalog(catalog, Path(CATALOG)).models.values(), strict=True):
+        for model in models:
             locked, files = _look(model, lock, tools)
-            locks[model.name] = portable_lock(locked, entry_of(written))
+            locks[model.name] = portable_lock(locked, entry_of(written[model.name]))
             packed += files
         rows = tuple(one.row for one in packed)
         texts = _texts(models, catalog, locks, rows)
@@ -174,18 +168,6 @@ def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:
 def _mismatch(item: str, model: str) -> DigestMismatch:
     hint = f"'mdl verify --repair {model}' fetches what is wrong; nothing was written"
     return DigestMismatch("the bytes on this disk are not the right ones", item=item, hint=hint)
-
-
-def _catalog(models: Sequence[Model]) -> str:
-    """The catalog of a bundle. Raises `UsageError` for a model that no catalog can name."""
-    text = EMPTY
-    for model in map(portable, models):
-        try:
-            text = with_model(text, Path(CATALOG), model.name, entry_facts(model))
-        except CatalogError as error:
-            hint = "a bundle holds what a catalog can name; 'mdl pack' takes a trained run along"
-            raise UsageError(f"no catalog can name it: {error.message}", item=model.name, hint=hint) from error
-    return text
 
 
 def _texts(

@@ -33,7 +33,8 @@ from mdl.errors import (
 from mdl.formatting import counted
 from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
-from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, portable, read_sums
+from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums
+from mdl.operations.bundle.entries import portable
 from mdl.operations.bundle.media import BundleMedium, open_medium
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others

@@ -1,4 +1,4 @@
-"""Tar headers: what mdl writes is read by Python's tarfile and by mdl, and so is what GNU's and POSIX's formats write."""
+"""Tar headers: tarfile and mdl read what mdl writes, and mdl reads what GNU's and POSIX's formats write."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class Sparse:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_name_and_size(form: str) -> None:
-    """Long names, names that are not ASCII, and sizes above 8 GiB come back as they were; tarfile reads the same of what
-    mdl writes."""
+    """Long names, names that are not ASCII, and sizes above 8 GiB come back as they were; tarfile reads the same."""
     for path in NAMES:
         for size in SIZES:
             head = FORMATS[form](path, size)
