@@ -207,8 +207,8 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
 
 
 def _text(text: str) -> str:
-    """A text as YAML has it: JSON is YAML."""
-    return json.dumps(text, ensure_ascii=False)
+    """A text as YAML has it: JSON is YAML. Kubernetes would put the value of a variable in the place of ``$(NAME)``."""
+    return json.dumps(text.replace("$(", "$$("), ensure_ascii=False)
 
 
 def _texts(words: Sequence[str]) -> str:
