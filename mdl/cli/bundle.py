@@ -39,7 +39,7 @@ def bundle(session: Session) -> int:
     "bundle export",
     examples=(
         "mdl bundle export bert-fa -o models.tar  # one tar",
-        "mdl bundle export nightly -o /media/stick/models.tar --split 4G  # parts for FAT32",
+        "mdl bundle export nightly -o stick/all.tar --split 4G  # parts for FAT32",
     ),
 )
 def export(
@@ -79,7 +79,7 @@ def _show_export(session: Session, done: BundleExport) -> None:
     "bundle import",
     examples=(
         "mdl bundle import models.tar  # all that is in it",
-        "mdl bundle import /media/stick  # a folder with the parts, or with what was unpacked",
+        "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
     ),
 )
 def import_bundle(

@@ -23,7 +23,7 @@ Rate = Annotated[
 Window = Annotated[
     str | None, flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours", envvar=None)
 ]
-_ABOUT = "Ready manifests for schedulers, on stdout: what to retry is told by mdl's exit codes, secrets by reference."
+_ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
 
 
 class Shape(StrEnum):
@@ -40,8 +40,8 @@ class Unit(StrEnum):
     "render",
     group_help=_ABOUT,
     examples=(
-        "mdl render k8s bert-fa | kubectl apply -f -  # a Job that fills a shared volume",
-        "mdl render slurm bert-fa --to /shared/models > get.sbatch  # a batch script",
+        "mdl render k8s bert-fa | kubectl apply -f -  # into a shared volume",
+        "mdl render slurm bert-fa > get.sbatch  # a batch script",
         "mdl render cron nightly  # a line for your crontab",
     ),
 )
@@ -53,8 +53,8 @@ def render(session: Session) -> int:
 @command(
     "render k8s",
     examples=(
-        "mdl render k8s bert-fa --image registry/mdl:1 --claim models  # a Job for a shared volume",
-        "mdl render k8s nightly --shape daemonset --to /mnt/nvme/models  # the disk of every node",
+        "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
+        "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
     ),
 )
 def k8s(
@@ -72,11 +72,14 @@ def k8s(
         flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where", envvar=None),
     ] = None,
     secret: Annotated[
-        str | None, flag("--secret NAME[/KEY]", "The secret with HF_TOKEN. [default: hf-token/token]", envvar=None)
+        str | None,
+        flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]", envvar=None),
     ] = None,
     limit_rate: Rate = None,
 ) -> int:
-    """Kubernetes: a Job that fills a shared volume, or a DaemonSet for the nodes' disks. Catalog and lock are in it."""
+    """Print a Job that fills a shared volume, or a DaemonSet for the disks of all nodes.
+
+    Catalog and lock are in it; the token of the hub is taken from a secret of the cluster."""
     options = {"shape": shape.value, "image": image, "claim": claim, "home": to, "secret": secret}
     return _render(session, "k8s", names, limit_rate=limit_rate, **options)
 
@@ -84,14 +87,14 @@ def k8s(
 @command(
     "render slurm",
     examples=(
-        "mdl render slurm bert-fa --to /shared/models > get.sbatch  # then: sbatch get.sbatch",
+        "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
         "mdl render slurm nightly | sbatch  # at once",
     ),
 )
 def slurm(
     session: Session, names: Names = None, to: To = None, program: Program = None, limit_rate: Rate = None
 ) -> int:
-    """Slurm: a batch script that is requeued after trouble that passes, and stopped in time."""
+    """Print a batch script that is stopped in time, and requeued after trouble that passes."""
     return _render(session, "slurm", names, home=_home(session, to), program=program, limit_rate=limit_rate)
 
 
@@ -99,7 +102,7 @@ def slurm(
     "render systemd",
     examples=(
         "mdl render systemd nightly  # service and timer, and how to install them",
-        "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of the two",
+        "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
     ),
 )
 def systemd(
@@ -116,7 +119,7 @@ def systemd(
         str | None, flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours", envvar=None)
     ] = None,
 ) -> int:
-    """systemd: a hardened service that downloads by night, and its timer."""
+    """Print a hardened service that downloads by night, and its timer."""
     options = {"home": to, "program": program, "limit_rate": limit_rate, "window": window, "schedule": schedule}
     return _render(session, "systemd", names, part=unit, **options)
 
@@ -124,8 +127,8 @@ def systemd(
 @command(
     "render cron",
     examples=(
-        "(crontab -l; mdl render cron nightly) | crontab -  # add it to your crontab",
-        "mdl render cron nightly --window 01:00-05:00 --limit-rate 20M  # when, and how fast",
+        "mdl render cron nightly  # to be added by crontab -e",
+        "mdl render cron nightly --window 01:00-05:00  # at these hours",
     ),
 )
 def cron(
@@ -142,7 +145,7 @@ def cron(
         str | None, flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards", envvar=None)
     ] = None,
 ) -> int:
-    """cron: a line for a crontab that downloads by night, silent if all is well."""
+    """Print a line for a crontab that downloads by night, silent if all is well."""
     options = {"program": program, "limit_rate": limit_rate, "window": window, "schedule": schedule, "mail_to": mail_to}
     return _render(session, "cron", names, home=_home(session, to), **options)
 

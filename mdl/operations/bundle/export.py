@@ -120,7 +120,9 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {name}' asks its source")
     plan = Plan.of(Wanted(name, one, store.check(name, one, watch=_watch(name, one, tools))) for one in remotes)
     if errors := [_why_not(item) for item in (*plan.refuse, *plan.fetch)]:
-        why = f"{counted(len(errors), 'file')} of {len(remotes)} are not here as they should be; first {errors[0]}"
+        why = (
+            f"{counted(len(errors), 'file')} of {len(remotes)} are not here as they should be; the first is {errors[0]}"
+        )
         raise errors[0] if len(errors) == 1 else whole_error(why, errors).on(name)
     adopt_kept(plan, store)
     mirrors = {file.path: file.mirrors for file in model.files}

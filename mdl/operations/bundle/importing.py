@@ -211,7 +211,7 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
         plan = Plan.of(wanted)
         refused = [item.refused.on(item.remote.path.text) for item in plan.refuse if item.refused]
         if refused:
-            why = f"{counted(len(refused), 'file')} cannot be imported; first {refused[0]}"
+            why = f"{counted(len(refused), 'file')} cannot be imported; the first is {refused[0]}"
             raise refused[0] if len(refused) == 1 else whole_error(why, refused)
         plan.check_size(tools.max_size)
         plan.check_space(store.free_space())
