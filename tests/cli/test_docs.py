@@ -32,8 +32,8 @@ PAGES = (
     "docs/index.md",
 )
 FOREIGN = (
-    *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun", "ssh"),
-    *("systemctl", "useradd", "uv"),
+    *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
+    *("ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 ELSEWHERE = (
