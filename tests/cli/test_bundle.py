@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import pytest
 from support.bundles import TOP, Bundled, members_of, resummed, tar_of
+from support.call_kills import killed_at, tracing_works
 from support.data import MIB, flip, noise, sha256
 from support.faulty_server import FaultyServer
 from support.hubs import Hf, listing, offline
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, write_catalog
 
+import mdl as library
+from mdl.archive import streaming
 from mdl.engine.store import Store
+from mdl.events import Event, Progressed
 from mdl.operations.bundle import export as exporting
 from mdl.operations.bundle import importing
 
@@ -211,8 +216,7 @@ def test_what_nobody_vouches_for_is_told(here: Shell, there: Shell, server: Faul
 
 
 # --- what is not written ------------------------------------------------------------------------------------
-
-
+@pytest.mark.fault(586)
 def test_only_what_is_here_and_right(here: Shell, mdl: Inside) -> None:
     """A missing file is 3, an edited one 7, one of which the disk changed a bit 6: each is named, and nothing is
     written. A name that nobody knows is 3."""
@@ -251,8 +255,7 @@ def test_where_it_goes(here: Shell, parts: Path, bundle: Path, mdl: Inside, monk
 
 
 # --- entries --------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.fault(585)
 def test_another_entry_is_not_overwritten(bundle: Path, there: Shell, mdl: Inside) -> None:
     """An entry of the same name from elsewhere is 7 before the first byte; --replace takes the bundle's, and the model
     stays in its groups. A lock of other files is 7 as well. The same entry is no trouble, and stays as it is."""
@@ -276,8 +279,8 @@ def test_another_entry_is_not_overwritten(bundle: Path, there: Shell, mdl: Insid
 
 
 # --- damage ---------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.fault(581)
+@pytest.mark.fault(582)
 def test_damage_is_named(parts: Path, there: Shell, mdl: Inside) -> None:
     """A flipped byte, a truncated part and a missing part: each is named, no wrong file is published, and after the
     part was copied again the import goes on with what is there."""
@@ -300,6 +303,7 @@ def test_damage_is_named(parts: Path, there: Shell, mdl: Inside) -> None:
     assert is_there(there)
 
 
+@pytest.mark.fault(581)
 @pytest.mark.parametrize("is_checked", [True, False])
 def test_wrong_bytes(
     is_checked: bool, bundle: Path, there: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch
@@ -395,6 +399,8 @@ HOSTILE: dict[str, tuple[Callable[[Bundled], None], int]] = {
 }
 
 
+@pytest.mark.fault(583)
+@pytest.mark.fault(584)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(name: str, bundle: Path, there: Shell, mdl: Inside) -> None:
     """Each is refused by name; nothing appears outside the models folder, no wrong file inside it, and neither catalog
@@ -411,6 +417,7 @@ def test_hostile(name: str, bundle: Path, there: Shell, mdl: Inside) -> None:
     assert set(there.home.parent.iterdir()) == before
 
 
+@pytest.mark.fault(582)
 def test_a_plain_tar_is_no_bundle(there: Shell, mdl: Inside, tmp_path: Path) -> None:
     """A zip, a compressed tar, an empty file, a tar of something else and a folder without one: refused in words."""
     out = io.BytesIO()
@@ -429,6 +436,7 @@ def test_a_plain_tar_is_no_bundle(there: Shell, mdl: Inside, tmp_path: Path) -> 
         assert "hint:" in done(mdl(there, "bundle", "import", str(place)), 3).err
 
 
+@pytest.mark.fault(583)
 def test_a_folder_with_a_link(bundle: Path, there: Shell, mdl: Inside, tmp_path: Path) -> None:
     """In an unpacked folder no link is followed, neither a file's nor a folder's; what the list does not name is left
     alone."""
@@ -442,3 +450,54 @@ def test_a_folder_with_a_link(bundle: Path, there: Shell, mdl: Inside, tmp_path:
     sh(tmp_path / "in", f"cd {TOP}/models/tiny; mv x model.bin")
     done(mdl(there, "bundle", "import", str(tmp_path / "in")))
     assert is_there(there)
+
+
+@pytest.mark.fault(587)
+def test_stopped_on_the_way(here: Shell, there: Shell, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop in the middle: an export leaves nothing behind, an import no part of a file; the next one brings all."""
+    monkeypatch.setattr(streaming, "_BETWEEN", 0.0)
+
+    def client(shell: Shell) -> tuple[library.Client, Callable[[Event], None]]:
+        for name, value in shell.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(shell.home)
+        stop = library.CancelToken()
+
+        def stop_in_the_middle(event: Event) -> None:
+            if isinstance(event, Progressed) and MIB < event.bytes_done < len(BIG):
+                stop.set()
+
+        return library.Client(cancel=stop), stop_in_the_middle
+
+    exporter, listener = client(here)
+    before = listing(here.home)
+    with pytest.raises(library.Cancelled):
+        exporter.export_bundle("tiny", "x.tar", on_event=listener)
+    assert {name for name in listing(here.home) if ".mdl/" not in name} == {
+        name for name in before if ".mdl/" not in name
+    }
+    importer, listener = client(there)
+    with pytest.raises(library.Cancelled):
+        importer.import_bundle(bundle, on_event=listener)
+    assert "tiny/model.bin" not in models_files(there)
+    assert not [one for one in (there.models / ".mdl").rglob("*") if one.name == "data"]
+    library.Client().import_bundle(bundle)
+    assert is_there(there)
+
+
+@pytest.mark.fault(580)
+@pytest.mark.parametrize(("command", "number"), [("export", 6), ("import", 18)])
+def test_killed(command: str, number: int, here: Shell, there: Shell, bundle: Path, tmp_path: Path) -> None:
+    """SIGKILL before one of its calls that change the disk: nothing stands under the bundle's name, and the same command
+    again ends with 0, all is right, and nothing is left over. (benchmarks/sweep.py does this at every call.)"""
+    if not tracing_works(tmp_path):
+        pytest.skip("nothing can be traced and killed at a call here")
+    shell, place = (here, here.home / "x.tar") if command == "export" else (there, bundle)
+    words = ["bundle", "export", "tiny", "-o", "x.tar"] if command == "export" else ["bundle", "import", str(bundle)]
+    ended = killed_at(number, shell.command(*words), shell.environ, shell.home, tmp_path / "log")
+    assert (ended.code, ended.calls) == (-signal.SIGKILL, number), (tmp_path / "log").read_text()
+    assert place.exists() is (command == "import")
+    done(shell.run(*words))
+    assert place.read_bytes() == bundle.read_bytes()
+    assert is_there(shell)
+    assert not [one for one in (shell.home, *shell.home.rglob("*")) if one.name.endswith(".mdl-tmp")]

@@ -40,6 +40,7 @@ def shell(tmp_path: Path, mdl: Inside) -> Shell:
     return Shell(shell.home, extra={"MDL_HOME": ""})
 
 
+@pytest.mark.fault(588)
 @pytest.mark.parametrize("name", CALLS)
 def test_as_it_was(name: str, shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each manifest is what it was, character for character; the files are written anew with MDL_LONG=golden."""
@@ -145,6 +146,7 @@ def served(tmp_path: Path, url: str, mdl: Inside) -> Shell:
     return shell
 
 
+@pytest.mark.fault(588)
 def test_slurm_script(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> None:
     """The batch script passes bash -n and brings the models. It ends with mdl's exit code, and asks Slurm to run it
     again after those codes that are worth it, but not for ever."""
@@ -195,6 +197,7 @@ def _in_pod(container: dict[str, Any], folder: Path, documents: dict[str, Any]) 
     }
 
 
+@pytest.mark.fault(588)
 def test_kubernetes_job(tmp_path: Path, mdl: Inside, run: Run) -> None:
     """Each index of the Job brings its own model, with the catalog and the lock of the ConfigMap alone."""
     with FaultyServer(honest(SMALL)) as server:
@@ -233,6 +236,7 @@ def test_kubernetes_daemon_set(tmp_path: Path, mdl: Inside, run: Run) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.fault(588)
 def test_crontab_line(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> None:
     """The line does what cron does with it, a % escaped: it brings the models and prints nothing."""
     with FaultyServer(honest(SMALL)) as server:
