@@ -107,12 +107,12 @@ def import_bundle(
 
 
 def _show_import(session: Session, done: BundleImport) -> None:
-    console = session.console
+    console, models = session.console, session.client().catalog.models
     _warn_of_unverified(session, done)
     if kept := [file for file in done.files if file.action == "kept"]:
         console.note(f"here already: {_amount(kept)}")
     for name in done.added:
-        console.note(f"added {shown(name)} to {done.catalog}")
+        console.note(f"added {shown(name)} ({shown(models[name].source_text)}) to {done.catalog}")
     if done.locked:
         console.note(f"locked in {done.lock}: {', '.join(map(shown, done.locked))}")
     for folder in done.folders.values():

@@ -87,7 +87,9 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("log", "logs", "stop", "kill", "cancel", "resume", "pause"), "mdl jobs --help"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
-    **dict.fromkeys(("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"),
+    **dict.fromkeys(
+        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
+    ),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
 }
 """What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

@@ -78,6 +78,7 @@ def export_bundle(
     """
     models = sorted(models, key=lambda model: model.name)
     catalog, written = catalog_of(models)
+    BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
     with model_locks(models, tools), ThreadPoolExecutor(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []

@@ -17,6 +17,7 @@ from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, NotFound, Occupied, Unsafe, UsageError, storage_error
 from mdl.fs import staging
 from mdl.fs.entries import open_for_reading, open_parent
+from mdl.fs.private import read_whole
 from mdl.hashing import fingerprint
 from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums
 from mdl.paths import RelPath
@@ -59,9 +60,8 @@ class BundleOutput:
         if self.split is not None and self.split < _LEAST:
             raise UsageError("a part must have at least 1Mi", item="--split", hint="--split 4G is for FAT32")
         if not self.path.parent.is_dir():
-            raise NotFound(
-                "no such folder", item=str(self.path.parent), hint="make it first, or choose another with -o"
-            )
+            hint = "make it first, or choose another with -o"
+            raise NotFound("no such folder", item=str(self.path.parent), hint=hint)
         first, *others = [self.path.with_name(name) for name in (*self.names, *filter(None, [self.sums]))]
         is_ours = force or _begins_a_bundle(first)
         for path in (first, *others):
@@ -94,7 +94,7 @@ def _begins_a_bundle(path: Path) -> bool:
 
 class BundleWriter:
     """Takes the bytes of a bundle to files in ``folder``, a hidden one beside the output; `publish` gives them their
-    names. Each is synced, and its digest is made on the way."""
+    names. Each is synced, and its digest is made, on the way."""
 
     def __init__(self, output: BundleOutput, folder: Path) -> None:
         self._output, self._folder = output, folder
@@ -260,16 +260,12 @@ class BundleFolder:
         self.name, self._folder, self._fd, self._at = folder.name, folder, -1, 0
 
     def members(self) -> Iterator[TarMember]:
-        text = ""
-        for name in HEAD:
-            with self._open(RelPath.parse(name)) as size:
-                text = (
-                    os.pread(self._fd, min(size, _LARGEST_SUMS), 0).decode(errors="replace") if name == SUMS else text
-                )
-                yield TarMember(RelPath.parse(name), size)
-        for name in sorted(read_sums(text).keys() - {*HEAD}):
-            with self._open(RelPath.parse(name)) as size:
-                yield TarMember(RelPath.parse(name), size)
+        with self._open(RelPath.parse(SUMS)) as size:
+            text = os.pread(self._fd, min(size, _LARGEST_SUMS), 0).decode(errors="replace")
+        for name in (*HEAD, *sorted(read_sums(text).keys() - {*HEAD})):
+            path = RelPath.parse(name)
+            with self._open(path) as size:
+                yield TarMember(path, size)
 
     @contextlib.contextmanager
     def _open(self, path: RelPath) -> Iterator[int]:
@@ -357,13 +353,12 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
         raise NotFound("no such file", item=str(whole), hint="name the tar, its first part, or the unpacked folder")
     sums, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
     if sums.is_file():
-        known = read_sums(sums.read_text(errors="replace"))
+        known = read_sums(read_whole(sums, _LARGEST_SUMS).decode(errors="replace"))
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1
     count = len(known) or max(found) + 1
     for number in range(count):
         name = f"{whole.name}.{number:0{digits}}"
         if number not in found or (known and name not in known):
-            raise NotFound(
-                "this part of the bundle is missing", item=name, hint="copy it into the folder of the others"
-            )
+            hint = "copy it into the folder of the others"
+            raise NotFound("this part of the bundle is missing", item=name, hint=hint)
     return [found[number] for number in range(count)], known
