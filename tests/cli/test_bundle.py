@@ -278,6 +278,23 @@ def test_another_entry_is_not_overwritten(bundle: Path, there: Shell, mdl: Insid
     assert (there.home / "catalog.toml").read_text() == CATALOG
 
 
+def test_what_is_there_already(bundle: Path, there: Shell, mdl: Inside) -> None:
+    """A stranger's other file in the way is 7 before the first byte, and stays; the right bytes of whoever put them
+    there are adopted, not written again."""
+    (there.models / "tiny").mkdir(parents=True)
+    (there.models / "tiny/config.json").write_bytes(b"mine")
+    ran = done(mdl(there, "bundle", "import", str(bundle)), 7)
+    assert ("config.json" in ran.err, models_files(there)) == (True, {"tiny/config.json"})
+    (there.models / "tiny/config.json").unlink()
+    (there.models / "tiny/model.bin").write_bytes(BIG)
+    before = (there.models / "tiny/model.bin").stat().st_ino
+    found = done(mdl(there, "bundle", "import", str(bundle), "--json")).document
+    actions = {file["path"]: file["action"] for file in found["models"][0]["files"]}
+    assert (actions["model.bin"], actions["config.json"]) == ("kept", "imported")
+    assert (there.models / "tiny/model.bin").stat().st_ino == before
+    assert is_there(there)
+
+
 # --- damage ---------------------------------------------------------------------------------------------------
 @pytest.mark.fault(581)
 @pytest.mark.fault(582)

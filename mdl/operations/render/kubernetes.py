@@ -1,7 +1,8 @@
 """k8s: Kubernetes manifests in two shapes: a Job that fills a volume which many pods read, and a DaemonSet that fills
 the disk of every node. Pure.
 
-Everything that is pinned is in a ConfigMap whose name has its digest: a new lock is a new Job, or rolls the DaemonSet.
+Everything that is pinned is in a ConfigMap whose name has its digest, so that a new lock rolls the DaemonSet. A Job
+cannot be changed: its name has a digest of all that it says.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _JOB = """\
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {config}
+  name: {job}
   labels: {{app.kubernetes.io/name: mdl}}
 spec:
   completionMode: Indexed
@@ -162,8 +163,9 @@ _VOLUMES = """\
 
 def render(work: Work) -> tuple[RenderedFile, ...]:
     """A ConfigMap, and a Job or a DaemonSet. Raises `UsageError` if catalog and lock are too large for a ConfigMap."""
-    config = f"mdl-models-{hashlib.sha256((work.catalog_text + work.lock_text).encode()).hexdigest()[:8]}"
-    if len((work.catalog_text + work.lock_text).encode()) > _LARGEST_MAP:
+    pinned = work.catalog_text + work.lock_text
+    config = f"mdl-models-{_digest(pinned)}"
+    if len(pinned.encode()) > _LARGEST_MAP:
         why = "the entries and the lock of these models are larger than a ConfigMap may be (1 MiB)"
         raise UsageError(why, hint="render fewer models at a time")
     name, _, key = work.secret.partition("/")
@@ -189,6 +191,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         return (RenderedFile("mdl-daemonset.yaml", text),)
     flags = shlex.join(["get", "--locked", *work.limits])
     text = _JOB.format(
+        job=f"mdl-get-{_digest(f'{pinned}{work}')}",
         script=_text(f'shift "$JOB_COMPLETION_INDEX"; exec {shlex.quote(work.program)} {flags} "$1"'),
         names=_texts(work.names),
         count=len(work.names),
@@ -204,6 +207,10 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         **facts,
     )
     return (RenderedFile("mdl-job.yaml", text),)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _text(text: str) -> str:

@@ -54,9 +54,8 @@ def work_of(
         window=hours,
         variables={key: value for key, value in (variables or {}).items() if not has_secret(value)},
     )
-    if name == "k8s":
-        work = replace(_pinned(work, models, lock), names=[model.name for model in models])
-    return replace(work, **facts)
+    work = replace(work, **facts)
+    return _pinned(work, models, lock) if name == "k8s" else work
 
 
 def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:
@@ -64,5 +63,6 @@ def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:
     for model in models:
         lock.pin(model)
     text, written = catalog_of(sorted(models, key=lambda model: model.name))
-    locked = {name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()}
-    return replace(work, is_locked=True, catalog_text=text, lock_text=Lock(locked).to_toml())
+    locked = Lock({name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()})
+    names = [model.name for model in models]
+    return replace(work, names=names, is_locked=True, catalog="", catalog_text=text, lock_text=locked.to_toml())
