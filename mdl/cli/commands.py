@@ -33,6 +33,8 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+        "bundle": Listed("bundle", "Take models to machines without a network"),
+        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),
@@ -98,6 +100,9 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
+    **dict.fromkeys(
+        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
+    ),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
 }
 """What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

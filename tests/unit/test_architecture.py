@@ -60,7 +60,9 @@ _PURE = """
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
-    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui operations/bundle/contents
+    operations/render/__init__ operations/render/work operations/render/kubernetes operations/render/slurm
+    operations/render/systemd operations/render/cron
     fleet/report fleet/work fleet/slurm_job
     serve/conditions serve/refusals
 """
