@@ -170,6 +170,14 @@ def _models(typed: _Typed) -> Iterator[Row]:
             yield Row(name, "on this disk, in no catalog")
 
 
+def _here(typed: _Typed) -> Iterator[Row]:
+    """What is in the models folder."""
+    client = _client(typed)
+    known, home = client.catalog.models, client.workspace.config.home.path
+    for name in sorted({*client.workspace.store([]).receipts.models(), *_folders(home)} - {*typed.arguments}):
+        yield Row(name, known[name].title if name in known else "on this disk, in no catalog")
+
+
 def _folders(place: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and entry.name[0] != ".")
@@ -284,6 +292,8 @@ _OFFERS: Final[dict[str, Callable[[_Typed], Iterable[Row]]]] = {
     "pack --checkpoint": _checkpoints,
     "fetch --checkpoint": lambda _: _BY_ROLE,
     "rollback --to": _releases,
+    "rm NAME|REF": _here,
+    "verify NAME": _here,
     "schema NAME": _schemas,
     "help COMMAND": _topics,
 }

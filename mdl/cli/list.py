@@ -24,7 +24,7 @@ from mdl.cli.model_table import (
     utc_time,
 )
 from mdl.cli.session import Session
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import counted, human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
 
@@ -99,14 +99,25 @@ def list_models(
         if table_format is TableFormat.tsv:
             console.tab_separated(exact_rows(rows, chosen))
             return
+        if not rows and found is None:
+            console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
+            return
         console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
-        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
-        if local and found and found.unfinished and not (patterns or kind or tag):
+        is_all = not (patterns or kind or tag or statuses)
+        console.note(_last_line(rows, client.catalog.groups if is_all and not local else {}, total))
+        if local and found and found.unfinished and is_all:
             console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
+        if more := _unlisted(client) if found is None and is_all else 0:
+            console.note(f"{counted(more, 'more model')} on this disk that no catalog names: 'mdl list --local'")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
     return session.show({"models": [_facts(row.model, row.found) for row in rows], "groups": groups}, show_table)
+
+
+def _unlisted(client: Client) -> int:
+    """How many models of the models folder the catalog does not name."""
+    return len(set(client.workspace.store([]).receipts.models()) - client.catalog.models.keys())
 
 
 def _with_those_here(listed: list[Pair], here: Sequence[Pair]) -> list[Pair]:
@@ -233,7 +244,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "source": model.source_text,
         "only": ", ".join(model.include),
         "access": _access(remote),
-        "updated": remote.get("updated_at"),
+        "updated": (remote.get("updated_at") or "")[:10],
         "homepage": model.homepage,
         "note": model.note,
         "gone": model.gone,
@@ -245,11 +256,11 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "on disk": ", ".join(found.commits),
         "locked": ", ".join(facts["locked_commits"]),
         "folder": str(found.path),
-        "catalog": session.client().workspace.place_of(model),
+        "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
     }
     for key, value in lines.items():
         if value:
-            console.data(f"{key + ':':<10}{shown(str(value))}")
+            console.entry(f"{key + ':':<10}", shown(str(value)))
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
@@ -291,5 +302,11 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    folder = str(session.client(settings).path(name))
-    return session.show({"path": folder}, lambda: session.console.data(folder))
+    folder = session.client(settings).path(name)
+
+    def show_path() -> None:
+        session.console.data(str(folder))
+        if not folder.exists():
+            session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
+
+    return session.show({"path": str(folder)}, show_path)

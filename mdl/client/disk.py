@@ -73,7 +73,8 @@ class Disk(ClientBase):
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            raise storage_error(error, str(store.own)) from error
+            if targets is None or not isinstance(error, PermissionError):  # named files can be read without records
+                raise storage_error(error, str(store.own)) from error
         names = store.receipts.models()
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}
@@ -252,6 +253,8 @@ class Disk(ClientBase):
                 for model in self._models_here(target):
                     deletions += plan(model, stores, known, force=force)
             except MdlError as error:
+                if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
+                    error.hint = "'mdl list --local' shows what is on this disk"
                 errors.append(error.on(str(target)))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 

@@ -32,9 +32,8 @@ _JOURNAL_SECONDS = 1.0
 class FileModified(StorageError):
     """Another program changed a partial while it was written."""
 
-    def __init__(self) -> None:
-        hint = "find out which one, and run the same command again"
-        super().__init__("another program changed the unfinished file", hint=hint)
+    def __init__(self, message: str = "another program changed the unfinished file") -> None:
+        super().__init__(message, hint="find out which one, and run the same command again")
 
 
 class Partial:

@@ -202,7 +202,7 @@ def test_copies_count(
 def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside) -> None:
     """What is on another file system is not "already here": the plan says that it is elsewhere, and copied."""
     ran = done(mdl(shell, "get", "-n", "one"))
-    assert ("already here" in ran.err, "3.1 MB are copied" in ran.err) == (False, True)
+    assert ("already here" in ran.err, "3.1 MB to copy" in ran.err) == (False, True)
     assert ran.out.splitlines()[-1].startswith("copy ")
     assert done(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_to_copy"] == len(DATA)
     assert "copied from this disk" in done(mdl(shell, "get", "one")).err

@@ -27,17 +27,20 @@ PAGES = (
     "docs/guide.md",
     "docs/trained-runs.md",
     "docs/recipes.md",
+    "docs/bundle.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
     "docs/index.md",
+    "docs/serve.md",
 )
 FOREIGN = (
-    *("docker", "jq", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun", "ssh", "systemctl"),
-    *("useradd", "uv"),
+    *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
+    *("ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 ELSEWHERE = (
     "mdl demo",
+    "mdl serve",
     "mdl fetch gpu",
     "mdl jobs pause",
     "mdl jobs cancel",
@@ -52,8 +55,8 @@ ELSEWHERE = (
     "#SBATCH",
     "#!",
 )
-"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py) or a remote
-(test_guide.py)."""
+"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
+(test_guide.py) or a server that goes on (test_serve.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"

@@ -154,7 +154,7 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
     assert names["size"][-1] == "mine"
     assert set(names["status"][:3]) == {"tiny", "org--other", "hf:org/tiny"}
     ran = done(mdl(full, "list"))
-    assert ran.err == "2 models, 1 here (2.1 MB); groups: nightly\n"
+    assert ran.err.startswith("2 models, 1 here (2.1 MB); groups: nightly\n")
     assert "org--other" in done(mdl(full, "show", "org--other")).out
     assert mdl(full, "list", "--json").document["groups"] == [{"name": "nightly", "models": ["tiny", "absent"]}]
     shown = done(mdl(full, "show", "nightly", "--json")).document
@@ -265,3 +265,41 @@ def _tables_first(entries: str) -> str:
     lines = entries.splitlines()
     blocks = [lines[at : at + 8] for at in range(0, len(lines), 8)]
     return "\n".join(line for block in blocks for line in (*block[4:], *block[:4]))
+
+
+def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A repository that was asked for whole and came in part is partial, until the rest is here: verify and outdated
+    name what is missing. One of which a single file was asked for is whole with that file."""
+    files = {"config.json": b"{}", "w.bin": WEIGHTS[:5000]}
+    hub.publish(Repo("org/half", files, gated=True))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "hf:org/other", "--include", "b.json"))
+    done(mdl(shell, "get", "hf:org/half"), 4)  # its config.json is copied from the other model
+    found = local(mdl(shell, "list", "--local", "--json"))
+    assert {name: row[1] for name, row in found.items()} == {
+        "tiny": "present",
+        "org--other": "present",
+        "org--half": "partial",
+    }
+    assert "partial 1/2" in mdl(shell, "list", "--local").out
+    assert "missing  org--half/w.bin" in done(mdl(shell, "verify"), 3).out
+    (half,) = done(mdl(shell, "outdated", "org--half", "--json")).document["models"]
+    assert [one["path"] for one in half["changes"]] == ["w.bin"]
+    hub.publish(Repo("org/half", files))
+    done(mdl(shell, "verify", "org--half", "--repair"))
+    done(mdl(shell, "get", "hf:org/half"))
+    assert local(mdl(shell, "list", "--local", "--json"))["org--half"][1] == "present"
+    assert list((shell.models / ".mdl" / "wanted").iterdir()) == []
+
+
+def test_what_the_list_leaves_out(shell: Shell, mdl: Inside) -> None:
+    """The catalog's list says how many models are here that no catalog names; one that has nothing to show says where
+    to look, and shows no table; groups are named only beside the whole catalog."""
+    assert "no catalog names" not in done(mdl(shell, "list")).err
+    done(mdl(shell, "get", "hf:org/other", "hf:org/tiny"))
+    assert done(mdl(shell, "list")).err == (
+        "2 models, none here; groups: nightly\n2 more models on this disk that no catalog names: 'mdl list --local'\n"
+    )
+    nothing = done(mdl(shell, "list", "--kind", "nope"))
+    assert (nothing.out, "'mdl list --local'" in nothing.err) == ("", True)
+    assert done(mdl(shell, "list", "tiny")).err == "1 model, none here\n"

@@ -148,6 +148,10 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
             "2 files, 1.0 GB in 2.0 s, 500.0 MB/s, verified by sha256",
         ],
     ),
+    "a model that failed as a whole": (
+        [replace(PLAN, models=(("m", 2),)), Failed("n", "", "AUTH", "no"), *KEPT[:2]],
+        ["mdl: n: no", "finished  m  2 files  20 B  sha256 ok  already here", "1 model failed; 2 files, 20 B are here"],
+    ),
     "a model that nobody announced": ([fetched("a"), fetched("b")], ["finished  m  2 files  20 B  sha256 ok"]),
 }
 
