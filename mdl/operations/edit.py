@@ -113,18 +113,25 @@ def edit_file(
     """Change a file of text, which ``read`` reads (None: there is none yet; it is then made with ``mode``). What
     another mdl, or an editor, writes meanwhile is not lost: then the change is made to that. Raises `Busy`, `OSError`,
     and what ``read`` and ``change`` raise."""
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(place.parent):
         before, text = read(), ""
         while True:
-            text = change(before)
+            text = _changed(before, change)
             now = read()
             if now == before:
                 break
             before = now
         mode = place.stat().st_mode & 0o777 if before is not None else mode & ~staging.umask()
         staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
+
+
+def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
+    """``text`` changed; if its lines end as those of Windows do, so do those of the result."""
+    if text is None or "\r\n" not in text:
+        return change(text)
+    return change(text.replace("\r\n", "\n")).replace("\n", "\r\n")
 
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:

@@ -132,7 +132,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 
     def read(path: str) -> str:
         try:
-            return (read_regular(folder / path, _LARGEST_TEXT) or b"").decode()
+            return (read_regular(folder / path, _LARGEST_TEXT, is_own=False) or b"").decode()
         except (OSError, UnicodeDecodeError):
             return ""
 
@@ -306,7 +306,7 @@ class _Import:
             raise Occupied(why, hint="--as NAME imports it under another name")
         is_right = file.digest is not None and file.digest in digests
         digest = file.digest if is_right and file.digest else prints["sha256"].digest
-        url = f"file://{quote(str(self._folder / file.at))}"
+        url = f"file://{quote(os.fsencode(self._folder / file.at))}"
         remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=file.commit if is_right else None)
         return Target(
             RelPath.parse(model.name).text, remote, digest.algorithm if is_right else "none", of_catalog=False
