@@ -107,7 +107,7 @@ class Workspace:
     def catalog_id(self) -> str:
         """Says of which catalog a file is, in its receipt."""
         paths = ["shipped" if path == places.SHIPPED else os.path.realpath(path) for path in self.catalog_paths[0]]
-        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+        return hashlib.sha256(os.fsencode("\0".join(sorted(paths)))).hexdigest()[:16]
 
     @cached_property
     def lock_path(self) -> Path:

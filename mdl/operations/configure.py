@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tomlkit.exceptions import TOMLKitError
-
 from mdl.config import Config, Setting, check_config, read_text, setting_named, settings_table
 from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.operations.edit import edit_file, with_key, without_key
@@ -102,15 +100,15 @@ def _kept(setting: Setting, values: Sequence[str]) -> Any:
 
 def _change(path: Path, change: Callable[[str], str]) -> None:
     """Change the text of ``config.toml``; what comes of it is checked before it is written."""
-    place = os.path.realpath(path)
-    if path.is_symlink() and os.path.dirname(place) != os.path.realpath(path.parent):
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and place.parent != Path(os.path.realpath(path.parent)):
         hint = "edit that file itself, or replace the link by a file"
         raise Unsafe(f"refused: it is a link to {place}, out of its folder", item=str(path), hint=hint)
 
     def checked(text: str | None) -> str:
         try:
             changed = change(text or "")
-        except (TOMLKitError, LookupError, TypeError, AttributeError, ValueError):
+        except (TypeError, AttributeError, ValueError):
             check_config(path, text or "")  # tells what is wrong with the file as it is
             raise
         check_config(path, changed)

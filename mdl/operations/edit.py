@@ -135,7 +135,9 @@ def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
 
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:
-    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments."""
+    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments. Raises
+    `ValueError` for what is no TOML, `TypeError` if the table is none."""
+    parse_toml(text)
     places = {path: (start, stop) for path, start, stop in spans(text)}
     if (table, key) in places:
         start, stop = places[table, key]
@@ -169,10 +171,12 @@ def _with_value(line: str, table: str, key: str, value: Any) -> str:
 
 
 def without_key(text: str, table: str, key: str) -> str:
-    """The TOML ``text`` without a key of a table."""
+    """The TOML ``text`` without a key of a table. Raises `ValueError` for what is no TOML, `TypeError` or
+    `AttributeError` if the table is none."""
     for path, start, stop in spans(text):
         if path == (table, key):
             return text[:start] + text[stop:].removeprefix("\n")
+    parse_toml(text)
     document = tomlkit.parse(text)
     document.get(table, {}).pop(key, None)
     return tomlkit.dumps(document)
