@@ -117,13 +117,18 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     left_out: dict[str, str] = {}
 
     def refuse(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError) and error.filename != str(folder):
+            return  # it went meanwhile, as a temporary folder does
         raise storage_error(error, str(error.filename or folder)) from error
 
     for at, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(one for one in folders if not Path(at, one, ".mdl").is_dir())
         for entry in sorted([*names, *(one for one in folders if Path(at, one).is_symlink())]):
             path = os.path.relpath(os.path.join(at, entry), folder)
-            status = os.lstat(os.path.join(at, entry))
+            try:
+                status = os.lstat(os.path.join(at, entry))
+            except FileNotFoundError:
+                continue
             if stat.S_ISREG(status.st_mode):
                 files[path] = status.st_size
             elif not is_hidden(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -466,3 +467,27 @@ def test_a_folder_whose_name_is_no_text(shell: Shell, tmp_path: Path, rows: Rows
     folder = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), {"x.bin": b"1"})
     assert rows(shell, str(folder), "--as", "good")["x.bin"]["action"] == "imported"
     assert "path refused" in done(mdl(shell, "import", str(folder)), 11).err
+
+
+@pytest.mark.fault(463)
+def test_what_goes_while_the_folder_is_read(
+    shell: Shell, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and a folder that another program removes hinder nothing else; a folder that is all gone is 7."""
+    folder = written(tmp_path / "busy", {"stays.bin": b"1", "part.tmp": b"2", "tmp/x": b"3"})
+    walk = os.walk
+
+    def losing(top: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(top, **how):
+            (folder / "part.tmp").unlink(missing_ok=True)
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+            yield found
+
+    def lost(top: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        shutil.rmtree(folder)
+        return walk(top, **how)
+
+    monkeypatch.setattr(importing.os, "walk", losing)
+    assert set(rows(shell, str(folder))) == {"stays.bin"}
+    monkeypatch.setattr(importing.os, "walk", lost)
+    rows(shell, str(folder), code=7)
