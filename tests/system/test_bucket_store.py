@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.bench import claimed_in
 from support.data import MIB, noise
-from support.long import LONG
+from support.long import only_long
 from support.polling import until
 from support.relay import Meter, relaying
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
@@ -27,7 +27,7 @@ from mdl.events import Event, Progressed
 from mdl.sources import object_store
 
 pytestmark = [
-    pytest.mark.skipif(not LONG, reason="starts a SeaweedFS; asked for with MDL_LONG=1"),
+    only_long("a SeaweedFS"),
     pytest.mark.skipif(weed() is None, reason="SeaweedFS is not installed (the test extra has it)"),
 ]
 DATA = noise(24 * MIB, seed=15)

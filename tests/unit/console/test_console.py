@@ -270,7 +270,7 @@ def test_trouble_is_never_dropped() -> None:
 
 
 @pytest.mark.fault(278)
-@pytest.mark.parametrize("count", [1, 8, 100, 3000])
+@pytest.mark.parametrize("count", [1, 8, 1000])
 def test_every_finish_is_told(count: int) -> None:
     """However many files finish within a second, each is told once, before the last object, and at most ten at once."""
     console, _, err, _ = made("json")

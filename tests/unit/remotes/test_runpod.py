@@ -20,7 +20,7 @@ from support.data import noise
 from support.faulty_server import Answer as Reply
 from support.faulty_server import FaultyServer, Request, reply
 from support.job_store import JobStore
-from support.long import LONG
+from support.long import only_long
 from support.polling import until
 from support.remotes import World, world
 from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpod_endpoint, wait_for_workers
@@ -739,7 +739,7 @@ def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pyt
 # The real SDK's workers.
 
 
-REAL = pytest.mark.skipif(not LONG, reason="starts workers of the real SDK; asked for with MDL_LONG=1")
+REAL = only_long("workers of the real SDK")
 
 
 @pytest.fixture(scope="module")
