@@ -60,7 +60,8 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
-    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
+    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
+    from mdl.operations.deletion import KeptFile as KeptFile
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
@@ -120,7 +121,8 @@ _HOMES = {
     "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.import_report": "ImportReport ImportedFile",
-    "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
+    "mdl.operations.delete": "DeletedModel DeleteReport",
+    "mdl.operations.deletion": "KeptFile",
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",

@@ -10,6 +10,9 @@ from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
+_VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -123,7 +126,10 @@ class Receipt:
     @property
     def remote(self) -> RemoteFile:
         """The file at its source, as far as the receipt tells."""
-        return RemoteFile(self.path, self.url, self.stamp.size, self.digest, hub=self.hub, access=self.access)
+        role = role_of(self.path.text)
+        return RemoteFile(
+            self.path, self.url, self.stamp.size, self.digest, role=role, hub=self.hub, access=self.access
+        )
 
     def matches(self, remote: RemoteFile) -> bool:
         """Whether the source still has the file that came then, by all that both tell. A validator tells versions of
@@ -179,3 +185,13 @@ class LocalFile:
     @property
     def _is_the_same(self) -> bool:
         return self.receipt is not None and self.receipt.stamp == self.stamp and not self.foreign
+
+
+def role_of(path: str) -> str:
+    """What a file is for, by its name: weights, vocab, config or other."""
+    name = path.rsplit("/", 1)[-1].lower()
+    if name.endswith(_WEIGHTS):
+        return "weights"
+    if name.startswith(_VOCAB):
+        return "vocab"
+    return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"

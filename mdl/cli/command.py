@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from mdl.cli.commands import COMMANDS
+from mdl.cli.commands import COMMANDS, NO_CATALOG
 from mdl.cli.flags import Common, flag
 from mdl.cli.parsing import QuickCommand, QuickGroup
 from mdl.cli.session import Session
@@ -122,7 +122,8 @@ def _spread(command: Command) -> Callable[..., None]:
             plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
     parameters = [_CONTEXT, *plain, *(_setting(name) for names in settings.values() for name in names)]
     for group in (*groups.values(), Common):
-        hides = () if command.asks else ("yes",)
+        hides = [] if command.asks else ["yes"]
+        hides += ["catalog"] if command.name.split()[0] in NO_CATALOG else []
         parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, **values: Any) -> None:

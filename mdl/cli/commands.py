@@ -64,6 +64,9 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
     },
 }
 
+NO_CATALOG: Final = frozenset((*GROUPS["Trained runs"], *GROUPS["Jobs"], "search", "demo", "schema", "help"))
+"""The commands that read no catalog. Any takes --catalog; their help does not speak of it."""
+
 COMMANDS: Final[dict[str, Listed]] = {
     **{name: listed for group in GROUPS.values() for name, listed in group.items()},
     "download": Listed("get", see="get"),
@@ -73,17 +76,23 @@ COMMANDS: Final[dict[str, Listed]] = {
 """Every command by its name, also the aliases that no help shows."""
 
 HABITS: Final[dict[str, str]] = {
-    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get hf:org/repo"),
+    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
     "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
     "adopt": "mdl import DIR",
-    **dict.fromkeys(("cache", "models"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"),
+    **dict.fromkeys(
+        ("cache", "models", "scan-cache"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"
+    ),
     **dict.fromkeys(("delete", "uninstall", "prune"), "mdl rm NAME deletes a model, mdl clean what nothing needs"),
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
     **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
     **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
-    **dict.fromkeys(("log", "logs", "stop", "kill", "cancel", "resume", "pause"), "mdl jobs --help"),
+    **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
+    **dict.fromkeys(
+        ("stop", "kill", "cancel", "pause"), "mdl jobs shows the ids; mdl jobs pause ID, mdl jobs cancel ID"
+    ),
+    **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),

@@ -163,6 +163,30 @@ class Receipts:
             for entry in place.iterdir():
                 entry.unlink(missing_ok=True)
             place.rmdir()
+            self.finish(model)
+
+    def begin(self, model: str, paths: Collection[RelPath]) -> None:
+        """Note which files of ``model`` are wanted, until `finish`: of a file that is not here yet there is no receipt.
+        A disk that takes no note is no reason to stop."""
+        with contextlib.suppress(OSError, Unsafe):
+            folder = make_private_dir(self._wanted(model).parent)
+            data = crc_json.dumps(sorted(path.text for path in paths))
+            staging.write_file(folder / self._wanted(model).name, data, durable=False)
+
+    def finish(self, model: str) -> None:
+        """Everything that was wanted of ``model`` is here, or nothing of it is wanted any more."""
+        with contextlib.suppress(OSError):
+            self._wanted(model).unlink()
+
+    def wanted(self, model: str) -> frozenset[str]:
+        """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
+        with contextlib.suppress(OSError):
+            found = crc_json.loads((read_regular(self._wanted(model), _LARGEST) or b"").rstrip(b"\n"))
+            return frozenset(map(str, found if isinstance(found, list) else ()))
+        return frozenset()
+
+    def _wanted(self, model: str) -> Path:
+        return self._folder.parent / "wanted" / f"{record_name(model)}.json"
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""

@@ -14,7 +14,8 @@ import tomlkit
 
 from mdl.catalog.bases import Fetch
 from mdl.catalog.model import Catalog
-from mdl.catalog.reader import SCHEMA, no_web, parse_catalog, read_text
+from mdl.catalog.parser import SCHEMA
+from mdl.catalog.reader import no_web, parse_catalog, read_text
 from mdl.errors import CatalogError, Occupied, UsageError
 from mdl.fs import staging
 from mdl.locks import folder_lock

@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 
 from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.files import ACCESSES, Access, HubFile, RemoteFile
+from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.hashing import Digest
@@ -41,8 +41,6 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
-_VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
@@ -116,6 +114,10 @@ class Listings:
         """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
         path = self._of_any_hub.get(_key(origin))
         return self._read(path) if path else None
+
+    def revisions(self, repository: str) -> list[str]:
+        """The revisions of a repository, as ``hf:org/repo``, of which a listing is kept, from whichever hub."""
+        return [revision for name, revision in self._of_any_hub if name == repository]
 
     @cached_property
     def _of_any_hub(self) -> dict[tuple[str, str], Path]:
@@ -373,13 +375,3 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
     if not is_same:
         raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
     return target
-
-
-def role_of(path: str) -> str:
-    """What a file is for, by its name: weights, vocab, config or other."""
-    name = path.rsplit("/", 1)[-1].lower()
-    if name.endswith(_WEIGHTS):
-        return "weights"
-    if name.startswith(_VOCAB):
-        return "vocab"
-    return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"

@@ -16,9 +16,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
-    | {"threads", "units"},
-    {"process", "presigned", "deadline", "toml"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
+    {"process", "presigned", "deadline", "safetensors", "toml"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
@@ -58,8 +57,8 @@ _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     units http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
     http/responses engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
-    toml/__init__ toml/positions toml/problems catalog/model catalog/targets catalog/lock sources/typed sources/gguf
-    archive/zip_format archive/manifest archive/history trainers/default_excludes
+    toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    sources/typed sources/gguf archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
     serve/conditions serve/refusals

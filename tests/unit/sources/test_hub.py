@@ -10,9 +10,9 @@ import pytest
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.files import role_of
 from mdl.http.client import MAX_JSON
 from mdl.sources import hub as hub_module
-from mdl.sources.hub import role_of
 from mdl.sources.hub_origin import HubOrigin
 
 
