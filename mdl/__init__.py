@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
+    from mdl.fleet.report import FleetReport as FleetReport, NodeModel as NodeModel, NodeReport as NodeReport
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
@@ -116,6 +117,7 @@ _HOMES = {
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
+    "mdl.fleet.report": "FleetReport NodeModel NodeReport",
     "mdl.operations.clean": "Waste",
     "mdl.operations.configure": "SettingValue",
     "mdl.operations.export": "Export ExportedFile",

@@ -50,6 +50,9 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "fetch": Listed("fetch", "Download the results of remote training jobs"),
         "remote": Listed("remote", "Ask the remotes about their jobs"),
     },
+    "Many machines": {
+        "fleet": Listed("fleet", "Get, verify or look on many nodes at once"),
+    },
     "Jobs": {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,9 @@ from mdl.units import texts
 from mdl.workspace import Folder
 
 if TYPE_CHECKING:
+    from mdl.fleet.report import FleetReport
     from mdl.operations.export import Export
+    from mdl.operations.fleet import OnNode
     from mdl.operations.lock import LockReport
     from mdl.sources.hub_search import FoundRepo
 
@@ -91,6 +93,51 @@ class Catalogs(Disk):
         models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
         resolver = self.workspace.resolver(self.workspace.store([]))
         return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
+
+    def fleet(
+        self,
+        task: str,
+        names: Texts,
+        *,
+        on: str,
+        nodes: int | None = None,
+        hosts: Texts = (),
+        shared: Folder | None = None,
+        fan_out: str = "",
+        repair: bool = False,
+        program: str = "mdl",
+        on_node: OnNode = lambda _node, _done, _asked: None,
+        on_note: Callable[[str], None] = lambda _text: None,
+        cancel: CancelToken | None = None,
+    ) -> FleetReport:
+        """Have every node of an engine ``get``, ``verify`` or look at the ``status`` of the models and groups
+        ``names``, as the lock has them. Settings that this client was given go along; all others are the nodes' own.
+
+        ``on`` is ``slurm``, ``ray`` or ``ssh``; it takes so many ``nodes``, or these ``hosts``. All nodes of Slurm see
+        the folder ``shared``; with the ``fan_out`` ``sbcast`` one of them downloads, and Slurm copies. A verify may
+        ``repair``. ``program`` calls mdl there. ``on_node`` is told of each node that has answered, how many have, and
+        of how many; ``on_note`` of what else happens.
+
+        Raises `LockError` if the lock does not cover a model, `UsageError`, `NotFound`, `NetworkError`; `Cancelled`,
+        after which nothing goes on."""
+        from mdl.catalog.lock import Lock
+        from mdl.fleet.engine import Nodes
+        from mdl.operations.fleet import fleet, given_flags, work_of
+        from mdl.process import split_command
+
+        work, stop = self.workspace, CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
+        models = {model.name: model for name in texts(names) for model in self.catalog.find(name)}
+        lock, given = work.locked or Lock(), work.config.given
+        home = os.fspath(given["home"]) if given.get("home") else None
+        words = split_command(program, "--mdl")
+        flags = [*(["--repair"] if repair else []), *given_flags(given, task)]
+        wanted = work_of(task, list(models.values()), lock, flags=flags, program=words, home=home)
+        where = Nodes(
+            nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop, work.environ
+        )
+        return fleet(task, wanted, lock, on, where, on_node)
 
     def init(self, place: Folder | None = None) -> Path:
         """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is

@@ -73,7 +73,8 @@ class Disk(ClientBase):
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            raise storage_error(error, str(store.own)) from error
+            if targets is None or not isinstance(error, PermissionError):  # named files can be read without records
+                raise storage_error(error, str(store.own)) from error
         names = store.receipts.models()
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}

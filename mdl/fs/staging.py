@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -277,6 +277,22 @@ def take_over(folder: Path, mine: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
+    """Remove a file that another process left. It is renamed first: if ``is_it`` says that it is another file, which a
+    third process put there meanwhile, it gets its name back, and this returns False. Raises `OSError`."""
+    mine = unique_staged_name(path)
+    try:
+        os.replace(path, mine)
+    except FileNotFoundError:
+        return True
+    found = is_it(mine)
+    if not found:
+        with contextlib.suppress(FileExistsError):
+            os.link(mine, path)
+    remove(mine)
+    return found
 
 
 def staged_name(final: Path) -> Path:

@@ -93,7 +93,7 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
 
 def adopt_kept(plan: Plan, store: Store) -> None:
     """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on, and
-    those that a newer commit has as well are of that one. Who may have them is as the hub just said."""
+    those that a newer commit has as well are of that one. Who may have a file is as its hub just said."""
     adopted: list[Receipt] = []
     for item in plan.keep:
         model, remote, local = item.wanted.model, item.remote, item.local

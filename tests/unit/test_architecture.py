@@ -26,7 +26,7 @@ LEVELS = [
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
-    {"engine", "archive"},
+    {"engine", "archive", "fleet"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -61,6 +61,7 @@ _PURE = """
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    fleet/report fleet/work fleet/slurm_job
     serve/conditions serve/refusals
 """
 PURE = set(_PURE.split())
