@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mdl.catalog.lock import Lock, toml_block
 from mdl.catalog.model import CatalogFile, Model
-from mdl.catalog.reader import SCHEMA
+from mdl.catalog.parser import SCHEMA
 
 
 def excerpt(models: Sequence[Model], lock: Lock) -> tuple[str, str]:
