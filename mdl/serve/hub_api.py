@@ -1,4 +1,4 @@
-"""The hub's protocol: what a request means, and what the hub would answer of what is on this disk. Pure.
+"""The hub's protocol: what a request means, and what the hub would answer of what is on this disk.
 
 The requests are those of huggingface_hub 2, ``@huggingface/hub`` and mdl (https://huggingface.co/docs/hub/api).
 """
