@@ -287,7 +287,12 @@ _OF_COMMANDS = {
         has_flag=False,
     ),
     "stores.also": Setting(
-        (), _paths, "Folders of other programs in which the same bytes may be.", "DIR", has_flag=False
+        (),
+        _paths,
+        "Folders of other programs in which the same bytes may be.",
+        "DIR",
+        variable="MDL_STORES_ALSO",
+        has_flag=False,
     ),
     "stores.link": _choice_setting(
         RULES, f"How bytes that are elsewhere on this disk are used: {', '.join(RULES)}.", has_flag=False
@@ -412,7 +417,7 @@ def read_config() -> dict[str, Any]:
 def read_text(path: Path) -> str | None:
     """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
-        return read_whole(path, _LARGEST).decode()
+        return read_whole(path, _LARGEST).decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -106,8 +106,8 @@ class Workspace:
     @cached_property
     def catalog_id(self) -> str:
         """Says of which catalog a file is, in its receipt."""
-        paths = ["shipped" if path == places.SHIPPED else str(path.resolve()) for path in self.catalog_paths[0]]
-        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+        paths = ["shipped" if path == places.SHIPPED else os.path.realpath(path) for path in self.catalog_paths[0]]
+        return hashlib.sha256(os.fsencode("\0".join(sorted(paths)))).hexdigest()[:16]
 
     @cached_property
     def lock_path(self) -> Path:
@@ -386,9 +386,14 @@ class Workspace:
         ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
         is kept for later if it ``keeps``."""
         from mdl.catalog.resolver import Resolver
+        from mdl.http.allowlist import host_of
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
+        hub, logins = host_of(self.endpoint.url), self.config.file.get("hosts", {})
+        has_login = any(host_of(f"//{place}") == hub for place in logins)
+        context = Context(
+            self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps, has_login
+        )
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked
