@@ -30,6 +30,7 @@ from mdl.formatting import counted, human_bytes, human_duration, human_rate
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
+_ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
 _WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 

@@ -6,6 +6,7 @@ Sizes are in bytes, times in seconds. A report keeps the errors themselves; only
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,17 +77,7 @@ class Report:
 
         It has the single errors as ``errors``.
         """
-        failed = self.failures
-        if not failed:
-            return None
-        item, first = failed[0]
-        if len(failed) == 1:
-            only = copy.copy(first).on(item)
-            only.__cause__ = first.__cause__
-            return only
-        reasons = ", ".join(sorted({error.code for _, error in failed}))
-        total = sum(len(model.files) + bool(model.error) or 1 for model in self.models)
-        return whole_error(f"{len(failed)} of {total} failed ({reasons})", [error for _, error in failed])
+        return error_of(self.failures, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
 
     @property
     def exit_code(self) -> int:
@@ -114,6 +105,19 @@ class PlanReport(Report):
     @property
     def error(self) -> MdlError | None:
         return no_space(self.bytes_to_fetch, self.bytes_to_copy, self.bytes_free) or super().error
+
+
+def error_of(failures: Sequence[tuple[str, MdlError]], total: int) -> MdlError | None:
+    """The one error that stands for ``failures``, each with its item, among ``total`` items; None if there is none."""
+    if not failures:
+        return None
+    item, first = failures[0]
+    if len(failures) == 1:
+        only = copy.copy(first).on(item)
+        only.__cause__ = first.__cause__
+        return only
+    reasons = ", ".join(sorted({error.code for _, error in failures}))
+    return whole_error(f"{len(failures)} of {total} failed ({reasons})", [error for _, error in failures])
 
 
 def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:

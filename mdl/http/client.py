@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import platform
 import random
 import re
@@ -152,12 +153,13 @@ class HttpClient:
         *,
         start: str | None = None,
         allow: tuple[int, ...] = (),
-        content: bytes | None = None,
+        content: bytes | Iterable[bytes] | None = None,
         bearer: str = "",
     ) -> Iterator[OpenResponse]:
         """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
-        sent once, and follows none. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not with
-        what it redirects to.
+        sent once, and follows none. Content in blocks is iterated over anew if the connection turns out to be dead; its
+        length must be in ``headers``. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not
+        with what it redirects to.
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
@@ -299,7 +301,7 @@ class HttpClient:
         start: str,
         headers: Mapping[str, str],
         secrets: Secrets,
-        content: bytes | None,
+        content: bytes | Iterable[bytes] | None,
         bearer: str,
     ) -> tuple[OpenResponse, str]:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
@@ -335,7 +337,8 @@ class HttpClient:
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             limits = RequestLimits(host, private_ok, was_public=host in self._public)
-            response = self._send(request, limits, link.patience)
+            patience = link.patience if content is None or isinstance(content, bytes) else math.inf
+            response = self._send(request, limits, patience)
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
@@ -386,12 +389,13 @@ class HttpClient:
         return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
-        """The response, its body unread. It may take ``patience`` seconds to come.
+        """The response, its body unread. It may take ``patience`` seconds to come: without end if a body is sent in
+        blocks, each of which has its own time limit.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
         """
-        if patience > self.stall:
+        if self.stall < patience < math.inf:
             request.extensions["timeout"]["read"] = patience
         while True:
             try:
