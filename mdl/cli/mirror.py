@@ -224,8 +224,8 @@ def _pushed(report: MirrorReport) -> str:
     sent = human_bytes(report.bytes_sent)
     kept = f"; {human_bytes(report.bytes_kept)} were there" if report.bytes_kept else ""
     failed = sum(file.error is not None for file in files)
-    words = f"{counted(failed, 'file')} failed; " if failed else ""
-    return f"{words}{counted(len(files), 'file')}, {sent} sent in {human_elapsed(report.seconds)}{kept}"
+    count = f"{failed} of {counted(len(files), 'file')} failed" if failed else counted(len(files), "file")
+    return f"{count}, {sent} sent in {human_elapsed(report.seconds)}{kept}"
 
 
 def _checked(report: MirrorReport) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol, TypeVar
 
 from mdl.errors import DigestMismatch, MdlError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
@@ -28,7 +28,7 @@ from mdl.http.body import NO_LIMIT
 from mdl.http.policy import Again
 from mdl.mirror.layout import part_size
 from mdl.mirror.objects import Head, Objects, PartedUpload, UploadedPart
-from mdl.threads import in_parallel
+from mdl.threads import in_parallel, in_thread
 from mdl.units import Speed
 
 _BLOCK = 2**18
@@ -37,10 +37,24 @@ _MOST_WORKERS = 8
 """So many parts are sent at once, at most: each may have to be sent again after a kill."""
 
 
+class OpenFile:
+    """A file that is closed once no part of it is used any more: a step that fails does not close it for the others."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError`, also for a link."""
+        self.fd = -1
+        with open_for_reading(path, os.O_NOFOLLOW) as fd:
+            self.fd = os.dup(fd)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 class LocalPart:
     """The bytes ``[start, stop)`` of an open file, as they were when they were hashed: a `Payload`."""
 
-    def __init__(self, sending: Sending, file: IO[bytes], start: int, stop: int, sha256: str, md5: str) -> None:
+    def __init__(self, sending: Sending, file: OpenFile, start: int, stop: int, sha256: str, md5: str) -> None:
         self._sending, self._file, self._start, self._stop = sending, file, start, stop
         self.size, self.sha256, self.md5 = stop - start, sha256, md5
         self._sent = 0
@@ -50,7 +64,7 @@ class LocalPart:
         again, sending = hashlib.sha256(), self._sending
         sending.sent(-self._sent)
         self._sent = 0
-        for view in read_blocks(self._file.fileno(), self._start, self._stop, bytearray(_BLOCK)):
+        for view in read_blocks(self._file.fd, self._start, self._stop, bytearray(_BLOCK)):
             block = bytes(view)
             again.update(block)
             if self._sent + len(block) == self.size and again.hexdigest() != self.sha256:
@@ -94,7 +108,7 @@ class Sending:
         self.action = "failed"
         self.error: MdlError | None = None
         self.bytes_sent = self.resumed_at = self.done = 0
-        self._file: IO[bytes] | None = None
+        self._file: OpenFile | None = None
         self._path, self._digest = path, digest
         self._part_size = part_size(size)
         self.steps = max(1, -(-size // self._part_size))
@@ -156,7 +170,7 @@ class Sending:
         self._is_begun = True
         file = self._open()
         if not self.sha256:
-            for view in read_blocks(file.fileno(), 0, self.size):
+            for view in read_blocks(file.fd, 0, self.size):
                 self._sha256.update(view)
             self.sha256, self._sha256 = self._sha256.hexdigest(), hashlib.sha256()
         if not self._is_right(self.objects.head(self.key)) or (self.reads_back and self._wrong_bytes()):
@@ -168,10 +182,9 @@ class Sending:
     def _is_right(self, head: Head | None) -> bool:
         return head == Head(self.size, Digest("sha256", self.sha256))
 
-    def _open(self) -> IO[bytes]:
-        with open_for_reading(self._path, os.O_NOFOLLOW) as fd:
-            self._file = file = os.fdopen(os.dup(fd), "rb", buffering=0)
-        if (size := os.fstat(file.fileno()).st_size) != self.size:
+    def _open(self) -> OpenFile:
+        self._file = file = OpenFile(self._path)
+        if (size := os.fstat(file.fd).st_size) != self.size:
             raise self._other_bytes(f"it has {size} bytes, not {self.size}")
         return file
 
@@ -195,7 +208,7 @@ class Sending:
         stop = min(self.size, start + self._part_size)
         sha256, md5, came = hashlib.sha256(), hashlib.md5(usedforsecurity=False), start
         needs_md5 = any(not part.checksum for part in self._there.values())
-        for view in read_blocks(file.fileno(), start, stop):
+        for view in read_blocks(file.fd, start, stop):
             self.objects.http.cancel.check()
             for hasher in (self._whole, sha256, *((md5,) if needs_md5 else ())):
                 hasher.update(view)
@@ -360,6 +373,21 @@ def send_all(files: Sequence[Sending], reporter: Reporter, connections: int, che
         for index, one in enumerate(files, 1)
         for _ in range(one.steps)
     ]
-    for _ in in_parallel(steps, min(connections, _MOST_WORKERS), look):
+    for _ in watched(steps, min(connections, _MOST_WORKERS), look):
         pass
     reporter.look(now=True)
+
+
+Result = TypeVar("Result")
+
+
+def watched(calls: Sequence[Callable[[], Result]], most: int, look: Callable[[], None]) -> Iterator[Result | MdlError]:
+    """As `in_parallel`, but ``look`` is called also while a single call runs."""
+    if min(most, len(calls)) > 1:
+        yield from in_parallel(calls, most, look)
+        return
+    for call in calls:
+        try:
+            yield in_thread(call, look)
+        except MdlError as error:
+            yield error

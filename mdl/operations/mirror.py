@@ -18,12 +18,11 @@ from mdl.formatting import human_age
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.mirror.objects import Head, Objects, PartedUpload
-from mdl.mirror.sending import Reading, Reporter, Sending, send_all
+from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.reports import ModelReport, Report, error_of
 from mdl.sources.object_store import Bucket
-from mdl.threads import in_parallel
 
 Found = TypeVar("Found")
 _PUSH = "'mdl mirror push' puts it there"
@@ -150,10 +149,11 @@ def push(
     """Put the locked files of ``models`` into the mirror, and the marker of each model last.
 
     What is there already is kept after its size and sha256 were compared; with ``read_back`` every object is read and
-    hashed. What fails for one file or model is in the report, and hinders no other. Raises `LockError` if the lock does
-    not cover them all, `Cancelled`.
+    hashed. What fails for one file or model is in the report, and hinders no other. Raises `NotFound` if there is no
+    such bucket, `AuthError` before anything is sent, `Cancelled`.
     """
     began = time.monotonic()
+    _at_once([partial(mirror.marker, model.name, lock.models[model.name].version) for model in models], mirror)
     pinned = [(lock.pin(model, stale=True), lock.models[model.name]) for model in models]
     plans: list[tuple[Model, LockedModel, list[Sending], MdlError | None]] = []
     for model, locked in pinned:
@@ -269,7 +269,7 @@ def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = F
 def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found | MdlError]:
     """The results of the calls, of which several are made at once. An error that is not about one object is raised; a
     `ProtocolError` is a result."""
-    found = list(in_parallel(calls, mirror.connections, mirror.look))
+    found = list(watched(calls, mirror.connections, mirror.look))
     for one in found:
         if isinstance(one, MdlError) and not isinstance(one, ProtocolError):
             raise one

@@ -359,7 +359,9 @@ def refusal(status: int, code: str, words: str, item: str) -> MdlError | None:
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"):
         return UsageError(f"the bucket is in another region: {told}", item=item, hint="set AWS_REGION to the one named")
     if status == 404 or code in ("NoSuchBucket", "NoSuchKey"):
-        return NotFound(told if code else "there is no such object", item=item, hint="see 'mdl remote check'")
+        hint = "check the bucket's name, and its endpoint: AWS_ENDPOINT_URL_S3, or endpoint_url of its remote"
+        hint = hint if code == "NoSuchBucket" else "see 'mdl remote check'"
+        return NotFound(told if code else "there is no such object", item=item, hint=hint)
     if status in (401, 403):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
         return AuthError(told or "the bucket refuses these keys", item=item, hint=hint)
