@@ -241,8 +241,8 @@ class Settings(TypedDict, total=False):
         Setting(
             (),
             _mirrors,
-            "Ask these mirrors first for what the lock holds: s3://bucket/prefix,s3://….",
-            "S3URL,S3URL",
+            "Mirrors to ask first for what is locked: s3://bucket/prefix.",
+            "URL,URL",
             panel="Where",
         ),
     ]

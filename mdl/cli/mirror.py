@@ -24,7 +24,7 @@ _TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", 
 PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
 AskSettings = Annotated[Settings, ("connections", "retries", "stall")]
-Url = Annotated[str, typer.Argument(metavar="S3URL", help="The mirror: s3://bucket/prefix.")]
+Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
 ]
@@ -33,8 +33,8 @@ OlderThan = Annotated[str, flag("--older-than TIME", "What is younger stays.")]
 _ABOUT = "What the lock holds, in an object store of your own: put there, compared, fetched from there."
 _EXAMPLES = (
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
-    "mdl get bert-fa --mirror s3://models/mirror  # fetch, and ask the mirror first",
     "mdl mirror list s3://models/mirror  # what is there",
+    "mdl mirror pull s3://models/mirror bert-fa  # and back",
 )
 
 
@@ -50,7 +50,7 @@ def mirror(session: Session) -> int:
     examples=(
         "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
         "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
-        "mdl mirror push s3://models/mirror --limit-rate 20M --window 22:00-06:00  # at night",
+        "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
     ),
 )
 def push(
@@ -112,8 +112,8 @@ def pull(
 @command(
     "mirror check",
     examples=(
-        "mdl mirror check s3://models/mirror  # sizes and metadata of all that is locked",
-        "mdl mirror check s3://models/mirror bert-fa --deep --json  # every byte, for a script",
+        "mdl mirror check s3://models/mirror  # sizes and metadata",
+        "mdl mirror check s3://models/mirror bert-fa --deep  # every byte",
     ),
 )
 def check(
@@ -180,8 +180,11 @@ def list_versions(session: Session, url: Url, settings: AskSettings, names: Held
     ),
 )
 def clean(session: Session, url: Url, settings: AskSettings, names: Held = None, older_than: OlderThan = "1d") -> int:
-    """Show what nobody needs any more in a mirror; --yes deletes it: uploads that were not ended, versions that the
-    lock has left behind, versions without a marker. What the lock names stays."""
+    """Show what nobody needs any more in a mirror; --yes deletes it.
+
+    That is: uploads that were not ended, versions that the lock has left behind, versions without a marker. What the
+    lock names stays.
+    """
     is_asked, console = session.common.yes, session.console
     found = session.client(settings).clean_mirror(url, names or None, older_than=older_than, remove=is_asked)
     going = [one for one in found if one.action != "kept"]

@@ -337,8 +337,7 @@ class HttpClient:
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             limits = RequestLimits(host, private_ok, was_public=host in self._public)
-            patience = link.patience if content is None or isinstance(content, bytes) else math.inf
-            response = self._send(request, limits, patience)
+            response = self._send(request, limits, link.patience)
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
@@ -389,12 +388,13 @@ class HttpClient:
         return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
-        """The response, its body unread. It may take ``patience`` seconds to come: without end if a body is sent in
-        blocks, each of which has its own time limit.
+        """The response, its body unread. It may take ``patience`` seconds to come; a body that is sent in blocks, each
+        of which has its own time limit, may take any time.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
         """
+        patience = patience if isinstance(request.stream, httpx.ByteStream) else math.inf
         if self.stall < patience < math.inf:
             request.extensions["timeout"]["read"] = patience
         while True:

@@ -12,15 +12,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from mdl.catalog.lock import LockedModel
 from mdl.catalog.model import Model
-from mdl.errors import MdlError, ProtocolError
+from mdl.errors import MdlError, ProtocolError, UsageError
 from mdl.hashing import Digest
-from mdl.paths import RelPath
+from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
-from mdl.sources.s3 import S3Origin, parse
+from mdl.sources import parse
 
 MARKER = "complete.json"
 LARGEST_MARKER = 64 * 2**20
@@ -48,12 +48,14 @@ class MirrorPlace:
     @classmethod
     def parse(cls, url: str) -> MirrorPlace:
         """The mirror at ``s3://bucket/prefix``. Raises `UsageError`, `Unsafe`."""
-        origin = parse(url, ())
-        prefix = origin.key.strip("/")
-        return cls(origin.bucket, f"{prefix}/" if prefix else "")
+        if not url.startswith("s3://"):
+            raise UsageError("not a mirror", item=shown(url)[:200], hint="write s3://bucket/prefix")
+        bucket, _, key = str(parse(url)).removeprefix("s3://").partition("/")
+        prefix = unquote(key).strip("/")
+        return cls(bucket, f"{prefix}/" if prefix else "")
 
     def __str__(self) -> str:
-        return str(S3Origin(self.bucket, self.prefix)).rstrip("/")
+        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/")
 
     def key(self, name: str, version: str, path: str = "") -> str:
         """The key of a file, or of the marker; without a ``path`` the prefix of a version."""
