@@ -20,6 +20,7 @@ from xml.sax.saxutils import escape
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.hashing import Digest
+from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OnRetry, OpenResponse
 from mdl.http.refusals import error_for_status
 from mdl.http.responses import parse_size, recorded_digest
@@ -31,6 +32,9 @@ _REFUSALS = tuple(range(400, 600))
 _LARGEST_ANSWER = 16 * 2**20
 _DAMAGED = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout")
 """The body that came is not the one that was signed: sending it again may help."""
+_KEEPS_CHECKSUMS = re.compile(r"\.amazonaws\.com(\.cn)?$")
+"""Hosts that list the sha256 of each part. AWS does, and there the ETag of a part is no MD5 if the bucket encrypts with
+KMS. SeaweedFS takes these checksums and insists on them in the end, but lists none, so that nobody could go on."""
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for a role: aws configure export-credentials"
 
 
@@ -88,6 +92,7 @@ class Objects:
         self.bucket, self.http, self._on_retry = bucket, http, on_retry
         self._keys, self._region = Keys(access.key_id, access.secret, access.token), access.region
         self._base = f"{access.url}/{bucket.name}"
+        self._keeps_checksums = bool(_KEEPS_CHECKSUMS.search(host_of(access.url)))
 
     def head(self, key: str) -> Head | None:
         """What the bucket tells of an object; None if there is none."""
@@ -110,17 +115,10 @@ class Objects:
         self._ask("PUT", key, headers=_metadata(metadata), payload=payload)
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> PartedUpload:
-        """Begin an upload in parts. Each part gets a checksum of its own if the store says that it keeps these; one
-        that does not know the question is asked without it."""
-        headers = _metadata(metadata)
-        try:
-            answer, told = self._ask("POST", key, {"uploads": ""}, headers | {"x-amz-checksum-algorithm": "SHA256"})
-        except NetworkError as error:
-            if not error.final:
-                raise
-            answer, told = self._ask("POST", key, {"uploads": ""}, headers)
-        keeps = told.get("x-amz-checksum-algorithm", "").upper() == "SHA256"
-        return PartedUpload(key, _text(self._parsed(answer, key), "UploadId"), keeps)
+        """Begin an upload in parts."""
+        asked = {"x-amz-checksum-algorithm": "SHA256"} if self._keeps_checksums else {}
+        answer, _ = self._ask("POST", key, {"uploads": ""}, _metadata(metadata) | asked)
+        return PartedUpload(key, _text(self._parsed(answer, key), "UploadId"), self._keeps_checksums)
 
     def send_part(self, upload: PartedUpload, number: int, payload: Payload) -> UploadedPart:
         """Send part ``number`` (from 1) of an upload, in place of one that is there."""

@@ -16,6 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -59,6 +60,11 @@ class LocalPart:
         self.size, self.sha256, self.md5 = stop - start, sha256, md5
         self._sent = 0
 
+    @property
+    def checksum(self) -> str:
+        """Its sha256 as S3 writes it."""
+        return base64.b64encode(bytes.fromhex(self.sha256)).decode()
+
     def __iter__(self) -> Iterator[bytes]:
         """Raises `StorageError` before its last block if the bytes are not the same any more."""
         again, sending = hashlib.sha256(), self._sending
@@ -79,7 +85,7 @@ class LocalPart:
     def is_same_as(self, part: UploadedPart) -> bool:
         """Whether the bucket has these very bytes already, as far as it tells."""
         if part.checksum:
-            return part.checksum == base64.b64encode(bytes.fromhex(self.sha256)).decode()
+            return part.checksum == self.checksum
         return part.size == self.size and part.etag.strip('"').lower() == self.md5
 
 
@@ -232,6 +238,7 @@ class Sending:
             self.objects.put(self.key, part, {"sha256": self.sha256})
             there = UploadedPart(number, part.size, "")
         elif there and part.is_same_as(there):
+            there = replace(there, checksum=part.checksum if self._upload.keeps_checksums else "")
             with self._counting:
                 self.done += part.size
         else:
