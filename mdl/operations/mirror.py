@@ -85,8 +85,8 @@ class MirrorReport:
         found = self.failures
         corrupt = [row for row in found if isinstance(row[1], ProtocolError)]
         total = sum(len(model.files) or 1 for model in self.models)
-        only_lacks = {type(error) for _, error in found} <= {DigestMismatch, NotFound}
-        return error_of(corrupt if corrupt and only_lacks else found, total)
+        is_check = all(isinstance(error, ProtocolError | NotFound) for _, error in found)
+        return error_of(corrupt if corrupt and is_check else found, total)
 
     def raise_for_errors(self) -> None:
         """Raises `error` if anything failed."""

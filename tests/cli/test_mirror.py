@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -449,6 +450,21 @@ def test_clean_never_takes_what_the_lock_names(store: MirrorStore, shell: Shell,
     items = mirror("clean", 0, "--older-than", "0s", "--yes", "--json").document["items"]
     assert [(row["name"], row["action"]) for row in items] == [("one", "kept")]
     assert store.objects() == before
+
+
+def test_the_page_about_mirrors(tmp_path: Path, store: MirrorStore, mdl: Inside) -> None:
+    """Every command of docs/mirrors.md works, in its order."""
+    page = (Path(__file__).parents[2] / "docs/mirrors.md").read_text("utf-8")
+    lines = page.partition("<!-- mirror -->\n```sh\n")[2].partition("```")[0].splitlines()
+    assert len(lines) > 5
+    with FaultyServer(honest(FILES[ODD])) as server:
+        catalog = catalog_text({"bert-fa": {"config.json": FILES[ODD]}}, server.url)
+        shell = write_catalog(mirror_machine(tmp_path / "page", store, {}), catalog)
+        for line in lines:
+            words = shlex.split(line.replace("s3://models/mirror", store.url), comments=True)[1:]
+            done(mdl(shell, *(word.replace("/srv/", f"{tmp_path}/srv/") for word in words)))
+    for folder in ("a", "b"):
+        assert (tmp_path / "srv" / folder / "bert-fa/config.json").read_bytes() == FILES[ODD]
 
 
 def test_offline_is_an_error_of_the_library(store: MirrorStore, client: Callable[..., Client]) -> None:
