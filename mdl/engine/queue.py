@@ -327,7 +327,7 @@ class WorkQueue:
             error = decision.error
             download.mirror_errors.append(error)
             download.switch_server()
-            self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}")
+            self._tell(download, f"{error.message}; going on with {host_of(download.url)}")
             if decision.rewind:
                 self.rewind(download, error.message)
         elif isinstance(decision, GiveUp):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import math
 import os
 import queue
 import threading
@@ -34,8 +35,10 @@ from mdl.units import Speed
 
 _BLOCK = 2**18
 _TICK = 0.1
-_MOST_WORKERS = 8
+_MOST_WORKERS = 4
 """So many parts are sent at once, at most: each may have to be sent again after a kill."""
+_LONGEST_PART = 10.0
+"""Seconds that a part may take by the rate limit before fewer are sent at once: what a short run sends must count."""
 
 
 class OpenFile:
@@ -366,8 +369,15 @@ class Reporter:
         )
 
 
-def send_all(files: Sequence[Sending], reporter: Reporter, connections: int, check: Callable[[], None]) -> None:
-    """Send every file, with at most so many connections. What fails for one is its ``error`` and hinders no other.
+def workers(connections: int, rate: float | None) -> int:
+    """How many parts are sent at once, over at most so many connections, with a limit of ``rate`` bytes a second in
+    all, or none."""
+    slow = math.inf if rate is None else rate * _LONGEST_PART / part_size(0)
+    return max(1, int(min(connections, _MOST_WORKERS, slow)))
+
+
+def send_all(files: Sequence[Sending], reporter: Reporter, most: int, check: Callable[[], None]) -> None:
+    """Send every file, at most so many parts at once. What fails for one is its ``error`` and hinders no other.
     ``check`` is called meanwhile and may raise: what was sent stays in the bucket. Raises what it raises."""
 
     def look() -> None:
@@ -380,7 +390,7 @@ def send_all(files: Sequence[Sending], reporter: Reporter, connections: int, che
         for index, one in enumerate(files, 1)
         for _ in range(one.steps)
     ]
-    for _ in watched(steps, min(connections, _MOST_WORKERS), look):
+    for _ in watched(steps, most, look):
         pass
     reporter.look(now=True)
 

@@ -12,13 +12,13 @@ from typing import Literal, TypeVar
 from mdl import __version__
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, UsageError
+from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NotFound, ProtocolError, UsageError
 from mdl.events import Listener, Planned
 from mdl.formatting import human_age
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.mirror.objects import Head, Objects, PartedUpload
-from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched
+from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.reports import ModelReport, Report, error_of
@@ -166,7 +166,11 @@ def push(
     counts = tuple((model.name, len(sendings)) for model, _, sendings, _ in plans)
     mirror.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
     mirror.reporter.files = files
-    send_all(files, mirror.reporter, mirror.connections, mirror.objects.http.cancel.check)
+    try:
+        send_all(files, mirror.reporter, workers(mirror.connections, throttle.rate), mirror.objects.http.cancel.check)
+    except Cancelled as stopped:
+        stopped.hint = "the parts that were sent are kept; run the same command again to go on"
+        raise
     found = tuple(_pushed(*plan, mirror) for plan in plans)
     kept = sum(one.size if one.action == "kept" else one.resumed_at for one in files)
     return MirrorReport(found, sum(one.bytes_sent for one in files), kept, seconds=time.monotonic() - began)

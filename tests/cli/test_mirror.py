@@ -6,13 +6,16 @@ import re
 import shlex
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.data import MIB, noise, sha256
+from support.data import MIB, flip, noise, sha256
 from support.faults import answers, cut, first, honest
 from support.faulty_server import FaultyServer
+from support.hubs import Hub
+from support.loopback_hub import Repo
 from support.mirrors import ABSENT, MirrorStore, catalog_text, marker_of, mirror_machine, version_of, write_files
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog
 
@@ -112,6 +115,7 @@ def test_a_second_push_sends_nothing(store: MirrorStore, mirror: Callable[..., R
         again = mirror("push", 0, *words).document
         assert (again["bytes_sent"], again["bytes_kept"]) == (0, sum(map(len, FILES.values())))
         assert {file["status"] for file in again["models"][0]["files"]} == {"kept"}
+    assert {one["event"] for one in mirror("push", 0, "--progress", "json").events} >= {"planned", "finished"}
 
 
 @pytest.mark.fault(562)
@@ -163,6 +167,14 @@ def test_a_changed_file_never_appears(store: MirrorStore, shell: Shell, mirror: 
     version = version_of(shell)
     assert store.objects() == {f"one/{version}/{ODD}", f"one/{version}/empty"}
     assert store.uploads() == []
+
+
+@pytest.mark.fault(563)
+def test_no_part_of_a_changed_file_stays(store: MirrorStore, large: Shell, mirror: Callable[..., Ran]) -> None:
+    """A file whose last part is not the locked one: 6, and its other parts are thrown away."""
+    (large.models / "one/big.bin").write_bytes(BIG[:-1] + b"?")
+    assert "not the ones that the lock names" in mirror("push", 6).err
+    assert (store.objects(), store.uploads()) == (set(), [])
 
 
 @pytest.mark.fault(564)
@@ -337,7 +349,7 @@ def test_a_tampered_object_is_never_taken(
     assert done(mdl(new, "mirror", "pull", store.url, "--json"), 6).document["error"]["code"] == "HASH"
     assert not (tmp_path / "new/one/model.bin").exists()
     ran = done(mdl(new, "get", "one", "--mirror", f"{store.url},{second.url}"))
-    assert "going on with the mirror" in ran.err
+    assert f"expected sha256:{sha256(FILES['model.bin'])}; going on with {second.bucket}" in ran.err
     assert (tmp_path / "new/one/model.bin").read_bytes() == FILES["model.bin"]
 
 
@@ -400,6 +412,38 @@ def test_mirrors_of_an_entry_are_checked(shell: Shell, mdl: Inside) -> None:
     """What is no place of a mirror is a mistake of the catalog, with its line."""
     write_catalog(shell, catalog_text({"one": FILES}, more='mirrors = ["https://host/x"]\n'))
     assert "s3://bucket/prefix" in done(mdl(shell, "list"), 2).err
+
+
+@pytest.mark.parametrize("layout", ["plain", "hf-cache"])
+def test_what_comes_from_the_hub(
+    tmp_path: Path, store: MirrorStore, mdl: Inside, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """A repository, whose small files the lock knows by git's digest, is pushed from both layouts, pulled into both,
+    and repaired from the mirror when the hub is gone."""
+    files = {"config.json": b"{}", "unet/model.bin": FILES["model.bin"]}
+    with Hub([Repo("org/tiny", files)]) as hub:
+        shell = mirror_machine(tmp_path / "hub", store, {}, MDL_LAYOUT=layout, MDL_MIRROR=store.url)
+        shell = write_catalog(replace(shell, endpoint=hub.url), 'schema = 1\n[models.one]\nsource = "hf:org/tiny"\n')
+        for words in ("lock", "get one", f"mirror push {store.url} --verify", f"mirror check {store.url} --deep"):
+            done(mdl(shell, *words.split()))
+    marker = marker_of(store, "one", version_of(shell))
+    assert {one["path"]: one["sha256"] for one in marker["files"]} == {
+        path: sha256(data) for path, data in files.items()
+    }
+    assert (marker["source"], len(marker["commit"])) == ("hf:org/tiny", 40)
+    new = with_environ(shell, MDL_HOME=str(tmp_path / "new"), HF_HOME=str(tmp_path / "newhf"))
+    done(mdl(new, "mirror", "pull", store.url))
+    done(mdl(new, "get", "one", "--frozen"))
+    [weights] = [
+        path
+        for path in tmp_path.rglob("new*/**/*")
+        if not path.is_symlink() and path.is_file() and path.stat().st_size == 300_000
+    ]
+    weights.chmod(0o600)
+    flip(weights, 1000)
+    done(mdl(new, "verify", "one"), 6)
+    done(mdl(new, "verify", "one", "--repair"))
+    assert weights.read_bytes() == FILES["model.bin"]
 
 
 # --- clean ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, MdlError, StorageError
 from mdl.hashing import Digest
 from mdl.mirror.objects import Objects, UploadedPart
-from mdl.mirror.sending import LocalPart, OpenFile, Sending, watched
+from mdl.mirror.sending import LocalPart, OpenFile, Sending, watched, workers
 
 DATA = bytes(range(256)) * 4096
 
@@ -96,6 +96,15 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic links"):
         OpenFile(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("connections", "rate", "most"),
+    [(16, None, 4), (2, None, 2), (16, 1e9, 4), (16, 20e6, 2), (16, 1e6, 1), (1, 1e9, 1)],
+)
+def test_a_low_rate_is_not_shared_by_many_parts(connections: int, rate: float | None, most: int) -> None:
+    """What is sent in ten seconds are whole parts, as far as the rate allows: unfinished ones are lost with a kill."""
+    assert workers(connections, rate) == most
 
 
 @pytest.mark.parametrize("most", [1, 3])
