@@ -52,6 +52,8 @@ _MAX_REDIRECTS = 10
 _BEGINNING = 4096
 _SMALL = 64 * 1024
 """Bytes of a refusal that are read at most, and of a redirect's body if the connection is to be kept."""
+_STORING_SECONDS = 600.0
+"""How long a server may take to store what it was sent, before it answers."""
 _DRAIN_SECONDS = 0.5
 """How long reading a redirect's body may take. After that its connection is closed."""
 MAX_JSON = 10 * 2**20
@@ -388,15 +390,16 @@ class HttpClient:
         return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
-        """The response, its body unread. It may take ``patience`` seconds to come; a body that is sent in blocks, each
-        of which has its own time limit, may take any time.
+        """The response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks may
+        take any time, as each block has its own time limit, and then `_STORING_SECONDS`.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
         """
-        patience = patience if isinstance(request.stream, httpx.ByteStream) else math.inf
-        if self.stall < patience < math.inf:
-            request.extensions["timeout"]["read"] = patience
+        is_upload = not isinstance(request.stream, httpx.ByteStream)
+        longest = max(self.stall, _STORING_SECONDS if is_upload else patience)
+        request.extensions["timeout"]["read"] = longest
+        patience = math.inf if is_upload else patience
         while True:
             try:
                 with self._response_deadline(patience), limits.applied():
