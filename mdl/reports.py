@@ -9,6 +9,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
 from mdl.formatting import human_bytes
@@ -67,9 +68,7 @@ class Report:
     @property
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        found = [(model.name, model.error) for model in self.models if model.error]
-        files = ((model.name, file) for model in self.models for file in model.files)
-        return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+        return failures_of(self.models)
 
     @property
     def error(self) -> MdlError | None:
@@ -105,6 +104,14 @@ class PlanReport(Report):
     @property
     def error(self) -> MdlError | None:
         return no_space(self.bytes_to_fetch, self.bytes_to_copy, self.bytes_free) or super().error
+
+
+def failures_of(models: Sequence[Any]) -> list[tuple[str, MdlError]]:
+    """The errors of models, by their names, then those of their files, as ``model/file``. A model has a ``name``, an
+    ``error`` and ``files``; a file has a ``path`` and an ``error``."""
+    found = [(model.name, model.error) for model in models if model.error]
+    files = ((model.name, file) for model in models for file in model.files)
+    return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
 
 
 def error_of(failures: Sequence[tuple[str, MdlError]], total: int) -> MdlError | None:

@@ -242,6 +242,12 @@ class Download:
         return self.location or self.url
 
     @property
+    def heeds_validators(self) -> bool:
+        """Whether another ETag means another version of the file. Several machines behind one name may each send their
+        own, and so may several mirrors in one object store: then the digest decides."""
+        return not self.remote.digest or not (self.attempts.changes or self.remote.places)
+
+    @property
     def digest(self) -> Digest | None:
         """What its bytes are compared with."""
         return self.remote.digest or self.recorded

@@ -21,7 +21,7 @@ from mdl.mirror.objects import Head, Objects, PartedUpload
 from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.reports import ModelReport, Report, error_of
+from mdl.reports import ModelReport, Report, error_of, failures_of
 from mdl.sources.object_store import Bucket
 
 Found = TypeVar("Found")
@@ -74,9 +74,7 @@ class MirrorReport:
     @property
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        found = [(model.name, model.error) for model in self.models if model.error]
-        files = ((model.name, file) for model in self.models for file in model.files)
-        return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+        return failures_of(self.models)
 
     @property
     def error(self) -> MdlError | None:

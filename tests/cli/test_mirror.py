@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from support.faulty_server import FaultyServer
 from support.hubs import Hub
 from support.loopback_hub import Repo
 from support.mirrors import ABSENT, MirrorStore, catalog_text, marker_of, mirror_machine, version_of, write_files
+from support.relay import Meter, Metered, relaying
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog
 
 from mdl import Client
@@ -373,11 +375,11 @@ def test_the_setting_is_asked_first(
 def test_a_download_goes_on_at_the_mirror(
     store: MirrorStore, large: Shell, mdl: Inside, mirror: Callable[..., Ran], tmp_path: Path
 ) -> None:
-    """A source that breaks in the middle of a file and is gone then: the mirror of the catalog's entry brings the rest,
-    and not one byte twice."""
+    """A source that breaks in the middle of a file and is gone then, a mirror that does not have it: the next mirror of
+    the catalog's entry brings the rest, and not one byte twice."""
     mirror("push")
     with FaultyServer(first(1, cut(honest(BIG), 4 * MIB), answers(404))) as server:
-        own = f'mirrors = ["{store.url}"]\n'
+        own = f'mirrors = ["s3://{store.bucket}/empty", "{store.url}"]\n'
         lock = (large.home / "mdl.lock").read_text()
         (large.home / "mdl.lock").write_text(lock.replace(ABSENT, server.url))
         write_catalog(large, catalog_text({"one": {"big.bin": BIG}}, more=own))
@@ -386,6 +388,40 @@ def test_a_download_goes_on_at_the_mirror(
             mdl(new, "get", "one", "--frozen", "--include", "big.bin", "--connections", "1", "--json")
         ).document
     assert (document["bytes_fetched"], document["bytes_discarded"]) == (len(BIG), 0)
+    assert (tmp_path / "new/one/big.bin").read_bytes() == BIG
+
+
+def test_mirrors_in_one_store_have_etags_of_their_own(
+    store: MirrorStore, large: Shell, mdl: Inside, mirror: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """The same bytes, put there in parts and as a whole, have two ETags: a download that changes from one object to the
+    other in the middle goes on where it was."""
+    mirror("push")
+    key = f"one/{version_of(large)}/big.bin"
+    other = MirrorStore(store.environ, f"{store.bucket}-whole")
+    other.api.create_bucket(Bucket=other.bucket)
+    other.put(key, BIG, sha256=sha256(BIG))
+    place = store.environ["AWS_ENDPOINT_URL_S3"]
+
+    def until_it_breaks(client: socket.socket) -> socket.socket:
+        """The first object breaks off in its middle, and is then gone."""
+        head = client.recv(65_536, socket.MSG_PEEK)
+        if f"/{store.bucket}/m/{key}".encode() not in head:
+            return client
+        try:
+            return Metered(client, Meter(), 4 * MIB)
+        finally:
+            asked.append(head)
+            if len(asked) > 1:
+                store.api.delete_object(Bucket=store.bucket, Key=f"m/{key}")
+
+    asked: list[bytes] = []
+    with relaying(int(place.rpartition(":")[2]), until_it_breaks) as relay:
+        new = with_environ(large, MDL_HOME=str(tmp_path / "new"), AWS_ENDPOINT_URL_S3=relay.url)
+        words = ("get", "one", "--mirror", f"{store.url},{other.url}", "--connections", "1", "--json")
+        document = done(mdl(new, *words)).document
+    assert asked
+    assert document["bytes_discarded"] == 0
     assert (tmp_path / "new/one/big.bin").read_bytes() == BIG
 
 
