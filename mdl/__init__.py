@@ -66,10 +66,10 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.lock import LockReport as LockReport
     from mdl.operations.mirror import (
         MirroredFile as MirroredFile,
-        MirrorItem as MirrorItem,
         MirrorReport as MirrorReport,
         MirrorVersion as MirrorVersion,
     )
+    from mdl.operations.mirror_clean import MirrorItem as MirrorItem
     from mdl.operations.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
@@ -130,7 +130,8 @@ _HOMES = {
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
-    "mdl.operations.mirror": "MirroredFile MirrorItem MirrorReport MirrorVersion",
+    "mdl.operations.mirror": "MirroredFile MirrorReport MirrorVersion",
+    "mdl.operations.mirror_clean": "MirrorItem",
     "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "

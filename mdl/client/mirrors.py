@@ -19,7 +19,8 @@ from mdl.units import parse_duration, texts
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
     from mdl.catalog.model import Model
-    from mdl.operations.mirror import Mirror, MirrorItem, MirrorReport, MirrorVersion
+    from mdl.operations.mirror import Mirror, MirrorReport, MirrorVersion
+    from mdl.operations.mirror_clean import MirrorItem
     from mdl.operations.tools import Tools
     from mdl.reports import Report
 
@@ -102,7 +103,7 @@ class Mirrors(Remotes):
         left behind, versions without a marker; deleted only with ``remove``. What is younger than ``older_than``
         seconds, or "7d", and what the lock names, stays. Raises as `mirror_versions`."""
         from mdl.catalog.lock import Lock
-        from mdl.operations.mirror import clean
+        from mdl.operations.mirror_clean import clean
 
         seconds = parse_duration(str(older_than), "--older-than", least=0)
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:

@@ -58,12 +58,13 @@ class Head:
 @dataclass(frozen=True)
 class UploadedPart:
     """One part that a bucket has. ``etag`` is the MD5 of its bytes if the store does not encrypt; ``checksum`` is their
-    sha256 in base64, if the store keeps that."""
+    sha256 in base64, if the store keeps that. ``modified`` is when it was written, if the store tells that."""
 
     number: int
     size: int
     etag: str
     checksum: str = ""
+    modified: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,6 @@ class PartedUpload:
     id: str = field(repr=False)
     keeps_checksums: bool = False
     begun_at: datetime | None = None
-    parts: tuple[UploadedPart, ...] = ()
 
 
 class Objects:
@@ -172,7 +172,8 @@ class Objects:
             for one in _all(root, "Part"):
                 number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
                 if number and size is not None:
-                    found.append(UploadedPart(number, size, _text(one, "ETag"), _text(one, "ChecksumSHA256")))
+                    told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
+                    found.append(UploadedPart(number, size, *told))
             after = _text(root, "NextPartNumberMarker")
             if _text(root, "IsTruncated") != "true" or not after or after == query.get("part-number-marker"):
                 return tuple(found)

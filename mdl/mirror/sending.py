@@ -295,13 +295,14 @@ def hash_object(objects: Objects, key: str, watch: Callable[[int], None] = lambd
 
 
 class Reading:
-    """One object of a mirror that is looked at, and if it is ``deep`` read. ``size`` in bytes and ``sha256`` are what
-    is expected, if that is known. ``actual`` is the sha256 of the bytes that were read."""
+    """One object of a mirror that is looked at, and if it is ``deep`` read. ``expected_size`` in bytes and ``sha256``
+    are what is expected, if that is known. ``actual`` is the sha256 of the bytes that were read."""
 
     def __init__(
         self, model: str, name: str, key: str, size: int | None, sha256: str, objects: Objects, *, deep: bool
     ) -> None:
-        self.model, self.name, self.key, self.size, self.sha256 = model, name, key, size or 0, sha256
+        self.model, self.name, self.key, self.sha256 = model, name, key, sha256
+        self.expected_size, self.size = size, size or 0
         self.done = self.bytes_sent = 0
         self.is_running, self.actual = False, ""
         self._objects, self._deep = objects, deep
@@ -309,8 +310,8 @@ class Reading:
     def step(self) -> Head | None:
         """What the bucket tells of it; None if it is not there. Raises as `Objects`."""
         head = self._objects.head(self.key)
-        if head and self._deep and head.size == self.size:
-            self.is_running = True
+        if head and self._deep and self.expected_size in (None, head.size):
+            self.size, self.is_running = head.size, True
             self.actual = hash_object(self._objects, self.key, self._read)
             self.is_running = False
         return head

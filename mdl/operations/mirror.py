@@ -1,4 +1,4 @@
-"""mirror: what the lock holds, put into an object store, looked at there, and fetched from it; and its cleaning."""
+"""mirror: what the lock holds, put into an object store, looked at there, and fetched from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from mdl import __version__
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
+from mdl.engine.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NotFound, ProtocolError, UsageError
 from mdl.events import Listener, Planned
-from mdl.formatting import human_age
+from mdl.files import RemoteFile
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
-from mdl.mirror.objects import Head, Objects, PartedUpload
+from mdl.mirror.objects import Head, Objects
 from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
@@ -93,20 +94,6 @@ class MirrorReport:
 
 
 @dataclass(frozen=True)
-class MirrorItem:
-    """One thing in a mirror that `clean` judged, and what became of it: ``would delete``, ``deleted`` or ``kept``."""
-
-    kind: Literal["upload", "superseded", "incomplete"]
-    name: str
-    url: str
-    bytes: int
-    why: str
-    action: Literal["would delete", "deleted", "kept"]
-    keys: tuple[str, ...] = field(default=(), repr=False)
-    upload: PartedUpload | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
 class Mirror:
     """A mirror, open: where it is, and how it is asked. ``tell`` gets the events; ``connections`` at once, at most."""
 
@@ -152,16 +139,12 @@ def push(
     """
     began = time.monotonic()
     _at_once([partial(mirror.marker, model.name, lock.models[model.name].version) for model in models], mirror)
-    pinned = [(lock.pin(model, stale=True), lock.models[model.name]) for model in models]
-    plans: list[tuple[Model, LockedModel, list[Sending], MdlError | None]] = []
-    for model, locked in pinned:
-        try:
-            plans.append((model, locked, _sendings(model, locked, tools, mirror, throttle, read_back=read_back), None))
-        except MdlError as error:
-            plans.append((model, locked, [], error.on(model.name)))
-    files = [one for _, _, sendings, _ in plans for one in sendings]
+    plans = [_plan(model, lock.models[model.name], tools, mirror) for model in models]
+    files = [one for plan in plans for one in plan.files]
+    for one in files:
+        one.throttle, one.reads_back = throttle, read_back
     total = sum(one.size for one in files)
-    counts = tuple((model.name, len(sendings)) for model, _, sendings, _ in plans)
+    counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
     mirror.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
     mirror.reporter.files = files
     try:
@@ -169,67 +152,78 @@ def push(
     except Cancelled as stopped:
         stopped.hint = "the parts that were sent are kept; run the same command again to go on"
         raise
-    found = tuple(_pushed(*plan, mirror) for plan in plans)
+    found = tuple(_pushed(plan, mirror) for plan in plans)
     kept = sum(one.size if one.action == "kept" else one.resumed_at for one in files)
     return MirrorReport(found, sum(one.bytes_sent for one in files), kept, seconds=time.monotonic() - began)
 
 
-def _sendings(
-    model: Model, locked: LockedModel, tools: Tools, mirror: Mirror, throttle: Throttle, *, read_back: bool
-) -> list[Sending]:
-    """The files of a model as they are to be sent. Raises `LockError` for a file without a digest, `UsageError` for one
-    with the marker's name, `NotFound` for one that is not here."""
-    found, store = [], tools.store
-    for remote in tools.resolver.known(model) or ():
-        if remote.digest is None:
-            hint = f"'mdl get {model.name}' brings it, and the lock then has the digest of what came"
-            raise LockError("the lock has no digest of it", item=f"{model.name}/{remote.path}", hint=hint)
-        if remote.path.folded == MARKER:
-            raise UsageError("a mirror has a file of its own with that name", item=f"{model.name}/{remote.path}")
-        local = store.quick_check(model.name, remote)
-        if local.kind != "file" or local.stamp is None:
-            item = f"{model.name}/{remote.path}"
-            raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {model.name}")
-        key = mirror.place.key(model.name, locked.version, remote.path.text)
-        size = local.stamp.size if remote.size is None else remote.size
-        path = store.final_path(model.name, remote)
-        sending = Sending(model.name, remote.path.text, path, size, remote.digest, key=key, objects=mirror.objects)
-        sending.throttle, sending.reads_back = throttle, read_back
-        found.append(sending)
-    return found
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be sent of one model; ``error`` says why nothing can be."""
+
+    model: Model
+    locked: LockedModel
+    files: Sequence[Sending] = ()
+    error: MdlError | None = None
 
 
-def _pushed(
-    model: Model, locked: LockedModel, sendings: Sequence[Sending], error: MdlError | None, mirror: Mirror
-) -> MirrorVersion:
-    """How the push of one model went; if every file is there, its marker is written now."""
-    place, name = mirror.place, model.name
-    files = tuple(
-        MirroredFile(one.name, one.size, one.sha256 or None, one.action, one.error, one.resumed_at) for one in sendings
-    )
-    found = MirrorVersion(
-        name, locked.version, place.url(name, locked.version), is_locked=True, license=model.license, files=files
-    )
-    found = replace(found, objects=len(files), bytes=sum(file.size for file in files))
-    if error or any(file.error for file in files):
-        return replace(found, error=error)
+def _plan(model: Model, locked: LockedModel, tools: Tools, mirror: Mirror) -> _Plan:
     try:
-        marker = _mark(model, locked, files, mirror)
-    except MdlError as failed:
-        return replace(found, error=failed.on(name))
-    return replace(found, is_complete=True, objects=len(files) + 1, commit=marker.commit, written_at=marker.written_at)
+        known = tools.resolver.known(model) or ()
+        return _Plan(model, locked, [_sending(model.name, locked, remote, tools.store, mirror) for remote in known])
+    except MdlError as error:
+        return _Plan(model, locked, error=error.on(model.name))
 
 
-def _mark(model: Model, locked: LockedModel, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
+def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, mirror: Mirror) -> Sending:
+    """One file as it is to be sent. Raises `LockError` if it has no digest, `UsageError` if it has the marker's name,
+    `NotFound` if it is not here."""
+    item, path = f"{name}/{remote.path}", remote.path.text
+    if remote.digest is None:
+        hint = f"'mdl get {name}' brings it, and the lock then has the digest of what came"
+        raise LockError("the lock has no digest of it", item=item, hint=hint)
+    if remote.path.folded == MARKER:
+        raise UsageError("a mirror has a file of its own with that name", item=item)
+    local = store.quick_check(name, remote)
+    if local.kind != "file" or local.stamp is None:
+        raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
+    size, key = remote.size, mirror.place.key(name, locked.version, path)
+    size = local.stamp.size if size is None else size
+    return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key, objects=mirror.objects)
+
+
+def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:
+    """How the push of one model went; if every file is there, its marker is written now."""
+    files = tuple(
+        MirroredFile(one.name, one.size, one.sha256 or None, one.action, one.error, one.resumed_at)
+        for one in plan.files
+    )
+    found = replace(_version(plan.locked, files, mirror.place), license=plan.model.license)
+    if plan.error or any(file.error for file in files):
+        return replace(found, error=plan.error)
+    try:
+        return _marked(found, _mark(plan, files, mirror))
+    except MdlError as error:
+        return replace(found, error=error.on(found.name))
+
+
+def _version(locked: LockedModel, files: tuple[MirroredFile, ...], place: MirrorPlace) -> MirrorVersion:
+    """What is known of a locked version by its ``files``."""
+    url, size = place.url(locked.name, locked.version), sum(file.size for file in files)
+    found = MirrorVersion(locked.name, locked.version, url, is_locked=True, objects=len(files), bytes=size)
+    return replace(found, files=files)
+
+
+def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
     """Write the marker of a version of which every file is there, unless it has one. Raises `ProtocolError` if that one
     tells of other files."""
     marked = [MarkedFile(file.path, file.size, file.sha256 or "") for file in files]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    marker = Marker.of(model, locked, marked, now, __version__)
-    key = mirror.place.key(model.name, locked.version, MARKER)
+    marker = Marker.of(plan.model, plan.locked, marked, now, __version__)
+    key = mirror.place.key(marker.name, marker.version, MARKER)
     if mirror.bucket.create(key, marker.to_json()):
         return marker
-    there = mirror.marker(model.name, locked.version)
+    there = mirror.marker(marker.name, marker.version)
     if there is None or there.files != marker.files:
         hint = f"somebody else wrote it; 'mdl mirror check {mirror.place}' tells more"
         raise ProtocolError("the marker there tells of other files", item=f"{mirror.bucket}/{key}", hint=hint)
@@ -246,26 +240,30 @@ def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = F
     began = time.monotonic()
     locked = [lock.models[model.name] for model in models]
     markers = _at_once([partial(mirror.marker, one.name, one.version) for one in locked], mirror)
-    rows: list[tuple[int, Reading]] = []
-    for number, (one, marker) in enumerate(zip(locked, markers, strict=True)):
-        sizes = {file.path: file for file in marker.files} if isinstance(marker, Marker) else {}
-        for file in one.files:
-            told = sizes.get(file.path.text)
-            sha256 = (
-                file.digest.hex if file.digest and file.digest.algorithm == "sha256" else told.sha256 if told else ""
-            )
-            size = file.size if file.size is not None else told.size if told else None
-            key = mirror.place.key(one.name, one.version, file.path.text)
-            rows.append((number, Reading(one.name, file.path.text, key, size, sha256, mirror.objects, deep=deep)))
-    mirror.reporter.files = [reading for _, reading in rows]
-    heads = list(_at_once([reading.step for _, reading in rows], mirror))
-    files = [(number, _judged(reading, head)) for (number, reading), head in zip(rows, heads, strict=True)]
-    found = []
-    for number, (one, marker) in enumerate(zip(locked, markers, strict=True)):
-        mine = tuple(file for at, file in files if at == number)
-        found.append(_checked(one, marker, mine, mirror.place))
-    read = sum(reading.done for _, reading in rows)
+    rows = [_readings(one, marker, mirror, deep=deep) for one, marker in zip(locked, markers, strict=True)]
+    readings = [reading for row in rows for reading in row]
+    mirror.reporter.files = readings
+    heads = iter(_at_once([reading.step for reading in readings], mirror))
+    found = [
+        _checked(one, marker, tuple(_judged(reading, next(heads)) for reading in row), mirror.place)
+        for one, marker, row in zip(locked, markers, rows, strict=True)
+    ]
+    read = sum(reading.done for reading in readings)
     return MirrorReport(tuple(found), bytes_read=read, seconds=time.monotonic() - began)
+
+
+def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mirror, *, deep: bool) -> list[Reading]:
+    """The files of a model as they are to be looked at. What the lock does not know of one, the marker says."""
+    marked = {file.path: file for file in marker.files} if isinstance(marker, Marker) else {}
+    found = []
+    for file in locked.files:
+        path, told, digest = file.path.text, marked.get(file.path.text), file.digest
+        is_known = digest is not None and digest.algorithm == "sha256"
+        sha256 = digest.hex if digest and is_known else told.sha256 if told else ""
+        size = told.size if file.size is None and told else file.size
+        key = mirror.place.key(locked.name, locked.version, path)
+        found.append(Reading(locked.name, path, key, size, sha256, mirror.objects, deep=deep))
+    return found
 
 
 def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found | MdlError]:
@@ -281,14 +279,14 @@ def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found
 def _judged(reading: Reading, head: Head | MdlError | None) -> MirroredFile:
     """What is wrong with one object, by what the bucket told of it and what was read."""
     item, expected = f"{reading.model}/{reading.name}", reading.sha256
-    result = MirroredFile(reading.name, reading.size or 0, expected or None, "ok")
+    result = MirroredFile(reading.name, reading.size, expected or None, "ok")
     hint = f"push it again: mdl mirror push … {reading.model} --verify"
     if isinstance(head, MdlError):
         return replace(result, status="corrupt", error=head.on(item))
     if head is None:
         return replace(result, status="missing", error=NotFound("it is not in the mirror", item=item, hint=_PUSH))
-    if reading.size not in (None, head.size):
-        why = f"the mirror's object has {head.size} bytes, not {reading.size}"
+    if reading.expected_size not in (None, head.size):
+        why = f"the mirror's object has {head.size} bytes, not {reading.expected_size}"
         return replace(result, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
     result = replace(result, size=head.size)
     actual = reading.actual or (head.sha256.hex if head.sha256 else "")
@@ -302,23 +300,21 @@ def _judged(reading: Reading, head: Head | MdlError | None) -> MirroredFile:
 def _checked(
     locked: LockedModel, marker: Marker | MdlError | None, files: tuple[MirroredFile, ...], place: MirrorPlace
 ) -> MirrorVersion:
-    url = place.url(locked.name, locked.version)
-    found = MirrorVersion(locked.name, locked.version, url, is_locked=True, files=files)
-    found = replace(found, objects=len(files), bytes=sum(file.size for file in files))
+    found = _version(locked, files, place)
     if marker is not None:
         return _marked(found, marker)
+    error = NotFound("it is not complete in the mirror: it has no marker", item=locked.name, hint=_PUSH)
     if all(file.status == "missing" for file in files):
-        return replace(
-            found, files=(), objects=0, error=NotFound("the mirror does not have it", item=locked.name, hint=_PUSH)
+        error, found = (
+            NotFound("the mirror does not have it", item=locked.name, hint=_PUSH),
+            _version(locked, (), place),
         )
-    return replace(
-        found, error=NotFound("it is not complete in the mirror: it has no marker", item=locked.name, hint=_PUSH)
-    )
+    return replace(found, error=error)
 
 
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
     """Every version of a model that has an object in the mirror, by name; only of ``names`` if they are given."""
-    held = [one for one in _held(mirror) if names is None or one.name in names]
+    held = [one for one in held_by(mirror) if names is None or one.name in names]
     markers = _at_once([partial(mirror.marker, one.name, one.version) for one in held], mirror)
     found = []
     for one, marker in zip(held, markers, strict=True):
@@ -345,8 +341,8 @@ def _marked(version: MirrorVersion, marker: Marker | MdlError | None) -> MirrorV
 
 
 @dataclass
-class _Held:
-    """The objects of one version; ``modified`` is when the newest was written."""
+class Held:
+    """The objects of one version in a mirror; ``modified`` is when the newest was written."""
 
     name: str
     version: str
@@ -356,14 +352,15 @@ class _Held:
     is_complete: bool = False
 
 
-def _held(mirror: Mirror) -> list[_Held]:
-    found: dict[tuple[str, str], _Held] = {}
+def held_by(mirror: Mirror) -> list[Held]:
+    """The objects of every version, in one look at the whole mirror. Raises as `versions`."""
+    found: dict[tuple[str, str], Held] = {}
     for one in mirror.bucket.list(mirror.place.prefix):
         mirror.look()
         if (parts := mirror.place.split(one.key)) is None:
             continue
         name, version, path = parts
-        held = found.setdefault((name, version), _Held(name, version))
+        held = found.setdefault((name, version), Held(name, version))
         held.keys.append(one.key)
         held.bytes += one.size
         held.modified = max(held.modified or one.modified, one.modified)
@@ -387,67 +384,3 @@ def pull(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, f
     report = get([model for model in models if model.name not in failed], tools, force=force)
     lost = [ModelReport(name, tools.store.folder(name), "missing", error=error) for name, error in failed.items()]
     return replace(report, models=(*report.models, *lost))
-
-
-# Clean.
-
-
-def clean(
-    mirror: Mirror, lock: Lock, names: Sequence[str] | None, *, older_than: float, remove: bool, now: float
-) -> list[MirrorItem]:
-    """Judge what in the mirror nobody needs any more, and delete it only with ``remove``: uploads that were begun and
-    not ended, versions that the lock has left behind, versions without a marker.
-
-    What is younger than ``older_than`` seconds stays, and so does whatever the lock names. A superseded version stays
-    until the locked one is complete in the mirror; of models that the lock does not have, only what is unfinished is
-    judged. ``now`` in seconds since 1970.
-    """
-    held = [one for one in _held(mirror) if names is None or one.name in names]
-    whole = {(one.name, one.version) for one in held if one.is_complete}
-    items = [item for one in held if (item := _judge(one, lock, whole, mirror.place, older_than, now))]
-    for upload in mirror.objects.uploads(mirror.place.prefix):
-        parts = mirror.place.split(upload.key)
-        if parts and (names is None or parts[0] in names):
-            items.append(_judge_upload(upload, parts[0], mirror, older_than, now))
-    done = []
-    for item in sorted(items, key=lambda item: (item.name, item.kind, item.url)):
-        if remove and item.action == "would delete":
-            if item.upload:
-                mirror.objects.abort(item.upload)
-            mirror.bucket.delete(item.keys)
-            item = replace(item, action="deleted")
-        done.append(item)
-    return done
-
-
-def _judge(
-    held: _Held, lock: Lock, whole: set[tuple[str, str]], place: MirrorPlace, older_than: float, now: float
-) -> MirrorItem | None:
-    """What is to happen to a version; None if it is one that is needed, or another catalog's."""
-    locked = lock.models.get(held.name)
-    is_locked = locked is not None and locked.version == held.version
-    if held.is_complete and (locked is None or is_locked):
-        return None
-    kind: Literal["superseded", "incomplete"] = "superseded" if held.is_complete else "incomplete"
-    age = now - held.modified.timestamp() if held.modified else 0.0
-    why = f"the lock names {locked.version}" if held.is_complete and locked else "it has no marker"
-    why += f"; written {human_age(age)}"
-    stays = is_locked or age < older_than
-    if is_locked:
-        why = "the lock names it; a push goes on with it"
-    elif locked and held.is_complete and (held.name, locked.version) not in whole:
-        stays, why = True, f"the locked version {locked.version} is not complete here"
-    marker = place.key(held.name, held.version, MARKER)
-    keys = sorted(held.keys, key=lambda key: key != marker)  # without its marker nobody takes the rest for complete
-    url = place.url(held.name, held.version)
-    return MirrorItem(kind, held.name, url, held.bytes, why, "kept" if stays else "would delete", tuple(keys))
-
-
-def _judge_upload(upload: PartedUpload, name: str, mirror: Mirror, older_than: float, now: float) -> MirrorItem:
-    size = sum(part.size for part in mirror.objects.parts(upload))
-    url = f"s3://{mirror.place.bucket}/{upload.key}"
-    if upload.begun_at is None:
-        return MirrorItem("upload", name, url, size, "the store does not tell when it was begun", "kept")
-    age = now - upload.begun_at.timestamp()
-    why = f"begun {human_age(age)}, and not ended"
-    return MirrorItem("upload", name, url, size, why, "kept" if age < older_than else "would delete", (), upload)
