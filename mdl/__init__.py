@@ -55,12 +55,20 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
+    from mdl.fleet.report import FleetReport as FleetReport, NodeModel as NodeModel, NodeReport as NodeReport
+    from mdl.operations.bundle.contents import (
+        BundledFile as BundledFile,
+        BundleExport as BundleExport,
+        BundleImport as BundleImport,
+        BundlePart as BundlePart,
+    )
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
     from mdl.operations.fetch import FetchReport as FetchReport
     from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
-    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport, KeptFile as KeptFile
+    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
+    from mdl.operations.deletion import KeptFile as KeptFile
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
@@ -98,6 +106,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         releases as releases,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.operations.render.work import Rendered as Rendered, RenderedFile as RenderedFile
     from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
@@ -121,12 +130,15 @@ _HOMES = {
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
+    "mdl.fleet.report": "FleetReport NodeModel NodeReport",
+    "mdl.operations.bundle.contents": "BundledFile BundleExport BundleImport BundlePart",
     "mdl.operations.clean": "Waste",
     "mdl.operations.configure": "SettingValue",
     "mdl.operations.export": "Export ExportedFile",
     "mdl.operations.fetch": "FetchReport",
     "mdl.operations.import_report": "ImportReport ImportedFile",
-    "mdl.operations.delete": "DeletedModel DeleteReport KeptFile",
+    "mdl.operations.delete": "DeletedModel DeleteReport",
+    "mdl.operations.deletion": "KeptFile",
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
@@ -138,6 +150,7 @@ _HOMES = {
     "verify_archive",
     "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
+    "mdl.operations.render.work": "Rendered RenderedFile",
     "mdl.operations.update": "Move UpdateReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",

@@ -306,7 +306,12 @@ _OF_COMMANDS = {
         has_flag=False,
     ),
     "stores.also": Setting(
-        (), _paths, "Folders of other programs in which the same bytes may be.", "DIR", has_flag=False
+        (),
+        _paths,
+        "Folders of other programs in which the same bytes may be.",
+        "DIR",
+        variable="MDL_STORES_ALSO",
+        has_flag=False,
     ),
     "stores.link": _choice_setting(
         RULES, f"How bytes that are elsewhere on this disk are used: {', '.join(RULES)}.", has_flag=False

@@ -16,7 +16,7 @@ from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
@@ -210,15 +210,13 @@ def _show_plan(session: Session, report: PlanReport) -> None:
         (
             row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
             human_bytes(row.size) if row.size is not None else "?",
-            human_bytes(row.resumed_at) if row.resumed_at else "-",
+            human_bytes(here) if (here := row.size if row.action == "kept" else row.resumed_at) else "-",
             shown(f"{model.name}/{row.path}"),
         )
         for model in report.models
         for row in model.files
     ]
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
-    copied = f", of which {human_bytes(report.bytes_to_copy)} are copied" if report.bytes_to_copy else ""
-    near = report.bytes_elsewhere
-    linked = f"elsewhere on this disk: {human_bytes(near)}{copied}; " if near else ""
+    near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
     fetch, free = human_bytes(report.bytes_to_fetch), human_bytes(report.bytes_free)
-    session.console.note(f"to fetch: {fetch}; {linked}free on the disk: {free}")
+    session.console.note(f"{fetch} to fetch; {near}{free} free on the disk")

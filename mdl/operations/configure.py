@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdl import places
 from mdl.config import Config, Setting, check_config, read_text, setting_named, settings_table
 from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.operations.edit import edit_file, with_key, without_key
@@ -44,6 +46,11 @@ def _value(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path
         value, where = config.home.path, where or config.home.why
     elif name == "catalog":
         value, where = catalogs()
+    elif name == "log_file" and not where:
+        from mdl.jobs.log import DOWNLOADS
+
+        with contextlib.suppress(UsageError):  # a user without a home folder has no log
+            value, where = places.state_dir() / DOWNLOADS, "the user state folder"
     elif name == "offline" and config.is_offline and not value:
         value, where = True, _HUB_OFFLINE
     elif where and not settings_table()[name].adds_up:

@@ -15,6 +15,7 @@ from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, joint_error
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.operations.inventory import model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ def check(model: Model, tools: Tools) -> list[Checked]:
         if not receipts:
             raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.name}")
         expected = [_from_receipt(receipt) for receipt in receipts]
+        if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
+            listed = tools.resolver.known(model_of(model.name, receipts)) or ()
+            expected += [remote for remote in listed if remote.path.text in wanted]
     rows = []
     for remote in expected:
         tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))

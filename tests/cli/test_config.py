@@ -53,6 +53,12 @@ def test_every_setting_and_where_it_is_from(shell: Shell, mdl: Inside) -> None:
     assert rows(done(mdl(shell, "config", "list", "--json")))["home"] == (str(shell.models), "MDL_HOME")
 
 
+def test_the_log_that_is_written_is_named(shell: Shell, mdl: Inside) -> None:
+    """Without a setting the downloads log is in the state folder, and config says so."""
+    place = str(shell.home / ".local" / "state" / "mdl" / "downloads.log")
+    assert rows(done(mdl(shell, "config", "--json")))["log_file"] == (place, "the user state folder")
+
+
 def test_the_hub_and_whose_token(shell: Shell, mdl: Inside) -> None:
     """The endpoint and where it and the token are from are told, and never the token; all places are there."""
     shell = with_environ(shell, HF_TOKEN=SECRET)

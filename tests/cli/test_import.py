@@ -109,6 +109,23 @@ def test_comfyui(shell: Shell, comfy: Path, rows: Rows, mdl: Inside) -> None:
     assert done(mdl(shell, "verify")).code == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "models"),
+    [
+        ("models", ("loras/dream.safetensors", "vae/put_vae_here"), {"loras--dream"}),
+        ("models", ("loras/dream.safetensors", "other/more.gguf"), {"models"}),
+        ("bert", ("vae/dream.safetensors", "config.json"), {"bert"}),
+    ],
+)
+def test_a_new_comfyui(
+    shell: Shell, tmp_path: Path, rows: Rows, name: str, files: tuple[str, ...], models: set[str]
+) -> None:
+    """One kind of models is enough in a folder called models, unless it has weights elsewhere; any other folder with
+    such a name in it is one model."""
+    folder = written(tmp_path / name, dict.fromkeys(files, LORA))
+    assert {row["model"] for row in rows(shell, str(folder), "-n").values()} == models
+
+
 def test_what_is_shared_and_what_is_not(shell: Shell, tmp_path: Path, rows: Rows) -> None:
     """Without a flag a large file shares its bytes with the original and a small one is a copy; --copy shares none;
     --link shares all. No mode is changed."""
@@ -433,7 +450,7 @@ def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> N
     ran: Ran = done(mdl(shell, "import", str(folder)))
     assert "mine" in ran.out
     assert "as found" in ran.out
-    assert "imported (plain): 2 files, 1.0 MB, of which" in ran.err
+    assert "imported from a plain folder: 2 files, 1.0 MB" in ran.err
     assert "here already: 2 files, 1.0 MB\n" in done(mdl(shell, "import", str(folder))).err
     assert "1 more was imported or trained" in done(mdl(shell, "outdated")).err
     [row] = done(mdl(shell, "outdated", "mine", "--json")).document["models"]

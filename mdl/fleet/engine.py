@@ -1,0 +1,59 @@
+"""Engine: what runs one mdl command on every node. Each engine is a module of its own, which is imported late."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mdl.cancel import CancelToken
+from mdl.errors import UsageError
+from mdl.fleet.work import Answer, Work
+
+ENGINES = ("slurm", "ray", "ssh")
+"""Each is the name of a module beside this one, with a function ``open_engine(nodes)``."""
+FAN_OUTS = ("sbcast",)
+"""How one download may reach all nodes."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Which nodes: so many, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is one of
+    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all.
+    ``environ`` is that of the engine's programs."""
+
+    count: int | None = None
+    hosts: tuple[str, ...] = ()
+    shared: str | None = None
+    fan_out: str = ""
+    note: Callable[[str], None] = lambda _text: None
+    cancel: CancelToken = field(default_factory=CancelToken)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+
+class Engine(Protocol):
+    """One scheduler, or the lack of one."""
+
+    @property
+    def count(self) -> int:
+        """How many nodes are asked."""
+
+    def run(self, work: Work) -> Generator[Answer]:
+        """Have every node do the work, and yield each answer as it comes; a later one of the same node replaces it.
+        Every node that was asked is in it, also one that did not answer. If it is cancelled, or the caller stops
+        asking, the work is cancelled on the nodes too. Raises `MdlError` if it could not begin, `Cancelled`."""
+
+
+def open_engine(name: str, nodes: Nodes) -> Engine:
+    """The engine of that name. Raises `UsageError` if there is none, or it cannot do what is asked."""
+    if name not in ENGINES:
+        hint = f"there is {', '.join(ENGINES)}"
+        raise UsageError(f"{name!r} is no engine" if name else "no engine is named", item="--on", hint=hint)
+    if nodes.fan_out and (name != "slurm" or nodes.fan_out not in FAN_OUTS):
+        raise UsageError("there is no such fan-out", item="--fan-out", hint="--on slurm has --fan-out sbcast")
+    if nodes.count is not None and nodes.count < 1:
+        raise UsageError(f"{nodes.count} is no number of nodes", item="--nodes")
+    engine: Engine = importlib.import_module(f"mdl.fleet.{name}").open_engine(nodes)
+    return engine

@@ -1,0 +1,199 @@
+"""Report: what the nodes answered, as rows and one error. Pure.
+
+A node's own JSON document tells what it has of each model; all kinds of documents (get, verify, list) end in the same
+words: ``present``, ``partial``, ``missing``, ``corrupt`` or ``unverified``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
+from mdl.fleet.work import Answer
+from mdl.paths import shown
+
+Sizes = Mapping[tuple[str, str], int]
+"""The bytes of each file that is locked, by the name of its model and its path."""
+_NOT_THERE = 127
+"""What a shell says if there is no such program."""
+
+
+@dataclass(frozen=True)
+class NodeModel:
+    """What a node has of one model: its ``status``, its right bytes."""
+
+    name: str
+    status: str
+    bytes: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all of it is there, and nothing of it is wrong."""
+        return self.status in ("present", "unverified")
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """How one node did, in ``seconds``. ``exit_code`` is None if it did not answer. ``error`` is None if all is well.
+    ``document`` is what its mdl printed with ``--json``. The failure of a node that was ``replaced_by`` another one
+    does not count."""
+
+    node: str
+    exit_code: int | None
+    seconds: float = 0.0
+    bytes_fetched: int = 0
+    models: tuple[NodeModel, ...] = ()
+    error: MdlError | None = None
+    document: dict[str, Any] | None = None
+    replaced_by: str = ""
+
+    @property
+    def status(self) -> str:
+        """The worst of its models; ``no answer``, or ``failed`` if it tells of none."""
+        if self.exit_code is None:
+            return "no answer"
+        found = {model.status for model in self.models}
+        worst = ("corrupt", "missing", "partial", "unverified", "present")
+        return next((status for status in worst if status in found), "failed")
+
+    @property
+    def bytes(self) -> int:
+        """The right bytes of all models."""
+        return sum(model.bytes for model in self.models)
+
+
+@dataclass(frozen=True)
+class FleetReport:
+    """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it."""
+
+    engine: str
+    task: str
+    asked: int
+    nodes: tuple[NodeReport, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def counted(self) -> tuple[NodeReport, ...]:
+        """The nodes that no other one replaced."""
+        return tuple(node for node in self.nodes if not node.replaced_by)
+
+    @property
+    def failed(self) -> tuple[NodeReport, ...]:
+        """Those of them that failed."""
+        return tuple(node for node in self.counted if node.error)
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all: of the class of their one reason, or a `PartialFailure`."""
+        errors = [node.error for node in self.failed if node.error]
+        if len(errors) < 2:
+            return errors[0] if errors else None
+        counts = ", ".join(
+            f"{count:,} {status}" for status, count in Counter(one.status for one in self.failed).items()
+        )
+        return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if any node failed."""
+        if error := self.error:
+            raise error
+
+
+def node_report(answer: Answer, sizes: Sizes) -> NodeReport:
+    """What a node's answer means."""
+    document = _document(answer.out)
+    facts = document or {}
+    models, seconds = tuple(_models(facts, sizes)), facts.get("seconds")
+    return NodeReport(
+        answer.node,
+        answer.exit_code,
+        round(seconds if isinstance(seconds, int | float) else answer.seconds, 3),
+        _count(facts.get("bytes_fetched")),
+        models,
+        _error(answer, document, models),
+        document,
+        answer.replaced_by,
+    )
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    """The last line that is a document of mdl."""
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if str(found.get("schema")).startswith("mdl.") and type(found.get("exit_code")) is int:
+                return dict(found)
+    return None
+
+
+def _models(document: Mapping[str, Any], sizes: Sizes) -> Iterator[NodeModel]:
+    """What any of the three documents tells of each model."""
+    for model in _tables(document.get("models")):
+        name, files = str(model.get("name")), _tables(model.get("files"))
+        if "bytes_present" in model:
+            yield NodeModel(name, str(model.get("status")), _count(model["bytes_present"]))
+        elif "status" in model:
+            here = [file for file in files if file.get("action") in ("fetched", "kept", "linked")]
+            yield NodeModel(name, str(model["status"]), sum(_count(file.get("size")) for file in here))
+        else:
+            here = [file for file in files if file.get("status") in ("ok", "unverified")]
+            total = sum(sizes.get((name, str(file.get("path"))), 0) for file in here)
+            yield NodeModel(name, _verified({str(file.get("status")) for file in files}), total)
+
+
+def _verified(statuses: set[str]) -> str:
+    """The status of a model, from those that `verify` found of its files."""
+    if "corrupt" in statuses:
+        return "corrupt"
+    if "missing" in statuses:
+        return "missing" if statuses == {"missing"} else "partial"
+    return "unverified" if "unverified" in statuses else "present" if statuses else "missing"
+
+
+def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[NodeModel, ...]) -> MdlError | None:
+    """Why the node is not well; None if it is."""
+    lines = [line for line in answer.err.splitlines() if line.strip()]
+    words = shown(lines[-1])[:300] if lines else ""
+    if answer.exit_code is None:
+        return NetworkError(words or "no answer", item=answer.node, hint="look at the node, and run it again")
+    if answer.exit_code == _NOT_THERE:
+        return UsageError(words or "there is no mdl", item=answer.node, hint="--mdl says how a node calls its mdl")
+    told = document.get("error") if document else None
+    if isinstance(told, dict):
+        item = ": ".join(str(one) for one in (answer.node, told.get("item")) if one)
+        hint = (
+            str(told["hint"]).replace("mdl verify --repair", "mdl fleet verify --repair") if told.get("hint") else None
+        )
+        return _of_code(answer.exit_code, str(told.get("message")), item, hint, str(told.get("code")))
+    if document is None or answer.exit_code:
+        message = words or f"it ended with {answer.exit_code}, and no result"
+        return _of_code(answer.exit_code or MdlError.exit_code, message, answer.node, "look at the log of that node")
+    bad = [f"{model.name} is {model.status}" for model in models if not model.is_right]
+    return NotFound(", ".join(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
+
+
+def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: str = "") -> MdlError:
+    """The error of the class that has this exit code; of one of its kinds, if ``code`` names that."""
+    if exit_code in (130, 143):
+        error = Cancelled(message, terminated=exit_code == 143).as_error()
+    else:
+        kinds = {kind.exit_code: kind for kind in MdlError.__subclasses__()}
+        kind = kinds.get(exit_code, MdlError)
+        error = next((one for one in kind.__subclasses__() if one.code == code), kind)(message)
+    error.item, error.hint = item, hint
+    return error
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0

@@ -1,0 +1,218 @@
+"""mdl fleet, with small programs in the place of ssh, Slurm and the nodes' mdl; the real ones are in tests/system."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.catalogs import entry_of
+from support.data import SMALL
+from support.shell import Inside, Ran, Shell, done, machine, with_environ
+
+from mdl.catalog.excerpt import excerpt
+from mdl.catalog.lock import Lock, LockedFile, LockedModel
+from mdl.catalog.lock import entry_of as locked_entry
+from mdl.catalog.reader import read_catalog
+from mdl.paths import RelPath
+
+ON_SSH = ("--on", "ssh", "--hosts", "n1,n2,n3")
+ON_SLURM = ("--on", "slurm", "--nodes", "3")
+GOT = {"name": "one", "path": "/m/one", "status": "present", "error": None}
+NODE_MDL = """\
+#!/bin/sh
+# Answers as ANSWERS/<node> says: its exit code and its document; "wait" is one that does not end.
+echo "$@" >"ANSWERS/$NODE.words"
+for word; do case "$word" in --catalog=*) cp "${word#*=}" "ANSWERS/$NODE.catalog";; esac; done
+[ "$(cat "ANSWERS/$NODE")" = wait ] && { touch "ANSWERS/$NODE.began"; trap 'touch "ANSWERS/$NODE.ended"; exit 143' TERM
+    while :; do sleep 0.02; done; }
+read -r code text <"ANSWERS/$NODE"
+echo "$text"
+exit "$code"
+"""
+SSH = """\
+#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+[ "$2" = lost ] && { echo "ssh: connect to host lost: No route to host" >&2; exit 255; }
+NODE=$2 PATH="BIN:$PATH" exec sh -c "$3"
+"""
+SBATCH = """\
+#!/bin/sh
+echo "$@" >>ANSWERS/sbatch.words
+[ -n "$REFUSE" ] && { echo "sbatch: error: invalid partition specified: $REFUSE" >&2; exit 1; }
+restarts=0
+while :; do
+    rm -f ANSWERS/requeue
+    export SLURM_JOB_ID=7 SLURM_JOB_NODELIST='n1 n2 n3' SLURM_RESTART_COUNT=$restarts SLURMD_NODENAME=n1
+    sh job.sh >job.out 2>&1
+    [ -e ANSWERS/requeue ] || exit 0
+    restarts=$((restarts + 1))
+done
+"""
+SRUN = """\
+#!/bin/sh
+while :; do case "$1" in -*) shift;; *) break;; esac; done
+for node in n1 n2 n3; do SLURMD_NODENAME=$node NODE=$node PATH="BIN:$PATH" "$@"; done
+"""
+SCONTROL = """\
+#!/bin/sh
+case "$1" in
+    show) printf '%s\\n' n1 n2 n3;;
+    requeue) touch ANSWERS/requeue; echo 0 "$(cat ANSWERS/again)" >ANSWERS/n2;;
+esac
+"""
+
+
+def document(code: int = 0, status: str = "present", **facts: object) -> str:
+    """What a node's `mdl get --json` prints, after its exit code."""
+    files = [{"path": "f", "size": len(SMALL), "action": "fetched"}]
+    error = {"code": "DEADLINE", "message": "its time is over", "hint": None, "item": None} if code else None
+    models = [GOT | {"status": status, "files": files}]
+    head = {"schema": "mdl.get/1", "ok": not code, "exit_code": code, "error": error}
+    return f"{code} {json.dumps(head | {'bytes_fetched': len(SMALL), 'seconds': 1.5, 'models': models} | facts)}"
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    for node in ("n1", "n2", "n3"):
+        (folder / node).write_text(document())
+    return folder
+
+
+@pytest.fixture
+def head(tmp_path: Path, answers: Path) -> Shell:
+    """The machine on which the fleet is called: its programs are small scripts, its model is locked."""
+    programs = {"mdl": NODE_MDL, "ssh": SSH, "sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL, "scancel": ""}
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name, text in programs.items():
+        (place / name).write_text(text.replace("ANSWERS", str(answers)).replace("BIN", str(place)) or "#!/bin/sh\n")
+        (place / name).chmod(0o755)
+    catalog = "schema = 1\n" + entry_of("one", "https://models.example/f", SMALL)
+    shell = machine(tmp_path / "home", catalog, PATH=f"{place}:{os.environ['PATH']}", HF_TOKEN="hf_" + "s" * 30)
+    [model] = read_catalog((shell.home / "catalog.toml",)).models.values()
+    file = LockedFile(RelPath("f"), "https://models.example/f", len(SMALL))
+    lock = Lock({"one": LockedModel("one", locked_entry(model), (file,))})
+    (shell.home / "mdl.lock").write_text(lock.to_toml())
+    assert excerpt([model], lock)[1] == lock.to_toml()
+    return shell
+
+
+@pytest.mark.parametrize("on", [ON_SSH, ON_SLURM])
+def test_every_node_is_asked_with_the_lock(mdl: Inside, head: Shell, answers: Path, on: tuple[str, ...]) -> None:
+    """Each node runs `mdl get --locked --json` on a catalog with this entry alone, and is a row; the settings given go
+    along, and no secret is in any word."""
+    ran = done(mdl(head, "fleet", "get", "one", *on, "--to=/m", "--connections=3", "--json"))
+    rows = [(row["node"], row["exit_code"], row["bytes"], row["status"]) for row in ran.document["nodes"]]
+    assert rows == [(name, 0, len(SMALL), "present") for name in ("n1", "n2", "n3")]
+    assert {row["document"]["schema"] for row in ran.document["nodes"]} == {"mdl.get/1"}
+    words = (answers / "n2.words").read_text()
+    assert words.startswith("get --json --progress=none --locked --to=/m --connections=3 --catalog=")
+    assert words.endswith("/catalog.toml -- one\n")
+    assert '[models."one"]' in (answers / "n3.catalog").read_text()
+    assert not [file for file in answers.iterdir() if "hf_ss" in file.read_text()]
+
+
+@pytest.mark.parametrize(("task", "begins"), [("verify", "verify --json"), ("status", "list --json")])
+def test_other_tasks(mdl: Inside, head: Shell, answers: Path, task: str, begins: str) -> None:
+    """A verify is the node's `mdl verify`, a status its `mdl list`; a status takes no flags of a download."""
+    mdl(head, "fleet", task, "one", *ON_SSH, "--layout=plain")
+    assert (answers / "n1.words").read_text().startswith(f"{begins} --progress=none --layout=plain --catalog=")
+    mdl(head, "fleet", "verify", "one", *ON_SSH, "--repair")
+    assert "verify --json --progress=none --repair --catalog=" in (answers / "n1.words").read_text()
+
+
+def test_rows_for_people(told: Callable[..., str], head: Shell, answers: Path) -> None:
+    """One row a node, why the ones that are not well are not, and one closing sentence."""
+    (answers / "n2").write_text(document(75))
+    text = told(head, "fleet", "get", "one", "--on", "ssh", "--hosts", "n1,n2,lost")
+    for words in ("NODE", "its time is over", "No route to host", "1 of 3 nodes ok: ", "2 of 3 nodes are not well: "):
+        assert words in text
+
+
+@pytest.mark.fault(521)
+@pytest.mark.parametrize(
+    ("hosts", "n2", "code"),
+    [("n1,lost", "", 5), ("n1,n2", document(75), 75), ("lost,n2", document(75), 10), ("n1,n2", "7 no", 7)],
+)
+def test_exit_codes(mdl: Inside, head: Shell, answers: Path, hosts: str, n2: str, code: int) -> None:
+    """The code of the one reason, or 10; a host that cannot be reached is a row, in ssh's words."""
+    (answers / "n2").write_text(n2 or document())
+    found = done(mdl(head, "fleet", "get", "one", "--on", "ssh", "--hosts", hosts, "--json"), code).document["nodes"]
+    assert [row["node"] for row in found] == sorted(hosts.split(","))
+    assert [row["status"] for row in found if row["node"] == "lost"] == ["no answer"] * ("lost" in hosts)
+
+
+@pytest.mark.fault(525)
+def test_a_job_of_slurm_requeues_itself(mdl: Inside, head: Shell, answers: Path) -> None:
+    """A node that ends with 75 has the job requeued, and its last answer counts; after three times that is final."""
+    (answers / "n2").write_text(document(75))
+    (answers / "again").write_text(document().partition(" ")[2])
+    ran = done(mdl(head, "fleet", "get", "one", *ON_SLURM, "--json"))
+    assert [row["exit_code"] for row in ran.document["nodes"]] == [0, 0, 0]
+    assert "Slurm's job 7 runs on" in ran.err
+    (answers / "n3").write_text(document(9))
+    done(mdl(head, "fleet", "get", "one", *ON_SLURM), 9)
+    assert not list((head.home / ".local/state/mdl/fleet").iterdir())
+
+
+def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
+    """Hosts come from the flag and from a file with comments, each once; for Slurm they are its node list."""
+    (tmp_path / "hosts").write_text("n1  # the first\n\n# all\nn2\n")
+    words = ("fleet", "get", "one", "--hosts", "n2", "--hosts-file", str(tmp_path / "hosts"), "--json")
+    ran = done(mdl(head, *words, "--on", "ssh"))
+    assert [row["node"] for row in ran.document["nodes"]] == ["n1", "n2"]
+    done(mdl(head, "fleet", "get", "one", "--hosts", "n1,n2,n3", "--on", "slurm"))
+    assert "--nodes=3 " in (said := (tmp_path / "answers" / "sbatch.words").read_text())
+    assert "--nodelist=n1,n2,n3" in said
+
+
+@pytest.mark.fault(528)
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (("one",), 2, "--on: no engine is named"),
+        (("one", "--on", "ssh"), 2, "no hosts are named"),
+        (("one", "--on", "ssh", "--hosts", "-oProxyCommand=x"), 2, "does not begin with '-'"),
+        (("one", "--on", "slurm"), 2, "how many nodes?"),
+        (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is no number of nodes"),
+        (("one", "--on", "ssh", "--hosts", "a", "--fan-out", "sbcast"), 2, "no such fan-out"),
+        (("one", *ON_SLURM, "--fan-out", "sbcast"), 2, "--to /local/models"),
+        (("one", "--on", "ray", "--hosts", "a"), 2, "Ray chooses the nodes"),
+        (("none", *ON_SSH), 3, "none: not in the catalog"),
+        (("other", *ON_SSH), 8, "other: not in the lock"),
+    ],
+)
+def test_what_cannot_be_begun(mdl: Inside, head: Shell, words: tuple[str, ...], code: int, why: str) -> None:
+    """A wrong call, and a model that is not locked, are told before any node is asked."""
+    catalog = head.home / "catalog.toml"
+    catalog.write_text(catalog.read_text() + entry_of("other", "https://models.example/o", SMALL))
+    ran = done(mdl(head, "fleet", "get", *words), code)
+    assert why in ran.err
+    assert not list((head.home.parent / "answers").glob("*.words"))
+
+
+@pytest.mark.fault(528)
+def test_slurm_refuses(mdl: Inside, head: Shell) -> None:
+    """What sbatch says is what the user reads, and nothing is left behind; so is a Slurm that is not there."""
+    ran = done(mdl(with_environ(head, REFUSE="gpu"), "fleet", "get", "one", *ON_SLURM), 2)
+    assert "sbatch: invalid partition specified: gpu" in ran.err
+    assert not list((head.home / ".local/state/mdl/fleet").iterdir())
+    (head.home.parent / "bin" / "sbatch").unlink()
+    ran = done(mdl(with_environ(head, PATH=str(head.home.parent / "bin")), "fleet", "get", "one", *ON_SLURM), 2)
+    assert "sbatch: it is not installed here" in ran.err
+
+
+def test_a_large_fleet_lists_what_is_not_well(mdl: Inside, head: Shell, answers: Path) -> None:
+    """Of 33 nodes only the one that is not well is a row; the sum comes first."""
+    names = [f"m{number}" for number in range(33)]
+    for name in names:
+        (answers / name).write_text(document())
+    (answers / "m7").write_text(document(75))
+    ran: Ran = mdl(head, "fleet", "get", "one", "--on", "ssh", "--hosts", ",".join(names))
+    assert (ran.code, [line.split()[0] for line in ran.out.splitlines()]) == (75, ["NODE", "m7"])
+    assert len(ran.err.splitlines()) < 30

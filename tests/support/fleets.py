@@ -1,0 +1,60 @@
+"""What the tests of fleets share: a hub with a model large enough to be interrupted, and a machine that is the head."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.shell import Shell, done, machine
+
+SIZE = 60_000_000
+REPO = Repo("org/model", {"config.json": b"{}", "model.safetensors": Generated(SIZE, "fleet")})
+NODE_MDL = f"--mdl={sys.executable} -m mdl"
+"""How a node calls its mdl."""
+
+
+def sent(hub: LoopbackHub) -> int:
+    """The bytes that the origin has sent."""
+    return sum(request.body_bytes_sent for request in hub.requests)
+
+
+def head_of(folder: Path, hub: LoopbackHub, **environ: str) -> Shell:
+    """The machine on which the fleet is called, with a catalog that is locked."""
+    shell = machine(folder, 'schema = 1\n[models.model]\nsource = "hf:org/model"\n', hub.url, **environ)
+    done(shell.run("lock"))
+    return shell
+
+
+def arrived(folder: Path) -> int:
+    """The bytes of a download that have come to the disk below a folder and are not whole yet."""
+    sizes = 0
+    for path in folder.rglob("data"):
+        try:
+            sizes += path.stat().st_blocks * 512
+        except OSError:
+            continue
+    return sizes
+
+
+def damage(path: Path) -> None:
+    """Change one byte of a file, and nothing else that shows."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def running(*words: str) -> list[int]:
+    """The processes that have all of ``words`` in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if line and all(word.encode() in line for word in words):
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,64 @@
+"""An excerpt of a catalog means the same files as the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mdl import places
+from mdl.catalog.excerpt import excerpt
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.model import Model
+from mdl.catalog.reader import parse_catalog
+from mdl.errors import LockError
+from mdl.paths import RelPath
+
+ODD = """
+schema = 1
+[models."a model"]
+title = 'say "hi" \\ ü'
+kind = "tts"
+source = ["hf:org/repo@refs/pr/1/sub", "hf:datasets/org/d@v1%2F2", "s3://bucket/pre fix", "https://h.example/dl?x=1"]
+include = ["*.bin", "[ab]*"]
+exclude = ["*.txt"]
+[[models."a model".files]]
+path = "sub/نام.bin"
+url = "https://h.example/a%20b?x=1#sha256=SHA"
+mirrors = ["hf:org/other@main/x.bin"]
+size = 0
+[models.quant]
+source = "hf:org/repo-GGUF:Q8_0"
+[models.pinned]
+source = "hf:org/repo"
+revision = "v1.0"
+""".replace("SHA", "a" * 64)
+
+
+def locked(models: list[Model]) -> Lock:
+    """A lock that covers the models, with one file each."""
+    file = LockedFile(RelPath("f.bin"), "https://h.example/f.bin", 3)
+    return Lock({model.name: LockedModel(model.name, entry_of(model), (file,)) for model in models})
+
+
+@pytest.mark.parametrize("text", [ODD, places.SHIPPED.read_text("utf-8")])
+def test_it_means_the_same(text: str) -> None:
+    """Each entry, written anew and read back, is the entry that was locked; the lock of all others is left out."""
+    catalog = parse_catalog(text, Path("catalog.toml"))
+    models = [model for model in catalog.models.values() if not model.gone]
+    lock = locked(models)
+    written, lock_text = excerpt(models, lock)
+    again = parse_catalog(written, Path("catalog.toml"))
+    assert {name: entry_of(model) for name, model in again.models.items()} == {
+        model.name: entry_of(model) for model in models
+    }
+    assert all(Lock.from_toml(lock_text).covers(model) for model in again.models.values())
+    one, one_lock = excerpt(models[:1], lock)
+    assert list(parse_catalog(one, Path("c.toml")).models) == list(Lock.from_toml(one_lock).models) == [models[0].name]
+
+
+def test_what_is_not_locked_is_refused() -> None:
+    """A model that the lock does not cover would be another one on every machine."""
+    catalog = parse_catalog(ODD, Path("catalog.toml"))
+    with pytest.raises(LockError, match="not in the lock"):
+        excerpt(list(catalog.models.values()), locked([]))
