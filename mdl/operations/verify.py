@@ -113,7 +113,7 @@ def verify(
             errors[model.name] = error.on(model.name)
     wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
     if connect and wrong:
-        http = connect([row.remote.url for row in rows if not _was_imported(row.remote)])
+        http = connect([url for row in rows for url in _urls(row.remote)])
         if http is None:
             hint = "run it again online, without --offline and HF_HUB_OFFLINE"
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
@@ -221,6 +221,11 @@ def repair(
             name = f"{download.model}/{download.name}"
             errors[name] = download.error.on(name)
     return result
+
+
+def _urls(remote: RemoteFile) -> Sequence[str]:
+    """What a repair asks for a file."""
+    return () if _was_imported(remote) else (remote.url, *remote.places)
 
 
 def _was_imported(remote: RemoteFile) -> bool:
