@@ -151,6 +151,12 @@ class Nginx:
                 self._process.wait()
         shutil.rmtree(self._own, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The id of its one process."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, name: str, rate: str = "") -> str:
         """``rate`` is nginx's limit_rate, bytes per second of one connection: ``640k``, ``10m``."""
         return f"{self._scheme}://127.0.0.1:{self.port}/{f'at/{rate}/' if rate else ''}{name}"

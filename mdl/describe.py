@@ -6,6 +6,7 @@ lines and logs print from these two. Texts are as they came: each printer takes 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,11 +27,14 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import counted, human_bytes, human_duration, human_rate
+from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
+_ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
 _WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+_NAMED = 100
+"""So many models of a plan are named in a log, with their numbers of files."""
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
 
@@ -73,7 +77,8 @@ def describe(event: Event) -> Description:
     match event:
         case Planned(files=files, bytes_total=total, bytes_kept=kept):
             facts = {"files": files, "bytes_total": total, "bytes_kept": kept, "bytes_to_fetch": event.bytes_to_fetch}
-            facts |= {"verb": event.verb}
+            models = json.dumps(dict(event.models)) if 0 < len(event.models) <= _NAMED else None
+            facts |= {"verb": event.verb, "models": models}
             return _of(event, "planned", _plan_text(event), facts=facts)
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}
@@ -159,12 +164,13 @@ def _size(count: int | None) -> str:
 
 def _plan_text(event: Planned) -> str:
     """``plan: 7 files, 7.2 GB: 1.0 GB already here, 400.1 MB elsewhere on this disk, 5.8 GB to fetch``."""
+    if event.files and not event.bytes_total:
+        return f"plan: {counted(event.files, 'file')}, size not known"
     here = event.bytes_kept - event.bytes_elsewhere
     parts = [f"{human_bytes(here)} already here"] if here else []
-    if event.bytes_elsewhere:
-        copied = f" ({human_bytes(event.bytes_to_copy)} are copied)" if event.bytes_to_copy else ""
-        parts.append(f"{human_bytes(event.bytes_elsewhere)} elsewhere on this disk{copied}")
-    parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
+    parts += [elsewhere(event.bytes_elsewhere, event.bytes_to_copy)] if event.bytes_elsewhere else []
+    if event.bytes_to_fetch or not parts:
+        parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
     return f"plan: {counted(event.files, 'file')}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
+
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
+_VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class HubFile:
         return replace(self, branch="") == replace(other, branch="")
 
 
+Access = Literal["", "open", "restricted", "anonymous"]
+"""Who may have a file of a hub: everybody (``open``), or only those to whom its owners gave access (``restricted``, the
+hub's gated and private repositories), as the hub says. If it did not say: ``anonymous`` if no token was sent for the
+file, else ""."""
+ACCESSES: tuple[Access, ...] = get_args(Access)
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """One file as its source describes it.
@@ -35,6 +45,8 @@ class RemoteFile:
     catalog or a lock writes it, with its commit; '' if that is the URL. ``hub`` names the file
     to the hub's own client. ``size`` is in bytes; None if it is not known yet. ``validator`` is the source's own strong
     ETag or date; it identifies the file only if no digest is known. ``mirrors`` are URLs of the same bytes.
+    ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
+    ``access`` says whether everybody may have it.
     """
 
     path: RelPath
@@ -48,6 +60,8 @@ class RemoteFile:
     probed: bool = False
     hub: HubFile | None = None
     reference: str = field(default="", compare=False)
+    places: tuple[str, ...] = field(default=(), compare=False)
+    access: Access = field(default="", compare=False)
 
     @property
     def hash_algorithm(self) -> str:
@@ -91,7 +105,7 @@ class Receipt:
     there before mdl looked. ``catalog`` names the one catalog for which it was fetched or kept; None if there is none,
     or several. ``url`` has no query; ``asked`` is the `query_hash` of it. A ``suspect`` file is hashed at the next
     check. ``replaced`` is the stamp of mdl's own file that this one takes the place of: a process that is killed before
-    this one has its name leaves that one.
+    this one has its name leaves that one. ``access`` is as in a remote file.
     """
 
     model: str
@@ -109,11 +123,15 @@ class Receipt:
     hub: HubFile | None = None
     catalog: str | None = None
     replaced: Stamp | None = None
+    access: Access = ""
 
     @property
     def remote(self) -> RemoteFile:
         """The file at its source, as far as the receipt tells."""
-        return RemoteFile(self.path, self.url, self.stamp.size, self.digest, hub=self.hub)
+        role = role_of(self.path.text)
+        return RemoteFile(
+            self.path, self.url, self.stamp.size, self.digest, role=role, hub=self.hub, access=self.access
+        )
 
     def matches(self, remote: RemoteFile) -> bool:
         """Whether the source still has the file that came then, by all that both tell. A validator tells versions of
@@ -169,3 +187,13 @@ class LocalFile:
     @property
     def _is_the_same(self) -> bool:
         return self.receipt is not None and self.receipt.stamp == self.stamp and not self.foreign
+
+
+def role_of(path: str) -> str:
+    """What a file is for, by its name: weights, vocab, config or other."""
+    name = path.rsplit("/", 1)[-1].lower()
+    if name.endswith(_WEIGHTS):
+        return "weights"
+    if name.startswith(_VOCAB):
+        return "vocab"
+    return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"

@@ -79,6 +79,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def elsewhere(count: int, to_copy: int) -> str:
+    """``400.1 MB elsewhere on this disk (2.0 MB of it to copy)``."""
+    if count == to_copy:
+        return f"{human_bytes(count)} to copy from elsewhere on this disk"
+    copied = f" ({human_bytes(to_copy)} of it to copy)" if to_copy else ""
+    return f"{human_bytes(count)} elsewhere on this disk{copied}"
+
+
 _AGES = ((86400, "day"), (3600, "h"), (60, "min"))
 
 

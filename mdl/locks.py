@@ -1,7 +1,8 @@
 """Locks: file locks, and from them and from what it touches, whether a process that cannot be seen is alive.
 
 Correctness never depends on a lock: locks save work, and tell other processes to wait. ``flock`` is unreliable on
-Lustre, GPFS and some NFS, and some file systems do not have it at all; there mdl goes on without. A free lock proves
+Lustre, GPFS and some NFS, and some file systems do not have it at all; there a lease keeps others out, a file that only
+one process can make (``O_EXCL``), and that it touches every ten seconds as long as it lives. A free lock proves
 that its owner is dead only if the file system belongs to one machine, whose kernel knows every lock; elsewhere the
 owner counts as dead after a minute without a write. That may be wrong: code that acts on it must be safe against a
 process that goes on writing, see `mdl.engine.adoption`.
@@ -18,24 +19,33 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from mdl.cancel import CancelToken
 from mdl.errors import Busy
-from mdl.fs import filesystem_type
+from mdl.fs import filesystem_type, staging
 from mdl.fs.private import make_private_dir, open_new, read_regular
 from mdl.paths import record_name
+from mdl.process import ProcessId, hostname
+
+_Taken = TypeVar("_Taken")
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
 _LARGEST_HOLDER = 1000
+_LONGEST_HOST = 100
 _FILE_POLL_SECONDS, _FOLDER_POLL_SECONDS = 0.2, 0.01
+_LONGEST_POLL_SECONDS = 1.0
+_BEAT_SECONDS = 10.0
 _FOLDER_WAIT_SECONDS = 60.0
 _FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
 _QUIET_SECONDS = 60.0
-_UNLOCKED_SECONDS = 600.0
-"""The same if the file cannot be locked at all."""
+_ABSENT_SECONDS = 600.0
+"""The same if there is no file that it would lock."""
 
 
 def try_lock(fd: int, patience: float = 0.5) -> bool | None:
@@ -64,29 +74,46 @@ def file_lock(
 ) -> Iterator[None]:
     """Hold the lock ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
-    ``on_wait`` is called once with the name of the holder if this has to wait. Raises `Busy`, which names the holder,
-    and `Cancelled`, `Unsafe`, `OSError`.
+    It is a locked file, and a lease beside it, which keeps others out where locks lie. ``on_wait`` is called once with
+    the name of the holder if this has to wait. Raises `Busy`, which names the holder, and `Cancelled`, `Unsafe`,
+    `OSError`.
     """
     make_private_dir(folder)
-    path, holder = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
-    if (fd := _open_locked(path)) is None:
-        on_wait(_holder(holder))
-        cancel, until = cancel or CancelToken(), time.monotonic() + wait
-        while fd is None:
-            left = until - time.monotonic()
+    lock, lease = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
+    waiting = _Waiting(name, lease, wait, on_wait, cancel or CancelToken())
+    with contextlib.ExitStack() as stack:
+        fd = waiting.until(lambda: _open_locked(lock))
+        stack.callback(os.close, fd)
+        with contextlib.suppress(OSError):
+            stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
+        yield
+
+
+@dataclass
+class _Waiting:
+    """Patience for one lock, and whom to tell about it."""
+
+    name: str
+    lease: Path
+    seconds: float
+    on_wait: Callable[[str], None]
+    cancel: CancelToken
+    _until: float = 0.0
+
+    def until(self, take: Callable[[], _Taken | None]) -> _Taken:
+        """What ``take`` returns, once it is something. Raises `Busy`, `Cancelled`, and what ``take`` raises."""
+        pause = _FILE_POLL_SECONDS
+        while (taken := take()) is None:
+            if not self._until:
+                self._until = time.monotonic() + self.seconds
+                self.on_wait(_holder(self.lease))
+            left = self._until - time.monotonic()
             if left <= 0:
                 hint = "wait for it, or give it longer with --lock-wait"
-                raise Busy(f"{_holder(holder)} is at work on it", item=name, hint=hint)
-            cancel.wait(min(_FILE_POLL_SECONDS, left))
-            fd = _open_locked(path)
-    try:
-        with contextlib.suppress(OSError), os.fdopen(open_new(holder, os.O_WRONLY), "w") as file:
-            json.dump({"pid": os.getpid(), "since": time.strftime("%H:%M:%S")}, file)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            holder.unlink(missing_ok=True)
-        os.close(fd)
+                raise Busy(f"{_holder(self.lease)} is at work on it", item=self.name, hint=hint)
+            self.cancel.wait(min(pause, left))
+            pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)
+        return taken
 
 
 def _open_locked(path: Path) -> int | None:
@@ -106,11 +133,62 @@ def _open_locked(path: Path) -> int | None:
             return None  # else it was removed before it was locked: once more
 
 
-def _holder(path: Path) -> str:
+def _take_lease(path: Path, lock: int) -> Heartbeat | None:
+    """Make the file ``path``, which only one process can; None if another one that may be alive made it. ``lock`` is
+    the lock file, open. The lease of a dead process is removed. Raises `OSError`."""
+    while True:
+        try:
+            lease = Heartbeat(path, os.O_EXCL)
+        except FileExistsError:
+            seen = _text_of(path)
+            if _may_hold(path, seen, lock) or not staging.take_away(path, partial(_has_text, seen)):
+                return None
+            continue
+        process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
+        text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
+        with contextlib.suppress(OSError):  # without a text it is a lease too
+            lease.write(text.encode())
+        return lease
+
+
+def _may_hold(lease: Path, text: bytes, lock: int) -> bool:
+    """Whether the process that made a lease with this text may be alive. If it cannot be seen from here, the lock tells
+    if it can be relied on. If not, the process is dead after a minute without a heartbeat, by the clock of the file
+    system: those of two machines may differ."""
+    owner = ProcessId(str(_facts_of(text).get("process")))
+    alive = lease in Heartbeat.beating if owner == ProcessId.current() else owner.is_alive()
+    if alive is not None or has_reliable_locks(lease):
+        return bool(alive)
     try:
-        data = json.loads(read_regular(path, _LARGEST_HOLDER) or b"")
-        return f"another mdl (process {int(data['pid'])}, since {str(data['since'])[:8]})"
-    except (OSError, ValueError, OverflowError, KeyError, TypeError):
+        os.utime(lock)
+        return os.fstat(lock).st_mtime - lease.lstat().st_mtime < _QUIET_SECONDS
+    except OSError:  # it is gone, or what can be asked of it is no sign of life
+        return False
+
+
+def _has_text(text: bytes, lease: Path) -> bool:
+    return _text_of(lease) == text
+
+
+def _text_of(lease: Path) -> bytes:
+    """What is in a lease; nothing if it is gone."""
+    with contextlib.suppress(OSError):
+        return read_regular(lease, _LARGEST_HOLDER) or b""
+    return b""
+
+
+def _facts_of(text: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        return found if isinstance(found := json.loads(text), dict) else {}
+    return {}
+
+
+def _holder(lease: Path) -> str:
+    facts = _facts_of(_text_of(lease))
+    try:
+        where = "" if facts["host"] == hostname() else f" on {facts['host'][:_LONGEST_HOST]}"
+        return f"another mdl (process {int(facts['pid'])}{where}, since {str(facts['since'])[:8]})"
+    except (ValueError, OverflowError, KeyError, TypeError):
         return "another mdl"
 
 
@@ -150,7 +228,7 @@ def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
             modified = max(modified, one.lstat().st_mtime)
     age = time.time() - modified
     if locked is None:
-        return age < _UNLOCKED_SECONDS
+        return age < (_QUIET_SECONDS if os.path.lexists(path) else _ABSENT_SECONDS)
     return abs(age) < _FRESH_SECONDS if has_reliable_locks(path) else age < _QUIET_SECONDS
 
 
@@ -168,25 +246,50 @@ def is_locked(path: Path) -> bool | None:
 
 
 class Heartbeat:
-    """A file that is locked, and touched every so many ``seconds``, until `stop` is called or this process ends, as a
-    sign that it is alive. If no thread can be started it is only locked. Raises `OSError`."""
+    """A file that is locked, and touched every ten seconds, until `stop` is called or this process ends, as a sign that
+    it is alive. One thread touches all of them; if none can be started they are only locked.
 
-    def __init__(self, path: Path, seconds: float = 10.0) -> None:
-        self._path, self._seconds = path, seconds
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    ``flags`` are further ones to open it with. Raises `OSError`.
+    """
+
+    beating: ClassVar[set[Path]] = set()
+    """The files of all that were not stopped."""
+    _all_stopped: ClassVar[threading.Event]
+    _changing: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
         try_lock(self._fd)
-        self._stopped = threading.Event()
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=self._beat, name="mdl-heartbeat", daemon=True).start()
+        with self._changing:
+            is_first = not self.beating
+            self.beating.add(path)
+            if is_first:
+                Heartbeat._all_stopped = threading.Event()
+                with contextlib.suppress(RuntimeError):
+                    beat = threading.Thread(target=_beat, args=(self._all_stopped, self.beating), daemon=True)
+                    beat.name = "mdl-heartbeat"
+                    beat.start()
 
-    def _beat(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            with contextlib.suppress(OSError):
-                os.utime(self._path, follow_symlinks=False)
+    def write(self, data: bytes) -> None:
+        """Put ``data`` into it, once; other machines see it too, for something of it is closed. Raises `OSError`."""
+        with os.fdopen(os.dup(self._fd), "wb") as file:
+            file.write(data)
 
     def stop(self) -> None:
-        """Remove the file: this process has nothing in hand any more."""
-        self._stopped.set()
+        """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
+        with self._changing:
+            self.beating.discard(self._path)
+            if not self.beating:
+                self._all_stopped.set()
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
+                self._path.unlink(missing_ok=True)
         os.close(self._fd)
+
+
+def _beat(all_stopped: threading.Event, beating: set[Path]) -> None:
+    while not all_stopped.wait(_BEAT_SECONDS):
+        for path in tuple(beating):
+            with contextlib.suppress(OSError):
+                os.utime(path, follow_symlinks=False)

@@ -13,7 +13,10 @@ from mdl.errors import MdlError
 
 MARK = "***"
 
-_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY")
+_NAMES = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RUNPOD_API_KEY"),
+    "MDL_SERVE_TOKEN",
+)
 _SHORTEST = 4
 
 # Kept as text: `re` compiles and remembers a pattern when it is first needed, not when mdl starts.
@@ -152,6 +155,11 @@ def redact_error(error: BaseException, secrets: Secrets) -> None:
         if isinstance(one, MdlError):
             one.message = redact_value(one.message, known)
         one = one.__cause__ or one.__context__
+
+
+def has_secret(url: str) -> bool:
+    """Whether a URL holds what looks like a secret: a password, or a parameter that signs it or gives access."""
+    return bool(re.search(_USERINFO, url) or re.search(_PARAMETER, url) or re.search(_HUB_TOKEN, url))
 
 
 def _without_query(word: str) -> str:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mdl.formatting import human_bytes
+
 SAFETENSORS = ".safetensors"
 _LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
@@ -30,7 +32,10 @@ def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
     header = read_header(head) if length <= _WORTH_READING else None
     if header is None or header.size <= size:
         return None
-    return f"a safetensors file of {size} bytes, its header says {header.size}"
+    found, wanted = human_bytes(size), human_bytes(header.size)
+    if found == wanted:
+        found, wanted = f"{size:,} bytes", f"{header.size:,}"
+    return f"a safetensors file of {found}, its header says {wanted}"
 
 
 @dataclass(frozen=True)

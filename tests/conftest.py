@@ -19,7 +19,7 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import Hf
 from support.jobs import Gate
-from support.long import examples
+from support.long import LONG, examples
 from support.moto_store import moto_store
 from support.packing import make_run
 from support.releases import Site
@@ -31,7 +31,9 @@ from support.xet_store import LITTLE, NAME, PART, XetStore
 from mdl.cli import main
 from mdl.http.splice import Pipe
 
-settings.register_profile("mdl", deadline=None, max_examples=examples(100))  # a busy machine may be slow
+sys.dont_write_bytecode = False  # else every worker compiles all tests, and pytest's part of them, anew
+# No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.
+settings.register_profile("mdl", deadline=None, max_examples=examples(100), derandomize=not LONG)
 settings.load_profile("mdl")
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)

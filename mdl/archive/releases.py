@@ -152,7 +152,8 @@ class ReleaseDir:
         self.check_used(history)
         previous, item = history.previous, str(self.folder)
         if not previous:
-            raise NotFound(f"no release was served before {history.active}", item=item, hint="nothing was changed")
+            hint = f"nothing was changed; 'mdl releases {item}' lists them, and --to VERSION serves any of them"
+            raise NotFound(f"no release was served before {history.active}", item=item, hint=hint)
         if not self.has(previous):
             raise NotFound(f"the release served before, {previous}, is gone", item=item, hint="nothing was changed")
         return previous

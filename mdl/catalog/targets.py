@@ -96,7 +96,11 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
     try:
         return catalog.find(name)
     except NotFound as error:
-        error.hint = "; ".join(filter(None, ("" if ":" in name else error.hint, what_else(name)))) or error.hint
+        near, else_meant = "" if ":" in name else error.hint or "", what_else(name)
+        if near.endswith("?") and else_meant:
+            error.hint = f"{near} {else_meant[0].upper()}{else_meant[1:]}"
+        else:
+            error.hint = "; ".join(filter(None, (near, else_meant))) or error.hint
         raise
 
 

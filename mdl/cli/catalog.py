@@ -3,6 +3,7 @@ written down."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,9 @@ from mdl.cli.session import Session
 
 if TYPE_CHECKING:
     from mdl import LockReport
+
+_COMMIT = re.compile(r"(?<=\b[0-9a-f]{7})[0-9a-f]{33}\b")
+"""What of a commit is too much for people."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def add(
     path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
     if is_first:
         session.console.note("this is your own catalog, just begun; it extends the one that comes with mdl")
-    return _show_edited(session, path, name)
+    return _show_edited(session, path, name, f"'mdl get {name}' downloads it, 'mdl lock {name}' pins what it is now")
 
 
 @command(
@@ -98,8 +102,13 @@ def remove(
     return _show_edited(session, path, name)
 
 
-def _show_edited(session: Session, path: Path, name: str) -> int:
-    return session.show({"path": path, "name": name}, lambda: session.console.data(str(path)))
+def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int:
+    def show() -> None:
+        session.console.data(str(path))
+        if then:
+            session.console.note(then)
+
+    return session.show({"path": path, "name": name}, show)
 
 
 @command(
@@ -129,6 +138,8 @@ def lock(
         if report.error:
             on_event.end_with(report.error)
     error = report.error
+    for line in report.changes if not session.common.json else ():
+        session.console.note(_COMMIT.sub("", line), always=error is not None)
     for one in report.failures.values() if len(report.failures) > 1 else ():
         session.console.error(one)
     if error:
@@ -140,8 +151,6 @@ def lock(
 
 
 def _show_lock(session: Session, report: LockReport) -> None:
-    for line in report.changes:
-        session.console.note(line)
     for row in report.models:
         if row.without_digest:
             what = "1 file has" if row.without_digest == 1 else f"{row.without_digest} files have"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from mdl.cli.commands import COMMANDS
+from mdl.cli.commands import COMMANDS, NO_CATALOG
 from mdl.cli.flags import Common, flag
 from mdl.cli.parsing import QuickCommand, QuickGroup
 from mdl.cli.session import Session
@@ -122,7 +122,8 @@ def _spread(command: Command) -> Callable[..., None]:
             plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
     parameters = [_CONTEXT, *plain, *(_setting(name) for names in settings.values() for name in names)]
     for group in (*groups.values(), Common):
-        hides = () if command.asks else ("yes",)
+        hides = [] if command.asks else ["yes"]
+        hides += ["catalog"] if command.name.split()[0] in NO_CATALOG else []
         parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, **values: Any) -> None:
@@ -149,8 +150,9 @@ def _spread(command: Command) -> Callable[..., None]:
     return _signed(run, parameters)
 
 
-_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG")
-"""How the variables begin that mdl sets for hooks, checks and its own background, and that its tests read."""
+_NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")
+"""How the variables begin that mdl sets for hooks, checks and its own background, that its tests read, and that have a
+secret."""
 
 
 def _warn_of_unknown_variables(session: Session) -> None:

@@ -33,6 +33,8 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+        "bundle": Listed("bundle", "Take models to machines without a network"),
+        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),
@@ -40,6 +42,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
         "export": Listed("export", "List locked files for aria2, sha256sum and others"),
+        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
@@ -57,6 +60,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
+        "serve": Listed("serve", "Serve what is on this disk, with a status page"),
         "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("disk", "Remove what nothing needs any more"),
@@ -65,6 +69,9 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "help": Listed("help", "Show the help of a command, or the exit codes"),
     },
 }
+
+NO_CATALOG: Final = frozenset((*GROUPS["Trained runs"], *GROUPS["Jobs"], "search", "demo", "schema", "help"))
+"""The commands that read no catalog. Any takes --catalog; their help does not speak of it."""
 
 COMMANDS: Final[dict[str, Listed]] = {
     **{name: listed for group in GROUPS.values() for name, listed in group.items()},
@@ -75,19 +82,28 @@ COMMANDS: Final[dict[str, Listed]] = {
 """Every command by its name, also the aliases that no help shows."""
 
 HABITS: Final[dict[str, str]] = {
-    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get hf:org/repo"),
+    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
     "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
     "adopt": "mdl import DIR",
-    **dict.fromkeys(("cache", "models"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"),
+    **dict.fromkeys(
+        ("cache", "models", "scan-cache"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"
+    ),
     **dict.fromkeys(("delete", "uninstall", "prune"), "mdl rm NAME deletes a model, mdl clean what nothing needs"),
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
-    **dict.fromkeys(("run", "serve"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
-    **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
+    **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
+    **dict.fromkeys(("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
-    **dict.fromkeys(("log", "logs", "stop", "kill", "cancel", "resume", "pause"), "mdl jobs --help"),
+    **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
+    **dict.fromkeys(
+        ("stop", "kill", "cancel", "pause"), "mdl jobs shows the ids; mdl jobs pause ID, mdl jobs cancel ID"
+    ),
+    **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
+    **dict.fromkeys(
+        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
+    ),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
 }
 """What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mdl import Client
 
 _MOST_JOBS = 50
+_MORE = ",…"
 _FILE, _FOLDER = Row(":file", ""), Row(":folder", "")
 
 
@@ -94,7 +95,7 @@ def _option(command: Any, name: str) -> Any:
 def _offers(typed: _Typed, last: str) -> Iterator[Row]:
     """All that may stand there."""
     if typed.pending is not None:
-        yield from _values(typed, typed.pending)
+        yield from _values(typed, typed.pending, last)
     elif last.startswith("-") and not typed.is_ended:
         yield from _options(typed.command)
     elif not typed.path and not typed.arguments:
@@ -105,7 +106,7 @@ def _offers(typed: _Typed, last: str) -> Iterator[Row]:
         wanted = [param for param in typed.command.params if param.param_type_name == "argument"]
         at = min(len(typed.arguments), len(wanted) - 1)
         if wanted and (at == len(typed.arguments) or wanted[at].nargs == -1):
-            yield from _values(typed, wanted[at])
+            yield from _values(typed, wanted[at], last)
         elif not hasattr(typed.command, "commands"):
             yield from _options(typed.command)
 
@@ -116,10 +117,16 @@ def _options(command: Any) -> Iterator[Row]:
             yield Row(max(param.opts, key=len), (param.help or "").partition(" [")[0].rstrip("."))
 
 
-def _values(typed: _Typed, param: Any) -> Iterator[Row]:
-    """What may be the value of a parameter, by its name in this command, or else by the words for its value."""
+def _values(typed: _Typed, param: Any, last: str) -> Iterator[Row]:
+    """What may be the value of a parameter, by its name in this command, or else by the words for its value; for
+    ``WORD,…`` several, of which those before the last comma of ``last`` are there already."""
     word = value_of(param).strip("[]")
-    if named := _OFFERS.get(f"{typed.path} {name_of(param)}"):
+    if word.endswith(_MORE):
+        before = last[: last.rfind(",") + 1]
+        for row in _OFFERS[word.removesuffix(_MORE)](typed):
+            if row.usage not in before.split(","):
+                yield Row(before + row.usage, row.about)
+    elif named := _OFFERS.get(f"{typed.path} {name_of(param)}"):
         yield from named(typed)
     elif word.islower():
         yield from (Row(choice, "") for choice in word.split("|"))
@@ -161,6 +168,14 @@ def _models(typed: _Typed) -> Iterator[Row]:
     for name in _folders(_client(typed).workspace.config.home.path):
         if name not in names:
             yield Row(name, "on this disk, in no catalog")
+
+
+def _here(typed: _Typed) -> Iterator[Row]:
+    """What is in the models folder."""
+    client = _client(typed)
+    known, home = client.catalog.models, client.workspace.config.home.path
+    for name in sorted({*client.workspace.store([]).receipts.models(), *_folders(home)} - {*typed.arguments}):
+        yield Row(name, known[name].title if name in known else "on this disk, in no catalog")
 
 
 def _folders(place: Path) -> list[str]:
@@ -227,6 +242,12 @@ def _keys(_: _Typed) -> Iterator[Row]:
             yield Row(name, setting.help.rstrip("."))
 
 
+def _columns(_: _Typed) -> Iterator[Row]:
+    from mdl.cli.model_table import COLUMNS
+
+    yield from (Row(name, column.about) for name, column in COLUMNS.items())
+
+
 def _schemas(_: _Typed) -> Iterator[Row]:
     from mdl import schemas
 
@@ -261,6 +282,7 @@ _OFFERS: Final[dict[str, Callable[[_Typed], Iterable[Row]]]] = {
     "KIND": _of_catalog("kind"),
     "TAG": _of_catalog("tags"),
     "KEY": _keys,
+    "COLUMN": _columns,
     "FILE": lambda _: (_FILE,),
     "ARCHIVE": lambda _: (_FILE,),
     "CMD": lambda _: (_FILE,),
@@ -270,6 +292,8 @@ _OFFERS: Final[dict[str, Callable[[_Typed], Iterable[Row]]]] = {
     "pack --checkpoint": _checkpoints,
     "fetch --checkpoint": lambda _: _BY_ROLE,
     "rollback --to": _releases,
+    "rm NAME|REF": _here,
+    "verify NAME": _here,
     "schema NAME": _schemas,
     "help COMMAND": _topics,
 }

@@ -9,11 +9,12 @@ import typer
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 
 if TYPE_CHECKING:
     from mdl import DeletedModel, DeleteReport, Waste
 
+_NOT_YET = "nothing was deleted; --yes deletes it, and frees {}"
 _NAMED = 5
 """How many of the files that stay are named for each model, without --verbose."""
 
@@ -47,10 +48,12 @@ def rm(
             _show_deleted(session, report, is_done=False)
         going = [model for model in report.models if not model.error and (model.files or model.bytes_freed)]
         what = going[0].name if len(going) == 1 else f"{len(going)} models"
-        if going and session.confirm(f"Delete {what} and free {human_bytes(report.bytes_freed)}?"):
+        size = human_bytes(report.bytes_freed)
+        answer = session.confirm(f"Delete {what} and free {size}?") if going else None
+        if answer:
             report, is_done = client.delete(names, force=force), True
         elif going and not session.common.json:
-            console.note(f"{human_bytes(report.bytes_freed)} would be freed; with --yes it is")
+            console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
     for error in [*report.errors, *(model.error for model in report.models if model.error)]:
         console.error(error)
     facts = {"models": [_deleted(model, is_done) for model in report.models], "bytes_freed": report.bytes_freed}
@@ -115,13 +118,20 @@ def clean(
     total = sum(row["bytes"] for row in rows if row["action"] != "kept")
 
     def show() -> None:
-        if rows:
-            table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in rows]
-            console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table)
+        models = [] if unlisted else [row for row in rows if row["kind"] == "unlisted"]
+        told = [row for row in rows if row not in models]
+        if told:
+            table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in told]
+            console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table, below="WHY")
         if any(row["action"] != "kept" for row in rows):
-            console.note(f"{human_bytes(total)} {'freed' if is_asked else 'would be freed; with --yes it is'}")
+            console.note(f"{human_bytes(total)} freed" if is_asked else _NOT_YET.format(human_bytes(total)))
         else:
             console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
+        if models:
+            count, size = counted(len(models), "model"), human_bytes(sum(row["bytes"] for row in models))
+            console.note(
+                f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free"
+            )
 
     return session.show({"items": rows, "bytes": total}, show)
 

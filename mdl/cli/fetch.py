@@ -15,7 +15,7 @@ from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import run_job, show, show_planned
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
-from mdl.cli.unpack import BombFlags, released_facts
+from mdl.cli.unpack import BombFlags, released_facts, show_release
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport
@@ -138,5 +138,5 @@ def _show(session: Session, report: FetchReport) -> int:
     session.empty = session.empty | {"release": released_facts(done) if done else None}
     code = show(session, report, folders=not done and not report.release_error)
     if done and not session.common.json:
-        session.console.data(str(done.path))
+        show_release(session, done)
     return code

@@ -16,11 +16,11 @@ from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import Client, Model, PlanReport, Report
+    from mdl import Client, MirrorReport, Model, PlanReport, Report
     from mdl.events import Listener
     from mdl.jobs.run import JobRun
 
@@ -170,7 +170,7 @@ def show_plan(session: Session, request: Request) -> int:
 
 def show_planned(session: Session, report: PlanReport) -> int:
     """The plan as a table. Returns the exit code."""
-    _show_failures(session, report)
+    show_failures(session, report)
     return session.show(
         {"job": None} | session.empty | payload(report), lambda: _show_plan(session, report), error=report.error
     )
@@ -178,7 +178,7 @@ def show_planned(session: Session, report: PlanReport) -> int:
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
     """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
-    _show_failures(session, report)
+    show_failures(session, report)
 
     def show_folders() -> None:
         for model in report.models if folders else ():
@@ -195,7 +195,7 @@ def payload(report: Report) -> dict[str, Any]:
     return facts | {"seconds": round(report.seconds, 3), "models": models}
 
 
-def _show_failures(session: Session, report: Report) -> None:
+def show_failures(session: Session, report: Report | MirrorReport) -> None:
     """One line a failure, file by file."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:
@@ -210,15 +210,13 @@ def _show_plan(session: Session, report: PlanReport) -> None:
         (
             row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
             human_bytes(row.size) if row.size is not None else "?",
-            human_bytes(row.resumed_at) if row.resumed_at else "-",
+            human_bytes(here) if (here := row.size if row.action == "kept" else row.resumed_at) else "-",
             shown(f"{model.name}/{row.path}"),
         )
         for model in report.models
         for row in model.files
     ]
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
-    copied = f", of which {human_bytes(report.bytes_to_copy)} are copied" if report.bytes_to_copy else ""
-    near = report.bytes_elsewhere
-    linked = f"elsewhere on this disk: {human_bytes(near)}{copied}; " if near else ""
+    near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
     fetch, free = human_bytes(report.bytes_to_fetch), human_bytes(report.bytes_free)
-    session.console.note(f"to fetch: {fetch}; {linked}free on the disk: {free}")
+    session.console.note(f"{fetch} to fetch; {near}{free} free on the disk")

@@ -10,12 +10,18 @@ from mdl import Settings, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DryRun, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
     from mdl import ImportedFile, ImportReport
 
+_LAYOUTS = {
+    "ollama": "Ollama's store",
+    "hf-local-dir": "a folder of the hub's client",
+    "comfyui": "ComfyUI's models",
+    "plain": "a plain folder",
+}
 _NAMED = 5
 """How many files that were left out are named."""
 _WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None: "in place"}
@@ -78,11 +84,12 @@ def _show(session: Session, report: ImportReport) -> None:
     if here:
         console.note(f"here already: {_amount(here)}")
     if came:
-        copied = human_bytes(sum(file.size for file in came if file.way == "copy"))
+        to_copy = sum(file.size for file in came if file.way == "copy")
         known = sum(any(file.of_catalog for file in files) for files in models.values())
         verb = "to import" if came[0].action == "planned" else "imported"
-        whose = f"{known} of {len(models)} models are the catalog's"
-        console.note(f"{verb} ({report.format}): {_amount(came)}, of which {copied} are copied; {whose}")
+        whose = f"; {known} of {counted(len(models), 'model')} known to the catalog" if known else ""
+        copied = f", {human_bytes(to_copy)} of it by copying" if to_copy else ""
+        console.note(f"{verb} from {_LAYOUTS[report.format]}: {_amount(came)}{copied}{whose}")
     elif not report.files:
         console.note("no model was found there")
 

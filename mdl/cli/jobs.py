@@ -17,7 +17,7 @@ from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed
-from mdl.errors import joint_error, storage_error
+from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
@@ -125,7 +125,7 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
         return _document(session, [job])
     for key, value in _facts(job, _stalled(job, records)):
         if value:
-            session.console.data(f"{key + ':':<10} {shown(value)}")
+            session.console.entry(f"{key + ':':<10} ", shown(value))
     return 0
 
 
@@ -137,7 +137,7 @@ def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
     return [
         ("job", job.id),
         ("command", typed(job.again.words)),
-        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else job.status),
+        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job)),
         ("stalled", stalled),
         ("kind", job.kind or ""),
         ("source", job.repo or ""),
@@ -153,6 +153,10 @@ def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
         ("log", job.log or "none was kept"),
         ("next", _next(job)),
     ]
+
+
+def _ended(job: Job) -> str:
+    return "dead: its process is gone, and did not say why" if job.status == "dead" else job.status
 
 
 def _next(job: Job) -> str:
@@ -184,8 +188,12 @@ def log_of_job(
     if session.common.json:
         return _document(session, [job])
     lines = _lines(job, records, follow=follow)
-    for line in lines if raw else readable(lines):
-        session.console.data(shown(line))
+    if raw:
+        for line in lines:
+            session.console.data(shown(line))
+        return 0
+    for head, text in readable(lines):
+        session.console.entry(head, shown(text))
     return 0
 
 
@@ -218,7 +226,11 @@ def watch(
     job = _job(records, name)
     left = f"the job goes on; 'mdl jobs cancel {job.id}' would end it"
     with session.console.watch(job.id, job.method) as tell, all_or_nothing(left):
-        job = follow(job, records, tell, session.cancel.wait)
+        try:
+            job = follow(job, records, tell, session.cancel.wait)
+        except Cancelled as stopped:
+            tell.leave(stopped)
+            raise
     problem = problem_of(job)
     if problem:
         session.console.error(problem)

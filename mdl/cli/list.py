@@ -11,33 +11,36 @@ import typer
 
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, flag
+from mdl.cli.model_table import (
+    LISTED,
+    LOCAL,
+    MEMBER,
+    Row,
+    column_of,
+    columns_of,
+    exact_rows,
+    in_order,
+    table_of,
+    utc_time,
+)
 from mdl.cli.session import Session
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import counted, human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import bare_url
 
 if TYPE_CHECKING:
     from mdl import Client, Model, ModelStatus, RemoteModel
 
-    Row = tuple[Model, ModelStatus]
+    Pair = tuple[Model, ModelStatus]
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
 ]
-_SHORT = 7
-"""Digits of a commit in a table."""
 
 
-class Sort(StrEnum):
-    name = "name"
-    size = "size"
-    status = "status"
-
-
-_LISTED = ("NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE")
-_LOCAL = ("NAME", "STATUS", "SIZE", "FILES", "SINCE", "COMMIT", "SOURCE", "FOLDER")
-_MEMBER = ("NAME", "STATUS", "SIZE", "TITLE")
-_ORDER = ("present", "unverified", "partial", "missing")
+class TableFormat(StrEnum):
+    table = "table"
+    tsv = "tsv"
 
 
 @command(
@@ -45,6 +48,8 @@ _ORDER = ("present", "unverified", "partial", "missing")
     examples=(
         "mdl list  # the catalog, and what of it is here",
         "mdl list --local --sort size  # all that is on this disk, the largest first",
+        "mdl list --columns name,license,size  # the table as you want it",
+        "mdl list --local --columns name,size --format tsv  # for cut, awk and sort",
         "mdl list persian-nlp  # the members of a group",
         "mdl list 'bert*' --missing --json  # for a script",
     ),
@@ -63,88 +68,69 @@ def list_models(
     present: Annotated[bool, flag("--present", "Only what is whole on this disk.")] = False,
     partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
     missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
-    sort: Annotated[Sort | None, flag("--sort name|size|status", "In this order.", panel="Output")] = None,
+    sort: Annotated[
+        str | None, flag("--sort COLUMN", "In the order of this column; numbers: largest first.", panel="Output")
+    ] = None,
+    columns: Annotated[
+        str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
+    ] = None,
+    table_format: Annotated[
+        TableFormat,
+        flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output", envvar=None),
+    ] = TableFormat.table,
 ) -> int:
     """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
 
     With --layout it is what is there in that layout, too, in the catalog or not.
     """
+    chosen = columns_of(columns) if columns else LOCAL if local else LISTED
+    order = column_of(sort) if sort else None
     client, console = session.client(settings), session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
     statuses = [status for status, is_asked in asked.items() if is_asked]
     narrow: dict[str, Any] = {"kind": kind, "tag": tag}
     found = client.inventory(patterns or None, **narrow) if local or settings.get("layout") else None
-    rows = [row for row in found.models if not statuses or row[1].status in statuses] if found else []
+    pairs = [pair for pair in found.models if not statuses or pair[1].status in statuses] if found else []
     if not local:
-        rows = _with_those_here(client.statuses(patterns or None, **narrow, status=statuses or None), rows)
-    rows = _sorted(rows, sort)
+        pairs = _with_those_here(client.statuses(patterns or None, **narrow, status=statuses or None), pairs)
+    rows = in_order([Row(*pair, is_local=local) for pair in pairs], order)
 
     def show_table() -> None:
-        if local:
-            drop = ("FOLDER", "FILES", "COMMIT", "SINCE", "SOURCE")
-            console.table(_LOCAL, map(_local_row, rows), cut=("FOLDER", "SOURCE"), drop=drop)
-        else:
-            console.table(_LISTED, map(_row, rows), cut=("TITLE", "LICENSE"), drop=("KIND", "LICENSE", "TITLE"))
+        if table_format is TableFormat.tsv:
+            console.tab_separated(exact_rows(rows, chosen))
+            return
+        if not rows and found is None:
+            console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
+            return
+        console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
         total = found.bytes if local and found and len(rows) == len(found.models) else None
-        console.note(_last_line(rows, {} if local else client.catalog.groups, total))
-        if local and found and found.unfinished and not (patterns or kind or tag):
+        is_all = not (patterns or kind or tag or statuses)
+        console.note(_last_line(rows, client.catalog.groups if is_all and not local else {}, total))
+        if local and found and found.unfinished and is_all:
             console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
+        if more := _unlisted(client) if found is None and is_all else 0:
+            console.note(f"{counted(more, 'more model')} on this disk that no catalog names: 'mdl list --local'")
 
     groups = [{"name": name, "models": list(members)} for name, members in client.catalog.groups.items()]
-    return session.show({"models": [_facts(*row) for row in rows], "groups": groups}, show_table)
+    return session.show({"models": [_facts(row.model, row.found) for row in rows], "groups": groups}, show_table)
 
 
-def _with_those_here(rows: list[Row], here: Sequence[Row]) -> list[Row]:
+def _unlisted(client: Client) -> int:
+    """How many models of the models folder the catalog does not name."""
+    return len(set(client.workspace.store([]).receipts.models()) - client.catalog.models.keys())
+
+
+def _with_those_here(listed: list[Pair], here: Sequence[Pair]) -> list[Pair]:
     """The catalog's models, and those on this disk that are not among them."""
-    names = {model.name for model, _ in rows}
-    sources = {source.repository for model, status in rows if status.is_here for source in model.sources} - {""}
-    others = [row for row in here if row[0].name not in names]
-    return rows + [row for row in others if not sources & {source.repository for source in row[0].sources}]
-
-
-def _sorted(rows: list[Row], sort: Sort | None) -> list[Row]:
-    match sort:
-        case Sort.name:
-            return sorted(rows, key=lambda row: row[0].name)
-        case Sort.size:
-            return sorted(rows, key=lambda row: -_size(row[1]))
-        case Sort.status:
-            return sorted(rows, key=lambda row: _ORDER.index(row[1].status))
-    return rows
-
-
-def _size(found: ModelStatus) -> int:
-    """The published size, or what is on the disk if there is none."""
-    return found.bytes_present if found.bytes is None else found.bytes
-
-
-def _row(row: Row) -> tuple[str, ...]:
-    model, found = row
-    size = human_bytes(_size(found)) if found.bytes is not None or found.bytes_present else "?"
-    return model.name, model.kind or "-", _status(model, found), size, model.license or "-", shown(model.title)
-
-
-def _local_row(row: Row) -> tuple[str, ...]:
-    model, found = row
-    since = "-" if found.since is None else human_age(time.time() - found.since)
-    commits = ", ".join(commit[:_SHORT] for commit in found.commits) or "-"
-    size, files = human_bytes(found.bytes_present), str(found.files_present)
-    return model.name, _status(model, found), size, files, since, commits, model.source_text or "-", str(found.path)
-
-
-def _status(model: Model, found: ModelStatus) -> str:
-    if model.gone:
-        return "gone"
-    if found.brought_by == "other" and not found.rows:
-        return "not mdl's"
-    if found.status == "partial" and found.files != found.files_present:
-        return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
-    return found.status
+    names = {model.name for model, _ in listed}
+    sources = {source.repository for model, status in listed if status.is_here for source in model.sources} - {""}
+    others = [pair for pair in here if pair[0].name not in names]
+    return listed + [pair for pair in others if not sources & {source.repository for source in pair[0].sources}]
 
 
 def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | None) -> str:
     """``12 models, 3 here, 1 partly (4.1 GB); groups: nightly``."""
-    here = [found for _, found in rows if found.is_here]
+    here = [row.found for row in rows if row.found.is_here]
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
     partly = sum(found.status == "partial" for found in here)
     count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
@@ -170,14 +156,10 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
         "gone": model.gone or None,
         "note": model.note or None,
         "commits": list(found.commits),
-        "since": _time(found.since),
+        "since": utc_time(found.since),
         "layout": found.layout,
         "brought_by": found.brought_by,
     }
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 @command(
@@ -226,19 +208,15 @@ def _is_name(text: str) -> bool:
 
 
 def _show_group(session: Session, client: Client, name: str, members: Sequence[str]) -> int:
-    rows = [row for row in client.statuses(name) if row[0].name in members]
+    rows = [Row(*pair) for pair in client.statuses(name) if pair[0].name in members]
     facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
 
     def show_table() -> None:
-        session.console.table(_MEMBER, map(_member, rows), cut=("TITLE",), drop=("TITLE",))
+        session.console.table(**table_of(rows, MEMBER))
         session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
-    return session.show({**facts, "group": name, "members": [_facts(*row) for row in rows]}, show_table)
-
-
-def _member(row: Row) -> tuple[str, ...]:
-    name, _, status, size, _, title = _row(row)
-    return name, status, size, title
+    described = [_facts(row.model, row.found) for row in rows]
+    return session.show({**facts, "group": name, "members": described}, show_table)
 
 
 def _file_facts(row: Any) -> dict[str, Any]:
@@ -266,23 +244,23 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "source": model.source_text,
         "only": ", ".join(model.include),
         "access": _access(remote),
-        "updated": remote.get("updated_at"),
+        "updated": (remote.get("updated_at") or "")[:10],
         "homepage": model.homepage,
         "note": model.note,
         "gone": model.gone,
         "see": ", ".join(model.see),
-        "status": _status(model, found),
+        "status": Row(model, found).status,
         "here": _how_much(found),
         "revision": facts["revision"],
         "at hub": remote.get("commit"),
         "on disk": ", ".join(found.commits),
         "locked": ", ".join(facts["locked_commits"]),
         "folder": str(found.path),
-        "catalog": session.client().workspace.place_of(model),
+        "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
     }
     for key, value in lines.items():
         if value:
-            console.data(f"{key + ':':<10}{shown(str(value))}")
+            console.entry(f"{key + ':':<10}", shown(str(value)))
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
@@ -303,7 +281,7 @@ def _how_much(found: ModelStatus) -> str:
     if not found.is_here:
         return ""
     whole = f" of {human_bytes(found.bytes)}" if found.bytes is not None and found.bytes != found.bytes_present else ""
-    since = "" if found.since is None else f", since {_time(found.since)} ({human_age(time.time() - found.since)})"
+    since = "" if found.since is None else f", since {utc_time(found.since)} ({human_age(time.time() - found.since)})"
     return f"{human_bytes(found.bytes_present)}{whole}{since}"
 
 
@@ -324,5 +302,11 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    folder = str(session.client(settings).path(name))
-    return session.show({"path": folder}, lambda: session.console.data(folder))
+    folder = session.client(settings).path(name)
+
+    def show_path() -> None:
+        session.console.data(str(folder))
+        if not folder.exists():
+            session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
+
+    return session.show({"path": str(folder)}, show_path)

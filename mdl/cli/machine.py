@@ -49,12 +49,12 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
     for result in run_checks(environment):
         checks.append({"name": result.name, "ok": result.ok, "detail": result.detail, "advice": result.advice or None})
         first, *lines = f"{result.name}: {result.detail}".split("\n")
-        console.data(console.clean(f"{'ok  ' if result.ok else 'FAIL'}  {first}"))
+        console.entry("ok    " if result.ok else "FAIL  ", console.clean(first))
         if not result.ok:
             errors.append(result.error())
             lines.append(result.advice)
         for line in filter(None, lines):
-            console.data(console.clean(f"      {line}"))
+            console.entry("      ", console.clean(line))
     problem = joint_error(errors)
     if problem and console.is_machine_readable:
         console.error(problem)

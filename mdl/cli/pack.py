@@ -127,6 +127,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
             )
             for row in rows
         ],
+        below="NOTE",
     )
     if not any(row["best"] for row in rows):
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = (
     "mdl prefetch nightly --window 22:00-06:00  # a group, by night",
-    "mdl prefetch --max-duration 2h --limit-rate 20M  # the whole catalog, gently",
+    "mdl prefetch --all --limit-rate 20M  # the whole catalog, gently",
     "mdl prefetch nightly --metrics mdl.prom  # and numbers for Prometheus",
 )
 
@@ -38,7 +38,7 @@ def prefetch(
     settings: DownloadSettings,
     job: JobFlags,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="What to bring, unless it is --all.")
+        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="Models and groups to bring; or --all.")
     ] = None,
     everything: Annotated[bool, flag("--all", "The whole catalog, also what it extends.")] = False,
     dry_run: DryRun = False,

@@ -90,7 +90,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     place, console = places.output_file(metrics, "--metrics") if metrics else None, session.console
     report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
     for one in report.checks:
-        console.data(console.clean(f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}"))
+        console.entry("ok    " if one.ok else "FAIL  ", console.clean(f"{one.name}: {one.detail}"))
     _tell(session, report.errors)
     checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in report.checks]
     return _show(session, error=report.error, checks=checks)
@@ -149,7 +149,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
     def show() -> None:
         for key, value in lines.items():
             if value:
-                session.console.data(f"{key + ':':<10} {session.console.clean(value)}")
+                session.console.entry(f"{key + ':':<10} ", session.console.clean(value))
 
     return _show(session, show, jobs=[_facts(job)])
 
@@ -196,7 +196,7 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
                 (shown(one.job.id), _size(one.job), words.get(one.action, one.action), console.clean(one.why[:200]))
                 for one in found
             ]
-            console.table(("JOB", "SIZE", "ACTION", "WHY"), table)
+            console.table(("JOB", "SIZE", "ACTION", "WHY"), table, below="WHY")
 
     with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
         for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):

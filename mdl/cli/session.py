@@ -15,7 +15,7 @@ from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
 from mdl.config import Config, Progress
 from mdl.console import Console
-from mdl.errors import MdlError, Problem, UsageError
+from mdl.errors import Cancelled, MdlError, Problem, UsageError
 from mdl.redact import redact
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
-_DROPPED_VARIABLES = {"MDL_DETACH", *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
+_OF_OTHERS = {"MDL_DETACH", "MDL_SERVE_TOKEN"}
+_DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
 
 
 class Session:
@@ -140,15 +141,20 @@ class Session:
             repo=_the_one(client.repo(model) for model in models),
         )
 
-    def confirm(self, question: str) -> bool:
-        """Whether the user says yes: with ``--yes``, or now on a terminal. Nobody is asked without one, with ``--json``
-        and with ``--quiet``. Raises `Cancelled`."""
+    def confirm(self, question: str) -> bool | None:
+        """Whether the user says yes. Nobody is asked without a terminal, with ``--json`` and with ``--quiet``: None.
+        Raises `Cancelled`."""
         common, screen = self.common, self.console.stderr
-        if common.yes or common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
-            return common.yes
+        if common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
+            return None
         screen.write(f"{self.console.clean(question)} [y/N] ")
-        while not select.select([sys.stdin], [], [], _TICK)[0]:
-            self.cancel.check()
+        try:
+            while not select.select([sys.stdin], [], [], _TICK)[0]:
+                self.cancel.check()
+        except Cancelled as stopped:
+            screen.write("\n")  # the question is an unfinished line
+            stopped.hint = "nothing was deleted"
+            raise
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:

@@ -32,7 +32,7 @@ class BombFlags:
     max_ratio: Annotated[
         float,
         flag("--max-ratio N", "Refuse an archive that unpacks to more than this times its size, past 100 MiB.", min=1),
-    ] = 200.0
+    ] = 200
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,24 @@ def _release(
         )
     _note_release(log, done)
 
-    def show() -> None:
-        if not done.changed:
-            session.console.note(f"{done.version} is active already")
-        for version in done.removed:
-            session.console.note(f"removed the old release {version}")
-        session.console.data(str(done.path))
-
     facts: dict[str, Any] = {}
     if session.common.json:
         files = done.manifest.files if done.manifest else ()
         size, path = sum(one.size for one in files), str(done.path)
         facts = _facts(archive, files=len(files), size=size, path=path, release=released_facts(done))
-    return session.show(facts, show)
+    return session.show(facts, lambda: show_release(session, done))
+
+
+def show_release(session: Session, done: ReleaseResult) -> None:
+    """What is served now, what was served before, what was removed, and last the folder."""
+    if not done.changed:
+        session.console.note(f"{done.version} was served already")
+    else:
+        before = f"; before it: {done.previous}" if done.previous else ""
+        session.console.note(f"{done.version} is served now, as {done.path.parent.parent / 'current'}{before}")
+    for version in done.removed:
+        session.console.note(f"removed the old release {version}")
+    session.console.data(str(done.path))
 
 
 def _note_release(log: OperationLog, done: ReleaseResult) -> None:
@@ -260,10 +265,4 @@ def rollback(
             done = mdl.rollback(place, to=to or "", lock_wait=wait, cancel=session.cancel, on_event=on_event)
         _note_release(log, done)
     facts = {"path": str(done.path), "release": released_facts(done)}
-
-    def show() -> None:
-        if not done.changed:
-            session.console.note(f"{done.version} is active already")
-        session.console.data(str(done.path))
-
-    return session.show(facts, show)
+    return session.show(facts, lambda: show_release(session, done))

@@ -34,7 +34,8 @@ def outdated(
     session: Session,
     settings: LookSettings,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is here without one.")
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Models and groups; without one all that is here or locked."),
     ] = None,
     beyond_pins: Annotated[
         bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.", panel="What")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mdl.engine.store import Store
     from mdl.files import RemoteFile
     from mdl.operations.clean import Waste
-    from mdl.operations.delete import DeleteReport, Deletion
+    from mdl.operations.delete import DeleteReport
+    from mdl.operations.deletion import Deletion
     from mdl.operations.inventory import Inventory
     from mdl.operations.remote_model import RemoteModel
 
@@ -72,7 +73,8 @@ class Disk(ClientBase):
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            raise storage_error(error, str(store.own)) from error
+            if targets is None or not isinstance(error, PermissionError):  # named files can be read without records
+                raise storage_error(error, str(store.own)) from error
         names = store.receipts.models()
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}
@@ -240,7 +242,8 @@ class Disk(ClientBase):
         `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
-        from mdl.operations.delete import delete, plan
+        from mdl.operations.delete import delete
+        from mdl.operations.deletion import plan
 
         stores, known = self.workspace.stores(), self._known()
         deletions: list[Deletion] = []
@@ -250,6 +253,8 @@ class Disk(ClientBase):
                 for model in self._models_here(target):
                     deletions += plan(model, stores, known, force=force)
             except MdlError as error:
+                if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
+                    error.hint = "'mdl list --local' shows what is on this disk"
                 errors.append(error.on(str(target)))
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 

@@ -158,7 +158,10 @@ class Downloads(Catalogs):
         models = self.verifiable(targets, into=into)
         store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store)
-        return [by_receipts(model, store.receipts.in_order(model.name), resolver) for model in models]
+        return [
+            by_receipts(model, store.receipts.in_order(model.name), store.receipts.wanted(model.name), resolver)
+            for model in models
+        ]
 
     def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
         """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,

@@ -57,7 +57,7 @@ class Frame:
         lines = [self._draw_file(one, name, columns) for one, name in zip(rows, names, strict=True)]
         is_counted = self._state.count or self._state.is_measured
         if is_counted and self._state.count != 1 and now - self._others_at < _LASTING:
-            text = f"{_INDENT}{'+ ' if rows else ''}{counted(self._others, 'file')}"
+            text = f"{_INDENT}{'+ ' if rows else ''}{counted(self._others, 'file')} on the way"
             lines.append([(clip(text, width - 1), "rest")])
         return [*lines, self._draw_whole(columns)] if is_counted else lines
 

@@ -129,6 +129,8 @@ class Narrator:
         self._is_news = False
         """Something was done; before that, what is kept may be all there is to tell."""
         self._checking: tuple[str, str] | None = None
+        self._lost: set[str] = set()
+        """Models that failed as a whole."""
         self._hosts: set[str] = set()
         self._connections = 0
 
@@ -158,6 +160,8 @@ class Narrator:
                 if event.file:
                     self._models.setdefault(event.model, Tally()).failed += 1
                     yield from self._whole_models()
+                else:
+                    self._lost.add(event.model)
             case Ended():
                 yield from self._ended(event)
             case Verifying(done=done, total=total):
@@ -211,14 +215,17 @@ class Narrator:
         whole = Tally.of(self._models.values())
         if not whole.files or not _CAME.issuperset(whole.ways):
             return
-        if not self._is_news:
+        failed = [(whole.failed, "file"), (len(self._lost), "model")]
+        lost = " and ".join(counted(count, noun) for count, noun in failed if count)
+        if set(whole.ways) == {"kept"}:
             files, weak = counted(whole.files, "file"), f" ({whole.weak})" if whole.weak else ""
-            are = "is" if whole.files == 1 else "are"
-            yield Remark("summary", "", f"nothing to do: {files}, {human_bytes(whole.size)} {are} here{weak}")
-            return
-        text = whole.sentence(self._clock() - self._began if self._began is not None else 0.0)
-        if whole.failed:
-            text = f"{counted(whole.failed, 'file')} failed; {text}"
+            text = f"{files}, {human_bytes(whole.size)} {'is' if whole.files == 1 else 'are'} here{weak}"
+            text = text if lost else f"nothing to do: {text}"
+        else:
+            text = whole.sentence(self._clock() - self._began if self._began is not None else 0.0)
+        if lost:
+            text = f"{lost} failed; {text}"
         if self._verbose and self._hosts:
-            text += f", from {', '.join(sorted(self._hosts))} over at most {counted(self._connections, 'connection')}"
+            over = f" over at most {counted(self._connections, 'connection')}" if self._connections else ""
+            text += f", from {', '.join(sorted(self._hosts))}{over}"
         yield Remark("summary", "", self._clean(text))

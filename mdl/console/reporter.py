@@ -106,6 +106,17 @@ class Console:
             text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
 
+    def entry(self, head: str, text: str) -> None:
+        """Write a line of data that begins with ``head``, which says what it is about. A terminal gets it broken
+        between words, and what follows stands under the beginning of ``text``."""
+        lines = [head + text]
+        if self.stdout.is_terminal:
+            from mdl.formatting import cells, wrap
+
+            lines = wrap(head + shown(text), self.stdout.size[0] - 1, " " * cells(head))
+        for line in lines:
+            self.data(line)
+
     def heading(self, text: str) -> None:
         """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
         if not self.json_output:
@@ -124,11 +135,12 @@ class Console:
         headers: Sequence[str],
         rows: Iterable[Sequence[str]],
         *,
-        cut: Sequence[str] = (),
+        cut: Sequence[str] | None = None,
         drop: Sequence[str] = (),
+        below: str = "",
     ) -> None:
         """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
-        terminal the columns ``cut`` and ``drop`` give room, so that a row is one line: see `mdl.console.tables`."""
+        terminal the columns ``cut``, ``drop`` and ``below`` give room: see `mdl.console.tables`."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
@@ -136,11 +148,16 @@ class Console:
         if self.stdout.can_move_cursor:
             from mdl.console.tables import drawn_table
 
-            self._out(drawn_table(self.stdout, heads, body, cut, drop))
+            self._out(drawn_table(self.stdout, heads, body, cut, drop, below))
         else:
             from mdl.formatting import table
 
             self._out(table(body, heads))
+
+    def tab_separated(self, rows: Iterable[Sequence[str]]) -> None:
+        """Write rows to stdout with tabs between the cells, for a program. A tab within a cell is escaped."""
+        for row in rows if not self.json_output else ():
+            self._out("\t".join(shown(redact_value(cell, self.secrets)) for cell in row) + "\n")
 
     def document(
         self,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mdl.cancel import CancelToken
 from mdl.describe import ended_by, item_of
-from mdl.errors import DeadlineReached, MdlError
+from mdl.errors import Cancelled, DeadlineReached, MdlError
 from mdl.events import Ended, Event, Failed, Listener
 
 
@@ -52,6 +52,10 @@ class ReportSession:
     def end_with(self, error: MdlError) -> None:
         """Tell that ``error`` is how it ended."""
         self(ended_by(error))
+
+    def leave(self, error: Cancelled) -> None:
+        """Have ``error`` end the watching alone: what was watched goes on, so nothing is said of its end."""
+        self.end = ended_by(error)
 
     @property
     def is_well(self) -> bool:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from mdl.console.streams import NonBlockingStream
-from mdl.formatting import cells, clip, folded, is_number, pad, shorten
+from mdl.formatting import cells, clip, folded, is_number, pad, shorten, wrap
 
-_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 20, 40
-"""A column is cut to no fewer cells than this, and to no fewer than 20 if it was a wide one."""
+_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 26, 40
+"""A column is cut to no fewer cells than this, and to no fewer than 26 if it was a wide one."""
 _ROOM = 12
 """The widest column gets this much before the gaps between all columns become narrower."""
 _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
+_INDENT = "  "
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
     **dict.fromkeys(("partial", "unverified", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
@@ -27,21 +28,25 @@ def drawn_table(
     stream: NonBlockingStream,
     headers: Sequence[str],
     rows: Sequence[Sequence[str]],
-    cut: Sequence[str] = (),
+    cut: Sequence[str] | None = None,
     drop: Sequence[str] = (),
+    below: str = "",
 ) -> str:
     """A table for the terminal ``stream``.
 
-    With ``cut`` or ``drop`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not
-    enough those of ``drop`` are left out in that order. The others are never cut. Without them no letter is lost: the
-    widest column goes on in the next line.
+    With ``cut`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not enough those of
+    ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column goes
+    on in the next line. If the table is too wide, the text of the column ``below`` stands under each row instead.
     """
     width = stream.size[0]
     body = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
     widths = {name: max(cells(name), *(cells(row[at]) for row in body), 0) for at, name in enumerate(headers)}
     gap = 2
-    is_one_line = bool(cut or drop)
-    if is_one_line:
+    under = -1
+    if below and sum(widths.values()) + gap * (len(widths) - 1) > width:
+        under = headers.index(below)
+        del widths[below]
+    if cut is not None:
         widths = _fitted(widths, width, gap, cut, drop)
     else:
         widest = max(widths, key=widths.__getitem__, default="")
@@ -64,11 +69,13 @@ def drawn_table(
     lines = [line([headers[at] for at in columns], _BOLD)]
     for row in body:
         texts = [row[at] for at in columns]
-        if is_one_line:
+        if cut is not None:
             lines.append(line([_clipped(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]))
         else:
             parts = [folded(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]
             lines += [line(texts) for texts in zip_longest(*parts, fillvalue="")]
+        if under >= 0 and row[under] not in ("", "-"):
+            lines += [f"{one}\n" for one in wrap(_INDENT + row[under], width - 1, _INDENT)]
     return "".join(lines)
 
 

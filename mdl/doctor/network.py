@@ -203,7 +203,7 @@ def token(hub: Hub) -> str:
     """
     where = hub.endpoint
     if where.token is None:
-        return f"none ({where.token_from}); private and gated repositories cannot be downloaded"
+        return f"{where.token_from}; private and gated repositories cannot be downloaded"
     host = host_of(where.url)
     others = [place for place in token_places(os.environ) if place != where.token_from]
     source = f"from {where.token_from}" + (f" ({_ignored(others)})" if others else "") + f", for {host} only"

@@ -22,7 +22,7 @@ from typing import Any
 
 from mdl import crc_json
 from mdl.errors import MdlError, StateError, Unsafe
-from mdl.files import HubFile, Receipt, RemoteFile, Stamp
+from mdl.files import ACCESSES, HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_own, read_regular
 from mdl.hashing import Digest, Fingerprint
@@ -51,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "asked": "",
     "adopted": False,
     "prefixes": (),
+    "access": "",
     **dict.fromkeys(("hub", "catalog", "replaced")),
 }
 """The facts that receipts of earlier versions lack."""
@@ -72,10 +73,12 @@ def new_receipt(
     adopted: bool = False,
     catalog: str | None = None,
     replaced: Stamp | None = None,
+    came_from_source: bool = False,
 ) -> Receipt:
     """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
     if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
-    ``replaced`` is the stamp of the file that it takes the place of."""
+    ``replaced`` is the stamp of the file that it takes the place of; ``came_from_source``: its bytes were fetched from
+    there just now, so that a file for which no token was sent is one that everybody may have."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -91,6 +94,7 @@ def new_receipt(
         prefixes=print_.prefixes,
         catalog=catalog,
         replaced=replaced,
+        access=remote.access if came_from_source or remote.access != "anonymous" else "",
     )
 
 
@@ -159,6 +163,30 @@ class Receipts:
             for entry in place.iterdir():
                 entry.unlink(missing_ok=True)
             place.rmdir()
+            self.finish(model)
+
+    def begin(self, model: str, paths: Collection[RelPath]) -> None:
+        """Note which files of ``model`` are wanted, until `finish`: of a file that is not here yet there is no receipt.
+        A disk that takes no note is no reason to stop."""
+        with contextlib.suppress(OSError, Unsafe):
+            folder = make_private_dir(self._wanted(model).parent)
+            data = crc_json.dumps(sorted(path.text for path in paths))
+            staging.write_file(folder / self._wanted(model).name, data, durable=False)
+
+    def finish(self, model: str) -> None:
+        """Everything that was wanted of ``model`` is here, or nothing of it is wanted any more."""
+        with contextlib.suppress(OSError):
+            self._wanted(model).unlink()
+
+    def wanted(self, model: str) -> frozenset[str]:
+        """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
+        with contextlib.suppress(OSError):
+            found = crc_json.loads((read_regular(self._wanted(model), _LARGEST) or b"").rstrip(b"\n"))
+            return frozenset(map(str, found if isinstance(found, list) else ()))
+        return frozenset()
+
+    def _wanted(self, model: str) -> Path:
+        return self._folder.parent / "wanted" / f"{record_name(model)}.json"
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -404,6 +432,7 @@ def _receipt(facts: dict[str, Any]) -> Receipt | None:
             replaced=Stamp(*replaced) if replaced else None,
             digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
+            access=facts["access"] if facts["access"] in ACCESSES else "",
             prefixes=prefixes,
             hub=_hub_file(facts["hub"]) if facts["hub"] is not None else None,
         )

@@ -145,9 +145,10 @@ def local_status(
     name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
 ) -> ModelStatus:
     """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
-    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted. Raises as
-    `model_status`."""
+    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
+    wanted them. Raises as `model_status`."""
     rows: dict[RelPath, FileStatus] = {}
+    wanted = store.receipts.wanted(name)
     for receipt in receipts:
         row = _checked(name, receipt.remote, store)
         is_doubtful = row.status == "present" and not is_verified(receipt.verified)
@@ -155,9 +156,10 @@ def local_status(
     for remote in known:
         if remote.path not in rows:
             row = _checked(name, remote, store)
-            if is_exact or row.bytes_present:
+            if is_exact or row.bytes_present or remote.path.text in wanted:
                 rows[remote.path] = row
-    return status_of([rows[path] for path in sorted(rows)], store, name)
+    is_complete = is_exact or wanted <= {path.text for path in rows}
+    return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
 
 
 def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from mdl.errors import StorageError, storage_error
+from mdl.fs.entries import user_name
 
 
 def filesystem_type(folder: Path) -> str:
@@ -55,5 +56,10 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         named = error.filename if isinstance(error.filename, str | bytes) else ""
         refusing = nearest_existing(Path(os.fsdecode(named)))
-        found.hint = f"check the permissions of {refusing if refusing.is_relative_to(root) else root} and the disk"
+        refusing = refusing if refusing.is_relative_to(root) else root
+        found.hint = f"check the permissions of {refusing} and the disk"
+        with contextlib.suppress(OSError):
+            if refusing.name == ".mdl" and (owner := refusing.stat().st_uid) != os.geteuid():
+                who = user_name(owner)
+                found.hint = f"{who} downloads into this folder: let {who} do that, or take one of your own with --to"
     return found

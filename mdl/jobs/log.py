@@ -187,7 +187,7 @@ def event_of(line: str) -> Event | None:
         facts = {key: json.loads(one) if one[0] == '"' else one for key, one in facts_in(line)}
         of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
         return replace(made(facts), **of_event, time=head[0]) if made else None
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -212,6 +212,7 @@ _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
         bytes_kept=int(facts["bytes_kept"]),
         bytes_to_fetch=int(facts["bytes_to_fetch"]),
         verb=facts.get("verb", "fetch"),
+        models=tuple((str(name), int(count)) for name, count in dict(json.loads(facts.get("models", "{}"))).items()),
     ),
     "started": lambda facts: Started(
         index=_count(facts, "index") or 0,

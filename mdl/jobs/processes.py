@@ -120,7 +120,8 @@ def cancel(job: Job, records: Records) -> Job:
         job = replace(job, status="cancelled", finished_at=job.finished_at or now(), exit_code=_CANCELLED)
         records.put(job)
     if job.status != "cancelled":
-        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=resume_command(job))
+        hint = "'mdl jobs --status running' shows what can be cancelled"
+        raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=hint)
     return job
 
 

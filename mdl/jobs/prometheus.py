@@ -1,4 +1,4 @@
-"""Prometheus: numbers in a text file, for node_exporter's textfile collector.
+"""Prometheus: numbers as it reads them, of a server or in a text file for node_exporter's textfile collector.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from mdl.fs import staging
 
@@ -16,9 +17,17 @@ from mdl.fs import staging
 class Gauge:
     """One metric: its name, what it is ``about``, and its values by their `labels` ('' without any)."""
 
+    kind: ClassVar[str] = "gauge"
+
     name: str
     about: str
     values: Mapping[str, float] = field(default_factory=dict)
+
+
+class Counter(Gauge):
+    """A metric that only grows."""
+
+    kind = "counter"
 
 
 def labels(**texts: str) -> str:
@@ -26,14 +35,19 @@ def labels(**texts: str) -> str:
     return "{" + ",".join(f'{name}="{_escaped(text)}"' for name, text in texts.items()) + "}"
 
 
-def write_gauges(path: Path, gauges: Iterable[Gauge]) -> None:
-    """Replace ``path`` as a whole by these metrics; one without values is left out. Raises `OSError`."""
+def exposition(metrics: Iterable[Gauge]) -> str:
+    """These metrics as Prometheus reads them; one without values is left out."""
     lines: list[str] = []
-    for one in gauges:
+    for one in metrics:
         if one.values:
-            lines += [f"# HELP {one.name} {one.about}", f"# TYPE {one.name} gauge"]
+            lines += [f"# HELP {one.name} {one.about}", f"# TYPE {one.name} {one.kind}"]
             lines += [f"{one.name}{found} {value!r}" for found, value in one.values.items()]
-    staging.write_file(path, "\n".join([*lines, ""]).encode(), mode=0o644, durable=False, sweep_first=True)
+    return "\n".join([*lines, ""])
+
+
+def write_gauges(path: Path, gauges: Iterable[Gauge]) -> None:
+    """Replace ``path`` as a whole by these metrics. Raises `OSError`."""
+    staging.write_file(path, exposition(gauges).encode(), mode=0o644, durable=False, sweep_first=True)
 
 
 def _escaped(text: str) -> str:

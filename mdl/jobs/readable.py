@@ -14,9 +14,10 @@ _KIND = 9
 """Columns of the word that says what happened."""
 
 
-def readable(lines: Iterable[str]) -> Iterator[str]:
-    """Each line of a job's log in words. The date stands in a line of its own before the first line of that day; a line
-    that is not an event's, as a program's own output, stays as it is."""
+def readable(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each line of a job's log in words: its head, which is the time and the kind of event, and the rest. The date
+    stands in a line of its own before the first line of that day; a line that is not an event's, as a program's own
+    output, stays as it is."""
     day = ""
     for line in lines:
         text = line.rstrip("\n")
@@ -25,11 +26,11 @@ def readable(lines: Iterable[str]) -> Iterator[str]:
             when = datetime.fromisoformat(head[0]).astimezone()
             said = _said(text, head[2])
         except (ValueError, IndexError, KeyError):
-            yield text
+            yield "", text
             continue
         if day != (day := when.strftime("%Y-%m-%d")):
-            yield day
-        yield f"{when:%H:%M:%S}  {head[2]:<{_KIND}}  {said}".rstrip()
+            yield "", day
+        yield f"{when:%H:%M:%S}  {head[2]:<{_KIND}}  ", said
 
 
 def _said(line: str, kind: str) -> str:

@@ -22,7 +22,8 @@ from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
-from mdl.operations.delete import Deletion, delete, of_model
+from mdl.operations.delete import delete
+from mdl.operations.deletion import Deletion, of_model
 from mdl.paths import RelPath
 
 Known = Callable[[str], Sequence[RemoteFile] | None]

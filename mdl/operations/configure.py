@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdl import places
 from mdl.config import Config, Setting, check_config, read_text, setting_named, settings_table
 from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.operations.edit import edit_file, with_key, without_key
@@ -44,6 +47,11 @@ def _value(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path
         value, where = config.home.path, where or config.home.why
     elif name == "catalog":
         value, where = catalogs()
+    elif name == "log_file" and not where:
+        from mdl.jobs.log import DOWNLOADS
+
+        with contextlib.suppress(UsageError):  # a user without a home folder has no log
+            value, where = places.state_dir() / DOWNLOADS, "the user state folder"
     elif name == "offline" and config.is_offline and not value:
         value, where = True, _HUB_OFFLINE
     elif where and not settings_table()[name].adds_up:
@@ -99,12 +107,17 @@ def _kept(setting: Setting, values: Sequence[str]) -> Any:
 
 def _change(path: Path, change: Callable[[str], str]) -> None:
     """Change the text of ``config.toml``; what comes of it is checked before it is written."""
-    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and place.parent != Path(os.path.realpath(path.parent)):
         hint = "edit that file itself, or replace the link by a file"
-        raise Unsafe(f"refused: it is a link to {path.resolve()}, out of its folder", item=str(path), hint=hint)
+        raise Unsafe(f"refused: it is a link to {place}, out of its folder", item=str(path), hint=hint)
 
     def checked(text: str | None) -> str:
-        changed = change(text or "")
+        try:
+            changed = change(text or "")
+        except (TypeError, AttributeError, ValueError):
+            check_config(path, text or "")  # tells what is wrong with the file as it is
+            raise
         check_config(path, changed)
         return changed
 

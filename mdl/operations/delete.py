@@ -1,7 +1,6 @@
 """delete: take models from this disk. Shared bytes stay, and so do files that the user changed or added.
 
-What goes is planned first, so that it can be shown. Files go before the receipts that tell of them: if this is killed,
-the same command finishes it.
+Files go before the receipts that tell of them: if this is killed, the same command finishes it.
 """
 
 from __future__ import annotations
@@ -10,33 +9,22 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.engine.adoption import is_held, leftovers, size_of_partial
-from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
-from mdl.engine.receipts import file_key
+from mdl.engine.adoption import is_held
 from mdl.engine.store import Store
-from mdl.errors import Busy, MdlError, NotFound, joint_error, storage_error
-from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.errors import Busy, MdlError, joint_error, storage_error
+from mdl.files import Stamp
 from mdl.fs import staging
-from mdl.fs.entries import names_below, open_parent
+from mdl.fs.entries import open_parent
 from mdl.fs.private import is_own_folder, make_private_dir
 from mdl.locks import file_lock, is_locked
+from mdl.operations.deletion import Deletion, KeptFile
 from mdl.paths import RelPath, record_name
-from mdl.sources.hub_origin import HubOrigin
 
 _BUSY = "wait for it, or stop it: 'mdl jobs' shows what runs"
-
-
-@dataclass(frozen=True)
-class KeptFile:
-    """A file that stays, and why."""
-
-    path: Path
-    why: str
 
 
 @dataclass(frozen=True)
@@ -76,98 +64,6 @@ class DeleteReport:
         """Raises `error` if anything failed."""
         if error := self.error:
             raise error
-
-
-@dataclass
-class Deletion:
-    """What is to go of one model.
-
-    ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
-    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``; so
-    many of the ``files`` were ``imported``. Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are
-    those of the hub's client. ``forget`` removes the receipts.
-    """
-
-    store: Store
-    name: str
-    path: Path
-    names: Sequence[str]
-    steps: list[Path] = field(default_factory=list)
-    sizes: list[os.stat_result] = field(default_factory=list)
-    files: int = 0
-    imported: int = 0
-    unfinished: int = 0
-    folders: list[Path] = field(default_factory=list)
-    kept: list[KeptFile] = field(default_factory=list)
-    partials: list[Path] = field(default_factory=list)
-    foreign_locks: Sequence[Path] = ()
-    forget: Callable[[], None] = lambda: None
-
-    def count(self, path: Path) -> None:
-        """Note the size of a file that goes, if it is there and no link."""
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            self.sizes += [found] if stat.S_ISREG(found.st_mode) else []
-
-    def add_partials(self, folders: Iterable[Path]) -> None:
-        """Unfinished downloads that go, each once."""
-        for folder in folders:
-            if folder not in self.partials:
-                self.partials.append(folder)
-                self.unfinished += size_of_partial(folder)
-
-
-def plan(
-    model: Model,
-    stores: Sequence[Store],
-    known: Callable[[Store, Model], Sequence[RemoteFile]],
-    *,
-    force: bool = False,
-) -> list[Deletion]:
-    """What is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has.
-    In the hub's cache a reference stands for the whole repository, a name for what mdl brought for it.
-
-    Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
-    """
-    store = stores[0]
-    paths = {remote.path for remote in known(store, model)}
-    if store.layout.is_by_digest:
-        paths |= {one.path for one in store.receipts.of_model(model.name)}
-    unfinished = [one for path in paths for one in leftovers(store.partials, file_key(model.name, path))]
-    try:
-        found = _whole(model, stores, force=force)
-    except NotFound:
-        if not unfinished:
-            raise
-        found = [Deletion(store, model.name, store.folder(model.name), [model.name])]
-    found[0].add_partials(unfinished)
-    return found
-
-
-def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deletion]:
-    """As `plan`, without downloads that nothing is finished of."""
-    store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
-    if not store.layout.is_by_digest:
-        try:
-            return [of_folder(store, model.name, force=force)]
-        except NotFound as error:
-            caches = [other.root for other in stores if other.layout.is_by_digest]
-            for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
-                error.hint = f"Hugging Face's cache has it: mdl rm {origin.repository} --layout hf-cache"
-            raise
-    if model.origin == COMMAND_LINE and origins:
-        return [of_repo(store, origin) for origin in origins]
-    if found := of_cached_model(store, model.name, force=force):
-        return found
-    hint = "'mdl list --local' shows what is on this disk"
-    for origin in (one for one in origins if repo_in(store.root, one).is_there):
-        hint = f"another program brought {origin.repository}: mdl rm {origin.repository} --layout hf-cache"
-    raise NotFound("mdl brought nothing of it to Hugging Face's cache", item=model.name, hint=hint)
-
-
-def of_model(store: Store, name: str) -> list[Deletion]:
-    """What mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
-    return of_cached_model(store, name) if store.layout.is_by_digest else [of_folder(store, name)]
 
 
 def delete(
@@ -247,134 +143,3 @@ def _prune(folders: Iterable[Path], root: Path) -> None:
             while folder != root:
                 folder.rmdir()
                 folder = folder.parent
-
-
-# The plain layout: a folder for each model.
-
-
-def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
-    """What of a model's folder is mdl's; with ``force`` everything in it. Only those files are hashed that seem to be
-    changed.
-
-    Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
-    """
-    folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
-    found = Deletion(store, name, folder, [name])
-    others = [str(store.folder(one)) for one in store.receipts.models() if one.startswith(f"{name}/")]
-    for path in names_below(folder, others):
-        receipt = receipts.get(str(path.relative_to(folder)))
-        why = _why_kept(store, receipt)
-        if why and not force and not staging.is_staged(path.name):
-            found.kept.append(KeptFile(path, why))
-        else:
-            found.steps.append(path)
-            found.count(path)
-            found.imported += receipt is not None and receipt.url.startswith("file:")
-    found.files = len(found.steps)
-    for receipt in receipts.values():
-        found.add_partials(leftovers(store.partials, file_key(name, receipt.path)))
-    if not (receipts or found.steps or found.kept or found.partials):
-        raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
-    if not folder.is_symlink():
-        found.folders = [Path(at) for at, _, _ in os.walk(folder)]
-        found.forget = lambda: store.receipts.drop(name)
-    return found
-
-
-def _why_kept(store: Store, receipt: Receipt | None) -> str:
-    """Why a file must stay; '' if it is as mdl wrote it."""
-    if receipt is None:
-        return "not mdl's"
-    found = store.check(receipt.model, receipt.remote)
-    if found.kind != "file":
-        return found.why
-    return "changed since mdl wrote it" if found.is_edited else ""
-
-
-# The hub's cache.
-
-
-def of_repo(store: Store, origin: HubOrigin) -> Deletion:
-    """A repository of the hub's cache, whoever brought it; of an origin with a revision only that one. Raises
-    `NotFound`."""
-    repo, revision = repo_in(store.root, origin), origin.revision
-    commit = repo.commit_of(revision) if revision else None
-    receipts = [one for one in _receipts(store, repo) if commit in (None, one.hub and one.hub.revision)]
-    if (revision and commit is None) or not (repo.is_there or receipts):
-        there = sorted({file.commit[:12] for file in repo.files})
-        hint = f"there is {', '.join(there)}" if there else "'mdl list --local' shows what is"
-        raise NotFound("not in Hugging Face's cache", item=str(origin), hint=hint)
-    going = [file for file in repo.files if commit in (None, file.commit)]
-    return _of_cache(store, str(origin), repo, going, receipts, is_whole=commit is None)
-
-
-def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Deletion]:
-    """What mdl brought to the hub's cache for the model ``name``, by repository. What another model has too stays; so
-    does what another program had brought before, unless ``force`` is set."""
-    hubs = [one.hub for one in store.receipts.of_model(name) if one.hub]
-    origins = dict.fromkeys(HubOrigin(hub.repo, hub.repo_type) for hub in hubs)
-    found: list[Deletion] = []
-    for repo in (repo_in(store.root, origin) for origin in origins):
-        receipts = _receipts(store, repo)
-        own = {_key(one): one for one in receipts if one.model == name}
-        others = {_key(one): one.model for one in receipts if one.model != name}
-        going, kept = [], []
-        for file in repo.files:
-            key = file.commit, file.path
-            if key in own and key in others:
-                kept.append(KeptFile(file.pointer, f"{others[key]} has it too"))
-            elif key in own and own[key].adopted and not force:
-                kept.append(KeptFile(file.pointer, "another program brought it"))
-            elif key in own:
-                going.append(file)
-        found.append(_of_cache(store, name, repo, going, list(own.values()), is_whole=False))
-        found[-1].kept = kept
-    return found
-
-
-def _of_cache(
-    store: Store,
-    name: str,
-    repo: CachedRepo,
-    going: Sequence[CachedFile],
-    receipts: Sequence[Receipt],
-    *,
-    is_whole: bool,
-) -> Deletion:
-    """The deletion of these files and receipts: their names, the bytes that no other name leads to, and the branches
-    and snapshots of which nothing is left. A folder disappears at once, so that the hub's client never meets half."""
-    staying = [file for file in repo.files if file not in set(going)]
-    names = {one.model for one in receipts}
-    found = Deletion(store, name, repo.folder, sorted(names or {repo.origin.folder}), files=len(going))
-    found.foreign_locks = list((store.root / ".locks" / repo.folder.name).glob("*.lock"))
-    gone = {file.commit for file in going} - {file.commit for file in staying}
-    digests = [repo.folder / "blobs" / one.digest.hex for one in receipts]
-    blobs = {file.blob for file in going if file.blob} | {path for path in digests if os.path.lexists(path)}
-    blobs -= {file.blob for file in staying}
-    for path in (repo.blobs if is_whole else blobs) | {file.pointer for file in going if not file.blob}:
-        found.count(path)
-    if is_whole or not (staying or repo.blobs - blobs):
-        found.steps = [repo.folder] if repo.is_there else []
-    else:
-        found.steps = [path for path, commit in repo.refs.items() if commit in gone]
-        found.steps += [file.pointer for file in going if file.commit not in gone]
-        found.steps += [repo.folder / "snapshots" / commit for commit in sorted(gone)]
-        found.steps += sorted(blobs)
-
-    def forget() -> None:
-        for model in names:
-            store.receipts.drop(model, [one.path for one in receipts if one.model == model])
-
-    found.forget = forget
-    return found
-
-
-def _receipts(store: Store, repo: CachedRepo) -> list[Receipt]:
-    """The receipts of all models for files of a repository."""
-    asked = repo.origin.repo_type, repo.origin.repo
-    return [one for one in store.receipts.all() if one.hub and (one.hub.repo_type, one.hub.repo) == asked]
-
-
-def _key(receipt: Receipt) -> tuple[str, str]:
-    assert receipt.hub is not None
-    return receipt.hub.revision, receipt.hub.path

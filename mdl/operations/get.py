@@ -18,6 +18,10 @@ from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
+from mdl.sources.gguf import quantisations
+
+_NAMED = 5
+"""How many quantisations of a repository are named."""
 
 
 @dataclass
@@ -47,6 +51,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         sized.check_size(tools.max_size)
         decided = _reuse(sized, tools, force=force)
         tools.on_event(_planned(decided.whole))
+        _tell_of_quantisations(models, decided.plan, tools)
         for name, error in broken.items():
             tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
@@ -58,10 +63,13 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             report = report_of(models, store, _offline(decided), broken)
         else:
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
+            for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
+                store.receipts.begin(name, [one.remote.path for one in wanted if one.model == name])
             wait_for_others(decided.plan.fetch, tools)
             report = _execute(models, decided, broken, tools)
         for model in report.models:
             if model.is_whole:
+                store.receipts.finish(model.name)
                 whole = [one.remote for one in wanted if one.model == model.name]
                 store.layout.mark_complete(whole, is_news=tools.network is not None)
         _warn_of_pickles(report, wanted, tools)
@@ -76,6 +84,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     whole = decided.whole
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
+    _tell_of_quantisations(models, decided.plan, tools)
     possible = whole if tools.network else _offline(decided)
     report = report_of(models, store, possible, broken, is_planned=True)
     return PlanReport(
@@ -246,6 +255,17 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
         error.so_far = report_of(models, store, plan, broken, results)
         raise
     return report_of(models, store, plan, broken, results)
+
+
+def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:
+    """Say of a repository that is fetched in several quantisations, which are one model, how to fetch one of them."""
+    for model in models:
+        names = quantisations(item.remote.path.text for item in plan.fetch if item.wanted.model == model.name)
+        if len(names) > 1 and len(model.sources) == 1 and not model.is_of_catalog:
+            one = f"mdl get {model.sources[0].repository}:{names[0]}"
+            text = f"{len(names)} quantisations of one model, {', '.join(names[:_NAMED])}"
+            text += " …" if len(names) > _NAMED else ""
+            tools.on_event(Noticed(model.name, message=f"{text}; to fetch one of them: {one}"))
 
 
 def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Tools) -> None:

@@ -11,6 +11,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
 from mdl.errors import LockError, MdlError, NotFound, whole_error
 from mdl.files import Receipt
+from mdl.formatting import counted
 from mdl.hashing import Digest
 from mdl.operations.lock_file import read_lock, update_lock
 from mdl.operations.tools import Tools
@@ -98,8 +99,9 @@ def lock(
     elif failures:
         [failure] = failures.values()
     elif check and (old is None or changes):
-        why = "there is no lock" if old is None else "; ".join(changes[:5])
-        failure = LockError(why, hint="mdl lock; --upgrade NAME for what moved at its source")
+        why = "there is no lock" if old is None else f"out of date: {counted(len(changes), 'change')}"
+        hint = "'mdl lock' writes it; --upgrade NAME takes what moved at its source"
+        failure = LockError(why, item=None if old is None else path.name, hint=hint)
     told = before.told(new) if is_written else changes
     return LockReport(path, tuple(told), tuple(_row(model.name, new) for model in kept), failures, failure)
 

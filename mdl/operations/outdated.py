@@ -200,11 +200,11 @@ def _beyond_pins(model: Model, resolver: Resolver) -> Model:
     return replace(model, sources=tuple(map(on_main, model.sources)), files=tuple(files))
 
 
-def by_receipts(model: Model, receipts: Sequence[Receipt], resolver: Resolver) -> Model:
+def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str], resolver: Resolver) -> Model:
     """A model that no catalog has, with the source that its receipts name; as it is if they name none.
 
-    Of a repository of which only a part was fetched, only that part is wanted. A URL with a query was not kept whole,
-    so it cannot be asked again.
+    Of a repository of which only a part was fetched, only that part is wanted, and what the last download left: the
+    paths ``wanted``. A URL with a query was not kept whole, so it cannot be asked again.
     """
     if _has_source(model) or not receipts:
         return model
@@ -215,7 +215,7 @@ def by_receipts(model: Model, receipts: Sequence[Receipt], resolver: Resolver) -
         return replace(model, files=tuple(files) if len(files) == len(receipts) else ())
     branch = "" if last.branch == "main" else last.branch
     origin = HubOrigin(last.repo, last.repo_type, branch or (None if last.branch else last.revision))
-    here = {one.hub.path for one in receipts if one.hub}
+    here = {one.hub.path for one in receipts if one.hub} | wanted
     listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or ()
     is_whole = bool(listed) and {one.path.text for one in listed} <= here
     return replace(model, sources=(origin,), include=() if is_whole else tuple(map(glob.escape, sorted(here))))

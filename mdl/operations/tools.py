@@ -92,7 +92,8 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:
-    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on."""
+    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on, and
+    those that a newer commit has as well are of that one. Who may have a file is as its hub just said."""
     adopted: list[Receipt] = []
     for item in plan.keep:
         model, remote, local = item.wanted.model, item.remote, item.local
@@ -101,8 +102,15 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             adopted.append(
                 new_receipt(model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted)
             )
-        elif local.receipt and local.receipt.catalog not in (None, store.catalog):
-            adopted.append(replace(local.receipt, catalog=None))
+        elif local.receipt:
+            receipt = local.receipt
+            if receipt.catalog not in (None, store.catalog):
+                receipt = replace(receipt, catalog=None)
+            if remote.commit and receipt.commit and remote.hub and not store.layout.is_by_digest:
+                receipt = replace(receipt, commit=remote.commit, hub=remote.hub)
+            if remote.access in ("open", "restricted"):
+                receipt = replace(receipt, access=remote.access)
+            adopted += [receipt] if receipt != local.receipt else []
     with contextlib.suppress(OSError):
         store.receipts.put(*adopted)
     with contextlib.suppress(OSError), OpenFolders() as folders:

@@ -49,6 +49,12 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
     return shards
 
 
+def quantisations(paths: Iterable[str]) -> list[str]:
+    """The quantisations that these files are in, sorted."""
+    models = [match["stem"] for path in paths if (match := _FILE.fullmatch(path)) and not _NO_MODEL.match(path)]
+    return sorted({name for name in map(_quantisation_of, models) if name})
+
+
 def _quantisation_of(stem: str) -> str:
     """The last one that the file's own name has, else that of its folder; '' if there is none."""
     folder, _, name = stem.rpartition("/")

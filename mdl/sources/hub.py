@@ -22,7 +22,7 @@ from urllib.parse import urljoin
 
 from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.files import HubFile, RemoteFile
+from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.hashing import Digest
@@ -41,8 +41,6 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
-_VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
@@ -66,11 +64,12 @@ class Entry:
 @dataclass(frozen=True)
 class Listing:
     """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
-    when that was, as the hub just said it; it is not kept."""
+    when that was, as the hub just said it; it is not kept. ``access`` is "" if the hub was not asked for it."""
 
     commit: str
     entries: tuple[Entry, ...]
     modified_at: str | None = field(default=None, compare=False)
+    access: Access = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class Listings:
                 Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
                 for path, size, text in data["files"]
             )
-            return Listing(str(data["commit"]), entries)
+            access = data.get("access")
+            return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
 
@@ -114,6 +114,10 @@ class Listings:
         """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
         path = self._of_any_hub.get(_key(origin))
         return self._read(path) if path else None
+
+    def revisions(self, repository: str) -> list[str]:
+        """The revisions of a repository, as ``hf:org/repo``, of which a listing is kept, from whichever hub."""
+        return [revision for name, revision in self._of_any_hub if name == repository]
 
     @cached_property
     def _of_any_hub(self) -> dict[tuple[str, str], Path]:
@@ -130,6 +134,7 @@ class Listings:
         """Keep a listing. Raises `OSError`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
         data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        data |= {"access": listing.access} if listing.access else {}
         make_private_dir(self._folder)
         staging.write_file(self._path(endpoint, origin), crc_json.dumps(data), durable=False)
 
@@ -146,6 +151,7 @@ class HubSource:
         self._listings, self._context, self._on_event = Listings(context.folder), context, context.on_event
         self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[str, str, str | None], Listing] = {}
+        self._accesses: dict[HubOrigin, Access] = {}
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
         """Every file of the repository at one commit, narrowed to the origin's own path.
@@ -215,7 +221,19 @@ class HubSource:
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
             reference=str(replace(origin, revision=revision)),
+            access=self._access(self._kept_access(replace(origin, revision=revision, subpath="", quant=""))),
         )
+
+    def _kept_access(self, origin: HubOrigin) -> Access:
+        """What the hub said of a repository when it was listed at a commit."""
+        if origin not in self._accesses:
+            listing = self._listings.get(self._url, origin) if is_pinned(origin.revision) else None
+            self._accesses[origin] = listing.access if listing else ""
+        return self._accesses[origin]
+
+    def _access(self, told: Access) -> Access:
+        """As the hub ``told`` it; else what follows from whether a token or login is sent."""
+        return told or ("" if self._context.endpoint.token or self._context.has_login else "anonymous")
 
     def complete(self, origin: HubOrigin, stated: RemoteFile) -> RemoteFile:
         """The file as the hub's listing has it; a digest that the catalog states must be the hub's."""
@@ -244,14 +262,15 @@ class HubSource:
             near = get_close_matches(below, names, 3, 0.4) or names[:3]
             hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
-        files = self._remote_files(origin, listing.commit, entries)
+        files = self._remote_files(origin, listing, entries)
         if not origin.quant:
             return files
         from mdl.sources.gguf import of_quantisation
 
         return of_quantisation(files, origin.quant, str(origin))
 
-    def _remote_files(self, origin: HubOrigin, commit: str, entries: Sequence[Entry]) -> list[RemoteFile]:
+    def _remote_files(self, origin: HubOrigin, listing: Listing, entries: Sequence[Entry]) -> list[RemoteFile]:
+        commit, access = listing.commit, self._access(listing.access)
         return [
             RemoteFile(
                 path=entry.path,
@@ -263,12 +282,14 @@ class HubSource:
                 probed=True,
                 hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch),
                 reference=str(replace(origin, revision=commit, subpath=entry.path.text, quant="")),
+                access=access,
             )
             for entry in entries
         ]
 
     def _ask(self, origin: HubOrigin) -> Listing:
         commit, modified_at = origin.revision if is_pinned(origin.revision) else None, None
+        access: Access = ""
         if commit is None:
             info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
             commit = info.get("sha") if isinstance(info, dict) else None
@@ -276,11 +297,13 @@ class HubSource:
                 raise ProtocolError("the hub names no commit for this revision")
             modified_at = str(info.get("lastModified"))
             modified_at = modified_at if re.fullmatch(TIME, modified_at) else None
+            is_told = "private" in info and "gated" in info
+            access = "restricted" if info.get("gated") or info.get("private") else "open" if is_told else ""
             if kept := self._listings.get(self._url, replace(origin, revision=commit)):
-                return replace(kept, modified_at=modified_at)
+                return replace(kept, modified_at=modified_at, access=access)
         entries = self._tree(origin, commit)
         refuse_twins(entry.path for entry in entries)
-        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at)
+        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at, access)
 
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
         url: str | None = origin.api_url(self._url, "tree", commit) + "?recursive=true&expand=false"
@@ -352,13 +375,3 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
     if not is_same:
         raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
     return target
-
-
-def role_of(path: str) -> str:
-    """What a file is for, by its name: weights, vocab, config or other."""
-    name = path.rsplit("/", 1)[-1].lower()
-    if name.endswith(_WEIGHTS):
-        return "weights"
-    if name.startswith(_VOCAB):
-        return "vocab"
-    return "config" if name.endswith((".json", ".yaml", ".yml", ".toml")) else "other"

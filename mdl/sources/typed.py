@@ -119,6 +119,8 @@ def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> boo
 def what_else(word: str) -> str:
     """What a name may have been meant as that no catalog has: a hint, or ''."""
     name, colon, tag = word.partition(":")
+    if word.startswith((".", "/", "~")):
+        return "what is on this disk already: mdl import DIR"
     if colon and re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[\w.-]+", tag):
         return f"a model of Ollama is not known here; GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
     if not colon and why_bad_id(word) is None:

@@ -239,7 +239,9 @@ DEEPSPEED = Layout(
 FSDP = Layout(
     "fsdp",
     Pattern(
-        r".*?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=r"pytorch_model_fsdp(_[0-9]+/|(_rank[0-9]+)?(_[0-9]+)?\.bin)"
+        r".*?(?P<step>[0-9]+)|.+",
+        kinds=("folder",),
+        holds=r"pytorch_model_fsdp(_[0-9]+/|(_rank[0-9]+)?(_[0-9]+)?\.bin)",
     ).find,
     keep=(
         *("pytorch_model_fsdp.bin", "pytorch_model_fsdp_[0-9].bin", "model*.safetensors*", "pytorch_model*.bin*"),

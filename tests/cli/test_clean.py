@@ -104,7 +104,7 @@ def test_shown_and_nothing_else(shell: Shell, moved: Path, mdl: Inside) -> None:
     assert all(row["bytes"] > 0 and row["why"] for row in rows)
     text = done(mdl(shell, "clean"))
     assert all(path in text.out for path in expected)
-    assert "with --yes it is" in text.err
+    assert "--yes deletes it" in text.err
     assert listing(shell.models) == before
 
 

@@ -17,7 +17,7 @@ from support.faulty_server import FaultyServer
 from support.hubs import Hub, actions, clones, repo_of
 from support.loopback_hub import Repo
 from support.namespaces import USER, prefix_of
-from support.shell import Inside, Shell, done
+from support.shell import Inside, Run, Shell, done
 
 from mdl.engine.store import Store
 
@@ -45,6 +45,12 @@ def user(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return prefix_of(USER) if request.param.startswith("a user") else ()
 
 
+@pytest.fixture
+def get(mdl: Inside, user: tuple[str, ...]) -> Run:
+    """``get(shell, …)`` by that user."""
+    return lambda shell, *words: shell.run("get", *words, prefix=user) if user else mdl(shell, "get", *words)
+
+
 def edit(file: Path, prefix: tuple[str, ...]) -> None:
     """What an editor or a trainer does: the file itself is written to, if the user may."""
     with contextlib.suppress(PermissionError):
@@ -58,24 +64,24 @@ def edit(file: Path, prefix: tuple[str, ...]) -> None:
 @pytest.mark.fault(252)
 @pytest.mark.parametrize(("gets", "edited", "other"), [("one;two", "two", "one"), ("one two", "one", "two")])
 def test_an_edit_does_not_reach_another_model(
-    shell: Shell, user: tuple[str, ...], gets: str, edited: str, other: str
+    shell: Shell, user: tuple[str, ...], get: Run, gets: str, edited: str, other: str
 ) -> None:
     """A write into a model's file, by a user who may do that, changes no other model with the same bytes, whether one
     command brought them or two."""
     for words in gets.split(";"):
-        ran = done(shell.run("get", *words.split(), *JSON, prefix=user))
+        ran = done(get(shell, *words.split(), *JSON))
     assert "linked" in actions(ran).values()
     edit(place(shell, edited), user)
     assert place(shell, other).read_bytes() == DATA
 
 
 @pytest.mark.fault(252)
-def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, ...]) -> None:
+def test_an_edit_does_not_reach_the_hubs_cache(tmp_path: Path, user: tuple[str, ...], get: Run) -> None:
     """Neither a small file's edit nor a large one's reaches the blob in the hub's cache that it was taken from."""
     with Hub([REPO]) as hub:
         shell = Shell(tmp_path, hub.url)
-        done(shell.run("get", "hf:org/tiny", "--layout", "hf-cache", *JSON, prefix=user))
-        assert linked(shell.run("get", "hf:org/tiny", *JSON, prefix=user))
+        done(get(shell, "hf:org/tiny", "--layout", "hf-cache", *JSON))
+        assert linked(get(shell, "hf:org/tiny", *JSON))
     for name in REPO.files:
         edit(shell.models / "org--tiny" / name, user)
     assert {file.read_bytes() for file in (repo_of(shell) / "blobs").iterdir()} == {SMALL, DATA}
@@ -196,7 +202,7 @@ def test_copies_count(
 def test_a_plan_says_what_is_copied(shell: Shell, mdl: Inside) -> None:
     """What is on another file system is not "already here": the plan says that it is elsewhere, and copied."""
     ran = done(mdl(shell, "get", "-n", "one"))
-    assert ("already here" in ran.err, "3.1 MB are copied" in ran.err) == (False, True)
+    assert ("already here" in ran.err, "3.1 MB to copy" in ran.err) == (False, True)
     assert ran.out.splitlines()[-1].startswith("copy ")
     assert done(mdl(shell, "get", "-n", "one", *JSON)).document["bytes_to_copy"] == len(DATA)
     assert "copied from this disk" in done(mdl(shell, "get", "one")).err

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
+from support.shell import ExitCode, Shell
 
 from mdl.cli.commands import COMMANDS
 
@@ -26,17 +27,20 @@ PAGES = (
     "docs/guide.md",
     "docs/trained-runs.md",
     "docs/recipes.md",
+    "docs/bundle.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
     "docs/index.md",
+    "docs/serve.md",
 )
 FOREIGN = (
-    *("docker", "jq", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun", "ssh", "systemctl"),
-    *("useradd", "uv"),
+    *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
+    *("ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 ELSEWHERE = (
     "mdl demo",
+    "mdl serve",
     "mdl fetch gpu",
     "mdl jobs pause",
     "mdl jobs cancel",
@@ -51,8 +55,8 @@ ELSEWHERE = (
     "#SBATCH",
     "#!",
 )
-"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py) or a remote
-(test_guide.py)."""
+"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
+(test_guide.py) or a server that goes on (test_serve.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -61,12 +65,12 @@ REPOS = (
     Repo("Qwen/Qwen3-4B-GGUF", {"Qwen3-4B-Q8_0.gguf": b"GGUF" + WEIGHTS, "Qwen3-4B-Q4_K_M.gguf": b"GGUF"}),
     Repo("HooshvareLab/bert-fa-base-uncased", {**FILES, "pytorch_model.bin": WEIGHTS}, branch="moved"),
 )
-BEFORE = """
-mdl lock > mdl.out
-mdl pack -q runs/tts -o tts.zip > mdl.out
-mdl pack -q runs/tts --checkpoint best -o older.zip > mdl.out
-mdl unpack -q older.zip --to /srv/tts --release > mdl.out
-"""
+BEFORE = (
+    "lock",
+    "pack runs/tts -o tts.zip",
+    "pack runs/tts --checkpoint best -o older.zip",
+    "unpack older.zip --to ../srv/tts --release",
+)
 """What was done before the first command of a page."""
 CATALOG = """\
 schema = 1
@@ -157,12 +161,14 @@ def placed(script: str, folder: Path, server: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path, exit_code: ExitCode) -> None:
     """The shell blocks of a page, one after the other in one folder, run to their ends as they are written."""
     found = scripts(page)
     assert found, page
     (tmp_path / "work" / "catalog.toml").write_text(CATALOG.replace("URL", environ["PAGES"]))
-    for script in (BEFORE, *found):
+    shell = Shell(tmp_path / "work", environ["HF_ENDPOINT"], {"HOME": str(tmp_path)})
+    assert [exit_code(shell, *words.split()) for words in BEFORE] == [0] * len(BEFORE)
+    for script in found:
         text = "set -eu\n" + placed(script, tmp_path, environ["PAGES"])
         ran = subprocess.run(
             ["bash", "-c", text], env=environ, cwd=tmp_path / "work", capture_output=True, text=True, check=False

@@ -142,7 +142,7 @@ def test_sources_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "hf_other" not in str(found)
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     found = at_hub(Endpoint.from_environ(os.environ), None)
-    assert found["token"].detail.startswith("none (HF_HUB_DISABLE_IMPLICIT_TOKEN is set)")
+    assert found["token"].detail.startswith("HF_HUB_DISABLE_IMPLICIT_TOKEN is set; private")
 
 
 def test_a_token_file_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
 
 @pytest.mark.fault(134)
 @pytest.mark.parametrize("when", ["2038-02-01 00:00:00", "1971-01-01 00:00:00", "2026-10-25 02:30:00"])
-def test_a_clock_of_another_time(shell: Shell, when: str) -> None:
+def test_a_clock_of_another_time(shell: Shell, exit_code: ExitCode, when: str) -> None:
     """After 2038, near the beginning, in the hour that summer time repeats: fetched, known again, listed, cleaned."""
     if not shutil.which("faketime"):
         pytest.skip("NO FAKETIME HERE: no clock was set")
@@ -51,7 +51,7 @@ def test_a_clock_of_another_time(shell: Shell, when: str) -> None:
     runs = [done(shell.run("get", "one", "--json", prefix=prefix)) for _ in range(2)]
     fetched = [ran.document["bytes_fetched"] for ran in runs]
     assert (fetched, arrived(shell)) == ([len(DATA), 0], True)
-    assert shell.run("get", "one").code == 0, "a receipt of another time is believed"
+    assert exit_code(shell, "get", "one") == 0, "a receipt of another time is believed"
     for words in ((), ("clean", "--older-than", "1d")):
         done(shell.run("jobs", *words, prefix=prefix))
 
@@ -69,7 +69,7 @@ def test_a_user_without_a_name(shell: Shell) -> None:
 
 
 @pytest.mark.fault(139)
-@pytest.mark.parametrize("locale", ["C", "POSIX", "nowhere.ISO-8859-1"])
+@pytest.mark.parametrize("locale", ["C", "nowhere.ISO-8859-1"])
 def test_names_the_terminal_cannot_write(tmp_path: Path, locale: str) -> None:
     """Files with names beyond ASCII get these names, and messages show them escaped."""
     with LoopbackHub([Repo("org/m", {BEYOND_ASCII: b"1"})]) as hub:
@@ -164,14 +164,14 @@ def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fa
 
 
 @pytest.mark.fault(128)
-def test_little_memory(shell: Shell) -> None:
+def test_little_memory(shell: Shell, exit_code: ExitCode) -> None:
     """With less room than it takes mdl says so in a line, and never leaves a wrong file.
 
     The sizes in between are not tried: if a thread finds no room, CPython 3.11 waits for it without end.
     """
     codes = []
     final = shell.models / "one" / "f.bin"
-    for megabytes in (800, 130, 60, 40):
+    for megabytes in (800, 60, 40):
         prefix = ("sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh")
         ran = shell.run("get", "one", "--connections", "2", prefix=prefix)
         codes.append(ran.code)
@@ -181,7 +181,7 @@ def test_little_memory(shell: Shell) -> None:
         shutil.rmtree(shell.models, ignore_errors=True)
     assert codes[0] == 0, codes
     assert codes[-1] != 0, "the control: with no room at all it cannot work"
-    assert shell.run("get", "one").code == 0
+    assert exit_code(shell, "get", "one") == 0
 
 
 _MEASURED = """
@@ -219,3 +219,15 @@ def test_a_digest_that_is_wrong(tmp_path: Path, exit_code: ExitCode, capfd: pyte
     said = capfd.readouterr().err
     assert [hashlib.sha256(data).hexdigest()[:8] in said for data in (DATA, other)] == [True, True]
     assert not (shell.models / "one" / "f.bin").exists()
+
+
+@pytest.mark.fault(466)
+@pytest.mark.parametrize("words", ["--help", "get --help", "help", "schema list"])
+def test_a_reader_that_has_left(shell: Shell, words: str) -> None:
+    """A help ends like all other output: 141, and not a word."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = shell.command(*words.split())
+    ran = subprocess.run(command, env=shell.environ, cwd=shell.home, stdout=theirs, stderr=subprocess.PIPE, check=False)
+    os.close(theirs)
+    assert (ran.returncode, ran.stderr) == (141, b"")

@@ -265,7 +265,7 @@ def spoil(file: Path) -> None:
 def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like a zip bomb is refused, and taken with ``--max-ratio``; what mdl packs of it itself is no bomb."""
     monkeypatch.setattr("mdl.archive.directory._HARMLESS", MIB)
-    box.job("j22", {"zeros.bin": bytes(3 * MIB)})
+    box.job("j22", {"zeros.bin": bytes(3 * MIB)}, compresslevel=6)
     words = ("fetch", "box", "j22", "--release", str(tmp_path / "site"))
     assert "--max-ratio" in done(mdl(box.shell, *words), 11).err
     done(mdl(box.shell, *words, "--max-ratio", "5000"))

@@ -3,6 +3,7 @@ says with ``show --remote``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.shell import Inside, Ran, Shell, done, machine, with_environ, write
 from support.terminal import Screen, Terminal
 
 import mdl as library
+from mdl.cli.model_table import COLUMNS
 
 WEIGHTS = noise(2 * MIB, 1)
 TINY = Repo("org/tiny", {"config.json": b"{}", "model.bin": WEIGHTS})
@@ -31,6 +33,11 @@ source = "hf:org/tiny"
 source = "hf:org/absent"
 [groups]
 nightly = ["tiny", "absent"]
+"""
+NAMED = """schema = 1
+[[models.absent.files]]
+path = "a.bin"
+url = "https://h.example/a.bin"
 """
 CACHE = ("--layout", "hf-cache")
 
@@ -152,12 +159,30 @@ def test_order_and_groups(full: Shell, mdl: Inside) -> None:
     assert names["size"][-1] == "mine"
     assert set(names["status"][:3]) == {"tiny", "org--other", "hf:org/tiny"}
     ran = done(mdl(full, "list"))
-    assert ran.err == "2 models, 1 here (2.1 MB); groups: nightly\n"
+    assert ran.err.startswith("2 models, 1 here (2.1 MB); groups: nightly\n")
     assert "org--other" in done(mdl(full, "show", "org--other")).out
     assert mdl(full, "list", "--json").document["groups"] == [{"name": "nightly", "models": ["tiny", "absent"]}]
     shown = done(mdl(full, "show", "nightly", "--json")).document
     assert (shown["group"], [one["name"] for one in shown["members"]]) == ("nightly", ["tiny", "absent"])
     assert "tiny" in done(mdl(full, "show", "nightly")).out
+
+
+def test_columns(full: Shell, mdl: Inside) -> None:
+    """A table has the columns that are asked for, in their order; for a program with exact values and no head."""
+    words = ("list", "--local", "org--other", "--columns", "Size, name,commit")
+    head, row = done(mdl(full, *words)).out.splitlines()
+    assert (head.split(), row.split()[2:]) == (["SIZE", "NAME", "COMMIT"], ["org--other", OTHER.commit[:7]])
+    assert done(mdl(full, *words, "--format", "tsv")).out == f"{MIB + 2}\torg--other\t{OTHER.commit}\n"
+    absent = done(mdl(full, "list", "absent", "--columns", "name,size,since,status", "--format", "tsv"))
+    assert (absent.out, absent.err) == ("absent\t\t\tmissing\n", "")
+    every = done(mdl(full, "list", "tiny", "--columns", ",".join(COLUMNS), "--format", "tsv")).out.split("\t")
+    since = json.loads(done(mdl(full, "list", "tiny", "--json")).out)["models"][0]["since"]
+    assert dict(zip(COLUMNS, every, strict=True))["since"] == since
+    for sort in COLUMNS:
+        done(mdl(full, "list", "--local", "--sort", sort))
+    for flag in ("--columns=name,licence", "--sort=licence"):
+        said = done(mdl(full, "list", flag), 2).err
+        assert said.startswith("mdl: licence: no such column\n  hint: did you mean license? the columns: name, kind,")
 
 
 def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
@@ -205,11 +230,13 @@ def test_show_remote(shell: Shell, hub: Hub, mdl: Inside) -> None:
     done(mdl(with_environ(shell, HF_HUB_OFFLINE="1"), "show", "--remote", "hf:org/gated"), 8)
 
 
-LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(300)]
+CHOSEN = "--columns name,title,status"
+LONG = [f"model-{number:03}-sdxl-lora-very-long-name-of-a-thing" for number in range(60)]
 
 
 @pytest.mark.parametrize(
-    ("words", "columns"), [("list", 40), ("list", 80), ("list", 120), ("list", 200), ("list --local", 80)]
+    ("words", "columns"),
+    [*(("list", columns) for columns in (40, 80, 120, 200)), (f"list {CHOSEN}", 60), ("list --local", 80)],
 )
 def test_one_line_a_model(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, exit_code: Callable[..., int], columns: int, words: str
@@ -243,3 +270,44 @@ def _tables_first(entries: str) -> str:
     lines = entries.splitlines()
     blocks = [lines[at : at + 8] for at in range(0, len(lines), 8)]
     return "\n".join(line for block in blocks for line in (*block[4:], *block[:4]))
+
+
+def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A repository that was asked for whole and came in part is partial, until the rest is here: verify and outdated
+    name what is missing. One of which a single file was asked for is whole with that file."""
+    files = {"config.json": b"{}", "w.bin": WEIGHTS[:5000]}
+    hub.publish(Repo("org/half", files, gated=True))
+    done(mdl(shell, "get", "tiny"))
+    done(mdl(shell, "get", "hf:org/other", "--include", "b.json"))
+    done(mdl(shell, "get", "hf:org/half"), 4)  # its config.json is copied from the other model
+    found = local(mdl(shell, "list", "--local", "--json"))
+    assert {name: row[1] for name, row in found.items()} == {
+        "tiny": "present",
+        "org--other": "present",
+        "org--half": "partial",
+    }
+    assert "partial 1/2" in mdl(shell, "list", "--local").out
+    ran = done(mdl(shell, "verify"), 3)
+    assert ("missing  org--half/w.bin" in ran.out, "hint: mdl verify org--half --repair" in ran.err) == (True, True)
+    assert "hint: mdl get absent downloads it" in done(mdl(write_catalog(shell, NAMED), "verify", "absent"), 3).err
+    write_catalog(shell, CATALOG)
+    (half,) = done(mdl(shell, "outdated", "org--half", "--json")).document["models"]
+    assert [one["path"] for one in half["changes"]] == ["w.bin"]
+    hub.publish(Repo("org/half", files))
+    done(mdl(shell, "verify", "org--half", "--repair"))
+    done(mdl(shell, "get", "hf:org/half"))
+    assert local(mdl(shell, "list", "--local", "--json"))["org--half"][1] == "present"
+    assert list((shell.models / ".mdl" / "wanted").iterdir()) == []
+
+
+def test_what_the_list_leaves_out(shell: Shell, mdl: Inside) -> None:
+    """The catalog's list says how many models are here that no catalog names; one that has nothing to show says where
+    to look, and shows no table; groups are named only beside the whole catalog."""
+    assert "no catalog names" not in done(mdl(shell, "list")).err
+    done(mdl(shell, "get", "hf:org/other", "hf:org/tiny"))
+    assert done(mdl(shell, "list")).err == (
+        "2 models, none here; groups: nightly\n2 more models on this disk that no catalog names: 'mdl list --local'\n"
+    )
+    nothing = done(mdl(shell, "list", "--kind", "nope"))
+    assert (nothing.out, "'mdl list --local'" in nothing.err) == ("", True)
+    assert done(mdl(shell, "list", "tiny")).err == "1 model, none here\n"

@@ -147,7 +147,7 @@ def test_a_folder_that_the_user_names(shell: Shell, server: FaultyServer, mdl: I
     assert (facts["bytes_to_fetch"], facts["bytes_elsewhere"], facts["bytes_total"]) == (0, len(DATA), len(DATA))
     assert actions(ran) == {"one/f.bin": "planned"}
     text = done(mdl(shell, "get", "-n", "one"))
-    assert ("elsewhere on this disk: 3.1 MB" in text.err, "fetch " in text.out) == (True, False)
+    assert ("; 3.1 MB elsewhere on this disk; " in text.err, "fetch " in text.out) == (True, False)
     assert listing(shell.home) == before
     assert linked(mdl(shell, "get", "one", *JSON))
     assert (server.requests, shares(place(shell), file)) == ([], True)

@@ -186,9 +186,11 @@ def test_rollback_goes_the_way_back(site: Site, mdl: Inside, shell: Shell) -> No
     assert (served["version"], served["previous"]) == (done[1].version, done[0].version)
     ran = mdl(shell, "rollback", "srv")
     assert (ran.code, ran.out, site.served) == (0, f"{done[0].path}\n", "a")
+    assert f"{done[0].version} is served now, as {site.folder / 'current'}" in ran.err
     assert [one["why"] for one in site.record["switches"]] == ["release"] * 3 + ["rollback"] * 2
     before, ran = site.facts(), mdl(shell, "rollback", "srv", "--json")
     assert (ran.code, ran.document["error"]["code"], site.facts()) == (3, "NOTFOUND", before)
+    assert "--to VERSION" in ran.document["error"]["hint"]
 
 
 def test_released_again_after_a_rollback(site: Site, released: Callable[..., Ran]) -> None:

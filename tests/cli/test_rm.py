@@ -81,7 +81,7 @@ def test_shown_first_then_deleted(shell: Shell, mdl: Inside, name: str) -> None:
     before, size = listing(shell.models), len(WEIGHTS) + 2
     assert list(rows(rm(shell, mdl, name)).values()) == [("would delete", size, 0)]
     told = done(mdl(shell, "rm", name))
-    assert "2.1 MB would be freed; with --yes it is" in told.err
+    assert "nothing was deleted; --yes deletes it, and frees 2.1 MB" in told.err
     assert listing(shell.models) == before
     assert list(rows(rm(shell, mdl, name, "--yes")).values()) == [("deleted", size, 0)]
     assert [entry.name for entry in shell.models.iterdir()] == [".mdl"]
@@ -371,13 +371,14 @@ def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: 
     assert code == 0
     assert "Delete tiny and free 2.1 MB? [y/N]" in text
     assert (shell.models / "tiny").exists() is not is_gone
-    assert ("2.1 MB freed" in text) is is_gone
+    assert ("2.1 MB freed" in text, "nothing was deleted\r\n" in text) == (is_gone, not is_gone)
 
 
 def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
-    """Ctrl-C at the question is 130, and nothing goes."""
+    """Ctrl-C at the question is 130, and nothing goes; the error has a line of its own, and speaks of no download."""
     done(mdl(shell, "get", "tiny"))
-    assert typed_into(shell, b"\x03", "rm", "tiny")[1] == 130
+    text, code = typed_into(shell, b"\x03", "rm", "tiny")
+    assert (code, "\nmdl: interrupted\r\n  hint: nothing was deleted" in text) == (130, True), text
     assert (shell.models / "tiny").exists()
 
 

@@ -32,7 +32,6 @@ ENVIRON = {
     "AWS_SESSION_TOKEN": "canary-aws-session-5",
     "RUNPOD_API_KEY": "canary_runpod_6",
 }
-CANARIES = (*ENVIRON.values(), SIGNATURE, PASSWORD, "canary")
 USUAL = {"host", "user-agent", "accept", "accept-encoding", "connection", "range", "if-range"}
 """Header names that any server may see."""
 

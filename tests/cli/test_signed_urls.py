@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import html
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -16,6 +15,7 @@ from support.catalogs import catalog_of
 from support.data import DATA
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import Gate, program, records_of, state_of, the_job, waits
+from support.long import LONG
 from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, machine, settings, write_catalog
 
@@ -107,37 +107,39 @@ def checked(exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> Callable[
 
 def look_at_jobs(shell: Shell, checked: ExitCode) -> None:
     """Ask all that can be asked about the jobs."""
-    for job in records_of(shell).all():
-        for words in (f"show {job.id}", f"show {job.id} --json", f"log {job.id}", ""):
-            assert checked(shell, "jobs", *words.split()) in (0, 3)
+    of_each = [f"{words} {job.id}" for job in records_of(shell).all() for words in ("show", "show --json", "log")]
+    for words in ("", *of_each):
+        assert checked(shell, "jobs", *words.split()) in (0, 3)
 
 
 @pytest.mark.fault(171, 240)
 @pytest.mark.parametrize("form", SIGNED)
 def test_a_signed_url_that_works(checked: ExitCode, tmp_path: Path, form: str) -> None:
-    """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept."""
-    commands = """get URL -v | get URL --json --progress json | show URL | get two -v --json | lock | lock --json |
-        prefetch one --metrics m.prom --ready-file ready.json -v | list | list --json | show one | show one --json |
-        verify one --json | get one -n | jobs --json"""
+    """A file that came by a signed URL, named by the user, the catalog or a redirect: none of it is shown or kept. Each
+    form is tried with every other of the commands that only look, and with all of them in the long run."""
+    fetch = "get URL -v | get two -v --json | prefetch one --metrics m.prom --ready-file ready.json -v"
+    look = """get URL --json --progress json | show URL | show one --json | lock --json | lock | list | list --json |
+        show one | get one -n | verify one --json | jobs --json | verify one"""
+    some = look.split("|") if LONG else look.split("|")[list(SIGNED).index(form) % 2 :: 2]
     with FaultyServer(faults.honest(DATA)) as server:
         url = f"{server.url}/a/f.bin{SIGNED[form]}"
         with FaultyServer(faults.redirects(url)) as other:
             shell = machine(tmp_path, catalog_of(one=url.replace('"', '\\"'), two=f"{other.url}/f.bin"))
-            for words in commands.split("|"):
+            for words in (*fetch.split("|"), *some):
                 assert checked(shell, *(url if word == "URL" else word for word in words.split())) == 0, words
         look_at_jobs(shell, checked)
 
 
+REPEATED = [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")]
+
+
 @pytest.mark.fault(171, 241)
-@pytest.mark.parametrize(
-    ("way", "form"),
-    [*(("typed", form) for form in SIGNED), ("redirect", "quote"), ("relative redirect", "no name")],
-)
+@pytest.mark.parametrize(("way", "form"), REPEATED)
 def test_a_server_that_repeats_a_signed_url(checked: ExitCode, tmp_path: Path, way: str, form: str) -> None:
     """However a server repeats what it was asked, and whoever named the URL: it is not shown, logged or kept. Each form
-    is tried with a seventh of the ways to repeat it, and all with all in the long run."""
-    step = 1 if os.environ.get("MDL_LONG") else 7
-    for kind, repeat in list(REPEATS.items())[list(SIGNED).index(form) % step :: step]:
+    is tried with one way to repeat it, each way with one form, and all with all in the long run."""
+    step = 1 if LONG else len(REPEATS)
+    for kind, repeat in list(REPEATS.items())[REPEATED.index((way, form)) % step :: step]:
         shell = machine(tmp_path / kind)
         settings(shell, f'[hooks]\non_failure = "{program(shell.home)}"')
         with FaultyServer(lambda request, _number, repeat=repeat: repeat(request)) as server:

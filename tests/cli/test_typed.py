@@ -46,10 +46,14 @@ def here(folder: str) -> set[str]:
 )
 def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: set[str]) -> None:
     """A repository, a quantisation with its shards, or files of a repository; a broken catalog has no part in it. Of
-    what came verify and path know."""
+    what came verify and path know. Who asks for all quantisations is told how to ask for one."""
     text = words.format(host=hub.url.removeprefix("http://"))
     ran = run(f"get {text}")
     assert here(ran.out.strip()) == files
+    several = (
+        "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; to fetch one of them: mdl get hf:org/tiny:BF16"
+    )
+    assert (several in ran.err) == (files == set(FILES))
     (shell.home / "catalog.toml").write_text("schema = 1\n")
     assert run(f"path {text.split()[0]}").out == ran.out
     assert {one["path"] for one in run("verify --json").document["models"][0]["files"]} >= files

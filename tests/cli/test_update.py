@@ -60,7 +60,8 @@ def test_under_a_lock(shell: Shell, hub: Hub, ok: Run, name: str) -> None:
 
 
 def test_without_a_lock(shell: Shell, hub: Hub, ok: Run) -> None:
-    """Without a lock it is get with the newest commit, and makes none; the document has the commits."""
+    """Without a lock it is get with the newest commit, and makes none; the document has the commits. What both commits
+    have is of the new one from then on."""
     ok(shell, "get tiny")
     hub.publish(MOVED)
     [move] = ok(shell, "update tiny --json").document["moves"]
@@ -68,6 +69,8 @@ def test_without_a_lock(shell: Shell, hub: Hub, ok: Run) -> None:
     assert move == facts | {"before": [TINY.commit], "after": [MOVED.commit]}
     assert not lock_of(shell).exists()
     assert ok(shell, "outdated --json").document["models"][0]["state"] == "current"
+    shown = ok(shell, "show tiny --json").document
+    assert (shown["model"]["commits"], shown["files"][0]["role"]) == ([MOVED.commit], "config")
 
 
 def test_what_no_catalog_has(shell: Shell, hub: Hub, ok: Run) -> None:

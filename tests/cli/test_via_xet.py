@@ -16,6 +16,7 @@ import trustme
 from support.data import MIB, flip, sha256
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import secrets_in
+from support.long import only_long
 from support.polling import until
 from support.relay import relaying, secured
 from support.shell import Ran, Shell, done, ended, machine, started, with_environ
@@ -327,6 +328,7 @@ def is_in_the_middle(shell: Shell, storage: XetServer) -> bool:
     return any(map(is_late, storage.requests)) and f",{HALF}]" in told
 
 
+@only_long("kills of mdl")
 @pytest.mark.parametrize("via", ["xet", "http"])
 def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore, via: str) -> None:
     """After a kill in the middle of the file the next run goes on there, over Xet or over HTTP. The process of hf_xet
@@ -338,12 +340,13 @@ def test_killed_and_resumed(tmp_path: Path, folder: Path, xet_store: XetStore, v
             process.send_signal(signal.SIGKILL)
             process.communicate()
         until(lambda: not workers(folder) and not list(folder.iterdir()), "hf_xet goes on without mdl")
-        ran = done(shell.run("get", "hf:demo/tiny", "--via", via, "--json"))
+        ran = done(shell.run("get", "hf:demo/tiny", "--via", via, "--json", "--stall", "2s"))
     file = next(one for one in ran.document["models"][0]["files"] if one["path"] == NAME)
     assert (file["resumed_at"], ran.document["bytes_fetched"]) == (HALF, 8 * MIB)
     assert (got(shell) == data_of(xet_store), from_the_cdn(hub)) == (True, via == "http")
 
 
+@only_long("signals to mdl")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_stopped(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.Signals) -> None:
     """A stop does not wait for a silent storage, and no process of hf_xet is left."""
@@ -359,6 +362,7 @@ def test_stopped(tmp_path: Path, folder: Path, xet_store: XetStore, how: signal.
     assert (workers(folder), list(folder.iterdir())) == (set(), [])
 
 
+@only_long("signals to hf_xet")
 @pytest.mark.parametrize(
     ("how", "stall", "words"),
     [(signal.SIGKILL, "60s", "hf_xet has ended"), (signal.SIGSTOP, "1s", "no byte for 1 s")],

@@ -15,7 +15,7 @@ from mdl.events import Event, Progressed
 from mdl.sources.hub_origin import HubOrigin
 
 pytestmark = pytest.mark.usefixtures("way")
-DATA, TINY = noise(4 * MIB), noise(100_000, 1)
+DATA, TINY = noise(2 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
 BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
@@ -31,8 +31,8 @@ def test_cut_bodies_are_resumed_at_the_byte(bench: Bench, end: faults.bodies.Dro
 
 
 def chunks_of_one_byte(data: bytes) -> Handler:
-    """The first twenty thousand bytes come one by one."""
-    cuts = [*(data[at : at + 1] for at in range(20_000)), data[20_000:]]
+    """The first five thousand bytes come one by one."""
+    cuts = [*(data[at : at + 1] for at in range(5_000)), data[5_000:]]
     body = [*faults.chunked_pieces(iter(cuts)), b"0\r\n\r\n"]
     return lambda request, number: Answer(200, [("Transfer-Encoding", "chunked")], body)
 

@@ -29,7 +29,7 @@ def test_heavy_headers(bench: Bench, count: int, length: int) -> None:
 def test_endless_interim_answers(bench: Bench, status: int) -> None:
     """An endless row of interim answers is given up (B36)."""
     bench.patience = 15.0
-    assert bench.fetch(faults.continues(TINY, count=None, status=status), TINY, retries=1, stall=0.5).code in (5, 6)
+    assert bench.fetch(faults.continues(TINY, count=None, status=status), TINY, retries=1, stall=0.2).code in (5, 6)
 
 
 @pytest.mark.fault(38, 39)

@@ -33,7 +33,7 @@ from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 
 BLOCK = 16 * MIB
-BIG = Generated(64 * MIB, 5)
+BIG = Generated(48 * MIB, 5)
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
 SIZE = len(DATA)
 
@@ -75,11 +75,11 @@ def damaged(bench: Bench, content: Data, *offsets: int) -> Iterator[tuple[Faulty
 
 @pytest.mark.parametrize(
     ("offsets", "blocks"),
-    [((32 * MIB + 5,), 1), ((0,), 1), ((64 * MIB - 1,), 1), ((MIB, 50 * MIB), 2), ((16 * MIB - 1, 16 * MIB), 2)],
+    [((32 * MIB + 5,), 1), ((0,), 1), ((48 * MIB - 1,), 1), ((MIB, 40 * MIB), 2), ((16 * MIB - 1, 16 * MIB), 2)],
     ids=["middle", "first byte", "last byte", "two", "both sides of an edge"],
 )
 def test_repair_fetches_the_bad_blocks(bench: Bench, offsets: tuple[int, ...], blocks: int) -> None:
-    """Of a 64 MiB file with flipped bits, only the 16 MiB blocks that hold them are fetched again (F110)."""
+    """Of a 48 MiB file with flipped bits, only the 16 MiB blocks that hold them are fetched again (F110)."""
     with damaged(bench, BIG, *offsets) as (server, file):
         assert verified(bench, file) == ["corrupt"]
         before = server.bytes_sent
@@ -91,7 +91,7 @@ def test_repair_fetches_the_bad_blocks(bench: Bench, offsets: tuple[int, ...], b
     assert not bench.partials
 
 
-@pytest.mark.parametrize("length", [40 * MIB + 7, 64 * MIB + 9, 0])
+@pytest.mark.parametrize("length", [24 * MIB + 7, 48 * MIB + 9, 0])
 def test_repair_of_another_length(bench: Bench, length: int) -> None:
     """A file that was cut short or grew is repaired, and the whole blocks that are left of it are not fetched again."""
     with damaged(bench, BIG) as (_, file):

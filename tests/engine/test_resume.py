@@ -25,7 +25,7 @@ from mdl.sources.hub_origin import HubOrigin
 
 DATA = noise(4 * MIB)
 SIZE = len(DATA)
-KILLS = 10 if os.environ.get("MDL_LONG") == "1" else 4
+KILLS = 10 if os.environ.get("MDL_LONG") == "1" else 2
 
 
 def catalog(folder: Path, *rows: tuple[str, str, bytes]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Row:
     @property
     def why(self) -> str:
         """Why it was not run."""
-        return self.not_run or ("skipped here" if self.outcomes["skipped"] else "no test yet")
+        return self.not_run or ("left to the long run, or skipped here" if self.outcomes["skipped"] else "no test yet")
 
     @property
     def line(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -100,7 +101,7 @@ def program(folder: Path) -> Path:
     """A program that writes its arguments and MDL_HOOK_* to ``told`` in ``folder``, as JSON, one line a call."""
     place = folder / "hook"
     place.write_text(
-        "#!/usr/bin/env python3\n"
+        f"#!{sys.executable} -SE\n"
         "import json, os, sys\n"
         "facts = {k: v for k, v in os.environ.items() if k.startswith('MDL_')}\n"
         f"open({str(folder / 'told')!r}, 'a').write(json.dumps([sys.argv[1:], facts]) + '\\n')\n"

@@ -6,6 +6,7 @@ folder of ``TRAINER_RUNS``; each run is a folder ``ID`` with ``job.json`` beside
 
 ``job.json`` may have ``"faults"``: ``drop_at`` and ``short_at`` (bytes), ``times`` (how many answers have the fault),
 ``then_status`` (what the job's status is after the first zip), ``detail`` and ``status_code`` (an error for the zip).
+Zips have the ``compresslevel`` of ``job.json``, or 0, which costs no time.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def application(runs: Path) -> FastAPI:
         if "detail" in wrong:
             raise HTTPException(wrong.get("status_code", 500), wrong["detail"])
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=job.get("compresslevel", 0)) as archive:
             for inner, file in files:
                 archive.write(file, inner)
         headers = {"Content-Disposition": f"attachment; filename={name}"}

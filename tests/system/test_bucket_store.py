@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.bench import claimed_in
 from support.data import MIB, noise
+from support.long import only_long
 from support.polling import until
 from support.relay import Meter, relaying
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
@@ -25,7 +26,10 @@ from mdl import AuthError, Client
 from mdl.events import Event, Progressed
 from mdl.sources import object_store
 
-pytestmark = pytest.mark.skipif(weed() is None, reason="SeaweedFS is not installed (the test extra has it)")
+pytestmark = [
+    only_long("a SeaweedFS"),
+    pytest.mark.skipif(weed() is None, reason="SeaweedFS is not installed (the test extra has it)"),
+]
 DATA = noise(24 * MIB, seed=15)
 DIGEST = hashlib.sha256(DATA).hexdigest()
 

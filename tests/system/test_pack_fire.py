@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.data import noise
+from support.long import LONG
 from support.packing import BEFORE, MANIFEST, make_run, planned, read_whole, staged_in
 
 from mdl.archive.writer import ArchiveSink
@@ -23,6 +24,7 @@ from mdl.errors import MdlError, ProtocolError
 from mdl.operations.pack import write_pack
 
 OUTSIDE = "/etc/passwd"
+ROUNDS = 80 if LONG else 25
 
 
 def append(path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_run_under_fire(tmp_path: Path, allow: bool) -> None:
     outside, kept, codes = Path(OUTSIDE).read_bytes(), BEFORE, set()
     with vandal(run) as child:
         for number in range(5000):
-            if number >= 80 and codes > {0}:
+            if number >= ROUNDS and codes > {0}:
                 break
             code = attempt(run, allow)
             codes.add(code)

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.data import noise
-from support.long import examples
+from support.long import examples, only_long
 from support.namespaces import MOUNTS, apart
 from support.namespaces import tool as mount
 from support.packing import MANIFEST, make_run, memory_of, planned, read_whole
@@ -39,7 +39,6 @@ from mdl.trainers.default_excludes import why_excluded
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""
 NAMES = ("Größe.bin", "سلام.bin", "日本.bin", "a b.bin", "-rf", "'\"$(x).bin", "🦊.bin", "x" * 250)
-LONG = bool(os.environ.get("MDL_LONG"))
 MIB = 2**20
 
 
@@ -104,6 +103,7 @@ def test_a_pipe_into_bsdtar(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(211)
+@only_long("65,536 members")
 def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
     """65,536 members and more need zip64's count: Python, unzip, 7z and mdl find them all. (Packed as folders, as that
     takes no time.)"""
@@ -121,7 +121,7 @@ def test_more_members_than_16_bits_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(211)
-@pytest.mark.skipif(not LONG, reason="4.2 GB of zeros: with MDL_LONG=1")
+@only_long("4.2 GB of zeros")
 @pytest.mark.timeout(600)
 def test_a_member_of_more_than_32_bits(tmp_path: Path) -> None:
     """A member over 4 GiB, and one that begins behind it, are read back by unzip, 7z and Python."""

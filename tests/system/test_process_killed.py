@@ -41,8 +41,8 @@ CALLS = (
     *("link", "symlink", "chmod", "splice"),
 )
 MOST = 400
-STEP = 1 if LONG else 3
-"""Every third call; every one with MDL_LONG=1."""
+STEP = 1 if LONG else 6
+"""Every sixth call; every one with MDL_LONG=1."""
 KILLED = -signal.SIGKILL
 _OPEN = os.open
 

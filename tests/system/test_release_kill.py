@@ -29,8 +29,8 @@ from mdl.locks import file_lock
 
 LONG = os.environ.get("MDL_LONG") == "1"
 pytestmark = [pytest.mark.timeout(1200)] if LONG else []
-KILLS, SWITCHES, SEED = (300, 5000, 1) if LONG else (4, 40, 20)
-STEP = 1 if LONG else 6
+KILLS, SWITCHES, SEED = (300, 5000, 1) if LONG else (2, 40, 20)
+STEP = 1 if LONG else 12
 """Every sixth call; every one with MDL_LONG=1."""
 
 

@@ -16,9 +16,8 @@ ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "safetensors", "schemas"}
-    | {"threads", "units"},
-    {"process", "presigned", "deadline", "toml"},
+    {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
+    {"process", "presigned", "deadline", "safetensors", "toml"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
@@ -27,14 +26,14 @@ LEVELS = [
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
-    {"engine", "archive", "fleet"},
+    {"engine", "archive", "fleet", "mirror"},
     {"console"},
     {"jobs"},
     {"operations"},
     {"workspace"},
     {"client"},
     {"api"},
-    {"doctor", "demo"},
+    {"doctor", "demo", "serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -47,6 +46,9 @@ ONLY = {
     "httpcore": {"http/connection", "http/tls"},
     "tomlkit": {"operations/edit"},
     "isal": {"archive/zip_format"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "h11": {"serve/connection"},
     "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
@@ -54,12 +56,16 @@ ONLY = {
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     units http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
-    http/responses engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
-    toml/__init__ toml/positions toml/problems catalog/model catalog/targets catalog/lock sources/typed sources/gguf
-    archive/zip_format archive/manifest archive/history trainers/default_excludes
+    http/responses http/sigv4 engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
+    toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
+    trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
-    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
+    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui operations/bundle/contents
+    operations/render/__init__ operations/render/work operations/render/kubernetes operations/render/slurm
+    operations/render/systemd operations/render/cron
     fleet/report fleet/work fleet/slurm_job
+    serve/conditions serve/refusals
 """
 PURE = set(_PURE.split())
 VALUES = {"hashing", "__init__", "sources/__init__", "sources/url"}
@@ -69,7 +75,7 @@ _OPENING = "open read_text read_bytes write_text write_bytes exists stat lstat i
 IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
-    *("console", "jobs", "doctor", "demo"),
+    *("console", "jobs", "doctor", "demo", "serve"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
     *("process", "redact", "schemas", "units"),
 }

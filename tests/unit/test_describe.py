@@ -47,7 +47,7 @@ def test_every_event_is_described() -> None:
 
 
 MIRROR = "attempt 0 in 0.0 s: going on with the mirror"
-PLAN = "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B are copied), 4 B to fetch"
+PLAN = "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B of it to copy), 4 B to fetch"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ _KINDS = {
 }
 _WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
 _ENOUGH = 3
-"""So many folders of these names make it ComfyUI's, ``checkpoints`` among them or not."""
+"""So many folders of these names make it ComfyUI's, ``checkpoints`` among them or not. One is enough in a folder called
+``models`` that has weights nowhere else: a new ComfyUI has few models."""
 
 
 def recognize(folder: Folder) -> list[FoundModel] | None:
@@ -31,7 +32,10 @@ def recognize(folder: Folder) -> list[FoundModel] | None:
     ``loras--sdxl--x``; a folder below ``diffusers`` is one model."""
     for head in ("", "models/"):
         files = {path: at for path, at in folder.below(head).items() if "/" in path and not is_hidden(path)}
-        if len({path.partition("/")[0] for path in files} & _KINDS) >= _ENOUGH:
+        tops = {path.partition("/")[0] for path in files}
+        weights = {path.partition("/")[0] for path in folder.below(head) if path.lower().endswith(_WEIGHTS)}
+        is_new = (head or folder.name == "models") and weights and weights <= _KINDS
+        if is_new or len(tops & _KINDS) >= _ENOUGH:
             return _models(folder, files)
     return None
 

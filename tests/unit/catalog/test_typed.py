@@ -76,7 +76,7 @@ def test_one_meaning(word: str) -> None:
         ([" "], UsageError, "a variable not set"),
         (["org/repo", ""], UsageError, "a variable not set"),
         (["gpt2"], NotFound, "mdl get OWNER/gpt2"),
-        (["bertfa"], NotFound, "did you mean bert-fa?; a repository of the hub needs its owner"),
+        (["bertfa"], NotFound, "did you mean bert-fa? A repository of the hub needs its owner"),
         (["llama3:8b"], NotFound, "OWNER/llama3-GGUF:Q4_K_M"),
         (["./model"], NotFound, "not in the catalog"),
         (["127.0.0.1:18299/model.onnx"], UsageError, "write http://127.0.0.1:18299/model.onnx"),

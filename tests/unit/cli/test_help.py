@@ -19,7 +19,7 @@ from support.terminal import Told
 from mdl import errors
 from mdl.cli import reference
 from mdl.cli.command import REGISTERED
-from mdl.cli.commands import COMMANDS, GROUPS, HABITS
+from mdl.cli.commands import COMMANDS, GROUPS, HABITS, NO_CATALOG
 from mdl.cli.help_text import text_of
 from mdl.cli.main import app_of, build
 from mdl.cli.pages import PANELS, ROOT_USAGE, Page, page_of, root_page
@@ -86,7 +86,7 @@ def test_every_option_is_readable(name: str) -> None:
     for title, rows in page.panels.items():
         for row in rows if title != "Commands" else ():
             word = row.usage.split()[-1] if title == "Arguments" else row.usage.partition("--")[2].partition(" ")[2]
-            assert re.fullmatch(r"([A-Z][A-Z,|_-]*|path|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), row.usage
+            assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|path|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), row.usage
             assert row.about, row.usage
             assert not re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", row.about), row.about
 
@@ -115,6 +115,14 @@ def test_yes_is_shown_by_what_asks() -> None:
         looks = "common.yes" in inspect.getsource(REGISTERED[name].body)
         [option] = [param for param in one.params if param.name == "yes"]
         assert (name, not option.hidden) == (name, looks)
+
+
+def test_a_catalog_is_shown_by_what_reads_one() -> None:
+    """The help of a command that reads no catalog does not speak of --catalog; that of any other does."""
+    for name, one in EVERY.items():
+        [option] = [param for param in one.params if param.name == "catalog"]
+        assert (name, option.hidden) == (name, name.split()[0] in NO_CATALOG)
+    assert NO_CATALOG.isdisjoint(("get", "list", "lock", "rm", "prefetch", "config", "clean"))
 
 
 @pytest.mark.parametrize("words", ["--help", "get --help", "jobs -h", "help jobs pause", "help exit-codes"])

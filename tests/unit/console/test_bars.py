@@ -7,7 +7,7 @@ import io
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -287,7 +287,7 @@ def test_only_what_lasts_has_a_row() -> None:
     """A file has a row once it has run for a second; till then it is counted, and the count stays for a second, so that
     rows do not come and go while small files rush through."""
     drawn = Board(Planned(files=101, bytes_total=1000), progress(10, 1000, *(one(name, 10) for name in ("a", "b"))))
-    assert [line.split()[:3] for line in drawn.text()] == [["2", "files"], ["total", "0/101", "files"]]
+    assert [line.split()[:2] for line in drawn.text()] == [["2", "files"], ["total", "0/101"]]
     drawn.take(progress(20, 1000, one("a", 20), one("c", 1)))
     assert [line.split()[0] for line in drawn.text(now=1.0)] == ["m/a", "+", "total"]
     drawn.take(progress(30, 1000, one("a", 30)))
@@ -299,7 +299,7 @@ def test_many_running_files() -> None:
     """At most eight files have a row, fewer on a low terminal; the rest is counted."""
     lines = board(files=20).later()
     assert len(lines) == 10
-    assert lines[8].strip() == "+ 12 files"
+    assert lines[8].strip() == "+ 12 files on the way"
     assert len(board(files=20).later(height=8)) == 6
     assert [line.split()[0] for line in board(files=2).later(height=2)] == ["2", "total"]
 
@@ -393,10 +393,16 @@ def test_reading_what_is_here() -> None:
 
 
 def drawn_table(
-    headers: list[str], rows: list[list[str]], cut: tuple[str, ...] = (), drop: tuple[str, ...] = (), **options: Any
+    headers: list[str],
+    rows: list[list[str]],
+    cut: tuple[str, ...] | None = None,
+    drop: tuple[str, ...] = (),
+    below: str = "",
+    **options: Any,
 ) -> str:
-    use: Callable[[Console], None] = lambda console: console.table(headers, rows, cut=cut, drop=drop)  # noqa: E731
-    return on_terminal(use, both=True, **options)
+    return on_terminal(
+        lambda console: console.table(headers, rows, cut=cut, drop=drop, below=below), both=True, **options
+    )
 
 
 def test_list_on_a_narrow_terminal() -> None:
@@ -414,16 +420,16 @@ def test_list_on_a_narrow_terminal() -> None:
     [
         (120, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 50}"),
         (95, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 25}…"),
-        (86, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa…  {'t' * 19}…"),
-        (80, f"{'n' * 24}  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 19}…"),
+        (86, f"{'n' * 24}  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 25}…"),
+        (80, f"{'n' * 24}  missing  1.2 GB  {'t' * 36}…"),
         (70, f"{'n' * 24}  missing  1.2 GB  {'t' * 26}…"),
         (50, f"{'n' * 24}  missing  1.2 GB"),
         (30, f"{'n' * 24}  missing  1.2 GB"),
     ],
 )
 def test_one_line_for_each_row(columns: int, shown: str) -> None:
-    """The title is cut first, then the licence; the kind, the licence and the title are left out, in this order; name,
-    status and size are whole at any width, and the header stands above them."""
+    """The title is cut first, but keeps 26 columns, then the licence; the kind, the licence and the title are left out,
+    in this order; name, status and size are whole at any width, and the header stands above them."""
     rows = [["n" * 24, "dataset", "missing", "1.2 GB", "cc-by-nc-sa-4.0", "t" * 50]]
     headers, cut, drop = ["NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"], ("TITLE", "LICENSE"), ("KIND",)
     seen = drawn_table(headers, rows, cut, (*drop, "LICENSE", "TITLE"), columns=columns)
@@ -431,6 +437,30 @@ def test_one_line_for_each_row(columns: int, shown: str) -> None:
     assert row == shown
     assert head.index("STATUS") == row.index("missing")
     assert head.index("SIZE") + 4 == row.index("1.2 GB") + 6
+
+
+def test_reasons_have_room() -> None:
+    """A column of sentences stands under its row if the table is too wide, broken between words; nothing stands under a
+    row that has none. If all fits, it is a column like the others."""
+    headers, path = ["ACTION", "SIZE", "PATH", "WHY"], "/models/" + "m" * 30
+    rows = [["kept", "1.0 MB", path, "because " * 9 + "so"], ["deleted", "2 B", path, "-"]]
+    first, second = f"kept     1.0 MB  {path}", f"deleted     2 B  {path}"
+    under = [f"  {('because ' * 7).strip()}", "  because because so"]
+    narrow = [row.rstrip() for row in Screen(drawn_table(headers, rows, below="WHY", columns=60)).rows if row.strip()]
+    assert narrow == ["ACTION     SIZE  PATH", first, *under, second]
+    wide = [
+        row.rstrip() for row in Screen(drawn_table(headers, rows, below="WHY", columns=200), 200).rows if row.strip()
+    ]
+    assert wide[1] == f"{first}  {rows[0][3]}"
+
+
+def test_entries_are_wrapped_at_words() -> None:
+    """What is said of a thing is broken between words and stands under its own beginning; in a pipe it is one line."""
+    seen = on_terminal(lambda console: console.entry("note:  ", "two words " * 5), both=True, columns=40)
+    first, *more = [row.rstrip() for row in Screen(seen, 40).rows if row.strip()]
+    assert first.startswith("note:  two words")
+    assert all(row.startswith("       t") for row in more)
+    assert more
 
 
 def test_an_empty_cell() -> None:

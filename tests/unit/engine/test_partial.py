@@ -290,19 +290,19 @@ def test_a_locked_partial_is_never_taken(tmp_path: Path, request: pytest.Fixture
 
 
 @pytest.mark.fault(112, 264)
-def test_without_locks_an_unseen_owner_has_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nothing can be locked, a partial of a process that cannot be seen is left alone for ten minutes."""
+def test_without_locks_an_unseen_owner_has_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nothing can be locked, a partial of a process that cannot be seen is left alone for a minute."""
 
     def flock(_fd: int, _how: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     folder = left_behind(tmp_path, unseen())
-    for seconds in (0, 500):
+    for seconds in (0, 50):
         quiet(folder, seconds)
         with pytest.raises(Busy, match="container"):
             Partial.open(tmp_path, KEY, WHO)
-    quiet(folder, 700)
+    quiet(folder, 70)
     assert opened(tmp_path).total == 400
 
 

@@ -34,6 +34,7 @@ FULL = Receipt(
     commit="c" * 40,
     prefixes=("01" * 32, "02" * 32),
     hub=HubFile("org/repo", "dataset", "c" * 40, "sub/m.bin", "feature/x"),
+    access="restricted",
 )
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from support.partials import dead_owner
 from support.polling import until
 
-from mdl import crc_json
+from mdl import crc_json, locks
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
 from mdl.fs import filesystem_type
@@ -295,11 +295,12 @@ def test_a_job_without_a_heartbeat(records: Told) -> None:
 
 
 @pytest.mark.fault(266)
-def test_a_heart_beats(records: Told) -> None:
+def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
     records.put(JOB)
     records.heartbeat(JOB.id).stop()
-    heartbeat = Heartbeat(records.folder / f"{JOB.id}.pulse", seconds=0.01)
+    monkeypatch.setattr(locks, "_BEAT_SECONDS", 0.01)
+    heartbeat = Heartbeat(records.folder / f"{JOB.id}.pulse")
     quiet(records, 1e6)
     until(lambda: time.time() - heartbeat._path.stat().st_mtime < 1e5, "it is not touched")
     heartbeat.stop()

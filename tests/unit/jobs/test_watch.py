@@ -203,7 +203,15 @@ def test_a_record_that_is_removed(followed: Followed) -> None:
 NAMES = st.text(st.characters(codec="utf-8", min_codepoint=1), min_size=1, max_size=9)
 COUNTS = st.integers(0, 2**40)
 EVENTS = st.one_of(
-    st.builds(Planned, files=COUNTS, bytes_total=COUNTS, bytes_kept=COUNTS, bytes_to_fetch=COUNTS, verb=NAMES),
+    st.builds(
+        Planned,
+        files=COUNTS,
+        bytes_total=COUNTS,
+        bytes_kept=COUNTS,
+        bytes_to_fetch=COUNTS,
+        verb=NAMES,
+        models=st.dictionaries(NAMES, COUNTS, max_size=3).map(lambda found: tuple(found.items())),
+    ),
     st.builds(Started, NAMES, NAMES, st.integers(1, 99), total=st.none() | COUNTS, resumed_at=COUNTS, host=NAMES),
     st.builds(Retrying, NAMES, NAMES, NAMES, st.integers(1, 9), st.integers(0, 99).map(float)),
     st.builds(Rewound, NAMES, NAMES, COUNTS, NAMES),
@@ -248,6 +256,7 @@ def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) 
         "a b c d",
         "t INFO planned",
         "t INFO planned files=x",
+        "t INFO planned files=1 bytes_total=1 bytes_kept=0 bytes_to_fetch=1 models=3",
         "t INFO started bytes=one",
         't INFO failed "',
         r't INFO notice model="\q"',

@@ -20,6 +20,7 @@ from support.data import noise
 from support.faulty_server import Answer as Reply
 from support.faulty_server import FaultyServer, Request, reply
 from support.job_store import JobStore
+from support.long import only_long
 from support.polling import until
 from support.remotes import World, world
 from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpod_endpoint, wait_for_workers
@@ -738,6 +739,9 @@ def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pyt
 # The real SDK's workers.
 
 
+REAL = only_long("workers of the real SDK")
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Two workers of the real SDK, which share no memory, and take the jobs in turns."""
@@ -761,6 +765,7 @@ def train(world: World, name: str, status: str = "completed", **files: int) -> N
     assert world.open().call(given)["process_id"] == name
 
 
+@REAL
 @pytest.mark.fault(401)
 def test_real_workers_tell_and_cancel(real_gpu: World) -> None:
     """Whichever of two workers answers first: the status is found, a running process is cancelled once, and a
@@ -775,6 +780,7 @@ def test_real_workers_tell_and_cancel(real_gpu: World) -> None:
         remote.status("nobody")
 
 
+@REAL
 def test_real_workers_hand_over_files(real_gpu: World, tmp_path: Path) -> None:
     """Without a bucket the files come inline, one by one, from the worker that has them, with their right bytes."""
     from support.runpod_handler import pattern
@@ -786,6 +792,7 @@ def test_real_workers_hand_over_files(real_gpu: World, tmp_path: Path) -> None:
     assert names == {name: pattern(name, size) for name, size in (("lora/a_safetensors", 400_000), ("lora/b_bin", 7))}
 
 
+@REAL
 @pytest.mark.fault(400)
 def test_real_workers_result_too_large(real_gpu: World) -> None:
     """A file that is too large for an answer is told as such: the endpoint completes the job without an output."""
@@ -797,6 +804,7 @@ def test_real_workers_result_too_large(real_gpu: World) -> None:
     assert "presigned URLs" in str(caught.value.hint)
 
 
+@REAL
 def test_a_real_worker_with_a_bucket(s3_url: str, tmp_path: Path) -> None:
     """A worker that writes to a bucket answers with signed links: it is asked once for the plan and the download, and
     neither the link nor a key is in anything that is kept."""

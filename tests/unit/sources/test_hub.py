@@ -10,9 +10,9 @@ import pytest
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.files import role_of
 from mdl.http.client import MAX_JSON
 from mdl.sources import hub as hub_module
-from mdl.sources.hub import role_of
 from mdl.sources.hub_origin import HubOrigin
 
 
@@ -46,6 +46,26 @@ def test_commit_is_listed_once(here: World) -> None:
     assert first[0].commit == COMMIT
     assert here.hub.resolve(PINNED) == here.hub.known(PINNED) == here.offline.resolve(PINNED) == first
     assert here.asked == [tree_url()]
+
+
+@pytest.mark.parametrize(
+    ("facts", "access"),
+    [
+        ({"private": False, "gated": False}, "open"),
+        ({"private": False, "gated": "auto"}, "restricted"),
+        ({"private": True, "gated": False}, "restricted"),
+        ({}, "anonymous"),
+    ],
+)
+def test_who_may_have_a_file(here: World, facts: dict[str, Any], access: str) -> None:
+    """It is as the hub says, also when the commit is taken from the kept listing; if the hub says nothing, that no
+    token is sent is all that is known."""
+    here.mock.add_response(url=REVISION, json={"sha": COMMIT, **facts})
+    here.tree(large())
+    assert here.hub.resolve(ORIGIN)[0].access == access
+    here.next_run()
+    file = here.hub.file(replace(PINNED, subpath="model.safetensors"), here.hub.resolve(PINNED)[0].path)
+    assert (here.hub.resolve(PINNED)[0].access, file.access) == (access, access)
 
 
 @pytest.mark.fault(67)

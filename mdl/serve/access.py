@@ -1,0 +1,60 @@
+"""Access: who may ask: the right Host on loopback, the token if there is one, and no other page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+
+from mdl.http.credentials import is_loopback
+from mdl.serve.refusals import Refusal
+
+_ASK = {"WWW-Authenticate": 'Basic realm="mdl serve: any name, and the token as password", charset="UTF-8"'}
+
+
+class Access:
+    """What a request must bring. Without a ``token`` everybody may ask who can reach the server."""
+
+    def __init__(self, token: str | None, *, loopback: bool) -> None:
+        self.has_token = token is not None
+        self._token, self._loopback = (token or "").encode(), loopback
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raises `Refusal` for a request of which nothing may be answered. ``headers`` have lower-case names.
+
+        A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding). The browser still sends that
+        name as the Host, and has no token for it.
+        """
+        if self._loopback and not self.has_token and not is_loopback(_host(headers.get("host", ""))):
+            raise Refusal(421, "", "this server answers to localhost and 127.0.0.1 only, not to the name in Host")
+        if self.has_token and not hmac.compare_digest(_token_in(headers.get("authorization", "")), self._token):
+            raise Refusal(401, "", "Invalid credentials in Authorization header", _ASK)
+
+    def check_change(self, headers: Mapping[str, str]) -> None:
+        """Raises `Refusal` for a request that would change something without a token, or from a page of another site,
+        with which a browser sends the token too."""
+        if not self.has_token:
+            raise Refusal(403, "", "jobs over HTTP need a token: start the server with --token-env or MDL_SERVE_TOKEN")
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+            raise Refusal(403, "", "a page of another site may not ask for this")
+
+
+def _host(header: str) -> str:
+    """The host without its port."""
+    return (header.partition("]")[0] if header.startswith("[") else header.partition(":")[0]).lower()
+
+
+def _token_in(authorization: str) -> bytes:
+    """The token of a program (``Bearer``), or what a person typed as the password (``Basic``)."""
+    scheme, _, value = authorization.partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer":
+        return value.encode()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return b""
+    return b""

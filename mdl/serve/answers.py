@@ -1,0 +1,67 @@
+"""Answers and bodies: a file from the disk, a refusal in words, and what a client sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, BinaryIO
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mdl.serve.conditions import Answer
+from mdl.serve.connection import KEY, Connection
+from mdl.serve.refusals import Refusal
+from mdl.serve.traffic import COUNT, Traffic
+
+_LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
+
+
+def answer_with(refusal: Refusal) -> Response:
+    """A refusal, as the hub words it: in headers and as JSON."""
+    return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request. Raises `Refusal` if it is too large, or takes too long."""
+    found = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                found += piece
+                if len(found) > _LARGEST_BODY:
+                    raise Refusal(413, "", "the body is too large")
+    except TimeoutError:
+        raise Refusal(408, "", "the body did not come in time") from None
+    return found
+
+
+class SentFile(Response):
+    """A file, or a part of it, which goes from the disk to the socket inside the kernel."""
+
+    def __init__(self, file: BinaryIO, size: int, answer: Answer, headers: Mapping[str, str], traffic: Traffic) -> None:
+        told = dict(headers)
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            told |= {"Content-Range": f"bytes */{size}"}
+        elif answer.status == HTTPStatus.PARTIAL_CONTENT:
+            told |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{size}"}
+        if answer.status != HTTPStatus.NOT_MODIFIED:
+            told |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
+        super().__init__(status_code=answer.status, headers=told)
+        self._file, self._answer, self._traffic = file, answer, traffic
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        connection: Connection = scope[KEY]
+        self._traffic.files_open += 1
+        try:
+            with self._file:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                count = self._answer.stop - self._answer.start
+                if count and scope["method"] != "HEAD":
+                    await connection.send_file(self._file, self._answer.start, count, scope[COUNT])
+                await send({"type": "http.response.body"})
+        except OSError:  # a TimeoutError too
+            connection.abort()  # the client has gone, or takes nothing
+        finally:
+            self._traffic.files_open -= 1

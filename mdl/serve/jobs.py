@@ -1,0 +1,126 @@
+"""Jobs over HTTP: what runs and what ran on this machine; start the download of a model of the catalog; cancel one.
+
+Only with a token. Nothing but a name of the catalog can be asked for: no URL, no reference, no flag.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mdl import places
+from mdl.errors import MdlError, NotFound, UsageError
+from mdl.jobs import processes
+from mdl.jobs.job import Job, shown_facts
+from mdl.jobs.records import Records
+from mdl.paths import shown
+from mdl.serve.answers import body_of
+from mdl.serve.refusals import Refusal
+
+if TYPE_CHECKING:
+    from mdl.client import Client
+    from mdl.serve.app import Server
+
+_START_SECONDS = 120.0
+
+
+class Jobs:
+    """The jobs of this user. ``words`` are flags of each one that is started: where the models go to. None of them gets
+    the ``token``."""
+
+    def __init__(self, client: Callable[[], Client], words: Sequence[str], token: str | None) -> None:
+        self._client, self._words, self._token = client, words, token
+
+    def records(self) -> Records | None:
+        """None if this user has no home folder, and so no records."""
+        try:
+            return Records(places.state_dir() / "jobs")
+        except UsageError:
+            return None
+
+    def all(self) -> list[Job]:
+        """The newest first."""
+        records = self.records()
+        return records.all() if records else []
+
+    def find(self, name: str) -> tuple[Job, Records]:
+        """The job of exactly this id. Raises `NotFound`."""
+        records = self.records()
+        if records is not None:
+            for job in records.all():
+                if job.id == name:
+                    return job, records
+        raise NotFound(f"there is no job {shown(name)[:100]}", hint="GET /api/jobs lists them")
+
+    def cancel(self, name: str) -> Job:
+        """Raises `NotFound`, `UsageError` if it is over already, `Busy`."""
+        return processes.cancel(*self.find(name))
+
+    def start(self, name: str) -> str:
+        """Begin to download a model or a group of the catalog; returns the id of the job. Raises `NotFound` for any
+        other text, `MdlError` in the words of the job if it cannot begin."""
+        found = self._client().catalog.find(name)
+        if gone := next((model.gone for model in found if model.gone), ""):
+            raise NotFound(f"{name} cannot be fetched any more: {gone}")
+        command = [sys.executable, "-P", "-m", "mdl", "get", *self._words, "--detach", "--json", "--", name]
+        environ = {key: value for key, value in os.environ.items() if value.strip() != self._token}
+        ran = subprocess.run(
+            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START_SECONDS, check=False
+        )
+        try:
+            document = json.loads(ran.stdout)
+        except ValueError:
+            document = {}
+        if ran.returncode or not isinstance(document.get("job"), str):
+            told = document.get("error") or {}
+            raise MdlError(told.get("message") or f"mdl get ended with {ran.returncode}", hint=told.get("hint"))
+        return str(document["job"])
+
+
+def job_routes(server: Server, jobs: Jobs) -> list[Route]:
+    """List, show, start, cancel."""
+
+    async def every(_request: Request) -> Response:
+        found = await run_in_threadpool(jobs.all)
+        return JSONResponse({"jobs": [shown_facts(job) for job in found]})
+
+    async def one(request: Request) -> Response:
+        job, _ = await run_in_threadpool(jobs.find, request.path_params["name"])
+        return JSONResponse({"jobs": [shown_facts(job)]})
+
+    async def start(request: Request) -> Response:
+        started = await run_in_threadpool(jobs.start, await _model_in(request))
+        return JSONResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
+
+    async def cancel(request: Request) -> Response:
+        job = await run_in_threadpool(jobs.cancel, request.path_params["name"])
+        return JSONResponse({"jobs": [shown_facts(job)]})
+
+    return [
+        server.route("/api/jobs", every, changes=True),
+        server.route("/api/jobs", start, changes=True, post=True),
+        server.route("/api/jobs/{name}", one, changes=True),
+        server.route("/api/jobs/{name}/cancel", cancel, changes=True, post=True),
+    ]
+
+
+async def _model_in(request: Request) -> str:
+    """The name in ``{"model": NAME}``. Raises `Refusal`. A form of another site cannot send this type."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(415, "", "send JSON: Content-Type: application/json")
+    try:
+        found: Any = json.loads(await body_of(request))
+    except (ValueError, RecursionError):
+        raise Refusal(400, "", "the body is not JSON") from None
+    if not isinstance(found, dict) or not isinstance(found.get("model"), str) or set(found) != {"model"}:
+        raise Refusal(400, "", 'the body must be {"model": NAME}, with a name of the catalog')
+    return str(found["model"])

@@ -1,0 +1,48 @@
+"""Options: what is served, where and to whom; and the token that clients must send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl.errors import UsageError
+
+TOKEN_VARIABLE = "MDL_SERVE_TOKEN"
+_SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What is served, where and to whom.
+
+    ``token`` is what a client must send, None for none. ``gated``: repositories that are not known to be open are
+    served too. ``runs`` are folders that hold trained runs, ``releases`` folders of releases. ``ready_file`` exists
+    while the server answers; ``log_file`` is the request log. ``get_words`` are the flags of a job that is started.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8400
+    token: str | None = None
+    gated: bool = False
+    runs: tuple[Path, ...] = ()
+    releases: tuple[Path, ...] = ()
+    ready_file: Path | None = None
+    log_file: Path | None = None
+    get_words: tuple[str, ...] = ()
+
+
+def token_of(environ: Mapping[str, str], named: str | None) -> str | None:
+    """The token in the variable ``named``, or in ``MDL_SERVE_TOKEN``; None if no variable is named and that one is not
+    set. Raises `UsageError` for one that is missing, too short, or cannot be sent."""
+    variable = named or TOKEN_VARIABLE
+    token = environ.get(variable, "").strip()
+    if not token and named is None:
+        return None
+    hint = f"{variable}=$(openssl rand -hex 24) makes a good one"
+    if not token:
+        raise UsageError("the variable of the token is not set", item=variable, hint=hint)
+    if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        why = f"a token has at least {_SHORTEST_TOKEN} letters and digits, and no blank"
+        raise UsageError(why, item=variable, hint=hint)
+    return token

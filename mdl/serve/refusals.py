@@ -1,0 +1,39 @@
+"""Refusals: why a request gets no answer: a status, the hub's code for it, and a message for its user. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mdl.errors import AuthError, Busy, MdlError, NotFinished, NotFound, Occupied, Unsafe, UsageError
+
+_STATUSES: tuple[tuple[type[MdlError], int], ...] = (
+    (NotFound, 404),
+    (Unsafe, 400),
+    (UsageError, 400),
+    (AuthError, 403),
+    (Busy, 409),
+    (Occupied, 409),
+    (NotFinished, 409),
+)
+
+
+class Refusal(Exception):
+    """Ends the search for an answer. ``code`` is what the hub's clients read: ``RepoNotFound``, ``EntryNotFound``."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        coded = {"X-Error-Code": code} if code else {}
+        self.headers = {**coded, "X-Error-Message": header(message), **(headers or {})}
+
+    @classmethod
+    def of(cls, error: MdlError) -> Refusal:
+        """What a client is told of an error: what failed, and what there is instead."""
+        status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+        hint = f" ({error.hint})" if error.hint and status != 500 else ""
+        return cls(status, "", f"{error.message}{hint}")
+
+
+def header(text: str) -> str:
+    """A text that can be the value of a header."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)

@@ -1,0 +1,131 @@
+"""Status: what the page shows: models of the catalog, repositories that are served, jobs, releases, runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdl.errors import MdlError
+from mdl.jobs.job import Job
+from mdl.operations.releases import releases
+from mdl.serve.jobs import Jobs
+from mdl.serve.options import ServeOptions
+from mdl.serve.repositories import Repositories
+from mdl.serve.runs import TrainedRuns
+
+if TYPE_CHECKING:
+    from mdl.client import Client
+
+_KEPT_SECONDS, _SHARE = 1.0, 5.0
+"""How long a document is good: so many seconds, and so many times as long as it took to make it."""
+_JOBS = 12
+"""How many jobs that are over are shown."""
+
+
+class StatusPage:
+    """The document of the page. However many look, it is made at most once a second, less often if that takes long."""
+
+    def __init__(
+        self,
+        client: Callable[[], Client],
+        repositories: Repositories,
+        runs: TrainedRuns,
+        options: ServeOptions,
+        jobs: Jobs,
+    ) -> None:
+        self._client, self._repositories, self._runs = client, repositories, runs
+        self._options, self._jobs = options, jobs
+        self._lock, self._good_until = threading.Lock(), float("-inf")
+        self._document: dict[str, Any] = {}
+        self._bytes = 0
+
+    def document(self) -> dict[str, Any]:
+        """What stands here now. What cannot be read is told in ``problems``."""
+        with self._lock:
+            began = time.monotonic()
+            if began >= self._good_until:
+                self._document = self._make()
+                now = time.monotonic()
+                self._good_until = now + max(_KEPT_SECONDS, _SHARE * (now - began))
+            return self._document
+
+    def _make(self) -> dict[str, Any]:
+        problems: list[str] = []
+
+        def part(make: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+            try:
+                return list(make())
+            except (MdlError, OSError) as error:
+                problems.append(str(error))
+                return []
+
+        return {
+            "schema": "mdl.serve.status/1",
+            "models": part(self._models),
+            "bytes": self._bytes,
+            "repositories": part(self._served),
+            "jobs": part(self._recent_jobs),
+            "releases": [row for folder in self._options.releases for row in part(partial(_released, folder))],
+            "runs": part(self._runs.all),
+            "problems": problems,
+        }
+
+    def _models(self) -> Iterable[dict[str, Any]]:
+        client = self._client()
+        of_catalog, inventory = client.statuses(), client.inventory()
+        names = {model.name for model, _ in of_catalog}
+        others = [row for row in inventory.models if row[0].name not in names]
+        self._bytes = inventory.bytes
+        for model, found in (*of_catalog, *others):
+            yield {
+                "name": model.name,
+                "title": model.title,
+                "kind": model.kind,
+                "status": found.status,
+                "files": found.files,
+                "files_present": found.files_present,
+                "bytes": found.bytes,
+                "bytes_present": found.bytes_present,
+            }
+
+    def _served(self) -> Iterable[dict[str, Any]]:
+        for (repo_type, name), repo in self._repositories.table().items():
+            head = repo.head
+            yield {
+                "id": name if repo_type == "model" else f"{repo_type}s/{name}",
+                "commit": head.commit,
+                "files": len(head.files),
+                "files_at_hub": head.total,
+                "bytes": sum(one.size for one in head.files.values()),
+                "is_served": repo.is_open or self._options.gated,
+            }
+
+    def _recent_jobs(self) -> Iterable[dict[str, Any]]:
+        over = 0
+        for job in self._jobs.all():
+            over += job.status != "running"
+            if job.status == "running" or over <= _JOBS:
+                yield _told(job)
+
+
+def _told(job: Job) -> dict[str, Any]:
+    names = ("id", "command", "models", "status", "percent", "bytes_done", "bytes_total", "bytes_per_second")
+    others = ("eta_seconds", "file", "started_at", "finished_at")
+    error = (job.error or {}).get("message")
+    return {name: getattr(job, name) for name in (*names, *others)} | {"error": error}
+
+
+def _released(folder: Path) -> Iterable[dict[str, Any]]:
+    for one in reversed(releases(folder).versions):
+        yield {
+            "folder": folder.name,
+            "version": one.version,
+            "state": one.state,
+            "released_at": one.released_at,
+            "bytes": one.bytes,
+            "is_complete": one.is_complete,
+        }

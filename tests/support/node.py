@@ -1,0 +1,51 @@
+"""One of several machines that share a folder, as a process: ``python -m support.node NUMBER LIES WORDS…`` runs mdl.
+
+The mdl of another node cannot see this process, and the folder seems to be on NFS. What its file system lies about is
+among ``LIES``: ``flock`` (every process gets every lock), ``enolck`` (there are no locks), ``estale`` (every third
+lease cannot be read, for another node has replaced it).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import sys
+
+from mdl import locks, process
+from mdl.__main__ import main
+
+QUIET_SECONDS = 1.5
+"""A node counts as dead after so long without a heartbeat, so that a test need not wait for a minute."""
+
+
+def _granted(_fd: int, _kind: int) -> None:
+    pass
+
+
+def _no_locks(_fd: int, _kind: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def _become(number: str, lies: list[str]) -> None:
+    locks._QUIET_SECONDS, locks._BEAT_SECONDS = QUIET_SECONDS, 0.1
+    vars(locks)["filesystem_type"] = lambda _path: "nfs4"
+    vars(process)["_machine"] = lambda: f"{int(number):012x}"
+    if "flock" in lies or "enolck" in lies:
+        vars(fcntl)["flock"] = _granted if "flock" in lies else _no_locks
+    if "estale" in lies:
+        really, calls = locks.read_regular, itertools.count()
+
+        def stale(*words: object, **more: object) -> bytes | None:
+            if next(calls) % 3 == 1:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return really(*words, **more)  # type: ignore[arg-type]
+
+        vars(locks)["read_regular"] = stale
+
+
+if __name__ == "__main__":
+    _become(sys.argv[1], sys.argv[2].split(","))
+    sys.argv = ["mdl", *sys.argv[3:]]
+    main()
