@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -202,6 +203,8 @@ def _trouble(path: Path, name: str) -> str:
         "journal": lambda: (journal.load(path), True),
         "main": lambda: re.fullmatch(rb"[0-9a-f]{40}", data),
         RECORD: lambda: not Receipts(path.parents[1]).useless(model_of_record(path.parent.name))[1],
+        ".tar": lambda: _is_whole_bundle(path),
+        ".sha256sums": lambda: all(_is_listed(path, line) for line in data.decode().splitlines()),
         ".json": lambda: crc_json.loads(data.rstrip(b"\n")) or path.parent.name != "listings",
     }
     look = checks.get(path.name) or checks.get(path.suffix) or (lambda: True)
@@ -212,3 +215,24 @@ def _is_whole(model: str) -> bool:
     """Every file of a model is there: a program that waits for the ready file relies on it."""
     models, name = Path(model).parent.parent, Path(model).name
     return all((models / one).is_file() for one in _KNOWN if one.startswith(f"models/{name}/"))
+
+
+def _is_whole_bundle(path: Path) -> bool:
+    """Every file of a bundle is in it and has the digest that it lists."""
+    with tarfile.open(path) as tar:
+        found = {one.name.partition("/")[2]: hashlib.sha256(_bytes_of(tar, one)).hexdigest() for one in tar}
+        sums = _bytes_of(tar, tar.getmember("mdl-bundle/SHA256SUMS")).decode()
+    listed = dict(reversed(line.split("  ", 1)) for line in sums.splitlines())
+    return listed == {name: digest for name, digest in found.items() if name != "SHA256SUMS"}
+
+
+def _bytes_of(tar: tarfile.TarFile, one: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(one)
+    assert file is not None
+    return file.read()
+
+
+def _is_listed(sums: Path, line: str) -> bool:
+    """A part of a bundle is there and has the digest that the list has of it."""
+    digest, name = line.split("  ", 1)
+    return hashlib.sha256(sums.with_name(name).read_bytes()).hexdigest() == digest

@@ -102,6 +102,15 @@ def _moved(stage: Stage) -> None:
     stage.hub.publish(Repo(ONE.id, {**ONE.files, "more.bin": Generated(SIZE, "more")}))
 
 
+def _bundled(stage: Stage) -> None:
+    """A bundle of a model that is not here, and not locked."""
+    stage.hub.bytes_per_second = None
+    stage.must("get", "one")
+    stage.must("bundle", "export", "one", "-o", "in.tar")
+    stage.must("rm", "one", "--yes")
+    stage.hub.bytes_per_second = PACE
+
+
 _CACHE = ("--layout", "hf-cache", "--to", "cache")
 COMMANDS = (
     Command("get", ("get", "one")),
@@ -141,6 +150,13 @@ COMMANDS = (
     ),
     Command("unpack --release", ("unpack", "c.zip", "--to", "service", "--release", "--keep", "1"), _service),
     Command("rollback", ("rollback", "service"), _service, 3),
+    Command("bundle export", ("bundle", "export", "one", "-o", "out.tar"), lambda stage: stage.must("get", "one")),
+    Command(
+        "bundle export, in parts",
+        ("bundle", "export", "one", "-o", "out.tar", "--split", "1Mi"),
+        lambda stage: stage.must("get", "one"),
+    ),
+    Command("bundle import", ("bundle", "import", "in.tar"), _bundled),
 )
 
 

@@ -157,6 +157,11 @@ def redact_error(error: BaseException, secrets: Secrets) -> None:
         one = one.__cause__ or one.__context__
 
 
+def has_secret(url: str) -> bool:
+    """Whether a URL holds what looks like a secret: a password, or a parameter that signs it or gives access."""
+    return bool(re.search(_USERINFO, url) or re.search(_PARAMETER, url) or re.search(_HUB_TOKEN, url))
+
+
 def _without_query(word: str) -> str:
     """A path without the query behind it, as a server repeats a request; any other word as it is."""
     path, _, query = word.partition("?")

@@ -78,6 +78,13 @@ class LockedModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda one: one.path)))
 
+    @property
+    def version(self) -> str:
+        """Which bytes these are, as 16 hex digits of a sha256: the lock digest. Only another path or another digest of
+        a file changes it; where the files come from, their order and other models do not."""
+        lines = "".join(f"{one.digest}  {one.path}\n" for one in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -151,8 +158,8 @@ class Lock:
     def to_toml(self) -> str:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
-            blocks.append(toml_block("[[model]]", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
-            blocks += [toml_block("[[file]]", _facts(name, one)) for one in locked.files]
+            blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
+            blocks += [_block("file", _facts(name, one)) for one in locked.files]
         return "\n".join(blocks)
 
     @classmethod
@@ -232,10 +239,10 @@ def _facts(model: str, one: LockedFile) -> dict[str, Any]:
     return facts | ({"tofu": True} if one.tofu else {}) | {"role": one.role, "source": one.source}
 
 
-def toml_block(head: str, facts: dict[str, Any]) -> str:
+def _block(kind: str, facts: dict[str, Any]) -> str:
     """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items())
-    return f"{head}\n" + "".join(lines).replace("\x7f", "\\u007f")
+    return f"[[{kind}]]\n" + "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:

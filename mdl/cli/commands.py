@@ -33,6 +33,8 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+        "bundle": Listed("bundle", "Take models to machines without a network"),
+        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),
@@ -40,6 +42,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
         "export": Listed("export", "List locked files for aria2, sha256sum and others"),
+        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
@@ -89,7 +92,7 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
     **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
-    **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
+    **dict.fromkeys(("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
     **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
     **dict.fromkeys(
@@ -98,6 +101,9 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
+    **dict.fromkeys(
+        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
+    ),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
 }
 """What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

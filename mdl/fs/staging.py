@@ -50,14 +50,14 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = Tr
     """
     if sweep_first:
         sweep(path.parent)
-    _replace(stage(path.parent, path.name, data, mode=mode, durable=durable), path)
+    replace_file(stage(path.parent, path.name, data, mode=mode, durable=durable), path)
     if durable:
         sync_folder(path.parent)
 
 
-def _replace(staged: Path, final: Path) -> None:
+def replace_file(staged: Path, final: Path) -> None:
     """Give a staged file its final name, which is free or that of a regular file. If this raises `OSError`, the staged
-    file is removed and nothing else changed."""
+    file is removed and nothing else changed. The caller syncs the folder."""
     try:
         refuse_special(final)
         os.replace(staged, final)
@@ -378,7 +378,7 @@ def staged_file(final: Path) -> Iterator[int]:
     try:
         yield fd
         os.fsync(fd)
-        _replace(staged, final)
+        replace_file(staged, final)
         sync_folder(final.parent)
     finally:
         os.close(fd)
@@ -397,7 +397,7 @@ def link(source: Path, final: Path) -> None:
     """Make ``final`` a hard link to ``source``; an old file is replaced. If this raises `OSError`, nothing changed."""
     staged = staged_name(final)
     os.link(source, staged)
-    _replace(staged, final)
+    replace_file(staged, final)
 
 
 def switch_link(link: Path, target: str) -> None:

@@ -27,6 +27,8 @@ from mdl.toml.positions import spans
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
+Entry = Mapping[str, str | Sequence[str | Mapping[str, Any]]]
+"""The keys of a model, as the catalog has them: texts, lists of texts, and the list of its files."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 EMPTY = f"schema = {SCHEMA}\n"
 BEGINNING = f"""\
@@ -60,19 +62,25 @@ def begin_catalog(path: Path) -> None:
 def add_model(
     paths: Sequence[Path],
     name: str,
-    entry: Mapping[str, str | Sequence[str]],
+    entry: Entry,
     groups: Sequence[str] = (),
     *,
+    replace: bool = False,
     beginning: str = EMPTY,
     fetch: Fetch = no_web,
 ) -> Path:
     """Put a model into the one catalog of ``paths``, and into ``groups`` of it; returns its path. If there is no such
     file yet, it begins with the text ``beginning``. ``fetch`` is as for `read_catalog`.
 
-    Raises `UsageError` if the name is taken or the catalog is not the user's own, `CatalogError`, `Busy`, `OSError`.
+    Raises `UsageError` if the name is taken, unless it may ``replace`` what has it, and if the catalog is not the
+    user's own, `CatalogError`, `Busy`, `OSError`.
     """
     path = _editable(paths)
-    _edit(path, lambda text: with_model(text or beginning, path, name, entry, groups, fetch=fetch), may_be_new=True)
+
+    def change(text: str | None) -> str:
+        return with_model(text or beginning, path, name, entry, groups, replace=replace, fetch=fetch)
+
+    _edit(path, change, may_be_new=True)
     return path
 
 
@@ -114,12 +122,12 @@ def edit_file(
     """Change a file of text, which ``read`` reads (None: there is none yet; it is then made with ``mode``). What
     another mdl, or an editor, writes meanwhile is not lost: then the change is made to that. Raises `Busy`, `OSError`,
     and what ``read`` and ``change`` raise."""
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(place.parent):
         before, text = read(), ""
         while True:
-            text = change(before)
+            text = _changed(before, change)
             now = read()
             if now == before:
                 break
@@ -128,8 +136,17 @@ def edit_file(
         staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
 
 
+def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
+    """``text`` changed; if its lines end as those of Windows do, so do those of the result."""
+    if text is None or "\r\n" not in text:
+        return change(text)
+    return change(text.replace("\r\n", "\n")).replace("\n", "\r\n")
+
+
 def with_key(text: str, table: str, key: str, value: Any) -> str:
-    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments."""
+    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments. Raises
+    `ValueError` for what is no TOML, `TypeError` if the table is none."""
+    parse_toml(text)
     places = {path: (start, stop) for path, start, stop in spans(text)}
     if (table, key) in places:
         start, stop = places[table, key]
@@ -163,10 +180,12 @@ def _with_value(line: str, table: str, key: str, value: Any) -> str:
 
 
 def without_key(text: str, table: str, key: str) -> str:
-    """The TOML ``text`` without a key of a table."""
+    """The TOML ``text`` without a key of a table. Raises `ValueError` for what is no TOML, `TypeError` or
+    `AttributeError` if the table is none."""
     for path, start, stop in spans(text):
         if path == (table, key):
             return text[:start] + text[stop:].removeprefix("\n")
+    parse_toml(text)
     document = tomlkit.parse(text)
     document.get(table, {}).pop(key, None)
     return tomlkit.dumps(document)
@@ -176,20 +195,27 @@ def with_model(
     text: str,
     path: Path,
     name: str,
-    facts: Mapping[str, str | Sequence[str]],
+    facts: Entry,
     groups: Sequence[str] = (),
     *,
+    replace: bool = False,
     fetch: Fetch = no_web,
 ) -> str:
     """The catalog ``text`` with one model more, at its end, also in ``groups``; ``facts`` are its keys, empty ones left
-    out. A group of a catalog that this one extends is taken over with its members.
+    out. A group of a catalog that this one extends is taken over with its members. A model of that name is an error, or
+    ``replace``d: the new one stays in its groups.
 
     Raises `UsageError` if the name is taken, `CatalogError` if the result would not be a catalog.
     """
     catalog = parse_catalog(text, path, fetch)
+    if replace and name in _own(catalog, path):
+        own = {key[1] for key, _, _ in spans(text) if _is_group(key)}
+        groups = [*groups, *(group for group, members in catalog.groups.items() if group in own and name in members)]
+        text = without_model(text, path, name, fetch=fetch)
+        catalog = parse_catalog(text, path, fetch)
     if name in _own(catalog, path):
         raise UsageError("the catalog has a model of that name", item=name, hint=f"mdl remove {name}")
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items() if value]
+    lines = [f"{key} = {_toml(value)}\n" for key, value in facts.items() if value]
     key = name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
     edited = f"{text.rstrip()}\n\n[models.{key}]\n{''.join(lines)}"
     for group in groups:
@@ -236,6 +262,15 @@ def without_model(text: str, path: Path, name: str, *, fetch: Fetch = no_web) ->
     if left != own - {name}:
         raise _inseparable(name, "the way the catalog is written does not allow it")
     return edited
+
+
+def _toml(value: object) -> str:
+    """A value as TOML; a list of tables has one line for each."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
+    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        return "[\n" + "".join(f"  {_toml(one)},\n" for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _own(catalog: Catalog, path: Path) -> set[str]:

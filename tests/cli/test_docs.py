@@ -27,14 +27,15 @@ PAGES = (
     "docs/guide.md",
     "docs/trained-runs.md",
     "docs/recipes.md",
+    "docs/bundle.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
     "docs/index.md",
     "docs/serve.md",
 )
 FOREIGN = (
-    *("docker", "jq", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun", "ssh", "systemctl"),
-    *("useradd", "uv"),
+    *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
+    *("ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 ELSEWHERE = (

@@ -12,10 +12,10 @@ from support.catalogs import entry_of
 from support.data import SMALL
 from support.shell import Inside, Ran, Shell, done, machine, with_environ
 
-from mdl.catalog.excerpt import excerpt
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
 from mdl.catalog.reader import read_catalog
+from mdl.operations.excerpt import excerpt
 from mdl.paths import RelPath
 
 ON_SSH = ("--on", "ssh", "--hosts", "n1,n2,n3")
@@ -113,7 +113,7 @@ def test_every_node_is_asked_with_the_lock(mdl: Inside, head: Shell, answers: Pa
     words = (answers / "n2.words").read_text()
     assert words.startswith("get --json --progress=none --locked --to=/m --connections=3 --catalog=")
     assert words.endswith("/catalog.toml -- one\n")
-    assert '[models."one"]' in (answers / "n3.catalog").read_text()
+    assert "[models.one]" in (answers / "n3.catalog").read_text()
     assert not [file for file in answers.iterdir() if "hf_ss" in file.read_text()]
 
 

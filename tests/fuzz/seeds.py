@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 from support.zip_bytes import DEFLATED, UTF8, Member, Zip, extra, wide
+
+from mdl.archive.tar_format import END, header, padding
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.reader import parse_catalog
+from mdl.hashing import Digest
+from mdl.paths import RelPath
 
 _SHA, _GIT, _COMMIT = "ab" * 32, "12" * 20, "c" * 40
 _CATALOG = b"""schema = 1
@@ -155,7 +163,24 @@ _PLAIN, _PACKED = Member(name=b"config.json", data=b"{}\n"), Member(name=b"a/m.b
 _BESIDE = Member(name="é.txt".encode(), flags=UTF8, extra=extra(0x5455, b"\1" + bytes(4)), descriptor={})
 _WIDE = Member(name=b"w", extra=wide(10, 10), local={"packed": 2**32 - 1, "size": 2**32 - 1})
 
+_BUNDLED = b'schema = 1\n[models.a]\n[[models.a.files]]\npath = "x"\nurl = "https://h.example/x"\n'
+
+
+def _bundle(path: str = "x") -> bytes:
+    """A bundle of one small file."""
+    [model] = parse_catalog(_BUNDLED.decode(), Path("catalog.toml")).models.values()
+    digest = Digest("sha256", hashlib.sha256(b"12345").hexdigest())
+    file = LockedFile(RelPath.parse(path), "https://h.example/x", 5, digest)
+    lock = Lock({"a": LockedModel("a", entry_of(model), (file,))}).to_toml().encode()
+    texts = {"README.txt": b"read me", "catalog.toml": _BUNDLED, "mdl.lock": lock, f"models/a/{path}": b"12345"}
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in texts.items()]
+    texts["SHA256SUMS"] = "".join(lines).encode()
+    pieces = (header(f"mdl-bundle/{name}", len(data)) + data + padding(len(data)) for name, data in texts.items())
+    return b"".join(pieces) + END
+
+
 SEEDS: dict[str, list[bytes]] = {
+    "bundle": [_bundle(), _bundle("long/" * 30 + "مدل")],
     "catalog": [_CATALOG, b'schema = 1\n[models.a]\nsource = ["hf:a/b@main/x", "https://h.example/y?z=1"]\n'],
     "lock": [_LOCK.encode(), b"version = 1\n"],
     "journal": [

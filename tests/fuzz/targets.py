@@ -32,6 +32,7 @@ from mdl.engine.store import Store
 from mdl.errors import CatalogError, MdlError, UsageError
 from mdl.jobs.job import shown_facts
 from mdl.jobs.records import Records
+from mdl.operations.bundle.importing import open_bundle
 from mdl.operations.edit import without_model
 from mdl.operations.lock_file import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
@@ -240,6 +241,18 @@ def zip_directory(data: bytes) -> None:
             assert sum(steps) == member.size
 
 
+def bundle(data: bytes) -> None:
+    """The members of a bundle have safe paths, none twice, and are all there before any is used."""
+    with open_bundle(_file("b.tar", data), lambda _done: None) as found:
+        assert sum(file.size or 0 for _, file in found.files.values()) <= len(data)
+        for place, (name, file) in found.files.items():
+            _safe(RelPath.parse(place))
+            assert place in found.sums
+            assert file.digest
+            assert name in {model.name for model in found.models}
+        refuse_twins(map(RelPath.parse, found.files))
+
+
 def manifest(data: bytes) -> None:
     """A manifest stays the same if it is written and read again."""
     found = Manifest.from_json(data)
@@ -277,6 +290,6 @@ def answer(data: bytes) -> None:
 
 _HERE = (
     *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
-    *(manifest, history),
+    *(manifest, history, bundle),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}

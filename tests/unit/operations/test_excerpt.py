@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mdl import places
-from mdl.catalog.excerpt import excerpt
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import LockError
+from mdl.operations.excerpt import excerpt
 from mdl.paths import RelPath
 
 ODD = """

@@ -1,0 +1,172 @@
+"""render: manifests for the schedulers that users have already."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from mdl import UsageError
+from mdl.cli.command import command
+from mdl.cli.flags import flag
+from mdl.cli.session import Session
+from mdl.places import place_of
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
+]
+To = Annotated[str | None, flag("--to DIR", "The models folder.", panel="Where", envvar=None)]
+Program = Annotated[str | None, flag("--mdl CMD", "How mdl is called there.", panel="Where", envvar=None)]
+Rate = Annotated[
+    str | None, flag("--limit-rate RATE", "At most so many bytes a second.", panel="Speed and hours", envvar=None)
+]
+Window = Annotated[
+    str | None, flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours", envvar=None)
+]
+_ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
+
+
+class Shape(StrEnum):
+    job = "job"
+    daemonset = "daemonset"
+
+
+class Unit(StrEnum):
+    service = "service"
+    timer = "timer"
+
+
+@command(
+    "render",
+    group_help=_ABOUT,
+    examples=(
+        "mdl render k8s bert-fa | kubectl apply -f -  # into a shared volume",
+        "mdl render slurm bert-fa > get.sbatch  # a batch script",
+        "mdl render cron nightly  # a line for your crontab",
+    ),
+)
+def render(session: Session) -> int:
+    """Say for which scheduler."""
+    raise UsageError("the scheduler is missing", item="mdl render", hint="mdl render k8s, slurm, systemd or cron")
+
+
+@command(
+    "render k8s",
+    examples=(
+        "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
+        "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
+    ),
+)
+def k8s(
+    session: Session,
+    names: Names = None,
+    shape: Annotated[
+        Shape, flag("--shape", "job: into a volume claim; daemonset: on the disk of each node.", envvar=None)
+    ] = Shape.job,
+    image: Annotated[str | None, flag("--image IMAGE", "The image of mdl. [default: mdl]", envvar=None)] = None,
+    claim: Annotated[
+        str | None, flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where", envvar=None)
+    ] = None,
+    to: Annotated[
+        str | None,
+        flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where", envvar=None),
+    ] = None,
+    secret: Annotated[
+        str | None,
+        flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]", envvar=None),
+    ] = None,
+    limit_rate: Rate = None,
+) -> int:
+    """Print a Job that fills a shared volume, or a DaemonSet for the disks of all nodes.
+
+    Catalog and lock are in it; the token of the hub is taken from a secret of the cluster."""
+    options = {"shape": shape.value, "image": image, "claim": claim, "home": to, "secret": secret}
+    return _render(session, "k8s", names, limit_rate=limit_rate, **options)
+
+
+@command(
+    "render slurm",
+    examples=(
+        "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
+        "mdl render slurm nightly | sbatch  # at once",
+    ),
+)
+def slurm(
+    session: Session, names: Names = None, to: To = None, program: Program = None, limit_rate: Rate = None
+) -> int:
+    """Print a batch script that is stopped in time, and requeued after trouble that passes."""
+    return _render(session, "slurm", names, home=_home(session, to), program=program, limit_rate=limit_rate)
+
+
+@command(
+    "render systemd",
+    examples=(
+        "mdl render systemd nightly  # service and timer, and how to install them",
+        "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
+    ),
+)
+def systemd(
+    session: Session,
+    names: Names = None,
+    unit: Annotated[Unit | None, flag("--unit", "Only the service, or only the timer.", envvar=None)] = None,
+    to: Annotated[
+        str | None, flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where", envvar=None)
+    ] = None,
+    program: Program = None,
+    limit_rate: Rate = None,
+    window: Window = None,
+    schedule: Annotated[
+        str | None, flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours", envvar=None)
+    ] = None,
+) -> int:
+    """Print a hardened service that downloads by night, and its timer."""
+    options = {"home": to, "program": program, "limit_rate": limit_rate, "window": window, "schedule": schedule}
+    return _render(session, "systemd", names, part=unit, **options)
+
+
+@command(
+    "render cron",
+    examples=(
+        "mdl render cron nightly  # to be added by crontab -e",
+        "mdl render cron nightly --window 01:00-05:00  # at these hours",
+    ),
+)
+def cron(
+    session: Session,
+    names: Names = None,
+    to: To = None,
+    program: Program = None,
+    limit_rate: Rate = None,
+    window: Window = None,
+    schedule: Annotated[
+        str | None, flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours", envvar=None)
+    ] = None,
+    mail_to: Annotated[
+        str | None, flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards", envvar=None)
+    ] = None,
+) -> int:
+    """Print a line for a crontab that downloads by night, silent if all is well."""
+    options = {"program": program, "limit_rate": limit_rate, "window": window, "schedule": schedule, "mail_to": mail_to}
+    return _render(session, "cron", names, home=_home(session, to), **options)
+
+
+def _home(session: Session, to: str | None) -> str | None:
+    """The models folder of this user, if it is not the one that ``config.toml`` or the defaults say."""
+    home = to or session.environ.get("MDL_HOME")
+    return str(place_of(home, "--to").absolute()) if home else None
+
+
+def _render(
+    session: Session, name: str, names: list[str] | None, *, part: str | None = None, **options: str | None
+) -> int:
+    given = {key: value for key, value in options.items() if value}
+    found = session.client().render(name, names or None, **given)
+    files = [file for file in found.files if file.name.endswith(part or "")]
+    text = files[0].text if len(files) == 1 else found.text
+
+    def show() -> None:
+        for line in text.splitlines():
+            session.console.data(line)
+
+    return session.show({"format": name, "text": text, "files": [vars(file) for file in files]}, show)

@@ -1,0 +1,348 @@
+"""Import: a bundle's files go straight into the store, hashed while they are written, and its entries into catalog and
+lock. Everything in a bundle is another's: nothing of it is believed that does not fit its own list and lock."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+
+from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
+from mdl.archive.tar_format import TarMember
+from mdl.catalog.lock import Lock, LockedFile, entry_of
+from mdl.catalog.model import Catalog, Model
+from mdl.catalog.reader import parse_catalog
+from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.store import Ready
+from mdl.errors import (
+    CatalogError,
+    DigestMismatch,
+    MdlError,
+    Occupied,
+    ProtocolError,
+    StateError,
+    Unsafe,
+    storage_error,
+    whole_error,
+)
+from mdl.formatting import counted
+from mdl.fs.staging import StagedFile
+from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
+from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums
+from mdl.operations.bundle.media import BundleMedium, open_medium
+from mdl.operations.excerpt import portable
+from mdl.operations.reading import watch_reading
+from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins
+from mdl.toml import parse_toml
+
+_LARGEST_TEXT = 64 * 2**20
+_MOST = 1_000_000
+"""Files that a bundle may have."""
+_BLOCK = 2**20
+_SMALL = 2**20
+"""Files of at most so many bytes are published several at once."""
+_BATCH = 64
+_AGAIN = "copy the bundle again; what was imported is kept"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that is open, and all of whose headers were read: ``models`` with their ``lock``, and the digests of its
+    files by their paths in it."""
+
+    medium: BundleMedium
+    sums: Mapping[str, str]
+    models: Sequence[Model]
+    lock: Lock
+
+    @property
+    def files(self) -> dict[str, tuple[str, LockedFile]]:
+        """The files of its models by their paths in it, each with the name of its model."""
+        locked = ((name, self.lock.models[name]) for name in sorted(self.lock.models))
+        return {place_of(name, file.path.text): (name, file) for name, model in locked for file in model.files}
+
+
+@contextmanager
+def open_bundle(place: Path, watch: Callable[[int], None]) -> Iterator[Bundle]:
+    """Open the bundle at ``place`` and look at every member before any is used. Within the block an error says which
+    part of the bundle is damaged, if that is known; ``watch`` is called with the bytes that are read to find it.
+
+    Raises `NotFound`, `ProtocolError` for a damaged bundle, `Unsafe`, `StorageError`.
+    """
+    with closing(open_medium(place)) as medium:
+        try:
+            yield _read(medium)
+        except ProtocolError as error:
+            if why := medium.why_damaged(watch):
+                raise DigestMismatch(why, item=error.item, hint=_AGAIN) from error
+            raise error.on(medium.name) from None
+        except MdlError as error:
+            raise error.on(medium.name) from None
+
+
+def _read(medium: BundleMedium) -> Bundle:
+    sizes, texts = dict[str, int](), dict[str, bytes]()
+    for member in medium.members():
+        path = member.path.text
+        if path in sizes or len(sizes) == _MOST:
+            why = "it is there twice" if path in sizes else f"there are more than {_MOST:,} files"
+            raise Unsafe(f"refused: {why}", item=path)
+        sizes[path] = member.size
+        if path in HEAD:
+            texts[path] = _text(medium, member)
+    for name in HEAD:
+        if name not in texts:
+            raise ProtocolError(f"it lacks {name}: it is no bundle, or it is damaged", hint=_AGAIN)
+    sums = read_sums(texts[SUMS].decode(errors="replace"))
+    for name in (one for one in HEAD if one != SUMS):
+        if _fingerprint(texts[name]).digest.hex != sums.get(name):
+            raise DigestMismatch("it does not have the digest of SHA256SUMS", item=name, hint=_AGAIN)
+    bundle = Bundle(medium, sums, *_models(texts[CATALOG], texts[LOCK]))
+    _check_members(bundle, sizes)
+    return bundle
+
+
+def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
+    """See that the members, SHA256SUMS and the lock have the same files. Raises `ProtocolError`, `Unsafe`."""
+    files = bundle.files
+    for place in sorted(sizes.keys() - files.keys() - {*HEAD}):
+        raise Unsafe("refused: it is a file of no model in the bundle's lock", item=place)
+    for place in sorted(bundle.sums.keys() - sizes.keys()):
+        raise ProtocolError("the bundle lacks this file", item=place, hint=_AGAIN)
+    for place, (_, file) in files.items():
+        if place not in bundle.sums:
+            raise Unsafe("refused: SHA256SUMS does not list it", item=place)
+        if sizes[place] != file.size:
+            why = f"it has {sizes[place]:,} bytes, and the lock of the bundle says {file.size:,}"
+            raise ProtocolError(why, item=place, hint=_AGAIN)
+    paths = [RelPath.parse(place) for place in files]
+    refuse_twins(paths)
+    refuse_twin_folders(paths)
+
+
+def _text(medium: BundleMedium, member: TarMember) -> bytes:
+    if member.size > _LARGEST_TEXT:
+        raise Unsafe(f"refused: it has {member.size:,} bytes", item=member.path.text)
+    data = bytearray(member.size)
+    if medium.read_into(memoryview(data)) < member.size:
+        raise ProtocolError("it ends too early", item=member.path.text, hint=_AGAIN)
+    return bytes(data)
+
+
+def _models(catalog: bytes, lock: bytes) -> tuple[list[Model], Lock]:
+    """The models of a bundle, and their lock, which must agree. Raises `ProtocolError`, `Unsafe`."""
+    try:
+        text = catalog.decode()
+        if parse_toml(text).keys() - {"schema", "models"}:
+            raise Unsafe("refused: the catalog of a bundle has models only", item=CATALOG)
+        models = list(parse_catalog(text, Path(CATALOG)).models.values())
+        found = Lock.from_toml(lock.decode())
+    except (CatalogError, StateError, ValueError) as error:
+        raise ProtocolError(f"its catalog or lock cannot be read: {error}", hint="it may be of a newer mdl") from error
+    if found.models.keys() != {model.name for model in models} or not all(map(found.covers, models)):
+        raise ProtocolError("its catalog and its lock are not of the same models", item=LOCK)
+    for name, locked in found.models.items():
+        for file in locked.files:
+            if file.digest is None or file.size is None:
+                raise ProtocolError("its lock has no digest of this file", item=f"{name}/{file.path}")
+    return models, found
+
+
+def changes(bundle: Bundle, catalog: Catalog, lock: Lock | None, *, replace: bool) -> tuple[list[Model], list[str]]:
+    """What an import changes: the models that ``catalog`` lacks, and the names of those that ``lock`` lacks. What one
+    of the two has otherwise is among them only if it may be ``replace``d; else it is an `Occupied` error. Pure."""
+    known = (lock or Lock()).models
+    added: list[Model] = []
+    locked: list[str] = []
+    errors: list[MdlError] = []
+    for model in bundle.models:
+        name, here = model.name, catalog.models.get(model.name)
+        is_same = here is not None and entry_of(portable(here)) == entry_of(model)
+        if not is_same:
+            added.append(model)
+        if here is not None and not is_same:
+            hint = "--replace takes the bundle's; --catalog FILE imports into another catalog"
+            errors.append(Occupied(f"the catalog {here.origin} has another entry of this name", item=name, hint=hint))
+        before = known[name].files if is_same and here and lock and lock.covers(here) else ()
+        if _are_same(before, bundle.lock.models[name].files):
+            continue
+        locked.append(name)
+        if before:
+            errors.append(Occupied("the lock has other files of it", item=name, hint="--replace takes the bundle's"))
+    if errors and not replace:
+        raise errors[0] if len(errors) == 1 else whole_error("; ".join(map(str, errors)), errors)
+    return added, locked
+
+
+def _are_same(before: Sequence[LockedFile], after: Sequence[LockedFile]) -> bool:
+    old, new = ({file.path: file for file in side} for side in (before, after))
+    return old.keys() == new.keys() and all(old[path].is_same_as(new[path]) for path in new)
+
+
+def with_locked(lock: Lock | None, bundle: Bundle, names: Sequence[str], catalog: Mapping[str, Model]) -> Lock | None:
+    """The lock with those of the bundle's models, which ``catalog`` has by now; as it was without ``names``. Pure."""
+    for name in names:
+        locked = dataclasses.replace(bundle.lock.models[name], entry=entry_of(catalog[name]))
+        lock = (lock or Lock()).with_model(locked)
+    return lock
+
+
+def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
+    """Bring the files of a bundle into the store; those that are here already are not read. ``tools`` resolves past the
+    user's lock.
+
+    Raises `DigestMismatch` for wrong bytes, which are not published, `ProtocolError` for a bundle that is not whole,
+    `Unsafe`, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`. What was published
+    before stays.
+    """
+    store = tools.store
+    with model_locks(bundle.models, tools):
+        wanted = []
+        for model in bundle.models:
+            for remote in tools.resolver.known(bundle.lock.pin(model)) or ():
+                watch = watch_reading(model.name, remote, tools.on_event)
+                wanted.append(Wanted(model.name, remote, store.check(model.name, remote, watch=watch)))
+        plan = Plan.of(wanted)
+        refused = [item.refused.on(item.remote.path.text) for item in plan.refuse if item.refused]
+        if refused:
+            why = f"{counted(len(refused), 'file')} cannot be imported; the first is {refused[0]}"
+            raise refused[0] if len(refused) == 1 else whole_error(why, refused)
+        plan.check_size(tools.max_size)
+        plan.check_space(store.free_space())
+        adopt_kept(plan, store)
+        wait_for_others(plan.fetch, tools)
+        if plan.fetch:
+            _Import(bundle, tools, plan).run()
+        for model in bundle.models:
+            store.layout.mark_complete([one.remote for one in wanted if one.model == model.name], is_news=False)
+    fetched = {(item.wanted.model, item.remote.path) for item in plan.fetch}
+    return tuple(
+        _row(name, file, bundle.sums[place], "imported" if (name, file.path) in fetched else "kept")
+        for place, (name, file) in bundle.files.items()
+    )
+
+
+def _row(model: str, file: LockedFile, sha256: str, action: str) -> BundledFile:
+    return BundledFile(model, file.path.text, file.size or 0, sha256, _verified(file), action)
+
+
+def _verified(file: LockedFile) -> str:
+    """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
+    return "none" if file.tofu or file.digest is None else file.digest.algorithm
+
+
+@dataclass
+class _Import:
+    """The members of a bundle on their way into the store."""
+
+    bundle: Bundle
+    tools: Tools
+    plan: Plan
+    ready: list[Ready] = field(default_factory=list)
+    staged: list[StagedFile] = field(default_factory=list)
+    """Small files that are to be published together, and their bytes."""
+
+    def run(self) -> None:
+        """Raises as `import_files`."""
+        medium, size = self.bundle.medium, self.plan.bytes_to_fetch
+        items = {place_of(item.wanted.model, item.remote.path.text): item for item in self.plan.fetch}
+        progress = Progress(self.tools.on_event, medium.name, "import", len(items), size, self.tools.store.cancel)
+        try:
+            for member in medium.members():
+                if item := items.pop(member.path.text, None):
+                    self._take(item, member, progress)
+            self._publish()
+        finally:
+            for staged in self.staged:
+                staged.close()
+        if items:
+            raise ProtocolError("the bundle lacks this file", item=next(iter(items)), hint=_AGAIN)
+        progress.finish(size, "imported", "sha256")
+
+    def _take(self, item: Item, member: TarMember, progress: Progress) -> None:
+        """Bring one file into the store. Raises as `import_files`."""
+        store, model, remote = self.tools.store, item.wanted.model, item.remote
+        about, verified = f"{model}/{remote.path}", _verified(self.bundle.files[member.path.text][1])
+        try:
+            if member.size <= _SMALL:
+                data = _text(self.bundle.medium, member)
+                self._check(_fingerprint(data), member)
+                print_ = _fingerprint(data, remote.hash_algorithm)
+                self._check_remote(print_, item)
+                progress.add(len(data), about)
+                self.staged.append(store.stage(remote, data))
+                self.ready.append(Ready(model, remote, self.staged[-1], print_, verified, item.seen))
+                if len(self.ready) == _BATCH:
+                    self._publish()
+                return
+            with store.scratch_folder(model, remote) as folder:
+                here = folder / "data"
+                print_ = self._write(here, member, lambda count: progress.add(count, about))
+                self._check(print_, member)
+                if remote.hash_algorithm != "sha256":
+                    print_ = store.fingerprint(here, remote)
+                self._check_remote(print_, item)
+                store.publish(Ready(model, remote, here, print_, verified, item.seen))
+        except OSError as error:
+            raise storage_error(error, about) from error
+
+    def _write(self, path: Path, member: TarMember, wrote: Callable[[int], None]) -> Fingerprint:
+        """Write the current member to a new file; returns the fingerprint of what was written. Raises `OSError`."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd, buffers, done, prefixes = os.open(path, flags, 0o666), cycle((bytearray(_BLOCK), bytearray(_BLOCK))), 0, []
+        try:
+            with ThreadPoolExecutor(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
+                hasher = BackgroundHash(pool)
+                while count := self.bundle.medium.read_into(memoryview(buffer := next(buffers))):
+                    view = memoryview(buffer)[:count]
+                    hasher.update(view)
+                    _write_all(fd, view)
+                    done += count
+                    sync.wrote(fd, count)
+                    wrote(count)
+                    if done % PREFIX_STEP == 0:
+                        prefixes.append(hasher.hexdigest())
+                return Fingerprint(Digest("sha256", hasher.hexdigest()), done, tuple(prefixes))
+        finally:
+            os.close(fd)
+
+    def _check(self, print_: Fingerprint, member: TarMember) -> None:
+        """Raises `DigestMismatch` if the bundle's own list has another digest."""
+        place = member.path.text
+        if print_.digest.hex != self.bundle.sums[place] or print_.size != member.size:
+            why = f"it does not have the digest of SHA256SUMS: it has {print_.digest.hex}"
+            raise DigestMismatch(why, item=place, hint=_AGAIN)
+
+    def _check_remote(self, print_: Fingerprint, item: Item) -> None:
+        """Raises `DigestMismatch` if the lock of the bundle has another digest."""
+        if print_.digest != item.remote.digest:
+            why = f"it does not have the digest of mdl.lock: it has {print_.digest}"
+            raise DigestMismatch(
+                why, item=f"{item.wanted.model}/{item.remote.path}", hint="look at who made the bundle"
+            )
+
+    def _publish(self) -> None:
+        """Publish the small files that wait. Raises the first error."""
+        ready, self.ready, self.staged = self.ready, [], []
+        for one, error in zip(ready, self.tools.store.publish_all(ready), strict=True):
+            if isinstance(error, MdlError):
+                raise error
+            if error is not None:
+                raise storage_error(error, f"{one.model}/{one.remote.path}") if isinstance(error, OSError) else error
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _fingerprint(data: bytes, algorithm: str = "sha256") -> Fingerprint:
+    hasher = new_hasher(algorithm, len(data))
+    hasher.update(data)
+    return Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))

@@ -1,0 +1,65 @@
+"""Plan: what a manifest is to do, from the names that were given, the catalog and its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mdl.catalog.lock import Lock
+from mdl.catalog.model import Catalog, Model
+from mdl.errors import LockError, UsageError
+from mdl.operations.excerpt import excerpt
+from mdl.operations.render import RENDERERS
+from mdl.operations.render.work import NIGHT, Work
+from mdl.redact import has_secret
+from mdl.units import Window, parse_rate
+
+
+def work_of(
+    name: str,
+    names: Sequence[str],
+    known: Catalog,
+    lock: Lock | None,
+    *,
+    limit_rate: str | None = None,
+    window: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> Work:
+    """The work for the format ``name``: the models and groups ``names`` of the catalog ``known``, or all that is
+    locked. ``facts`` are further fields of `Work`.
+
+    Raises `LockError` if nothing is named and nothing locked, or if a pod is to bring what is not locked, `UsageError`,
+    `NotFound`.
+    """
+    if name not in RENDERERS:
+        raise UsageError(f"{name!r} is no format", hint=f"there is {', '.join(RENDERERS)}")
+    lock = lock or Lock()
+    names = names or [one for one in known.models if one in lock.models]
+    if not names:
+        raise LockError("nothing is named, and nothing is locked", hint="name models; 'mdl lock' writes the lock")
+    models = list({model.name: model for one in names for model in known.find(one)}.values())
+    limits: list[str] = []
+    if limit_rate:
+        parse_rate(limit_rate, "--limit-rate")
+        limits += ["--limit-rate", limit_rate]
+    hours = Window.parse(window or NIGHT, "--window") if name in ("systemd", "cron") else None
+    if hours:
+        limits += ["--window", str(hours)]
+    work = Work(
+        names,
+        is_locked=all(map(lock.covers, models)),
+        limits=limits,
+        window=hours,
+        variables={key: value for key, value in (variables or {}).items() if not has_secret(value)},
+    )
+    work = replace(work, **facts)
+    return _pinned(work, models, lock) if name == "k8s" else work
+
+
+def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:
+    """The same with catalog and lock of these models alone, for a machine that has neither. Raises `LockError`."""
+    catalog, locked = excerpt(models, lock)
+    names = [model.name for model in models]
+    return replace(work, names=names, is_locked=True, catalog="", catalog_text=catalog, lock_text=locked)

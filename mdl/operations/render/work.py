@@ -1,0 +1,122 @@
+"""Work: what a manifest has mdl do, whoever runs it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mdl.errors import EXIT_CODES, UsageError
+from mdl.units import Window
+
+_DNS_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+NIGHT = "22:00-06:00"
+"""The usual hours of systemd and cron."""
+MINUTE = 5
+"""The minute of an hour at which a nightly run begins, so that not everything on a machine begins at once."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be brought, and how.
+
+    ``names`` are models and groups of the catalog; ``program`` is how mdl is called, ``home`` the models folder and
+    ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the environment that it needs beside
+    them. It ``is_locked`` if the lock has all models. ``limits`` are flags of ``mdl get`` with their values.
+
+    For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
+    ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
+    ``image`` of mdl, the volume ``claim``, the ``secret`` with the token of the hub (``NAME`` or ``NAME/KEY``), and
+    catalog and lock of ``names`` alone, as text.
+    """
+
+    names: Sequence[str]
+    program: str = "mdl"
+    home: str = ""
+    catalog: str = ""
+    is_locked: bool = False
+    limits: Sequence[str] = ()
+    window: Window | None = None
+    schedule: str = ""
+    mail_to: str = ""
+    shape: str = "job"
+    image: str = "mdl"
+    claim: str = "models"
+    secret: str = "hf-token"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    catalog_text: str = field(default="", repr=False)
+    lock_text: str = field(default="", repr=False)
+
+    def check(self) -> None:
+        """Raises `UsageError` for what a manifest cannot have."""
+        texts = (self.program, self.home, self.catalog, self.schedule, self.mail_to, *self.variables.values())
+        for text in texts:
+            if not text.isprintable():
+                raise UsageError(f"a manifest cannot have {text!r}", hint="leave out control characters")
+        if self.home and not self.home.startswith("/"):
+            raise UsageError("it must be an absolute path", item="--to", hint="begin it with /")
+        for flag, text, pattern in (
+            ("--claim", self.claim, _DNS_NAME),
+            ("--secret", self.secret, rf"{_DNS_NAME}(/[-._a-zA-Z0-9]+)?"),
+            ("--image", self.image, r"[\w][\w./:@-]*"),
+        ):
+            if not re.fullmatch(pattern, text, re.ASCII):
+                raise UsageError(f"{text!r} is no name that Kubernetes takes", item=flag)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables that a run needs; empty ones are left out."""
+        own = {"MDL_CATALOG": self.catalog, "MDL_HOME": self.home}
+        return {name: value for name, value in (own | dict(self.variables)).items() if value}
+
+    def command(self, verb: str, *more: str) -> list[str]:
+        """The words of ``mdl get`` or ``mdl prefetch``, with the flags ``more``."""
+        locked = ["--locked"] if self.is_locked else []
+        return [self.program, verb, *locked, *more, *self.limits, *self.names]
+
+    def hours(self) -> list[int]:
+        """The hours of the day in which a run may begin; all without a window."""
+        if self.window is None:
+            return list(range(24))
+        return [hour for hour in range(24) if self.window.is_open(hour * 60 + MINUTE)]
+
+
+@dataclass(frozen=True)
+class RenderedFile:
+    """One file of a manifest: what it is called usually, and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A manifest: its format and its files, which stand one after the other in ``text``."""
+
+    format: str
+    files: tuple[RenderedFile, ...]
+
+    @property
+    def text(self) -> str:
+        """All files; several have their names before them."""
+        if len(self.files) == 1:
+            return self.files[0].text
+        return "\n".join(f"# ---------- {file.name} ----------\n{file.text}" for file in self.files)
+
+
+def meaning(codes: Sequence[int]) -> str:
+    """Exit codes in words: ``5 network, 9 busy``."""
+    return ", ".join(f"{code} {EXIT_CODES[code][0]}" for code in codes)
+
+
+def ranges(numbers: Sequence[int], dash: str, digits: int = 1) -> str:
+    """Numbers in order, as ``0-5,22-23``."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(
+        f"{first:0{digits}}" if first == last else f"{first:0{digits}}{dash}{last:0{digits}}" for first, last in found
+    )
