@@ -61,6 +61,6 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
         with contextlib.suppress(OSError):
             owner = refusing.stat().st_uid
             if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS and owner != os.geteuid():
-                who = user_name(owner)
-                found.hint = f"{who} downloads into this folder: let {who} do that, or take one of your own with --to"
+                whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
+                found.hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
     return found
