@@ -72,6 +72,12 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
+    from mdl.operations.mirror import (
+        MirroredFile as MirroredFile,
+        MirrorReport as MirrorReport,
+        MirrorVersion as MirrorVersion,
+    )
+    from mdl.operations.mirror_clean import MirrorItem as MirrorItem
     from mdl.operations.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
@@ -136,6 +142,8 @@ _HOMES = {
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
+    "mdl.operations.mirror": "MirroredFile MirrorReport MirrorVersion",
+    "mdl.operations.mirror_clean": "MirrorItem",
     "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -144,6 +145,14 @@ def _many(value: Any, name: str) -> Sequence[str | os.PathLike[str]]:
     return found
 
 
+def _mirrors(value: Any, name: str) -> tuple[str, ...]:
+    found = _texts(value, name)
+    for url in found:
+        if not re.fullmatch(r"s3://[^/?#@]+(/[^?#]*)?", url):
+            raise UsageError("not a mirror", item=f"{name}: {shown(url)[:200]}", hint="write s3://bucket/prefix")
+    return found
+
+
 def _log_file(text: str, name: str) -> Path | str:
     """The log's path; '' if there is to be none."""
     return expanded(text, name) if text else ""
@@ -226,6 +235,16 @@ class Settings(TypedDict, total=False):
     locked: Annotated[bool, _switch_setting("The lock must exist and cover every model; else exit code 8.", "Lock")]
     frozen: Annotated[
         bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.", "Lock")
+    ]
+    mirror: Annotated[
+        str | Sequence[str],
+        Setting(
+            (),
+            _mirrors,
+            "Mirrors to ask first for what is locked: s3://bucket/prefix.",
+            "URL,URL",
+            panel="Where",
+        ),
     ]
     allow_hosts: Annotated[
         Sequence[str],

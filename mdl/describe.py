@@ -31,6 +31,7 @@ from mdl.formatting import counted, elsewhere, human_bytes, human_duration, huma
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
+_ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
 _WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 _NAMED = 100
 """So many models of a plan are named in a log, with their numbers of files."""

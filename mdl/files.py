@@ -45,6 +45,7 @@ class RemoteFile:
     catalog or a lock writes it, with its commit; '' if that is the URL. ``hub`` names the file
     to the hub's own client. ``size`` is in bytes; None if it is not known yet. ``validator`` is the source's own strong
     ETag or date; it identifies the file only if no digest is known. ``mirrors`` are URLs of the same bytes.
+    ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
     ``access`` says whether everybody may have it.
     """
 
@@ -59,6 +60,7 @@ class RemoteFile:
     probed: bool = False
     hub: HubFile | None = None
     reference: str = field(default="", compare=False)
+    places: tuple[str, ...] = field(default=(), compare=False)
     access: Access = field(default="", compare=False)
 
     @property

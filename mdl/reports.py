@@ -6,8 +6,10 @@ Sizes are in bytes, times in seconds. A report keeps the errors themselves; only
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
 from mdl.formatting import human_bytes
@@ -66,9 +68,7 @@ class Report:
     @property
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        found = [(model.name, model.error) for model in self.models if model.error]
-        files = ((model.name, file) for model in self.models for file in model.files)
-        return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+        return failures_of(self.models)
 
     @property
     def error(self) -> MdlError | None:
@@ -76,17 +76,7 @@ class Report:
 
         It has the single errors as ``errors``.
         """
-        failed = self.failures
-        if not failed:
-            return None
-        item, first = failed[0]
-        if len(failed) == 1:
-            only = copy.copy(first).on(item)
-            only.__cause__ = first.__cause__
-            return only
-        reasons = ", ".join(sorted({error.code for _, error in failed}))
-        total = sum(len(model.files) + bool(model.error) or 1 for model in self.models)
-        return whole_error(f"{len(failed)} of {total} failed ({reasons})", [error for _, error in failed])
+        return error_of(self.failures, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
 
     @property
     def exit_code(self) -> int:
@@ -114,6 +104,27 @@ class PlanReport(Report):
     @property
     def error(self) -> MdlError | None:
         return no_space(self.bytes_to_fetch, self.bytes_to_copy, self.bytes_free) or super().error
+
+
+def failures_of(models: Sequence[Any]) -> list[tuple[str, MdlError]]:
+    """The errors of models, by their names, then those of their files, as ``model/file``. A model has a ``name``, an
+    ``error`` and ``files``; a file has a ``path`` and an ``error``."""
+    found = [(model.name, model.error) for model in models if model.error]
+    files = ((model.name, file) for model in models for file in model.files)
+    return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+
+
+def error_of(failures: Sequence[tuple[str, MdlError]], total: int) -> MdlError | None:
+    """The one error that stands for ``failures``, each with its item, among ``total`` items; None if there is none."""
+    if not failures:
+        return None
+    item, first = failures[0]
+    if len(failures) == 1:
+        only = copy.copy(first).on(item)
+        only.__cause__ = first.__cause__
+        return only
+    reasons = ", ".join(sorted({error.code for _, error in failures}))
+    return whole_error(f"{len(failures)} of {total} failed ({reasons})", [error for _, error in failures])
 
 
 def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:

@@ -283,9 +283,11 @@ class Workspace:
             raise Deadline(f"outside the download window ({window})")
         return limit
 
-    def hosts(self, models: Sequence[Model], more: Iterable[str] = (), *, with_lock: bool = True) -> AllowList:
-        """The hosts that may be asked: the hub, those of ``models`` and of their lock, ``more``, and what the user
-        allows."""
+    def hosts(
+        self, models: Sequence[Model], more: Iterable[str] = (), *, with_lock: bool = True, mirror: str = ""
+    ) -> AllowList:
+        """The hosts that may be asked: the hub, those of ``models``, of their lock and of their mirrors, ``more``, and
+        what the user allows."""
         from mdl.catalog.resolver import Resolver
         from mdl.http.allowlist import AllowList, address_of, host_of
         from mdl.sources import Context
@@ -294,7 +296,10 @@ class Workspace:
         if models:
             lock = self.locked if with_lock else None
             resolver = Resolver(Context(self.endpoint, Path(os.devnull), environ=self.environ, remotes=self.remotes))
-            found = resolver.hosts(models, lock.urls(model.name for model in models) if lock else [])
+            mirrors = [*self.config["mirror"], *(url for model in models for url in model.mirrors)] if lock else []
+            mirrors += [mirror] if mirror else []
+            named = lock.urls(model.name for model in models) if lock else []
+            found = resolver.hosts(models, [*named, *mirrors])
         hosts = [host_of(self.endpoint.url), *found, *more]
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
         return AllowList.of(patterns, self.config["allow_hosts"])
@@ -306,11 +311,12 @@ class Workspace:
         more: Iterable[str] = (),
         *,
         with_lock: bool = True,
+        mirror: str = "",
     ) -> Network:
         """The way to the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.http.network import Network
 
-        hosts, tokens = self.hosts(models, more, with_lock=with_lock), self._tokens(models)
+        hosts, tokens = self.hosts(models, more, with_lock=with_lock, mirror=mirror), self._tokens(models)
         credentials, hub = self.credentials.values(), self.endpoint.url
         stall, connections = self.config["stall"], self.config["connections"]
         cancel = cancel or self.cancel
@@ -381,10 +387,12 @@ class Workspace:
         exact: bool = False,
         is_strict: bool = False,
         keeps: bool = True,
+        mirror: str = "",
     ) -> Resolver:
         """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
         ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
-        is kept for later if it ``keeps``."""
+        is kept for later if it ``keeps``. With a ``mirror`` the lock must cover every model, and its files are asked of
+        that mirror alone."""
         from mdl.catalog.resolver import Resolver
         from mdl.http.allowlist import host_of
         from mdl.sources import Context
@@ -400,11 +408,20 @@ class Workspace:
         must, frozen = (self.config["locked"], self.config["frozen"]) if is_strict else (False, False)
 
         def pin(model: Model) -> Model:
-            if must or frozen:
+            if must or frozen or mirror:
                 from mdl.catalog.lock import Lock
 
-                return (lock or Lock()).pin(model, stale=frozen and not must)
-            return lock.pin(model) if lock and lock.covers(model) else model
+                pinned = (lock or Lock()).pin(model, stale=frozen and not must)
+            elif lock and lock.covers(model):
+                pinned = lock.pin(model)
+            else:
+                return model
+            first = (mirror,) if mirror else self.config["mirror"]
+            if lock is None or not (first or model.mirrors):
+                return pinned
+            from mdl.mirror.layout import with_mirrors
+
+            return with_mirrors(pinned, lock.models[model.name], first, alone=bool(mirror))
 
         def describe(model: Model) -> Model | None:
             return self.shipped_lock.pin(model) if self.shipped_lock.covers(model) else None

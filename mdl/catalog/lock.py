@@ -78,6 +78,13 @@ class LockedModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda one: one.path)))
 
+    @property
+    def version(self) -> str:
+        """Which bytes these are, as 16 hex digits of a sha256: the lock digest. Only another path or another digest of
+        a file changes it; where the files come from, their order and other models do not."""
+        lines = "".join(f"{one.digest}  {one.path}\n" for one in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Lock:

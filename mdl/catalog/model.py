@@ -30,13 +30,15 @@ class CatalogFile:
     role: str = "other"
     branch: str = ""
     """Of a locked file, the branch of the hub whose commit it was locked at."""
+    places: tuple[str, ...] = ()
+    """Of a locked file, what is asked for its bytes instead of ``url`` and ``mirrors``, in this order."""
 
 
 @dataclass(frozen=True)
 class Model:
     """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
-    data, ``see`` which entries to use instead."""
+    data, ``see`` which entries to use instead. ``mirrors`` are object stores that `mdl mirror` wrote."""
 
     name: str
     title: str = ""
@@ -51,6 +53,7 @@ class Model:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     files: tuple[CatalogFile, ...] = ()
+    mirrors: tuple[str, ...] = ()
     origin: str = ""
     """Which file the entry was read from, for messages; `mdl.catalog.reader.place_of` tells the line too."""
 

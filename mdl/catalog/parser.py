@@ -27,7 +27,7 @@ _ROLES = ("weights", "config", "vocab", "other")
 """What a file of a model is for."""
 
 _TEXT_KEYS = ("title", "kind", "license", "tags", "note", "homepage", "gone", "see")
-_SOURCE_KEYS = ("source", "include", "exclude", "revision", "files")
+_SOURCE_KEYS = ("source", "include", "exclude", "revision", "files", "mirrors")
 _FILE_KEYS = ("id", "path", "role", "url", "mirrors", "size", "sha256")
 _MOST_TWINS = 10
 
@@ -118,6 +118,9 @@ def _read_entry(name: str, table: Table) -> Model:
         include=table.texts("include"),
         exclude=table.texts("exclude"),
         files=tuple(files),
+        mirrors=tuple(
+            filter(None, (table.attempt(_check_mirror, text, *key) for key, text in table.strings("mirrors")))
+        ),
         origin=table.file.name,
     )
 
@@ -220,6 +223,13 @@ def _check_file_url(url: str) -> str:
         raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
     origin.check_is_file()
     return url
+
+
+def _check_mirror(url: str) -> str:
+    """The place of a mirror, as it is written."""
+    if not url.startswith("s3://"):
+        raise UsageError("not a mirror of 'mdl mirror'", hint="write s3://bucket/prefix")
+    return str(parse(url))
 
 
 def _read_sha256(text: str) -> Digest:

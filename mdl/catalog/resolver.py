@@ -226,6 +226,7 @@ class Resolver:
             size=file.size,
             digest=file.digest,
             mirrors=tuple(at(mirror).url for mirror in file.mirrors),
+            places=tuple(at(place).url for place in file.places),
             role=file.role,
             hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
         )

@@ -42,6 +42,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
         "export": Listed("export", "List locked files for aria2, sha256sum and others"),
+        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
@@ -91,7 +92,7 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
     **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
-    **dict.fromkeys(("push", "upload"), "mdl uploads nothing; mdl pack RUN makes a zip that any tool can upload"),
+    **dict.fromkeys(("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
     **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
     **dict.fromkeys(

@@ -20,7 +20,7 @@ from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import Client, Model, PlanReport, Report
+    from mdl import Client, MirrorReport, Model, PlanReport, Report
     from mdl.events import Listener
     from mdl.jobs.run import JobRun
 
@@ -170,7 +170,7 @@ def show_plan(session: Session, request: Request) -> int:
 
 def show_planned(session: Session, report: PlanReport) -> int:
     """The plan as a table. Returns the exit code."""
-    _show_failures(session, report)
+    show_failures(session, report)
     return session.show(
         {"job": None} | session.empty | payload(report), lambda: _show_plan(session, report), error=report.error
     )
@@ -178,7 +178,7 @@ def show_planned(session: Session, report: PlanReport) -> int:
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
     """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
-    _show_failures(session, report)
+    show_failures(session, report)
 
     def show_folders() -> None:
         for model in report.models if folders else ():
@@ -195,7 +195,7 @@ def payload(report: Report) -> dict[str, Any]:
     return facts | {"seconds": round(report.seconds, 3), "models": models}
 
 
-def _show_failures(session: Session, report: Report) -> None:
+def show_failures(session: Session, report: Report | MirrorReport) -> None:
     """One line a failure, file by file."""
     error, failures = report.error, report.failures
     if error and len(failures) < 2:

@@ -125,9 +125,11 @@ class ClientBase:
         online: bool = True,
         exact: bool = False,
         keeps: bool = True,
+        mirror: str = "",
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
-        lock; what sources answer is kept if it ``keeps``. Window and duration limit an operation that is ``online`` and
+        lock; what sources answer is kept if it ``keeps``; a ``mirror`` is the only one asked for files. Window and
+        duration limit an operation that is ``online`` and
         not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
@@ -147,13 +149,15 @@ class ClientBase:
                 stack.enter_context(time_limit(work.time_limit(), stop))
             store, network = work.store(models, into, stop), None
             if online and not work.config.is_offline:
-                network = stack.enter_context(work.network(models, stop, with_lock=not exact))
+                network = stack.enter_context(work.network(models, stop, with_lock=not exact, mirror=mirror))
                 listener = stack.enter_context(work.xet(network, listener))
+            globs = texts(include), texts(exclude)
             resolver = work.resolver(
-                store, network, listener, texts(include), texts(exclude), exact=exact, is_strict=True, keeps=keeps
+                store, network, listener, *globs, exact=exact, is_strict=True, keeps=keeps, mirror=mirror
             )
             stack.enter_context(_interrupts())
-            wait, hub_client, copies = work.config["lock_wait"], work.hub_client(models), work.local_copies(store)
+            wait, hub_client = work.config["lock_wait"], None if mirror else work.hub_client(models)
+            copies = work.local_copies(store)
             yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
 
     def settings(self) -> list[SettingValue]:

@@ -187,10 +187,10 @@ class Download:
         self.item, self.index, self._tuning = item, index, tuning
         self.remote: RemoteFile = item.remote
         self.via_hub = via_hub and item.remote.hub is not None
-        mirrors = item.remote.mirrors if item.remote.digest and not self.via_hub else ()
-        self._urls = (item.remote.url, *mirrors)
+        urls = item.remote.places or (item.remote.url, *item.remote.mirrors)
+        self._urls = urls if item.remote.digest and not self.via_hub else (item.remote.url,)
         self._origins = tuple(map(origin_of, self._urls))
-        self.attempts = State(mirrors=len(mirrors))
+        self.attempts = State(mirrors=len(self._urls) - 1)
         self.scaler = ConnectionScaler(connections, tuning)
         self.partial: Partial | None = None
         """None until it is open; a small file has none."""
@@ -240,6 +240,12 @@ class Download:
         if self.location and _expires_in(self.location) < _EXPIRES_SOON:
             self.location = None
         return self.location or self.url
+
+    @property
+    def heeds_validators(self) -> bool:
+        """Whether another ETag means another version of the file. Several machines behind one name may each send their
+        own, and so may several mirrors in one object store: then the digest decides."""
+        return not self.remote.digest or not (self.attempts.changes or self.remote.places)
 
     @property
     def digest(self) -> Digest | None:

@@ -110,8 +110,8 @@ class Fetcher:
         """Judge an answer and carry out what follows; None if none of its bytes are to be written."""
         pinned = download.remote.digest is not None
         validator = download.part.validators.get(origin_of(opened.url)) or download.remote.validator
-        if pinned and download.attempts.changes:
-            validator = None  # several machines behind one name may each send their own: the digest decides
+        if not download.heeds_validators:
+            validator = None
         verdict = self._verdict(download, opened, asked, validator)
         if verdict is None:
             return None
@@ -261,7 +261,9 @@ def _headers(download: Download) -> dict[str, str]:
 
 
 def _etag(download: Download) -> str | None:
-    """The ETag that the file was begun with, if it was one."""
+    """The ETag that the file was begun with, if it was one and counts."""
+    if not download.heeds_validators:
+        return None
     validator = download.part.validators.get(origin_of(download.location or "")) or download.remote.validator
     return validator if validator and validator.startswith('"') else None
 

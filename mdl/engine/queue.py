@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mdl.engine.download import Download, Segment
-from mdl.errors import MdlError, NetworkError
+from mdl.errors import MdlError, NetworkError, NotFound
 from mdl.events import Event, Retrying, Rewound
 from mdl.http.allowlist import host_of
 from mdl.http.pacer import Pacer
@@ -80,6 +80,8 @@ class WorkQueue:
         self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
         self._closed = False
         self._publishing: set[Download] = set()
+        self._lacking: set[tuple[str, str]] = set()
+        """Models and the origins that lack a file of them: that is told once for each."""
         self._bytes_waiting = sum(one.remote.size or 0 for one in downloads)
         self._ended = Progress()
 
@@ -318,6 +320,7 @@ class WorkQueue:
 
     def _decide(self, download: Download, outcome: Outcome, now: float) -> Decision:
         """Ask the policy what follows, and carry it out."""
+        asked = download.model, download.origin
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
         if isinstance(decision, Again) and decision.failure:
             self._tell(download, decision.why, decision.failure, decision.delay, decision.most)
@@ -327,7 +330,10 @@ class WorkQueue:
             error = decision.error
             download.mirror_errors.append(error)
             download.switch_server()
-            self._tell(download, f"{error.message}; going on with the mirror at {host_of(download.url)}")
+            if not isinstance(error, NotFound) or asked not in self._lacking:
+                self._tell(download, f"{error.message}; going on with {host_of(download.url)}")
+            if isinstance(error, NotFound):
+                self._lacking.add(asked)
             if decision.rewind:
                 self.rewind(download, error.message)
         elif isinstance(decision, GiveUp):

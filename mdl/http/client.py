@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import platform
 import random
 import re
@@ -51,6 +52,8 @@ _MAX_REDIRECTS = 10
 _BEGINNING = 4096
 _SMALL = 64 * 1024
 """Bytes of a refusal that are read at most, and of a redirect's body if the connection is to be kept."""
+_STORING_SECONDS = 600.0
+"""How long a server may take to store what it was sent, before it answers."""
 _DRAIN_SECONDS = 0.5
 """How long reading a redirect's body may take. After that its connection is closed."""
 MAX_JSON = 10 * 2**20
@@ -152,12 +155,13 @@ class HttpClient:
         *,
         start: str | None = None,
         allow: tuple[int, ...] = (),
-        content: bytes | None = None,
+        content: bytes | Iterable[bytes] | None = None,
         bearer: str = "",
     ) -> Iterator[OpenResponse]:
         """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
-        sent once, and follows none. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not with
-        what it redirects to.
+        sent once, and follows none. Content in blocks is iterated over anew if the connection turns out to be dead; its
+        length must be in ``headers``. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not
+        with what it redirects to.
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
@@ -299,7 +303,7 @@ class HttpClient:
         start: str,
         headers: Mapping[str, str],
         secrets: Secrets,
-        content: bytes | None,
+        content: bytes | Iterable[bytes] | None,
         bearer: str,
     ) -> tuple[OpenResponse, str]:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
@@ -386,13 +390,16 @@ class HttpClient:
         return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
-        """The response, its body unread. It may take ``patience`` seconds to come.
+        """The response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks may
+        take any time, as each block has its own time limit, and then `_STORING_SECONDS`.
 
         If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
         on another one, but not a POST. That ends, because each such connection had carried a response.
         """
-        if patience > self.stall:
-            request.extensions["timeout"]["read"] = patience
+        is_upload = not isinstance(request.stream, httpx.ByteStream)
+        longest = max(self.stall, _STORING_SECONDS if is_upload else patience)
+        request.extensions["timeout"]["read"] = longest
+        patience = math.inf if is_upload else patience
         while True:
             try:
                 with self._response_deadline(patience), limits.applied():

@@ -44,7 +44,7 @@ def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
 def portable(model: Model) -> Model:
     """The model as it may leave this machine: without the secrets that the URLs of its files have."""
     files = (replace(one, url=_open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files)
-    return replace(model, files=tuple(files))
+    return replace(model, files=tuple(files), mirrors=_open_urls(model.mirrors))
 
 
 def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
@@ -66,7 +66,8 @@ def entry_facts(model: Model) -> dict[str, Any]:
     texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
     kind = {"kind": model.kind} if model.kind != Model.kind else {}
     sources = [str(origin) for origin in model.sources]
-    lists = {"tags": list(model.tags), "include": list(model.include), "exclude": list(model.exclude)}
+    keys = ("tags", "include", "exclude", "mirrors")
+    lists = {key: list(getattr(model, key)) for key in keys}
     source = {"source": sources[0] if len(sources) == 1 else sources}
     return texts | kind | source | lists | {"files": [_file_facts(file) for file in model.files]}
 

@@ -341,19 +341,35 @@ def s3_error(error: Exception, item: str) -> MdlError:
     coded, status = _CODE.search(text), _STATUS.search(text)
     code, words = (coded[1], coded[2] or "") if coded else ("", "")
     number = int(status[1]) if status else 0
-    told = shown(f"{code}: {words}".strip(": ") or _plain(text))[:300]
+    told = "" if coded else _plain(text)
     if type(error).__name__ == "InvalidPathError":
         return Unsafe(f"a key that is no safe path: {shown(text.partition(': ')[2])[:200]}", item=item)
+    kinds = {"PermissionDeniedError": 403, "UnauthenticatedError": 401}
+    number = kinds.get(type(error).__name__, number)
+    found = refusal(404 if isinstance(error, FileNotFoundError) else number, code, words or told, item)
+    return found or _no_connection(str(error), item) or NetworkError(_told(code, words or told), item=item)
+
+
+def refusal(status: int, code: str, words: str, item: str) -> MdlError | None:
+    """What a bucket's refusal means: its HTTP status (0 if that is not known), its own ``code`` and its words. None if
+    it may be trouble of the network or the server."""
+    told = _told(code, words)
     if code == "RequestTimeTooSkewed":
         return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"):
         return UsageError(f"the bucket is in another region: {told}", item=item, hint="set AWS_REGION to the one named")
-    if isinstance(error, FileNotFoundError) or code in ("NoSuchBucket", "NoSuchKey") or number == 404:
-        return NotFound(told if coded else "there is no such object", item=item, hint="see 'mdl remote check'")
-    if number in (401, 403) or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
-        hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may list and read this bucket"
-        return AuthError(told, item=item, hint=hint)
-    return _no_connection(str(error), item) or NetworkError(told, item=item)
+    if status == 404 or code in ("NoSuchBucket", "NoSuchKey"):
+        hint = "check the bucket's name, and its endpoint: AWS_ENDPOINT_URL_S3, or endpoint_url of its remote"
+        hint = hint if code == "NoSuchBucket" else "see 'mdl remote check'"
+        return NotFound(told if code else "there is no such object", item=item, hint=hint)
+    if status in (401, 403):
+        hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
+        return AuthError(told or "the bucket refuses these keys", item=item, hint=hint)
+    return None
+
+
+def _told(code: str, words: str) -> str:
+    return shown(f"{code}: {words}".strip(": "))[:300]
 
 
 def _no_connection(text: str, item: str) -> MdlError | None:

@@ -26,7 +26,7 @@ LEVELS = [
     {"config", "sources"},
     {"catalog", "remotes"},
     {"trainers"},
-    {"engine", "archive", "fleet"},
+    {"engine", "archive", "fleet", "mirror"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -56,9 +56,10 @@ ONLY = {
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     units http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
-    http/responses engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
+    http/responses http/sigv4 engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
-    sources/typed sources/gguf archive/zip_format archive/manifest archive/history trainers/default_excludes
+    sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
+    trainers/default_excludes
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui operations/bundle/contents
     operations/render/__init__ operations/render/work operations/render/kubernetes operations/render/slurm

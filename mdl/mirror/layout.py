@@ -1,0 +1,153 @@
+"""Layout of a mirror: ``PREFIX/NAME/VERSION/FILE``, and the marker of a complete version. Pure.
+
+VERSION is the lock digest of the model (`LockedModel.version`), so two versions never share an object, and the folder
+of one holds exactly the model's files and its marker. A bucket has no rename: the marker, ``complete.json``, is written
+last, and a version without one is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+from mdl.catalog.lock import LockedModel
+from mdl.catalog.model import Model
+from mdl.errors import MdlError, ProtocolError, UsageError
+from mdl.hashing import Digest
+from mdl.paths import RelPath, shown
+from mdl.redact import bare_url
+from mdl.sources import parse
+
+MARKER = "complete.json"
+LARGEST_MARKER = 64 * 2**20
+SCHEMA = "mdl.mirror-complete/1"
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_PART = 64 * 2**20
+_MOST_PARTS = 10_000
+"""S3's own limit."""
+_MIB = 2**20
+
+
+def part_size(size: int) -> int:
+    """Bytes of each part of a file of ``size`` bytes but the last: 64 MiB, or as much as makes at most 10,000 parts."""
+    least = -(-size // _MOST_PARTS)
+    return max(_PART, -(-least // _MIB) * _MIB)
+
+
+@dataclass(frozen=True)
+class MirrorPlace:
+    """A mirror: the bucket, and the prefix of all its keys ('' or one that ends with a slash)."""
+
+    bucket: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> MirrorPlace:
+        """The mirror at ``s3://bucket/prefix``. Raises `UsageError`, `Unsafe`."""
+        if not url.startswith("s3://"):
+            raise UsageError("not a mirror", item=shown(url)[:200], hint="write s3://bucket/prefix")
+        bucket, _, key = str(parse(url)).removeprefix("s3://").partition("/")
+        prefix = unquote(key).strip("/")
+        return cls(bucket, f"{prefix}/" if prefix else "")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/")
+
+    def key(self, name: str, version: str, path: str = "") -> str:
+        """The key of a file, or of the marker; without a ``path`` the prefix of a version."""
+        return f"{self.prefix}{name}/{version}/{path}"
+
+    def url(self, name: str, version: str, path: str = "") -> str:
+        """The same as a URL."""
+        return f"s3://{self.bucket}/{quote(self.key(name, version, path))}"
+
+    def split(self, key: str) -> tuple[str, str, str] | None:
+        """The name, the version and the path of a key; None if it is no object of a mirror."""
+        name, _, rest = key.removeprefix(self.prefix).partition("/")
+        version, _, path = rest.partition("/")
+        is_one = key.startswith(self.prefix) and name and path and _VERSION.fullmatch(version)
+        return (name, version, path) if is_one else None
+
+
+def with_mirrors(model: Model, locked: LockedModel, first: Sequence[str], *, alone: bool = False) -> Model:
+    """A model whose files are named by its lock, which are also asked of its mirrors: those that ``first`` names before
+    their source, those of its catalog entry after it. With ``alone`` nobody else is asked."""
+    if not (first or model.mirrors):
+        return model
+    before, after = (tuple(map(MirrorPlace.parse, mirrors)) for mirrors in (first, model.mirrors))
+
+    def urls(places: Sequence[MirrorPlace], path: RelPath) -> list[str]:
+        return [place.url(model.name, locked.version, path.text) for place in places]
+
+    files = []
+    for file in model.files:
+        others = [] if alone else [file.url, *file.mirrors, *urls(after, file.path)]
+        files.append(replace(file, places=(*urls(before, file.path), *others)))
+    return replace(model, files=tuple(files))
+
+
+@dataclass(frozen=True)
+class MarkedFile:
+    """One file of a complete version; ``size`` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What ``complete.json`` says of a version: its files, and where they came from. ``commit`` is '' unless all files
+    are of one. ``written_at`` is a time in UTC, ``written_by`` a version of mdl."""
+
+    name: str
+    version: str
+    files: tuple[MarkedFile, ...]
+    source: str = ""
+    commit: str = ""
+    license: str = ""
+    written_at: str = ""
+    written_by: str = ""
+
+    @classmethod
+    def of(cls, model: Model, locked: LockedModel, files: Sequence[MarkedFile], now: str, by: str) -> Marker:
+        """The marker of a locked model with these files."""
+        commits = {file.revision for file in locked.files}
+        sources = {file.repository or bare_url(file.source).rpartition("/")[0] for file in locked.files}
+        commit = commits.pop() if len(commits) == 1 else ""
+        source = ", ".join(sorted(sources))
+        return cls(model.name, locked.version, tuple(files), source, commit, model.license, now, by)
+
+    def to_json(self) -> bytes:
+        """The text of ``complete.json``."""
+        facts = {"schema": SCHEMA, **vars(self), "files": [vars(file) for file in self.files]}
+        return (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, item: str) -> Marker:
+        """Raises `ProtocolError`, naming ``item``, for what is no marker, or one of a newer mdl."""
+        try:
+            facts = json.loads(data)
+            if facts["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {str(facts['schema'])[:40]}")
+            files = tuple(_marked(one) for one in facts["files"])
+            texts = ("source", "commit", "license", "written_at", "written_by")
+            return cls(str(facts["name"]), str(facts["version"]), files, *(str(facts.get(key, "")) for key in texts))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MdlError) as error:
+            raise ProtocolError(f"no marker of a mirror: {error}", item=item, hint="push the model again") from error
+
+    @property
+    def bytes(self) -> int:
+        """The sizes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def _marked(facts: Any) -> MarkedFile:
+    size = facts["size"]
+    if type(size) is not int or size < 0:
+        raise ValueError("a size that is none")
+    return MarkedFile(RelPath.parse(facts["path"]).text, size, Digest.parse("sha256", facts["sha256"]).hex)

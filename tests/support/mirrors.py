@@ -1,0 +1,109 @@
+"""Mirrors as their users have them: a machine with locked models on its disk, and a bucket."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mdl.catalog.lock import Lock
+from support.data import sha256
+from support.shell import Shell, machine
+
+_numbers = itertools.count(1)
+ABSENT = "http://127.0.0.1:7"
+"""Nobody serves files there."""
+
+
+@dataclass(frozen=True)
+class MirrorStore:
+    """A new bucket of the store that these variables of a user name; the mirror is below ``m/`` in it."""
+
+    environ: Mapping[str, str]
+    bucket: str
+
+    @classmethod
+    def at(cls, environ: Mapping[str, str]) -> MirrorStore:
+        store = cls(environ, f"mirrors-{next(_numbers)}")
+        store.api.create_bucket(Bucket=store.bucket)
+        return store
+
+    @cached_property
+    def api(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.environ["AWS_ENDPOINT_URL_S3"],
+            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/m"
+
+    def put(self, key: str, data: bytes, **metadata: str) -> None:
+        self.api.put_object(Bucket=self.bucket, Key=f"m/{key}", Body=data, Metadata=metadata)
+
+    def read(self, key: str) -> bytes:
+        data: bytes = self.api.get_object(Bucket=self.bucket, Key=f"m/{key}")["Body"].read()
+        return data
+
+    def objects(self) -> set[str]:
+        """The keys below ``m/``."""
+        found = self.api.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {one["Key"].removeprefix("m/") for one in found}
+
+    def uploads(self) -> list[str]:
+        """The keys of the uploads that were begun and not ended."""
+        found = self.api.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+        return [one["Key"].removeprefix("m/") for one in found]
+
+    def tamper(self, key: str) -> None:
+        """Other bytes of the same length under the same metadata, as a bad disk or hand leaves them."""
+        data = self.read(key)
+        metadata = self.api.head_object(Bucket=self.bucket, Key=f"m/{key}")["Metadata"]
+        self.put(key, bytes([data[0] ^ 1]) + data[1:], **metadata)
+
+
+def catalog_text(models: Mapping[str, Mapping[str, bytes]], url: str = ABSENT, more: str = "") -> str:
+    """A catalog of these models, whose files are served at ``url``; ``more`` stands in each entry."""
+    text = "schema = 1\n"
+    for name, files in models.items():
+        text += f'[models.{name}]\nlicense = "mit"\n{more}'
+        for path, data in files.items():
+            facts = f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
+            text += f'[[models.{name}.files]]\npath = "{path}"\nurl = "{url}/{quote(path)}"\n{facts}'
+    return text
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for path, data in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+
+
+def mirror_machine(home: Path, store: MirrorStore, models: Mapping[str, Mapping[str, bytes]], **extra: str) -> Shell:
+    """A machine that has these models on its disk, and no lock yet; nobody but the bucket answers it."""
+    shell = machine(home, catalog_text(models), **{**store.environ, "MDL_RETRIES": "2", **extra})
+    for name, files in models.items():
+        write_files(shell.models / name, files)
+    return shell
+
+
+def version_of(shell: Shell, name: str = "one") -> str:
+    """The lock digest of a model."""
+    return Lock.from_toml((shell.home / "mdl.lock").read_text()).models[name].version
+
+
+def marker_of(store: MirrorStore, name: str, version: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.read(f"{name}/{version}/complete.json"))
+    return found

@@ -1,0 +1,47 @@
+"""Which version of a model in a mirror may go, by its age, by the lock, and by what else is there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mdl.catalog.lock import Lock, LockedFile, LockedModel
+from mdl.hashing import Digest
+from mdl.mirror.layout import MirrorPlace
+from mdl.operations.mirror import Held
+from mdl.operations.mirror_clean import _judge
+from mdl.paths import RelPath
+
+NOW, DAY = 2_000_000_000.0, 86_400.0
+ONE = LockedModel("one", "e", (LockedFile(RelPath("f"), "https://h/f", 1, Digest("sha256", "1" * 64)),))
+LOCK, PLACE, OTHER = Lock({"one": ONE}), MirrorPlace("bucket", "m/"), "0123456789abcdef"
+NOBODY: set[tuple[str, str]] = set()
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "complete", "days", "whole", "busy", "action"),
+    [
+        ("one", ONE.version, True, 900, True, False, None),
+        ("one", ONE.version, False, 900, False, False, "kept"),
+        ("one", OTHER, True, 900, True, False, "would delete"),
+        ("one", OTHER, True, 0.5, True, False, "kept"),
+        ("one", OTHER, True, 900, False, False, "kept"),
+        ("one", OTHER, False, 900, False, False, "would delete"),
+        ("one", OTHER, False, 0.5, False, False, "kept"),
+        ("two", OTHER, True, 900, True, False, None),
+        ("two", OTHER, False, 900, True, False, "would delete"),
+        ("two", OTHER, False, 900, True, True, "kept"),
+    ],
+)
+def test_what_may_go(
+    name: str, version: str, *, complete: bool, days: float, whole: bool, busy: bool, action: str | None
+) -> None:
+    """Nothing young, nothing that the lock names, nothing into which something is sent, nothing complete of another
+    catalog's, and nothing superseded before its successor (``whole``) is there. The marker goes first."""
+    keys = [PLACE.key(name, version, path) for path in ("a.bin", "complete.json", "z.bin")]
+    held = Held(name, version, keys, 3, datetime.fromtimestamp(NOW - days * DAY, UTC), complete)
+    there = {("one", ONE.version)} if whole else NOBODY
+    found = _judge(held, LOCK, there, {(name, version)} if busy else NOBODY, PLACE, DAY, NOW)
+    assert (found and found.action) == action
+    assert found is None or found.keys[0].endswith("/complete.json")

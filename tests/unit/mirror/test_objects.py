@@ -1,0 +1,158 @@
+"""What a bucket answers to mdl's own requests, in order and out of order, and what becomes of each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.faults import Answer, Handler, answers, first, redirects, reply
+from support.faulty_server import FaultyServer, Request
+
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient, Timeouts
+from mdl.http.network import Network
+from mdl.http.policy import RetryPolicy
+from mdl.mirror.objects import Bytes, Objects, PartedUpload, UploadedPart
+from mdl.sources import Context
+from mdl.sources.endpoint import Endpoint
+from mdl.sources.object_store import Access, Bucket
+
+pytest.importorskip("obstore")
+Make = Callable[[Handler], Objects]
+
+
+@pytest.fixture
+def served() -> Iterator[Make]:
+    """The bucket ``training`` of a server with this handler."""
+    servers: list[FaultyServer] = []
+    clients: list[HttpClient] = []
+
+    def make(handler: Handler) -> Objects:
+        server = FaultyServer(handler)
+        server.__enter__()
+        http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=RetryPolicy(2, first=0.01))
+        servers.append(server)
+        clients.append(http)
+        context = Context(Endpoint(server.url, None, ""), Path("/nonexistent"), Network.of(http))
+        return Objects(Bucket("training", Access("eu-west-3", server.url, "AKID", "the-secret"), context), http)
+
+    yield make
+    for http in clients:
+        http.close()
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+def error(status: int, code: str, words: str = "In its words.") -> Answer:
+    return reply(status, f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode())
+
+
+def always(answer: Answer) -> Handler:
+    return lambda request, number: answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (error(403, "SignatureDoesNotMatch"), AuthError, "SignatureDoesNotMatch: In its words."),
+        (error(403, "RequestTimeTooSkewed"), AuthError, "RequestTimeTooSkewed"),
+        (error(404, "NoSuchBucket"), NotFound, "NoSuchBucket"),
+        (error(400, "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"), UsageError, "expecting 'eu-west-1'"),
+        (error(400, "EntityTooSmall"), NetworkError, "In its words."),
+        (error(400, "BadDigest"), NetworkError, "BadDigest"),
+        (error(503, "SlowDown"), NetworkError, "In its words."),
+        (reply(500, b"<html>no</html>"), NetworkError, "500"),
+    ],
+)
+def test_refusals(served: Make, answer: Answer, kind: type[MdlError], says: str) -> None:
+    """Each refusal is the error that it means, in the store's words, and tells no secret."""
+    with pytest.raises(kind, match=says) as caught:
+        served(always(answer)).put("k", Bytes(b"data"), {})
+    assert "the-secret" not in f"{caught.value}{caught.value.hint}"
+
+
+@pytest.mark.parametrize("answer", [error(503, "SlowDown"), error(400, "BadDigest"), reply(500, b"")])
+def test_what_may_pass_is_asked_again(served: Make, answer: Answer) -> None:
+    """A body that was damaged on its way, and a store that is busy: the same body is sent once more, whole."""
+    bodies: list[bytes] = []
+
+    def then(request: Request, number: int) -> Answer:
+        bodies.append(request.body)
+        return reply(200, b"", ("ETag", '"e"'))
+
+    objects = served(first(1, always(answer), then))
+    assert objects.send_part(PartedUpload("k", "id"), 3, Bytes(b"data")) == UploadedPart(3, 4, '"e"')
+    assert bodies == [b"data"]
+
+
+def test_a_redirect_is_not_followed(served: Make) -> None:
+    """Nobody else gets the signature, with a body or without one."""
+    asked: list[str] = []
+
+    def elsewhere(request: Request, number: int) -> Answer:
+        asked.append(request.path)
+        return reply(200)
+
+    with FaultyServer(elsewhere) as other:
+        objects = served(redirects(f"{other.url}/x", status=307))
+        for call in (lambda: objects.put("k", Bytes(b"data"), {}), lambda: objects.head("k")):
+            with pytest.raises(NetworkError, match="redirects"):
+                call()
+    assert asked == []
+
+
+BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><ListPartsResult><Part>&b;</Part></ListPartsResult>'
+
+
+@pytest.mark.parametrize("body", [b"", b"<a", b"{}", BOMB])
+def test_answers_that_are_no_plain_xml(served: Make, body: bytes) -> None:
+    """They are refused, 6, and what a document type could define is never expanded."""
+    with pytest.raises(ProtocolError, match="XML"):
+        served(always(reply(200, body))).parts(PartedUpload("k", "id"))
+
+
+def test_an_error_in_an_answer_that_began_well(served: Make) -> None:
+    """A store says 200 at once and may tell only later that it could not put the parts together."""
+    answer = b"<?xml version='1.0'?>\n  <Error><Code>InternalError</Code><Message>Try again</Message></Error>"
+    with pytest.raises(NetworkError, match="InternalError: Try again"):
+        served(always(reply(200, answer))).complete(PartedUpload("k", "id"), [UploadedPart(1, 1, '"e"')])
+
+
+def test_an_upload_that_is_gone_is_aborted_in_peace(served: Make) -> None:
+    """Somebody else was faster: that is no error."""
+    served(answers(404)).abort(PartedUpload("k", "id"))
+
+
+def test_lists_come_page_by_page(served: Make) -> None:
+    """All pages of uploads and parts are read, and a listing that never ends is not followed for ever."""
+
+    def pages(request: Request, number: int) -> Answer:
+        if "uploadId" in request.target:
+            name, marker, item = (
+                "Parts",
+                "part-number-marker=1",
+                "<Part><PartNumber>{0}</PartNumber><Size>5</Size></Part>",
+            )
+            more = "<NextPartNumberMarker>1</NextPartNumberMarker>"
+        else:
+            name, marker, item = "Uploads", "?key-marker=k", "<Upload><Key>k/{0}</Key><UploadId>{0}</UploadId></Upload>"
+            more = "<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>"
+        page = 2 if marker in request.target else 1
+        text = f"<{name}><IsTruncated>true</IsTruncated>{more}{item.format(page)}</{name}>"
+        return reply(200, text.encode())
+
+    objects = served(pages)
+    assert [part.number for part in objects.parts(PartedUpload("k", "id"))] == [1, 2]
+    assert [upload.key for upload in objects.uploads("k")] == ["k/1", "k/2"]
+    assert objects.uploads("other") == []
+
+
+def test_nothing_is_asked_without_keys() -> None:
+    """There is nothing to sign with: 4, and how to get keys."""
+    context = Context(Endpoint("http://127.0.0.1:9", None, ""), Path("/nonexistent"))
+    http = HttpClient(AllowList.of([]))
+    with pytest.raises(AuthError, match="no keys") as caught, http:
+        Objects(Bucket("training", Access("us-east-1"), context), http)
+    assert "AWS_ACCESS_KEY_ID" in str(caught.value.hint)
