@@ -436,7 +436,7 @@ def read_config() -> dict[str, Any]:
 def read_text(path: Path) -> str | None:
     """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
-        return read_whole(path, _LARGEST).decode()
+        return read_whole(path, _LARGEST).decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except OSError as error:

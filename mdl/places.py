@@ -23,7 +23,7 @@ _HERE, _ABOVE = "in the current folder", "above the current folder"
 
 def is_shipped(path: Path) -> bool:
     """Whether this is the catalog that comes with mdl, by whatever name, or that of a clone of mdl."""
-    return path.resolve().parts[-3:] == SHIPPED.parts[-3:]
+    return Path(os.path.realpath(path)).parts[-3:] == SHIPPED.parts[-3:]
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ class Workspace:
     @cached_property
     def catalog_id(self) -> str:
         """Says of which catalog a file is, in its receipt."""
-        paths = ["shipped" if path == places.SHIPPED else str(path.resolve()) for path in self.catalog_paths[0]]
-        return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+        paths = ["shipped" if path == places.SHIPPED else os.path.realpath(path) for path in self.catalog_paths[0]]
+        return hashlib.sha256(os.fsencode("\0".join(sorted(paths)))).hexdigest()[:16]
 
     @cached_property
     def lock_path(self) -> Path:

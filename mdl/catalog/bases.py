@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -45,7 +46,7 @@ _VERSION = 1
 def place_of_base(text: str, of: Place) -> Place:
     """Where ``text`` in the ``extends`` of a catalog leads: "shipped", a path from the folder of that catalog, or a
     URL. What a catalog on the web extends is on the web as well, or shipped. Raises `UsageError`."""
-    from mdl.http.allowlist import host_of
+    from mdl.http.allowlist import host_of, port_of
     from mdl.http.credentials import is_loopback
 
     if text == "shipped":
@@ -53,11 +54,15 @@ def place_of_base(text: str, of: Place) -> Place:
     is_url = "://" in text
     if not is_url and isinstance(of, Path):
         return of.parent / expanded(text, "extends")
-    url = text if isinstance(of, Path) else urljoin(of, text)
-    parts, host = urlsplit(url), host_of(url)
+    refused = UsageError('must be "shipped", a path, or an https URL without a password')
+    try:
+        url = text if isinstance(of, Path) else urljoin(of, text)
+        parts, host, _ = urlsplit(url), host_of(url), port_of(url)
+    except ValueError:
+        raise refused from None
     may_be_plain = is_loopback(host) and not (isinstance(of, str) and of.startswith("https:"))
     if not host or parts.scheme not in ("https", "http" if may_be_plain else "https") or "@" in parts.netloc:
-        raise UsageError('must be "shipped", a path, or an https URL without a password')
+        raise refused
     return url
 
 
@@ -69,7 +74,7 @@ def name_of(place: Place) -> str:
 def identity_of(place: Place) -> Place:
     """The same for two names of one catalog."""
     try:
-        return place.resolve() if isinstance(place, Path) else place
+        return Path(os.path.realpath(place)) if isinstance(place, Path) else place
     except (OSError, ValueError):
         return place
 
@@ -88,7 +93,7 @@ class _Copy:
 class WebBases:
     """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
     ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
-    in words if a copy is used because the network fails."""
+    in words if a copy is used because the network fails, or because what came is no catalog but a page."""
 
     def __init__(
         self,
@@ -113,7 +118,7 @@ class WebBases:
             with self._connect(named) as http:
                 found = _asked(http, url, copy) if copy else http.retry(url, lambda: _asked(http, url, None))
         except MdlError as error:
-            if copy is None or not isinstance(error, NetworkError):
+            if copy is None or not isinstance(error, NetworkError | ProtocolError):
                 raise error.on(bare_url(url)) from None
             then = datetime.fromtimestamp(copy.at).isoformat(" ", "minutes")
             self._warn(f"{bare_url(url)}: {error.message}; the copy of {then} is used")
@@ -150,6 +155,8 @@ class WebBases:
 
 def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
     """What the URL has now."""
+    from mdl.http.refusals import impostor
+
     now = time.time()
     with http.open("GET", url, copy.validator if copy else None) as opened:
         if opened.status == 304 and copy:
@@ -161,10 +168,18 @@ def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
             data += block
             if len(data) > _LARGEST:
                 raise CatalogError(f"larger than {_LARGEST // 2**20} MiB, the most of a catalog on the web")
+    if found := impostor(bytes(data)):
+        raise ProtocolError(found[0], hint=found[1])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CatalogError("not UTF-8") from None
-    etag, modified = opened.headers.get("etag"), opened.headers.get("last-modified")
-    validator = {"If-None-Match": etag} if etag else {"If-Modified-Since": modified} if modified else {}
-    return _Copy(text, validator, now, now)
+    return _Copy(text, _validator(opened.headers), now, now)
+
+
+def _validator(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The header that asks whether it is still the same; none if what the server sent cannot be sent back."""
+    for question, answer in (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")):
+        if (text := headers.get(answer, "")) and text.isascii():
+            return {question: text}
+    return {}

@@ -158,8 +158,8 @@ class Lock:
     def to_toml(self) -> str:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
-            blocks.append(toml_block("[[model]]", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
-            blocks += [toml_block("[[file]]", _facts(name, one)) for one in locked.files]
+            blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
+            blocks += [_block("file", _facts(name, one)) for one in locked.files]
         return "\n".join(blocks)
 
     @classmethod
@@ -239,10 +239,10 @@ def _facts(model: str, one: LockedFile) -> dict[str, Any]:
     return facts | ({"tofu": True} if one.tofu else {}) | {"role": one.role, "source": one.source}
 
 
-def toml_block(head: str, facts: dict[str, Any]) -> str:
+def _block(kind: str, facts: dict[str, Any]) -> str:
     """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items())
-    return f"{head}\n" + "".join(lines).replace("\x7f", "\\u007f")
+    return f"[[{kind}]]\n" + "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:

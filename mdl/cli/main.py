@@ -21,6 +21,7 @@ from mdl.cli.parsing import misuse
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
 from mdl.config import Progress
+from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, StorageError, UsageError
 
 LINE = "_MDL_COMPLETE_LINE"
@@ -107,10 +108,12 @@ def run(arguments: Sequence[str]) -> int:
         return Cancelled.exit_code
     except Cancelled as error:
         return error.exit_code
+    except SystemExit:  # how Typer ends if the reader of a help has left
+        return BROKEN_PIPE
     except OSError as error:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141 if isinstance(error, BrokenPipeError) else StorageError.exit_code
+        return BROKEN_PIPE if isinstance(error, BrokenPipeError) else StorageError.exit_code
     finally:
         the_signals().rest()
 

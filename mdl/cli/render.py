@@ -11,6 +11,7 @@ from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
+from mdl.places import place_of
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
@@ -152,7 +153,8 @@ def cron(
 
 def _home(session: Session, to: str | None) -> str | None:
     """The models folder of this user, if it is not the one that ``config.toml`` or the defaults say."""
-    return to or session.environ.get("MDL_HOME")
+    home = to or session.environ.get("MDL_HOME")
+    return str(place_of(home, "--to").absolute()) if home else None
 
 
 def _render(

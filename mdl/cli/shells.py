@@ -10,15 +10,19 @@ from typing import Final
 from mdl import StorageError, UsageError
 
 _BASH = """\
+_mdl_offer() {
+    local row
+    while IFS= read -r row; do COMPREPLY+=("$(printf %q "${row%%$'\\t'*}")"); done
+}
 _mdl_completion() {
     local word=${COMP_WORDS[COMP_CWORD]} row
     [ "$word" = "=" ] && word=""
     COMPREPLY=()
     while IFS= read -r row; do
         case $row in
-            :file) compopt -o default 2>/dev/null || COMPREPLY=($(compgen -f -- "$word")) ;;
-            :folder) compopt -o dirnames 2>/dev/null || COMPREPLY=($(compgen -d -- "$word")) ;;
-            *) COMPREPLY+=("$(printf %q "${row%%$'\\t'*}")") ;;
+            :file) compopt -o default 2>/dev/null || _mdl_offer < <(compgen -f -- "$word") ;;
+            :folder) compopt -o dirnames 2>/dev/null || _mdl_offer < <(compgen -d -- "$word") ;;
+            *) _mdl_offer <<< "$row" ;;
         esac
     done < <(_MDL_COMPLETE_LINE="${COMP_LINE:0:COMP_POINT}" "$1" 2>/dev/null)
 }

@@ -234,8 +234,8 @@ class Catalogs(Disk):
         `StorageError`, `Busy`, `Cancelled`; what was published before stays.
         """
         from mdl.operations.bundle.contents import BundleImport
-        from mdl.operations.bundle.entries import entry_facts
         from mdl.operations.bundle.importing import changes, import_files, open_bundle, with_locked
+        from mdl.operations.excerpt import entry_facts
         from mdl.operations.lock_file import update_lock
 
         path, work = places.place_of(place, "FILE"), self.workspace

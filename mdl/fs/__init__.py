@@ -46,7 +46,7 @@ def nearest_existing(path: Path) -> Path:
 
 def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
-    permissions to check."""
+    permissions to check, or whose folder it is."""
     found = storage_error(error, item)
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
@@ -59,7 +59,8 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
         refusing = refusing if refusing.is_relative_to(root) else root
         found.hint = f"check the permissions of {refusing} and the disk"
         with contextlib.suppress(OSError):
-            if refusing.name == ".mdl" and (owner := refusing.stat().st_uid) != os.geteuid():
-                who = user_name(owner)
-                found.hint = f"{who} downloads into this folder: let {who} do that, or take one of your own with --to"
+            owner = refusing.stat().st_uid
+            if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS and owner != os.geteuid():
+                whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
+                found.hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
     return found

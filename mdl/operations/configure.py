@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,12 +107,17 @@ def _kept(setting: Setting, values: Sequence[str]) -> Any:
 
 def _change(path: Path, change: Callable[[str], str]) -> None:
     """Change the text of ``config.toml``; what comes of it is checked before it is written."""
-    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and place.parent != Path(os.path.realpath(path.parent)):
         hint = "edit that file itself, or replace the link by a file"
-        raise Unsafe(f"refused: it is a link to {path.resolve()}, out of its folder", item=str(path), hint=hint)
+        raise Unsafe(f"refused: it is a link to {place}, out of its folder", item=str(path), hint=hint)
 
     def checked(text: str | None) -> str:
-        changed = change(text or "")
+        try:
+            changed = change(text or "")
+        except (TypeError, AttributeError, ValueError):
+            check_config(path, text or "")  # tells what is wrong with the file as it is
+            raise
         check_config(path, changed)
         return changed
 

@@ -122,12 +122,12 @@ def edit_file(
     """Change a file of text, which ``read`` reads (None: there is none yet; it is then made with ``mode``). What
     another mdl, or an editor, writes meanwhile is not lost: then the change is made to that. Raises `Busy`, `OSError`,
     and what ``read`` and ``change`` raise."""
-    place = path.resolve()
+    place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(place.parent):
         before, text = read(), ""
         while True:
-            text = change(before)
+            text = _changed(before, change)
             now = read()
             if now == before:
                 break
@@ -136,8 +136,17 @@ def edit_file(
         staging.write_file(place, text.encode(), mode=mode, sweep_first=True)
 
 
+def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
+    """``text`` changed; if its lines end as those of Windows do, so do those of the result."""
+    if text is None or "\r\n" not in text:
+        return change(text)
+    return change(text.replace("\r\n", "\n")).replace("\n", "\r\n")
+
+
 def with_key(text: str, table: str, key: str, value: Any) -> str:
-    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments."""
+    """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments. Raises
+    `ValueError` for what is no TOML, `TypeError` if the table is none."""
+    parse_toml(text)
     places = {path: (start, stop) for path, start, stop in spans(text)}
     if (table, key) in places:
         start, stop = places[table, key]
@@ -171,10 +180,12 @@ def _with_value(line: str, table: str, key: str, value: Any) -> str:
 
 
 def without_key(text: str, table: str, key: str) -> str:
-    """The TOML ``text`` without a key of a table."""
+    """The TOML ``text`` without a key of a table. Raises `ValueError` for what is no TOML, `TypeError` or
+    `AttributeError` if the table is none."""
     for path, start, stop in spans(text):
         if path == (table, key):
             return text[:start] + text[stop:].removeprefix("\n")
+    parse_toml(text)
     document = tomlkit.parse(text)
     document.get(table, {}).pop(key, None)
     return tomlkit.dumps(document)

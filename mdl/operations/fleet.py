@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from mdl.catalog.excerpt import excerpt
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import Model
 from mdl.config import settings_table
@@ -16,6 +15,7 @@ from mdl.errors import Cancelled, UsageError
 from mdl.fleet.engine import Nodes, open_engine
 from mdl.fleet.report import FleetReport, NodeReport, node_report
 from mdl.fleet.work import Work
+from mdl.operations.excerpt import excerpt
 
 COMMANDS = {"get": ("get", "--locked"), "verify": ("verify",), "status": ("list",)}
 """What each task is for a node: a command of mdl, and flags of it."""

@@ -117,13 +117,18 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     left_out: dict[str, str] = {}
 
     def refuse(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError) and error.filename != str(folder):
+            return  # it went meanwhile, as a temporary folder does
         raise storage_error(error, str(error.filename or folder)) from error
 
     for at, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(one for one in folders if not Path(at, one, ".mdl").is_dir())
         for entry in sorted([*names, *(one for one in folders if Path(at, one).is_symlink())]):
             path = os.path.relpath(os.path.join(at, entry), folder)
-            status = os.lstat(os.path.join(at, entry))
+            try:
+                status = os.lstat(os.path.join(at, entry))
+            except FileNotFoundError:
+                continue
             if stat.S_ISREG(status.st_mode):
                 files[path] = status.st_size
             elif not is_hidden(path):
@@ -132,7 +137,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 
     def read(path: str) -> str:
         try:
-            return (read_regular(folder / path, _LARGEST_TEXT) or b"").decode()
+            return (read_regular(folder / path, _LARGEST_TEXT, is_own=False) or b"").decode()
         except (OSError, UnicodeDecodeError):
             return ""
 
@@ -306,7 +311,7 @@ class _Import:
             raise Occupied(why, hint="--as NAME imports it under another name")
         is_right = file.digest is not None and file.digest in digests
         digest = file.digest if is_right and file.digest else prints["sha256"].digest
-        url = f"file://{quote(str(self._folder / file.at))}"
+        url = f"file://{quote(os.fsencode(self._folder / file.at))}"
         remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=file.commit if is_right else None)
         return Target(
             RelPath.parse(model.name).text, remote, digest.algorithm if is_right else "none", of_catalog=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -155,7 +156,8 @@ def check(model: Model, tools: Tools) -> list[Checked]:
             expected += [remote for remote in listed if remote.path.text in wanted]
     rows = []
     for remote in expected:
-        tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))
+        if store.quick_check(model.name, remote).kind == "file":
+            tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))
         row = _check_file(model.name, remote, store)
         if row.status == "corrupt":
             store.receipts.distrust(model.name, remote.path)
@@ -257,6 +259,15 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
     bad = [row for row in rows if row.status in _WRONG or (strict and row.status == "unverified")]
     names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    can_repair = statuses.intersection(_WRONG)
-    hint = "mdl verify --repair fetches what is wrong" if can_repair else "mdl lock pins the bytes that are here"
-    return kind(f"{names}{more}", hint=hint)
+    return kind(f"{names}{more}", hint=_remedy(rows, bad))
+
+
+def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> str:
+    """What to do about the ``bad`` ones."""
+    wrong = list(dict.fromkeys(row.model for row in bad if row.status in _WRONG))
+    if not wrong:
+        return "mdl lock pins the bytes that are here"
+    named = shlex.join(wrong) if len(wrong) <= _NAMED else ""
+    if named and not any(row.local.receipt or row.status != "missing" for row in rows if row.model in wrong):
+        return f"mdl get {named} downloads it"
+    return f"{' '.join(filter(None, ('mdl verify', named, '--repair')))} fetches what is wrong"

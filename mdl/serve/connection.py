@@ -19,7 +19,7 @@ HEAD_SECONDS = 20.0
 """How long a client may take until a request, or the next one, has begun."""
 STALL_SECONDS = 60.0
 """How long a client may take for one window of bytes."""
-_WINDOW = 2**22
+_WINDOW = 2**21
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]

@@ -1,4 +1,4 @@
-"""The hub's protocol: what a request means, and what the hub would answer of what is on this disk. Pure.
+"""The hub's protocol: what a request means, and what the hub would answer of what is on this disk.
 
 The requests are those of huggingface_hub 2, ``@huggingface/hub`` and mdl (https://huggingface.co/docs/hub/api).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -42,15 +42,11 @@ def asked_by(raw_path: str) -> Asked:
         kind, repo, call, rest = found.groups()
         revision, _, below = (rest or "main").partition("/")
         named = Asked(call or "info", kind, unquote(repo), unquote(revision), unquote(below))
-        return Asked("info", *_others(named)) if named.call == "revision" else named
+        return replace(named, call="info") if named.call == "revision" else named
     if found := _RESOLVE.fullmatch(raw_path):
         kind, repo, revision, path = found.groups()
         return Asked("resolve", kind or "model", unquote(repo), unquote(revision), unquote(path))
     raise Refusal(404, "", "there is nothing at this address")
-
-
-def _others(asked: Asked) -> tuple[str, str, str, str]:
-    return asked.repo_type, asked.repo, asked.revision, asked.path
 
 
 def repository(table: Table, asked: Asked, *, gated: bool) -> Repository:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -169,7 +169,7 @@ class _Gathered:
         if hub.branch:
             self.refs[hub.branch] = hub.revision
 
-    def add_listing(self, listing: Listing, branch: str) -> None:
+    def add_listing(self, listing: Listing) -> None:
         """What a listing has of the files that are here."""
         self.accesses.add(listing.access)
         self.totals[listing.commit] = len(listing.entries)
@@ -178,8 +178,6 @@ class _Gathered:
                 same = self.by_digest[entry.digest]
                 file = ServedFile(entry.path.text, same.store, same.receipt)
                 self.commits[listing.commit].setdefault(entry.path.text, file)
-        if branch and listing.commit in self.commits:
-            self.refs[branch] = listing.commit
 
     def newest(self) -> str:
         """The commit of the file that came last."""
@@ -214,7 +212,8 @@ def make_table(stores: Sequence[Store]) -> Table:
     for store in stores:
         listings = Listings(store.listings)
         for (repo_type, name), repo in found.items():
-            for revision in (*repo.refs, *repo.commits):
-                if listing := listings.of_any_hub(HubOrigin(name, repo_type, revision)):
-                    repo.add_listing(listing, "" if is_pinned(revision) else revision)
+            whole = HubOrigin(name, repo_type)
+            for revision in listings.revisions(whole.repository):
+                if listing := listings.of_any_hub(replace(whole, revision=revision)):
+                    repo.add_listing(listing)
     return {key: repo.as_repository(*key) for key, repo in sorted(found.items()) if repo.by_digest}

@@ -115,6 +115,10 @@ class Listings:
         path = self._of_any_hub.get(_key(origin))
         return self._read(path) if path else None
 
+    def revisions(self, repository: str) -> list[str]:
+        """The revisions of a repository, as ``hf:org/repo``, of which a listing is kept, from whichever hub."""
+        return [revision for name, revision in self._of_any_hub if name == repository]
+
     @cached_property
     def _of_any_hub(self) -> dict[tuple[str, str], Path]:
         """The newest listing of each revision of each repository."""

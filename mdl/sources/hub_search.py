@@ -19,6 +19,7 @@ KINDS: Final = {"model": "models", "dataset": "datasets"}
 SORTS: Final = {"downloads": "downloads", "likes": "likes", "modified": "lastModified"}
 MOST: Final = 100
 """How many repositories one answer of the hub has at most."""
+_TOO_MANY = 2**63
 _FACTS = ("downloads", "likes", "gated", "private", "lastModified", "tags", "usedStorage")
 
 
@@ -51,7 +52,7 @@ def search(
     if kind not in KINDS or sort not in SORTS or not 1 <= limit <= MOST:
         hint = f"1 to {MOST} of {', '.join(KINDS)} by {', '.join(SORTS)}"
         raise UsageError(f"cannot search for {limit} of {kind!r} by {sort!r}", hint=hint)
-    if not text.strip():
+    if not (text := text.encode(errors="replace").decode()).strip():
         raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
     if (http := context.http) is None:
         raise LockError("offline: no hub can be searched", hint="run it again online")
@@ -72,6 +73,8 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
             origin = parse_reference(f"hf:{'datasets/' if kind == 'dataset' else ''}{item['id']}")
         except MdlError:
             continue
+        if origin.repo != item["id"]:
+            continue  # a revision, a file, or another kind
         tags = item.get("tags")
         labels = [str(tag) for tag in tags if str(tag).startswith("license:")] if isinstance(tags, list) else []
         moment = item.get("lastModified")
@@ -82,9 +85,11 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
             _count(item.get("usedStorage")),
             _count(item.get("downloads")),
             _count(item.get("likes")),
-            moment if isinstance(moment, str) and re.fullmatch(TIME, moment) else None,
+            moment if isinstance(moment, str) and re.fullmatch(TIME, moment, re.ASCII) else None,
         )
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value < _TOO_MANY else None

@@ -172,7 +172,9 @@ def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_pat
     if "bsdtar" in script and not shutil.which("bsdtar"):
         pytest.skip("bsdtar is not installed")
     place = str(tmp_path / "in" / sh(tmp_path / "in", script).strip())
-    first = done(mdl(there, "bundle", "import", place, "--json")).document
+    ran = done(mdl(there, "bundle", "import", place, "--json", "--progress", "json"))
+    first, last = ran.document, ran.events[-1]
+    assert (last["event"], last["bytes_done"]) == ("finished", sum(map(len, TINY.files.values())))
     assert {file["action"] for file in first["models"][0]["files"]} == {"imported"}
     assert (first["added"], first["locked"]) == (["tiny"], ["tiny"])
     assert is_there(there)

@@ -182,3 +182,18 @@ def test_in_a_real_shell(typist: Typist, shell: Shell) -> None:
     typist.until(str(shell.models / "whisper"))
     typist.press(f"mdl unpack whi{TAB} --list{ENTER}")
     assert "whisky.zip" in typist.until("hint: ")
+
+
+@pytest.mark.fault(465)
+def test_names_that_a_shell_would_run(tmp_path: Path) -> None:
+    """Every name that bash offers is one word, quoted: a file's too where bash itself does not do that, as macOS's."""
+    names = ["a b;touch c", "a`d`", "a$(e)"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "mdl").write_text("#!/bin/sh\nprintf 'a b;touch c\\tx\\na`d`\\na$(e)\\n:file\\n'\n")
+    (tmp_path / "mdl").chmod(0o755)
+    (tmp_path / "mdl.sh").write_text(shells.script("bash", {}))
+    line = "COMP_LINE='mdl get a' COMP_POINT=9 COMP_WORDS=(mdl get a) COMP_CWORD=2; _mdl_completion ./mdl"
+    script = f"enable -n compopt; . ./mdl.sh; {line}; eval \"printf '%s\\n' ${{COMPREPLY[*]}}\""
+    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert sorted(ran.stdout.splitlines()) == sorted(names * 2)

@@ -184,6 +184,48 @@ def test_a_broken_file(shell: Shell, mdl: Inside, text: str, told: str) -> None:
     assert (ran.code, "FAIL  settings" in ran.out, told in ran.out, "ok    catalog" in ran.out) == (2, True, True, True)
 
 
+@pytest.mark.fault(460)
+@pytest.mark.parametrize("text", [*BROKEN, "= x\n", "[[defaults]]\n", "[defaults]\nretries = 1\nretries = 2\n", "\0"])
+def test_a_broken_file_is_not_changed(shell: Shell, mdl: Inside, text: str) -> None:
+    """What is wrong with the file, 2, also as a document; not one byte of it changes."""
+    settings(shell, text)
+    for words in ("retries 9", "retries 9 --json"):
+        assert "hint: mend that file" in done(mdl(shell, "config", "set", *words.split()), 2).err
+    assert config_of(shell).read_text() == text
+
+
+@pytest.mark.fault(460)
+def test_a_file_of_windows(shell: Shell, mdl: Inside) -> None:
+    """A byte-order mark hinders nothing, and the line ends stay as they are."""
+    config_of(shell).parent.mkdir(parents=True)
+    config_of(shell).write_bytes(b"\xef\xbb\xbf# mine\r\n[defaults]\r\nretries = 4 # four\r\nvia = 'http'\r\n")
+    assert done(mdl(shell, "config", "get", "retries")).out == "4\n"
+    done(mdl(shell, "config", "set", "retries", "9"))
+    assert config_of(shell).read_bytes() == b"# mine\r\n[defaults]\r\nretries = 9 # four\r\nvia = 'http'\r\n"
+    done(mdl(shell, "config", "unset", "retries"))
+    assert config_of(shell).read_bytes() == b"# mine\r\n[defaults]\r\nvia = 'http'\r\n"
+
+
+@pytest.mark.fault(461)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list --catalog round",
+        "lock --catalog round",
+        "remove x --catalog round",
+        "list --catalog around.toml",
+        "config set retries 9",
+    ],
+)
+def test_a_link_that_leads_to_itself(shell: Shell, mdl: Inside, words: str) -> None:
+    """It is 2, in the system's own words, and no fault of mdl's."""
+    config_of(shell).parent.mkdir(parents=True)
+    link = config_of(shell) if "config" in words else shell.home / "round"
+    link.symlink_to(link.name)
+    (shell.home / "around.toml").write_text('schema = 1\nextends = ["round"]\n')
+    assert "Too many levels of symbolic links" in done(mdl(shell, *words.split()), 2).err
+
+
 def test_a_wrong_value_can_be_set_right(shell: Shell, mdl: Inside) -> None:
     """config set mends the value that hinders every other command."""
     settings(shell, "[defaults]\nconnections = 99\n")

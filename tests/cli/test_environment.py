@@ -219,3 +219,15 @@ def test_a_digest_that_is_wrong(tmp_path: Path, exit_code: ExitCode, capfd: pyte
     said = capfd.readouterr().err
     assert [hashlib.sha256(data).hexdigest()[:8] in said for data in (DATA, other)] == [True, True]
     assert not (shell.models / "one" / "f.bin").exists()
+
+
+@pytest.mark.fault(466)
+@pytest.mark.parametrize("words", ["--help", "get --help", "help", "schema list"])
+def test_a_reader_that_has_left(shell: Shell, words: str) -> None:
+    """A help ends like all other output: 141, and not a word."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = shell.command(*words.split())
+    ran = subprocess.run(command, env=shell.environ, cwd=shell.home, stdout=theirs, stderr=subprocess.PIPE, check=False)
+    os.close(theirs)
+    assert (ran.returncode, ran.stderr) == (141, b"")

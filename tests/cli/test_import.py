@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -460,3 +461,50 @@ def test_on_a_terminal_and_after(shell: Shell, tmp_path: Path, mdl: Inside) -> N
     (shell.models / "mine/big.bin").unlink()
     told = done(mdl(shell, "verify", "mine", "--repair"), 3).err
     assert "was imported" in told
+
+
+@pytest.mark.fault(463)
+def test_another_program_s_folder_keeps_its_modes(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """Folders and files that a group may write to are read, and are as they were."""
+    blob = f"blobs/sha256-{sha256(VAE)}"
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{sha256(VAE)}"}
+    manifest = "manifests/registry.ollama.ai/library/vae/latest"
+    store = written(tmp_path / "ollama", {blob: VAE, manifest: json.dumps({"layers": [layer]}).encode()})
+    found = [store, *store.rglob("*")]
+    for path in found:
+        path.chmod(0o775 if path.is_dir() else 0o664)
+    before = [path.stat().st_mode for path in found]
+    assert [row["action"] for row in rows(shell, str(store)).values()] == ["imported"]
+    assert [path.stat().st_mode for path in found] == before
+
+
+@pytest.mark.fault(463)
+def test_a_folder_whose_name_is_no_text(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
+    """It is imported under a name that is one; without it, 11."""
+    folder = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), {"x.bin": b"1"})
+    assert rows(shell, str(folder), "--as", "good")["x.bin"]["action"] == "imported"
+    assert "path refused" in done(mdl(shell, "import", str(folder)), 11).err
+
+
+@pytest.mark.fault(463)
+def test_what_goes_while_the_folder_is_read(
+    shell: Shell, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and a folder that another program removes hinder nothing else; a folder that is all gone is 7."""
+    folder = written(tmp_path / "busy", {"stays.bin": b"1", "part.tmp": b"2", "tmp/x": b"3"})
+    walk = os.walk
+
+    def losing(top: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for found in walk(top, **how):
+            (folder / "part.tmp").unlink(missing_ok=True)
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+            yield found
+
+    def lost(top: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        shutil.rmtree(folder)
+        return walk(top, **how)
+
+    monkeypatch.setattr(importing.os, "walk", losing)
+    assert set(rows(shell, str(folder))) == {"stays.bin"}
+    monkeypatch.setattr(importing.os, "walk", lost)
+    rows(shell, str(folder), code=7)

@@ -34,6 +34,11 @@ source = "hf:org/absent"
 [groups]
 nightly = ["tiny", "absent"]
 """
+NAMED = """schema = 1
+[[models.absent.files]]
+path = "a.bin"
+url = "https://h.example/a.bin"
+"""
 CACHE = ("--layout", "hf-cache")
 
 
@@ -282,7 +287,10 @@ def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
         "org--half": "partial",
     }
     assert "partial 1/2" in mdl(shell, "list", "--local").out
-    assert "missing  org--half/w.bin" in done(mdl(shell, "verify"), 3).out
+    ran = done(mdl(shell, "verify"), 3)
+    assert ("missing  org--half/w.bin" in ran.out, "hint: mdl verify org--half --repair" in ran.err) == (True, True)
+    assert "hint: mdl get absent downloads it" in done(mdl(write_catalog(shell, NAMED), "verify", "absent"), 3).err
+    write_catalog(shell, CATALOG)
     (half,) = done(mdl(shell, "outdated", "org--half", "--json")).document["models"]
     assert [one["path"] for one in half["changes"]] == ["w.bin"]
     hub.publish(Repo("org/half", files))

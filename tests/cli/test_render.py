@@ -88,12 +88,14 @@ def test_what_is_refused(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
         (shell, "cron plain --limit-rate x", 2),
         (shell, "cron plain --schedule '5 * * * *\n* * * * * id'", 2),
         (shell, "slurm plain --to '/a\nb'", 2),
+        (shell, "systemd plain --to models", 2),
         (shell, "", 2),
     ]
     for where, words, code in cases:
         ran = done(mdl(where, "render", *shlex.split(words)), code)
         assert (ran.out, "hint:" in ran.err) == ("", True), words
     assert "--locked" not in done(mdl(bare, "render", "cron", "plain")).out
+    assert f"MDL_HOME={bare.home}/models\n" in done(mdl(bare, "render", "cron", "plain", "--to", "models")).out
 
 
 def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:

@@ -54,7 +54,35 @@ def test_an_answer_that_is_none(tmp_path: Path, mdl: Inside, body: bytes) -> Non
     """An answer of another form is a server that lies; what mdl could not fetch by its name is passed over."""
     with FaultyServer(lambda request, number: reply(200, body)) as server:
         assert mdl(Shell(tmp_path, server.url), "search", "x", "--retries", "1").code == 6
-    odd = b'[{"id": "../up"}, {"id": "org/name", "tags": 5, "likes": -1, "lastModified": "soon"}]'
+    odd = b'[{"id": "../up"}, {"id": "org/name@main"}, {"id": "datasets/org/x"},'
+    odd += b'{"id": "org/name", "tags": 5, "likes": -1, "lastModified": "soon"}]'
     with FaultyServer(lambda request, number: reply(200, odd)) as server:
         [one] = done(mdl(Shell(tmp_path, server.url), "search", "x", "--json")).document["repos"]
     assert (one["repo"], one["license"], one["likes"], one["modified_at"]) == ("hf:org/name", None, None, None)
+
+
+@pytest.mark.fault(464)
+@pytest.mark.parametrize(
+    "facts",
+    [
+        '"usedStorage": 1' + "0" * 400,
+        '"downloads": 1' + "0" * 4000,
+        '"lastModified": "٢٠٢٤-٠١-٠١T00:00:00Z"',
+        '"x": NaN',
+    ],
+    ids=["bytes", "downloads", "digits", "NaN"],
+)
+def test_facts_that_cannot_be(tmp_path: Path, mdl: Inside, facts: str) -> None:
+    """They are unknown, in the table and in the document."""
+    answer = f'[{{"id": "org/name", {facts}}}]'.encode()
+    with FaultyServer(lambda request, number: reply(200, answer)) as server:
+        shell = Shell(tmp_path, server.url)
+        assert done(mdl(shell, "search", "x")).out.splitlines()[1].split() == ["org/name", "?", "?", "-", "open", "-"]
+        [one] = done(mdl(shell, "search", "x", "--json")).document["repos"]
+    assert (one["bytes"], one["downloads"], one["modified_at"]) == (None, None, None)
+
+
+@pytest.mark.fault(464)
+def test_a_text_that_is_none(shell: Shell, mdl: Inside) -> None:
+    """A byte that is no text in the shell's encoding is asked for as a question mark."""
+    assert "no such repository" in done(mdl(shell, "search", "whisper\udcff")).err

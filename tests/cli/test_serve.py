@@ -325,6 +325,8 @@ def test_new_files_appear(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, t
             first = http.get(f"{server.url}/api/models/org/new").json()
             newer = Repo("org/new", {"a.txt": b"2", "b.txt": b"same"})
             hub.publish(newer)
+            client_of(here).plan("hf:org/new")
+            assert http.get(f"{server.url}/api/models/org/new").json()["sha"] == first["sha"]  # seen, but not fetched
             client_of(here).get("hf:org/new")
             second = http.get(f"{server.url}/api/models/org/new").json()
             assert first["sha"] != second["sha"] == newer.commit

@@ -94,7 +94,12 @@ def browser(folder: Path) -> Iterator[Browser]:
     (ours, theirs), (out, back) = os.pipe(), os.pipe()
     wire = f'exec "$0" "$@" 3<&{ours} 4>&{back}'
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
-    flags += [f"--user-data-dir={folder / 'profile'}", "--no-first-run", "--disable-background-networking"]
+    flags += [
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'profile'}",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
     process = subprocess.Popen(
         ["bash", "-c", wire, program, *flags],
         pass_fds=(ours, back),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-_SECONDS = 600.0
+_SECONDS = 900.0
 _TOOLS = ("qemu-system-x86_64", "cpio", "modprobe", "busybox", "rpcbind", "exportfs", "mount.nfs", "mkfs.ext4")
 _DRIVERS = ("virtio_pci", "9pnet_virtio", "9p")
 _INIT = """#!/bin/busybox sh

@@ -10,7 +10,7 @@ from support.nfs_machine import rows
 
 
 @pytest.mark.fault(604)
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(not LONG, reason="MDL_LONG=1 starts a virtual machine")
 def test_one_downloads_for_all(tmp_path: Path) -> None:
     """Three machines on one folder, over NFS 3 without locks and NFS 4.2: all end with 0 and see the right bytes, and

@@ -29,12 +29,41 @@ from mdl import locks
 from mdl.errors import Busy
 from mdl.process import ProcessId
 
-TOGETHER = [(2, "none"), (8, "flock"), (8, "enolck"), (32, "estale,flock")] if LONG else [(3, "estale,flock")]
-KILLED = [(2, "none"), (8, "flock"), (8, "estale,enolck")] if LONG else [(2, "estale,flock")]
+TOGETHER = [(3, "estale,flock"), (2, "sshfs")]
+KILLED = [(2, "estale,flock")]
+if LONG:
+    TOGETHER = [(2, "none"), (8, "flock"), (8, "enolck"), (8, "sshfs"), (32, "estale,flock")]
+    KILLED = [(2, "none"), (8, "flock"), (8, "estale,enolck"), (3, "sshfs")]
+SFTP = "/usr/lib/openssh/sftp-server"
 STRANGER = 12345
 ONE_REQUEST = ("--connections", "1", "--stall", "300", "--progress", "lines")
 """However long the server has it wait, it asks for no byte on a second connection."""
 WAITS = "waiting for another mdl"
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, count: int, lies: str) -> Iterator[list[Path]]:
+    """The models folder as each of so many machines has it: ``sshfs`` mounts one for each, whose `flock` keeps out
+    nobody who comes by another mount, and which remembers names and attributes for 20 s."""
+    models = folder / "models"
+    if lies != "sshfs":
+        yield [models] * count
+        return
+    models.mkdir()
+    server = folder / "sftp"
+    server.write_text(f"#!/bin/sh\nexec {SFTP}\n")
+    server.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        points = [folder / f"mounted-{number}" for number in range(count)]
+        for point in points:
+            point.mkdir()
+            words = ("sshfs", "-o", f"ssh_command={server}", f"here:{models}", str(point))
+            try:
+                subprocess.run(words, check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"NO SSHFS HERE: {error}")
+            stack.callback(subprocess.run, ("fusermount3", "-u", str(point)), check=True)
+        yield points
 
 
 @contextlib.contextmanager
@@ -43,9 +72,9 @@ def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[
     does."""
     with contextlib.ExitStack() as stack:
         found = []
-        for number in range(1, count + 1):
+        for number, models in enumerate(stack.enter_context(mounted(folder, count, lies)), 1):
             shell = machine(folder / str(number), catalog_of(one=url))
-            shell = with_environ(shell, MDL_HOME=str(folder / "models"), PYTHONPATH=os.pathsep.join(sys.path))
+            shell = with_environ(shell, MDL_HOME=str(models), PYTHONPATH=os.pathsep.join(sys.path))
             words = (sys.executable, "-m", "support.node", str(number), lies, "get", "one", *ONE_REQUEST)
             said = stack.enter_context((shell.home / "said").open("w"))
             running = stack.enter_context(beside(shell, *words, stderr=said, stdout=said))

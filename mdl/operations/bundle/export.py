@@ -43,8 +43,8 @@ from mdl.operations.bundle.contents import (
     BundledFile,
     BundleExport,
 )
-from mdl.operations.bundle.entries import catalog_of, portable_lock
 from mdl.operations.bundle.media import BundleOutput, BundleWriter
+from mdl.operations.excerpt import catalog_of, portable_lock
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
 

@@ -34,8 +34,8 @@ from mdl.formatting import counted
 from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
 from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums
-from mdl.operations.bundle.entries import portable
 from mdl.operations.bundle.media import BundleMedium, open_medium
+from mdl.operations.excerpt import portable
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mdl.catalog.lock import Lock, entry_of
+from mdl.catalog.lock import Lock
 from mdl.catalog.model import Catalog, Model
 from mdl.errors import LockError, UsageError
-from mdl.operations.bundle.entries import catalog_of, portable_lock
+from mdl.operations.excerpt import excerpt
 from mdl.operations.render import RENDERERS
 from mdl.operations.render.work import NIGHT, Work
 from mdl.redact import has_secret
@@ -60,9 +60,6 @@ def work_of(
 
 def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:
     """The same with catalog and lock of these models alone, for a machine that has neither. Raises `LockError`."""
-    for model in models:
-        lock.pin(model)
-    text, written = catalog_of(sorted(models, key=lambda model: model.name))
-    locked = Lock({name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()})
+    catalog, locked = excerpt(models, lock)
     names = [model.name for model in models]
-    return replace(work, names=names, is_locked=True, catalog="", catalog_text=text, lock_text=locked.to_toml())
+    return replace(work, names=names, is_locked=True, catalog="", catalog_text=catalog, lock_text=locked)

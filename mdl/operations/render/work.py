@@ -53,6 +53,8 @@ class Work:
         for text in texts:
             if not text.isprintable():
                 raise UsageError(f"a manifest cannot have {text!r}", hint="leave out control characters")
+        if self.home and not self.home.startswith("/"):
+            raise UsageError("it must be an absolute path", item="--to", hint="begin it with /")
         for flag, text, pattern in (
             ("--claim", self.claim, _DNS_NAME),
             ("--secret", self.secret, rf"{_DNS_NAME}(/[-._a-zA-Z0-9]+)?"),

@@ -198,9 +198,8 @@ def test_nothing_is_there_to_use(tmp_path: Path, mdl: Inside, status: int, envir
 
 @pytest.mark.usefixtures("always")
 def test_what_is_no_catalog_is_told_and_not_kept(tmp_path: Path, mdl: Inside) -> None:
-    """A page is a mistake with its URL and line, a huge answer is one too; the copy from before stays, and what comes
-    next is read."""
-    team = Team("<html>")
+    """What is no TOML is a mistake with its URL and line, a huge answer is one too, and what comes next is read."""
+    team = Team("= no")
     with FaultyServer(team) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")
         ran = mdl(shell, "list")
@@ -210,6 +209,44 @@ def test_what_is_no_catalog_is_told_and_not_kept(tmp_path: Path, mdl: Inside) ->
         assert (ran.code, "larger than 16 MiB" in ran.err) == (2, True), ran.err
         team.text = "schema = 1\n" + model("a", "org/a")
         assert "a " in done(mdl(shell, "list")).out
+
+
+@pytest.mark.fault(462)
+@pytest.mark.usefixtures("always")
+def test_a_sign_in_page_in_its_place(tmp_path: Path, mdl: Inside) -> None:
+    """Without a copy it is 6, with the page's title; else the copy is used, and that is said."""
+    team = Team("<html><title>Hotel</title></html>")
+    with FaultyServer(team) as server:
+        shell = own(tmp_path, f"{server.url}/team.toml")
+        assert "what came is a web page, 'Hotel'" in done(mdl(shell, "list"), 6).err
+        page, team.text = team.text, "schema = 1\n" + model("a", "org/a")
+        done(mdl(shell, "list"))
+        server.handler = lambda request, number: reply(200, page.encode())
+        ran = done(mdl(shell, "list"))
+    assert (re.search("^a ", ran.out, re.MULTILINE) is not None, "the copy of " in ran.err) == (True, True)
+
+
+@pytest.mark.fault(462)
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+def test_a_validator_that_cannot_be_sent(tmp_path: Path, mdl: Inside, name: str) -> None:
+    """A server that tells versions apart by a header beyond ASCII is asked each time without it."""
+    with FaultyServer(lambda request, number: reply(200, b"schema = 1\n", (name, '"\xe9"'))) as server:
+        shell = own(tmp_path, f"{server.url}/team.toml")
+        for _ in range(2):
+            done(mdl(shell, "list"))
+        asked = [one.header("if-none-match") or one.header("if-modified-since") for one in server.requests]
+    assert asked == [None, None]
+
+
+@pytest.mark.fault(462)
+@pytest.mark.parametrize("url", ["https://[", "https://[::1", "https://host:99999/x"])
+def test_a_url_that_cannot_be_read(tmp_path: Path, mdl: Inside, url: str) -> None:
+    """It is a mistake with its line, in a file and in a catalog on the web."""
+    assert "catalog.toml:2: extends[0]: must be" in done(mdl(own(tmp_path, url), "list"), 2).err
+    with FaultyServer(Team(f'schema = 1\nextends = ["{url}"]\n')) as server:
+        ran = done(mdl(own(tmp_path / "web", f"{server.url}/team.toml"), "list"), 2)
+    assert "team.toml:2: extends[0]: must be" in ran.err
 
 
 def test_only_the_host_that_was_named_is_asked(tmp_path: Path, mdl: Inside) -> None:

@@ -1,5 +1,5 @@
-"""Entries: models as they leave this machine, in a bundle or in a manifest: catalog and lock without the secrets that
-URLs may have."""
+"""Excerpt: a few models as a catalog and a lock of their own, for another machine: in a bundle, in a manifest, with a
+task of a fleet. The secrets that URLs may have stay here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mdl.catalog.lock import LockedModel
+from mdl.catalog.lock import Lock, LockedModel, entry_of
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import CatalogError, UsageError
-from mdl.operations.bundle.contents import CATALOG
 from mdl.operations.edit import EMPTY, with_model
+from mdl.places import CATALOG_NAME
 from mdl.redact import bare_url, has_secret
+
+
+def excerpt(models: Iterable[Model], lock: Lock) -> tuple[str, str]:
+    """The text of a catalog of ``models`` alone, sorted by name, and that of its lock. They mean the same files
+    everywhere. Raises `LockError` if ``lock`` does not cover a model, `UsageError` for one that no catalog can name."""
+    models = sorted(models, key=lambda model: model.name)
+    for model in models:
+        lock.pin(model)
+    text, written = catalog_of(models)
+    locked = {name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()}
+    return text, Lock(locked).to_toml()
 
 
 def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
@@ -23,11 +34,11 @@ def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
     text = EMPTY
     for model in map(portable, models):
         try:
-            text = with_model(text, Path(CATALOG), model.name, entry_facts(model))
+            text = with_model(text, Path(CATALOG_NAME), model.name, entry_facts(model))
         except CatalogError as error:
             hint = "it must be what a catalog can name; 'mdl pack' takes a trained run along"
             raise UsageError(f"no catalog can name it: {error.message}", item=model.name, hint=hint) from error
-    return text, parse_catalog(text, Path(CATALOG)).models
+    return text, parse_catalog(text, Path(CATALOG_NAME)).models
 
 
 def portable(model: Model) -> Model:
@@ -55,7 +66,8 @@ def entry_facts(model: Model) -> dict[str, Any]:
     texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
     kind = {"kind": model.kind} if model.kind != Model.kind else {}
     sources = [str(origin) for origin in model.sources]
-    lists = {"tags": list(model.tags), "include": list(model.include), "exclude": list(model.exclude)}
+    keys = ("tags", "include", "exclude", "mirrors")
+    lists = {key: list(getattr(model, key)) for key in keys}
     source = {"source": sources[0] if len(sources) == 1 else sources}
     return texts | kind | source | lists | {"files": [_file_facts(file) for file in model.files]}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from mdl import places
-from mdl.catalog.excerpt import excerpt
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.catalog.reader import parse_catalog
 from mdl.errors import LockError
+from mdl.operations.excerpt import excerpt
 from mdl.paths import RelPath
 
 ODD = """
@@ -22,6 +22,7 @@ kind = "tts"
 source = ["hf:org/repo@refs/pr/1/sub", "hf:datasets/org/d@v1%2F2", "s3://bucket/pre fix", "https://h.example/dl?x=1"]
 include = ["*.bin", "[ab]*"]
 exclude = ["*.txt"]
+mirrors = ["s3://bucket/mirror"]
 [[models."a model".files]]
 path = "sub/نام.bin"
 url = "https://h.example/a%20b?x=1#sha256=SHA"
