@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from mdl.errors import Unsafe, UsageError
-from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of
+from mdl.http.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
 
@@ -132,14 +132,9 @@ def _why_wrong(kind: str, key: str, text: str, *, has_key: bool) -> str:
     if (kind, key) == ("bucket", "url"):
         return _why_no_url(text, ("s3",)) or _why_no_bucket(text.removeprefix("s3://"))
     why = _why_no_url(text, ("https", "http"))
-    if not why and has_key and text.startswith("http:") and _is_public(host_of(text)):
+    if not why and has_key and text.startswith("http:") and is_public(host_of(text)):
         return "would send the key in clear text to a public host; write https://"
     return why
-
-
-def _is_public(host: str) -> bool:
-    """Whether a host is a public address, or has a name that is known beyond its own network."""
-    return not is_private(host) and host.rpartition(".")[2] != "localhost" and bool(re.search(r"[.:]", host))
 
 
 def _why_no_url(text: str, schemes: tuple[str, ...]) -> str:

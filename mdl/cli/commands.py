@@ -33,8 +33,6 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "path": Listed("list", "Print the folder of a model"),
         "rm": Listed("disk", "Delete models from this disk"),
         "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
-        "bundle": Listed("bundle", "Take models to machines without a network"),
-        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Catalog": {
         "init": Listed("catalog", "Begin a catalog of your own"),
@@ -42,7 +40,6 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "remove": Listed("catalog", "Take a model out of the catalog"),
         "lock": Listed("catalog", "Write down commits, sizes and digests"),
         "export": Listed("export", "List locked files for aria2, sha256sum and others"),
-        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
     },
     "Trained runs": {
         "checkpoints": Listed("pack", "List the checkpoints of a run"),
@@ -55,12 +52,15 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
     },
     "Many machines": {
         "fleet": Listed("fleet", "Get, verify or look on many nodes at once"),
+        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
+        "serve": Listed("serve", "Serve what is on this disk, with a status page"),
+        "bundle": Listed("bundle", "Take models to machines without a network"),
+        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
     },
     "Jobs": {
         "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
-        "serve": Listed("serve", "Serve what is on this disk, with a status page"),
         "config": Listed("config", "Show or set the settings of this user"),
         "doctor": Listed("machine", "Check network, token, disk and settings"),
         "clean": Listed("disk", "Remove what nothing needs any more"),

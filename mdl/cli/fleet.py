@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdl import Cancelled, UsageError
+from mdl import Cancelled, UsageError, places
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, LookSettings, flag
 from mdl.cli.session import Session
@@ -55,7 +55,9 @@ class FleetFlags:
 
 
 GetSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen", "offline"))]
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups of the catalog, which are locked.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME", help="Models and groups of the catalog; the lock must have them.")
+]
 _ABOUT = """Get, verify or look at models on every node of an engine that you have: Slurm, Ray, or hosts by ssh.
 
 Each node runs its own mdl, with your lock: all bring the same commits. A node has its own token and config.toml; Slurm
@@ -169,7 +171,7 @@ def _hosts(where: FleetFlags) -> list[str]:
     found = (where.hosts or "").split(",")
     if where.hosts_file:
         try:
-            lines = where.hosts_file.expanduser().read_text("utf-8", "replace").splitlines()
+            lines = places.expanded(where.hosts_file, "--hosts-file").read_text("utf-8", "replace").splitlines()
         except OSError as error:
             raise storage_error(error, str(where.hosts_file)) from error
         found += [line.partition("#")[0] for line in lines]

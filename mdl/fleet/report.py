@@ -111,7 +111,7 @@ def node_report(answer: Answer, sizes: Sizes) -> NodeReport:
     return NodeReport(
         answer.node,
         answer.exit_code,
-        round(seconds if isinstance(seconds, int | float) else answer.seconds, 3),
+        round(seconds if isinstance(seconds, int | float) and seconds else answer.seconds, 3),
         _count(facts.get("bytes_fetched")),
         models,
         _error(answer, document, models),

@@ -7,10 +7,11 @@ that dies hides no other. ``sbatch --wait`` tells if the job ends in another way
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path
 
 from mdl import places
@@ -19,7 +20,7 @@ from mdl.fleet.engine import Nodes
 from mdl.fleet.slurm_job import job_script
 from mdl.fleet.work import Answer, Work
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _LAG_SECONDS = 60.0
 """How long what a node has written may take until it is seen here, as on NFS."""
 
@@ -96,10 +97,9 @@ class Slurm:
                     last, told = run, set()
                     self._nodes.note(f"Slurm's job {(folder / str(run) / 'job').read_text().strip()}")
                 is_over = is_over or (folder / str(last) / "ended").exists()
-                for answer in _answers(folder / str(last)) if run >= 0 else ():
-                    if answer.node not in told:
-                        told.add(answer.node)
-                        yield answer
+                for answer in _answers(folder / str(last), told):
+                    told.add(answer.node)
+                    yield answer
                 if is_over:
                     break
                 self._nodes.cancel.wait(_LOOK_SECONDS)
@@ -119,15 +119,14 @@ class Slurm:
             kind: type[MdlError] = UsageError if words else NetworkError
             raise kind(words or f"the job ended without a word ({code})", item="sbatch", hint="see sinfo and squeue")
         names = _names(folder / str(last))
-        log = (folder / "job.out").read_text(errors="replace").strip().splitlines()
+        log = (folder / "job.out").read_text(errors="replace").replace("srun: error: ", "").strip().splitlines()
         for name in names:
             if name not in told:
-                about = [line.replace("srun: error: ", "") for line in log if name in line] or log
+                about = [line for line in log if re.search(rf"\b{re.escape(name)}\b", line)] or log
                 yield Answer(name, None, err=about[-1] if about else "the job ended before it answered")
         for run in range(last):
-            for answer in _answers(folder / str(run)):
-                if answer.node not in names:
-                    yield Answer(**vars(answer) | {"replaced_by": "the job when it was restarted"})
+            for answer in _answers(folder / str(run), {*names}):
+                yield Answer(**vars(answer) | {"replaced_by": "the job when it was restarted"})
 
 
 def _latest(folder: Path) -> int:
@@ -140,9 +139,9 @@ def _names(run: Path) -> list[str]:
     return (run / "nodes").read_text().split() if (run / "nodes").exists() else []
 
 
-def _answers(run: Path) -> Iterator[Answer]:
-    """What the nodes of one run have answered so far."""
-    for path in sorted(run.glob("*.code")):
+def _answers(run: Path, without: Collection[str]) -> Iterator[Answer]:
+    """What the nodes of one run have answered so far, but for those ``without``."""
+    for path in sorted(path for path in run.glob("*.code") if path.stem not in without):
         code, seconds = path.read_text().split()
         out, err = (path.with_suffix(ending).read_text(errors="replace") for ending in (".out", ".err"))
         yield Answer(path.stem, int(code), out, err, float(seconds))

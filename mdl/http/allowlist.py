@@ -82,6 +82,11 @@ class OriginToken:
     source: str = "the key"
 
 
+def is_public(host: str) -> bool:
+    """Whether a host is a public address, or has a name that is known beyond its own network: one with a dot."""
+    return not is_private(host) and host.rpartition(".")[2] != "localhost" and bool(re.search(r"[.:]", host))
+
+
 @dataclass(frozen=True)
 class AllowList:
     """The hosts that may be contacted.

@@ -44,7 +44,7 @@ def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
 def portable(model: Model) -> Model:
     """The model as it may leave this machine: without the secrets that the URLs of its files have."""
     files = (replace(one, url=_open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files)
-    return replace(model, files=tuple(files), mirrors=_open_urls(model.mirrors))
+    return replace(model, files=tuple(files))
 
 
 def portable_lock(locked: LockedModel, entry: str) -> LockedModel:

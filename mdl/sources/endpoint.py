@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
-from mdl.http.allowlist import OriginToken, host_of, is_private, origin_of
+from mdl.http.allowlist import OriginToken, host_of, is_public, origin_of
 from mdl.units import is_true
 
 DEFAULT = "https://huggingface.co"
@@ -42,10 +42,10 @@ class Endpoint:
             sound = False
         if not sound or "@" in parts.netloc or parts.query or parts.fragment:
             raise UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
-        if parts.scheme == "http" and not (is_private(host) or host == "localhost"):
-            raise UsageError(
-                f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear", item="HF_ENDPOINT"
-            )
+        if parts.scheme == "http" and is_public(host):
+            why = f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear"
+            hint = "write https://, or the name of a machine of your own network, which has no dot, or its address"
+            raise UsageError(why, item="HF_ENDPOINT", hint=hint)
         token: str | None = None
         source = "HF_HUB_DISABLE_IMPLICIT_TOKEN is set"
         if not is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):

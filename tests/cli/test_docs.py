@@ -41,6 +41,8 @@ FOREIGN = (
 ELSEWHERE = (
     "mdl demo",
     "mdl serve",
+    "mdl mirror",
+    "mdl fleet",
     "mdl fetch gpu",
     "mdl jobs pause",
     "mdl jobs cancel",
@@ -56,7 +58,7 @@ ELSEWHERE = (
     "#!",
 )
 """Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
-(test_guide.py) or a server that goes on (test_serve.py)."""
+(test_guide.py), a bucket (test_mirror.py), nodes (test_fleet.py) or a server that goes on (test_serve.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"w" * 300_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.catalogs import entry_of
 from support.data import SMALL
-from support.shell import Inside, Ran, Shell, done, machine, with_environ
+from support.polling import until
+from support.shell import Inside, Ran, Shell, done, ended, machine, started, with_environ
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
@@ -145,6 +147,20 @@ def test_exit_codes(mdl: Inside, head: Shell, answers: Path, hosts: str, n2: str
     found = done(mdl(head, "fleet", "get", "one", "--on", "ssh", "--hosts", hosts, "--json"), code).document["nodes"]
     assert [row["node"] for row in found] == sorted(hosts.split(","))
     assert [row["status"] for row in found if row["node"] == "lost"] == ["no answer"] * ("lost" in hosts)
+
+
+@pytest.mark.fault(524)
+@pytest.mark.fault(527)
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_nobody_waits_any_more(head: Shell, answers: Path, how: signal.Signals, code: int) -> None:
+    """If the fleet's mdl is stopped or killed, that of a node is ended, and the rows so far are told."""
+    (answers / "n2").write_text("wait")
+    with started(head, "fleet", "get", "one", *ON_SSH) as process:
+        until((answers / "n2.began").exists)
+        process.send_signal(how)
+        ran = ended(process, code)
+    until((answers / "n2.ended").exists)
+    assert "cancelled on the nodes too" in ran.err or code == -9
 
 
 @pytest.mark.fault(525)

@@ -45,16 +45,3 @@ def damage(path: Path) -> None:
         byte = file.read(1)
         file.seek(1000)
         file.write(bytes([byte[0] ^ 1]))
-
-
-def running(*words: str) -> list[int]:
-    """The processes that have all of ``words`` in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-        except OSError:
-            continue
-        if line and all(word.encode() in line for word in words):
-            found.append(int(entry.name))
-    return found

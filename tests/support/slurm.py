@@ -6,6 +6,7 @@ their own ports, key and folders, and are ended by their process ids.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.polling import until
+from support.processes import cut_power
 
 PROGRAMS = ("sbatch", "srun", "scontrol", "slurmctld", "slurmd", "munged", "unshare")
 
@@ -80,34 +82,19 @@ class Slurm:
     def kill_node(self, name: str) -> None:
         """End a node as a power cut would: its daemon, and all that runs under it."""
         daemon = self.daemons.pop(name)
-        doomed = [*_below(daemon.pid), daemon.pid]
-        for step in _stepds(name):
-            doomed += [*_below(step), step]
-        for pid in doomed:
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
+        cut_power([daemon.pid, *_stepds(name, self.local)])
         daemon.wait()
 
 
-def _below(pid: int) -> list[int]:
-    """The processes that a process started, and theirs."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    children = [int(one) for one in listed.stdout.split()]
-    return [found for child in children for found in (*_below(child), child)]
-
-
-def _stepds(name: str) -> list[int]:
+def _stepds(name: str, local: Path) -> list[int]:
     """The processes that carry out steps on a node: they are nobody's children, and live in its private mounts."""
     found = []
     for entry in Path("/proc").iterdir():
-        try:
-            is_step = entry.name.isdigit() and (entry / "comm").read_text().strip() == "slurmstepd"
-            if is_step and f"/disks/{name} " in (entry / "mountinfo").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "comm").read_text().strip() == "slurmstepd":
+                mounts = [line.split()[3:5] for line in (entry / "mountinfo").read_text().splitlines()]
+                if any(root.endswith(f"/disks/{name}") and place == str(local) for root, place in mounts):
+                    found.append(int(entry.name))
     return found
 
 

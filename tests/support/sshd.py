@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.polling import until
+from support.processes import cut_power
 
 _SSHD = "/usr/sbin/sshd"
 _CONF = """\
@@ -34,11 +35,7 @@ SetEnv HOME={home} XDG_CONFIG_HOME={home}/.config XDG_STATE_HOME={home}/.state M
 def missing() -> str:
     """Why there can be no hosts here; '' if there can."""
     absent = [name for name in (_SSHD, "ssh", "ssh-keygen") if not shutil.which(name)]
-    if absent:
-        return f"NO SSHD HERE: {', '.join(absent)} not installed"
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it, and only a boot makes it
-    return ""
+    return f"NO SSHD HERE: {', '.join(absent)} not installed" if absent else ""
 
 
 @dataclass
@@ -59,19 +56,8 @@ class Hosts:
     def kill(self, name: str) -> None:
         """End a host as a power cut would: sshd, its connections, and all that they run."""
         daemon = self.daemons.pop(name)
-        for pid in [daemon.pid, *below(daemon.pid)]:
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                continue
+        cut_power([daemon.pid])
         daemon.wait()
-
-
-def below(pid: int) -> list[int]:
-    """The processes that a process started, and theirs."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    children = [int(one) for one in listed.stdout.split()]
-    return [found for child in children for found in (*below(child), child)]
 
 
 @contextmanager
@@ -79,6 +65,8 @@ def hosts(folder: Path, names: Sequence[str], **environ: str) -> Iterator[Hosts]
     """Hosts of these names; ``environ`` is set on each. Ends every sshd that it started."""
     found = Hosts(folder, names)
     (folder / "bin").mkdir(parents=True)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it, and only a boot makes it
     for key in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()

@@ -10,15 +10,16 @@ from subprocess import CalledProcessError
 
 import pytest
 from support import slurm as support
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, running, sent
+from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
+from support.processes import running
 from support.shell import Shell, done, ended, started
 from support.slurm import Slurm, slurm
 
 WHY_NOT = support.missing() or ("" if LONG else "MDL_LONG is not set")
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 TOKEN = "hf_" + "t" * 30
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, running, sent
+from support.fleets import NODE_MDL, REPO, SIZE, arrived, damage, head_of, sent
 from support.long import LONG
 from support.loopback_hub import LoopbackHub
 from support.polling import until
+from support.processes import running
 from support.shell import Shell, done, ended, started
 from support.sshd import Hosts, hosts
 
-pytestmark = pytest.mark.skipif(not LONG or bool(sshd.missing()), reason=sshd.missing() or "MDL_LONG is not set")
+WHY_NOT = sshd.missing() or ("" if LONG else "MDL_LONG is not set")
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 ON = ("--on", "ssh", "--hosts", "a,b,c", NODE_MDL)
 MARK = f"--lock-wait={3600 + os.getpid()}"
 """By which the processes of this test are known."""

@@ -22,7 +22,7 @@ kind = "tts"
 source = ["hf:org/repo@refs/pr/1/sub", "hf:datasets/org/d@v1%2F2", "s3://bucket/pre fix", "https://h.example/dl?x=1"]
 include = ["*.bin", "[ab]*"]
 exclude = ["*.txt"]
-mirrors = ["s3://bucket/mirror", "https://m.example/x"]
+mirrors = ["s3://bucket/mirror"]
 [[models."a model".files]]
 path = "sub/نام.bin"
 url = "https://h.example/a%20b?x=1#sha256=SHA"

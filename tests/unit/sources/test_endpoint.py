@@ -28,6 +28,7 @@ TOKEN = "hf_secretsecret"
         ("http://localhost:8000/", "http://localhost:8000", "http://localhost:8000"),
         ("http://10.0.0.7", "http://10.0.0.7", "http://10.0.0.7:80"),
         ("http://[::1]:8000", "http://[::1]:8000", "http://::1:8000"),
+        ("http://head:8400", "http://head:8400", "http://head:8400"),
     ],
 )
 def test_endpoint(text: str, url: str, origin: str) -> None:
@@ -52,6 +53,7 @@ def test_nothing_set() -> None:
     [
         *("mirror.org", "ftp://mirror.org", "https://", "https:///x", "http://mirror.org", "http://8.8.8.8"),
         *("https://me:pw@mirror.org", "https://mirror.org?x=1", "file:///etc", "http://127.0.0.1.evil.org"),
+        *("http://head.example.org:8400", "http://[2001:4860::1]"),
         *("https://mirror.org:99999", "https://mirror.org:x", "https://[::1", "https://:pw@mirror.org"),
     ],
 )
