@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mdl.errors import StorageError, UsageError, storage_error
 from mdl.files import HubFile, LocalFile, RemoteFile, Stamp
-from mdl.fs import staging
+from mdl.fs import look_anew, staging
 from mdl.fs.entries import is_untrusted_link, open_parent, user_name
 from mdl.fs.private import is_trusted_owner, make_private_dir
 from mdl.fs.staging import OpenFolders
@@ -155,7 +155,7 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
         at = at / segment if segment else at
         last = at == final
         try:
-            status = at.lstat()
+            status = _status(at)
         except (FileNotFoundError, NotADirectoryError):
             return _absent(final)
         except OSError as error:
@@ -171,6 +171,14 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
     if stat.S_ISDIR(status.st_mode):
         return LocalFile("folder", why=f"{at} is a folder")
     return LocalFile("special", why=f"{at} is a device, pipe or socket")
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        look_anew(path.parent)
+        return path.lstat()
 
 
 def _absent(final: Path) -> LocalFile:

@@ -31,6 +31,13 @@ def filesystem_type(folder: Path) -> str:
     return found
 
 
+def look_anew(folder: Path) -> None:
+    """Have a network file system ask its server what is in ``folder``: it does when a folder is opened. Until then it
+    may say from its cache, for half a minute, that a file is missing which another machine has put there."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
 def free_space(folder: Path) -> int:
     """Bytes that an ordinary user can still write on the file system of a folder, which may not exist yet."""
     space = os.statvfs(nearest_existing(folder))

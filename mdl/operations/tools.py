@@ -17,6 +17,7 @@ from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.events import Event, Listener, Noticed, Progressed, silence
 from mdl.files import Receipt
+from mdl.fs import look_anew
 from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
 
@@ -57,6 +58,8 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 waiting = _waiting(tools.on_event, name)
                 stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
+        for name in names:
+            look_anew(store.receipts.place(name))
         remove_stale(store.own, names)
         yield
 

@@ -26,7 +26,9 @@ from support.polling import PATIENCE, until
 from support.shell import Ran, beside, done, machine, with_environ
 
 from mdl import locks
+from mdl.engine.layout import inspect_path
 from mdl.errors import Busy
+from mdl.paths import RelPath
 from mdl.process import ProcessId
 
 TOGETHER = [(3, "estale,flock"), (2, "sshfs")]
@@ -203,6 +205,29 @@ def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         [beating] = set(threading.enumerate()) - before
     beating.join(PATIENCE)
     assert (beating.name, beating.is_alive()) == ("mdl-heartbeat", False)
+
+
+@pytest.mark.fault(604)
+def test_a_name_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another machine has brought is found, though the cache says that it is missing until its folder is
+    opened."""
+    place = tmp_path / "one" / "f.bin"
+    place.parent.mkdir()
+    place.write_bytes(DATA)
+    opened, look, open_ = set[Path](), Path.lstat, os.open
+
+    def late(path: Path) -> os.stat_result:
+        if path == place and place.parent not in opened:
+            raise FileNotFoundError
+        return look(path)
+
+    def noted(path: Path, *words: int, **more: int) -> int:
+        opened.add(Path(path))
+        return open_(path, *words, **more)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    monkeypatch.setattr(os, "open", noted)
+    assert inspect_path(tmp_path, RelPath.parse("one/f.bin"), tmp_path / ".mdl").kind == "file"
 
 
 @pytest.mark.fault(605)
