@@ -86,7 +86,7 @@ def test_what_can_be_done_next(shell: Shell, run: Run, job: Job, kind: str, code
     facts = dict(line.split(": ", 1) for line in run(f"jobs show {job.id}").out.splitlines() if ": " in line)
     assert ("resume" in facts["next"]) == (kind == "plain")
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
-    assert ("mdl jobs resume" in run(f"jobs cancel {job.id}", 2).err) == (kind == "plain")
+    assert ("mdl jobs resume" in run(f"jobs pause {job.id}", 2).err) == (kind == "plain")
     if code:
         run(f"jobs resume {job.id}", code)
 

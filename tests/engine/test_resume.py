@@ -144,13 +144,13 @@ def test_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_lock_only_saves_work(bench: Bench, tmp_path: Path) -> None:
-    """Even if the lock file is gone, a second mdl does not touch the partial of a living one: 9, and it names that
-    process (F112)."""
+    """Even if the lock file and its lease are gone, a second mdl does not touch the partial of a living one: 9, and it
+    names that process (F112)."""
     gate = threading.Event()
     with FaultyServer(faults.stall_in_body(DATA, MIB, gate=gate)) as server:
         first = child(tmp_path, "get", "m", *catalog(tmp_path, (NAME, server.url + "/f", DATA)))
         until(lambda: claimed_in(tmp_path / "models") >= MIB)
-        for lock in (tmp_path / "models" / ".mdl" / "locks").glob("*.lock"):
+        for lock in (tmp_path / "models" / ".mdl" / "locks").iterdir():
             lock.unlink()
         run = bench.run(pinned(server.url + "/f", DATA))
         gate.set()
