@@ -21,6 +21,8 @@ from mdl.fleet.slurm_job import job_script
 from mdl.fleet.work import Answer, Work
 
 _LOOK_SECONDS = 0.5
+_EACH = 4
+"""How many looks there are to one question to Slurm, once ``sbatch`` has ended."""
 _LAG_SECONDS = 60.0
 """How long what a node has written may take until it is seen here, as on NFS."""
 
@@ -85,13 +87,12 @@ class Slurm:
 
     def _follow(self, waiting: subprocess.Popen[bytes], folder: Path) -> Iterator[Answer]:
         """Every answer as it comes, those of a restarted job too, until the job has ended."""
-        last, told, patience = -1, set[str](), _LAG_SECONDS
+        last, told, looks = -1, set[str](), 0
         try:
             while True:
-                is_over = waiting.poll() not in (None, 0)
-                if waiting.returncode == 0:
-                    patience -= _LOOK_SECONDS
-                    is_over = patience < 0
+                looks += waiting.poll() is not None
+                is_over = looks > 1 and looks % _EACH == 0 and not self._is_queued(folder.name)
+                is_over = is_over and (waiting.returncode != 0 or looks > _LAG_SECONDS / _LOOK_SECONDS)
                 run = _latest(folder)
                 if run > last:
                     last, told = run, set()
@@ -110,6 +111,13 @@ class Slurm:
                 (folder / "node.sh").unlink(missing_ok=True)  # without it the job does not restart itself
                 _cancel(folder.name, self._nodes.environ)
         yield from self._silent(folder, last, told, waiting.returncode)
+
+    def _is_queued(self, name: str) -> bool:
+        """Whether Slurm still has the job: ``sbatch`` also ends while a job is queued again, or if Slurm does not
+        answer."""
+        words = ["squeue", "--noheader", f"--name={name}", "--format=%T"]
+        asked = subprocess.run(words, env=self._nodes.environ, capture_output=True, text=True, check=False)
+        return asked.returncode != 0 or bool(asked.stdout.strip())
 
     def _silent(self, folder: Path, last: int, told: set[str], code: int) -> Iterator[Answer]:
         """The nodes of the last run that did not answer, and those of earlier ones that it did without. Raises

@@ -28,7 +28,10 @@ for answer in "$run"/*.code; do
     case "$(cat "$answer")" in "5 "*|"9 "*|"75 "*|"143 "*) again=1;; esac
 done
 if [ -n "$again" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] && [ -e "$folder/node.sh" ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+    for wait in 1 2 5 10; do
+        scontrol requeue "$SLURM_JOB_ID" && wait=60 # Slurm ends this script
+        sleep "$wait" & wait
+    done
 fi
 : >"$run/ended"
 """

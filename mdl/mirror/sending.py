@@ -247,7 +247,7 @@ class Sending:
         else:
             try:
                 there = self.objects.send_part(self._upload, number, part)
-            except NotFound:
+            except MdlError:  # mostly NotFound
                 if not self._is_right(self.objects.head(self.key)):
                     raise
                 there = UploadedPart(number, part.size, "")  # another process was faster, and completed the upload

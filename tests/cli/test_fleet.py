@@ -62,7 +62,7 @@ SCONTROL = """\
 #!/bin/sh
 case "$1" in
     show) printf '%s\\n' n1 n2 n3;;
-    requeue) touch ANSWERS/requeue; echo 0 "$(cat ANSWERS/again)" >ANSWERS/n2;;
+    requeue) touch ANSWERS/requeue; echo 0 "$(cat ANSWERS/again)" >ANSWERS/n2; kill "$PPID";;
 esac
 """
 
@@ -88,7 +88,15 @@ def answers(tmp_path: Path) -> Path:
 @pytest.fixture
 def head(tmp_path: Path, answers: Path) -> Shell:
     """The machine on which the fleet is called: its programs are small scripts, its model is locked."""
-    programs = {"mdl": NODE_MDL, "ssh": SSH, "sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL, "scancel": ""}
+    programs = {
+        "mdl": NODE_MDL,
+        "ssh": SSH,
+        "sbatch": SBATCH,
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+        "scancel": "",
+        "squeue": "",
+    }
     place = tmp_path / "bin"
     place.mkdir()
     for name, text in programs.items():

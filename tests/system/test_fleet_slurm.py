@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from subprocess import CalledProcessError
 
 import pytest
 from support import slurm as support
@@ -109,15 +107,13 @@ def test_requeued(four: Slurm, head: Shell, on: tuple[str, ...], tmp_path: Path)
     again.write_text(f'#!/bin/sh\n[ "$SLURM_RESTART_COUNT" ] || exit 75\nexec {NODE_MDL.partition("=")[2]} "$@"\n')
     again.chmod(0o755)
     with started(head, "fleet", "get", "model", *on, f"--mdl={again}", "--json") as process:
-
-        def is_over() -> bool:
-            """Slurm would wait for two minutes before it starts the job again."""
-            for job in four.call("squeue", "--noheader", "--states=PENDING", "--format=%A").split():
-                with suppress(CalledProcessError):  # it is just being queued
-                    four.call("scontrol", "update", f"JobId={job}", "StartTime=now")
-            return process.poll() is not None
-
-        until(is_over, seconds=90)
+        waiting = ("squeue", "--noheader", "--states=PENDING", "--format=%r")
+        until(lambda: "BeginTime" in four.call(*waiting), "the job is not queued again", seconds=60)
+        # Slurm would wait for two minutes, so that no node still knows the job that it was told to end.
+        four.call(
+            "scontrol", "update", f"JobId={four.call('squeue', '--noheader', '--format=%A').strip()}", "StartTime=now+4"
+        )
+        until(lambda: process.poll() is not None, seconds=90)
         ran = ended(process, 0)
     assert [row["exit_code"] for row in ran.document["nodes"]] == [0] * 4
     assert ran.err.count("Slurm's job") == 2

@@ -16,7 +16,7 @@ from support.long import LONG
 from support.mirrors import MirrorStore, marker_of, mirror_machine, version_of
 from support.polling import until
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
-from support.shell import Shell, done, started, with_environ
+from support.shell import Shell, done, ended, started, with_environ
 
 from mdl import Client
 from mdl.events import Event, Progressed
@@ -119,6 +119,17 @@ def test_a_push_killed_again_and_again(store: MirrorStore, large: Shell) -> None
     [file] = [one for one in ran.document["models"][0]["files"] if one["path"] == "big.bin"]
     assert file["resumed_at"] == there
     assert ran.document["bytes_sent"] <= SIZE - there + 100
+    assert is_whole(store, large)
+    assert parts_of(store) == []
+
+
+@pytest.mark.fault(564)
+def test_two_processes_push_at_once(store: MirrorStore, large: Shell) -> None:
+    """Both end with 0, whichever completes what they share, and every byte is right."""
+    words = ("mirror", "push", store.url, "--limit-rate", "200Mi")
+    with started(large, *words) as one, started(large, *words) as other:
+        ended(one, 0)
+        ended(other, 0)
     assert is_whole(store, large)
     assert parts_of(store) == []
 
