@@ -147,8 +147,8 @@ class Session:
         common, screen = self.common, self.console.stderr
         if common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
             return None
-        screen.write(f"{self.console.clean(question)} [y/N] ")
         try:
+            screen.write(f"{self.console.clean(question)} [y/N] ")
             while not select.select([sys.stdin], [], [], _TICK)[0]:
                 self.cancel.check()
         except Cancelled as stopped:

@@ -191,14 +191,15 @@ class NonBlockingStream:
                 os.close(writing)
 
     def _write_chunk(self, writing: int) -> bool:
-        """Write the first piece of the oldest text, if there really is room. What has begun is never dropped."""
-        data, keep = self._backlog[0]
+        """Write the first piece of the oldest text, if there really is room. What has begun is never dropped, and never
+        written twice, also if a signal raises as soon as it is written."""
+        data, keep = self._backlog.popleft()
         try:
             written = os.write(writing, data[:_CHUNK])
         except BlockingIOError:
+            self._backlog.appendleft((data, keep))
             return False
         self._loose -= 0 if keep else len(data)
-        self._backlog.popleft()
         if written < len(data):
             self._backlog.appendleft((data[written:], True))
         return True
