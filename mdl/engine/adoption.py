@@ -94,7 +94,7 @@ def wait_for_owners(
 def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
-    staged = ("stage", "listings", "locks", *(f"receipts/{record_name(model)}" for model in models))
+    staged = ("stage", "listings", "locks", "wanted", *(f"receipts/{record_name(model)}" for model in models))
     for folder in (own / name for name in staged):
         if is_own_folder(folder):
             staging.sweep(folder)

@@ -125,7 +125,7 @@ def in_one_life(folder: Path, url: str) -> None:
         check(place, at)
         assert not left(place) or main.run(["clean", "--yes", "--quiet", "--to", str(place / "models")]) == 0, at
         check(place, at)
-        assert left(place) == [], at
+        assert left(place) == [], (at, left(place))
         if code != KILLED:
             break
     assert (code, at >= 20) == (0, True)
