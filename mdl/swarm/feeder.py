@@ -52,7 +52,7 @@ class Feeder:
         self.bytes_fetched = 0
         self.error: MdlError | None = None
         self.asked = set[int]()
-        """Every piece that was ever asked for."""
+        """Every piece that was ever asked for: it is not given to libtorrent twice, which would never finish it."""
         self.is_over = False
 
     @property
@@ -61,18 +61,16 @@ class Feeder:
         return len(self._under_way)
 
     def feed(self, pieces: Iterable[int]) -> None:
-        """Begin to fetch the first of ``pieces``, as many as may be under way at once."""
+        """Begin to fetch the first of ``pieces`` that were not fetched yet, as many as may be under way at once."""
         with self._lock:
-            new = [piece for piece in pieces if piece not in self._under_way]
+            new = [piece for piece in pieces if piece not in self.asked]
             new = new[: max(0, self._width - len(self._under_way))]
             self._under_way.update(new)
             self.asked.update(new)
         started = start_threads("mdl-feeder", [partial(self._bring, piece) for piece in new])
-        self._forget(new[len(started) :])
-
-    def _forget(self, pieces: Iterable[int]) -> None:
         with self._lock:
-            self._under_way.difference_update(pieces)
+            self.asked.difference_update(new[len(started) :])
+            self._under_way.difference_update(new[len(started) :])
 
     def _bring(self, piece: int) -> None:
         began = time.monotonic()
@@ -87,7 +85,8 @@ class Feeder:
         except Exception as error:
             self.error = error if isinstance(error, MdlError) else internal_error(error)
         finally:
-            self._forget([piece])
+            with self._lock:
+                self._under_way.discard(piece)
 
     def _fetch(self, remote: RemoteFile, part: ByteRange) -> bytearray:
         """These bytes of the file, from the first of its places that has them. Raises `MdlError`."""

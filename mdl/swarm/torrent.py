@@ -127,8 +127,9 @@ def read_torrent(data: bytes, model: LockedModel) -> Torrent:
     if hashes.has_v1() or str(hashes.v2) != model.swarm:
         raise _refused(model, "the torrent is another than the lock names")
     numbers = [n for n in range(layout.num_files()) if not layout.file_flags(n) & layout.flag_pad_file]
-    found = {layout.file_path(n): (n, layout.file_size(n)) for n in numbers}
-    expected = {f"{layout.name()}/{one.path}": one for one in covered(model)}
+    folder = f"{layout.name()}/"  # libtorrent puts a lone file into none
+    found = {layout.file_path(n).removeprefix(folder): (n, layout.file_size(n)) for n in numbers}
+    expected = {one.path.text: one for one in covered(model)}
     if {path: size for path, (_, size) in found.items()} != {path: one.size for path, one in expected.items()}:
         raise _refused(model, "the torrent has other files than the lock")
     if not _BLOCK <= length <= _LARGE_PIECE or len(data) < info.num_pieces() * len(_NOTHING):
