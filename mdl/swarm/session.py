@@ -82,7 +82,7 @@ class Session:
             "peer_fingerprint": self.id.decode(),
             "alert_mask": int(kinds.error_notification | kinds.storage_notification | kinds.status_notification),
         }
-        for here in (*self._own_addresses(), "0.0.0.0:0,[::]:0"):
+        for here in (*self._own_addresses(), *(_anywhere() for _ in range(3))):
             self._session = self._lt.session(settings | {"listen_interfaces": here})
             if self._session.listen_port():
                 break  # else another process took the address meanwhile
@@ -151,6 +151,14 @@ class Session:
     def close(self) -> None:
         self._session.pause()
         del self._session
+
+
+def _anywhere() -> str:
+    """Every address of this machine, at one free port: what is found in the local network is told only one."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    return f"0.0.0.0:{port},[::]:{port}"
 
 
 class Share:
