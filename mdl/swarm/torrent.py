@@ -22,6 +22,8 @@ LEAST = 16 * 2**20
 LARGEST_TORRENT = 16 * 2**20
 _BLOCK = 16 * 2**10
 _PIECE, _LARGE_PIECE, _LARGE_MODEL = 4 * 2**20, 16 * 2**20, 50 * 10**9
+_LAYERS = b"12:piece layers"
+"""The key of the hashes of all pieces; libtorrent would do without, and wait for a peer that tells them."""
 _NOTHING = bytes(32)
 """What stands in a tree for a block behind the end of the file."""
 
@@ -132,13 +134,16 @@ def read_torrent(data: bytes, model: LockedModel) -> Torrent:
     expected = {one.path.text: one for one in covered(model)}
     if {path: size for path, (_, size) in found.items()} != {path: one.size for path, one in expected.items()}:
         raise _refused(model, "the torrent has other files than the lock")
-    if not _BLOCK <= length <= _LARGE_PIECE or len(data) < info.num_pieces() * len(_NOTHING):
-        raise _refused(model, "the torrent has no usable pieces")
+    if not _BLOCK <= length <= _LARGE_PIECE:
+        raise _refused(model, "the torrent has pieces that are too large")
     files = []
     for path, one in expected.items():
         number, size = found[path]
         first = layout.piece_index_at_file(number)
         files.append(TorrentFile(number, one.path, size, range(first, first - (-size // length)), length))
+    hashed = sum(len(file.pieces) for file in files if len(file.pieces) > 1)
+    if len(data.rpartition(_LAYERS)[2]) < hashed * len(_NOTHING):
+        raise _refused(model, "the torrent lacks the hashes of its pieces")
     return Torrent(info, tuple(files))
 
 
