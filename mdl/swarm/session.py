@@ -26,7 +26,6 @@ _PRIVATE = (
     *(("::1", "::1"), ("fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ("fe80::", "febf:ffff::")),
 )
 _EVERYTHING = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
-_LEAVE_SECONDS = 5.0
 _KNOCK_SECONDS = 2.0
 """How often a named peer that is not there is tried again."""
 _SETTINGS = {
@@ -139,16 +138,8 @@ class Session:
         """What libtorrent told since the last call."""
         return list(self._session.pop_alerts())
 
-    def leave(self, share: Share) -> None:
-        """Take part in a torrent no longer. Its files stay; libtorrent writes none of them any more."""
-        self._session.remove_torrent(share.handle)
-        until = time.monotonic() + _LEAVE_SECONDS
-        while time.monotonic() < until:
-            self._session.wait_for_alert(100)
-            if any(isinstance(alert, self._lt.cache_flushed_alert) for alert in self.alerts()):
-                return
-
     def close(self) -> None:
+        """Leave every torrent. Once this returns, libtorrent writes to no file any more: its threads have ended."""
         self._session.pause()
         del self._session
 
@@ -199,10 +190,6 @@ class Share:
     def add_piece(self, piece: int, data: bytes) -> None:
         """Give it a piece that came from the origin."""
         self.handle.add_piece(piece, data, 0)
-
-    def leave(self) -> None:
-        """Take part no longer."""
-        self._session.leave(self)
 
     def flush(self) -> None:
         """Have it write what it holds in memory."""

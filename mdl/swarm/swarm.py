@@ -80,7 +80,7 @@ class Swarm:
                 )
                 tell(Noticed(name, message=f"{told}; {why}: the rest comes over HTTP" if why else told))
                 if why:
-                    part.share.leave()  # nothing but the transfer writes from now on
+                    self.close()  # nothing but the transfer may write into the partials from now on
                 else:
                     self._parts.append(part)
 

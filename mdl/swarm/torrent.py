@@ -141,8 +141,8 @@ def read_torrent(data: bytes, model: LockedModel) -> Torrent:
         number, size = found[path]
         first = layout.piece_index_at_file(number)
         files.append(TorrentFile(number, one.path, size, range(first, first - (-size // length)), length))
-    hashed = sum(len(file.pieces) for file in files if len(file.pieces) > 1)
-    if len(data.rpartition(_LAYERS)[2]) < hashed * len(_NOTHING):
+    hashed = {layout.root(file.index).to_bytes(): len(file.pieces) for file in files if len(file.pieces) > 1}
+    if len(data.rpartition(_LAYERS)[2]) < sum(hashed.values()) * len(_NOTHING):
         raise _refused(model, "the torrent lacks the hashes of its pieces")
     return Torrent(info, tuple(files))
 
