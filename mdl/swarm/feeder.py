@@ -51,8 +51,9 @@ class Feeder:
         self._lock, self._under_way, self._width = threading.Lock(), set[int](), 2
         self.bytes_fetched = 0
         self.error: MdlError | None = None
-        self.asked = set[int]()
-        """Every piece that was ever asked for: it is not given to libtorrent twice, which would never finish it."""
+        self._asked, self._again = set[int](), set[int]()
+        """What was asked for, and what of it once more. libtorrent never finishes a piece that it is given twice, unless
+        it was wrong the first time."""
         self.is_over = False
 
     @property
@@ -63,14 +64,25 @@ class Feeder:
     def feed(self, pieces: Iterable[int]) -> None:
         """Begin to fetch the first of ``pieces`` that were not fetched yet, as many as may be under way at once."""
         with self._lock:
-            new = [piece for piece in pieces if piece not in self.asked]
+            new = [piece for piece in pieces if piece not in self._asked]
             new = new[: max(0, self._width - len(self._under_way))]
             self._under_way.update(new)
-            self.asked.update(new)
+            self._asked.update(new)
         started = start_threads("mdl-feeder", [partial(self._bring, piece) for piece in new])
         with self._lock:
-            self.asked.difference_update(new[len(started) :])
+            self._asked.difference_update(new[len(started) :])
             self._under_way.difference_update(new[len(started) :])
+
+    def was_wrong(self, piece: int) -> bool:
+        """Note that a piece was not as the torrent says: it may be fetched once more, for a peer may have sent a part
+        of it. Returns whether the origin itself has other bytes."""
+        with self._lock:
+            is_ours = piece in self._asked and piece not in self._under_way
+            if is_ours and piece not in self._again:
+                self._again.add(piece)
+                self._asked.discard(piece)
+                return False
+            return is_ours
 
     def _bring(self, piece: int) -> None:
         began = time.monotonic()

@@ -159,8 +159,8 @@ class Share:
         self._session, self._lt, self.handle = session, libtorrent, handle
         self.has_flushed = False
         """What `flush` asked for is done."""
-        self.wrong = set[int]()
-        """Pieces whose bytes were not those of the torrent."""
+        self.wrong: list[int] = []
+        """Pieces whose bytes were not those of the torrent, until somebody takes note of them."""
 
     def look(self) -> Look:
         """How it stands now."""
@@ -171,7 +171,7 @@ class Share:
                 if isinstance(alert, self._lt.cache_flushed_alert):
                     self.has_flushed = True
                 elif isinstance(alert, self._lt.hash_failed_alert):
-                    self.wrong.add(int(alert.piece_index))
+                    self.wrong.append(int(alert.piece_index))
         status, kinds = self.handle.status(), self._lt.peer_info
         peers = [one for one in self.handle.get_peer_info() if not one.flags & (kinds.connecting | kinds.handshake)]
         leechers = [one for one in peers if not one.flags & (kinds.seed | kinds.upload_only)]
@@ -188,8 +188,8 @@ class Share:
         )
 
     def add_piece(self, piece: int, data: bytes) -> None:
-        """Give it a piece that came from the origin."""
-        self.handle.add_piece(piece, data, 0)
+        """Give it a piece that came from the origin, whatever a peer sent of it."""
+        self.handle.add_piece(piece, data, self._lt.torrent_handle.overwrite_existing)
 
     def flush(self) -> None:
         """Have it write what it holds in memory."""

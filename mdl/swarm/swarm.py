@@ -250,7 +250,8 @@ class _Work:
         self._report(now, look)
         if look.error or feeder.error:
             return look.error or str(feeder.error)
-        if self._part.share.wrong & feeder.asked:
+        wrong, self._part.share.wrong = self._part.share.wrong, []
+        if any(feeder.was_wrong(piece) for piece in wrong):
             return "the origin has other bytes than the torrent"
         if idle >= self._swarm.stall:
             return f"no byte came for {idle:.0f} s"
