@@ -41,7 +41,7 @@ _SETTINGS = {
     "max_failcount": 1000,
     "unchoke_slots_limit": 20,
     "connections_limit": 200,
-    "local_service_announce_interval": 5,
+    "local_service_announce_interval": 2,
     "user_agent": "mdl",
 }
 
