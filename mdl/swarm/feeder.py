@@ -52,8 +52,8 @@ class Feeder:
         self.bytes_fetched = 0
         self.error: MdlError | None = None
         self._asked, self._again = set[int](), set[int]()
-        """What was asked for, and what of it once more. libtorrent never finishes a piece that it is given twice, unless
-        it was wrong the first time."""
+        """What was asked for, and what of it once more. libtorrent never finishes a piece that it is given twice,
+        unless it was wrong the first time."""
         self.is_over = False
 
     @property

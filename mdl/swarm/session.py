@@ -197,6 +197,7 @@ class Share:
         self.handle.flush_cache()
 
     def moved(self, index: int, path: Path) -> None:
-        """A file got its final name."""
-        self.handle.rename_file(index, str(path))
-        self.handle.clear_error()
+        """A file got its final name. libtorrent has nothing to rename, and notes the path."""
+        with contextlib.suppress(RuntimeError):
+            self.handle.rename_file(index, str(path))
+            self.handle.clear_error()

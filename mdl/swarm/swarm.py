@@ -55,7 +55,7 @@ class Swarm:
         self, options: SwarmOptions, locked: Mapping[str, LockedModel], path: Path, stall: float, throttle: Throttle
     ) -> None:
         self._options, self._locked, self._path = options, locked, path
-        self.stall, self._throttle = stall, throttle
+        self._stall, self._throttle = stall, throttle
         self._session: Session | None = None
         self._parts: list[_Part] = []
         self.received = self.fed = 0
@@ -72,12 +72,11 @@ class Swarm:
                 if part is None:
                     continue
                 feeder = Feeder(http, part.source_of, part.share.add_piece)
-                why = _Work(self, part, feeder, plan, store, tell).run()
-                received = part.share.look().received
-                self.received, self.fed = self.received + received, self.fed + feeder.bytes_fetched
-                told = (
-                    f"{human_bytes(received)} from other machines, {human_bytes(feeder.bytes_fetched)} from the origin"
-                )
+                work = _Work(self._stall, part, feeder, plan, store, tell)
+                why = work.run()
+                self.received, self.fed = self.received + work.received, self.fed + feeder.bytes_fetched
+                peers, origin = human_bytes(work.received), human_bytes(feeder.bytes_fetched)
+                told = f"{peers} from other machines, {origin} from the origin"
                 tell(Noticed(name, message=f"{told}; {why}: the rest comes over HTTP" if why else told))
                 if why:
                     self.close()  # nothing but the transfer may write into the partials from now on
@@ -135,7 +134,7 @@ class Swarm:
         the user stops it."""
         began = quiet_since = time.monotonic()
         sent, is_told = -1, False
-        with contextlib.suppress(Cancelled):  # all that was wanted is here
+        with contextlib.suppress(Cancelled, RuntimeError):  # all that was wanted is here, whatever ends this
             while (now := time.monotonic()) < began + _LONGEST_SECONDS and now < quiet_since + _QUIET_SECONDS:
                 looks = [part.share.look() for part in self._parts]
                 if not any(look.others for look in looks):
@@ -210,12 +209,13 @@ def _touches(gaps: list[ByteRange], part: ByteRange) -> bool:
 class _Work:
     """The time in which pieces come."""
 
-    def __init__(self, swarm: Swarm, part: _Part, feeder: Feeder, plan: Plan, store: Store, tell: Listener) -> None:
-        self._swarm, self._part, self._feeder, self._plan = swarm, part, feeder, plan
+    def __init__(self, stall: float, part: _Part, feeder: Feeder, plan: Plan, store: Store, tell: Listener) -> None:
+        self._stall, self._part, self._feeder, self._plan = stall, part, feeder, plan
         self._store, self._tell = store, tell
         self._began = self._moved_at = self._claimed_at = time.monotonic()
         self._speed, self._moved = Speed(self._began), -1
         self._flushing: set[int] | None = None
+        self.received = 0
 
     def run(self) -> str:
         """Until all wanted pieces are here; returns why it ended before that, or ''. Raises `Cancelled`."""
@@ -230,11 +230,12 @@ class _Work:
                 missing = [piece for piece in part.wanted() if not look.have[piece]]
                 if not missing:
                     break
+                self.received = look.received
                 self._claim(look)
                 why = self._advance(look, missing)
                 cancel.wait(_TICK)
-        except OSError as error:
-            why = error.strerror or str(error)
+        except (OSError, RuntimeError) as error:  # of the disk, or of libtorrent
+            why = str(error)
         finally:
             self._feeder.is_over = True
         self._finish()
@@ -253,7 +254,7 @@ class _Work:
         wrong, self._part.share.wrong = self._part.share.wrong, []
         if any(feeder.was_wrong(piece) for piece in wrong):
             return "the origin has other bytes than the torrent"
-        if idle >= self._swarm.stall:
+        if idle >= self._stall:
             return f"no byte came for {idle:.0f} s"
         if look.peers or now - self._began >= _ALONE_SECONDS:
             feeder.feed(pieces_to_feed(look.id, look.others, missing, look.availability, idle))
@@ -271,13 +272,15 @@ class _Work:
 
     def _finish(self) -> None:
         """Wait until libtorrent wrote all that came, and claim it: what is not claimed comes again."""
-        look, until = self._part.share.look(), time.monotonic() + _FLUSH_SECONDS
-        self._part.share.flush()
-        while not self._part.share.has_flushed and time.monotonic() < until:
-            self._store.cancel.wait(_TICK / 10)
-            self._part.share.look()
-        if self._part.share.has_flushed:
-            with contextlib.suppress(OSError):
+        share, until = self._part.share, time.monotonic() + _FLUSH_SECONDS
+        with contextlib.suppress(OSError, RuntimeError):
+            look = share.look()
+            self.received = look.received
+            share.flush()
+            while not share.has_flushed and time.monotonic() < until:
+                self._store.cancel.wait(_TICK / 10)
+                share.look()
+            if share.has_flushed:
                 self._part.claim({piece for piece in self._part.wanted() if look.have[piece]})
 
     def _report(self, now: float, look: Look) -> None:
