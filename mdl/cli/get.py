@@ -46,8 +46,8 @@ class SwarmFlags:
     peers: Annotated[
         str | None,
         flag(
-            "--peers HOST:PORT,…",
-            "The machines of the swarm, this one too; else those of the local network.",
+            "--peers ADDRESS,…",
+            "HOST:PORT of its machines, this one too; else the local network is asked.",
             panel="Where",
             envvar=None,
         ),
