@@ -437,8 +437,8 @@ class HttpClient:
 
 
 def _target_of(response: httpx.Response, current: str) -> str:
-    """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region: S3
-    names the region then, and no URL."""
+    """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region:
+    S3 names the region then, and no URL."""
     location, region = (str(response.headers.get(name, "")) for name in ("location", "x-amz-bucket-region"))
     if region and not location:
         raise UsageError(f"the bucket is in the region {shown(region)[:40]}", hint="set AWS_REGION to that")
