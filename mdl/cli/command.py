@@ -189,7 +189,7 @@ def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
         else:
             long = max(param.opts, key=len)
             options += [long if one is True else f"{long}={one}" for one in values]
-    return (*name.split(), *options, "--", *arguments)
+    return (*name.split()[:-1], ctx.command.name or "", *options, "--", *arguments)
 
 
 def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:
