@@ -22,7 +22,7 @@ from mdl.mirror.objects import Head, Objects
 from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.reports import ModelReport, Report, error_of, failures_of
+from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
 from mdl.sources.object_store import Bucket
 
 Found = TypeVar("Found")
@@ -63,7 +63,7 @@ class MirrorVersion:
 
 
 @dataclass(frozen=True)
-class MirrorReport:
+class MirrorReport(BaseReport):
     """How a push or a check went. ``bytes_sent`` went over the network; ``bytes_kept`` were in the mirror before;
     ``bytes_read`` of it were read and hashed."""
 
@@ -87,11 +87,6 @@ class MirrorReport:
         total = sum(len(model.files) or 1 for model in self.models)
         is_check = all(isinstance(error, ProtocolError | NotFound) for _, error in found)
         return error_of(corrupt if corrupt and is_check else found, total)
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error
 
 
 @dataclass(frozen=True)
