@@ -23,7 +23,12 @@ from mdl.threads import start_threads
 _MOST = 64
 """So many hosts are asked at once."""
 _LOOK_SECONDS = 0.1
-_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
+_OPTIONS = (
+    *("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15"),
+    *("RequestTTY=no", "RemoteCommand=none", "ClearAllForwardings=yes"),
+)
+_SSH = ("ssh", *(word for option in _OPTIONS for word in ("-o", option)))
+"""The terminal, the command and the ports that a person's own ssh to a host may have are not for this one."""
 _NO_CONNECTION = 255
 """What ``ssh`` exits with if it fails itself."""
 
@@ -59,6 +64,8 @@ class _Call:
 class Ssh:
     """An `Engine`."""
 
+    goes_on = ""
+
     def __init__(self, hosts: Sequence[str], nodes: Nodes) -> None:
         self._hosts, self._nodes = hosts, nodes
 
@@ -80,7 +87,9 @@ class Ssh:
                 self._nodes.cancel.wait(_LOOK_SECONDS)
                 over = [call for call in calls if call.process.poll() is not None]
                 calls = [call for call in calls if call not in over]
-                yield from (call.answer() for call in over)
+                for call in over:
+                    _end(call.process)
+                    yield call.answer()
 
 
 def _begin(host: str, script: bytes, folder: Path, environ: Mapping[str, str]) -> _Call:
