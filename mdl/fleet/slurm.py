@@ -21,6 +21,7 @@ from mdl.errors import Cancelled, NetworkError, UsageError, storage_error
 from mdl.fleet.engine import Nodes
 from mdl.fleet.slurm_job import job_script
 from mdl.fleet.work import Answer, Work
+from mdl.formatting import counted
 
 _LOOK_SECONDS = 0.5
 _OVER = (
@@ -113,13 +114,13 @@ class Slurm:
             )
         except FileNotFoundError as error:
             raise _absent("sbatch") from error
-        self._nodes.note(f"submitted to Slurm as {folder.name}; it waits for {self.count} nodes")
+        self._nodes.note(f"submitted to Slurm as {folder.name}; it waits for {counted(self.count, 'node')}")
         return process
 
     def _follow(self, waiting: subprocess.Popen[bytes], folder: Path) -> Iterator[Answer]:
         """Every answer as it comes, those of a restarted job too, until the job has ended."""
         last, told, looks = -1, set[str](), 0
-        asked, why = time.monotonic() - _ASK_SECONDS + 2, ""
+        asked, why = time.monotonic() - 0.9 * _ASK_SECONDS, ""  # it is not in the queue at once
         try:
             while True:
                 looks += waiting.poll() is not None
