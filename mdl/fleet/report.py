@@ -191,7 +191,7 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
     lines = [line for line in answer.err.splitlines() if line.strip()]
     words = shown(lines[-1])[:300] if lines else ""
     if answer.exit_code is None:
-        return NetworkError(words or "no answer", item=answer.node, hint="look at the node, and run it again")
+        return NetworkError(words or "no answer", item=answer.node, hint=answer.hint)
     if answer.exit_code in _NOT_THERE:
         return UsageError(words or "there is no mdl", item=answer.node, hint="--mdl says how a node calls its mdl")
     told = document.get("error") if document else None

@@ -78,6 +78,8 @@ def _broadcast(work: Work, name: str, task: str) -> str:
     home = work.home or ""
     if not home.startswith("/"):
         raise UsageError("the folder on the nodes' own disks is needed", item="--fan-out", hint="--to /local/models")
+    if "--layout=hf-cache" in work.flags:
+        raise UsageError("sbcast copies into plain folders", item="--fan-out", hint="leave out --layout hf-cache")
     incoming = PurePosixPath(home, f".{name}")
     folders = sorted({str((incoming / file).parent) for file in work.files})
     pairs = [(PurePosixPath(home, file), incoming / file) for file in work.files]

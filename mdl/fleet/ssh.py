@@ -58,7 +58,8 @@ class _Call:
         out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
         code = self.process.returncode
         is_lost = code < 0 or (code == _NO_CONNECTION and not out)
-        return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began)
+        hint = f"'ssh {self.host}' must work, and ask no question"
+        return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began, hint=hint)
 
 
 class Ssh:

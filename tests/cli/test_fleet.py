@@ -231,6 +231,7 @@ def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
         (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is no number of nodes"),
         (("one", "--on", "ssh", "--hosts", "a", "--fan-out", "sbcast"), 2, "no such fan-out"),
         (("one", *ON_SLURM, "--fan-out", "sbcast"), 2, "--to /local/models"),
+        (("one", *ON_SLURM, "--fan-out", "sbcast", "--to=/l", "--layout=hf-cache"), 2, "into plain folders"),
         (("one", "--on", "ray", "--hosts", "a"), 2, "Ray chooses the nodes"),
         (("none", *ON_SSH), 3, "none: not in the catalog"),
         (("other", *ON_SSH), 8, "other: not in the lock"),
