@@ -245,4 +245,4 @@ def _version(one: MirrorVersion) -> dict[str, Any]:
 
 
 def _item(one: MirrorItem) -> dict[str, Any]:
-    return {key: value for key, value in vars(one).items() if key not in ("keys", "upload")}
+    return {key: value for key, value in vars(one).items() if key not in ("keys", "marker", "upload")}

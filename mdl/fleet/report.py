@@ -17,6 +17,7 @@ from typing import Any
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
 from mdl.fleet.work import Answer
 from mdl.paths import shown
+from mdl.reports import BaseReport
 
 Sizes = Mapping[tuple[str, str], int]
 """The bytes of each file that is locked, by the name of its model and its path."""
@@ -74,7 +75,7 @@ class NodeReport:
 
 
 @dataclass(frozen=True)
-class FleetReport:
+class FleetReport(BaseReport):
     """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it."""
 
     engine: str
@@ -103,11 +104,6 @@ class FleetReport:
             f"{count:,} {status}" for status, count in Counter(one.status for one in self.failed).items()
         )
         return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if any node failed."""
-        if error := self.error:
-            raise error
 
 
 def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeReport:

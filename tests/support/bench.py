@@ -6,6 +6,7 @@ can hang the suite.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,9 @@ class Bench:
         """What servers asked to wait, before each further attempt."""
         self.allow = ["127.0.0.1"]
         self.patience = _SECONDS
-        self.tuning = Tuning()
+        self.tuning = Tuning(probe_after=math.inf)
+        """A file has one connection at a time, unless `segments` says otherwise: when mdl opens more of them by itself
+        depends on how slow the machine is."""
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
