@@ -18,7 +18,7 @@ from support.data import MIB, flip, noise, sha256
 from support.faulty_server import FaultyServer
 from support.hubs import Hf, listing, offline
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Inside, Shell, done, machine, write_catalog
+from support.shell import Inside, Shell, done, machine, with_environ, write_catalog
 
 import mdl as library
 from mdl.archive import streaming
@@ -219,6 +219,20 @@ def test_what_nobody_vouches_for_is_told(here: Shell, there: Shell, server: Faul
     assert found["models"][0]["files"][0]["verified"] == "none"
     assert done(mdl(there, "get", "--offline", "direct")).code == 0
     assert mdl(here, "bundle", "import", "d.tar").code == 0  # the same entry, but for the secret
+
+
+def test_gated_is_told(here: Shell, mdl: Inside) -> None:
+    """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
+    open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))
+    with LoopbackHub([open_]) as hub:
+        at_hub = with_environ(here, HF_ENDPOINT=hub.url)
+        done(mdl(at_hub, "get", "hf:org/held"))
+        told = done(mdl(here, "bundle", "export", "hf:org/held", "-o", "open.tar", "--json")).document
+        hub.publish(gated)
+        done(mdl(at_hub, "get", "hf:org/held"))
+    ran = done(mdl(here, "bundle", "export", "hf:org/held", "-o", "gated.tar"))
+    assert ("restricted: org--held" in ran.err, told["restricted"]) == (True, [])
+    assert (here.home / "gated.tar").read_bytes() == (here.home / "open.tar").read_bytes()
 
 
 # --- what is not written ------------------------------------------------------------------------------------
@@ -426,7 +440,10 @@ HOSTILE: dict[str, tuple[Callable[[Bundled], None], int]] = {
     "a lock without a digest": (_edited("mdl.lock", f'sha256 = "{sha256(BIG)}"\n'.encode(), b""), 6),
     "a path in the lock": (_edited("mdl.lock", b'path = "empty.txt"', b'path = "../empty.txt"'), 6),
     "another repository in the lock": (_edited("mdl.lock", b"hf:org/tiny@", b"hf:org/evil@"), 11),
-    "another host in the lock": (_edited("mdl.lock", b"hf:org/tiny@", b"https://evil.example/"), 11),
+    "another host in the lock": (
+        _edited("mdl.lock", f"hf:org/tiny@{TINY.commit}/model.bin".encode(), b"https://evil.example/model.bin"),
+        11,
+    ),
     "a mirror in the lock": (
         _edited("mdl.lock", b'role = "weights"', b'role = "weights"\nmirrors = ["https://evil.example/x"]'),
         11,
@@ -469,7 +486,7 @@ def test_a_plain_tar_is_no_bundle(there: Shell, mdl: Inside, tmp_path: Path) -> 
     ):
         (tmp_path / "x.tar").write_bytes(data)
         assert "hint:" in done(mdl(there, "bundle", "import", str(tmp_path / "x.tar")), code).err
-    (tmp_path / "x.tar").write_bytes(out.getvalue())
+    (tmp_path / "x.tar").write_bytes(out.getvalue() + bytes(600))
     assert "gunzip" in done(mdl(there, "bundle", "import", str(tmp_path / "x.tar")), 6).err
     assert "to a file first" in done(mdl(there, "bundle", "import", "-"), 2).err
     (tmp_path / "no").mkdir()

@@ -173,7 +173,7 @@ def _check_sources(model: Model, locked: LockedModel) -> None:
             try:
                 place = parse(text, ()).id
             except UsageError as error:
-                raise ProtocolError(f"its lock cannot be read: {error}", item=LOCK) from error
+                raise ProtocolError(f"its lock cannot be read: {error}", item=LOCK, hint=_AGAIN) from error
             if not any(place == one or place.startswith(f"{one.rstrip('/')}/") for one in named):
                 why = f"the lock of the bundle has it come from {shown(text)[:200]}, which its entry does not name"
                 raise Unsafe(f"refused: {why}", item=f"{model.name}/{file.path}")
