@@ -50,8 +50,8 @@ _SETTINGS = {
 class Look:
     """How one torrent stands. ``id`` is this node's own. ``have`` tells of each piece whether it is here,
     ``availability`` how many peers have it; ``others`` are the ids of those of the ``peers`` that still want something.
-    Bytes: ``done`` of what is wanted, ``received`` from peers and ``sent`` to them. ``error`` says in libtorrent's own
-    words why it stopped."""
+    Bytes: ``done`` of what is wanted, ``files`` of each file, ``received`` from peers and ``sent`` to them. ``error``
+    says in libtorrent's own words why it stopped."""
 
     id: bytes
     have: Sequence[bool]
@@ -59,6 +59,7 @@ class Look:
     peers: int
     others: frozenset[bytes]
     done: int
+    files: Sequence[int]
     received: int
     sent: int
     error: str
@@ -182,6 +183,7 @@ class Share:
             peers=len(peers),
             others=frozenset(one.pid.to_bytes() for one in leechers),
             done=status.total_wanted_done,
+            files=self.handle.file_progress(),
             received=status.total_payload_download,
             sent=status.total_payload_upload,
             error=status.errc.message() if status.errc.value() else "",

@@ -288,7 +288,7 @@ class _Work:
         rows = []
         for number, index in enumerate(part.partials, 1):
             file, item = part.files[index]
-            done = min(file.size, file.length * sum(look.have[piece] for piece in file.pieces))
+            done = min(file.size, look.files[index])
             rows.append(FileProgress(*_names(item), number, done, file.size, item.local.partial))
         others = {(row.model, row.file) for row in rows}
         rest = sum(item.local.partial for item in plan.fetch if _names(item) not in others)
