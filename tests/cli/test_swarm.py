@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from support.data import MIB, flip, noise
 from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
 from support.locks import lock_of, models_of
-from support.long import only_long
+from support.long import LONG, only_long
+from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
-from support.shell import Ran, Shell, done, ended, machine, started
+from support.shell import Ran, Shell, done, ended, machine, started, with_environ
 from support.swarms import addresses, locked, node, seed, torrent_of
+
+from mdl.engine.store import Store
 
 needs_libtorrent = pytest.mark.skipif(
     importlib.util.find_spec("libtorrent") is None, reason="LIBTORRENT IS NOT HERE: no swarm is tried"
@@ -181,6 +185,8 @@ def test_a_gated_model_is_not_passed_on(tmp_path: Path, server: FaultyServer, to
     ran = done(shell.run("get", "one", "--swarm"), 4)
     assert "'mdl get --swarm --gated'" in ran.err
     assert server.requests == []
+    if not LONG:
+        return
     done(shell.run("get", "one", "--swarm", "--gated", "--peers", addresses(1)[0], "--stall", "1s"))
     assert bytes_here(shell) == DATA
 
@@ -225,6 +231,30 @@ def test_lock_makes_the_torrent_and_drops_it(tmp_path: Path, server: FaultyServe
     changed = ok(shell, "lock")
     assert "no torrent for the swarm any more" in changed.err
     assert models_of(shell)["one"].swarm == ""
+
+
+@needs_libtorrent
+@only_long("two downloads of a repository: some seconds")
+@pytest.mark.fault(524)
+def test_models_of_a_hub(tmp_path: Path) -> None:
+    """A repository that the hub calls open gets a torrent, which serves both layouts; a restricted one is refused."""
+    big, catalog = noise(17 * MIB, 9), 'schema = 1\n[models.one]\nsource = "hf:org/{}"\n'
+    files = {"config.json": b"{}", "model.bin": big}
+    with LoopbackHub([Repo("org/open", files)]) as hub:
+        shell = machine(tmp_path / "open", catalog.format("open"), hub.url)
+        done(shell.run("get", "one"))
+        receipts = Store(shell.models).receipts
+        told = receipts.of_model("one")
+        receipts.put(*(replace(one, access="restricted") for one in told))
+        assert "gated or private" in done(shell.run("lock", "--swarm", "one"), 4).err
+        receipts.put(*told)
+        done(shell.run("lock", "--swarm", "one"))
+        other = with_environ(shell, MDL_HOME=str(tmp_path / "cache"), MDL_LAYOUT="hf-cache", MDL_STORES_LINK="none")
+        ran = done(other.run("get", "one", "--swarm", "--peers", addresses(1)[0]))
+        assert "17.8 MB from the origin" in ran.err
+        [found] = Path(ran.out.strip()).rglob("model.bin")
+        assert found.is_symlink()  # as in the hub's own cache
+        assert found.read_bytes() == big
 
 
 @pytest.mark.fault(524)
