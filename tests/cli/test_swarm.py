@@ -214,6 +214,30 @@ def test_ctrl_c_in_the_swarm(tmp_path: Path, server: FaultyServer, torrent: tupl
     assert bytes_here(shell) == DATA
 
 
+@needs_libtorrent
+@only_long("a slow peer: some seconds")
+@pytest.mark.fault(525)
+def test_it_is_passed_on_after_it_was_published(
+    tmp_path: Path, server: FaultyServer, torrent: tuple[bytes, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow peer still gets pieces of a file that has its final name; Ctrl-C ends that, and all ends with 0."""
+    monkeypatch.setattr("mdl.swarm.session.secrets.token_hex", lambda _count: "z" * 20)  # the peer does not feed
+    shell = node(tmp_path / "home", f"{server.url}/f", DATA, *torrent)
+    theirs, mine = addresses(2)
+    empty, slow = tmp_path / "empty", {"download_rate_limit": 10**6, "local_download_rate_limit": 10**6}
+    empty.touch()
+    with (
+        seed(theirs, torrent[0], locked(DATA, torrent[1]), empty, is_empty=True, **slow) as share,
+        started(shell, "get", "one", "--swarm", "--peers", f"{theirs},{mine}", "--json") as process,
+    ):
+        until(lambda: share.look() and (shell.models / "one" / "f.bin").exists(), "nothing was published")
+        before = share.look().done
+        until(lambda: share.look().done >= before + 2 * MIB, "nothing was passed on")
+        process.send_signal(signal.SIGINT)
+        assert ended(process, 0).document["ok"]
+    assert bytes_here(shell) == DATA
+
+
 def test_lock_makes_the_torrent_and_drops_it(tmp_path: Path, server: FaultyServer, ok: Ok) -> None:
     """The lock has the info hash of what is here; the same again changes nothing; other bytes of a file drop it."""
     shell = machine(tmp_path / "home", catalog_of(DATA, one=f"{server.url}/f"))

@@ -60,13 +60,16 @@ def node(home: Path, url: str, data: bytes, torrent: bytes, info_hash: str, **mo
 
 
 @contextlib.contextmanager
-def seed(address: str, torrent: bytes, model: LockedModel, data: Path, **settings: int) -> Iterator[Share]:
-    """A peer that says that it has everything, and sends what is in the file ``data``."""
+def seed(
+    address: str, torrent: bytes, model: LockedModel, data: Path, *, is_empty: bool = False, **settings: int
+) -> Iterator[Share]:
+    """A peer that says that it has everything, and sends what is in the file ``data``; or, if it ``is_empty``, one that
+    wants it all."""
     session = Session(SwarmOptions((address,)), NO_LIMIT)
     session._session.apply_settings(dict(settings))
     read = read_torrent(torrent, model)
     places: Mapping[int, Path] = {read.files[0].index: data}
-    share = session.join(read, places, places, read.files[0].pieces)
+    share = session.join(read, places, places, () if is_empty else read.files[0].pieces)
     try:
         yield share
     finally:
