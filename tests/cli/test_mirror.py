@@ -455,6 +455,19 @@ def test_pull_brings_what_was_pushed(
     assert again["models"][0]["files"][0]["verified"] == "sha256"
 
 
+@pytest.mark.fault(479)
+def test_a_pull_is_resumed_as_a_job(
+    store: MirrorStore, shell: Shell, mirror: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """A pull that failed is the same command again, both of its words, also in the background."""
+    new = {"MDL_HOME": str(tmp_path / "new")}
+    mirror("pull", 3, **new)
+    mirror("push")
+    ran = done(with_environ(shell, **new).run("jobs", "resume", "--detach"))
+    done(shell.run("jobs", "watch", ran.out.strip()))
+    assert (tmp_path / "new/one/model.bin").read_bytes() == FILES["model.bin"]
+
+
 @pytest.mark.fault(570)
 def test_a_tampered_object_is_never_taken(
     store: MirrorStore, shell: Shell, mdl: Inside, mirror: Callable[..., Ran], tmp_path: Path
