@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
+import os
 import resource
 import socket
 import threading
@@ -60,7 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
         hint = "name another with --host and --port; --port 0 takes any that is free"
         if error.errno == errno.EADDRINUSE:
             hint = f"another program listens there, perhaps another 'mdl serve'; {hint}"
-        raise UsageError(f"cannot listen: {error.strerror or error}", item=where, hint=hint) from error
+        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # Python adds the address itself
+        raise UsageError(f"cannot listen: {why}", item=where, hint=hint) from error
 
 
 @dataclass(frozen=True)
