@@ -265,7 +265,7 @@ class ProgressState:
     @property
     def counted(self) -> str:
         """How many files are done: ``43/101 files``."""
-        return f"{len(self.finished):,}/{counted(self.count, 'file')}"
+        return f"{max(len(self.finished), self.whole.files_done):,}/{counted(self.count, 'file')}"
 
     @property
     def amount(self) -> str:

@@ -74,7 +74,7 @@ EXIT_CODES: dict[int, tuple[str, str, str]] = {
 """Every number that mdl exits with: a name for it, what it means, and what a script should do."""
 WORTH_RETRYING = (5, 9, 75, 143)
 """Exit codes after which the same command may succeed later: a scheduler runs it again."""
-NOT_WORTH_RETRYING = (2, 3, 4, 6, 8, 11, 13)
+NOT_WORTH_RETRYING = (2, 3, 4, 6, 8, 11, 12, 13)
 """Those after which it fails again until a person has changed something."""
 
 
@@ -302,30 +302,34 @@ class Paused(Cancelled):
     status = "paused"
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def storage_error(
     error: OSError,
     item: str,
     when_full: str = "free some space and run the same command again; what was fetched is kept",
+    when_too_large: str = "choose a folder on another disk: FAT32 takes files of up to 4 GB, exFAT takes larger ones",
 ) -> StorageError:
-    """An ``OSError`` of the local disk as mdl's own error, in the system's words. ``when_full`` is the hint then."""
+    """An ``OSError`` of the local disk as mdl's own error, in the system's words. ``when_full`` is the hint if it is
+    full, ``when_too_large`` if it takes no file of this size."""
     words = error.strerror or str(error)
     if error.errno in _FULL:
         return NoSpace(words, item=item, hint=when_full)
+    if error.errno == errno.EFBIG:
+        return NoSpace(words, item=item, hint=when_too_large)
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
 
 
 @contextlib.contextmanager
-def storage_trouble(item: object, when_full: str) -> Iterator[None]:
+def storage_trouble(item: object, when_full: str, *when_too_large: str) -> Iterator[None]:
     """Trouble with a file of a hidden name is trouble with ``item``, whose name people know."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise storage_error(error, str(item), when_full) from error
+        raise storage_error(error, str(item), when_full, *when_too_large) from error
 
 
 def internal_error(error: BaseException) -> MdlError:

@@ -55,7 +55,7 @@ class FileProgress:
 @dataclass(frozen=True)
 class Progressed(Event):
     """A look at the whole: bytes over all files, the windowed speed, each running file, and how many connections bring
-    them."""
+    them. ``files_done`` counts the members of an archive that are done: they have no events of their own."""
 
     bytes_done: int = 0
     bytes_total: int = 0
@@ -63,6 +63,7 @@ class Progressed(Event):
     eta_seconds: float | None = None
     files: tuple[FileProgress, ...] = ()
     connections: int = 0
+    files_done: int = 0
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,19 @@ class Progress:
     ) -> None:
         self._on_event, self._name, self._total, self._cancel = on_event, name, total, cancel
         self._done, self._told_at = 0, time.monotonic()
+        self._files, self._files_done, self._file = files, 0, ""
         self._speed = Speed(self._told_at)
         on_event(Planned(name, files=files, bytes_total=total, bytes_to_fetch=total, verb=verb))
         on_event(Started(name, index=1, count=1, total=total))
 
     def add(self, count: int, file: str) -> None:
-        """``count`` more bytes of ``file`` are done. Raises `Cancelled` if the work was cancelled."""
+        """``count`` more bytes of ``file`` are done; the file before it is. Raises `Cancelled` if the work was
+        cancelled."""
         if self._cancel:
             self._cancel.check()
+        if file != self._file:
+            self._files_done += bool(self._file)
+            self._file = file
         self._done += count
         now = time.monotonic()
         if now - self._told_at >= _BETWEEN:
@@ -120,11 +125,12 @@ class Progress:
                 bytes_per_second=rate,
                 eta_seconds=(self._total - self._done) / rate if rate > 0 else None,
                 files=(row,),
+                files_done=self._files_done,
             )
         )
 
     def finish(self, size: int, action: str, verified: str = "") -> None:
         """All is done; ``verified`` names what the bytes were compared with."""
-        self._done = self._total
+        self._done, self._files_done = self._total, self._files
         self._tell(time.monotonic(), "")
         self._on_event(Finished(self._name, size=size, action=action, verified=verified))

@@ -23,6 +23,8 @@ _TIME = 315532800
 """1980-01-01 00:00 UTC, the time of every member, so that the same files make the same bytes."""
 _LONGEST_EXTRA = 2**16
 """Bytes that a long name, or the pax header of one member, may have."""
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How gzip, bzip2, xz and zstd begin."""
 _RECORD = re.compile(rb"([1-9][0-9]{0,5}) ")
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
@@ -116,6 +118,9 @@ class TarReader:
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
+            if block.startswith(_COMPRESSED):
+                hint = "unpack it first, with gunzip, unxz or the like: a bundle is a plain tar"
+                raise ProtocolError("it is compressed", hint=hint) from error
             raise ProtocolError("it is no tar, or it is damaged", hint="copy it again") from error
         if info.size < 0:
             raise ProtocolError("a member of it has a size below zero", item=shown(info.name)[:200])

@@ -66,11 +66,15 @@ def export(
         log.note(done.path.name, f"wrote {counted(len(done.parts), 'file')}, {done.bytes} bytes")
     parts = [vars(part) for part in done.parts]
     facts = {"path": done.path, "bytes": done.bytes, "parts": parts, "sums": done.sums, "models": _models(done)}
+    facts["restricted"] = done.restricted
     return session.show(facts, lambda: _show_export(session, done))
 
 
 def _show_export(session: Session, done: BundleExport) -> None:
     _warn_of_unverified(session, done)
+    for name in done.restricted:
+        why = "gated or private at its source; see that those who get the bundle may have it"
+        session.console.note(f"restricted: {shown(name)}: {why}")
     for path in [*(part.path for part in done.parts), *filter(None, [done.sums])]:
         session.console.data(str(path))
 
@@ -96,6 +100,9 @@ def import_bundle(
     """Bring the models of a bundle into the models folder, and their entries into the catalog and its lock.
 
     Each file is compared with its digest while it is written. Nothing is contacted."""
+    if place == "-":
+        hint = "write what comes to a file first: cat > models.tar"
+        raise UsageError("a bundle is read from a file", item="-", hint=hint)
     client = session.client(settings)
     with session.operation_log(log_file) as log:
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(_IMPORTED):

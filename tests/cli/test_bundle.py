@@ -18,7 +18,7 @@ from support.data import MIB, flip, noise, sha256
 from support.faulty_server import FaultyServer
 from support.hubs import Hf, listing, offline
 from support.loopback_hub import LoopbackHub, Repo
-from support.shell import Inside, Shell, done, machine, write_catalog
+from support.shell import Inside, Shell, done, machine, with_environ, write_catalog
 
 import mdl as library
 from mdl.archive import streaming
@@ -159,11 +159,15 @@ FORMS: dict[str, str] = {
     "folder of parts": "cp -r {parts} in; echo in",
     "unpacked": "tar -xf {bundle}; echo mdl-bundle",
     "folder of the unpacked": "tar -xf {bundle}; echo .",
+    "from a Mac": "cp -r {parts} in; cp in/tiny.tar.sha256sums in/._tiny.tar.000; touch in/.DS_Store; echo in",
+    "list made on Windows": "cp -r {parts} in; sed -i 's/  / */; s/$/\\r/; 1s/^/\ufeff/' in/*sums; echo in",
+    "in capital letters": "mkdir in; cp {bundle} in/TINY.TAR; echo in",
     "packed anew by GNU tar": "tar -xf {bundle}; tar -cf in.tar mdl-bundle; echo in.tar",
     "packed anew by bsdtar": "tar -xf {bundle}; bsdtar -cf in.tar mdl-bundle; echo in.tar",
 }
 
 
+@pytest.mark.fault(507)
 @pytest.mark.parametrize("form", FORMS)
 def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_path: Path, mdl: Inside) -> None:
     """Whatever form it came in: afterwards the model is in the catalog, locked and here; get --offline fetches nothing,
@@ -215,6 +219,20 @@ def test_what_nobody_vouches_for_is_told(here: Shell, there: Shell, server: Faul
     assert found["models"][0]["files"][0]["verified"] == "none"
     assert done(mdl(there, "get", "--offline", "direct")).code == 0
     assert mdl(here, "bundle", "import", "d.tar").code == 0  # the same entry, but for the secret
+
+
+def test_gated_is_told(here: Shell, mdl: Inside) -> None:
+    """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
+    open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))
+    with LoopbackHub([open_]) as hub:
+        at_hub = with_environ(here, HF_ENDPOINT=hub.url)
+        done(mdl(at_hub, "get", "hf:org/held"))
+        told = done(mdl(here, "bundle", "export", "hf:org/held", "-o", "open.tar", "--json")).document
+        hub.publish(gated)
+        done(mdl(at_hub, "get", "hf:org/held"))
+    ran = done(mdl(here, "bundle", "export", "hf:org/held", "-o", "gated.tar"))
+    assert ("restricted: org--held" in ran.err, told["restricted"]) == (True, [])
+    assert (here.home / "gated.tar").read_bytes() == (here.home / "open.tar").read_bytes()
 
 
 # --- what is not written ------------------------------------------------------------------------------------
@@ -308,6 +326,13 @@ def test_damage_is_named(parts: Path, there: Shell, mdl: Inside) -> None:
     flip(part, 5)
     ran = done(mdl(there, "bundle", "import", str(parts)), 6)
     assert "tiny.tar.001 is damaged" in ran.err
+    (parts / "tiny.tar.000").rename(parts / "elsewhere")
+    assert "tiny.tar.000: this part" in done(mdl(there, "bundle", "import", str(parts)), 3).err
+    (parts / "elsewhere").rename(parts / "tiny.tar.000")
+    sums = (parts / "tiny.tar.sha256sums").read_bytes()
+    (parts / "tiny.tar.sha256sums").write_bytes(sums[1:])
+    assert "tiny.tar.sha256sums: it is damaged" in done(mdl(there, "bundle", "import", str(parts)), 6).err
+    (parts / "tiny.tar.sha256sums").write_bytes(sums)
     assert "tiny/model.bin" not in models_files(there)
     part.write_bytes(right[:-1])
     assert "tiny.tar.001 is damaged" in done(mdl(there, "bundle", "import", str(parts)), 6).err
@@ -414,10 +439,20 @@ HOSTILE: dict[str, tuple[Callable[[Bundled], None], int]] = {
     "an entry that is not locked": (_edited("catalog.toml", b"org/tiny", b"org/evil"), 6),
     "a lock without a digest": (_edited("mdl.lock", f'sha256 = "{sha256(BIG)}"\n'.encode(), b""), 6),
     "a path in the lock": (_edited("mdl.lock", b'path = "empty.txt"', b'path = "../empty.txt"'), 6),
+    "another repository in the lock": (_edited("mdl.lock", b"hf:org/tiny@", b"hf:org/evil@"), 11),
+    "another host in the lock": (
+        _edited("mdl.lock", f"hf:org/tiny@{TINY.commit}/model.bin".encode(), b"https://evil.example/model.bin"),
+        11,
+    ),
+    "a mirror in the lock": (
+        _edited("mdl.lock", b'role = "weights"', b'role = "weights"\nmirrors = ["https://evil.example/x"]'),
+        11,
+    ),
     "a lock of other bytes": (_edited("mdl.lock", sha256(BIG).encode(), sha256(b"evil").encode()), 6),
 }
 
 
+@pytest.mark.fault(506)
 @pytest.mark.fault(583)
 @pytest.mark.fault(584)
 @pytest.mark.parametrize("name", HOSTILE)
@@ -443,6 +478,7 @@ def test_a_plain_tar_is_no_bundle(there: Shell, mdl: Inside, tmp_path: Path) -> 
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a"))
     for data, code in (
+        (b"\x28\xb5\x2f\xfd" + bytes(600), 6),
         (b"PK\x03\x04" * 300, 6),
         (out.getvalue(), 6),
         (b"", 6),
@@ -450,6 +486,9 @@ def test_a_plain_tar_is_no_bundle(there: Shell, mdl: Inside, tmp_path: Path) -> 
     ):
         (tmp_path / "x.tar").write_bytes(data)
         assert "hint:" in done(mdl(there, "bundle", "import", str(tmp_path / "x.tar")), code).err
+    (tmp_path / "x.tar").write_bytes(out.getvalue() + bytes(600))
+    assert "gunzip" in done(mdl(there, "bundle", "import", str(tmp_path / "x.tar")), 6).err
+    assert "to a file first" in done(mdl(there, "bundle", "import", "-"), 2).err
     (tmp_path / "no").mkdir()
     for place in (tmp_path / "no", tmp_path / "none.tar"):
         assert "hint:" in done(mdl(there, "bundle", "import", str(place)), 3).err

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdl.archive import streaming
 from mdl.describe import ProgressState, describe, ended_by
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.events import (
@@ -118,3 +119,20 @@ def test_any_order_of_events(told: list[Event]) -> None:
         assert all(one.done >= 0 for one in state.running.values())
         assert set(state.running) <= set(state.files)
         assert state.amount
+
+
+def test_members_of_an_archive_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an archive is packed or unpacked, its members are counted as they are done; in the end all of them are."""
+    monkeypatch.setattr(streaming, "_BETWEEN", 0.0)
+    state, seen = ProgressState(), list[str]()
+
+    def listen(event: Event) -> None:
+        state.update(event)
+        seen.append(state.counted)
+
+    progress = streaming.Progress(listen, "a.zip", "pack", 3, 30)
+    for name in ("one", "one", "two", "three"):
+        progress.add(7, name)
+    assert seen[2:] == ["0/3 files", "0/3 files", "1/3 files", "2/3 files"]
+    progress.finish(30, "packed")
+    assert seen[-1] == "3/3 files"

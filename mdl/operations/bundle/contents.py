@@ -21,7 +21,8 @@ TOP = "mdl-bundle"
 README, SUMS, CATALOG, LOCK = "README.txt", "SHA256SUMS", "catalog.toml", "mdl.lock"
 HEAD = (README, SUMS, CATALOG, LOCK)
 """What stands before the models, in this order, so that a bundle can be read as a stream."""
-_SUM = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
+_SUM = re.compile(r"([0-9a-fA-F]{64}) [ *]([^\n]+)")
+"""A line of ``sha256sum``; programs on Windows write ``*`` before the name."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class BundlePart:
 @dataclass(frozen=True)
 class BundleExport:
     """A bundle that was written. ``parts`` are its files; if there are several, ``sums`` is the file with their
-    digests. ``bytes`` is the size of all parts."""
+    digests. ``bytes`` is the size of all parts. ``restricted`` are the models with files of a gated or private
+    repository, as far as its hub said so."""
 
     path: Path
     parts: tuple[BundlePart, ...]
     files: tuple[BundledFile, ...]
     sums: Path | None = None
+    restricted: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -92,14 +95,14 @@ def sums(digests: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {path}\n" for path, digest in digests.items())
 
 
-def read_sums(text: str) -> dict[str, str]:
-    """Digests by paths, which are not checked. Raises `ProtocolError`."""
+def read_sums(data: bytes, name: str = SUMS) -> dict[str, str]:
+    """Digests by paths, which are not checked. ``name`` is that of the list. Raises `ProtocolError`."""
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in data.decode("utf-8-sig", "replace").splitlines():
         match = _SUM.fullmatch(line)
         if not match or match[2] in found:
-            raise ProtocolError("it is damaged", item=SUMS, hint="copy the bundle again")
-        found[match[2]] = match[1]
+            raise ProtocolError("it is damaged", item=name, hint="copy it again")
+        found[match[2]] = match[1].lower()
     return found
 
 

@@ -49,15 +49,17 @@ from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
 
 _BLOCK = 2**20
-_WHEN_FULL = "nothing was left behind; --split 4G writes parts for a disk that takes no larger files"
+_WHEN_FULL = "nothing was left behind; free some space, or choose another disk with -o"
+_WHEN_TOO_LARGE = "nothing was left behind; --split 4G writes parts for a disk that takes no larger files"
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """One file that goes into a bundle, and where it is."""
+    """One file that goes into a bundle, and where it is. ``is_restricted``: its hub gives it only to some."""
 
     row: BundledFile
     source: Path
+    is_restricted: bool
 
 
 def export_bundle(
@@ -96,7 +98,7 @@ def export_bundle(
         _check_space(path, total)
         progress = Progress(tools.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), tools.store.cancel)
         with (
-            storage_trouble(path, _WHEN_FULL),
+            storage_trouble(path, _WHEN_FULL, _WHEN_TOO_LARGE),
             staged_folder(path) as folder,
             closing(BundleWriter(output, folder)) as writer,
         ):
@@ -109,18 +111,20 @@ def export_bundle(
             writer.write(END)
             sums = writer.publish()
     progress.finish(total, "bundled")
-    return BundleExport(path, tuple(writer.parts), rows, sums)
+    restricted = dict.fromkeys(one.row.model for one in packed if one.is_restricted)
+    return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted))
 
 
 def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Packed]]:
     """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
     `export_bundle`."""
     store, name = tools.store, model.name
+    target = name if model.is_of_catalog or not model.sources else model.sources[0].label
     remotes = tools.resolver.known(model)
     if remotes is None:
-        raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {name}' asks its source")
+        raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
     plan = Plan.of(Wanted(name, one, store.check(name, one, watch=_watch(name, one, tools))) for one in remotes)
-    if errors := [_why_not(item) for item in (*plan.refuse, *plan.fetch)]:
+    if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
         why = (
             f"{counted(len(errors), 'file')} of {len(remotes)} are not here as they should be; the first is {errors[0]}"
         )
@@ -139,7 +143,9 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
             one = replace(one, digest=Digest("sha256", sha256), tofu=True)
         found[path] = one
         verified = "none" if one.tofu or one.digest is None else one.digest.algorithm
-        packed.append(_Packed(BundledFile(name, path.text, size, sha256, verified), place))
+        receipt = store.receipts.get(name, path)
+        is_restricted = "restricted" in (item.remote.access, receipt.access if receipt else "")
+        packed.append(_Packed(BundledFile(name, path.text, size, sha256, verified), place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
 
 
@@ -147,8 +153,8 @@ def _watch(model: str, remote: RemoteFile, tools: Tools) -> Callable[[int], None
     return watch_reading(model, remote, tools.on_event)
 
 
-def _why_not(item: Item) -> MdlError:
-    error = item.refused or NotFound(item.reason, hint=f"'mdl get {item.wanted.model}' brings it")
+def _why_not(item: Item, target: str) -> MdlError:
+    error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' brings it")
     error.item = f"{item.wanted.model}/{item.remote.path}"
     return error
 

@@ -11,10 +11,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.tar_format import TarMember
-from mdl.catalog.lock import Lock, LockedFile, entry_of
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.engine.plan import Item, Plan, Wanted
@@ -23,10 +24,12 @@ from mdl.errors import (
     CatalogError,
     DigestMismatch,
     MdlError,
+    NoSpace,
     Occupied,
     ProtocolError,
     StateError,
     Unsafe,
+    UsageError,
     storage_error,
     whole_error,
 )
@@ -38,7 +41,8 @@ from mdl.operations.bundle.media import BundleMedium, open_medium
 from mdl.operations.excerpt import portable
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
-from mdl.paths import RelPath, refuse_twin_folders, refuse_twins
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.sources import parse
 from mdl.toml import parse_toml
 
 _LARGEST_TEXT = 64 * 2**20
@@ -99,7 +103,7 @@ def _read(medium: BundleMedium) -> Bundle:
     for name in HEAD:
         if name not in texts:
             raise ProtocolError(f"it lacks {name}: it is no bundle, or it is damaged", hint=_AGAIN)
-    sums = read_sums(texts[SUMS].decode(errors="replace"))
+    sums = read_sums(texts[SUMS])
     for name in (one for one in HEAD if one != SUMS):
         if _fingerprint(texts[name]).digest.hex != sums.get(name):
             raise DigestMismatch("it does not have the digest of SHA256SUMS", item=name, hint=_AGAIN)
@@ -151,7 +155,28 @@ def _models(catalog: bytes, lock: bytes) -> tuple[list[Model], Lock]:
         for file in locked.files:
             if file.digest is None or file.size is None:
                 raise ProtocolError("its lock has no digest of this file", item=f"{name}/{file.path}")
+    for model in models:
+        _check_sources(model, found.models[model.name])
     return models, found
+
+
+def _check_sources(model: Model, locked: LockedModel) -> None:
+    """See that the lock has the files come from where the entry says. Otherwise later downloads would ask a host or a
+    repository that the entry, which the user may know well, does not name. Raises `Unsafe`, `ProtocolError`."""
+    named = {origin.id for origin in model.sources}
+    for url in model.urls:
+        host = urlsplit(url)
+        pages = host.netloc, host.hostname or ""  # if it is a hub's, the lock has hf:… for the URL
+        named |= {parse(url, ()).id, parse(url, pages).id}
+    for file in locked.files:
+        for text in (file.source, *file.mirrors):
+            try:
+                place = parse(text, ()).id
+            except UsageError as error:
+                raise ProtocolError(f"its lock cannot be read: {error}", item=LOCK, hint=_AGAIN) from error
+            if not any(place == one or place.startswith(f"{one.rstrip('/')}/") for one in named):
+                why = f"the lock of the bundle has it come from {shown(text)[:200]}, which its entry does not name"
+                raise Unsafe(f"refused: {why}", item=f"{model.name}/{file.path}")
 
 
 def changes(bundle: Bundle, catalog: Catalog, lock: Lock | None, *, replace: bool) -> tuple[list[Model], list[str]]:
@@ -214,7 +239,11 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
             why = f"{counted(len(refused), 'file')} cannot be imported; the first is {refused[0]}"
             raise refused[0] if len(refused) == 1 else whole_error(why, refused)
         plan.check_size(tools.max_size)
-        plan.check_space(store.free_space())
+        try:
+            plan.check_space(store.free_space())
+        except NoSpace as error:
+            error.hint = "nothing was written; free some space, or choose another folder with --to"
+            raise
         adopt_kept(plan, store)
         wait_for_others(plan.fetch, tools)
         if plan.fetch:

@@ -261,7 +261,7 @@ class BundleFolder:
 
     def members(self) -> Iterator[TarMember]:
         with self._open(RelPath.parse(SUMS)) as size:
-            text = os.pread(self._fd, min(size, _LARGEST_SUMS), 0).decode(errors="replace")
+            text = os.pread(self._fd, min(size, _LARGEST_SUMS), 0)
         for name in (*HEAD, *sorted(read_sums(text).keys() - {*HEAD})):
             path = RelPath.parse(name)
             with self._open(path) as size:
@@ -310,7 +310,9 @@ def open_medium(place: Path) -> BundleMedium:
         for folder in (place, place / TOP):
             if (folder / SUMS).is_file():
                 return BundleFolder(folder)
-        found = sorted({_whole(one) for one in place.iterdir() if _is_first(one)})
+        there = [one for one in place.iterdir() if one.is_file() and not one.name.startswith(".")]
+        firsts, others = {_whole(one) for one in there if _is_first(one)}, {_whole(one) for one in there}
+        found = sorted(firsts or others - {*there})  # without a first part, the error names it
         if len(found) != 1:
             hint = "name the tar, its first part, or the folder that was unpacked"
             names = ", ".join(one.name for one in found)
@@ -332,7 +334,7 @@ def open_medium(place: Path) -> BundleMedium:
 def _is_first(path: Path) -> bool:
     """Whether a file is a tar, or the first part of one."""
     match = _PART.fullmatch(path.name)
-    return path.is_file() and (int(match[2]) == 0 if match else path.suffix == ".tar")
+    return int(match[2]) == 0 if match else path.suffix.lower() == ".tar"
 
 
 def _whole(path: Path) -> Path:
@@ -353,7 +355,7 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
         raise NotFound("no such file", item=str(whole), hint="name the tar, its first part, or the unpacked folder")
     sums, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
     if sums.is_file():
-        known = read_sums(read_whole(sums, _LARGEST_SUMS).decode(errors="replace"))
+        known = read_sums(read_whole(sums, _LARGEST_SUMS), sums.name)
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1
     count = len(known) or max(found) + 1
     for number in range(count):
