@@ -61,7 +61,8 @@ def listen(host: str, port: int) -> socket.socket:
         hint = "name another with --host and --port; --port 0 takes any that is free"
         if error.errno == errno.EADDRINUSE:
             hint = f"another program listens there, perhaps another 'mdl serve'; {hint}"
-        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # Python adds the address itself
+        is_of_name = isinstance(error, socket.gaierror)
+        why = error.strerror if is_of_name or not error.errno else os.strerror(error.errno)  # Python adds the address
         raise UsageError(f"cannot listen: {why}", item=where, hint=hint) from error
 
 
