@@ -230,11 +230,12 @@ def test_a_name_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert inspect_path(tmp_path, RelPath.parse("one/f.bin"), tmp_path / ".mdl").kind == "file"
 
 
+@pytest.mark.fault(508)
 @pytest.mark.fault(605)
 @pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 def test_what_another_account_downloads(tmp_path: Path) -> None:
     """Its `.mdl` cannot be entered: whole files are verified and kept, and what is missing is 7, naming the account;
-    nothing is fetched twice."""
+    nothing is fetched twice. So is what a umask of 077 closed, which hides no other model from the list."""
     with FaultyServer(gate := Gate()) as server:
         gate.opened.set()
         shell = machine(tmp_path, catalog_of(one=server.url))
@@ -248,5 +249,13 @@ def test_what_another_account_downloads(tmp_path: Path) -> None:
         assert "1 file ok" in done(mine.run("verify", "one", prefix=modes)).err
         (shell.models / "one" / "f.bin").unlink()
         refused = done(mine.run("get", "one", prefix=modes), 7)
+        (shell.models / "one" / "f.bin").write_bytes(DATA)
+        for closed, status in ((shell.models / "one/f.bin", "unverified"), (shell.models / "one", "missing")):
+            os.chown(closed, STRANGER, STRANGER)
+            closed.chmod(0o700)
+            said = done(mine.run("get", "one", prefix=modes), 7).err
+            assert f"user {STRANGER} keeps {closed} closed to others" in said
+            listed = done(mine.run("list", "--json", prefix=modes)).document["models"]
+            assert {row["name"]: row["status"] for row in listed}["one"] == status
     assert f"user {STRANGER} downloads into this folder" in refused.err
     assert server.bytes_sent <= 1.05 * len(DATA)
