@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -159,6 +160,24 @@ def test_a_lease_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "m.who").unlink()
         with turn(tmp_path):
             pass
+
+
+@pytest.mark.fault(509)
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Who works on a partial of another machine counts as dead after a minute by the clock of the file server, whatever
+    the clock of this machine shows."""
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    (data := folder / "data").touch()
+    now = data.stat().st_mtime
+    monkeypatch.setattr(time, "time", lambda: now + hours * 3600.0)
+    monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)  # as on NFS
+    for age, is_alive in ((0.0, True), (90.0, False)):
+        for path in (data, folder):
+            os.utime(path, (now, now - age))
+        assert [locks.may_be_alive(data, [folder]) for _ in range(2)] == [is_alive, is_alive]
 
 
 @pytest.mark.usefixtures("elsewhere")
