@@ -74,7 +74,7 @@ EXIT_CODES: dict[int, tuple[str, str, str]] = {
 """Every number that mdl exits with: a name for it, what it means, and what a script should do."""
 WORTH_RETRYING = (5, 9, 75, 143)
 """Exit codes after which the same command may succeed later: a scheduler runs it again."""
-NOT_WORTH_RETRYING = (2, 3, 4, 6, 8, 11, 13)
+NOT_WORTH_RETRYING = (2, 3, 4, 6, 8, 11, 12, 13)
 """Those after which it fails again until a person has changed something."""
 
 

@@ -55,8 +55,27 @@ class ModelReport:
         return not self.error and not any(file.error for file in self.files)
 
 
+class BaseReport:
+    """How an operation went, which may have failed in part."""
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all, of their class if they share an exit code; None if all is well."""
+        raise NotImplementedError
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with for it."""
+        return self.error.exit_code if self.error else 0
+
+    def raise_for_errors(self) -> None:
+        """Raises `error` if anything failed."""
+        if error := self.error:
+            raise error
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(BaseReport):
     """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
 
     models: tuple[ModelReport, ...] = ()
@@ -77,16 +96,6 @@ class Report:
         It has the single errors as ``errors``.
         """
         return error_of(self.failures, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
-
-    @property
-    def exit_code(self) -> int:
-        """What the command ends with for it."""
-        return self.error.exit_code if self.error else 0
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error
 
 
 @dataclass(frozen=True)

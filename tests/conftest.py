@@ -218,6 +218,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):  # a script's job in the background ignores them, and so would mdl
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     config.addinivalue_line("markers", "fault(number, …): tries these rows of tests/faults.toml")
 
 

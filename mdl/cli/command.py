@@ -144,7 +144,7 @@ def _spread(command: Command) -> Callable[..., None]:
                 session.check_config()
             return command.body(session, **made)
 
-        raise typer.Exit(guarded(command.name.split()[0], common, begin, _words(ctx, common)))
+        raise typer.Exit(guarded(command.name.split()[0], common, begin, _words(command.name, ctx, common)))
 
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
@@ -173,23 +173,23 @@ def _warn_of_unknown_variables(session: Session) -> None:
         session.console.warn(f"the variable {name} means nothing to mdl; {meant}")
 
 
-def _words(ctx: typer.Context, common: Common) -> tuple[str, ...]:
-    """The command and its arguments as they could be typed again, without how it was to be shown."""
+def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
+    """The command of this ``name`` and its arguments as they could be typed again, without how it was to be shown."""
     options = [f"--catalog={path}" for path in common.catalog or ()]
     arguments: list[str] = []
     for param in ctx.command.params:
-        name = param.name or ""
-        source = ctx.get_parameter_source(name)
-        if name in _NOT_SHOWN_AGAIN or source is None or source.name != "COMMANDLINE":
+        key = param.name or ""
+        source = ctx.get_parameter_source(key)
+        if key in _NOT_SHOWN_AGAIN or source is None or source.name != "COMMANDLINE":
             continue
-        value = ctx.params[name]
+        value = ctx.params[key]
         values = value if isinstance(value, list | tuple) else [value]
         if param.param_type_name == "argument":
             arguments += map(str, values)
         else:
             long = max(param.opts, key=len)
             options += [long if one is True else f"{long}={one}" for one in values]
-    return (ctx.command.name or "", *options, "--", *arguments)
+    return (*name.split()[:-1], ctx.command.name or "", *options, "--", *arguments)
 
 
 def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Callable[..., None]:

@@ -161,7 +161,6 @@ def _run(session: Session, task: str, names: list[str], where: FleetFlags, setti
         if isinstance(stopped.so_far, FleetReport):
             session.empty = _facts(stopped.so_far)
             _table(session, stopped.so_far)
-        stopped.hint = "it was cancelled on the nodes too; what they have fetched is kept"
         raise
     return session.show(_facts(report), lambda: _show(session, report), error=report.error)
 
@@ -171,7 +170,7 @@ def _hosts(where: FleetFlags) -> list[str]:
     found = (where.hosts or "").split(",")
     if where.hosts_file:
         try:
-            lines = places.expanded(where.hosts_file, "--hosts-file").read_text("utf-8", "replace").splitlines()
+            lines = places.expanded(where.hosts_file, "--hosts-file").read_text("utf-8-sig", "replace").splitlines()
         except OSError as error:
             raise storage_error(error, str(where.hosts_file)) from error
         found += [line.partition("#")[0] for line in lines]
@@ -237,5 +236,5 @@ def _why(node: NodeReport) -> str:
     """Why a node is not well, in one line."""
     if not node.error:
         return ""
-    instead = f"; {node.replaced_by} did it" if node.replaced_by else ""
+    instead = f"; {node.replaced_by} was asked instead" if node.replaced_by else ""
     return shown(node.error.message) + instead

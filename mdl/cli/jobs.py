@@ -16,7 +16,7 @@ from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
-from mdl.cli.session import Session, typed
+from mdl.cli.session import Session, typed, with_flags
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
@@ -347,11 +347,11 @@ def resume(
     except OSError as error:
         raise storage_error(error, job.again.folder) from error
     environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
-    command, *words = job.again.words
+    words = list(job.again.words)
     at = words.index("--") if "--" in words else len(words)
     changed = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]
     flags = [*_common_flags(session.common), *(["--detach"] if detach else [])]
-    again = [command, *flags, *words[:at], *changed, *words[at:]]
+    again = with_flags([*words[:at], *changed, *words[at:]], flags)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
 
 

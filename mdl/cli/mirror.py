@@ -192,7 +192,7 @@ def clean(session: Session, url: Url, settings: AskSettings, names: Held = None,
     def show_table() -> None:
         if found:
             rows = [(one.action, one.kind, human_bytes(one.bytes), console.clean(one.url), one.why) for one in found]
-            console.table(("ACTION", "WHAT", "SIZE", "URL", "WHY"), rows)
+            console.table(("ACTION", "WHAT", "SIZE", "URL", "WHY"), rows, below="WHY")
         total = human_bytes(sum(one.bytes for one in going))
         if going:
             console.note(f"{total} {'deleted' if is_asked else 'would be deleted; with --yes it is'}")
@@ -245,4 +245,4 @@ def _version(one: MirrorVersion) -> dict[str, Any]:
 
 
 def _item(one: MirrorItem) -> dict[str, Any]:
-    return {key: value for key, value in vars(one).items() if key not in ("keys", "upload")}
+    return {key: value for key, value in vars(one).items() if key not in ("keys", "marker", "upload")}

@@ -41,7 +41,7 @@ class Unit(StrEnum):
     "render",
     group_help=_ABOUT,
     examples=(
-        "mdl render k8s bert-fa | kubectl apply -f -  # into a shared volume",
+        "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
         "mdl render slurm bert-fa > get.sbatch  # a batch script",
         "mdl render cron nightly  # a line for your crontab",
     ),

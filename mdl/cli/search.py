@@ -37,9 +37,9 @@ def search(
     words: Annotated[list[str], typer.Argument(metavar="TEXT", help="What their names hold.")],
     settings: LookOnline,
     kind: Annotated[Kind, flag("--kind model|dataset", "What to look for.")] = Kind.model,
-    sort: Annotated[SearchSort, flag("--sort downloads|likes|modified", "The most of this first.", panel="Output")] = (
-        SearchSort.downloads
-    ),
+    sort: Annotated[
+        SearchSort, flag("--sort downloads|likes|modified", "The most of this first.", panel="Output", envvar=None)
+    ] = (SearchSort.downloads),
     limit: Annotated[int, flag("--limit N", "At most so many, 1 to 100.", panel="Output")] = 20,
 ) -> int:
     """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.

@@ -180,8 +180,7 @@ class Session:
         """Have another process carry the job out; its id is all there is to show. Returns the exit code."""
         from mdl.schemas import empty
 
-        command, *others = self.words
-        run.start_in_background([command, "--progress=none", "--quiet", *others])
+        run.start_in_background(with_flags(self.words, ["--progress=none", "--quiet"]))
         return self.show(empty(self.command) | {"job": run.id}, lambda: self.console.data(run.id))
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
@@ -203,6 +202,12 @@ def _the_one(texts: Iterable[str]) -> str | None:
     """The text, if all are the same and not empty."""
     found = set(texts)
     return found.pop() or None if len(found) == 1 else None
+
+
+def with_flags(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The words of a command, which may be two, with more flags behind it."""
+    at = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return [*words[:at], *flags, *words[at:]]
 
 
 def typed(words: Iterable[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -151,8 +153,9 @@ class Machines(Mirrors):
         """A manifest that has a scheduler bring the models and groups ``names``, or all that is locked. ``name`` is the
         format: ``k8s``, ``slurm``, ``systemd`` or ``cron``. Nothing is contacted.
 
-        ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``,
-        ``schedule``, ``mail_to``, ``shape``, ``image``, ``claim``, ``secret``. Raises `LockError` if
+        ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``
+        (for cron it is the ``mdl`` of this PATH if nothing is said), ``schedule``, ``mail_to``, ``shape``, ``image``,
+        ``claim``, ``secret``. Raises `LockError` if
         Kubernetes is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`,
         `NotFound`, `CatalogError`.
         """
@@ -162,5 +165,11 @@ class Machines(Mirrors):
         work = self.workspace
         path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
         variables = {name: value for name in ("HF_ENDPOINT",) if (value := work.environ.get(name))}
+        if (
+            name == "cron"
+            and not options.get("program")
+            and (here := shutil.which("mdl", path=work.environ.get("PATH")))
+        ):
+            options["program"] = shlex.quote(os.path.abspath(here))
         options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
         return render(name, work_of(name, texts(names or ()), self.catalog, work.locked, **options))

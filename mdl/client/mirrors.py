@@ -49,6 +49,7 @@ class Mirrors(Remotes):
 
         lock, models = self._locked(targets)
         with self._tools(models, on_event=on_event, cancel=cancel) as tools, self._mirror(url, tools) as mirror:
+            mirror.objects.require_keys()
             return push(models, lock, tools, mirror, self.workspace.throttle, read_back=read_back)
 
     def pull_mirror(
@@ -107,6 +108,7 @@ class Mirrors(Remotes):
 
         seconds = parse_duration(str(older_than), "--older-than", least=0)
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
+            mirror.objects.require_keys()
             asked = None if names is None else texts(names)
             lock = self.workspace.locked or Lock()
             return clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
@@ -132,7 +134,7 @@ class Mirrors(Remotes):
 
     @contextlib.contextmanager
     def _mirror(self, url: str, tools: Tools) -> Iterator[Mirror]:
-        """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline, `AuthError` without keys."""
+        """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
         from mdl.http.allowlist import host_of
         from mdl.mirror.layout import MirrorPlace
         from mdl.mirror.objects import Objects

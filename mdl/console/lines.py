@@ -37,13 +37,15 @@ class Lines:
         self._narrator = Narrator(self._state, clean, failures, clock, verbose=verbose, large=_LARGE)
         self._last_at = clock()
         self._tenth: int | None = None
+        self._has_failures = False
 
     def __call__(self, event: Event) -> None:
         """Write down what happened."""
         self._state.update(event)
         if text := "".join(map(_line_of, self._narrator.remarks(event))):
             self._stream.post(text, keep=isinstance(event, _KEPT))
-        if isinstance(event, Progressed):
+        self._has_failures |= isinstance(event, Failed)
+        if isinstance(event, Progressed) and (event.files or not self._has_failures):  # an error is the last word
             self._progress()
 
     def close(self) -> None:

@@ -36,6 +36,9 @@ class Nodes:
 class Engine(Protocol):
     """One scheduler, or the lack of one."""
 
+    goes_on: str
+    """What may go on although it was cancelled, and how to end it; '' if nothing does."""
+
     @property
     def count(self) -> int:
         """How many nodes are asked."""

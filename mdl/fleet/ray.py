@@ -38,6 +38,8 @@ def open_engine(nodes: Nodes) -> Ray:
 class Ray:
     """An `Engine`. If there are more nodes than are asked, a spare one does the work of one that dies."""
 
+    goes_on = ""
+
     def __init__(self, nodes: Nodes) -> None:
         words = [sys.executable, "-m", "mdl.fleet.ray_driver"]
         self._driver = subprocess.Popen(

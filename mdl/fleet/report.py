@@ -7,19 +7,28 @@ words: ``present``, ``partial``, ``missing``, ``corrupt`` or ``unverified``.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
 from mdl.fleet.work import Answer
 from mdl.paths import shown
+from mdl.reports import BaseReport
 
 Sizes = Mapping[tuple[str, str], int]
 """The bytes of each file that is locked, by the name of its model and its path."""
-_NOT_THERE = 127
-"""What a shell says if there is no such program."""
+_NOT_THERE = (126, 127)
+"""What a shell says if there is no such program, or it cannot be run."""
+_WORST = ("corrupt", "missing", "partial", "unverified", "present")
+"""What a node can say of a model, the worst first."""
+_ENDLESS = 2**63
+"""No node has so many bytes, or takes so many seconds."""
+_DEEPEST = 20
+"""So many levels a document of mdl has at most; it becomes a part of another document."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,7 @@ class NodeReport:
         if self.exit_code is None:
             return "no answer"
         found = {model.status for model in self.models}
-        worst = ("corrupt", "missing", "partial", "unverified", "present")
-        return next((status for status in worst if status in found), "failed")
+        return next((status for status in _WORST if status in found), "failed")
 
     @property
     def bytes(self) -> int:
@@ -67,7 +75,7 @@ class NodeReport:
 
 
 @dataclass(frozen=True)
-class FleetReport:
+class FleetReport(BaseReport):
     """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it."""
 
     engine: str
@@ -97,21 +105,20 @@ class FleetReport:
         )
         return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
 
-    def raise_for_errors(self) -> None:
-        """Raises `error` if any node failed."""
-        if error := self.error:
-            raise error
 
-
-def node_report(answer: Answer, sizes: Sizes) -> NodeReport:
-    """What a node's answer means."""
+def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeReport:
+    """What a node's answer means, of which the models ``names`` were asked. A model of which a node that reports
+    success tells nothing is missing."""
     document = _document(answer.out)
     facts = document or {}
-    models, seconds = tuple(_models(facts, sizes)), facts.get("seconds")
+    told = {model.name: model for model in _models(facts, sizes) if model.name in names}
+    if document and not answer.exit_code and not document.get("error"):
+        told |= {name: NodeModel(name, "missing", 0) for name in names if name not in told}
+    models, seconds = tuple(told.values()), facts.get("seconds")
     return NodeReport(
         answer.node,
         answer.exit_code,
-        round(seconds if isinstance(seconds, int | float) and seconds else answer.seconds, 3),
+        round(seconds if isinstance(seconds, int | float) and 0 < seconds < _ENDLESS else answer.seconds, 3),
         _count(facts.get("bytes_fetched")),
         models,
         _error(answer, document, models),
@@ -125,12 +132,26 @@ def _document(text: str) -> dict[str, Any] | None:
     for line in reversed(text.splitlines()):
         if line.startswith("{"):
             try:
-                found = json.loads(line)
+                found = json.loads(line, parse_constant=_finite, parse_float=_finite)
             except (ValueError, RecursionError):
                 continue
-            if str(found.get("schema")).startswith("mdl.") and type(found.get("exit_code")) is int:
+            is_ours = str(found.get("schema")).startswith("mdl.") and type(found.get("exit_code")) is int
+            if is_ours and _is_flat(found, _DEEPEST):
                 return dict(found)
     return None
+
+
+def _finite(text: str) -> float:
+    """A number that JSON can have. Raises ``ValueError`` for the others, which Python reads as well."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number of JSON")
+    return number
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    """Whether nothing is nested more deeply than that."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def _models(document: Mapping[str, Any], sizes: Sizes) -> Iterator[NodeModel]:
@@ -138,14 +159,18 @@ def _models(document: Mapping[str, Any], sizes: Sizes) -> Iterator[NodeModel]:
     for model in _tables(document.get("models")):
         name, files = str(model.get("name")), _tables(model.get("files"))
         if "bytes_present" in model:
-            yield NodeModel(name, str(model.get("status")), _count(model["bytes_present"]))
+            yield NodeModel(name, _status(model.get("status")), _count(model["bytes_present"]))
         elif "status" in model:
             here = [file for file in files if file.get("action") in ("fetched", "kept", "linked")]
-            yield NodeModel(name, str(model["status"]), sum(_count(file.get("size")) for file in here))
+            yield NodeModel(name, _status(model["status"]), sum(_count(file.get("size")) for file in here))
         else:
             here = [file for file in files if file.get("status") in ("ok", "unverified")]
             total = sum(sizes.get((name, str(file.get("path"))), 0) for file in here)
             yield NodeModel(name, _verified({str(file.get("status")) for file in files}), total)
+
+
+def _status(value: Any) -> str:
+    return str(value) if value in _WORST else "missing"
 
 
 def _verified(statuses: set[str]) -> str:
@@ -162,15 +187,13 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
     lines = [line for line in answer.err.splitlines() if line.strip()]
     words = shown(lines[-1])[:300] if lines else ""
     if answer.exit_code is None:
-        return NetworkError(words or "no answer", item=answer.node, hint="look at the node, and run it again")
-    if answer.exit_code == _NOT_THERE:
+        return NetworkError(words or "no answer", item=answer.node, hint=answer.hint)
+    if answer.exit_code in _NOT_THERE:
         return UsageError(words or "there is no mdl", item=answer.node, hint="--mdl says how a node calls its mdl")
     told = document.get("error") if document else None
     if isinstance(told, dict):
         item = ": ".join(str(one) for one in (answer.node, told.get("item")) if one)
-        hint = (
-            str(told["hint"]).replace("mdl verify --repair", "mdl fleet verify --repair") if told.get("hint") else None
-        )
+        hint = re.sub(r"\bmdl (get|verify)\b", r"mdl fleet \1", str(told["hint"])) if told.get("hint") else None
         return _of_code(answer.exit_code, str(told.get("message")), item, hint, str(told.get("code")))
     if document is None or answer.exit_code:
         message = words or f"it ended with {answer.exit_code}, and no result"
@@ -196,4 +219,4 @@ def _tables(value: Any) -> list[dict[str, Any]]:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < _ENDLESS else 0

@@ -39,12 +39,16 @@ _TASK = """\
 place="$1/$SLURMD_NODENAME"
 [ -e "$place.code" ] && exit
 trap : TERM
-began=$(date +%s)
+{sweep}began=$(date +%s)
 sh "$0" >"$place.out" 2>"$place.err" </dev/null
 echo "$? $(($(date +%s) - began))" >"$place.part"
 mv "$place.part" "$place.code"
 """
 """Runs the script ``$0`` on a node, with its answer in the folder ``$1``; the ``.code`` comes last, and whole."""
+_SWEEP = """\
+for old in {home}/.mdl-fleet-*; do [ -e "${{1%/*/*}}/${{old##*/.}}" ] || rm -rf "$old"; done
+"""
+"""Removes what jobs that were stopped have copied to this node: their folders beside that of this job are gone."""
 _BROADCAST = """\
 sh -c {task} "$folder/node.sh" "$run"
 read -r code _ <"$run/$SLURMD_NODENAME.code"
@@ -60,7 +64,9 @@ fi"""
 def job_script(work: Work, folder: str, fan_out: str = "") -> str:
     """The batch script for the ``work``, whose script is ``node.sh`` in ``folder``. With a ``fan_out`` one node
     downloads, and Slurm copies. Raises `UsageError` if it is not known to which folder."""
-    task = shlex.quote(_TASK)
+    home = work.home or ""
+    sweep = _SWEEP.format(home=shlex.quote(home)) if home.startswith("/") else ""
+    task = shlex.quote(_TASK.replace("{sweep}", sweep))
     way = f'on_all sh -c {task} "$folder/node.sh" "$run"'
     if fan_out:
         way = _broadcast(work, PurePosixPath(folder).name, task)
@@ -72,6 +78,8 @@ def _broadcast(work: Work, name: str, task: str) -> str:
     home = work.home or ""
     if not home.startswith("/"):
         raise UsageError("the folder on the nodes' own disks is needed", item="--fan-out", hint="--to /local/models")
+    if "--layout=hf-cache" in work.flags:
+        raise UsageError("sbcast copies into plain folders", item="--fan-out", hint="leave out --layout hf-cache")
     incoming = PurePosixPath(home, f".{name}")
     folders = sorted({str((incoming / file).parent) for file in work.files})
     pairs = [(PurePosixPath(home, file), incoming / file) for file in work.files]

@@ -23,7 +23,12 @@ from mdl.threads import start_threads
 _MOST = 64
 """So many hosts are asked at once."""
 _LOOK_SECONDS = 0.1
-_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15")
+_OPTIONS = (
+    *("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15"),
+    *("RequestTTY=no", "RemoteCommand=none", "ClearAllForwardings=yes"),
+)
+_SSH = ("ssh", *(word for option in _OPTIONS for word in ("-o", option)))
+"""The terminal, the command and the ports that a person's own ssh to a host may have are not for this one."""
 _NO_CONNECTION = 255
 """What ``ssh`` exits with if it fails itself."""
 
@@ -53,11 +58,14 @@ class _Call:
         out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
         code = self.process.returncode
         is_lost = code < 0 or (code == _NO_CONNECTION and not out)
-        return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began)
+        hint = f"'ssh {self.host}' must work, and ask no question"
+        return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began, hint=hint)
 
 
 class Ssh:
     """An `Engine`."""
+
+    goes_on = ""
 
     def __init__(self, hosts: Sequence[str], nodes: Nodes) -> None:
         self._hosts, self._nodes = hosts, nodes
@@ -80,7 +88,9 @@ class Ssh:
                 self._nodes.cancel.wait(_LOOK_SECONDS)
                 over = [call for call in calls if call.process.poll() is not None]
                 calls = [call for call in calls if call not in over]
-                yield from (call.answer() for call in over)
+                for call in over:
+                    _end(call.process)
+                    yield call.answer()
 
 
 def _begin(host: str, script: bytes, folder: Path, environ: Mapping[str, str]) -> _Call:

@@ -62,8 +62,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node said on its two outputs, in ``seconds``; ``exit_code`` is None if it did not answer, and ``err`` says
-    why. ``replaced_by`` names the node that did the work instead."""
+    """What a node said on its two outputs, in ``seconds``. If it did not answer, ``exit_code`` is None, ``err`` says
+    why and ``hint`` what to do; ``replaced_by`` names the node that did the work instead."""
 
     node: str
     exit_code: int | None
@@ -71,3 +71,4 @@ class Answer:
     err: str = ""
     seconds: float = 0.0
     replaced_by: str = ""
+    hint: str = "look at the node, and run it again"

@@ -27,7 +27,7 @@ import httpx
 
 from mdl import __version__
 from mdl.cancel import CancelToken
-from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe
+from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
@@ -79,13 +79,15 @@ class OpenResponse:
 
     ``url`` is where it came from in the end. ``hops`` are the headers of the redirects on the way, with lower-case
     keys. ``location`` is the URL to ask directly the next time, with the same ``start``; None if that is the start
-    itself, or a URL on the start's host that only another host named.
+    itself, or a URL on the start's host that only another host named. ``is_fresh`` if mdl signed ``url`` itself for
+    this request.
     """
 
     response: httpx.Response
     url: str
     hops: tuple[Mapping[str, str], ...]
     location: str | None
+    is_fresh: bool = False
 
     @property
     def status(self) -> int:
@@ -186,7 +188,7 @@ class HttpClient:
                         words = self.beginning(opened, _SMALL)
                     asker = self._asker(opened, url, start or url, sent)
                     error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
-                    error.redirected = bool(opened.hops)
+                    error.redirected = bool(opened.hops) and not opened.is_fresh
                     raise error
                 yield opened
             except Exception:
@@ -346,12 +348,12 @@ class HttpClient:
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
-                return OpenResponse(response, current, tuple(hops), location), sent
+                return OpenResponse(response, current, tuple(hops), location, link.is_fresh and len(hops) == 1), sent
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             if method == "GET" and at_home and (other := self._detoured(hops, headers)):
                 return other, sent
-            current = redirect_target(str(response.headers.get("location", "")), current)
+            current = _target_of(response, current)
             if content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
@@ -432,6 +434,15 @@ class HttpClient:
             return False
         follows = is_private(host_of(start)) or host_of(start) == "localhost" or self._hosts.is_named(host, port)
         return self._hosts.is_trusted(host, port) or (follows and not met_public)
+
+
+def _target_of(response: httpx.Response, current: str) -> str:
+    """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region:
+    S3 names the region then, and no URL."""
+    location, region = (str(response.headers.get(name, "")) for name in ("location", "x-amz-bucket-region"))
+    if region and not location:
+        raise UsageError(f"the bucket is in the region {shown(region)[:40]}", hint="set AWS_REGION to that")
+    return redirect_target(location, current)
 
 
 def redirect_target(location: str, current: str) -> str:

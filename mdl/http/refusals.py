@@ -136,8 +136,9 @@ def error_for_status(
     message += f" (request {ident})" if ident else ""
     if status == 407:
         return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
-    if status in (401, 403, 404, 410):
-        kind = AuthError if status in (401, 403) else NotFound
+    has_expired = status == 400 and b"<Code>ExpiredToken</Code>" in body  # so says S3 when temporary keys have ended
+    if status in (401, 403, 404, 410) or has_expired:
+        kind = NotFound if status in (404, 410) else AuthError
         return kind(message, hint=_advice(kind, code, words, url, asker))
     if not is_temporary(status, None):
         return NetworkError(message, hint="the server will not serve this as asked", final=True)

@@ -54,7 +54,8 @@ def signed_headers(
     own |= {"x-amz-content-sha256": payload_sha256} if payload_sha256 else {}
     sent = {**headers, **own}
     place = urlsplit(url)
-    signed = {"host": place.netloc.rpartition("@")[2].lower()}
+    host, default = place.netloc.rpartition("@")[2].lower(), ":80" if place.scheme == "http" else ":443"
+    signed = {"host": host.removesuffix(default)}
     signed |= {name.lower(): " ".join(value.split()) for name, value in sent.items()}
     names = ";".join(sorted(signed))
     lines = [method, place.path or "/", place.query, *(f"{name}:{signed[name]}" for name in sorted(signed))]

@@ -132,18 +132,28 @@ class Marker:
         """Raises `ProtocolError`, naming ``item``, for what is no marker, or one of a newer mdl."""
         try:
             facts = json.loads(data)
-            if facts["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {str(facts['schema'])[:40]}")
+            if (schema := str(facts["schema"])) != SCHEMA:
+                if schema.startswith(SCHEMA.rpartition("/")[0]):
+                    raise _newer(schema, item)
+                raise ValueError(f"its schema is {schema[:40]}")
             files = tuple(_marked(one) for one in facts["files"])
             texts = ("source", "commit", "license", "written_at", "written_by")
             return cls(str(facts["name"]), str(facts["version"]), files, *(str(facts.get(key, "")) for key in texts))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MdlError) as error:
+            if isinstance(error, ProtocolError) and error.final:
+                raise
             raise ProtocolError(f"no marker of a mirror: {error}", item=item, hint="push the model again") from error
 
     @property
     def bytes(self) -> int:
         """The sizes of all files."""
         return sum(file.size for file in self.files)
+
+
+def _newer(schema: str, item: str) -> ProtocolError:
+    error = ProtocolError(f"a marker of another mdl: its schema is {shown(schema)[:40]}", item=item, hint="upgrade mdl")
+    error.final = True
+    return error
 
 
 def _marked(facts: Any) -> MarkedFile:

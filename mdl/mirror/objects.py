@@ -1,5 +1,6 @@
 """Objects of a mirror's bucket as mdl itself asks for them, which obstore cannot: with their metadata, and in the parts
-of an upload that another process may go on with. Every request is signed, and goes through mdl's one HTTP client.
+of an upload that another process may go on with. Every request is signed if there are keys, and goes through mdl's one
+HTTP client.
 
 Protocol: https://docs.aws.amazon.com/AmazonS3/latest/API, "Uploading and copying objects using multipart upload". The
 sha256 of a file is in the object's metadata: what a store tells of a file in parts is a checksum of checksums.
@@ -32,6 +33,9 @@ _REFUSALS = tuple(range(400, 600))
 _LARGEST_ANSWER = 16 * 2**20
 _DAMAGED = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout")
 """The body that came is not the one that was signed: sending it again may help."""
+_PASSING = ("InternalError", "SlowDown", "ServiceUnavailable", "")
+"""Failures of an answer that began with 200 that may not happen again."""
+_ERROR = re.compile(rb"<Error[\s>]")
 _KEEPS_CHECKSUMS = re.compile(r"\.amazonaws\.com(\.cn)?$")
 """Hosts that list the sha256 of each part. AWS does, and there the ETag of a part is no MD5 if the bucket encrypts with
 KMS. SeaweedFS takes these checksums and insists on them in the end, but lists none, so that nobody could go on."""
@@ -85,14 +89,17 @@ class Objects:
     """
 
     def __init__(self, bucket: Bucket, http: HttpClient, on_retry: OnRetry | None = None) -> None:
-        """Raises `AuthError` if there are no keys to sign with."""
+        """Without keys nothing is signed: a public bucket can be read."""
         access = bucket.access
-        if not access.key_id:
-            raise AuthError("there are no keys to sign with", item=str(bucket), hint=_CREDENTIALS)
         self.bucket, self.http, self._on_retry = bucket, http, on_retry
         self._keys, self._region = Keys(access.key_id, access.secret, access.token), access.region
         self._base = f"{access.url}/{bucket.name}"
-        self._keeps_checksums = bool(_KEEPS_CHECKSUMS.search(host_of(access.url)))
+        self.keeps_checksums = bool(_KEEPS_CHECKSUMS.search(host_of(access.url)))
+
+    def require_keys(self) -> None:
+        """Raises `AuthError` if there are no keys to sign with."""
+        if not self._keys.key_id:
+            raise AuthError("there are no keys to sign with", item=str(self.bucket), hint=_CREDENTIALS)
 
     def head(self, key: str) -> Head | None:
         """What the bucket tells of an object; None if there is none."""
@@ -116,9 +123,9 @@ class Objects:
 
     def begin(self, key: str, metadata: Mapping[str, str]) -> PartedUpload:
         """Begin an upload in parts."""
-        asked = {"x-amz-checksum-algorithm": "SHA256"} if self._keeps_checksums else {}
+        asked = {"x-amz-checksum-algorithm": "SHA256"} if self.keeps_checksums else {}
         answer, _ = self._ask("POST", key, {"uploads": ""}, _metadata(metadata) | asked)
-        return PartedUpload(key, _text(self._parsed(answer, key), "UploadId"), self._keeps_checksums)
+        return PartedUpload(key, _text(self._parsed(answer, key), "UploadId"), self.keeps_checksums)
 
     def send_part(self, upload: PartedUpload, number: int, payload: Payload) -> UploadedPart:
         """Send part ``number`` (from 1) of an upload, in place of one that is there."""
@@ -137,10 +144,7 @@ class Objects:
             for part in parts
         )
         text = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
-        answer, _ = self._ask("POST", upload.key, {"uploadId": upload.id}, payload=Bytes(text))
-        if b"<Error>" in answer:  # an answer that began with 200 may still tell of a failure
-            code, words = _code_and_words(answer)
-            raise refusal(0, code, words, self._item(upload.key)) or NetworkError(f"{code}: {words}", item=upload.key)
+        self._ask("POST", upload.key, {"uploadId": upload.id}, payload=Bytes(text))
 
     def abort(self, upload: PartedUpload) -> None:
         """Throw an upload away with its parts; it is no error if it is gone already."""
@@ -196,6 +200,8 @@ class Objects:
                     answer += block
                     if len(answer) > _LARGEST_ANSWER:
                         raise ProtocolError("the store's answer is too long", item=self._item(key))
+                if _ERROR.search(answer):
+                    raise self._late_refusal(bytes(answer), key)
                 return bytes(answer), opened.headers
 
         return self.http.retry(self._base, request, self._on_retry)
@@ -209,12 +215,13 @@ class Objects:
         headers: Mapping[str, str] | None = None,
         payload: Payload | None = None,
     ) -> Iterator[OpenResponse]:
-        """The answer to one signed request. Raises what its refusal means."""
+        """The answer to one request, signed if there are keys. Raises what its refusal means."""
         url = f"{self._base}/{quote(key)}" if key else self._base
         url += f"?{query_text(query)}" if query else ""
         sha256 = payload.sha256 if payload else EMPTY
-        now = datetime.now(UTC)
-        signed = signed_headers(method, url, headers or {}, sha256, self._keys, self._region, now)
+        signed = dict(headers or {})
+        if self._keys.key_id:
+            signed = signed_headers(method, url, signed, sha256, self._keys, self._region, datetime.now(UTC))
         content: bytes | Iterable[bytes] = b""  # even an empty body keeps a redirect from being followed
         if payload:
             content, signed = payload, signed | {"Content-Length": str(payload.size)}
@@ -224,12 +231,21 @@ class Objects:
             yield opened
 
     def _refusal(self, opened: OpenResponse, key: str) -> MdlError:
+        if opened.status in (401, 403):
+            self.require_keys()
         words = self.http.beginning(opened)
         code, said = _code_and_words(words)
         if code in _DAMAGED:
             return NetworkError(f"{code}: {said}", item=self._item(key))
         found = refusal(opened.status, code, said, self._item(key))
         return found or error_for_status(opened.status, opened.headers, words, opened.url).on(self._item(key))
+
+    def _late_refusal(self, answer: bytes, key: str) -> MdlError:
+        """A failure that an answer tells of which began with 200: S3 puts the parts together while it answers."""
+        code, words = _code_and_words(answer)
+        told, item = f"{code}: {words}".strip(": "), self._item(key)
+        found = refusal(0, code, words, item)
+        return found or NetworkError(told or "the store failed", item=item, final=code not in _PASSING)
 
     def _parsed(self, answer: bytes, key: str) -> ElementTree.Element:
         if b"<!" in answer:  # no answer of S3 declares anything, and a declaration can make a parser work for ever

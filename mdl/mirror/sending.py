@@ -9,7 +9,6 @@ block is kept back and the file fails.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import math
 import os
@@ -21,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mdl.errors import DigestMismatch, MdlError, NotFound, StorageError, storage_error
+from mdl.errors import DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.fs.entries import open_for_reading
 from mdl.hashing import Digest, new_hasher, read_blocks
@@ -160,7 +159,7 @@ class Sending:
             if self.is_over:
                 return
             if not self._is_begun:
-                if self._is_there(post):
+                if self._is_there(post) or (not self._find_upload() and self._is_there(post)):
                     return
                 self._begin()
                 host = host_of(self.objects.bucket.access.url)
@@ -197,17 +196,32 @@ class Sending:
             raise self._other_bytes(f"it has {size} bytes, not {self.size}")
         return file
 
+    def _find_upload(self) -> bool:
+        """Find the upload of this file that has come furthest. False if one was ended meanwhile: the object may be
+        there now."""
+        is_sure = True
+        for one in self.objects.uploads(self.key) if self.steps > 1 else ():
+            if one.key != self.key or (self.objects.keeps_checksums and not one.keeps_checksums):
+                continue
+            try:
+                parts = self.objects.parts(one)
+            except NotFound:
+                is_sure = False
+                continue
+            if len(parts) > len(self._there) and all(part.size == self._size_of(part.number) for part in parts):
+                self._upload, self._there = one, {part.number: part for part in parts}
+        return is_sure
+
     def _begin(self) -> None:
-        """Go on with the upload of this file that has come furthest, or begin one. A file of one part needs none."""
-        if self.steps == 1:
-            return
-        found = [one for one in self.objects.uploads(self.key) if one.key == self.key]
-        there = [(self.objects.parts(one), one) for one in found]
-        parts, upload = max(there, key=lambda row: len(row[0]), default=((), None))
-        self._upload, self._there = upload, {part.number: part for part in parts}
-        self.resumed_at = sum(part.size for part in parts)
-        if upload is None:
+        """Go on with the upload that was found, or begin one. A file of one part needs none."""
+        self.resumed_at = sum(part.size for part in self._there.values())
+        if self._upload is None and self.steps > 1:
             self._upload, self._is_own = self.objects.begin(self.key, {"sha256": self.sha256}), True
+
+    def _size_of(self, number: int) -> int:
+        """Bytes of that part. An upload that has a part of another size is another program's: its object would not
+        have the metadata of a mirror."""
+        return max(0, min(self._part_size, self.size - (number - 1) * self._part_size))
 
     def _hash_next(self) -> LocalPart:
         """Read the next part and hash it. Raises `DigestMismatch` at the last one if the file is not the locked one."""
@@ -247,19 +261,32 @@ class Sending:
         else:
             try:
                 there = self.objects.send_part(self._upload, number, part)
-            except MdlError:  # mostly NotFound
+            except MdlError as error:  # mostly NotFound
                 if not self._is_right(self.objects.head(self.key)):
-                    raise
+                    raise self._ended(error) from error
                 there = UploadedPart(number, part.size, "")  # another process was faster, and completed the upload
         with self._counting:
             self._parts[number] = there
 
+    def _ended(self, error: MdlError) -> MdlError:
+        """What it means that the bucket refuses a part: an upload that it does not have any more can be begun anew."""
+        if not isinstance(error, NotFound) or "NoSuchUpload" not in error.message:
+            return error
+        hint = "a clean, or a rule of the bucket, did that; run the same command again"
+        return NetworkError(f"its upload was thrown away meanwhile: {error.message}", item=self._item, hint=hint)
+
     def _end(self, post: Callable[[Event], None]) -> None:
         """Make the object, compare what the mirror now tells of it, and read it back if that is wanted."""
+        gone: NotFound | None = None
         if self._upload:
-            with contextlib.suppress(NotFound):  # completed by another process, or before an answer that was lost
+            try:
                 self.objects.complete(self._upload, [self._parts[number] for number in sorted(self._parts)])
-        if not self._is_right(self.objects.head(self.key)):
+            except NotFound as error:  # completed by another process, or before an answer that was lost
+                gone = error
+        head = self.objects.head(self.key)
+        if gone and head is None:
+            raise self._ended(gone)
+        if not self._is_right(head):
             hint = "does another program write there? does the store keep metadata?"
             raise DigestMismatch("the mirror has another object there than was sent", item=self._item, hint=hint)
         if self.reads_back and (why := self._wrong_bytes()):

@@ -23,6 +23,7 @@ from mdl.fs.private import is_own_folder, make_private_dir
 from mdl.locks import file_lock, is_locked
 from mdl.operations.deletion import Deletion, KeptFile
 from mdl.paths import RelPath, record_name
+from mdl.reports import BaseReport
 
 _BUSY = "wait for it, or stop it: 'mdl jobs' shows what runs"
 
@@ -45,7 +46,7 @@ class DeletedModel:
 
 
 @dataclass(frozen=True)
-class DeleteReport:
+class DeleteReport(BaseReport):
     """How deleting went, model by model, and the errors of targets that are not here at all."""
 
     models: tuple[DeletedModel, ...] = ()
@@ -59,11 +60,6 @@ class DeleteReport:
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
         return joint_error([*self.errors, *(model.error for model in self.models if model.error)])
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error
 
 
 def delete(

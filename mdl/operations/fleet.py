@@ -72,10 +72,11 @@ def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnN
     try:
         with closing(engine.run(work)) as answers:
             for answer in answers:
-                found[answer.node] = node = node_report(answer, sizes)
+                found[answer.node] = node = node_report(answer, sizes, work.names)
                 done = sum(not one.replaced_by for one in found.values())
                 on_node(node, done, engine.count)
     except Cancelled as stopped:
         stopped.so_far = so_far()
+        stopped.hint = engine.goes_on or "it was cancelled on the nodes too; what they have fetched is kept"
         raise
     return so_far()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.errors import MdlError, whole_error
-from mdl.reports import no_space
+from mdl.reports import BaseReport, no_space
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImportedFile:
 
 
 @dataclass(frozen=True)
-class ImportReport:
+class ImportReport(BaseReport):
     """How an import went: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
 
     folder: Path
@@ -47,8 +47,3 @@ class ImportReport:
         if not failed:
             return no_space(0, self.bytes_to_copy, self.bytes_free)
         return whole_error(f"{len(failed)} of {len(self.files)} failed", failed) if len(failed) > 1 else failed[0]
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error

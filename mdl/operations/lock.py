@@ -16,7 +16,7 @@ from mdl.hashing import Digest
 from mdl.operations.lock_file import read_lock, update_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
-from mdl.reports import Report
+from mdl.reports import BaseReport, Report
 
 _CAME = ("fetched", "kept")
 
@@ -35,7 +35,7 @@ class LockRow:
 
 
 @dataclass(frozen=True)
-class LockReport:
+class LockReport(BaseReport):
     """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
     not be resolved and why, and the one ``error`` that stands for all."""
 
@@ -44,11 +44,6 @@ class LockReport:
     models: tuple[LockRow, ...] = ()
     failures: dict[str, MdlError] = field(default_factory=dict)
     error: MdlError | None = None
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if there is one."""
-        if self.error:
-            raise self.error
 
 
 def lock(

@@ -13,7 +13,7 @@ from mdl import __version__
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
 from mdl.engine.store import Store
-from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NotFound, ProtocolError, UsageError
+from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Listener, Planned
 from mdl.files import RemoteFile
 from mdl.http.body import Throttle
@@ -22,11 +22,12 @@ from mdl.mirror.objects import Head, Objects
 from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.reports import ModelReport, Report, error_of, failures_of
+from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
 from mdl.sources.object_store import Bucket
 
 Found = TypeVar("Found")
 _PUSH = "'mdl mirror push' puts it there"
+_PUSH_AGAIN = "push it again: 'mdl mirror push' compares every file and writes another one"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class MirrorVersion:
 
 
 @dataclass(frozen=True)
-class MirrorReport:
+class MirrorReport(BaseReport):
     """How a push or a check went. ``bytes_sent`` went over the network; ``bytes_kept`` were in the mirror before;
     ``bytes_read`` of it were read and hashed."""
 
@@ -87,11 +88,6 @@ class MirrorReport:
         is_check = all(isinstance(error, ProtocolError | NotFound) for _, error in found)
         return error_of(corrupt if corrupt and is_check else found, total)
 
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything failed."""
-        if error := self.error:
-            raise error
-
 
 @dataclass(frozen=True)
 class Mirror:
@@ -112,6 +108,7 @@ class Mirror:
             data = self.bucket.read(key, LARGEST_MARKER)
         except NotFound as error:
             if "NoSuchBucket" in error.message:
+                error.item = str(self.bucket)
                 raise
             return None
         found = Marker.from_json(data, f"{self.bucket}/{key}")
@@ -215,19 +212,30 @@ def _version(locked: LockedModel, files: tuple[MirroredFile, ...], place: Mirror
 
 
 def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
-    """Write the marker of a version of which every file is there, unless it has one. Raises `ProtocolError` if that one
-    tells of other files."""
+    """Write the marker of a version of which every file is there, unless it has a right one. Raises `ProtocolError` if
+    a newer mdl wrote it."""
     marked = [MarkedFile(file.path, file.size, file.sha256 or "") for file in files]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     marker = Marker.of(plan.model, plan.locked, marked, now, __version__)
     key = mirror.place.key(marker.name, marker.version, MARKER)
-    if mirror.bucket.create(key, marker.to_json()):
-        return marker
-    there = mirror.marker(marker.name, marker.version)
-    if there is None or there.files != marker.files:
-        hint = f"somebody else wrote it; 'mdl mirror check {mirror.place}' tells more"
-        raise ProtocolError("the marker there tells of other files", item=f"{mirror.bucket}/{key}", hint=hint)
-    return there
+
+    def write() -> Marker | None:
+        if mirror.bucket.create(key, marker.to_json()):
+            return marker
+        try:
+            there = mirror.marker(marker.name, marker.version)
+        except ProtocolError as error:
+            if error.final:
+                raise
+            return None
+        if there is None:  # S3 refuses the second of two that write at once, even if the first one fails then
+            raise NetworkError("somebody else is writing the marker", item=f"{mirror.bucket}/{key}")
+        return there if there.files == marker.files else None
+
+    if found := mirror.objects.http.retry(mirror.bucket.access.url, write, mirror.reporter.on_retry):
+        return found
+    mirror.bucket.write(key, marker.to_json())  # the version says which files it has: a marker of others is wrong
+    return marker
 
 
 # Check and list.
@@ -301,6 +309,9 @@ def _checked(
     locked: LockedModel, marker: Marker | MdlError | None, files: tuple[MirroredFile, ...], place: MirrorPlace
 ) -> MirrorVersion:
     found = _version(locked, files, place)
+    if isinstance(marker, Marker) and not _tells_of(marker, locked):
+        why = "its marker tells of other files than the lock"
+        return replace(_marked(found, marker), error=ProtocolError(why, item=locked.name, hint=_PUSH_AGAIN))
     if marker is not None:
         return _marked(found, marker)
     error = NotFound("it is not complete in the mirror: it has no marker", item=locked.name, hint=_PUSH)
@@ -310,6 +321,18 @@ def _checked(
             _version(locked, (), place),
         )
     return replace(found, error=error)
+
+
+def _tells_of(marker: Marker, locked: LockedModel) -> bool:
+    """Whether a marker names the files of the lock, and nothing else."""
+    marked = {file.path: file for file in marker.files}
+    return marked.keys() == {file.path.text for file in locked.files} and all(
+        file.size in (None, marked[file.path.text].size)
+        and (
+            file.digest is None or file.digest.algorithm != "sha256" or file.digest.hex == marked[file.path.text].sha256
+        )
+        for file in locked.files
+    )
 
 
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
@@ -342,20 +365,26 @@ def _marked(version: MirrorVersion, marker: Marker | MdlError | None) -> MirrorV
 
 @dataclass
 class Held:
-    """The objects of one version in a mirror; ``modified`` is when the newest was written."""
+    """The objects of one version in a mirror; ``modified`` is when the newest was written, ``marked`` when its marker
+    was."""
 
     name: str
     version: str
     keys: list[str] = field(default_factory=list)
     bytes: int = 0
     modified: datetime | None = None
-    is_complete: bool = False
+    marked: datetime | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.marked is not None
 
 
-def held_by(mirror: Mirror) -> list[Held]:
-    """The objects of every version, in one look at the whole mirror. Raises as `versions`."""
+def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
+    """The objects of every version, in one look at the whole mirror, or below a longer ``prefix``. Raises as
+    `versions`."""
     found: dict[tuple[str, str], Held] = {}
-    for one in mirror.bucket.list(mirror.place.prefix):
+    for one in mirror.bucket.list(mirror.place.prefix if prefix is None else prefix):
         mirror.look()
         if (parts := mirror.place.split(one.key)) is None:
             continue
@@ -364,7 +393,7 @@ def held_by(mirror: Mirror) -> list[Held]:
         held.keys.append(one.key)
         held.bytes += one.size
         held.modified = max(held.modified or one.modified, one.modified)
-        held.is_complete = held.is_complete or path == MARKER
+        held.marked = one.modified if path == MARKER else held.marked
     return list(found.values())
 
 

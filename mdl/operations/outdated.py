@@ -15,6 +15,7 @@ from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import MdlError, whole_error
 from mdl.files import Receipt
 from mdl.operations.tools import Tools
+from mdl.reports import BaseReport
 from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
 
@@ -64,7 +65,7 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
-class OutdatedReport:
+class OutdatedReport(BaseReport):
     """The versions of each model, and the one ``error`` that stands for all that could not be asked."""
 
     models: tuple[ModelVersion, ...] = ()
@@ -77,11 +78,6 @@ class OutdatedReport:
             return None
         what = failed[0][0] if len(failed) == 1 else f"{len(failed)} of {len(self.models)} models"
         return whole_error(f"{what} could not be asked", [error for _, error in failed])
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if there is one."""
-        if error := self.error:
-            raise error
 
 
 def outdated(models: Sequence[Model], tools: Tools, lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:

@@ -25,6 +25,7 @@ from mdl.paths import matches
 from mdl.remote_tables import RemoteSettings
 from mdl.remotes import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
 from mdl.remotes.bucket import BucketRemote
+from mdl.reports import BaseReport
 from mdl.sources import Context, open_source
 
 _NAMED = 10
@@ -32,7 +33,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True)
-class RemoteReport:
+class RemoteReport(BaseReport):
     """Whether one remote works: each part that was looked at, and the ``numbers`` that it tells of itself."""
 
     name: str

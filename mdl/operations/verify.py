@@ -18,6 +18,7 @@ from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.inventory import model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
+from mdl.reports import BaseReport
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
@@ -41,7 +42,7 @@ class VerifiedFile:
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class VerifyReport(BaseReport):
     """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what is
     corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files; it took
     ``seconds``."""
@@ -67,11 +68,6 @@ class VerifyReport:
     def error(self) -> MdlError | None:
         """The one error that stands for all; None if all is well."""
         return joint_error(self.errors)
-
-    def raise_for_errors(self) -> None:
-        """Raises `error` if anything is wrong."""
-        if error := self.error:
-            raise error
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 3
 """How long answers that are on their way may take when the server is to stop."""
 _START_SECONDS = 30.0
+_IDLE_SECONDS = 15
+"""How long a connection is kept for the next request: longer than clients keep theirs (httpx: 5 seconds), so that none
+sends a request into a connection that is just closed."""
 _MOST_CLIENTS = 4000
 _BACKLOG = 1024
 
@@ -130,8 +133,10 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
         log_level="critical",
         access_log=False,
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")],
         proxy_headers=False,
         limit_concurrency=_MOST_CLIENTS,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = uvicorn.Server(config)

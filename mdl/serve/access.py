@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping
 
 from mdl.http.credentials import is_loopback
 from mdl.serve.refusals import Refusal
 
 _ASK = {"WWW-Authenticate": 'Basic realm="mdl serve: any name, and the token as password", charset="UTF-8"'}
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 
 
 class Access:
@@ -24,8 +26,12 @@ class Access:
         """Raises `Refusal` for a request of which nothing may be answered. ``headers`` have lower-case names.
 
         A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding). The browser still sends that
-        name as the Host, and has no token for it.
+        name as the Host, and has no token for it. A request with two lengths is one of which a proxy before this server
+        may see another end.
         """
+        if "transfer-encoding" in headers and "content-length" in headers:
+            why = "a request has a Content-Length or a Transfer-Encoding, not both"
+            raise Refusal(400, "", why, {"Connection": "close"})
         if self._loopback and not self.has_token and not is_loopback(_host(headers.get("host", ""))):
             raise Refusal(421, "", "this server answers to localhost and 127.0.0.1 only, not to the name in Host")
         if self.has_token and not hmac.compare_digest(_token_in(headers.get("authorization", "")), self._token):
@@ -42,8 +48,9 @@ class Access:
 
 
 def _host(header: str) -> str:
-    """The host without its port."""
-    return (header.partition("]")[0] if header.startswith("[") else header.partition(":")[0]).lower()
+    """The host without its port and brackets; empty for what is none."""
+    found = _HOST.fullmatch(header)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def _token_in(authorization: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mdl.files import Stamp
 from mdl.serve.conditions import Answer
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
@@ -38,18 +39,20 @@ async def body_of(request: Request) -> bytes:
 
 
 class SentFile(Response):
-    """A file, or a part of it, which goes from the disk to the socket inside the kernel."""
+    """A file, or a part of it, which goes from the disk to the socket inside the kernel while it has this ``stamp``."""
 
-    def __init__(self, file: BinaryIO, size: int, answer: Answer, headers: Mapping[str, str], traffic: Traffic) -> None:
+    def __init__(
+        self, file: BinaryIO, stamp: Stamp, answer: Answer, headers: Mapping[str, str], traffic: Traffic
+    ) -> None:
         told = dict(headers)
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            told |= {"Content-Range": f"bytes */{size}"}
+            told |= {"Content-Range": f"bytes */{stamp.size}"}
         elif answer.status == HTTPStatus.PARTIAL_CONTENT:
-            told |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{size}"}
+            told |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
         if answer.status != HTTPStatus.NOT_MODIFIED:
             told |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
         super().__init__(status_code=answer.status, headers=told)
-        self._file, self._answer, self._traffic = file, answer, traffic
+        self._file, self._stamp, self._answer, self._traffic = file, stamp, answer, traffic
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         connection: Connection = scope[KEY]
@@ -57,11 +60,11 @@ class SentFile(Response):
         try:
             with self._file:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                count = self._answer.stop - self._answer.start
-                if count and scope["method"] != "HEAD":
-                    await connection.send_file(self._file, self._answer.start, count, scope[COUNT])
+                start, stop = self._answer.start, self._answer.stop
+                if start < stop and scope["method"] != "HEAD":
+                    await connection.send_file(self._file.fileno(), self._stamp, start, stop, scope[COUNT])
                 await send({"type": "http.response.body"})
-        except OSError:  # a TimeoutError too
-            connection.abort()  # the client has gone, or takes nothing
+        except OSError:
+            connection.abort()  # the client has gone, or takes nothing, or the file was changed
         finally:
             self._traffic.files_open -= 1

@@ -111,7 +111,7 @@ class Server:
         if file is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
         answer = answer_to(headers, found.size, found.etag)
-        return SentFile(file, found.size, answer, hub_api.file_headers(at, found), self._traffic)
+        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self._traffic)
 
     def _told(self, asked: Asked, request: Request, body: bytes) -> Response:
         repo = hub_api.repository(self._repositories.table(), asked, gated=self._gated)

@@ -27,10 +27,10 @@ def answer_to(headers: Mapping[str, str], size: int, etag: str) -> Answer:
     ``headers`` are the request's, with lower-case names. A Range that is malformed, or names several ranges, is
     ignored, as a server may: then the whole file is the answer.
     """
-    if _matches(headers.get("if-none-match"), etag):
-        return Answer(HTTPStatus.NOT_MODIFIED)
     if (wanted := headers.get("if-match")) is not None and not _matches(wanted, etag, is_strong=True):
         return Answer(HTTPStatus.PRECONDITION_FAILED)
+    if _matches(headers.get("if-none-match"), etag):
+        return Answer(HTTPStatus.NOT_MODIFIED)
     whole = Answer(HTTPStatus.OK, 0, size)
     asked = _RANGE.fullmatch(headers.get("range", ""))
     if asked is None or headers.get("if-range", etag) != etag:

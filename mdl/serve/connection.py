@@ -1,25 +1,36 @@
 """Connections: uvicorn's own, with what serving large files needs: sendfile, and no patience with the slow.
 
 Bytes go from the file to the socket inside the kernel. A client has to send the whole head of a request in time, and to
-take bytes in time; else its connection ends, so that nobody can hold many of them for nothing.
+take bytes in time, of a file as of any answer; else its connection ends, so that nobody can hold many of them for
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
+import struct
+import termios
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mdl.files import Stamp
 
 KEY = "mdl.connection"
 """Under which ASGI's scope has the connection."""
 HEAD_SECONDS = 20.0
 """How long a client may take until a request, or the next one, has begun."""
 STALL_SECONDS = 60.0
-"""How long a client may take for one window of bytes."""
-_WINDOW = 2**21
+"""In which time a client has to take ``_LEAST`` bytes of its answer."""
+_LEAST = 2**16
+_STEP, _LAST_STEP = 2**21, 2**16
+"""The most bytes of a file that are sent before other clients have their turn; and how many at the end are sent only
+after one more look at the file."""
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -42,6 +53,9 @@ class Connection(H11Protocol):
         super().__init__(*args, **words)
         self.app = self._with_connection(self.app)
         self._deadline: asyncio.TimerHandle | None = None
+        self._sending: asyncio.Future[None] | None = None
+        self._unsent = self._untaken = 0
+        self._is_answering = False
 
     def _with_connection(self, app: Any) -> App:
         async def run(scope: Scope, receive: Any, send: Any) -> None:
@@ -59,34 +73,60 @@ class Connection(H11Protocol):
         """End the connection in the middle of an answer, so that the client does not take it for whole."""
         self.transport.abort()
 
-    async def send_file(self, file: BinaryIO, start: int, count: int, on_bytes: Callable[[int], None]) -> None:
-        """Send ``count`` bytes of a file from ``start`` on, as the body of an answer whose head was sent. ``on_bytes``
-        is told how many went, step by step. If the file became shorter the connection ends.
+    async def send_file(self, file: int, stamp: Stamp, start: int, stop: int, on_bytes: Callable[[int], None]) -> None:
+        """Send the bytes ``[start, stop)`` of an open file, as the body of an answer whose head was sent. ``on_bytes``
+        is told how many went, step by step.
 
-        Raises ``OSError`` if the client has gone, ``TimeoutError`` if it takes next to nothing for a minute.
+        Raises ``OSError`` if the client has gone, or if the file has not, or no longer, this ``stamp``.
         """
-        sent = 0
-        while sent < count:
-            if self.is_closing:
-                raise ConnectionResetError("the client has gone")
-            if not sent:
-                self.conn.send_with_data_passthrough(h11.Data(data=_Length(count)))  # type: ignore[arg-type]
-            window = min(count - sent, _WINDOW)
-            async with asyncio.timeout(STALL_SECONDS):
-                step = await self.loop.sendfile(self.transport, file, start + sent, window)
-            on_bytes(step)
-            sent += step
-            if step < window:
-                raise OSError("the file became shorter while it was sent")
+        self.conn.send_with_data_passthrough(h11.Data(data=_Length(stop - start)))  # type: ignore[arg-type]
+        await self.flow.drain()
+        if self.is_closing:
+            raise ConnectionResetError("the client has gone")
+        self._unsent = stop - start
+        # asyncio watches the socket itself for what the client says: so it is a second descriptor that is written to.
+        socket = os.dup(self.transport.get_extra_info("socket").fileno())
+        sending = self._sending = self.loop.create_future()
+
+        def step() -> None:
+            if sending.done():
+                return
+            try:
+                if Stamp.of(os.fstat(file)) != stamp:
+                    raise OSError("the file was changed while it was sent")
+                left = self._unsent - _LAST_STEP if self._unsent > _LAST_STEP else self._unsent
+                sent = os.sendfile(socket, file, stop - self._unsent, min(left, _STEP))
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                sending.set_exception(error)
+                return
+            on_bytes(sent)
+            self._unsent -= sent
+            if not self._unsent:
+                sending.set_result(None)
+
+        try:
+            self._watch(STALL_SECONDS)
+            self.loop.add_writer(socket, step)
+            await sending
+        finally:
+            self.loop.remove_writer(socket)
+            os.close(socket)
+            self._sending, self._unsent = None, 0
+            self._unwatch()
 
     # How long a client may take.
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait_for_head()
+        transport.set_write_buffer_limits(0)  # so that writing is paused until the last byte has gone to the kernel
+        self._watch(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        self._unwatch()
+        if self._sending is not None and not self._sending.done():
+            self._sending.set_exception(ConnectionResetError("the client has gone"))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -96,16 +136,49 @@ class Connection(H11Protocol):
             self._head_came()
 
     def on_response_complete(self) -> None:
-        before = self.cycle
+        before, self._is_answering = self.cycle, False
         super().on_response_complete()
         if self.cycle is before:  # no other request had come already
-            self._wait_for_head()
+            self._watch(STALL_SECONDS if self.flow.write_paused else HEAD_SECONDS)
+        else:
+            self._head_came()
 
-    def _wait_for_head(self) -> None:
-        self._head_came()
-        self._deadline = self.loop.call_later(HEAD_SECONDS, self.abort)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(STALL_SECONDS)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_answering:
+            self._unwatch()
+        else:
+            self._watch(HEAD_SECONDS)
 
     def _head_came(self) -> None:
+        self._is_answering = True
+        if not self.flow.write_paused:
+            self._unwatch()
+
+    def _watch(self, seconds: float) -> None:
+        """Look after so many seconds if the client has done anything."""
+        self._unwatch()
+        self._untaken = self._still_untaken()
+        self._deadline = self.loop.call_later(seconds, self._look)
+
+    def _unwatch(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _look(self) -> None:
+        if self._still_untaken() > self._untaken - _LEAST:
+            self.abort()
+        else:
+            self._watch(STALL_SECONDS)
+
+    def _still_untaken(self) -> int:
+        """How many bytes of its answer the client has still to take: in the file, in this process, in the kernel."""
+        in_kernel = bytearray(4)
+        with contextlib.suppress(OSError, ValueError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self._unsent + self.transport.get_write_buffer_size() + int(struct.unpack("i", in_kernel)[0])

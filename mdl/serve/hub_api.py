@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
@@ -144,20 +144,27 @@ def tree(at: Revision, below: str, *, recursive: bool) -> list[dict[str, Any]] |
 
 def paths_info(at: Revision, paths: Iterable[str]) -> list[dict[str, Any]]:
     """The named files and folders; what is not here is left out, as the hub leaves it out."""
+    folders = {folder for one in at.files for folder in _parents(one)}
     found: list[dict[str, Any]] = []
     for path in dict.fromkeys(paths):
         if path in at.files:
             found.append(_item(at.files[path]))
-        elif any(one.startswith(f"{path}/") for one in at.files):
+        elif path in folders:
             found.append(_folder(path))
     return found
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The folders above a path, the nearest first."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def refs(repo: Repository) -> dict[str, Any]:
     """The branches that are known here."""
     names = [name for name in repo.refs if not name.startswith("refs/")]
     rows = [{"name": one, "ref": f"refs/heads/{one}", "targetCommit": repo.refs[one]} for one in sorted(names)]
-    return {"branches": rows, "tags": [], "converts": []}
+    return {"branches": rows, "tags": [], "converts": [], "pullRequests": []}
 
 
 def _item(one: ServedFile) -> dict[str, Any]:

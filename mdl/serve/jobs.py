@@ -5,6 +5,7 @@ Only with a token. Nothing but a name of the catalog can be asked for: no URL, n
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mdl import places
-from mdl.errors import MdlError, NotFound, UsageError
+from mdl.errors import Busy, MdlError, NotFound, UsageError
 from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
@@ -67,15 +68,22 @@ class Jobs:
 
     def start(self, name: str) -> str:
         """Begin to download a model or a group of the catalog; returns the id of the job. Raises `NotFound` for any
-        other text, `MdlError` in the words of the job if it cannot begin."""
+        other text, `Busy` if a job of that name is running, `MdlError` in the words of the job if it cannot begin."""
         found = self._client().catalog.find(name)
+        names = {name, *(model.name for model in found)}
+        running = (job for job in self.all() if job.status == "running")
+        if busy := next((job.id for job in running if names.intersection(job.models)), None):
+            raise Busy(f"{name} is being downloaded already, by the job {busy}")
         if gone := next((model.gone for model in found if model.gone), ""):
             raise NotFound(f"{name} cannot be fetched any more: {gone}")
         command = [sys.executable, "-P", "-m", "mdl", "get", *self._words, "--detach", "--json", "--", name]
         environ = {key: value for key, value in os.environ.items() if value.strip() != self._token}
-        ran = subprocess.run(
-            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START_SECONDS, check=False
-        )
+        try:
+            ran = subprocess.run(
+                command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise MdlError(f"the job did not begin within {_START_SECONDS:.0f} seconds") from None
         try:
             document = json.loads(ran.stdout)
         except ValueError:
@@ -87,7 +95,9 @@ class Jobs:
 
 
 def job_routes(server: Server, jobs: Jobs) -> list[Route]:
-    """List, show, start, cancel."""
+    """List, show, start, cancel. One job begins at a time, however many are asked for: each takes a process, and a
+    thread of those that answer."""
+    beginning = asyncio.Lock()
 
     async def every(_request: Request) -> Response:
         found = await run_in_threadpool(jobs.all)
@@ -98,7 +108,9 @@ def job_routes(server: Server, jobs: Jobs) -> list[Route]:
         return JSONResponse({"jobs": [shown_facts(job)]})
 
     async def start(request: Request) -> Response:
-        started = await run_in_threadpool(jobs.start, await _model_in(request))
+        name = await _model_in(request)
+        async with beginning:
+            started = await run_in_threadpool(jobs.start, name)
         return JSONResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
 
     async def cancel(request: Request) -> Response:

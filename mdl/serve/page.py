@@ -20,7 +20,6 @@ def _hash_of(tag: str) -> str:
 _POLICY = f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; connect-src 'self'"
 HEADERS: Final = {
     "Content-Security-Policy": f"{_POLICY}; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }

@@ -3,7 +3,6 @@ another machine takes them. A run is found in a table by its name, and packed wh
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -23,7 +22,7 @@ from mdl.errors import MdlError, NotFound, as_problem
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
 from mdl.serve.answers import answer_with
-from mdl.serve.connection import KEY, STALL_SECONDS, Connection
+from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.trainers import find_run
 from mdl.trainers.tree import Tree
@@ -179,14 +178,11 @@ class SentZip(Response):
                 return Refusal.of(as_mdl_error(self._error))
             await send(start)
             while piece and not connection.is_closing:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await run_in_threadpool(os.read, end, _CHUNK)
             if self._error is not None:
                 connection.abort()
             await send({"type": "http.response.body"})
-        except TimeoutError:
-            connection.abort()
         finally:
             os.close(end)
         return None

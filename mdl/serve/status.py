@@ -45,13 +45,16 @@ class StatusPage:
 
     def document(self) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
-        with self._lock:
-            began = time.monotonic()
-            if began >= self._good_until:
-                self._document = self._make()
-                now = time.monotonic()
-                self._good_until = now + max(_KEPT_SECONDS, _SHARE * (now - began))
-            return self._document
+        if self._lock.acquire(blocking=not self._document):  # while it is made anew the old one is good enough
+            try:
+                began = time.monotonic()
+                if began >= self._good_until:
+                    self._document = self._make()
+                    now = time.monotonic()
+                    self._good_until = now + max(_KEPT_SECONDS, _SHARE * (now - began))
+            finally:
+                self._lock.release()
+        return self._document
 
     def _make(self) -> dict[str, Any]:
         problems: list[str] = []

@@ -63,6 +63,8 @@ _NOWHERE = "http://127.0.0.1:0"
 bucket's own: nobody can listen on port 0, and a redirect to another host fails."""
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
 _STATUS = re.compile(r"status code: (\d{3})")
+_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+"""Temporary keys are good for some hours, and S3 says 400 when they are not any more."""
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
 """RunPod's network volumes (https://docs.runpod.io/storage/s3-api): "presigned URLs: not supported"."""
 
@@ -298,7 +300,7 @@ class Bucket:
 
     def locate(self, key: str) -> Link | Body:
         """A signed URL of an object, or the object itself if the bucket takes no signed URLs."""
-        return Link(self.sign(key)) if self.access.presigns else Body(partial(self.part, key))
+        return Link(self.sign(key), is_fresh=True) if self.access.presigns else Body(partial(self.part, key))
 
     def sign(self, key: str) -> str:
         """A URL by which anybody may read this object for `LINK_SECONDS`."""
@@ -356,6 +358,9 @@ def refusal(status: int, code: str, words: str, item: str) -> MdlError | None:
     told = _told(code, words)
     if code == "RequestTimeTooSkewed":
         return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
+    if code in _EXPIRED:
+        hint = "get new keys (aws sso login, aws sts), and run the same command again: it goes on where it was"
+        return AuthError(told, item=item, hint=hint)
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"):
         return UsageError(f"the bucket is in another region: {told}", item=item, hint="set AWS_REGION to the one named")
     if status == 404 or code in ("NoSuchBucket", "NoSuchKey"):
@@ -376,6 +381,9 @@ def _no_connection(text: str, item: str) -> MdlError | None:
     """Why obstore did not come to ask; only its debugging text has the system's words. None if that is not it."""
     asked = re.search(r"performing [A-Z]+ (\S+)", text)
     host = host_of(asked[1]) if asked else "the bucket"
+    if "redirect without LOCATION" in text:  # S3 tells the region in a header, which obstore does not pass on
+        hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' tells it"
+        return UsageError("the bucket is in another region", item=item, hint=hint)
     if f"{_NOWHERE.removeprefix('http://')}," in text:
         return Unsafe(f"refused: {host} redirects to another host", item=item, hint="look at the endpoint_url")
     if found := re.search(r"Invalid(?:Certificate|Message)\(\s*(\w+)", text):

@@ -17,6 +17,7 @@ from support.shell import Inside, Ran, Shell, done, ended, machine, started, wit
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
 from mdl.catalog.reader import read_catalog
+from mdl.fleet import slurm
 from mdl.operations.excerpt import excerpt
 from mdl.paths import RelPath
 
@@ -37,12 +38,14 @@ exit "$code"
 SSH = """\
 #!/bin/sh
 while [ "$1" != -- ]; do shift; done
-[ "$2" = lost ] && { echo "ssh: connect to host lost: No route to host" >&2; exit 255; }
+case "$2" in lost*) echo "ssh: connect to host $2: No route to host" >&2; exit 255;; esac
 NODE=$2 PATH="BIN:$PATH" exec sh -c "$3"
 """
 SBATCH = """\
 #!/bin/sh
 echo "$@" >>ANSWERS/sbatch.words
+[ -n "$BLIND" ] && exit 1
+[ -n "$PENDING" ] && while :; do sleep 0.05; done
 [ -n "$REFUSE" ] && { echo "sbatch: error: invalid partition specified: $REFUSE" >&2; exit 1; }
 restarts=0
 while :; do
@@ -56,14 +59,29 @@ done
 SRUN = """\
 #!/bin/sh
 while :; do case "$1" in -*) shift;; *) break;; esac; done
-for node in n1 n2 n3; do SLURMD_NODENAME=$node NODE=$node PATH="BIN:$PATH" "$@"; done
+for run; do :; done
+for node in n1 n2 n3; do
+    [ "$node" = "$FULL" ] && { : >"$run/$node.code"; continue; }
+    SLURMD_NODENAME=$node NODE=$node PATH="BIN:$PATH" "$@"
+done
 """
 SCONTROL = """\
 #!/bin/sh
 case "$1" in
-    show) printf '%s\\n' n1 n2 n3;;
+    show) echo "$3" | sed 's/n\\[1-3\\]/n1,n2,n3/' | tr ', ' '\\n\\n';;
     requeue) touch ANSWERS/requeue; echo 0 "$(cat ANSWERS/again)" >ANSWERS/n2; kill "$PPID";;
 esac
+"""
+SQUEUE = """\
+#!/bin/sh
+case "$*" in *mdl-fleet-busy*) echo RUNNING None;; esac
+[ -n "$PENDING" ] || exit 0
+echo >>ANSWERS/looks
+[ "$(wc -l <ANSWERS/looks)" -gt 2 ] && echo "$PENDING" || echo PENDING Resources
+"""
+SCANCEL = """\
+#!/bin/sh
+[ -z "$DEAF" ] || { echo "scancel: error: $DEAF" >&2; exit 1; }
 """
 
 
@@ -94,13 +112,13 @@ def head(tmp_path: Path, answers: Path) -> Shell:
         "sbatch": SBATCH,
         "srun": SRUN,
         "scontrol": SCONTROL,
-        "scancel": "",
-        "squeue": "",
+        "scancel": SCANCEL,
+        "squeue": SQUEUE,
     }
     place = tmp_path / "bin"
     place.mkdir()
     for name, text in programs.items():
-        (place / name).write_text(text.replace("ANSWERS", str(answers)).replace("BIN", str(place)) or "#!/bin/sh\n")
+        (place / name).write_text(text.replace("ANSWERS", str(answers)).replace("BIN", str(place)))
         (place / name).chmod(0o755)
     catalog = "schema = 1\n" + entry_of("one", "https://models.example/f", SMALL)
     shell = machine(tmp_path / "home", catalog, PATH=f"{place}:{os.environ['PATH']}", HF_TOKEN="hf_" + "s" * 30)
@@ -110,6 +128,13 @@ def head(tmp_path: Path, answers: Path) -> Shell:
     (shell.home / "mdl.lock").write_text(lock.to_toml())
     assert excerpt([model], lock)[1] == lock.to_toml()
     return shell
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm is looked at and asked without pauses."""
+    monkeypatch.setattr(slurm, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("on", [ON_SSH, ON_SLURM])
@@ -185,8 +210,8 @@ def test_a_job_of_slurm_requeues_itself(mdl: Inside, head: Shell, answers: Path)
 
 
 def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
-    """Hosts come from the flag and from a file with comments, each once; for Slurm they are its node list."""
-    (tmp_path / "hosts").write_text("n1  # the first\n\n# all\nn2\n")
+    """Hosts come from the flag and from a file of any editor, with comments, each once; Slurm has them as node list."""
+    (tmp_path / "hosts").write_text("\ufeffn1  # the first\r\n\n# all\nn2\n")
     words = ("fleet", "get", "one", "--hosts", "n2", "--hosts-file", str(tmp_path / "hosts"), "--json")
     ran = done(mdl(head, *words, "--on", "ssh"))
     assert [row["node"] for row in ran.document["nodes"]] == ["n1", "n2"]
@@ -206,6 +231,7 @@ def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
         (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is no number of nodes"),
         (("one", "--on", "ssh", "--hosts", "a", "--fan-out", "sbcast"), 2, "no such fan-out"),
         (("one", *ON_SLURM, "--fan-out", "sbcast"), 2, "--to /local/models"),
+        (("one", *ON_SLURM, "--fan-out", "sbcast", "--to=/l", "--layout=hf-cache"), 2, "into plain folders"),
         (("one", "--on", "ray", "--hosts", "a"), 2, "Ray chooses the nodes"),
         (("none", *ON_SSH), 3, "none: not in the catalog"),
         (("other", *ON_SSH), 8, "other: not in the lock"),
@@ -221,7 +247,7 @@ def test_what_cannot_be_begun(mdl: Inside, head: Shell, words: tuple[str, ...], 
 
 
 @pytest.mark.fault(528)
-def test_slurm_refuses(mdl: Inside, head: Shell) -> None:
+def test_slurm_refuses(mdl: Inside, head: Shell, quick: None) -> None:
     """What sbatch says is what the user reads, and nothing is left behind; so is a Slurm that is not there."""
     ran = done(mdl(with_environ(head, REFUSE="gpu"), "fleet", "get", "one", *ON_SLURM), 2)
     assert "sbatch: invalid partition specified: gpu" in ran.err
@@ -240,3 +266,75 @@ def test_a_large_fleet_lists_what_is_not_well(mdl: Inside, head: Shell, answers:
     ran: Ran = mdl(head, "fleet", "get", "one", "--on", "ssh", "--hosts", ",".join(names))
     assert (ran.code, [line.split()[0] for line in ran.out.splitlines()]) == (75, ["NODE", "m7"])
     assert len(ran.err.splitlines()) < 30
+
+
+@pytest.mark.fault(485)
+def test_more_hosts_than_files_may_be_open(head: Shell) -> None:
+    """What one host needed is closed before the next is asked, so that every one of them is a row."""
+    hosts = ",".join(f"lost{number}" for number in range(150))
+    words = ("fleet", "get", "one", "--on", "ssh", "--hosts", hosts, "--json")
+    rows = done(head.run(*words, prefix=("prlimit", "--nofile=128")), 5).document["nodes"]
+    assert [row["status"] for row in rows] == ["no answer"] * 150
+
+
+@pytest.mark.fault(486)
+def test_nodes_as_slurm_writes_them(mdl: Inside, head: Shell, answers: Path) -> None:
+    """A list in Slurm's notation is that many nodes, and one that is named twice is asked once."""
+    done(mdl(head, "fleet", "get", "one", "--on", "slurm", "--hosts", "n[1-3],n2"))
+    said = (answers / "sbatch.words").read_text()
+    assert "--nodes=3 " in said
+    assert said.endswith("--nodelist=n1,n2,n3 job.sh\n")
+    ran = done(mdl(head, "fleet", "get", "one", "--on", "slurm", "--hosts", "n[1-3]", "--nodes", "2"), 2)
+    assert "--hosts names 3 nodes, and --nodes says 2" in ran.err
+
+
+@pytest.mark.fault(487)
+def test_a_job_that_waits_is_cancelled_from_outside(mdl: Inside, head: Shell, quick: None) -> None:
+    """Why a job waits is told once for each reason, and when it was cancelled mdl ends."""
+    ran = done(mdl(with_environ(head, PENDING="CANCELLED None"), "fleet", "get", "one", *ON_SLURM), 143)
+    assert ran.err.count("the job waits: Slurm says Resources") == 1
+    assert "Slurm's job was cancelled" in ran.err
+
+
+@pytest.mark.fault(488)
+def test_a_folder_that_no_node_sees(mdl: Inside, head: Shell, quick: None, tmp_path: Path) -> None:
+    """If a job ends and nobody has answered, the hint names the folder for the answers."""
+    words = ("fleet", "get", "one", *ON_SLURM, "--shared", str(tmp_path / "shared"))
+    ran = done(mdl(with_environ(head, BLIND="yes"), *words), 5)
+    assert f"all nodes must see {tmp_path}/shared; --shared names another folder" in ran.err
+
+
+@pytest.mark.fault(489)
+@pytest.mark.parametrize(("deaf", "hint"), [("", "was cancelled on the nodes"), ("timed out", "scancel --name=mdl-")])
+def test_what_could_not_be_cancelled_is_told(head: Shell, answers: Path, deaf: str, hint: str) -> None:
+    """It says that the nodes have stopped only if Slurm has cancelled the job."""
+    waiting = with_environ(head, PENDING="PENDING Resources", DEAF=deaf)
+    with started(waiting, "fleet", "get", "one", *ON_SLURM) as process:
+        until((answers / "sbatch.words").exists)
+        process.send_signal(signal.SIGINT)
+        err = ended(process, 130).err
+    assert hint in err
+    assert ("may go on (timed out)" in err, "cancelled on the nodes" in err) == (bool(deaf), not deaf)
+
+
+@pytest.mark.fault(490)
+def test_an_answer_that_the_disk_had_no_room_for(mdl: Inside, head: Shell) -> None:
+    """A node whose answer is empty did not answer; the others did."""
+    rows = done(mdl(with_environ(head, FULL="n2"), "fleet", "get", "one", *ON_SLURM, "--json"), 5).document["nodes"]
+    assert [row["status"] for row in rows] == ["present", "no answer", "present"]
+
+
+@pytest.mark.fault(491)
+@pytest.mark.fault(492)
+def test_what_a_killed_fleet_left_is_removed(mdl: Inside, head: Shell, tmp_path: Path) -> None:
+    """Copies of a job whose folder is gone, and old folders of jobs that are over, are removed; those of a job that is
+    queued, and young ones, stay."""
+    shared, disk = tmp_path / "shared", tmp_path / "a disk"
+    for name in ("dead", "busy", "young"):
+        (shared / f"mdl-fleet-{name}").mkdir(parents=True)
+        (disk / f".mdl-fleet-{name}").mkdir(parents=True)
+    for name in ("dead", "busy"):
+        os.utime(shared / f"mdl-fleet-{name}", (0, 0))
+    done(mdl(head, "fleet", "get", "one", *ON_SLURM, "--shared", str(shared), "--to", str(disk)))
+    assert {path.name for path in shared.iterdir()} == {"mdl-fleet-busy", "mdl-fleet-young"}
+    assert {path.name for path in disk.iterdir()} == {".mdl-fleet-busy", ".mdl-fleet-young"}

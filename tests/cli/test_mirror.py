@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import socket
@@ -14,10 +15,21 @@ from typing import Any
 import pytest
 from support.data import MIB, flip, noise, sha256
 from support.faults import answers, cut, first, honest
+from support.faults.wire import Answer, Request
 from support.faulty_server import FaultyServer
 from support.hubs import Hub
 from support.loopback_hub import Repo
-from support.mirrors import ABSENT, MirrorStore, catalog_text, marker_of, mirror_machine, version_of, write_files
+from support.mirrors import (
+    ABSENT,
+    MirrorStore,
+    catalog_text,
+    marker_of,
+    mirror_machine,
+    refused,
+    tapped,
+    version_of,
+    write_files,
+)
 from support.relay import Meter, Metered, relaying
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog
 
@@ -250,6 +262,105 @@ def test_what_cannot_be_done(
     assert "canary" not in ran.err + ran.out
 
 
+@pytest.fixture
+def tap(store: MirrorStore, mirror: Callable[..., Ran]) -> Callable[..., Ran]:
+    """``tap(what, "push", 3)``: as `mirror`, through a server that gives every request to ``what`` first."""
+
+    def run(what: Callable[[Request], Answer | None], verb: str, code: int = 0, *words: str, **environ: str) -> Ran:
+        with FaultyServer(tapped(store.environ["AWS_ENDPOINT_URL_S3"], what)) as server:
+            return mirror(verb, code, *words, AWS_ENDPOINT_URL_S3=server.url, **environ)
+
+    return run
+
+
+@pytest.mark.fault(468)
+def test_an_upload_of_another_program(store: MirrorStore, large: Shell, mirror: Callable[..., Ran]) -> None:
+    """Its parts have another size: mdl begins an upload of its own, whose object has the metadata of a mirror."""
+    key = f"m/one/{version_of(large)}/big.bin"
+    begun = store.api.create_multipart_upload(Bucket=store.bucket, Key=key)
+    upload = {"Bucket": store.bucket, "Key": key, "UploadId": begun["UploadId"]}
+    store.api.upload_part(**upload, PartNumber=1, Body=BIG[: PART + 1])
+    document = mirror("push", 0, "--json").document
+    assert (document["bytes_sent"], document["models"][0]["files"][0]["resumed_at"]) == (len(BIG), 0)
+    mirror("check")
+
+
+@pytest.mark.fault(469)
+def test_an_upload_that_another_push_completes(store: MirrorStore, large: Shell, tap: Callable[..., Ran]) -> None:
+    """Between the list of the uploads and that of its parts: the object is kept, and nothing is sent."""
+    key = f"m/one/{version_of(large)}/big.bin"
+    upload = {"Bucket": store.bucket, "Key": key}
+    upload["UploadId"] = store.api.create_multipart_upload(**upload)["UploadId"]
+
+    def complete(request: Request) -> None:
+        if request.method == "GET" and "uploadId=" in request.query:
+            store.api.abort_multipart_upload(**upload)
+            store.put(key.removeprefix("m/"), BIG, sha256=sha256(BIG))
+
+    document = tap(complete, "push", 0, "--json").document
+    assert (document["bytes_sent"], document["models"][0]["files"][0]["status"]) == (0, "kept")
+
+
+@pytest.mark.fault(469)
+@pytest.mark.parametrize("when", ["partNumber=3", "POST"])
+def test_an_upload_that_is_thrown_away(
+    store: MirrorStore, large: Shell, mirror: Callable[..., Ran], tap: Callable[..., Ran], when: str
+) -> None:
+    """A clean on another machine, or a rule of the bucket, ends it while its parts are sent, or before it is completed:
+    5, as the same command brings the file."""
+
+    def abort(request: Request) -> Answer | None:
+        if when not in f"{request.method} {request.query}" or "uploadId=" not in request.query:
+            return None
+        for one in store.api.list_multipart_uploads(Bucket=store.bucket).get("Uploads", []):
+            store.api.abort_multipart_upload(Bucket=store.bucket, Key=one["Key"], UploadId=one["UploadId"])
+        return refused(404, "NoSuchUpload")  # moto says 500
+
+    ran = tap(abort, "push", 5, MDL_CONNECTIONS="1")
+    assert "one/big.bin: its upload was thrown away meanwhile: NoSuchUpload" in ran.err
+    mirror("push", 0, "--verify")
+
+
+@pytest.mark.fault(471)
+def test_a_public_mirror_is_read_without_keys(
+    store: MirrorStore, shell: Shell, mirror: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """What only reads needs none, if the store gives it to everybody; what writes ends with 4 before it asks."""
+    mirror("push")
+    store.api.put_bucket_acl(Bucket=store.bucket, ACL="public-read")
+    for key in store.objects():
+        store.api.put_object_acl(Bucket=store.bucket, Key=f"m/{key}", ACL="public-read")
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    for verb in ("list", "check", "pull"):
+        mirror(verb, 0, "one", **none, MDL_HOME=str(tmp_path / "new"))
+    for verb in ("push", "clean"):
+        assert "there are no keys" in mirror(verb, 4, **none).err
+
+
+@pytest.mark.fault(472)
+@pytest.mark.parametrize("verb", ["push", "pull", "check", "list", "clean"])
+def test_a_bucket_of_another_region(tap: Callable[..., Ran], verb: str) -> None:
+    """S3 redirects there without a URL: 2, and which setting is wrong."""
+    elsewhere = refused(301, "PermanentRedirect", ("x-amz-bucket-region", "eu-west-3"))
+    ran = tap(lambda request: elsewhere, verb, 2)
+    assert "in another region" in ran.err
+    assert "AWS_REGION" in ran.err
+
+
+@pytest.mark.fault(477)
+def test_a_marker_that_two_write_at_once(store: MirrorStore, shell: Shell, tap: Callable[..., Ran]) -> None:
+    """S3 refuses one of the two, and the other may fail: it is written again."""
+    asked: list[str] = []
+
+    def conflict(request: Request) -> Answer | None:
+        if request.method == "PUT" and request.path.endswith("complete.json"):
+            asked.append(request.path)
+        return refused(409, "ConditionalRequestConflict") if len(asked) == 1 and asked[0] == request.path else None
+
+    tap(conflict, "push")
+    assert len(marker_of(store, "one", version_of(shell))["files"]) == len(FILES)
+
+
 def test_what_is_not_here_is_not_pushed(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
     """A locked file that is not on this disk: 3, by name, and nothing of its model is sent."""
     (shell.models / "one/empty").unlink()
@@ -290,18 +401,24 @@ def test_what_a_check_finds(store: MirrorStore, shell: Shell, mirror: Callable[.
     assert "one/empty: it is not in the mirror" in mirror("check", 3).err
 
 
-@pytest.mark.fault(568)
+@pytest.mark.fault(568, 476)
 def test_a_marker_that_lies(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
-    """A marker of other files, or no marker at all, is 6: for a push, a check and a pull alike."""
+    """A marker of other files, or what is no marker at all, is 6 for a check, and the latter for a pull too; a push
+    compares every file and writes it anew, but not in the place of one that a newer mdl wrote."""
     mirror("push")
     key = f"one/{version_of(shell)}/complete.json"
     right = store.read(key)
-    for lie in (right.replace(sha256(FILES["model.bin"]).encode(), b"0" * 64), b"{}", b"[" * 100_000):
+    other = right.replace(sha256(FILES["model.bin"]).encode(), b"0" * 64)
+    for lie, pulled in ((other, 0), (right.replace(ODD.encode(), b"x"), 0), (b"{}", 6), (b"[" * 100_000, 6)):
         store.put(key, lie)
-        ran = mirror("push", 6)
-        assert "marker" in ran.err
-    for verb in ("check", "pull"):
-        mirror(verb, 6)
+        assert "push" in mirror("check", 6).err
+        mirror("pull", pulled)
+        mirror("push")
+        assert marker_of(store, "one", version_of(shell))["files"] == json.loads(right)["files"]
+    store.put(key, right.replace(b"complete/1", b"complete/2"))
+    for verb in ("check", "pull", "push"):
+        assert "upgrade mdl" in mirror(verb, 6).err
+    assert b"complete/2" in store.read(key)
 
 
 def test_list_tells_versions_apart(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
@@ -336,6 +453,19 @@ def test_pull_brings_what_was_pushed(
     again = mirror("pull", 0, "one", "--json", MDL_HOME=str(new)).document
     assert (again["bytes_fetched"], {file["action"] for file in again["models"][0]["files"]}) == (0, {"kept"})
     assert again["models"][0]["files"][0]["verified"] == "sha256"
+
+
+@pytest.mark.fault(479)
+def test_a_pull_is_resumed_as_a_job(
+    store: MirrorStore, shell: Shell, mirror: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """A pull that failed is the same command again, both of its words, also in the background."""
+    new = {"MDL_HOME": str(tmp_path / "new")}
+    mirror("pull", 3, **new)
+    mirror("push")
+    ran = done(with_environ(shell, **new).run("jobs", "resume", "--detach"))
+    done(shell.run("jobs", "watch", ran.out.strip()))
+    assert (tmp_path / "new/one/model.bin").read_bytes() == FILES["model.bin"]
 
 
 @pytest.mark.fault(570)
@@ -425,6 +555,7 @@ def test_mirrors_in_one_store_have_etags_of_their_own(
     assert (tmp_path / "new/one/big.bin").read_bytes() == BIG
 
 
+@pytest.mark.fault(470)
 def test_a_mirror_without_the_model_costs_nothing_but_a_question(
     store: MirrorStore, shell: Shell, mdl: Inside, tmp_path: Path
 ) -> None:
@@ -438,6 +569,7 @@ def test_a_mirror_without_the_model_costs_nothing_but_a_question(
         ran = done(mdl(shell, "get", "one"))
     assert (shell.models / "one/f0.json").read_bytes() == b'{"a": 1}'
     assert ran.err.count("; going on with 127.0.0.1") == 1
+    assert " retry " not in ran.err
 
 
 @pytest.mark.parametrize("text", ['mirror = "https://host/x"', 'mirror = ["s3://a?b"]', "mirror = 3"])
@@ -550,6 +682,27 @@ def test_clean_never_takes_what_the_lock_names(store: MirrorStore, shell: Shell,
     items = mirror("clean", 0, "--older-than", "0s", "--yes", "--json").document["items"]
     assert [(row["name"], row["action"]) for row in items] == [("one", "kept")]
     assert store.objects() == before
+
+
+@pytest.mark.fault(475)
+@pytest.mark.parametrize(
+    ("when", "path", "action"), [("GET", "new.bin", "kept"), ("DELETE", "complete.json", "deleted")]
+)
+def test_clean_while_another_machine_pushes(
+    store: MirrorStore, mirror: Callable[..., Ran], tap: Callable[..., Ran], when: str, path: str, action: str
+) -> None:
+    """An old version without a marker, into which a push writes once it was judged: it is kept. If the push writes the
+    marker while the objects are deleted, the marker goes too: it would call complete what is not there."""
+    folder = "two/0123456789abcdef"
+    store.put(f"{folder}/f.bin", b"sent before")
+
+    def push(request: Request) -> None:
+        if request.method == when and ("uploads=" in request.query or when == "DELETE"):
+            store.put(f"{folder}/{path}", b"{}")
+
+    [row] = tap(push, "clean", 0, "--older-than", "0s", "--yes", "--json").document["items"]
+    assert row["action"] == action
+    assert store.objects() == ({f"{folder}/f.bin", f"{folder}/{path}"} if action == "kept" else set())
 
 
 def test_the_page_about_mirrors(tmp_path: Path, store: MirrorStore, mdl: Inside) -> None:

@@ -57,7 +57,7 @@ def test_one_table_of_exit_codes(shell: Shell, mdl: Inside) -> None:
     assert {*WORTH_RETRYING, *NOT_WORTH_RETRYING} <= EXIT_CODES.keys()
     job = _documents(done(mdl(shell, "render", "k8s", "plain")).out)["Job"]
     rules = {one["action"]: one["onExitCodes"]["values"] for one in _rules(job) if "onExitCodes" in one}
-    assert rules["FailJob"] == [*NOT_WORTH_RETRYING]
+    assert rules["FailIndex"] == [*NOT_WORTH_RETRYING]
     assert sorted(rules["Ignore"] + rules["Count"]) == sorted(WORTH_RETRYING)
     assert f"\n{'|'.join(map(str, WORTH_RETRYING))})\n" in done(mdl(shell, "render", "slurm", "plain")).out
     service = done(mdl(shell, "render", "systemd", "plain")).out
@@ -89,6 +89,13 @@ def test_what_is_refused(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
         (shell, "cron plain --schedule '5 * * * *\n* * * * * id'", 2),
         (shell, "slurm plain --to '/a\nb'", 2),
         (shell, "systemd plain --to models", 2),
+        (shell, "systemd plain --mdl bin/mdl", 2),
+        (shell, "cron plain --mdl 'python3 -m mdl'", 2),
+        (shell, "cron plain --mdl 'mdl; id'", 2),
+        (shell, "cron plain --schedule '5 * * *'", 2),
+        (shell, """cron plain --to "/it's" --mail-to '"'\"'\"""", 2),
+        (shell, f"cron {'plain ' * 160}", 2),
+        (shell, f"cron plain --to /{'x' * 999}", 2),
         (shell, "", 2),
     ]
     for where, words, code in cases:
@@ -96,6 +103,46 @@ def test_what_is_refused(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
         assert (ran.out, "hint:" in ran.err) == ("", True), words
     assert "--locked" not in done(mdl(bare, "render", "cron", "plain")).out
     assert f"MDL_HOME={bare.home}/models\n" in done(mdl(bare, "render", "cron", "plain", "--to", "models")).out
+
+
+@pytest.mark.fault(481)
+@pytest.mark.parametrize(
+    ("window", "crontab", "calendar", "delay"),
+    [
+        ("22:00-06:00", "5 0-5,22-23 * * *", "*-*-* 00..05,22..23:05:00", 10),
+        ("22:30-22:50", "30 22 * * *", "*-*-* 22:30:00", 10),
+        ("23:59-00:04", "59 23 * * *", "*-*-* 23:59:00", 2),
+        ("21:00-22:09", "5 21-22 * * *", "*-*-* 21..22:05:00", 2),
+        ("00:00-00:00", "5 * * * *", "*-*-* *:05:00", 10),
+    ],
+)
+def test_runs_begin_within_the_window(
+    window: str, crontab: str, calendar: str, delay: int, shell: Shell, mdl: Inside
+) -> None:
+    """However short the window is, there is a time at which a run begins, and it is not delayed out of the window."""
+    assert f"\n{crontab} /" in done(mdl(shell, "render", "cron", "plain", "--window", window)).out
+    timer = done(mdl(shell, "render", "systemd", "plain", "--unit", "timer", "--window", window)).out
+    assert f"OnCalendar={calendar}\nRandomizedDelaySec={delay}min\n" in timer
+
+
+@pytest.mark.fault(482)
+def test_how_mdl_is_called(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+    """--mdl may have several words; without it cron is given the mdl of this PATH. A service that needs the homes is
+    allowed to read them, and one without a catalog of its own is told of none."""
+    several = ("--mdl", "/opt/my\\ tools/uv run mdl")
+    for name, words in (("cron", "'/opt/my tools/uv' run mdl"), ("systemd", '"/opt/my tools/uv" run mdl')):
+        assert f"{words} prefetch" in done(mdl(shell, "render", name, "plain", *several)).out
+    assert "\n'/opt/my tools/uv' run mdl get" in done(mdl(shell, "render", "slurm", "plain", *several)).out
+    (tmp_path / "mdl").write_text("#!/bin/sh\n")
+    (tmp_path / "mdl").chmod(0o755)
+    assert (
+        f" {tmp_path}/mdl prefetch" in done(mdl(with_environ(shell, PATH=str(tmp_path)), "render", "cron", "plain")).out
+    )
+    at_home = ("systemd", "plain", "--to", "/home/me/models")
+    assert "\nProtectHome=read-only\n" in done(mdl(shell, "render", *at_home)).out
+    (shell.home / "catalog.toml").unlink()
+    shipped = done(mdl(shell, "render", "systemd", "bert-fa")).out
+    assert "catalog.toml" not in shipped
 
 
 def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
@@ -169,17 +216,21 @@ def test_slurm_script(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> 
     assert not asked.exists()
 
 
-def test_slurm_script_is_stopped(tmp_path: Path, mdl: Inside, programs: Path) -> None:
-    """Slurm's TERM before the end of the time reaches mdl, which ends with 143, and the job is to run again."""
+@pytest.mark.fault(480)
+@pytest.mark.parametrize(("how", "asked"), [(signal.SIGUSR1, "requeue 8\n"), (signal.SIGTERM, "")])
+def test_slurm_script_is_stopped(tmp_path: Path, mdl: Inside, programs: Path, how: signal.Signals, asked: str) -> None:
+    """Slurm's USR1 before the end of the time ends mdl with 143, and the job is to run again; the TERM of scancel ends
+    it as well, and the job is not to come back."""
     with FaultyServer(stall_in_body(SMALL, 10)) as server:
         shell = served(tmp_path, f"{server.url}/f.bin", mdl)
         script = done(mdl(shell, "render", "slurm", "plain", "--to", str(tmp_path / "to"))).out
         environ = {"HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "8"}
         with subprocess.Popen(["bash", "-c", script], env=environ, stderr=subprocess.DEVNULL) as process:
             until(lambda: server.requests, "nothing is asked for")
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(how)
             assert process.wait(60) == 143
-    assert (tmp_path / "asked").read_text() == "requeue 8\n"
+    requests = tmp_path / "asked"
+    assert (requests.read_text() if requests.exists() else "") == asked
 
 
 def _command(container: dict[str, Any], root: str = "") -> list[str]:

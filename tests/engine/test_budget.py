@@ -10,7 +10,7 @@ from support.faults.stingy import STINGY
 from support.faulty_server import FaultyServer
 
 DATA = noise(3 * MIB)
-MOST = 30
+MOST = 40
 """Requests that eight connections may spend on a server that brings nothing: five tries, or three lies, of each."""
 
 

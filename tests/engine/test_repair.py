@@ -45,7 +45,7 @@ def verified(bench: Bench, file: CatalogFile) -> list[str]:
 
 def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
     resolver = Resolver(Context(Endpoint("http://127.0.0.1:9"), bench.store.listings))
-    return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event)
+    return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event, tuning=bench.tuning)
 
 
 def repaired(bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = silence) -> Result:

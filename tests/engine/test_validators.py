@@ -51,7 +51,7 @@ def test_flapping_versions(bench: Bench, handler: Handler, known: bool) -> None:
 @pytest.mark.parametrize("etag", [faults.ETAG, '"v2"'])
 def test_it_grows_while_it_comes(bench: Bench, etag: str, known: bool) -> None:
     """A file that becomes longer between two segments: refused if its digest is known, else the new one, whole."""
-    bench.segments(MIB)
+    bench.segments_in_turn(MIB)
     longer = noise(5 * MIB, 2)
     grows = faults.first(3, faults.honest(DATA), faults.honest(longer, etag=etag))
     run = bench.fetch(grows, DATA, known=known, connections=1)

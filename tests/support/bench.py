@@ -6,9 +6,10 @@ can hang the suite.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from support.polling import until
 NAME = "model.bin"
 _ROUNDS = 60
 _SECONDS = 30.0
+ONE_CONNECTION = Tuning(probe_after=math.inf)
+"""A file has one connection at a time: when mdl opens more of them by itself depends on how slow the machine is."""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -115,7 +118,7 @@ class Bench:
         """What servers asked to wait, before each further attempt."""
         self.allow = ["127.0.0.1"]
         self.patience = _SECONDS
-        self.tuning = Tuning()
+        self.tuning = ONE_CONNECTION
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
@@ -123,6 +126,10 @@ class Bench:
     def segments(self, length: int) -> None:
         """Have even small files fetched in several segments at once."""
         self.tuning = Tuning(least_segment=length)
+
+    def segments_in_turn(self, length: int) -> None:
+        """Have even small files fetched in segments of that length, one after the other."""
+        self.tuning = replace(self.tuning, least_segment=length)
 
     @property
     def final(self) -> Path:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
+
 from mdl.catalog.lock import Lock
 from support.data import sha256
+from support.faults.wire import Answer, Handler, Request, reply
 from support.shell import Shell, machine
 
 _numbers = itertools.count(1)
@@ -71,6 +74,31 @@ class MirrorStore:
         data = self.read(key)
         metadata = self.api.head_object(Bucket=self.bucket, Key=f"m/{key}")["Metadata"]
         self.put(key, bytes([data[0] ^ 1]) + data[1:], **metadata)
+
+
+def tapped(target: str, tap: Callable[[Request], Answer | None]) -> Handler:
+    """Pass every request on to the store at ``target``, but those that ``tap`` answers itself. A tap may also do
+    something at the right moment, and answer nothing."""
+
+    def handle(request: Request, number: int) -> Answer:
+        if answer := tap(request):
+            return answer
+        headers = [(name, value) for name, value in request.headers if name.lower() not in ("host", "content-length")]
+        with httpx.stream(
+            request.method, target + request.target, headers=headers, content=request.body, timeout=60
+        ) as told:
+            data = b"".join(told.iter_raw())
+            kept = [one for one in told.headers.items() if one[0] not in ("connection", "transfer-encoding")]
+        if "content-length" not in told.headers:
+            kept.append(("content-length", str(len(data))))
+        return Answer(told.status_code, kept, data)
+
+    return handle
+
+
+def refused(status: int, code: str, *headers: tuple[str, str]) -> Answer:
+    """How a store refuses."""
+    return reply(status, f"<Error><Code>{code}</Code><Message>In its words.</Message></Error>".encode(), *headers)
 
 
 def catalog_text(models: Mapping[str, Mapping[str, bytes]], url: str = ABSENT, more: str = "") -> str:

@@ -25,6 +25,7 @@ from mdl.reports import Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
+from support.bench import ONE_CONNECTION
 
 KEY_CANARY = "KEY-CANARY-5ae1"
 """A key that must be in no message."""
@@ -56,7 +57,7 @@ class World:
         store = Store(folder)
         resolver = Resolver(self.context)
         models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
-        return get(models, Tools(resolver, store, Network.of(self.http), lock_wait=0.0))
+        return get(models, Tools(resolver, store, Network.of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
 
 
 def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteSettings]:

@@ -117,7 +117,7 @@ def test_a_push_killed_again_and_again(store: MirrorStore, large: Shell) -> None
     assert there >= (2 * kills - 1) * PART
     ran = done(large.run(*words, "--json"))
     [file] = [one for one in ran.document["models"][0]["files"] if one["path"] == "big.bin"]
-    assert file["resumed_at"] == there
+    assert file["resumed_at"] >= there  # the store may have taken one more that was on its way
     assert ran.document["bytes_sent"] <= SIZE - there + 100
     assert is_whole(store, large)
     assert parts_of(store) == []

@@ -219,6 +219,21 @@ def test_reports_keep_the_errors(hub: LoopbackHub) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_every_report_has_an_exit_code() -> None:
+    """Whatever the operation, its report says in the same words whether it failed; those of one file, model or node are
+    rows of a report."""
+    reports = {name: getattr(mdl, name) for name in dir(mdl) if name.endswith("Report")}
+    for row in ("FileReport", "ModelReport", "NodeReport"):
+        del reports[row]
+    for report in reports.values():
+        assert {"error", "exit_code", "raise_for_errors"} <= set(dir(report)), report
+    failed = mdl.LockReport(Path("mdl.lock"), error=mdl.NotFound("gone"))
+    assert failed.exit_code == 3
+    with pytest.raises(mdl.NotFound):
+        failed.raise_for_errors()
+    assert mdl.LockReport(Path("mdl.lock")).exit_code == 0
+
+
 def test_a_deadline(hub: LoopbackHub) -> None:
     """After ``max_duration`` a download ends with Deadline, an ordinary error, with the report so far."""
     with FaultyServer(stall_in_body(b"x" * 100_000, 1000)) as server, pytest.raises(mdl.Deadline) as stopped:

@@ -37,7 +37,7 @@ data:
 """
 _JOB = """\
 # Made by 'mdl render k8s'. A Job brings each model once, into the volume of the claim {claim}, which must be
-# ReadWriteMany if pods on several nodes are to read it. To start it: kubectl apply -f FILE
+# ReadWriteMany if pods on several nodes are to read it. To start it: kubectl apply --server-side -f FILE
 {config_map}---
 apiVersion: batch/v1
 kind: Job
@@ -58,8 +58,8 @@ spec:
       # {stopped_meaning}: it goes on
       - action: Ignore
         onExitCodes: {{containerName: mdl, operator: In, values: {stopped}}}
-      # {final_meaning}: to try again would not help
-      - action: FailJob
+      # {final_meaning}: to try this model again would not help; the others go on
+      - action: FailIndex
         onExitCodes: {{containerName: mdl, operator: In, values: {final}}}
       # {counted_meaning}: again, a few times
       - action: Count
@@ -83,7 +83,8 @@ spec:
 """
 _DAEMON_SET = """\
 # Made by 'mdl render k8s --shape daemonset'. Every node has the models on its own disk, in {folder}.
-# That folder must exist and belong to user 1000: install -d -o 1000 -g 1000 {folder}
+# That folder must exist and belong to user 1000: install -d -o 1000 -g 1000 {folder_word}
+# To start it: kubectl apply --server-side -f FILE. There is one in a namespace: name all models of its nodes together.
 # Pods that read them wait for the file mdl.ready in it, which is there only while all is there.
 {config_map}---
 apiVersion: apps/v1
@@ -93,12 +94,12 @@ metadata:
   labels: {{app.kubernetes.io/name: mdl}}
 spec:
   selector:
-    matchLabels: {{app.kubernetes.io/name: mdl}}
+    matchLabels: {{app.kubernetes.io/name: mdl, app.kubernetes.io/component: node-models}}
   updateStrategy:
     rollingUpdate: {{maxUnavailable: 10%}}
   template:
     metadata:
-      labels: {{app.kubernetes.io/name: mdl}}
+      labels: {{app.kubernetes.io/name: mdl, app.kubernetes.io/component: node-models}}
     spec:
       terminationGracePeriodSeconds: 60
 {pod}
@@ -186,13 +187,18 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         )
         folder = work.home or _USUAL_NODE_FOLDER
         text = _DAEMON_SET.format(
-            words=_texts(words), folder=folder, folder_text=_text(folder), waiting=_at(10, waiting), **facts
+            words=_texts(words),
+            folder=folder,
+            folder_word=shlex.quote(folder),
+            folder_text=_text(folder),
+            waiting=_at(10, waiting),
+            **facts,
         )
         return (RenderedFile("mdl-daemonset.yaml", text),)
     flags = shlex.join(["get", "--locked", *work.limits])
     text = _JOB.format(
         job=f"mdl-get-{_digest(f'{pinned}{work}')}",
-        script=_text(f'shift "$JOB_COMPLETION_INDEX"; exec {shlex.quote(work.program)} {flags} "$1"'),
+        script=_text(f'shift "$JOB_COMPLETION_INDEX"; exec mdl {flags} "$1"'),
         names=_texts(work.names),
         count=len(work.names),
         at_once=min(len(work.names), _MOST_AT_ONCE),

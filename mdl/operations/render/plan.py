@@ -12,6 +12,7 @@ from mdl.errors import LockError, UsageError
 from mdl.operations.excerpt import excerpt
 from mdl.operations.render import RENDERERS
 from mdl.operations.render.work import NIGHT, Work
+from mdl.process import split_command
 from mdl.redact import has_secret
 from mdl.units import Window, parse_rate
 
@@ -24,6 +25,7 @@ def work_of(
     *,
     limit_rate: str | None = None,
     window: str | None = None,
+    program: str = "",
     variables: Mapping[str, str] | None = None,
     **facts: Any,
 ) -> Work:
@@ -51,6 +53,7 @@ def work_of(
         names,
         is_locked=all(map(lock.covers, models)),
         limits=limits,
+        program=split_command(program, "--mdl") if program else (),
         window=hours,
         variables={key: value for key, value in (variables or {}).items() if not has_secret(value)},
     )

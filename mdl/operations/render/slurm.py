@@ -13,14 +13,16 @@ _SCRIPT = """\
 #SBATCH --output=mdl-get-%j.log --open-mode=append
 #SBATCH --ntasks=1 --cpus-per-task=2 --mem=2G
 #SBATCH --time=4:00:00
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 # Made by 'mdl render slurm'; flags of sbatch have precedence over those above. Start it with: sbatch FILE
 {variables}
+cancelled=
 {command} &
 mdl=$!
-# Slurm sends TERM two minutes before the time is over: mdl stops then, and what it has fetched is kept.
-trap 'kill -TERM "$mdl"' TERM
+# Slurm sends USR1 two minutes before the time is over, and scancel TERM: mdl stops, and what it has fetched is kept.
+trap 'kill -TERM "$mdl"' USR1
+trap 'cancelled=1; kill -TERM "$mdl"' TERM
 wait "$mdl"
 code=$?
 while kill -0 "$mdl" 2>/dev/null; do
@@ -28,8 +30,8 @@ while kill -0 "$mdl" 2>/dev/null; do
     code=$?
 done
 
-# Run it again later after {meaning}.
-case $code in
+# Run it again later after {meaning}; but not what was cancelled.
+case $cancelled$code in
 {codes})
     [ "${{SLURM_RESTART_COUNT:-0}}" -lt 20 ] && scontrol requeue "$SLURM_JOB_ID"
     ;;

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import PurePosixPath
 
 from mdl.errors import NOT_WORTH_RETRYING
-from mdl.operations.render.work import MINUTE, RenderedFile, Work, meaning, ranges
+from mdl.operations.render.work import RenderedFile, Work, meaning, ranges
 
-_USUAL_PROGRAM, _USUAL_HOME = "/usr/local/bin/mdl", "/srv/models"
+_USUAL_HOME = "/srv/models"
+_HOMES = ("/home", "/root", "/run/user")
+"""What systemd hides from a service whose ProtectHome= says so."""
 _STOPPED = (75, 143)
 """How a run ends that was stopped and will go on: its time was over, or systemctl stopped it."""
+_COPIED = "#   cp {} /etc/mdl/  # and what the catalog extends\n"
 _SERVICE = """\
 # Made by 'mdl render systemd'. It brings models by night. To install:
 #
 #   useradd --system --home-dir /var/lib/mdl --shell /usr/sbin/nologin mdl
 #   install -d -o mdl -g mdl {home} && install -d /etc/mdl
-#   cp {needed} /etc/mdl/
-#   mdl render systemd … --unit service > /etc/systemd/system/mdl-prefetch.service
+{copied}#   mdl render systemd … --unit service > /etc/systemd/system/mdl-prefetch.service
 #   mdl render systemd … --unit timer > /etc/systemd/system/mdl-prefetch.timer
 #   systemctl daemon-reload && systemctl enable --now mdl-prefetch.timer
 #
@@ -55,7 +58,7 @@ IOSchedulingClass=idle
 # It writes models and its state, speaks to the network, and that is all
 ReadWritePaths={writable}
 ProtectSystem=strict
-ProtectHome=yes
+ProtectHome={homes}
 PrivateTmp=yes
 PrivateDevices=yes
 PrivateUsers=yes
@@ -87,7 +90,7 @@ Description=Download models by night (mdl prefetch)
 
 [Timer]
 OnCalendar={schedule}
-RandomizedDelaySec=10min
+RandomizedDelaySec={spread}min
 # A run that was missed while the machine was off is made up for at once, if that is within the window
 Persistent=true
 
@@ -98,23 +101,31 @@ WantedBy=timers.target
 
 def render(work: Work) -> tuple[RenderedFile, ...]:
     """The service and its timer."""
-    program, *words = work.command("prefetch", "--skip-if-running", "--metrics", "/var/lib/mdl/mdl.prom")
+    words = work.nightly_command("--skip-if-running", "--metrics", "/var/lib/mdl/mdl.prom")
     home = work.home or _USUAL_HOME
-    variables = work.environ | {"MDL_CATALOG": "/etc/mdl/catalog.toml", "MDL_HOME": home}
+    variables = work.environ | {"MDL_HOME": home}
+    if work.catalog:
+        variables["MDL_CATALOG"] = "/etc/mdl/catalog.toml"
     service = _SERVICE.format(
         home=shlex.quote(home),
         writable=_quoted(home),
         variables="\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
-        needed="catalog.toml mdl.lock" if work.is_locked else "catalog.toml",
-        command=" ".join(map(_argument, [program if "/" in program else _USUAL_PROGRAM, *words])),
+        copied=_COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml") if work.catalog else "",
+        homes="read-only" if any(_is_in_home(path) for path in (home, words[0])) else "yes",
+        command=" ".join(map(_argument, words)),
         stopped=" ".join(map(str, _STOPPED)),
         stopped_meaning=meaning(_STOPPED),
         final=" ".join(map(str, NOT_WORTH_RETRYING)),
         final_meaning=meaning(NOT_WORTH_RETRYING),
     )
-    hours = "*" if len(work.hours()) == 24 else ranges(work.hours(), "..", 2)
-    timer = _TIMER.format(schedule=work.schedule or f"*-*-* {hours}:{MINUTE:02}:00")
+    hours, minute = work.starts()
+    usual = f"*-*-* {'*' if len(hours) == 24 else ranges(hours, '..', 2)}:{minute:02}:00"
+    timer = _TIMER.format(schedule=work.schedule or usual, spread=work.spread())
     return (RenderedFile("mdl-prefetch.service", service), RenderedFile("mdl-prefetch.timer", timer))
+
+
+def _is_in_home(path: str) -> bool:
+    return any(PurePosixPath(path).is_relative_to(home) for home in _HOMES)
 
 
 def _argument(word: str) -> str:

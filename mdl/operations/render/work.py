@@ -14,15 +14,18 @@ NIGHT = "22:00-06:00"
 """The usual hours of systemd and cron."""
 MINUTE = 5
 """The minute of an hour at which a nightly run begins, so that not everything on a machine begins at once."""
+_MOST_LATE = 10
+_USUAL_PROGRAM = "/usr/local/bin/mdl"
 
 
 @dataclass(frozen=True)
 class Work:
     """What is to be brought, and how.
 
-    ``names`` are models and groups of the catalog; ``program`` is how mdl is called, ``home`` the models folder and
-    ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the environment that it needs beside
-    them. It ``is_locked`` if the lock has all models. ``limits`` are flags of ``mdl get`` with their values.
+    ``names`` are models and groups of the catalog; ``program`` are the words by which mdl is called if that was said,
+    ``home`` is the models folder and ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the
+    environment that it needs beside them. It ``is_locked`` if the lock has all models. ``limits`` are flags of
+    ``mdl get`` with their values.
 
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
@@ -31,7 +34,7 @@ class Work:
     """
 
     names: Sequence[str]
-    program: str = "mdl"
+    program: Sequence[str] = ()
     home: str = ""
     catalog: str = ""
     is_locked: bool = False
@@ -49,7 +52,7 @@ class Work:
 
     def check(self) -> None:
         """Raises `UsageError` for what a manifest cannot have."""
-        texts = (self.program, self.home, self.catalog, self.schedule, self.mail_to, *self.variables.values())
+        texts = (*self.program, self.home, self.catalog, self.schedule, self.mail_to, *self.variables.values())
         for text in texts:
             if not text.isprintable():
                 raise UsageError(f"a manifest cannot have {text!r}", hint="leave out control characters")
@@ -72,13 +75,30 @@ class Work:
     def command(self, verb: str, *more: str) -> list[str]:
         """The words of ``mdl get`` or ``mdl prefetch``, with the flags ``more``."""
         locked = ["--locked"] if self.is_locked else []
-        return [self.program, verb, *locked, *more, *self.limits, *self.names]
+        return [*(self.program or ["mdl"]), verb, *locked, *more, *self.limits, *self.names]
 
-    def hours(self) -> list[int]:
-        """The hours of the day in which a run may begin; all without a window."""
-        if self.window is None:
-            return list(range(24))
-        return [hour for hour in range(24) if self.window.is_open(hour * 60 + MINUTE)]
+    def nightly_command(self, *more: str) -> list[str]:
+        """The words of ``mdl prefetch`` for what starts programs by their full paths. Raises `UsageError`."""
+        program, *words = self.command("prefetch", *more)
+        if not self.program:
+            program = _USUAL_PROGRAM
+        elif not program.startswith("/"):
+            raise UsageError(f"{program!r} is no full path", item="--mdl", hint="begin it with /: PATH is short there")
+        return [program, *words]
+
+    def starts(self) -> tuple[list[int], int]:
+        """The hours of the day in which a run begins, and the minute of them: every hour of the window, or once if it
+        is too short for that."""
+        window = self.window or Window(0, 0)
+        hours = [hour for hour in range(24) if window.is_open(hour * 60 + MINUTE)]
+        return (hours, MINUTE) if hours else ([window.start // 60], window.start % 60)
+
+    def spread(self) -> int:
+        """By how many minutes each start may be late and still leave half of what is left of the window."""
+        hours, minute = self.starts()
+        window = self.window or Window(0, 0)
+        late = range(2 * _MOST_LATE)
+        return min(sum(window.is_open(hour * 60 + minute + one) for one in late) // 2 for hour in hours)
 
 
 @dataclass(frozen=True)

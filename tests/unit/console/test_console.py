@@ -187,6 +187,12 @@ def test_a_failure_is_said_once(kind: Any) -> None:
     assert err.getvalue().count("503") == 2
 
 
+def test_an_error_is_the_last_word() -> None:
+    """When the last file has failed, no progress is told after its error and the hint."""
+    failed = [Failed("m", "f", "NET", "503", "try later"), replace(progress(1000), files=())]
+    assert told([Started("m", "f", total=1000), progress(100), *failed])[-1] == "  hint: try later"
+
+
 @pytest.mark.parametrize("options", [{"quiet": True}, {"progress": "none"}])
 def test_quiet_tells_only_failures(options: dict[str, Any]) -> None:
     """Quiet says nothing but what failed, and says that once although the command ends with the same error."""

@@ -13,6 +13,7 @@ from mdl.fleet.report import FleetReport, NodeModel, NodeReport, node_report
 from mdl.fleet.work import Answer, Work
 
 SIZES = {("tiny", "a"): 10, ("tiny", "b"): 5}
+NAMES = ["tiny"]
 
 
 def said(**facts: Any) -> str:
@@ -54,7 +55,7 @@ def verified(*statuses: str) -> str:
 )
 def test_all_three_documents_end_in_the_same_words(text: str, expected: NodeModel) -> None:
     """The documents of verify, list and get tell the status of a model and its right bytes."""
-    assert node_report(Answer("n1", 0, text), SIZES).models == (expected,)
+    assert node_report(Answer("n1", 0, text), SIZES, NAMES).models == (expected,)
 
 
 @pytest.mark.fault(523)
@@ -64,6 +65,7 @@ def test_all_three_documents_end_in_the_same_words(text: str, expected: NodeMode
         (Answer("n1", None, err="ssh: no route"), "NET", 5, "ssh: no route"),
         (Answer("n1", None), "NET", 5, "no answer"),
         (Answer("n1", 127, err="sh: mdl: not found"), "USAGE", 2, "not found"),
+        (Answer("n1", 126, err="sh: /opt: Permission denied"), "USAGE", 2, "Permission denied"),
         (Answer("n1", 137, err="a\nKilled\n"), "INTERNAL", 1, "Killed"),
         (Answer("n1", 0, "garbage {"), "INTERNAL", 1, "no result"),
         (Answer("n1", 0, '{"schema": 5}\n{]'), "INTERNAL", 1, "no result"),
@@ -74,7 +76,7 @@ def test_all_three_documents_end_in_the_same_words(text: str, expected: NodeMode
 )
 def test_every_failure_is_an_error_with_a_code(answer: Answer, code: str, exit_code: int, words: str) -> None:
     """Whatever a node answers, or does not, is an error that names the node, and that the schema allows."""
-    report = node_report(answer, {})
+    report = node_report(answer, {}, [])
     error = report.error
     assert error is not None
     assert (error.code, error.exit_code, words in error.message) == (code, exit_code, True)
@@ -87,7 +89,45 @@ def test_every_failure_is_an_error_with_a_code(answer: Answer, code: str, exit_c
 def test_status_fails_if_a_node_lacks_anything() -> None:
     """`list` ends with 0 whatever is there; of a fleet a model that is not whole counts as not found."""
     text = said(models=[{"name": "tiny", "status": "partial", "bytes_present": 7}])
-    assert isinstance(node_report(Answer("n1", 0, text), SIZES).error, NotFound)
+    assert isinstance(node_report(Answer("n1", 0, text), SIZES, NAMES).error, NotFound)
+
+
+@pytest.mark.fault(483)
+@pytest.mark.parametrize(
+    "models",
+    [
+        [],
+        "none",
+        [{"name": "other", "status": "present", "files": []}],
+        [{"name": "tiny", "status": "splendid", "files": []}],
+    ],
+)
+def test_a_node_that_tells_nothing_of_a_model_does_not_have_it(models: Any) -> None:
+    """Success counts only if the node tells of every model that was asked for, in a word that is known."""
+    report = node_report(Answer("n1", 0, said(models=models)), SIZES, NAMES)
+    assert (report.status, [model.name for model in report.models]) == ("missing", NAMES)
+    assert isinstance(report.error, NotFound)
+
+
+@pytest.mark.fault(484)
+@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "1e999", "-5", "9" * 44, "true", '"3"', "[" * 900 + "]" * 900])
+def test_no_number_of_a_node_breaks_the_report(wrong: str) -> None:
+    """What no document of mdl has is no document, or is left out: the report is JSON that others can read."""
+    text = said(seconds=0, bytes_fetched=0, models=[{"name": "tiny", "status": "present", "bytes_present": 7}])
+    text = text.replace('"seconds": 0', f'"seconds": {wrong}').replace(
+        '"bytes_fetched": 0', f'"bytes_fetched": {wrong}'
+    )
+    report = node_report(Answer("n1", 0, text, seconds=2.0), SIZES, NAMES)
+    assert (report.seconds, report.bytes_fetched) in ((2.0, 0), (1, 0))
+    json.dumps(vars(report) | {"error": None, "models": []}, allow_nan=False)
+
+
+def test_a_hint_of_a_node_is_for_the_fleet() -> None:
+    """What a node advises for itself is said for all of them."""
+    error = {"message": "bad", "code": "HASH", "hint": "'mdl get tiny' or 'mdl verify --repair'"}
+    found = node_report(Answer("n1", 6, said(exit_code=6, error=error)), SIZES, NAMES).error
+    assert found
+    assert found.hint == "'mdl fleet get tiny' or 'mdl fleet verify --repair'"
 
 
 BAD, GONE, STALE = DigestMismatch("bad"), NetworkError("gone"), LockError("stale")

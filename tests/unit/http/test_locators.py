@@ -80,11 +80,16 @@ def test_patience_is_for_the_first_byte_alone(http: HttpClient) -> None:
 
 
 def test_a_link_that_is_refused_is_an_auth_error(http: HttpClient) -> None:
-    """An expired link answers 403: the caller asks the locator again."""
+    """An expired link answers 403: the caller asks the locator again, unless the link was signed just now."""
     with FaultyServer(faults.answers(403, body=b"Request has expired")) as server:
         http.locators["s3"] = lambda url: Link(f"{server.url}/f")
-        with pytest.raises(AuthError), http.open("GET", "s3://b/f"):
+        with pytest.raises(AuthError) as caught, http.open("GET", "s3://b/f"):
             pass
+        assert caught.value.redirected
+        http.locators["s3"] = lambda url: Link(f"{server.url}/f", is_fresh=True)
+        with pytest.raises(AuthError) as caught, http.open("GET", "s3://b/f"):
+            pass
+        assert not caught.value.redirected
 
 
 @given(data=st.binary(max_size=50), start=st.integers(0, 60), length=st.none() | st.integers(1, 60))

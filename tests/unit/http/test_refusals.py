@@ -219,3 +219,14 @@ def test_impostor(body: bytes, words: str) -> None:
         assert words in found[0]
         assert "\x1b" not in found[0]
         assert found[1]
+
+
+@pytest.mark.fault(473)
+def test_temporary_keys_that_have_ended() -> None:
+    """S3 says 400 then; it is no trouble of the network, and asking again does not help."""
+    body = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+    error = error_for_status(400, {}, body, "https://b.s3.amazonaws.com/k", Asker(is_located=True))
+    assert isinstance(error, AuthError)
+    assert "The provided token has expired." in error.message
+    assert "keys" in str(error.hint)
+    assert isinstance(error_for_status(400, {}, b"<Error/>", "https://h/k", Asker(is_located=True)), NetworkError)

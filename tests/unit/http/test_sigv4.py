@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +121,17 @@ def test_any_key_is_signed_as_the_library_of_aws_does(key: str, query: dict[str,
 def test_no_secret_is_shown() -> None:
     """Neither the secret nor the session token is in what keys look like."""
     assert repr(Keys("AKID", "the-secret", "the-token")) == "Keys(key_id='AKID')"
+
+
+@pytest.mark.fault(478)
+@pytest.mark.parametrize(
+    ("named", "sent"),
+    [("https://h:443", "https://h"), ("http://h:80", "http://h"), ("https://[::1]:443", "https://[::1]")],
+)
+def test_the_default_port_is_not_signed(named: str, sent: str) -> None:
+    """httpx leaves it out of the header Host, and another signature would be refused; any other port is signed."""
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    of = [signed_headers("GET", f"{url}/k", {}, EMPTY, S3, "us-east-1", when) for url in (named, sent, f"{sent}:9000")]
+    assert of[0] == of[1]
+    assert of[0] != of[2]
+    assert httpx.Request("GET", f"{named}/k").headers["host"] == sent.partition("//")[2]

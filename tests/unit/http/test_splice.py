@@ -189,7 +189,7 @@ def test_system_without_splice(tmp_path: Path, code: str) -> None:
     """If every splice is refused, as in some sandboxes, the bytes go through memory, with one request."""
     with FaultyServer(faults.honest(BODY)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
-        done(shell.run("get", "one", "-q", prefix=failing(f"splice:error={code}")))
+        done(shell.run("get", "one", "-q", "--connections", "1", prefix=failing(f"splice:error={code}")))
         requests = server.requests
     assert arrived(shell)
     assert [request.method for request in requests].count("GET") == 1

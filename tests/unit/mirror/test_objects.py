@@ -53,11 +53,19 @@ def always(answer: Answer) -> Handler:
     return lambda request, number: answer
 
 
+ELSEWHERE = reply(301, b"<Error/>", ("x-amz-bucket-region", "eu-west-3"))
+"""S3 redirects to another region without a URL."""
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
         (error(403, "SignatureDoesNotMatch"), AuthError, "SignatureDoesNotMatch: In its words."),
         (error(403, "RequestTimeTooSkewed"), AuthError, "RequestTimeTooSkewed"),
+        pytest.param(
+            error(400, "ExpiredToken"), AuthError, "ExpiredToken: In its words.", marks=pytest.mark.fault(473)
+        ),
+        pytest.param(ELSEWHERE, UsageError, "in the region eu-west-3", marks=pytest.mark.fault(472)),
         (error(404, "NoSuchBucket"), NotFound, "NoSuchBucket"),
         (error(400, "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"), UsageError, "expecting 'eu-west-1'"),
         (error(400, "EntityTooSmall"), NetworkError, "In its words."),
@@ -113,11 +121,35 @@ def test_answers_that_are_no_plain_xml(served: Make, body: bytes) -> None:
         served(always(reply(200, body))).parts(PartedUpload("k", "id"))
 
 
-def test_an_error_in_an_answer_that_began_well(served: Make) -> None:
-    """A store says 200 at once and may tell only later that it could not put the parts together."""
-    answer = b"<?xml version='1.0'?>\n  <Error><Code>InternalError</Code><Message>Try again</Message></Error>"
-    with pytest.raises(NetworkError, match="InternalError: Try again"):
-        served(always(reply(200, answer))).complete(PartedUpload("k", "id"), [UploadedPart(1, 1, '"e"')])
+def late_error(code: str, tag: str = "<Error>") -> Answer:
+    text = f"<?xml version='1.0'?>\n  {tag}<Code>{code}</Code><Message>Try again</Message></Error>"
+    return reply(200, text.encode())
+
+
+@pytest.mark.fault(467)
+@pytest.mark.parametrize(
+    ("answer", "says", "asked"),
+    [
+        (late_error("InternalError"), "InternalError: Try again", 2),
+        (late_error("SlowDown", "<Error xmlns='urn:x'>"), "SlowDown: Try again", 2),
+        (late_error("InvalidPart"), "InvalidPart: Try again", 1),
+    ],
+)
+def test_an_error_in_an_answer_that_began_well(served: Make, answer: Answer, says: str, asked: int) -> None:
+    """A store says 200 at once and may tell only later that it could not put the parts together. What may pass is asked
+    again; the error names the object."""
+    requests: list[Request] = []
+
+    def handle(request: Request, number: int) -> Answer:
+        requests.append(request)
+        return answer
+
+    with pytest.raises(NetworkError, match=says) as caught:
+        served(handle).complete(PartedUpload("k", "id"), [UploadedPart(1, 1, '"e"')])
+    assert (len(requests), caught.value.item) == (asked, "s3://training/k")
+    served(first(1, always(late_error("InternalError")), always(reply(200, b"<Fine/>")))).complete(
+        PartedUpload("k", "id"), [UploadedPart(1, 1, '"e"')]
+    )
 
 
 def test_an_upload_that_is_gone_is_aborted_in_peace(served: Make) -> None:
@@ -149,10 +181,25 @@ def test_lists_come_page_by_page(served: Make) -> None:
     assert objects.uploads("other") == []
 
 
-def test_nothing_is_asked_without_keys() -> None:
-    """There is nothing to sign with: 4, and how to get keys."""
-    context = Context(Endpoint("http://127.0.0.1:9", None, ""), Path("/nonexistent"))
-    http = HttpClient(AllowList.of([]))
-    with pytest.raises(AuthError, match="no keys") as caught, http:
-        Objects(Bucket("training", Access("us-east-1"), context), http)
-    assert "AWS_ACCESS_KEY_ID" in str(caught.value.hint)
+@pytest.mark.fault(471)
+def test_without_keys_nothing_is_signed(served: Make) -> None:
+    """A public bucket can be read; if it refuses, or something is to be written, the error tells how to get keys."""
+    asked: list[str | None] = []
+
+    def public(request: Request, number: int) -> Answer:
+        asked.append(request.header("authorization"))
+        return reply(200, b"data") if request.path.endswith("/open") else reply(403)
+
+    signed = served(public)
+    keyless = Objects(replace_access(signed.bucket, Access("us-east-1", signed.bucket.access.endpoint)), signed.http)
+    assert b"".join(bytes(block) for block in keyless.read("open")) == b"data"
+    assert asked == [None]
+    for call in (keyless.require_keys, lambda: keyless.head("closed")):
+        with pytest.raises(AuthError, match="no keys") as caught:
+            call()
+        assert "AWS_ACCESS_KEY_ID" in str(caught.value.hint)
+    signed.require_keys()
+
+
+def replace_access(bucket: Bucket, access: Access) -> Bucket:
+    return Bucket(bucket.name, access, bucket._context)

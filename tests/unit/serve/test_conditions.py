@@ -29,6 +29,7 @@ ANSWERS: dict[str, tuple[dict[str, str], tuple[int, int, int]]] = {
     "known already": ({"if-none-match": f'"x", W/{ETAG}'}, (304, 0, 0)),
     "whatever it is": ({"if-none-match": "*"}, (304, 0, 0)),
     "known in another version": ({"if-none-match": '"x"'}, (200, 0, 100)),
+    "of another version, whether it is known or not": ({"if-match": '"x"', "if-none-match": ETAG}, (412, 0, 0)),
     "only if it is the same": ({"if-match": ETAG}, (200, 0, 100)),
     "only if it were the same": ({"if-match": f'W/{ETAG}, "x"'}, (412, 0, 0)),
 }
