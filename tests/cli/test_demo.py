@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.long import only_long
 from support.shell import Shell
 from support.terminal import Screen, Terminal
 
@@ -41,6 +42,7 @@ def test_the_demo_ends_well(tmp_path: Path) -> None:
     assert not (served / "optimizer.pt").exists()
 
 
+@only_long("the demo once more")
 def test_the_demo_on_a_terminal(tmp_path: Path) -> None:
     """On eighty columns every heading is bold and stands alone below an empty line, nothing is escaped, and of the bars
     of the killed command nothing is left. Its temporary folder is gone in the end."""

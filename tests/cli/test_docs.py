@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.long import only_long
 from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
 from support.shell import ExitCode, Shell
@@ -162,7 +163,9 @@ def placed(script: str, folder: Path, server: str) -> str:
     return script.replace("https://example.com", server)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [*PAGES[:2], *(pytest.param(page, marks=only_long("all pages")) for page in PAGES[2:])]
+)
 def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path, exit_code: ExitCode) -> None:
     """The shell blocks of a page, one after the other in one folder, run to their ends as they are written."""
     found = scripts(page)

@@ -149,7 +149,7 @@ def training_server(runs: Path) -> Iterator[str]:
     import uvicorn
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(application(runs), log_level="critical", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(application(runs), log_level="critical", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],), name="trainer", daemon=True)
         thread.start()
         try:

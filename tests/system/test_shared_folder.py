@@ -32,7 +32,7 @@ from mdl.errors import Busy
 from mdl.paths import RelPath
 from mdl.process import ProcessId
 
-TOGETHER = [(3, "estale,flock"), (2, "sshfs")]
+TOGETHER = [(3, "estale,flock")]
 KILLED = [(2, "estale,flock")]
 if LONG:
     TOGETHER = [(2, "none"), (8, "flock"), (8, "enolck"), (8, "sshfs"), (32, "estale,flock")]

@@ -25,7 +25,7 @@ from mdl.errors import Cancelled, DeadlineReached, Paused
 LONG = os.environ.get("MDL_LONG") == "1"
 HUGE = 2**38
 """The size of a file with a hole of 256 GiB, which takes minutes to read."""
-SOON = 5.0
+SOON = 5.0 if LONG else 15.0
 """Seconds within which a stopped process is gone, also on a machine that has much else to do."""
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from support.catalogs import catalog_of
+from support.clocks import faked
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, waits
 from support.shell import ended, machine, started, with_environ
@@ -94,24 +92,12 @@ def test_a_wait_is_over_when_the_window_shuts() -> None:
 @pytest.mark.fault(270)
 def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
     """A real get in the night whose clock on the wall jumps into the day, as after a suspend, ends with 75."""
-    if not shutil.which("faketime"):
-        pytest.skip("NO FAKETIME HERE: no clock can be set")
     with FaultyServer(gate) as server:
         shell = machine(tmp_path / "home", catalog_of(one=server.url))
         stamp = tmp_path / "clock"
         stamp.write_text("@2025-06-01 03:00:00\n")
-        faked = {"FAKETIME_TIMESTAMP_FILE": str(stamp), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        faked |= {"LD_PRELOAD": _library(), "TZ": "UTC", "FAKETIME_DONT_RESET": "1"}
-        with started(with_environ(shell, **faked), "get", "one", "--window", "22:00-06:00") as process:
+        clock = faked(FAKETIME_TIMESTAMP_FILE=str(stamp), FAKETIME_NO_CACHE="1", FAKETIME_DONT_RESET="1", TZ="UTC")
+        with started(with_environ(shell, **clock), "get", "one", "--window", "22:00-06:00") as process:
             waits(shell, gate)
             stamp.write_text("@2025-06-01 10:00:00\n")
             ended(process, 75)
-
-
-def _library() -> str:
-    """The library that faketime preloads."""
-    words = ["faketime", "2025-01-01", sys.executable, "-c", "import os; print(os.environ['LD_PRELOAD'])"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"FAKETIME DOES NOT WORK HERE: {done.stderr}")
-    return done.stdout.strip()

@@ -204,10 +204,10 @@ def test_late_head_ends_its_own_request_alone() -> None:
 
     def head() -> Iterator[Piece]:
         for count in range(400):
-            if count == 16:  # 0.8 of the 2 seconds that a head may take
+            if count == 12:  # 3 of the 4 seconds that a head may take; the other request may be silent for 2
                 half.set()
             yield b"X"
-            yield 0.05
+            yield 0.25
 
     def patient(request: Request, number: int) -> Answer:
         late.wait(10)
@@ -215,7 +215,7 @@ def test_late_head_ends_its_own_request_alone() -> None:
 
     trickling: Handler = lambda request, number: Answer(None, body=head(), end="close")  # noqa: E731
     with FaultyServer(trickling) as bad, FaultyServer(patient) as good:
-        with HttpClient(LOOPBACK, timeouts=Timeouts(stall=1.0)) as http:
+        with HttpClient(LOOPBACK, timeouts=Timeouts(stall=2.0)) as http:
 
             def ask() -> None:
                 assert half.wait(10)

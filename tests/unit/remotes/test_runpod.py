@@ -545,7 +545,7 @@ def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatc
         made.http.cancel.set()
         thread.join(20)
     assert isinstance(ended[0], Cancelled)
-    assert time.monotonic() - began < 5  # /runsync waits for 55 seconds, and 600 are between two polls
+    assert time.monotonic() - began < 15  # /runsync waits for 55 seconds, and 600 are between two polls
 
 
 # Health.

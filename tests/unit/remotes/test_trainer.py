@@ -379,4 +379,4 @@ def test_a_stop_while_the_server_packs(scripted: World, script: Script) -> None:
     scripted.http.cancel.set()
     thread.join(20)
     assert isinstance(ended[0], Cancelled)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15  # and not only after 15 minutes
