@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
@@ -35,6 +36,11 @@ Access = Literal["", "open", "restricted", "anonymous"]
 hub's gated and private repositories), as the hub says. If it did not say: ``anonymous`` if no token was sent for the
 file, else ""."""
 ACCESSES: tuple[Access, ...] = get_args(Access)
+
+
+def is_open(accesses: Collection[str]) -> bool:
+    """Whether a repository is known to be open to everybody, by the accesses of files of it."""
+    return "restricted" not in accesses and not {"open", "anonymous"}.isdisjoint(accesses)
 
 
 @dataclass(frozen=True)

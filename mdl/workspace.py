@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
     from mdl.sources.endpoint import Endpoint
+    from mdl.swarm import SwarmOptions
+    from mdl.swarm.swarm import Swarm
 
 Folder = str | os.PathLike[str]
 
@@ -375,6 +377,22 @@ class Workspace:
             return contextlib.nullcontext(on_event)
         keep = self._secrets.add if self._secrets is not None else lambda _token: None
         return Xet(network.http, self.endpoint.url, on_event, keep)
+
+    @contextlib.contextmanager
+    def swarm(self, models: Sequence[Model], options: SwarmOptions | None) -> Iterator[Swarm | None]:
+        """What passes on to other machines what is fetched of ``models``, as far as the lock covers them, until the
+        block ends; None without ``options``. Raises `UsageError` if libtorrent is not installed."""
+        if options is None:
+            yield None
+            return
+        from mdl.swarm import check_installed
+        from mdl.swarm.swarm import Swarm
+
+        check_installed()
+        lock = self.locked
+        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)} if lock else {}
+        with contextlib.closing(Swarm(options, locked, self.lock_path, self.config["stall"], self.throttle)) as found:
+            yield found
 
     def resolver(
         self,

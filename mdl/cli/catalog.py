@@ -117,6 +117,7 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
         "mdl lock  # every model of the catalog",
         "mdl lock --upgrade bert-fa  # its newest commit",
         "mdl lock --check  # for CI: is it up to date?",
+        "mdl lock --swarm bert-fa  # and a torrent, for mdl get --swarm",
     ),
 )
 def lock(
@@ -126,6 +127,18 @@ def lock(
         bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
     ] = False,
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
+    swarm: Annotated[
+        bool,
+        flag(
+            "--swarm",
+            "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).",
+            panel="Afterwards",
+            envvar=None,
+        ),
+    ] = False,
+    gated: Annotated[
+        bool, flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards", envvar=None)
+    ] = False,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")
     ] = None,
@@ -134,7 +147,9 @@ def lock(
     client = session.client(settings)
     session.empty = {"path": str(client.workspace.lock_path)}
     with session.console.watch() as on_event:
-        report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
+        report = client.lock(
+            names or None, check=check, upgrade=upgrade or (), swarm=swarm, gated=gated, on_event=on_event
+        )
         if report.error:
             on_event.end_with(report.error)
     error = report.error

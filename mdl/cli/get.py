@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 import mdl
-from mdl import Busy, Cancelled, Deadline, MdlError
+from mdl import Busy, Cancelled, Deadline, MdlError, SwarmOptions, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
 from mdl.cli.session import Session
@@ -33,6 +33,39 @@ _EXAMPLES = (
 )
 
 
+@dataclass(frozen=True)
+class SwarmFlags:
+    """Whether machines that want the same pass it on to each other. Experimental."""
+
+    swarm: Annotated[
+        bool,
+        flag(
+            "--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where", envvar=None
+        ),
+    ] = False
+    peers: Annotated[
+        str | None,
+        flag(
+            "--peers ADDRESS,…",
+            "HOST:PORT of its machines, this one too; else the local network is asked.",
+            panel="Where",
+            envvar=None,
+        ),
+    ] = None
+    gated: Annotated[
+        bool, flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where", envvar=None)
+    ] = False
+
+    @property
+    def options(self) -> SwarmOptions | None:
+        """None without ``--swarm``. Raises `UsageError`."""
+        if not self.swarm:
+            if self.peers is not None or self.gated:
+                raise UsageError("belongs to --swarm", item="--peers" if self.peers is not None else "--gated")
+            return None
+        return SwarmOptions(tuple(one for one in (self.peers or "").split(",") if one), self.gated)
+
+
 @command("get", examples=_EXAMPLES)
 def get(
     session: Session,
@@ -46,6 +79,7 @@ def get(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
+    swarm: SwarmFlags,
     dry_run: DryRun = False,
     force: Force = False,
     output: Annotated[
@@ -56,7 +90,7 @@ def get(
     ] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
-    request = Request(targets, choice, settings, job, force, output, sha256)
+    request = Request(targets, choice, settings, job, force, output, sha256, swarm.options)
     if dry_run:
         return show_plan(session, request)
     report = download(session, request)
@@ -74,6 +108,7 @@ class Request:
     force: bool = False
     output: str | None = None
     sha256: str | None = None
+    swarm: SwarmOptions | None = None
 
 
 def download(
@@ -92,7 +127,7 @@ def download(
     choice = request.choice
 
     def work(on_event: Listener) -> Report:
-        return client.download(models, **choice.files, force=request.force, on_event=on_event)
+        return client.download(models, **choice.files, force=request.force, swarm=request.swarm, on_event=on_event)
 
     run = partial(session.job, client, folders, request.job, method_of(client, models), models)
     return run_job(session, run, request.job, work, lock, replaces=replaces)
@@ -192,6 +227,8 @@ def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
     models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
     facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
+    if facts["bytes_from_peers"] is None:
+        del facts["bytes_from_peers"]
     return facts | {"seconds": round(report.seconds, 3), "models": models}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.reports import PlanReport, Report
+    from mdl.swarm import SwarmOptions
 
 
 class Downloads(Catalogs):
@@ -44,12 +46,19 @@ class Downloads(Catalogs):
         return report.models[0].path
 
     def download(
-        self, targets: Targets, *, revision: str | None = None, force: bool = False, **options: Unpack[CallOptions]
+        self,
+        targets: Targets,
+        *,
+        revision: str | None = None,
+        force: bool = False,
+        swarm: SwarmOptions | None = None,
+        **options: Unpack[CallOptions],
     ) -> Report:
         """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
 
         ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew and replaces files
-        that are not mdl's; for the other options see `CallOptions`. What fails for one file hinders no other and is in
+        that are not mdl's; with ``swarm`` other machines that want the same are asked first, and get what is here; for
+        the other options see `CallOptions`. What fails for one file hinders no other and is in
         the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError`
         for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on
         the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
@@ -58,8 +67,8 @@ class Downloads(Catalogs):
         from mdl.operations.get import get
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, **options) as tools:
-            report = get(models, tools, force=force)
+        with self._tools(models, **options) as tools, self.workspace.swarm(models, swarm) as joined:
+            report = get(models, replace(tools, swarm=joined), force=force)
         if not self.workspace.config["frozen"]:
             self.workspace.remember_first(models, report)
         return report

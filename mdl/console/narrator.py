@@ -147,7 +147,8 @@ class Narrator:
                     yield self._remark(event)
                 yield from self._whole_models()
             case Started(total=total, resumed_at=resumed):
-                self._is_news, self._new[key] = True, -resumed
+                self._is_news = True
+                self._new.setdefault(key, -resumed)  # a swarm may have begun it
                 if (total or 0) >= self._large or 0 < resumed < (total or 0):
                     yield self._remark(event, event.host)
             case Progressed(connections=count):

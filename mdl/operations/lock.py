@@ -24,7 +24,7 @@ _CAME = ("fetched", "kept")
 @dataclass(frozen=True)
 class LockRow:
     """What the lock says of one model: how many files, how many without any digest, how many with one that was
-    trusted on first use, and the commits of its repositories."""
+    trusted on first use, the commits of its repositories, and the info hash of its torrent, if it has one."""
 
     name: str
     locked: bool
@@ -32,6 +32,7 @@ class LockRow:
     without_digest: int
     tofu: int
     revisions: Sequence[str] = ()
+    swarm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def lock(
             # an upgrade forgets even a digest that was trusted on first use
             receipts = [] if is_upgraded else tools.store.receipts.of_model(name)
             locked = None if is_upgraded else before.models.get(name)
-            new = new.with_model(_resolved(model, locked, receipts, tools.resolver))
+            resolved = _resolved(model, locked, receipts, tools.resolver)
+            new = new.with_model(resolved.with_torrent_of(before.models.get(name)))
         except MdlError as error:
             failures[name] = error.on(name)
     changes = before.differences(new)
@@ -128,6 +130,7 @@ def _row(name: str, lock: Lock) -> LockRow:
         without_digest=sum(one.digest is None for one in files),
         tofu=sum(one.tofu for one in files),
         revisions=sorted({one.revision for one in files if one.revision}),
+        swarm=(locked.swarm or None) if locked else None,
     )
 
 
@@ -146,5 +149,5 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
             if row and row.sha256 and one.digest is None:
                 one = replace(one, digest=Digest("sha256", row.sha256), size=row.size, tofu=True)
             files.append(one)
-        lock = lock.with_model(replace(locked, files=tuple(files)))
+        lock = lock.with_model(replace(locked, files=tuple(files)).with_torrent_of(locked))
     return lock

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mdl.engine.download import Tuning
     from mdl.engine.hub_client import HubClient
     from mdl.http.network import Network
+    from mdl.swarm.swarm import Swarm
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Tools:
     """What an operation works with. Without ``network`` (offline) nothing is contacted. ``lock_wait`` seconds it waits
     for another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what
     is among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the
-    sizes and speeds of the transfer, if not the usual ones."""
+    sizes and speeds of the transfer, if not the usual ones; ``swarm``, if it is to be asked, comes before it."""
 
     resolver: Resolver
     store: Store
@@ -43,6 +44,7 @@ class Tools:
     on_event: Listener = silence
     max_size: int | None = None
     tuning: Tuning | None = None
+    swarm: Swarm | None = None
 
 
 @contextlib.contextmanager

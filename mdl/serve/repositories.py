@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeAlias
 from mdl.engine.receipts import RECORD
 from mdl.engine.status import is_verified
 from mdl.engine.store import Store
-from mdl.files import Receipt, Stamp
+from mdl.files import Receipt, Stamp, is_open
 from mdl.hashing import Digest
 from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
@@ -188,13 +188,12 @@ class _Gathered:
         return [(commit, files) for commit, files in self.commits.items() if files]
 
     def as_repository(self, repo_type: str, name: str) -> Repository:
-        is_open = "restricted" not in self.accesses and bool(self.accesses & {"open", "anonymous"})
         refs = {"main": self.newest()} | self.refs
         revisions = {
             commit: Revision(commit, dict(sorted(files.items())), self.totals.get(commit))
             for commit, files in self._filled()
         }
-        return Repository(repo_type, name, refs, revisions, is_open)
+        return Repository(repo_type, name, refs, revisions, is_open(self.accesses))
 
 
 def make_table(stores: Sequence[Store]) -> Table:

@@ -27,6 +27,7 @@ LEVELS = [
     {"catalog", "remotes"},
     {"trainers"},
     {"engine", "archive", "fleet", "mirror"},
+    {"swarm"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -51,6 +52,7 @@ ONLY = {
     "h11": {"serve/connection"},
     "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
+    "libtorrent": {"swarm"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """

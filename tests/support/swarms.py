@@ -1,0 +1,73 @@
+"""Machines that may form a swarm, and peers that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.hashing import Digest
+from mdl.http.body import NO_LIMIT
+from mdl.paths import RelPath
+from mdl.swarm import FOLDER, SwarmOptions
+from mdl.swarm.session import Session, Share
+from mdl.swarm.torrent import make_torrent, read_torrent
+from support.catalogs import catalog_of, parse
+from support.data import sha256
+from support.shell import Shell, machine
+
+PIECE = 4 * 2**20
+FILE = RelPath.parse("f.bin")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports at which nobody listens, all of them different."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in socks]
+
+
+def addresses(count: int) -> list[str]:
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]
+
+
+def torrent_of(data: bytes, folder: Path) -> tuple[bytes, str]:
+    """The torrent of a model ``one`` with the one file ``f.bin``, and its info hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "f.bin").write_bytes(data)
+    return make_torrent("one", {FILE: folder / "f.bin"}, PIECE, lambda _done: None)
+
+
+def locked(data: bytes, info_hash: str, entry: str = "e", url: str = "https://h/f", **more: bool) -> LockedModel:
+    file = LockedFile(FILE, url, len(data), Digest("sha256", sha256(data)))
+    return LockedModel("one", entry, (file,), info_hash, **more)
+
+
+def node(home: Path, url: str, data: bytes, torrent: bytes, info_hash: str, **more: bool) -> Shell:
+    """A machine whose lock has a model ``one`` at ``url``, with this torrent beside it."""
+    text = catalog_of(data, one=url)
+    shell = machine(home, text)
+    model = parse(text.removeprefix("schema = 1\n")).models["one"]
+    lock = Lock({"one": locked(data, info_hash, entry_of(model), url, **more)})
+    (home / "mdl.lock").write_text(lock.to_toml())
+    (home / FOLDER).mkdir()
+    (home / FOLDER / "one.torrent").write_bytes(torrent)
+    return shell
+
+
+@contextlib.contextmanager
+def seed(address: str, torrent: bytes, model: LockedModel, data: Path, **settings: int) -> Iterator[Share]:
+    """A peer that says that it has everything, and sends what is in the file ``data``."""
+    session = Session(SwarmOptions((address,)), NO_LIMIT)
+    session._session.apply_settings(dict(settings))
+    read = read_torrent(torrent, model)
+    places: Mapping[int, Path] = {read.files[0].index: data}
+    share = session.join(read, places, places, read.files[0].pieces)
+    try:
+        yield share
+    finally:
+        session.close()
