@@ -50,8 +50,9 @@ class Assumptions:
         return (math.ceil(requests / quota) - 1) * self.window
 
     def from_the_hub(self, nodes: int) -> float:
-        """Seconds until all nodes are ready, each from the hub over a link of its own."""
-        return max(self.copy, self.waiting(nodes * self.files, self.resolves))
+        """Seconds until all nodes are ready, each from the hub over a link of its own. The last ones may have to wait
+        for all of their links."""
+        return self.copy + self.waiting(nodes * self.files, self.resolves)
 
     def from_one_server(self, nodes: int) -> float:
         """Seconds until one server with one link has served all nodes, once it has its own copy."""

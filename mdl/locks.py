@@ -226,10 +226,22 @@ def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
     for one in (path, *touched):
         with contextlib.suppress(OSError):
             modified = max(modified, one.lstat().st_mtime)
-    age = time.time() - modified
-    if locked is None:
-        return age < (_QUIET_SECONDS if os.path.lexists(path) else _ABSENT_SECONDS)
-    return abs(age) < _FRESH_SECONDS if has_reliable_locks(path) else age < _QUIET_SECONDS
+    if locked is False and has_reliable_locks(path):
+        return abs(time.time() - modified) < _FRESH_SECONDS
+    age = _clock_of(path.parent.parent) - modified  # in its own folder, this would be a sign of life
+    return age < (_QUIET_SECONDS if locked is False or os.path.lexists(path) else _ABSENT_SECONDS)
+
+
+def _clock_of(folder: Path) -> float:
+    """The time by the clock that stamps the files of a folder, which may be another machine's: that of a new file, or
+    of this machine if none can be made."""
+    import tempfile
+
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder, prefix=".clock-", suffix=".mdl-tmp") as file:
+        file.write(b"\0")
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime
+    return time.time()
 
 
 def is_locked(path: Path) -> bool | None:

@@ -12,6 +12,7 @@ from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LogFile, flag
 from mdl.cli.get import run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
+from mdl.errors import UsageError
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
 from mdl.schemas import empty
@@ -96,6 +97,8 @@ def pull(
 ) -> int:
     """Download locked models from a mirror alone; the lock says what is right. Run it again to go on."""
     session.empty = empty("mirror") | {"mirror": url}
+    if choice.revision:
+        raise UsageError("--revision: the lock says which one", hint="mdl lock --upgrade NAME, or mdl get --revision")
     client = session.client(settings)
     models = client.locked_models(names or None)
     folders = client.folders(models, into=choice.into)

@@ -12,6 +12,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
 from mdl.places import place_of
+from mdl.redact import has_secret
 
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
@@ -161,6 +162,8 @@ def _render(
     session: Session, name: str, names: list[str] | None, *, part: str | None = None, **options: str | None
 ) -> int:
     given = {key: value for key, value in options.items() if value}
+    if has_secret(session.environ.get("HF_ENDPOINT", "")):
+        session.console.warn("HF_ENDPOINT holds a password, so the manifest leaves it out: set it there from a secret")
     found = session.client().render(name, names or None, **given)
     files = [file for file in found.files if file.name.endswith(part or "")]
     text = files[0].text if len(files) == 1 else found.text

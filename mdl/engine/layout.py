@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mdl.errors import StorageError, UsageError, storage_error
 from mdl.files import HubFile, LocalFile, RemoteFile, Stamp
-from mdl.fs import look_anew, staging
+from mdl.fs import look_anew, reading_error, staging
 from mdl.fs.entries import is_untrusted_link, open_parent, user_name
 from mdl.fs.private import is_trusted_owner, make_private_dir
 from mdl.fs.staging import OpenFolders
@@ -159,7 +159,7 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
         except (FileNotFoundError, NotADirectoryError):
             return _absent(final)
         except OSError as error:
-            raise storage_error(error, str(at)) from error
+            raise reading_error(error, at, at.parent) from error
         if stat.S_ISLNK(status.st_mode) and (last or segment):
             return LocalFile("link", why=f"{at} is a symbolic link")
         if is_untrusted_link(at, status):

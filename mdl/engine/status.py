@@ -14,7 +14,7 @@ from typing import Literal
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
-from mdl.errors import MdlError, UsageError
+from mdl.errors import MdlError, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.paths import RelPath
 
@@ -168,4 +168,8 @@ def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:
         is_found = row.status == "partial" or store.pointer_state(model, remote) == "right"
     except UsageError:
         is_found = False  # this layout cannot store it
+    except StorageError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        is_found = False  # in a folder that is closed to this account, which has nothing of it
     return row if is_found else FileStatus(remote, "missing", 0)

@@ -18,9 +18,9 @@ from mdl.engine.adoption import claimed_bytes, leftovers
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
-from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError, storage_error
+from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, free_space, staging
+from mdl.fs import copying, free_space, reading_error, staging
 from mdl.fs.entries import EntryAt, open_for_reading
 from mdl.fs.private import make_private_dir
 from mdl.fs.staging import OpenFolders, StagedFile
@@ -360,4 +360,4 @@ def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple
             stamp = Stamp.of(os.fstat(fd))
             return fingerprint(fd, algorithm, watch=watch), stamp
     except OSError as error:
-        raise storage_error(error, str(path)) from error
+        raise reading_error(error, path, path) from error

@@ -38,6 +38,8 @@ class Engine(Protocol):
 
     goes_on: str
     """What may go on although it was cancelled, and how to end it; '' if nothing does."""
+    waiting: set[str]
+    """The nodes that are at work, or are still to be asked."""
 
     @property
     def count(self) -> int:

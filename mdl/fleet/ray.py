@@ -54,6 +54,7 @@ class Ray:
         try:
             self._send(count=nodes.count)
             self._asked: list[str] = self._next()["nodes"]
+            self.waiting = set(self._asked)
         except BaseException:
             self._end()
             raise
@@ -64,15 +65,15 @@ class Ray:
 
     def run(self, work: Work) -> Generator[Answer]:
         """See `Engine.run`."""
-        waiting = set(self._asked)
         try:
             self._send(script=work.script(ends_with_stdin=True), is_replaceable=work.command == "get")
             while facts := self._next():
                 answer = Answer(**facts)
-                waiting = waiting - {answer.node} | ({answer.replaced_by} if answer.replaced_by else set())
+                self.waiting.discard(answer.node)
+                self.waiting |= {answer.replaced_by} if answer.replaced_by else set()
                 yield answer
         except _Ended as error:
-            yield from (Answer(node, None, err=error.message) for node in sorted(waiting))
+            yield from (Answer(node, None, err=error.message) for node in sorted(self.waiting))
         finally:
             self._end()
 

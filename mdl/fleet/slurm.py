@@ -62,7 +62,7 @@ class Slurm:
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-        self.goes_on = ""
+        self.goes_on, self.waiting = "", set[str]()
 
     @property
     def count(self) -> int:
@@ -128,13 +128,14 @@ class Slurm:
                 is_over = is_over and (waiting.returncode != 0 or looks > _LAG_SECONDS / _LOOK_SECONDS)
                 run = _latest(folder)
                 if run > last:
-                    last, told = run, set()
+                    last, told, self.waiting = run, set(), {*_names(folder / str(run))}
                     self._nodes.note(f"Slurm's job {(folder / str(run) / 'job').read_text().strip()}")
                 elif last < 0 and time.monotonic() - asked >= _ASK_SECONDS:
                     asked, why = time.monotonic(), self._waits(folder.name, why)
                 is_over = is_over or (folder / str(last) / "ended").exists()
                 for answer in _answers(folder / str(last), told):
                     told.add(answer.node)
+                    self.waiting.discard(answer.node)
                     yield answer
                 if is_over:
                     break

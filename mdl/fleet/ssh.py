@@ -68,7 +68,7 @@ class Ssh:
     goes_on = ""
 
     def __init__(self, hosts: Sequence[str], nodes: Nodes) -> None:
-        self._hosts, self._nodes = hosts, nodes
+        self._hosts, self._nodes, self.waiting = hosts, nodes, set(hosts)
 
     @property
     def count(self) -> int:
@@ -90,6 +90,7 @@ class Ssh:
                 calls = [call for call in calls if call not in over]
                 for call in over:
                     _end(call.process)
+                    self.waiting.discard(call.host)
                     yield call.answer()
 
 

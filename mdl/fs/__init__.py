@@ -71,3 +71,14 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
                 whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
                 found.hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
     return found
+
+
+def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:
+    """As `storage_error`, for a ``path`` that could not be looked at or read. If ``closed``, the path itself or its
+    folder, is closed to this account, the hint says who can open it."""
+    found = storage_error(error, str(path))
+    if isinstance(error, PermissionError):
+        with contextlib.suppress(OSError):
+            whose = f"{user_name(closed.lstat().st_uid)} keeps {closed} closed to others"
+            found.hint = f"{whose}: 'chmod -R go+rX' by its owner lets them read it"
+    return found

@@ -14,7 +14,7 @@ from mdl.config import settings_table
 from mdl.errors import Cancelled, UsageError
 from mdl.fleet.engine import Nodes, open_engine
 from mdl.fleet.report import FleetReport, NodeReport, node_report
-from mdl.fleet.work import Work
+from mdl.fleet.work import Answer, Work
 from mdl.operations.excerpt import excerpt
 
 COMMANDS = {"get": ("get", "--locked"), "verify": ("verify",), "status": ("list",)}
@@ -76,6 +76,9 @@ def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnN
                 done = sum(not one.replaced_by for one in found.values())
                 on_node(node, done, engine.count)
     except Cancelled as stopped:
+        for name in engine.waiting - found.keys():
+            why = Answer(name, None, err="cancelled before it answered", hint="run the same command again to go on")
+            found[name] = node_report(why, sizes, work.names)
         stopped.so_far = so_far()
         stopped.hint = engine.goes_on or "it was cancelled on the nodes too; what they have fetched is kept"
         raise

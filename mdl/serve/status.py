@@ -74,6 +74,7 @@ class StatusPage:
             "jobs": part(self._recent_jobs),
             "releases": [row for folder in self._options.releases for row in part(partial(_released, folder))],
             "runs": part(self._runs.all),
+            "needs_token": self._options.token is not None,
             "problems": problems,
         }
 

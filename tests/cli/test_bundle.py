@@ -22,6 +22,7 @@ from support.shell import Inside, Shell, done, machine, with_environ, write_cata
 
 import mdl as library
 from mdl.archive import streaming
+from mdl.engine.receipts import Receipts
 from mdl.engine.store import Store
 from mdl.events import Event, Progressed
 from mdl.operations.bundle import export as exporting
@@ -168,6 +169,7 @@ FORMS: dict[str, str] = {
 
 
 @pytest.mark.fault(507)
+@pytest.mark.fault(510)
 @pytest.mark.parametrize("form", FORMS)
 def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_path: Path, mdl: Inside) -> None:
     """Whatever form it came in: afterwards the model is in the catalog, locked and here; get --offline fetches nothing,
@@ -182,6 +184,8 @@ def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_pat
     assert {file["action"] for file in first["models"][0]["files"]} == {"imported"}
     assert (first["added"], first["locked"]) == (["tiny"], ["tiny"])
     assert is_there(there)
+    receipts = Receipts(there.models / ".mdl" / "receipts")
+    assert {one.access for one in receipts.all()} == {""}  # nobody here knows who may have it: see mdl serve
     got = done(mdl(there, "get", "tiny", "--offline", "--locked", "--json")).document
     assert (got["bytes_fetched"], got["models"][0]["status"]) == (0, "present")
     assert done(mdl(there, "verify", "--strict")).code == 0

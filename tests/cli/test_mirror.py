@@ -245,6 +245,7 @@ def test_a_push_that_is_stopped(store: MirrorStore, large: Shell, client: Callab
         (["push", "{}"], {"MDL_OFFLINE": "1"}, 8, "offline"),
         (["push", "https://host/x"], {}, 2, "s3://bucket/prefix"),
         (["push", "{}", "nobody"], {}, 3, "nobody"),
+        (["pull", "{}", "--revision", "main"], {}, 2, "the lock says which one"),
         (["push", "{}", "two"], {}, 8, "'mdl lock'"),
         (["pull", "{}"], {}, 3, "no complete version"),
         (["check", "{}"], {}, 3, "does not have it"),

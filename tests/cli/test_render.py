@@ -153,6 +153,9 @@ def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
         ran = done(mdl(secret, "render", name, "--json"))
         assert "hf_x" not in ran.out + ran.err
         assert all(word in ran.document["text"] for word in ("plain", "odd"))
+    hidden = done(mdl(with_environ(shell, HF_ENDPOINT="http://me:pw@127.0.0.1:9"), "render", "cron"))
+    assert "HF_ENDPOINT" not in hidden.out
+    assert "HF_ENDPOINT holds a password, so the manifest leaves it out" in hidden.err
     assert [file["name"] for file in done(mdl(shell, "render", "systemd", "--json")).document["files"]] == [
         "mdl-prefetch.service",
         "mdl-prefetch.timer",

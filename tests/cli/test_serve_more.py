@@ -241,7 +241,7 @@ def test_what_it_refuses_to_begin(mdl: Inside, tmp_path: Path, monkeypatch: pyte
             ("--host", "192.0.2.1", "--token-env", "GOOD"): "cannot listen",
             ("--token-env", "NONE"): "the variable of the token is not set",
             ("--token-env", "WEAK"): "at least 16",
-            ("--port", port): "another program listens there",
+            ("--port", port): f"127.0.0.1:{port}: cannot listen: Address already in use\n",
             ("--runs", "nowhere"): "no such folder",
         }
         for words, expected in refused.items():

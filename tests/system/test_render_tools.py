@@ -86,7 +86,7 @@ def test_crontab(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
 @pytest.mark.skipif(not LONG or bool(slurm.missing()), reason=slurm.missing() or "MDL_LONG=1 runs it")
 def test_slurm(tmp_path: Path, mdl: Inside) -> None:
     """A real Slurm takes the script, runs it, and the models are there; a run that finds the network down is requeued
-    by the script itself. The control: sbatch refuses a wrong line of the script."""
+    by the script itself, and one that is cancelled is not. The control: sbatch refuses a wrong line of the script."""
     small = ["--mem=50M", "--cpus-per-task=1", f"--chdir={tmp_path}"]
     place = tmp_path / "get.sbatch"
     environ = f"PATH={_folder_with_mdl(tmp_path)}:{os.environ['PATH']}"
@@ -108,14 +108,23 @@ def test_slurm(tmp_path: Path, mdl: Inside) -> None:
         job = cluster.call("sbatch", "--parsable", *small, export, str(place)).strip()
         until(lambda: "Restarts=1" in cluster.call("scontrol", "show", "job", job), "it is not requeued", seconds=60)
         cluster.call("scancel", job)  # Slurm itself waits two minutes before it runs a requeued job
+        (tmp_path / "down").unlink()
+        (tmp_path / "slow").touch()
+        job = cluster.call("sbatch", "--parsable", *small, export, str(place)).strip()
+        until((tmp_path / "began").exists, "it does not begin", seconds=60)
+        cluster.call("scancel", job)
+        until(lambda: not cluster.call("squeue", "--noheader", "--states=R,CG"), "it goes on", seconds=60)
+        assert "JobState=CANCELLED" in cluster.call("scontrol", "show", "job", job)
 
 
 def _folder_with_mdl(tmp_path: Path) -> Path:
-    """An mdl that finds the network down as long as there is a file of that name."""
+    """An mdl that finds the network down, or slow, as long as there is a file of that name."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "mdl").write_text(
-        f'#!/bin/sh\n[ ! -f {tmp_path}/down ] || exit 5\nexec {shlex.join(Shell(tmp_path).command())} "$@"\n'
+        f"#!/bin/sh\n[ ! -f {tmp_path}/down ] || exit 5\n"
+        f"while [ -f {tmp_path}/slow ]; do touch {tmp_path}/began; sleep 0.1; done\n"
+        f'exec {shlex.join(Shell(tmp_path).command())} "$@"\n'
     )
     (folder / "mdl").chmod(0o755)
     return folder

@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not LONG, reason="set MDL_LONG=1: it takes ten seconds"),
     pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (Debian: apt install chromium)"),
 ]
+TOKEN = "0123456789abcdef0123"
 TITLE = "A model with a title that is long enough to need several lines on the screen of a small phone"
 CATALOG = f"""schema = 1
 [models.whole]
@@ -80,12 +81,16 @@ def test_the_page(head: Shell, chrome: Browser, screen: str, dark: bool, tmp_pat
         for text in ("half", TITLE, "partial", "missing", "org/tiny", "served", "tts", "running", "current"):
             assert text in shown, text
         assert "<img src=x" in shown  # a title is text, whatever stands in it
+        assert "On this machine" in shown
         assert chrome.value("document.documentElement.scrollWidth") <= width
         assert chrome.value(
             "[...document.querySelectorAll('progress, button')].every(one => one.ariaLabel || one.innerText)"
         )
         assert chrome.value(_LEAST_CONTRAST) >= 4.5
-        assert chrome.value("Math.min(...[...document.querySelectorAll('button')].map(b => b.offsetHeight))") >= 36
+        assert (
+            chrome.value("Math.min(...[...document.querySelectorAll('button:not([hidden])')].map(b => b.offsetHeight))")
+            >= 36
+        )
         if folder := os.environ.get("PAGE_PICTURES"):
             chrome.picture(Path(folder) / f"serve-{screen}-{'dark' if dark else 'light'}.png")
         before = chrome.value("document.querySelector('progress').value")
@@ -95,6 +100,23 @@ def test_the_page(head: Shell, chrome: Browser, screen: str, dark: bool, tmp_pat
         assert set(names) <= {"half", "slow"}
         assert chrome.logged == []
     chrome.until("document.querySelector('.problem')?.innerText.startsWith('No news from the server')")
+    chrome.call("Page.navigate", url="about:blank")
+
+
+@pytest.mark.parametrize("count", [0, 300])
+def test_how_much_there_is(chrome: Browser, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty disk is told so, with what to do; of 300 models the first fifty are shown, and the others on demand."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models = "".join(f'[models.m{number}]\nsource = "hf:org/m{number}"\n' for number in range(count))
+    with served(machine(tmp_path, f"schema = 1\n{models}"), token=TOKEN if count else None) as server:
+        chrome.open(server.url.replace("//", f"//any:{TOKEN}@") if count else server.url, width=360, height=740)
+        chrome.until("document.getElementById('age')?.textContent.startsWith('As of')")
+        shown = chrome.value("document.body.innerText")
+        assert ("Nothing is here yet" in shown, "show 250 more" in shown) == (not count, bool(count))
+        if count:
+            assert "HF_TOKEN=TOKEN" in chrome.value("document.getElementById('endpoint').textContent")
+            chrome.value("document.getElementById('more').click()")
+            assert chrome.value("document.querySelectorAll('#models li').length") == count
     chrome.call("Page.navigate", url="about:blank")
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -161,6 +162,24 @@ def test_a_lease_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pass
 
 
+@pytest.mark.fault(509)
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Who works on a partial of another machine counts as dead after a minute by the clock of the file server, whatever
+    the clock of this machine shows."""
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    (data := folder / "data").touch()
+    now = data.stat().st_mtime
+    monkeypatch.setattr(time, "time", lambda: now + hours * 3600.0)
+    monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)  # as on NFS
+    for age, is_alive in ((0.0, True), (90.0, False)):
+        for path in (data, folder):
+            os.utime(path, (now, now - age))
+        assert [locks.may_be_alive(data, [folder]) for _ in range(2)] == [is_alive, is_alive]
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
     """A minute after its last heartbeat a lease keeps nobody out; the process that made it does not remove that of its
@@ -230,11 +249,12 @@ def test_a_name_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert inspect_path(tmp_path, RelPath.parse("one/f.bin"), tmp_path / ".mdl").kind == "file"
 
 
+@pytest.mark.fault(508)
 @pytest.mark.fault(605)
 @pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 def test_what_another_account_downloads(tmp_path: Path) -> None:
     """Its `.mdl` cannot be entered: whole files are verified and kept, and what is missing is 7, naming the account;
-    nothing is fetched twice."""
+    nothing is fetched twice. So is what a umask of 077 closed, which hides no other model from the list."""
     with FaultyServer(gate := Gate()) as server:
         gate.opened.set()
         shell = machine(tmp_path, catalog_of(one=server.url))
@@ -248,5 +268,13 @@ def test_what_another_account_downloads(tmp_path: Path) -> None:
         assert "1 file ok" in done(mine.run("verify", "one", prefix=modes)).err
         (shell.models / "one" / "f.bin").unlink()
         refused = done(mine.run("get", "one", prefix=modes), 7)
+        (shell.models / "one" / "f.bin").write_bytes(DATA)
+        for closed, status in ((shell.models / "one/f.bin", "unverified"), (shell.models / "one", "missing")):
+            os.chown(closed, STRANGER, STRANGER)
+            closed.chmod(0o700)
+            said = done(mine.run("get", "one", prefix=modes), 7).err
+            assert f"user {STRANGER} keeps {closed} closed to others" in said
+            listed = done(mine.run("list", "--json", prefix=modes)).document["models"]
+            assert {row["name"]: row["status"] for row in listed}["one"] == status
     assert f"user {STRANGER} downloads into this folder" in refused.err
     assert server.bytes_sent <= 1.05 * len(DATA)

@@ -231,6 +231,8 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
         wanted = []
         for model in bundle.models:
             for remote in tools.resolver.known(bundle.lock.pin(model)) or ():
+                if remote.access == "anonymous":  # a bundle brings it, which does not tell who may have it
+                    remote = dataclasses.replace(remote, access="")
                 watch = watch_reading(model.name, remote, tools.on_event)
                 wanted.append(Wanted(model.name, remote, store.check(model.name, remote, watch=watch)))
         plan = Plan.of(wanted)
