@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import sys
@@ -36,6 +37,14 @@ sys.dont_write_bytecode = False  # else every worker compiles all tests, and pyt
 # No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.
 settings.register_profile("mdl", deadline=None, max_examples=examples(100), derandomize=not LONG)
 settings.load_profile("mdl")
+if not LONG:
+    # Hypothesis also draws constants out of whichever modules its process has imported, so that a run depends on which
+    # worker got which tests before. There is no setting for that; older versions did not do it.
+    with contextlib.suppress(ImportError):
+        from hypothesis.internal.conjecture import providers
+        from hypothesis.internal.constants_ast import Constants
+
+        providers._get_local_constants = Constants
 MATRIX = Matrix()
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 

@@ -35,7 +35,7 @@ def pieces_to_feed(
     """
     rank = sum(other < mine for other in others)
     rarest = sorted(missing, key=availability.__getitem__)
-    if idle >= PATIENCE * (rank + 1):
+    if idle >= PATIENCE * max(rank, 1):
         return rarest
     return [piece for piece in rarest if not availability[piece]] if rank == 0 else []
 

@@ -35,6 +35,6 @@ def test_when_nothing_comes_every_node_feeds_in_the_end(ids: set[bytes], availab
     """A feeder that is frozen, and peers that keep what they have, hold nobody up for ever."""
     pieces = range(len(availability))
     for place, one in enumerate(sorted(ids)):
-        late = pieces_to_feed(one, ids - {one}, pieces, availability, PATIENCE * (place + 1))
+        late = pieces_to_feed(one, ids - {one}, pieces, availability, PATIENCE * max(place, 1))
         assert sorted(late) == list(pieces)
         assert [availability[piece] for piece in late] == sorted(availability)
