@@ -27,7 +27,7 @@ import httpx
 
 from mdl import __version__
 from mdl.cancel import CancelToken
-from mdl.errors import MdlError, NetworkError, ProtocolError, Unsafe, UsageError
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
@@ -188,7 +188,7 @@ class HttpClient:
                         words = self.beginning(opened, _SMALL)
                     asker = self._asker(opened, url, start or url, sent)
                     error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
-                    error.redirected = bool(opened.hops) and not opened.is_fresh
+                    error.redirected = bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound))
                     raise error
                 yield opened
             except Exception:

@@ -20,8 +20,8 @@ THROTTLED = "mdl.throttled"
 class Link:
     """An http(s) URL. Its server may take ``patience`` seconds until it answers; 0 for the usual time. ``authorized``
     if the token of its origin is sent, and the locator is asked for each request: a signed link has all that it needs,
-    and S3 refuses one that comes with more. ``is_fresh`` if mdl signed it just now: if it is refused, another one will
-    be too."""
+    and S3 refuses one that comes with more. ``is_fresh`` if mdl signed it just now: what is not there
+    by this link will not be there by another one."""
 
     url: str = field(repr=False)
     patience: float = 0.0
