@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from zlib import crc32
 
 from mdl.errors import Cancelled, MdlError, ProtocolError, internal_error
 from mdl.files import RemoteFile
@@ -28,13 +29,15 @@ _BRIEF = 3.0
 def pieces_to_feed(
     mine: bytes, others: Collection[bytes], missing: Iterable[int], availability: Sequence[int], idle: float
 ) -> list[int]:
-    """The pieces that this node should fetch from the origin, the rarest first; otherwise in the order of ``missing``.
+    """The pieces that this node should fetch from the origin, the rarest first. Each node begins elsewhere, so that two
+    that do not see each other yet seldom fetch the same.
 
     ``mine`` is its id and ``others`` are those of the peers that still want something; ``missing`` are the pieces that
     it wants, ``availability`` says how many peers have each piece, and ``idle`` for how many seconds nothing came.
     """
-    rank = sum(other < mine for other in others)
-    rarest = sorted(missing, key=availability.__getitem__)
+    rank, count = sum(other < mine for other in others), len(availability)
+    first = crc32(mine) % max(count, 1)
+    rarest = sorted(missing, key=lambda piece: (availability[piece], (piece - first) % count))
     if idle >= PATIENCE * max(rank, 1):
         return rarest
     return [piece for piece in rarest if not availability[piece]] if rank == 0 else []
