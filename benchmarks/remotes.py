@@ -2,7 +2,8 @@
 
 Two ways: from a bucket (`kind = "bucket"`), and from a RunPod endpoint whose worker answers with a presigned link that
 expires after a few seconds. The store is a real SeaweedFS, the worker one of the real SDK. The claim: the right digest
-every time, and at most 1.10 times the file served in all.
+every time, and a SIGKILL costs at most 2.5 MB that are served again: what is written between two syncs, and what was
+on its way. For 256 MB and ten kills that is 1.10 times the file.
 
 python benchmarks/remotes.py --size 256M --kills 10
 """
@@ -30,7 +31,7 @@ from support.seaweed import Seaweed, seaweed
 
 from mdl.units import parse_size
 
-_MOST = 1.10
+_MOST_A_KILL = 2_500_000
 _LINK_SECONDS = "3"
 _PATH = "lora/weights.bin"
 
@@ -85,11 +86,13 @@ def campaign(name: str, args: argparse.Namespace, meter: Meter, environ: dict[st
     if not file.is_file():
         file = file.parents[1] / "weights.bin"
     right = process.returncode == 0 and file.is_file() and sha256(file) == expected(args.size)
-    ratio = (meter.sent - before) / args.size
-    print(f"{name}: {kills} kills, right bytes {right}, served / size {ratio:.3f}", flush=True)
+    again = meter.sent - before - args.size
+    cheap = again <= max(1, kills) * _MOST_A_KILL
+    print(f"{name}: {kills} kills, right bytes {right}, served / size {1 + again / args.size:.3f}", flush=True)
+    print(f"{'holds' if cheap else 'FAILS'}: {name}: {again / 1e6:.1f} MB served again, at most 2.5 a kill", flush=True)
     if not right:
         print(errors)
-    return int(not right or ratio > _MOST)
+    return int(not right or not cheap)
 
 
 def fill(store: Seaweed, size: int) -> None:
