@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,11 +18,12 @@ def below(pid: int) -> list[int]:
 
 
 def cut_power(pids: Iterable[int]) -> None:
-    """End these processes, and all that they started, without a word."""
+    """End these processes, and all that they started, without a word: none of them sees another one die."""
     doomed = [one for pid in pids for one in (pid, *below(pid))]
-    for pid in doomed:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)
+    for sent in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sent)
 
 
 def running(*words: str) -> list[int]:
