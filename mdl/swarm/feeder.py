@@ -76,11 +76,16 @@ class Feeder:
             self._asked.difference_update(new[len(started) :])
             self._under_way.difference_update(new[len(started) :])
 
+    def has_fetched(self, piece: int) -> bool:
+        """Whether this piece came from the origin."""
+        with self._lock:
+            return piece in self._asked and piece not in self._under_way
+
     def was_wrong(self, piece: int) -> bool:
         """Note that a piece was not as the torrent says: it may be fetched once more, for a peer may have sent a part
         of it. Returns whether the origin itself has other bytes."""
+        is_ours = self.has_fetched(piece)
         with self._lock:
-            is_ours = piece in self._asked and piece not in self._under_way
             if is_ours and piece not in self._again:
                 self._again.add(piece)
                 self._asked.discard(piece)

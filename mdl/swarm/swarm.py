@@ -215,6 +215,7 @@ class _Work:
         self._began = self._moved_at = self._claimed_at = time.monotonic()
         self._speed, self._moved = Speed(self._began), -1
         self._flushing: set[int] | None = None
+        self._before = set(part.have)
         self.received = 0
 
     def run(self) -> str:
@@ -275,13 +276,21 @@ class _Work:
         share, until = self._part.share, time.monotonic() + _FLUSH_SECONDS
         with contextlib.suppress(OSError, RuntimeError):
             look = share.look()
-            self.received = look.received
+            self.received = max(look.received, self._from_peers(look))
             share.flush()
             while not share.has_flushed and time.monotonic() < until:
                 self._store.cancel.wait(_TICK / 10)
                 share.look()
             if share.has_flushed:
                 self._part.claim({piece for piece in self._part.wanted() if look.have[piece]})
+
+    def _from_peers(self, look: Look) -> int:
+        """The bytes of the pieces that came and that this node did not fetch from the origin. libtorrent counts what it
+        received once a second only, and a whole small file may come within one."""
+        new = {piece for piece, is_here in enumerate(look.have) if is_here} - self._before
+        files = [file for file, _ in self._part.files.values()]
+        pieces = [(file, piece) for file in files for piece in new.intersection(file.pieces)]
+        return sum(file.bytes_of(piece).length for file, piece in pieces if not self._feeder.has_fetched(piece))
 
     def _report(self, now: float, look: Look) -> None:
         part, plan = self._part, self._plan

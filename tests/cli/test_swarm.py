@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from support.long import LONG, only_long
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.shell import Ran, Shell, done, ended, machine, started, with_environ
-from support.swarms import addresses, locked, node, seed, torrent_of
+from support.swarms import accepted, addresses, locked, node, seed, torrent_of
 
 from mdl.engine.store import Store
 
@@ -29,6 +29,8 @@ needs_libtorrent = pytest.mark.skipif(
     importlib.util.find_spec("libtorrent") is None, reason="LIBTORRENT IS NOT HERE: no swarm is tried"
 )
 DATA = noise(32 * MIB + 7, 5)
+LINK_SECONDS = 0.2
+"""How long the origin takes for a piece: longer than two nodes on one machine take to tell what they have."""
 Ok = Callable[..., Ran]
 
 
@@ -57,21 +59,18 @@ def leftovers(shell: Shell) -> list[Path]:
     return [path for path in (shell.models / ".mdl").rglob("*") if path.suffix == ".torrent" or path.name == "data"]
 
 
-def once_all_listen(peers: list[str]) -> Handler:
-    """An origin that answers as soon as a node listens at each of these addresses, however slowly they start: a node
-    that is alone for two seconds asks for all by itself."""
+def once_all_are_connected(peers: list[str]) -> Handler:
+    """An origin at the end of a link, which answers as soon as each of these nodes has a connection to every other,
+    however slowly they start: a node that is alone for two seconds asks for all by itself."""
     together = threading.Event()
-
-    def listens(peer: str) -> bool:
-        host, port = peer.split(":")
-        with socket.socket() as probe:
-            return probe.connect_ex((host, int(port))) == 0
 
     def answer(request: Request, number: int) -> Answer:
         if not together.is_set():
-            until(lambda: all(map(listens, peers)), "not all of them listen")
+            pairs = len(peers) * (len(peers) - 1) // 2
+            until(lambda: accepted(peers) >= pairs, "not all of them are connected")
             together.set()
-        return honest(DATA)(request, number)
+        whole = honest(DATA)(request, number)
+        return replace(whole, body=itertools.chain([LINK_SECONDS], whole.pieces()))
 
     return answer
 
@@ -82,7 +81,7 @@ def test_three_machines_fetch_it_once(tmp_path: Path, server: FaultyServer, torr
     one, and what was asked for twice before they saw each other. Every node has the right bytes, a receipt, and nothing
     left over."""
     named = addresses(3)
-    server.handler, peers = once_all_listen(named), ",".join(named)
+    server.handler, peers = once_all_are_connected(named), ",".join(named)
     nodes = [node(tmp_path / str(n), f"{server.url}/{n}", DATA, *torrent) for n in range(3)]
     words = ("get", "one", "--swarm", "--peers", peers, "--json")
     with contextlib.ExitStack() as stack:
@@ -107,7 +106,7 @@ def test_the_feeder_is_killed(tmp_path: Path, server: FaultyServer, torrent: tup
     """The node that asks the origin dies in the middle: another goes on, all is right, and the origin sends what the
     dead one had not passed on yet once more. The dead one goes on with what it had."""
     named = addresses(3)
-    server.handler, peers = once_all_listen(named), ",".join(named)
+    server.handler, peers = once_all_are_connected(named), ",".join(named)
     nodes = [node(tmp_path / str(n), f"{server.url}/{n}", DATA, *torrent) for n in range(3)]
     words = ("get", "one", "--swarm", "--peers", peers, "--limit-rate", "8M")
     with contextlib.ExitStack() as stack:

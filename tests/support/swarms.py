@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
@@ -33,6 +33,13 @@ def free_ports(count: int) -> list[int]:
 
 def addresses(count: int) -> list[str]:
     return [f"127.0.0.1:{port}" for port in free_ports(count)]
+
+
+def accepted(peers: Iterable[str]) -> int:
+    """How many connections the nodes at these addresses have accepted and keep."""
+    ports = {f"{int(peer.rpartition(':')[2]):04X}" for peer in peers}
+    rows = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(state == "01" and here.rpartition(":")[2] in ports for here, _there, state in rows)
 
 
 def torrent_of(data: bytes, folder: Path) -> tuple[bytes, str]:
