@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache, partial
@@ -22,6 +22,7 @@ from mdl.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache,
 from mdl.process import split_command
 from mdl.toml import parse_toml
 from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.toml.problems import Table
@@ -30,7 +31,7 @@ Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Setting:
     """One setting: its default, how its value is read, and what ``--help`` says. A setting ``of_a_run`` belongs to
     one run and is refused in ``config.toml``."""
@@ -354,7 +355,7 @@ def setting_named(name: str) -> Setting:
 _LARGEST = 2**20
 
 
-@dataclass(frozen=True)
+@value_class
 class Config:
     """The settings in effect: what was ``given``, else the variables, else ``config.toml``, else the defaults.
 

@@ -28,6 +28,7 @@ from mdl.events import (
     Verifying,
 )
 from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
+from mdl.values import value_class
 
 _CHECKS = {"none": "unverified", "size": "only its size checked"}
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
@@ -38,7 +39,7 @@ _NAMED = 100
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
 
-@dataclass(frozen=True)
+@value_class
 class Description:
     """One event in words and numbers.
 

@@ -6,14 +6,13 @@ bytes, rates bytes per second, durations seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mdl.listener import Event as Event
 from mdl.listener import Listener as Listener
 from mdl.listener import silence as silence
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class Planned(Event):
     """The plan: how many files and bytes are wanted, kept and still to be fetched (or what ``verb`` says). Of the
     bytes kept, ``bytes_elsewhere`` are in another place on this disk, and ``bytes_to_copy`` of these are copied.
@@ -29,7 +28,7 @@ class Planned(Event):
     models: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True)
+@value_class
 class Started(Event):
     """A file begins; ``resumed_at`` bytes of it are on disk already. ``index`` counts from 1."""
 
@@ -40,7 +39,7 @@ class Started(Event):
     host: str = ""
 
 
-@dataclass(frozen=True)
+@value_class
 class FileProgress:
     """Where one running file stands."""
 
@@ -52,7 +51,7 @@ class FileProgress:
     resumed_at: int = 0
 
 
-@dataclass(frozen=True)
+@value_class
 class Progressed(Event):
     """A look at the whole: bytes over all files, the windowed speed, each running file, and how many connections bring
     them. ``files_done`` counts the members of an archive that are done: they have no events of their own."""
@@ -66,7 +65,7 @@ class Progressed(Event):
     files_done: int = 0
 
 
-@dataclass(frozen=True)
+@value_class
 class Retrying(Event):
     """A try failed and another follows in ``delay`` seconds: retry ``attempt`` of ``most``. Both are 0 if no retry is
     spent, as when another mirror is asked."""
@@ -77,7 +76,7 @@ class Retrying(Event):
     most: int = 0
 
 
-@dataclass(frozen=True)
+@value_class
 class Rewound(Event):
     """Bytes discarded, and why. ``start`` is where in the file they were, if that block alone is fetched again."""
 
@@ -86,7 +85,7 @@ class Rewound(Event):
     start: int | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class Verifying(Event):
     """All bytes of the file are here; the digest is being finished. ``done`` of ``total`` bytes hashed."""
 
@@ -94,7 +93,7 @@ class Verifying(Event):
     total: int | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class Finished(Event):
     """The file stands under its final name. ``action`` as in `FileReport`; ``way`` says how bytes from elsewhere on
     this disk came: ``clone``, ``link`` or ``copy``. ``source`` is where they came from: a host, or a path."""
@@ -106,7 +105,7 @@ class Finished(Event):
     source: str = ""
 
 
-@dataclass(frozen=True)
+@value_class
 class Failed(Event):
     """A file or a model failed, with the facts of its error. ``item`` is what the error itself is about, if it says."""
 
@@ -116,14 +115,14 @@ class Failed(Event):
     item: str | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class Noticed(Event):
     """Something that the user should know; nothing failed."""
 
     message: str = ""
 
 
-@dataclass(frozen=True)
+@value_class
 class Ended(Event):
     """The last event of all: ``status`` is "finished", "failed", "cancelled" or "paused"; the rest as in an error.
 

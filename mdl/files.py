@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal, Protocol, get_args
 
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
+from mdl.values import value_class
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
-@dataclass(frozen=True)
+@value_class
 class HubFile:
     """A file in a repository of a hub. ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit
     if that is known; ``branch`` is the branch or tag that was asked for, if it was one."""
@@ -43,7 +44,7 @@ def is_open(accesses: Collection[str]) -> bool:
     return "restricted" not in accesses and not {"open", "anonymous"}.isdisjoint(accesses)
 
 
-@dataclass(frozen=True)
+@value_class
 class RemoteFile:
     """One file as its source describes it.
 
@@ -89,7 +90,7 @@ class StatResult(Protocol):
     def st_ino(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@value_class
 class Stamp:
     """What the file system says about a file without reading it. A file with an equal stamp is untouched."""
 
@@ -102,7 +103,7 @@ class Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-@dataclass(frozen=True)
+@value_class
 class Receipt:
     """What mdl recorded when it published a file: its bytes, its source, and how it was verified.
 
@@ -157,7 +158,7 @@ class Receipt:
         return (self.url, self.asked) in {(bare_url(url), query_hash(url)) for url in (remote.url, *remote.mirrors)}
 
 
-@dataclass(frozen=True)
+@value_class
 class LocalFile:
     """What is under the final name. ``fingerprint`` is set if the bytes were hashed just now, and ``own_digest`` if
     they were hashed with the algorithm of the receipt's digest. ``partial`` counts the bytes that an unfinished

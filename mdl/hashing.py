@@ -10,9 +10,9 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from mdl.errors import ProtocolError
+from mdl.values import value_class
 
 PREFIX_STEP = 16 * 2**20
 """Bytes between two prefix digests: the running digest is copied at every multiple of this."""
@@ -21,7 +21,7 @@ _READ = 2**20
 _HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
 
 
-@dataclass(frozen=True)
+@value_class
 class Digest:
     """``algorithm`` is ``sha256`` or ``git-sha1``; ``hex`` is lower case and of the right length."""
 
@@ -67,7 +67,7 @@ def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None)
         start += count
 
 
-@dataclass(frozen=True)
+@value_class
 class Fingerprint:
     """The digest of a whole file, its size in bytes, and the hex of a prefix digest every `PREFIX_STEP` bytes."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from mdl.http.allowlist import host_of
 from mdl.http.credentials import NETRC, HostCredential
 from mdl.remote_tables import is_variable
 from mdl.toml.problems import Table
+from mdl.values import value_class
 
 _KEYS = ("token_env", "send", "netrc")
 _PLACE = re.compile(r"([a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?", re.IGNORECASE)
@@ -23,7 +23,7 @@ _OF_THE_REQUEST = re.compile(
 """Headers that say how a request and its answer are read."""
 
 
-@dataclass(frozen=True)
+@value_class
 class HostSettings:
     """One table ``[hosts."HOST"]``, checked. ``variable`` has the credential; if it is '', ``~/.netrc`` has it."""
 

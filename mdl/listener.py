@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class Event:
     """The base of all; ``model`` and ``file`` name the item, if there is one. ``kind`` is the model's, and ``repo`` the
     id of what the item comes from: ``hf:org/name``, a URL without its query, ``s3://bucket/prefix``; '' if it is not

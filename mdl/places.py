@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from mdl.errors import UsageError, storage_error
 from mdl.fs import staging
+from mdl.values import value_class
 
 CATALOG_NAME, LOCK_NAME = "catalog.toml", "mdl.lock"
 SHIPPED = Path(__file__).parent / "catalog" / "shipped.toml"
@@ -26,7 +26,7 @@ def is_shipped(path: Path) -> bool:
     return Path(os.path.realpath(path)).parts[-3:] == SHIPPED.parts[-3:]
 
 
-@dataclass(frozen=True)
+@value_class
 class Place:
     """A file or folder, and why this one."""
 

@@ -13,12 +13,12 @@ import hashlib
 import os
 import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.errors import UsageError
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ _TICK_SECONDS = 0.05
 """How often mdl checks whether it is to stop while a program runs."""
 
 
-@dataclass(frozen=True)
+@value_class
 class ProcessId:
     """One process of one boot of one machine. ``text`` can be part of a file name:
     ``<machine>-<pid>-<start in clock ticks>-<PID name space>``. Of a process with any other text nothing is known."""

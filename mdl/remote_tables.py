@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -13,6 +13,7 @@ from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
+from mdl.values import value_class
 
 KINDS = {
     "api": "mdl.remotes.api",
@@ -36,7 +37,7 @@ _KEY_PREFIXES = ("hf", "rpa", "rps", "sk", "pk", "user")
 _LONGEST_WORD = 20
 
 
-@dataclass(frozen=True)
+@value_class
 class RemoteSettings:
     """One table ``[remotes.NAME]``. Its ``values`` have been checked."""
 

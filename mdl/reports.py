@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
 from mdl.formatting import human_bytes
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class FileReport:
     """How one file went.
 
@@ -38,7 +38,7 @@ class FileReport:
     commit: str | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class ModelReport:
     """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
     ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did."""
@@ -74,7 +74,7 @@ class BaseReport:
             raise error
 
 
-@dataclass(frozen=True)
+@value_class
 class Report(BaseReport):
     """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds. With a
     swarm, ``bytes_from_peers`` of those from the network came from other machines of it."""
@@ -100,7 +100,7 @@ class Report(BaseReport):
         return error_of(self.failures, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
 
 
-@dataclass(frozen=True)
+@value_class
 class PlanReport(Report):
     """What a download would do: nothing was written. Of ``bytes_total``, ``bytes_to_fetch`` come from the network and
     ``bytes_elsewhere`` are elsewhere on this disk, ``bytes_to_copy`` of which need room; ``bytes_free`` is what the

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mdl.formatting import human_bytes
+from mdl.values import value_class
 
 SAFETENSORS = ".safetensors"
 _LONGEST_HEADER = 100 * 2**20
@@ -38,7 +39,7 @@ def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
     return f"a safetensors file of {found}, its header says {wanted}"
 
 
-@dataclass(frozen=True)
+@value_class
 class Header:
     """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from mdl.errors import UsageError
+from mdl.values import value_class
 
 _DAY = 24 * 60
 _SLOWEST = 1000
@@ -37,7 +37,7 @@ def parse_size(text: str, flag: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
-@dataclass(frozen=True)
+@value_class
 class Timetable:
     """Rates in bytes a second (None: no limit), each from a minute of the local day on until the next one's."""
 
@@ -88,7 +88,7 @@ def parse_moment(text: str, flag: str) -> int:
     return int(match[1]) * 60 + int(match[2])
 
 
-@dataclass(frozen=True)
+@value_class
 class Window:
     """Hours of every day: from minute ``start`` until minute ``stop`` of the clock on the wall, also past midnight; the
     whole day if they are the same."""

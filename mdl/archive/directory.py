@@ -8,8 +8,9 @@ the same members. Limits refuse an archive that would unpack to too much; the ro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mdl.archive import headers
 from mdl.archive.headers import ZipEntry
@@ -27,6 +28,7 @@ from mdl.archive.zip_format import (
     LOCATOR_RECORD,
 )
 from mdl.errors import ProtocolError, Unsafe
+from mdl.values import value_class
 
 _TAIL = END_RECORD.size + FULL16
 _LEAST, _MOST = CENTRAL_HEAD.size, 4096
@@ -38,7 +40,7 @@ _HARMLESS = 100 * 2**20
 """Bytes up to which no ratio is dangerous."""
 
 
-@dataclass(frozen=True)
+@value_class
 class ArchiveLimits:
     """How much an archive may hold before it is refused as a bomb: ``members`` in all, ``ratio`` of unpacked to packed
     bytes (above 100 MiB), and ``bytes`` unpacked (None for any number)."""
@@ -70,7 +72,7 @@ class ArchiveLimits:
             raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
 
 
-@dataclass(frozen=True)
+@value_class
 class _End:
     """Where the directory is: ``count`` members, ``size`` bytes from ``at`` on; the end records begin at ``stop``."""
 
@@ -118,7 +120,7 @@ def _find_end(fd: int, length: int) -> _End:
     at = tail.rfind(END)
     if at < 0:
         raise ProtocolError("this is not a whole zip: it has no end record")
-    ends = [n for n in range(len(tail)) if tail.startswith(END, n) and _ends_file(tail, n)]
+    ends = [found.start() for found in re.finditer(re.escape(END), tail) if _ends_file(tail, found.start())]
     if ends != [at]:
         why = "data follows its end record" if not ends else "it has more than one end record"
         raise ProtocolError(f"{why}; readers would disagree on what it holds")

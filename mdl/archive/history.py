@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 SCHEMA = "mdl.releases/1"
 _REMEMBERED = 1000
 """How many switches are kept."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Switch:
     """One change of what is served: when (UTC), from and to which version, ``why`` (``release`` or ``rollback``), and
     by which user and process."""
@@ -25,7 +26,7 @@ class Switch:
     by: str = ""
 
 
-@dataclass(frozen=True)
+@value_class
 class History:
     """``releases`` are in the order they came; ``served`` are the versions that a rollback goes back through, the
     active one last; ``switches`` the last thousand changes."""

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from mdl.errors import ProtocolError, StateError
 from mdl.paths import shown
+from mdl.values import value_class
 
 NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
@@ -36,7 +37,7 @@ class Skipped:
     why: str
 
 
-@dataclass(frozen=True)
+@value_class
 class Manifest:
     """What an archive holds.
 

@@ -15,6 +15,7 @@ from mdl.trainers import inference_files
 from mdl.trainers.completeness import truncated_safetensors, why_incomplete
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import Entry, Tree
+from mdl.values import value_class
 
 _NAMED = 5
 """How many of several names a message gives."""
@@ -35,7 +36,7 @@ def is_only_log(name: str) -> bool:
     return _LOGS.fullmatch(name) is not None
 
 
-@dataclass(frozen=True)
+@value_class
 class PackOptions:
     """What of a run is packed. Globs are matched with the names in the archive; ``allow_incomplete`` also packs a
     checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too."""
@@ -56,7 +57,7 @@ class Member:
     entry: Entry | None
 
 
-@dataclass(frozen=True)
+@value_class
 class Selection:
     """What is packed. ``manifest`` says where the members come from; its files are known only after they were read.
     ``bytes`` is the size of all members, uncompressed."""

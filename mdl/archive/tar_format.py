@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from mdl.errors import ProtocolError, Unsafe
 from mdl.paths import RelPath, shown
+from mdl.values import value_class
 
 _BLOCK = 512
 END = bytes(2 * _BLOCK)
@@ -46,7 +46,7 @@ class ByteSource(Protocol):
         """Pass over ``count`` bytes. Raises `ProtocolError` if there are fewer."""
 
 
-@dataclass(frozen=True)
+@value_class
 class TarMember:
     """A file of a tar: its path, which was checked, and its size in bytes."""
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from mdl.fs.private import make_private_dir, read_regular
 from mdl.places import SHIPPED, expanded
 from mdl.redact import bare_url
 from mdl.toml import parse_toml
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
@@ -79,7 +80,7 @@ def identity_of(place: Place) -> Place:
         return place
 
 
-@dataclass(frozen=True)
+@value_class
 class _Copy:
     """What a URL had ``at`` so many seconds since 1970, how to ask whether it still has that, and when it was last
     asked, even if it did not answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
@@ -20,13 +20,14 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
+from mdl.values import value_class
 
 VERSION = 1
 _HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION}\n"
 _ALGORITHMS = ("sha256", "git-sha1")
 
 
-@dataclass(frozen=True)
+@value_class
 class LockedFile:
     """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
 
@@ -66,7 +67,7 @@ class LockedFile:
         return parse(self.source, ()).revision or ""
 
 
-@dataclass(frozen=True)
+@value_class
 class LockedModel:
     """``entry`` stands for the catalog's entry it was resolved from: another entry needs another lock. ``swarm`` is the
     info hash of its torrent, if it has one; ``swarm_gated``: it is not known to be open to everybody."""
@@ -95,7 +96,7 @@ class LockedModel:
         return replace(self, swarm=other.swarm, swarm_gated=other.swarm_gated)
 
 
-@dataclass(frozen=True)
+@value_class
 class Lock:
     """Locked models by name."""
 

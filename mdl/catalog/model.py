@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,12 +11,13 @@ from mdl.errors import NotFound
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Origin, parse
+from mdl.values import value_class
 
 COMMAND_LINE = "command line"
 """The `Model.origin` of a model that a reference made, not a catalog."""
 
 
-@dataclass(frozen=True)
+@value_class
 class CatalogFile:
     """One file that a catalog names itself: its URL, its mirrors (the same bytes elsewhere, in order of
     preference) and, if they are known, its size in bytes and its digest."""
@@ -34,7 +35,7 @@ class CatalogFile:
     """Of a locked file, what is asked for its bytes instead of ``url`` and ``mirrors``, in this order."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Model:
     """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
@@ -84,7 +85,7 @@ class Model:
         return ", ".join(dict.fromkeys(places))
 
 
-@dataclass(frozen=True)
+@value_class
 class Catalog:
     """Models by name and groups of names, read from ``paths``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache, partial
 from typing import TypeVar
 
@@ -18,11 +18,12 @@ from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
+from mdl.values import value_class
 
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
+@value_class
 class Resolved:
     """The files of a model. ``failed`` has those that could not be asked about, each with its error; they are among the
     ``files`` as the catalog has them. ``errors`` are of sources whose files are not even known."""

@@ -4,7 +4,6 @@ written down."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 from mdl.cli.command import command
 from mdl.cli.flags import Globs, LockSettings, flag
 from mdl.cli.session import Session
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import LockReport
@@ -21,7 +21,7 @@ _COMMIT = re.compile(r"(?<=\b[0-9a-f]{7})[0-9a-f]{33}\b")
 """What of a commit is too much for people."""
 
 
-@dataclass(frozen=True)
+@value_class
 class EntryFlags(Globs):
     """What a new entry says."""
 

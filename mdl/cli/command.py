@@ -24,6 +24,7 @@ from mdl.cli.session import Session
 from mdl.config import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, Problem, as_problem
+from mdl.values import value_class
 
 Body = TypeVar("Body", bound=Callable[..., int])
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
@@ -31,7 +32,7 @@ _NOT_SHOWN_AGAIN = {field.name for field in dataclasses.fields(Common)} | {"deta
 """Parameters that say how one run is shown, and nothing of what it does."""
 
 
-@dataclasses.dataclass(frozen=True)
+@value_class
 class Command:
     """A command. ``group_help`` is the help of a command that has others below it."""
 

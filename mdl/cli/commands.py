@@ -6,11 +6,12 @@ that is called is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from mdl.values import value_class
 
-@dataclass(frozen=True)
+
+@value_class
 class Listed:
     """One command of the table. ``summary`` has at most 50 characters. ``see`` is the command that it is a name for,
     if it is a hidden alias."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from mdl.cli.get import run_job, show, show_planned
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
 from mdl.cli.unpack import BombFlags, released_facts, show_release
+from mdl.values import value_class
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport
@@ -29,7 +29,7 @@ _EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
+@value_class
 class WhatFlags:
     """Which results of a job."""
 
@@ -53,7 +53,7 @@ class WhatFlags:
     )
 
 
-@dataclass(frozen=True)
+@value_class
 class ServiceFlags:
     """How the results are put into service."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from mdl.config import Progress, Settings, settings_table
+from mdl.values import value_class
 
 
 def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
@@ -26,7 +26,7 @@ def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
-@dataclass(frozen=True)
+@value_class
 class Common:
     """Before or after the command, with one meaning."""
 
@@ -78,7 +78,7 @@ LogFile = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@value_class
 class JobFlags:
     """What a job leaves for others, and whether it needs this terminal."""
 
@@ -101,7 +101,7 @@ class JobFlags:
     ] = False
 
 
-@dataclass(frozen=True)
+@value_class
 class Globs:
     """Which files, by their names."""
 
@@ -114,7 +114,7 @@ class Globs:
         return {"include": self.include or [], "exclude": self.exclude or []}
 
 
-@dataclass(frozen=True)
+@value_class
 class Choice(Globs):
     """Which files of a model, and where they go."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,7 @@ from mdl.config import Settings
 from mdl.errors import storage_error
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import FleetReport, NodeReport
@@ -37,7 +37,7 @@ class FanOut(StrEnum):
     sbcast = "sbcast"
 
 
-@dataclass(frozen=True)
+@value_class
 class FleetFlags:
     """Which nodes, and how they are reached."""
 

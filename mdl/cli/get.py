@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,6 +17,7 @@ from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, fla
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Client, MirrorReport, Model, PlanReport, Report
@@ -33,7 +33,7 @@ _EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
+@value_class
 class SwarmFlags:
     """Whether machines that want the same pass it on to each other. Experimental."""
 
@@ -97,7 +97,7 @@ def get(
     return show(session, report) if report else 0
 
 
-@dataclass(frozen=True)
+@value_class
 class Request:
     """What is to be downloaded, and how."""
 

@@ -43,7 +43,7 @@ def show_help(
 
 def _page(words: list[str]) -> Page:
     """The page of the command that ``words`` call. Raises `UsageError` if there is none."""
-    found = typer.main.get_command(build(words))
+    found = build(words)
     if not words:
         return root_page(found)
     for number, word in enumerate(words):

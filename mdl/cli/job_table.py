@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from mdl.errors import EXIT_CODES
 from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate, local_moment, local_time
 from mdl.jobs.job import Job
 from mdl.paths import shown
+from mdl.values import value_class
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """The heads of the columns, and the lines."""
@@ -23,7 +23,7 @@ _LEAST = 10
 """Columns that what a job does, and the reason, have at least."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Row:
     """One job of the table. ``stalled`` says why it makes no progress, if it runs; ``finished_by`` is the id of the
     later job that finished what this one did not."""

@@ -8,8 +8,9 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,11 +30,16 @@ LINE = "_MDL_COMPLETE_LINE"
 _HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
 
 
-def build(arguments: Sequence[str]) -> typer.Typer:
-    """The app with the one command that ``arguments`` call, or with every command that they name."""
+def build(arguments: Sequence[str]) -> Any:
+    """Typer's group with the one command that ``arguments`` call, or with every command that they name."""
     words = [word for word in arguments if not word.startswith("-")]
     called = words[:1] if words and words[0] in COMMANDS else [word for word in words if word in COMMANDS]
-    return app_of(called, has_color="--no-color" not in arguments)
+    return _built(tuple(called), "--no-color" not in arguments)
+
+
+@cache
+def _built(names: tuple[str, ...], has_color: bool) -> Any:
+    return typer.main.get_command(app_of(names, has_color=has_color))
 
 
 def app_of(names: Iterable[str], *, has_color: bool = True) -> typer.Typer:
@@ -94,11 +100,11 @@ def run(arguments: Sequence[str]) -> int:
         listen()
         if LINE in os.environ:
             return _complete(os.environ[LINE])
-        app = build(words)
+        group = build(words)
         if not gc.isenabled():  # `mdl.__main__` put it off; what is imported already is never looked through
             gc.freeze()
             gc.enable()
-        code = int(app(args=words, prog_name="mdl", standalone_mode=False) or 0)
+        code = int(group.main(args=words, prog_name="mdl", standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -133,6 +139,6 @@ def _complete(line: str) -> int:
 
     with contextlib.suppress(Exception):
         words = words_of(line)
-        for row in complete(typer.main.get_command(build(words)), words):
+        for row in complete(build(words), words):
             sys.stdout.write(f"{row}\n")
     return 0

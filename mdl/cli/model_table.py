@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
 from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Model, ModelStatus
@@ -20,7 +20,7 @@ _SHORT = 7
 _ORDER = ("present", "unverified", "partial", "missing")
 
 
-@dataclass(frozen=True)
+@value_class
 class Row:
     """One model, and what of it is on this disk. If the list ``is_local``, its size is that of what is here."""
 
@@ -53,7 +53,7 @@ class Row:
         return "?" if self.size is None else human_bytes(self.size)
 
 
-@dataclass(frozen=True)
+@value_class
 class Column:
     """One column. ``text`` is for people, ``exact`` for a program, ``key`` is what the rows are ordered by; without
     the last two it is the text."""

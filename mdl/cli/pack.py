@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, local_time
 from mdl.paths import shown
 from mdl.places import place_of
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import PackPlan, PackResult, Run
@@ -34,7 +35,7 @@ class Compress(StrEnum):
     deflate = "deflate"
 
 
-@dataclass(frozen=True)
+@value_class
 class SelectionFlags(Globs):
     """What of a run is packed."""
 
@@ -48,7 +49,7 @@ class SelectionFlags(Globs):
     ] = False
 
 
-@dataclass(frozen=True)
+@value_class
 class OutputFlags:
     """Where an archive goes, and how it is written."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from mdl.cli.flags import LookSettings, flag
 from mdl.cli.session import Session
 from mdl.config import settings_table
 from mdl.formatting import counted, human_bytes
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.serve.options import ServeOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LOG = "requests.log"
 
 
-@dataclass(frozen=True)
+@value_class
 class ServeFlags:
     """What is served, where and to whom."""
 

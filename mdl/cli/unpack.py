@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,13 +17,14 @@ from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.units import parse_size
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import ArchiveLimits, ArchiveMember, ReleaseList, ReleaseResult
     from mdl.jobs.operation_log import OperationLog
 
 
-@dataclass(frozen=True)
+@value_class
 class BombFlags:
     """How much an archive may hold before it is taken for a zip bomb."""
 
@@ -35,7 +35,7 @@ class BombFlags:
     ] = 200
 
 
-@dataclass(frozen=True)
+@value_class
 class LimitFlags(BombFlags):
     """How much an archive may hold."""
 
@@ -45,7 +45,7 @@ class LimitFlags(BombFlags):
     ] = None
 
 
-@dataclass(frozen=True)
+@value_class
 class ReleaseFlags:
     """How a release is put into service."""
 

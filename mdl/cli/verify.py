@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +13,13 @@ from mdl.cli.flags import Choice, DownloadSettings, JobFlags, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import VerifyReport
 
 
-@dataclass(frozen=True)
+@value_class
 class RepairFlags:
     """What is done about what is wrong."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from mdl.cli.get import method_of, run_job, show, show_planned
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import ModelVersion, Move, OutdatedReport, UpdateReport
@@ -107,7 +107,7 @@ def _told(one: ModelVersion) -> str:
     return what + (f", {edited} edited here" if edited else "")
 
 
-@dataclass(frozen=True)
+@value_class
 class Where(Globs):
     """Which files, and where they go."""
 

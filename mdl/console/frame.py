@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mdl.console.failures import Clean
 from mdl.console.style import Line
 from mdl.describe import FileState, ProgressState, item_of
 from mdl.formatting import cells, clip, counted, human_bytes, human_rate, pad, shorten_all
+from mdl.values import value_class
 
 _MOST_ROWS = 8
 _LASTING = 1.0
@@ -126,7 +126,7 @@ def _amount(done: int, total: int | None, columns: _Columns, look: str) -> Line:
     return line
 
 
-@dataclass(frozen=True)
+@value_class
 class _Columns:
     """How a line is divided; depends on nothing that changes while a download runs."""
 

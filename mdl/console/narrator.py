@@ -24,6 +24,7 @@ from mdl.events import (
     Verifying,
 )
 from mdl.formatting import counted, human_bytes, human_elapsed, human_rate
+from mdl.values import value_class
 
 _COMMIT = re.compile(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}\b")
 """What of a commit is too much for people."""
@@ -35,7 +36,7 @@ _CAME = {"fetched", "linked", *_WAYS}
 """The actions of a download, and the ways of a file from this disk."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Remark:
     """One line: what kind of event it is about, as `Description.kind`, the item, and what is said of it. The text of a
     ``failure`` is whole lines; a ``summary`` is of the whole."""

@@ -8,7 +8,6 @@ import platform
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from itertools import islice
@@ -22,6 +21,7 @@ from mdl.http.client import HttpClient
 from mdl.http.credentials import NETRC, HostCredential
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.sources.endpoint import Endpoint
+from mdl.values import value_class
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
 
@@ -33,7 +33,7 @@ _MOST_FILES = 20_000
 """In so many files of the models folder pickles are looked for."""
 
 
-@dataclass(frozen=True)
+@value_class
 class CheckResult:
     """What one check found. If it is not ``ok``, ``advice`` says what to do and ``exit_code`` how serious it is."""
 
@@ -64,7 +64,7 @@ class CheckResult:
         return kind(self.detail, item=self.name, hint=self.advice or None)
 
 
-@dataclass(frozen=True)
+@value_class
 class Environment:
     """What is checked. Each function may raise `MdlError`, which is then what the check found.
 

@@ -23,12 +23,13 @@ from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact_error
+from mdl.values import value_class
 
 _EXPIRES_SOON = 60.0
 """A redirect's target that expires within so many seconds is not used any more."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Tuning:
     """Sizes in bytes, times in seconds, speeds in bytes per second."""
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from mdl.fs.entries import names_below, open_for_reading
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin, parse_reference
+from mdl.values import value_class
 
 _FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
 _LONGEST_REF = 1000
 
 
-@dataclass(frozen=True)
+@value_class
 class CachedFile:
     """One name in a snapshot. ``blob`` is the name of its bytes; None if they are in the snapshot itself. ``size`` is
     None if they are missing."""
@@ -48,7 +49,7 @@ class CachedFile:
             return None
 
 
-@dataclass(frozen=True)
+@value_class
 class CachedRepo:
     """One repository's folder in the cache."""
 

@@ -18,6 +18,7 @@ from mdl.files import RemoteFile
 from mdl.fs.private import open_new, open_own, read_regular
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import url_identity
+from mdl.values import value_class
 
 VERSION = 1
 _NONE: Mapping[str, str] = {}
@@ -25,7 +26,7 @@ LARGEST = 16 * 2**20
 """Bytes of a journal that are read. One that is half as long is written anew when its download is resumed."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Identity:
     """The file that a partial is part of. ``digest`` is text or None; ``url`` is as `identity` returns it."""
 

@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,12 +26,13 @@ from mdl.fs.copying import SharingRule, Way, predict_way
 from mdl.fs.entries import open_for_reading
 from mdl.fs.staging import OpenFolders
 from mdl.hashing import Digest
+from mdl.values import value_class
 
 Candidate = tuple[Path, SharingRule]
 """A file that may have the bytes, and the rule by which they may be shared with it."""
 
 
-@dataclass(frozen=True)
+@value_class
 class LocalCopies:
     """Where to look for files that ``store`` needs. ``others`` are models folders beside it, ``caches`` are laid out as
     the hub's cache, ``also`` are folders of other programs. ``link`` is one of `mdl.fs.copying.RULES`."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from mdl.errors import MdlError, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
 from mdl.reports import no_space
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class Wanted:
     """One file of one model, as its source describes it and as it is on this disk. ``error`` says why its source
     could not describe it."""
@@ -43,7 +43,7 @@ class Reason(StrEnum):
 _KEPT = (Reason.PRESENT, Reason.ADOPTED)
 
 
-@dataclass(frozen=True)
+@value_class
 class Item:
     """A decision on one file. ``adopt`` if the right bytes are there and lack a receipt; ``refused`` is the error of a
     file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or
@@ -69,7 +69,7 @@ class Item:
         return None if self.reason == Reason.FORCED else self.local
 
 
-@dataclass(frozen=True)
+@value_class
 class Plan:
     """Every wanted file is in exactly one of the four; the bytes of a ``linked`` one are elsewhere on this disk."""
 

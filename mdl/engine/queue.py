@@ -32,12 +32,13 @@ from mdl.http.policy import (
     Rewind,
     decide,
 )
+from mdl.values import value_class
 
 _MOST_BEGUN = 64
 """At most so many files are begun at a time, those that wait included: each holds two descriptors."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Work:
     """``begin`` opens a file's partial, ``fetch`` fetches a segment, ``rewind`` discards bytes, ``finish`` verifies and
     publishes, ``close`` closes a file that failed."""

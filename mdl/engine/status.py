@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +17,12 @@ from mdl.engine.store import Store
 from mdl.errors import MdlError, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 Status = Literal["present", "partial", "missing", "unverified"]
 
 
-@dataclass(frozen=True)
+@value_class
 class FileStatus:
     """The status of one file, and how many of its bytes are on this disk."""
 
@@ -39,7 +40,7 @@ class FileStatus:
 BroughtBy = Literal["mdl", "hub-client", "other"]
 
 
-@dataclass(frozen=True)
+@value_class
 class ModelStatus:
     """The status of a model. ``files`` and ``bytes`` are None if they are not known: its source was never asked.
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock
 from mdl.process import ProcessId
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.engine.partial import Partial
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 
 
-@dataclass(frozen=True)
+@value_class
 class Ready:
     """Verified bytes that are to get their final name.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 from mdl.fleet.work import Answer, Work
+from mdl.values import value_class
 
 ENGINES = ("slurm", "ray", "ssh")
 """Each is the name of a module beside this one, with a function ``open_engine(nodes)``."""
@@ -18,7 +19,7 @@ FAN_OUTS = ("sbcast",)
 """How one download may reach all nodes."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Nodes:
     """Which nodes: so many, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is one of
     `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all.

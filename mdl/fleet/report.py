@@ -11,13 +11,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
 from mdl.fleet.work import Answer
 from mdl.paths import shown
 from mdl.reports import BaseReport
+from mdl.values import value_class
 
 Sizes = Mapping[tuple[str, str], int]
 """The bytes of each file that is locked, by the name of its model and its path."""
@@ -31,7 +31,7 @@ _DEEPEST = 20
 """So many levels a document of mdl has at most; it becomes a part of another document."""
 
 
-@dataclass(frozen=True)
+@value_class
 class NodeModel:
     """What a node has of one model: its ``status``, its right bytes."""
 
@@ -45,7 +45,7 @@ class NodeModel:
         return self.status in ("present", "unverified")
 
 
-@dataclass(frozen=True)
+@value_class
 class NodeReport:
     """How one node did, in ``seconds``. ``exit_code`` is None if it did not answer. ``error`` is None if all is well.
     ``document`` is what its mdl printed with ``--json``. The failure of a node that was ``replaced_by`` another one
@@ -74,7 +74,7 @@ class NodeReport:
         return sum(model.bytes for model in self.models)
 
 
-@dataclass(frozen=True)
+@value_class
 class FleetReport(BaseReport):
     """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it."""
 

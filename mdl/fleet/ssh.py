@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mdl.errors import UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
 from mdl.threads import start_threads
+from mdl.values import value_class
 
 _MOST = 64
 """So many hosts are asked at once."""
@@ -44,7 +44,7 @@ def open_engine(nodes: Nodes) -> Ssh:
     return Ssh(hosts, nodes)
 
 
-@dataclass(frozen=True)
+@value_class
 class _Call:
     """One ``ssh`` that runs."""
 

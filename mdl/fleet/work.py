@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from mdl.values import value_class
 
 _SCRIPT = """\
 folder=$(mktemp -d) || exit 7
@@ -32,7 +33,7 @@ _WATCH = '{ while read -r _; do :; done; kill -TERM "$pid"; } <&3 >/dev/null 2>&
 """Ends mdl if the standard input ends: whoever asked is gone."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Work:
     """What every node is to do: a command of mdl with its ``flags``, on the models ``names`` of ``catalog`` and
     ``lock``, which are texts. ``program`` are the words by which a node calls mdl. ``home`` is the models folder if
@@ -60,7 +61,7 @@ class Work:
         )
 
 
-@dataclass(frozen=True)
+@value_class
 class Answer:
     """What a node said on its two outputs, in ``seconds``. If it did not answer, ``exit_code`` is None, ``err`` says
     why and ``hint`` what to do; ``replaced_by`` names the node that did the work instead."""

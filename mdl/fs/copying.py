@@ -14,11 +14,11 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mdl.fs.entries import open_for_reading
+from mdl.values import value_class
 
 _FICLONE = 0x40049409
 """Linux, ``linux/fs.h``: let one file share the blocks of another until one of them is written."""
@@ -37,7 +37,7 @@ may write to afterwards, else copies them; ``reflink`` clones or copies; ``hard`
 copies; ``none`` uses no other file."""
 
 
-@dataclass(frozen=True)
+@value_class
 class SharingRule:
     """How bytes may be shared. ``name`` is one of `RULES`; ``may_make_read_only`` if the file is mdl's own, or one that
     its program never rewrites."""

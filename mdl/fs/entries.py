@@ -9,16 +9,17 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Occupied, Unsafe
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(frozen=True)
+@value_class
 class EntryAt:
     """The name ``name`` in the open folder ``folder``; ``path`` is for messages. If ``is_new``, no other file may be
     replaced there."""

@@ -13,11 +13,12 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Occupied, Unsafe
 from mdl.fs.entries import OPEN_FOLDER, open_step, trusted_owners, user_name
+from mdl.values import value_class
 
 UNREADABLE_ERRNOS = (errno.EINVAL, errno.EFBIG)
 """The errors of `read_whole` for a pipe or device, and for a file that is too large."""
@@ -29,7 +30,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(frozen=True)
+@value_class
 class _Trust:
     """The ids of the users whose files are trusted. ``has_modes`` is False on a file system that has no modes
     (FAT, some SMB)."""

@@ -9,10 +9,11 @@ import functools
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import SplitResult, urlsplit
 
 from mdl.errors import Unsafe, UsageError
+from mdl.values import value_class
 
 HUB_HOSTS = ("huggingface.co", "*.huggingface.co", "*.hf.co", "hf.co")
 """The hub and the hosts that serve its files. The hub's documentation advises to allow these suffixes."""
@@ -73,7 +74,7 @@ def is_private(address: str) -> bool:
     return found.is_multicast or not found.is_global
 
 
-@dataclass(frozen=True)
+@value_class
 class OriginToken:
     """A token and the one origin that may receive it; ``source`` is the variable or file that it was read from."""
 
@@ -87,7 +88,7 @@ def is_public(host: str) -> bool:
     return not is_private(host) and host.rpartition(".")[2] != "localhost" and bool(re.search(r"[.:]", host))
 
 
-@dataclass(frozen=True)
+@value_class
 class AllowList:
     """The hosts that may be contacted.
 

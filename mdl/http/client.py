@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -39,6 +39,7 @@ from mdl.http.refusals import Asker, error_for_status
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
+from mdl.values import value_class
 
 USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
 _HEADERS = {
@@ -64,7 +65,7 @@ OnRetry = Callable[[Again], None]
 """Receives what the retry policy decided after a failure."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Timeouts:
     """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
 
@@ -73,7 +74,7 @@ class Timeouts:
     slow: float = 60.0
 
 
-@dataclass(frozen=True)
+@value_class
 class OpenResponse:
     """A response whose body is still to be read.
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from mdl.http.allowlist import DEFAULT_PORTS, address_of, host_of, port_of
+from mdl.values import value_class
 
 NETRC = "~/.netrc"
 
 
-@dataclass(frozen=True)
+@value_class
 class HostCredential:
     """What one host is sent. ``place`` is ``host`` or ``host:port``; without a port it is the usual one. ``source``
     names the variable that has the ``secret``, or `NETRC`; the secret is '' if that has none. ``send`` is ``bearer``,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import httpx
+
+from mdl.values import value_class
 
 THROTTLED = "mdl.throttled"
 """The extension of a response whose bytes were counted against the rate limit already."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Link:
     """An http(s) URL. Its server may take ``patience`` seconds until it answers; 0 for the usual time. ``authorized``
     if the token of its origin is sent, and the locator is asked for each request: a signed link has all that it needs,
@@ -29,7 +31,7 @@ class Link:
     is_fresh: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class Part:
     """The bytes of a range of a body that has ``total`` bytes, block by block; ``blocks.close`` is called, if there is
     one, when no more are needed. ``headers`` are as a server sends them: Content-Type, ETag and the like. If it
@@ -41,7 +43,7 @@ class Part:
     is_throttled: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class Body:
     """A body that does not come by HTTP. ``read(start, stop)`` gives the part from byte ``start`` up to ``stop``, or to
     the end if that is None; a part behind the end has no blocks. It gives a link if the bytes come from there now."""

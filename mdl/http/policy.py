@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, StorageError
+from mdl.values import value_class
 
 PROGRESS = 64 * 1024
 """New bytes that count as progress."""
@@ -34,7 +35,7 @@ _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 5
 """Statuses that may be followed by a better one."""
 
 
-@dataclass(frozen=True)
+@value_class
 class RetryPolicy:
     """How often a request is tried without progress, and how long to wait in between.
 
@@ -59,7 +60,7 @@ class RetryPolicy:
         return max(drawn, asked) if asked is not None else drawn
 
 
-@dataclass(frozen=True)
+@value_class
 class State:
     """What one file has spent at its current server, and how far it was when it last made progress.
 
@@ -85,7 +86,7 @@ class State:
         return self.is_clean_retry or self.protocol_errors > 0
 
 
-@dataclass(frozen=True)
+@value_class
 class RequestEnded:
     """A request ended, in order or with ``error``.
 
@@ -128,14 +129,14 @@ class RequestEnded:
         return self.is_temporary and self.others > 0 and self.is_serving and not self.brought
 
 
-@dataclass(frozen=True)
+@value_class
 class VersionChanged:
     """The server has another version of the file than the one begun; ``error`` says so."""
 
     error: ProtocolError
 
 
-@dataclass(frozen=True)
+@value_class
 class Verified:
     """All bytes are here and were hashed. ``error`` is None if they are right. ``may_help``: one more download from the
     start may help, as they came in more than one response, or were cut."""
@@ -148,7 +149,7 @@ class Verified:
 Outcome = RequestEnded | VersionChanged | Verified
 
 
-@dataclass(frozen=True)
+@value_class
 class Again:
     """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1 to ``most``; 0 if no budget was
     spent."""
@@ -159,14 +160,14 @@ class Again:
     most: int = 0
 
 
-@dataclass(frozen=True)
+@value_class
 class Rewind:
     """Discard what is here and download from the start."""
 
     why: str
 
 
-@dataclass(frozen=True)
+@value_class
 class NextMirror:
     """Continue with the next mirror. ``rewind``: discard what is here first."""
 
@@ -174,14 +175,14 @@ class NextMirror:
     rewind: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class GiveUp:
     """The file has failed with ``error``."""
 
     error: MdlError
 
 
-@dataclass(frozen=True)
+@value_class
 class Done:
     """The file is complete and verified."""
 

@@ -9,7 +9,6 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from mdl.http.credentials import HostCredential
 from mdl.http.policy import is_temporary, retry_after
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
+from mdl.values import value_class
 
 PROXY_PASSWORD = "check the user name and password of the proxy variable"
 _LONGEST = 300
@@ -95,7 +95,7 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
     return ""
 
 
-@dataclass(frozen=True)
+@value_class
 class Asker:
     """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from mdl.errors import ProtocolError
 from mdl.hashing import Digest
 from mdl.http.ranges import ByteRange
+from mdl.values import value_class
 
 _SUFFIXES = {
     "gzip": (".gz", ".tgz", ".svgz"),
@@ -30,7 +30,7 @@ _UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE | re.ASCII)
 _TOO_LARGE = 2**63
 
 
-@dataclass(frozen=True)
+@value_class
 class Accept:
     """The body holds ``[start, stop)`` of the file; ``stop`` is None if its end is not announced.
 
@@ -45,7 +45,7 @@ class Accept:
     encoded: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class ContentChanged:
     """The server has another version of the file than the one begun: another size or validator."""
 
@@ -54,14 +54,14 @@ class ContentChanged:
     validator: str | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class RangeIgnored:
     """The server sends the file from its start though a later range was requested: it does not serve ranges."""
 
     accept: Accept
 
 
-@dataclass(frozen=True)
+@value_class
 class Invalid:
     """A response that must not be written to any file."""
 
@@ -182,7 +182,7 @@ def announced_size(
     return parsed[1] if parsed else None
 
 
-@dataclass(frozen=True)
+@value_class
 class _Known:
     """What was requested, what the file was begun with, and the validator in the response."""
 

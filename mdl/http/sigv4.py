@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from urllib.parse import quote, urlsplit
+
+from mdl.values import value_class
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 """The sha256 of a request without a body."""
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
-@dataclass(frozen=True)
+@value_class
 class Keys:
     """Whose request it is: the id of a key, its secret and, of temporary keys, their session token."""
 

@@ -10,8 +10,9 @@ import errno
 import os
 import select
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mdl.values import value_class
 
 if sys.platform == "linux":
     import fcntl
@@ -27,7 +28,7 @@ REFUSALS = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 """The errors of a system, socket or file that does not support splice(2)."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Pipe:
     """A kernel pipe for one body at a time. What it received must be written before it receives more."""
 
@@ -74,7 +75,7 @@ class Pipe:
                     raise TimeoutError from None
 
 
-@dataclass(frozen=True)
+@value_class
 class Piped:
     """A number of bytes that are in a pipe."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from typing import Any
 
 from mdl.events import FileProgress
+from mdl.values import value_class
 
 VERSION = 1
 JOB_VARIABLE = "MDL_JOB"
@@ -15,7 +16,7 @@ ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Invocation:
     """What it takes to run a command again: the words after ``mdl``, the folder, the variables that matter.
 
@@ -28,7 +29,7 @@ class Invocation:
     withheld: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class Job:
     """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
     ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the

@@ -6,14 +6,15 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import ClassVar
 
 from mdl.fs import staging
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class Gauge:
     """One metric: its name, what it is ``about``, and its values by their `labels` ('' without any)."""
 

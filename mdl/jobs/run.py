@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records, now
 from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
 from mdl.process import ProcessId, hostname
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.console import Console
@@ -32,7 +33,7 @@ _LONGEST_VARIABLE = 32 * 1024
 """Bytes of one variable of a hook: Linux allows 128 KiB, and all of them must fit beside the user's own."""
 
 
-@dataclass(frozen=True)
+@value_class
 class JobOptions:
     """What a job leaves for others. Hooks are commands, as words; they are started without a shell.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -21,6 +21,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.sources import parse
+from mdl.values import value_class
 
 MARKER = "complete.json"
 LARGEST_MARKER = 64 * 2**20
@@ -38,7 +39,7 @@ def part_size(size: int) -> int:
     return max(_PART, -(-least // _MIB) * _MIB)
 
 
-@dataclass(frozen=True)
+@value_class
 class MirrorPlace:
     """A mirror: the bucket, and the prefix of all its keys ('' or one that ends with a slash)."""
 
@@ -90,7 +91,7 @@ def with_mirrors(model: Model, locked: LockedModel, first: Sequence[str], *, alo
     return replace(model, files=tuple(files))
 
 
-@dataclass(frozen=True)
+@value_class
 class MarkedFile:
     """One file of a complete version; ``size`` in bytes."""
 
@@ -99,7 +100,7 @@ class MarkedFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@value_class
 class Marker:
     """What ``complete.json`` says of a version: its files, and where they came from. ``commit`` is '' unless all files
     are of one. ``written_at`` is a time in UTC, ``written_by`` a version of mdl."""

@@ -12,7 +12,7 @@ import base64
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from mdl.http.responses import parse_size, recorded_digest
 from mdl.http.sigv4 import EMPTY, Keys, query_text, signed_headers
 from mdl.paths import shown
 from mdl.sources.object_store import Bucket, refusal
+from mdl.values import value_class
 
 _REFUSALS = tuple(range(400, 600))
 _LARGEST_ANSWER = 16 * 2**20
@@ -51,7 +52,7 @@ class Payload(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-@dataclass(frozen=True)
+@value_class
 class Head:
     """What a bucket tells of one object: its size in bytes, and the sha256 in its metadata, if that is there."""
 
@@ -59,7 +60,7 @@ class Head:
     sha256: Digest | None
 
 
-@dataclass(frozen=True)
+@value_class
 class UploadedPart:
     """One part that a bucket has. ``etag`` is the MD5 of its bytes if the store does not encrypt; ``checksum`` is their
     sha256 in base64, if the store keeps that. ``modified`` is when it was written, if the store tells that."""
@@ -71,7 +72,7 @@ class UploadedPart:
     modified: datetime | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@value_class
 class PartedUpload:
     """An upload in parts that was begun. ``keeps_checksums`` if the store takes and lists a sha256 of each part."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial as bound
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mdl.jobs.records import Records
 from mdl.operations.delete import delete
 from mdl.operations.deletion import Deletion, of_model
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 Known = Callable[[str], Sequence[RemoteFile] | None]
 """A model's files as its source or lock has them; None if they are not known."""
@@ -32,7 +33,7 @@ Known = Callable[[str], Sequence[RemoteFile] | None]
 _LEFT = "left by a process that is gone"
 
 
-@dataclass(frozen=True)
+@value_class
 class Waste:
     """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, or ``unlisted`` for a model that no catalog
     names; ``bytes`` on the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. Of an unlisted

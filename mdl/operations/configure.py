@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from mdl import places
 from mdl.config import Config, Setting, check_config, read_text, setting_named, settings_table
 from mdl.errors import MdlError, Unsafe, UsageError
 from mdl.operations.edit import edit_file, with_key, without_key
+from mdl.values import value_class
 
 _HUB_OFFLINE = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
 
 
-@dataclass(frozen=True)
+@value_class
 class SettingValue:
     """One setting in effect: its ``value`` as a person writes it (several values for a list, None for none), where it
     is from (``source``: a flag, a variable, ``config.toml`` or the default), and the ``error`` if it is wrong."""

@@ -10,7 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.engine.adoption import is_held
@@ -24,11 +24,12 @@ from mdl.locks import file_lock, is_locked
 from mdl.operations.deletion import Deletion, KeptFile
 from mdl.paths import RelPath, record_name
 from mdl.reports import BaseReport
+from mdl.values import value_class
 
 _BUSY = "wait for it, or stop it: 'mdl jobs' shows what runs"
 
 
-@dataclass(frozen=True)
+@value_class
 class DeletedModel:
     """One model, and what of it was or would be deleted. ``bytes_freed`` does not count ``bytes_shared``, which another
     model or program has too. ``files_imported`` have no source that mdl could fetch them from again. ``error`` says why
@@ -45,7 +46,7 @@ class DeletedModel:
     error: MdlError | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class DeleteReport(BaseReport):
     """How deleting went, model by model, and the errors of targets that are not here at all."""
 

@@ -19,9 +19,10 @@ from mdl.files import Receipt, RemoteFile
 from mdl.fs import staging
 from mdl.fs.entries import names_below
 from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class KeptFile:
     """A file that stays, and why."""
 

@@ -7,14 +7,14 @@ is in no list: what is left out is told, file by file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 from mdl.files import RemoteFile
 from mdl.redact import bare_url
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class ExportedFile:
     """One file of a list: its path below the models folder, its URL and those of the same bytes elsewhere, its size in
     bytes and its sha256, if they are known."""
@@ -27,7 +27,7 @@ class ExportedFile:
     sha256: str | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class Export:
     """A list in the format that was asked for: its ``text``, the ``files`` in it, and those that are ``left_out``, by
     their paths, each with the reason."""

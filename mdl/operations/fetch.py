@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import cast
 
@@ -28,13 +28,14 @@ from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
 from mdl.reports import FileReport, ModelReport, PlanReport, Report
+from mdl.values import value_class
 
 _RELEASED = RelPath.parse("release.zip")
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 
 
-@dataclass(frozen=True)
+@value_class
 class FetchReport(Report):
     """How fetching went; ``release`` is what is served now, if the results were put into service, and
     ``release_error`` why that failed."""
@@ -47,7 +48,7 @@ class FetchReport(Report):
         return super().failures + ([("release", self.release_error)] if self.release_error else [])
 
 
-@dataclass(frozen=True)
+@value_class
 class Service:
     """Where results are put into service: ``folder`` of the releases, of which ``keep`` stay, once ``check`` ended with
     0."""
@@ -57,7 +58,7 @@ class Service:
     check: str | Sequence[str] | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class FetchOptions:
     """How jobs are fetched. ``wait`` seconds in all for those that still run; ``allow_running`` takes what is there of
     them. ``keep_archive`` keeps the zip of a training server beside its folder, and ``limits`` says how much it may

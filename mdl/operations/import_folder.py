@@ -12,7 +12,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,7 @@ from mdl.operations.reading import ReadingProgress, watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
 from mdl.paths import RelPath
 from mdl.reports import no_space
+from mdl.values import value_class
 
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
@@ -53,7 +54,7 @@ _LARGEST_TEXT = 2**22
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
-@dataclass(frozen=True)
+@value_class
 class Target:
     """Where a file goes. ``verified`` says what its bytes were compared with."""
 

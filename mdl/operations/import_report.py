@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.errors import MdlError, whole_error
 from mdl.reports import BaseReport, no_space
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class ImportedFile:
     """How one file went. ``source`` is its path below the folder. ``action`` is ``imported``, ``kept``, ``failed`` or
     ``planned``; ``way`` is how its bytes came: ``clone``, ``link``, ``copy`` or ``move``, and None if they are in their
@@ -29,7 +29,7 @@ class ImportedFile:
     error: MdlError | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class ImportReport(BaseReport):
     """How an import went: the ``format`` that was recognized, each file, and what was ``left_out`` and why."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
@@ -18,6 +18,7 @@ from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.fs.entries import names_below
 from mdl.fs.staging import is_staged
 from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.values import value_class
 
 Known = Callable[[Store, Model], Sequence[RemoteFile]]
 """A model's files as its source or lock has them; none if they are not known."""
@@ -25,7 +26,7 @@ _Sizes = dict[tuple[int, int], int]
 """Bytes of files, by device and inode."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Inventory:
     """What is on this disk. ``bytes`` is what all models take: a file with several names counts once.
     ``unfinished`` are those of further downloads, which were only begun."""
@@ -35,7 +36,7 @@ class Inventory:
     unfinished: int
 
 
-@dataclass(frozen=True)
+@value_class
 class _Found:
     """One row, with what it takes on the disk: whole files, and bytes of ``unfinished`` ones."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
@@ -17,11 +17,12 @@ from mdl.operations.lock_file import read_lock, update_lock
 from mdl.operations.tools import Tools
 from mdl.redact import bare_url
 from mdl.reports import BaseReport, Report
+from mdl.values import value_class
 
 _CAME = ("fetched", "kept")
 
 
-@dataclass(frozen=True)
+@value_class
 class LockRow:
     """What the lock says of one model: how many files, how many without any digest, how many with one that was
     trusted on first use, the commits of its repositories, and the info hash of its torrent, if it has one."""
@@ -35,7 +36,7 @@ class LockRow:
     swarm: str | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class LockReport(BaseReport):
     """The lock as it is now: where it is, what changed (a line each), what it says of each model, which models could
     not be resolved and why, and the one ``error`` that stands for all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 from mdl.catalog.model import Model
@@ -16,9 +16,10 @@ from mdl.hashing import Digest
 from mdl.operations.formats import FoundFile
 from mdl.paths import RelPath, matches
 from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class CatalogFiles:
     """The files that the catalog and its lock know, to be found by their digests and, without contacting anybody, by
     the commits that a folder of the hub's client tells of."""

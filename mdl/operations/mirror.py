@@ -24,13 +24,14 @@ from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
 from mdl.sources.object_store import Bucket
+from mdl.values import value_class
 
 Found = TypeVar("Found")
 _PUSH = "'mdl mirror push' puts it there"
 _PUSH_AGAIN = "push it again: 'mdl mirror push' compares every file and writes another one"
 
 
-@dataclass(frozen=True)
+@value_class
 class MirroredFile:
     """One file of a version in a mirror. ``status``: after a push ``pushed``, ``kept`` (it was there) or ``failed``;
     after a check ``ok``, ``corrupt``, ``missing`` or ``unverified``. ``resumed_at`` bytes were there as parts."""
@@ -43,7 +44,7 @@ class MirroredFile:
     resumed_at: int = 0
 
 
-@dataclass(frozen=True)
+@value_class
 class MirrorVersion:
     """One version of a model in a mirror: the ``url`` of its folder, how many ``objects`` and ``bytes`` it has, and
     what its marker says. ``is_complete`` if it has one; ``is_locked`` if it is the one that the lock names."""
@@ -62,7 +63,7 @@ class MirrorVersion:
     error: MdlError | None = None
 
 
-@dataclass(frozen=True)
+@value_class
 class MirrorReport(BaseReport):
     """How a push or a check went. ``bytes_sent`` went over the network; ``bytes_kept`` were in the mirror before;
     ``bytes_read`` of it were read and hashed."""
@@ -89,7 +90,7 @@ class MirrorReport(BaseReport):
         return error_of(corrupt if corrupt and is_check else found, total)
 
 
-@dataclass(frozen=True)
+@value_class
 class Mirror:
     """A mirror, open: where it is, and how it is asked. ``tell`` gets the events; ``connections`` at once, at most."""
 
@@ -154,7 +155,7 @@ def push(
     return MirrorReport(found, sum(one.bytes_sent for one in files), kept, seconds=time.monotonic() - began)
 
 
-@dataclass(frozen=True)
+@value_class
 class _Plan:
     """What is to be sent of one model; ``error`` says why nothing can be."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -13,9 +13,10 @@ from mdl.formatting import human_age
 from mdl.mirror.layout import MARKER, MirrorPlace
 from mdl.mirror.objects import PartedUpload
 from mdl.operations.mirror import Held, Mirror, held_by
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class MirrorItem:
     """One thing in a mirror that `clean` judged, and what became of it: ``would delete``, ``deleted`` or ``kept``."""
 

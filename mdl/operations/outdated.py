@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -18,12 +18,13 @@ from mdl.operations.tools import Tools
 from mdl.reports import BaseReport
 from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
 
 State = Literal["current", "outdated", "pinned", "missing", "unknown", "failed"]
 Change = Literal["new", "changed", "missing", "partial", "edited", "unread"]
 
 
-@dataclass(frozen=True)
+@value_class
 class FileChange:
     """A file that is not here as its source has it. It is ``new`` there or ``changed`` there, ``missing`` or
     ``partial`` here, ``edited`` here after mdl wrote it, or ``unread``: another program put it here.
@@ -35,7 +36,7 @@ class FileChange:
     bytes_to_fetch: int
 
 
-@dataclass(frozen=True)
+@value_class
 class ModelVersion:
     """The versions of one model. ``here``, ``locked`` and ``newest`` are commits; none for a source without commits.
 
@@ -64,7 +65,7 @@ class ModelVersion:
         return sum(change.bytes_to_fetch for change in self.changes)
 
 
-@dataclass(frozen=True)
+@value_class
 class OutdatedReport(BaseReport):
     """The versions of each model, and the one ``error`` that stands for all that could not be asked."""
 

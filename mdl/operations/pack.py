@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import get_args
 
@@ -26,13 +26,14 @@ from mdl.trainers import find_run
 from mdl.trainers.runs import Run
 from mdl.trainers.tree import Tree
 from mdl.units import texts
+from mdl.values import value_class
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
 Output = str | os.PathLike[str] | int | None
 """A file or an existing folder; None for the current folder; a number for an open file descriptor, like a pipe."""
 
 
-@dataclass(frozen=True)
+@value_class
 class PackPlan:
     """What is packed of a run, and the output. Nothing is written yet.
 
@@ -57,7 +58,7 @@ class PackPlan:
         return [one for one in self.selection.skipped if one.why != A_CHECKPOINT]
 
 
-@dataclass(frozen=True)
+@value_class
 class PackResult:
     """An archive that was written.
 

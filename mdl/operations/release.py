@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mdl import process
@@ -24,6 +24,7 @@ from mdl.locks import file_lock
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.units import parse_duration
+from mdl.values import value_class
 
 StrPath = str | os.PathLike[str]
 _STAGED = "new"
@@ -32,7 +33,7 @@ _WHEN_FULL = "free some space; nothing was left behind"
 _DEFAULT_LIMITS = ArchiveLimits()
 
 
-@dataclass(frozen=True)
+@value_class
 class ArchiveMember:
     """One file of a zip: its path, its size in bytes as it is and ``packed``, and its SHA-256: as the manifest says, or
     as `verify_archive` read it; None if neither is known."""
@@ -43,7 +44,7 @@ class ArchiveMember:
     sha256: str | None
 
 
-@dataclass(frozen=True)
+@value_class
 class UnpackResult:
     """An archive that was unpacked.
 
@@ -59,7 +60,7 @@ class UnpackResult:
     verified: str = "crc32"
 
 
-@dataclass(frozen=True)
+@value_class
 class ReleaseResult:
     """What is served now.
 
@@ -232,7 +233,7 @@ def rollback(
         return _result(releases, after, changed=True)
 
 
-@dataclass(frozen=True)
+@value_class
 class _Release:
     """One archive on its way into service, while the folder of the releases is locked."""
 

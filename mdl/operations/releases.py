@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from mdl.archive.history import History, Switch
 from mdl.archive.releases import ReleaseDir
 from mdl.places import place_of
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class ReleaseVersion:
     """One release of a folder.
 
@@ -31,7 +32,7 @@ class ReleaseVersion:
     is_complete: bool
 
 
-@dataclass(frozen=True)
+@value_class
 class ReleaseList:
     """The releases of a folder in the order they came; ``current`` is served now. ``switches`` are the changes of what
     was served, the last thousand."""

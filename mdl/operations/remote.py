@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
@@ -27,12 +27,13 @@ from mdl.remotes import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remot
 from mdl.remotes.bucket import BucketRemote
 from mdl.reports import BaseReport
 from mdl.sources import Context, open_source
+from mdl.values import value_class
 
 _NAMED = 10
 """How many files a message names."""
 
 
-@dataclass(frozen=True)
+@value_class
 class RemoteReport(BaseReport):
     """Whether one remote works: each part that was looked at, and the ``numbers`` that it tells of itself."""
 
@@ -99,7 +100,7 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
 Action = Literal["would delete", "deleted", "kept"]
 
 
-@dataclass(frozen=True)
+@value_class
 class CleanedJob:
     """One job of a bucket, what is or would be done with it, and why. ``error`` is why it could not be deleted."""
 

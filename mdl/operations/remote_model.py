@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
@@ -10,12 +9,13 @@ from mdl.engine.status import ModelStatus, status_of_files
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
 from mdl.operations.tools import Tools
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.sources.hub import RepoFacts
 
 
-@dataclass(frozen=True)
+@value_class
 class RemoteModel:
     """A model at its source. ``status`` has its files there, and what of them is on this disk; ``facts`` is None if it
     does not come from a repository of a hub."""

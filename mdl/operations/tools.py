@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from mdl.files import Receipt
 from mdl.fs import look_anew
 from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.engine.download import Tuning
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mdl.swarm.swarm import Swarm
 
 
-@dataclass(frozen=True)
+@value_class
 class Tools:
     """What an operation works with. Without ``network`` (offline) nothing is contacted. ``lock_wait`` seconds it waits
     for another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what

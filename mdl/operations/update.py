@@ -7,12 +7,12 @@ killed in between, the next `get` finishes, for it brings what the lock says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from mdl.reports import ModelReport, Report
+from mdl.values import value_class
 
 
-@dataclass(frozen=True)
+@value_class
 class Move:
     """How one model was updated: its commits ``before`` and ``after``, none if its source has none; how many of its
     ``files`` are new, and their ``bytes``. A model that is ``pinned`` stays at the commit that the catalog names."""
@@ -26,7 +26,7 @@ class Move:
     pinned: bool
 
 
-@dataclass(frozen=True)
+@value_class
 class UpdateReport(Report):
     """How an update went: as a download, and how each model moved."""
 

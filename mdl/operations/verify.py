@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +19,7 @@ from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.inventory import model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import BaseReport
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
@@ -29,7 +30,7 @@ _NAMED = 5
 """How many files one error names."""
 
 
-@dataclass(frozen=True)
+@value_class
 class VerifiedFile:
     """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
     published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
@@ -41,7 +42,7 @@ class VerifiedFile:
     actual: str | None
 
 
-@dataclass(frozen=True)
+@value_class
 class VerifyReport(BaseReport):
     """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what is
     corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files; it took
@@ -70,7 +71,7 @@ class VerifyReport(BaseReport):
         return joint_error(self.errors)
 
 
-@dataclass(frozen=True)
+@value_class
 class Checked:
     """One file with its verdict."""
 

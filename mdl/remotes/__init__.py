@@ -13,7 +13,6 @@ import math
 import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -29,13 +28,14 @@ from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context, Origin
+from mdl.values import value_class
 
 VERSION = 1
 """Of the file that keeps what a job had."""
 _LARGEST_LISTING = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@value_class
 class JobOrigin(Origin):
     """The results of one job: all of them, those of one ``checkpoint``, or its ``logs``. With ``everything`` the
     pictures and logs beside the weights are among them."""
@@ -94,7 +94,7 @@ _STATUS: dict[str, JobStatus] = {
 }
 
 
-@dataclass(frozen=True)
+@value_class
 class RemoteJob:
     """One training job. Times are ISO 8601 in UTC; ``bytes`` are those of its results, if they are known."""
 
@@ -131,7 +131,7 @@ def _ended(status: str) -> str:
     return "failed" if status == "failed" else "was cancelled"
 
 
-@dataclass(frozen=True)
+@value_class
 class Check:
     """One thing that `Remote.check` looked at. ``error`` is what failed if it is not ``ok``."""
 

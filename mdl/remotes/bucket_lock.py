@@ -12,12 +12,13 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from mdl.errors import Busy, NotFound
 from mdl.paths import shown
 from mdl.process import ProcessId, hostname
+from mdl.values import value_class
 
 _STALE_SECONDS = 3600.0
 _RENEW_SECONDS = 600.0
@@ -47,7 +48,7 @@ class Objects(Protocol):
         """Seconds since an object was written."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Holder:
     """Who holds the lock: a process of a machine. ``token`` differs each time."""
 

@@ -15,7 +15,7 @@ import mimetypes
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -24,6 +24,7 @@ from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
+from mdl.values import value_class
 
 ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
@@ -43,7 +44,7 @@ class NoDownload(ProtocolError):
     """The answer names a place that is no URL, such as ``/download/ID``."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Output:
     """One file of a job: with its bytes (``data``), with the ``url`` that they are at, or with the ``key`` by which a
     worker is asked for them. ``size`` is in bytes, if it was told. If ``is_stable``, the URL is one of the remote

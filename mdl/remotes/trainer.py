@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -26,6 +26,7 @@ from mdl.remotes import Check, JobOrigin, RemoteJob, check_checkpoint, check_job
 from mdl.remotes.http_remote import HttpRemote
 from mdl.remotes.results import job_and_path
 from mdl.sources import Context
+from mdl.values import value_class
 
 _PATIENCE = 900.0
 """Seconds that a server may take to zip a model before it sends the first byte."""
@@ -56,7 +57,7 @@ def open_remote(settings: RemoteSettings, context: Context) -> Trainer:
     return Trainer(settings, context)
 
 
-@dataclass(frozen=True)
+@value_class
 class TrainerCheckpoint:
     """One checkpoint as the server lists it; ``bytes`` before they are zipped."""
 

@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from mdl.errors import MdlError, UsageError, storage_error
 from mdl.fs import staging
 from mdl.redact import Secrets
 from mdl.serve.options import TOKEN_VARIABLE, ServeOptions
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.client import Client
@@ -66,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen: {why}", item=where, hint=hint) from error
 
 
-@dataclass(frozen=True)
+@value_class
 class Serving:
     """A server that answers at ``url``."""
 

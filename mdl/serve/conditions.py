@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from mdl.http.ranges import ByteRange
+from mdl.values import value_class
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@value_class
 class Answer:
     """The status of an answer, and the bytes ``[start, stop)`` of the file that are its body."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
 from mdl.paths import shown
 from mdl.serve.refusals import Refusal, header
 from mdl.serve.repositories import Repository, Revision, ServedFile, Table
+from mdl.values import value_class
 
 _ID = r"(?:[^/]+/)??[^/]+"
 _API = re.compile(rf"/api/(model|dataset|space)s/({_ID})(?:/(revision|tree|paths-info|refs)(?:/(.*))?)?")
@@ -22,7 +23,7 @@ _RESOLVE = re.compile(rf"/(?:(dataset|space)s/)?({_ID})/resolve/(refs/(?:pr|conv
 _LONGEST_PATH = 4096
 
 
-@dataclass(frozen=True)
+@value_class
 class Asked:
     """What a path asks for: one ``call`` about a repository at a revision, with the ``path`` below it."""
 

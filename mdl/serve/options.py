@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.errors import UsageError
+from mdl.values import value_class
 
 TOKEN_VARIABLE = "MDL_SERVE_TOKEN"
 _SHORTEST_TOKEN = 16
 
 
-@dataclass(frozen=True)
+@value_class
 class ServeOptions:
     """What is served, where and to whom.
 

@@ -22,12 +22,13 @@ from mdl.files import Receipt, Stamp, is_open
 from mdl.hashing import Digest
 from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.values import value_class
 
 _LOOK_AGAIN, _OLDEST = 2.0, 60.0
 """Seconds until the receipts are looked at again, and until the table is made anew whatever they say."""
 
 
-@dataclass(frozen=True)
+@value_class
 class ServedFile:
     """A verified file of this disk, as one of a repository."""
 
@@ -63,7 +64,7 @@ class ServedFile:
         return os.fdopen(fd, "rb", buffering=0)
 
 
-@dataclass(frozen=True)
+@value_class
 class Revision:
     """A repository at a commit: its files that are here, by path. ``total`` is how many it has at the hub, if that is
     known."""
@@ -78,7 +79,7 @@ class Revision:
         return self.total in (None, len(self.files))
 
 
-@dataclass(frozen=True)
+@value_class
 class Repository:
     """One repository. ``refs`` are the commits of its branches. It ``is_open`` if everybody may have it at the hub; of
     any other it is not known that this is so."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from mdl.files import RemoteFile
 from mdl.listener import Listener, silence
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
@@ -132,7 +133,7 @@ class Source(Protocol):
         """The hosts, as the allow-list takes them, that are asked for ``origin`` beyond those always allowed."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Context:
     """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
     whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,12 +17,13 @@ from mdl.errors import UsageError
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.http.allowlist import OriginToken, host_of, is_public, origin_of
 from mdl.units import is_true
+from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
 _LARGEST_TOKEN = 2**16
 
 
-@dataclass(frozen=True)
+@value_class
 class Endpoint:
     """``url`` without a trailing slash; ``token`` never shown."""
 

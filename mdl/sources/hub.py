@@ -13,7 +13,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
+from mdl.values import value_class
 
 VERSION = 1
 """Of the file that a listing is kept in."""
@@ -52,7 +53,7 @@ def open_source(context: Context) -> HubSource:
     return HubSource(context)
 
 
-@dataclass(frozen=True)
+@value_class
 class Entry:
     """One file of a repository."""
 
@@ -61,7 +62,7 @@ class Entry:
     digest: Digest | None
 
 
-@dataclass(frozen=True)
+@value_class
 class Listing:
     """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
     when that was, as the hub just said it; it is not kept. ``access`` is "" if the hub was not asked for it."""
@@ -72,7 +73,7 @@ class Listing:
     access: Access = field(default="", compare=False)
 
 
-@dataclass(frozen=True)
+@value_class
 class RepoFacts:
     """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
     its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""

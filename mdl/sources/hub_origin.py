@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -15,6 +15,7 @@ from mdl.errors import UsageError
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.sources import Origin
+from mdl.values import value_class
 
 _TYPES = {"datasets": "dataset", "models": "model", "spaces": "space"}
 _FORMS = "write hf:org/repo, hf:org/repo@revision or hf:org/repo@revision/path/in/repo"
@@ -36,7 +37,7 @@ def is_pinned(revision: str | None) -> bool:
     return len(text) in (40, 64) and all(char in "0123456789abcdef" for char in text)
 
 
-@dataclass(frozen=True)
+@value_class
 class HubOrigin(Origin):
     """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
     tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all; ``quant`` the

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from mdl.errors import LockError, MdlError, ProtocolError, UsageError
 from mdl.sources.hub import TIME
 from mdl.sources.hub_origin import parse_reference
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.sources import Context
@@ -23,7 +23,7 @@ _TOO_MANY = 2**63
 _FACTS = ("downloads", "likes", "gated", "private", "lastModified", "tags", "usedStorage")
 
 
-@dataclass(frozen=True)
+@value_class
 class FoundRepo:
     """A repository of a hub. ``bytes`` is what all its revisions together take there, ``downloads`` those of the last
     30 days, ``modified_at`` a time in ISO 8601; None is what the hub does not say."""

@@ -18,7 +18,7 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
 from mdl.threads import in_thread
+from mdl.values import value_class
 
 LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
@@ -69,7 +70,7 @@ _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
 """RunPod's network volumes (https://docs.runpod.io/storage/s3-api): "presigned URLs: not supported"."""
 
 
-@dataclass(frozen=True)
+@value_class
 class Access:
     """Where a bucket is, and who asks for it. ``endpoint`` is '' for AWS itself; without ``key_id`` requests are not
     signed. ``presigns`` is False if the bucket takes no signed URLs."""
@@ -144,7 +145,7 @@ def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     return found
 
 
-@dataclass(frozen=True)
+@value_class
 class S3Object:
     """One object as a listing tells it; ``key`` is the whole one, ``size`` in bytes."""
 

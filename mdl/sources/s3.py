@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 from urllib.parse import quote, unquote
@@ -17,11 +16,12 @@ from mdl.paths import RelPath, shown
 from mdl.sources import Context, Origin
 from mdl.sources.object_store import Access, Bucket, S3Object
 from mdl.threads import in_parallel
+from mdl.values import value_class
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
-@dataclass(frozen=True)
+@value_class
 class S3Origin(Origin):
     """The objects below a prefix of a bucket, or one object."""
 

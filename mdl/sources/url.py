@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, ClassVar
@@ -25,6 +25,7 @@ from mdl.presigned import identifying_parameters
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
@@ -37,7 +38,7 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True)
+@value_class
 class UrlOrigin(Origin):
     """One file under an absolute http(s) URL, and its digest if the fragment of the URL has it."""
 

@@ -29,7 +29,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
@@ -43,6 +43,7 @@ from mdl.http.responses import parse_size
 from mdl.paths import shown
 from mdl.sources import xet_worker
 from mdl.sources.xet_gateway import ADDRESS, Channel, Gateway
+from mdl.values import value_class
 
 _PIECE = 8 * 2**20
 """Bytes that hf_xet is asked for at a time. What has come of them is lost in a kill."""
@@ -60,7 +61,7 @@ _ROUTE = re.compile(r'<([^<>]*)>\s*;[^,<]*rel="?xet-auth"?')
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
 
 
-@dataclass(frozen=True)
+@value_class
 class XetFile:
     """A file on Xet: its stable URL, its Xet hash and size, and the URL of the hub that gives a read token for it."""
 
@@ -70,7 +71,7 @@ class XetFile:
     route: str
 
 
-@dataclass(frozen=True)
+@value_class
 class ReadToken:
     """A token for the storage at ``base``; ``until`` is the moment (`time.monotonic`) from which it is not used."""
 

@@ -7,16 +7,16 @@ nothing else: mdl asks the origin, verifies with sha256 and publishes, as in any
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mdl.errors import AuthError, UsageError
+from mdl.values import value_class
 
 FOLDER = "mdl.swarm"
 """The folder beside the lock that has the torrents."""
 
 
-@dataclass(frozen=True)
+@value_class
 class SwarmOptions:
     """``peers`` are the machines of the swarm, each as ``host:port``; the same list is right on all of them, for each
     listens at the one of these addresses that is its own. Without peers they are found in the local network.

@@ -54,9 +54,9 @@ class Feeder:
         self._lock, self._under_way, self._width = threading.Lock(), set[int](), 2
         self.bytes_fetched = 0
         self.error: MdlError | None = None
-        self._asked, self._again = set[int](), set[int]()
-        """What was asked for, and what of it once more. libtorrent never finishes a piece that it is given twice,
-        unless it was wrong the first time."""
+        self._asked, self._again, self._brought = set[int](), set[int](), set[int]()
+        """What was asked for, what of it once more, and what came. libtorrent never finishes a piece that it is given
+        twice, unless it was wrong the first time."""
         self.is_over = False
 
     @property
@@ -77,9 +77,9 @@ class Feeder:
             self._under_way.difference_update(new[len(started) :])
 
     def has_fetched(self, piece: int) -> bool:
-        """Whether this piece came from the origin."""
+        """Whether this piece came from the origin, whole."""
         with self._lock:
-            return piece in self._asked and piece not in self._under_way
+            return piece in self._brought
 
     def was_wrong(self, piece: int) -> bool:
         """Note that a piece was not as the torrent says: it may be fetched once more, for a peer may have sent a part
@@ -89,6 +89,7 @@ class Feeder:
             if is_ours and piece not in self._again:
                 self._again.add(piece)
                 self._asked.discard(piece)
+                self._brought.discard(piece)
                 return False
             return is_ours
 
@@ -97,6 +98,8 @@ class Feeder:
         try:
             data = self._fetch(*self._part_of(piece))
             if not self.is_over:
+                with self._lock:
+                    self._brought.add(piece)
                 self._deliver(piece, bytes(data))
             wider = time.monotonic() - began < _BRIEF
             self._width = max(1, min(_MOST, self._http.connections, self._width + (1 if wider else -1)))

@@ -12,13 +12,13 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdl.http.body import Throttle
 from mdl.swarm import SwarmOptions, address_of
 from mdl.swarm.torrent import Torrent
+from mdl.values import value_class
 
 _PRIVATE = (
     *(("10.0.0.0", "10.255.255.255"), ("172.16.0.0", "172.31.255.255"), ("192.168.0.0", "192.168.255.255")),
@@ -46,7 +46,7 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
+@value_class
 class Look:
     """How one torrent stands. ``id`` is this node's own. ``have`` tells of each piece whether it is here,
     ``availability`` how many peers have it; ``others`` are the ids of those of the ``peers`` that still want something.

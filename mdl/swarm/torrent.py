@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mdl.catalog.lock import LockedFile, LockedModel
 from mdl.errors import ProtocolError
 from mdl.http.ranges import ByteRange
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 LEAST = 16 * 2**20
 """Smaller files are not in a torrent: they come from the origin anyway."""
@@ -92,7 +92,7 @@ def _bencode(value: Any) -> bytes:
     return b"%d:%b" % (len(data), data)
 
 
-@dataclass(frozen=True)
+@value_class
 class TorrentFile:
     """One file of a torrent: its number there, and its ``pieces`` of ``length`` bytes each."""
 
@@ -108,7 +108,7 @@ class TorrentFile:
         return ByteRange(start, min(start + self.length, self.size))
 
 
-@dataclass(frozen=True)
+@value_class
 class Torrent:
     """A torrent that is the one of the lock. ``info`` is libtorrent's own."""
 

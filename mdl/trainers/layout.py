@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
 from mdl.trainers.completeness import RESUME, is_index, is_weights, missing_shard
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree
+from mdl.values import value_class
 
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
 _FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"
@@ -22,7 +22,7 @@ _UNMERGED = (
 """If nothing that can be loaded is left: globs of dropped names, what they show, and what merges the shards."""
 
 
-@dataclass(frozen=True)
+@value_class
 class InferenceFiles:
     """``keep`` are known to be needed, ``drop`` known not to be, each with its reason; ``unknown`` are kept and
     reported."""
@@ -33,7 +33,7 @@ class InferenceFiles:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@value_class
 class Layout:
     """How one trainer names what it saves.
 

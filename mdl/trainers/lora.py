@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 from mdl.trainers.completeness import header_metadata
@@ -19,12 +18,13 @@ from mdl.trainers.layout import Layout
 from mdl.trainers.patterns import COUNTS_EPOCHS
 from mdl.trainers.runs import Checkpoint, Found, checkpoint, parse_count, step_and_name
 from mdl.trainers.tree import Entry, Tree, join
+from mdl.values import value_class
 
 _KOHYA_UNNAMED = {"epoch", "at"}
 """The names that sd-scripts gives a run without a name, whose finished model is ``last``."""
 
 
-@dataclass(frozen=True)
+@value_class
 class _Lora:
     """What one of these trainers calls its files.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
@@ -19,6 +19,7 @@ from mdl.trainers.layout import Layout
 from mdl.trainers.named import BEST, HOLDS, LAST, NAMED
 from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
 from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
+from mdl.values import value_class
 
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 COUNTS_EPOCHS = "its number counts epochs"
@@ -57,7 +58,7 @@ def _experiments(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     return [(folder, folder.rpartition("/")[0]) for folder in folders]
 
 
-@dataclass(frozen=True)
+@value_class
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 

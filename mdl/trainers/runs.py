@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import count
 from pathlib import PurePosixPath
 
@@ -17,6 +17,7 @@ from mdl.paths import RelPath, shown
 from mdl.trainers.completeness import is_model, is_weights, why_incomplete
 from mdl.trainers.named import BEST, named_folders
 from mdl.trainers.tree import Entry, Tree, join, natural_key
+from mdl.values import value_class
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
@@ -26,7 +27,7 @@ FINAL = "final"
 UNRECORDED = "none is recorded"
 
 
-@dataclass(frozen=True)
+@value_class
 class Checkpoint:
     """One saved state of a training.
 
@@ -113,7 +114,7 @@ def newest_complete(rows: Sequence[Checkpoint]) -> Checkpoint | None:
     return next((row for row in reversed(rows) if row.complete), None)
 
 
-@dataclass(frozen=True)
+@value_class
 class Found:
     """The checkpoints that one layout found in a folder, oldest first; ``best_note`` says why none is the best.
 
@@ -204,7 +205,7 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
     yield from (f"{path.replace('/', '-')}-{number}" for number in count(2))
 
 
-@dataclass(frozen=True)
+@value_class
 class Run:
     """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best.
     ``runs_below`` are folders with several checkpoints of their own, and how many; they are no part of this run."""

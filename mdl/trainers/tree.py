@@ -21,6 +21,7 @@ from typing import Any, Literal
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.trainers.default_excludes import why_excluded
+from mdl.values import value_class
 
 MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
@@ -61,7 +62,7 @@ class Entry:
         return self.kind in FILES
 
 
-@dataclass(frozen=True)
+@value_class
 class Tree:
     """Everything below ``root``, sorted by path. ``root`` is absolute and free of links; ``identity`` is its device
     and inode."""

@@ -164,7 +164,7 @@ def placed(script: str, folder: Path, server: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES[:2], *(pytest.param(page, marks=only_long("all pages")) for page in PAGES[2:])]
+    "page", [*PAGES[:1], *(pytest.param(page, marks=only_long("all pages")) for page in PAGES[1:])]
 )
 def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path, exit_code: ExitCode) -> None:
     """The shell blocks of a page, one after the other in one folder, run to their ends as they are written."""

@@ -226,6 +226,7 @@ def test_beyond_4_gib(bench: Bench) -> None:
     sparse = faults.Sparse(at + len(tail), {at: tail})
     right = faults.honest(sparse)
     later = faults.choose(faults.resumes, right, stalled(right, 10))
+    bench.segments(MIB)
     with FaultyServer(faults.choose(probes, right, later)) as server:
         file = loose(server.url + "/f")
         part = bench.store.open_partial("m", RemoteFile(file.path, file.url, len(sparse), validator=faults.ETAG))

@@ -35,6 +35,7 @@ from mdl.reports import FileReport, Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
 from support import faults
 from support.data import sha256
 from support.faulty_server import Answer, FaultyServer, Handler, Request
@@ -260,7 +261,7 @@ class Bench:
         return at
 
 
-@dataclass(frozen=True)
+@value_class
 class _AtOnce(RetryPolicy):
     """No waits, but for a run that is being interrupted. What servers asked for is kept in `Bench.waits`."""
 

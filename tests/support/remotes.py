@@ -25,13 +25,14 @@ from mdl.reports import Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
+from mdl.values import value_class
 from support.bench import ONE_CONNECTION
 
 KEY_CANARY = "KEY-CANARY-5ae1"
 """A key that must be in no message."""
 
 
-@dataclass(frozen=True)
+@value_class
 class _AtOnce(RetryPolicy):
     waits: list[float | None] = field(default_factory=list)
 

@@ -132,7 +132,7 @@ READERS: dict[str, tuple[str, str, dict[str, str], tuple[int, ...]]] = {
 @pytest.mark.fault(269)
 @pytest.mark.parametrize("kind", NOT_REGULAR if LONG else ("pipe", "huge"))
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: str) -> None:
+def test_what_is_read_is_regular_and_bounded(shell: Shell, mdl: Inside, reader: str, kind: str) -> None:
     """A pipe is not waited for, a device or a file of 300 MB not read: within 400 MB of memory it is told."""
     place, words, variables, codes = READERS[reader]
     path = shell.home / place
@@ -143,7 +143,10 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, reader: str, kind: st
     records_of(shell).put(replace(_JOB, log=str(path)))
     (shell.home / "releases").mkdir()
     shell = with_environ(shell, **{name: str(shell.home / value) for name, value in variables.items()})
-    ran = shell.run(*words.split(), prefix=("prlimit", "--data=400000000"))
+    if kind == "pipe":
+        ran = mdl(shell, *words.split())
+    else:
+        ran = shell.run(*words.split(), prefix=("prlimit", "--data=400000000"))
     assert ran.code in codes, ran.out[-1000:] + ran.err[-1000:]
     assert "Traceback" not in ran.err
 

@@ -15,6 +15,7 @@ import mdl
 ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
+    {"values"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
     {"process", "presigned", "deadline", "safetensors", "toml"},
@@ -57,7 +58,7 @@ ONLY = {
 }
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    units http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
+    units values http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
     http/responses http/sigv4 engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
@@ -79,7 +80,7 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 OF_CLI = {
     *("console", "jobs", "doctor", "demo", "serve"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
-    *("process", "redact", "schemas", "units"),
+    *("process", "redact", "schemas", "units", "values"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
 

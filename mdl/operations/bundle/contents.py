@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.catalog.lock import LockedFile, LockedModel
@@ -16,6 +15,7 @@ from mdl.catalog.model import Model
 from mdl.errors import ProtocolError
 from mdl.formatting import counted, human_bytes
 from mdl.redact import bare_url
+from mdl.values import value_class
 
 TOP = "mdl-bundle"
 README, SUMS, CATALOG, LOCK = "README.txt", "SHA256SUMS", "catalog.toml", "mdl.lock"
@@ -25,7 +25,7 @@ _SUM = re.compile(r"([0-9a-fA-F]{64}) [ *]([^\n]+)")
 """A line of ``sha256sum``; programs on Windows write ``*`` before the name."""
 
 
-@dataclass(frozen=True)
+@value_class
 class BundledFile:
     """One file of a bundle. ``verified`` says which published digest its bytes were compared with; ``none``: there is
     none, and the bundle vouches for the bytes that came first. ``action`` is ``packed``, ``imported``, or ``kept`` if
@@ -44,7 +44,7 @@ class BundledFile:
         return place_of(self.model, self.path)
 
 
-@dataclass(frozen=True)
+@value_class
 class BundlePart:
     """A file that was written: all of a bundle, or a part of it; its size in bytes and its digest."""
 
@@ -53,7 +53,7 @@ class BundlePart:
     sha256: str
 
 
-@dataclass(frozen=True)
+@value_class
 class BundleExport:
     """A bundle that was written. ``parts`` are its files; if there are several, ``sums`` is the file with their
     digests. ``bytes`` is the size of all parts. ``restricted`` are the models with files of a gated or private
@@ -71,7 +71,7 @@ class BundleExport:
         return sum(part.bytes for part in self.parts)
 
 
-@dataclass(frozen=True)
+@value_class
 class BundleImport:
     """A bundle that was imported. ``folders`` are those of its models, by their names. ``added`` are the models that
     the catalog got, and ``locked`` those that the lock got; ``catalog`` and ``lock`` are the paths of the two."""

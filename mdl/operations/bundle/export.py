@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -47,13 +47,14 @@ from mdl.operations.bundle.media import BundleOutput, BundleWriter
 from mdl.operations.excerpt import catalog_of, portable_lock
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
+from mdl.values import value_class
 
 _BLOCK = 2**20
 _WHEN_FULL = "nothing was left behind; free some space, or choose another disk with -o"
 _WHEN_TOO_LARGE = "nothing was left behind; --split 4G writes parts for a disk that takes no larger files"
 
 
-@dataclass(frozen=True)
+@value_class
 class _Packed:
     """One file that goes into a bundle, and where it is. ``is_restricted``: its hub gives it only to some."""
 

@@ -44,6 +44,7 @@ from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 from mdl.sources import parse
 from mdl.toml import parse_toml
+from mdl.values import value_class
 
 _LARGEST_TEXT = 64 * 2**20
 _MOST = 1_000_000
@@ -55,7 +56,7 @@ _BATCH = 64
 _AGAIN = "copy the bundle again; what was imported is kept"
 
 
-@dataclass(frozen=True)
+@value_class
 class Bundle:
     """A bundle that is open, and all of whose headers were read: ``models`` with their ``lock``, and the digests of its
     files by their paths in it."""

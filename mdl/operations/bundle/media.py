@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from mdl.fs.private import read_whole
 from mdl.hashing import fingerprint
 from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums
 from mdl.paths import RelPath
+from mdl.values import value_class
 
 _PART = re.compile(r"(.+)\.([0-9]{3,})")
 _LEAST = 2**20
@@ -31,7 +31,7 @@ _LARGEST_SUMS = 2**24
 # Written: a tar, or its parts.
 
 
-@dataclass(frozen=True)
+@value_class
 class BundleOutput:
     """Where a bundle of ``total`` bytes goes: to the file ``path``, or to parts of at most ``split`` bytes beside it,
     called ``path.000`` and so on."""

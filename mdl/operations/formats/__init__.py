@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mdl.hashing import Digest
+from mdl.values import value_class
 
 FORMATS = {
     "ollama": "mdl.operations.formats.ollama",
@@ -20,7 +21,7 @@ FORMATS = {
 """The module of each format. The first that recognizes a folder is right; the last takes any folder."""
 
 
-@dataclass(frozen=True)
+@value_class
 class FoundFile:
     """A file in a folder of another program: ``at`` this path below the folder, to be ``path`` in its model, ``size``
     in bytes. ``digest`` and ``commit`` are what that program wrote down about it. If the file is ``named_by_digest``,
@@ -34,7 +35,7 @@ class FoundFile:
     named_by_digest: bool = False
 
 
-@dataclass(frozen=True)
+@value_class
 class FoundModel:
     """Files that belong together, and what they are called if no catalog knows them."""
 
@@ -42,7 +43,7 @@ class FoundModel:
     files: tuple[FoundFile, ...]
 
 
-@dataclass(frozen=True)
+@value_class
 class Folder:
     """The folder ``name`` as it was read: the sizes in bytes of its ``files`` by their paths, and ``read``, which
     returns the text of a small one, or '' if that cannot be read."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from mdl.errors import EXIT_CODES, UsageError
 from mdl.units import Window
+from mdl.values import value_class
 
 _DNS_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 NIGHT = "22:00-06:00"
@@ -18,7 +19,7 @@ _MOST_LATE = 10
 _USUAL_PROGRAM = "/usr/local/bin/mdl"
 
 
-@dataclass(frozen=True)
+@value_class
 class Work:
     """What is to be brought, and how.
 
@@ -101,7 +102,7 @@ class Work:
         return min(sum(window.is_open(hour * 60 + minute + one) for one in late) // 2 for hour in hours)
 
 
-@dataclass(frozen=True)
+@value_class
 class RenderedFile:
     """One file of a manifest: what it is called usually, and its text."""
 
@@ -109,7 +110,7 @@ class RenderedFile:
     text: str
 
 
-@dataclass(frozen=True)
+@value_class
 class Rendered:
     """A manifest: its format and its files, which stand one after the other in ``text``."""
 

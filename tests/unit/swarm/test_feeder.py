@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
+from support import faults
+from support.bench import Bench
+from support.data import MIB, noise
+from support.faulty_server import Answer, FaultyServer, Request
 
-from mdl.swarm.feeder import PATIENCE, pieces_to_feed
+from mdl.files import RemoteFile
+from mdl.http.ranges import ByteRange
+from mdl.paths import RelPath
+from mdl.swarm.feeder import PATIENCE, Feeder, pieces_to_feed
 
 IDS = st.sets(st.binary(min_size=20, max_size=20), min_size=1, max_size=9)
 
@@ -44,3 +54,30 @@ def test_when_nothing_comes_every_node_feeds_in_the_end(ids: set[bytes], availab
         late = pieces_to_feed(one, ids - {one}, pieces, availability, PATIENCE * max(place, 1))
         assert sorted(late) == list(pieces)
         assert [availability[piece] for piece in late] == sorted(availability)
+
+
+def test_a_piece_that_others_brought_first_is_not_the_origins(bench: Bench) -> None:
+    """A piece whose request was left in the middle, as all is here, did not come from the origin; a whole one did."""
+    data, over, brought = noise(2 * MIB), threading.Event(), threading.Event()
+
+    def left(request: Request, number: int) -> Answer:
+        answer = faults.honest(data)(request, number)
+
+        def body() -> Iterator[bytes]:
+            yield data[MIB : MIB + MIB // 2]
+            over.wait(10)
+            yield data[MIB + MIB // 2 :]
+
+        return Answer(answer.status, answer.headers, body=body())
+
+    handler = faults.choose(lambda request: "bytes=0-" in str(request.header("range")), faults.honest(data), left)
+    with FaultyServer(handler) as server, bench.http() as http:
+        remote = RemoteFile(RelPath.parse("f"), server.url + "/f", len(data))
+        feeder = Feeder(http, lambda n: (remote, ByteRange(n * MIB, (n + 1) * MIB)), lambda *_: brought.set())
+        feeder.feed([0, 1])
+        assert brought.wait(10)
+        feeder.is_over = True
+        over.set()
+        while feeder.connections:
+            threading.Event().wait(0.01)
+    assert (feeder.error, [feeder.has_fetched(piece) for piece in (0, 1)]) == (None, [True, False])

@@ -1,0 +1,51 @@
+"""Value classes: records whose fields never change, and which are equal if their fields are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, TypeVar, cast, dataclass_transform
+
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def value_class(cls: _Class) -> _Class:
+    """Makes a dataclass that type checkers know as a frozen one, in a quarter of the time that
+    ``dataclass(frozen=True)`` takes.
+
+    That one compiles six methods for every class, which was a third of a start of mdl; this one compiles ``__init__``
+    alone, and the others are shared. Type checkers refuse to set a field; at run time nothing does
+    (docs/adr/0045). ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as ever.
+    """
+    made: Any = dataclass(eq=False, repr=False)(cls)
+    compared = [one.name for one in fields(made) if one.compare]
+    key: Callable[[Any], Any] = attrgetter(*compared) if compared else lambda _: ()
+    own = cls.__dict__
+    if "__repr__" not in own:
+        made.__repr__ = _repr
+    if "__eq__" not in own:
+        made.__eq__ = _eq(key)
+    if own.get("__hash__") is None:
+        made.__hash__ = _hash(key)
+    return cast("_Class", made)
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
+    return f"{type(self).__qualname__}({shown})"
+
+
+def _eq(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
+    def __eq__(self: Any, other: object) -> Any:  # noqa: N807
+        return key(self) == key(other) if other.__class__ is self.__class__ else NotImplemented
+
+    return __eq__
+
+
+def _hash(key: Callable[[Any], Any]) -> Callable[[Any], int]:
+    def __hash__(self: Any) -> int:  # noqa: N807
+        return hash(key(self))
+
+    return __hash__
