@@ -111,6 +111,8 @@ def _values_behind(url: str) -> Iterator[str]:
 
 def bare_url(url: str) -> str:
     """A URL as it may leave mdl: scheme, host and path, without user, password, parameters, query and fragment."""
+    if not any(mark in url for mark in "@?#;"):
+        return url
     place = re.sub(";[^/]*", "", re.split("[?#]", url, maxsplit=1)[0])
     scheme = re.match("(?!hf:)[A-Za-z][A-Za-z0-9+.-]*:/*", place)
     start = scheme.end() if scheme else 0

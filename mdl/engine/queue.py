@@ -131,8 +131,9 @@ class WorkQueue:
     def _next(self, now: float) -> Work | None:
         """Files already begun come first. But while it is in doubt whether an origin works at all, files that failed
         there let its other files try first, so that one broken file does not speak for all."""
-        doubtful = [download for download in self.active if self._is_in_doubt(download)]
-        sure = [download for download in self.active if download not in doubtful]
+        free = [download for download in self.active if not download.is_busy]
+        doubtful = [download for download in free if self._is_in_doubt(download)]
+        sure = [download for download in free if download not in doubtful]
         return self._first_of(sure, now) or self._begin(now) or self._first_of(doubtful, now) or self._split(now)
 
     def _is_in_doubt(self, download: Download) -> bool:
@@ -140,8 +141,6 @@ class WorkQueue:
 
     def _first_of(self, downloads: Sequence[Download], now: float) -> Work | None:
         for download in downloads:
-            if download.is_busy:
-                continue
             kind = self._exclusive_work(download)
             if kind and not download.running:
                 download.exclusive = True

@@ -9,7 +9,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Occupied, Unsafe
@@ -31,7 +30,7 @@ class EntryAt:
 
     def as_new(self) -> EntryAt:
         """The same entry, at which no file may be replaced."""
-        return replace(self, is_new=True)
+        return EntryAt(self.folder, self.name, self.path, is_new=True)
 
     def beside(self, name: str) -> EntryAt:
         """The entry of another name in the same folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Model
 from mdl.engine.plan import Item, Plan
@@ -74,30 +74,30 @@ def _status(row: FileReport) -> str:
     return "present" if is_verified(row.verified) else "unverified"
 
 
-def _row(remote: RemoteFile, action: str, verified: str = "none", error: MdlError | None = None) -> FileReport:
-    path, sha256, url = remote.path.text, _sha256(remote.digest), bare_url(remote.url)
-    return FileReport(path, remote.size, sha256, action, verified, url=url, error=error, commit=remote.commit)
+def _row(remote: RemoteFile, action: str, verified: str = "none", **more: Any) -> FileReport:
+    """``more`` are further fields, and those of which something else is known than what the source says."""
+    known = {"size": remote.size, "sha256": _sha256(remote.digest), "commit": remote.commit}
+    return FileReport(remote.path.text, action=action, verified=verified, url=bare_url(remote.url), **known | more)
 
 
 def _kept(item: Item) -> FileReport:
-    row, stamp, receipt = _row(item.remote, "kept", verified_by(item)), item.local.stamp, item.local.receipt
-    sha256 = row.sha256 or (_sha256(receipt.digest) if receipt else None)
-    return replace(row, size=stamp.size if stamp else None, sha256=sha256)
+    stamp, receipt = item.local.stamp, item.local.receipt
+    sha256 = _sha256(item.remote.digest) or (_sha256(receipt.digest) if receipt else None)
+    return _row(item.remote, "kept", verified_by(item), size=stamp.size if stamp else None, sha256=sha256)
 
 
 def _planned(item: Item) -> FileReport:
-    return replace(_row(item.remote, "planned"), resumed_at=item.local.partial)
+    return _row(item.remote, "planned", resumed_at=item.local.partial)
 
 
 def _fetched(download: Download) -> FileReport:
+    more: dict[str, Any] = {"resumed_at": download.resumed_at}
     if download.error:
-        row = _row(download.item.remote, "failed", error=download.error)
-    else:
-        found = download.fingerprint
-        assert found is not None
-        row = _row(download.remote, "fetched", download.verified)
-        row = replace(row, size=found.size, sha256=_sha256(found.digest))
-    return replace(row, resumed_at=download.resumed_at)
+        return _row(download.item.remote, "failed", error=download.error, **more)
+    found = download.fingerprint
+    assert found is not None
+    sha256 = _sha256(found.digest)
+    return _row(download.remote, "fetched", download.verified, size=found.size, sha256=sha256, **more)
 
 
 def _sha256(digest: Digest | None) -> str | None:
