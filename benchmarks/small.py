@@ -141,7 +141,7 @@ def main() -> int:
     bench.table(("case", "files/s", "wall s", "CPU ms a file", "RSS MiB"), rows)
     far = f", {args.rtt:g} ms away" if args.rtt else ""
     print(f"\n{args.files} files of {args.size} bytes{far}; {args.rounds} alternating rounds; {bench.machine()}")
-    judge(runs, args.files, args.connections or 16, len(connections))
+    judge(runs, args.files, args.connections or 24, len(connections))
     return bench.verdict()
 
 

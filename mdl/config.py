@@ -193,7 +193,7 @@ class Settings(TypedDict, total=False):
             "Where",
         ),
     ]
-    connections: Annotated[int, Setting(16, _integer(1, 64), "Connections at once, at most, in all (1 to 64).", "N")]
+    connections: Annotated[int, Setting(24, _integer(1, 64), "Connections at once, at most, in all (1 to 64).", "N")]
     retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress (1 to 1000).", "N")]
     stall: Annotated[
         float | str, Setting("30s", _as_text(parse_duration), "Silence after which a connection is given up.", "TIME")

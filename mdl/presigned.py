@@ -27,6 +27,8 @@ _DELIVERY_PARAMETERS = {("download", value) for value in ("", "1", "true")}
 def identifying_parameters(url: str) -> list[tuple[str, str]]:
     """The parameters of a URL's path and query, in order, without those that only sign the URL."""
     path, _, query = url.partition("#")[0].partition("?")
+    if not query and ";" not in path:
+        return []
     pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     names = {name.lower() for name, _ in pairs}
     signing = "|".join(pattern for signature, pattern in _SIGNING_PARAMETERS.items() if signature in names)

@@ -134,7 +134,13 @@ class WorkQueue:
         free = [download for download in self.active if not download.is_busy]
         doubtful = [download for download in free if self._is_in_doubt(download)]
         sure = [download for download in free if download not in doubtful]
-        return self._first_of(sure, now) or self._begin(now) or self._first_of(doubtful, now) or self._split(now)
+        idle = sum(not one.running and (one.attempts.retry_at > now or one in doubtful) for one in free)
+        return (
+            self._first_of(sure, now)
+            or self._begin(now, len(self.active) - idle)
+            or self._first_of(doubtful, now)
+            or self._split(free, now)
+        )
 
     def _is_in_doubt(self, download: Download) -> bool:
         return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
@@ -161,10 +167,8 @@ class WorkQueue:
             return "rewind"
         return "finish" if download.complete else None
 
-    def _begin(self, now: float) -> Work | None:
-        """Begin the first waiting file whose origin may be asked."""
-        waiting = [one for one in self.active if one.attempts.retry_at > now or self._is_in_doubt(one)]
-        begun = sum(bool(one.running) or one.exclusive or one not in waiting for one in self.active)
+    def _begin(self, now: float, begun: int) -> Work | None:
+        """Begin the first waiting file whose origin may be asked; ``begun`` files have work for a worker already."""
         if begun >= self._connections or len(self.active) + len(self._publishing) >= max(
             _MOST_BEGUN, self._connections
         ):
@@ -185,9 +189,9 @@ class WorkQueue:
             full.add(download.origin)
         return None
 
-    def _split(self, now: float) -> Work | None:
-        for download in self.active:
-            is_free = not (download.exclusive or self._exclusive_work(download) or now < download.attempts.retry_at)
+    def _split(self, downloads: Sequence[Download], now: float) -> Work | None:
+        for download in downloads:
+            is_free = not (self._exclusive_work(download) or now < download.attempts.retry_at)
             tail = download.split(now) if is_free and self._has_room(download, now) else None
             if tail:
                 download.start(tail)

@@ -227,6 +227,8 @@ class Store:
         """
         errors: dict[int, Exception] = {}
         receipts: dict[int, Receipt] = {}
+        entries: dict[int, EntryAt] = {}
+        before: dict[int, Receipt | None] = {}
         with contextlib.ExitStack() as stack, OpenFolders() as folders:
             staged = [item.source for item in ready if isinstance(item.source, StagedFile)]
             for file in staged:
@@ -234,15 +236,16 @@ class Store:
             StagedFile.start_syncing(staged)
             for number, item in enumerate(ready):
                 with _errors_to(errors, number):
-                    stamp, entry = item.sync(), self._entry(item, folders)
-                    receipts[number] = self._receipt(item, stamp, entry.stat())
-            before = {number: self.receipts.get(one.model, one.path) for number, one in receipts.items()}
+                    stamp = item.sync()
+                    entries[number], there = self._entry(item, folders)
+                    before[number] = self.receipts.get(item.model, item.remote.path)
+                    receipts[number] = self._receipt(item, stamp, there, before[number])
             self.receipts.put(*receipts.values())
             copies: list[Receipt] = []
             for number, receipt in receipts.items():
                 with _errors_to(errors, number):
                     try:
-                        copied = self._give_name(ready[number], folders)
+                        copied = self._give_name(ready[number], entries[number], folders)
                     except BaseException:
                         self.receipts.restore(receipt, before[number])
                         raise
@@ -255,9 +258,8 @@ class Store:
             folders.sync()
         return [errors.get(number) for number in range(len(ready))]
 
-    def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None) -> Receipt:
-        """The receipt of a file that will take the place of the one that is ``there``."""
-        before = self.receipts.get(item.model, item.remote.path)
+    def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None, before: Receipt | None) -> Receipt:
+        """The receipt of a file that will take the place of the one that is ``there``; ``before`` is its last one."""
         now = Stamp.of(there) if before and there else None
         is_own = before is not None and now in (before.stamp, before.replaced)
         is_shared = before is not None and before.catalog != self.catalog
@@ -275,27 +277,26 @@ class Store:
             came_from_source=not isinstance(item.source, Path),
         )
 
-    def _give_name(self, item: Ready, folders: OpenFolders) -> os.stat_result | None:
+    def _give_name(self, item: Ready, entry: EntryAt, folders: OpenFolders) -> os.stat_result | None:
         """Returns the status of a copy, if the final folder is on another file system."""
         try:
-            return item.publish(self._entry(item, folders))
+            return item.publish(entry if entry.is_new else self._entry(item, folders)[0])
         except FileExistsError:  # another process was faster; it may have brought the same bytes
-            return item.publish(self._entry(item, folders))
+            return item.publish(self._entry(item, folders)[0])
 
-    def _entry(self, item: Ready, folders: OpenFolders) -> EntryAt:
-        """The entry in which a file gets its final name, once it is clear that what is there may be replaced. Raises
-        `Unsafe`, `Occupied`, `OSError`."""
+    def _entry(self, item: Ready, folders: OpenFolders) -> tuple[EntryAt, os.stat_result | None]:
+        """The entry in which a file gets its final name, once it is clear that what is there may be replaced, and the
+        status of that. Raises `Unsafe`, `Occupied`, `OSError`."""
         seen = None if self.layout.is_by_digest else item.seen
         entry = folders.entry(*self.layout.place(item.model, item.remote))
-        entry.refuse_special()
-        now = entry.stat() if seen else None
+        now = entry.file_stat()
         if seen and now and Stamp.of(now) != seen.stamp:
             here = self.check(item.model, item.remote, deep=True)
             has_same_bytes = here.fingerprint is not None and here.fingerprint.digest == item.fingerprint.digest
             if not here.untouched and not has_same_bytes:
                 hint = "use --force to replace it, or --to for another folder"
                 raise Occupied("another file was put there meanwhile", item=item.remote.path.text, hint=hint)
-        return entry.as_new() if seen and now is None else entry
+        return entry.as_new() if seen and now is None else entry, now
 
     @contextlib.contextmanager
     def scratch_folder(self, model: str, remote: RemoteFile) -> Iterator[Path]:

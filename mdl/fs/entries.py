@@ -20,21 +20,26 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @value_class
 class EntryAt:
-    """The name ``name`` in the open folder ``folder``; ``path`` is for messages. If ``is_new``, no other file may be
+    """The name ``name`` in the open folder ``folder``, whose path is ``parent``. If ``is_new``, no other file may be
     replaced there."""
 
     folder: int
     name: str
-    path: Path
+    parent: Path
     is_new: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The path of the entry, for messages."""
+        return self.parent / self.name
 
     def as_new(self) -> EntryAt:
         """The same entry, at which no file may be replaced."""
-        return EntryAt(self.folder, self.name, self.path, is_new=True)
+        return EntryAt(self.folder, self.name, self.parent, is_new=True)
 
     def beside(self, name: str) -> EntryAt:
         """The entry of another name in the same folder."""
-        return EntryAt(self.folder, name, self.path.with_name(name))
+        return EntryAt(self.folder, name, self.parent)
 
     def stat(self) -> os.stat_result | None:
         """The status of the entry, of a link itself; None if there is nothing."""
@@ -43,11 +48,12 @@ class EntryAt:
         except FileNotFoundError:
             return None
 
-    def refuse_special(self) -> None:
-        """Raises `Unsafe` for a link or a special file, `Occupied` for a folder; a file or nothing is accepted."""
+    def file_stat(self) -> os.stat_result | None:
+        """The status of the file; None if there is nothing. Raises `Unsafe` for a link or a special file, `Occupied`
+        for a folder."""
         found = self.stat()
         if found is None or stat.S_ISREG(found.st_mode):
-            return
+            return found
         if stat.S_ISDIR(found.st_mode):
             raise Occupied(f"{self.path} is a folder", item=str(self.path))
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a device, pipe or socket"
@@ -72,17 +78,15 @@ def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[Ent
 
     Raises `Unsafe` if a step is a link, `Occupied` if it is a file, `OSError`.
     """
-    if make:
-        root.mkdir(parents=True, exist_ok=True)
     *steps, name = path.text.split("/")
-    at, fd = root, _open_root(root)
+    at, fd = root, _open_root(root, make=make)
     try:
         for step in steps:
             at = at / step
             below = open_step(fd, step, at, 0o777 if make else None)
             os.close(fd)
             fd = below
-        yield EntryAt(fd, name, at / name)
+        yield EntryAt(fd, name, at)
     finally:
         os.close(fd)
 
@@ -99,10 +103,15 @@ def names_below(folder: Path, others: Collection[str] = ()) -> Iterator[Path]:
         yield from (Path(at, name) for name in sorted([*names, *links]))
 
 
-def _open_root(root: Path) -> int:
+def _open_root(root: Path, *, make: bool) -> int:
     """Open a folder, or the target of a link that `is_untrusted_link` accepts: of the very link that was checked."""
     try:
         return os.open(root, OPEN_FOLDER | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        if not make:
+            raise
+        root.mkdir(parents=True, exist_ok=True)
+        return _open_root(root, make=False)
     except OSError:
         link = os.lstat(root)
         if not stat.S_ISLNK(link.st_mode):
@@ -139,13 +148,16 @@ def user_name(uid: int) -> str:
 def open_step(folder: int, name: str, path: Path, mode: int | None = 0o777) -> int:
     """Open the folder ``name`` in an open folder. If it is missing it is made with ``mode``, unless that is None.
     ``path`` is for messages. Raises as `open_parent` does."""
-    if mode is not None:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, mode, dir_fd=folder)
     try:
         return os.open(name, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        if mode is None:
+            raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+        return open_step(folder, name, path, None)
     except NotADirectoryError:
-        EntryAt(folder, name, path).refuse_special()
+        EntryAt(folder, name, path.parent).file_stat()
         raise Occupied(f"{path} is a file where a folder is needed", item=str(path)) from None
     except PermissionError as error:
         error.filename = str(path)

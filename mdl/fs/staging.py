@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ _STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
 _ABANDONED_SECONDS = 86400.0
 _LONGEST = 150
 """Bytes of a final name that its staged name repeats."""
+_MARK = os.urandom(4).hex()
+_numbers = itertools.count()
+"""What tells the staged names of one process apart: also from those of a dead process that had the same id."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -126,7 +130,7 @@ class StagedFile:
     @classmethod
     def write(cls, folder: Path, name: str, data: bytes) -> StagedFile:
         """Stage ``data`` in a folder that is there, not synced yet. Raises `OSError`."""
-        path = unique_staged_name(folder / name)
+        path = folder / _hidden(f"{_unique_mark()}-{name}")
         staged = cls(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
             view = memoryview(data)
@@ -252,7 +256,7 @@ def rename_noreplace(source: Path, folder: int, name: str, source_folder: int | 
 
 
 def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
-    near = Path(staged_name(entry.path).name)
+    near = Path(_hidden(entry.name))
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -297,13 +301,20 @@ def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
 
 def staged_name(final: Path) -> Path:
     """The hidden name beside ``final`` under which this process writes it; the name contains the `ProcessId`."""
-    name = os.fsdecode(os.fsencode(final.name)[:_LONGEST])
-    return final.with_name(f".{name}.{ProcessId.current()}.mdl-tmp")
+    return final.with_name(_hidden(final.name))
 
 
 def unique_staged_name(final: Path) -> Path:
     """A `staged_name` that no other thread of this process has."""
-    return staged_name(final.with_name(f"{os.urandom(6).hex()}-{final.name}"))
+    return final.with_name(_hidden(f"{_unique_mark()}-{final.name}"))
+
+
+def _hidden(name: str) -> str:
+    return f".{os.fsdecode(os.fsencode(name)[:_LONGEST])}.{ProcessId.current()}.mdl-tmp"
+
+
+def _unique_mark() -> str:
+    return f"{_MARK}{next(_numbers):04x}"
 
 
 def sweep(folder: Path) -> None:

@@ -31,23 +31,40 @@ _NEVER_PUBLIC = tuple(
 3879, 9637, 9602). Not every version of Python knows all of them."""
 
 
-@functools.lru_cache(maxsize=1024)
 def host_of(url: str) -> str:
     """The host of a URL in lower case; "" if it has none."""
-    return (urlsplit(url).hostname or "").rstrip(".").lower()
+    return _host_of(_head_of(url))
+
+
+def port_of(url: str) -> int:
+    """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
+    return _port_of(_head_of(url))
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL. The port is always written out."""
+    return _origin_of(_head_of(url))
+
+
+def _head_of(url: str) -> str:
+    """What stands before the path of a URL: all files of a server have it in common, so it is taken apart once."""
+    return "/".join(url.split("/", 3)[:3])
 
 
 @functools.lru_cache(maxsize=1024)
-def port_of(url: str) -> int:
-    """The port of a URL, by default that of its scheme; 0 if neither is known. Raises `ValueError`."""
-    parts = urlsplit(url)
+def _host_of(head: str) -> str:
+    return (urlsplit(head).hostname or "").rstrip(".").lower()
+
+
+@functools.lru_cache(maxsize=1024)
+def _port_of(head: str) -> int:
+    parts = urlsplit(head)
     return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 @functools.lru_cache(maxsize=1024)
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL. The port is always written out."""
-    return f"{urlsplit(url).scheme}://{host_of(url)}:{port_of(url)}"
+def _origin_of(head: str) -> str:
+    return f"{urlsplit(head).scheme}://{_host_of(head)}:{_port_of(head)}"
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -117,7 +117,7 @@ class HttpClient:
         hub: str = "",
         timeouts: Timeouts = Timeouts(),
         cancel: CancelToken | None = None,
-        connections: int = 16,
+        connections: int = 24,
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:

@@ -202,14 +202,14 @@ def test_a_link_put_there_after_the_look(
     bench: Bench, outside: Outside, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     """If a folder becomes a link between the check and the rename, the file is in the folder that was checked."""
-    sub, real = bench.store.folder("m") / "sub", EntryAt.refuse_special
+    sub, real = bench.store.folder("m") / "sub", EntryAt.file_stat
 
     def check(entry: EntryAt) -> None:
         real(entry)
         if not sub.is_symlink():
             swapped(sub, outside)
 
-    monkeypatch.setattr(EntryAt, "refuse_special", check)
+    monkeypatch.setattr(EntryAt, "file_stat", check)
     with FaultyServer(faults.honest(data)) as server:
         bench.run(pinned(f"{server.url}/f", data, path="sub/x"))
     assert outside.is_untouched()

@@ -272,7 +272,7 @@ class BundleFolder:
         """Have a file open, whose size in bytes this is. No link is followed."""
         try:
             with open_parent(self._folder, path, make=False) as entry:
-                entry.refuse_special()
+                entry.file_stat()
                 self._fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=entry.folder)
         except FileNotFoundError as error:
             raise NotFound("the bundle lacks this file", item=path.text, hint="copy the bundle again") from error
