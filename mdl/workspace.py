@@ -20,6 +20,7 @@ from mdl.cancel import CancelToken
 from mdl.config import Config
 from mdl.errors import Deadline, MdlError, UsageError
 from mdl.listener import Listener, silence
+from mdl.redact import Secrets
 
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.http.credentials import HostCredential
     from mdl.http.network import Network
-    from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
+    from mdl.sources import Context
     from mdl.sources.endpoint import Endpoint
     from mdl.swarm import SwarmOptions
     from mdl.swarm.swarm import Swarm
@@ -51,7 +52,7 @@ class Workspace:
     def __init__(
         self, config: Config, cancel: CancelToken, warn: Callable[[str], None], secrets: Secrets | None = None
     ) -> None:
-        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets
+        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets or Secrets()
         self.environ: Mapping[str, str] = config.environ
 
     # Catalog and lock.
@@ -129,6 +130,13 @@ class Workspace:
             return read_lock(self.lock_path, self.catalog_paths[0][0])
         except UsageError:
             return None  # a user without a home folder has no settings and no lock
+
+    @property
+    def lock(self) -> Lock:
+        """What the lock file says; an empty lock if there is none. Raises as `locked`."""
+        from mdl.catalog.lock import Lock
+
+        return self.locked or Lock()
 
     @cached_property
     def shipped_lock(self) -> Lock:
@@ -233,8 +241,7 @@ class Workspace:
         from mdl.sources.endpoint import Endpoint
 
         found = Endpoint.from_environ(self.environ)
-        if found.token and self._secrets is not None:
-            self._secrets.add(found.token)
+        self._secrets.add(found.token)
         return found
 
     @cached_property
@@ -247,9 +254,7 @@ class Workspace:
     def _remote_tokens(self) -> Mapping[str, OriginToken]:
         """The keys of the remotes, by their names, each for the origin of its remote alone."""
         found = {name: token for name, one in self.remotes.items() if (token := one.token(self.environ))}
-        for token in found.values():
-            if self._secrets is not None:
-                self._secrets.add(token.token)
+        self._secrets.add_all(token.token for token in found.values())
         return found
 
     def _tokens(self, models: Iterable[Model]) -> list[OriginToken | None]:
@@ -271,8 +276,7 @@ class Workspace:
         login = partial(netrc_login, self.environ.get("HOME", ""))
         found = {place: table.credential(self.environ, login) for place, table in tables.items()}
         for one in found.values():
-            if self._secrets is not None:
-                self._secrets.add_all(one.values())
+            self._secrets.add_all(one.values())
         return found
 
     def time_limit(self) -> TimeLimit:
@@ -292,16 +296,14 @@ class Workspace:
         what the user allows."""
         from mdl.catalog.resolver import Resolver
         from mdl.http.allowlist import AllowList, address_of, host_of
-        from mdl.sources import Context
 
         found: list[str] = []
         if models:
             lock = self.locked if with_lock else None
-            resolver = Resolver(Context(self.endpoint, Path(os.devnull), environ=self.environ, remotes=self.remotes))
             mirrors = [*self.config["mirror"], *(url for model in models for url in model.mirrors)] if lock else []
             mirrors += [mirror] if mirror else []
             named = lock.urls(model.name for model in models) if lock else []
-            found = resolver.hosts(models, [*named, *mirrors])
+            found = Resolver(self.context()).hosts(models, [*named, *mirrors])
         hosts = [host_of(self.endpoint.url), *found, *more]
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
         return AllowList.of(patterns, self.config["allow_hosts"])
@@ -347,6 +349,12 @@ class Workspace:
         """An open client for the `hosts` of ``models`` and ``more``. Close it when done."""
         return self.network(models, cancel, more).http
 
+    def context(self, network: Network | None = None) -> Context:
+        """What a source works with that keeps nothing on the disk."""
+        from mdl.sources import Context
+
+        return Context(self.endpoint, Path(os.devnull), network, environ=self.environ, remotes=self.remotes)
+
     @cached_property
     def throttle(self) -> Throttle:
         """One for all operations of a client."""
@@ -375,8 +383,7 @@ class Workspace:
         if self.config["frozen"]:
             on_event(Noticed(message="--frozen asks no hub API, and so no token for Xet: the files come over HTTP"))
             return contextlib.nullcontext(on_event)
-        keep = self._secrets.add if self._secrets is not None else lambda _token: None
-        return Xet(network.http, self.endpoint.url, on_event, keep)
+        return Xet(network.http, self.endpoint.url, on_event, self._secrets.add)
 
     @contextlib.contextmanager
     def swarm(self, models: Sequence[Model], options: SwarmOptions | None) -> Iterator[Swarm | None]:
@@ -427,9 +434,7 @@ class Workspace:
 
         def pin(model: Model) -> Model:
             if must or frozen or mirror:
-                from mdl.catalog.lock import Lock
-
-                pinned = (lock or Lock()).pin(model, stale=frozen and not must)
+                pinned = self.lock.pin(model, stale=frozen and not must)
             elif lock and lock.covers(model):
                 pinned = lock.pin(model)
             else:

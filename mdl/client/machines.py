@@ -53,16 +53,13 @@ class Machines(Mirrors):
 
         Raises `LockError` if the lock does not cover a model, `UsageError`, `NotFound`, `NetworkError`; `Cancelled`,
         after which nothing goes on."""
-        from mdl.catalog.lock import Lock
         from mdl.fleet.engine import Nodes
         from mdl.operations.fleet import fleet, given_flags, work_of
         from mdl.process import split_command
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         models = {model.name: model for name in texts(names) for model in self.catalog.find(name)}
-        lock, given = work.locked or Lock(), work.config.given
+        lock, given = work.lock, work.config.given
         home = os.fspath(given["home"]) if given.get("home") else None
         words = split_command(program, "--mdl")
         flags = [*(["--repair"] if repair else []), *given_flags(given, task)]
@@ -89,15 +86,14 @@ class Machines(Mirrors):
         ``force`` replaces files that are no bundle. Raises `NotFound` if a file is not here, `LockError`,
         `DigestMismatch`, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`.
         """
-        from mdl.catalog.lock import Lock
         from mdl.operations.bundle.export import export_bundle
 
         wanted = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
         models = list({model.name: model for target in wanted for model in self._models_here(target)}.values())
         size = parse_size(split, "--split") if isinstance(split, str) else split
-        path, lock = places.place_of(output, "-o").absolute(), self.workspace.locked or Lock()
+        path = places.place_of(output, "-o").absolute()
         with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
-            return export_bundle(models, tools, lock, path, split=size, force=force)
+            return export_bundle(models, tools, self.workspace.lock, path, split=size, force=force)
 
     def import_bundle(
         self,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from mdl.cancel import CancelToken
@@ -85,11 +83,10 @@ class Mirrors(Remotes):
     ) -> list[MirrorVersion]:
         """Every version of a model that the mirror at ``url`` has, of all models or of these. Raises `NotFound` if
         there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Cancelled`."""
-        from mdl.catalog.lock import Lock
         from mdl.operations.mirror import versions
 
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
-            return versions(mirror, self.workspace.locked or Lock(), None if names is None else texts(names))
+            return versions(mirror, self.workspace.lock, None if names is None else texts(names))
 
     def clean_mirror(
         self,
@@ -103,14 +100,12 @@ class Mirrors(Remotes):
         """What in the mirror at ``url`` nobody needs any more: uploads that were not ended, versions that the lock has
         left behind, versions without a marker; deleted only with ``remove``. What is younger than ``older_than``
         seconds, or "7d", and what the lock names, stays. Raises as `mirror_versions`."""
-        from mdl.catalog.lock import Lock
         from mdl.operations.mirror_clean import clean
 
-        seconds = parse_duration(str(older_than), "--older-than", least=0)
+        seconds, lock = parse_duration(str(older_than), "--older-than", least=0), self.workspace.lock
+        asked = None if names is None else texts(names)
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
             mirror.objects.require_keys()
-            asked = None if names is None else texts(names)
-            lock = self.workspace.locked or Lock()
             return clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
@@ -120,9 +115,7 @@ class Mirrors(Remotes):
 
     def _locked(self, targets: Targets | None) -> tuple[Lock, list[Model]]:
         """The lock, and the models of it that are meant."""
-        from mdl.catalog.lock import Lock
-
-        lock = self.workspace.locked or Lock()
+        lock = self.workspace.lock
         if targets is None:
             targets = [name for name in self.catalog.models if name in lock.models]
         models = self.models(targets)
@@ -140,7 +133,6 @@ class Mirrors(Remotes):
         from mdl.mirror.objects import Objects
         from mdl.mirror.sending import Reporter
         from mdl.operations.mirror import Mirror
-        from mdl.sources import Context
         from mdl.sources.object_store import Access, Bucket
 
         work, place = self.workspace, MirrorPlace.parse(url)
@@ -148,7 +140,6 @@ class Mirrors(Remotes):
             raise LockError("offline: no mirror can be asked", item=url, hint="run it again online")
         access = Access.of(place.bucket, work.environ, work.remotes)
         with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
-            context = Context(work.endpoint, Path(os.devnull), network, environ=work.environ, remotes=work.remotes)
             reporter = Reporter(tools.on_event)
-            objects = Objects(Bucket(place.bucket, access, context), network.http, reporter.on_retry)
+            objects = Objects(Bucket(place.bucket, access, work.context(network)), network.http, reporter.on_retry)
             yield Mirror(place, objects.bucket, objects, tools.on_event, network.connections, reporter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,17 +46,14 @@ class Remotes(Downloads):
         from mdl.catalog.model import Model
         from mdl.remote_tables import remote_named
         from mdl.remotes import JobOrigin, of_remote
-        from mdl.sources import Context
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         remote_named(name, work.remotes)
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
         try:
             with work.network([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as network:
-                yield Context(work.endpoint, Path(os.devnull), network, environ=work.environ, remotes=work.remotes)
+                yield work.context(network)
         except MdlError as error:
             of_remote(error, name)
             raise
