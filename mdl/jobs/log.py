@@ -184,7 +184,7 @@ def event_of(line: str) -> Event | None:
     head = line.split(" ", 3)
     made = _EVENTS.get(head[2]) if len(head) == 4 else None
     try:
-        facts = {key: json.loads(one) if one[0] == '"' else one for key, one in facts_in(line)}
+        facts = facts_in(line)
         of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
         return replace(made(facts), **of_event, time=head[0]) if made else None
     except (KeyError, TypeError, ValueError):
@@ -196,9 +196,10 @@ def is_end(line: str) -> bool:
     return line.split(" ", 3)[2:3] == ["ended"]
 
 
-def facts_in(line: str) -> list[tuple[str, str]]:
-    """The keys of a line of a log and their values; a quoted one is still JSON."""
-    return re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
+def facts_in(line: str) -> dict[str, str]:
+    """The keys of a line of a log and their values. Raises ``ValueError`` for a quoted one that is no JSON."""
+    pairs = re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
+    return {key: json.loads(one) if one[0] == '"' else one for key, one in pairs}
 
 
 def _count(facts: Mapping[str, str], name: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -38,7 +37,7 @@ def _said(line: str, kind: str) -> str:
     if event := event_of(line):
         description = describe(event)
         return "  ".join(filter(None, (description.item, description.text)))
-    facts = {key: json.loads(one) if one[0] == '"' else one for key, one in facts_in(line)}
+    facts = facts_in(line)
     if kind == "progress":
         done, total = (human_bytes(int(facts[name])) for name in ("bytes_done", "bytes_total"))
         speed = human_rate(int(facts["bytes_per_second"])) if "bytes_per_second" in facts else ""

@@ -145,11 +145,6 @@ class Marker:
                 raise
             raise ProtocolError(f"no marker of a mirror: {error}", item=item, hint="push the model again") from error
 
-    @property
-    def bytes(self) -> int:
-        """The sizes of all files."""
-        return sum(file.size for file in self.files)
-
 
 def _newer(schema: str, item: str) -> ProtocolError:
     error = ProtocolError(f"a marker of another mdl: its schema is {shown(schema)[:40]}", item=item, hint="upgrade mdl")

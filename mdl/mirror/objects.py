@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -130,7 +131,7 @@ class Objects:
 
     def send_part(self, upload: PartedUpload, number: int, payload: Payload) -> UploadedPart:
         """Send part ``number`` (from 1) of an upload, in place of one that is there."""
-        checksum = base64.b64encode(bytes.fromhex(payload.sha256)).decode() if upload.keeps_checksums else ""
+        checksum = checksum_of(payload.sha256) if upload.keeps_checksums else ""
         headers = {"x-amz-checksum-sha256": checksum} if checksum else {}
         query = {"partNumber": str(number), "uploadId": upload.id}
         _, told = self._ask("PUT", upload.key, query, headers, payload)
@@ -267,12 +268,15 @@ class Bytes:
     """A small body as a `Payload`."""
 
     def __init__(self, data: bytes) -> None:
-        import hashlib
-
         self._data, self.size, self.sha256 = data, len(data), hashlib.sha256(data).hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._data
+
+
+def checksum_of(sha256: str) -> str:
+    """A sha256, which is in hex, as S3 writes it: in base64."""
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 def _metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ block is kept back and the file fails.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import os
@@ -28,7 +27,7 @@ from mdl.http.allowlist import host_of
 from mdl.http.body import NO_LIMIT
 from mdl.http.policy import Again
 from mdl.mirror.layout import part_size
-from mdl.mirror.objects import Head, Objects, PartedUpload, UploadedPart
+from mdl.mirror.objects import Head, Objects, PartedUpload, UploadedPart, checksum_of
 from mdl.threads import in_parallel, in_thread
 from mdl.units import Speed
 
@@ -62,11 +61,6 @@ class LocalPart:
         self.size, self.sha256, self.md5 = stop - start, sha256, md5
         self._sent = 0
 
-    @property
-    def checksum(self) -> str:
-        """Its sha256 as S3 writes it."""
-        return base64.b64encode(bytes.fromhex(self.sha256)).decode()
-
     def __iter__(self) -> Iterator[bytes]:
         """Raises `StorageError` before its last block if the bytes are not the same any more."""
         again, sending = hashlib.sha256(), self._sending
@@ -87,7 +81,7 @@ class LocalPart:
     def is_same_as(self, part: UploadedPart) -> bool:
         """Whether the bucket has these very bytes already, as far as it tells."""
         if part.checksum:
-            return part.checksum == self.checksum
+            return part.checksum == checksum_of(self.sha256)
         return part.size == self.size and part.etag.strip('"').lower() == self.md5
 
 
@@ -255,7 +249,7 @@ class Sending:
             self.objects.put(self.key, part, {"sha256": self.sha256})
             there = UploadedPart(number, part.size, "")
         elif there and part.is_same_as(there):
-            there = replace(there, checksum=part.checksum if self._upload.keeps_checksums else "")
+            there = replace(there, checksum=checksum_of(part.sha256) if self._upload.keeps_checksums else "")
             with self._counting:
                 self.done += part.size
         else:

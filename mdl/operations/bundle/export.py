@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -28,21 +28,12 @@ from mdl.errors import (
     storage_trouble,
     whole_error,
 )
-from mdl.files import RemoteFile
 from mdl.formatting import counted, human_bytes
 from mdl.fs import free_space
 from mdl.fs.entries import open_for_reading
 from mdl.hashing import Digest
 from mdl.operations.bundle import contents
-from mdl.operations.bundle.contents import (
-    CATALOG,
-    LOCK,
-    README,
-    SUMS,
-    TOP,
-    BundledFile,
-    BundleExport,
-)
+from mdl.operations.bundle.contents import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
 from mdl.operations.bundle.media import BundleOutput, BundleWriter
 from mdl.operations.excerpt import catalog_of, portable_lock
 from mdl.operations.reading import watch_reading
@@ -124,7 +115,11 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
     remotes = tools.resolver.known(model)
     if remotes is None:
         raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
-    plan = Plan.of(Wanted(name, one, store.check(name, one, watch=_watch(name, one, tools))) for one in remotes)
+    wanted = []
+    for remote in remotes:
+        local = store.check(name, remote, watch=watch_reading(name, remote, tools.on_event))
+        wanted.append(Wanted(name, remote, local))
+    plan = Plan.of(wanted)
     if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
         why = (
             f"{counted(len(errors), 'file')} of {len(remotes)} are not here as they should be; the first is {errors[0]}"
@@ -148,10 +143,6 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         is_restricted = "restricted" in (item.remote.access, receipt.access if receipt else "")
         packed.append(_Packed(BundledFile(name, path.text, size, sha256, verified), place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
-
-
-def _watch(model: str, remote: RemoteFile, tools: Tools) -> Callable[[int], None]:
-    return watch_reading(model, remote, tools.on_event)
 
 
 def _why_not(item: Item, target: str) -> MdlError:

@@ -363,10 +363,10 @@ class _Import:
         """Publish the small files that wait. Raises the first error."""
         ready, self.ready, self.staged = self.ready, [], []
         for one, error in zip(ready, self.tools.store.publish_all(ready), strict=True):
-            if isinstance(error, MdlError):
-                raise error
+            if isinstance(error, OSError):
+                raise storage_error(error, f"{one.model}/{one.remote.path}")
             if error is not None:
-                raise storage_error(error, f"{one.model}/{one.remote.path}") if isinstance(error, OSError) else error
+                raise error
 
 
 def _write_all(fd: int, view: memoryview) -> None:

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.writer import ArchiveSink
-from mdl.errors import MdlError, NotFound, Occupied, Unsafe, UsageError, storage_error
+from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
 from mdl.fs import staging
 from mdl.fs.entries import open_for_reading, open_parent
 from mdl.fs.private import read_whole
 from mdl.hashing import fingerprint
-from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums
+from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums, sums
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -135,19 +135,19 @@ class BundleWriter:
         """Give all parts their names, the first one first, and then the list of their digests, without which a bundle
         in parts is not whole; returns its path. Raises `OSError`."""
         self.end_part()
-        place, sums = self._output.path.parent, self._output.sums
-        if sums:
-            staging.unpublish(place / sums)
+        place, name = self._output.path.parent, self._output.sums
+        if name:
+            staging.unpublish(place / name)
         for part in self.parts:
             staging.replace_file(self._folder / part.path.name, part.path)
         for path in self._output.stale():
             staging.unpublish(path)
         staging.sync_folder(place)
-        if sums is None:
+        if name is None:
             return None
-        text = "".join(f"{part.sha256}  {part.path.name}\n" for part in self.parts)
-        staging.write_file(place / sums, text.encode(), mode=0o666 & ~staging.umask())
-        return place / sums
+        text = sums({part.path.name: part.sha256 for part in self.parts})
+        staging.write_file(place / name, text.encode(), mode=0o666 & ~staging.umask())
+        return place / name
 
     def close(self) -> None:
         """Close what is open; nothing is published."""
@@ -319,14 +319,11 @@ def open_medium(place: Path) -> BundleMedium:
             why = f"several are there: {names}" if found else "there is no bundle"
             raise (UsageError if found else NotFound)(why, item=str(place), hint=hint)
         place = found[0]
-    match = _PART.fullmatch(place.name)
-    whole = place.with_name(match[1]) if match else place
+    whole = _whole(place)
     try:
-        if match or not place.exists():
+        if whole != place or not place.exists():
             return BundleTar(*_parts(whole))
         return BundleTar([place], {})
-    except MdlError:
-        raise
     except OSError as error:
         raise storage_error(error, str(place)) from error
 
@@ -338,6 +335,7 @@ def _is_first(path: Path) -> bool:
 
 
 def _whole(path: Path) -> Path:
+    """The tar that a file is a part of; the file itself if it is no part."""
     match = _PART.fullmatch(path.name)
     return path.with_name(match[1]) if match else path
 
@@ -353,9 +351,9 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
                 found[int(match[2])] = path
     if not found:
         raise NotFound("no such file", item=str(whole), hint="name the tar, its first part, or the unpacked folder")
-    sums, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
-    if sums.is_file():
-        known = read_sums(read_whole(sums, _LARGEST_SUMS), sums.name)
+    listed, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
+    if listed.is_file():
+        known = read_sums(read_whole(listed, _LARGEST_SUMS), listed.name)
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1
     count = len(known) or max(found) + 1
     for number in range(count):
