@@ -167,11 +167,8 @@ class Workspace:
         from mdl.operations.lock_file import update_lock
 
         try:
-            update_lock(
-                self.lock_path,
-                self.catalog_paths[0][0],
-                lambda lock: lock and with_first_digests(lock, models, report),
-            )
+            catalog = self.catalog_paths[0][0]
+            update_lock(self.lock_path, catalog, lambda lock: with_first_digests(lock, models, report))
             self.forget_lock()
         except MdlError as error:
             self.warn(f"the lock could not be brought up to date: {error.message}")

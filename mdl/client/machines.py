@@ -118,7 +118,7 @@ class Machines(Mirrors):
 
         path, work = places.place_of(place, "FILE"), self.workspace
         with open_bundle(path, lambda _done: work.cancel.check()) as bundle:
-            added, locked = changes(bundle, self._catalog(), work.locked, replace=replace)
+            added, locked = changes(bundle, self._catalog(), work.lock, replace=replace)
             with self._tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
                 files = import_files(bundle, tools)
                 folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
@@ -155,8 +155,7 @@ class Machines(Mirrors):
         Kubernetes is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`,
         `NotFound`, `CatalogError`.
         """
-        from mdl.operations.render import render
-        from mdl.operations.render.plan import work_of
+        from mdl.operations.render.plan import render
 
         work = self.workspace
         path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
@@ -168,4 +167,4 @@ class Machines(Mirrors):
         ):
             options["program"] = shlex.quote(os.path.abspath(here))
         options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
-        return render(name, work_of(name, texts(names or ()), self.catalog, work.locked, **options))
+        return render(name, texts(names or ()), self.catalog, work.lock, **options)

@@ -90,6 +90,11 @@ def place_of(model: str, path: str) -> str:
     return f"models/{model}/{path}"
 
 
+def verified_by(file: LockedFile) -> str:
+    """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
+    return "none" if file.tofu or file.digest is None else file.digest.algorithm
+
+
 def sums(digests: Mapping[str, str]) -> str:
     """Digests by paths, as ``sha256sum -c`` reads them."""
     return "".join(f"{digest}  {path}\n" for path, digest in digests.items())

@@ -138,10 +138,10 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         if one.digest is None:
             one = replace(one, digest=Digest("sha256", sha256), tofu=True)
         found[path] = one
-        verified = "none" if one.tofu or one.digest is None else one.digest.algorithm
         receipt = store.receipts.get(name, path)
         is_restricted = "restricted" in (item.remote.access, receipt.access if receipt else "")
-        packed.append(_Packed(BundledFile(name, path.text, size, sha256, verified), place, is_restricted))
+        row = BundledFile(name, path.text, size, sha256, contents.verified_by(one))
+        packed.append(_Packed(row, place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.writer import ArchiveSink
@@ -157,24 +156,6 @@ class BundleWriter:
 # Read: a tar, its parts, or a folder.
 
 
-class BundleMedium(Protocol):
-    """What a bundle is on."""
-
-    name: str
-
-    def members(self) -> Iterator[TarMember]:
-        """Its files from the first to the last, each with its path in the bundle. Raises `ProtocolError`, `Unsafe`,
-        `NotFound`, `StorageError`."""
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill ``view`` with the next bytes of the current file; 0 at its end. Raises as `members`."""
-
-    def why_damaged(self, stoppable: Callable[[int], None]) -> str:
-        """Which part is not as it was written, if that is known; looked for when something is wrong."""
-
-    def close(self) -> None: ...
-
-
 class BundleTar:
     """A bundle in one tar, or in its parts."""
 
@@ -188,6 +169,8 @@ class BundleTar:
         self._tar = TarReader(self._source)
 
     def members(self) -> Iterator[TarMember]:
+        """Its files from the first to the last, each with its path in the bundle. Raises `ProtocolError`, `Unsafe`,
+        `NotFound`, `StorageError`."""
         self.close()
         self._begin()
         for member in self._tar:
@@ -197,9 +180,11 @@ class BundleTar:
             yield TarMember(RelPath.parse(path), member.size)
 
     def read_into(self, view: memoryview) -> int:
+        """Fill ``view`` with the next bytes of the current file; 0 at its end. Raises as `members`."""
         return self._tar.read_into(view)
 
     def why_damaged(self, stoppable: Callable[[int], None]) -> str:
+        """Which part is not as it was written, if that is known; looked for when something is wrong."""
         for path in self._paths:
             if path.name in self._known:
                 with open_for_reading(path) as fd:
@@ -254,7 +239,7 @@ class _Files(ByteSource):
 
 
 class BundleFolder:
-    """A bundle that was unpacked. What `SUMS` does not list is not looked at."""
+    """A bundle that was unpacked; it is read as a `BundleTar` is. What `SUMS` does not list is not looked at."""
 
     def __init__(self, folder: Path) -> None:
         self.name, self._folder, self._fd, self._at = folder.name, folder, -1, 0
@@ -293,11 +278,14 @@ class BundleFolder:
         self._at += count
         return count
 
-    def why_damaged(self, stoppable: Callable[[int], None]) -> str:
+    def why_damaged(self, _stoppable: Callable[[int], None]) -> str:
         return ""
 
     def close(self) -> None:
         """Nothing is open between two files."""
+
+
+BundleMedium = BundleTar | BundleFolder
 
 
 def open_medium(place: Path) -> BundleMedium:
