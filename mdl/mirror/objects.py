@@ -156,34 +156,37 @@ class Objects:
     def uploads(self, prefix: str) -> list[PartedUpload]:
         """The uploads that were begun and not ended, of all keys that begin with ``prefix``, without their parts."""
         found: list[PartedUpload] = []
-        query = {"uploads": "", "prefix": prefix}
-        while True:
-            answer, _ = self._ask("GET", "", query)
-            root = self._parsed(answer, prefix)
-            for one in _all(root, "Upload"):
-                keeps = _text(one, "ChecksumAlgorithm").upper() == "SHA256"
-                found.append(PartedUpload(_text(one, "Key"), _text(one, "UploadId"), keeps, _time(one, "Initiated")))
-            after = {"key-marker": _text(root, "NextKeyMarker"), "upload-id-marker": _text(root, "NextUploadIdMarker")}
-            if _text(root, "IsTruncated") != "true" or not after["key-marker"] or after.items() <= query.items():
-                return [one for one in found if one.key.startswith(prefix) and one.id]
-            query = query | after
+        after = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
+        for one in self._listed("Upload", "", {"uploads": "", "prefix": prefix}, after):
+            keeps = _text(one, "ChecksumAlgorithm").upper() == "SHA256"
+            found.append(PartedUpload(_text(one, "Key"), _text(one, "UploadId"), keeps, _time(one, "Initiated")))
+        return [one for one in found if one.key.startswith(prefix) and one.id]
 
     def parts(self, upload: PartedUpload) -> tuple[UploadedPart, ...]:
         """The parts of an upload that the bucket has."""
         found: list[UploadedPart] = []
-        query = {"uploadId": upload.id}
+        after = {"part-number-marker": "NextPartNumberMarker"}
+        for one in self._listed("Part", upload.key, {"uploadId": upload.id}, after):
+            number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
+            if number and size is not None:
+                told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
+                found.append(UploadedPart(number, size, *told))
+        return tuple(found)
+
+    def _listed(
+        self, tag: str, key: str, query: Mapping[str, str], after: Mapping[str, str]
+    ) -> Iterator[ElementTree.Element]:
+        """The elements of a list that comes in pages. ``after`` has the parameters that ask for the next page, each
+        with the element of this page that its value is in; the first is never empty if there is a next page."""
         while True:
-            answer, _ = self._ask("GET", upload.key, query)
-            root = self._parsed(answer, upload.key)
-            for one in _all(root, "Part"):
-                number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
-                if number and size is not None:
-                    told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
-                    found.append(UploadedPart(number, size, *told))
-            after = _text(root, "NextPartNumberMarker")
-            if _text(root, "IsTruncated") != "true" or not after or after == query.get("part-number-marker"):
-                return tuple(found)
-            query = query | {"part-number-marker": after}
+            answer, _ = self._ask("GET", key, query)
+            root = self._parsed(answer, key or query.get("prefix", ""))
+            yield from _all(root, tag)
+            following = {name: _text(root, element) for name, element in after.items()}
+            is_last = _text(root, "IsTruncated") != "true" or not next(iter(following.values()))
+            if is_last or following.items() <= query.items():
+                return
+            query = {**query, **following}
 
     def _ask(
         self,

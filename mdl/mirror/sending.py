@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mdl.errors import DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
@@ -341,26 +341,13 @@ class Reading:
         self.done = self.bytes_sent = done
 
 
-class Moving(Protocol):
-    """A file of which bytes are sent or read."""
-
-    model: str
-    name: str
-    size: int
-    done: int
-    bytes_sent: int
-
-    @property
-    def is_running(self) -> bool: ...
-
-
 class Reporter:
     """Tells what several threads do from the one thread that calls `look`: their events, and the progress of
     ``files``."""
 
     def __init__(self, tell: Listener) -> None:
         self._tell = tell
-        self.files: Sequence[Moving] = ()
+        self.files: Sequence[Sending | Reading] = ()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._speed, self._told_at = Speed(time.monotonic()), 0.0
 

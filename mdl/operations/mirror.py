@@ -136,7 +136,7 @@ def push(
     such bucket, `AuthError` before anything is sent, `Cancelled`.
     """
     began = time.monotonic()
-    _at_once([partial(mirror.marker, model.name, lock.models[model.name].version) for model in models], mirror)
+    _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
     plans = [_plan(model, lock.models[model.name], tools, mirror) for model in models]
     files = [one for plan in plans for one in plan.files]
     for one in files:
@@ -248,7 +248,7 @@ def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = F
     `AuthError`, `NetworkError`, `NotFound` if there is no such bucket."""
     began = time.monotonic()
     locked = [lock.models[model.name] for model in models]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in locked], mirror)
+    markers = _markers(locked, mirror)
     rows = [_readings(one, marker, mirror, deep=deep) for one, marker in zip(locked, markers, strict=True)]
     readings = [reading for row in rows for reading in row]
     mirror.reporter.files = readings
@@ -283,6 +283,11 @@ def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found
         if isinstance(one, MdlError) and not isinstance(one, ProtocolError):
             raise one
     return found
+
+
+def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Marker | MdlError | None]:
+    """The marker of each version, or what is wrong with it. Raises as `_at_once`."""
+    return _at_once([partial(mirror.marker, one.name, one.version) for one in versions], mirror)
 
 
 def _judged(reading: Reading, head: Head | MdlError | None) -> MirroredFile:
@@ -339,7 +344,7 @@ def _tells_of(marker: Marker, locked: LockedModel) -> bool:
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
     """Every version of a model that has an object in the mirror, by name; only of ``names`` if they are given."""
     held = [one for one in held_by(mirror) if names is None or one.name in names]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in held], mirror)
+    markers = _markers(held, mirror)
     found = []
     for one, marker in zip(held, markers, strict=True):
         locked, url = lock.models.get(one.name), mirror.place.url(one.name, one.version)
@@ -405,7 +410,7 @@ def pull(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, f
     """Fetch locked models from the mirror alone, as `get` does; ``tools`` has a resolver that asks it. A model that is
     not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
     locked = [lock.models[model.name] for model in models]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in locked], mirror)
+    markers = _markers(locked, mirror)
     failed: dict[str, MdlError] = {}
     for one, marker in zip(locked, markers, strict=True):
         if not isinstance(marker, Marker):
