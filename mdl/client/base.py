@@ -32,7 +32,7 @@ Texts: TypeAlias = "str | Iterable[str]"
 
 
 class ClientOptions(Settings, total=False):
-    """The settings, plus the listener, the progress bars, the cancel token and who is told of warnings."""
+    """The settings, plus the listener, the progress bars, the cancel token and what is called with warnings."""
 
     on_event: Listener
     progress: bool

@@ -108,7 +108,9 @@ class Catalogs(Disk):
         from mdl.operations.export import FORMATS, export
 
         if list_format not in FORMATS:
-            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
+            raise UsageError(
+                f"{list_format!r} is not a format", item="--format", hint=f"choose one of {', '.join(FORMATS)}"
+            )
         lock = self.workspace.lock
         names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
         if not names:

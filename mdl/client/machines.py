@@ -46,10 +46,10 @@ class Machines(Mirrors):
         """Have every node of an engine ``get``, ``verify`` or look at the ``status`` of the models and groups
         ``names``, as the lock has them. Settings that this client was given go along; all others are the nodes' own.
 
-        ``on`` is ``slurm``, ``ray`` or ``ssh``; it takes so many ``nodes``, or these ``hosts``. All nodes of Slurm see
-        the folder ``shared``; with the ``fan_out`` ``sbcast`` one of them downloads, and Slurm copies. A verify may
+        ``on`` is ``slurm``, ``ray`` or ``ssh``; ``nodes`` says how many nodes, or ``hosts`` which. All nodes of Slurm
+        see the folder ``shared``; with the ``fan_out`` ``sbcast`` one of them downloads, and Slurm copies. A verify may
         ``repair``. ``program`` calls mdl there. ``on_node`` is told of each node that has answered, how many have, and
-        of how many; ``on_note`` of what else happens.
+        how many were asked; ``on_note`` of what else happens.
 
         Raises `LockError` if the lock does not cover a model, `UsageError`, `NotFound`, `NetworkError`; `Cancelled`,
         after which nothing goes on."""
@@ -151,9 +151,8 @@ class Machines(Mirrors):
 
         ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``
         (for cron it is the ``mdl`` of this PATH if nothing is said), ``schedule``, ``mail_to``, ``shape``, ``image``,
-        ``claim``, ``secret``. Raises `LockError` if
-        Kubernetes is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`,
-        `NotFound`, `CatalogError`.
+        ``claim``, ``secret``. Raises `LockError` if Kubernetes is to have a model that is not locked, or nothing is
+        named and nothing locked, `UsageError`, `NotFound`, `CatalogError`.
         """
         from mdl.operations.render.plan import render
 

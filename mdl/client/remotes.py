@@ -111,8 +111,8 @@ class Remotes(Downloads):
             yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)
 
     def remote_url(self, name: str, job: str, *, include: Texts = (), cancel: CancelToken | None = None) -> str:
-        """The link to the result of a job, good for a limited time: whoever has it can read the result. If there are
-        several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
+        """The link to the result of a job, good for a limited time: anybody who has it can read the result. If there
+        are several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
         out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
         from mdl.operations.remote import link_to
         from mdl.remotes import JobOrigin, check_job_id

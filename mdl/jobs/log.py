@@ -184,7 +184,7 @@ def _quoted(value: object) -> str:
 
 def event_of(line: str) -> Event | None:
     """The event that a line of a log tells; None if it tells of progress or of an end, which a job's record knows
-    better, or if it is no line of a log at all."""
+    better, or if it is not a line of a log at all."""
     head = line.split(" ", 3)
     made = _EVENTS.get(head[2]) if len(head) == 4 else None
     try:

@@ -23,8 +23,9 @@ _LONGEST_LINE = 2**16
 def follow(job: Job, records: Records, tell: Listener, wait: Callable[[float], None]) -> Job:
     """Tell the events of a running job, from the beginning of this run of it, until it is over; then its `Ended`.
 
-    Of a job that is over only the end is told. ``wait`` sleeps for so many seconds, and may raise `Cancelled`. Returns
-    the job as it is in the end. Raises `NotFound` if its record was removed meanwhile, `StateError`.
+    Of a job that is over only the end is told. ``wait`` sleeps for the seconds that it is given, and may raise
+    `Cancelled`. Returns the job as it is in the end. Raises `NotFound` if its record was removed meanwhile,
+    `StateError`.
     """
     with contextlib.closing(_Tail(Path(job.log) if job.log else None)) as tail:
         told = _Told(tell)

@@ -149,7 +149,7 @@ class Objects:
         self._ask("POST", upload.key, {"uploadId": upload.id}, payload=Bytes(text))
 
     def abort(self, upload: PartedUpload) -> None:
-        """Throw an upload away with its parts; it is no error if it is gone already."""
+        """Throw an upload away with its parts; it is not an error if it is gone already."""
         with contextlib.suppress(NotFound):
             self._ask("DELETE", upload.key, {"uploadId": upload.id})
 
@@ -254,11 +254,11 @@ class Objects:
 
     def _parsed(self, answer: bytes, key: str) -> ElementTree.Element:
         if b"<!" in answer:  # no answer of S3 declares anything, and a declaration can make a parser work for ever
-            raise self._failed("the store's answer is no plain XML", key)
+            raise self._failed("the store's answer is not plain XML", key)
         try:
             return ElementTree.fromstring(answer)
         except ElementTree.ParseError as error:
-            raise self._failed("the store's answer is no XML", key) from error
+            raise self._failed("the store's answer is not XML", key) from error
 
     def _failed(self, why: str, key: str) -> MdlError:
         return ProtocolError(why, item=self._item(key), hint="does this endpoint speak S3?")

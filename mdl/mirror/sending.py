@@ -34,7 +34,7 @@ from mdl.units import Speed
 _BLOCK = 2**18
 _TICK = 0.1
 _MOST_WORKERS = 4
-"""So many parts are sent at once, at most: each may have to be sent again after a kill."""
+"""The most parts that are sent at once: each may have to be sent again after a kill."""
 _LONGEST_PART = 10.0
 """Seconds that a part may take by the rate limit before fewer are sent at once: what a short run sends must count."""
 
@@ -127,7 +127,7 @@ class Sending:
         return self._is_begun and not self.is_over
 
     def sent(self, count: int) -> None:
-        """So many bytes went over the network, or less, if they have to go again."""
+        """Note that ``count`` bytes went over the network; it is negative for bytes that have to go again."""
         with self._counting:
             self.done += count
             self.bytes_sent += max(count, 0)
@@ -379,14 +379,14 @@ class Reporter:
 
 
 def workers(connections: int, rate: float | None) -> int:
-    """How many parts are sent at once, over at most so many connections, with a limit of ``rate`` bytes a second in
-    all, or none."""
+    """How many parts are sent at once, over at most ``connections``, with a limit of ``rate`` bytes a second in all, or
+    None for no limit."""
     slow = math.inf if rate is None else rate * _LONGEST_PART / part_size(0)
     return max(1, int(min(connections, _MOST_WORKERS, slow)))
 
 
 def send_all(files: Sequence[Sending], reporter: Reporter, most: int, check: Callable[[], None]) -> None:
-    """Send every file, at most so many parts at once. What fails for one is its ``error`` and hinders no other.
+    """Send every file, at most ``most`` parts at once. What fails for one is its ``error`` and hinders no other.
     ``check`` is called meanwhile and may raise: what was sent stays in the bucket. Raises what it raises."""
 
     def look() -> None:

@@ -138,7 +138,7 @@ def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:
     """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments. Raises
-    `ValueError` for what is no TOML, `TypeError` if the table is none."""
+    `ValueError` for a text that is not TOML, `TypeError` if ``table`` is not a table."""
     parse_toml(text)
     places = {path: (start, stop) for path, start, stop in spans(text)}
     if (table, key) in places:
@@ -173,8 +173,8 @@ def _with_value(line: str, table: str, key: str, value: Any) -> str:
 
 
 def without_key(text: str, table: str, key: str) -> str:
-    """The TOML ``text`` without a key of a table. Raises `ValueError` for what is no TOML, `TypeError` or
-    `AttributeError` if the table is none."""
+    """The TOML ``text`` without a key of a table. Raises `ValueError` for a text that is not TOML, `TypeError`
+    or `AttributeError` if ``table`` is not a table."""
     for path, start, stop in spans(text):
         if path == (table, key):
             return text[:start] + text[stop:].removeprefix("\n")

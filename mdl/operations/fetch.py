@@ -142,7 +142,7 @@ def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> Rel
             service.folder,
             keep=service.keep,
             check=service.check,
-            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is no bomb
+            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is not a bomb
             lock_wait=tools.lock_wait,
             cancel=store.cancel,
             on_event=tools.on_event,

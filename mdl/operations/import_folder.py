@@ -22,15 +22,7 @@ from mdl.catalog.model import Model
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Ready, hash_file
-from mdl.errors import (
-    DigestMismatch,
-    MdlError,
-    NotFound,
-    Occupied,
-    StorageError,
-    UsageError,
-    storage_error,
-)
+from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, StorageError, UsageError, storage_error
 from mdl.events import Failed, Finished, Planned
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
@@ -88,7 +80,7 @@ def import_folder(
         models = [replace(model, name=name) for model in models]
     taken = {file.at for model in models for file in model.files}
     unknown = (path for path in listed.files if path not in taken and not is_hidden(path))
-    left_out |= dict.fromkeys(unknown, f"it is no model's file ({form})")
+    left_out |= dict.fromkeys(unknown, f"it belongs to no model ({form})")
     work = _Import(folder, tools, known, how, Counter(file.at for model in models for file in model.files))
     planned = [work.planned(model, file) for model in models for file in model.files]
     to_copy = sum(row.size for row in planned if row.way == "copy" and row.action == "planned")
@@ -108,8 +100,8 @@ def import_folder(
 
 
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
-    """What is below a folder, and what of it is no file that can be taken. Links are not followed, and models folders
-    of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
+    """What is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and models
+    folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
     if not folder.is_dir():
         raise NotFound("no such folder", item=str(folder), hint="name the folder that holds the models")
     if (folder / ".mdl").is_dir():
@@ -134,7 +126,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
                 files[path] = status.st_size
             elif not is_hidden(path):
                 is_link = stat.S_ISLNK(status.st_mode)
-                left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is no file"
+                left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is not a file"
 
     def read(path: str) -> str:
         try:

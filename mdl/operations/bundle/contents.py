@@ -1,7 +1,7 @@
 """Contents: what is in a bundle, and the texts in it that people and programs read. Pure.
 
 A bundle has one folder: README.txt, SHA256SUMS of all the others, catalog.toml, mdl.lock, and models/<name>/<files>.
-Nothing in it depends on when, where or by whom it was made: the same models make the same bytes.
+Nothing in it tells when, where or by whom it was made: the same models make the same bytes.
 """
 
 from __future__ import annotations

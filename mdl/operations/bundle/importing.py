@@ -51,7 +51,7 @@ _MOST = 1_000_000
 """Files that a bundle may have."""
 _BLOCK = 2**20
 _SMALL = 2**20
-"""Files of at most so many bytes are published several at once."""
+"""Files of at most this many bytes are published several at once."""
 _BATCH = 64
 _AGAIN = "copy the bundle again; what was imported is kept"
 
@@ -103,7 +103,7 @@ def _read(medium: BundleMedium) -> Bundle:
             texts[path] = _text(medium, member)
     for name in HEAD:
         if name not in texts:
-            raise ProtocolError(f"it lacks {name}: it is no bundle, or it is damaged", hint=_AGAIN)
+            raise ProtocolError(f"it lacks {name}: it is not a bundle, or it is damaged", hint=_AGAIN)
     sums = read_sums(texts[SUMS])
     for name in (one for one in HEAD if one != SUMS):
         if _fingerprint(texts[name]).digest.hex != sums.get(name):
@@ -117,7 +117,7 @@ def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
     """See that the members, SHA256SUMS and the lock have the same files. Raises `ProtocolError`, `Unsafe`."""
     files = bundle.files
     for place in sorted(sizes.keys() - files.keys() - {*HEAD}):
-        raise Unsafe("refused: it is a file of no model in the bundle's lock", item=place)
+        raise Unsafe("refused: no model in the bundle's lock has this file", item=place)
     for place in sorted(bundle.sums.keys() - sizes.keys()):
         raise ProtocolError("the bundle lacks this file", item=place, hint=_AGAIN)
     for place, (_, file) in files.items():

@@ -23,7 +23,7 @@ from mdl.values import value_class
 
 _PART = re.compile(r"(.+)\.([0-9]{3,})")
 _LEAST = 2**20
-"""A part has at least so many bytes."""
+"""The least bytes of a part."""
 _LARGEST_SUMS = 2**24
 
 
@@ -66,7 +66,7 @@ class BundleOutput:
         for path in (first, *others):
             if os.path.lexists(path) and not (is_ours and path.is_file() and not path.is_symlink()):
                 hint = "choose another name with -o" + (", or replace it with --force" if path.is_file() else "")
-                raise Occupied("it is there already, and is no bundle of mdl", item=str(path), hint=hint)
+                raise Occupied("it is there already, and is not a bundle of mdl", item=str(path), hint=hint)
 
     def stale(self) -> Iterator[Path]:
         """Parts of an earlier, longer bundle, which would be taken for the end of this one."""
@@ -323,7 +323,7 @@ def _is_first(path: Path) -> bool:
 
 
 def _whole(path: Path) -> Path:
-    """The tar that a file is a part of; the file itself if it is no part."""
+    """The tar that a file is a part of; the file itself if it is not a part."""
     match = _PART.fullmatch(path.name)
     return path.with_name(match[1]) if match else path
 

@@ -39,7 +39,7 @@ def render(
     `NotFound`.
     """
     if name not in RENDERERS:
-        raise UsageError(f"{name!r} is no format", hint=f"there is {', '.join(RENDERERS)}")
+        raise UsageError(f"{name!r} is not a format", hint=f"choose one of {', '.join(RENDERERS)}")
     names = names or [one for one in known.models if one in lock.models]
     if not names:
         raise LockError("nothing is named, and nothing is locked", hint="name models; 'mdl lock' writes the lock")
