@@ -90,15 +90,11 @@ class Workspace:
         from mdl.catalog.bases import WebBases
         from mdl.http.allowlist import host_of
 
-        def connect(named: str) -> HttpClient:
-            return self.network(more=[host_of(named)]).http
-
         folder = None
         with contextlib.suppress(UsageError):
             folder = places.state_dir() / "catalogs"
-        connect_if_online = None if self.config.is_offline else connect
-        fetch = WebBases(folder, connect_if_online, self.warn, prefers_copies=self.config["frozen"])
-        return fetch(url, named)
+        connect = None if self.config.is_offline else lambda place: self.http(more=[host_of(place)])
+        return WebBases(folder, connect, self.warn, prefers_copies=self.config["frozen"])(url, named)
 
     def place_of(self, model: Model) -> str:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
@@ -393,8 +389,8 @@ class Workspace:
         from mdl.swarm.swarm import Swarm
 
         check_installed()
-        lock = self.locked
-        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)} if lock else {}
+        lock = self.lock
+        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)}
         with contextlib.closing(Swarm(options, locked, self.lock_path, self.config["stall"], self.throttle)) as found:
             yield found
 

@@ -206,8 +206,8 @@ class Disk(ClientBase):
 
     def locked_commits(self, model: Model) -> list[str]:
         """The commits at which the lock has a model's files; none if it does not cover it. Raises `StateError`."""
-        lock = self.workspace.locked
-        files = lock.models[model.name].files if lock and lock.covers(model) else ()
+        lock = self.workspace.lock
+        files = lock.models[model.name].files if lock.covers(model) else ()
         return list(dict.fromkeys(filter(None, (file.revision for file in files))))
 
     def _models_here(self, target: str | Model) -> list[Model]:

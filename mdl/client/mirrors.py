@@ -15,7 +15,6 @@ from mdl.listener import Listener
 from mdl.units import parse_duration, texts
 
 if TYPE_CHECKING:
-    from mdl.catalog.lock import Lock
     from mdl.catalog.model import Model
     from mdl.operations.mirror import Mirror, MirrorReport, MirrorVersion
     from mdl.operations.mirror_clean import MirrorItem
@@ -45,10 +44,10 @@ class Mirrors(Remotes):
         `AuthError`, `NetworkError`, `UsageError`, `Deadline`, `Cancelled`."""
         from mdl.operations.mirror import push
 
-        lock, models = self._locked(targets)
+        models, work = self.locked_models(targets), self.workspace
         with self._tools(models, on_event=on_event, cancel=cancel) as tools, self._mirror(url, tools) as mirror:
             mirror.objects.require_keys()
-            return push(models, lock, tools, mirror, self.workspace.throttle, read_back=read_back)
+            return push(models, work.lock, tools, mirror, work.throttle, read_back=read_back)
 
     def pull_mirror(
         self, url: str, targets: Targets | None = None, *, force: bool = False, **options: Unpack[CallOptions]
@@ -57,9 +56,9 @@ class Mirrors(Remotes):
         the lock does not cover."""
         from mdl.operations.mirror import pull
 
-        lock, models = self._locked(targets)
+        models = self.locked_models(targets)
         with self._tools(models, **options, mirror=url) as tools, self._mirror(url, tools) as mirror:
-            return pull(models, lock, tools, mirror, force=force)
+            return pull(models, self.workspace.lock, tools, mirror, force=force)
 
     def check_mirror(
         self,
@@ -74,9 +73,9 @@ class Mirrors(Remotes):
         is wrong is in the report. Raises as `push_mirror`."""
         from mdl.operations.mirror import check
 
-        lock, models = self._locked(targets)
+        models = self.locked_models(targets)
         with self._tools(models, on_event=on_event, cancel=cancel) as tools, self._mirror(url, tools) as mirror:
-            return check(models, lock, mirror, deep=deep)
+            return check(models, self.workspace.lock, mirror, deep=deep)
 
     def mirror_versions(
         self, url: str, names: Texts | None = None, *, cancel: CancelToken | None = None
@@ -111,10 +110,6 @@ class Mirrors(Remotes):
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
         """The models that ``targets`` mean, or all that are locked. Raises `LockError` if the lock does not cover
         them, `NotFound`, `CatalogError`, `StateError`."""
-        return self._locked(targets)[1]
-
-    def _locked(self, targets: Targets | None) -> tuple[Lock, list[Model]]:
-        """The lock, and the models of it that are meant."""
         lock = self.workspace.lock
         if targets is None:
             targets = [name for name in self.catalog.models if name in lock.models]
@@ -123,7 +118,7 @@ class Mirrors(Remotes):
             raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
         for model in models:
             lock.pin(model, stale=self.workspace.config["frozen"])
-        return lock, models
+        return models
 
     @contextlib.contextmanager
     def _mirror(self, url: str, tools: Tools) -> Iterator[Mirror]:
