@@ -238,8 +238,8 @@ class Disk(ClientBase):
 
         What other models or programs have too stays, and so do files of a model's folder that were changed or added,
         unless ``force`` is set. With the layout ``hf-cache`` a name stands for what mdl brought for it, and a reference
-        for the whole repository, whoever brought it. What fails for one model is in the report and hinders no other:
-        `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
+        for the whole repository, also if another program brought it. What fails for one model is in the report and
+        hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
         from mdl.operations.delete import delete

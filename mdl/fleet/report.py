@@ -33,7 +33,7 @@ _DEEPEST = 20
 
 @value_class
 class NodeModel:
-    """What a node has of one model: its ``status``, its right bytes."""
+    """What a node has of one model: its ``status``, and how many ``bytes`` of it are right."""
 
     name: str
     status: str

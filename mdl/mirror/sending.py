@@ -1,7 +1,7 @@
 """Sending: files of this disk become objects of a mirror, large ones in parts, which a later run goes on with.
 
-Nobody's word is taken for the bytes: each file is hashed from its first byte to its last, part by part and in order,
-just before a part is sent. The object appears only when the last part is there and the digest is the one of the lock.
+mdl relies on no earlier digest: it hashes each file from its first byte to its last, part by part and in order, just
+before a part is sent. The object appears only when the last part is there and the digest is the one of the lock.
 A part is read a second time, from memory mostly, when it is sent: if it is not the part that was hashed, its last
 block is kept back and the file fails.
 """

@@ -169,7 +169,8 @@ class _Import:
         return ImportedFile(file.at, found.model, found.path.text, file.size, *facts)
 
     def _cleared(self, row: ImportedFile) -> ImportedFile:
-        """The row of a file that is here; to move it, its original is removed, which an earlier import left."""
+        """The row of a file that an earlier import brought. If files are to be moved, its original is removed, which
+        that import left."""
         self._wanted[row.source] -= 1
         source = self._folder / row.source
         here = self._store.folder(row.model) / row.path
@@ -210,8 +211,8 @@ class _Import:
         return "move" if self._how == "move" and way == "link" else way
 
     def bring(self, model: FoundModel) -> Iterator[ImportedFile]:
-        """Import the files of a model, large ones first: whether they are a catalog's tells whose the small ones are,
-        which many models have alike."""
+        """Import the files of a model, large ones first: if these belong to a model of the catalog, so do the small
+        ones, which many models have alike."""
         sure: set[str] = set()
         small: list[tuple[FoundFile, dict[str, Fingerprint], Stamp]] = []
         for file in sorted(model.files, key=lambda one: (-one.size, one.at)):

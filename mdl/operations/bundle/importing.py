@@ -1,5 +1,5 @@
 """Import: a bundle's files go straight into the store, hashed while they are written, and its entries into catalog and
-lock. Everything in a bundle is another's: nothing of it is believed that does not fit its own list and lock."""
+lock. Somebody else made the bundle: mdl believes nothing in it that does not fit the bundle's own list and lock."""
 
 from __future__ import annotations
 
