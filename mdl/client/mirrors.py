@@ -137,4 +137,4 @@ class Mirrors(Remotes):
         with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
             reporter = Reporter(tools.on_event)
             objects = Objects(Bucket(place.bucket, access, work.context(network)), network.http, reporter.on_retry)
-            yield Mirror(place, objects.bucket, objects, tools.on_event, network.connections, reporter)
+            yield Mirror(place, objects.bucket, objects, network.connections, reporter)

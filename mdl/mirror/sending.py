@@ -346,7 +346,7 @@ class Reporter:
     ``files``."""
 
     def __init__(self, tell: Listener) -> None:
-        self._tell = tell
+        self.tell = tell
         self.files: Sequence[Sending | Reading] = ()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._speed, self._told_at = Speed(time.monotonic()), 0.0
@@ -363,7 +363,7 @@ class Reporter:
     def look(self, *, now: bool = False) -> None:
         """Tell the events that were posted, and the progress ten times a second, or ``now``."""
         for _ in range(self._events.qsize()):
-            self._tell(self._events.get())
+            self.tell(self._events.get())
         moment = time.monotonic()
         if moment - self._told_at < _TICK and not now:
             return
@@ -373,7 +373,7 @@ class Reporter:
         running = [(number, one) for number, one in enumerate(self.files, 1) if one.is_running]
         rows = tuple(FileProgress(one.model, one.name, number, one.done, one.size) for number, one in running)
         left = (total - done) / rate if rate else None
-        self._tell(
+        self.tell(
             Progressed("", bytes_done=done, bytes_total=total, bytes_per_second=rate, eta_seconds=left, files=rows)
         )
 
@@ -383,25 +383,6 @@ def workers(connections: int, rate: float | None) -> int:
     None for no limit."""
     slow = math.inf if rate is None else rate * _LONGEST_PART / part_size(0)
     return max(1, int(min(connections, _MOST_WORKERS, slow)))
-
-
-def send_all(files: Sequence[Sending], reporter: Reporter, most: int, check: Callable[[], None]) -> None:
-    """Send every file, at most ``most`` parts at once. What fails for one is its ``error`` and hinders no other.
-    ``check`` is called meanwhile and may raise: what was sent stays in the bucket. Raises what it raises."""
-
-    def look() -> None:
-        check()
-        reporter.look()
-
-    count = len(files)
-    steps = [
-        (lambda one=one, index=index: one.step(reporter.post, index, count))
-        for index, one in enumerate(files, 1)
-        for _ in range(one.steps)
-    ]
-    for _ in watched(steps, most, look):
-        pass
-    reporter.look(now=True)
 
 
 Result = TypeVar("Result")

@@ -14,12 +14,12 @@ from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
-from mdl.events import Listener, Planned
+from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.mirror.objects import Head, Objects
-from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
+from mdl.mirror.sending import Reading, Reporter, Sending, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
@@ -92,12 +92,11 @@ class MirrorReport(BaseReport):
 
 @value_class
 class Mirror:
-    """A mirror, open: where it is, and how it is asked. ``tell`` gets the events; ``connections`` at once, at most."""
+    """A mirror, open: where it is, and how it is asked; at most ``connections`` are used at once."""
 
     place: MirrorPlace
     bucket: Bucket
     objects: Objects
-    tell: Listener
     connections: int
     reporter: Reporter
 
@@ -143,10 +142,14 @@ def push(
         one.throttle, one.reads_back = throttle, read_back
     total = sum(one.size for one in files)
     counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
-    mirror.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
+    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
     mirror.reporter.files = files
+    numbered = [(number, one) for number, one in enumerate(files, 1) for _ in range(one.steps)]
+    steps = [partial(one.step, mirror.reporter.post, number, len(files)) for number, one in numbered]
     try:
-        send_all(files, mirror.reporter, workers(mirror.connections, throttle.rate), mirror.objects.http.cancel.check)
+        for _ in watched(steps, workers(mirror.connections, throttle.rate), mirror.look):
+            pass  # what fails for a file is its error
+        mirror.reporter.look(now=True)
     except Cancelled as stopped:
         stopped.hint = "the parts that were sent are kept; run the same command again to go on"
         raise
