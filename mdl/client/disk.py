@@ -119,13 +119,14 @@ class Disk(ClientBase):
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
         an empty list fits nothing. Contacts nothing."""
         look, fits = self._looker([]), self._filter(patterns, kind, tag)
+        asked = None if status is None else texts(status)
         rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
-        return [row for row in rows if status is None or row[1].status in texts(status)]
+        return [row for row in rows if asked is None or row[1].status in asked]
 
     def _filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:
-        groups = self.catalog.groups
-        globs = ["*"] if patterns is None else [text.lower() for text in texts(patterns)]
-        members = {name for text in texts(patterns or ()) for name in groups.get(text, ())}
+        asked = ("*",) if patterns is None else texts(patterns)
+        globs = [text.lower() for text in asked]
+        members = {name for text in asked for name in self.catalog.groups.get(text, ())}
 
         def fits(model: Model) -> bool:
             name = model.name.lower()

@@ -116,8 +116,8 @@ class Machines(Mirrors):
         from mdl.operations.excerpt import entry_facts
         from mdl.operations.lock_file import update_lock
 
-        path, work = places.place_of(place, "FILE"), self.workspace
-        with open_bundle(path, lambda _done: work.cancel.check()) as bundle:
+        path, work, stop = places.place_of(place, "FILE"), self.workspace, self._stopped_by(cancel)
+        with open_bundle(path, lambda _done: stop.check()) as bundle:
             added, locked = changes(bundle, self._catalog(), work.lock, replace=replace)
             with self._tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
                 files = import_files(bundle, tools)

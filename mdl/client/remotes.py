@@ -117,9 +117,9 @@ class Remotes(Downloads):
         from mdl.operations.remote import link_to
         from mdl.remotes import JobOrigin, check_job_id
 
+        wanted = texts(include)
         with self._asking(name, cancel) as context:
-            origin = JobOrigin(name, check_job_id(job), everything=bool(texts(include)))
-            return link_to(origin, texts(include), context)
+            return link_to(JobOrigin(name, check_job_id(job), everything=bool(wanted)), wanted, context)
 
     def results(
         self,
@@ -141,8 +141,8 @@ class Remotes(Downloads):
 
         name = remote_named(remote, self.workspace.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)
-        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(include)) for job in texts(jobs)]
         model = Model("", include=texts(include), exclude=texts(exclude))
+        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(model.include)) for job in texts(jobs)]
         found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}
         return list(found.values())
 
