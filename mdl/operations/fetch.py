@@ -232,9 +232,8 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
             one = replace(model, include=(), exclude=())
             report = get([one], replace(tools, store=archives, local_copies=None, hub_client=None))
             if error := report.error:
-                return replace(
-                    report, models=(replace(report.models[0], path=store.folder(model.name), files=(), error=error),)
-                )
+                row = replace(report.models[0], path=store.folder(model.name), files=(), error=error)
+                return replace(report, models=(row,))
             try:
                 _check_unchanged(source, origin, archive, options)
                 row = _publish(model, archive, archives, source, tools, options)

@@ -253,11 +253,8 @@ class _Import:
         """The fingerprints of a file by their algorithms, and its stamp. Raises `StorageError` if it changes
         meanwhile."""
         path = RelPath.parse(file.path)
-        algorithms = {
-            "sha256",
-            *(one.digest.algorithm for _, one in self._known.by_size.get(file.size, ()) if one.digest),
-        }
-        algorithms |= {file.digest.algorithm} if file.digest else set()
+        digests = [file.digest, *(one.digest for _, one in self._known.by_size.get(file.size, ()))]
+        algorithms = {"sha256", *(digest.algorithm for digest in digests if digest)}
         tell = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
 
         def watch(done: int) -> None:
@@ -294,7 +291,8 @@ class _Import:
         digests = {print_.digest for print_ in prints.values()}
         if file.named_by_digest and file.digest not in digests:
             raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
-        for name, remote in found:
+        if found:
+            name, remote = found[0]
             assert remote.digest is not None
             return Target(name, remote, remote.digest.algorithm, of_catalog=True)
         if model.name in self._known.names:

@@ -323,13 +323,10 @@ def _checked(
         return replace(_marked(found, marker), error=ProtocolError(why, item=locked.name, hint=_PUSH_AGAIN))
     if marker is not None:
         return _marked(found, marker)
-    error = NotFound("it is not complete in the mirror: it has no marker", item=locked.name, hint=_PUSH)
+    why = "it is not complete in the mirror: it has no marker"
     if all(file.status == "missing" for file in files):
-        error, found = (
-            NotFound("the mirror does not have it", item=locked.name, hint=_PUSH),
-            _version(locked, (), place),
-        )
-    return replace(found, error=error)
+        why, found = "the mirror does not have it", _version(locked, (), place)
+    return replace(found, error=NotFound(why, item=locked.name, hint=_PUSH))
 
 
 def _tells_of(marker: Marker, locked: LockedModel) -> bool:
