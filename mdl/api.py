@@ -32,7 +32,7 @@ class Options(ClientOptions, total=False):
     force: bool
 
 
-_OF_CALL = ("into", "include", "exclude", "revision", "force")
+_OF_CALL = Options.__optional_keys__ - ClientOptions.__optional_keys__
 
 
 def _client(options: Options) -> tuple[Client, dict[str, Any]]:

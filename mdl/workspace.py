@@ -20,6 +20,7 @@ from mdl.cancel import CancelToken
 from mdl.config import Config
 from mdl.errors import Deadline, MdlError, UsageError
 from mdl.listener import Listener, silence
+from mdl.redact import Secrets
 
 if TYPE_CHECKING:
     from mdl.catalog.lock import Lock
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.http.credentials import HostCredential
     from mdl.http.network import Network
-    from mdl.redact import Secrets
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
+    from mdl.sources import Context
     from mdl.sources.endpoint import Endpoint
     from mdl.swarm import SwarmOptions
     from mdl.swarm.swarm import Swarm
@@ -51,7 +52,7 @@ class Workspace:
     def __init__(
         self, config: Config, cancel: CancelToken, warn: Callable[[str], None], secrets: Secrets | None = None
     ) -> None:
-        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets
+        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets or Secrets()
         self.environ: Mapping[str, str] = config.environ
 
     # Catalog and lock.
@@ -89,15 +90,11 @@ class Workspace:
         from mdl.catalog.bases import WebBases
         from mdl.http.allowlist import host_of
 
-        def connect(named: str) -> HttpClient:
-            return self.network(more=[host_of(named)]).http
-
         folder = None
         with contextlib.suppress(UsageError):
             folder = places.state_dir() / "catalogs"
-        connect_if_online = None if self.config.is_offline else connect
-        fetch = WebBases(folder, connect_if_online, self.warn, prefers_copies=self.config["frozen"])
-        return fetch(url, named)
+        connect = None if self.config.is_offline else lambda place: self.http(more=[host_of(place)])
+        return WebBases(folder, connect, self.warn, prefers_copies=self.config["frozen"])(url, named)
 
     def place_of(self, model: Model) -> str:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
@@ -130,6 +127,13 @@ class Workspace:
         except UsageError:
             return None  # a user without a home folder has no settings and no lock
 
+    @property
+    def lock(self) -> Lock:
+        """What the lock file says; an empty lock if there is none. Raises as `locked`."""
+        from mdl.catalog.lock import Lock
+
+        return self.locked or Lock()
+
     @cached_property
     def shipped_lock(self) -> Lock:
         """What is known of the files of the catalog that comes with mdl. It pins nothing: list and show tell it of an
@@ -159,11 +163,8 @@ class Workspace:
         from mdl.operations.lock_file import update_lock
 
         try:
-            update_lock(
-                self.lock_path,
-                self.catalog_paths[0][0],
-                lambda lock: lock and with_first_digests(lock, models, report),
-            )
+            catalog = self.catalog_paths[0][0]
+            update_lock(self.lock_path, catalog, lambda lock: with_first_digests(lock, models, report))
             self.forget_lock()
         except MdlError as error:
             self.warn(f"the lock could not be brought up to date: {error.message}")
@@ -233,8 +234,7 @@ class Workspace:
         from mdl.sources.endpoint import Endpoint
 
         found = Endpoint.from_environ(self.environ)
-        if found.token and self._secrets is not None:
-            self._secrets.add(found.token)
+        self._secrets.add(found.token)
         return found
 
     @cached_property
@@ -247,9 +247,7 @@ class Workspace:
     def _remote_tokens(self) -> Mapping[str, OriginToken]:
         """The keys of the remotes, by their names, each for the origin of its remote alone."""
         found = {name: token for name, one in self.remotes.items() if (token := one.token(self.environ))}
-        for token in found.values():
-            if self._secrets is not None:
-                self._secrets.add(token.token)
+        self._secrets.add_all(token.token for token in found.values())
         return found
 
     def _tokens(self, models: Iterable[Model]) -> list[OriginToken | None]:
@@ -271,8 +269,7 @@ class Workspace:
         login = partial(netrc_login, self.environ.get("HOME", ""))
         found = {place: table.credential(self.environ, login) for place, table in tables.items()}
         for one in found.values():
-            if self._secrets is not None:
-                self._secrets.add_all(one.values())
+            self._secrets.add_all(one.values())
         return found
 
     def time_limit(self) -> TimeLimit:
@@ -292,16 +289,14 @@ class Workspace:
         what the user allows."""
         from mdl.catalog.resolver import Resolver
         from mdl.http.allowlist import AllowList, address_of, host_of
-        from mdl.sources import Context
 
         found: list[str] = []
         if models:
             lock = self.locked if with_lock else None
-            resolver = Resolver(Context(self.endpoint, Path(os.devnull), environ=self.environ, remotes=self.remotes))
             mirrors = [*self.config["mirror"], *(url for model in models for url in model.mirrors)] if lock else []
             mirrors += [mirror] if mirror else []
             named = lock.urls(model.name for model in models) if lock else []
-            found = resolver.hosts(models, [*named, *mirrors])
+            found = Resolver(self.context()).hosts(models, [*named, *mirrors])
         hosts = [host_of(self.endpoint.url), *found, *more]
         patterns = [f"[{one.strip('[]')}]" if ":" in one and address_of(one) else one for one in hosts]
         return AllowList.of(patterns, self.config["allow_hosts"])
@@ -347,6 +342,12 @@ class Workspace:
         """An open client for the `hosts` of ``models`` and ``more``. Close it when done."""
         return self.network(models, cancel, more).http
 
+    def context(self, network: Network | None = None) -> Context:
+        """What a source works with that keeps nothing on the disk."""
+        from mdl.sources import Context
+
+        return Context(self.endpoint, Path(os.devnull), network, environ=self.environ, remotes=self.remotes)
+
     @cached_property
     def throttle(self) -> Throttle:
         """One for all operations of a client."""
@@ -375,8 +376,7 @@ class Workspace:
         if self.config["frozen"]:
             on_event(Noticed(message="--frozen asks no hub API, and so no token for Xet: the files come over HTTP"))
             return contextlib.nullcontext(on_event)
-        keep = self._secrets.add if self._secrets is not None else lambda _token: None
-        return Xet(network.http, self.endpoint.url, on_event, keep)
+        return Xet(network.http, self.endpoint.url, on_event, self._secrets.add)
 
     @contextlib.contextmanager
     def swarm(self, models: Sequence[Model], options: SwarmOptions | None) -> Iterator[Swarm | None]:
@@ -389,8 +389,8 @@ class Workspace:
         from mdl.swarm.swarm import Swarm
 
         check_installed()
-        lock = self.locked
-        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)} if lock else {}
+        lock = self.lock
+        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)}
         with contextlib.closing(Swarm(options, locked, self.lock_path, self.config["stall"], self.throttle)) as found:
             yield found
 
@@ -427,9 +427,7 @@ class Workspace:
 
         def pin(model: Model) -> Model:
             if must or frozen or mirror:
-                from mdl.catalog.lock import Lock
-
-                pinned = (lock or Lock()).pin(model, stale=frozen and not must)
+                pinned = self.lock.pin(model, stale=frozen and not must)
             elif lock and lock.covers(model):
                 pinned = lock.pin(model)
             else:

@@ -21,8 +21,7 @@ from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
 from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
-from mdl.jobs.log import open_job_log
-from mdl.jobs.readable import readable
+from mdl.jobs.log import open_job_log, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown

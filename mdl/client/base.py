@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 from mdl import places
 from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, client_settings
-from mdl.errors import (
-    Cancelled,
-    DeadlineReached,
-)
+from mdl.errors import Cancelled, DeadlineReached
 from mdl.listener import Listener, silence
 from mdl.units import parse_rate, texts
 from mdl.workspace import Folder, Workspace
@@ -30,14 +27,12 @@ if TYPE_CHECKING:
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
-
-
 Texts: TypeAlias = "str | Iterable[str]"
 """One text, or several."""
 
 
 class ClientOptions(Settings, total=False):
-    """The settings, plus the listener, the progress bars, the cancel token and who is told of warnings."""
+    """The settings, plus the listener, the progress bars, the cancel token and what is called with warnings."""
 
     on_event: Listener
     progress: bool
@@ -112,6 +107,13 @@ class ClientBase:
         """
         self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
 
+    def _stopped_by(self, cancel: CancelToken | None) -> CancelToken:
+        """What stops one operation: the client's own token, or the one that its caller gave."""
+        stop = CancelToken(self.workspace.cancel)
+        if cancel:
+            cancel.link(stop)
+        return stop
+
     @contextlib.contextmanager
     def _tools(
         self,
@@ -129,15 +131,12 @@ class ClientBase:
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
         lock; what sources answer is kept if it ``keeps``; a ``mirror`` is the only one asked for files. Window and
-        duration limit an operation that is ``online`` and
-        not ``exact``: one that downloads."""
+        duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
         from mdl.deadline import time_limit
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,28 +93,25 @@ class Catalogs(Disk):
         """The repositories of the hub whose names hold ``text``: at most ``limit`` (1 to 100) of the ``kind`` model or
         dataset, the most of ``sort`` (downloads, likes, modified) first. Raises `UsageError`, `LockError` offline,
         `AuthError`, `NetworkError`, `ProtocolError`."""
-        from mdl.sources import Context
         from mdl.sources.hub_search import search
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             online = not work.config.is_offline
             network = stack.enter_context(work.network([], stop, with_lock=False)) if online else None
-            context = Context(work.endpoint, Path(os.devnull), network, environ=work.environ)
-            return search(context, text, kind=kind, sort=sort, limit=limit)
+            return search(work.context(network), text, kind=kind, sort=sort, limit=limit)
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
         """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
         read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
         not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
-        from mdl.catalog.lock import Lock
         from mdl.operations.export import FORMATS, export
 
         if list_format not in FORMATS:
-            raise UsageError(f"{list_format!r} is no format", item="--format", hint=f"there is {', '.join(FORMATS)}")
-        lock = self.workspace.locked or Lock()
+            raise UsageError(
+                f"{list_format!r} is not a format", item="--format", hint=f"choose one of {', '.join(FORMATS)}"
+            )
+        lock = self.workspace.lock
         names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
         if not names:
             raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")

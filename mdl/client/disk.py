@@ -119,13 +119,14 @@ class Disk(ClientBase):
         ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
         an empty list fits nothing. Contacts nothing."""
         look, fits = self._looker([]), self._filter(patterns, kind, tag)
+        asked = None if status is None else texts(status)
         rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
-        return [row for row in rows if status is None or row[1].status in texts(status)]
+        return [row for row in rows if asked is None or row[1].status in asked]
 
     def _filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:
-        groups = self.catalog.groups
-        globs = ["*"] if patterns is None else [text.lower() for text in texts(patterns)]
-        members = {name for text in texts(patterns or ()) for name in groups.get(text, ())}
+        asked = ("*",) if patterns is None else texts(patterns)
+        globs = [text.lower() for text in asked]
+        members = {name for text in asked for name in self.catalog.groups.get(text, ())}
 
         def fits(model: Model) -> bool:
             name = model.name.lower()
@@ -206,8 +207,8 @@ class Disk(ClientBase):
 
     def locked_commits(self, model: Model) -> list[str]:
         """The commits at which the lock has a model's files; none if it does not cover it. Raises `StateError`."""
-        lock = self.workspace.locked
-        files = lock.models[model.name].files if lock and lock.covers(model) else ()
+        lock = self.workspace.lock
+        files = lock.models[model.name].files if lock.covers(model) else ()
         return list(dict.fromkeys(filter(None, (file.revision for file in files))))
 
     def _models_here(self, target: str | Model) -> list[Model]:
@@ -238,8 +239,8 @@ class Disk(ClientBase):
 
         What other models or programs have too stays, and so do files of a model's folder that were changed or added,
         unless ``force`` is set. With the layout ``hf-cache`` a name stands for what mdl brought for it, and a reference
-        for the whole repository, whoever brought it. What fails for one model is in the report and hinders no other:
-        `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
+        for the whole repository, also if another program brought it. What fails for one model is in the report and
+        hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
         from mdl.operations.delete import delete

@@ -58,11 +58,11 @@ class Downloads(Catalogs):
 
         ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew and replaces files
         that are not mdl's; with ``swarm`` other machines that want the same are asked first, and get what is here; for
-        the other options see `CallOptions`. What fails for one file hinders no other and is in
-        the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError`
-        for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on
-        the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
-        the report so far as ``so_far``.
+        the other options see `CallOptions`. What fails for one file hinders no other and is in the report: see
+        `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError` for targets,
+        `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on the same
+        models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with the
+        report so far as ``so_far``.
         """
         from mdl.operations.get import get
 
@@ -147,10 +147,9 @@ class Downloads(Catalogs):
         ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
         Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
         """
-        from mdl.catalog.lock import Lock
         from mdl.operations.outdated import outdated
 
-        lock, models = self.workspace.locked or Lock(), self.updatable(targets)
+        lock, models = self.workspace.lock, self.updatable(targets)
         if targets is None:
             here = {model.name for model in models}
             models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]

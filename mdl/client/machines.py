@@ -46,23 +46,20 @@ class Machines(Mirrors):
         """Have every node of an engine ``get``, ``verify`` or look at the ``status`` of the models and groups
         ``names``, as the lock has them. Settings that this client was given go along; all others are the nodes' own.
 
-        ``on`` is ``slurm``, ``ray`` or ``ssh``; it takes so many ``nodes``, or these ``hosts``. All nodes of Slurm see
-        the folder ``shared``; with the ``fan_out`` ``sbcast`` one of them downloads, and Slurm copies. A verify may
+        ``on`` is ``slurm``, ``ray`` or ``ssh``; ``nodes`` says how many nodes, or ``hosts`` which. All nodes of Slurm
+        see the folder ``shared``; with the ``fan_out`` ``sbcast`` one of them downloads, and Slurm copies. A verify may
         ``repair``. ``program`` calls mdl there. ``on_node`` is told of each node that has answered, how many have, and
-        of how many; ``on_note`` of what else happens.
+        how many were asked; ``on_note`` of what else happens.
 
         Raises `LockError` if the lock does not cover a model, `UsageError`, `NotFound`, `NetworkError`; `Cancelled`,
         after which nothing goes on."""
-        from mdl.catalog.lock import Lock
         from mdl.fleet.engine import Nodes
         from mdl.operations.fleet import fleet, given_flags, work_of
         from mdl.process import split_command
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         models = {model.name: model for name in texts(names) for model in self.catalog.find(name)}
-        lock, given = work.locked or Lock(), work.config.given
+        lock, given = work.lock, work.config.given
         home = os.fspath(given["home"]) if given.get("home") else None
         words = split_command(program, "--mdl")
         flags = [*(["--repair"] if repair else []), *given_flags(given, task)]
@@ -89,15 +86,14 @@ class Machines(Mirrors):
         ``force`` replaces files that are no bundle. Raises `NotFound` if a file is not here, `LockError`,
         `DigestMismatch`, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`.
         """
-        from mdl.catalog.lock import Lock
         from mdl.operations.bundle.export import export_bundle
 
         wanted = [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
         models = list({model.name: model for target in wanted for model in self._models_here(target)}.values())
         size = parse_size(split, "--split") if isinstance(split, str) else split
-        path, lock = places.place_of(output, "-o").absolute(), self.workspace.locked or Lock()
+        path = places.place_of(output, "-o").absolute()
         with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
-            return export_bundle(models, tools, lock, path, split=size, force=force)
+            return export_bundle(models, tools, self.workspace.lock, path, split=size, force=force)
 
     def import_bundle(
         self,
@@ -120,9 +116,9 @@ class Machines(Mirrors):
         from mdl.operations.excerpt import entry_facts
         from mdl.operations.lock_file import update_lock
 
-        path, work = places.place_of(place, "FILE"), self.workspace
-        with open_bundle(path, lambda _done: work.cancel.check()) as bundle:
-            added, locked = changes(bundle, self._catalog(), work.locked, replace=replace)
+        path, work, stop = places.place_of(place, "FILE"), self.workspace, self._stopped_by(cancel)
+        with open_bundle(path, lambda _done: stop.check()) as bundle:
+            added, locked = changes(bundle, self._catalog(), work.lock, replace=replace)
             with self._tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
                 files = import_files(bundle, tools)
                 folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
@@ -155,12 +151,10 @@ class Machines(Mirrors):
 
         ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``
         (for cron it is the ``mdl`` of this PATH if nothing is said), ``schedule``, ``mail_to``, ``shape``, ``image``,
-        ``claim``, ``secret``. Raises `LockError` if
-        Kubernetes is to have a model that is not locked, or nothing is named and nothing locked, `UsageError`,
-        `NotFound`, `CatalogError`.
+        ``claim``, ``secret``. Raises `LockError` if Kubernetes is to have a model that is not locked, or nothing is
+        named and nothing locked, `UsageError`, `NotFound`, `CatalogError`.
         """
-        from mdl.operations.render import render
-        from mdl.operations.render.plan import work_of
+        from mdl.operations.render.plan import render
 
         work = self.workspace
         path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
@@ -172,4 +166,4 @@ class Machines(Mirrors):
         ):
             options["program"] = shlex.quote(os.path.abspath(here))
         options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
-        return render(name, work_of(name, texts(names or ()), self.catalog, work.locked, **options))
+        return render(name, texts(names or ()), self.catalog, work.lock, **options)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from mdl.cancel import CancelToken
@@ -17,7 +15,6 @@ from mdl.listener import Listener
 from mdl.units import parse_duration, texts
 
 if TYPE_CHECKING:
-    from mdl.catalog.lock import Lock
     from mdl.catalog.model import Model
     from mdl.operations.mirror import Mirror, MirrorReport, MirrorVersion
     from mdl.operations.mirror_clean import MirrorItem
@@ -47,10 +44,10 @@ class Mirrors(Remotes):
         `AuthError`, `NetworkError`, `UsageError`, `Deadline`, `Cancelled`."""
         from mdl.operations.mirror import push
 
-        lock, models = self._locked(targets)
+        models, work = self.locked_models(targets), self.workspace
         with self._tools(models, on_event=on_event, cancel=cancel) as tools, self._mirror(url, tools) as mirror:
             mirror.objects.require_keys()
-            return push(models, lock, tools, mirror, self.workspace.throttle, read_back=read_back)
+            return push(models, work.lock, tools, mirror, work.throttle, read_back=read_back)
 
     def pull_mirror(
         self, url: str, targets: Targets | None = None, *, force: bool = False, **options: Unpack[CallOptions]
@@ -59,9 +56,9 @@ class Mirrors(Remotes):
         the lock does not cover."""
         from mdl.operations.mirror import pull
 
-        lock, models = self._locked(targets)
+        models = self.locked_models(targets)
         with self._tools(models, **options, mirror=url) as tools, self._mirror(url, tools) as mirror:
-            return pull(models, lock, tools, mirror, force=force)
+            return pull(models, self.workspace.lock, tools, mirror, force=force)
 
     def check_mirror(
         self,
@@ -76,20 +73,19 @@ class Mirrors(Remotes):
         is wrong is in the report. Raises as `push_mirror`."""
         from mdl.operations.mirror import check
 
-        lock, models = self._locked(targets)
+        models = self.locked_models(targets)
         with self._tools(models, on_event=on_event, cancel=cancel) as tools, self._mirror(url, tools) as mirror:
-            return check(models, lock, mirror, deep=deep)
+            return check(models, self.workspace.lock, mirror, deep=deep)
 
     def mirror_versions(
         self, url: str, names: Texts | None = None, *, cancel: CancelToken | None = None
     ) -> list[MirrorVersion]:
         """Every version of a model that the mirror at ``url`` has, of all models or of these. Raises `NotFound` if
         there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Cancelled`."""
-        from mdl.catalog.lock import Lock
         from mdl.operations.mirror import versions
 
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
-            return versions(mirror, self.workspace.locked or Lock(), None if names is None else texts(names))
+            return versions(mirror, self.workspace.lock, None if names is None else texts(names))
 
     def clean_mirror(
         self,
@@ -103,26 +99,18 @@ class Mirrors(Remotes):
         """What in the mirror at ``url`` nobody needs any more: uploads that were not ended, versions that the lock has
         left behind, versions without a marker; deleted only with ``remove``. What is younger than ``older_than``
         seconds, or "7d", and what the lock names, stays. Raises as `mirror_versions`."""
-        from mdl.catalog.lock import Lock
         from mdl.operations.mirror_clean import clean
 
-        seconds = parse_duration(str(older_than), "--older-than", least=0)
+        seconds, lock = parse_duration(str(older_than), "--older-than", least=0), self.workspace.lock
+        asked = None if names is None else texts(names)
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
             mirror.objects.require_keys()
-            asked = None if names is None else texts(names)
-            lock = self.workspace.locked or Lock()
             return clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
         """The models that ``targets`` mean, or all that are locked. Raises `LockError` if the lock does not cover
         them, `NotFound`, `CatalogError`, `StateError`."""
-        return self._locked(targets)[1]
-
-    def _locked(self, targets: Targets | None) -> tuple[Lock, list[Model]]:
-        """The lock, and the models of it that are meant."""
-        from mdl.catalog.lock import Lock
-
-        lock = self.workspace.locked or Lock()
+        lock = self.workspace.lock
         if targets is None:
             targets = [name for name in self.catalog.models if name in lock.models]
         models = self.models(targets)
@@ -130,7 +118,7 @@ class Mirrors(Remotes):
             raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
         for model in models:
             lock.pin(model, stale=self.workspace.config["frozen"])
-        return lock, models
+        return models
 
     @contextlib.contextmanager
     def _mirror(self, url: str, tools: Tools) -> Iterator[Mirror]:
@@ -140,7 +128,6 @@ class Mirrors(Remotes):
         from mdl.mirror.objects import Objects
         from mdl.mirror.sending import Reporter
         from mdl.operations.mirror import Mirror
-        from mdl.sources import Context
         from mdl.sources.object_store import Access, Bucket
 
         work, place = self.workspace, MirrorPlace.parse(url)
@@ -148,7 +135,6 @@ class Mirrors(Remotes):
             raise LockError("offline: no mirror can be asked", item=url, hint="run it again online")
         access = Access.of(place.bucket, work.environ, work.remotes)
         with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
-            context = Context(work.endpoint, Path(os.devnull), network, environ=work.environ, remotes=work.remotes)
             reporter = Reporter(tools.on_event)
-            objects = Objects(Bucket(place.bucket, access, context), network.http, reporter.on_retry)
-            yield Mirror(place, objects.bucket, objects, tools.on_event, network.connections, reporter)
+            objects = Objects(Bucket(place.bucket, access, work.context(network)), network.http, reporter.on_retry)
+            yield Mirror(place, objects.bucket, objects, network.connections, reporter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,17 +46,14 @@ class Remotes(Downloads):
         from mdl.catalog.model import Model
         from mdl.remote_tables import remote_named
         from mdl.remotes import JobOrigin, of_remote
-        from mdl.sources import Context
 
-        work, stop = self.workspace, CancelToken(self.workspace.cancel)
-        if cancel:
-            cancel.link(stop)
+        work, stop = self.workspace, self._stopped_by(cancel)
         remote_named(name, work.remotes)
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
         try:
             with work.network([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as network:
-                yield Context(work.endpoint, Path(os.devnull), network, environ=work.environ, remotes=work.remotes)
+                yield work.context(network)
         except MdlError as error:
             of_remote(error, name)
             raise
@@ -115,15 +111,15 @@ class Remotes(Downloads):
             yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)
 
     def remote_url(self, name: str, job: str, *, include: Texts = (), cancel: CancelToken | None = None) -> str:
-        """The link to the result of a job, good for a limited time: whoever has it can read the result. If there are
-        several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
+        """The link to the result of a job, good for a limited time: anybody who has it can read the result. If there
+        are several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
         out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
         from mdl.operations.remote import link_to
         from mdl.remotes import JobOrigin, check_job_id
 
+        wanted = texts(include)
         with self._asking(name, cancel) as context:
-            origin = JobOrigin(name, check_job_id(job), everything=bool(texts(include)))
-            return link_to(origin, texts(include), context)
+            return link_to(JobOrigin(name, check_job_id(job), everything=bool(wanted)), wanted, context)
 
     def results(
         self,
@@ -145,8 +141,8 @@ class Remotes(Downloads):
 
         name = remote_named(remote, self.workspace.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)
-        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(include)) for job in texts(jobs)]
         model = Model("", include=texts(include), exclude=texts(exclude))
+        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(model.include)) for job in texts(jobs)]
         found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}
         return list(found.values())
 

@@ -21,9 +21,9 @@ FAN_OUTS = ("sbcast",)
 
 @value_class
 class Nodes:
-    """Which nodes: so many, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is one of
-    `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops it all.
-    ``environ`` is that of the engine's programs."""
+    """Which nodes: ``count`` of them, or these ``hosts``. ``shared`` is a folder that all of them see; ``fan_out`` is
+    one of `FAN_OUTS` or ''. ``note`` is told in words what happens meanwhile; ``cancel`` stops everything. ``environ``
+    has the variables of the engine's programs."""
 
     count: int | None = None
     hosts: tuple[str, ...] = ()
@@ -55,11 +55,11 @@ class Engine(Protocol):
 def open_engine(name: str, nodes: Nodes) -> Engine:
     """The engine of that name. Raises `UsageError` if there is none, or it cannot do what is asked."""
     if name not in ENGINES:
-        hint = f"there is {', '.join(ENGINES)}"
-        raise UsageError(f"{name!r} is no engine" if name else "no engine is named", item="--on", hint=hint)
+        hint = f"choose one of {', '.join(ENGINES)}"
+        raise UsageError(f"{name!r} is not an engine" if name else "no engine is named", item="--on", hint=hint)
     if nodes.fan_out and (name != "slurm" or nodes.fan_out not in FAN_OUTS):
         raise UsageError("there is no such fan-out", item="--fan-out", hint="--on slurm has --fan-out sbcast")
     if nodes.count is not None and nodes.count < 1:
-        raise UsageError(f"{nodes.count} is no number of nodes", item="--nodes")
+        raise UsageError(f"{nodes.count} is not a number of nodes", item="--nodes")
     engine: Engine = importlib.import_module(f"mdl.fleet.{name}").open_engine(nodes)
     return engine

@@ -78,7 +78,7 @@ def _run(ray: Any, replies: IO[str], script: str, asked: list[tuple[str, str]], 
     try:
         for node, name in asked:
             begin(node, name)
-        while running and not select.select([sys.stdin], [], [], 0)[0]:  # its end: whoever asked is gone
+        while running and not select.select([sys.stdin], [], [], 0)[0]:  # its end: the process that asked is gone
             over, _ = ray.wait([*running], num_returns=1, timeout=_LOOK_SECONDS)
             for one in over:
                 facts = {"node": running.pop(one), **_outcome(ray, one)}

@@ -26,14 +26,14 @@ _NOT_THERE = (126, 127)
 _WORST = ("corrupt", "missing", "partial", "unverified", "present")
 """What a node can say of a model, the worst first."""
 _ENDLESS = 2**63
-"""No node has so many bytes, or takes so many seconds."""
+"""No node has this many bytes, or takes this many seconds."""
 _DEEPEST = 20
-"""So many levels a document of mdl has at most; it becomes a part of another document."""
+"""The most levels that a document of mdl has; it becomes a part of another document."""
 
 
 @value_class
 class NodeModel:
-    """What a node has of one model: its ``status``, its right bytes."""
+    """What a node has of one model: its ``status``, and how many ``bytes`` of it are right."""
 
     name: str
     status: str
@@ -144,7 +144,7 @@ def _document(text: str) -> dict[str, Any] | None:
 def _finite(text: str) -> float:
     """A number that JSON can have. Raises ``ValueError`` for the others, which Python reads as well."""
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no number of JSON")
+        raise ValueError(f"{text} is not a number of JSON")
     return number
 
 

@@ -185,7 +185,7 @@ class Slurm:
                 yield Answer(name, None, err=about[-1] if about else "the job ended before it answered")
         for run in range(last):
             for answer in _answers(folder / str(run), {*names}):
-                yield Answer(**vars(answer) | {"replaced_by": "the restarted job"})
+                yield replace(answer, replaced_by="the restarted job")
 
 
 def _latest(folder: Path) -> int:

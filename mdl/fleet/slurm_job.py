@@ -12,7 +12,7 @@ from mdl.errors import UsageError
 from mdl.fleet.work import Work
 
 _RESTARTS = 3
-"""So often a job restarts itself."""
+"""How often a job restarts itself."""
 _JOB = """\
 #!/bin/sh
 folder={folder}

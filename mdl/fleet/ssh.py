@@ -21,7 +21,7 @@ from mdl.threads import start_threads
 from mdl.values import value_class
 
 _MOST = 64
-"""So many hosts are asked at once."""
+"""How many hosts are asked at once."""
 _LOOK_SECONDS = 0.1
 _OPTIONS = (
     *("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15"),

@@ -30,7 +30,7 @@ while :; do wait "$pid"; code=$?; kill -0 "$pid" 2>/dev/null || break; done
 exit "$code"
 """
 _WATCH = '{ while read -r _; do :; done; kill -TERM "$pid"; } <&3 >/dev/null 2>&1 &\nwatch=$!\nexec 3<&-'
-"""Ends mdl if the standard input ends: whoever asked is gone."""
+"""Ends mdl if the standard input ends: the process that asked is gone."""
 
 
 @value_class

@@ -10,14 +10,16 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
 from mdl.describe import describe, tenth
 from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
+from mdl.formatting import human_bytes, human_rate
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
@@ -29,6 +31,8 @@ DOWNLOADS = "downloads.log"
 """The log of all operations, in the state folder."""
 LARGEST = 5_000_000
 KEPT = 5
+_KIND = 9
+"""Columns of the word that says what happened, in a log that a person reads."""
 _SPECIAL = frozenset(' "=\\')
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -180,11 +184,11 @@ def _quoted(value: object) -> str:
 
 def event_of(line: str) -> Event | None:
     """The event that a line of a log tells; None if it tells of progress or of an end, which a job's record knows
-    better, or if it is no line of a log at all."""
+    better, or if it is not a line of a log at all."""
     head = line.split(" ", 3)
     made = _EVENTS.get(head[2]) if len(head) == 4 else None
     try:
-        facts = {key: json.loads(one) if one[0] == '"' else one for key, one in facts_in(line)}
+        facts = _facts_in(line)
         of_event = {key: facts.get(key, "") for key in ("model", "file", "kind", "repo")}
         return replace(made(facts), **of_event, time=head[0]) if made else None
     except (KeyError, TypeError, ValueError):
@@ -196,9 +200,10 @@ def is_end(line: str) -> bool:
     return line.split(" ", 3)[2:3] == ["ended"]
 
 
-def facts_in(line: str) -> list[tuple[str, str]]:
-    """The keys of a line of a log and their values; a quoted one is still JSON."""
-    return re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
+def _facts_in(line: str) -> dict[str, str]:
+    """The keys of a line of a log and their values. Raises ``ValueError`` for a quoted one that is no JSON."""
+    pairs = re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
+    return {key: json.loads(one) if one[0] == '"' else one for key, one in pairs}
 
 
 def _count(facts: Mapping[str, str], name: str) -> int | None:
@@ -231,6 +236,42 @@ _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
     "failed": lambda facts: Failed(code=facts["code"], message=facts.get("error", ""), hint=facts.get("hint")),
     "notice": lambda facts: Noticed(message=facts.get("message", "")),
 }
+
+
+def readable(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """A job's log as a person reads it: local times, and none of what is the same in every line. Each line has a head,
+    which is the time and the kind of event, and the rest. The date stands in a line of its own before the first line of
+    that day; a line that tells no event, as a program's own output, stays as it is."""
+    day = ""
+    for line in lines:
+        text = line.rstrip("\n")
+        head = text.split(" ", 3)
+        try:
+            when = datetime.fromisoformat(head[0]).astimezone()
+            said = _said(text, head[2])
+        except (ValueError, IndexError, KeyError):
+            yield "", text
+            continue
+        if day != (day := when.strftime("%Y-%m-%d")):
+            yield "", day
+        yield f"{when:%H:%M:%S}  {head[2]:<{_KIND}}  ", said
+
+
+def _said(line: str, kind: str) -> str:
+    """What a line says after its time, level and kind. Raises `ValueError` or `KeyError` if that is not known."""
+    if event := event_of(line):
+        description = describe(event)
+        return "  ".join(filter(None, (description.item, description.text)))
+    facts = _facts_in(line)
+    if kind == "progress":
+        done, total = (human_bytes(int(facts[name])) for name in ("bytes_done", "bytes_total"))
+        speed = human_rate(int(facts["bytes_per_second"])) if "bytes_per_second" in facts else ""
+        return "  ".join(filter(None, (f"{facts['percent']:>3} %", f"{done} of {total}", speed)))
+    if kind == "ended":
+        code = facts.get("exit_code")
+        why = ": ".join(filter(None, (facts.get("item"), facts.get("error"))))
+        return "  ".join(filter(None, (facts["status"], f"exit code {code}" if code else "", why)))
+    raise ValueError(kind)
 
 
 def open_job_log(job: Job) -> TextIO:

@@ -1,4 +1,4 @@
-"""The downloads log of what is no job: pack, unpack, release and rollback, each with its begin, its events and its end.
+"""The downloads log of pack, unpack, release and rollback, which are not jobs: when each began, its events, its end.
 
 A failure is there as the user sees it, also one that came before the first event.
 """

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mdl import crc_json
@@ -38,8 +39,7 @@ _SILENT_SECONDS = 30.0
 
 def now() -> str:
     """The time, ISO 8601 in UTC."""
-    moment = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1000):03d}Z"
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Records:

@@ -53,7 +53,7 @@ class JobRun:
 
     ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common. ``state`` is the folder of
     records and logs; without it, or if it cannot be written, the job runs without a record. ``limit_rate`` is called
-    with the rate that another process sets for the job; it raises `UsageError` if that is no rate.
+    with the rate that another process sets for the job; it raises `UsageError` if that is not a rate.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from mdl.describe import ended_by
@@ -24,10 +23,11 @@ _LONGEST_LINE = 2**16
 def follow(job: Job, records: Records, tell: Listener, wait: Callable[[float], None]) -> Job:
     """Tell the events of a running job, from the beginning of this run of it, until it is over; then its `Ended`.
 
-    Of a job that is over only the end is told. ``wait`` sleeps for so many seconds, and may raise `Cancelled`. Returns
-    the job as it is in the end. Raises `NotFound` if its record was removed meanwhile, `StateError`.
+    Of a job that is over only the end is told. ``wait`` sleeps for the seconds that it is given, and may raise
+    `Cancelled`. Returns the job as it is in the end. Raises `NotFound` if its record was removed meanwhile,
+    `StateError`.
     """
-    with _Tail(Path(job.log) if job.log else None) as tail:
+    with contextlib.closing(_Tail(Path(job.log) if job.log else None)) as tail:
         told = _Told(tell)
         events = tail.of_this_run() if job.status == "running" else None
         while events is not None:
@@ -138,14 +138,6 @@ class _Tail:
     def close(self) -> None:
         if self._file:
             self._file.close()
-
-    def __enter__(self) -> _Tail:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _events(lines: list[str]) -> list[Event]:

@@ -67,7 +67,7 @@ class MirrorPlace:
         return f"s3://{self.bucket}/{quote(self.key(name, version, path))}"
 
     def split(self, key: str) -> tuple[str, str, str] | None:
-        """The name, the version and the path of a key; None if it is no object of a mirror."""
+        """The name, the version and the path of a key; None if it is not an object of a mirror."""
         name, _, rest = key.removeprefix(self.prefix).partition("/")
         version, _, path = rest.partition("/")
         is_one = key.startswith(self.prefix) and name and path and _VERSION.fullmatch(version)
@@ -130,7 +130,8 @@ class Marker:
 
     @classmethod
     def from_json(cls, data: bytes, item: str) -> Marker:
-        """Raises `ProtocolError`, naming ``item``, for what is no marker, or one of a newer mdl."""
+        """The marker that ``data`` is. Raises `ProtocolError`, naming ``item``, if it is not one, or is that of a newer
+        mdl."""
         try:
             facts = json.loads(data)
             if (schema := str(facts["schema"])) != SCHEMA:
@@ -143,12 +144,7 @@ class Marker:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MdlError) as error:
             if isinstance(error, ProtocolError) and error.final:
                 raise
-            raise ProtocolError(f"no marker of a mirror: {error}", item=item, hint="push the model again") from error
-
-    @property
-    def bytes(self) -> int:
-        """The sizes of all files."""
-        return sum(file.size for file in self.files)
+            raise ProtocolError(f"not a marker of a mirror: {error}", item=item, hint="push the model again") from error
 
 
 def _newer(schema: str, item: str) -> ProtocolError:
@@ -160,5 +156,5 @@ def _newer(schema: str, item: str) -> ProtocolError:
 def _marked(facts: Any) -> MarkedFile:
     size = facts["size"]
     if type(size) is not int or size < 0:
-        raise ValueError("a size that is none")
+        raise ValueError("one of its sizes is not a number of bytes")
     return MarkedFile(RelPath.parse(facts["path"]).text, size, Digest.parse("sha256", facts["sha256"]).hex)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -130,7 +131,7 @@ class Objects:
 
     def send_part(self, upload: PartedUpload, number: int, payload: Payload) -> UploadedPart:
         """Send part ``number`` (from 1) of an upload, in place of one that is there."""
-        checksum = base64.b64encode(bytes.fromhex(payload.sha256)).decode() if upload.keeps_checksums else ""
+        checksum = checksum_of(payload.sha256) if upload.keeps_checksums else ""
         headers = {"x-amz-checksum-sha256": checksum} if checksum else {}
         query = {"partNumber": str(number), "uploadId": upload.id}
         _, told = self._ask("PUT", upload.key, query, headers, payload)
@@ -148,41 +149,44 @@ class Objects:
         self._ask("POST", upload.key, {"uploadId": upload.id}, payload=Bytes(text))
 
     def abort(self, upload: PartedUpload) -> None:
-        """Throw an upload away with its parts; it is no error if it is gone already."""
+        """Throw an upload away with its parts; it is not an error if it is gone already."""
         with contextlib.suppress(NotFound):
             self._ask("DELETE", upload.key, {"uploadId": upload.id})
 
     def uploads(self, prefix: str) -> list[PartedUpload]:
         """The uploads that were begun and not ended, of all keys that begin with ``prefix``, without their parts."""
         found: list[PartedUpload] = []
-        query = {"uploads": "", "prefix": prefix}
-        while True:
-            answer, _ = self._ask("GET", "", query)
-            root = self._parsed(answer, prefix)
-            for one in _all(root, "Upload"):
-                keeps = _text(one, "ChecksumAlgorithm").upper() == "SHA256"
-                found.append(PartedUpload(_text(one, "Key"), _text(one, "UploadId"), keeps, _time(one, "Initiated")))
-            after = {"key-marker": _text(root, "NextKeyMarker"), "upload-id-marker": _text(root, "NextUploadIdMarker")}
-            if _text(root, "IsTruncated") != "true" or not after["key-marker"] or after.items() <= query.items():
-                return [one for one in found if one.key.startswith(prefix) and one.id]
-            query = query | after
+        after = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
+        for one in self._listed("Upload", "", {"uploads": "", "prefix": prefix}, after):
+            keeps = _text(one, "ChecksumAlgorithm").upper() == "SHA256"
+            found.append(PartedUpload(_text(one, "Key"), _text(one, "UploadId"), keeps, _time(one, "Initiated")))
+        return [one for one in found if one.key.startswith(prefix) and one.id]
 
     def parts(self, upload: PartedUpload) -> tuple[UploadedPart, ...]:
         """The parts of an upload that the bucket has."""
         found: list[UploadedPart] = []
-        query = {"uploadId": upload.id}
+        after = {"part-number-marker": "NextPartNumberMarker"}
+        for one in self._listed("Part", upload.key, {"uploadId": upload.id}, after):
+            number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
+            if number and size is not None:
+                told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
+                found.append(UploadedPart(number, size, *told))
+        return tuple(found)
+
+    def _listed(
+        self, tag: str, key: str, query: Mapping[str, str], after: Mapping[str, str]
+    ) -> Iterator[ElementTree.Element]:
+        """The elements of a list that comes in pages. ``after`` has the parameters that ask for the next page, each
+        with the element of this page that its value is in; the first is never empty if there is a next page."""
         while True:
-            answer, _ = self._ask("GET", upload.key, query)
-            root = self._parsed(answer, upload.key)
-            for one in _all(root, "Part"):
-                number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
-                if number and size is not None:
-                    told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
-                    found.append(UploadedPart(number, size, *told))
-            after = _text(root, "NextPartNumberMarker")
-            if _text(root, "IsTruncated") != "true" or not after or after == query.get("part-number-marker"):
-                return tuple(found)
-            query = query | {"part-number-marker": after}
+            answer, _ = self._ask("GET", key, query)
+            root = self._parsed(answer, key or query.get("prefix", ""))
+            yield from _all(root, tag)
+            following = {name: _text(root, element) for name, element in after.items()}
+            is_last = _text(root, "IsTruncated") != "true" or not next(iter(following.values()))
+            if is_last or following.items() <= query.items():
+                return
+            query = {**query, **following}
 
     def _ask(
         self,
@@ -250,11 +254,11 @@ class Objects:
 
     def _parsed(self, answer: bytes, key: str) -> ElementTree.Element:
         if b"<!" in answer:  # no answer of S3 declares anything, and a declaration can make a parser work for ever
-            raise self._failed("the store's answer is no plain XML", key)
+            raise self._failed("the store's answer is not plain XML", key)
         try:
             return ElementTree.fromstring(answer)
         except ElementTree.ParseError as error:
-            raise self._failed("the store's answer is no XML", key) from error
+            raise self._failed("the store's answer is not XML", key) from error
 
     def _failed(self, why: str, key: str) -> MdlError:
         return ProtocolError(why, item=self._item(key), hint="does this endpoint speak S3?")
@@ -267,12 +271,15 @@ class Bytes:
     """A small body as a `Payload`."""
 
     def __init__(self, data: bytes) -> None:
-        import hashlib
-
         self._data, self.size, self.sha256 = data, len(data), hashlib.sha256(data).hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._data
+
+
+def checksum_of(sha256: str) -> str:
+    """A sha256, which is in hex, as S3 writes it: in base64."""
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 def _metadata(metadata: Mapping[str, str]) -> dict[str, str]:

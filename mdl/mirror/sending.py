@@ -1,14 +1,13 @@
 """Sending: files of this disk become objects of a mirror, large ones in parts, which a later run goes on with.
 
-Nobody's word is taken for the bytes: each file is hashed from its first byte to its last, part by part and in order,
-just before a part is sent. The object appears only when the last part is there and the digest is the one of the lock.
+mdl relies on no earlier digest: it hashes each file from its first byte to its last, part by part and in order, just
+before a part is sent. The object appears only when the last part is there and the digest is the one of the lock.
 A part is read a second time, from memory mostly, when it is sent: if it is not the part that was hashed, its last
 block is kept back and the file fails.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import os
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from mdl.errors import DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
@@ -28,14 +27,14 @@ from mdl.http.allowlist import host_of
 from mdl.http.body import NO_LIMIT
 from mdl.http.policy import Again
 from mdl.mirror.layout import part_size
-from mdl.mirror.objects import Head, Objects, PartedUpload, UploadedPart
+from mdl.mirror.objects import Head, Objects, PartedUpload, UploadedPart, checksum_of
 from mdl.threads import in_parallel, in_thread
 from mdl.units import Speed
 
 _BLOCK = 2**18
 _TICK = 0.1
 _MOST_WORKERS = 4
-"""So many parts are sent at once, at most: each may have to be sent again after a kill."""
+"""The most parts that are sent at once: each may have to be sent again after a kill."""
 _LONGEST_PART = 10.0
 """Seconds that a part may take by the rate limit before fewer are sent at once: what a short run sends must count."""
 
@@ -62,11 +61,6 @@ class LocalPart:
         self.size, self.sha256, self.md5 = stop - start, sha256, md5
         self._sent = 0
 
-    @property
-    def checksum(self) -> str:
-        """Its sha256 as S3 writes it."""
-        return base64.b64encode(bytes.fromhex(self.sha256)).decode()
-
     def __iter__(self) -> Iterator[bytes]:
         """Raises `StorageError` before its last block if the bytes are not the same any more."""
         again, sending = hashlib.sha256(), self._sending
@@ -87,7 +81,7 @@ class LocalPart:
     def is_same_as(self, part: UploadedPart) -> bool:
         """Whether the bucket has these very bytes already, as far as it tells."""
         if part.checksum:
-            return part.checksum == self.checksum
+            return part.checksum == checksum_of(self.sha256)
         return part.size == self.size and part.etag.strip('"').lower() == self.md5
 
 
@@ -133,7 +127,7 @@ class Sending:
         return self._is_begun and not self.is_over
 
     def sent(self, count: int) -> None:
-        """So many bytes went over the network, or less, if they have to go again."""
+        """Note that ``count`` bytes went over the network; it is negative for bytes that have to go again."""
         with self._counting:
             self.done += count
             self.bytes_sent += max(count, 0)
@@ -255,7 +249,7 @@ class Sending:
             self.objects.put(self.key, part, {"sha256": self.sha256})
             there = UploadedPart(number, part.size, "")
         elif there and part.is_same_as(there):
-            there = replace(there, checksum=part.checksum if self._upload.keeps_checksums else "")
+            there = replace(there, checksum=checksum_of(part.sha256) if self._upload.keeps_checksums else "")
             with self._counting:
                 self.done += part.size
         else:
@@ -347,26 +341,13 @@ class Reading:
         self.done = self.bytes_sent = done
 
 
-class Moving(Protocol):
-    """A file of which bytes are sent or read."""
-
-    model: str
-    name: str
-    size: int
-    done: int
-    bytes_sent: int
-
-    @property
-    def is_running(self) -> bool: ...
-
-
 class Reporter:
     """Tells what several threads do from the one thread that calls `look`: their events, and the progress of
     ``files``."""
 
     def __init__(self, tell: Listener) -> None:
-        self._tell = tell
-        self.files: Sequence[Moving] = ()
+        self.tell = tell
+        self.files: Sequence[Sending | Reading] = ()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._speed, self._told_at = Speed(time.monotonic()), 0.0
 
@@ -382,7 +363,7 @@ class Reporter:
     def look(self, *, now: bool = False) -> None:
         """Tell the events that were posted, and the progress ten times a second, or ``now``."""
         for _ in range(self._events.qsize()):
-            self._tell(self._events.get())
+            self.tell(self._events.get())
         moment = time.monotonic()
         if moment - self._told_at < _TICK and not now:
             return
@@ -392,35 +373,16 @@ class Reporter:
         running = [(number, one) for number, one in enumerate(self.files, 1) if one.is_running]
         rows = tuple(FileProgress(one.model, one.name, number, one.done, one.size) for number, one in running)
         left = (total - done) / rate if rate else None
-        self._tell(
+        self.tell(
             Progressed("", bytes_done=done, bytes_total=total, bytes_per_second=rate, eta_seconds=left, files=rows)
         )
 
 
 def workers(connections: int, rate: float | None) -> int:
-    """How many parts are sent at once, over at most so many connections, with a limit of ``rate`` bytes a second in
-    all, or none."""
+    """How many parts are sent at once, over at most ``connections``, with a limit of ``rate`` bytes a second in all, or
+    None for no limit."""
     slow = math.inf if rate is None else rate * _LONGEST_PART / part_size(0)
     return max(1, int(min(connections, _MOST_WORKERS, slow)))
-
-
-def send_all(files: Sequence[Sending], reporter: Reporter, most: int, check: Callable[[], None]) -> None:
-    """Send every file, at most so many parts at once. What fails for one is its ``error`` and hinders no other.
-    ``check`` is called meanwhile and may raise: what was sent stays in the bucket. Raises what it raises."""
-
-    def look() -> None:
-        check()
-        reporter.look()
-
-    count = len(files)
-    steps = [
-        (lambda one=one, index=index: one.step(reporter.post, index, count))
-        for index, one in enumerate(files, 1)
-        for _ in range(one.steps)
-    ]
-    for _ in watched(steps, most, look):
-        pass
-    reporter.look(now=True)
 
 
 Result = TypeVar("Result")

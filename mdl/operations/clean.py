@@ -36,8 +36,8 @@ _LEFT = "left by a process that is gone"
 @value_class
 class Waste:
     """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, or ``unlisted`` for a model that no catalog
-    names; ``bytes`` on the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. Of an unlisted
-    model goes what `mdl.Client.delete` deletes.
+    names; ``bytes`` on the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. An unlisted
+    model is removed as `mdl.Client.delete` does it.
 
     ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it.
     """

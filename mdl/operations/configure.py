@@ -19,7 +19,7 @@ _HUB_OFFLINE = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
 
 @value_class
 class SettingValue:
-    """One setting in effect: its ``value`` as a person writes it (several values for a list, None for none), where it
+    """One setting in effect: its ``value`` as a person writes it (several for a list; None if there is none), where it
     is from (``source``: a flag, a variable, ``config.toml`` or the default), and the ``error`` if it is wrong."""
 
     name: str

@@ -35,9 +35,9 @@ class Deletion:
     """What is to go of one model.
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
-    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``; so
-    many of the ``files`` were ``imported``. Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are
-    those of the hub's client. ``forget`` removes the receipts.
+    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``;
+    ``imported`` counts those of the ``files`` that were imported. Meanwhile the locks of the models ``names`` are held;
+    ``foreign_locks`` are those of the hub's client. ``forget`` removes the receipts.
     """
 
     store: Store
@@ -97,7 +97,7 @@ def plan(
 
 
 def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deletion]:
-    """As `plan`, without downloads that nothing is finished of."""
+    """As `plan`, but without downloads of which no file is finished."""
     store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
     if not store.layout.is_by_digest:
         try:
@@ -168,8 +168,8 @@ def _why_kept(store: Store, receipt: Receipt | None) -> str:
 
 
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
-    """A repository of the hub's cache, whoever brought it; of an origin with a revision only that one. Raises
-    `NotFound`."""
+    """A repository of the hub's cache, no matter which program brought it; if ``origin`` has a revision, that revision
+    alone. Raises `NotFound`."""
     repo, revision = repo_in(store.root, origin), origin.revision
     commit = repo.commit_of(revision) if revision else None
     receipts = [one for one in _receipts(store, repo) if commit in (None, one.hub and one.hub.revision)]

@@ -80,14 +80,14 @@ def add_model(
     def change(text: str | None) -> str:
         return with_model(text or beginning, path, name, entry, groups, replace=replace, fetch=fetch)
 
-    _edit(path, change, may_be_new=True)
+    edit_file(path, lambda: _text(path) if path.exists() else None, change)
     return path
 
 
 def remove_model(paths: Sequence[Path], name: str, *, fetch: Fetch = no_web) -> Path:
     """Take a model out of the one catalog of ``paths``; returns its path. Raises `NotFound`, and as `add_model`."""
     path = _editable(paths)
-    _edit(path, lambda text: without_model(text or "", path, name, fetch=fetch))
+    edit_file(path, lambda: _text(path), lambda text: without_model(text or "", path, name, fetch=fetch))
     return path
 
 
@@ -101,19 +101,12 @@ def _editable(paths: Sequence[Path]) -> Path:
     return paths[0]
 
 
-def _text(path: Path, *, may_be_new: bool) -> str | None:
-    """The catalog as it is now; None if there is none yet and ``may_be_new``. Raises `CatalogError`."""
-    if may_be_new and not path.exists():
-        return None
+def _text(path: Path) -> str:
+    """The catalog as it is now. Raises `CatalogError`."""
     try:
         return read_text(path)
     except CatalogError as error:
         raise error.on(str(path)) from None
-
-
-def _edit(path: Path, change: Callable[[str | None], str], *, may_be_new: bool = False) -> None:
-    """Change the catalog's text. Raises `CatalogError`, `UsageError`, `Busy`, `OSError`."""
-    edit_file(path, lambda: _text(path, may_be_new=may_be_new), change)
 
 
 def edit_file(
@@ -145,7 +138,7 @@ def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:
     """The TOML ``text`` with this value for a key of a table. Every other line stays, and so do comments. Raises
-    `ValueError` for what is no TOML, `TypeError` if the table is none."""
+    `ValueError` for a text that is not TOML, `TypeError` if ``table`` is not a table."""
     parse_toml(text)
     places = {path: (start, stop) for path, start, stop in spans(text)}
     if (table, key) in places:
@@ -180,8 +173,8 @@ def _with_value(line: str, table: str, key: str, value: Any) -> str:
 
 
 def without_key(text: str, table: str, key: str) -> str:
-    """The TOML ``text`` without a key of a table. Raises `ValueError` for what is no TOML, `TypeError` or
-    `AttributeError` if the table is none."""
+    """The TOML ``text`` without a key of a table. Raises `ValueError` for a text that is not TOML, `TypeError`
+    or `AttributeError` if ``table`` is not a table."""
     for path, start, stop in spans(text):
         if path == (table, key):
             return text[:start] + text[stop:].removeprefix("\n")

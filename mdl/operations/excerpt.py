@@ -62,7 +62,7 @@ def _open_url(url: str) -> str:
 
 
 def entry_facts(model: Model) -> dict[str, Any]:
-    """A model as the keys of its entry in a catalog; empty ones are left out by whoever writes them."""
+    """A model as the keys of its entry in a catalog; empty ones are left out when they are written."""
     texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
     kind = {"kind": model.kind} if model.kind != Model.kind else {}
     sources = [str(origin) for origin in model.sources]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Ready, Store
 from mdl.errors import MdlError, NetworkError, ProtocolError, storage_trouble
-from mdl.events import Failed, Finished, Noticed
+from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.hashing import Digest, Fingerprint
@@ -23,7 +24,7 @@ from mdl.operations.get import get, plan
 from mdl.operations.pack import plan_files, write_pack
 from mdl.operations.release import ReleaseResult, UnpackResult, release, unpack
 from mdl.operations.report import kept_and_refused, model_report, report_of
-from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by
+from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept
 from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
@@ -32,6 +33,7 @@ from mdl.values import value_class
 
 _RELEASED = RelPath.parse("release.zip")
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds between two questions about a job that runs; the last one again and again."""
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 
 
@@ -140,7 +142,7 @@ def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> Rel
             service.folder,
             keep=service.keep,
             check=service.check,
-            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is no bomb
+            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is not a bomb
             lock_wait=tools.lock_wait,
             cancel=store.cancel,
             on_event=tools.on_event,
@@ -184,7 +186,7 @@ def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
     no result. Once the remote has answered, trouble with the network is waited out as well."""
     remote, origin, has_answered = _remote_of(model, tools), _origin_of(model), False
-    for delay in _delays():
+    for delay in chain(_POLLS, repeat(_POLLS[-1])):
         left = until - time.monotonic()
         try:
             found = remote.status(origin.job)
@@ -208,12 +210,6 @@ def _failed(model: Model, error: MdlError, tools: Tools) -> Report:
     return Report((ModelReport(model.name, tools.store.folder(model.name), "missing", (), error),))
 
 
-def _delays() -> Iterator[float]:
-    yield from _POLLS
-    while True:
-        yield _POLLS[-1]
-
-
 # What comes as one zip.
 
 
@@ -230,15 +226,14 @@ def _fetch_zip(model: Model, tools: Tools, options: FetchOptions) -> Report:
             store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
             is_wanted = options.keep_archive and not _is_here(origin.remote, archive, store)
             if not is_wanted and not options.force and (kept := _kept(model, archive, tools)):
-                _tell_kept(kept, tools)
+                tell_kept(kept, tools.on_event)
                 return report_of([model], store, kept, {})
             tools.on_event(Noticed(model.name, message="waiting for the server, which makes the zip before it sends"))
             one = replace(model, include=(), exclude=())
             report = get([one], replace(tools, store=archives, local_copies=None, hub_client=None))
             if error := report.error:
-                return replace(
-                    report, models=(replace(report.models[0], path=store.folder(model.name), files=(), error=error),)
-                )
+                row = replace(report.models[0], path=store.folder(model.name), files=(), error=error)
+                return replace(report, models=(row,))
             try:
                 _check_unchanged(source, origin, archive, options)
                 row = _publish(model, archive, archives, source, tools, options)
@@ -271,12 +266,6 @@ def _kept(model: Model, archive: RemoteFile, tools: Tools) -> Plan | None:
 def _is_here(folder: str, archive: RemoteFile, store: Store) -> bool:
     """Whether this very zip was kept in that folder."""
     return bool(Plan.of([Wanted(folder, archive, store.quick_check(folder, archive))]).keep)
-
-
-def _tell_kept(found: Plan, tools: Tools) -> None:
-    for item in found.keep:
-        size = item.local.stamp.size if item.local.stamp else 0
-        tools.on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
 
 
 def _check_unchanged(source: JobSource, origin: JobOrigin, archive: RemoteFile, options: FetchOptions) -> None:

@@ -37,7 +37,7 @@ def work_of(
     """What every node is to do for a ``task``, which is one of `COMMANDS`. Raises `LockError` if the lock does not
     cover a model, `UsageError`."""
     if task not in COMMANDS:
-        raise UsageError(f"{task!r} is no task", item="fleet", hint=f"there is {', '.join(COMMANDS)}")
+        raise UsageError(f"{task!r} is not a task", item="fleet", hint=f"choose one of {', '.join(COMMANDS)}")
     catalog, text = excerpt(models, lock)
     command, *own = COMMANDS[task]
     names = [model.name for model in models]

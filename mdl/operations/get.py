@@ -11,11 +11,11 @@ from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
-from mdl.events import Failed, Finished, Noticed, Planned
+from mdl.events import Failed, Noticed, Planned
 from mdl.files import LocalFile
 from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
-from mdl.operations.tools import Tools, adopt_kept, model_locks, verified_by, wait_for_others
+from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
 from mdl.sources.gguf import quantisations
@@ -230,9 +230,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     """
     store, plan, repeated, on_event = tools.store, decided.plan, decided.repeated, tools.on_event
     adopt_kept(plan, store)
-    for item in plan.keep:
-        size = item.local.stamp.size if item.local.stamp else 0
-        on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
+    tell_kept(plan, on_event)
     if not plan.fetch:
         return report_of(models, store, plan, broken)
     from mdl.engine.transfer import Result, Transfer

@@ -22,15 +22,7 @@ from mdl.catalog.model import Model
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Ready, hash_file
-from mdl.errors import (
-    DigestMismatch,
-    MdlError,
-    NotFound,
-    Occupied,
-    StorageError,
-    UsageError,
-    storage_error,
-)
+from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, StorageError, UsageError, storage_error
 from mdl.events import Failed, Finished, Planned
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
@@ -88,7 +80,7 @@ def import_folder(
         models = [replace(model, name=name) for model in models]
     taken = {file.at for model in models for file in model.files}
     unknown = (path for path in listed.files if path not in taken and not is_hidden(path))
-    left_out |= dict.fromkeys(unknown, f"it is no model's file ({form})")
+    left_out |= dict.fromkeys(unknown, f"it belongs to no model ({form})")
     work = _Import(folder, tools, known, how, Counter(file.at for model in models for file in model.files))
     planned = [work.planned(model, file) for model in models for file in model.files]
     to_copy = sum(row.size for row in planned if row.way == "copy" and row.action == "planned")
@@ -108,8 +100,8 @@ def import_folder(
 
 
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
-    """What is below a folder, and what of it is no file that can be taken. Links are not followed, and models folders
-    of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
+    """What is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and models
+    folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
     if not folder.is_dir():
         raise NotFound("no such folder", item=str(folder), hint="name the folder that holds the models")
     if (folder / ".mdl").is_dir():
@@ -134,7 +126,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
                 files[path] = status.st_size
             elif not is_hidden(path):
                 is_link = stat.S_ISLNK(status.st_mode)
-                left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is no file"
+                left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is not a file"
 
     def read(path: str) -> str:
         try:
@@ -177,7 +169,8 @@ class _Import:
         return ImportedFile(file.at, found.model, found.path.text, file.size, *facts)
 
     def _cleared(self, row: ImportedFile) -> ImportedFile:
-        """The row of a file that is here; to move it, its original is removed, which an earlier import left."""
+        """The row of a file that an earlier import brought. If files are to be moved, its original is removed, which
+        that import left."""
         self._wanted[row.source] -= 1
         source = self._folder / row.source
         here = self._store.folder(row.model) / row.path
@@ -218,8 +211,8 @@ class _Import:
         return "move" if self._how == "move" and way == "link" else way
 
     def bring(self, model: FoundModel) -> Iterator[ImportedFile]:
-        """Import the files of a model, large ones first: whether they are a catalog's tells whose the small ones are,
-        which many models have alike."""
+        """Import the files of a model, large ones first: if these belong to a model of the catalog, so do the small
+        ones, which many models have alike."""
         sure: set[str] = set()
         small: list[tuple[FoundFile, dict[str, Fingerprint], Stamp]] = []
         for file in sorted(model.files, key=lambda one: (-one.size, one.at)):
@@ -260,11 +253,8 @@ class _Import:
         """The fingerprints of a file by their algorithms, and its stamp. Raises `StorageError` if it changes
         meanwhile."""
         path = RelPath.parse(file.path)
-        algorithms = {
-            "sha256",
-            *(one.digest.algorithm for _, one in self._known.by_size.get(file.size, ()) if one.digest),
-        }
-        algorithms |= {file.digest.algorithm} if file.digest else set()
+        digests = [file.digest, *(one.digest for _, one in self._known.by_size.get(file.size, ()))]
+        algorithms = {"sha256", *(digest.algorithm for digest in digests if digest)}
         tell = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
 
         def watch(done: int) -> None:
@@ -301,7 +291,8 @@ class _Import:
         digests = {print_.digest for print_ in prints.values()}
         if file.named_by_digest and file.digest not in digests:
             raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
-        for name, remote in found:
+        if found:
+            name, remote = found[0]
             assert remote.digest is not None
             return Target(name, remote, remote.digest.algorithm, of_catalog=True)
         if model.name in self._known.names:

@@ -110,7 +110,7 @@ def foreign(store: Store, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
-    """The repositories of the hub's cache, whoever brought them."""
+    """The repositories of the hub's cache, no matter which program brought them."""
     hubs = [(one.hub, one) for one in store.receipts.all() if one.hub]
     own = {(hub.repo_type, hub.repo, hub.revision, hub.path): one for hub, one in hubs}
     for repo in cached_repos(store.root):

@@ -90,7 +90,7 @@ def lock(
     changes = before.differences(new)
     is_written = not check and new != before
     if is_written:
-        update_lock(path, catalog.paths[0], lambda now: (now or Lock()).with_changes(before, new))
+        update_lock(path, catalog.paths[0], lambda now: now.with_changes(before, new))
     failure = None
     if len(failures) > 1:
         failure = whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))

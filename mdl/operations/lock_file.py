@@ -57,16 +57,15 @@ def write_lock(path: Path, lock: Lock) -> None:
         raise storage_error(error, str(path)) from error
 
 
-def update_lock(path: Path, catalog: Path, change: Callable[[Lock | None], Lock | None]) -> None:
-    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; None
-    changes nothing. Raises `StateError`, `StorageError`, `Busy`."""
+def update_lock(path: Path, catalog: Path, change: Callable[[Lock], Lock]) -> None:
+    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; it is
+    empty if there is none. Raises `StateError`, `StorageError`, `Busy`."""
+    from mdl.catalog.lock import Lock
+
     with folder_lock(path.parent):
-        now = read_lock(path, catalog)
-        while True:
-            before, new = now, change(now)
-            if new is None or new == before:
-                return
-            now = read_lock(path, catalog)
+        now = read_lock(path, catalog) or Lock()
+        while (new := change(now)) != now:
+            before, now = now, read_lock(path, catalog) or Lock()
             if now == before:
                 write_lock(path, new)
                 return

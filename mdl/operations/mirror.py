@@ -14,12 +14,12 @@ from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
-from mdl.events import Listener, Planned
+from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.mirror.objects import Head, Objects
-from mdl.mirror.sending import Reading, Reporter, Sending, send_all, watched, workers
+from mdl.mirror.sending import Reading, Reporter, Sending, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
@@ -92,12 +92,11 @@ class MirrorReport(BaseReport):
 
 @value_class
 class Mirror:
-    """A mirror, open: where it is, and how it is asked. ``tell`` gets the events; ``connections`` at once, at most."""
+    """A mirror, open: where it is, and how it is asked; at most ``connections`` are used at once."""
 
     place: MirrorPlace
     bucket: Bucket
     objects: Objects
-    tell: Listener
     connections: int
     reporter: Reporter
 
@@ -136,17 +135,21 @@ def push(
     such bucket, `AuthError` before anything is sent, `Cancelled`.
     """
     began = time.monotonic()
-    _at_once([partial(mirror.marker, model.name, lock.models[model.name].version) for model in models], mirror)
+    _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
     plans = [_plan(model, lock.models[model.name], tools, mirror) for model in models]
     files = [one for plan in plans for one in plan.files]
     for one in files:
         one.throttle, one.reads_back = throttle, read_back
     total = sum(one.size for one in files)
     counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
-    mirror.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
+    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
     mirror.reporter.files = files
+    numbered = [(number, one) for number, one in enumerate(files, 1) for _ in range(one.steps)]
+    steps = [partial(one.step, mirror.reporter.post, number, len(files)) for number, one in numbered]
     try:
-        send_all(files, mirror.reporter, workers(mirror.connections, throttle.rate), mirror.objects.http.cancel.check)
+        for _ in watched(steps, workers(mirror.connections, throttle.rate), mirror.look):
+            pass  # what fails for a file is its error
+        mirror.reporter.look(now=True)
     except Cancelled as stopped:
         stopped.hint = "the parts that were sent are kept; run the same command again to go on"
         raise
@@ -248,7 +251,7 @@ def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = F
     `AuthError`, `NetworkError`, `NotFound` if there is no such bucket."""
     began = time.monotonic()
     locked = [lock.models[model.name] for model in models]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in locked], mirror)
+    markers = _markers(locked, mirror)
     rows = [_readings(one, marker, mirror, deep=deep) for one, marker in zip(locked, markers, strict=True)]
     readings = [reading for row in rows for reading in row]
     mirror.reporter.files = readings
@@ -285,6 +288,11 @@ def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found
     return found
 
 
+def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Marker | MdlError | None]:
+    """The marker of each version, or what is wrong with it. Raises as `_at_once`."""
+    return _at_once([partial(mirror.marker, one.name, one.version) for one in versions], mirror)
+
+
 def _judged(reading: Reading, head: Head | MdlError | None) -> MirroredFile:
     """What is wrong with one object, by what the bucket told of it and what was read."""
     item, expected = f"{reading.model}/{reading.name}", reading.sha256
@@ -315,13 +323,10 @@ def _checked(
         return replace(_marked(found, marker), error=ProtocolError(why, item=locked.name, hint=_PUSH_AGAIN))
     if marker is not None:
         return _marked(found, marker)
-    error = NotFound("it is not complete in the mirror: it has no marker", item=locked.name, hint=_PUSH)
+    why = "it is not complete in the mirror: it has no marker"
     if all(file.status == "missing" for file in files):
-        error, found = (
-            NotFound("the mirror does not have it", item=locked.name, hint=_PUSH),
-            _version(locked, (), place),
-        )
-    return replace(found, error=error)
+        why, found = "the mirror does not have it", _version(locked, (), place)
+    return replace(found, error=NotFound(why, item=locked.name, hint=_PUSH))
 
 
 def _tells_of(marker: Marker, locked: LockedModel) -> bool:
@@ -339,7 +344,7 @@ def _tells_of(marker: Marker, locked: LockedModel) -> bool:
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
     """Every version of a model that has an object in the mirror, by name; only of ``names`` if they are given."""
     held = [one for one in held_by(mirror) if names is None or one.name in names]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in held], mirror)
+    markers = _markers(held, mirror)
     found = []
     for one, marker in zip(held, markers, strict=True):
         locked, url = lock.models.get(one.name), mirror.place.url(one.name, one.version)
@@ -405,7 +410,7 @@ def pull(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, f
     """Fetch locked models from the mirror alone, as `get` does; ``tools`` has a resolver that asks it. A model that is
     not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
     locked = [lock.models[model.name] for model in models]
-    markers = _at_once([partial(mirror.marker, one.name, one.version) for one in locked], mirror)
+    markers = _markers(locked, mirror)
     failed: dict[str, MdlError] = {}
     for one, marker in zip(locked, markers, strict=True):
         if not isinstance(marker, Marker):

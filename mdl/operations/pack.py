@@ -227,7 +227,7 @@ def _check_output(run: Run, path: Path, *, force: bool) -> None:
     if inside and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
     if path.exists() and not force and not _is_archive_of(run, path):
-        what = f"this file is there already, and is no archive that mdl made of {run.name}"
+        what = f"this file is there already, and is not an archive that mdl made of {run.name}"
         raise Occupied(what, item=str(path), hint=f"{hint}, or replace it with --force")
 
 

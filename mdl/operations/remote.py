@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import urlsplit
 
 from mdl import places
@@ -112,14 +112,6 @@ class CleanedJob:
     """It is kept although it was found to be old."""
 
 
-class Cleanable(Protocol):
-    """What of a remote cleaning needs."""
-
-    def status(self, job: str) -> RemoteJob: ...
-
-    def delete(self, job: str) -> int: ...
-
-
 def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     """Whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
     ``older_than`` seconds ago. Pure."""
@@ -168,7 +160,7 @@ def _lock(settings: RemoteSettings, remote: BucketRemote) -> Iterator[Callable[[
         yield stack.enter_context(remote.lock())
 
 
-def delete(remote: Cleanable, found: Sequence[CleanedJob], check: Callable[[], None]) -> Iterator[CleanedJob]:
+def delete(remote: BucketRemote, found: Sequence[CleanedJob], check: Callable[[], None]) -> Iterator[CleanedJob]:
     """Delete what was ``found`` to be old, job by job, and yield what became of each.
 
     Each record is read once more just before: a job that changed since it was judged is kept. A job that cannot be

@@ -15,7 +15,7 @@ from mdl.engine.local_copies import LocalCopies
 from mdl.engine.plan import Item, Plan
 from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
-from mdl.events import Event, Listener, Noticed, Progressed, silence
+from mdl.events import Event, Finished, Listener, Noticed, Progressed, silence
 from mdl.files import Receipt
 from mdl.fs import look_anew
 from mdl.fs.staging import OpenFolders
@@ -124,6 +124,13 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             with contextlib.suppress(OSError):
                 store.layout.expose(item.remote, folders)
         folders.sync()
+
+
+def tell_kept(plan: Plan, on_event: Listener) -> None:
+    """Tell of the files that are here already."""
+    for item in plan.keep:
+        size = item.local.stamp.size if item.local.stamp else 0
+        on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
 
 
 def verified_by(item: Item) -> str:

@@ -47,7 +47,7 @@ def add_torrents(
             raise refused(model.name, "mdl lock --swarm")
         info_hash = _write(torrent_path(report.path, model.name), locked, remotes, tools)
         after = after.with_model(replace(locked, swarm=info_hash, swarm_gated=not is_known))
-    update_lock(report.path, catalog, lambda now: (now or Lock()).with_changes(before, after))
+    update_lock(report.path, catalog, lambda now: now.with_changes(before, after))
     rows = (replace(row, swarm=after.models[row.name].swarm or None if row.locked else None) for row in report.models)
     return replace(report, changes=(*report.changes, *before.told(after)), models=tuple(rows))
 

@@ -34,7 +34,7 @@ _NAMED = 5
 class VerifiedFile:
     """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
     published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
-    stands there instead if that is no file."""
+    stands there instead if that is not a file."""
 
     path: str
     status: str
@@ -194,21 +194,22 @@ def repair(
     from mdl.engine.transfer import Transfer
 
     wanted = []
-    for row in rows:
-        if row.status in _WRONG and _was_imported(row.remote):
+    for row in (one for one in rows if one.status in _WRONG):
+        item = f"{row.model}/{row.remote.path}"
+        if _was_imported(row.remote):
             why, hint = "it was imported: nothing says where it can be fetched", "import it again: mdl import DIR"
-            errors[f"{row.model}/{row.remote.path}"] = NotFound(why, item=f"{row.model}/{row.remote.path}", hint=hint)
-        elif row.status in _WRONG and _came_in_zip(row.remote):
-            errors[f"{row.model}/{row.remote.path}"] = _not_alone(row)
-        elif row.status in _WRONG:
+            errors[item] = NotFound(why, item=item, hint=hint)
+        elif _came_in_zip(row.remote):
+            errors[item] = _not_alone(row, item)
+        else:
             receipt = tools.store.receipts.get(row.model, row.remote.path)
             digest = row.remote.digest or (receipt.digest if receipt else None)
             size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
             wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
     plan = Plan.of(wanted, force=force, repair=True)
-    for item in plan.refuse:
-        if (refused := item.refused) is not None:
-            refused.item = f"{item.wanted.model}/{item.remote.path}"
+    for one in plan.refuse:
+        if (refused := one.refused) is not None:
+            refused.item = f"{one.wanted.model}/{one.remote.path}"
             errors[refused.item] = refused
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
@@ -236,11 +237,11 @@ def _came_in_zip(remote: RemoteFile) -> bool:
     return url.scheme == "job" and not unquote(url.path).endswith(f"/{remote.path}")
 
 
-def _not_alone(row: Checked) -> MdlError:
+def _not_alone(row: Checked, item: str) -> MdlError:
     job = urlsplit(row.remote.url)
     name = unquote(job.path.strip("/").partition("/")[0])
     hint = f"run its 'mdl fetch {job.netloc} {name}' again, with --force"
-    return ProtocolError("came in a zip, and cannot be fetched alone", item=f"{row.model}/{row.remote.path}", hint=hint)
+    return ProtocolError("came in a zip, and cannot be fetched alone", item=item, hint=hint)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:

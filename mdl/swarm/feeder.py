@@ -23,7 +23,7 @@ PATIENCE = 10.0
 """Seconds without a byte after which the next node feeds too."""
 _MOST = 8
 _BRIEF = 3.0
-"""If a piece comes within so many seconds, one more is asked for at once, else one fewer."""
+"""If a piece comes within this many seconds, one more is asked for at the same time, else one fewer."""
 
 
 def pieces_to_feed(
@@ -104,7 +104,7 @@ class Feeder:
             wider = time.monotonic() - began < _BRIEF
             self._width = max(1, min(_MOST, self._http.connections, self._width + (1 if wider else -1)))
         except Cancelled:
-            pass  # whoever waits for the pieces raises it
+            pass  # the thread that waits for the pieces raises it
         except Exception as error:
             self.error = error if isinstance(error, MdlError) else internal_error(error)
         finally:

@@ -38,7 +38,7 @@ _ALONE_SECONDS = 2.0
 _CLAIM_SECONDS = 2.0
 _FLUSH_SECONDS = 10.0
 _QUIET_SECONDS, _LONGEST_SECONDS = 5.0, 60.0
-"""A node that has everything passes it on until no byte was taken for so long, and never longer than this."""
+"""A node that has everything passes it on until no byte was taken for the shorter time, or the longer one is over."""
 
 
 def torrent_path(lock: Path, model: str) -> Path:

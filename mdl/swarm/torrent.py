@@ -30,11 +30,9 @@ _NOTHING = bytes(32)
 
 def covered(model: LockedModel) -> tuple[LockedFile, ...]:
     """The files of a locked model that its torrent has: those of at least `LEAST` bytes with a sha256."""
-    return tuple(one for one in model.files if one.digest and one.digest.algorithm == "sha256" and _size(one) >= LEAST)
-
-
-def _size(file: LockedFile) -> int:
-    return file.size or 0
+    return tuple(
+        one for one in model.files if one.digest and one.digest.algorithm == "sha256" and (one.size or 0) >= LEAST
+    )
 
 
 def piece_length(total: int) -> int:

@@ -320,6 +320,16 @@ def test_what_is_there_already(bundle: Path, there: Shell, mdl: Inside) -> None:
 
 
 # --- damage ---------------------------------------------------------------------------------------------------
+def test_a_token_stops_the_search_for_damage(parts: Path, tmp_path: Path) -> None:
+    """A token that is given to an import also stops the reading that finds out which part is damaged."""
+    flip(parts / "tiny.tar.000", 600)  # in the first file, which is read before any other
+    token = library.CancelToken()
+    token.set()
+    client = library.Client(home=tmp_path / "models", catalog=tmp_path / "catalog.toml")
+    with pytest.raises(library.Cancelled):
+        client.import_bundle(parts, cancel=token)
+
+
 @pytest.mark.fault(581)
 @pytest.mark.fault(582)
 def test_damage_is_named(parts: Path, there: Shell, mdl: Inside) -> None:

@@ -232,7 +232,7 @@ def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
         (("one", "--on", "ssh"), 2, "no hosts are named"),
         (("one", "--on", "ssh", "--hosts", "-oProxyCommand=x"), 2, "does not begin with '-'"),
         (("one", "--on", "slurm"), 2, "how many nodes?"),
-        (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is no number of nodes"),
+        (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is not a number of nodes"),
         (("one", "--on", "ssh", "--hosts", "a", "--fan-out", "sbcast"), 2, "no such fan-out"),
         (("one", *ON_SLURM, "--fan-out", "sbcast"), 2, "--to /local/models"),
         (("one", *ON_SLURM, "--fan-out", "sbcast", "--to=/l", "--layout=hf-cache"), 2, "into plain folders"),

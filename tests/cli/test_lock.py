@@ -269,7 +269,7 @@ def test_first_digests_at_once(tmp_path: Path) -> None:
     path, names = tmp_path / "mdl.lock", [f"model{number}" for number in range(24)]
 
     def put(name: str) -> None:
-        update_lock(path, path, lambda now: (now or Lock()).with_model(LockedModel(name, "entry", ())))
+        update_lock(path, path, lambda now: now.with_model(LockedModel(name, "entry", ())))
 
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(put, names))
@@ -283,10 +283,10 @@ def test_what_is_written_while_a_lock_changes(tmp_path: Path) -> None:
     """A lock that another program writes meanwhile, whatever locks say, is the one that is changed."""
     path = tmp_path / "mdl.lock"
 
-    def change(now: Lock | None) -> Lock:
-        if now is None:
+    def change(now: Lock) -> Lock:
+        if not now.models:
             write_lock(path, Lock().with_model(LockedModel("theirs", "entry", ())))
-        return (now or Lock()).with_model(LockedModel("mine", "entry", ()))
+        return now.with_model(LockedModel("mine", "entry", ()))
 
     update_lock(path, path, change)
     assert sorted(Lock.from_toml(path.read_text()).models) == ["mine", "theirs"]

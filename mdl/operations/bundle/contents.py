@@ -1,7 +1,7 @@
 """Contents: what is in a bundle, and the texts in it that people and programs read. Pure.
 
 A bundle has one folder: README.txt, SHA256SUMS of all the others, catalog.toml, mdl.lock, and models/<name>/<files>.
-Nothing in it depends on when, where or by whom it was made: the same models make the same bytes.
+Nothing in it tells when, where or by whom it was made: the same models make the same bytes.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ class BundleImport:
 def place_of(model: str, path: str) -> str:
     """Where a bundle has a file of a model."""
     return f"models/{model}/{path}"
+
+
+def verified_by(file: LockedFile) -> str:
+    """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
+    return "none" if file.tofu or file.digest is None else file.digest.algorithm
 
 
 def sums(digests: Mapping[str, str]) -> str:

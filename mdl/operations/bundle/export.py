@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -22,31 +22,22 @@ from mdl.errors import (
     DigestMismatch,
     LockError,
     MdlError,
-    NoSpace,
     NotFound,
     storage_error,
     storage_trouble,
     whole_error,
 )
-from mdl.files import RemoteFile
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted
 from mdl.fs import free_space
 from mdl.fs.entries import open_for_reading
 from mdl.hashing import Digest
 from mdl.operations.bundle import contents
-from mdl.operations.bundle.contents import (
-    CATALOG,
-    LOCK,
-    README,
-    SUMS,
-    TOP,
-    BundledFile,
-    BundleExport,
-)
+from mdl.operations.bundle.contents import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
 from mdl.operations.bundle.media import BundleOutput, BundleWriter
 from mdl.operations.excerpt import catalog_of, portable_lock
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
+from mdl.reports import no_space
 from mdl.values import value_class
 
 _BLOCK = 2**20
@@ -96,7 +87,9 @@ def export_bundle(
         total = sum(len(heads[name]) + size + len(padding(size)) for name, size in sizes.items()) + len(END)
         output = BundleOutput(path, total, split)
         output.check(force=force)
-        _check_space(path, total)
+        if error := no_space(total, 0, free_space(path.parent)):
+            error.hint = "free some space, or choose another disk with -o"
+            raise error.on(str(path))
         progress = Progress(tools.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), tools.store.cancel)
         with (
             storage_trouble(path, _WHEN_FULL, _WHEN_TOO_LARGE),
@@ -124,11 +117,14 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
     remotes = tools.resolver.known(model)
     if remotes is None:
         raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
-    plan = Plan.of(Wanted(name, one, store.check(name, one, watch=_watch(name, one, tools))) for one in remotes)
+    wanted = []
+    for remote in remotes:
+        local = store.check(name, remote, watch=watch_reading(name, remote, tools.on_event))
+        wanted.append(Wanted(name, remote, local))
+    plan = Plan.of(wanted)
     if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
-        why = (
-            f"{counted(len(errors), 'file')} of {len(remotes)} are not here as they should be; the first is {errors[0]}"
-        )
+        count = f"{counted(len(errors), 'file')} of {len(remotes)}"
+        why = f"{count} are not here as they should be; the first is {errors[0]}"
         raise errors[0] if len(errors) == 1 else whole_error(why, errors).on(name)
     adopt_kept(plan, store)
     mirrors = {file.path: file.mirrors for file in model.files}
@@ -143,15 +139,11 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         if one.digest is None:
             one = replace(one, digest=Digest("sha256", sha256), tofu=True)
         found[path] = one
-        verified = "none" if one.tofu or one.digest is None else one.digest.algorithm
         receipt = store.receipts.get(name, path)
         is_restricted = "restricted" in (item.remote.access, receipt.access if receipt else "")
-        packed.append(_Packed(BundledFile(name, path.text, size, sha256, verified), place, is_restricted))
+        row = BundledFile(name, path.text, size, sha256, contents.verified_by(one))
+        packed.append(_Packed(row, place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
-
-
-def _watch(model: str, remote: RemoteFile, tools: Tools) -> Callable[[int], None]:
-    return watch_reading(model, remote, tools.on_event)
 
 
 def _why_not(item: Item, target: str) -> MdlError:
@@ -189,13 +181,6 @@ def _texts(
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
     found[SUMS] = contents.sums(digests | {file.place: file.sha256 for file in files}).encode()
     return {name: found[name] for name in contents.HEAD}
-
-
-def _check_space(path: Path, total: int) -> None:
-    free = free_space(path.parent)
-    if total > free:
-        short = f"{human_bytes(total)} are needed and {human_bytes(free)} are free: {human_bytes(total - free)} short"
-        raise NoSpace(short, item=str(path), hint="free some space, or choose another disk with -o")
 
 
 def _write(one: _Packed, writer: BundleWriter, progress: Progress, hasher: BackgroundHash) -> None:

@@ -1,5 +1,5 @@
 """Import: a bundle's files go straight into the store, hashed while they are written, and its entries into catalog and
-lock. Everything in a bundle is another's: nothing of it is believed that does not fit its own list and lock."""
+lock. Somebody else made the bundle: mdl believes nothing in it that does not fit the bundle's own list and lock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mdl.errors import (
 from mdl.formatting import counted
 from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
-from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums
+from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums, verified_by
 from mdl.operations.bundle.media import BundleMedium, open_medium
 from mdl.operations.excerpt import portable
 from mdl.operations.reading import watch_reading
@@ -51,7 +51,7 @@ _MOST = 1_000_000
 """Files that a bundle may have."""
 _BLOCK = 2**20
 _SMALL = 2**20
-"""Files of at most so many bytes are published several at once."""
+"""Files of at most this many bytes are published several at once."""
 _BATCH = 64
 _AGAIN = "copy the bundle again; what was imported is kept"
 
@@ -103,7 +103,7 @@ def _read(medium: BundleMedium) -> Bundle:
             texts[path] = _text(medium, member)
     for name in HEAD:
         if name not in texts:
-            raise ProtocolError(f"it lacks {name}: it is no bundle, or it is damaged", hint=_AGAIN)
+            raise ProtocolError(f"it lacks {name}: it is not a bundle, or it is damaged", hint=_AGAIN)
     sums = read_sums(texts[SUMS])
     for name in (one for one in HEAD if one != SUMS):
         if _fingerprint(texts[name]).digest.hex != sums.get(name):
@@ -117,7 +117,7 @@ def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
     """See that the members, SHA256SUMS and the lock have the same files. Raises `ProtocolError`, `Unsafe`."""
     files = bundle.files
     for place in sorted(sizes.keys() - files.keys() - {*HEAD}):
-        raise Unsafe("refused: it is a file of no model in the bundle's lock", item=place)
+        raise Unsafe("refused: no model in the bundle's lock has this file", item=place)
     for place in sorted(bundle.sums.keys() - sizes.keys()):
         raise ProtocolError("the bundle lacks this file", item=place, hint=_AGAIN)
     for place, (_, file) in files.items():
@@ -180,10 +180,9 @@ def _check_sources(model: Model, locked: LockedModel) -> None:
                 raise Unsafe(f"refused: {why}", item=f"{model.name}/{file.path}")
 
 
-def changes(bundle: Bundle, catalog: Catalog, lock: Lock | None, *, replace: bool) -> tuple[list[Model], list[str]]:
+def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, replace: bool) -> tuple[list[Model], list[str]]:
     """What an import changes: the models that ``catalog`` lacks, and the names of those that ``lock`` lacks. What one
     of the two has otherwise is among them only if it may be ``replace``d; else it is an `Occupied` error. Pure."""
-    known = (lock or Lock()).models
     added: list[Model] = []
     locked: list[str] = []
     errors: list[MdlError] = []
@@ -195,7 +194,7 @@ def changes(bundle: Bundle, catalog: Catalog, lock: Lock | None, *, replace: boo
         if here is not None and not is_same:
             hint = "--replace takes the bundle's; --catalog FILE imports into another catalog"
             errors.append(Occupied(f"the catalog {here.origin} has another entry of this name", item=name, hint=hint))
-        before = known[name].files if is_same and here and lock and lock.covers(here) else ()
+        before = lock.models[name].files if is_same and here and lock.covers(here) else ()
         if _are_same(before, bundle.lock.models[name].files):
             continue
         locked.append(name)
@@ -211,11 +210,11 @@ def _are_same(before: Sequence[LockedFile], after: Sequence[LockedFile]) -> bool
     return old.keys() == new.keys() and all(old[path].is_same_as(new[path]) for path in new)
 
 
-def with_locked(lock: Lock | None, bundle: Bundle, names: Sequence[str], catalog: Mapping[str, Model]) -> Lock | None:
+def with_locked(lock: Lock, bundle: Bundle, names: Sequence[str], catalog: Mapping[str, Model]) -> Lock:
     """The lock with those of the bundle's models, which ``catalog`` has by now; as it was without ``names``. Pure."""
     for name in names:
         locked = dataclasses.replace(bundle.lock.models[name], entry=entry_of(catalog[name]))
-        lock = (lock or Lock()).with_model(locked)
+        lock = lock.with_model(locked)
     return lock
 
 
@@ -254,19 +253,12 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
         for model in bundle.models:
             store.layout.mark_complete([one.remote for one in wanted if one.model == model.name], is_news=False)
     fetched = {(item.wanted.model, item.remote.path) for item in plan.fetch}
-    return tuple(
-        _row(name, file, bundle.sums[place], "imported" if (name, file.path) in fetched else "kept")
-        for place, (name, file) in bundle.files.items()
-    )
-
-
-def _row(model: str, file: LockedFile, sha256: str, action: str) -> BundledFile:
-    return BundledFile(model, file.path.text, file.size or 0, sha256, _verified(file), action)
-
-
-def _verified(file: LockedFile) -> str:
-    """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
-    return "none" if file.tofu or file.digest is None else file.digest.algorithm
+    rows = []
+    for place, (name, file) in bundle.files.items():
+        action = "imported" if (name, file.path) in fetched else "kept"
+        facts = (file.size or 0, bundle.sums[place], verified_by(file), action)
+        rows.append(BundledFile(name, file.path.text, *facts))
+    return tuple(rows)
 
 
 @dataclass
@@ -300,7 +292,7 @@ class _Import:
     def _take(self, item: Item, member: TarMember, progress: Progress) -> None:
         """Bring one file into the store. Raises as `import_files`."""
         store, model, remote = self.tools.store, item.wanted.model, item.remote
-        about, verified = f"{model}/{remote.path}", _verified(self.bundle.files[member.path.text][1])
+        about, verified = f"{model}/{remote.path}", verified_by(self.bundle.files[member.path.text][1])
         try:
             if member.size <= _SMALL:
                 data = _text(self.bundle.medium, member)
@@ -363,10 +355,10 @@ class _Import:
         """Publish the small files that wait. Raises the first error."""
         ready, self.ready, self.staged = self.ready, [], []
         for one, error in zip(ready, self.tools.store.publish_all(ready), strict=True):
-            if isinstance(error, MdlError):
-                raise error
+            if isinstance(error, OSError):
+                raise storage_error(error, f"{one.model}/{one.remote.path}")
             if error is not None:
-                raise storage_error(error, f"{one.model}/{one.remote.path}") if isinstance(error, OSError) else error
+                raise error
 
 
 def _write_all(fd: int, view: memoryview) -> None:

@@ -9,22 +9,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.writer import ArchiveSink
-from mdl.errors import MdlError, NotFound, Occupied, Unsafe, UsageError, storage_error
+from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
 from mdl.fs import staging
 from mdl.fs.entries import open_for_reading, open_parent
 from mdl.fs.private import read_whole
 from mdl.hashing import fingerprint
-from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums
+from mdl.operations.bundle.contents import HEAD, README, SUMS, TOP, BundlePart, read_sums, sums
 from mdl.paths import RelPath
 from mdl.values import value_class
 
 _PART = re.compile(r"(.+)\.([0-9]{3,})")
 _LEAST = 2**20
-"""A part has at least so many bytes."""
+"""The least bytes of a part."""
 _LARGEST_SUMS = 2**24
 
 
@@ -67,7 +66,7 @@ class BundleOutput:
         for path in (first, *others):
             if os.path.lexists(path) and not (is_ours and path.is_file() and not path.is_symlink()):
                 hint = "choose another name with -o" + (", or replace it with --force" if path.is_file() else "")
-                raise Occupied("it is there already, and is no bundle of mdl", item=str(path), hint=hint)
+                raise Occupied("it is there already, and is not a bundle of mdl", item=str(path), hint=hint)
 
     def stale(self) -> Iterator[Path]:
         """Parts of an earlier, longer bundle, which would be taken for the end of this one."""
@@ -135,19 +134,19 @@ class BundleWriter:
         """Give all parts their names, the first one first, and then the list of their digests, without which a bundle
         in parts is not whole; returns its path. Raises `OSError`."""
         self.end_part()
-        place, sums = self._output.path.parent, self._output.sums
-        if sums:
-            staging.unpublish(place / sums)
+        place, name = self._output.path.parent, self._output.sums
+        if name:
+            staging.unpublish(place / name)
         for part in self.parts:
             staging.replace_file(self._folder / part.path.name, part.path)
         for path in self._output.stale():
             staging.unpublish(path)
         staging.sync_folder(place)
-        if sums is None:
+        if name is None:
             return None
-        text = "".join(f"{part.sha256}  {part.path.name}\n" for part in self.parts)
-        staging.write_file(place / sums, text.encode(), mode=0o666 & ~staging.umask())
-        return place / sums
+        text = sums({part.path.name: part.sha256 for part in self.parts})
+        staging.write_file(place / name, text.encode(), mode=0o666 & ~staging.umask())
+        return place / name
 
     def close(self) -> None:
         """Close what is open; nothing is published."""
@@ -155,24 +154,6 @@ class BundleWriter:
 
 
 # Read: a tar, its parts, or a folder.
-
-
-class BundleMedium(Protocol):
-    """What a bundle is on."""
-
-    name: str
-
-    def members(self) -> Iterator[TarMember]:
-        """Its files from the first to the last, each with its path in the bundle. Raises `ProtocolError`, `Unsafe`,
-        `NotFound`, `StorageError`."""
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill ``view`` with the next bytes of the current file; 0 at its end. Raises as `members`."""
-
-    def why_damaged(self, stoppable: Callable[[int], None]) -> str:
-        """Which part is not as it was written, if that is known; looked for when something is wrong."""
-
-    def close(self) -> None: ...
 
 
 class BundleTar:
@@ -188,6 +169,8 @@ class BundleTar:
         self._tar = TarReader(self._source)
 
     def members(self) -> Iterator[TarMember]:
+        """Its files from the first to the last, each with its path in the bundle. Raises `ProtocolError`, `Unsafe`,
+        `NotFound`, `StorageError`."""
         self.close()
         self._begin()
         for member in self._tar:
@@ -197,9 +180,11 @@ class BundleTar:
             yield TarMember(RelPath.parse(path), member.size)
 
     def read_into(self, view: memoryview) -> int:
+        """Fill ``view`` with the next bytes of the current file; 0 at its end. Raises as `members`."""
         return self._tar.read_into(view)
 
     def why_damaged(self, stoppable: Callable[[int], None]) -> str:
+        """Which part is not as it was written, if that is known; looked for when something is wrong."""
         for path in self._paths:
             if path.name in self._known:
                 with open_for_reading(path) as fd:
@@ -254,7 +239,7 @@ class _Files(ByteSource):
 
 
 class BundleFolder:
-    """A bundle that was unpacked. What `SUMS` does not list is not looked at."""
+    """A bundle that was unpacked; it is read as a `BundleTar` is. What `SUMS` does not list is not looked at."""
 
     def __init__(self, folder: Path) -> None:
         self.name, self._folder, self._fd, self._at = folder.name, folder, -1, 0
@@ -293,11 +278,14 @@ class BundleFolder:
         self._at += count
         return count
 
-    def why_damaged(self, stoppable: Callable[[int], None]) -> str:
+    def why_damaged(self, _stoppable: Callable[[int], None]) -> str:
         return ""
 
     def close(self) -> None:
         """Nothing is open between two files."""
+
+
+BundleMedium = BundleTar | BundleFolder
 
 
 def open_medium(place: Path) -> BundleMedium:
@@ -319,14 +307,11 @@ def open_medium(place: Path) -> BundleMedium:
             why = f"several are there: {names}" if found else "there is no bundle"
             raise (UsageError if found else NotFound)(why, item=str(place), hint=hint)
         place = found[0]
-    match = _PART.fullmatch(place.name)
-    whole = place.with_name(match[1]) if match else place
+    whole = _whole(place)
     try:
-        if match or not place.exists():
+        if whole != place or not place.exists():
             return BundleTar(*_parts(whole))
         return BundleTar([place], {})
-    except MdlError:
-        raise
     except OSError as error:
         raise storage_error(error, str(place)) from error
 
@@ -338,6 +323,7 @@ def _is_first(path: Path) -> bool:
 
 
 def _whole(path: Path) -> Path:
+    """The tar that a file is a part of; the file itself if it is not a part."""
     match = _PART.fullmatch(path.name)
     return path.with_name(match[1]) if match else path
 
@@ -353,9 +339,9 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
                 found[int(match[2])] = path
     if not found:
         raise NotFound("no such file", item=str(whole), hint="name the tar, its first part, or the unpacked folder")
-    sums, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
-    if sums.is_file():
-        known = read_sums(read_whole(sums, _LARGEST_SUMS), sums.name)
+    listed, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
+    if listed.is_file():
+        known = read_sums(read_whole(listed, _LARGEST_SUMS), listed.name)
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1
     count = len(known) or max(found) + 1
     for number in range(count):

@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from mdl.operations.formats import Folder, FoundFile, FoundModel, is_hidden
 
-_KINDS = {
-    *("checkpoints", "clip", "clip_vision", "controlnet", "diffusers", "diffusion_models", "embeddings", "gligen"),
-    *(
-        "hypernetworks",
-        "loras",
-        "model_patches",
-        "photomaker",
-        "style_models",
-        "text_encoders",
-        "unet",
-        "upscale_models",
-    ),
-    *("vae", "vae_approx", "audio_encoders", "latent_upscale_models"),
-}
+_NAMES = """
+    audio_encoders checkpoints clip clip_vision controlnet diffusers diffusion_models embeddings gligen hypernetworks
+    latent_upscale_models loras model_patches photomaker style_models text_encoders unet upscale_models vae vae_approx
+"""
+_KINDS = frozenset(_NAMES.split())
 _WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
 _ENOUGH = 3
 """So many folders of these names make it ComfyUI's, ``checkpoints`` among them or not. One is enough in a folder called

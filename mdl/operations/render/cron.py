@@ -20,7 +20,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     schedule = work.schedule or f"{minute} {'*' if len(hours) == 24 else ranges(hours, '-')} * * *"
     if not re.fullmatch(_SCHEDULE, schedule):
         hint = "write five fields, as in '5 1 * * *', or @daily"
-        raise UsageError(f"{schedule!r} is no schedule of cron", item="--schedule", hint=hint)
+        raise UsageError(f"{schedule!r} is not a schedule that cron reads", item="--schedule", hint=hint)
     variables = {"MAILTO": work.mail_to} | work.environ
     lines = [
         "# Made by 'mdl render cron'. To add it to your crontab: (crontab -l; mdl render cron …) | crontab -",

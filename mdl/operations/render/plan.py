@@ -1,4 +1,4 @@
-"""Plan: what a manifest is to do, from the names that were given, the catalog and its lock."""
+"""Plan: a manifest from the names that were given, the catalog and its lock."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from mdl.catalog.lock import Lock
 from mdl.catalog.model import Catalog, Model
 from mdl.errors import LockError, UsageError
 from mdl.operations.excerpt import excerpt
-from mdl.operations.render import RENDERERS
-from mdl.operations.render.work import NIGHT, Work
+from mdl.operations.render import cron, kubernetes, slurm, systemd
+from mdl.operations.render.work import NIGHT, Rendered, Work
 from mdl.process import split_command
 from mdl.redact import has_secret
 from mdl.units import Window, parse_rate
 
+RENDERERS = {"k8s": kubernetes.render, "slurm": slurm.render, "systemd": systemd.render, "cron": cron.render}
+"""How each format is written."""
 
-def work_of(
+
+def render(
     name: str,
     names: Sequence[str],
     known: Catalog,
-    lock: Lock | None,
+    lock: Lock,
     *,
     limit_rate: str | None = None,
     window: str | None = None,
     program: str = "",
     variables: Mapping[str, str] | None = None,
     **facts: Any,
-) -> Work:
-    """The work for the format ``name``: the models and groups ``names`` of the catalog ``known``, or all that is
-    locked. ``facts`` are further fields of `Work`.
+) -> Rendered:
+    """The manifest in the format ``name``, one of `RENDERERS`, that brings the models and groups ``names`` of the
+    catalog ``known``, or all that is locked. ``facts`` are further fields of `Work`.
 
     Raises `LockError` if nothing is named and nothing locked, or if a pod is to bring what is not locked, `UsageError`,
     `NotFound`.
     """
     if name not in RENDERERS:
-        raise UsageError(f"{name!r} is no format", hint=f"there is {', '.join(RENDERERS)}")
-    lock = lock or Lock()
+        raise UsageError(f"{name!r} is not a format", hint=f"choose one of {', '.join(RENDERERS)}")
     names = names or [one for one in known.models if one in lock.models]
     if not names:
         raise LockError("nothing is named, and nothing is locked", hint="name models; 'mdl lock' writes the lock")
@@ -58,7 +60,10 @@ def work_of(
         variables={key: value for key, value in (variables or {}).items() if not has_secret(value)},
     )
     work = replace(work, **facts)
-    return _pinned(work, models, lock) if name == "k8s" else work
+    if name == "k8s":
+        work = _pinned(work, models, lock)
+    work.check()
+    return Rendered(name, RENDERERS[name](work))
 
 
 def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:

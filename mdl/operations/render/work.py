@@ -65,7 +65,7 @@ class Work:
             ("--image", self.image, r"[\w][\w./:@-]*"),
         ):
             if not re.fullmatch(pattern, text, re.ASCII):
-                raise UsageError(f"{text!r} is no name that Kubernetes takes", item=flag)
+                raise UsageError(f"{text!r} is not a name that Kubernetes takes", item=flag)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -84,7 +84,9 @@ class Work:
         if not self.program:
             program = _USUAL_PROGRAM
         elif not program.startswith("/"):
-            raise UsageError(f"{program!r} is no full path", item="--mdl", hint="begin it with /: PATH is short there")
+            raise UsageError(
+                f"{program!r} is not a full path", item="--mdl", hint="begin it with /: PATH is short there"
+            )
         return [program, *words]
 
     def starts(self) -> tuple[list[int], int]:
