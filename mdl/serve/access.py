@@ -48,7 +48,7 @@ class Access:
 
 
 def _host(header: str) -> str:
-    """The host without its port and brackets; empty for what is none."""
+    """The host without its port and brackets; empty if the header is malformed."""
     found = _HOST.fullmatch(header)
     return (found[1] or found[2]).lower() if found else ""
 

@@ -1,9 +1,9 @@
-"""Answers and bodies: a file from the disk, a refusal in words, and what a client sends."""
+"""Answers and bodies: what answers at an address, a file from the disk, a refusal in words, what a client sends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
@@ -15,8 +15,21 @@ from mdl.serve.conditions import Answer
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.serve.traffic import COUNT, Traffic
+from mdl.values import value_class
 
 _LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@value_class
+class Address:
+    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or tells of what does,
+    needs the token."""
+
+    path: str
+    handler: Handler
+    changes: bool = False
+    post: bool = False
 
 
 def answer_with(refusal: Refusal) -> Response:

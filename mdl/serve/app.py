@@ -1,11 +1,11 @@
-"""The routes: who may ask, and where each answer is made."""
+"""The application: what the options ask for, put together; who may ask, and where each answer is made."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -17,51 +17,66 @@ from starlette.routing import Route
 from mdl.errors import MdlError
 from mdl.serve import hub_api
 from mdl.serve.access import Access
-from mdl.serve.answers import SentFile, answer_with, body_of
+from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of
 from mdl.serve.conditions import answer_to
 from mdl.serve.connection import App
 from mdl.serve.hub_api import Asked
-from mdl.serve.page import HEADERS, PAGE
+from mdl.serve.jobs import Jobs, job_addresses
+from mdl.serve.options import ServeOptions
 from mdl.serve.refusals import Refusal
 from mdl.serve.repositories import Repositories
+from mdl.serve.runs import TrainedRuns, run_addresses
+from mdl.serve.status import HEADERS, PAGE, StatusPage
 from mdl.serve.traffic import Traffic
 
-Handler = Callable[[Request], Awaitable[Response]]
+if TYPE_CHECKING:
+    from mdl.client import Client
 
 
-class Server:
-    """What the routes answer from."""
+def application(
+    client: Callable[[], Client],
+    options: ServeOptions,
+    traffic: Traffic,
+    warn: Callable[[str], None],
+    *,
+    is_local: bool,
+) -> App:
+    """The ASGI application; it ``is_local`` if only this machine can reach it."""
+    repositories, runs = Repositories(client().workspace.stores()), TrainedRuns(options.runs)
+    jobs = Jobs(client, options.get_words, options.token)
+    status = StatusPage(client, repositories, runs, options, jobs)
+    access = Access(options.token, loopback=is_local)
+    server = _Server(repositories, access, traffic, status, warn, gated=options.gated)
+    return server.application([*run_addresses(runs), *job_addresses(jobs)])
+
+
+class _Server:
+    """What the routes answer from. ``warn`` is told what should never happen. ``gated``: repositories that are not
+    known to be open are served too."""
 
     def __init__(
         self,
         repositories: Repositories,
         access: Access,
         traffic: Traffic,
-        status: Callable[[], Any],
-        on_fault: Callable[[Exception], None],
+        status: StatusPage,
+        warn: Callable[[str], None],
         *,
         gated: bool,
     ) -> None:
-        """``status`` makes the document of the status page; ``on_fault`` is told what should never happen. ``gated``:
-        repositories that are not known to be open are served too."""
         self._repositories, self._access, self._traffic = repositories, access, traffic
-        self._status, self._on_fault, self._gated = status, on_fault, gated
+        self._status, self._warn, self._gated = status, warn, gated
 
-    def application(self, routes: list[Route]) -> App:
-        """The ASGI application; ``routes`` are looked at before those of the hub's protocol."""
-        own = [
-            Route("/", self._guarded(self._page)),
-            Route("/api/status", self._guarded(self._status_document)),
-            Route("/metrics", self._guarded(self._metrics)),
-            *routes,
-            Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]),
-        ]
-        return self._traffic.observed(Starlette(routes=own))
+    def application(self, others: Sequence[Address]) -> App:
+        """The ASGI application; the ``others`` are looked at before the hub's protocol."""
+        own = [Address("/", self._page), Address("/api/status", self._status_document)]
+        routes = [self._route(one) for one in (*own, Address("/metrics", self._metrics), *others)]
+        routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
+        return self._traffic.observed(Starlette(routes=routes))
 
-    def route(self, path: str, handler: Handler, *, changes: bool = False, post: bool = False) -> Route:
-        """A route of GET and HEAD, or of POST; one that ``changes`` something, or tells of what does, needs the
-        token."""
-        return Route(path, self._guarded(handler, changes=changes), methods=["POST"] if post else ["GET", "HEAD"])
+    def _route(self, one: Address) -> Route:
+        methods = ["POST"] if one.post else ["GET", "HEAD"]
+        return Route(one.path, self._guarded(one.handler, changes=one.changes), methods=methods)
 
     def _guarded(self, handler: Handler, *, changes: bool = False) -> Handler:
         """The handler, for those who may ask; what it raises becomes an answer."""
@@ -78,7 +93,7 @@ class Server:
             except Refusal as error:
                 refusal = error
             except Exception as error:
-                self._on_fault(error)
+                self._warn(f"a request failed: {type(error).__name__}: {error}")
                 refusal = Refusal(500, "", "a fault in mdl itself; the server's own output says more")
             return answer_with(refusal)
 
@@ -88,7 +103,7 @@ class Server:
         return HTMLResponse(PAGE, headers=HEADERS)
 
     async def _status_document(self, _request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._status), headers={"Cache-Control": "no-store"})
+        return JSONResponse(await run_in_threadpool(self._status.document), headers={"Cache-Control": "no-store"})
 
     async def _metrics(self, _request: Request) -> Response:
         return PlainTextResponse(self._traffic.metrics(), media_type="text/plain; version=0.0.4")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from mdl import places
 from mdl.errors import Busy, MdlError, NotFound, UsageError
@@ -24,12 +23,11 @@ from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
-from mdl.serve.answers import body_of
+from mdl.serve.answers import Address, body_of
 from mdl.serve.refusals import Refusal
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.serve.app import Server
 
 _START_SECONDS = 120.0
 
@@ -94,7 +92,7 @@ class Jobs:
         return str(document["job"])
 
 
-def job_routes(server: Server, jobs: Jobs) -> list[Route]:
+def job_addresses(jobs: Jobs) -> list[Address]:
     """List, show, start, cancel. One job begins at a time, however many are asked for: each takes a process, and a
     thread of those that answer."""
     beginning = asyncio.Lock()
@@ -118,10 +116,10 @@ def job_routes(server: Server, jobs: Jobs) -> list[Route]:
         return JSONResponse({"jobs": [shown_facts(job)]})
 
     return [
-        server.route("/api/jobs", every, changes=True),
-        server.route("/api/jobs", start, changes=True, post=True),
-        server.route("/api/jobs/{name}", one, changes=True),
-        server.route("/api/jobs/{name}/cancel", cancel, changes=True, post=True),
+        Address("/api/jobs", every, changes=True),
+        Address("/api/jobs", start, changes=True, post=True),
+        Address("/api/jobs/{name}", one, changes=True),
+        Address("/api/jobs/{name}/cancel", cancel, changes=True, post=True),
     ]
 
 

@@ -10,25 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from mdl.errors import MdlError, NotFound, as_problem
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
-from mdl.serve.answers import answer_with
+from mdl.serve.answers import Address, answer_with
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.trainers import find_run
 from mdl.trainers.tree import Tree
-
-if TYPE_CHECKING:
-    from mdl.serve.app import Server
 
 _PREFIX = "/api/training"
 _AT_ONCE = 4
@@ -116,8 +112,8 @@ def _facts(name: str, tree: Tree) -> dict[str, Any]:
     }
 
 
-def run_routes(server: Server, runs: TrainedRuns) -> list[Route]:
-    """The routes of a training server."""
+def run_addresses(runs: TrainedRuns) -> list[Address]:
+    """The addresses of a training server."""
 
     async def every(_request: Request) -> Response:
         return JSONResponse({"jobs": await run_in_threadpool(runs.all)})
@@ -136,11 +132,11 @@ def run_routes(server: Server, runs: TrainedRuns) -> list[Route]:
         return SentZip(await run_in_threadpool(runs.plan, request.path_params["name"], None, logs=True), runs.packing)
 
     return [
-        server.route(f"{_PREFIX}/jobs", every),
-        server.route(f"{_PREFIX}/jobs/{{name}}", one),
-        server.route(f"{_PREFIX}/jobs/{{name}}/checkpoints", checkpoints),
-        server.route(f"{_PREFIX}/{{name}}/download/model", model),
-        server.route(f"{_PREFIX}/{{name}}/download/logs", logs),
+        Address(f"{_PREFIX}/jobs", every),
+        Address(f"{_PREFIX}/jobs/{{name}}", one),
+        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", checkpoints),
+        Address(f"{_PREFIX}/{{name}}/download/model", model),
+        Address(f"{_PREFIX}/{{name}}/download/logs", logs),
     ]
 
 
@@ -175,7 +171,7 @@ class SentZip(Response):
         try:
             piece = await run_in_threadpool(os.read, end, _CHUNK)
             if not piece:
-                return Refusal.of(as_mdl_error(self._error))
+                return Refusal.of(as_problem(self._error or NotFound("there is nothing to be packed")))
             await send(start)
             while piece and not connection.is_closing:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -195,9 +191,3 @@ class SentZip(Response):
         finally:
             self._packing.release()
             os.close(writing)
-
-
-def as_mdl_error(error: BaseException | None) -> MdlError:
-    """Why nothing came."""
-    problem = as_problem(error) if error else NotFound("there is nothing to be packed")
-    return problem if isinstance(problem, MdlError) else MdlError(problem.message)
