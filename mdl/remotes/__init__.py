@@ -7,7 +7,6 @@ A kind is one module of this room with ``open_remote(settings, context) -> Remot
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import math
 import re
@@ -18,16 +17,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl import crc_json
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context, Origin
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 VERSION = 1
@@ -271,25 +268,23 @@ class JobSource:
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         """The files that a job had when it was fetched."""
+        data = read_kept(self._path(origin), "mdl-job", VERSION, _LARGEST_LISTING)
         try:
-            data = crc_json.loads((read_regular(self._path(origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
-            if not isinstance(data, dict) or data["mdl-job"] != VERSION or data["source"] != str(origin):
+            if data is None or data["source"] != str(origin):
                 return None
             return [RemoteFile(RelPath.parse(path), str(url), size) for path, url, size in data["files"]]
-        except (KeyError, TypeError, ValueError, MdlError, OSError):
+        except (KeyError, TypeError, ValueError, MdlError):
             return None
 
     def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
         """Keep which ``files`` a job has. Those of a zip have the URL of the zip. What cannot be kept is asked for
         again."""
         rows = [[one.path.text, one.url, one.size] for one in files]
-        data = {"mdl-job": VERSION, "source": str(origin), "files": rows}
         with contextlib.suppress(OSError, MdlError):
-            make_private_dir(self._context.folder)
-            staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)
+            keep(self._path(origin), "mdl-job", VERSION, {"source": str(origin), "files": rows})
 
     def _path(self, origin: JobOrigin) -> Path:
-        return self._context.folder / f"{hashlib.sha256(str(origin).encode()).hexdigest()[:32]}.job"
+        return kept_path(self._context.folder, str(origin), ".job")
 
     def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
         raise UsageError("names a job, not a file", item=str(origin))

@@ -7,7 +7,6 @@ Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursiv
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import threading
@@ -20,16 +19,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
+from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 VERSION = 1
@@ -98,17 +96,17 @@ class Listings:
 
     @staticmethod
     def _read(path: Path) -> Listing | None:
+        data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING)
+        if data is None:
+            return None
         try:
-            data = crc_json.loads((read_regular(path, _LARGEST_LISTING) or b"").rstrip(b"\n"))
-            if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
-                return None
             entries = tuple(
                 Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
                 for path, size, text in data["files"]
             )
             access = data.get("access")
             return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
-        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
 
     def of_any_hub(self, origin: HubOrigin) -> Listing | None:
@@ -132,16 +130,15 @@ class Listings:
         return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
-        """Keep a listing. Raises `OSError`."""
+        """Keep a listing. Raises `OSError`, `Unsafe`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
-        data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        data = {"source": str(origin), "commit": listing.commit, "files": files}
         data |= {"access": listing.access} if listing.access else {}
-        make_private_dir(self._folder)
-        staging.write_file(self._path(endpoint, origin), crc_json.dumps(data), durable=False)
+        keep(self._path(endpoint, origin), "mdl-listing", VERSION, data)
 
     def _path(self, endpoint: str, origin: HubOrigin) -> Path:
         key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        return kept_path(self._folder, key, ".json")
 
 
 class HubSource:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -21,15 +22,19 @@ from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe,
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.presigned import identifying_parameters
+from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
+VERSION = 1
+"""Of the file that keeps what a server called its file."""
+_LARGEST_NAME_FILE = 2**16
 _LONGEST_NAME = 120
 _EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
@@ -118,8 +123,6 @@ class UrlSource:
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
         """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
-        from mdl.sources.kept_names import keep_name
-
         if self._context.network is None:
             if (known := self.known(origin)) is None:
                 raise LockError("offline, and the file's name was never asked for", item=origin.label)
@@ -132,14 +135,27 @@ class UrlSource:
                 error.item = origin.label
             raise
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
-            keep_name(self._context.folder, origin.url, found.path)
+            self._keep_name(origin, found.path)
         return [found]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
-        from mdl.sources.kept_names import kept_name
-
-        name = origin.file_name if origin.is_named else kept_name(self._context.folder, origin.url)
+        name = origin.file_name if origin.is_named else self._kept_name(origin)
         return [self.file(origin, name)] if name else None
+
+    def _kept_name(self, origin: UrlOrigin) -> RelPath | None:
+        """What the server called the file when it was last asked; None if that is not known."""
+        facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, _LARGEST_NAME_FILE)
+        try:
+            return RelPath.parse(facts["name"]) if facts else None
+        except (KeyError, TypeError, AttributeError, MdlError):
+            return None
+
+    def _keep_name(self, origin: UrlOrigin, name: RelPath) -> None:
+        """Keep what the server calls the file, without the query of its URL. Raises `OSError`, `Unsafe`."""
+        keep(self._place_of_name(origin), "mdl-url-name", VERSION, {"url": bare_url(origin.url), "name": name.text})
+
+    def _place_of_name(self, origin: UrlOrigin) -> Path:
+        return kept_path(self._context.folder, url_identity(origin.url), ".name")
 
     def file(self, origin: UrlOrigin, path: RelPath) -> RemoteFile:
         return RemoteFile(path, origin.url, digest=origin.digest)
