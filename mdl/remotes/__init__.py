@@ -11,7 +11,7 @@ import importlib
 import math
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -72,14 +72,16 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
     return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
 
 
+def job_and_path(url: str) -> tuple[str, str]:
+    """The job and the path of a file in a URL that `JobOrigin.url_of` made."""
+    job, _, path = urlsplit(url).path.strip("/").partition("/")
+    return unquote(job), unquote(path)
+
+
 def job_of_url(url: str) -> JobOrigin:
     """The job of which a URL that `JobOrigin.url_of` made is a file."""
-    job, _, _ = urlsplit(url).path.strip("/").partition("/")
-    return JobOrigin(urlsplit(url).netloc, unquote(job))
-
-
-def open_source(context: Context) -> JobSource:
-    return JobSource(context)
+    job, _ = job_and_path(url)
+    return JobOrigin(urlsplit(url).netloc, job)
 
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -117,15 +119,12 @@ class RemoteJob:
         can be had of such a one too."""
         if self.status in ("failed", "cancelled") and not logs:
             hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            how = "failed" if self.status == "failed" else "was cancelled"
             why = f": {self.error}" if self.error else ", and does not say why"
-            raise NotFound(f"the job {_ended(self.status)}{why}", item=self.id, hint=hint)
+            raise NotFound(f"the job {how}{why}", item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
-
-
-def _ended(status: str) -> str:
-    return "failed" if status == "failed" else "was cancelled"
 
 
 @value_class
@@ -176,6 +175,11 @@ class Remote(Protocol):
         """The hosts that it is asked at."""
 
 
+def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:
+    """These jobs by the time at which they began."""
+    return sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
+
+
 def status_of(word: object) -> JobStatus:
     """The status that a remote's own word means; one that is unknown is of a job that still runs."""
     text = str(word).strip().lower().rpartition(".")[2]
@@ -208,7 +212,7 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
     error = error_in(facts.get("error") or facts.get("error_message"))
     found = facts.get("size_bytes")
-    count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    count = found if type(found) is int and found >= 0 else None
     return RemoteJob(
         ident,
         status_of(facts.get("status") or facts.get("state")),
@@ -227,7 +231,7 @@ def of_remote(error: MdlError, name: str) -> MdlError:
 
 
 def check_checkpoint(name: str) -> str:
-    """``name`` if it can be one part of a path. Raises `Unsafe`."""
+    """``name`` if it can be one part of a path. Raises `Unsafe`, for a slash as for a backslash."""
     return RelPath.parse(name.replace("/", "\\")).text
 
 
@@ -299,6 +303,9 @@ class JobSource:
     def locate(self, url: str) -> Link | Body:
         """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
         return self.remote(urlsplit(url).netloc).locate(url)
+
+
+open_source = JobSource
 
 
 def open_remote(settings: RemoteSettings, context: Context) -> Remote:

@@ -35,10 +35,6 @@ _CHECK = "mdl-check"
 """A job that is asked for to see whether the API answers; that it is not there is an answer too."""
 
 
-def open_remote(settings: RemoteSettings, context: Context) -> Api:
-    return Api(settings, context)
-
-
 class Api(HttpRemote):
     """One API."""
 
@@ -147,6 +143,9 @@ class Api(HttpRemote):
         if not words.startswith(("http://", "https://")):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
         return words
+
+
+open_remote = Api
 
 
 def _with_job(url: str, job: str) -> str:

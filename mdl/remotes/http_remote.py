@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, UsageError
+from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.remote_tables import RemoteSettings
-from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, open_remote, status_of
+from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context
 
@@ -111,6 +111,16 @@ class HttpRemote:
         """As `job_of`, with an error without secrets."""
         found = job_of(record, name)
         return replace(found, error=self.words(found.error) or None)
+
+    def jobs_in(self, answer: Any, key: str, what: str) -> list[RemoteJob]:
+        """The jobs that an answer lists, the newest first: a list, or an object that has them under ``key``, as a list
+        or by their ids. Raises `ProtocolError` for anything else; ``what`` is what was asked for."""
+        rows = answer.get(key) if isinstance(answer, dict) else answer
+        if isinstance(rows, dict):
+            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
+        if not isinstance(rows, list):
+            raise ProtocolError(f"{what} is not a list", item=self.name)
+        return newest_first(map(self.job, rows))
 
     def cancelled(self, job: str, answer: Any, *, unless_told: bool = False) -> RemoteJob:
         """The job, which ``answer`` says to be cancelled. ``unless_told``: an answer that says nothing means it too.

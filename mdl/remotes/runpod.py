@@ -56,10 +56,6 @@ _WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
 
 
-def open_remote(settings: RemoteSettings, context: Context) -> Runpod:
-    return Runpod(settings, context)
-
-
 class NoResult(ProtocolError):
     """The endpoint finished a request and has no result of it: it was too large, or is lost."""
 
@@ -129,13 +125,7 @@ class Runpod(HttpRemote):
         """Those in the bucket; without one, those that the worker knows that happens to answer."""
         if self.bucket:
             return self.bucket.jobs()
-        output = self.call({"type": "processes"})
-        rows = output.get("processes") if isinstance(output, dict) else output
-        if isinstance(rows, dict):
-            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
-        if not isinstance(rows, list):
-            raise ProtocolError("the worker's list of processes is not a list", item=self.name)
-        return sorted((self.job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        return self.jobs_in(self.call({"type": "processes"}), "processes", "the worker's list of processes")
 
     def status(self, job: str) -> RemoteJob:
         """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
@@ -341,6 +331,9 @@ class Runpod(HttpRemote):
         if isinstance(error, NetworkError) and _TOO_LARGE.search(error.message):
             return NoResult(error.message, item=error.item, hint=_LIMITS)
         return super().explained(error)
+
+
+open_remote = Runpod
 
 
 def _no_result(item: str) -> NoResult:

@@ -47,10 +47,6 @@ def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
     return parse_reference(text)
 
 
-def open_source(context: Context) -> HubSource:
-    return HubSource(context)
-
-
 @value_class
 class Entry:
     """One file of a repository."""
@@ -339,6 +335,9 @@ class HubSource:
                 Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
             ),
         )
+
+
+open_source = HubSource
 
 
 def _key(origin: HubOrigin) -> tuple[str, str]:

@@ -111,10 +111,6 @@ def parse(text: str, page_hosts: Collection[str]) -> Origin:
     return parse_page(text, page_hosts) or UrlOrigin(file_url(text), digest_in(text))
 
 
-def open_source(context: Context) -> UrlSource:
-    return UrlSource(context)
-
-
 class UrlSource:
     """Asks servers what they have under a URL."""
 
@@ -215,6 +211,9 @@ class UrlSource:
             hint = "the source or the catalog's size is wrong; look at both"
             raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
+
+
+open_source = UrlSource
 
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
