@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -45,15 +46,15 @@ class BucketRemote:
         return {}
 
     def jobs(self) -> list[RemoteJob]:
-        sizes: dict[str, int] = {}
+        sizes = Counter[str]()
         for one in self._bucket.list(f"{self._prefix}results"):
             name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
-            sizes[name] = sizes.get(name, 0) + one.size
+            sizes[name] += one.size
         keys = [
             one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
         ]
         names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
-        calls = [partial(self._read, name, sizes.get(name, 0)) for name in names]
+        calls = [partial(self._read, name, sizes[name]) for name in names]
         http = self._context.http
         assert http is not None
         rows = [

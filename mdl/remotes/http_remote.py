@@ -63,10 +63,11 @@ class HttpRemote:
         about. Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`."""
         return self.http.retry(url, lambda: self._send(method, url, content, most, item))
 
-    def ask_once(self, method: str, url: str, content: Any = None, *, item: str = "") -> Any:
-        """As `ask`, for a request that must not be carried out twice: it is sent once, whatever happens to it."""
+    def post_once(self, url: str, content: Any, *, item: str = "") -> Any:
+        """The JSON answer to a POST that must not be carried out twice: it is sent once, whatever happens to it. Raises
+        as `ask`."""
         try:
-            return self._send(method, url, content, MAX_JSON, item)
+            return self._send("POST", url, content, MAX_JSON, item)
         except NetworkError as error:
             raise self.unanswered(error, item) from None
 

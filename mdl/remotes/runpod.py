@@ -141,7 +141,7 @@ class Runpod(HttpRemote):
         missed = Missed()
         if _JOB_ID.fullmatch(check_job_id(job)):
             try:
-                answer = self.ask_once("POST", f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
+                answer = self.post_once(f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
             except NotFound as error:
                 missed[_QUEUE] += 1
                 raise self.not_found(job, missed, error.message) from error
@@ -255,7 +255,7 @@ class Runpod(HttpRemote):
             url = f"{self.base}/{path}"
             try:
                 if once:
-                    answer = self.ask_once("POST", url, content, item=item)
+                    answer = self.post_once(url, content, item=item)
                 else:
                     answer = self.ask("POST", url, content, most=_LARGEST, item=item)
                 return self._output(self._finished(answer), item)
@@ -294,7 +294,7 @@ class Runpod(HttpRemote):
     def _given_up(self, question: str) -> NetworkError:
         """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
         with contextlib.suppress(MdlError):
-            self.ask_once("POST", f"{self.base}/cancel/{quote(question, safe='')}", {})
+            self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
         hint = f"'mdl remote check {self.name}' tells of its workers"
         why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
         return NetworkError(why, item=self.name, hint=hint, final=True)

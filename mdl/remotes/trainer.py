@@ -94,7 +94,7 @@ class Trainer(HttpRemote):
     def cancel(self, job: str) -> RemoteJob:
         """Asked once."""
         try:
-            answer = self.ask_once("POST", self._url("cancel", job), {}, item=job)
+            answer = self.post_once(self._url("cancel", job), {}, item=job)
         except NetworkError as error:
             if not error.final:
                 raise

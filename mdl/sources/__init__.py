@@ -8,7 +8,7 @@ A new source is one module here, with a function ``parse(text, page_hosts) -> Or
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.http.network import Network
+    from mdl.http.policy import Again
     from mdl.remote_tables import RemoteSettings
     from mdl.sources.endpoint import Endpoint
 
@@ -153,6 +154,12 @@ class Context:
     def http(self) -> HttpClient | None:
         """The HTTP client, which is opened now if it was not before; None offline."""
         return self.network.http if self.network else None
+
+    def on_retry(self, model: str = "", file: str = "") -> Callable[[Again], None]:
+        """What `HttpClient.retry` calls before it asks again, so that the listener hears of it."""
+        from mdl.events import Retrying
+
+        return lambda again: self.on_event(Retrying(model, file, again.why, again.failure, again.delay, again.most))
 
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:

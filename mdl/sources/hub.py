@@ -142,9 +142,9 @@ class HubSource:
 
     def __init__(self, context: Context) -> None:
         self._url = context.endpoint.url
-        self._listings, self._context, self._on_event = Listings(context.folder), context, context.on_event
-        self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
-        self._asked: dict[tuple[str, str, str | None], Listing] = {}
+        self._listings, self._context = Listings(context.folder), context
+        self._locks: defaultdict[HubOrigin, threading.Lock] = defaultdict(threading.Lock)
+        self._asked: dict[HubOrigin, Listing] = {}
         self._accesses: dict[HubOrigin, Access] = {}
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
@@ -157,9 +157,9 @@ class HubSource:
 
     def _listing(self, origin: HubOrigin) -> Listing:
         """What is kept if the revision cannot move, else what the hub says now. Each revision is asked for once."""
-        key = (origin.repo_type, origin.repo, origin.revision)
-        with self._locks[key]:
-            listing = self._asked.get(key)
+        whole = origin.whole
+        with self._locks[whole]:
+            listing = self._asked.get(whole)
             if listing is None and (is_pinned(origin.revision) or self._context.network is None):
                 listing = self._listings.get(self._url, origin)
             if listing is None:
@@ -169,7 +169,7 @@ class HubSource:
                     raise error.on(str(origin)) from error
                 if self._context.keeps:
                     self._keep(origin, listing)
-            self._asked[key] = listing
+            self._asked[whole] = listing
             return listing
 
     def _keep(self, origin: HubOrigin, listing: Listing) -> None:
@@ -180,7 +180,7 @@ class HubSource:
 
     def modified_at(self, origin: HubOrigin) -> str | None:
         """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
-        listing = self._asked.get((origin.repo_type, origin.repo, origin.revision))
+        listing = self._asked.get(origin.whole)
         return listing.modified_at if listing else None
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
@@ -194,12 +194,11 @@ class HubSource:
         info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
         info = info if isinstance(info, dict) else {}
         card = info.get("cardData")
-        tags = [tag for tag in info.get("tags") or () if isinstance(tag, str) and tag.startswith("license:")]
         named = card.get("license") if isinstance(card, dict) else None
         commit, updated = info.get("sha"), info.get("lastModified")
         return RepoFacts(
             commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
-            license=named if isinstance(named, str) else tags[0].partition(":")[2] if tags else None,
+            license=named if isinstance(named, str) else license_in(info.get("tags")),
             is_gated=bool(info.get("gated")),
             is_private=bool(info.get("private")),
             updated_at=updated if isinstance(updated, str) else None,
@@ -215,7 +214,7 @@ class HubSource:
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
             reference=str(replace(origin, revision=revision)),
-            access=self._access(self._kept_access(replace(origin, revision=revision, subpath="", quant=""))),
+            access=self._access(self._kept_access(replace(origin.whole, revision=revision))),
         )
 
     def _kept_access(self, origin: HubOrigin) -> Access:
@@ -326,15 +325,7 @@ class HubSource:
         http = self._context.http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        from mdl.events import Retrying
-
-        return http.retry(
-            url,
-            lambda: http.get_json(url),
-            lambda again: self._on_event(
-                Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
-            ),
-        )
+        return http.retry(url, lambda: http.get_json(url), self._context.on_retry(str(origin)))
 
 
 open_source = HubSource
@@ -342,6 +333,12 @@ open_source = HubSource
 
 def _key(origin: HubOrigin) -> tuple[str, str]:
     return origin.repository, origin.revision or "main"
+
+
+def license_in(tags: object) -> str | None:
+    """The licence that the tags of a repository name; None if they name none."""
+    texts = [str(tag) for tag in tags] if isinstance(tags, list) else []
+    return next((text.removeprefix("license:") for text in texts if text.startswith("license:")), None)
 
 
 def _entry(item: Any) -> Entry:

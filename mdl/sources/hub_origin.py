@@ -56,6 +56,11 @@ class HubOrigin(Origin):
         return not (self.subpath or self.quant)
 
     @property
+    def whole(self) -> HubOrigin:
+        """The whole repository at the same revision."""
+        return replace(self, subpath="", quant="")
+
+    @property
     def branch(self) -> str:
         return "" if is_pinned(self.revision) else self.revision or "main"
 

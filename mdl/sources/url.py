@@ -115,7 +115,7 @@ class UrlSource:
     """Asks servers what they have under a URL."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._on_event = context, context.on_event
+        self._context = context
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
         """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
@@ -169,17 +169,13 @@ class UrlSource:
         mirrors are asked if the first server fails and a digest is known. Raises `MdlError` of the first server."""
         if remote.probed or (http := self._context.http) is None:
             return remote
-        from mdl.events import Retrying
-
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
                 return http.retry(
                     url,
                     lambda url=url: self._probe(http, remote, url, name),  # type: ignore[misc]
-                    lambda again: self._on_event(
-                        Retrying("", remote.path.text, again.why, again.failure, again.delay, again.most)
-                    ),
+                    self._context.on_retry(file=remote.path.text),
                 )
             except MdlError as error:
                 first = first or error
