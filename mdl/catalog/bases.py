@@ -94,7 +94,7 @@ class _Copy:
 class WebBases:
     """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
     ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
-    in words if a copy is used because the network fails, or because what came is no catalog but a page."""
+    in words if a copy is used because the network fails, or because a page came instead of a catalog."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class WebBases:
             return None
 
     def _keep(self, url: str, copy: _Copy) -> None:
-        """Keep what can be read as TOML: a page that is no catalog must not hide the next answer for ten minutes."""
+        """Keep what can be read as TOML: a page that is not a catalog must not hide the next answer for ten minutes."""
         place = self._place(url)
         if place is None:
             return

@@ -180,7 +180,7 @@ class Lock:
 
     @classmethod
     def from_toml(cls, text: str) -> Lock:
-        """Raises `StateError` for what is no lock, or one of a newer mdl."""
+        """Raises `StateError` if the text is not a lock, or is one of a newer mdl."""
         try:
             data = parse_toml(text)
         except ValueError as error:
@@ -307,5 +307,5 @@ _Type = TypeVar("_Type", str, int, bool, list[Any])
 
 def _typed(value: Any, kind: type[_Type]) -> _Type:
     if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
     return value

@@ -204,8 +204,8 @@ def moment_of(value: object) -> str | None:
 
 
 def job_of(record: Any, name: str = "") -> RemoteJob:
-    """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
-    ``created_at``, ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
+    """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
+    ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
     ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)

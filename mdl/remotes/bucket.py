@@ -107,7 +107,7 @@ class BucketRemote:
         try:
             return replace(job_of(json.loads(data), job), bytes=size)
         except (ValueError, RecursionError) as error:
-            raise ProtocolError("the record of this job is no JSON", item=job) from error
+            raise ProtocolError("the record of this job is not JSON", item=job) from error
 
 
 open_remote = BucketRemote

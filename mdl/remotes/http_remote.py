@@ -40,7 +40,7 @@ class HttpRemote:
         self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
         token = settings.token(context.environ)
         if token and (not (token.token.isascii() and token.token.isprintable()) or " " in token.token):
-            hint = "set it anew: it has a blank or a line break in it"
+            hint = "set it again without blanks and line breaks"
             raise UsageError("the key in it has a character that cannot be sent", item=settings.key_variable, hint=hint)
         self._secrets = Secrets.of(context.environ)
         self._secrets.add(token.token if token else None)
@@ -74,7 +74,7 @@ class HttpRemote:
     def unanswered(self, error: NetworkError, item: str) -> NetworkError:
         """The error of a request that must not be sent again, and was perhaps carried out."""
         if not error.final:
-            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' tells"
+            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' shows that"
         return error
 
     def _send(self, method: str, url: str, content: Any, most: int, item: str) -> Any:
@@ -138,7 +138,7 @@ class HttpRemote:
 
     def not_cancelled(self, job: str, words: str) -> UsageError:
         """The error for a job that goes on, or was over already."""
-        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
+        hint = f"'mdl remote status {self.name} {job}' shows its status"
         return UsageError(f"it was not cancelled: {words}", item=job, hint=hint)
 
     # The bucket.

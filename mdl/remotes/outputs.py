@@ -71,7 +71,7 @@ def outputs_of(answer: Any, job: str, base: str = "") -> list[Output]:
     """
     found = list(dict.fromkeys(_walk(answer, job, base)))[:_MOST]
     if not found:
-        raise NotFound("its answer names no file", item=job, hint="'mdl remote status' tells how it stands")
+        raise NotFound("its answer names no file", item=job, hint="'mdl remote status' shows its status")
     names = Counter(one.path.folded for one in found)
     files = [_apart(one, job, nth) if names[one.path.folded] > 1 else one for nth, one in enumerate(found, 1)]
     refuse_twins(one.path for one in files)
@@ -185,7 +185,8 @@ def _linked(value: Mapping[str, Any], url: str, job: str, base: str) -> Iterator
     if base and url.startswith("/"):
         url = urljoin(base, url)
     if not _is_url(url):
-        raise NoDownload(f"{shown(bare_url(url))[:80]!r} is no download: it is not a URL", item=job, hint=ASK_FOR_URL)
+        why = f"{shown(bare_url(url))[:80]!r} is not a URL, so it cannot be downloaded"
+        raise NoDownload(why, item=job, hint=ASK_FOR_URL)
     name = first_text(value, _NAMES) or _path_of(url)
     yield Output(safe_name(name), url, None, _size_in(value), _kind_in(value), digest=_digest_in(value))
 
@@ -210,7 +211,7 @@ def _inline(value: Mapping[str, Any], text: str, job: str) -> Output:
 
 
 def safe_name(text: str) -> RelPath:
-    """The last part of a name or of a path. Raises `Unsafe` if that is no file name."""
+    """The last part of a name or of a path. Raises `Unsafe` if that cannot be the name of a file."""
     return _checked(re.split(r"[/\\]", text.rstrip("/\\"))[-1])
 
 
@@ -240,7 +241,7 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     if not found:
         names = ", ".join(one.path.text for one in files[:_NAMED]) or "nothing"
         what = f"no checkpoint {shown(checkpoint)!r}" if checkpoint else "no log" if logs else "no file"
-        raise NotFound(f"{what} is among its results", hint=f"there is {names}")
+        raise NotFound(f"{what} is among its results", hint=f"available: {names}")
     return found
 
 

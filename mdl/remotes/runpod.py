@@ -1,8 +1,8 @@
 """RunPod Serverless: an endpoint whose workers train, and tell of it when they are asked.
 
 Every question to a worker is a job of the endpoint's queue, which costs money and time; so the bucket that the workers
-write to is read first, if the remote names one. Workers share no memory: one that does not know a process is no proof
-that there is none, and the next one is asked.
+write to is read first, if the remote names one. Workers share no memory: if one does not know a process, another
+one may, and is asked.
 
 Protocol: https://docs.runpod.io/serverless/endpoints/operation-reference. Limits are MiB: 10 for ``/run``, 20 for
 ``/runsync``, for the request and for the result. A result is kept for 1 minute after ``/runsync``, 30 after ``/run``.
@@ -289,13 +289,13 @@ class Runpod(HttpRemote):
             try:
                 answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
             except NotFound as error:
-                raise _Forgotten("the endpoint has forgotten the question", item=self.name) from error
+                raise _Forgotten("the endpoint no longer has the request", item=self.name) from error
 
     def _given_up(self, question: str) -> NetworkError:
         """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
         with contextlib.suppress(MdlError):
             self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
-        hint = f"'mdl remote check {self.name}' tells of its workers"
+        hint = f"'mdl remote check {self.name}' shows its workers"
         why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
         return NetworkError(why, item=self.name, hint=hint, final=True)
 
@@ -305,7 +305,7 @@ class Runpod(HttpRemote):
         if status == "FAILED":
             raise self._failure(answer.get("error") or output, item, output)
         if status != "COMPLETED":
-            raise WorkerFailed(f"the endpoint says {status} of the question", item=item)
+            raise WorkerFailed(f"the endpoint reports {status} for the request", item=item)
         if "status" not in answer:
             output = answer.get("output", answer)  # of a gateway that leaves the envelope out
         if output is None:

@@ -151,7 +151,7 @@ class Trainer(HttpRemote):
         if not meant:
             what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
             names = ", ".join(shown(one.name) for one in found[:10]) or "none yet"
-            raise NotFound(f"the server {what}", item=job, hint=f"there is {names}")
+            raise NotFound(f"the server {what}", item=job, hint=f"available: {names}")
         check_checkpoint(meant[0].name)
         return meant[0]
 

@@ -23,8 +23,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @value_class
 class Address:
-    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or tells of what does,
-    needs the token."""
+    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or lists what does, needs
+    the token."""
 
     path: str
     handler: Handler

@@ -109,7 +109,7 @@ class _Server:
         return PlainTextResponse(self._traffic.metrics(), media_type="text/plain; version=0.0.4")
 
     async def _hub(self, request: Request) -> Response:
-        """A file of a repository, or what the hub's API tells of one."""
+        """A file of a repository, or what the hub's API says about one."""
         asked = hub_api.asked_by(request.scope["raw_path"].decode("latin-1"))
         if (request.method == "POST") != (asked.call == "paths-info"):
             raise Refusal(405, "", "this address is read, not written to", {"Allow": "GET, HEAD"})

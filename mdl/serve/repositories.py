@@ -25,7 +25,7 @@ from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
 _LOOK_AGAIN, _OLDEST = 2.0, 60.0
-"""Seconds until the receipts are looked at again, and until the table is made anew whatever they say."""
+"""Seconds until the receipts are looked at again, and until the table is made again whatever they say."""
 
 
 @value_class
@@ -107,7 +107,7 @@ Table: TypeAlias = dict[tuple[str, str], Repository]
 
 
 class Repositories:
-    """The table of several models folders, made anew when their receipts have changed. For any number of threads."""
+    """The table of several models folders, made again when their receipts have changed. For any number of threads."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self._stores, self._lock = stores, threading.Lock()
@@ -117,7 +117,7 @@ class Repositories:
 
     def table(self) -> Table:
         """The repositories as they are now, or were two seconds ago."""
-        if self._lock.acquire(blocking=self._state is None):  # while it is made anew the old one is good enough
+        if self._lock.acquire(blocking=self._state is None):  # while a new one is made, the old one is good enough
             try:
                 self._refresh()
             finally:

@@ -42,7 +42,7 @@ class TrainedRuns:
         self.packing = threading.BoundedSemaphore(_AT_ONCE)
 
     def names(self) -> dict[str, Path]:
-        """The folder of each run, by its name. Of two with one name the first counts; links are no runs."""
+        """The folder of each run, by its name. If two have the same name, the first counts. A link is not a run."""
         found: dict[str, Path] = {}
         for folder in self._folders:
             with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def _is_name(name: str) -> bool:
 
 
 def _facts(name: str, tree: Tree) -> dict[str, Any]:
-    """A run as a training server tells of it. Its own ``progress.json`` says if it is still running."""
+    """A run as a training server describes it. Its own ``progress.json`` says if it is still running."""
     files = [entry for entry in tree.entries if entry.kind == "file"]
     newest = max((entry.stamp.mtime_ns for entry in files), default=0) / 1e9
     status = str(tree.json("progress.json").get("status", "completed")).lower()

@@ -66,7 +66,7 @@ class StatusPage:
 
     def document(self) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
-        if self._lock.acquire(blocking=not self._document):  # while it is made anew the old one is good enough
+        if self._lock.acquire(blocking=not self._document):  # while a new one is made, the old one is good enough
             try:
                 began = time.monotonic()
                 if began >= self._good_until:

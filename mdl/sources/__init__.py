@@ -175,7 +175,7 @@ def is_reference(text: str) -> bool:
 def parse(text: str, page_hosts: Collection[str] = HUB_HOSTS) -> Origin:
     """The origin that a reference means; an http(s) page of the hub on ``page_hosts`` is the hub's.
 
-    Raises `UsageError` for what is no reference, `Unsafe` for a path that is not safe.
+    Raises `UsageError` for anything that is not a reference, `Unsafe` for a path that is not safe.
     """
     scheme = _scheme_of(text)
     if scheme is None:

@@ -40,7 +40,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
     named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
     if not named:
         there = ", ".join(sorted(filter(None, found))) or "none in any file's name"
-        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"there is {there}")
+        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {there}")
     if len(named) > 1:
         paths = ", ".join(sorted(one[0].path.text for one in named.values()))
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")

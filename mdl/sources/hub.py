@@ -253,7 +253,7 @@ class HubSource:
         if not entries:
             names = [entry.path.text for entry in everything]
             near = get_close_matches(below, names, 3, 0.4) or names[:3]
-            hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
+            hint = f"available: {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         files = self._remote_files(origin, listing, entries)
         if not origin.quant:
@@ -365,7 +365,8 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
         target = urljoin(url, str(match[1]))
         is_same = origin_of(target) == origin_of(url)
     except ValueError as error:
-        raise ProtocolError(f"the listing goes on at no usable address: {error}") from error
+        raise ProtocolError(f"the next page of the listing has no usable address: {error}") from error
     if not is_same:
-        raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
+        host = host_of(target)
+        raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)
     return target

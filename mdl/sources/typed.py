@@ -1,6 +1,6 @@
-"""Typed: what people write for a target who come from other tools, as the one reference that it means. Pure.
+"""Typed: what users of other tools write for a target, as the one reference that it means. Pure.
 
-What can mean only one thing is understood; for what can mean two, or nothing here, the error names the right words.
+A word that can mean only one thing is understood. If it can mean two, or nothing, the error names the right words.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
     if match["host"].lower() in page_hosts:
         return f"hf:{match['path']}"
     hint = "give the URL of one of its files; a repository of the hub is hf:org/repo"
-    raise UsageError("mdl does not clone a repository of git", item=shown_url(word), hint=hint)
+    raise UsageError("mdl does not clone git repositories", item=shown_url(word), hint=hint)
 
 
 def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
@@ -102,7 +102,8 @@ def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> boo
     if is_reference(word) or not word.strip() or word.partition(":")[0].lower() in ("hf", "s3") or "git@" in word:
         return False
     if _MANY_FILES.search(word):
-        raise UsageError("a pattern is no file", item=shown(word)[:200], hint=f"--include '{shown(word)[:200]}'")
+        said = shown(word)[:200]
+        raise UsageError("a pattern is not the name of a file", item=said, hint=f"--include '{said}'")
     owner, _, rest = word.partition("/")
     if owner.lower() in page_hosts or (rest and _HOST.fullmatch(owner)):
         return False
@@ -122,7 +123,7 @@ def what_else(word: str) -> str:
     if word.startswith((".", "/", "~")):
         return "what is on this disk already: mdl import DIR"
     if colon and re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[\w.-]+", tag):
-        return f"a model of Ollama is not known here; GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
+        return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
     if not colon and why_bad_id(word) is None:
         return f"a repository of the hub needs its owner: mdl get OWNER/{word}"
     return ""

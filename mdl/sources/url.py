@@ -93,7 +93,7 @@ class UrlOrigin(Origin):
 
 
 def has_extension(name: str) -> bool:
-    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is none."""
+    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
     return _EXTENSION.fullmatch(name) is not None
 
 
@@ -165,7 +165,7 @@ class UrlSource:
         return (host_of(origin.url),)
 
     def probe(self, remote: RemoteFile, name: Callable[[Mapping[str, str]], RelPath] | None = None) -> RemoteFile:
-        """The same file with what its server tells of it; ``name`` finds its path in the headers of the answer. The
+        """The same file with what its server says about it; ``name`` finds its path in the headers of the answer. The
         mirrors are asked if the first server fails and a digest is known. Raises `MdlError` of the first server."""
         if remote.probed or (http := self._context.http) is None:
             return remote
@@ -289,7 +289,7 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
 
 
 def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None]:
-    """Refuse what is no host name and every spelling of an address but the usual one."""
+    """Refuse anything that is not a host name, and every unusual spelling of an address."""
     if bracketed:
         try:
             address = IPv6Address(host)

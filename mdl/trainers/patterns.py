@@ -66,7 +66,7 @@ class Pattern:
     A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder; the name of a folder there
     ends with a slash. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
-    to every checkpoint which is no folder.
+    to every checkpoint that is not a folder.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short.

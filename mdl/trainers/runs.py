@@ -1,7 +1,7 @@
 """Run: a training's folder, the checkpoints in it, and which of them a user means.
 
 Checkpoints are ordered by the numbers in their names, never by time: copies, archives and object stores all set
-times anew.
+new times.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
 @value_class
 class Run:
     """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best.
-    ``runs_below`` are folders with several checkpoints of their own, and how many; they are no part of this run."""
+    ``runs_below`` are folders with several checkpoints of their own, and how many; they are not part of this run."""
 
     name: str
     tree: Tree = field(repr=False)
