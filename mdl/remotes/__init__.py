@@ -1,7 +1,7 @@
 """Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
 
 A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS` of
-`mdl.remote_tables`. The results of one job are the origin ``job://REMOTE/JOB``, of which `JobSource` is the source.
+`mdl.remote_tables`. The origin ``job://REMOTE/JOB`` means the results of one job; its source is `JobSource`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class JobOrigin(Origin):
         return f"{self.remote}/{self.job}{part}"
 
     def url_of(self, path: RelPath) -> str:
-        """The stable URL of one file of the job, of which `Remote.locate` finds out where it is."""
+        """The stable URL of one file of the job. `Remote.locate` finds out where the file is."""
         return f"job://{self.remote}/{quote(self.job, safe='')}/{quote(path.text)}"
 
 
@@ -166,7 +166,7 @@ class Remote(Protocol):
         remote cannot delete."""
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """The results of a job, as many of them as ``origin`` means."""
+        """The results of a job that ``origin`` means."""
 
     def locate(self, url: str) -> Link | Body:
         """Where the file of a URL that `JobOrigin.url_of` made is at this moment."""

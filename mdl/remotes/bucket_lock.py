@@ -1,4 +1,4 @@
-"""Bucket lock: one cleaner of a bucket at a time, on whatever machines.
+"""Bucket lock: only one process cleans a bucket at a time, on any number of machines.
 
 The holder's marker is an object that is made only if there is none of its name (``If-None-Match: *``). A store may
 ignore that condition, and a marker that nobody renewed for an hour is taken over, by two at once perhaps; so the holder
@@ -42,7 +42,7 @@ class Holder:
 
     @classmethod
     def of(cls, data: bytes) -> Holder:
-        """Whose marker this is. A text that is no marker is that of another machine, of which nothing is known."""
+        """Whose marker this is. Any other text counts as that of a machine about which nothing is known."""
         try:
             facts = json.loads(data)
             return cls(*(str(facts[key])[:100] for key in ("host", "process", "since", "token")))

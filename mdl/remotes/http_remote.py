@@ -1,4 +1,4 @@
-"""HttpRemote: what the remotes have in common that are asked in JSON over HTTP: requests, errors, and a bucket beside.
+"""HttpRemote: what all remotes that answer in JSON over HTTP have in common: requests, errors, perhaps a bucket.
 
 The results may also be in a bucket that the remote's workers write to. To read it costs nothing and starts no worker,
 so it is asked first.

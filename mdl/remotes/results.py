@@ -1,7 +1,7 @@
 """Results: where the files of jobs are, kept from the moment that a remote is asked until they are fetched.
 
-To ask costs money, or much time: a worker's answer is a job of its own. So what was answered is used for the plan and
-for the download, and the remote is asked again only if a link has failed or expires soon.
+To ask costs money, or much time: every answer of a worker is a job. So one answer is used for the plan and for the
+download, and the remote is asked again only if a link has failed or expires soon.
 """
 
 from __future__ import annotations

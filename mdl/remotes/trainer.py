@@ -46,7 +46,7 @@ _LOOKS_LIKE = {
     "logs": ("get", r".*/\{\}/(?:download/logs|logs/download|logs\.zip)/?|.*/download/logs/\{\}|.*/\{\}/logs/?"),
     "cancel": ("post", r".*/cancel/\{\}|.*/\{\}/cancel"),
 }
-"""The method and the path by which a route of another server is known."""
+"""The method and the path by which a route of another server is recognized."""
 _PATH = re.compile(r"/[^?#\s]{0,500}")
 """What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
 

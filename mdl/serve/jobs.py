@@ -33,8 +33,8 @@ _START_SECONDS = 120.0
 
 
 class Jobs:
-    """The jobs of this user. ``words`` are flags of each one that is started: where the models go to. None of them gets
-    the ``token``."""
+    """The jobs of this user. Each one that is started gets the flags ``words``, which say where the models go, and does
+    not get the ``token``."""
 
     def __init__(self, client: Callable[[], Client], words: Sequence[str], token: str | None) -> None:
         self._client, self._words, self._token = client, words, token

@@ -1,4 +1,4 @@
-"""Repositories: what of the hub's repositories is on this disk, as a table in which requests are looked up.
+"""Repositories: what this disk has of the hub's repositories, as a table in which requests are looked up.
 
 No part of a request ever becomes part of a path. The table is made from receipts: only a file that was compared with a
 published digest is in it, under its name in the repository, at every commit whose kept listing has these bytes.
@@ -30,7 +30,7 @@ _LOOK_AGAIN, _OLDEST = 2.0, 60.0
 
 @value_class
 class ServedFile:
-    """A verified file of this disk, as one of a repository."""
+    """A verified file of this disk, as a file of a repository."""
 
     path: str
     store: Store = field(repr=False)
@@ -198,7 +198,7 @@ class _Gathered:
 
 
 def make_table(stores: Sequence[Store]) -> Table:
-    """The repositories of which a verified file is in one of ``stores``."""
+    """The repositories that have a verified file in one of ``stores``."""
     found: defaultdict[tuple[str, str], _Gathered] = defaultdict(_Gathered)
     for store in stores:
         for receipt in store.receipts.all():

@@ -1,7 +1,7 @@
 """Endpoint: which hub is asked, and with whose token. Read from the environment that Hugging Face's own tools read.
 
 ``huggingface_hub.get_token`` is not used: it may contact the network, and importing it costs more than
-all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the token file.
+all of mdl's start. The order is the same: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the token file.
 """
 
 from __future__ import annotations

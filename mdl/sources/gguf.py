@@ -22,7 +22,7 @@ _QUANT = re.compile(
 )
 _PREFIX = re.compile(r"(UD|i1)-", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(.*/)?(mmproj|imatrix)", re.IGNORECASE)
-"""What belongs to a model of any quantisation and has one of its own."""
+"""Files that belong to a model in any quantisation, and are quantised in their own way."""
 
 
 def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list[RemoteFile]:

@@ -106,12 +106,12 @@ class Listings:
             return None
 
     def of_any_hub(self, origin: HubOrigin) -> Listing | None:
-        """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
+        """As `get`, but from any hub: the endpoint may have changed since the files were fetched."""
         path = self._of_any_hub.get(_key(origin))
         return self._read(path) if path else None
 
     def revisions(self, repository: str) -> list[str]:
-        """The revisions of a repository, as ``hf:org/repo``, of which a listing is kept, from whichever hub."""
+        """The revisions of a ``repository`` (``hf:org/repo``) for which a listing of any hub is kept."""
         return [revision for name, revision in self._of_any_hub if name == repository]
 
     @cached_property

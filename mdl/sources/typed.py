@@ -55,7 +55,7 @@ def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
 
 
 def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
-    """An address that 'git clone' takes. None if it is no such address."""
+    """An address that 'git clone' takes; None if it is not one."""
     match = _GIT.fullmatch(word)
     if not match or not (match["git"] or "git@" in word.partition("/")[0] or word.lower().startswith("ssh://git@")):
         return None
@@ -66,7 +66,7 @@ def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
 
 
 def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
-    """A page of the hub without its scheme; None if it is no page of it."""
+    """A page of the hub without its scheme; None if it is not one."""
     host, _, path = word.partition("/")
     if host.lower() not in page_hosts:
         return None
@@ -97,8 +97,8 @@ def _of_path(word: str) -> str | None:
 
 
 def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> bool:
-    """Whether ``word``, which follows ``repository`` and is no name of the catalog, names a file or a folder of it, as
-    'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
+    """Whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder of it,
+    as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
     if is_reference(word) or not word.strip() or word.partition(":")[0].lower() in ("hf", "s3") or "git@" in word:
         return False
     if _MANY_FILES.search(word):

@@ -46,7 +46,7 @@ from mdl.sources.xet_gateway import ADDRESS, Channel, Gateway
 from mdl.values import value_class
 
 _PIECE = 8 * 2**20
-"""Bytes that hf_xet is asked for at a time. What has come of them is lost in a kill."""
+"""Bytes that hf_xet is asked for at a time. Those that have come are lost if mdl is killed."""
 _STREAMS = 8
 """Pieces that are put together at once. hf_xet holds each up to three times, packed, unpacked and on its way to mdl:
 some 250 MiB in all."""
@@ -287,7 +287,7 @@ def _ended_early(sock: socket.socket, came: int, count: int) -> MdlError:
 
 
 class _Begun:
-    """Blocks of which the first is here already. ``close`` lets go of what is still to come."""
+    """Blocks, the first of which is here already. ``close`` drops the others."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks, self._first = blocks, next(blocks)
@@ -337,7 +337,7 @@ class Worker:
 
     @contextlib.contextmanager
     def order(self, file: XetFile, key: str, start: int, stop: int) -> Iterator[socket.socket]:
-        """A socket with the bytes of a range, each block of them behind its length. Raises `NetworkError`."""
+        """A socket with the bytes of a range, the length of each block before the block. Raises `NetworkError`."""
         asked = {"endpoint": ADDRESS, "key": key, "hash": file.hash, "size": file.size, "start": start, "stop": stop}
         with contextlib.ExitStack() as stack:
             try:
