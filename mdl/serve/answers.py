@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -30,6 +31,16 @@ class Address:
     handler: Handler
     changes: bool = False
     post: bool = False
+
+
+def told(make: Callable[..., Any], headers: Mapping[str, str] | None = None) -> Handler:
+    """A handler that answers with what ``make`` returns, as JSON. ``make`` is called in a thread, with the variable
+    parts of the path by their names."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
+
+    return answer
 
 
 def answer_with(refusal: Refusal) -> Response:
@@ -57,14 +68,14 @@ class SentFile(Response):
     def __init__(
         self, file: BinaryIO, stamp: Stamp, answer: Answer, headers: Mapping[str, str], traffic: Traffic
     ) -> None:
-        told = dict(headers)
+        facts = dict(headers)
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            told |= {"Content-Range": f"bytes */{stamp.size}"}
+            facts |= {"Content-Range": f"bytes */{stamp.size}"}
         elif answer.status == HTTPStatus.PARTIAL_CONTENT:
-            told |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
+            facts |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
         if answer.status != HTTPStatus.NOT_MODIFIED:
-            told |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
-        super().__init__(status_code=answer.status, headers=told)
+            facts |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
+        super().__init__(status_code=answer.status, headers=facts)
         self._file, self._stamp, self._answer, self._traffic = file, stamp, answer, traffic
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from mdl.errors import MdlError
 from mdl.serve import hub_api
 from mdl.serve.access import Access
-from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of
+from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of, told
 from mdl.serve.conditions import answer_to
 from mdl.serve.connection import App
 from mdl.serve.hub_api import Asked
@@ -69,8 +69,12 @@ class _Server:
 
     def application(self, others: Sequence[Address]) -> App:
         """The ASGI application; the ``others`` are looked at before the hub's protocol."""
-        own = [Address("/", self._page), Address("/api/status", self._status_document)]
-        routes = [self._route(one) for one in (*own, Address("/metrics", self._metrics), *others)]
+        own = [
+            Address("/", self._page),
+            Address("/api/status", told(self._status.document, {"Cache-Control": "no-store"})),
+            Address("/metrics", self._metrics),
+        ]
+        routes = [self._route(one) for one in (*own, *others)]
         routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
         return self._traffic.observed(Starlette(routes=routes))
 
@@ -101,9 +105,6 @@ class _Server:
 
     async def _page(self, _request: Request) -> Response:
         return HTMLResponse(PAGE, headers=HEADERS)
-
-    async def _status_document(self, _request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._status.document), headers={"Cache-Control": "no-store"})
 
     async def _metrics(self, _request: Request) -> Response:
         return PlainTextResponse(self._traffic.metrics(), media_type="text/plain; version=0.0.4")

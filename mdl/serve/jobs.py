@@ -23,7 +23,7 @@ from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
-from mdl.serve.answers import Address, body_of
+from mdl.serve.answers import Address, body_of, told
 from mdl.serve.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -97,30 +97,22 @@ def job_addresses(jobs: Jobs) -> list[Address]:
     thread of those that answer."""
     beginning = asyncio.Lock()
 
-    async def every(_request: Request) -> Response:
-        found = await run_in_threadpool(jobs.all)
-        return JSONResponse({"jobs": [shown_facts(job) for job in found]})
-
-    async def one(request: Request) -> Response:
-        job, _ = await run_in_threadpool(jobs.find, request.path_params["name"])
-        return JSONResponse({"jobs": [shown_facts(job)]})
-
     async def start(request: Request) -> Response:
         name = await _model_in(request)
         async with beginning:
             started = await run_in_threadpool(jobs.start, name)
         return JSONResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
 
-    async def cancel(request: Request) -> Response:
-        job = await run_in_threadpool(jobs.cancel, request.path_params["name"])
-        return JSONResponse({"jobs": [shown_facts(job)]})
-
     return [
-        Address("/api/jobs", every, changes=True),
+        Address("/api/jobs", told(lambda: _rows(jobs.all())), changes=True),
         Address("/api/jobs", start, changes=True, post=True),
-        Address("/api/jobs/{name}", one, changes=True),
-        Address("/api/jobs/{name}/cancel", cancel, changes=True, post=True),
+        Address("/api/jobs/{name}", told(lambda name: _rows(jobs.find(name)[:1])), changes=True),
+        Address("/api/jobs/{name}/cancel", told(lambda name: _rows([jobs.cancel(name)])), changes=True, post=True),
     ]
+
+
+def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
+    return {"jobs": [shown_facts(job) for job in jobs]}
 
 
 async def _model_in(request: Request) -> str:

@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mdl.errors import MdlError, NotFound, as_problem
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
-from mdl.serve.answers import Address, answer_with
+from mdl.serve.answers import Address, answer_with, told
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.trainers import find_run
@@ -59,7 +59,7 @@ class TrainedRuns:
         return found
 
     def all(self) -> list[dict[str, Any]]:
-        """What is told of every run; one that cannot be read is left out."""
+        """The facts of every run; one that cannot be read is left out."""
         found = []
         for name, folder in self.names().items():
             with contextlib.suppress(MdlError, OSError):
@@ -67,7 +67,7 @@ class TrainedRuns:
         return found
 
     def one(self, name: str) -> dict[str, Any]:
-        """What is told of one run. Raises `NotFound`."""
+        """The facts of one run. Raises `NotFound`."""
         return _facts(name, Tree.scan(self.folder(name)))
 
     def checkpoints(self, name: str) -> dict[str, Any]:
@@ -115,15 +115,6 @@ def _facts(name: str, tree: Tree) -> dict[str, Any]:
 def run_addresses(runs: TrainedRuns) -> list[Address]:
     """The addresses of a training server."""
 
-    async def every(_request: Request) -> Response:
-        return JSONResponse({"jobs": await run_in_threadpool(runs.all)})
-
-    async def one(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(runs.one, request.path_params["name"]))
-
-    async def checkpoints(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(runs.checkpoints, request.path_params["name"]))
-
     async def model(request: Request) -> Response:
         name, checkpoint = request.path_params["name"], request.query_params.get("checkpoint")
         return SentZip(await run_in_threadpool(runs.plan, name, checkpoint, logs=False), runs.packing)
@@ -132,9 +123,9 @@ def run_addresses(runs: TrainedRuns) -> list[Address]:
         return SentZip(await run_in_threadpool(runs.plan, request.path_params["name"], None, logs=True), runs.packing)
 
     return [
-        Address(f"{_PREFIX}/jobs", every),
-        Address(f"{_PREFIX}/jobs/{{name}}", one),
-        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", checkpoints),
+        Address(f"{_PREFIX}/jobs", told(lambda: {"jobs": runs.all()})),
+        Address(f"{_PREFIX}/jobs/{{name}}", told(runs.one)),
+        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", told(runs.checkpoints)),
         Address(f"{_PREFIX}/{{name}}/download/model", model),
         Address(f"{_PREFIX}/{{name}}/download/logs", logs),
     ]
