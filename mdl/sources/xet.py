@@ -182,11 +182,13 @@ class Xet:
                 self._room.release()
 
     def _piece(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
-        token, at = self._token(file.route), start
-        gateway, worker = self._started()
-        bearer = partial(self._bearer, file.route)
+        token, worker, at = self._token(file.route), self._started(), start
+
+        def bearer(refused: str) -> str:
+            return self._token(file.route, refused).token
+
         with (
-            gateway.channel(token.base, file.route, bearer) as (key, channel),
+            worker.gateway.channel(token.base, file.route, bearer) as (key, channel),
             worker.order(file, key, start, stop) as sock,
         ):
             self._http.cancel.register(sock)
@@ -207,19 +209,15 @@ class Xet:
             except TimeoutError:
                 if channel.is_silent(self._http.stall):
                     raise NetworkError(f"no byte for {self._http.stall:g} s") from None
-                block = None
+                self._http.cancel.check()
+                continue
             except OSError as error:
                 raise NetworkError(error.strerror or str(error)) from error
             self._http.cancel.check()
-            if block is None:
-                continue
             if not block:
                 raise NetworkError("hf_xet has ended")
             count -= len(block)
             yield block
-
-    def _bearer(self, route: str, refused: str) -> str:
-        return self._token(route, refused).token
 
     def _token(self, route: str, refused: str = "") -> ReadToken:
         """A token that is not about to expire, and is not the ``refused`` one; the hub is asked if it has to be."""
@@ -241,8 +239,8 @@ class Xet:
             found = self._tokens[route] = ReadToken(token, base, time.monotonic() + seconds)
             return found
 
-    def _started(self) -> tuple[Gateway, Worker]:
-        """The gateway and the worker, which are started when they are first needed."""
+    def _started(self) -> Worker:
+        """The worker, which is started when it is first needed."""
         with self._starting:
             if self._worker is None:
                 if importlib.util.find_spec("hf_xet") is None:
@@ -252,7 +250,7 @@ class Xet:
                 except OSError as error:
                     self._http.cancel.check()
                     raise NetworkError(f"hf_xet does not start: {error.strerror or error}", final=True) from error
-            return self._worker.gateway, self._worker
+            return self._worker
 
     def _give_up(self, why: str) -> None:
         """From now on every file comes over HTTP."""

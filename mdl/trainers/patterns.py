@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
 
+from mdl.paths import matches
 from mdl.trainers.completeness import RESUME, is_weights
 from mdl.trainers.layout import Layout
 from mdl.trainers.named import BEST, HOLDS, LAST, NAMED
@@ -128,7 +129,7 @@ class Pattern:
             match = re.fullmatch(self.saved, entry.name)
             if match and entry.kind in self.kinds:
                 saves[match.groupdict().get("name") or entry.name].append(entry)
-        beside = [one for one in tree.children(place) if any(fnmatchcase(one.name, glob) for glob in self.beside)]
+        beside = [one for one in tree.children(place) if matches(one.name, self.beside)]
         inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
         marked = {name for name in saves if any(fnmatchcase(one.name, self.written_last) for one in inside[name])}
         rows = []

@@ -61,6 +61,11 @@ class Checkpoint:
         """The newest of its files' times, in nanoseconds since 1970; for display, never for ordering."""
         return max((entry.stamp.mtime_ns for entry in self.files), default=0)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
+        return self.name == FINAL or (self.latest and self.ends_with_model)
+
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
         return entry.path[len(self.base) + 1 :] if self.base else entry.path
@@ -228,7 +233,7 @@ class Run:
         if self.model_base or len(self.checkpoints) < 2:
             return None
         last = self.checkpoints[-1]
-        return last if not last.base and (last.name == FINAL or (last.latest and last.ends_with_model)) else None
+        return last if last.is_finished and not last.base else None
 
     @property
     def latest(self) -> Checkpoint | None:
@@ -269,7 +274,7 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints."""
         *_, last = self.checkpoints or (None,)
-        if last and (last.name == FINAL or len(self.checkpoints) == 1 or (last.latest and last.ends_with_model)):
+        if last and (last.is_finished or len(self.checkpoints) == 1):
             return last
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",
