@@ -102,14 +102,21 @@ def _is_name(name: str) -> bool:
 def _facts(name: str, tree: Tree) -> dict[str, Any]:
     """A run as a training server describes it. Its own ``progress.json`` says if it is still running."""
     files = [entry for entry in tree.entries if entry.kind == "file"]
-    newest = max((entry.stamp.mtime_ns for entry in files), default=0) / 1e9
+    newest = max((entry.stamp.mtime_ns for entry in files), default=0)
     status = str(tree.json("progress.json").get("status", "completed")).lower()
     return {
         "job_id": name,
         "status": status if status in (*_RUNNING, "failed", "cancelled") else "completed",
-        "updated_at": datetime.fromtimestamp(newest, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "updated_at": _moment(newest),
         "size_bytes": sum(entry.stamp.size for entry in files),
     }
+
+
+def _moment(ns: int) -> str | None:
+    """A time in nanoseconds since 1970 as ISO 8601; None if it is beyond the year 9999, as files may have it."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None
 
 
 def run_addresses(runs: TrainedRuns) -> list[Address]:
