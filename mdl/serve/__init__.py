@@ -51,9 +51,10 @@ def listen(host: str, port: int) -> socket.socket:
     Its connections send at once (TCP_NODELAY): else the body of each small answer waits 40 ms until the client has
     acknowledged its head. asyncio sees to that only for sockets whose protocol is named, and these have none.
     """
+    host = host.strip("[]")
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.create_server(address, family=family, backlog=_BACKLOG)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock

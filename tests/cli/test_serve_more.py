@@ -256,6 +256,7 @@ def test_what_it_refuses_to_begin(mdl: Inside, tmp_path: Path, monkeypatch: pyte
         refused = {
             ("--host", "0.0.0.0"): "needs a token",
             ("--host", "192.0.2.1", "--token-env", "GOOD"): "cannot listen",
+            ("--host", "[zz::]", "--port", "1", "--token-env", "GOOD"): "mdl: [zz::]:1: cannot listen",
             ("--token-env", "NONE"): "the variable of the token is not set",
             ("--token-env", "WEAK"): "at least 16",
             ("--port", port): f"127.0.0.1:{port}: cannot listen: Address already in use\n",
