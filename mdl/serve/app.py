@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -28,6 +29,7 @@ from mdl.serve.repositories import Repositories
 from mdl.serve.runs import TrainedRuns, run_addresses
 from mdl.serve.status import HEADERS, PAGE, StatusPage
 from mdl.serve.traffic import Traffic
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.client import Client
@@ -46,37 +48,32 @@ def application(
     jobs = Jobs(client, options.get_words, options.token)
     status = StatusPage(client, repositories, runs, options, jobs)
     access = Access(options.token, loopback=is_local)
-    server = _Server(repositories, access, traffic, status, warn, gated=options.gated)
+    server = _Server(repositories, access, traffic, status, warn, options.gated)
     return server.application([*run_addresses(runs), *job_addresses(jobs)])
 
 
+@value_class
 class _Server:
     """What the routes answer from. ``warn`` is told what should never happen. ``gated``: repositories that are not
     known to be open are served too."""
 
-    def __init__(
-        self,
-        repositories: Repositories,
-        access: Access,
-        traffic: Traffic,
-        status: StatusPage,
-        warn: Callable[[str], None],
-        *,
-        gated: bool,
-    ) -> None:
-        self._repositories, self._access, self._traffic = repositories, access, traffic
-        self._status, self._warn, self._gated = status, warn, gated
+    repositories: Repositories
+    access: Access
+    traffic: Traffic
+    status: StatusPage
+    warn: Callable[[str], None]
+    gated: bool
 
     def application(self, others: Sequence[Address]) -> App:
         """The ASGI application; the ``others`` are looked at before the hub's protocol."""
         own = [
             Address("/", self._page),
-            Address("/api/status", told(self._status.document, {"Cache-Control": "no-store"})),
+            Address("/api/status", told(self.status.document, {"Cache-Control": "no-store"})),
             Address("/metrics", self._metrics),
         ]
         routes = [self._route(one) for one in (*own, *others)]
         routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
-        return self._traffic.observed(Starlette(routes=routes))
+        return self.traffic.observed(Starlette(routes=routes))
 
     def _route(self, one: Address) -> Route:
         methods = ["POST"] if one.post else ["GET", "HEAD"]
@@ -88,16 +85,16 @@ class _Server:
         @functools.wraps(handler)
         async def run(request: Request) -> Response:
             try:
-                self._access.check(request.headers)
+                self.access.check(request.headers)
                 if changes:
-                    self._access.check_change(request.headers)
+                    self.access.check_change(request.headers)
                 return await handler(request)
             except MdlError as error:
                 refusal = Refusal.of(error)
             except Refusal as error:
                 refusal = error
             except Exception as error:
-                self._warn(f"a request failed: {type(error).__name__}: {error}")
+                self.warn(f"a request failed: {type(error).__name__}: {error}")
                 refusal = Refusal(500, "", "a fault in mdl itself; the server's own output says more")
             return answer_with(refusal)
 
@@ -107,7 +104,7 @@ class _Server:
         return HTMLResponse(PAGE, headers=HEADERS)
 
     async def _metrics(self, _request: Request) -> Response:
-        return PlainTextResponse(self._traffic.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self.traffic.metrics(), media_type="text/plain; version=0.0.4")
 
     async def _hub(self, request: Request) -> Response:
         """A file of a repository, or what the hub's API says about one."""
@@ -117,20 +114,20 @@ class _Server:
         if asked.call == "resolve":
             return await run_in_threadpool(self._file, asked, request.headers)
         body = await body_of(request) if request.method == "POST" else b""
-        return await run_in_threadpool(self._told, asked, request, body)
+        return await run_in_threadpool(self._api, asked, request, body)
 
     def _file(self, asked: Asked, headers: Mapping[str, str]) -> Response:
-        repo = hub_api.repository(self._repositories.table(), asked, gated=self._gated)
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         at = hub_api.revision(repo, asked)
         found = hub_api.file(repo, at, asked.path)
         file = found.open()
         if file is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
         answer = answer_to(headers, found.size, found.etag)
-        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self._traffic)
+        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self.traffic)
 
-    def _told(self, asked: Asked, request: Request, body: bytes) -> Response:
-        repo = hub_api.repository(self._repositories.table(), asked, gated=self._gated)
+    def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         if asked.call == "refs":
             return JSONResponse(hub_api.refs(repo))
         at = hub_api.revision(repo, asked)
@@ -147,8 +144,6 @@ class _Server:
 
 def _paths_in(body: bytes) -> list[str]:
     """The paths that a form, or a JSON object, asks for."""
-    import json
-
     if body.lstrip().startswith(b"{"):
         with contextlib.suppress(ValueError, RecursionError):
             named = json.loads(body).get("paths", [])
