@@ -52,7 +52,7 @@ class Endpoint:
         if not is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
             token, source = next(_tokens(environ), (None, "no token set"))
         if token and not (token.isascii() and token.isprintable() and " " not in token):
-            raise UsageError(f"the token from {source} has characters no token has", item=source)
+            raise UsageError(f"the token from {source} has a character that cannot be sent", item=source)
         return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
 
     @property

@@ -36,7 +36,7 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
         if match and not _NO_MODEL.match(file.path.text):
             found.setdefault(_quantisation_of(match["stem"]), {}).setdefault(match["stem"], []).append(file)
     if not found:
-        raise NotFound("the repository has no GGUF file", item=item, hint="leave out what is behind the colon")
+        raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
     named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
     if not named:
         there = ", ".join(sorted(filter(None, found))) or "none in any file's name"
