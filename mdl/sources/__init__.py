@@ -103,7 +103,7 @@ class Origin:
 
     def at(self, revision: str) -> Origin:
         """The same files at another revision. Raises `UsageError` if there are no revisions, or for a wrong one."""
-        raise UsageError("has no revisions", item=self.label, hint="--revision is for repositories, such as hf:org/repo")
+        raise UsageError("has no revisions", item=self.label, hint="--revision is for repositories (hf:org/repo)")
 
 
 class Source(Protocol):

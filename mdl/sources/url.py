@@ -131,7 +131,8 @@ class UrlSource:
                 error.item = origin.label
             raise
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
-            self._keep_name(origin, found.path)
+            facts = {"url": bare_url(origin.url), "name": found.path.text}
+            keep(self._place_of_name(origin), "mdl-url-name", VERSION, facts)
         return [found]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
@@ -145,10 +146,6 @@ class UrlSource:
             return RelPath.parse(facts["name"]) if facts else None
         except (KeyError, TypeError, AttributeError, MdlError):
             return None
-
-    def _keep_name(self, origin: UrlOrigin, name: RelPath) -> None:
-        """Keep what the server calls the file, without the query of its URL. Raises `OSError`, `Unsafe`."""
-        keep(self._place_of_name(origin), "mdl-url-name", VERSION, {"url": bare_url(origin.url), "name": name.text})
 
     def _place_of_name(self, origin: UrlOrigin) -> Path:
         return kept_path(self._context.folder, url_identity(origin.url), ".name")
