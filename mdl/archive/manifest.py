@@ -42,8 +42,8 @@ class Manifest:
     """What an archive holds.
 
     ``run``, ``checkpoint``, ``step`` and ``layout`` say where the files come from, as far as that is known.
-    ``changed`` are the files that were packed although they changed meanwhile, ``incomplete`` those of which bytes
-    were missing.
+    ``changed`` are the files that were packed although they changed meanwhile, ``incomplete`` those that lacked
+    bytes.
     """
 
     files: tuple[ManifestEntry, ...]

@@ -39,7 +39,7 @@ def is_only_log(name: str) -> bool:
 @value_class
 class PackOptions:
     """What of a run is packed. Globs are matched with the names in the archive; ``allow_incomplete`` also packs a
-    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too."""
+    checkpoint that lacks bytes; ``whole_run`` packs the checkpoints beside the finished model too."""
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()

@@ -69,8 +69,8 @@ def padding(size: int) -> bytes:
 class TarReader:
     """The files of a tar, one after the other. Folders are passed over: files imply them.
 
-    Iterating raises `ProtocolError` for what is no tar, or a truncated one, and `Unsafe` for an unsafe path and for
-    links, devices and other members that are no files.
+    Iterating raises `ProtocolError` if it is not a tar or is truncated, and `Unsafe` for an unsafe path and for links,
+    devices and other members that are not files.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -121,7 +121,7 @@ class TarReader:
             if block.startswith(_COMPRESSED):
                 hint = "unpack it first, with gunzip, unxz or the like: a bundle is a plain tar"
                 raise ProtocolError("it is compressed", hint=hint) from error
-            raise ProtocolError("it is no tar, or it is damaged", hint="copy it again") from error
+            raise ProtocolError("it is not a tar, or it is damaged", hint="copy it again") from error
         if info.size < 0:
             raise ProtocolError("a member of it has a size below zero", item=shown(info.name)[:200])
         return info

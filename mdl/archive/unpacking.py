@@ -15,7 +15,7 @@ from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import Archive
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.errors import NoSpace, Occupied, ProtocolError
-from mdl.fs import staging
+from mdl.fs import nearest_existing, staging
 from mdl.safetensors import SAFETENSORS, why_truncated
 
 FindCopy = Callable[[ManifestEntry], Path | None]
@@ -69,8 +69,7 @@ def check_free_space(archive: Archive, folder: Path) -> None:
 
     Raises `NoSpace` with the bytes needed and free, before anything is written.
     """
-    near = next(one for one in (folder, *folder.parents) if one.exists() or one == one.parent)
-    space = os.statvfs(near)
+    space = os.statvfs(nearest_existing(folder))
     free, hint = space.f_bavail * space.f_frsize, "free some space, or unpack to another disk; nothing was written"
     if archive.size > free:
         what = f"it unpacks to {archive.size:,} bytes and {free:,} are free: {archive.size - free:,} short"

@@ -140,12 +140,6 @@ END_OF_PIECES = b"\x03\x00"
 """A last, empty block (RFC 1951, 3.2.6)."""
 
 
-def new_deflater() -> _Compress:
-    """A raw deflate stream at level 1."""
-    stream: _Compress = _fast.compressobj(1, zlib.DEFLATED, _RAW)
-    return stream
-
-
 def new_inflater() -> _Decompress:
     """The decompression of a raw deflate stream."""
     stream: _Decompress = _fast.decompressobj(_RAW)
@@ -182,11 +176,10 @@ def choose_method(compress: Compression, size: int, read_at: Callable[[int, int]
 
 def deflated_piece(data: bytes | memoryview) -> bytes:
     """A piece of a stream, made independently of the others: pieces and `END_OF_PIECES` are one deflate stream."""
-    stream = new_deflater()
-    return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+    return deflated(data, zlib.Z_SYNC_FLUSH)
 
 
-def deflated(data: bytes) -> bytes:
-    """All of ``data`` in one go."""
-    stream = new_deflater()
-    return stream.compress(data) + stream.flush()
+def deflated(data: bytes | memoryview, flush: int = zlib.Z_FINISH) -> bytes:
+    """A raw deflate stream of ``data`` at level 1, which ends as ``flush`` says."""
+    stream: _Compress = _fast.compressobj(1, zlib.DEFLATED, _RAW)
+    return stream.compress(data) + stream.flush(flush)

@@ -6,7 +6,6 @@ state. The copy is used if mdl is offline, or if the network fails. (ADR 31)
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -21,9 +20,10 @@ from urllib.parse import urljoin, urlsplit
 from mdl import crc_json
 from mdl.errors import CatalogError, LockError, MdlError, NetworkError, ProtocolError, UsageError
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
+from mdl.fs.private import make_private_dir
 from mdl.places import SHIPPED, expanded
 from mdl.redact import bare_url
+from mdl.sources.kept import kept_path, read_kept
 from mdl.toml import parse_toml
 from mdl.values import value_class
 
@@ -94,7 +94,7 @@ class _Copy:
 class WebBases:
     """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
     ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
-    in words if a copy is used because the network fails, or because what came is no catalog but a page."""
+    in words if a copy is used because the network fails, or because a page came instead of a catalog."""
 
     def __init__(
         self,
@@ -128,21 +128,21 @@ class WebBases:
         return found.text
 
     def _place(self, url: str) -> Path | None:
-        return self._folder and self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
+        return self._folder and kept_path(self._folder, url, ".json")
 
     def _kept(self, url: str) -> _Copy | None:
         """The copy; None if there is none, or it is damaged."""
         place = self._place(url)
+        facts = read_kept(place, "mdl-base", _VERSION, 8 * _LARGEST) if place else None
+        if facts is None:
+            return None
         try:
-            facts = crc_json.loads((read_regular(place, 8 * _LARGEST) or b"").rstrip(b"\n")) if place else None
-            if not isinstance(facts, dict) or facts["mdl-base"] != _VERSION:
-                return None
             return _Copy(str(facts["text"]), dict(facts["validator"]), float(facts["at"]), float(facts["asked"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     def _keep(self, url: str, copy: _Copy) -> None:
-        """Keep what can be read as TOML: a page that is no catalog must not hide the next answer for ten minutes."""
+        """Keep what can be read as TOML: a page that is not a catalog must not hide the next answer for ten minutes."""
         place = self._place(url)
         if place is None:
             return

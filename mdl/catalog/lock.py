@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.sources import is_reference, parse
@@ -136,34 +136,38 @@ class Lock:
 
     def with_changes(self, before: Lock, after: Lock) -> Lock:
         """This lock with what ``after`` says differently from ``before``, and all else as it is here."""
-        names = before.models.keys() | after.models.keys()
-        changed = {name for name in names if before.models.get(name) != after.models.get(name)}
+        changed = {name for name, _, _ in before._changes(after)}
         kept = {name: locked for name, locked in self.models.items() if name not in changed}
         return Lock(kept | {name: locked for name, locked in after.models.items() if name in changed})
 
     def differences(self, new: Lock) -> list[str]:
         """What another lock of the same catalog says differently, a line each."""
-        told = []
-        for name in sorted(self.models.keys() | new.models.keys()):
-            before, after = self.models.get(name), new.models.get(name)
+        lines = []
+        for name, before, after in self._changes(new):
             if before is None or after is None:
-                told.append(f"{name}: {'not locked yet' if before is None else 'not in the catalog any more'}")
-            elif before != after:
-                told += [f"{name}: {line}" for line in _moved(before, after)]
-        return told
+                lines.append(f"{name}: {'not locked yet' if before is None else 'not in the catalog any more'}")
+            else:
+                lines += [f"{name}: {line}" for line in _moved(before, after)]
+        return lines
 
     def told(self, new: Lock) -> list[str]:
         """What it means to write ``new`` in the place of this lock, a line each."""
         lines = []
-        for name in sorted(self.models.keys() | new.models.keys()):
-            before, after = self.models.get(name), new.models.get(name)
+        for name, before, after in self._changes(new):
             if after is None:
                 lines.append(f"took {name} out of the lock: it is not in the catalog any more")
             elif before is None:
                 lines.append(f"locked {name}{_in_short(after)}")
-            elif before != after:
+            else:
                 lines += [f"{name}: {line}" for line in _moved(before, after)]
         return lines
+
+    def _changes(self, new: Lock) -> Iterator[tuple[str, LockedModel | None, LockedModel | None]]:
+        """Every name of which the two locks say something different, with what each of them says."""
+        for name in sorted(self.models.keys() | new.models.keys()):
+            before, after = self.models.get(name), new.models.get(name)
+            if before != after:
+                yield name, before, after
 
     def to_toml(self) -> str:
         blocks = [_HEAD]
@@ -176,7 +180,7 @@ class Lock:
 
     @classmethod
     def from_toml(cls, text: str) -> Lock:
-        """Raises `StateError` for what is no lock, or one of a newer mdl."""
+        """Raises `StateError` if the text is not a lock, or is one of a newer mdl."""
         try:
             data = parse_toml(text)
         except ValueError as error:
@@ -241,8 +245,8 @@ def _in_short(locked: LockedModel) -> str:
     revisions = sorted({one.revision[:7] for one in locked.files if one.revision})
     sizes = [one.size for one in locked.files if one.size is not None]
     at = f" at {', '.join(revisions)}" if revisions else ""
-    files = f"{len(locked.files)} file{'' if len(locked.files) == 1 else 's'}"
-    return f"{at}, {files}" + (f", {human_bytes(sum(sizes))}" if len(sizes) == len(locked.files) else "")
+    total = f", {human_bytes(sum(sizes))}" if len(sizes) == len(locked.files) else ""
+    return f"{at}, {counted(len(locked.files), 'file')}{total}"
 
 
 def _facts(model: str, one: LockedFile) -> dict[str, Any]:
@@ -303,5 +307,5 @@ _Type = TypeVar("_Type", str, int, bool, list[Any])
 
 def _typed(value: Any, kind: type[_Type]) -> _Type:
     if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
     return value

@@ -24,7 +24,7 @@ _LARGEST = 64 * 2**20
 
 def no_web(url: str, named: str) -> str:
     """A `Fetch` that asks nobody. Raises `LockError`."""
-    raise LockError("a catalog on the web, and nobody may be asked", item=bare_url(url))
+    raise LockError("this catalog is on the web, and mdl may not ask for it", item=bare_url(url))
 
 
 def read_catalog(paths: Sequence[Path], fetch: Fetch = no_web) -> Catalog:
@@ -187,7 +187,7 @@ def _note_twins(named: Sequence[Draft], extended: Sequence[Draft]) -> None:
 def _note_unknown(
     text: TomlText, where: Key, names: Iterable[str], models: dict[str, Model], groups: Iterable[str]
 ) -> None:
-    """Note every one of ``names`` that is no model, or stands there twice."""
+    """Note every one of ``names`` that is not a model, or is there twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -250,7 +250,7 @@ def narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[st
     for pattern in include:
         if not any(matches(file.path.text, (pattern,)) for file in files):
             names = ", ".join(file.path.text for file in files[:5])
-            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"there is {names}")
+            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {names}")
     kept = [file for file in files if not include or matches(file.path.text, include)]
     kept = [file for file in kept if not matches(file.path.text, exclude)]
     if not kept:

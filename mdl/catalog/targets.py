@@ -28,7 +28,7 @@ def models_of(
     URL, a model. Words behind a repository that name files are files of it. ``revision`` replaces that of every hub
     source; ``output`` is the name of the one file, and ``sha256`` its digest.
 
-    Raises `NotFound` for a name the catalog does not have, `UsageError` for what is no target.
+    Raises `NotFound` for a name the catalog does not have, `UsageError` for anything that is not a target.
     """
     found: dict[str, Model] = {}
     origins = _with_files(targets, catalog, page_hosts)

@@ -1,33 +1,30 @@
 """Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
 
 A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS` of
-`mdl.remote_tables`. The results of one job are the origin ``job://REMOTE/JOB``, of which `JobSource` is the source.
+`mdl.remote_tables`. The origin ``job://REMOTE/JOB`` means the results of one job; its source is `JobSource`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import math
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl import crc_json
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError
 from mdl.files import RemoteFile
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context, Origin
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 VERSION = 1
@@ -59,7 +56,7 @@ class JobOrigin(Origin):
         return f"{self.remote}/{self.job}{part}"
 
     def url_of(self, path: RelPath) -> str:
-        """The stable URL of one file of the job, of which `Remote.locate` finds out where it is."""
+        """The stable URL of one file of the job. `Remote.locate` finds out where the file is."""
         return f"job://{self.remote}/{quote(self.job, safe='')}/{quote(path.text)}"
 
 
@@ -75,14 +72,16 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
     return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
 
 
+def job_and_path(url: str) -> tuple[str, str]:
+    """The job and the path of a file in a URL that `JobOrigin.url_of` made."""
+    job, _, path = urlsplit(url).path.strip("/").partition("/")
+    return unquote(job), unquote(path)
+
+
 def job_of_url(url: str) -> JobOrigin:
     """The job of which a URL that `JobOrigin.url_of` made is a file."""
-    job, _, _ = urlsplit(url).path.strip("/").partition("/")
-    return JobOrigin(urlsplit(url).netloc, unquote(job))
-
-
-def open_source(context: Context) -> JobSource:
-    return JobSource(context)
+    job, _ = job_and_path(url)
+    return JobOrigin(urlsplit(url).netloc, job)
 
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -120,15 +119,12 @@ class RemoteJob:
         can be had of such a one too."""
         if self.status in ("failed", "cancelled") and not logs:
             hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            how = "failed" if self.status == "failed" else "was cancelled"
             why = f": {self.error}" if self.error else ", and does not say why"
-            raise NotFound(f"the job {_ended(self.status)}{why}", item=self.id, hint=hint)
+            raise NotFound(f"the job {how}{why}", item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
-
-
-def _ended(status: str) -> str:
-    return "failed" if status == "failed" else "was cancelled"
 
 
 @value_class
@@ -170,13 +166,18 @@ class Remote(Protocol):
         remote cannot delete."""
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """The results of a job, as many of them as ``origin`` means."""
+        """The results of a job that ``origin`` means."""
 
     def locate(self, url: str) -> Link | Body:
         """Where the file of a URL that `JobOrigin.url_of` made is at this moment."""
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts that it is asked at."""
+
+
+def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:
+    """These jobs by the time at which they began."""
+    return sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
 
 
 def status_of(word: object) -> JobStatus:
@@ -203,15 +204,15 @@ def moment_of(value: object) -> str | None:
 
 
 def job_of(record: Any, name: str = "") -> RemoteJob:
-    """The job that a record tells of: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
-    ``created_at``, ``updated_at``, ``error``. A record that is no object is of a job about which nothing is known."""
+    """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
+    ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
     ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
     error = error_in(facts.get("error") or facts.get("error_message"))
     found = facts.get("size_bytes")
-    count = found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    count = found if type(found) is int and found >= 0 else None
     return RemoteJob(
         ident,
         status_of(facts.get("status") or facts.get("state")),
@@ -230,7 +231,7 @@ def of_remote(error: MdlError, name: str) -> MdlError:
 
 
 def check_checkpoint(name: str) -> str:
-    """``name`` if it can be one part of a path. Raises `Unsafe`."""
+    """``name`` if it can be one part of a path. Raises `Unsafe`, for a slash as for a backslash."""
     return RelPath.parse(name.replace("/", "\\")).text
 
 
@@ -271,25 +272,23 @@ class JobSource:
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         """The files that a job had when it was fetched."""
+        data = read_kept(self._path(origin), "mdl-job", VERSION, _LARGEST_LISTING)
         try:
-            data = crc_json.loads((read_regular(self._path(origin), _LARGEST_LISTING) or b"").rstrip(b"\n"))
-            if not isinstance(data, dict) or data["mdl-job"] != VERSION or data["source"] != str(origin):
+            if data is None or data["source"] != str(origin):
                 return None
             return [RemoteFile(RelPath.parse(path), str(url), size) for path, url, size in data["files"]]
-        except (KeyError, TypeError, ValueError, MdlError, OSError):
+        except (KeyError, TypeError, ValueError, MdlError):
             return None
 
     def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
         """Keep which ``files`` a job has. Those of a zip have the URL of the zip. What cannot be kept is asked for
         again."""
         rows = [[one.path.text, one.url, one.size] for one in files]
-        data = {"mdl-job": VERSION, "source": str(origin), "files": rows}
         with contextlib.suppress(OSError, MdlError):
-            make_private_dir(self._context.folder)
-            staging.write_file(self._path(origin), crc_json.dumps(data), durable=False)
+            keep(self._path(origin), "mdl-job", VERSION, {"source": str(origin), "files": rows})
 
     def _path(self, origin: JobOrigin) -> Path:
-        return self._context.folder / f"{hashlib.sha256(str(origin).encode()).hexdigest()[:32]}.job"
+        return kept_path(self._context.folder, str(origin), ".job")
 
     def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
         raise UsageError("names a job, not a file", item=str(origin))
@@ -304,6 +303,9 @@ class JobSource:
     def locate(self, url: str) -> Link | Body:
         """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
         return self.remote(urlsplit(url).netloc).locate(url)
+
+
+open_source = JobSource
 
 
 def open_remote(settings: RemoteSettings, context: Context) -> Remote:

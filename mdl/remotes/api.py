@@ -35,10 +35,6 @@ _CHECK = "mdl-check"
 """A job that is asked for to see whether the API answers; that it is not there is an answer too."""
 
 
-def open_remote(settings: RemoteSettings, context: Context) -> Api:
-    return Api(settings, context)
-
-
 class Api(HttpRemote):
     """One API."""
 
@@ -53,7 +49,7 @@ class Api(HttpRemote):
     def check(self) -> list[Check]:
         """Whether the API answers at all, and its bucket."""
         try:
-            self._asked(self._status_url(_CHECK) or self._url(_CHECK))
+            self._asked(self._status_url(_CHECK))
         except MdlError as error:
             is_refusal = isinstance(error, NetworkError) and error.final  # 400, 422: ids have another form there
             if not is_refusal and not isinstance(error, NotFound | ProtocolError):
@@ -73,7 +69,7 @@ class Api(HttpRemote):
         if found := self.status_in_bucket(check_job_id(job), missed):
             return found
         try:
-            answer = self._asked(self._status_url(job) or self._url(job))
+            answer = self._asked(self._status_url(job))
         except NotFound as error:
             missed[host_of(self.base)] += 1
             raise self.not_found(job, missed, error.message) from error
@@ -92,16 +88,12 @@ class Api(HttpRemote):
     def locate(self, url: str) -> Link | Body:
         return self._results.locate(url)
 
-    def _url(self, job: str) -> str:
-        return _with_job(self.settings.get("url"), job)
-
     def _status_url(self, job: str) -> str:
-        text = self.settings.get("status_url")
-        return _with_job(text, job) if text else ""
+        return _with_job(self.settings.get("status_url") or self.settings.get("url"), job)
 
     def _outputs(self, job: str) -> list[Output]:
         """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
-        url = self._url(job)
+        url = _with_job(self.settings.get("url"), job)
         answer = self._asked(url)
         if isinstance(answer, Output):
             return [answer]
@@ -147,6 +139,9 @@ class Api(HttpRemote):
         if not words.startswith(("http://", "https://")):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
         return words
+
+
+open_remote = Api
 
 
 def _with_job(url: str, job: str) -> str:

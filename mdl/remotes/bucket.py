@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from urllib.parse import unquote, urlsplit
 
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
 from mdl.remote_tables import RemoteSettings
-from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, job_of
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
 from mdl.remotes.bucket_lock import bucket_lock
 from mdl.remotes.outputs import select
 from mdl.sources import Context
@@ -23,10 +23,6 @@ from mdl.sources.s3 import S3Origin, S3Source, parse
 from mdl.threads import in_parallel
 
 _LARGEST_RECORD = 2**20
-
-
-def open_remote(settings: RemoteSettings, context: Context) -> BucketRemote:
-    return BucketRemote(settings, context)
 
 
 class BucketRemote:
@@ -50,22 +46,22 @@ class BucketRemote:
         return {}
 
     def jobs(self) -> list[RemoteJob]:
-        sizes: dict[str, int] = {}
+        sizes = Counter[str]()
         for one in self._bucket.list(f"{self._prefix}results"):
             name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
-            sizes[name] = sizes.get(name, 0) + one.size
+            sizes[name] += one.size
         keys = [
             one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
         ]
         names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
-        calls = [partial(self._read, name, sizes.get(name, 0)) for name in names]
+        calls = [partial(self._read, name, sizes[name]) for name in names]
         http = self._context.http
         assert http is not None
         rows = [
             RemoteJob(name, "running", error=found.message) if isinstance(found, MdlError) else found
             for name, found in zip(names, in_parallel(calls, http.connections, http.cancel.check), strict=True)
         ]
-        return sorted(rows, key=lambda job: job.created_at or "", reverse=True)
+        return newest_first(rows)
 
     def status(self, job: str) -> RemoteJob:
         prefix = f"{self._prefix}results/{check_job_id(job)}"
@@ -100,7 +96,7 @@ class BucketRemote:
         return [replace(one, url=own.url_of(one.path)) for one in chosen]
 
     def locate(self, url: str) -> Link | Body:
-        job, _, path = unquote(urlsplit(url).path).removeprefix("/").partition("/")
+        job, path = job_and_path(url)
         return self._bucket.locate(f"{self._prefix}results/{job}/{path}")
 
     def hosts(self) -> tuple[str, ...]:
@@ -111,4 +107,7 @@ class BucketRemote:
         try:
             return replace(job_of(json.loads(data), job), bytes=size)
         except (ValueError, RecursionError) as error:
-            raise ProtocolError("the record of this job is no JSON", item=job) from error
+            raise ProtocolError("the record of this job is not JSON", item=job) from error
+
+
+open_remote = BucketRemote

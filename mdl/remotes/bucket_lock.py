@@ -1,4 +1,4 @@
-"""Bucket lock: one cleaner of a bucket at a time, on whatever machines.
+"""Bucket lock: only one process cleans a bucket at a time, on any number of machines.
 
 The holder's marker is an object that is made only if there is none of its name (``If-None-Match: *``). A store may
 ignore that condition, and a marker that nobody renewed for an hour is taken over, by two at once perhaps; so the holder
@@ -13,39 +13,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import field
-from typing import Protocol
 
 from mdl.errors import Busy, NotFound
 from mdl.paths import shown
 from mdl.process import ProcessId, hostname
+from mdl.sources.object_store import Bucket
 from mdl.values import value_class
 
 _STALE_SECONDS = 3600.0
 _RENEW_SECONDS = 600.0
 _LARGEST = 2**16
 _TRIES = 3
-
-
-class Objects(Protocol):
-    """The bucket. Its methods raise `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write an object if there is none of this name; False if there is one."""
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write an object in place of any of this name."""
-
-    def read(self, key: str, most: int) -> bytes:
-        """An object of at most ``most`` bytes."""
-
-    def delete(self, keys: list[str]) -> None:
-        """Delete objects."""
-
-    def discard(self, key: str) -> None:
-        """Delete an object within a second, also while this run is being stopped. It is no error if that fails."""
-
-    def age(self, key: str) -> float:
-        """Seconds since an object was written."""
 
 
 @value_class
@@ -64,7 +42,7 @@ class Holder:
 
     @classmethod
     def of(cls, data: bytes) -> Holder:
-        """Whose marker this is; of a text that is none nobody's."""
+        """Whose marker this is. Any other text counts as that of a machine about which nothing is known."""
         try:
             facts = json.loads(data)
             return cls(*(str(facts[key])[:100] for key in ("host", "process", "since", "token")))
@@ -83,9 +61,9 @@ class Holder:
 
 
 @contextlib.contextmanager
-def bucket_lock(bucket: Objects, key: str) -> Iterator[Callable[[], None]]:
+def bucket_lock(bucket: Bucket, key: str) -> Iterator[Callable[[], None]]:
     """Hold the lock whose marker is the object ``key``. What this yields is to be called before each step: it raises
-    `Busy` if somebody else holds the lock by now. Raises `Busy`, which names the holder, and as `Objects`."""
+    `Busy` if somebody else holds the lock by now. Raises `Busy`, which names the holder, and as `Bucket.list`."""
     mine = Holder.me()
     _take(bucket, key, mine)
     is_mine, renewed = True, time.monotonic()
@@ -107,7 +85,7 @@ def bucket_lock(bucket: Objects, key: str) -> Iterator[Callable[[], None]]:
             bucket.discard(key)
 
 
-def _take(bucket: Objects, key: str, mine: Holder) -> None:
+def _take(bucket: Bucket, key: str, mine: Holder) -> None:
     """Write the marker. One that is stale, or whose process is seen to be gone, gives way to it."""
     for _ in range(_TRIES):
         if bucket.create(key, mine.marker):
@@ -122,7 +100,7 @@ def _take(bucket: Objects, key: str, mine: Holder) -> None:
     raise Holder.of(b"").busy()
 
 
-def _holder(bucket: Objects, key: str) -> Holder | None:
+def _holder(bucket: Bucket, key: str) -> Holder | None:
     """Who holds the lock; None if there is no marker."""
     try:
         return Holder.of(bucket.read(key, _LARGEST))

@@ -1,4 +1,4 @@
-"""HttpRemote: what the remotes have in common that are asked in JSON over HTTP: requests, errors, and a bucket beside.
+"""HttpRemote: what all remotes that answer in JSON over HTTP have in common: requests, errors, perhaps a bucket.
 
 The results may also be in a bucket that the remote's workers write to. To read it costs nothing and starts no worker,
 so it is asked first.
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, UsageError
+from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.remote_tables import RemoteSettings
-from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, open_remote, status_of
+from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context
 
@@ -40,7 +40,7 @@ class HttpRemote:
         self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
         token = settings.token(context.environ)
         if token and (not (token.token.isascii() and token.token.isprintable()) or " " in token.token):
-            hint = "set it anew: it has a blank or a line break in it"
+            hint = "set it again without blanks and line breaks"
             raise UsageError("the key in it has a character that cannot be sent", item=settings.key_variable, hint=hint)
         self._secrets = Secrets.of(context.environ)
         self._secrets.add(token.token if token else None)
@@ -63,17 +63,18 @@ class HttpRemote:
         about. Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`."""
         return self.http.retry(url, lambda: self._send(method, url, content, most, item))
 
-    def ask_once(self, method: str, url: str, content: Any = None, *, item: str = "") -> Any:
-        """As `ask`, for a request that must not be carried out twice: it is sent once, whatever happens to it."""
+    def post_once(self, url: str, content: Any, *, item: str = "") -> Any:
+        """The JSON answer to a POST that must not be carried out twice: it is sent once, whatever happens to it. Raises
+        as `ask`."""
         try:
-            return self._send(method, url, content, MAX_JSON, item)
+            return self._send("POST", url, content, MAX_JSON, item)
         except NetworkError as error:
             raise self.unanswered(error, item) from None
 
     def unanswered(self, error: NetworkError, item: str) -> NetworkError:
         """The error of a request that must not be sent again, and was perhaps carried out."""
         if not error.final:
-            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' tells"
+            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' shows that"
         return error
 
     def _send(self, method: str, url: str, content: Any, most: int, item: str) -> Any:
@@ -112,6 +113,16 @@ class HttpRemote:
         found = job_of(record, name)
         return replace(found, error=self.words(found.error) or None)
 
+    def jobs_in(self, answer: Any, key: str, what: str) -> list[RemoteJob]:
+        """The jobs that an answer lists, the newest first: a list, or an object that has them under ``key``, as a list
+        or by their ids. Raises `ProtocolError` for anything else; ``what`` is what was asked for."""
+        rows = answer.get(key) if isinstance(answer, dict) else answer
+        if isinstance(rows, dict):
+            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
+        if not isinstance(rows, list):
+            raise ProtocolError(f"{what} is not a list", item=self.name)
+        return newest_first(map(self.job, rows))
+
     def cancelled(self, job: str, answer: Any, *, unless_told: bool = False) -> RemoteJob:
         """The job, which ``answer`` says to be cancelled. ``unless_told``: an answer that says nothing means it too.
 
@@ -127,7 +138,7 @@ class HttpRemote:
 
     def not_cancelled(self, job: str, words: str) -> UsageError:
         """The error for a job that goes on, or was over already."""
-        hint = f"'mdl remote status {self.name} {job}' tells how it stands"
+        hint = f"'mdl remote status {self.name} {job}' shows its status"
         return UsageError(f"it was not cancelled: {words}", item=job, hint=hint)
 
     # The bucket.

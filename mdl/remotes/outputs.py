@@ -16,10 +16,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
+from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
 from mdl.paths import RelPath, refuse_twins, shown
@@ -70,7 +71,7 @@ def outputs_of(answer: Any, job: str, base: str = "") -> list[Output]:
     """
     found = list(dict.fromkeys(_walk(answer, job, base)))[:_MOST]
     if not found:
-        raise NotFound("its answer names no file", item=job, hint="'mdl remote status' tells how it stands")
+        raise NotFound("its answer names no file", item=job, hint="'mdl remote status' shows its status")
     names = Counter(one.path.folded for one in found)
     files = [_apart(one, job, nth) if names[one.path.folded] > 1 else one for nth, one in enumerate(found, 1)]
     refuse_twins(one.path for one in files)
@@ -98,7 +99,7 @@ def keyed_outputs(answer: Any, job: str) -> list[Output]:
     found = []
     for row in rows if isinstance(rows, list) else ():
         facts = row if isinstance(row, dict) else {"key": row}
-        key = next((facts[name] for name in ("key", "s3_key", "path", "name") if isinstance(facts.get(name), str)), "")
+        key = first_text(facts, ("key", "s3_key", "path", "name"))
         below = key.rpartition(f"results/{job}/")[2] or key
         if key and not key.endswith("/"):
             found.append(Output(_checked(below.lstrip("/")), size=_size_in(facts), key=key))
@@ -125,10 +126,10 @@ def _walk(value: Any, job: str, base: str, key: str = "", depth: int = 0) -> Ite
             yield from _walk(one, job, base, key, depth + 1)
     elif isinstance(value, dict):
         is_elsewhere = _NO_FILES.fullmatch(key) is not None
-        url, data = "" if is_elsewhere else _first_text(value, _URLS), _first_text(value, _DATA)
+        url, data = "" if is_elsewhere else first_text(value, _URLS), first_text(value, _DATA)
         if data and _is_url(data):
             url, data = url or data, ""
-        is_inline = bool(data) and (value.get("type") == "file_data" or bool(_first_text(value, _NAMES)))
+        is_inline = bool(data) and (value.get("type") == "file_data" or bool(first_text(value, _NAMES)))
         is_empty = value.get("type") == "file_data" and value.get("data") == ""
         if url:
             yield from _linked(value, url, job, base)
@@ -141,7 +142,8 @@ def _walk(value: Any, job: str, base: str, key: str = "", depth: int = 0) -> Ite
                 yield from _walk(one, job, base, str(name), depth + 1)
 
 
-def _first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
+def first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """The first text under one of ``keys`` that is not empty; '' if there is none."""
     return next((value[key] for key in keys if isinstance(value.get(key), str) and value[key]), "")
 
 
@@ -165,7 +167,7 @@ def _size_in(value: Mapping[str, Any]) -> int | None:
     """The size that is told, in bytes; None if none is, and for 0, which handlers write if they do not know it."""
     size = value.get("size", value.get("size_bytes"))
     size = int(size) if isinstance(size, str) and size.isdecimal() and size.isascii() else size
-    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+    return size if type(size) is int and size > 0 else None
 
 
 def _digest_in(value: Mapping[str, Any]) -> Digest | None:
@@ -183,8 +185,9 @@ def _linked(value: Mapping[str, Any], url: str, job: str, base: str) -> Iterator
     if base and url.startswith("/"):
         url = urljoin(base, url)
     if not _is_url(url):
-        raise NoDownload(f"{shown(bare_url(url))[:80]!r} is no download: it is not a URL", item=job, hint=ASK_FOR_URL)
-    name = _first_text(value, _NAMES) or _path_of(url)
+        why = f"{shown(bare_url(url))[:80]!r} is not a URL, so it cannot be downloaded"
+        raise NoDownload(why, item=job, hint=ASK_FOR_URL)
+    name = first_text(value, _NAMES) or _path_of(url)
     yield Output(safe_name(name), url, None, _size_in(value), _kind_in(value), digest=_digest_in(value))
 
 
@@ -192,7 +195,7 @@ def _inline(value: Mapping[str, Any], text: str, job: str) -> Output:
     """The bytes of a base64 text. Blanks and missing padding are forgiven; any other letter, and a length that no text
     has, is not."""
     kind = _kind_in(value)
-    path = safe_name(_first_text(value, _NAMES) or f"{job}{mimetypes.guess_extension(kind) or '.bin'}")
+    path = safe_name(first_text(value, _NAMES) or f"{job}{mimetypes.guess_extension(kind) or '.bin'}")
     packed = "".join(text.split()).rstrip("=")
     try:
         if len(packed) % 4 == 1:
@@ -208,7 +211,7 @@ def _inline(value: Mapping[str, Any], text: str, job: str) -> Output:
 
 
 def safe_name(text: str) -> RelPath:
-    """The last part of a name or of a path. Raises `Unsafe` if that is no file name."""
+    """The last part of a name or of a path. Raises `Unsafe` if that cannot be the name of a file."""
     return _checked(re.split(r"[/\\]", text.rstrip("/\\"))[-1])
 
 
@@ -219,12 +222,7 @@ def _checked(text: str) -> RelPath:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
 
-class HasPath(Protocol):
-    @property
-    def path(self) -> RelPath: ...
-
-
-File = TypeVar("File", bound=HasPath)
+File = TypeVar("File", Output, RemoteFile)
 
 
 def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, everything: bool = False) -> list[File]:
@@ -243,7 +241,7 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     if not found:
         names = ", ".join(one.path.text for one in files[:_NAMED]) or "nothing"
         what = f"no checkpoint {shown(checkpoint)!r}" if checkpoint else "no log" if logs else "no file"
-        raise NotFound(f"{what} is among its results", hint=f"there is {names}")
+        raise NotFound(f"{what} is among its results", hint=f"available: {names}")
     return found
 
 

@@ -1,7 +1,7 @@
 """Results: where the files of jobs are, kept from the moment that a remote is asked until they are fetched.
 
-To ask costs money, or much time: a worker's answer is a job of its own. So what was answered is used for the plan and
-for the download, and the remote is asked again only if a link has failed or expires soon.
+To ask costs money, or much time: every answer of a worker is a job. So one answer is used for the plan and for the
+download, and the remote is asked again only if a link has failed or expires soon.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote, urlsplit
 
 from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.presigned import expires_at
-from mdl.remotes import JobOrigin
+from mdl.remotes import JobOrigin, job_and_path
 from mdl.remotes.outputs import Output, select
 
 _EXPIRES_SOON = 60.0
@@ -137,9 +136,3 @@ class Results:
                 if count:
                     held[job] = 0
                     del self._answers[job]
-
-
-def job_and_path(url: str) -> tuple[str, str]:
-    """The job and the path of a file in a URL that `JobOrigin.url_of` made."""
-    job, _, path = urlsplit(url).path.strip("/").partition("/")
-    return unquote(job), unquote(path)

@@ -1,8 +1,8 @@
 """RunPod Serverless: an endpoint whose workers train, and tell of it when they are asked.
 
 Every question to a worker is a job of the endpoint's queue, which costs money and time; so the bucket that the workers
-write to is read first, if the remote names one. Workers share no memory: one that does not know a process is no proof
-that there is none, and the next one is asked.
+write to is read first, if the remote names one. Workers share no memory: if one does not know a process, another
+one may, and is asked.
 
 Protocol: https://docs.runpod.io/serverless/endpoints/operation-reference. Limits are MiB: 10 for ``/run``, 20 for
 ``/runsync``, for the request and for the result. A result is kept for 1 minute after ``/runsync``, 30 after ``/run``.
@@ -54,10 +54,6 @@ _MOST_COUNTED = 2**53
 """No count of jobs or workers is as large as this; one that is cannot be written as a metric."""
 _WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
-
-
-def open_remote(settings: RemoteSettings, context: Context) -> Runpod:
-    return Runpod(settings, context)
 
 
 class NoResult(ProtocolError):
@@ -129,13 +125,7 @@ class Runpod(HttpRemote):
         """Those in the bucket; without one, those that the worker knows that happens to answer."""
         if self.bucket:
             return self.bucket.jobs()
-        output = self.call({"type": "processes"})
-        rows = output.get("processes") if isinstance(output, dict) else output
-        if isinstance(rows, dict):
-            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
-        if not isinstance(rows, list):
-            raise ProtocolError("the worker's list of processes is not a list", item=self.name)
-        return sorted((self.job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        return self.jobs_in(self.call({"type": "processes"}), "processes", "the worker's list of processes")
 
     def status(self, job: str) -> RemoteJob:
         """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
@@ -151,7 +141,7 @@ class Runpod(HttpRemote):
         missed = Missed()
         if _JOB_ID.fullmatch(check_job_id(job)):
             try:
-                answer = self.ask_once("POST", f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
+                answer = self.post_once(f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
             except NotFound as error:
                 missed[_QUEUE] += 1
                 raise self.not_found(job, missed, error.message) from error
@@ -265,7 +255,7 @@ class Runpod(HttpRemote):
             url = f"{self.base}/{path}"
             try:
                 if once:
-                    answer = self.ask_once("POST", url, content, item=item)
+                    answer = self.post_once(url, content, item=item)
                 else:
                     answer = self.ask("POST", url, content, most=_LARGEST, item=item)
                 return self._output(self._finished(answer), item)
@@ -299,13 +289,13 @@ class Runpod(HttpRemote):
             try:
                 answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
             except NotFound as error:
-                raise _Forgotten("the endpoint has forgotten the question", item=self.name) from error
+                raise _Forgotten("the endpoint no longer has the request", item=self.name) from error
 
     def _given_up(self, question: str) -> NetworkError:
         """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
         with contextlib.suppress(MdlError):
-            self.ask_once("POST", f"{self.base}/cancel/{quote(question, safe='')}", {})
-        hint = f"'mdl remote check {self.name}' tells of its workers"
+            self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
+        hint = f"'mdl remote check {self.name}' shows its workers"
         why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
         return NetworkError(why, item=self.name, hint=hint, final=True)
 
@@ -315,7 +305,7 @@ class Runpod(HttpRemote):
         if status == "FAILED":
             raise self._failure(answer.get("error") or output, item, output)
         if status != "COMPLETED":
-            raise WorkerFailed(f"the endpoint says {status} of the question", item=item)
+            raise WorkerFailed(f"the endpoint reports {status} for the request", item=item)
         if "status" not in answer:
             output = answer.get("output", answer)  # of a gateway that leaves the envelope out
         if output is None:
@@ -341,6 +331,9 @@ class Runpod(HttpRemote):
         if isinstance(error, NetworkError) and _TOO_LARGE.search(error.message):
             return NoResult(error.message, item=error.item, hint=_LIMITS)
         return super().explained(error)
+
+
+open_remote = Runpod
 
 
 def _no_result(item: str) -> NoResult:

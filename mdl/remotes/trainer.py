@@ -21,11 +21,9 @@ from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Link
 from mdl.paths import RelPath, shown
-from mdl.remote_tables import RemoteSettings
-from mdl.remotes import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id
+from mdl.remotes import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
 from mdl.remotes.http_remote import HttpRemote
-from mdl.remotes.results import job_and_path
-from mdl.sources import Context
+from mdl.remotes.outputs import first_text
 from mdl.values import value_class
 
 _PATIENCE = 900.0
@@ -48,13 +46,9 @@ _LOOKS_LIKE = {
     "logs": ("get", r".*/\{\}/(?:download/logs|logs/download|logs\.zip)/?|.*/download/logs/\{\}|.*/\{\}/logs/?"),
     "cancel": ("post", r".*/cancel/\{\}|.*/\{\}/cancel"),
 }
-"""The method and the path by which a route of another server is known."""
+"""The method and the path by which a route of another server is recognized."""
 _PATH = re.compile(r"/[^?#\s]{0,500}")
 """What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
-
-
-def open_remote(settings: RemoteSettings, context: Context) -> Trainer:
-    return Trainer(settings, context)
 
 
 @value_class
@@ -87,9 +81,12 @@ class Trainer(HttpRemote):
         ]
 
     def jobs(self) -> list[RemoteJob]:
+        """Those that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
         answer = self.ask("GET", self.base + self._routes["jobs"])
-        rows = answer if isinstance(answer, list) else _rows(answer)
-        return sorted((self.job(row) for row in rows), key=lambda job: job.created_at or "", reverse=True)
+        if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
+            lists = [rows for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list)]
+            answer = [row for rows in lists for row in rows]
+        return self.jobs_in(answer, "jobs", "the server's list of jobs")
 
     def status(self, job: str) -> RemoteJob:
         return self.job(self.ask("GET", self._url("job", job), item=job), job)
@@ -97,7 +94,7 @@ class Trainer(HttpRemote):
     def cancel(self, job: str) -> RemoteJob:
         """Asked once."""
         try:
-            answer = self.ask_once("POST", self._url("cancel", job), {}, item=job)
+            answer = self.post_once(self._url("cancel", job), {}, item=job)
         except NetworkError as error:
             if not error.final:
                 raise
@@ -154,7 +151,7 @@ class Trainer(HttpRemote):
         if not meant:
             what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
             names = ", ".join(shown(one.name) for one in found[:10]) or "none yet"
-            raise NotFound(f"the server {what}", item=job, hint=f"there is {names}")
+            raise NotFound(f"the server {what}", item=job, hint=f"available: {names}")
         check_checkpoint(meant[0].name)
         return meant[0]
 
@@ -173,6 +170,9 @@ class Trainer(HttpRemote):
         return _ROUTES | routes_in(paths) if isinstance(paths, dict) else _ROUTES
 
 
+open_remote = Trainer
+
+
 def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     """The routes among the paths of an OpenAPI description, ``{}`` for their one parameter."""
     found: dict[str, str] = {}
@@ -188,21 +188,13 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _rows(answer: Any) -> list[Any]:
-    """The jobs in an answer: a list under ``jobs``, or several lists (``running_jobs``, ``queued_jobs`` …)."""
-    if not isinstance(answer, dict):
-        raise ProtocolError("the server's list of jobs is not a list")
-    if isinstance(answer.get("jobs"), list):
-        return list(answer["jobs"])
-    if isinstance(answer.get("jobs"), dict):
-        return [{"job_id": name, **row} for name, row in answer["jobs"].items() if isinstance(row, dict)]
-    return [row for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list) for row in rows]
-
-
 def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
-    name = next((row[key] for key in ("name", "checkpoint", "path") if isinstance(row.get(key), str)), "")
-    name = name.rstrip("/").rpartition("/")[2]
+    name = first_text(row, ("name", "checkpoint", "path")).rstrip("/").rpartition("/")[2]
     step, size = row.get("step"), row.get("size_bytes", row.get("bytes"))
-    number = step if isinstance(step, int) and not isinstance(step, bool) else None
-    count = size if isinstance(size, int) and not isinstance(size, bool) else None
-    return TrainerCheckpoint(name, number, count, row.get("is_best") is True, row.get("is_latest") is True)
+    return TrainerCheckpoint(
+        name,
+        step if type(step) is int else None,
+        size if type(size) is int else None,
+        row.get("is_best") is True,
+        row.get("is_latest") is True,
+    )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
-from mdl.errors import MdlError, UsageError, storage_error
+from mdl.errors import MdlError, UsageError, storage_trouble
 from mdl.fs import staging
 from mdl.redact import Secrets
 from mdl.serve.options import TOKEN_VARIABLE, ServeOptions
@@ -26,7 +26,6 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.jobs.log import Log
     from mdl.serve.traffic import Traffic
 
 _GRACE_SECONDS = 3
@@ -35,6 +34,7 @@ _START_SECONDS = 30.0
 _IDLE_SECONDS = 15
 """How long a connection is kept for the next request: longer than clients keep theirs (httpx: 5 seconds), so that none
 sends a request into a connection that is just closed."""
+_WHEN_FULL = "free some space, and start the server again"
 _MOST_CLIENTS = 4000
 _BACKLOG = 1024
 
@@ -51,9 +51,10 @@ def listen(host: str, port: int) -> socket.socket:
     Its connections send at once (TCP_NODELAY): else the body of each small answer waits 40 ms until the client has
     acknowledged its head. asyncio sees to that only for sockets whose protocol is named, and these have none.
     """
+    host = host.strip("[]")
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.create_server(address, family=family, backlog=_BACKLOG)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
@@ -97,7 +98,8 @@ def serving(
     """
     check_installed()
     from mdl.http.credentials import is_loopback
-    from mdl.serve.application import application
+    from mdl.jobs.log import Log
+    from mdl.serve.app import application
     from mdl.serve.traffic import Traffic
 
     _allow_many_files()
@@ -110,7 +112,10 @@ def serving(
                 why = "a server that other machines can reach needs a token"
                 raise UsageError(why, item=f"--host {options.host}", hint=f"--token-env NAME, or set {TOKEN_VARIABLE}")
             warn("the token crosses the network in the clear: use a network that you trust, or a TLS proxy before mdl")
-        log = stack.enter_context(_log(options.log_file)) if options.log_file else None
+        log = None
+        if options.log_file is not None:
+            with storage_trouble(options.log_file, _WHEN_FULL):
+                log = stack.enter_context(contextlib.closing(Log(options.log_file)))
         traffic = Traffic(log, secrets, lambda error: warn(f"no request log is kept: {error.strerror}"))
         app = application(client, options, traffic, warn, is_local=is_loopback(address))
         thread = stack.enter_context(_answering(app, sock))
@@ -164,27 +169,10 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
 
 
 @contextlib.contextmanager
-def _log(path: Path) -> Iterator[Log]:
-    """The request log. Raises `StorageError`."""
-    from mdl.jobs.log import Log
-
-    try:
-        log = Log(path)
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
-    try:
-        yield log
-    finally:
-        log.close()
-
-
-@contextlib.contextmanager
 def _ready(path: Path, url: str) -> Iterator[None]:
     """A file with the URL, which is there while the block runs. Raises `StorageError`."""
-    try:
+    with storage_trouble(path, _WHEN_FULL):
         staging.write_file(path, f"{url}\n".encode(), mode=0o644, durable=False)
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
     try:
         yield
     finally:

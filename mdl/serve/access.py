@@ -1,4 +1,4 @@
-"""Access: who may ask: the right Host on loopback, the token if there is one, and no other page in a browser."""
+"""Access: who may ask. The Host must be right on loopback, and the token if there is one; other sites may not ask."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 
 
 class Access:
-    """What a request must bring. Without a ``token`` everybody may ask who can reach the server."""
+    """What a request must bring. Without a ``token``, everybody who can reach the server may ask."""
 
     def __init__(self, token: str | None, *, loopback: bool) -> None:
         self.has_token = token is not None
         self._token, self._loopback = (token or "").encode(), loopback
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises `Refusal` for a request of which nothing may be answered. ``headers`` have lower-case names.
+        """Raises `Refusal` for a request that must not be answered. ``headers`` have lower-case names.
 
         A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding). The browser still sends that
-        name as the Host, and has no token for it. A request with two lengths is one of which a proxy before this server
-        may see another end.
+        name as the Host, and has no token for it. A proxy before this server may find another end of a
+        request that states two lengths.
         """
         if "transfer-encoding" in headers and "content-length" in headers:
             why = "a request has a Content-Length or a Transfer-Encoding, not both"
@@ -48,7 +48,7 @@ class Access:
 
 
 def _host(header: str) -> str:
-    """The host without its port and brackets; empty for what is none."""
+    """The host without its port and brackets; empty if the header is malformed."""
     found = _HOST.fullmatch(header)
     return (found[1] or found[2]).lower() if found else ""
 

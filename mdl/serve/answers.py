@@ -1,12 +1,13 @@
-"""Answers and bodies: a file from the disk, a refusal in words, and what a client sends."""
+"""Answers and bodies: what answers at an address, a file from the disk, a refusal in words, what a client sends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,8 +16,31 @@ from mdl.serve.conditions import Answer
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.serve.traffic import COUNT, Traffic
+from mdl.values import value_class
 
 _LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@value_class
+class Address:
+    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or lists what does, needs
+    the token."""
+
+    path: str
+    handler: Handler
+    changes: bool = False
+    post: bool = False
+
+
+def told(make: Callable[..., Any], headers: Mapping[str, str] | None = None) -> Handler:
+    """A handler that answers with what ``make`` returns, as JSON. ``make`` is called in a thread, with the variable
+    parts of the path by their names."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
+
+    return answer
 
 
 def answer_with(refusal: Refusal) -> Response:
@@ -44,14 +68,14 @@ class SentFile(Response):
     def __init__(
         self, file: BinaryIO, stamp: Stamp, answer: Answer, headers: Mapping[str, str], traffic: Traffic
     ) -> None:
-        told = dict(headers)
+        facts = dict(headers)
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            told |= {"Content-Range": f"bytes */{stamp.size}"}
+            facts |= {"Content-Range": f"bytes */{stamp.size}"}
         elif answer.status == HTTPStatus.PARTIAL_CONTENT:
-            told |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
+            facts |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
         if answer.status != HTTPStatus.NOT_MODIFIED:
-            told |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
-        super().__init__(status_code=answer.status, headers=told)
+            facts |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
+        super().__init__(status_code=answer.status, headers=facts)
         self._file, self._stamp, self._answer, self._traffic = file, stamp, answer, traffic
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -1,11 +1,12 @@
-"""The routes: who may ask, and where each answer is made."""
+"""The application: what the options ask for, put together; who may ask, and where each answer is made."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -17,51 +18,66 @@ from starlette.routing import Route
 from mdl.errors import MdlError
 from mdl.serve import hub_api
 from mdl.serve.access import Access
-from mdl.serve.answers import SentFile, answer_with, body_of
+from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of, told
 from mdl.serve.conditions import answer_to
 from mdl.serve.connection import App
 from mdl.serve.hub_api import Asked
-from mdl.serve.page import HEADERS, PAGE
+from mdl.serve.jobs import Jobs, job_addresses
+from mdl.serve.options import ServeOptions
 from mdl.serve.refusals import Refusal
 from mdl.serve.repositories import Repositories
+from mdl.serve.runs import TrainedRuns, run_addresses
+from mdl.serve.status import HEADERS, PAGE, StatusPage
 from mdl.serve.traffic import Traffic
+from mdl.values import value_class
 
-Handler = Callable[[Request], Awaitable[Response]]
+if TYPE_CHECKING:
+    from mdl.client import Client
 
 
-class Server:
-    """What the routes answer from."""
+def application(
+    client: Callable[[], Client],
+    options: ServeOptions,
+    traffic: Traffic,
+    warn: Callable[[str], None],
+    *,
+    is_local: bool,
+) -> App:
+    """The ASGI application; it ``is_local`` if only this machine can reach it."""
+    repositories, runs = Repositories(client().workspace.stores()), TrainedRuns(options.runs)
+    jobs = Jobs(client, options.get_words, options.token)
+    status = StatusPage(client, repositories, runs, options, jobs)
+    access = Access(options.token, loopback=is_local)
+    server = _Server(repositories, access, traffic, status, warn, options.gated)
+    return server.application([*run_addresses(runs), *job_addresses(jobs)])
 
-    def __init__(
-        self,
-        repositories: Repositories,
-        access: Access,
-        traffic: Traffic,
-        status: Callable[[], Any],
-        on_fault: Callable[[Exception], None],
-        *,
-        gated: bool,
-    ) -> None:
-        """``status`` makes the document of the status page; ``on_fault`` is told what should never happen. ``gated``:
-        repositories that are not known to be open are served too."""
-        self._repositories, self._access, self._traffic = repositories, access, traffic
-        self._status, self._on_fault, self._gated = status, on_fault, gated
 
-    def application(self, routes: list[Route]) -> App:
-        """The ASGI application; ``routes`` are looked at before those of the hub's protocol."""
+@value_class
+class _Server:
+    """What the routes answer from. ``warn`` is told what should never happen. ``gated``: repositories that are not
+    known to be open are served too."""
+
+    repositories: Repositories
+    access: Access
+    traffic: Traffic
+    status: StatusPage
+    warn: Callable[[str], None]
+    gated: bool
+
+    def application(self, others: Sequence[Address]) -> App:
+        """The ASGI application; the ``others`` are looked at before the hub's protocol."""
         own = [
-            Route("/", self._guarded(self._page)),
-            Route("/api/status", self._guarded(self._status_document)),
-            Route("/metrics", self._guarded(self._metrics)),
-            *routes,
-            Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]),
+            Address("/", self._page),
+            Address("/api/status", told(self.status.document, {"Cache-Control": "no-store"})),
+            Address("/metrics", self._metrics),
         ]
-        return self._traffic.observed(Starlette(routes=own))
+        routes = [self._route(one) for one in (*own, *others)]
+        routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
+        return self.traffic.observed(Starlette(routes=routes))
 
-    def route(self, path: str, handler: Handler, *, changes: bool = False, post: bool = False) -> Route:
-        """A route of GET and HEAD, or of POST; one that ``changes`` something, or tells of what does, needs the
-        token."""
-        return Route(path, self._guarded(handler, changes=changes), methods=["POST"] if post else ["GET", "HEAD"])
+    def _route(self, one: Address) -> Route:
+        methods = ["POST"] if one.post else ["GET", "HEAD"]
+        return Route(one.path, self._guarded(one.handler, changes=one.changes), methods=methods)
 
     def _guarded(self, handler: Handler, *, changes: bool = False) -> Handler:
         """The handler, for those who may ask; what it raises becomes an answer."""
@@ -69,16 +85,16 @@ class Server:
         @functools.wraps(handler)
         async def run(request: Request) -> Response:
             try:
-                self._access.check(request.headers)
+                self.access.check(request.headers)
                 if changes:
-                    self._access.check_change(request.headers)
+                    self.access.check_change(request.headers)
                 return await handler(request)
             except MdlError as error:
                 refusal = Refusal.of(error)
             except Refusal as error:
                 refusal = error
             except Exception as error:
-                self._on_fault(error)
+                self.warn(f"a request failed: {type(error).__name__}: {error}")
                 refusal = Refusal(500, "", "a fault in mdl itself; the server's own output says more")
             return answer_with(refusal)
 
@@ -87,34 +103,31 @@ class Server:
     async def _page(self, _request: Request) -> Response:
         return HTMLResponse(PAGE, headers=HEADERS)
 
-    async def _status_document(self, _request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._status), headers={"Cache-Control": "no-store"})
-
     async def _metrics(self, _request: Request) -> Response:
-        return PlainTextResponse(self._traffic.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self.traffic.metrics(), media_type="text/plain; version=0.0.4")
 
     async def _hub(self, request: Request) -> Response:
-        """A file of a repository, or what the hub's API tells of one."""
+        """A file of a repository, or what the hub's API says about one."""
         asked = hub_api.asked_by(request.scope["raw_path"].decode("latin-1"))
         if (request.method == "POST") != (asked.call == "paths-info"):
             raise Refusal(405, "", "this address is read, not written to", {"Allow": "GET, HEAD"})
         if asked.call == "resolve":
             return await run_in_threadpool(self._file, asked, request.headers)
         body = await body_of(request) if request.method == "POST" else b""
-        return await run_in_threadpool(self._told, asked, request, body)
+        return await run_in_threadpool(self._api, asked, request, body)
 
     def _file(self, asked: Asked, headers: Mapping[str, str]) -> Response:
-        repo = hub_api.repository(self._repositories.table(), asked, gated=self._gated)
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         at = hub_api.revision(repo, asked)
         found = hub_api.file(repo, at, asked.path)
         file = found.open()
         if file is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
         answer = answer_to(headers, found.size, found.etag)
-        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self._traffic)
+        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self.traffic)
 
-    def _told(self, asked: Asked, request: Request, body: bytes) -> Response:
-        repo = hub_api.repository(self._repositories.table(), asked, gated=self._gated)
+    def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         if asked.call == "refs":
             return JSONResponse(hub_api.refs(repo))
         at = hub_api.revision(repo, asked)
@@ -131,8 +144,6 @@ class Server:
 
 def _paths_in(body: bytes) -> list[str]:
     """The paths that a form, or a JSON object, asks for."""
-    import json
-
     if body.lstrip().startswith(b"{"):
         with contextlib.suppress(ValueError, RecursionError):
             named = json.loads(body).get("paths", [])

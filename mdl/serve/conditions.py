@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from mdl.http.ranges import ByteRange
 from mdl.values import value_class
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
@@ -37,17 +36,16 @@ def answer_to(headers: Mapping[str, str], size: int, etag: str) -> Answer:
         return whole
     first, last = (int(text) if text else None for text in asked.groups())
     if first is None:
-        return whole if last is None else _part(size - min(last, size), size, size)
+        return whole if last is None else _part(size - min(last, size), size)
     if last is not None and last < first:
         return whole
-    return _part(first, size if last is None else min(last + 1, size), size)
+    return _part(first, size if last is None else min(last + 1, size))
 
 
-def _part(start: int, stop: int, size: int) -> Answer:
+def _part(start: int, stop: int) -> Answer:
     if start >= stop:
         return Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-    found = ByteRange(start, stop)
-    return Answer(HTTPStatus.PARTIAL_CONTENT, found.start, found.stop)
+    return Answer(HTTPStatus.PARTIAL_CONTENT, start, stop)
 
 
 def _matches(header: str | None, etag: str, *, is_strong: bool = False) -> bool:

@@ -1,8 +1,7 @@
 """Connections: uvicorn's own, with what serving large files needs: sendfile, and no patience with the slow.
 
 Bytes go from the file to the socket inside the kernel. A client has to send the whole head of a request in time, and to
-take bytes in time, of a file as of any answer; else its connection ends, so that nobody can hold many of them for
-nothing.
+take the bytes of an answer in time. Otherwise its connection ends, so that nobody can hold many without using them.
 """
 
 from __future__ import annotations

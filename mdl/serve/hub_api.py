@@ -70,7 +70,7 @@ def revision(repo: Repository, asked: Asked) -> Revision:
     found = repo.at(asked.revision)
     if found is None:
         known = ", ".join(sorted(repo.refs)[:5])
-        what = f"{shown(asked.revision)[:200]} of {repo.id} is not on this disk; there is {known}"
+        what = f"{shown(asked.revision)[:200]} of {repo.id} is not on this disk; available: {known}"
         raise Refusal(404, "RevisionNotFound", what)
     return found
 
@@ -106,7 +106,7 @@ def warning(repo: Repository, at: Revision) -> dict[str, str]:
 
 
 def info(repo: Repository, at: Revision) -> dict[str, Any]:
-    """What the API tells of a repository at a revision."""
+    """What the API says about a repository at a revision."""
     siblings = [{"rfilename": path, **_sizes(one)} for path, one in at.files.items()]
     return {
         **dict.fromkeys(("_id", "id", "modelId"), repo.id),

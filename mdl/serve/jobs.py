@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from mdl import places
 from mdl.errors import Busy, MdlError, NotFound, UsageError
@@ -24,19 +23,18 @@ from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
-from mdl.serve.answers import body_of
+from mdl.serve.answers import Address, body_of, told
 from mdl.serve.refusals import Refusal
 
 if TYPE_CHECKING:
     from mdl.client import Client
-    from mdl.serve.app import Server
 
 _START_SECONDS = 120.0
 
 
 class Jobs:
-    """The jobs of this user. ``words`` are flags of each one that is started: where the models go to. None of them gets
-    the ``token``."""
+    """The jobs of this user. Each one that is started gets the flags ``words``, which say where the models go, and does
+    not get the ``token``."""
 
     def __init__(self, client: Callable[[], Client], words: Sequence[str], token: str | None) -> None:
         self._client, self._words, self._token = client, words, token
@@ -94,18 +92,10 @@ class Jobs:
         return str(document["job"])
 
 
-def job_routes(server: Server, jobs: Jobs) -> list[Route]:
+def job_addresses(jobs: Jobs) -> list[Address]:
     """List, show, start, cancel. One job begins at a time, however many are asked for: each takes a process, and a
     thread of those that answer."""
     beginning = asyncio.Lock()
-
-    async def every(_request: Request) -> Response:
-        found = await run_in_threadpool(jobs.all)
-        return JSONResponse({"jobs": [shown_facts(job) for job in found]})
-
-    async def one(request: Request) -> Response:
-        job, _ = await run_in_threadpool(jobs.find, request.path_params["name"])
-        return JSONResponse({"jobs": [shown_facts(job)]})
 
     async def start(request: Request) -> Response:
         name = await _model_in(request)
@@ -113,16 +103,16 @@ def job_routes(server: Server, jobs: Jobs) -> list[Route]:
             started = await run_in_threadpool(jobs.start, name)
         return JSONResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
 
-    async def cancel(request: Request) -> Response:
-        job = await run_in_threadpool(jobs.cancel, request.path_params["name"])
-        return JSONResponse({"jobs": [shown_facts(job)]})
-
     return [
-        server.route("/api/jobs", every, changes=True),
-        server.route("/api/jobs", start, changes=True, post=True),
-        server.route("/api/jobs/{name}", one, changes=True),
-        server.route("/api/jobs/{name}/cancel", cancel, changes=True, post=True),
+        Address("/api/jobs", told(lambda: _rows(jobs.all())), changes=True),
+        Address("/api/jobs", start, changes=True, post=True),
+        Address("/api/jobs/{name}", told(lambda name: _rows(jobs.find(name)[:1])), changes=True),
+        Address("/api/jobs/{name}/cancel", told(lambda name: _rows([jobs.cancel(name)])), changes=True, post=True),
     ]
+
+
+def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
+    return {"jobs": [shown_facts(job) for job in jobs]}
 
 
 async def _model_in(request: Request) -> str:

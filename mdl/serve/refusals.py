@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mdl.errors import AuthError, Busy, MdlError, NotFinished, NotFound, Occupied, Unsafe, UsageError
+from mdl.errors import AuthError, Busy, NotFinished, NotFound, Occupied, Problem, Unsafe, UsageError
 
-_STATUSES: tuple[tuple[type[MdlError], int], ...] = (
+_STATUSES: tuple[tuple[type[Problem], int], ...] = (
     (NotFound, 404),
     (Unsafe, 400),
     (UsageError, 400),
@@ -27,7 +27,7 @@ class Refusal(Exception):
         self.headers = {**coded, "X-Error-Message": header(message), **(headers or {})}
 
     @classmethod
-    def of(cls, error: MdlError) -> Refusal:
+    def of(cls, error: Problem) -> Refusal:
         """What a client is told of an error: what failed, and what there is instead."""
         status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
         hint = f" ({error.hint})" if error.hint and status != 500 else ""

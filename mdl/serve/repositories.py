@@ -1,4 +1,4 @@
-"""Repositories: what of the hub's repositories is on this disk, as a table in which requests are looked up.
+"""Repositories: what this disk has of the hub's repositories, as a table in which requests are looked up.
 
 No part of a request ever becomes part of a path. The table is made from receipts: only a file that was compared with a
 published digest is in it, under its name in the repository, at every commit whose kept listing has these bytes.
@@ -25,12 +25,12 @@ from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
 _LOOK_AGAIN, _OLDEST = 2.0, 60.0
-"""Seconds until the receipts are looked at again, and until the table is made anew whatever they say."""
+"""Seconds until the receipts are looked at again, and until the table is made again whatever they say."""
 
 
 @value_class
 class ServedFile:
-    """A verified file of this disk, as one of a repository."""
+    """A verified file of this disk, as a file of a repository."""
 
     path: str
     store: Store = field(repr=False)
@@ -107,7 +107,7 @@ Table: TypeAlias = dict[tuple[str, str], Repository]
 
 
 class Repositories:
-    """The table of several models folders, made anew when their receipts have changed. For any number of threads."""
+    """The table of several models folders, made again when their receipts have changed. For any number of threads."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self._stores, self._lock = stores, threading.Lock()
@@ -117,7 +117,7 @@ class Repositories:
 
     def table(self) -> Table:
         """The repositories as they are now, or were two seconds ago."""
-        if self._lock.acquire(blocking=self._state is None):  # while it is made anew the old one is good enough
+        if self._lock.acquire(blocking=self._state is None):  # while a new one is made, the old one is good enough
             try:
                 self._refresh()
             finally:
@@ -198,7 +198,7 @@ class _Gathered:
 
 
 def make_table(stores: Sequence[Store]) -> Table:
-    """The repositories of which a verified file is in one of ``stores``."""
+    """The repositories that have a verified file in one of ``stores``."""
     found: defaultdict[tuple[str, str], _Gathered] = defaultdict(_Gathered)
     for store in stores:
         for receipt in store.receipts.all():

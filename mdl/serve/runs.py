@@ -10,25 +10,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from mdl.errors import MdlError, NotFound, as_problem
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
-from mdl.serve.answers import answer_with
+from mdl.serve.answers import Address, answer_with, told
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 from mdl.trainers import find_run
 from mdl.trainers.tree import Tree
-
-if TYPE_CHECKING:
-    from mdl.serve.app import Server
 
 _PREFIX = "/api/training"
 _AT_ONCE = 4
@@ -46,7 +42,7 @@ class TrainedRuns:
         self.packing = threading.BoundedSemaphore(_AT_ONCE)
 
     def names(self) -> dict[str, Path]:
-        """The folder of each run, by its name. Of two with one name the first counts; links are no runs."""
+        """The folder of each run, by its name. If two have the same name, the first counts. A link is not a run."""
         found: dict[str, Path] = {}
         for folder in self._folders:
             with contextlib.suppress(OSError):
@@ -63,7 +59,7 @@ class TrainedRuns:
         return found
 
     def all(self) -> list[dict[str, Any]]:
-        """What is told of every run; one that cannot be read is left out."""
+        """The facts of every run; one that cannot be read is left out."""
         found = []
         for name, folder in self.names().items():
             with contextlib.suppress(MdlError, OSError):
@@ -71,7 +67,7 @@ class TrainedRuns:
         return found
 
     def one(self, name: str) -> dict[str, Any]:
-        """What is told of one run. Raises `NotFound`."""
+        """The facts of one run. Raises `NotFound`."""
         return _facts(name, Tree.scan(self.folder(name)))
 
     def checkpoints(self, name: str) -> dict[str, Any]:
@@ -104,29 +100,27 @@ def _is_name(name: str) -> bool:
 
 
 def _facts(name: str, tree: Tree) -> dict[str, Any]:
-    """A run as a training server tells of it. Its own ``progress.json`` says if it is still running."""
+    """A run as a training server describes it. Its own ``progress.json`` says if it is still running."""
     files = [entry for entry in tree.entries if entry.kind == "file"]
-    newest = max((entry.stamp.mtime_ns for entry in files), default=0) / 1e9
+    newest = max((entry.stamp.mtime_ns for entry in files), default=0)
     status = str(tree.json("progress.json").get("status", "completed")).lower()
     return {
         "job_id": name,
         "status": status if status in (*_RUNNING, "failed", "cancelled") else "completed",
-        "updated_at": datetime.fromtimestamp(newest, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "updated_at": _moment(newest),
         "size_bytes": sum(entry.stamp.size for entry in files),
     }
 
 
-def run_routes(server: Server, runs: TrainedRuns) -> list[Route]:
-    """The routes of a training server."""
+def _moment(ns: int) -> str | None:
+    """A time in nanoseconds since 1970 as ISO 8601; None if it is beyond the year 9999, as files may have it."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None
 
-    async def every(_request: Request) -> Response:
-        return JSONResponse({"jobs": await run_in_threadpool(runs.all)})
 
-    async def one(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(runs.one, request.path_params["name"]))
-
-    async def checkpoints(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(runs.checkpoints, request.path_params["name"]))
+def run_addresses(runs: TrainedRuns) -> list[Address]:
+    """The addresses of a training server."""
 
     async def model(request: Request) -> Response:
         name, checkpoint = request.path_params["name"], request.query_params.get("checkpoint")
@@ -136,11 +130,11 @@ def run_routes(server: Server, runs: TrainedRuns) -> list[Route]:
         return SentZip(await run_in_threadpool(runs.plan, request.path_params["name"], None, logs=True), runs.packing)
 
     return [
-        server.route(f"{_PREFIX}/jobs", every),
-        server.route(f"{_PREFIX}/jobs/{{name}}", one),
-        server.route(f"{_PREFIX}/jobs/{{name}}/checkpoints", checkpoints),
-        server.route(f"{_PREFIX}/{{name}}/download/model", model),
-        server.route(f"{_PREFIX}/{{name}}/download/logs", logs),
+        Address(f"{_PREFIX}/jobs", told(lambda: {"jobs": runs.all()})),
+        Address(f"{_PREFIX}/jobs/{{name}}", told(runs.one)),
+        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", told(runs.checkpoints)),
+        Address(f"{_PREFIX}/{{name}}/download/model", model),
+        Address(f"{_PREFIX}/{{name}}/download/logs", logs),
     ]
 
 
@@ -175,7 +169,7 @@ class SentZip(Response):
         try:
             piece = await run_in_threadpool(os.read, end, _CHUNK)
             if not piece:
-                return Refusal.of(as_mdl_error(self._error))
+                return Refusal.of(as_problem(self._error or NotFound("there is nothing to be packed")))
             await send(start)
             while piece and not connection.is_closing:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -195,9 +189,3 @@ class SentZip(Response):
         finally:
             self._packing.release()
             os.close(writing)
-
-
-def as_mdl_error(error: BaseException | None) -> MdlError:
-    """Why nothing came."""
-    problem = as_problem(error) if error else NotFound("there is nothing to be packed")
-    return problem if isinstance(problem, MdlError) else MdlError(problem.message)

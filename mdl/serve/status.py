@@ -1,13 +1,17 @@
-"""Status: what the page shows: models of the catalog, repositories that are served, jobs, releases, runs."""
+"""Status: the page, one HTML document with all that it needs in it, and the facts that it asks for and draws: models of
+the catalog, repositories that are served, jobs, releases, runs."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import MdlError
 from mdl.jobs.job import Job
@@ -19,6 +23,23 @@ from mdl.serve.runs import TrainedRuns
 
 if TYPE_CHECKING:
     from mdl.client import Client
+
+PAGE: Final = Path(__file__).with_name("page.html").read_text("utf-8")
+
+
+def _hash_of(tag: str) -> str:
+    """The one element ``tag`` of the page, as a content security policy names it."""
+    (inner,) = re.findall(f"<{tag}>(.*?)</{tag}>", PAGE, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()}'"
+
+
+_POLICY = f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; connect-src 'self'"
+HEADERS: Final = {
+    "Content-Security-Policy": f"{_POLICY}; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+"""Nothing but the page's own script and style may run, and it may ask this server only."""
 
 _KEPT_SECONDS, _SHARE = 1.0, 5.0
 """How long a document is good: so many seconds, and so many times as long as it took to make it."""
@@ -45,7 +66,7 @@ class StatusPage:
 
     def document(self) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
-        if self._lock.acquire(blocking=not self._document):  # while it is made anew the old one is good enough
+        if self._lock.acquire(blocking=not self._document):  # while a new one is made, the old one is good enough
             try:
                 began = time.monotonic()
                 if began >= self._good_until:

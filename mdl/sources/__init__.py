@@ -8,7 +8,7 @@ A new source is one module here, with a function ``parse(text, page_hosts) -> Or
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,6 +24,7 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
     from mdl.http.network import Network
+    from mdl.http.policy import Again
     from mdl.remote_tables import RemoteSettings
     from mdl.sources.endpoint import Endpoint
 
@@ -102,7 +103,7 @@ class Origin:
 
     def at(self, revision: str) -> Origin:
         """The same files at another revision. Raises `UsageError` if there are no revisions, or for a wrong one."""
-        raise UsageError("has no revisions", item=self.label, hint="--revision is for hf:org/repo and its like")
+        raise UsageError("has no revisions", item=self.label, hint="--revision is for repositories (hf:org/repo)")
 
 
 class Source(Protocol):
@@ -154,6 +155,12 @@ class Context:
         """The HTTP client, which is opened now if it was not before; None offline."""
         return self.network.http if self.network else None
 
+    def on_retry(self, model: str = "", file: str = "") -> Callable[[Again], None]:
+        """What `HttpClient.retry` calls before it asks again, so that the listener hears of it."""
+        from mdl.events import Retrying
+
+        return lambda again: self.on_event(Retrying(model, file, again.why, again.failure, again.delay, again.most))
+
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:
     """The hosts, as `parse` takes them, whose pages are the hub's; the endpoint counts only with its port."""
@@ -168,7 +175,7 @@ def is_reference(text: str) -> bool:
 def parse(text: str, page_hosts: Collection[str] = HUB_HOSTS) -> Origin:
     """The origin that a reference means; an http(s) page of the hub on ``page_hosts`` is the hub's.
 
-    Raises `UsageError` for what is no reference, `Unsafe` for a path that is not safe.
+    Raises `UsageError` for anything that is not a reference, `Unsafe` for a path that is not safe.
     """
     scheme = _scheme_of(text)
     if scheme is None:

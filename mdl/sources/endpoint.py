@@ -1,7 +1,7 @@
 """Endpoint: which hub is asked, and with whose token. Read from the environment that Hugging Face's own tools read.
 
 ``huggingface_hub.get_token`` is not used: it may contact the network, and importing it costs more than
-all of mdl's start. The order is its own: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the token file.
+all of mdl's start. The order is the same: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, the token file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Endpoint:
         if not is_true(environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
             token, source = next(_tokens(environ), (None, "no token set"))
         if token and not (token.isascii() and token.isprintable() and " " not in token):
-            raise UsageError(f"the token from {source} has characters no token has", item=source)
+            raise UsageError(f"the token from {source} has a character that cannot be sent", item=source)
         return cls(f"{parts.scheme}{url[len(parts.scheme) :]}", token, source)
 
     @property

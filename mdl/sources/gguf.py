@@ -22,7 +22,7 @@ _QUANT = re.compile(
 )
 _PREFIX = re.compile(r"(UD|i1)-", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(.*/)?(mmproj|imatrix)", re.IGNORECASE)
-"""What belongs to a model of any quantisation and has one of its own."""
+"""Files that belong to a model in any quantisation, and are quantised in their own way."""
 
 
 def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list[RemoteFile]:
@@ -36,11 +36,11 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
         if match and not _NO_MODEL.match(file.path.text):
             found.setdefault(_quantisation_of(match["stem"]), {}).setdefault(match["stem"], []).append(file)
     if not found:
-        raise NotFound("the repository has no GGUF file", item=item, hint="leave out what is behind the colon")
+        raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
     named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
     if not named:
         there = ", ".join(sorted(filter(None, found))) or "none in any file's name"
-        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"there is {there}")
+        raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {there}")
     if len(named) > 1:
         paths = ", ".join(sorted(one[0].path.text for one in named.values()))
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")

@@ -7,7 +7,6 @@ Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursiv
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import threading
@@ -20,16 +19,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from mdl import crc_json
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
+from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 VERSION = 1
@@ -47,10 +45,6 @@ _LONGEST_HEAD = 2**12
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
     """The origin that ``hf:…`` names."""
     return parse_reference(text)
-
-
-def open_source(context: Context) -> HubSource:
-    return HubSource(context)
 
 
 @value_class
@@ -98,26 +92,26 @@ class Listings:
 
     @staticmethod
     def _read(path: Path) -> Listing | None:
+        data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING)
+        if data is None:
+            return None
         try:
-            data = crc_json.loads((read_regular(path, _LARGEST_LISTING) or b"").rstrip(b"\n"))
-            if not isinstance(data, dict) or data["mdl-listing"] != VERSION:
-                return None
             entries = tuple(
                 Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
                 for path, size, text in data["files"]
             )
             access = data.get("access")
             return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
-        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
             return None
 
     def of_any_hub(self, origin: HubOrigin) -> Listing | None:
-        """As `get`, from whichever hub it came: another endpoint may be set now than when the files were fetched."""
+        """As `get`, but from any hub: the endpoint may have changed since the files were fetched."""
         path = self._of_any_hub.get(_key(origin))
         return self._read(path) if path else None
 
     def revisions(self, repository: str) -> list[str]:
-        """The revisions of a repository, as ``hf:org/repo``, of which a listing is kept, from whichever hub."""
+        """The revisions of a ``repository`` (``hf:org/repo``) for which a listing of any hub is kept."""
         return [revision for name, revision in self._of_any_hub if name == repository]
 
     @cached_property
@@ -132,16 +126,15 @@ class Listings:
         return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
-        """Keep a listing. Raises `OSError`."""
+        """Keep a listing. Raises `OSError`, `Unsafe`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
-        data = {"mdl-listing": VERSION, "source": str(origin), "commit": listing.commit, "files": files}
+        data = {"source": str(origin), "commit": listing.commit, "files": files}
         data |= {"access": listing.access} if listing.access else {}
-        make_private_dir(self._folder)
-        staging.write_file(self._path(endpoint, origin), crc_json.dumps(data), durable=False)
+        keep(self._path(endpoint, origin), "mdl-listing", VERSION, data)
 
     def _path(self, endpoint: str, origin: HubOrigin) -> Path:
         key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        return kept_path(self._folder, key, ".json")
 
 
 class HubSource:
@@ -149,9 +142,9 @@ class HubSource:
 
     def __init__(self, context: Context) -> None:
         self._url = context.endpoint.url
-        self._listings, self._context, self._on_event = Listings(context.folder), context, context.on_event
-        self._locks: defaultdict[tuple[str, str, str | None], threading.Lock] = defaultdict(threading.Lock)
-        self._asked: dict[tuple[str, str, str | None], Listing] = {}
+        self._listings, self._context = Listings(context.folder), context
+        self._locks: defaultdict[HubOrigin, threading.Lock] = defaultdict(threading.Lock)
+        self._asked: dict[HubOrigin, Listing] = {}
         self._accesses: dict[HubOrigin, Access] = {}
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
@@ -164,9 +157,9 @@ class HubSource:
 
     def _listing(self, origin: HubOrigin) -> Listing:
         """What is kept if the revision cannot move, else what the hub says now. Each revision is asked for once."""
-        key = (origin.repo_type, origin.repo, origin.revision)
-        with self._locks[key]:
-            listing = self._asked.get(key)
+        whole = origin.whole
+        with self._locks[whole]:
+            listing = self._asked.get(whole)
             if listing is None and (is_pinned(origin.revision) or self._context.network is None):
                 listing = self._listings.get(self._url, origin)
             if listing is None:
@@ -176,7 +169,7 @@ class HubSource:
                     raise error.on(str(origin)) from error
                 if self._context.keeps:
                     self._keep(origin, listing)
-            self._asked[key] = listing
+            self._asked[whole] = listing
             return listing
 
     def _keep(self, origin: HubOrigin, listing: Listing) -> None:
@@ -187,7 +180,7 @@ class HubSource:
 
     def modified_at(self, origin: HubOrigin) -> str | None:
         """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
-        listing = self._asked.get((origin.repo_type, origin.repo, origin.revision))
+        listing = self._asked.get(origin.whole)
         return listing.modified_at if listing else None
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
@@ -201,12 +194,11 @@ class HubSource:
         info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
         info = info if isinstance(info, dict) else {}
         card = info.get("cardData")
-        tags = [tag for tag in info.get("tags") or () if isinstance(tag, str) and tag.startswith("license:")]
         named = card.get("license") if isinstance(card, dict) else None
         commit, updated = info.get("sha"), info.get("lastModified")
         return RepoFacts(
             commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
-            license=named if isinstance(named, str) else tags[0].partition(":")[2] if tags else None,
+            license=named if isinstance(named, str) else license_in(info.get("tags")),
             is_gated=bool(info.get("gated")),
             is_private=bool(info.get("private")),
             updated_at=updated if isinstance(updated, str) else None,
@@ -222,7 +214,7 @@ class HubSource:
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
             reference=str(replace(origin, revision=revision)),
-            access=self._access(self._kept_access(replace(origin, revision=revision, subpath="", quant=""))),
+            access=self._access(self._kept_access(replace(origin.whole, revision=revision))),
         )
 
     def _kept_access(self, origin: HubOrigin) -> Access:
@@ -261,7 +253,7 @@ class HubSource:
         if not entries:
             names = [entry.path.text for entry in everything]
             near = get_close_matches(below, names, 3, 0.4) or names[:3]
-            hint = f"there is {', '.join(near)}" + (" …" if len(names) > len(near) else "")
+            hint = f"available: {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         files = self._remote_files(origin, listing, entries)
         if not origin.quant:
@@ -333,19 +325,20 @@ class HubSource:
         http = self._context.http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        from mdl.events import Retrying
+        return http.retry(url, lambda: http.get_json(url), self._context.on_retry(str(origin)))
 
-        return http.retry(
-            url,
-            lambda: http.get_json(url),
-            lambda again: self._on_event(
-                Retrying(str(origin), why=again.why, attempt=again.failure, delay=again.delay, most=again.most)
-            ),
-        )
+
+open_source = HubSource
 
 
 def _key(origin: HubOrigin) -> tuple[str, str]:
     return origin.repository, origin.revision or "main"
+
+
+def license_in(tags: object) -> str | None:
+    """The licence that the tags of a repository name; None if they name none."""
+    texts = [str(tag) for tag in tags] if isinstance(tags, list) else []
+    return next((text.removeprefix("license:") for text in texts if text.startswith("license:")), None)
 
 
 def _entry(item: Any) -> Entry:
@@ -372,7 +365,8 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
         target = urljoin(url, str(match[1]))
         is_same = origin_of(target) == origin_of(url)
     except ValueError as error:
-        raise ProtocolError(f"the listing goes on at no usable address: {error}") from error
+        raise ProtocolError(f"the next page of the listing has no usable address: {error}") from error
     if not is_same:
-        raise Unsafe(f"refused: the listing goes on at another host, {host_of(target)}", item=host_of(target))
+        host = host_of(target)
+        raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)
     return target

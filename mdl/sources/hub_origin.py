@@ -56,6 +56,11 @@ class HubOrigin(Origin):
         return not (self.subpath or self.quant)
 
     @property
+    def whole(self) -> HubOrigin:
+        """The whole repository at the same revision."""
+        return replace(self, subpath="", quant="")
+
+    @property
     def branch(self) -> str:
         return "" if is_pinned(self.revision) else self.revision or "main"
 
@@ -110,7 +115,7 @@ def parse_reference(text: str) -> HubOrigin:
 
     A bare id (``hf:gpt2``) is legal; to name a path in it, name its revision too (``hf:gpt2@main/config.json``).
     A revision with slashes is ``refs/pr/N``, ``refs/convert/NAME`` or percent-encoded (``feature%2Fx``).
-    Raises `UsageError` for what is no hub reference, `Unsafe` for a path that is not safe.
+    Raises `UsageError` if it is not a hub reference, `Unsafe` for a path that is not safe.
     """
     if not text.startswith("hf:"):
         raise UsageError("not a hub reference", item=shown(text)[:200], hint=_FORMS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from mdl.errors import LockError, MdlError, ProtocolError, UsageError
-from mdl.sources.hub import TIME
+from mdl.sources.hub import TIME, license_in
 from mdl.sources.hub_origin import parse_reference
 from mdl.values import value_class
 
@@ -58,7 +58,7 @@ def search(
         raise LockError("offline: no hub can be searched", hint="run it again online")
     words = [("search", text), ("sort", SORTS[sort]), ("limit", str(limit)), *(("expand", fact) for fact in _FACTS)]
     url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
-    answer, _, _ = http.retry(url, lambda: http.get_json(url), lambda _again: None)
+    answer, _, _ = http.retry(url, lambda: http.get_json(url))
     if not isinstance(answer, list):
         raise ProtocolError("the hub's answer to the search is not a list")
     return list(_found(answer, kind))[:limit]
@@ -75,13 +75,11 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
             continue
         if origin.repo != item["id"]:
             continue  # a revision, a file, or another kind
-        tags = item.get("tags")
-        labels = [str(tag) for tag in tags if str(tag).startswith("license:")] if isinstance(tags, list) else []
         moment = item.get("lastModified")
         yield FoundRepo(
             str(origin),
             "private" if item.get("private") is True else "gated" if item.get("gated") else "open",
-            labels[0].removeprefix("license:") if labels else None,
+            license_in(item.get("tags")),
             _count(item.get("usedStorage")),
             _count(item.get("downloads")),
             _count(item.get("likes")),
@@ -90,6 +88,4 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
 
 
 def _count(value: object) -> int | None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if 0 <= value < _TOO_MANY else None
+    return value if type(value) is int and 0 <= value < _TOO_MANY else None

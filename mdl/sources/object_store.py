@@ -123,7 +123,7 @@ class Access:
                 raise UsageError(
                     "it has a character that cannot be sent",
                     item=name,
-                    hint="set it anew: it has a blank or a line break in it",
+                    hint="set it again without blanks and line breaks",
                 )
         key_id, secret, token = keys
         return cls(region, endpoint, key_id, secret, token, presigns)
@@ -283,7 +283,7 @@ class Bucket:
         return time.time() - self.head(key).modified.timestamp()
 
     def discard(self, key: str) -> None:
-        """Delete an object within a second, also while this run is being stopped. It is no error if that fails."""
+        """Delete an object within a second, also while this run is being stopped. A failure is not an error."""
         until = time.monotonic() + 1.0
 
         def look() -> None:
@@ -294,7 +294,7 @@ class Bucket:
             in_thread(lambda: self._store.delete(key), look)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; one that is not there is no error. Raises as `list`."""
+        """Delete objects. It is not an error if one is not there. Raises as `list`."""
         for key in keys:
             with self._trouble(key), contextlib.suppress(FileNotFoundError):
                 self._wait(lambda key=key: self._store.delete(key))
@@ -346,7 +346,7 @@ def s3_error(error: Exception, item: str) -> MdlError:
     number = int(status[1]) if status else 0
     told = "" if coded else _plain(text)
     if type(error).__name__ == "InvalidPathError":
-        return Unsafe(f"a key that is no safe path: {shown(text.partition(': ')[2])[:200]}", item=item)
+        return Unsafe(f"the key is not a safe path: {shown(text.partition(': ')[2])[:200]}", item=item)
     kinds = {"PermissionDeniedError": 403, "UnauthenticatedError": 401}
     number = kinds.get(type(error).__name__, number)
     found = refusal(404 if isinstance(error, FileNotFoundError) else number, code, words or told, item)
@@ -360,7 +360,7 @@ def refusal(status: int, code: str, words: str, item: str) -> MdlError | None:
     if code == "RequestTimeTooSkewed":
         return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
     if code in _EXPIRED:
-        hint = "get new keys (aws sso login, aws sts), and run the same command again: it goes on where it was"
+        hint = "get new keys (aws sso login, aws sts), and run the same command again: it continues where it stopped"
         return AuthError(told, item=item, hint=hint)
     if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"):
         return UsageError(f"the bucket is in another region: {told}", item=item, hint="set AWS_REGION to the one named")

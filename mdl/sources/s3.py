@@ -59,10 +59,6 @@ def parse(text: str, page_hosts: Collection[str]) -> S3Origin:
     return S3Origin(bucket, key)
 
 
-def open_source(context: Context) -> S3Source:
-    return S3Source(context)
-
-
 class S3Source:
     """Buckets as sources of files, and what signs their URLs."""
 
@@ -132,3 +128,6 @@ class S3Source:
         except MdlError as error:
             raise error.on(f"{origin.bucket}/{shown(one.key)}") from error
         return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag)
+
+
+open_source = S3Source

@@ -1,6 +1,6 @@
-"""Typed: what people write for a target who come from other tools, as the one reference that it means. Pure.
+"""Typed: what users of other tools write for a target, as the one reference that it means. Pure.
 
-What can mean only one thing is understood; for what can mean two, or nothing here, the error names the right words.
+A word that can mean only one thing is understood. If it can mean two, or nothing, the error names the right words.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
 
 
 def _cloned(word: str, page_hosts: Collection[str]) -> str | None:
-    """An address that 'git clone' takes. None if it is no such address."""
+    """An address that 'git clone' takes; None if it is not one."""
     match = _GIT.fullmatch(word)
     if not match or not (match["git"] or "git@" in word.partition("/")[0] or word.lower().startswith("ssh://git@")):
         return None
     if match["host"].lower() in page_hosts:
         return f"hf:{match['path']}"
     hint = "give the URL of one of its files; a repository of the hub is hf:org/repo"
-    raise UsageError("mdl does not clone a repository of git", item=shown_url(word), hint=hint)
+    raise UsageError("mdl does not clone git repositories", item=shown_url(word), hint=hint)
 
 
 def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
-    """A page of the hub without its scheme; None if it is no page of it."""
+    """A page of the hub without its scheme; None if it is not one."""
     host, _, path = word.partition("/")
     if host.lower() not in page_hosts:
         return None
@@ -97,12 +97,13 @@ def _of_path(word: str) -> str | None:
 
 
 def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> bool:
-    """Whether ``word``, which follows ``repository`` and is no name of the catalog, names a file or a folder of it, as
-    'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
+    """Whether ``word``, which follows ``repository`` and is not a name of the catalog, names a file or a folder of it,
+    as 'hf download' has it. Raises `UsageError` if it may be another repository as well, and for a pattern."""
     if is_reference(word) or not word.strip() or word.partition(":")[0].lower() in ("hf", "s3") or "git@" in word:
         return False
     if _MANY_FILES.search(word):
-        raise UsageError("a pattern is no file", item=shown(word)[:200], hint=f"--include '{shown(word)[:200]}'")
+        said = shown(word)[:200]
+        raise UsageError("a pattern is not the name of a file", item=said, hint=f"--include '{said}'")
     owner, _, rest = word.partition("/")
     if owner.lower() in page_hosts or (rest and _HOST.fullmatch(owner)):
         return False
@@ -122,7 +123,7 @@ def what_else(word: str) -> str:
     if word.startswith((".", "/", "~")):
         return "what is on this disk already: mdl import DIR"
     if colon and re.fullmatch(r"[\w.-]+", name) and re.fullmatch(r"[\w.-]+", tag):
-        return f"a model of Ollama is not known here; GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
+        return f"mdl does not know Ollama's models; for GGUF files of the hub: mdl get OWNER/{name}-GGUF:Q4_K_M"
     if not colon and why_bad_id(word) is None:
         return f"a repository of the hub needs its owner: mdl get OWNER/{word}"
     return ""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -21,15 +22,19 @@ from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe,
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.presigned import identifying_parameters
+from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
+from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
+VERSION = 1
+"""Of the file that keeps what a server called its file."""
+_LARGEST_NAME_FILE = 2**16
 _LONGEST_NAME = 120
 _EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
@@ -88,7 +93,7 @@ class UrlOrigin(Origin):
 
 
 def has_extension(name: str) -> bool:
-    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is none."""
+    """Whether a name ends like that of a file: ``.7z`` is an extension, the ``.1`` of a version is not."""
     return _EXTENSION.fullmatch(name) is not None
 
 
@@ -106,20 +111,14 @@ def parse(text: str, page_hosts: Collection[str]) -> Origin:
     return parse_page(text, page_hosts) or UrlOrigin(file_url(text), digest_in(text))
 
 
-def open_source(context: Context) -> UrlSource:
-    return UrlSource(context)
-
-
 class UrlSource:
     """Asks servers what they have under a URL."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._on_event = context, context.on_event
+        self._context = context
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
         """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
-        from mdl.sources.kept_names import keep_name
-
         if self._context.network is None:
             if (known := self.known(origin)) is None:
                 raise LockError("offline, and the file's name was never asked for", item=origin.label)
@@ -132,14 +131,24 @@ class UrlSource:
                 error.item = origin.label
             raise
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
-            keep_name(self._context.folder, origin.url, found.path)
+            facts = {"url": bare_url(origin.url), "name": found.path.text}
+            keep(self._place_of_name(origin), "mdl-url-name", VERSION, facts)
         return [found]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
-        from mdl.sources.kept_names import kept_name
-
-        name = origin.file_name if origin.is_named else kept_name(self._context.folder, origin.url)
+        name = origin.file_name if origin.is_named else self._kept_name(origin)
         return [self.file(origin, name)] if name else None
+
+    def _kept_name(self, origin: UrlOrigin) -> RelPath | None:
+        """What the server called the file when it was last asked; None if that is not known."""
+        facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, _LARGEST_NAME_FILE)
+        try:
+            return RelPath.parse(facts["name"]) if facts else None
+        except (KeyError, TypeError, AttributeError, MdlError):
+            return None
+
+    def _place_of_name(self, origin: UrlOrigin) -> Path:
+        return kept_path(self._context.folder, url_identity(origin.url), ".name")
 
     def file(self, origin: UrlOrigin, path: RelPath) -> RemoteFile:
         return RemoteFile(path, origin.url, digest=origin.digest)
@@ -153,21 +162,17 @@ class UrlSource:
         return (host_of(origin.url),)
 
     def probe(self, remote: RemoteFile, name: Callable[[Mapping[str, str]], RelPath] | None = None) -> RemoteFile:
-        """The same file with what its server tells of it; ``name`` finds its path in the headers of the answer. The
+        """The same file with what its server says about it; ``name`` finds its path in the headers of the answer. The
         mirrors are asked if the first server fails and a digest is known. Raises `MdlError` of the first server."""
         if remote.probed or (http := self._context.http) is None:
             return remote
-        from mdl.events import Retrying
-
         first: MdlError | None = None
         for url in (remote.url, *(remote.mirrors if remote.digest else ())):
             try:
                 return http.retry(
                     url,
                     lambda url=url: self._probe(http, remote, url, name),  # type: ignore[misc]
-                    lambda again: self._on_event(
-                        Retrying("", remote.path.text, again.why, again.failure, again.delay, again.most)
-                    ),
+                    self._context.on_retry(file=remote.path.text),
                 )
             except MdlError as error:
                 first = first or error
@@ -199,6 +204,9 @@ class UrlSource:
             hint = "the source or the catalog's size is wrong; look at both"
             raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
         return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
+
+
+open_source = UrlSource
 
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
@@ -278,7 +286,7 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
 
 
 def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None]:
-    """Refuse what is no host name and every spelling of an address but the usual one."""
+    """Refuse anything that is not a host name, and every unusual spelling of an address."""
     if bracketed:
         try:
             address = IPv6Address(host)

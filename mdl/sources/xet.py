@@ -46,7 +46,7 @@ from mdl.sources.xet_gateway import ADDRESS, Channel, Gateway
 from mdl.values import value_class
 
 _PIECE = 8 * 2**20
-"""Bytes that hf_xet is asked for at a time. What has come of them is lost in a kill."""
+"""Bytes that hf_xet is asked for at a time. Those that have come are lost if mdl is killed."""
 _STREAMS = 8
 """Pieces that are put together at once. hf_xet holds each up to three times, packed, unpacked and on its way to mdl:
 some 250 MiB in all."""
@@ -182,11 +182,13 @@ class Xet:
                 self._room.release()
 
     def _piece(self, file: XetFile, start: int, stop: int) -> Iterator[bytes]:
-        token, at = self._token(file.route), start
-        gateway, worker = self._started()
-        bearer = partial(self._bearer, file.route)
+        token, worker, at = self._token(file.route), self._started(), start
+
+        def bearer(refused: str) -> str:
+            return self._token(file.route, refused).token
+
         with (
-            gateway.channel(token.base, file.route, bearer) as (key, channel),
+            worker.gateway.channel(token.base, file.route, bearer) as (key, channel),
             worker.order(file, key, start, stop) as sock,
         ):
             self._http.cancel.register(sock)
@@ -207,19 +209,15 @@ class Xet:
             except TimeoutError:
                 if channel.is_silent(self._http.stall):
                     raise NetworkError(f"no byte for {self._http.stall:g} s") from None
-                block = None
+                self._http.cancel.check()
+                continue
             except OSError as error:
                 raise NetworkError(error.strerror or str(error)) from error
             self._http.cancel.check()
-            if block is None:
-                continue
             if not block:
                 raise NetworkError("hf_xet has ended")
             count -= len(block)
             yield block
-
-    def _bearer(self, route: str, refused: str) -> str:
-        return self._token(route, refused).token
 
     def _token(self, route: str, refused: str = "") -> ReadToken:
         """A token that is not about to expire, and is not the ``refused`` one; the hub is asked if it has to be."""
@@ -241,8 +239,8 @@ class Xet:
             found = self._tokens[route] = ReadToken(token, base, time.monotonic() + seconds)
             return found
 
-    def _started(self) -> tuple[Gateway, Worker]:
-        """The gateway and the worker, which are started when they are first needed."""
+    def _started(self) -> Worker:
+        """The worker, which is started when it is first needed."""
         with self._starting:
             if self._worker is None:
                 if importlib.util.find_spec("hf_xet") is None:
@@ -252,7 +250,7 @@ class Xet:
                 except OSError as error:
                     self._http.cancel.check()
                     raise NetworkError(f"hf_xet does not start: {error.strerror or error}", final=True) from error
-            return self._worker.gateway, self._worker
+            return self._worker
 
     def _give_up(self, why: str) -> None:
         """From now on every file comes over HTTP."""
@@ -287,7 +285,7 @@ def _ended_early(sock: socket.socket, came: int, count: int) -> MdlError:
 
 
 class _Begun:
-    """Blocks of which the first is here already. ``close`` lets go of what is still to come."""
+    """Blocks, the first of which is here already. ``close`` drops the others."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks, self._first = blocks, next(blocks)
@@ -337,7 +335,7 @@ class Worker:
 
     @contextlib.contextmanager
     def order(self, file: XetFile, key: str, start: int, stop: int) -> Iterator[socket.socket]:
-        """A socket with the bytes of a range, each block of them behind its length. Raises `NetworkError`."""
+        """A socket with the bytes of a range, the length of each block before the block. Raises `NetworkError`."""
         asked = {"endpoint": ADDRESS, "key": key, "hash": file.hash, "size": file.size, "start": start, "stop": stop}
         with contextlib.ExitStack() as stack:
             try:

@@ -162,7 +162,8 @@ class Gateway:
                     channel.error = NetworkError(f"{host_of(url)} answered {opened.status}", final=True)
                     handler.refuse(opened.status)
                 elif key:
-                    handler.begin(200, text := self._answer(opened, channel, key), {})
+                    text = self._answer(opened, channel, key)
+                    handler.begin(200, len(text))
                     handler.wfile.write(text)
                 else:
                     self._pass_on(handler, channel, opened)
@@ -188,8 +189,7 @@ class Gateway:
         length = content_length(opened.headers)
         if length is None or length > _LARGEST_BLOCK:
             raise ProtocolError(f"{host_of(opened.url)} sent a block of no usable length")
-        told = {name: value for name in ("Content-Range",) if (value := opened.headers.get(name.lower()))}
-        handler.begin(opened.status, length, told)
+        handler.begin(opened.status, length, opened.headers.get("content-range"))
         for block in self._http.body(opened, length):
             handler.wfile.write(block)
             channel.moved_at = time.monotonic()
@@ -205,20 +205,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.answer(self)
 
-    def begin(self, status: int, length: int | bytes, told: dict[str, str]) -> None:
-        """Send the head of an answer."""
+    def begin(self, status: int, length: int, content_range: str | None = None) -> None:
+        """Send the head of an answer, whose body has ``length`` bytes."""
         self.has_begun = True
         self.send_response_only(status)
-        size = length if isinstance(length, int) else len(length)
-        for name, value in {"Content-Length": str(size), "Connection": "close", **told}.items():
-            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")
+        if content_range:
+            self.send_header("Content-Range", content_range)
         self.end_headers()
 
     def refuse(self, status: int) -> None:
         """Send a status alone; what has begun already is cut instead."""
         self.close_connection = True
         if not self.has_begun:
-            self.begin(status, 0, {})
+            self.begin(status, 0)
 
     def log_message(self, *_: Any) -> None:
         """Nothing of it is for anybody to read."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 
+from mdl.paths import matches
 from mdl.safetensors import SAFETENSORS, read_header, why_truncated
 from mdl.trainers.tree import Entry, Tree
 
@@ -52,8 +52,8 @@ def is_weights(name: str) -> bool:
 
 def is_model(name: str) -> bool:
     """Whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
-    is_shard = any(fnmatchcase(name, glob) for glob in _ONLY_TRAINER_READS)
-    return is_weights(name) and (is_shard or not any(fnmatchcase(name, glob) for glob, _ in RESUME))
+    is_shard = matches(name, _ONLY_TRAINER_READS)
+    return is_weights(name) and (is_shard or not matches(name, (glob for glob, _ in RESUME)))
 
 
 def is_index(name: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
+from mdl.paths import matches
 from mdl.trainers.completeness import RESUME, is_index, is_weights, missing_shard
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree
@@ -64,14 +65,14 @@ class Layout:
             why = next((why for glob, why in self.drop if fnmatchcase(name, glob)), None)
             if why is not None:
                 drop.append((entry, why))
-            elif _matches_any(name, self.keep):
+            elif matches(name, self.keep):
                 keep.append(entry)
             else:
                 unknown.append(entry)
         left = [*keep, *unknown]
         if not any(entry.is_file and is_weights(entry.name) for entry in left):
             for globs, shards, command in _UNMERGED:
-                if any(_matches_any(checkpoint.relative(entry), globs) for entry, _ in drop):
+                if any(matches(checkpoint.relative(entry), globs) for entry, _ in drop):
                     raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")
             hint = "pack it without --inference-only, or name another checkpoint"
             raise NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
@@ -83,7 +84,3 @@ class Layout:
         notes = [f"{name} {text}" for name in kept for glob, text in self.notes if fnmatchcase(name, glob)]
         notes += self.model_notes(tree, checkpoint)
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))
-
-
-def _matches_any(name: str, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)

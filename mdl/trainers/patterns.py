@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
 
+from mdl.paths import matches
 from mdl.trainers.completeness import RESUME, is_weights
 from mdl.trainers.layout import Layout
 from mdl.trainers.named import BEST, HOLDS, LAST, NAMED
@@ -66,7 +67,7 @@ class Pattern:
     A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder; the name of a folder there
     ends with a slash. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
-    to every checkpoint which is no folder.
+    to every checkpoint that is not a folder.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short.
@@ -128,7 +129,7 @@ class Pattern:
             match = re.fullmatch(self.saved, entry.name)
             if match and entry.kind in self.kinds:
                 saves[match.groupdict().get("name") or entry.name].append(entry)
-        beside = [one for one in tree.children(place) if any(fnmatchcase(one.name, glob) for glob in self.beside)]
+        beside = [one for one in tree.children(place) if matches(one.name, self.beside)]
         inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
         marked = {name for name in saves if any(fnmatchcase(one.name, self.written_last) for one in inside[name])}
         rows = []

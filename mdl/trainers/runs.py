@@ -1,7 +1,7 @@
 """Run: a training's folder, the checkpoints in it, and which of them a user means.
 
 Checkpoints are ordered by the numbers in their names, never by time: copies, archives and object stores all set
-times anew.
+new times.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class Checkpoint:
     def modified_ns(self) -> int:
         """The newest of its files' times, in nanoseconds since 1970; for display, never for ordering."""
         return max((entry.stamp.mtime_ns for entry in self.files), default=0)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
+        return self.name == FINAL or (self.latest and self.ends_with_model)
 
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
@@ -208,7 +213,7 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
 @value_class
 class Run:
     """``layout`` names the trainer; ``checkpoints`` are ordered by step; ``best_note`` says why none is the best.
-    ``runs_below`` are folders with several checkpoints of their own, and how many; they are no part of this run."""
+    ``runs_below`` are folders with several checkpoints of their own, and how many; they are not part of this run."""
 
     name: str
     tree: Tree = field(repr=False)
@@ -228,7 +233,7 @@ class Run:
         if self.model_base or len(self.checkpoints) < 2:
             return None
         last = self.checkpoints[-1]
-        return last if not last.base and (last.name == FINAL or (last.latest and last.ends_with_model)) else None
+        return last if last.is_finished and not last.base else None
 
     @property
     def latest(self) -> Checkpoint | None:
@@ -269,7 +274,7 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints."""
         *_, last = self.checkpoints or (None,)
-        if last and (last.name == FINAL or len(self.checkpoints) == 1 or (last.latest and last.ends_with_model)):
+        if last and (last.is_finished or len(self.checkpoints) == 1):
             return last
         raise NotFound(
             "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run",

@@ -247,7 +247,7 @@ def test_jobs(store: JobStore, remote: Remote) -> None:
         ["bad", "failed", "50", "days", "ago", "1.0", "kB"],
         ["torn", "running", "?", "?"],
     ]
-    assert "torn: the record of this job is no JSON" in ran.err
+    assert "torn: the record of this job is not JSON" in ran.err
     assert "1 ended with an error: 'mdl remote status store JOB' shows it" in ran.err
     rows = {one.pop("id"): one for one in remote("jobs store --json").document["jobs"]}
     assert rows["bad"]["error"] == "CUDA out of memory"
@@ -260,7 +260,7 @@ def test_a_record_that_cannot_be_parsed(store: JobStore, remote: Remote) -> None
     store.job("old", "completed", 40)
     store.put("processes/deep.json", b"[" * 100_000)
     assert [one["id"] for one in remote("jobs store --json").document["jobs"]] == ["old", "deep"]
-    assert "no JSON" in remote("status store deep", 6).err
+    assert "is not JSON" in remote("status store deep", 6).err
 
 
 def test_a_table_fits_80_columns(

@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from support.serving import served
 from support.shell import Ran, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl.errors import MdlError
+from mdl.files import Stamp
 from mdl.serve import Serving
 from mdl.serve import runs as serve_runs
+from mdl.trainers.tree import Tree
 
 Inside = Callable[..., Ran]
 TOKEN = "0123456789abcdef0123"
@@ -107,6 +110,20 @@ def test_a_run_that_cannot_be_read_to_its_end(
     assert (refused.status_code, refused.json()) == (500, {"error": "weights cannot be read"})
     monkeypatch.setattr(serve_runs, "write_pack", write)
     done(mdl(box, "fetch", "box", "tts", "--checkpoint", "1000"))
+
+
+def test_a_file_dated_after_the_year_9999(server: Serving, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems keep such a time. A run with one has no time, and is listed like every other."""
+    scan = Tree.scan
+
+    def far(folder: Path) -> Tree:
+        tree = scan(folder)
+        return replace(tree, entries=tuple(replace(one, stamp=Stamp(1, 3 * 10**20, 1)) for one in tree.entries))
+
+    monkeypatch.setattr(Tree, "scan", far)
+    jobs = http.get(f"{server.url}/api/training/jobs").json()["jobs"]
+    assert {job["job_id"]: job["updated_at"] for job in jobs} == {"tts": None, "going": None}
+    assert len(http.get(f"{server.url}/api/status").json()["runs"]) == 2
 
 
 def test_names_of_zips(server: Serving, http: httpx.Client) -> None:
@@ -239,6 +256,7 @@ def test_what_it_refuses_to_begin(mdl: Inside, tmp_path: Path, monkeypatch: pyte
         refused = {
             ("--host", "0.0.0.0"): "needs a token",
             ("--host", "192.0.2.1", "--token-env", "GOOD"): "cannot listen",
+            ("--host", "[zz::]", "--port", "1", "--token-env", "GOOD"): "mdl: [zz::]:1: cannot listen",
             ("--token-env", "NONE"): "the variable of the token is not set",
             ("--token-env", "WEAK"): "at least 16",
             ("--port", port): f"127.0.0.1:{port}: cannot listen: Address already in use\n",

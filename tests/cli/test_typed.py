@@ -69,9 +69,9 @@ def test_files_go_into_a_folder(run: Run, shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ("org/tiny:Q5_K_M", 3, "there is BF16, Q4_K_M, Q8_0"),
+        ("org/tiny:Q5_K_M", 3, "available: BF16, Q4_K_M, Q8_0"),
         ("org/tiny:Q4_K", 3, "Q4_K_M"),
-        ("org/tiny confg.json", 3, "there is config.json"),
+        ("org/tiny confg.json", 3, "available: config.json"),
         ("org/other", 3, "check the name"),
         ("org/tiny --local-dir x", 2, "--into DIR"),
         ("org/tiny --token hf_secret", 2, "HF_TOKEN"),

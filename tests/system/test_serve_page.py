@@ -99,7 +99,7 @@ def test_the_page(head: Shell, chrome: Browser, screen: str, dark: bool, tmp_pat
         names = chrome.value("[...document.querySelectorAll('#models .name')].map(one => one.innerText)")
         assert set(names) <= {"half", "slow"}
         assert chrome.logged == []
-    chrome.until("document.querySelector('.problem')?.innerText.startsWith('No news from the server')")
+    chrome.until("document.querySelector('.problem')?.innerText.startsWith('The server does not answer')")
     chrome.call("Page.navigate", url="about:blank")
 
 

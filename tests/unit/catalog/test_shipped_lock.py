@@ -80,12 +80,25 @@ def test_files_are_known_offline(mdl: Inside, shell: Shell) -> None:
         for path in ("config.json", "vocab.txt", "pytorch_model.bin")
     }
     assert {file["role"] for file in document["files"]} == {"config", "vocab", "weights"}
+    assert {file["path"]: file["size"] for file in document["files"] if file["size"]} == {"config.json": 440}
     rows = {row["name"]: row for row in mdl(shell, "list", "--json").document["models"]}
     assert (rows["z-image-turbo"]["files"], rows["z-image-turbo"]["bytes"]) == (3, 11_193_150_692)
     assert {name for name, row in rows.items() if row["files"] is not None} >= set(LOCK.models)
     unsized = {name for name, locked in LOCK.models.items() if any(file.size is None for file in locked.files)}
     assert {name for name in LOCK.models if rows[name]["bytes"] is None} == unsized
     assert (rows["parsinlu"]["files"], rows["parsinlu"]["bytes"]) == (None, None)
+
+
+def test_small_files_have_the_sizes_that_the_hub_s_pages_show() -> None:
+    """The pages of the hub show the size of a small file to the byte: of these it is known, and of larger ones not."""
+    sizes = {one.path.text: one.size for one in LOCK.models["mt5-small-squad-fa"].files}
+    assert sizes == {
+        "config.json": 609,
+        "pytorch_model.bin": None,
+        "special_tokens_map.json": 65,
+        "spiece.model": None,
+        "tokenizer_config.json": 383,
+    }
 
 
 def test_the_user_s_own_lock_wins(mdl: Inside, shell: Shell) -> None:

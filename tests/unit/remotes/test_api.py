@@ -156,7 +156,7 @@ def test_a_link_that_expires(web: World, host: Host, server: FaultyServer, tmp_p
         ({"status": "running"}, NotFinished, "still running"),
         ({"status": "failed", "error": f"no disk for {KEY_CANARY}"}, NotFound, r"failed: no disk for \*\*\*"),
         ({"status": "completed"}, NotFound, "names no file"),
-        ({"url": "download/j1"}, MdlError, "is no download"),
+        ({"url": "download/j1"}, MdlError, "is not a URL"),
         ({"url": "https://h.example/x", "filename": ".."}, Unsafe, "names a file"),
         (None, NotFound, "No such job"),
     ],

@@ -163,7 +163,7 @@ def test_results_of_the_queue(gpu: World, api: RunpodApi, output: Any, path: str
         ("COMPLETED", {"output": FILE | {"data": str(FILE["data"])[:8]}}, ProtocolError, "has 6 bytes.*says.*5000"),
         ("COMPLETED", {"output": FILE | {"size": 4999}}, ProtocolError, "has 5000 bytes.*says.*4999"),
         ("COMPLETED", {"output": FILE | {"data": "%%%%"}}, ProtocolError, "not base64"),
-        ("COMPLETED", {"output": {"url": f"/download/{QUEUED}"}}, ProtocolError, "is no download.*presigned"),
+        ("COMPLETED", {"output": {"url": f"/download/{QUEUED}"}}, ProtocolError, "is not a URL.*presigned"),
         ("COMPLETED", {"output": {"loss": 0.1}}, NotFound, "names no file"),
         ("IN_PROGRESS", {"output": FILE}, NotFinished, "still running.*--wait"),
         ("IN_QUEUE", {}, NotFinished, "still queued"),
@@ -429,7 +429,7 @@ def test_an_answer_that_expired(gpu: World, api: RunpodApi, forgotten: int) -> N
     if forgotten == 1:
         assert gpu.open().status("p1").status == "done"
     else:
-        with pytest.raises(ProtocolError, match="has forgotten the question"):
+        with pytest.raises(ProtocolError, match="no longer has the request"):
             gpu.open().status("p1")
     assert api.operations() == ["runsync", "status", "run", "status"]
 

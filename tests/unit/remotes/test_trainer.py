@@ -214,7 +214,7 @@ def test_no_such_checkpoint(scripted: World, script: Script, asked: str, words: 
     script.answers["GET /api/training/jobs/j1/checkpoints"] = {"checkpoints": ROWS}
     with pytest.raises(NotFound, match=words) as caught:
         scripted.open("box").files(JobOrigin("box", "j1", asked))
-    assert caught.value.hint == "there is checkpoint-500, checkpoint-1000, final"
+    assert caught.value.hint == "available: checkpoint-500, checkpoint-1000, final"
 
 
 @pytest.mark.parametrize("name", ["..", "../j2", "a/b", "a\\b", "/etc", "C:x", "x\0", ""])

@@ -51,7 +51,7 @@ def test_one_quantisation(names: tuple[str, ...], wanted: str, right: list[str])
 @pytest.mark.parametrize(
     ("names", "wanted", "kind", "said"),
     [
-        (UNSLOTH, "Q4_K", NotFound, "there is BF16, IQ4_XS, Q4_K_M, Q4_K_S, Q8_0, UD-Q4_K_XL, UD-Q8_K_XL"),
+        (UNSLOTH, "Q4_K", NotFound, "available: BF16, IQ4_XS, Q4_K_M, Q4_K_S, Q8_0, UD-Q4_K_XL, UD-Q8_K_XL"),
         (UNSLOTH, "F16", NotFound, "BF16"),
         (UNSLOTH, "0", NotFound, "Q8_0"),
         (UNSLOTH, "latest", NotFound, "Q8_0"),

@@ -68,6 +68,22 @@ def test_who_may_have_a_file(here: World, facts: dict[str, Any], access: str) ->
     assert (here.hub.resolve(PINNED)[0].access, file.access) == (access, access)
 
 
+@pytest.mark.parametrize(
+    ("told", "licence"),
+    [
+        ({"cardData": {"license": "mit"}, "tags": ["license:other"]}, "mit"),
+        ({"cardData": {"license": ["a", "b"]}, "tags": ["pytorch", 7, "license:other"]}, "other"),
+        ({"cardData": "mit", "tags": 7}, None),
+        ({"tags": {"license:mit": 1}}, None),
+        ({}, None),
+    ],
+)
+def test_the_licence_of_a_repository(here: World, told: dict[str, Any], licence: str | None) -> None:
+    """It is that of the card, else that of the tags; tags of any other form than a list name none."""
+    here.mock.add_response(url=REVISION, json={"sha": COMMIT, **told})
+    assert here.hub.facts(ORIGIN).license == licence
+
+
 @pytest.mark.fault(67)
 def test_branch_is_asked_again(here: World) -> None:
     """A branch is asked for in each run, as it may move; its kept listing is only for use offline."""
