@@ -558,7 +558,7 @@ def test_stopped_on_the_way(here: Shell, there: Shell, bundle: Path, monkeypatch
 
 
 @pytest.mark.fault(580)
-@pytest.mark.parametrize(("command", "number"), [("export", 6), ("import", 18)])
+@pytest.mark.parametrize(("command", "number"), [("export", 4), ("import", 18)])
 def test_killed(command: str, number: int, here: Shell, there: Shell, bundle: Path, tmp_path: Path) -> None:
     """SIGKILL before one of its calls that change the disk: nothing stands under the bundle's name; the same command
     again ends with 0, all is right, and nothing is left over. (benchmarks/sweep.py does this at every call.)"""

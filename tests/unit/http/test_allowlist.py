@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -187,3 +189,19 @@ def test_check_allows_no_other_host(rest: str) -> None:
     except (Unsafe, ValueError):
         return
     assert (parts.hostname or "").rstrip(".") == "a.b"
+
+
+@given(
+    st.text("abc.:/@[]%\\#?*-0x17 \n\t", max_size=20),
+    st.sampled_from(["", "http://", "https://", "hf:", "//", "http:/\t/"]),
+)
+def test_the_host_is_that_of_the_whole_url(rest: str, start: str) -> None:
+    """What comes after the host, however it is written, changes neither the host nor the origin that mdl reads."""
+    url = start + rest
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip(".").lower(), parts.port
+    except ValueError:
+        return
+    assert host_of(url) == host
+    assert origin_of(url) == f"{parts.scheme}://{host}:{port or {'http': 80, 'https': 443}.get(parts.scheme, 0)}"

@@ -14,7 +14,7 @@ import pytest
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError
-from mdl.http.connection import Address, Connection, connect_first, deadline, resolve
+from mdl.http.connection import Address, Connection, SocketStream, connect_first, deadline, resolve
 
 
 def at(port: int) -> Address:
@@ -113,3 +113,39 @@ def test_earlier_deadline_counts(listening: Address, outer: float, inner: float)
         with pytest.raises(httpcore.ReadTimeout):
             connection.read(1, timeout=100.0)
     assert stream.waits == [pytest.approx(5.0, abs=1.0), 100.0]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[SocketStream, socket.socket]]:
+    """A stream, and the socket at its other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield SocketStream(ours), theirs
+
+
+def test_a_read_ends_at_its_time_limit(pair: tuple[SocketStream, socket.socket]) -> None:
+    """A read of silence ends after the seconds of that call, also after another limit, and after the socket was read
+    with a time limit of Python's; bytes that are there come at once."""
+    stream, theirs = pair
+    for seconds in (0.05, 0.1):
+        began = time.monotonic()
+        with pytest.raises(httpcore.ReadTimeout):
+            stream.read(10, seconds)
+        assert time.monotonic() - began >= seconds * 0.9
+        stream.get_extra_info("socket").settimeout(20)
+    theirs.sendall(b"abc")
+    assert stream.get_extra_info("is_readable")
+    assert stream.read(10, 20) == b"abc"
+    assert not stream.get_extra_info("is_readable")
+
+
+def test_a_write_ends_at_its_time_limit(pair: tuple[SocketStream, socket.socket]) -> None:
+    """A write that nobody reads ends after its seconds; after a close, the error is one of writing."""
+    stream, theirs = pair
+    with pytest.raises(httpcore.WriteTimeout):
+        stream.write(bytes(2**24), 0.05)
+    theirs.close()
+    with pytest.raises(httpcore.WriteError):
+        stream.write(b"x", 1)
+    stream.close()
+    assert stream.get_extra_info("is_readable")  # as httpcore has it: the next read would end at once

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import httpcore
 import pytest
 import trustme
-from httpcore._backends.sync import SyncStream
 from support.data import noise
 
+from mdl.http.connection import SocketStream
 from mdl.http.tls import TlsStream
 
 RECORD = 16 * 1024
@@ -48,7 +48,7 @@ class Peer:
         ca.configure_trust(trusts)
         greeting = threading.Thread(target=self._greet)
         greeting.start()
-        self.stream = TlsStream(SyncStream(self.sock), trusts, "localhost", SECONDS)
+        self.stream = TlsStream(SocketStream(self.sock), trusts, "localhost", SECONDS)
         greeting.join()
 
     def _greet(self) -> None:
