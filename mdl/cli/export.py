@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,14 +10,6 @@ from mdl.cli.command import command
 from mdl.cli.flags import flag
 from mdl.cli.session import Session
 from mdl.paths import shown
-
-
-class Format(StrEnum):
-    urls = "urls"
-    aria2 = "aria2"
-    metalink = "metalink"
-    sha256sums = "sha256sums"
-
 
 _EXAMPLES = (
     "mdl export bert-fa  # one URL a line",
@@ -34,11 +25,12 @@ def export(
         list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
     ] = None,
     list_format: Annotated[
-        Format, flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output")
-    ] = Format.urls,
+        Literal["urls", "aria2", "metalink", "sha256sums"],
+        flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output"),
+    ] = "urls",
 ) -> int:
     """Print the locked files as a list for other programs. Paths are those below the models folder."""
-    found = session.client().export(names or None, list_format=list_format.value)
+    found = session.client().export(names or None, list_format=list_format)
     left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
     facts = {"format": found.format, "text": found.text, "files": [vars(one) for one in found.files]}
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,21 +26,13 @@ _MOST_LINES = 20
 """So many lines tell how far a fleet is."""
 
 
-class On(StrEnum):
-    slurm = "slurm"
-    ray = "ray"
-    ssh = "ssh"
-
-
-class FanOut(StrEnum):
-    sbcast = "sbcast"
-
-
 @value_class
 class FleetFlags:
     """Which nodes, and how they are reached."""
 
-    on: Annotated[On | None, flag("--on", "The engine that the nodes belong to.", panel="Where")] = None
+    on: Annotated[
+        Literal["slurm", "ray", "ssh"] | None, flag("--on", "The engine that the nodes belong to.", panel="Where")
+    ] = None
     nodes: Annotated[int | None, flag("--nodes N", "So many nodes; of Ray all without it.", panel="Where")] = None
     hosts: Annotated[str | None, flag("--hosts A,B", "These hosts of ssh, or nodes of Slurm.", panel="Where")] = None
     hosts_file: Annotated[
@@ -93,12 +84,12 @@ def get(
     where: FleetFlags,
     settings: GetSettings,
     fan_out: Annotated[
-        FanOut | None,
+        Literal["sbcast"] | None,
         flag("--fan-out WAY", "sbcast: one node downloads; Slurm copies to the others' disks.", panel="Where"),
     ] = None,
 ) -> int:
     """Download models on every node, as the lock has them. Run it again to go on after any interruption."""
-    return _run(session, "get", names, where, settings, fan_out=fan_out.value if fan_out else "")
+    return _run(session, "get", names, where, settings, fan_out=fan_out or "")
 
 
 @command(
@@ -146,7 +137,7 @@ def _run(session: Session, task: str, names: list[str], where: FleetFlags, setti
         report = client.fleet(
             task,
             names,
-            on=where.on.value if where.on else "",
+            on=where.on or "",
             nodes=where.nodes,
             hosts=hosts,
             shared=where.shared,

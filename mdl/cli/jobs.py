@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed, with_flags
+from mdl.config import parse_choice
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
@@ -35,15 +35,7 @@ _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
 
 
-class Status(StrEnum):
-    running = "running"
-    paused = "paused"
-    done = "done"
-    failed = "failed"
-    cancelled = "cancelled"
-    dead = "dead"
-
-
+_STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
 _A_PART = "The job: its id, or any part that no other id has."
 Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
 IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} The newest job without one.")]
@@ -74,13 +66,15 @@ _EXAMPLES = (
 )
 def list_jobs(
     session: Session,
-    status: Annotated[list[Status] | None, flag("--status", "Only these; repeatable.")] = None,
+    status: Annotated[list[str] | None, flag(f"--status {'|'.join(_STATUSES)}", "Only these; repeatable.")] = None,
     everything: Annotated[bool, flag("-a --all", "Also the old ones that are over.")] = False,
 ) -> int:
     """List the jobs, the newest first.
 
     All that can go on are listed, and the last that are over; with --json every one.
     """
+    for one in status or ():
+        parse_choice(_STATUSES, one, "--status")
     records = _records(session)
     every = records.all()
     jobs = [job for job in every if not status or job.status in status]
@@ -372,7 +366,7 @@ def _check_resumable(job: Job) -> None:
 def _common_flags(common: Common) -> list[str]:
     """How this command is to be shown, as flags of the one that takes its place."""
     switches = [f"--{name.replace('_', '-')}" for name in ("json", "quiet", "no_color", "yes") if getattr(common, name)]
-    progress = [f"--progress={common.progress.value}"] if common.progress else []
+    progress = [f"--progress={common.progress}"] if common.progress else []
     return [*progress, *switches, *["--verbose"] * common.verbose]
 
 

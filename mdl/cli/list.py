@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
 ]
-
-
-class TableFormat(StrEnum):
-    table = "table"
-    tsv = "tsv"
 
 
 @command(
@@ -75,9 +69,9 @@ def list_models(
         str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
     ] = None,
     table_format: Annotated[
-        TableFormat,
+        Literal["table", "tsv"],
         flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output", envvar=None),
-    ] = TableFormat.table,
+    ] = "table",
 ) -> int:
     """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
 
@@ -96,7 +90,7 @@ def list_models(
     rows = in_order([Row(*pair, is_local=local) for pair in pairs], order)
 
     def show_table() -> None:
-        if table_format is TableFormat.tsv:
+        if table_format == "tsv":
             console.tab_separated(exact_rows(rows, chosen))
             return
         if not rows and found is None:

@@ -6,8 +6,7 @@ import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
 
 _STDOUT = 1
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A training's folder.")]
-
-
-class Compress(StrEnum):
-    auto = "auto"
-    store = "store"
-    deflate = "deflate"
 
 
 @value_class
@@ -55,7 +48,9 @@ class OutputFlags:
 
     output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.", panel="Where")] = None
     dry_run: Annotated[bool, flag("-n --dry-run", "Show what would be packed, and stop.")] = False
-    compress: Annotated[Compress, flag("--compress", "auto: deflate if that makes a sample smaller.")] = Compress.auto
+    compress: Annotated[
+        Literal["auto", "store", "deflate"], flag("--compress", "auto: deflate if that makes a sample smaller.")
+    ] = "auto"
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
         False
     )
@@ -191,7 +186,7 @@ def _write(session: Session, plan: PackPlan, how: OutputFlags, log: OperationLog
     with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(left):
         return mdl.write_pack(
             plan,
-            compress=how.compress.value,
+            compress=how.compress,
             allow_changing=how.allow_changing,
             digest=session.common.json,
             on_event=on_event,

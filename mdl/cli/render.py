@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,16 +25,6 @@ Window = Annotated[
     str | None, flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours", envvar=None)
 ]
 _ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
-
-
-class Shape(StrEnum):
-    job = "job"
-    daemonset = "daemonset"
-
-
-class Unit(StrEnum):
-    service = "service"
-    timer = "timer"
 
 
 @command(
@@ -63,8 +52,9 @@ def k8s(
     session: Session,
     names: Names = None,
     shape: Annotated[
-        Shape, flag("--shape", "job: into a volume claim; daemonset: on the disk of each node.", envvar=None)
-    ] = Shape.job,
+        Literal["job", "daemonset"],
+        flag("--shape", "job: into a volume claim; daemonset: on the disk of each node.", envvar=None),
+    ] = "job",
     image: Annotated[str | None, flag("--image IMAGE", "The image of mdl. [default: mdl]", envvar=None)] = None,
     claim: Annotated[
         str | None, flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where", envvar=None)
@@ -82,7 +72,7 @@ def k8s(
     """Print a Job that fills a shared volume, or a DaemonSet for the disks of all nodes.
 
     Catalog and lock are in it; the token of the hub is taken from a secret of the cluster."""
-    options = {"shape": shape.value, "image": image, "claim": claim, "home": to, "secret": secret}
+    options = {"shape": shape, "image": image, "claim": claim, "home": to, "secret": secret}
     return _render(session, "k8s", names, limit_rate=limit_rate, **options)
 
 
@@ -110,7 +100,9 @@ def slurm(
 def systemd(
     session: Session,
     names: Names = None,
-    unit: Annotated[Unit | None, flag("--unit", "Only the service, or only the timer.", envvar=None)] = None,
+    unit: Annotated[
+        Literal["service", "timer"] | None, flag("--unit", "Only the service, or only the timer.", envvar=None)
+    ] = None,
     to: Annotated[
         str | None, flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where", envvar=None)
     ] = None,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,17 +10,6 @@ from mdl.cli.command import command
 from mdl.cli.flags import LookOnline, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
-
-
-class Kind(StrEnum):
-    model = "model"
-    dataset = "dataset"
-
-
-class SearchSort(StrEnum):
-    downloads = "downloads"
-    likes = "likes"
-    modified = "modified"
 
 
 @command(
@@ -36,17 +24,18 @@ def search(
     session: Session,
     words: Annotated[list[str], typer.Argument(metavar="TEXT", help="What their names hold.")],
     settings: LookOnline,
-    kind: Annotated[Kind, flag("--kind model|dataset", "What to look for.")] = Kind.model,
+    kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[
-        SearchSort, flag("--sort downloads|likes|modified", "The most of this first.", panel="Output", envvar=None)
-    ] = (SearchSort.downloads),
+        Literal["downloads", "likes", "modified"],
+        flag("--sort", "The most of this first.", panel="Output", envvar=None),
+    ] = "downloads",
     limit: Annotated[int, flag("--limit N", "At most so many, 1 to 100.", panel="Output")] = 20,
 ) -> int:
     """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.
 
     The size is what all revisions of a repository take; 'mdl show --remote org/repo' has that of the newest.
     """
-    found = session.client(settings).search(" ".join(words), kind=kind.value, sort=sort.value, limit=limit)
+    found = session.client(settings).search(" ".join(words), kind=kind, sort=sort, limit=limit)
 
     def show() -> None:
         rows = [

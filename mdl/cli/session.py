@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdl import places
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
-from mdl.config import Config, Progress
+from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
 from mdl.redact import redact
@@ -60,7 +60,7 @@ class Session:
         try:
             return replace(self.config, given={"progress": self.common.progress})["progress"]
         except MdlError:
-            return Progress.auto.value
+            return "auto"
 
     def config_of(self, settings: Settings) -> Config:
         """The settings with the flags of this command."""

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
 from mdl.console.failures import Failures
@@ -23,11 +23,11 @@ from mdl.redact import Requested, Secrets, redact, redact_value
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from mdl.config import Progress
     from mdl.console.json_lines import JsonLines
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
-Progress = Literal["auto", "bars", "lines", "json", "none"]
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
