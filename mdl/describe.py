@@ -84,7 +84,7 @@ def describe(event: Event) -> Description:
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}
             size = "size unknown" if total is None else human_bytes(total)
-            text = f"resumed at {human_bytes(done)} of {_size(total)}" if 0 < done != total else size
+            text = f"resumed at {human_bytes(done)} of {human_bytes(total)}" if 0 < done != total else size
             return _of(event, "started", text, facts=facts, done=done, total=total)
         case Progressed(bytes_per_second=speed):
             first = event.files[0] if event.files else None
@@ -96,7 +96,7 @@ def describe(event: Event) -> Description:
             return replace(found, model_kind=event.kind, repo=event.repo)
         case Verifying(done=done, total=total):
             facts = {"bytes_done": done, "bytes": total}
-            return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
+            return _of(event, "verifying", human_bytes(total), facts=facts, done=done, total=total)
         case Finished(size=size):
             facts = {"bytes": size, "action": event.action, "verified": event.verified, "way": event.way}
             check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
@@ -157,10 +157,6 @@ def ended_by(error: BaseException) -> Ended:
         item=found.item,
         exit_code=found.exit_code,
     )
-
-
-def _size(count: int | None) -> str:
-    return "?" if count is None else human_bytes(count)
 
 
 def _plan_text(event: Planned) -> str:
@@ -271,7 +267,7 @@ class ProgressState:
     @property
     def amount(self) -> str:
         """``1.2 GB of 4.3 GB``."""
-        return f"{human_bytes(self.whole.bytes_done)} of {_size(self.bytes_total)}"
+        return f"{human_bytes(self.whole.bytes_done)} of {human_bytes(self.bytes_total)}"
 
     @property
     def speed(self) -> str:

@@ -15,9 +15,9 @@ _LEAST = 6
 """Columns of a cut name that its start and its end have at least, if there is room."""
 
 
-def human_bytes(count: float) -> str:
-    """``1.2 GB``, in powers of 1000."""
-    if not math.isfinite(count):
+def human_bytes(count: float | None) -> str:
+    """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
+    if count is None or not math.isfinite(count):
         return "?"
     sign, size = "-" if count < 0 else "", abs(count)
     if round(size) < 1000:

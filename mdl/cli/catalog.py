@@ -150,8 +150,7 @@ def lock(
         report = client.lock(
             names or None, check=check, upgrade=upgrade or (), swarm=swarm, gated=gated, on_event=on_event
         )
-        if report.error:
-            on_event.end_with(report.error)
+        on_event.end_with(report.error)
     error = report.error
     for line in report.changes if not session.common.json else ():
         session.console.note(_COMMIT.sub("", line), always=error is not None)

@@ -261,12 +261,7 @@ def report(session: Session, error: Problem) -> int:
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
     console.error(error)
-    if session.common.json:
-        from mdl import schemas
-
-        facts = schemas.empty(session.command) | session.empty
-        console.document(session.command, facts, ok=False, exit_code=error.exit_code, error=error)
-    return error.exit_code
+    return session.show({}, error=error)
 
 
 @contextlib.contextmanager

@@ -50,13 +50,13 @@ def list_settings(session: Session, settings: LookSettings) -> int:
 
     def show() -> None:
         session.console.table(("SETTING", "VALUE", "FROM"), [(row.name, _text(row.value), row.source) for row in rows])
-        table = [(kind, path + ("" if exists else " (not there)"), why) for kind, path, exists, why in found]
+        table = [(one["what"], one["path"] + ("" if one["exists"] else " (not there)"), one["why"]) for one in found]
         session.console.data("")
         table += [("hub", hub["endpoint"] or "-", hub["endpoint_from"]), ("token", hub["token_from"], "")]
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
     error = joint_error(errors)
-    code = _show(session, show, error, settings=[_facts(row) for row in rows], places=found, hub=hub)
+    code = session.show({"settings": [_facts(row) for row in rows], "places": found, "hub": hub}, show, error=error)
     for one in errors:
         session.console.error(one)
     return code
@@ -83,7 +83,7 @@ def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
         for value in values:
             session.console.data(str(value))
 
-    return _show(session, show, settings=[_facts(row)])
+    return session.show({"settings": [_facts(row)]}, show)
 
 
 @command(
@@ -117,7 +117,7 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
     [row] = [row for row in session.client().settings() if row.name == key]
     if row.source not in ("config.toml", "the default"):
         session.console.warn(f"{row.source} has precedence: {key} stays {_text(row.value)}")
-    return _show(session, lambda: session.console.data(str(path)), settings=[_facts(row)])
+    return session.show({"settings": [_facts(row)]}, lambda: session.console.data(str(path)))
 
 
 @command(
@@ -130,25 +130,19 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
 )
 def config_path(session: Session) -> int:
     """The path of config.toml, nothing else; it need not be there."""
-    path = places.config_file()
-    return _show(session, lambda: session.console.data(str(path)), places=[_settings_file(path)])
+    place = _settings_file()
+    return session.show({"places": [place]}, lambda: session.console.data(place["path"]))
 
 
-def _show(session: Session, show: Callable[[], None], error: MdlError | None = None, **facts: Any) -> int:
-    keys = ("what", "path", "exists", "why")
-    facts["places"] = [dict(zip(keys, row, strict=True)) for row in facts.get("places", ())]
-    return session.show({"settings": [], "hub": None} | facts, show, error=error)
+_Place = dict[str, Any]
 
 
-_Place = tuple[str, str, bool, str]
-
-
-def _settings_file(path: Path) -> _Place:
-    return _place("settings", path, "the user config folder")
+def _settings_file() -> _Place:
+    return _place("settings", places.config_file(), "the user config folder")
 
 
 def _place(what: str, path: Path, why: str) -> _Place:
-    return what, str(path), os.path.exists(path), why
+    return {"what": what, "path": str(path), "exists": os.path.exists(path), "why": why}
 
 
 def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
@@ -163,7 +157,7 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
         yield _place("lock", work.lock_path, beside)
 
     finders: tuple[Callable[[], Iterator[_Place]], ...] = (
-        lambda: iter([_settings_file(places.config_file())]),
+        lambda: iter([_settings_file()]),
         catalogs,
         lambda: iter([_place("state", places.state_dir(), "the user state folder")]),
         lambda: iter([_place("models", work.config.home.path, work.config.home.why)]),

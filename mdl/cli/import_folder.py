@@ -54,13 +54,10 @@ def import_folder(
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.import_folder(folder, name=name, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
-        if error := report.error:
-            on_event.end_with(error)
-    for file in report.files:
-        if file.error:
-            session.console.error(file.error)
-    if error and not any(file.error for file in report.files):
-        session.console.error(error)
+        on_event.end_with(report.error)
+    error = report.error
+    for one in [file.error for file in report.files if file.error] or ([error] if error else []):
+        session.console.error(one)
     files = [vars(file) for file in report.files]
     left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
     facts = {name: value for name, value in vars(report).items() if name not in ("files", "left_out")}

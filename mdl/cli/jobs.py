@@ -34,7 +34,6 @@ _LONGEST_LINE = 2**16
 _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
 
-
 _STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
 _A_PART = "The job: its id, or any part that no other id has."
 Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
@@ -47,8 +46,6 @@ def _records(session: Session) -> Records:
 
 
 _ABOUT = "Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean."
-
-
 _EXAMPLES = (
     "mdl jobs  # what runs, and what ran",
     "mdl jobs watch k7f3  # follow one to its end",
@@ -124,7 +121,6 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
 
 
 def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
-    total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
     part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
     running = job.status == "running"
@@ -135,7 +131,7 @@ def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
         ("stalled", stalled),
         ("kind", job.kind or ""),
         ("source", job.repo or ""),
-        ("bytes", f"{human_bytes(job.bytes_done)} of {total}{part}"),
+        ("bytes", f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}{part}"),
         ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
         ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
         ("file", job.file or ""),

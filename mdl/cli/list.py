@@ -191,8 +191,6 @@ def show(
         "revision": ", ".join(filter(None, wanted)) or None,
         "locked_commits": locked,
         "remote": vars(described.facts) if described and described.facts else None,
-        "group": None,
-        "members": [],
     }
     return session.show(facts, lambda: _show_text(session, model, found, facts))
 
@@ -203,14 +201,13 @@ def _is_name(text: str) -> bool:
 
 def _show_group(session: Session, client: Client, name: str, members: Sequence[str]) -> int:
     rows = [Row(*pair) for pair in client.statuses(name) if pair[0].name in members]
-    facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
 
     def show_table() -> None:
         session.console.table(**table_of(rows, MEMBER))
         session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
     described = [_facts(row.model, row.found) for row in rows]
-    return session.show({**facts, "group": name, "members": described}, show_table)
+    return session.show({"group": name, "members": described}, show_table)
 
 
 def _file_facts(row: Any) -> dict[str, Any]:
@@ -281,7 +278,7 @@ def _how_much(found: ModelStatus) -> str:
 
 def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     algorithm, _, digits = (row["digest"] or "").partition(":")
-    size = human_bytes(row["size"]) if row["size"] is not None else "?"
+    size = human_bytes(row["size"])
     if row["status"] == "partial":
         size = f"{human_bytes(row['bytes_present'])} of {size}"
     return row["status"], size, row["role"], shown(row["path"]), f"{algorithm} {digits[:12]}" if digits else "-"

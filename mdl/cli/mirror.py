@@ -9,17 +9,15 @@ import typer
 
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LogFile, flag
-from mdl.cli.get import run_job, show, show_failures
+from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
 from mdl.errors import UsageError
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
-    from mdl import MirrorItem, MirrorReport, MirrorVersion, Report
-    from mdl.events import Listener
+    from mdl import MirrorItem, MirrorReport, MirrorVersion
 
 _TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", "max_duration", "window")
 PushSettings = Annotated[Settings, _TRANSFER]
@@ -43,7 +41,7 @@ _EXAMPLES = (
 def mirror(session: Session) -> int:
     """What the lock holds, in an object store of your own."""
     session.console.note("mdl mirror push|pull|check|list|clean s3://bucket/prefix [NAME…]; mdl mirror --help")
-    return _show(session)
+    return session.show({})
 
 
 @command(
@@ -73,8 +71,7 @@ def push(
         session.console.watch(method="s3", others=[log]) as tell,
     ):
         report = client.push_mirror(url, names or None, read_back=verify, on_event=tell)
-        if error := report.error:
-            tell.end_with(error)
+        tell.end_with(report.error)
     show_failures(session, report)
     return _show_report(session, url, report, _pushed)
 
@@ -96,18 +93,13 @@ def pull(
     force: Force = False,
 ) -> int:
     """Download locked models from a mirror alone; the lock says what is right. Run it again to go on."""
-    session.empty = empty("mirror") | {"mirror": url}
+    session.empty = {"mirror": url}
     if choice.revision:
         raise UsageError("--revision: the lock says which one", hint="mdl lock --upgrade NAME, or mdl get --revision")
     client = session.client(settings)
     models = client.locked_models(names or None)
-    folders = client.folders(models, into=choice.into)
-    client.workspace.time_limit()
-    session.signals.poll()
-
-    def work(on_event: Listener) -> Report:
-        return client.pull_mirror(url, models, **choice.files, force=force, on_event=on_event)
-
+    folders = begin(session, client, models, choice.into)
+    work = partial(client.pull_mirror, url, models, **choice.files, force=force)
     report = run_job(session, partial(session.job, client, folders, job, "s3", models), job, work)
     return show(session, report) if report else 0
 
@@ -131,8 +123,7 @@ def check(
     session.signals.poll()
     with session.console.watch(method="s3") as tell:
         report = client.check_mirror(url, names or None, deep=deep, on_event=tell)
-        if error := report.error:
-            tell.end_with(error)
+        tell.end_with(report.error)
     show_failures(session, report)
     return _show_report(session, url, report, _checked)
 
@@ -171,7 +162,7 @@ def list_versions(session: Session, url: Url, settings: AskSettings, names: Held
             if one.error:
                 console.warn(f"{one.error}")
 
-    return _show(session, show_table, mirror=url, models=[_version(one) for one in found])
+    return session.show({"mirror": url, "models": [_version(one) for one in found]}, show_table)
 
 
 @command(
@@ -202,17 +193,12 @@ def clean(session: Session, url: Url, settings: AskSettings, names: Held = None,
         else:
             console.note("nothing to clean")
 
-    return _show(session, show_table, mirror=url, items=[_item(one) for one in found])
-
-
-def _show(session: Session, text: Any = lambda: None, *, error: Any = None, **found: Any) -> int:
-    """Show what was ``found``: the document has the keys of all these commands."""
-    return session.show(empty("mirror") | session.empty | found, text, error=error)
+    return session.show({"mirror": url, "items": [_item(one) for one in found]}, show_table)
 
 
 def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -> int:
     facts = {key: value for key, value in vars(report).items() if key.startswith("bytes_")}
-    facts["seconds"] = round(report.seconds, 3)
+    facts |= {"mirror": url, "models": [_version(one) for one in report.models], "seconds": round(report.seconds, 3)}
 
     def show_urls() -> None:
         for model in report.models:
@@ -220,9 +206,7 @@ def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -
                 session.console.data(model.url)
         session.console.note(words(report))
 
-    return _show(
-        session, show_urls, error=report.error, mirror=url, models=[_version(one) for one in report.models], **facts
-    )
+    return session.show(facts, show_urls, error=report.error)
 
 
 def _pushed(report: MirrorReport) -> str:

@@ -48,10 +48,6 @@ class Row:
             return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
         return found.status
 
-    @property
-    def size_shown(self) -> str:
-        return "?" if self.size is None else human_bytes(self.size)
-
 
 @value_class
 class Column:
@@ -75,7 +71,7 @@ COLUMNS: Final = {
     ),
     "size": Column(
         "its size; with --local that of what is here",
-        lambda row: row.size_shown,
+        lambda row: human_bytes(row.size),
         lambda row: "" if row.size is None else str(row.size),
         lambda row: -(row.size or 0),
     ),

@@ -96,8 +96,10 @@ def _converted(param: Any, ctx: Any, word: Any, kind: Any) -> Any:
     if kind is bool and isinstance(word, str):
         return parse_switch(word, _where(param, ctx))
     choices = get_args(kind)
+    if word in choices:
+        return word
     try:
-        found = kind(word) if not choices else word if word in choices else None
+        found = None if choices else kind(word)
     except (ValueError, OverflowError):
         found = None
     is_number = isinstance(found, int | float)

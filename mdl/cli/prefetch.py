@@ -15,11 +15,10 @@ import mdl
 from mdl import Cancelled, Deadline, MdlError, UsageError, places
 from mdl.cli.command import command, exit_code_of
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
-from mdl.cli.get import Request, download, payload, show, show_plan
+from mdl.cli.get import Request, download, payload, plan, show
 from mdl.cli.session import Session
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
 from mdl.jobs.processes import is_background, lower_priority
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
     from mdl import Report
@@ -58,7 +57,7 @@ def prefetch(
     request = Request(names or [], choice, settings, job, force)
     if dry_run:
         session.check_config()
-        return show_plan(session, _with_targets(session, request))
+        return plan(session, _with_targets(session, request))
     session.console.only_failures()
     place = places.output_file(metrics, "--metrics") if metrics else None
     lower_priority()
@@ -75,7 +74,7 @@ def prefetch(
     except PrefetchBusy:
         if not skip_if_running or is_background():
             raise
-        return session.show(empty("prefetch"))
+        return session.show({})
     except (Exception, KeyboardInterrupt, Cancelled) as error:
         if isinstance(error, Cancelled | Deadline) and isinstance(error.so_far, mdl.Report):
             report = error.so_far
@@ -84,7 +83,7 @@ def prefetch(
             raise
         if session.console.is_machine_readable:
             session.console.error(error)
-        return session.show(empty("prefetch") | session.empty | payload(report or mdl.Report()), error=error)
+        return session.show(payload(report or mdl.Report()), error=error)
     _measure(session, place, request, report, began, code)
     return code
 

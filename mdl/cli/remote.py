@@ -17,7 +17,6 @@ from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import Requested
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
     from mdl import CleanedJob, RemoteJob
@@ -68,7 +67,8 @@ def list_remotes(session: Session) -> int:
         else:
             session.console.note(f"there is no remote; add one to {_config_file()}, for example:\n\n{_EXAMPLE}")
 
-    return _show(session, show, remotes=[dict(zip(("name", "kind", "address"), row, strict=True)) for row in rows])
+    facts = [dict(zip(("name", "kind", "address"), row, strict=True)) for row in rows]
+    return session.show({"remotes": facts}, show)
 
 
 def _config_file() -> str:
@@ -93,7 +93,7 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
         console.entry("ok    " if one.ok else "FAIL  ", console.clean(f"{one.name}: {one.detail}"))
     _tell(session, report.errors)
     checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in report.checks]
-    return _show(session, error=report.error, checks=checks)
+    return session.show({"checks": checks}, error=report.error)
 
 
 @command(
@@ -115,7 +115,7 @@ def jobs(session: Session, name: Name) -> int:
         if not found:
             session.console.note("no jobs")
             return
-        rows = [(shown(job.id), job.status, _age(job), _size(job)) for job in found]
+        rows = [(shown(job.id), job.status, _age(job), human_bytes(job.bytes)) for job in found]
         session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows)
         for job in found:
             if job.error and not job.is_over:
@@ -123,7 +123,7 @@ def jobs(session: Session, name: Name) -> int:
         if failed := sum(bool(job.error) and job.is_over for job in found):
             session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 
-    return _show(session, show, jobs=[_facts(job) for job in found])
+    return session.show({"jobs": [vars(job) for job in found]}, show)
 
 
 @command(
@@ -151,7 +151,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
             if value:
                 session.console.entry(f"{key + ':':<10} ", session.console.clean(value))
 
-    return _show(session, show, jobs=[_facts(job)])
+    return session.show({"jobs": [vars(job)]}, show)
 
 
 @command(
@@ -165,7 +165,7 @@ def cancel(session: Session, name: Name, job_id: JobId) -> int:
     """Cancel a job of a remote. It is asked once; what the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
-    return _show(session, lambda: session.console.note(f"{job.id}: {job.status}"), jobs=[_facts(job)])
+    return session.show({"jobs": [vars(job)]}, lambda: session.console.note(f"{job.id}: {job.status}"))
 
 
 @command(
@@ -193,14 +193,19 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
         elif not session.common.json:
             words = {"would delete": "delete"} if is_asked else {}
             table = [
-                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), console.clean(one.why[:200]))
+                (
+                    shown(one.job.id),
+                    human_bytes(one.job.bytes),
+                    words.get(one.action, one.action),
+                    console.clean(one.why[:200]),
+                )
                 for one in found
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table, below="WHY")
 
     with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
         for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
-            rows.append({**_facts(one.job), "action": one.action, "why": one.why})
+            rows.append({**vars(one.job), "action": one.action, "why": one.why})
             if one.error:
                 errors.append(one.error)
             elif is_asked and (one.action == "deleted" or one.is_changed):
@@ -209,7 +214,7 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
     console.note(f"deleted {count}" if is_asked else f"would delete {count}" + ("; --yes does" if gone else ""))
-    return _show(session, error=joint_error(errors), jobs=rows)
+    return session.show({"jobs": rows}, error=joint_error(errors))
 
 
 @command(
@@ -225,12 +230,7 @@ def url(session: Session, name: Name, job_id: JobId, include: Include = None) ->
     Whoever has it can read the result, for as long as the remote allows: it is a secret.
     """
     link = Requested(session.client().remote_url(name, job_id, include=include or ()))
-    return _show(session, lambda: session.console.data(link), url=link)
-
-
-def _show(session: Session, show: Any = lambda: None, *, error: MdlError | None = None, **found: Any) -> int:
-    """Show what was ``found``: the document has the keys of all these commands."""
-    return session.show(empty("remote") | found, show, error=error)
+    return session.show({"url": link}, lambda: session.console.data(link))
 
 
 def _tell(session: Session, errors: Sequence[MdlError]) -> None:
@@ -240,20 +240,5 @@ def _tell(session: Session, errors: Sequence[MdlError]) -> None:
         session.console.error(error)
 
 
-def _facts(job: RemoteJob) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "status": job.status,
-        "created_at": job.created_at,
-        "updated_at": job.updated_at,
-        "bytes": job.bytes,
-        "error": job.error,
-    }
-
-
 def _age(job: RemoteJob) -> str:
     return human_age(job.age(time.time()))
-
-
-def _size(job: RemoteJob) -> str:
-    return "?" if job.bytes is None else human_bytes(job.bytes)

@@ -41,7 +41,7 @@ def search(
         rows = [
             (
                 one.repo.removeprefix("hf:"),
-                human_bytes(one.bytes) if one.bytes is not None else "?",
+                human_bytes(one.bytes),
                 f"{one.downloads:,}" if one.downloads is not None else "?",
                 one.license or "-",
                 one.access,

@@ -34,8 +34,8 @@ _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fi
 
 
 class Session:
-    """One command's run. ``empty`` is what its JSON document holds if it fails before it has results; ``words`` are the
-    command line as it could be typed again."""
+    """One command's run. ``empty`` is what its JSON document holds beside its results, and if it fails before it has
+    any; ``words`` are the command line as it could be typed again."""
 
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
@@ -100,10 +100,16 @@ class Session:
         *,
         error: Problem | None = None,
     ) -> int:
-        """Show the result: as the one document with ``--json``, else by ``text``. Returns the exit code."""
+        """Show the result: as the one document with ``--json``, else by ``text``. Returns the exit code.
+
+        A key that is not in ``payload`` is as in ``empty``, or else as the schema has it for no result.
+        """
         code = error.exit_code if error else 0
         if self.common.json:
-            self.console.document(self.command, payload, ok=code == 0, exit_code=code, error=error)
+            from mdl import schemas
+
+            facts = {**schemas.empty(self.command), **self.empty, **payload}
+            self.console.document(self.command, facts, ok=code == 0, exit_code=code, error=error)
         else:
             text()
         return code
@@ -178,10 +184,8 @@ class Session:
 
     def start_in_background(self, run: JobRun) -> int:
         """Have another process carry the job out; its id is all there is to show. Returns the exit code."""
-        from mdl.schemas import empty
-
         run.start_in_background(with_flags(self.words, ["--progress=none", "--quiet"]))
-        return self.show(empty(self.command) | {"job": run.id}, lambda: self.console.data(run.id))
+        return self.show({"job": run.id}, lambda: self.console.data(run.id))
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
         from mdl.jobs.run import JobOptions

@@ -223,7 +223,7 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
             _local(one.released_at),
             _local(one.served_at),
             "?" if one.files is None else str(one.files),
-            "?" if one.bytes is None else human_bytes(one.bytes),
+            human_bytes(one.bytes),
         )
         for one in reversed(found.versions)
     ]

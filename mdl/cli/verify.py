@@ -61,8 +61,7 @@ def verify(
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
-        if error := report.error:
-            on_event.end_with(error)
+        on_event.end_with(report.error)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]

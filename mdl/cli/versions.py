@@ -10,15 +10,14 @@ import typer
 from mdl import Settings
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
-from mdl.cli.get import method_of, run_job, show, show_planned
+from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 from mdl.paths import shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import ModelVersion, Move, OutdatedReport, UpdateReport
-    from mdl.events import Listener
+    from mdl import ModelVersion, Move, OutdatedReport
 
 UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
 
@@ -45,9 +44,8 @@ def outdated(
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
-        if error := report.error:
-            on_event.end_with(error)
-    if error:
+        on_event.end_with(report.error)
+    if error := report.error:
         session.console.error(error)
     rows = [vars(one) | {"changes": [vars(change) for change in one.changes]} for one in report.models]
     moved = [one for one in report.models if one.state == "outdated"]
@@ -137,22 +135,12 @@ def update(
 ) -> int:
     """Bring the newest version of models: the lock is written anew for them, then what changed is fetched."""
     client = session.client(settings)
-    session.empty = {"moves": []}
     models = client.updatable(names, into=where.into)
-    folders = client.folders(models, into=where.into)
-    client.workspace.time_limit()
-    session.signals.poll()
+    folders = begin(session, client, models, where.into)
     method = method_of(client, models)
     if dry_run:
-        with session.console.watch(method=method) as on_event:
-            plan = client.plan_update(models, **where.files, force=force, on_event=on_event)
-            if error := plan.error:
-                on_event.end_with(error)
-        return show_planned(session, plan)
-
-    def work(on_event: Listener) -> UpdateReport:
-        return client.update(models, **where.files, force=force, on_event=on_event)
-
+        return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
+    work = partial(client.update, models, **where.files, force=force)
     report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
     if report is None:
         return 0
