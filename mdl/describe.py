@@ -30,10 +30,12 @@ from mdl.events import (
 from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
 from mdl.values import value_class
 
-_CHECKS = {"none": "unverified", "size": "only its size checked"}
+CHECKS = {"size": "checked only by size", "none": "unverified"}
+"""What is said of a file whose bytes were compared with no digest."""
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
 _ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
-_WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+"""How the bytes of a file came from elsewhere on this disk."""
 _NAMED = 100
 """So many models of a plan are named in a log, with their numbers of files."""
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
@@ -99,8 +101,8 @@ def describe(event: Event) -> Description:
             return _of(event, "verifying", human_bytes(total), facts=facts, done=done, total=total)
         case Finished(size=size):
             facts = {"bytes": size, "action": event.action, "verified": event.verified, "way": event.way}
-            check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
-            words = [human_bytes(size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
+            check = CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
+            words = [human_bytes(size), check, WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
             return _of(event, "finished", "  ".join(filter(None, words)), facts=facts, done=size, total=size)
         case Noticed(message=message):
             return _of(event, "notice", message, facts={"message": message}, reason=message)

@@ -8,7 +8,7 @@ import typer
 
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, LookSettings, flag
+from mdl.cli.flags import LogFile, LookSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -50,9 +50,7 @@ def export(
     split: Annotated[
         str | None, flag("--split SIZE", "Write parts of at most this size: FILE.000 and so on.", panel="Where")
     ] = None,
-    force: Annotated[
-        bool, flag("--force", "Replace a file that is no bundle of mdl.", panel="Where", envvar=None)
-    ] = False,
+    force: Annotated[bool, bare_flag("--force", "Replace a file that is no bundle of mdl.", panel="Where")] = False,
     log_file: LogFile = None,
 ) -> int:
     """Write models of this disk to a tar, with digests, catalog entries, lock and a README. Nothing is contacted."""
@@ -93,7 +91,7 @@ def import_bundle(
     ],
     settings: LookSettings,
     replace: Annotated[
-        bool, flag("--replace", "Replace other entries of these names in catalog and lock.", envvar=None)
+        bool, bare_flag("--replace", "Replace other entries of these names in catalog and lock.")
     ] = False,
     log_file: LogFile = None,
 ) -> int:

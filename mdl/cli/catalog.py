@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import Globs, LockSettings, flag
+from mdl.cli.flags import Globs, LockSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.values import value_class
 
@@ -129,15 +129,12 @@ def lock(
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
     swarm: Annotated[
         bool,
-        flag(
-            "--swarm",
-            "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).",
-            panel="Afterwards",
-            envvar=None,
+        bare_flag(
+            "--swarm", "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).", panel="Afterwards"
         ),
     ] = False,
     gated: Annotated[
-        bool, flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards", envvar=None)
+        bool, bare_flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards")
     ] = False,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")

@@ -83,7 +83,7 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
         if model.bytes_shared:
             console.note(f"{model.name}: {human_bytes(model.bytes_shared)} more have another name elsewhere, and stay")
         if model.files_imported and not is_done:
-            count = f"{model.files_imported} file{'' if model.files_imported == 1 else 's'}"
+            count = counted(model.files_imported, "file")
             console.warn(f"{model.name}: {count} came from a folder of this machine, and mdl cannot fetch them again")
         named = model.kept if session.common.verbose else model.kept[:_NAMED]
         for file in named:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import flag
+from mdl.cli.flags import LockedNames, flag
 from mdl.cli.session import Session
 from mdl.paths import shown
 
@@ -21,9 +19,7 @@ _EXAMPLES = (
 @command("export", examples=_EXAMPLES)
 def export(
     session: Session,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-    ] = None,
+    names: LockedNames = None,
     list_format: Annotated[
         Literal["urls", "aria2", "metalink", "sha256sums"],
         flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output"),

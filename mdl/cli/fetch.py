@@ -14,7 +14,7 @@ from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
 from mdl.cli.get import begin, run_job, show, show_plan
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
-from mdl.cli.unpack import BombFlags, released_facts, show_release
+from mdl.cli.unpack import BombFlags, Check, Keep, released_facts, show_release
 from mdl.values import value_class
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
@@ -60,10 +60,8 @@ class ServiceFlags:
         str | None,
         flag("--release DIR", "One job: serve it, as DIR/releases/<version> and DIR/current.", panel="Afterwards"),
     ] = None
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
-    check: Annotated[
-        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
-    ] = None
+    keep: Keep = 3
+    check: Check = None
 
 
 @command("fetch", examples=_EXAMPLES)

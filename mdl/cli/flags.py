@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,29 +27,27 @@ def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
+bare_flag = partial(flag, envvar=None)
+"""A flag that is read from no variable."""
+
+
 @value_class
 class Common:
     """Before or after the command, with one meaning."""
 
     catalog: Annotated[
-        list[Path] | None,
-        flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where", envvar=None),
+        list[Path] | None, bare_flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where")
     ] = None
     json: Annotated[bool, flag("--json", "Print the result as one JSON document.", panel="Output")] = False
     progress: Annotated[
         Progress | None,
-        flag(
-            "--progress",
-            "How to show progress; json: one object a line. [default: auto]",
-            panel="Output",
-            envvar=None,
-        ),
+        bare_flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
     verbose: Annotated[
         int, flag("-v --verbose", "Show each file, hosts, digests, tracebacks too.", panel="Output", count=True)
     ] = 0
-    no_color: Annotated[bool, flag("--no-color", "Use no colours (NO_COLOR).", panel="Output", envvar=None)] = False
+    no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
     yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
 
 
@@ -65,16 +64,16 @@ ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
-
+LockedNames = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
+]
+Metrics = Annotated[
+    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
+]
 
 LogFile = Annotated[
     str | None,
-    flag(
-        "--log-file FILE",
-        "The downloads log, of all operations; an empty name for none.",
-        panel="Output",
-        envvar=None,
-    ),
+    bare_flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.", panel="Output"),
 ]
 
 
@@ -84,11 +83,8 @@ class JobFlags:
 
     on_complete: Annotated[
         str | None,
-        flag(
-            "--on-complete CMD",
-            "Run this when all is there; no shell; facts in MDL_HOOK_*.",
-            panel="Afterwards",
-            envvar=None,
+        bare_flag(
+            "--on-complete CMD", "Run this when all is there; no shell; facts in MDL_HOOK_*.", panel="Afterwards"
         ),
     ] = None
     ready_file: Annotated[

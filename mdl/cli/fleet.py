@@ -9,7 +9,7 @@ import typer
 
 from mdl import Cancelled, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, LookSettings, flag
+from mdl.cli.flags import DOWNLOAD, LookSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import Settings
 from mdl.errors import storage_error
@@ -42,7 +42,7 @@ class FleetFlags:
         str | None,
         flag("--shared DIR", "Slurm: a folder all nodes see, for their answers. [default: in the home]", panel="Where"),
     ] = None
-    program: Annotated[str, flag("--mdl CMD", "How a node calls its mdl.", panel="Where", envvar=None)] = "mdl"
+    program: Annotated[str, bare_flag("--mdl CMD", "How a node calls its mdl.", panel="Where")] = "mdl"
 
 
 GetSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen", "offline"))]
@@ -67,7 +67,9 @@ also passes your environment on. One row a node, one exit code: that of the one 
 )
 def fleet(session: Session) -> int:
     """Get, verify or look at models on many nodes."""
-    raise UsageError("what shall the nodes do?", item="fleet", hint="mdl fleet get, verify or status; see --help")
+    raise UsageError(
+        "get, verify or status is missing", item="mdl fleet", hint="mdl fleet get, verify or status; see --help"
+    )
 
 
 @command(

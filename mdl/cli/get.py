@@ -13,7 +13,7 @@ import typer
 import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError, SwarmOptions, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, bare_flag
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
@@ -37,22 +37,18 @@ class SwarmFlags:
     """Whether machines that want the same pass it on to each other. Experimental."""
 
     swarm: Annotated[
-        bool,
-        flag(
-            "--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where", envvar=None
-        ),
+        bool, bare_flag("--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where")
     ] = False
     peers: Annotated[
         str | None,
-        flag(
+        bare_flag(
             "--peers ADDRESS,…",
             "HOST:PORT of its machines, this one too; else the local network is asked.",
             panel="Where",
-            envvar=None,
         ),
     ] = None
     gated: Annotated[
-        bool, flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where", envvar=None)
+        bool, bare_flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where")
     ] = False
 
     @property
@@ -81,12 +77,8 @@ def get(
     swarm: SwarmFlags,
     dry_run: DryRun = False,
     force: Force = False,
-    output: Annotated[
-        str | None, flag("-o --output NAME", "One URL: the name of its file.", panel="What", envvar=None)
-    ] = None,
-    sha256: Annotated[
-        str | None, flag("--sha256 HEX", "One URL: the digest that its file must have.", panel="What", envvar=None)
-    ] = None,
+    output: Annotated[str | None, bare_flag("-o --output NAME", "One URL: the name of its file.")] = None,
+    sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
     request = Request(targets, choice, settings, job, force, output, sha256, swarm.options)

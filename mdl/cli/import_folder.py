@@ -39,7 +39,7 @@ def import_folder(
     session: Session,
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder with models of another program.")],
     settings: Annotated[Settings, ("home",)],
-    name: Annotated[str | None, flag("--as NAME", "Call the one model in it so.", panel="What")] = None,
+    name: Annotated[str | None, flag("--as NAME", "Call the one model in it so.")] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
     move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,
@@ -92,7 +92,7 @@ def _show(session: Session, report: ImportReport) -> None:
 
 
 def _amount(files: list[ImportedFile]) -> str:
-    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {human_bytes(sum(file.size for file in files))}"
+    return f"{counted(len(files), 'file')}, {human_bytes(sum(file.size for file in files))}"
 
 
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import typer
 
 from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Common, flag
+from mdl.cli.flags import Common, bare_flag, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed, with_flags
 from mdl.config import parse_choice
@@ -169,7 +169,7 @@ def log_of_job(
     name: IdOrLast = None,
     follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False,
     raw: Annotated[
-        bool, flag("--raw", "The lines as they are in the file, for a program.", panel="Output", envvar=None)
+        bool, bare_flag("--raw", "The lines as they are in the file, for a program.", panel="Output")
     ] = False,
 ) -> int:
     """Print the log of one job."""

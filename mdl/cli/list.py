@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import LookSettings, bare_flag, flag
 from mdl.cli.model_table import (
     LISTED,
     LOCAL,
@@ -70,7 +70,7 @@ def list_models(
     ] = None,
     table_format: Annotated[
         Literal["table", "tsv"],
-        flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output", envvar=None),
+        bare_flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output"),
     ] = "table",
 ) -> int:
     """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
@@ -127,10 +127,9 @@ def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | N
     here = [row.found for row in rows if row.found.is_here]
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
     partly = sum(found.status == "partial" for found in here)
-    count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
     named = f"; groups: {', '.join(groups)}" if groups else ""
     whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
-    return f"{count}, {whole}{named}"
+    return f"{counted(len(rows), 'model')}, {whole}{named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:

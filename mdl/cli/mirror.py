@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LogFile, flag
+from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFile, flag
 from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
@@ -24,9 +24,6 @@ PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
 AskSettings = Annotated[Settings, ("connections", "retries", "stall")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-]
 Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; all of the mirror without one.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "What is younger stays.")]
 _ABOUT = "What the lock holds, in an object store of your own: put there, compared, fetched from there."
@@ -56,7 +53,7 @@ def push(
     session: Session,
     url: Url,
     settings: PushSettings,
-    names: Names = None,
+    names: LockedNames = None,
     verify: Annotated[bool, flag("--verify", "Read every object back and compare its digest.")] = False,
     log_file: LogFile = None,
 ) -> int:
@@ -89,7 +86,7 @@ def pull(
     choice: Choice,
     settings: PullSettings,
     job: JobFlags,
-    names: Names = None,
+    names: LockedNames = None,
     force: Force = False,
 ) -> int:
     """Download locked models from a mirror alone; the lock says what is right. Run it again to go on."""
@@ -115,7 +112,7 @@ def check(
     session: Session,
     url: Url,
     settings: AskSettings,
-    names: Names = None,
+    names: LockedNames = None,
     deep: Annotated[bool, flag("--deep", "Read every byte of it, and compare the digests.")] = False,
 ) -> int:
     """Compare a mirror with the lock: sizes and metadata, or every byte. What is corrupt is 6, what is missing 3."""

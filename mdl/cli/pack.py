@@ -13,7 +13,7 @@ import typer
 import mdl
 from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs, LogFile, flag
+from mdl.cli.flags import Globs, LogFile, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, local_time
 from mdl.paths import shown
@@ -38,7 +38,7 @@ class SelectionFlags(Globs):
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
     everything: Annotated[
-        bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.", envvar=None)
+        bool, bare_flag("--all", "The whole folder, also the checkpoints beside a finished model.")
     ] = False
 
 
@@ -54,9 +54,9 @@ class OutputFlags:
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
         False
     )
-    force: Annotated[
-        bool, flag("--force", "Replace a file that is no archive of this run.", panel="Where", envvar=None)
-    ] = False
+    force: Annotated[bool, bare_flag("--force", "Replace a file that is no archive of this run.", panel="Where")] = (
+        False
+    )
     allow_changing: Annotated[
         bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False

@@ -14,7 +14,7 @@ import typer
 import mdl
 from mdl import Cancelled, Deadline, MdlError, UsageError, places
 from mdl.cli.command import command, exit_code_of
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, Metrics, flag
 from mdl.cli.get import Request, download, payload, plan, show
 from mdl.cli.session import Session
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
@@ -45,10 +45,7 @@ def prefetch(
     skip_if_running: Annotated[
         bool, flag("--skip-if-running", "While another prefetch runs, end with exit code 0, not 9.")
     ] = False,
-    metrics: Annotated[
-        Path | None,
-        flag("--metrics FILE", "Prometheus text file, replaced as a whole after each run.", panel="Afterwards"),
-    ] = None,
+    metrics: Metrics = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
     if bool(names) == everything:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdl import MdlError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import flag
+from mdl.cli.flags import Metrics, flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="REMOTE", help="The remote, as config.toml calls it.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-Metrics = Annotated[
-    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
-]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2

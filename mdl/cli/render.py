@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
-
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import flag
+from mdl.cli.flags import LockedNames, bare_flag
 from mdl.cli.session import Session
 from mdl.places import place_of
 from mdl.redact import has_secret
 
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-]
-To = Annotated[str | None, flag("--to DIR", "The models folder.", panel="Where", envvar=None)]
-Program = Annotated[str | None, flag("--mdl CMD", "How mdl is called there.", panel="Where", envvar=None)]
-Rate = Annotated[
-    str | None, flag("--limit-rate RATE", "At most so many bytes a second.", panel="Speed and hours", envvar=None)
-]
+To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
+Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
+Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "At most so many bytes a second.", panel="Speed and hours")]
 Window = Annotated[
-    str | None, flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours", envvar=None)
+    str | None, bare_flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours")
 ]
 _ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
 
@@ -50,22 +43,20 @@ def render(session: Session) -> int:
 )
 def k8s(
     session: Session,
-    names: Names = None,
+    names: LockedNames = None,
     shape: Annotated[
         Literal["job", "daemonset"],
-        flag("--shape", "job: into a volume claim; daemonset: on the disk of each node.", envvar=None),
+        bare_flag("--shape", "job: into a volume claim; daemonset: on the disk of each node."),
     ] = "job",
-    image: Annotated[str | None, flag("--image IMAGE", "The image of mdl. [default: mdl]", envvar=None)] = None,
+    image: Annotated[str | None, bare_flag("--image IMAGE", "The image of mdl. [default: mdl]")] = None,
     claim: Annotated[
-        str | None, flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where", envvar=None)
+        str | None, bare_flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where")
     ] = None,
     to: Annotated[
-        str | None,
-        flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where", envvar=None),
+        str | None, bare_flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where")
     ] = None,
     secret: Annotated[
-        str | None,
-        flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]", envvar=None),
+        str | None, bare_flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]")
     ] = None,
     limit_rate: Rate = None,
 ) -> int:
@@ -84,7 +75,7 @@ def k8s(
     ),
 )
 def slurm(
-    session: Session, names: Names = None, to: To = None, program: Program = None, limit_rate: Rate = None
+    session: Session, names: LockedNames = None, to: To = None, program: Program = None, limit_rate: Rate = None
 ) -> int:
     """Print a batch script that is stopped in time, and requeued after trouble that passes."""
     return _render(session, "slurm", names, home=_home(session, to), program=program, limit_rate=limit_rate)
@@ -99,18 +90,16 @@ def slurm(
 )
 def systemd(
     session: Session,
-    names: Names = None,
+    names: LockedNames = None,
     unit: Annotated[
-        Literal["service", "timer"] | None, flag("--unit", "Only the service, or only the timer.", envvar=None)
+        Literal["service", "timer"] | None, bare_flag("--unit", "Only the service, or only the timer.")
     ] = None,
-    to: Annotated[
-        str | None, flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where", envvar=None)
-    ] = None,
+    to: Annotated[str | None, bare_flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where")] = None,
     program: Program = None,
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours", envvar=None)
+        str | None, bare_flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours")
     ] = None,
 ) -> int:
     """Print a hardened service that downloads by night, and its timer."""
@@ -127,16 +116,16 @@ def systemd(
 )
 def cron(
     session: Session,
-    names: Names = None,
+    names: LockedNames = None,
     to: To = None,
     program: Program = None,
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours", envvar=None)
+        str | None, bare_flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours")
     ] = None,
     mail_to: Annotated[
-        str | None, flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards", envvar=None)
+        str | None, bare_flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards")
     ] = None,
 ) -> int:
     """Print a line for a crontab that downloads by night, silent if all is well."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import LookOnline, flag
+from mdl.cli.flags import LookOnline, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 
@@ -26,8 +26,7 @@ def search(
     settings: LookOnline,
     kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[
-        Literal["downloads", "likes", "modified"],
-        flag("--sort", "The most of this first.", panel="Output", envvar=None),
+        Literal["downloads", "likes", "modified"], bare_flag("--sort", "The most of this first.", panel="Output")
     ] = "downloads",
     limit: Annotated[int, flag("--limit N", "At most so many, 1 to 100.", panel="Output")] = 20,
 ) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mdl import Cancelled, Client, Settings, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import LookSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import settings_table
 from mdl.formatting import counted, human_bytes
@@ -24,34 +24,26 @@ class ServeFlags:
     """What is served, where and to whom."""
 
     host: Annotated[
-        str,
-        flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where", envvar=None),
+        str, bare_flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where")
     ] = "127.0.0.1"
-    port: Annotated[int, flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535, envvar=None)] = (
-        8400
-    )
+    port: Annotated[int, bare_flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535)] = 8400
     token_env: Annotated[
-        str | None,
-        flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]", envvar=None),
+        str | None, bare_flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]")
     ] = None
     gated: Annotated[
-        bool,
-        flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.", envvar=None),
+        bool, bare_flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.")
     ] = False
     runs: Annotated[
-        list[str] | None,
-        flag("--runs DIR", "A folder whose folders are trained runs; repeatable.", envvar=None),
+        list[str] | None, bare_flag("--runs DIR", "A folder whose folders are trained runs; repeatable.")
     ] = None
     releases: Annotated[
-        list[str] | None,
-        flag("--releases DIR", "A folder of releases that the page shows; repeatable.", envvar=None),
+        list[str] | None, bare_flag("--releases DIR", "A folder of releases that the page shows; repeatable.")
     ] = None
     ready_file: Annotated[
         Path | None, flag("--ready-file FILE", "A file that exists while the server answers.", panel="Afterwards")
     ] = None
     log_file: Annotated[
-        str | None,
-        flag("--log-file FILE", "The request log, JSON lines; an empty name for none.", panel="Output", envvar=None),
+        str | None, bare_flag("--log-file FILE", "The request log, JSON lines; an empty name for none.", panel="Output")
     ] = None
 
 

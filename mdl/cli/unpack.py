@@ -10,7 +10,7 @@ import typer
 import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, ReleaseSettings, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes, local_time
 from mdl.hashing import fingerprint
@@ -45,6 +45,12 @@ class LimitFlags(BombFlags):
     ] = None
 
 
+Keep = Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)]
+Check = Annotated[
+    str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
+]
+
+
 @value_class
 class ReleaseFlags:
     """How a release is put into service."""
@@ -53,10 +59,8 @@ class ReleaseFlags:
         bool,
         flag("--release", "Serve it: DIR/releases/<version>, and DIR/current switched to it.", panel="Afterwards"),
     ] = False
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
-    check: Annotated[
-        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
-    ] = None
+    keep: Keep = 3
+    check: Check = None
 
 
 _EXAMPLES = (
@@ -203,7 +207,7 @@ ReleasesFolder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of 
 def releases(
     session: Session,
     folder: ReleasesFolder,
-    history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.", envvar=None)] = False,
+    history: Annotated[bool, bare_flag("--history", "Every switch: when, from and to which, by whom.")] = False,
 ) -> int:
     """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
@@ -250,10 +254,7 @@ def rollback(
     session: Session,
     folder: ReleasesFolder,
     settings: ReleaseSettings,
-    to: Annotated[
-        str | None,
-        flag("--to VERSION", "This release: its name, or a part that no other has.", envvar=None),
-    ] = None,
+    to: Annotated[str | None, bare_flag("--to VERSION", "This release: its name, or a part that no other has.")] = None,
     log_file: LogFile = None,
 ) -> int:
     """Serve the release that was served before, or another one; no network, one atomic switch."""

@@ -12,7 +12,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
 from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -37,7 +37,7 @@ def outdated(
         typer.Argument(metavar="NAME", help="Models and groups; without one all that is here or locked."),
     ] = None,
     beyond_pins: Annotated[
-        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.", panel="What")
+        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
     ] = False,
 ) -> int:
     """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
@@ -70,7 +70,7 @@ def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVe
         to_fetch = human_bytes(sum(one.bytes_to_fetch for one in moved))
         console.note(f"{len(moved)} of {total} can be updated, {to_fetch} to fetch: mdl update {names}")
     else:
-        console.note(f"nothing to update among {total} {'model' if total == 1 else 'models'}")
+        console.note(f"nothing to update among {counted(total, 'model')}")
 
 
 def _short(commits: tuple[str, ...]) -> str:
@@ -78,7 +78,7 @@ def _short(commits: tuple[str, ...]) -> str:
 
 
 def _amount(changed: int, files: int, size: int) -> str:
-    return f"{changed} of {files} file{'' if files == 1 else 's'}, {human_bytes(size)}"
+    return f"{changed} of {counted(files, 'file')}, {human_bytes(size)}"
 
 
 def _newest(one: ModelVersion) -> str:

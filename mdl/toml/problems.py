@@ -181,6 +181,14 @@ class Table:
             else:
                 self.wrong(f"must be a table, not {_kind(item)}", key, index)
 
+    def named_tables(self) -> Iterator[tuple[str, Table]]:
+        """The tables in this one, by their names. Anything else is noted, unless it is the user's own (``x-…``)."""
+        for name, value in self.data.items():
+            if isinstance(value, dict) or not name.startswith("x-"):
+                table = self.table(name)
+                if table.data is value:
+                    yield name, table
+
     def table(self, key: str) -> Table:
         """A table in this one; an empty one if it is absent or wrong."""
         value = self.data.get(key, {})
