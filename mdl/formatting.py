@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
@@ -66,6 +66,16 @@ def local_moment(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
+        return None
+
+
+def utc_time(seconds: float | None) -> str | None:
+    """``2026-11-23T11:40:12Z``, from seconds since 1970; None if they are not known, or no time that a calendar has."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
         return None
 
 

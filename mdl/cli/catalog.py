@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import Globs, LockSettings, bare_flag, flag
+from mdl.cli.flags import AskSettings, Globs, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.values import value_class
 
@@ -122,7 +122,7 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
 )
 def lock(
     session: Session,
-    settings: LockSettings,
+    settings: AskSettings,
     check: Annotated[
         bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
     ] = False,

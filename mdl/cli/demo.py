@@ -75,5 +75,5 @@ def _play(session: Session, folder: Path, *, stays: bool) -> int:
         say("For a model of the catalog: mdl list, then mdl get NAME.")
         say("For a run of yours: mdl checkpoints RUN, then mdl pack RUN.")
     if session.common.json:
-        console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
+        console.document("demo", {"path": str(folder), "story": story}, exit_code=code)
     return code

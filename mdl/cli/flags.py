@@ -57,9 +57,8 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 """The settings of a command that downloads: every one that has a flag."""
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
-LookOnline = Annotated[Settings, ("retries", "stall", "offline")]
+AskSettings = Annotated[Settings, ("retries", "stall", "offline")]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
-LockSettings = Annotated[Settings, ("retries", "stall", "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
@@ -111,13 +110,19 @@ class Globs:
 
 
 @value_class
-class Choice(Globs):
+class Where(Globs):
     """Which files of a model, and where they go."""
 
     into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.", panel="Where")] = None
-    revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None
 
     @property
     def files(self) -> dict[str, Any]:
-        """The same as arguments of `mdl.Client`, without the revision."""
+        """The same as arguments of `mdl.Client`."""
         return {"into": self.into, **self.globs}
+
+
+@value_class
+class Choice(Where):
+    """Which files of a model, at which revision, and where they go."""
+
+    revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None

@@ -16,14 +16,12 @@ from mdl.cli.model_table import (
     MEMBER,
     Row,
     column_of,
-    columns_of,
     exact_rows,
     in_order,
     table_of,
-    utc_time,
 )
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_age, human_bytes
+from mdl.formatting import counted, human_age, human_bytes, utc_time
 from mdl.paths import shown
 from mdl.redact import bare_url
 
@@ -77,7 +75,7 @@ def list_models(
 
     With --layout it is what is there in that layout, too, in the catalog or not.
     """
-    chosen = columns_of(columns) if columns else LOCAL if local else LISTED
+    chosen = tuple(map(column_of, columns.split(","))) if columns else LOCAL if local else LISTED
     order = column_of(sort) if sort else None
     client, console = session.client(settings), session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}

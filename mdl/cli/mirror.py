@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", "max_duration", "window")
 PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
-AskSettings = Annotated[Settings, ("connections", "retries", "stall")]
+MirrorSettings = Annotated[Settings, ("connections", "retries", "stall")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
 Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; all of the mirror without one.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "What is younger stays.")]
@@ -111,7 +111,7 @@ def pull(
 def check(
     session: Session,
     url: Url,
-    settings: AskSettings,
+    settings: MirrorSettings,
     names: LockedNames = None,
     deep: Annotated[bool, flag("--deep", "Read every byte of it, and compare the digests.")] = False,
 ) -> int:
@@ -132,7 +132,7 @@ def check(
         "mdl mirror list s3://models/mirror bert-fa --json  # with its files",
     ),
 )
-def list_versions(session: Session, url: Url, settings: AskSettings, names: Held = None) -> int:
+def list_versions(session: Session, url: Url, settings: MirrorSettings, names: Held = None) -> int:
     """List the versions of models in a mirror: how much, since when, and which one the lock names."""
     found = session.client(settings).mirror_versions(url, names or None)
     console = session.console
@@ -170,7 +170,9 @@ def list_versions(session: Session, url: Url, settings: AskSettings, names: Held
         "mdl mirror clean s3://models/mirror --older-than 30d --yes  # delete it",
     ),
 )
-def clean(session: Session, url: Url, settings: AskSettings, names: Held = None, older_than: OlderThan = "1d") -> int:
+def clean(
+    session: Session, url: Url, settings: MirrorSettings, names: Held = None, older_than: OlderThan = "1d"
+) -> int:
     """Show what nobody needs any more in a mirror; --yes deletes it.
 
     That is: uploads that were not ended, versions that the lock has left behind, versions without a marker. What the

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -15,7 +14,7 @@ from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Globs, LogFile, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_bytes, local_time
+from mdl.formatting import counted, human_bytes, local_time, utc_time
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.values import value_class
@@ -83,7 +82,8 @@ def checkpoints(session: Session, run: RunFolder) -> int:
     found = mdl.checkpoints(place_of(run, "RUN"))
     same = ("name", "step", "bytes", "complete", "latest", "best", "note")
     rows: list[dict[str, Any]] = [
-        {name: getattr(one, name) for name in same} | {"files": len(one.files), "modified_at": _moment(one.modified_ns)}
+        {name: getattr(one, name) for name in same}
+        | {"files": len(one.files), "modified_at": utc_time(one.modified_ns / 1e9)}
         for one in found.checkpoints
     ]
     below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
@@ -127,13 +127,6 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
     )
     if not any(row["best"] for row in rows):
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
-
-
-def _moment(ns: int) -> str | None:
-    try:
-        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 @command("pack", examples=_EXAMPLES)

@@ -105,7 +105,7 @@ def _converted(param: Any, ctx: Any, word: Any, kind: Any) -> Any:
     is_number = isinstance(found, int | float)
     if found is None or (is_number and not _is_within(found, param.min, param.max)):
         what = f"one of {', '.join(choices)}" if choices else _number_of(param)
-        raise UsageError(f"{word!r} is not {what}", item=_where(param, ctx), hint=_see(ctx))
+        raise UsageError(f"{word!r} is not {what}", item=_where(param, ctx), hint=f"{ctx.command_path} --help")
     return found
 
 
@@ -131,10 +131,6 @@ def name_of(param: Any) -> str:
     from mdl.cli.pages import value_of
 
     return max(param.opts, key=len) if param.param_type_name == "option" else value_of(param)
-
-
-def _see(ctx: Any) -> str:
-    return f"{ctx.command_path} --help"
 
 
 _SHOWN: Final = tuple(name for name, listed in COMMANDS.items() if not listed.see)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from mdl.cli.command import command
-from mdl.cli.flags import LookOnline, bare_flag, flag
+from mdl.cli.flags import AskSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 
@@ -23,7 +23,7 @@ from mdl.formatting import human_bytes
 def search(
     session: Session,
     words: Annotated[list[str], typer.Argument(metavar="TEXT", help="What their names hold.")],
-    settings: LookOnline,
+    settings: AskSettings,
     kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[
         Literal["downloads", "likes", "modified"], bare_flag("--sort", "The most of this first.", panel="Output")

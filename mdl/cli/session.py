@@ -109,7 +109,7 @@ class Session:
             from mdl import schemas
 
             facts = {**schemas.empty(self.command), **self.empty, **payload}
-            self.console.document(self.command, facts, ok=code == 0, exit_code=code, error=error)
+            self.console.document(self.command, facts, exit_code=code, error=error)
         else:
             text()
         return code

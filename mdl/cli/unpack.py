@@ -101,7 +101,9 @@ def unpack(
     if listing:
         return _show_members(session, archive, mdl.contents(archive, limits=limits))
     if testing:
-        return _test(session, archive, limits)
+        with session.console.watch(method="inline") as on_event, all_or_nothing():
+            rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
+        return _show_members(session, archive, rows)
     with session.operation_log(log_file) as log:
         if serving.release:
             return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"], log)
@@ -118,12 +120,6 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
         sha256 = fingerprint(file.fileno(), "sha256").digest.hex
     facts = {"archive": str(archive), "bytes": size, "files": files, "sha256": sha256, "skipped": [], "path": path}
     return facts | more
-
-
-def _test(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    with session.console.watch(method="inline") as on_event, all_or_nothing():
-        rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
-    return _show_members(session, archive, rows)
 
 
 def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) -> int:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdl import Settings
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
+from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, flag
 from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
-from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import ModelVersion, Move, OutdatedReport
@@ -59,7 +58,16 @@ def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVe
         console.note("nothing is here, and nothing is locked")
         return
     told = [one for one in report.models if one.state != "unknown" or not is_all]
-    rows = [(one.name, _short(one.here), _short(one.locked), _newest(one), _told(one)) for one in told]
+    rows = [
+        (
+            one.name,
+            _short(one.here),
+            _short(one.locked),
+            f"{_short(one.newest)} {(one.newest_at or '')[:10]}",
+            _told(one),
+        )
+        for one in told
+    ]
     if rows:
         console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
     if len(told) < total:
@@ -81,10 +89,6 @@ def _amount(changed: int, files: int, size: int) -> str:
     return f"{changed} of {counted(files, 'file')}, {human_bytes(size)}"
 
 
-def _newest(one: ModelVersion) -> str:
-    return f"{_short(one.newest)} {(one.newest_at or '')[:10]}".rstrip()
-
-
 def _told(one: ModelVersion) -> str:
     """What there is to bring, in words."""
     edited = sum(change.change in ("edited", "unread") for change in one.changes)
@@ -103,18 +107,6 @@ def _told(one: ModelVersion) -> str:
     if not one.changes:
         return "up to date" if one.state == "current" else "the same bytes; the lock is older"
     return what + (f", {edited} edited here" if edited else "")
-
-
-@value_class
-class Where(Globs):
-    """Which files, and where they go."""
-
-    into: Annotated[str | None, flag("--into DIR", "One model: its files are in DIR itself.", panel="Where")] = None
-
-    @property
-    def files(self) -> dict[str, Any]:
-        """The same as arguments of `mdl.Client`."""
-        return {"into": self.into, **self.globs}
 
 
 @command(

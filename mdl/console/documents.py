@@ -14,11 +14,9 @@ from mdl.redact import Requested, redact, redact_value
 _Redact = Callable[[str, Iterable[str]], str]
 
 
-def document(
-    command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: int, error: Problem | None
-) -> dict[str, Any]:
+def document(command: str, payload: Mapping[str, Any], *, exit_code: int, error: Problem | None) -> dict[str, Any]:
     """The one document of a command: what every command says, then its own."""
-    head: dict[str, Any] = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": None}
+    head = {"schema": f"mdl.{command}/1", "ok": exit_code == 0, "exit_code": exit_code, "error": None}
     if error:
         head["error"] = {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
     return head | {key: value for key, value in payload.items() if key not in head}

@@ -163,14 +163,13 @@ class Console:
         self,
         command: str,
         payload: Mapping[str, Any],
-        ok: bool = True,
         exit_code: int = 0,
         error: Problem | None = None,
     ) -> None:
         """Write the one JSON document of ``--json`` on one line; indented on a terminal."""
         from mdl.console.documents import document, json_text
 
-        whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
+        whole = document(command, payload, exit_code=exit_code, error=error)
         indent = 2 if self.stdout.is_terminal else None
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 

@@ -403,7 +403,7 @@ def test_document() -> None:
     console.table(["A"], [["b"]])
     error = NotFound("see https://h.example/x?sig=1 for sekret-token, Bearer x1", item="m", hint=None)
     model = {"url": "https://u:p@h.example/a?b", "path": Path("/m"), "title": PERSIAN + "\x9b"}
-    console.document("get", {"models": [model]}, ok=False, exit_code=3, error=error)
+    console.document("get", {"models": [model]}, exit_code=3, error=error)
     assert out.getvalue().count("\n") == 1
     assert "\x9b" not in out.getvalue()
     assert PERSIAN in out.getvalue()
