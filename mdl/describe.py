@@ -37,7 +37,7 @@ _ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
 WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 """How the bytes of a file came from elsewhere on this disk."""
 _NAMED = 100
-"""So many models of a plan are named in a log, with their numbers of files."""
+"""How many models of a plan a log names, with their numbers of files."""
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
 

@@ -62,7 +62,7 @@ def local_time(moment: str, now: datetime | None = None, *, is_short: bool = Fal
 
 
 def local_moment(text: str) -> datetime | None:
-    """A time in ISO 8601 as one of this machine's time zone; None if it is none."""
+    """A time in ISO 8601, in this machine's time zone; None if ``text`` is no time."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):

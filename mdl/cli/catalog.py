@@ -137,7 +137,7 @@ def lock(
         bool, bare_flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards")
     ] = False,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; without one, all.")
     ] = None,
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""

@@ -150,18 +150,17 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
     an error more."""
     work = client.workspace
 
-    def catalogs() -> Iterator[_Place]:
+    def catalogs() -> list[_Place]:
         paths, why = work.catalog_paths
-        yield from (_place("catalog", Path(path), why) for path in paths)
         beside = "the user config folder" if work.has_shipped_catalog else "beside the catalog"
-        yield _place("lock", work.lock_path, beside)
+        return [*(_place("catalog", Path(path), why) for path in paths), _place("lock", work.lock_path, beside)]
 
-    finders: tuple[Callable[[], Iterator[_Place]], ...] = (
-        lambda: iter([_settings_file()]),
+    finders: tuple[Callable[[], list[_Place]], ...] = (
+        lambda: [_settings_file()],
         catalogs,
-        lambda: iter([_place("state", places.state_dir(), "the user state folder")]),
-        lambda: iter([_place("models", work.config.home.path, work.config.home.why)]),
-        lambda: iter([_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")]),
+        lambda: [_place("state", places.state_dir(), "the user state folder")],
+        lambda: [_place("models", work.config.home.path, work.config.home.why)],
+        lambda: [_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")],
     )
     for find in finders:
         try:

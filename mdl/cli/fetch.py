@@ -42,7 +42,7 @@ class WhatFlags:
         str | None,
         flag(
             "--wait TIME",
-            "Wait so long for jobs that still run; without TIME until they end.",
+            "How long to wait for jobs that still run; without TIME, until they end.",
             panel="Speed and hours",
         ),
     ] = None

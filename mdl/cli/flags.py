@@ -64,7 +64,7 @@ ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
 LockedNames = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
+    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; without one, all that is locked.")
 ]
 Metrics = Annotated[
     Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")

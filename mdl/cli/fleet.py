@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 32
 """Of a larger fleet only the nodes that are not well are listed, unless --verbose asks for all."""
 _MOST_LINES = 20
-"""So many lines tell how far a fleet is."""
+"""How many lines tell how far a fleet is."""
 
 
 @value_class
@@ -33,7 +33,7 @@ class FleetFlags:
     on: Annotated[
         Literal["slurm", "ray", "ssh"] | None, flag("--on", "The engine that the nodes belong to.", panel="Where")
     ] = None
-    nodes: Annotated[int | None, flag("--nodes N", "So many nodes; of Ray all without it.", panel="Where")] = None
+    nodes: Annotated[int | None, flag("--nodes N", "How many nodes; of Ray, all without it.", panel="Where")] = None
     hosts: Annotated[str | None, flag("--hosts A,B", "These hosts of ssh, or nodes of Slurm.", panel="Where")] = None
     hosts_file: Annotated[
         Path | None, flag("--hosts-file FILE", "The hosts from a file, one a line.", panel="Where")

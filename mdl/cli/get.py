@@ -34,7 +34,7 @@ _EXAMPLES = (
 
 @value_class
 class SwarmFlags:
-    """Whether machines that want the same pass it on to each other. Experimental."""
+    """Whether machines that want the same files pass them on to each other. Experimental."""
 
     swarm: Annotated[
         bool, bare_flag("--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where")

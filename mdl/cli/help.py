@@ -28,7 +28,7 @@ EXIT_CODES_TOPIC = "exit-codes"
 def show_help(
     session: Session,
     topic: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="A command, or exit-codes; all without one.")
+        list[str] | None, typer.Argument(metavar="COMMAND", help="A command, or exit-codes; without one, all commands.")
     ] = None,
 ) -> int:
     """Show the help of a command, or what the exit codes mean.
@@ -42,7 +42,7 @@ def show_help(
 
 
 def _page(words: list[str]) -> Page:
-    """The page of the command that ``words`` call. Raises `UsageError` if there is none."""
+    """The page of the command that ``words`` call. Raises `UsageError` if there is no such command."""
     found = build(words)
     if not words:
         return root_page(found)

@@ -37,7 +37,7 @@ _LATEST = 20
 _STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
 _A_PART = "The job: its id, or any part that no other id has."
 Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
-IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} The newest job without one.")]
+IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} Without one, the newest job.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs: their ids, or parts that no others have.")]
 
 
@@ -319,7 +319,7 @@ def resume(
     settings: ResumeSettings,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help=f"{_A_PART} Without one the last that was paused, failed or died."),
+        typer.Argument(metavar="ID", help=f"{_A_PART} Without one, the last that was paused, failed or died."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:
@@ -374,7 +374,8 @@ def _common_flags(common: Common) -> list[str]:
     ),
 )
 def clean(
-    session: Session, older_than: Annotated[str, flag("--older-than TIME", "How long they have been over.")] = "30d"
+    session: Session,
+    older_than: Annotated[str, flag("--older-than TIME", "Only jobs that ended at least this long ago.")] = "30d",
 ) -> int:
     """Remove the records and logs of old jobs.
 

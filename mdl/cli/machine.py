@@ -103,7 +103,7 @@ def _lock(client: Client) -> str:
 def schema(
     session: Session,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A command, or event; the names without one.")
+        str | None, typer.Argument(metavar="NAME", help="A command, or event; without one, the names of all.")
     ] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).

@@ -92,7 +92,7 @@ _OWN = {
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code. Signals end it in order: what was fetched is kept."""
+    """Run the command line; returns the exit code. A signal has it end in an orderly way: what was fetched is kept."""
     words = [*arguments] or ["--help"]
     words[0] = "--version" if words[0] == "version" else words[0]
     try:

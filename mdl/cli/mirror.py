@@ -24,8 +24,8 @@ PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
 MirrorSettings = Annotated[Settings, ("connections", "retries", "stall")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
-Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; all of the mirror without one.")]
-OlderThan = Annotated[str, flag("--older-than TIME", "What is younger stays.")]
+Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; without one, all of the mirror.")]
+OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than this.")]
 _ABOUT = "What the lock holds, in an object store of your own: put there, compared, fetched from there."
 _EXAMPLES = (
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
@@ -115,7 +115,10 @@ def check(
     names: LockedNames = None,
     deep: Annotated[bool, flag("--deep", "Read every byte of it, and compare the digests.")] = False,
 ) -> int:
-    """Compare a mirror with the lock: sizes and metadata, or every byte. What is corrupt is 6, what is missing 3."""
+    """Compare a mirror with the lock: sizes and metadata, or every byte.
+
+    The exit code is 6 if anything is corrupt, and 3 if anything is missing.
+    """
     client = session.client(settings)
     session.signals.poll()
     with session.console.watch(method="s3") as tell:

@@ -25,7 +25,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2
-"""So often a remote is asked whether it works."""
+"""How often a remote is asked whether it works."""
 _ABOUT = "Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them."
 _EXAMPLE = """\
 [remotes.store]
@@ -223,7 +223,7 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
 def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
     """Print the link to the result of a job, and nothing else.
 
-    Whoever has it can read the result, for as long as the remote allows: it is a secret.
+    Anybody who has it can read the result, for as long as the remote allows: it is a secret.
     """
     link = Requested(session.client().remote_url(name, job_id, include=include or ()))
     return session.show({"url": link}, lambda: session.console.data(link))

@@ -13,9 +13,9 @@ from mdl.redact import has_secret
 
 To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
 Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
-Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "At most so many bytes a second.", panel="Speed and hours")]
+Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes a second.", panel="Speed and hours")]
 Window = Annotated[
-    str | None, bare_flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours")
+    str | None, bare_flag("--window FROM-TO", "Only at these hours. [default: 22:00-06:00]", panel="Speed and hours")
 ]
 _ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
 
@@ -30,7 +30,7 @@ _ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only aft
     ),
 )
 def render(session: Session) -> int:
-    """Say for which scheduler."""
+    """Refused: the scheduler must be named."""
     raise UsageError("the scheduler is missing", item="mdl render", hint="mdl render k8s, slurm, systemd or cron")
 
 
@@ -125,7 +125,7 @@ def cron(
         str | None, bare_flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours")
     ] = None,
     mail_to: Annotated[
-        str | None, bare_flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards")
+        str | None, bare_flag("--mail-to ADDRESS", "The address to which cron mails what fails.", panel="Afterwards")
     ] = None,
 ) -> int:
     """Print a line for a crontab that downloads by night, silent if all is well."""

@@ -22,13 +22,14 @@ from mdl.formatting import human_bytes
 )
 def search(
     session: Session,
-    words: Annotated[list[str], typer.Argument(metavar="TEXT", help="What their names hold.")],
+    words: Annotated[list[str], typer.Argument(metavar="TEXT", help="A part of their names.")],
     settings: AskSettings,
     kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[
-        Literal["downloads", "likes", "modified"], bare_flag("--sort", "The most of this first.", panel="Output")
+        Literal["downloads", "likes", "modified"],
+        bare_flag("--sort", "The order: those with the most, or the newest, first.", panel="Output"),
     ] = "downloads",
-    limit: Annotated[int, flag("--limit N", "At most so many, 1 to 100.", panel="Output")] = 20,
+    limit: Annotated[int, flag("--limit N", "How many at most, 1 to 100.", panel="Output")] = 20,
 ) -> int:
     """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.
 

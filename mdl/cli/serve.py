@@ -120,8 +120,5 @@ def _log(session: Session, given: str | None) -> Path | None:
     """The request log: as ``given``, or in the state folder; None for none."""
     if given is not None:
         return places.place_of(given, "--log-file") if given else None
-    try:
-        return places.state_dir() / _LOG
-    except UsageError:
-        session.console.warn("this user has no home folder: no request log is kept")
-        return None
+    state = session.state_dir("no request log is kept")
+    return state / _LOG if state else None

@@ -127,19 +127,13 @@ class Session:
         _ = client.workspace.credentials
         from mdl.jobs.run import JobRun
 
-        state = None
-        try:
-            state = places.state_dir()
-        except UsageError:
-            if not flags.detach:
-                self.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
         return JobRun(
             self.command,
             folders,
             invocation=invocation_of(self.words, self.environ, self.console.secrets),
             options=self._job_options(flags),
             console=self.console,
-            state=state,
+            state=self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged"),
             cancel=self.cancel,
             limit_rate=client.limit_rate,
             method=method,
@@ -169,12 +163,19 @@ class Session:
         from mdl.jobs.operation_log import operation_log
 
         path, where = replace(self.config, given={"log_file": log_file}).find("log_file")
-        if path is None:
-            try:
-                path = places.state_dir() / DOWNLOADS
-            except UsageError:
-                self.console.warn("this user has no home folder: nothing is logged")
+        if path is None and (state := self.state_dir("nothing is logged")):
+            path = state / DOWNLOADS
         return operation_log(self.console, self.command, typed(self.words), path or None, is_own=not where)
+
+    def state_dir(self, without: str) -> Path | None:
+        """The state folder. For a user without a home folder it is None, and a warning says what mdl does ``without``
+        it, if anything is to be said."""
+        try:
+            return places.state_dir()
+        except UsageError:
+            if without:
+                self.console.warn(f"this user has no home folder: {without}")
+            return None
 
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""

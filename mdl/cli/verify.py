@@ -44,7 +44,7 @@ def verify(
     settings: DownloadSettings,
     job: JobFlags,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; without one, all that are here.")
     ] = None,
 ) -> int:
     """Read what is on disk again and compare it with its digests."""

@@ -33,7 +33,7 @@ def outdated(
     settings: LookSettings,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Models and groups; without one all that is here or locked."),
+        typer.Argument(metavar="NAME", help="Models and groups; without one, all that is here or locked."),
     ] = None,
     beyond_pins: Annotated[
         bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
