@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, LookSettings, bare_flag, flag
+from mdl.cli.flags import LogFile, LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -18,16 +16,13 @@ if TYPE_CHECKING:
 
 _KEPT = "nothing was written; run the same command again"
 _IMPORTED = "what was imported is kept; run the same command again to go on"
-_ABOUT = "Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl."
 
 
 @command(
     "bundle",
-    group_help=_ABOUT,
-    examples=(
-        "mdl bundle export bert-fa -o models.tar  # here",
-        "mdl bundle import models.tar  # on the machine without a network",
-    ),
+    "mdl bundle export bert-fa -o models.tar  # here",
+    "mdl bundle import models.tar  # on the machine without a network",
+    group_help="Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl.",
 )
 def bundle(session: Session) -> int:
     """Say whether to export or to import."""
@@ -37,14 +32,12 @@ def bundle(session: Session) -> int:
 
 @command(
     "bundle export",
-    examples=(
-        "mdl bundle export bert-fa -o models.tar  # one tar",
-        "mdl bundle export nightly -o stick/all.tar --split 4G  # parts for FAT32",
-    ),
+    "mdl bundle export bert-fa -o models.tar  # one tar",
+    "mdl bundle export nightly -o stick/all.tar --split 4G  # parts for FAT32",
 )
 def export(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups that are on this disk.")],
+    names: Annotated[list[str], argument("NAME", "Models and groups that are on this disk.")],
     settings: LookSettings,
     output: Annotated[str | None, flag("-o --output FILE", "The tar to write.", panel="Where")] = None,
     split: Annotated[
@@ -79,16 +72,12 @@ def _show_export(session: Session, done: BundleExport) -> None:
 
 @command(
     "bundle import",
-    examples=(
-        "mdl bundle import models.tar  # all that is in it",
-        "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
-    ),
+    "mdl bundle import models.tar  # all that is in it",
+    "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
 )
 def import_bundle(
     session: Session,
-    place: Annotated[
-        str, typer.Argument(metavar="FILE|DIR", help="The tar, its first part, or a folder: of parts, or unpacked.")
-    ],
+    place: Annotated[str, argument("FILE|DIR", "The tar, its first part, or a folder: of parts, or unpacked.")],
     settings: LookSettings,
     replace: Annotated[
         bool, bare_flag("--replace", "Replace other entries of these names in catalog and lock.")

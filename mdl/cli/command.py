@@ -49,7 +49,7 @@ REGISTERED: dict[str, Command] = {}
 
 
 def command(
-    name: str, *, checks_config: bool = False, asks: bool = False, group_help: str = "", examples: Sequence[str] = ()
+    name: str, *examples: str, checks_config: bool = False, asks: bool = False, group_help: str = ""
 ) -> Callable[[Body], Body]:
     """Make ``body(session, ...) -> exit code`` the command ``name``.
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl import MdlError, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings
+from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
 from mdl.config import setting_named
 from mdl.errors import joint_error
@@ -20,24 +18,23 @@ from mdl.redact import redact
 if TYPE_CHECKING:
     from mdl import Client, SettingValue
 
-_ABOUT = "The settings of this user: what is in effect and where it is from, and config.toml, which keeps them."
-_EXAMPLES = (
+Key = Annotated[str, argument("KEY", "A setting, as 'mdl config' lists them: home, stores.also.")]
+Values = Annotated[list[str], argument("VALUE", "What it is to be; several for a list.")]
+
+
+@command(
+    "config",
     "mdl config  # every setting, and where catalog, models and state are",
     "mdl config get home  # one value, for a script",
     "mdl config set limit_rate '08:00,2M 22:00,off'  # write it into config.toml",
+    checks_config=True,
+    group_help="The settings of this user: what is in effect and where it is from, and config.toml, which keeps them.",
 )
-Key = Annotated[str, typer.Argument(metavar="KEY", help="A setting, as 'mdl config' lists them: home, stores.also.")]
-Values = Annotated[list[str], typer.Argument(metavar="VALUE", help="What it is to be; several for a list.")]
-
-
-@command("config", checks_config=True, group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "config list",
+    "mdl config list --json  # the same for a program",
+    "mdl config list --layout hf-cache  # what would hold with this flag",
     checks_config=True,
-    examples=(
-        "mdl config list --json  # the same for a program",
-        "mdl config list --layout hf-cache  # what would hold with this flag",
-    ),
 )
 def list_settings(session: Session, settings: LookSettings) -> int:
     """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
@@ -64,11 +61,9 @@ def list_settings(session: Session, settings: LookSettings) -> int:
 
 @command(
     "config get",
+    'cd "$(mdl config get home)"  # go to the models folder',
+    "mdl config get stores.also  # a list has one value a line",
     checks_config=True,
-    examples=(
-        'cd "$(mdl config get home)"  # go to the models folder',
-        "mdl config get stores.also  # a list has one value a line",
-    ),
 )
 def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
     """The value of one setting, nothing else; a list has one value a line."""
@@ -88,11 +83,9 @@ def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
 
 @command(
     "config set",
+    "mdl config set connections 8  # at most 8 connections, from now on",
+    "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
     checks_config=True,
-    examples=(
-        "mdl config set connections 8  # at most 8 connections, from now on",
-        "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
-    ),
 )
 def set_setting(session: Session, key: Key, values: Values) -> int:
     """Write one setting into config.toml; comments stay."""
@@ -101,11 +94,9 @@ def set_setting(session: Session, key: Key, values: Values) -> int:
 
 @command(
     "config unset",
+    "mdl config unset connections  # the default again",
+    "mdl config unset hooks.on_complete  # no hook any more",
     checks_config=True,
-    examples=(
-        "mdl config unset connections  # the default again",
-        "mdl config unset hooks.on_complete  # no hook any more",
-    ),
 )
 def unset_setting(session: Session, key: Key) -> int:
     """Take one setting out of config.toml."""
@@ -122,11 +113,9 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
 
 @command(
     "config path",
+    'nano "$(mdl config path)"  # edit all of it',
+    "mdl config path --json  # and whether it is there",
     checks_config=True,
-    examples=(
-        'nano "$(mdl config path)"  # edit all of it',
-        "mdl config path --json  # and whether it is there",
-    ),
 )
 def config_path(session: Session) -> int:
     """The path of config.toml, nothing else; it need not be there."""

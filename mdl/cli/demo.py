@@ -17,7 +17,8 @@ _STDERR = 2
 
 @command(
     "demo",
-    examples=("mdl demo  # about half a minute", "mdl demo --in play  # and look at what it left there"),
+    "mdl demo  # about half a minute",
+    "mdl demo --in play  # and look at what it left there",
 )
 def demo(
     session: Session,

@@ -9,14 +9,13 @@ from mdl.cli.flags import LockedNames, flag
 from mdl.cli.session import Session
 from mdl.paths import shown
 
-_EXAMPLES = (
+
+@command(
+    "export",
     "mdl export bert-fa  # one URL a line",
     "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
     "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
 )
-
-
-@command("export", examples=_EXAMPLES)
 def export(
     session: Session,
     names: LockedNames = None,

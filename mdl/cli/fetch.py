@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 import mdl
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
+from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
 from mdl.cli.get import begin, run_job, show, show_plan
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
@@ -19,13 +17,6 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport
-
-_EXAMPLES = (
-    "mdl fetch gpu p-17  # the results of one job",
-    "mdl fetch box job-3 --checkpoint best --wait 2h  # once it is finished",
-    "mdl fetch store p-17 p-18 --include 'lora/*'  # some files of two jobs",
-    "mdl fetch box job-3 --release /srv/tts  # and into service",
-)
 
 
 @value_class
@@ -64,11 +55,17 @@ class ServiceFlags:
     check: Check = None
 
 
-@command("fetch", examples=_EXAMPLES)
+@command(
+    "fetch",
+    "mdl fetch gpu p-17  # the results of one job",
+    "mdl fetch box job-3 --checkpoint best --wait 2h  # once it is finished",
+    "mdl fetch store p-17 p-18 --include 'lora/*'  # some files of two jobs",
+    "mdl fetch box job-3 --release /srv/tts  # and into service",
+)
 def fetch(
     session: Session,
-    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="A name of [remotes] in config.toml.")],
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of its jobs.")],
+    remote: Annotated[str, argument("REMOTE", "A name of [remotes] in config.toml.")],
+    jobs: Annotated[list[str], argument("JOB", "Ids of its jobs.")],
     what: WhatFlags,
     globs: Globs,
     bounds: BombFlags,

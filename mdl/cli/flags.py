@@ -27,6 +27,11 @@ def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
+def argument(word: str, about: str) -> Any:
+    """An argument as its help shows it: the ``word`` that stands for its value, and what that is."""
+    return typer.Argument(metavar=word, help=about)
+
+
 bare_flag = partial(flag, envvar=None)
 """A flag that is read from no variable."""
 
@@ -63,9 +68,7 @@ ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
-LockedNames = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; without one, all that is locked.")
-]
+LockedNames = Annotated[list[str] | None, argument("NAME", "Models and groups; without one, all that is locked.")]
 Metrics = Annotated[
     Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
 ]

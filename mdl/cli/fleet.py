@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from mdl import Cancelled, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, LookSettings, bare_flag, flag
+from mdl.cli.flags import DOWNLOAD, LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import Settings
 from mdl.errors import storage_error
@@ -46,9 +44,7 @@ class FleetFlags:
 
 
 GetSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen", "offline"))]
-Names = Annotated[
-    list[str], typer.Argument(metavar="NAME", help="Models and groups of the catalog; the lock must have them.")
-]
+Names = Annotated[list[str], argument("NAME", "Models and groups of the catalog; the lock must have them.")]
 _ABOUT = """Get, verify or look at models on every node of an engine that you have: Slurm, Ray, or hosts by ssh.
 
 Each node runs its own mdl, with your lock: all bring the same commits. A node has its own token and config.toml; Slurm
@@ -58,12 +54,10 @@ also passes your environment on. One row a node, one exit code: that of the one 
 
 @command(
     "fleet",
+    "mdl fleet get bert-fa --on slurm --nodes 4  # each with its own mdl",
+    "mdl fleet verify bert-fa --on ssh --hosts a,b,c  # re-hash it everywhere",
+    "mdl fleet status nightly --on ray --json  # which nodes have it?",
     group_help=_ABOUT,
-    examples=(
-        "mdl fleet get bert-fa --on slurm --nodes 4  # each with its own mdl",
-        "mdl fleet verify bert-fa --on ssh --hosts a,b,c  # re-hash it everywhere",
-        "mdl fleet status nightly --on ray --json  # which nodes have it?",
-    ),
 )
 def fleet(session: Session) -> int:
     """Get, verify or look at models on many nodes."""
@@ -74,11 +68,9 @@ def fleet(session: Session) -> int:
 
 @command(
     "fleet get",
-    examples=(
-        "mdl fleet get bert-fa --on ssh --hosts a,b,c  # to each one's models folder",
-        "mdl fleet get bert-fa --on slurm --nodes 4 --to /local  # to their disks",
-        "mdl fleet get x --on slurm --nodes 9 --to /local --fan-out sbcast  # one copy",
-    ),
+    "mdl fleet get bert-fa --on ssh --hosts a,b,c  # to each one's models folder",
+    "mdl fleet get bert-fa --on slurm --nodes 4 --to /local  # to their disks",
+    "mdl fleet get x --on slurm --nodes 9 --to /local --fan-out sbcast  # one copy",
 )
 def get(
     session: Session,
@@ -96,10 +88,8 @@ def get(
 
 @command(
     "fleet verify",
-    examples=(
-        "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
-        "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
-    ),
+    "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
+    "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
 )
 def verify(
     session: Session,
@@ -114,10 +104,8 @@ def verify(
 
 @command(
     "fleet status",
-    examples=(
-        "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
-        "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
-    ),
+    "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
+    "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
 )
 def status(session: Session, names: Names, where: FleetFlags, settings: LookSettings) -> int:
     """Show what every node has of models, without reading the files."""

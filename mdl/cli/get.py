@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError, SwarmOptions, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, bare_flag
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, argument, bare_flag
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
@@ -22,14 +20,6 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from mdl import Client, MirrorReport, Model, PlanReport, Report
     from mdl.jobs.run import JobRun
-
-_EXAMPLES = (
-    "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get openai-community/gpt2 config.json  # a file of a repository",
-    "mdl get org/repo-GGUF:Q8_0  # one quantisation, with its shards",
-    "mdl get https://host/dl/123 -o x.gguf --into .  # any URL, into this folder",
-    "mdl get -n z-image-turbo  # the plan alone",
-)
 
 
 @value_class
@@ -61,14 +51,21 @@ class SwarmFlags:
         return SwarmOptions(tuple(one for one in (self.peers or "").split(",") if one), self.gated)
 
 
-@command("get", examples=_EXAMPLES)
+@command(
+    "get",
+    "mdl get bert-fa --to /models  # a model of the catalog",
+    "mdl get openai-community/gpt2 config.json  # a file of a repository",
+    "mdl get org/repo-GGUF:Q8_0  # one quantisation, with its shards",
+    "mdl get https://host/dl/123 -o x.gguf --into .  # any URL, into this folder",
+    "mdl get -n z-image-turbo  # the plan alone",
+)
 def get(
     session: Session,
     targets: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TARGET",
-            help="Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
+        argument(
+            "TARGET",
+            "Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
         ),
     ],
     choice: Choice,

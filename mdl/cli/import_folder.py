@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import Settings, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DryRun, flag
+from mdl.cli.flags import DryRun, argument, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -29,15 +27,13 @@ _WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None
 
 @command(
     "import",
-    examples=(
-        "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
-        "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
-        "mdl import ./bert-base --as bert --move  # one folder, moved",
-    ),
+    "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
+    "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
+    "mdl import ./bert-base --as bert --move  # one folder, moved",
 )
 def import_folder(
     session: Session,
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder with models of another program.")],
+    folder: Annotated[str, argument("DIR", "A folder with models of another program.")],
     settings: Annotated[Settings, ("home",)],
     name: Annotated[str | None, flag("--as NAME", "The name of the one model in it.")] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated
 
-import typer
-
 from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Common, bare_flag, flag
+from mdl.cli.flags import Common, argument, bare_flag, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed, with_flags
 from mdl.config import parse_choice
@@ -36,30 +34,26 @@ _LATEST = 20
 
 _STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
 _A_PART = "The job: its id, or any part that no other id has."
-Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
-IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} Without one, the newest job.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs: their ids, or parts that no others have.")]
+Id = Annotated[str, argument("ID", _A_PART)]
+IdOrLast = Annotated[str | None, argument("ID", f"{_A_PART} Without one, the newest job.")]
+Ids = Annotated[list[str], argument("ID", "The jobs: their ids, or parts that no others have.")]
 
 
 def _records(session: Session) -> Records:
     return Records(places.state_dir() / "jobs", lambda path, why: session.console.warn(f"{path}: {why}"))
 
 
-_ABOUT = "Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean."
-_EXAMPLES = (
+@command(
+    "jobs",
     "mdl jobs  # what runs, and what ran",
     "mdl jobs watch k7f3  # follow one to its end",
     "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 goes on",
+    group_help="Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean.",
 )
-
-
-@command("jobs", group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "jobs list",
-    examples=(
-        "mdl jobs list  # all that can go on, and the last that are over",
-        "mdl jobs list --status failed --all  # every one that failed",
-    ),
+    "mdl jobs list  # all that can go on, and the last that are over",
+    "mdl jobs list --status failed --all  # every one that failed",
 )
 def list_jobs(
     session: Session,
@@ -103,10 +97,8 @@ def _job(records: Records, name: str | None) -> Job:
 
 @command(
     "jobs show",
-    examples=(
-        "mdl jobs show k7f3  # how far it is, and why it failed",
-        "mdl jobs show k7f3 --json  # for a script",
-    ),
+    "mdl jobs show k7f3  # how far it is, and why it failed",
+    "mdl jobs show k7f3 --json  # for a script",
 )
 def show_job(session: Session, name: IdOrLast = None) -> int:
     """Show one job: progress, speed, what went wrong, its log."""
@@ -159,10 +151,8 @@ def _next(job: Job) -> str:
 
 @command(
     "jobs log",
-    examples=(
-        "mdl jobs log k7f3  # all of it",
-        "mdl jobs log -f k7f3  # follow it until the job ends",
-    ),
+    "mdl jobs log k7f3  # all of it",
+    "mdl jobs log -f k7f3  # follow it until the job ends",
 )
 def log_of_job(
     session: Session,
@@ -202,15 +192,10 @@ def _lines(job: Job, records: Records, *, follow: bool) -> Iterable[str]:
 
 @command(
     "jobs watch",
-    examples=(
-        "mdl jobs watch  # the newest job",
-        "mdl jobs watch k7f3 --progress json  # for a program",
-    ),
+    "mdl jobs watch  # the newest job",
+    "mdl jobs watch k7f3 --progress json  # for a program",
 )
-def watch(
-    session: Session,
-    name: IdOrLast = None,
-) -> int:
+def watch(session: Session, name: IdOrLast = None) -> int:
     """Follow a job until it ends, and end with its exit code. Ctrl-C ends only the watching."""
     records = _records(session)
     job = _job(records, name)
@@ -231,10 +216,8 @@ def watch(
 
 @command(
     "jobs pause",
-    examples=(
-        "mdl jobs pause k7f3  # what was fetched is kept",
-        "mdl jobs pause k7f3 p2m9  # several",
-    ),
+    "mdl jobs pause k7f3  # what was fetched is kept",
+    "mdl jobs pause k7f3 p2m9  # several",
 )
 def pause(session: Session, names: Ids) -> int:
     """Stop running jobs until 'resume'. What was fetched is kept."""
@@ -243,10 +226,8 @@ def pause(session: Session, names: Ids) -> int:
 
 @command(
     "jobs cancel",
-    examples=(
-        "mdl jobs cancel k7f3  # one",
-        "mdl jobs cancel k7f3 p2m9  # several",
-    ),
+    "mdl jobs cancel k7f3  # one",
+    "mdl jobs cancel k7f3 p2m9  # several",
 )
 def cancel(session: Session, names: Ids) -> int:
     """Stop jobs for good. What was fetched is kept, and a new get continues from it."""
@@ -275,15 +256,13 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
 
 @command(
     "jobs limit",
-    examples=(
-        "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
-        "mdl jobs limit k7f3 off  # as fast as it can",
-    ),
+    "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
+    "mdl jobs limit k7f3 off  # as fast as it can",
 )
 def limit(
     session: Session,
     name: Id,
-    rate: Annotated[str, typer.Argument(metavar="RATE", help="Bytes a second, as 5M; a timetable; or off.")],
+    rate: Annotated[str, argument("RATE", "Bytes a second, as 5M; a timetable; or off.")],
 ) -> int:
     """Change the rate of a running job, until it ends or is paused."""
     parse_rate(rate, "RATE")
@@ -308,18 +287,16 @@ ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration
 
 @command(
     "jobs resume",
-    examples=(
-        "mdl jobs resume  # the last that was paused, failed or died",
-        "mdl jobs resume k7f3 --detach  # in the background",
-        "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
-    ),
+    "mdl jobs resume  # the last that was paused, failed or died",
+    "mdl jobs resume k7f3 --detach  # in the background",
+    "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
 )
 def resume(
     session: Session,
     settings: ResumeSettings,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help=f"{_A_PART} Without one, the last that was paused, failed or died."),
+        argument("ID", f"{_A_PART} Without one, the last that was paused, failed or died."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:
@@ -368,10 +345,8 @@ def _common_flags(common: Common) -> list[str]:
 
 @command(
     "jobs clean",
-    examples=(
-        "mdl jobs clean  # those that were over 30 days ago",
-        "mdl jobs clean --older-than 0s  # all that are over",
-    ),
+    "mdl jobs clean  # those that were over 30 days ago",
+    "mdl jobs clean --older-than 0s  # all that are over",
 )
 def clean(
     session: Session,

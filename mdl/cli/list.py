@@ -6,10 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, bare_flag, flag
+from mdl.cli.flags import LookSettings, argument, bare_flag, flag
 from mdl.cli.model_table import (
     LISTED,
     LOCAL,
@@ -30,28 +28,22 @@ if TYPE_CHECKING:
 
     Pair = tuple[Model, ModelStatus]
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
-]
+Name = Annotated[str, argument("NAME", "A model of the catalog or on this disk, or hf:org/repo, or a URL.")]
 
 
 @command(
     "list",
-    examples=(
-        "mdl list  # the catalog, and what of it is here",
-        "mdl list --local --sort size  # all that is on this disk, the largest first",
-        "mdl list --columns name,license,size  # the table as you want it",
-        "mdl list --local --columns name,size --format tsv  # for cut, awk and sort",
-        "mdl list persian-nlp  # the members of a group",
-        "mdl list 'bert*' --missing --json  # for a script",
-    ),
+    "mdl list  # the catalog, and what of it is here",
+    "mdl list --local --sort size  # all that is on this disk, the largest first",
+    "mdl list --columns name,license,size  # the table as you want it",
+    "mdl list --local --columns name,size --format tsv  # for cut, awk and sort",
+    "mdl list persian-nlp  # the members of a group",
+    "mdl list 'bert*' --missing --json  # for a script",
 )
 def list_models(
     session: Session,
     settings: LookSettings,
-    patterns: Annotated[
-        list[str] | None, typer.Argument(metavar="PATTERN|GROUP", help="Part of a name, a glob, or a group.")
-    ] = None,
+    patterns: Annotated[list[str] | None, argument("PATTERN|GROUP", "Part of a name, a glob, or a group.")] = None,
     kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
     local: Annotated[
@@ -155,15 +147,13 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
 
 @command(
     "show",
-    examples=(
-        "mdl show bert-fa  # its files, sizes, licence and commits",
-        "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
-        "mdl show persian-nlp  # the members of a group",
-    ),
+    "mdl show bert-fa  # its files, sizes, licence and commits",
+    "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
+    "mdl show persian-nlp  # the members of a group",
 )
 def show(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME|REF|GROUP", help="As 'mdl list' names it, or hf:org/repo.")],
+    name: Annotated[str, argument("NAME|REF|GROUP", "As 'mdl list' names it, or hf:org/repo.")],
     settings: LookSettings,
     remote: Annotated[
         bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.")
@@ -283,10 +273,8 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 @command(
     "path",
-    examples=(
-        'cd "$(mdl path bert-fa)"  # go to the folder',
-        "mdl path hf:org/repo  # where a repository is, or would land",
-    ),
+    'cd "$(mdl path bert-fa)"  # go to the folder',
+    "mdl path hf:org/repo  # where a repository is, or would land",
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFile, flag
+from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFile, argument, flag
 from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
@@ -23,18 +21,18 @@ _TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", 
 PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
 MirrorSettings = Annotated[Settings, ("connections", "retries", "stall")]
-Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
-Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; without one, all of the mirror.")]
+Url = Annotated[str, argument("URL", "The mirror: s3://bucket/prefix.")]
+Held = Annotated[list[str] | None, argument("NAME", "Models; without one, all of the mirror.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than this.")]
-_ABOUT = "What the lock holds, in an object store of your own: put there, compared, fetched from there."
-_EXAMPLES = (
+
+
+@command(
+    "mirror",
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
     "mdl mirror list s3://models/mirror  # what is there",
     "mdl mirror pull s3://models/mirror bert-fa  # and back",
+    group_help="What the lock holds, in an object store of your own: put there, compared, fetched from there.",
 )
-
-
-@command("mirror", group_help=_ABOUT, examples=_EXAMPLES)
 def mirror(session: Session) -> int:
     """What the lock holds, in an object store of your own."""
     session.console.note("mdl mirror push|pull|check|list|clean s3://bucket/prefix [NAME…]; mdl mirror --help")
@@ -43,11 +41,9 @@ def mirror(session: Session) -> int:
 
 @command(
     "mirror push",
-    examples=(
-        "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
-        "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
-        "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
-    ),
+    "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
+    "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
+    "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
 )
 def push(
     session: Session,
@@ -75,10 +71,8 @@ def push(
 
 @command(
     "mirror pull",
-    examples=(
-        "mdl mirror pull s3://models/mirror bert-fa  # the last line is the folder",
-        "mdl mirror pull s3://models/mirror nightly --to /models  # a group",
-    ),
+    "mdl mirror pull s3://models/mirror bert-fa  # the last line is the folder",
+    "mdl mirror pull s3://models/mirror nightly --to /models  # a group",
 )
 def pull(
     session: Session,
@@ -103,10 +97,8 @@ def pull(
 
 @command(
     "mirror check",
-    examples=(
-        "mdl mirror check s3://models/mirror  # sizes and metadata",
-        "mdl mirror check s3://models/mirror bert-fa --deep  # every byte",
-    ),
+    "mdl mirror check s3://models/mirror  # sizes and metadata",
+    "mdl mirror check s3://models/mirror bert-fa --deep  # every byte",
 )
 def check(
     session: Session,
@@ -130,10 +122,8 @@ def check(
 
 @command(
     "mirror list",
-    examples=(
-        "mdl mirror list s3://models/mirror  # every version of every model",
-        "mdl mirror list s3://models/mirror bert-fa --json  # with its files",
-    ),
+    "mdl mirror list s3://models/mirror  # every version of every model",
+    "mdl mirror list s3://models/mirror bert-fa --json  # with its files",
 )
 def list_versions(session: Session, url: Url, settings: MirrorSettings, names: Held = None) -> int:
     """List the versions of models in a mirror: how much, since when, and which one the lock names."""
@@ -167,11 +157,9 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
 
 @command(
     "mirror clean",
+    "mdl mirror clean s3://models/mirror  # what would be deleted, and why",
+    "mdl mirror clean s3://models/mirror --older-than 30d --yes  # delete it",
     asks=True,
-    examples=(
-        "mdl mirror clean s3://models/mirror  # what would be deleted, and why",
-        "mdl mirror clean s3://models/mirror --older-than 30d --yes  # delete it",
-    ),
 )
 def clean(
     session: Session, url: Url, settings: MirrorSettings, names: Held = None, older_than: OlderThan = "1d"

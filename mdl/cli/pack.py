@@ -7,12 +7,10 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 import mdl
 from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs, LogFile, bare_flag, flag
+from mdl.cli.flags import Globs, LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, local_time, utc_time
 from mdl.paths import shown
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from mdl.jobs.operation_log import OperationLog
 
 _STDOUT = 1
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A training's folder.")]
+RunFolder = Annotated[str, argument("RUN", "A training's folder.")]
 
 
 @value_class
@@ -61,20 +59,10 @@ class OutputFlags:
     ] = False
 
 
-_EXAMPLES = (
-    "mdl pack runs/tts  # the model: model_tts.zip",
-    "mdl pack runs/tts --checkpoint latest  # one checkpoint",
-    "mdl pack runs/tts --logs  # the logs alone",
-    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
-)
-
-
 @command(
     "checkpoints",
-    examples=(
-        "mdl checkpoints runs/tts  # name, step, size, latest, best",
-        "mdl checkpoints runs/tts --json  # for a script",
-    ),
+    "mdl checkpoints runs/tts  # name, step, size, latest, best",
+    "mdl checkpoints runs/tts --json  # for a script",
 )
 def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
@@ -129,7 +117,13 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
 
 
-@command("pack", examples=_EXAMPLES)
+@command(
+    "pack",
+    "mdl pack runs/tts  # the model: model_tts.zip",
+    "mdl pack runs/tts --checkpoint latest  # one checkpoint",
+    "mdl pack runs/tts --logs  # the logs alone",
+    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
+)
 def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     if how.dry_run:

@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 import mdl
 from mdl import Cancelled, Deadline, MdlError, UsageError, places
 from mdl.cli.command import command, exit_code_of
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, Metrics, flag
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, Metrics, argument, flag
 from mdl.cli.get import Request, download, payload, plan, show
 from mdl.cli.session import Session
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
@@ -23,22 +21,20 @@ from mdl.jobs.processes import is_background, lower_priority
 if TYPE_CHECKING:
     from mdl import Report
 
-_EXAMPLES = (
+
+@command(
+    "prefetch",
     "mdl prefetch nightly --window 22:00-06:00  # a group, by night",
     "mdl prefetch --all --limit-rate 20M  # the whole catalog, gently",
     "mdl prefetch nightly --metrics mdl.prom  # and numbers for Prometheus",
+    checks_config=True,
 )
-
-
-@command("prefetch", checks_config=True, examples=_EXAMPLES)
 def prefetch(
     session: Session,
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="Models and groups to bring; or --all.")
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to bring; or --all.")] = None,
     everything: Annotated[bool, flag("--all", "The whole catalog, also what it extends.")] = False,
     dry_run: DryRun = False,
     force: Force = False,

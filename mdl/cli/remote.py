@@ -6,11 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl import MdlError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Metrics, flag
+from mdl.cli.flags import Metrics, argument, flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes
@@ -20,13 +18,12 @@ from mdl.redact import Requested
 if TYPE_CHECKING:
     from mdl import CleanedJob, RemoteJob
 
-Name = Annotated[str, typer.Argument(metavar="REMOTE", help="The remote, as config.toml calls it.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Name = Annotated[str, argument("REMOTE", "The remote, as config.toml calls it.")]
+JobId = Annotated[str, argument("JOB", "The job's id.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2
 """How often a remote is asked whether it works."""
-_ABOUT = "Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them."
 _EXAMPLE = """\
 [remotes.store]
 kind = "bucket"
@@ -38,20 +35,17 @@ endpoint = "abc123"
 bucket   = "store\""""
 
 
-_EXAMPLES = (
+@command(
+    "remote",
     "mdl remote  # list the remotes of config.toml",
     "mdl remote check gpu  # does it work?",
     "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB brings the results",
+    group_help="Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them.",
 )
-
-
-@command("remote", group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "remote list",
-    examples=(
-        "mdl remote list  # names, kinds and addresses",
-        "mdl remote list --json  # for a script",
-    ),
+    "mdl remote list  # names, kinds and addresses",
+    "mdl remote list --json  # for a script",
 )
 def list_remotes(session: Session) -> int:
     """List the remotes of config.toml. Nothing is contacted."""
@@ -76,10 +70,8 @@ def _config_file() -> str:
 
 @command(
     "remote check",
-    examples=(
-        "mdl remote check store  # part by part",
-        "mdl remote check gpu --metrics gpu.prom  # for Prometheus",
-    ),
+    "mdl remote check store  # part by part",
+    "mdl remote check gpu --metrics gpu.prom  # for Prometheus",
 )
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     """Check that a remote can be reached and used. The exit code is that of the part that fails."""
@@ -94,10 +86,8 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
 
 @command(
     "remote jobs",
-    examples=(
-        "mdl remote jobs store  # the newest first",
-        "mdl remote jobs store --json  # for a script",
-    ),
+    "mdl remote jobs store  # the newest first",
+    "mdl remote jobs store --json  # for a script",
 )
 def jobs(session: Session, name: Name) -> int:
     """List the jobs of a remote, the newest first.
@@ -124,10 +114,8 @@ def jobs(session: Session, name: Name) -> int:
 
 @command(
     "remote status",
-    examples=(
-        "mdl remote status gpu p-17  # how one job stands",
-        "mdl remote status gpu p-17 --json  # for a script",
-    ),
+    "mdl remote status gpu p-17  # how one job stands",
+    "mdl remote status gpu p-17 --json  # for a script",
 )
 def status(session: Session, name: Name, job_id: JobId) -> int:
     """Show how one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
@@ -152,10 +140,8 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
 
 @command(
     "remote cancel",
-    examples=(
-        "mdl remote cancel gpu p-17  # what it has written stays",
-        "mdl remote cancel gpu p-17 --json  # for a script",
-    ),
+    "mdl remote cancel gpu p-17  # what it has written stays",
+    "mdl remote cancel gpu p-17 --json  # for a script",
 )
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
     """Cancel a job of a remote. It is asked once; what the job has written stays."""
@@ -166,11 +152,9 @@ def cancel(session: Session, name: Name, job_id: JobId) -> int:
 
 @command(
     "remote clean",
+    "mdl remote clean store --older-than 30d  # what would be deleted",
+    "mdl remote clean store --older-than 30d --yes  # delete it",
     asks=True,
-    examples=(
-        "mdl remote clean store --older-than 30d  # what would be deleted",
-        "mdl remote clean store --older-than 30d --yes  # delete it",
-    ),
 )
 def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     """Show the old jobs in a bucket; --yes deletes them: their results, then their records.
@@ -215,10 +199,8 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
 
 @command(
     "remote url",
-    examples=(
-        "mdl remote url gpu p-17  # the link; it is a secret",
-        "mdl remote url box job-3 --include '*.zip'  # one file of several",
-    ),
+    "mdl remote url gpu p-17  # the link; it is a secret",
+    "mdl remote url box job-3 --include '*.zip'  # one file of several",
 )
 def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
     """Print the link to the result of a job, and nothing else.

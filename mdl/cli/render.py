@@ -17,17 +17,14 @@ Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes a se
 Window = Annotated[
     str | None, bare_flag("--window FROM-TO", "Only at these hours. [default: 22:00-06:00]", panel="Speed and hours")
 ]
-_ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
 
 
 @command(
     "render",
-    group_help=_ABOUT,
-    examples=(
-        "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
-        "mdl render slurm bert-fa > get.sbatch  # a batch script",
-        "mdl render cron nightly  # a line for your crontab",
-    ),
+    "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
+    "mdl render slurm bert-fa > get.sbatch  # a batch script",
+    "mdl render cron nightly  # a line for your crontab",
+    group_help="Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes.",
 )
 def render(session: Session) -> int:
     """Refused: the scheduler must be named."""
@@ -36,10 +33,8 @@ def render(session: Session) -> int:
 
 @command(
     "render k8s",
-    examples=(
-        "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
-        "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
-    ),
+    "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
+    "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
 )
 def k8s(
     session: Session,
@@ -69,10 +64,8 @@ def k8s(
 
 @command(
     "render slurm",
-    examples=(
-        "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
-        "mdl render slurm nightly | sbatch  # at once",
-    ),
+    "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
+    "mdl render slurm nightly | sbatch  # at once",
 )
 def slurm(
     session: Session, names: LockedNames = None, to: To = None, program: Program = None, limit_rate: Rate = None
@@ -83,10 +76,8 @@ def slurm(
 
 @command(
     "render systemd",
-    examples=(
-        "mdl render systemd nightly  # service and timer, and how to install them",
-        "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
-    ),
+    "mdl render systemd nightly  # service and timer, and how to install them",
+    "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
 )
 def systemd(
     session: Session,
@@ -109,10 +100,8 @@ def systemd(
 
 @command(
     "render cron",
-    examples=(
-        "mdl render cron nightly  # to be added by crontab -e",
-        "mdl render cron nightly --window 01:00-05:00  # at these hours",
-    ),
+    "mdl render cron nightly  # to be added by crontab -e",
+    "mdl render cron nightly --window 01:00-05:00  # at these hours",
 )
 def cron(
     session: Session,

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import AskSettings, bare_flag, flag
+from mdl.cli.flags import AskSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 
 
 @command(
     "search",
-    examples=(
-        "mdl search whisper  # the models that are downloaded most",
-        "mdl search persian tts --sort modified --limit 5  # the newest",
-        "mdl search parsinlu --kind dataset --json  # for a script",
-    ),
+    "mdl search whisper  # the models that are downloaded most",
+    "mdl search persian tts --sort modified --limit 5  # the newest",
+    "mdl search parsinlu --kind dataset --json  # for a script",
 )
 def search(
     session: Session,
-    words: Annotated[list[str], typer.Argument(metavar="TEXT", help="A part of their names.")],
+    words: Annotated[list[str], argument("TEXT", "A part of their names.")],
     settings: AskSettings,
     kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[

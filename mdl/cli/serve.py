@@ -47,14 +47,12 @@ class ServeFlags:
     ] = None
 
 
-_EXAMPLES = (
+@command(
+    "serve",
     "mdl serve  # then: HF_ENDPOINT=http://127.0.0.1:8400 hf download org/repo",
     "mdl serve --host 0.0.0.0 --token-env SERVE_TOKEN  # for other machines",
     "mdl serve --runs runs --releases /srv/tts  # and trained runs, for mdl fetch",
 )
-
-
-@command("serve", examples=_EXAMPLES)
 def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     """Serve what is on this disk: in the hub's protocol, as a status page, trained runs as zips. Nothing is written.
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, ReleaseSettings, bare_flag, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes, local_time
 from mdl.hashing import fingerprint
@@ -63,18 +61,16 @@ class ReleaseFlags:
     check: Check = None
 
 
-_EXAMPLES = (
+@command(
+    "unpack",
     "mdl unpack tts.zip --to models/tts  # a new folder, all or nothing",
     "mdl unpack tts.zip --list  # what it holds; nothing is written",
     "mdl unpack tts.zip --test  # every byte checked; nothing is written",
     "mdl unpack tts.zip --to /srv/tts --release  # into service",
 )
-
-
-@command("unpack", examples=_EXAMPLES)
 def unpack(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
+    source: Annotated[str, argument("ARCHIVE", "A zip, mdl's own or any other.")],
     bounds: LimitFlags,
     serving: ReleaseFlags,
     settings: ReleaseSettings,
@@ -190,15 +186,13 @@ def released_facts(done: ReleaseResult) -> dict[str, Any]:
     return {name: getattr(done, name) for name in names}
 
 
-ReleasesFolder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")]
+ReleasesFolder = Annotated[str, argument("DIR", "A folder of releases.")]
 
 
 @command(
     "releases",
-    examples=(
-        "mdl releases /srv/tts  # what is here, and which one is served",
-        "mdl releases /srv/tts --history  # what was served when",
-    ),
+    "mdl releases /srv/tts  # what is here, and which one is served",
+    "mdl releases /srv/tts --history  # what was served when",
 )
 def releases(
     session: Session,
@@ -241,10 +235,8 @@ def _local(moment: str | None) -> str:
 
 @command(
     "rollback",
-    examples=(
-        "mdl rollback /srv/tts  # serve the release before",
-        "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
-    ),
+    "mdl rollback /srv/tts  # serve the release before",
+    "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
 )
 def rollback(
     session: Session,

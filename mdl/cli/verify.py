@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, JobFlags, flag
+from mdl.cli.flags import Choice, DownloadSettings, JobFlags, argument, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
@@ -31,11 +29,9 @@ class RepairFlags:
 
 @command(
     "verify",
-    examples=(
-        "mdl verify  # all that is here",
-        "mdl verify bert-fa --repair  # fetch what is wrong, and only that",
-        "mdl verify --strict --json  # for a script; unverified counts as wrong",
-    ),
+    "mdl verify  # all that is here",
+    "mdl verify bert-fa --repair  # fetch what is wrong, and only that",
+    "mdl verify --strict --json  # for a script; unverified counts as wrong",
 )
 def verify(
     session: Session,
@@ -43,9 +39,7 @@ def verify(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; without one, all that are here.")
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME", "Models to check; without one, all that are here.")] = None,
 ) -> int:
     """Read what is on disk again and compare it with its digests."""
     client = session.client(settings)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import Settings
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, flag
+from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, argument, flag
 from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
@@ -23,17 +21,15 @@ UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not
 
 @command(
     "outdated",
-    examples=(
-        "mdl outdated  # everything that is here or locked",
-        "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
-    ),
+    "mdl outdated  # everything that is here or locked",
+    "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
 )
 def outdated(
     session: Session,
     settings: LookSettings,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Models and groups; without one, all that is here or locked."),
+        argument("NAME", "Models and groups; without one, all that is here or locked."),
     ] = None,
     beyond_pins: Annotated[
         bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
@@ -111,14 +107,12 @@ def _told(one: ModelVersion) -> str:
 
 @command(
     "update",
-    examples=(
-        "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
-        "mdl update -n nightly  # show what would be fetched for a group",
-    ),
+    "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
+    "mdl update -n nightly  # show what would be fetched for a group",
 )
 def update(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups to update.")],
+    names: Annotated[list[str], argument("NAME", "Models and groups to update.")],
     where: Where,
     settings: UpdateSettings,
     job: JobFlags,
