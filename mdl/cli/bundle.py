@@ -55,8 +55,7 @@ def export(
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(_KEPT):
             done = client.export_bundle(names, output, split=split, force=force, on_event=on_event)
         log.note(done.path.name, f"wrote {counted(len(done.parts), 'file')}, {done.bytes} bytes")
-    parts = [vars(part) for part in done.parts]
-    facts = {"path": done.path, "bytes": done.bytes, "parts": parts, "sums": done.sums, "models": _models(done)}
+    facts = {"path": done.path, "bytes": done.bytes, "parts": done.parts, "sums": done.sums, "models": _models(done)}
     facts["restricted"] = done.restricted
     return session.show(facts, lambda: _show_export(session, done))
 

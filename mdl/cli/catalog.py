@@ -130,7 +130,7 @@ def lock(
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)
-    session.empty = {"path": str(client.workspace.lock_path)}
+    session.empty = {"path": client.workspace.lock_path}
     with session.console.watch() as on_event:
         report = client.lock(
             names or None, check=check, upgrade=upgrade or (), swarm=swarm, gated=gated, on_event=on_event
@@ -143,7 +143,7 @@ def lock(
         session.console.error(one)
     if error:
         session.console.error(error)
-    facts = {"path": report.path, "changes": report.changes, "models": [vars(row) for row in report.models]}
+    facts = {"path": report.path, "changes": report.changes, "models": report.models}
     if not (check or error or report.changes):
         session.console.note(f"nothing changed; {sum(row.locked for row in report.models)} locked")
     return session.show(facts, lambda: _show_lock(session, report), error=error)

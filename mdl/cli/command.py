@@ -80,8 +80,7 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
             run(ctx, **values)
-        own = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
-        ctx.obj = merged(ctx.obj or Common(), own)
+        ctx.obj = merged(ctx.obj or Common(), _filled(Common, values))
 
     parameters = list(inspect.signature(run).parameters.values())
     group.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
@@ -99,7 +98,7 @@ def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
     ]
 
     def before(ctx: typer.Context, **values: Any) -> None:
-        ctx.obj = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
+        ctx.obj = _filled(Common, values)
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
 
@@ -128,11 +127,8 @@ def _spread(command: Command) -> Callable[..., None]:
         parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, **values: Any) -> None:
-        made: dict[str, Any] = {
-            key: group(**{field.name: values[field.name] for field in dataclasses.fields(group)})
-            for key, group in {**groups, "": Common}.items()
-        }
-        common = merged(ctx.obj or Common(), made.pop(""))
+        common = merged(ctx.obj or Common(), _filled(Common, values))
+        made: dict[str, Any] = {key: _filled(group, values) for key, group in groups.items()}
         made.update(
             (key, {name: None if values[name] is False else values[name] for name in names})
             for key, names in settings.items()
@@ -149,6 +145,11 @@ def _spread(command: Command) -> Callable[..., None]:
 
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
+
+
+def _filled(group: type, values: Mapping[str, Any]) -> Any:
+    """A group of flags with the values that were given for them."""
+    return group(**{name: values[name] for name in _hints_of(group)})
 
 
 _NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")

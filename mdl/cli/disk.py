@@ -57,8 +57,7 @@ def rm(
 
 
 def _deleted(model: DeletedModel, is_done: bool) -> dict[str, Any]:
-    kept = [{"path": str(file.path), "why": file.why} for file in model.kept]
-    return {**vars(model), "path": str(model.path), "action": _action(model, is_done), "kept": kept}
+    return {**vars(model), "action": _action(model, is_done)}
 
 
 def _action(model: DeletedModel, is_done: bool) -> str:

@@ -27,7 +27,7 @@ def export(
     """Print the locked files as a list for other programs. Paths are those below the models folder."""
     found = session.client().export(names or None, list_format=list_format)
     left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
-    facts = {"format": found.format, "text": found.text, "files": [vars(one) for one in found.files]}
+    facts = {"format": found.format, "text": found.text, "files": found.files}
 
     def show() -> None:
         for line in found.text.splitlines():

@@ -160,10 +160,7 @@ def _hosts(where: FleetFlags) -> list[str]:
 
 def _facts(report: FleetReport) -> dict[str, Any]:
     """What ``--json`` shows."""
-    nodes = [
-        vars(node) | {"status": node.status, "bytes": node.bytes, "models": [vars(model) for model in node.models]}
-        for node in report.nodes
-    ]
+    nodes = [vars(node) | {"status": node.status, "bytes": node.bytes} for node in report.nodes]
     return {
         "engine": report.engine,
         "task": report.task,

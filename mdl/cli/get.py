@@ -211,11 +211,10 @@ def show(session: Session, report: Report, *, folders: bool = True, **more: Any)
 
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
-    models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
     facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
     if facts["bytes_from_peers"] is None:
         del facts["bytes_from_peers"]
-    return facts | {"seconds": round(report.seconds, 3), "models": models}
+    return facts | {"seconds": round(report.seconds, 3)}
 
 
 def show_failures(session: Session, report: Report | MirrorReport) -> None:

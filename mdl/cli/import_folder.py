@@ -54,10 +54,9 @@ def import_folder(
     error = report.error
     for one in [file.error for file in report.files if file.error] or ([error] if error else []):
         session.console.error(one)
-    files = [vars(file) for file in report.files]
     left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
-    facts = {name: value for name, value in vars(report).items() if name not in ("files", "left_out")}
-    return session.show(facts | {"files": files, "skipped": left_out}, lambda: _show(session, report), error=error)
+    facts = {name: value for name, value in vars(report).items() if name != "left_out"}
+    return session.show(facts | {"skipped": left_out}, lambda: _show(session, report), error=error)
 
 
 def _show(session: Session, report: ImportReport) -> None:

@@ -135,7 +135,7 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
         "files_present": found.files_present,
         "bytes": found.bytes,
         "bytes_present": found.bytes_present,
-        "path": str(found.path),
+        "path": found.path,
         "gone": model.gone or None,
         "note": model.note or None,
         "commits": list(found.commits),
@@ -285,4 +285,4 @@ def path(session: Session, name: Name, settings: LookSettings) -> int:
         if not folder.exists():
             session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
 
-    return session.show({"path": str(folder)}, show_path)
+    return session.show({"path": folder}, show_path)

@@ -218,7 +218,7 @@ def _checked(report: MirrorReport) -> str:
 
 def _version(one: MirrorVersion) -> dict[str, Any]:
     facts = {key: value or None for key, value in vars(one).items() if key in ("commit", "license", "written_at")}
-    return {**vars(one), **facts, "files": [vars(file) for file in one.files]}
+    return vars(one) | facts
 
 
 def _item(one: MirrorItem) -> dict[str, Any]:

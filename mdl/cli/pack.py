@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import mdl
@@ -138,8 +137,8 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
         "bytes": packed.bytes,
         "files": packed.files,
         "sha256": packed.sha256,
-        "skipped": [asdict(one) for one in packed.skipped],
-        "path": str(packed.path),
+        "skipped": packed.skipped,
+        "path": packed.path,
         "changed": packed.changed,
     }
 
@@ -204,7 +203,7 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
         "bytes": selection.bytes,
         "files": len(sizes),
         "sha256": None,
-        "skipped": [asdict(one) for one in selection.skipped],
+        "skipped": selection.skipped,
         "path": plan.path,
         "members": [{"path": path, "size": size or 0} for path, size in sizes],
     }

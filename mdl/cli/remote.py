@@ -109,7 +109,7 @@ def jobs(session: Session, name: Name) -> int:
         if failed := sum(bool(job.error) and job.is_over for job in found):
             session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 
-    return session.show({"jobs": [vars(job) for job in found]}, show)
+    return session.show({"jobs": found}, show)
 
 
 @command(
@@ -135,7 +135,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
             if value:
                 session.console.entry(f"{key + ':':<10} ", session.console.clean(value))
 
-    return session.show({"jobs": [vars(job)]}, show)
+    return session.show({"jobs": [job]}, show)
 
 
 @command(
@@ -147,7 +147,7 @@ def cancel(session: Session, name: Name, job_id: JobId) -> int:
     """Cancel a job of a remote. It is asked once; what the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
-    return session.show({"jobs": [vars(job)]}, lambda: session.console.note(f"{job.id}: {job.status}"))
+    return session.show({"jobs": [job]}, lambda: session.console.note(f"{job.id}: {job.status}"))
 
 
 @command(

@@ -142,4 +142,4 @@ def _render(
         for line in text.splitlines():
             session.console.data(line)
 
-    return session.show({"format": name, "text": text, "files": [vars(file) for file in files]}, show)
+    return session.show({"format": name, "text": text, "files": files}, show)

@@ -50,4 +50,4 @@ def search(
         note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' puts it into your catalog"
         session.console.note(note if found else "the hub has no such repository")
 
-    return session.show({"repos": [vars(one) for one in found]}, show)
+    return session.show({"repos": found}, show)

@@ -120,8 +120,8 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
 
 def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) -> int:
     if session.common.json:
-        members, size = [vars(row) for row in rows], sum(row.size for row in rows)
-        return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
+        size = sum(row.size for row in rows)
+        return session.show(_facts(archive, files=len(rows), size=size, path=None, members=rows))
     table = [
         (human_bytes(row.size), human_bytes(row.packed), (row.sha256 or "-")[:12], shown(row.path)) for row in rows
     ]
@@ -201,12 +201,8 @@ def releases(
 ) -> int:
     """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
-    facts = vars(found) | {
-        "versions": [vars(one) for one in found.versions],
-        "switches": [vars(one) for one in found.switches],
-    }
     show = _show_history if history else _show_releases
-    return session.show(facts, lambda: show(session, found))
+    return session.show(vars(found), lambda: show(session, found))
 
 
 def _show_releases(session: Session, found: ReleaseList) -> None:

@@ -58,7 +58,7 @@ def verify(
         on_event.end_with(report.error)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
-    models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
+    models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
 
 

@@ -42,9 +42,8 @@ def outdated(
         on_event.end_with(report.error)
     if error := report.error:
         session.console.error(error)
-    rows = [vars(one) | {"changes": [vars(change) for change in one.changes]} for one in report.models]
     moved = [one for one in report.models if one.state == "outdated"]
-    facts = {"models": rows, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
+    facts = {"models": report.models, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
     return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
 
 
@@ -134,7 +133,7 @@ def update(
     for move in report.moves:
         arrow = "→" if session.console.stderr.is_unicode else "->"
         session.console.note(_moved(move, places[move.name], arrow))
-    return show(session, report, moves=[vars(move) for move in report.moves])
+    return show(session, report, moves=report.moves)
 
 
 def _moved(move: Move, place: str, arrow: str) -> str:
