@@ -97,7 +97,7 @@ def fetch(
         keep=service.keep,
         check=service.check,
     )
-    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+    report = run_job(session, models, folders, job, method, work)
     return _show(session, report) if report else 0
 
 

@@ -19,7 +19,6 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Client, MirrorReport, Model, PlanReport, Report
-    from mdl.jobs.run import JobRun
 
 
 @value_class
@@ -113,8 +112,8 @@ def download(
     """
     client, models, folders = _begin(session, request)
     work = partial(client.download, models, **request.choice.files, force=request.force, swarm=request.swarm)
-    run = partial(session.job, client, folders, request.job, method_of(client, models), models)
-    return run_job(session, run, request.job, work, lock, replaces=replaces)
+    method = method_of(client, models)
+    return run_job(session, models, folders, request.job, method, work, lock, replaces=replaces)
 
 
 def plan(session: Session, request: Request) -> int:
@@ -147,17 +146,19 @@ Came = TypeVar("Came", bound="Report")
 
 def run_job(
     session: Session,
-    make: Callable[[], JobRun],
+    models: Sequence[Model],
+    folders: Mapping[str, Path],
     flags: JobFlags,
+    method: str,
     work: Callable[..., Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
 ) -> Came | None:
-    """Do ``work(on_event=...)`` as the job that ``make`` makes, or have another process do it; as `download`. If it is
-    stopped, the session has what came so far."""
+    """Do ``work(on_event=...)`` as a job of ``models``, or have another process do it; as `download`. If it is stopped,
+    the session has what came so far."""
     with lock():
-        run = make()
+        run = session.job(models, folders, flags, method)
         if not session.is_detached(flags):
             session.empty = session.empty | {"job": run.id or None}
             report = None

@@ -115,14 +115,10 @@ class Session:
         return code
 
     def job(
-        self,
-        client: Client,
-        folders: Mapping[str, Path],
-        flags: JobFlags,
-        method: str = "http",
-        models: Sequence[Model] = (),
+        self, models: Sequence[Model], folders: Mapping[str, Path], flags: JobFlags, method: str = "http"
     ) -> JobRun:
         """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
+        client = self.client()
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         _ = client.workspace.credentials
         from mdl.jobs.run import JobRun
