@@ -106,35 +106,33 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
     job = _job(records, name)
     if session.common.json:
         return _document(session, [job])
-    for key, value in _facts(job, _stalled(job, records)):
-        if value:
-            session.console.entry(f"{key + ':':<10} ", shown(value))
+    session.console.entries(_facts(job, _stalled(job, records)))
     return 0
 
 
-def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
+def _facts(job: Job, stalled: str) -> dict[str, str]:
     part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
     running = job.status == "running"
-    return [
-        ("job", job.id),
-        ("command", typed(job.again.words)),
-        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job)),
-        ("stalled", stalled),
-        ("kind", job.kind or ""),
-        ("source", job.repo or ""),
-        ("bytes", f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}{part}"),
-        ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
-        ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
-        ("file", job.file or ""),
-        ("started", local_time(job.started_at)),
-        ("finished", local_time(job.finished_at) if job.finished_at else ""),
-        ("exit code", "" if job.exit_code is None else str(job.exit_code)),
-        ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
-        ("hint", error.get("hint") or ""),
-        ("log", job.log or "none was kept"),
-        ("next", _next(job)),
-    ]
+    return {
+        "job": job.id,
+        "command": typed(job.again.words),
+        "status": f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job),
+        "stalled": stalled,
+        "kind": job.kind or "",
+        "source": job.repo or "",
+        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}{part}",
+        "speed": human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "",
+        "left": human_duration(job.eta_seconds) if job.eta_seconds is not None else "",
+        "file": job.file or "",
+        "started": local_time(job.started_at),
+        "finished": local_time(job.finished_at) if job.finished_at else "",
+        "exit code": "" if job.exit_code is None else str(job.exit_code),
+        "error": ": ".join(filter(None, (error.get("item"), error.get("message")))),
+        "hint": error.get("hint") or "",
+        "log": job.log or "none was kept",
+        "next": _next(job),
+    }
 
 
 def _ended(job: Job) -> str:

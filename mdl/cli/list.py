@@ -236,9 +236,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "folder": str(found.path),
         "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
     }
-    for key, value in lines.items():
-        if value:
-            console.entry(f"{key + ':':<10}", shown(str(value)))
+    console.entries(lines)
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]

@@ -129,13 +129,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
         "results": None if job.bytes is None else human_bytes(job.bytes),
         "error": job.error,
     }
-
-    def show() -> None:
-        for key, value in lines.items():
-            if value:
-                session.console.entry(f"{key + ':':<10} ", session.console.clean(value))
-
-    return session.show({"jobs": [job]}, show)
+    return session.show({"jobs": [job]}, lambda: session.console.entries(lines))
 
 
 @command(

@@ -117,6 +117,13 @@ class Console:
         for line in lines:
             self.data(line)
 
+    def entries(self, facts: Mapping[str, str | None]) -> None:
+        """Write each fact that is not empty as an `entry`: ``status:  running``. The texts stand below one another."""
+        width = max(map(len, facts)) + 2
+        for key, text in facts.items():
+            if text:
+                self.entry(f"{key + ':':<{width}}", self.clean(text))
+
     def heading(self, text: str) -> None:
         """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
         if not self.json_output:
