@@ -40,9 +40,9 @@ class Setting:
     help: str
     metavar: str = ""
     flag: str = ""
-    """If it is another than ``--`` and the name."""
+    """Its flag, if that is not ``--`` and the name."""
     variable: str = ""
-    """If it is another than ``MDL_`` and the flag."""
+    """Its variable, if that is not ``MDL_`` and the name."""
     of_a_run: bool = False
     has_flag: bool = True
     """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""

@@ -25,7 +25,7 @@ _IMPORTED = "what was imported is kept; run the same command again to go on"
     group_help="Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl.",
 )
 def bundle(session: Session) -> int:
-    """Say whether to export or to import."""
+    """Refused: it must be named whether to export or to import."""
     hint = "mdl bundle export NAME -o FILE, or mdl bundle import FILE"
     raise UsageError("export or import is missing", item="mdl bundle", hint=hint)
 

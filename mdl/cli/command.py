@@ -67,7 +67,7 @@ def command(
 
 
 def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
-    """Have Typer know a command, by an ``alias`` if there is one, and those below it."""
+    """Register a command with Typer, under its ``alias`` if it has one, and the commands below it."""
     found = REGISTERED[name]
     run = _spread(found)
     if not found.group_help:
@@ -90,7 +90,7 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
 
 
 def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
-    """Have Typer know the flags before the command: the common ones, and its ``own``, whose callbacks do all."""
+    """Register the flags before the command with Typer: the common ones, and its ``own``, whose callbacks do all."""
     parameters = [
         _CONTEXT,
         *(_parameter(field, Common) for field in dataclasses.fields(Common)),

@@ -60,7 +60,7 @@ also passes your environment on. One row a node, one exit code: that of the one 
     group_help=_ABOUT,
 )
 def fleet(session: Session) -> int:
-    """Get, verify or look at models on many nodes."""
+    """Refused: it must be named what the nodes do."""
     raise UsageError(
         "get, verify or status is missing", item="mdl fleet", hint="mdl fleet get, verify or status; see --help"
     )
