@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, get_type_hints
 
 import platformdirs
 
@@ -41,9 +40,9 @@ class Setting:
     help: str
     metavar: str = ""
     flag: str = ""
-    """If it is another than ``--`` and the name."""
+    """Its flag, if that is not ``--`` and the name."""
     variable: str = ""
-    """If it is another than ``MDL_`` and the flag."""
+    """Its variable, if that is not ``MDL_`` and the name."""
     of_a_run: bool = False
     has_flag: bool = True
     """Whether the commands that download have a flag for it; ``--catalog`` belongs to every command."""
@@ -85,15 +84,16 @@ def _integer(least: int, most: int) -> Parse:
     return parse
 
 
+def parse_choice(choices: Sequence[str], value: Any, name: str) -> str:
+    """One of ``choices``. Raises `UsageError` naming ``name`` for anything else."""
+    if value not in choices:
+        raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
+    return str(value)
+
+
 def _choice_setting(choices: Sequence[str], help_text: str, panel: str = "", **more: Any) -> Setting:
     """One of ``choices``, of which the first is the default."""
-
-    def parse(value: Any, name: str) -> str:
-        if value not in choices:
-            raise UsageError(f"{value!r} is not one of {', '.join(choices)}", item=name)
-        return str(value)
-
-    return Setting(choices[0], parse, help_text, "|".join(choices), panel=panel, **more)
+    return Setting(choices[0], partial(parse_choice, choices), help_text, "|".join(choices), panel=panel, **more)
 
 
 def parse_switch(value: Any, name: str) -> bool:
@@ -261,19 +261,12 @@ class Settings(TypedDict, total=False):
     ]
 
 
-class Progress(StrEnum):
-    """How progress is told."""
-
-    auto = "auto"
-    bars = "bars"
-    lines = "lines"
-    json = "json"
-    none = "none"
-
+Progress = Literal["auto", "bars", "lines", "json", "none"]
+"""How progress is told."""
 
 _OF_COMMANDS = {
     "progress": _choice_setting(
-        tuple(Progress),
+        get_args(Progress),
         "How progress is told on stderr; json is one object a line.",
         flag="--progress",
         variable="MDL_PROGRESS",

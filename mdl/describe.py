@@ -30,12 +30,14 @@ from mdl.events import (
 from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
 from mdl.values import value_class
 
-_CHECKS = {"none": "unverified", "size": "only its size checked"}
+CHECKS = {"size": "checked only by size", "none": "unverified"}
+"""What is said of a file whose bytes were compared with no digest."""
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
 _ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
-_WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+"""How the bytes of a file came from elsewhere on this disk."""
 _NAMED = 100
-"""So many models of a plan are named in a log, with their numbers of files."""
+"""How many models of a plan a log names, with their numbers of files."""
 _LEVELS = {"finished": "INFO", "failed": "ERROR"}
 
 
@@ -84,7 +86,7 @@ def describe(event: Event) -> Description:
         case Started(total=total, resumed_at=done):
             facts = {"bytes": total, "resumed_at": done, "host": event.host, "index": event.index or None}
             size = "size unknown" if total is None else human_bytes(total)
-            text = f"resumed at {human_bytes(done)} of {_size(total)}" if 0 < done != total else size
+            text = f"resumed at {human_bytes(done)} of {human_bytes(total)}" if 0 < done != total else size
             return _of(event, "started", text, facts=facts, done=done, total=total)
         case Progressed(bytes_per_second=speed):
             first = event.files[0] if event.files else None
@@ -96,11 +98,11 @@ def describe(event: Event) -> Description:
             return replace(found, model_kind=event.kind, repo=event.repo)
         case Verifying(done=done, total=total):
             facts = {"bytes_done": done, "bytes": total}
-            return _of(event, "verifying", _size(total), facts=facts, done=done, total=total)
+            return _of(event, "verifying", human_bytes(total), facts=facts, done=done, total=total)
         case Finished(size=size):
             facts = {"bytes": size, "action": event.action, "verified": event.verified, "way": event.way}
-            check = _CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
-            words = [human_bytes(size), check, _WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
+            check = CHECKS.get(event.verified) or (f"{event.verified} ok" if event.verified else "")
+            words = [human_bytes(size), check, WAYS.get(event.way or "") or _ACTIONS.get(event.action, "")]
             return _of(event, "finished", "  ".join(filter(None, words)), facts=facts, done=size, total=size)
         case Noticed(message=message):
             return _of(event, "notice", message, facts={"message": message}, reason=message)
@@ -157,10 +159,6 @@ def ended_by(error: BaseException) -> Ended:
         item=found.item,
         exit_code=found.exit_code,
     )
-
-
-def _size(count: int | None) -> str:
-    return "?" if count is None else human_bytes(count)
 
 
 def _plan_text(event: Planned) -> str:
@@ -271,7 +269,7 @@ class ProgressState:
     @property
     def amount(self) -> str:
         """``1.2 GB of 4.3 GB``."""
-        return f"{human_bytes(self.whole.bytes_done)} of {_size(self.bytes_total)}"
+        return f"{human_bytes(self.whole.bytes_done)} of {human_bytes(self.bytes_total)}"
 
     @property
     def speed(self) -> str:

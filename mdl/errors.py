@@ -256,7 +256,6 @@ class Cancelled(Problem):
 
     code, exit_code = "SIGINT", 130
     status = "cancelled"
-    """What the job is afterwards."""
 
     def __init__(self, message: str = "interrupted", *, terminated: bool = False) -> None:
         super().__init__(message, hint="what was fetched is kept; run the same command again to go on")

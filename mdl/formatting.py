@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
@@ -15,9 +15,9 @@ _LEAST = 6
 """Columns of a cut name that its start and its end have at least, if there is room."""
 
 
-def human_bytes(count: float) -> str:
-    """``1.2 GB``, in powers of 1000."""
-    if not math.isfinite(count):
+def human_bytes(count: float | None) -> str:
+    """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
+    if count is None or not math.isfinite(count):
         return "?"
     sign, size = "-" if count < 0 else "", abs(count)
     if round(size) < 1000:
@@ -62,10 +62,20 @@ def local_time(moment: str, now: datetime | None = None, *, is_short: bool = Fal
 
 
 def local_moment(text: str) -> datetime | None:
-    """A time in ISO 8601 as one of this machine's time zone; None if it is none."""
+    """A time in ISO 8601, in this machine's time zone; None if ``text`` is no time."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
+        return None
+
+
+def utc_time(seconds: float | None) -> str | None:
+    """``2026-11-23T11:40:12Z``, from seconds since 1970; None if they are not known, or no time that a calendar has."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
         return None
 
 

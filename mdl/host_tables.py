@@ -49,12 +49,7 @@ class HostSettings:
 def read_hosts(tables: Table) -> dict[str, HostSettings]:
     """The hosts of the table ``[hosts]``, by their names. Every mistake is noted in the file of ``tables``."""
     found: dict[str, HostSettings] = {}
-    for name, value in tables.data.items():
-        if name.startswith("x-") and not isinstance(value, dict):
-            continue
-        table = tables.table(name)
-        if table.data is not value:
-            continue  # it is no table, which is noted
+    for name, table in tables.named_tables():
         place = name.lower()
         if not _PLACE.fullmatch(place) or not _has_port_or_none(place):
             table.wrong("must be a host, such as civitai.com, or host:port; without https:// and without a path")

@@ -1,4 +1,4 @@
-"""Listener: whoever is told of events. What only passes a listener on needs no more than this of `mdl.events`."""
+"""Listener: a callable that is told of events. A module that only passes one on imports this, and not `mdl.events`."""
 
 from __future__ import annotations
 

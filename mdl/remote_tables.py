@@ -71,12 +71,7 @@ def read_remotes(tables: Table) -> dict[str, RemoteSettings]:
     """The remotes of the table ``[remotes]``, by their names. Every mistake is noted in the file of ``tables``."""
     found: dict[str, RemoteSettings] = {}
     names: dict[str, str] = {}
-    for name, value in tables.data.items():
-        if name.startswith("x-") and not isinstance(value, dict):
-            continue
-        table = tables.table(name)
-        if table.data is not value:
-            continue  # it is no table, which is noted
+    for name, table in tables.named_tables():
         _check_name(name, table, names)
         found[name] = RemoteSettings(name, _check_table(table), table.data)
     buckets = [name for name, remote in found.items() if remote.kind == "bucket"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, LookSettings, flag
+from mdl.cli.flags import LogFile, LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -18,41 +16,34 @@ if TYPE_CHECKING:
 
 _KEPT = "nothing was written; run the same command again"
 _IMPORTED = "what was imported is kept; run the same command again to go on"
-_ABOUT = "Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl."
 
 
 @command(
     "bundle",
-    group_help=_ABOUT,
-    examples=(
-        "mdl bundle export bert-fa -o models.tar  # here",
-        "mdl bundle import models.tar  # on the machine without a network",
-    ),
+    "mdl bundle export bert-fa -o models.tar  # here",
+    "mdl bundle import models.tar  # on the machine without a network",
+    group_help="Models as one plain tar, for machines without a network; sha256sum -c checks it without mdl.",
 )
 def bundle(session: Session) -> int:
-    """Say whether to export or to import."""
+    """Refused: it must be named whether to export or to import."""
     hint = "mdl bundle export NAME -o FILE, or mdl bundle import FILE"
     raise UsageError("export or import is missing", item="mdl bundle", hint=hint)
 
 
 @command(
     "bundle export",
-    examples=(
-        "mdl bundle export bert-fa -o models.tar  # one tar",
-        "mdl bundle export nightly -o stick/all.tar --split 4G  # parts for FAT32",
-    ),
+    "mdl bundle export bert-fa -o models.tar  # one tar",
+    "mdl bundle export nightly -o stick/all.tar --split 4G  # parts for FAT32",
 )
 def export(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups that are on this disk.")],
+    names: Annotated[list[str], argument("NAME", "Models and groups that are on this disk.")],
     settings: LookSettings,
     output: Annotated[str | None, flag("-o --output FILE", "The tar to write.", panel="Where")] = None,
     split: Annotated[
         str | None, flag("--split SIZE", "Write parts of at most this size: FILE.000 and so on.", panel="Where")
     ] = None,
-    force: Annotated[
-        bool, flag("--force", "Replace a file that is no bundle of mdl.", panel="Where", envvar=None)
-    ] = False,
+    force: Annotated[bool, bare_flag("--force", "Replace a file that is no bundle of mdl.", panel="Where")] = False,
     log_file: LogFile = None,
 ) -> int:
     """Write models of this disk to a tar, with digests, catalog entries, lock and a README. Nothing is contacted."""
@@ -64,8 +55,7 @@ def export(
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(_KEPT):
             done = client.export_bundle(names, output, split=split, force=force, on_event=on_event)
         log.note(done.path.name, f"wrote {counted(len(done.parts), 'file')}, {done.bytes} bytes")
-    parts = [vars(part) for part in done.parts]
-    facts = {"path": done.path, "bytes": done.bytes, "parts": parts, "sums": done.sums, "models": _models(done)}
+    facts = {"path": done.path, "bytes": done.bytes, "parts": done.parts, "sums": done.sums, "models": _models(done)}
     facts["restricted"] = done.restricted
     return session.show(facts, lambda: _show_export(session, done))
 
@@ -81,19 +71,15 @@ def _show_export(session: Session, done: BundleExport) -> None:
 
 @command(
     "bundle import",
-    examples=(
-        "mdl bundle import models.tar  # all that is in it",
-        "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
-    ),
+    "mdl bundle import models.tar  # all that is in it",
+    "mdl bundle import /media/stick  # a folder of parts, or an unpacked one",
 )
 def import_bundle(
     session: Session,
-    place: Annotated[
-        str, typer.Argument(metavar="FILE|DIR", help="The tar, its first part, or a folder: of parts, or unpacked.")
-    ],
+    place: Annotated[str, argument("FILE|DIR", "The tar, its first part, or a folder: of parts, or unpacked.")],
     settings: LookSettings,
     replace: Annotated[
-        bool, flag("--replace", "Replace other entries of these names in catalog and lock.", envvar=None)
+        bool, bare_flag("--replace", "Replace other entries of these names in catalog and lock.")
     ] = False,
     log_file: LogFile = None,
 ) -> int:

@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import Globs, LockSettings, flag
+from mdl.cli.flags import AskSettings, Globs, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.values import value_class
 
@@ -35,16 +33,14 @@ class EntryFlags(Globs):
 
 @command(
     "init",
-    examples=(
-        "mdl init  # catalog.toml in your config folder; it has all that mdl ships",
-        "mdl init .  # one for the project in this folder",
-    ),
+    "mdl init  # catalog.toml in your config folder; it has all that mdl ships",
+    "mdl init .  # one for the project in this folder",
 )
 def init(
     session: Session,
     place: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR|FILE", help="Where; without it catalog.toml in the user config folder."),
+        argument("DIR|FILE", "Where; without it catalog.toml in the user config folder."),
     ] = None,
 ) -> int:
     """Begin a catalog of your own, which extends the one that comes with mdl."""
@@ -59,15 +55,13 @@ def init(
 
 @command(
     "add",
-    examples=(
-        "mdl add whisper hf:openai/whisper-small  # a repository",
-        "mdl add tiny https://host/tiny.gguf --kind llm  # a file",
-    ),
+    "mdl add whisper hf:openai/whisper-small  # a repository",
+    "mdl add tiny https://host/tiny.gguf --kind llm  # a file",
 )
 def add(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="hf:org/repo or a URL, several for one model.")],
+    name: Annotated[str, argument("NAME", "What it is to be called.")],
+    source: Annotated[list[str], argument("SOURCE", "hf:org/repo or a URL, several for one model.")],
     entry: EntryFlags,
 ) -> int:
     """Put a model into the catalog; comments stay where they are."""
@@ -83,14 +77,12 @@ def add(
 
 @command(
     "remove",
-    examples=(
-        "mdl remove whisper  # out of the catalog; its files stay",
-        "mdl remove whisper --catalog team.toml  # out of this catalog",
-    ),
+    "mdl remove whisper  # out of the catalog; its files stay",
+    "mdl remove whisper --catalog team.toml  # out of this catalog",
 )
 def remove(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the catalog. Its files stay on the disk.")],
+    name: Annotated[str, argument("NAME", "A model of the catalog. Its files stay on the disk.")],
 ) -> int:
     """Take a model out of the catalog; comments stay, and so do the files on the disk."""
     client = session.client()
@@ -113,45 +105,37 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
 
 @command(
     "lock",
-    examples=(
-        "mdl lock  # every model of the catalog",
-        "mdl lock --upgrade bert-fa  # its newest commit",
-        "mdl lock --check  # for CI: is it up to date?",
-        "mdl lock --swarm bert-fa  # and a torrent, for mdl get --swarm",
-    ),
+    "mdl lock  # every model of the catalog",
+    "mdl lock --upgrade bert-fa  # its newest commit",
+    "mdl lock --check  # for CI: is it up to date?",
+    "mdl lock --swarm bert-fa  # and a torrent, for mdl get --swarm",
 )
 def lock(
     session: Session,
-    settings: LockSettings,
+    settings: AskSettings,
     check: Annotated[
         bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
     ] = False,
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
     swarm: Annotated[
         bool,
-        flag(
-            "--swarm",
-            "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).",
-            panel="Afterwards",
-            envvar=None,
+        bare_flag(
+            "--swarm", "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).", panel="Afterwards"
         ),
     ] = False,
     gated: Annotated[
-        bool, flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards", envvar=None)
+        bool, bare_flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards")
     ] = False,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups to lock; all without one.")
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME", "Models and groups to lock; without one, all.")] = None,
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)
-    session.empty = {"path": str(client.workspace.lock_path)}
+    session.empty = {"path": client.workspace.lock_path}
     with session.console.watch() as on_event:
         report = client.lock(
             names or None, check=check, upgrade=upgrade or (), swarm=swarm, gated=gated, on_event=on_event
         )
-        if report.error:
-            on_event.end_with(report.error)
+        on_event.end_with(report.error)
     error = report.error
     for line in report.changes if not session.common.json else ():
         session.console.note(_COMMIT.sub("", line), always=error is not None)
@@ -159,7 +143,7 @@ def lock(
         session.console.error(one)
     if error:
         session.console.error(error)
-    facts = {"path": report.path, "changes": report.changes, "models": [vars(row) for row in report.models]}
+    facts = {"path": report.path, "changes": report.changes, "models": report.models}
     if not (check or error or report.changes):
         session.console.note(f"nothing changed; {sum(row.locked for row in report.models)} locked")
     return session.show(facts, lambda: _show_lock(session, report), error=error)

@@ -49,7 +49,7 @@ REGISTERED: dict[str, Command] = {}
 
 
 def command(
-    name: str, *, checks_config: bool = False, asks: bool = False, group_help: str = "", examples: Sequence[str] = ()
+    name: str, *examples: str, checks_config: bool = False, asks: bool = False, group_help: str = ""
 ) -> Callable[[Body], Body]:
     """Make ``body(session, ...) -> exit code`` the command ``name``.
 
@@ -67,7 +67,7 @@ def command(
 
 
 def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
-    """Have Typer know a command, by an ``alias`` if there is one, and those below it."""
+    """Register a command with Typer, under its ``alias`` if it has one, and the commands below it."""
     found = REGISTERED[name]
     run = _spread(found)
     if not found.group_help:
@@ -80,8 +80,7 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
             run(ctx, **values)
-        own = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
-        ctx.obj = merged(ctx.obj or Common(), own)
+        ctx.obj = merged(ctx.obj or Common(), _filled(Common, values))
 
     parameters = list(inspect.signature(run).parameters.values())
     group.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
@@ -91,7 +90,7 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
 
 
 def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
-    """Have Typer know the flags before the command: the common ones, and its ``own``, whose callbacks do all."""
+    """Register the flags before the command with Typer: the common ones, and its ``own``, whose callbacks do all."""
     parameters = [
         _CONTEXT,
         *(_parameter(field, Common) for field in dataclasses.fields(Common)),
@@ -99,7 +98,7 @@ def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
     ]
 
     def before(ctx: typer.Context, **values: Any) -> None:
-        ctx.obj = Common(**{field.name: values[field.name] for field in dataclasses.fields(Common)})
+        ctx.obj = _filled(Common, values)
 
     app.callback(cls=QuickGroup)(_signed(before, parameters))
 
@@ -128,11 +127,8 @@ def _spread(command: Command) -> Callable[..., None]:
         parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, **values: Any) -> None:
-        made: dict[str, Any] = {
-            key: group(**{field.name: values[field.name] for field in dataclasses.fields(group)})
-            for key, group in {**groups, "": Common}.items()
-        }
-        common = merged(ctx.obj or Common(), made.pop(""))
+        common = merged(ctx.obj or Common(), _filled(Common, values))
+        made: dict[str, Any] = {key: _filled(group, values) for key, group in groups.items()}
         made.update(
             (key, {name: None if values[name] is False else values[name] for name in names})
             for key, names in settings.items()
@@ -149,6 +145,11 @@ def _spread(command: Command) -> Callable[..., None]:
 
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
+
+
+def _filled(group: type, values: Mapping[str, Any]) -> Any:
+    """A group of flags with the values that were given for them."""
+    return group(**{name: values[name] for name in _hints_of(group)})
 
 
 _NO_SETTINGS = ("MDL_HOOK_", "MDL_RELEASE_", "MDL_JOB", "MDL_LONG", "MDL_SERVE_TOKEN")
@@ -261,12 +262,7 @@ def report(session: Session, error: Problem) -> int:
     if session.common.verbose:
         console.debug("".join(traceback.format_exception(error)))
     console.error(error)
-    if session.common.json:
-        from mdl import schemas
-
-        facts = schemas.empty(session.command) | session.empty
-        console.document(session.command, facts, ok=False, exit_code=error.exit_code, error=error)
-    return error.exit_code
+    return session.show({}, error=error)
 
 
 @contextlib.contextmanager

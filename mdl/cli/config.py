@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl import MdlError, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings
+from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
 from mdl.config import setting_named
 from mdl.errors import joint_error
@@ -20,24 +18,23 @@ from mdl.redact import redact
 if TYPE_CHECKING:
     from mdl import Client, SettingValue
 
-_ABOUT = "The settings of this user: what is in effect and where it is from, and config.toml, which keeps them."
-_EXAMPLES = (
+Key = Annotated[str, argument("KEY", "A setting, as 'mdl config' lists them: home, stores.also.")]
+Values = Annotated[list[str], argument("VALUE", "What it is to be; several for a list.")]
+
+
+@command(
+    "config",
     "mdl config  # every setting, and where catalog, models and state are",
     "mdl config get home  # one value, for a script",
     "mdl config set limit_rate '08:00,2M 22:00,off'  # write it into config.toml",
+    checks_config=True,
+    group_help="The settings of this user: what is in effect and where it is from, and config.toml, which keeps them.",
 )
-Key = Annotated[str, typer.Argument(metavar="KEY", help="A setting, as 'mdl config' lists them: home, stores.also.")]
-Values = Annotated[list[str], typer.Argument(metavar="VALUE", help="What it is to be; several for a list.")]
-
-
-@command("config", checks_config=True, group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "config list",
+    "mdl config list --json  # the same for a program",
+    "mdl config list --layout hf-cache  # what would hold with this flag",
     checks_config=True,
-    examples=(
-        "mdl config list --json  # the same for a program",
-        "mdl config list --layout hf-cache  # what would hold with this flag",
-    ),
 )
 def list_settings(session: Session, settings: LookSettings) -> int:
     """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
@@ -50,13 +47,13 @@ def list_settings(session: Session, settings: LookSettings) -> int:
 
     def show() -> None:
         session.console.table(("SETTING", "VALUE", "FROM"), [(row.name, _text(row.value), row.source) for row in rows])
-        table = [(kind, path + ("" if exists else " (not there)"), why) for kind, path, exists, why in found]
+        table = [(one["what"], one["path"] + ("" if one["exists"] else " (not there)"), one["why"]) for one in found]
         session.console.data("")
         table += [("hub", hub["endpoint"] or "-", hub["endpoint_from"]), ("token", hub["token_from"], "")]
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
     error = joint_error(errors)
-    code = _show(session, show, error, settings=[_facts(row) for row in rows], places=found, hub=hub)
+    code = session.show({"settings": [_facts(row) for row in rows], "places": found, "hub": hub}, show, error=error)
     for one in errors:
         session.console.error(one)
     return code
@@ -64,11 +61,9 @@ def list_settings(session: Session, settings: LookSettings) -> int:
 
 @command(
     "config get",
+    'cd "$(mdl config get home)"  # go to the models folder',
+    "mdl config get stores.also  # a list has one value a line",
     checks_config=True,
-    examples=(
-        'cd "$(mdl config get home)"  # go to the models folder',
-        "mdl config get stores.also  # a list has one value a line",
-    ),
 )
 def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
     """The value of one setting, nothing else; a list has one value a line."""
@@ -83,16 +78,14 @@ def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
         for value in values:
             session.console.data(str(value))
 
-    return _show(session, show, settings=[_facts(row)])
+    return session.show({"settings": [_facts(row)]}, show)
 
 
 @command(
     "config set",
+    "mdl config set connections 8  # at most 8 connections, from now on",
+    "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
     checks_config=True,
-    examples=(
-        "mdl config set connections 8  # at most 8 connections, from now on",
-        "mdl config set stores.also /srv/comfyui/models /srv/ollama  # a list",
-    ),
 )
 def set_setting(session: Session, key: Key, values: Values) -> int:
     """Write one setting into config.toml; comments stay."""
@@ -101,11 +94,9 @@ def set_setting(session: Session, key: Key, values: Values) -> int:
 
 @command(
     "config unset",
+    "mdl config unset connections  # the default again",
+    "mdl config unset hooks.on_complete  # no hook any more",
     checks_config=True,
-    examples=(
-        "mdl config unset connections  # the default again",
-        "mdl config unset hooks.on_complete  # no hook any more",
-    ),
 )
 def unset_setting(session: Session, key: Key) -> int:
     """Take one setting out of config.toml."""
@@ -117,38 +108,30 @@ def _change(session: Session, key: str, values: list[str] | None) -> int:
     [row] = [row for row in session.client().settings() if row.name == key]
     if row.source not in ("config.toml", "the default"):
         session.console.warn(f"{row.source} has precedence: {key} stays {_text(row.value)}")
-    return _show(session, lambda: session.console.data(str(path)), settings=[_facts(row)])
+    return session.show({"settings": [_facts(row)]}, lambda: session.console.data(str(path)))
 
 
 @command(
     "config path",
+    'nano "$(mdl config path)"  # edit all of it',
+    "mdl config path --json  # and whether it is there",
     checks_config=True,
-    examples=(
-        'nano "$(mdl config path)"  # edit all of it',
-        "mdl config path --json  # and whether it is there",
-    ),
 )
 def config_path(session: Session) -> int:
     """The path of config.toml, nothing else; it need not be there."""
-    path = places.config_file()
-    return _show(session, lambda: session.console.data(str(path)), places=[_settings_file(path)])
+    place = _settings_file()
+    return session.show({"places": [place]}, lambda: session.console.data(place["path"]))
 
 
-def _show(session: Session, show: Callable[[], None], error: MdlError | None = None, **facts: Any) -> int:
-    keys = ("what", "path", "exists", "why")
-    facts["places"] = [dict(zip(keys, row, strict=True)) for row in facts.get("places", ())]
-    return session.show({"settings": [], "hub": None} | facts, show, error=error)
+_Place = dict[str, Any]
 
 
-_Place = tuple[str, str, bool, str]
-
-
-def _settings_file(path: Path) -> _Place:
-    return _place("settings", path, "the user config folder")
+def _settings_file() -> _Place:
+    return _place("settings", places.config_file(), "the user config folder")
 
 
 def _place(what: str, path: Path, why: str) -> _Place:
-    return what, str(path), os.path.exists(path), why
+    return {"what": what, "path": str(path), "exists": os.path.exists(path), "why": why}
 
 
 def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
@@ -156,18 +139,17 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
     an error more."""
     work = client.workspace
 
-    def catalogs() -> Iterator[_Place]:
+    def catalogs() -> list[_Place]:
         paths, why = work.catalog_paths
-        yield from (_place("catalog", Path(path), why) for path in paths)
         beside = "the user config folder" if work.has_shipped_catalog else "beside the catalog"
-        yield _place("lock", work.lock_path, beside)
+        return [*(_place("catalog", Path(path), why) for path in paths), _place("lock", work.lock_path, beside)]
 
-    finders: tuple[Callable[[], Iterator[_Place]], ...] = (
-        lambda: iter([_settings_file(places.config_file())]),
+    finders: tuple[Callable[[], list[_Place]], ...] = (
+        lambda: [_settings_file()],
         catalogs,
-        lambda: iter([_place("state", places.state_dir(), "the user state folder")]),
-        lambda: iter([_place("models", work.config.home.path, work.config.home.why)]),
-        lambda: iter([_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")]),
+        lambda: [_place("state", places.state_dir(), "the user state folder")],
+        lambda: [_place("models", work.config.home.path, work.config.home.why)],
+        lambda: [_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")],
     )
     for find in finders:
         try:

@@ -17,7 +17,8 @@ _STDERR = 2
 
 @command(
     "demo",
-    examples=("mdl demo  # about half a minute", "mdl demo --in play  # and look at what it left there"),
+    "mdl demo  # about half a minute",
+    "mdl demo --in play  # and look at what it left there",
 )
 def demo(
     session: Session,
@@ -75,5 +76,5 @@ def _play(session: Session, folder: Path, *, stays: bool) -> int:
         say("For a model of the catalog: mdl list, then mdl get NAME.")
         say("For a run of yours: mdl checkpoints RUN, then mdl pack RUN.")
     if session.common.json:
-        console.document("demo", {"path": str(folder), "story": story}, ok=code == 0, exit_code=code)
+        console.document("demo", {"path": str(folder), "story": story}, exit_code=code)
     return code

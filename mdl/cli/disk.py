@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import LookSettings, argument, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 
@@ -21,17 +19,15 @@ _NAMED = 5
 
 @command(
     "rm",
+    "mdl rm bert-fa  # shows what would go and how much, and asks",
+    "mdl rm bert-fa org--repo --yes  # deletes two models",
+    "mdl rm hf:org/repo --layout hf-cache  # from Hugging Face's cache",
     asks=True,
-    examples=(
-        "mdl rm bert-fa  # shows what would go and how much, and asks",
-        "mdl rm bert-fa org--repo --yes  # deletes two models",
-        "mdl rm hf:org/repo --layout hf-cache  # from Hugging Face's cache",
-    ),
 )
 def rm(
     session: Session,
     settings: LookSettings,
-    names: Annotated[list[str], typer.Argument(metavar="NAME|REF", help="Models as 'mdl list --local' names them.")],
+    names: Annotated[list[str], argument("NAME|REF", "Models as 'mdl list --local' names them.")],
     force: Annotated[
         bool, flag("--force", "Also what you changed or added, and what another program brought for it.")
     ] = False,
@@ -61,8 +57,7 @@ def rm(
 
 
 def _deleted(model: DeletedModel, is_done: bool) -> dict[str, Any]:
-    kept = [{"path": str(file.path), "why": file.why} for file in model.kept]
-    return {**vars(model), "path": str(model.path), "action": _action(model, is_done), "kept": kept}
+    return {**vars(model), "action": _action(model, is_done)}
 
 
 def _action(model: DeletedModel, is_done: bool) -> str:
@@ -83,7 +78,7 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
         if model.bytes_shared:
             console.note(f"{model.name}: {human_bytes(model.bytes_shared)} more have another name elsewhere, and stay")
         if model.files_imported and not is_done:
-            count = f"{model.files_imported} file{'' if model.files_imported == 1 else 's'}"
+            count = counted(model.files_imported, "file")
             console.warn(f"{model.name}: {count} came from a folder of this machine, and mdl cannot fetch them again")
         named = model.kept if session.common.verbose else model.kept[:_NAMED]
         for file in named:
@@ -96,12 +91,10 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
 
 @command(
     "clean",
+    "mdl clean  # what would be removed, and why",
+    "mdl clean --yes  # remove it",
+    "mdl clean --unlisted  # also models that no catalog names",
     asks=True,
-    examples=(
-        "mdl clean  # what would be removed, and why",
-        "mdl clean --yes  # remove it",
-        "mdl clean --unlisted  # also models that no catalog names",
-    ),
 )
 def clean(
     session: Session,

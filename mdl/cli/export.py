@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from mdl.cli.command import command
-from mdl.cli.flags import flag
+from mdl.cli.flags import LockedNames, flag
 from mdl.cli.session import Session
 from mdl.paths import shown
 
 
-class Format(StrEnum):
-    urls = "urls"
-    aria2 = "aria2"
-    metalink = "metalink"
-    sha256sums = "sha256sums"
-
-
-_EXAMPLES = (
+@command(
+    "export",
     "mdl export bert-fa  # one URL a line",
     "mdl export --format aria2 | aria2c -i -  # fetch it all with aria2",
     "mdl export --format sha256sums > SHA256SUMS  # for sha256sum -c",
 )
-
-
-@command("export", examples=_EXAMPLES)
 def export(
     session: Session,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-    ] = None,
+    names: LockedNames = None,
     list_format: Annotated[
-        Format, flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output")
-    ] = Format.urls,
+        Literal["urls", "aria2", "metalink", "sha256sums"],
+        flag("--format", "urls, aria2 (for aria2c -i), metalink (RFC 5854) or sha256sums.", panel="Output"),
+    ] = "urls",
 ) -> int:
     """Print the locked files as a list for other programs. Paths are those below the models folder."""
-    found = session.client().export(names or None, list_format=list_format.value)
+    found = session.client().export(names or None, list_format=list_format)
     left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
-    facts = {"format": found.format, "text": found.text, "files": [vars(one) for one in found.files]}
+    facts = {"format": found.format, "text": found.text, "files": found.files}
 
     def show() -> None:
         for line in found.text.splitlines():

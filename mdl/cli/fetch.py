@@ -5,28 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 import mdl
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, flag
-from mdl.cli.get import run_job, show, show_planned
+from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
+from mdl.cli.get import begin, run_job, show, show_plan
 from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
-from mdl.cli.unpack import BombFlags, released_facts, show_release
+from mdl.cli.unpack import BombFlags, Check, Keep, released_facts, show_release
 from mdl.values import value_class
 
 if TYPE_CHECKING:  # it brings all that asks remotes, of which help needs nothing
     from mdl import FetchReport
-    from mdl.events import Listener
-
-_EXAMPLES = (
-    "mdl fetch gpu p-17  # the results of one job",
-    "mdl fetch box job-3 --checkpoint best --wait 2h  # once it is finished",
-    "mdl fetch store p-17 p-18 --include 'lora/*'  # some files of two jobs",
-    "mdl fetch box job-3 --release /srv/tts  # and into service",
-)
 
 
 @value_class
@@ -43,7 +33,7 @@ class WhatFlags:
         str | None,
         flag(
             "--wait TIME",
-            "Wait so long for jobs that still run; without TIME until they end.",
+            "How long to wait for jobs that still run; without TIME, until they end.",
             panel="Speed and hours",
         ),
     ] = None
@@ -61,17 +51,21 @@ class ServiceFlags:
         str | None,
         flag("--release DIR", "One job: serve it, as DIR/releases/<version> and DIR/current.", panel="Afterwards"),
     ] = None
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
-    check: Annotated[
-        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
-    ] = None
+    keep: Keep = 3
+    check: Check = None
 
 
-@command("fetch", examples=_EXAMPLES)
+@command(
+    "fetch",
+    "mdl fetch gpu p-17  # the results of one job",
+    "mdl fetch box job-3 --checkpoint best --wait 2h  # once it is finished",
+    "mdl fetch store p-17 p-18 --include 'lora/*'  # some files of two jobs",
+    "mdl fetch box job-3 --release /srv/tts  # and into service",
+)
 def fetch(
     session: Session,
-    remote: Annotated[str, typer.Argument(metavar="REMOTE", help="A name of [remotes] in config.toml.")],
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of its jobs.")],
+    remote: Annotated[str, argument("REMOTE", "A name of [remotes] in config.toml.")],
+    jobs: Annotated[list[str], argument("JOB", "Ids of its jobs.")],
     what: WhatFlags,
     globs: Globs,
     bounds: BombFlags,
@@ -83,38 +77,27 @@ def fetch(
 ) -> int:
     """Download the results of training jobs; the last lines are the folders. Run it again to go on."""
     _check(what, service, jobs)
-    session.empty = {"release": None}
     client = session.client(settings)
     models = client.results(remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, **globs.globs)
-    folders = client.folders(models, into=what.into)
-    client.workspace.time_limit()
-    session.signals.poll()
+    folders = begin(session, client, models, what.into)
     method = "s3" if client.workspace.remotes[remote].kind == "bucket" else "http"
     if dry_run:
-        with session.console.watch(method=method) as on_event:
-            plan = client.plan_fetch(
-                models, allow_running=what.allow_running, into=what.into, force=force, on_event=on_event
-            )
-            if error := plan.error:
-                on_event.end_with(error)
-        return show_planned(session, plan)
-
-    def work(on_event: Listener) -> FetchReport:
-        return client.fetch(
-            models,
-            wait=True if what.wait == FOREVER else what.wait or False,
-            allow_running=what.allow_running,
-            keep_archive=what.keep_archive,
-            limits=mdl.ArchiveLimits(bounds.max_members, bounds.max_ratio),
-            force=force,
-            into=what.into,
-            release=service.release,
-            keep=service.keep,
-            check=service.check,
-            on_event=on_event,
-        )
-
-    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+        plan = partial(client.plan_fetch, models, allow_running=what.allow_running, into=what.into, force=force)
+        return show_plan(session, plan, method)
+    work = partial(
+        client.fetch,
+        models,
+        wait=True if what.wait == FOREVER else what.wait or False,
+        allow_running=what.allow_running,
+        keep_archive=what.keep_archive,
+        limits=mdl.ArchiveLimits(bounds.max_members, bounds.max_ratio),
+        force=force,
+        into=what.into,
+        release=service.release,
+        keep=service.keep,
+        check=service.check,
+    )
+    report = run_job(session, models, folders, job, method, work)
     return _show(session, report) if report else 0
 
 
@@ -135,8 +118,8 @@ def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
 def _show(session: Session, report: FetchReport) -> int:
     """The folders, or that of the release; nothing if the release failed."""
     done = report.release
-    session.empty = session.empty | {"release": released_facts(done) if done else None}
-    code = show(session, report, folders=not done and not report.release_error)
+    released = released_facts(done) if done else None
+    code = show(session, report, folders=not done and not report.release_error, release=released)
     if done and not session.common.json:
         show_release(session, done)
     return code

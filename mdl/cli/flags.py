@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -26,29 +27,32 @@ def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     return typer.Option(*names, help=about, **options | more)
 
 
+def argument(word: str, about: str) -> Any:
+    """An argument as its help shows it: the ``word`` that stands for its value, and what that is."""
+    return typer.Argument(metavar=word, help=about)
+
+
+bare_flag = partial(flag, envvar=None)
+"""A flag that is read from no variable."""
+
+
 @value_class
 class Common:
     """Before or after the command, with one meaning."""
 
     catalog: Annotated[
-        list[Path] | None,
-        flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where", envvar=None),
+        list[Path] | None, bare_flag("--catalog FILE", "Use this catalog; repeatable (MDL_CATALOG).", panel="Where")
     ] = None
     json: Annotated[bool, flag("--json", "Print the result as one JSON document.", panel="Output")] = False
     progress: Annotated[
         Progress | None,
-        flag(
-            "--progress",
-            "How to show progress; json: one object a line. [default: auto]",
-            panel="Output",
-            envvar=None,
-        ),
+        bare_flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
     verbose: Annotated[
         int, flag("-v --verbose", "Show each file, hosts, digests, tracebacks too.", panel="Output", count=True)
     ] = 0
-    no_color: Annotated[bool, flag("--no-color", "Use no colours (NO_COLOR).", panel="Output", envvar=None)] = False
+    no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
     yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
 
 
@@ -58,23 +62,20 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 """The settings of a command that downloads: every one that has a flag."""
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
-LookOnline = Annotated[Settings, ("retries", "stall", "offline")]
+AskSettings = Annotated[Settings, ("retries", "stall", "offline")]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
-LockSettings = Annotated[Settings, ("retries", "stall", "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
-
+LockedNames = Annotated[list[str] | None, argument("NAME", "Models and groups; without one, all that is locked.")]
+Metrics = Annotated[
+    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
+]
 
 LogFile = Annotated[
     str | None,
-    flag(
-        "--log-file FILE",
-        "The downloads log, of all operations; an empty name for none.",
-        panel="Output",
-        envvar=None,
-    ),
+    bare_flag("--log-file FILE", "The downloads log, of all operations; an empty name for none.", panel="Output"),
 ]
 
 
@@ -84,11 +85,8 @@ class JobFlags:
 
     on_complete: Annotated[
         str | None,
-        flag(
-            "--on-complete CMD",
-            "Run this when all is there; no shell; facts in MDL_HOOK_*.",
-            panel="Afterwards",
-            envvar=None,
+        bare_flag(
+            "--on-complete CMD", "Run this when all is there; no shell; facts in MDL_HOOK_*.", panel="Afterwards"
         ),
     ] = None
     ready_file: Annotated[
@@ -115,13 +113,19 @@ class Globs:
 
 
 @value_class
-class Choice(Globs):
+class Where(Globs):
     """Which files of a model, and where they go."""
 
     into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.", panel="Where")] = None
-    revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None
 
     @property
     def files(self) -> dict[str, Any]:
-        """The same as arguments of `mdl.Client`, without the revision."""
+        """The same as arguments of `mdl.Client`."""
         return {"into": self.into, **self.globs}
+
+
+@value_class
+class Choice(Where):
+    """Which files of a model, at which revision, and where they go."""
+
+    revision: Annotated[str | None, flag("--revision REV", "Branch, tag, ref or commit of a hub source.")] = None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mdl import Cancelled, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, LookSettings, flag
+from mdl.cli.flags import DOWNLOAD, LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import Settings
 from mdl.errors import storage_error
@@ -24,25 +21,17 @@ if TYPE_CHECKING:
 _MOST_ROWS = 32
 """Of a larger fleet only the nodes that are not well are listed, unless --verbose asks for all."""
 _MOST_LINES = 20
-"""So many lines tell how far a fleet is."""
-
-
-class On(StrEnum):
-    slurm = "slurm"
-    ray = "ray"
-    ssh = "ssh"
-
-
-class FanOut(StrEnum):
-    sbcast = "sbcast"
+"""How many lines tell how far a fleet is."""
 
 
 @value_class
 class FleetFlags:
     """Which nodes, and how they are reached."""
 
-    on: Annotated[On | None, flag("--on", "The engine that the nodes belong to.", panel="Where")] = None
-    nodes: Annotated[int | None, flag("--nodes N", "So many nodes; of Ray all without it.", panel="Where")] = None
+    on: Annotated[
+        Literal["slurm", "ray", "ssh"] | None, flag("--on", "The engine that the nodes belong to.", panel="Where")
+    ] = None
+    nodes: Annotated[int | None, flag("--nodes N", "How many nodes; of Ray, all without it.", panel="Where")] = None
     hosts: Annotated[str | None, flag("--hosts A,B", "These hosts of ssh, or nodes of Slurm.", panel="Where")] = None
     hosts_file: Annotated[
         Path | None, flag("--hosts-file FILE", "The hosts from a file, one a line.", panel="Where")
@@ -51,13 +40,11 @@ class FleetFlags:
         str | None,
         flag("--shared DIR", "Slurm: a folder all nodes see, for their answers. [default: in the home]", panel="Where"),
     ] = None
-    program: Annotated[str, flag("--mdl CMD", "How a node calls its mdl.", panel="Where", envvar=None)] = "mdl"
+    program: Annotated[str, bare_flag("--mdl CMD", "How a node calls its mdl.", panel="Where")] = "mdl"
 
 
 GetSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen", "offline"))]
-Names = Annotated[
-    list[str], typer.Argument(metavar="NAME", help="Models and groups of the catalog; the lock must have them.")
-]
+Names = Annotated[list[str], argument("NAME", "Models and groups of the catalog; the lock must have them.")]
 _ABOUT = """Get, verify or look at models on every node of an engine that you have: Slurm, Ray, or hosts by ssh.
 
 Each node runs its own mdl, with your lock: all bring the same commits. A node has its own token and config.toml; Slurm
@@ -67,25 +54,23 @@ also passes your environment on. One row a node, one exit code: that of the one 
 
 @command(
     "fleet",
+    "mdl fleet get bert-fa --on slurm --nodes 4  # each with its own mdl",
+    "mdl fleet verify bert-fa --on ssh --hosts a,b,c  # re-hash it everywhere",
+    "mdl fleet status nightly --on ray --json  # which nodes have it?",
     group_help=_ABOUT,
-    examples=(
-        "mdl fleet get bert-fa --on slurm --nodes 4  # each with its own mdl",
-        "mdl fleet verify bert-fa --on ssh --hosts a,b,c  # re-hash it everywhere",
-        "mdl fleet status nightly --on ray --json  # which nodes have it?",
-    ),
 )
 def fleet(session: Session) -> int:
-    """Get, verify or look at models on many nodes."""
-    raise UsageError("what shall the nodes do?", item="fleet", hint="mdl fleet get, verify or status; see --help")
+    """Refused: it must be named what the nodes do."""
+    raise UsageError(
+        "get, verify or status is missing", item="mdl fleet", hint="mdl fleet get, verify or status; see --help"
+    )
 
 
 @command(
     "fleet get",
-    examples=(
-        "mdl fleet get bert-fa --on ssh --hosts a,b,c  # to each one's models folder",
-        "mdl fleet get bert-fa --on slurm --nodes 4 --to /local  # to their disks",
-        "mdl fleet get x --on slurm --nodes 9 --to /local --fan-out sbcast  # one copy",
-    ),
+    "mdl fleet get bert-fa --on ssh --hosts a,b,c  # to each one's models folder",
+    "mdl fleet get bert-fa --on slurm --nodes 4 --to /local  # to their disks",
+    "mdl fleet get x --on slurm --nodes 9 --to /local --fan-out sbcast  # one copy",
 )
 def get(
     session: Session,
@@ -93,20 +78,18 @@ def get(
     where: FleetFlags,
     settings: GetSettings,
     fan_out: Annotated[
-        FanOut | None,
+        Literal["sbcast"] | None,
         flag("--fan-out WAY", "sbcast: one node downloads; Slurm copies to the others' disks.", panel="Where"),
     ] = None,
 ) -> int:
     """Download models on every node, as the lock has them. Run it again to go on after any interruption."""
-    return _run(session, "get", names, where, settings, fan_out=fan_out.value if fan_out else "")
+    return _run(session, "get", names, where, settings, fan_out=fan_out or "")
 
 
 @command(
     "fleet verify",
-    examples=(
-        "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
-        "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
-    ),
+    "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
+    "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
 )
 def verify(
     session: Session,
@@ -121,10 +104,8 @@ def verify(
 
 @command(
     "fleet status",
-    examples=(
-        "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
-        "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
-    ),
+    "mdl fleet status bert-fa --on ray  # exit code 3 if a node lacks some of it",
+    "mdl fleet status bert-fa --on slurm --hosts n1,n2  # of these nodes",
 )
 def status(session: Session, names: Names, where: FleetFlags, settings: LookSettings) -> int:
     """Show what every node has of models, without reading the files."""
@@ -146,7 +127,7 @@ def _run(session: Session, task: str, names: list[str], where: FleetFlags, setti
         report = client.fleet(
             task,
             names,
-            on=where.on.value if where.on else "",
+            on=where.on or "",
             nodes=where.nodes,
             hosts=hosts,
             shared=where.shared,
@@ -179,10 +160,7 @@ def _hosts(where: FleetFlags) -> list[str]:
 
 def _facts(report: FleetReport) -> dict[str, Any]:
     """What ``--json`` shows."""
-    nodes = [
-        vars(node) | {"status": node.status, "bytes": node.bytes, "models": [vars(model) for model in node.models]}
-        for node in report.nodes
-    ]
+    nodes = [vars(node) | {"status": node.status, "bytes": node.bytes} for node in report.nodes]
     return {
         "engine": report.engine,
         "task": report.task,

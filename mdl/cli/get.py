@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError, SwarmOptions, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, argument, bare_flag
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
@@ -21,39 +19,25 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Client, MirrorReport, Model, PlanReport, Report
-    from mdl.events import Listener
-    from mdl.jobs.run import JobRun
-
-_EXAMPLES = (
-    "mdl get bert-fa --to /models  # a model of the catalog",
-    "mdl get openai-community/gpt2 config.json  # a file of a repository",
-    "mdl get org/repo-GGUF:Q8_0  # one quantisation, with its shards",
-    "mdl get https://host/dl/123 -o x.gguf --into .  # any URL, into this folder",
-    "mdl get -n z-image-turbo  # the plan alone",
-)
 
 
 @value_class
 class SwarmFlags:
-    """Whether machines that want the same pass it on to each other. Experimental."""
+    """Whether machines that want the same files pass them on to each other. Experimental."""
 
     swarm: Annotated[
-        bool,
-        flag(
-            "--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where", envvar=None
-        ),
+        bool, bare_flag("--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where")
     ] = False
     peers: Annotated[
         str | None,
-        flag(
+        bare_flag(
             "--peers ADDRESS,…",
             "HOST:PORT of its machines, this one too; else the local network is asked.",
             panel="Where",
-            envvar=None,
         ),
     ] = None
     gated: Annotated[
-        bool, flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where", envvar=None)
+        bool, bare_flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where")
     ] = False
 
     @property
@@ -66,14 +50,21 @@ class SwarmFlags:
         return SwarmOptions(tuple(one for one in (self.peers or "").split(",") if one), self.gated)
 
 
-@command("get", examples=_EXAMPLES)
+@command(
+    "get",
+    "mdl get bert-fa --to /models  # a model of the catalog",
+    "mdl get openai-community/gpt2 config.json  # a file of a repository",
+    "mdl get org/repo-GGUF:Q8_0  # one quantisation, with its shards",
+    "mdl get https://host/dl/123 -o x.gguf --into .  # any URL, into this folder",
+    "mdl get -n z-image-turbo  # the plan alone",
+)
 def get(
     session: Session,
     targets: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TARGET",
-            help="Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
+        argument(
+            "TARGET",
+            "Catalog name, group, org/repo [FILE…], org/repo:QUANT, hf:org/repo@rev/path, hub page or any URL.",
         ),
     ],
     choice: Choice,
@@ -82,17 +73,13 @@ def get(
     swarm: SwarmFlags,
     dry_run: DryRun = False,
     force: Force = False,
-    output: Annotated[
-        str | None, flag("-o --output NAME", "One URL: the name of its file.", panel="What", envvar=None)
-    ] = None,
-    sha256: Annotated[
-        str | None, flag("--sha256 HEX", "One URL: the digest that its file must have.", panel="What", envvar=None)
-    ] = None,
+    output: Annotated[str | None, bare_flag("-o --output NAME", "One URL: the name of its file.")] = None,
+    sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
     request = Request(targets, choice, settings, job, force, output, sha256, swarm.options)
     if dry_run:
-        return show_plan(session, request)
+        return plan(session, request)
     report = download(session, request)
     return show(session, report) if report else 0
 
@@ -124,13 +111,34 @@ def download(
     targets that ran out of time. Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
     """
     client, models, folders = _begin(session, request)
-    choice = request.choice
+    work = partial(client.download, models, **request.choice.files, force=request.force, swarm=request.swarm)
+    method = method_of(client, models)
+    return run_job(session, models, folders, request.job, method, work, lock, replaces=replaces)
 
-    def work(on_event: Listener) -> Report:
-        return client.download(models, **choice.files, force=request.force, swarm=request.swarm, on_event=on_event)
 
-    run = partial(session.job, client, folders, request.job, method_of(client, models), models)
-    return run_job(session, run, request.job, work, lock, replaces=replaces)
+def plan(session: Session, request: Request) -> int:
+    """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
+    client, models, _ = _begin(session, request)
+    work = partial(client.plan, models, **request.choice.files, force=request.force)
+    return show_plan(session, work, method_of(client, models))
+
+
+def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
+    """The models and their folders, as `begin`."""
+    choice, client = request.choice, session.client(request.settings)
+    models = client.models(
+        request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
+    )
+    return client, models, begin(session, client, models, choice.into)
+
+
+def begin(session: Session, client: Client, models: Sequence[Model], into: str | None) -> Mapping[str, Path]:
+    """The folders of the models. Raises `MdlError` for all that can be known to be wrong before anything is done; from
+    then on a signal raises nothing."""
+    folders = client.folders(models, into=into)
+    client.workspace.time_limit()
+    session.signals.poll()
+    return folders
 
 
 Came = TypeVar("Came", bound="Report")
@@ -138,17 +146,19 @@ Came = TypeVar("Came", bound="Report")
 
 def run_job(
     session: Session,
-    make: Callable[[], JobRun],
+    models: Sequence[Model],
+    folders: Mapping[str, Path],
     flags: JobFlags,
-    work: Callable[[Listener], Came],
+    method: str,
+    work: Callable[..., Came],
     lock: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
     replaces: bool = False,
 ) -> Came | None:
-    """Do ``work`` as the job that ``make`` makes, or have another process do it; as `download`. If it is stopped, the
-    session has what came so far."""
+    """Do ``work(on_event=...)`` as a job of ``models``, or have another process do it; as `download`. If it is stopped,
+    the session has what came so far."""
     with lock():
-        run = make()
+        run = session.job(models, folders, flags, method)
         if not session.is_detached(flags):
             session.empty = session.empty | {"job": run.id or None}
             report = None
@@ -156,9 +166,8 @@ def run_job(
                 with run.running() as on_event:
                     if replaces:
                         run.replace_earlier()
-                    report = work(on_event)
-                    if error := report.error:
-                        on_event.end_with(error)
+                    report = work(on_event=on_event)
+                    on_event.end_with(report.error)
             except (Cancelled, Deadline) as stopped:
                 stopped.so_far = stopped.so_far or report
                 if isinstance(stopped.so_far, mdl.Report):
@@ -173,19 +182,6 @@ def run_job(
     return None
 
 
-def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
-    """The models and their folders. Raises `MdlError` for all that can be known to be wrong before anything is done;
-    from then on a signal raises nothing."""
-    choice, client = request.choice, session.client(request.settings)
-    models = client.models(
-        request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
-    )
-    folders = client.folders(models, into=choice.into)
-    client.workspace.time_limit()
-    session.signals.poll()
-    return client, models, folders
-
-
 def method_of(client: Client, models: Sequence[Model]) -> str:
     """How the files come, as events say it."""
     schemes = {origin.scheme for model in models for origin in model.sources}
@@ -193,22 +189,13 @@ def method_of(client: Client, models: Sequence[Model]) -> str:
     return "s3" if is_of_buckets else str(client.workspace.config["via"])
 
 
-def show_plan(session: Session, request: Request) -> int:
-    """``--dry-run``: what would be fetched, kept and refused, and the room for it. Returns the exit code."""
-    client, models, _ = _begin(session, request)
-    with session.console.watch(method=method_of(client, models)) as on_event:
-        report = client.plan(models, **request.choice.files, force=request.force, on_event=on_event)
-        if error := report.error:
-            on_event.end_with(error)
-    return show_planned(session, report)
-
-
-def show_planned(session: Session, report: PlanReport) -> int:
-    """The plan as a table. Returns the exit code."""
+def show_plan(session: Session, work: Callable[..., PlanReport], method: str) -> int:
+    """Make a plan by ``work(on_event=...)``, and show it as a table. Returns the exit code."""
+    with session.console.watch(method=method) as on_event:
+        report = work(on_event=on_event)
+        on_event.end_with(report.error)
     show_failures(session, report)
-    return session.show(
-        {"job": None} | session.empty | payload(report), lambda: _show_plan(session, report), error=report.error
-    )
+    return session.show(payload(report), lambda: _show_plan(session, report), error=report.error)
 
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
@@ -220,16 +207,15 @@ def show(session: Session, report: Report, *, folders: bool = True, **more: Any)
             if model.is_whole:
                 session.console.data(str(model.path))
 
-    return session.show(session.empty | payload(report) | more, show_folders, error=report.error)
+    return session.show(payload(report) | more, show_folders, error=report.error)
 
 
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
-    models = [vars(model) | {"files": [vars(file) for file in model.files]} for model in report.models]
     facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
     if facts["bytes_from_peers"] is None:
         del facts["bytes_from_peers"]
-    return facts | {"seconds": round(report.seconds, 3), "models": models}
+    return facts | {"seconds": round(report.seconds, 3)}
 
 
 def show_failures(session: Session, report: Report | MirrorReport) -> None:
@@ -246,7 +232,7 @@ def _show_plan(session: Session, report: PlanReport) -> None:
     rows = [
         (
             row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
-            human_bytes(row.size) if row.size is not None else "?",
+            human_bytes(row.size),
             human_bytes(here) if (here := row.size if row.action == "kept" else row.resumed_at) else "-",
             shown(f"{model.name}/{row.path}"),
         )

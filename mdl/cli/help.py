@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from mdl.cli.command import command
+from mdl.cli.flags import argument
 from mdl.cli.help_text import help_text
 from mdl.cli.main import build
 from mdl.cli.pages import Page, Row, page_of, root_page
@@ -19,16 +18,14 @@ EXIT_CODES_TOPIC = "exit-codes"
 
 @command(
     "help",
-    examples=(
-        "mdl help  # every command",
-        "mdl help jobs pause  # one command, as mdl jobs pause --help",
-        "mdl help exit-codes  # what each exit code means",
-    ),
+    "mdl help  # every command",
+    "mdl help jobs pause  # one command, as mdl jobs pause --help",
+    "mdl help exit-codes  # what each exit code means",
 )
 def show_help(
     session: Session,
     topic: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="A command, or exit-codes; all without one.")
+        list[str] | None, argument("COMMAND", "A command, or exit-codes; without one, all commands.")
     ] = None,
 ) -> int:
     """Show the help of a command, or what the exit codes mean.
@@ -42,7 +39,7 @@ def show_help(
 
 
 def _page(words: list[str]) -> Page:
-    """The page of the command that ``words`` call. Raises `UsageError` if there is none."""
+    """The page of the command that ``words`` call. Raises `UsageError` if there is no such command."""
     found = build(words)
     if not words:
         return root_page(found)

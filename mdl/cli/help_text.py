@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from mdl.cli.pages import OPTIONS, Page, Row
 from mdl.console.streams import NonBlockingStream
@@ -86,14 +86,13 @@ class _Layout:
 
     def examples(self, rows: Sequence[Row]) -> str:
         """The examples, one a line. What they do stands in one column if all of it fits."""
-        return "\n".join([self._painted("Examples:", _BOLD), *self._example_lines(rows)]) + "\n"
-
-    def _example_lines(self, rows: Sequence[Row]) -> Iterator[str]:
         column = max(len(row.usage) for row in rows)
         is_aligned = column + max(len(row.about) for row in rows) + 6 <= self._width
+        lines = [self._painted("Examples:", _BOLD)]
         for row in rows:
             gap = " " * (column - len(row.usage) if is_aligned else 0)
-            yield f"  {self._painted(row.usage, _CYAN)}{gap}  # {row.about}"
+            lines.append(f"  {self._painted(row.usage, _CYAN)}{gap}  # {row.about}")
+        return "\n".join(lines) + "\n"
 
     def _painted(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._is_colored else text

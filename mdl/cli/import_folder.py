@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import Settings, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DryRun, flag
+from mdl.cli.flags import DryRun, argument, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
@@ -29,17 +27,15 @@ _WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None
 
 @command(
     "import",
-    examples=(
-        "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
-        "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
-        "mdl import ./bert-base --as bert --move  # one folder, moved",
-    ),
+    "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
+    "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
+    "mdl import ./bert-base --as bert --move  # one folder, moved",
 )
 def import_folder(
     session: Session,
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A folder with models of another program.")],
+    folder: Annotated[str, argument("DIR", "A folder with models of another program.")],
     settings: Annotated[Settings, ("home",)],
-    name: Annotated[str | None, flag("--as NAME", "Call the one model in it so.", panel="What")] = None,
+    name: Annotated[str | None, flag("--as NAME", "The name of the one model in it.")] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
     move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,
@@ -54,17 +50,13 @@ def import_folder(
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.import_folder(folder, name=name, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
-        if error := report.error:
-            on_event.end_with(error)
-    for file in report.files:
-        if file.error:
-            session.console.error(file.error)
-    if error and not any(file.error for file in report.files):
-        session.console.error(error)
-    files = [vars(file) for file in report.files]
+        on_event.end_with(report.error)
+    error = report.error
+    for one in [file.error for file in report.files if file.error] or ([error] if error else []):
+        session.console.error(one)
     left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
-    facts = {name: value for name, value in vars(report).items() if name not in ("files", "left_out")}
-    return session.show(facts | {"files": files, "skipped": left_out}, lambda: _show(session, report), error=error)
+    facts = {name: value for name, value in vars(report).items() if name != "left_out"}
+    return session.show(facts | {"skipped": left_out}, lambda: _show(session, report), error=error)
 
 
 def _show(session: Session, report: ImportReport) -> None:
@@ -95,7 +87,7 @@ def _show(session: Session, report: ImportReport) -> None:
 
 
 def _amount(files: list[ImportedFile]) -> str:
-    return f"{len(files)} file{'' if len(files) == 1 else 's'}, {human_bytes(sum(file.size for file in files))}"
+    return f"{counted(len(files), 'file')}, {human_bytes(sum(file.size for file in files))}"
 
 
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:

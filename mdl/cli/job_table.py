@@ -80,7 +80,7 @@ def plain_table(rows: Sequence[Row], now: datetime) -> Table:
             row.job.id,
             row.status,
             human_bytes(row.job.bytes_done),
-            _total(row.job),
+            human_bytes(row.job.bytes_total),
             human_rate(row.job.bytes_per_second) if row.job.bytes_per_second is not None else "-",
             human_duration(row.job.eta_seconds) if row.job.eta_seconds is not None else "-",
             local_time(row.job.started_at),
@@ -119,11 +119,7 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
     return _DRAWN, lines
 
 
-def _total(job: Job) -> str:
-    return "?" if job.bytes_total is None else human_bytes(job.bytes_total)
-
-
 def _done(job: Job, *, is_wide: bool) -> str:
     if is_wide:
-        return f"{human_bytes(job.bytes_done)} of {_total(job)}"
+        return f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
     return human_bytes(job.bytes_done) if job.percent is None else f"{int(job.percent)} %"

@@ -7,16 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
-
-import typer
 
 from mdl import Busy, MdlError, Settings, StateError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Common, flag
+from mdl.cli.flags import Common, argument, bare_flag, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed, with_flags
+from mdl.config import parse_choice
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
@@ -33,53 +31,40 @@ _LONGEST_LINE = 2**16
 _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
 
-
-class Status(StrEnum):
-    running = "running"
-    paused = "paused"
-    done = "done"
-    failed = "failed"
-    cancelled = "cancelled"
-    dead = "dead"
-
-
+_STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
 _A_PART = "The job: its id, or any part that no other id has."
-Id = Annotated[str, typer.Argument(metavar="ID", help=_A_PART)]
-IdOrLast = Annotated[str | None, typer.Argument(metavar="ID", help=f"{_A_PART} The newest job without one.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The jobs: their ids, or parts that no others have.")]
+Id = Annotated[str, argument("ID", _A_PART)]
+IdOrLast = Annotated[str | None, argument("ID", f"{_A_PART} Without one, the newest job.")]
+Ids = Annotated[list[str], argument("ID", "The jobs: their ids, or parts that no others have.")]
 
 
 def _records(session: Session) -> Records:
     return Records(places.state_dir() / "jobs", lambda path, why: session.console.warn(f"{path}: {why}"))
 
 
-_ABOUT = "Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean."
-
-
-_EXAMPLES = (
+@command(
+    "jobs",
     "mdl jobs  # what runs, and what ran",
     "mdl jobs watch k7f3  # follow one to its end",
     "mdl jobs pause k7f3  # stop it; mdl jobs resume k7f3 goes on",
+    group_help="Downloads that run or ran: list, show, watch, log, pause, resume, cancel, clean.",
 )
-
-
-@command("jobs", group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "jobs list",
-    examples=(
-        "mdl jobs list  # all that can go on, and the last that are over",
-        "mdl jobs list --status failed --all  # every one that failed",
-    ),
+    "mdl jobs list  # all that can go on, and the last that are over",
+    "mdl jobs list --status failed --all  # every one that failed",
 )
 def list_jobs(
     session: Session,
-    status: Annotated[list[Status] | None, flag("--status", "Only these; repeatable.")] = None,
+    status: Annotated[list[str] | None, flag(f"--status {'|'.join(_STATUSES)}", "Only these; repeatable.")] = None,
     everything: Annotated[bool, flag("-a --all", "Also the old ones that are over.")] = False,
 ) -> int:
     """List the jobs, the newest first.
 
     All that can go on are listed, and the last that are over; with --json every one.
     """
+    for one in status or ():
+        parse_choice(_STATUSES, one, "--status")
     records = _records(session)
     every = records.all()
     jobs = [job for job in every if not status or job.status in status]
@@ -111,10 +96,8 @@ def _job(records: Records, name: str | None) -> Job:
 
 @command(
     "jobs show",
-    examples=(
-        "mdl jobs show k7f3  # how far it is, and why it failed",
-        "mdl jobs show k7f3 --json  # for a script",
-    ),
+    "mdl jobs show k7f3  # how far it is, and why it failed",
+    "mdl jobs show k7f3 --json  # for a script",
 )
 def show_job(session: Session, name: IdOrLast = None) -> int:
     """Show one job: progress, speed, what went wrong, its log."""
@@ -122,36 +105,33 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
     job = _job(records, name)
     if session.common.json:
         return _document(session, [job])
-    for key, value in _facts(job, _stalled(job, records)):
-        if value:
-            session.console.entry(f"{key + ':':<10} ", shown(value))
+    session.console.entries(_facts(job, _stalled(job, records)))
     return 0
 
 
-def _facts(job: Job, stalled: str) -> list[tuple[str, str]]:
-    total = "?" if job.bytes_total is None else human_bytes(job.bytes_total)
+def _facts(job: Job, stalled: str) -> dict[str, str]:
     part = "" if job.percent is None else f" ({int(job.percent)} %)"
     error = job.error or {}
     running = job.status == "running"
-    return [
-        ("job", job.id),
-        ("command", typed(job.again.words)),
-        ("status", f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job)),
-        ("stalled", stalled),
-        ("kind", job.kind or ""),
-        ("source", job.repo or ""),
-        ("bytes", f"{human_bytes(job.bytes_done)} of {total}{part}"),
-        ("speed", human_rate(job.bytes_per_second) if job.bytes_per_second is not None else ""),
-        ("left", human_duration(job.eta_seconds) if job.eta_seconds is not None else ""),
-        ("file", job.file or ""),
-        ("started", local_time(job.started_at)),
-        ("finished", local_time(job.finished_at) if job.finished_at else ""),
-        ("exit code", "" if job.exit_code is None else str(job.exit_code)),
-        ("error", ": ".join(filter(None, (error.get("item"), error.get("message"))))),
-        ("hint", error.get("hint") or ""),
-        ("log", job.log or "none was kept"),
-        ("next", _next(job)),
-    ]
+    return {
+        "job": job.id,
+        "command": typed(job.again.words),
+        "status": f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job),
+        "stalled": stalled,
+        "kind": job.kind or "",
+        "source": job.repo or "",
+        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}{part}",
+        "speed": human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "",
+        "left": human_duration(job.eta_seconds) if job.eta_seconds is not None else "",
+        "file": job.file or "",
+        "started": local_time(job.started_at),
+        "finished": local_time(job.finished_at) if job.finished_at else "",
+        "exit code": "" if job.exit_code is None else str(job.exit_code),
+        "error": ": ".join(filter(None, (error.get("item"), error.get("message")))),
+        "hint": error.get("hint") or "",
+        "log": job.log or "none was kept",
+        "next": _next(job),
+    }
 
 
 def _ended(job: Job) -> str:
@@ -168,17 +148,15 @@ def _next(job: Job) -> str:
 
 @command(
     "jobs log",
-    examples=(
-        "mdl jobs log k7f3  # all of it",
-        "mdl jobs log -f k7f3  # follow it until the job ends",
-    ),
+    "mdl jobs log k7f3  # all of it",
+    "mdl jobs log -f k7f3  # follow it until the job ends",
 )
 def log_of_job(
     session: Session,
     name: IdOrLast = None,
     follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False,
     raw: Annotated[
-        bool, flag("--raw", "The lines as they are in the file, for a program.", panel="Output", envvar=None)
+        bool, bare_flag("--raw", "The lines as they are in the file, for a program.", panel="Output")
     ] = False,
 ) -> int:
     """Print the log of one job."""
@@ -211,15 +189,10 @@ def _lines(job: Job, records: Records, *, follow: bool) -> Iterable[str]:
 
 @command(
     "jobs watch",
-    examples=(
-        "mdl jobs watch  # the newest job",
-        "mdl jobs watch k7f3 --progress json  # for a program",
-    ),
+    "mdl jobs watch  # the newest job",
+    "mdl jobs watch k7f3 --progress json  # for a program",
 )
-def watch(
-    session: Session,
-    name: IdOrLast = None,
-) -> int:
+def watch(session: Session, name: IdOrLast = None) -> int:
     """Follow a job until it ends, and end with its exit code. Ctrl-C ends only the watching."""
     records = _records(session)
     job = _job(records, name)
@@ -240,10 +213,8 @@ def watch(
 
 @command(
     "jobs pause",
-    examples=(
-        "mdl jobs pause k7f3  # what was fetched is kept",
-        "mdl jobs pause k7f3 p2m9  # several",
-    ),
+    "mdl jobs pause k7f3  # what was fetched is kept",
+    "mdl jobs pause k7f3 p2m9  # several",
 )
 def pause(session: Session, names: Ids) -> int:
     """Stop running jobs until 'resume'. What was fetched is kept."""
@@ -252,10 +223,8 @@ def pause(session: Session, names: Ids) -> int:
 
 @command(
     "jobs cancel",
-    examples=(
-        "mdl jobs cancel k7f3  # one",
-        "mdl jobs cancel k7f3 p2m9  # several",
-    ),
+    "mdl jobs cancel k7f3  # one",
+    "mdl jobs cancel k7f3 p2m9  # several",
 )
 def cancel(session: Session, names: Ids) -> int:
     """Stop jobs for good. What was fetched is kept, and a new get continues from it."""
@@ -284,15 +253,13 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
 
 @command(
     "jobs limit",
-    examples=(
-        "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
-        "mdl jobs limit k7f3 off  # as fast as it can",
-    ),
+    "mdl jobs limit k7f3 5M  # 5 MB a second from now on",
+    "mdl jobs limit k7f3 off  # as fast as it can",
 )
 def limit(
     session: Session,
     name: Id,
-    rate: Annotated[str, typer.Argument(metavar="RATE", help="Bytes a second, as 5M; a timetable; or off.")],
+    rate: Annotated[str, argument("RATE", "Bytes a second, as 5M; a timetable; or off.")],
 ) -> int:
     """Change the rate of a running job, until it ends or is paused."""
     parse_rate(rate, "RATE")
@@ -317,18 +284,16 @@ ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration
 
 @command(
     "jobs resume",
-    examples=(
-        "mdl jobs resume  # the last that was paused, failed or died",
-        "mdl jobs resume k7f3 --detach  # in the background",
-        "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
-    ),
+    "mdl jobs resume  # the last that was paused, failed or died",
+    "mdl jobs resume k7f3 --detach  # in the background",
+    "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
 )
 def resume(
     session: Session,
     settings: ResumeSettings,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help=f"{_A_PART} Without one the last that was paused, failed or died."),
+        argument("ID", f"{_A_PART} Without one, the last that was paused, failed or died."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:
@@ -371,19 +336,18 @@ def _check_resumable(job: Job) -> None:
 def _common_flags(common: Common) -> list[str]:
     """How this command is to be shown, as flags of the one that takes its place."""
     switches = [f"--{name.replace('_', '-')}" for name in ("json", "quiet", "no_color", "yes") if getattr(common, name)]
-    progress = [f"--progress={common.progress.value}"] if common.progress else []
+    progress = [f"--progress={common.progress}"] if common.progress else []
     return [*progress, *switches, *["--verbose"] * common.verbose]
 
 
 @command(
     "jobs clean",
-    examples=(
-        "mdl jobs clean  # those that were over 30 days ago",
-        "mdl jobs clean --older-than 0s  # all that are over",
-    ),
+    "mdl jobs clean  # those that were over 30 days ago",
+    "mdl jobs clean --older-than 0s  # all that are over",
 )
 def clean(
-    session: Session, older_than: Annotated[str, flag("--older-than TIME", "How long they have been over.")] = "30d"
+    session: Session,
+    older_than: Annotated[str, flag("--older-than TIME", "Only jobs that ended at least this long ago.")] = "30d",
 ) -> int:
     """Remove the records and logs of old jobs.
 

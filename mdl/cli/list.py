@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import LookSettings, argument, bare_flag, flag
 from mdl.cli.model_table import (
     LISTED,
     LOCAL,
     MEMBER,
     Row,
     column_of,
-    columns_of,
     exact_rows,
     in_order,
     table_of,
-    utc_time,
 )
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_age, human_bytes
+from mdl.formatting import counted, human_age, human_bytes, utc_time
 from mdl.paths import shown
 from mdl.redact import bare_url
 
@@ -33,33 +28,22 @@ if TYPE_CHECKING:
 
     Pair = tuple[Model, ModelStatus]
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A model of the catalog or on this disk, or hf:org/repo, or a URL.")
-]
-
-
-class TableFormat(StrEnum):
-    table = "table"
-    tsv = "tsv"
+Name = Annotated[str, argument("NAME", "A model of the catalog or on this disk, or hf:org/repo, or a URL.")]
 
 
 @command(
     "list",
-    examples=(
-        "mdl list  # the catalog, and what of it is here",
-        "mdl list --local --sort size  # all that is on this disk, the largest first",
-        "mdl list --columns name,license,size  # the table as you want it",
-        "mdl list --local --columns name,size --format tsv  # for cut, awk and sort",
-        "mdl list persian-nlp  # the members of a group",
-        "mdl list 'bert*' --missing --json  # for a script",
-    ),
+    "mdl list  # the catalog, and what of it is here",
+    "mdl list --local --sort size  # all that is on this disk, the largest first",
+    "mdl list --columns name,license,size  # the table as you want it",
+    "mdl list --local --columns name,size --format tsv  # for cut, awk and sort",
+    "mdl list persian-nlp  # the members of a group",
+    "mdl list 'bert*' --missing --json  # for a script",
 )
 def list_models(
     session: Session,
     settings: LookSettings,
-    patterns: Annotated[
-        list[str] | None, typer.Argument(metavar="PATTERN|GROUP", help="Part of a name, a glob, or a group.")
-    ] = None,
+    patterns: Annotated[list[str] | None, argument("PATTERN|GROUP", "Part of a name, a glob, or a group.")] = None,
     kind: Annotated[str | None, flag("--kind KIND", "Only this kind: model, tts, dataset …")] = None,
     tag: Annotated[str | None, flag("--tag TAG", "Only with this tag.")] = None,
     local: Annotated[
@@ -75,15 +59,15 @@ def list_models(
         str | None, flag("--columns COLUMN,…", "The columns of the table: name,size,folder …", panel="Output")
     ] = None,
     table_format: Annotated[
-        TableFormat,
-        flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output", envvar=None),
-    ] = TableFormat.table,
+        Literal["table", "tsv"],
+        bare_flag("--format", "tsv: bytes and UTC times, a tab between, no head.", panel="Output"),
+    ] = "table",
 ) -> int:
     """Every model of the catalog, with what is on this disk; --local: all that is on this disk.
 
     With --layout it is what is there in that layout, too, in the catalog or not.
     """
-    chosen = columns_of(columns) if columns else LOCAL if local else LISTED
+    chosen = tuple(map(column_of, columns.split(","))) if columns else LOCAL if local else LISTED
     order = column_of(sort) if sort else None
     client, console = session.client(settings), session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
@@ -96,7 +80,7 @@ def list_models(
     rows = in_order([Row(*pair, is_local=local) for pair in pairs], order)
 
     def show_table() -> None:
-        if table_format is TableFormat.tsv:
+        if table_format == "tsv":
             console.tab_separated(exact_rows(rows, chosen))
             return
         if not rows and found is None:
@@ -133,10 +117,9 @@ def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | N
     here = [row.found for row in rows if row.found.is_here]
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
     partly = sum(found.status == "partial" for found in here)
-    count = f"{len(rows)} model{'' if len(rows) == 1 else 's'}"
     named = f"; groups: {', '.join(groups)}" if groups else ""
     whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
-    return f"{count}, {whole}{named}"
+    return f"{counted(len(rows), 'model')}, {whole}{named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
@@ -152,7 +135,7 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
         "files_present": found.files_present,
         "bytes": found.bytes,
         "bytes_present": found.bytes_present,
-        "path": str(found.path),
+        "path": found.path,
         "gone": model.gone or None,
         "note": model.note or None,
         "commits": list(found.commits),
@@ -164,15 +147,13 @@ def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:
 
 @command(
     "show",
-    examples=(
-        "mdl show bert-fa  # its files, sizes, licence and commits",
-        "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
-        "mdl show persian-nlp  # the members of a group",
-    ),
+    "mdl show bert-fa  # its files, sizes, licence and commits",
+    "mdl show --remote hf:org/repo  # asks the hub before anything is fetched",
+    "mdl show persian-nlp  # the members of a group",
 )
 def show(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME|REF|GROUP", help="As 'mdl list' names it, or hf:org/repo.")],
+    name: Annotated[str, argument("NAME|REF|GROUP", "As 'mdl list' names it, or hf:org/repo.")],
     settings: LookSettings,
     remote: Annotated[
         bool, flag("--remote", "Ask the source for files, sizes, licence, and whether it is gated.")
@@ -197,8 +178,6 @@ def show(
         "revision": ", ".join(filter(None, wanted)) or None,
         "locked_commits": locked,
         "remote": vars(described.facts) if described and described.facts else None,
-        "group": None,
-        "members": [],
     }
     return session.show(facts, lambda: _show_text(session, model, found, facts))
 
@@ -209,14 +188,13 @@ def _is_name(text: str) -> bool:
 
 def _show_group(session: Session, client: Client, name: str, members: Sequence[str]) -> int:
     rows = [Row(*pair) for pair in client.statuses(name) if pair[0].name in members]
-    facts: dict[str, Any] = {"model": None, "files": [], "revision": None, "locked_commits": [], "remote": None}
 
     def show_table() -> None:
         session.console.table(**table_of(rows, MEMBER))
         session.console.note(f"the group {name}: {_last_line(rows, {}, None)}")
 
     described = [_facts(row.model, row.found) for row in rows]
-    return session.show({**facts, "group": name, "members": described}, show_table)
+    return session.show({"group": name, "members": described}, show_table)
 
 
 def _file_facts(row: Any) -> dict[str, Any]:
@@ -258,9 +236,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "folder": str(found.path),
         "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
     }
-    for key, value in lines.items():
-        if value:
-            console.entry(f"{key + ':':<10}", shown(str(value)))
+    console.entries(lines)
     if facts["files"]:
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
@@ -287,7 +263,7 @@ def _how_much(found: ModelStatus) -> str:
 
 def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     algorithm, _, digits = (row["digest"] or "").partition(":")
-    size = human_bytes(row["size"]) if row["size"] is not None else "?"
+    size = human_bytes(row["size"])
     if row["status"] == "partial":
         size = f"{human_bytes(row['bytes_present'])} of {size}"
     return row["status"], size, row["role"], shown(row["path"]), f"{algorithm} {digits[:12]}" if digits else "-"
@@ -295,10 +271,8 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 @command(
     "path",
-    examples=(
-        'cd "$(mdl path bert-fa)"  # go to the folder',
-        "mdl path hf:org/repo  # where a repository is, or would land",
-    ),
+    'cd "$(mdl path bert-fa)"  # go to the folder',
+    "mdl path hf:org/repo  # where a repository is, or would land",
 )
 def path(session: Session, name: Name, settings: LookSettings) -> int:
     """The model's folder, nothing else: cd "$(mdl path NAME)"."""
@@ -309,4 +283,4 @@ def path(session: Session, name: Name, settings: LookSettings) -> int:
         if not folder.exists():
             session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
 
-    return session.show({"path": str(folder)}, show_path)
+    return session.show({"path": folder}, show_path)

@@ -6,11 +6,9 @@ import json
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import MdlError, NotFound, UsageError, places, schemas
 from mdl.cli.command import command
-from mdl.cli.flags import DoctorSettings
+from mdl.cli.flags import DoctorSettings, argument
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 
@@ -20,11 +18,9 @@ if TYPE_CHECKING:  # `schema` needs nothing of these
 
 @command(
     "doctor",
+    "mdl doctor  # what works here, and what to do about the rest",
+    "mdl doctor --offline  # without asking any server",
     checks_config=True,
-    examples=(
-        "mdl doctor  # what works here, and what to do about the rest",
-        "mdl doctor --offline  # without asking any server",
-    ),
 )
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
@@ -94,17 +90,13 @@ def _lock(client: Client) -> str:
 
 @command(
     "schema",
-    examples=(
-        "mdl schema  # the names of all",
-        "mdl schema get > get.schema.json  # that of one command",
-        "mdl schema event  # one line of --progress json",
-    ),
+    "mdl schema  # the names of all",
+    "mdl schema get > get.schema.json  # that of one command",
+    "mdl schema event  # one line of --progress json",
 )
 def schema(
     session: Session,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A command, or event; the names without one.")
-    ] = None,
+    name: Annotated[str | None, argument("NAME", "A command, or event; without one, the names of all.")] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 

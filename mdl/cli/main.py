@@ -21,7 +21,6 @@ from mdl.cli.flags import Common
 from mdl.cli.parsing import misuse
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
-from mdl.config import Progress
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, StorageError, UsageError
 
@@ -93,7 +92,7 @@ _OWN = {
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code. Signals end it in order: what was fetched is kept."""
+    """Run the command line; returns the exit code. A signal has it end in an orderly way: what was fetched is kept."""
     words = [*arguments] or ["--help"]
     words[0] = "--version" if words[0] == "version" else words[0]
     try:
@@ -129,7 +128,7 @@ def _misused(words: Sequence[str], error: typer.TyperException | UsageError) -> 
     name = next((word for word in words if word in COMMANDS), "")
     usage = error if isinstance(error, UsageError) else misuse(error, name)
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
-    common = Common(json="--json" in words, progress=Progress.json if wants_lines else None)
+    common = Common(json="--json" in words, progress="json" if wants_lines else None)
     return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)
 
 

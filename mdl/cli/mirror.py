@@ -5,60 +5,51 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LogFile, flag
-from mdl.cli.get import run_job, show, show_failures
+from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFile, argument, flag
+from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
 from mdl.errors import UsageError
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
-    from mdl import MirrorItem, MirrorReport, MirrorVersion, Report
-    from mdl.events import Listener
+    from mdl import MirrorItem, MirrorReport, MirrorVersion
 
 _TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", "max_duration", "window")
 PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
-AskSettings = Annotated[Settings, ("connections", "retries", "stall")]
-Url = Annotated[str, typer.Argument(metavar="URL", help="The mirror: s3://bucket/prefix.")]
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-]
-Held = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models; all of the mirror without one.")]
-OlderThan = Annotated[str, flag("--older-than TIME", "What is younger stays.")]
-_ABOUT = "What the lock holds, in an object store of your own: put there, compared, fetched from there."
-_EXAMPLES = (
+MirrorSettings = Annotated[Settings, ("connections", "retries", "stall")]
+Url = Annotated[str, argument("URL", "The mirror: s3://bucket/prefix.")]
+Held = Annotated[list[str] | None, argument("NAME", "Models; without one, all of the mirror.")]
+OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than this.")]
+
+
+@command(
+    "mirror",
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
     "mdl mirror list s3://models/mirror  # what is there",
     "mdl mirror pull s3://models/mirror bert-fa  # and back",
+    group_help="What the lock holds, in an object store of your own: put there, compared, fetched from there.",
 )
-
-
-@command("mirror", group_help=_ABOUT, examples=_EXAMPLES)
 def mirror(session: Session) -> int:
     """What the lock holds, in an object store of your own."""
     session.console.note("mdl mirror push|pull|check|list|clean s3://bucket/prefix [NAME…]; mdl mirror --help")
-    return _show(session)
+    return session.show({})
 
 
 @command(
     "mirror push",
-    examples=(
-        "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
-        "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
-        "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
-    ),
+    "mdl mirror push s3://models/mirror  # all that is locked and on this disk",
+    "mdl mirror push s3://models/mirror bert-fa --verify  # read every byte back",
+    "mdl mirror push s3://models/mirror --window 22:00-06:00  # at night",
 )
 def push(
     session: Session,
     url: Url,
     settings: PushSettings,
-    names: Names = None,
+    names: LockedNames = None,
     verify: Annotated[bool, flag("--verify", "Read every object back and compare its digest.")] = False,
     log_file: LogFile = None,
 ) -> int:
@@ -73,18 +64,15 @@ def push(
         session.console.watch(method="s3", others=[log]) as tell,
     ):
         report = client.push_mirror(url, names or None, read_back=verify, on_event=tell)
-        if error := report.error:
-            tell.end_with(error)
+        tell.end_with(report.error)
     show_failures(session, report)
     return _show_report(session, url, report, _pushed)
 
 
 @command(
     "mirror pull",
-    examples=(
-        "mdl mirror pull s3://models/mirror bert-fa  # the last line is the folder",
-        "mdl mirror pull s3://models/mirror nightly --to /models  # a group",
-    ),
+    "mdl mirror pull s3://models/mirror bert-fa  # the last line is the folder",
+    "mdl mirror pull s3://models/mirror nightly --to /models  # a group",
 )
 def pull(
     session: Session,
@@ -92,59 +80,52 @@ def pull(
     choice: Choice,
     settings: PullSettings,
     job: JobFlags,
-    names: Names = None,
+    names: LockedNames = None,
     force: Force = False,
 ) -> int:
     """Download locked models from a mirror alone; the lock says what is right. Run it again to go on."""
-    session.empty = empty("mirror") | {"mirror": url}
+    session.empty = {"mirror": url}
     if choice.revision:
         raise UsageError("--revision: the lock says which one", hint="mdl lock --upgrade NAME, or mdl get --revision")
     client = session.client(settings)
     models = client.locked_models(names or None)
-    folders = client.folders(models, into=choice.into)
-    client.workspace.time_limit()
-    session.signals.poll()
-
-    def work(on_event: Listener) -> Report:
-        return client.pull_mirror(url, models, **choice.files, force=force, on_event=on_event)
-
-    report = run_job(session, partial(session.job, client, folders, job, "s3", models), job, work)
+    folders = begin(session, client, models, choice.into)
+    work = partial(client.pull_mirror, url, models, **choice.files, force=force)
+    report = run_job(session, models, folders, job, "s3", work)
     return show(session, report) if report else 0
 
 
 @command(
     "mirror check",
-    examples=(
-        "mdl mirror check s3://models/mirror  # sizes and metadata",
-        "mdl mirror check s3://models/mirror bert-fa --deep  # every byte",
-    ),
+    "mdl mirror check s3://models/mirror  # sizes and metadata",
+    "mdl mirror check s3://models/mirror bert-fa --deep  # every byte",
 )
 def check(
     session: Session,
     url: Url,
-    settings: AskSettings,
-    names: Names = None,
+    settings: MirrorSettings,
+    names: LockedNames = None,
     deep: Annotated[bool, flag("--deep", "Read every byte of it, and compare the digests.")] = False,
 ) -> int:
-    """Compare a mirror with the lock: sizes and metadata, or every byte. What is corrupt is 6, what is missing 3."""
+    """Compare a mirror with the lock: sizes and metadata, or every byte.
+
+    The exit code is 6 if anything is corrupt, and 3 if anything is missing.
+    """
     client = session.client(settings)
     session.signals.poll()
     with session.console.watch(method="s3") as tell:
         report = client.check_mirror(url, names or None, deep=deep, on_event=tell)
-        if error := report.error:
-            tell.end_with(error)
+        tell.end_with(report.error)
     show_failures(session, report)
     return _show_report(session, url, report, _checked)
 
 
 @command(
     "mirror list",
-    examples=(
-        "mdl mirror list s3://models/mirror  # every version of every model",
-        "mdl mirror list s3://models/mirror bert-fa --json  # with its files",
-    ),
+    "mdl mirror list s3://models/mirror  # every version of every model",
+    "mdl mirror list s3://models/mirror bert-fa --json  # with its files",
 )
-def list_versions(session: Session, url: Url, settings: AskSettings, names: Held = None) -> int:
+def list_versions(session: Session, url: Url, settings: MirrorSettings, names: Held = None) -> int:
     """List the versions of models in a mirror: how much, since when, and which one the lock names."""
     found = session.client(settings).mirror_versions(url, names or None)
     console = session.console
@@ -171,18 +152,18 @@ def list_versions(session: Session, url: Url, settings: AskSettings, names: Held
             if one.error:
                 console.warn(f"{one.error}")
 
-    return _show(session, show_table, mirror=url, models=[_version(one) for one in found])
+    return session.show({"mirror": url, "models": [_version(one) for one in found]}, show_table)
 
 
 @command(
     "mirror clean",
+    "mdl mirror clean s3://models/mirror  # what would be deleted, and why",
+    "mdl mirror clean s3://models/mirror --older-than 30d --yes  # delete it",
     asks=True,
-    examples=(
-        "mdl mirror clean s3://models/mirror  # what would be deleted, and why",
-        "mdl mirror clean s3://models/mirror --older-than 30d --yes  # delete it",
-    ),
 )
-def clean(session: Session, url: Url, settings: AskSettings, names: Held = None, older_than: OlderThan = "1d") -> int:
+def clean(
+    session: Session, url: Url, settings: MirrorSettings, names: Held = None, older_than: OlderThan = "1d"
+) -> int:
     """Show what nobody needs any more in a mirror; --yes deletes it.
 
     That is: uploads that were not ended, versions that the lock has left behind, versions without a marker. What the
@@ -202,17 +183,12 @@ def clean(session: Session, url: Url, settings: AskSettings, names: Held = None,
         else:
             console.note("nothing to clean")
 
-    return _show(session, show_table, mirror=url, items=[_item(one) for one in found])
-
-
-def _show(session: Session, text: Any = lambda: None, *, error: Any = None, **found: Any) -> int:
-    """Show what was ``found``: the document has the keys of all these commands."""
-    return session.show(empty("mirror") | session.empty | found, text, error=error)
+    return session.show({"mirror": url, "items": [_item(one) for one in found]}, show_table)
 
 
 def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -> int:
     facts = {key: value for key, value in vars(report).items() if key.startswith("bytes_")}
-    facts["seconds"] = round(report.seconds, 3)
+    facts |= {"mirror": url, "models": [_version(one) for one in report.models], "seconds": round(report.seconds, 3)}
 
     def show_urls() -> None:
         for model in report.models:
@@ -220,9 +196,7 @@ def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -
                 session.console.data(model.url)
         session.console.note(words(report))
 
-    return _show(
-        session, show_urls, error=report.error, mirror=url, models=[_version(one) for one in report.models], **facts
-    )
+    return session.show(facts, show_urls, error=report.error)
 
 
 def _pushed(report: MirrorReport) -> str:
@@ -244,7 +218,7 @@ def _checked(report: MirrorReport) -> str:
 
 def _version(one: MirrorVersion) -> dict[str, Any]:
     facts = {key: value or None for key, value in vars(one).items() if key in ("commit", "license", "written_at")}
-    return {**vars(one), **facts, "files": [vars(file) for file in one.files]}
+    return vars(one) | facts
 
 
 def _item(one: MirrorItem) -> dict[str, Any]:

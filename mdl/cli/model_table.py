@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes
+from mdl.formatting import human_age, human_bytes, utc_time
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -48,10 +48,6 @@ class Row:
             return f"partial {found.files_present}/{'?' if found.files is None else found.files}"
         return found.status
 
-    @property
-    def size_shown(self) -> str:
-        return "?" if self.size is None else human_bytes(self.size)
-
 
 @value_class
 class Column:
@@ -75,7 +71,7 @@ COLUMNS: Final = {
     ),
     "size": Column(
         "its size; with --local that of what is here",
-        lambda row: row.size_shown,
+        lambda row: human_bytes(row.size),
         lambda row: "" if row.size is None else str(row.size),
         lambda row: -(row.size or 0),
     ),
@@ -109,11 +105,6 @@ _DROP = ("kind", "license", "folder", "files", "commit", "since", "source", "tit
 """Which columns give room on a narrow terminal, in this order."""
 
 
-def columns_of(text: str) -> tuple[str, ...]:
-    """The columns that ``text`` names, with commas between. Raises `UsageError` for one that there is not."""
-    return tuple(map(column_of, text.split(",")))
-
-
 def column_of(text: str) -> str:
     """The column that ``text`` names. Raises `UsageError`."""
     name = text.strip().lower()
@@ -142,8 +133,3 @@ def table_of(rows: Iterable[Row], columns: Sequence[str], *, keeps_all: bool = F
 def exact_rows(rows: Iterable[Row], columns: Sequence[str]) -> list[list[str]]:
     """The same for a program: bytes, UTC times, whole commits; what is not known is empty."""
     return [[(COLUMNS[name].exact or COLUMNS[name].text)(row) for name in columns] for row in rows]
-
-
-def utc_time(seconds: float | None) -> str | None:
-    """``2026-11-23T11:40:12Z``."""
-    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

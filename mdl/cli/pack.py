@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import mdl
 from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs, LogFile, flag
+from mdl.cli.flags import Globs, LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_bytes, local_time
+from mdl.formatting import counted, human_bytes, local_time, utc_time
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.values import value_class
@@ -26,13 +21,7 @@ if TYPE_CHECKING:
     from mdl.jobs.operation_log import OperationLog
 
 _STDOUT = 1
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A training's folder.")]
-
-
-class Compress(StrEnum):
-    auto = "auto"
-    store = "store"
-    deflate = "deflate"
+RunFolder = Annotated[str, argument("RUN", "A training's folder.")]
 
 
 @value_class
@@ -45,7 +34,7 @@ class SelectionFlags(Globs):
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
     everything: Annotated[
-        bool, flag("--all", "The whole folder, also the checkpoints beside a finished model.", envvar=None)
+        bool, bare_flag("--all", "The whole folder, also the checkpoints beside a finished model.")
     ] = False
 
 
@@ -55,32 +44,24 @@ class OutputFlags:
 
     output: Annotated[str | None, flag("-o --output FILE", "Where to; - is standard output.", panel="Where")] = None
     dry_run: Annotated[bool, flag("-n --dry-run", "Show what would be packed, and stop.")] = False
-    compress: Annotated[Compress, flag("--compress", "auto: deflate if that makes a sample smaller.")] = Compress.auto
+    compress: Annotated[
+        Literal["auto", "store", "deflate"], flag("--compress", "auto: deflate if that makes a sample smaller.")
+    ] = "auto"
     allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
         False
     )
-    force: Annotated[
-        bool, flag("--force", "Replace a file that is no archive of this run.", panel="Where", envvar=None)
-    ] = False
+    force: Annotated[bool, bare_flag("--force", "Replace a file that is no archive of this run.", panel="Where")] = (
+        False
+    )
     allow_changing: Annotated[
         bool, flag("--allow-changing", "Pack files as they are read, even while they are written.")
     ] = False
 
 
-_EXAMPLES = (
-    "mdl pack runs/tts  # the model: model_tts.zip",
-    "mdl pack runs/tts --checkpoint latest  # one checkpoint",
-    "mdl pack runs/tts --logs  # the logs alone",
-    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
-)
-
-
 @command(
     "checkpoints",
-    examples=(
-        "mdl checkpoints runs/tts  # name, step, size, latest, best",
-        "mdl checkpoints runs/tts --json  # for a script",
-    ),
+    "mdl checkpoints runs/tts  # name, step, size, latest, best",
+    "mdl checkpoints runs/tts --json  # for a script",
 )
 def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
@@ -88,7 +69,8 @@ def checkpoints(session: Session, run: RunFolder) -> int:
     found = mdl.checkpoints(place_of(run, "RUN"))
     same = ("name", "step", "bytes", "complete", "latest", "best", "note")
     rows: list[dict[str, Any]] = [
-        {name: getattr(one, name) for name in same} | {"files": len(one.files), "modified_at": _moment(one.modified_ns)}
+        {name: getattr(one, name) for name in same}
+        | {"files": len(one.files), "modified_at": utc_time(one.modified_ns / 1e9)}
         for one in found.checkpoints
     ]
     below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
@@ -134,14 +116,13 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
 
 
-def _moment(ns: int) -> str | None:
-    try:
-        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-@command("pack", examples=_EXAMPLES)
+@command(
+    "pack",
+    "mdl pack runs/tts  # the model: model_tts.zip",
+    "mdl pack runs/tts --checkpoint latest  # one checkpoint",
+    "mdl pack runs/tts --logs  # the logs alone",
+    "mdl pack runs/tts -o - | ssh host 'cat > tts.zip'  # to another machine",
+)
 def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
     if how.dry_run:
@@ -156,8 +137,8 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
         "bytes": packed.bytes,
         "files": packed.files,
         "sha256": packed.sha256,
-        "skipped": [asdict(one) for one in packed.skipped],
-        "path": str(packed.path),
+        "skipped": packed.skipped,
+        "path": packed.path,
         "changed": packed.changed,
     }
 
@@ -191,7 +172,7 @@ def _write(session: Session, plan: PackPlan, how: OutputFlags, log: OperationLog
     with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(left):
         return mdl.write_pack(
             plan,
-            compress=how.compress.value,
+            compress=how.compress,
             allow_changing=how.allow_changing,
             digest=session.common.json,
             on_event=on_event,
@@ -222,7 +203,7 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
         "bytes": selection.bytes,
         "files": len(sizes),
         "sha256": None,
-        "skipped": [asdict(one) for one in selection.skipped],
+        "skipped": selection.skipped,
         "path": plan.path,
         "members": [{"path": path, "size": size or 0} for path, size in sizes],
     }

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from mdl.cli.commands import GROUPS
 
@@ -93,15 +92,15 @@ def value_of(param: Any) -> str:
     if getattr(param, "is_flag", False) or getattr(param, "count", False):
         return ""
     kind = param.type_descriptor.annotation
-    kinds = [one for one in (kind, *getattr(kind, "__args__", ())) if isinstance(one, type)]
+    if get_origin(kind) is list:
+        [kind] = get_args(kind)
     if param.metavar:
         return str(param.metavar)
-    for one in kinds:
-        if issubclass(one, StrEnum):
-            return "|".join(one)
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
     if param.param_type_name == "argument":
         return str(param.name).upper()
-    return "FILE" if Path in kinds else "N" if {int, float} & {*kinds} else "TEXT"
+    return "FILE" if kind is Path else "N" if kind in (int, float) else "TEXT"
 
 
 def _usage_of(argument: Any) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -96,14 +95,17 @@ def _converted(param: Any, ctx: Any, word: Any, kind: Any) -> Any:
     """One word as a value of its ``kind``. Raises `UsageError`."""
     if kind is bool and isinstance(word, str):
         return parse_switch(word, _where(param, ctx))
+    choices = get_args(kind)
+    if word in choices:
+        return word
     try:
-        found = kind(word)
+        found = None if choices else kind(word)
     except (ValueError, OverflowError):
         found = None
     is_number = isinstance(found, int | float)
     if found is None or (is_number and not _is_within(found, param.min, param.max)):
-        what = f"one of {', '.join(kind)}" if issubclass(kind, StrEnum) else _number_of(param)
-        raise UsageError(f"{word!r} is not {what}", item=_where(param, ctx), hint=_see(ctx))
+        what = f"one of {', '.join(choices)}" if choices else _number_of(param)
+        raise UsageError(f"{word!r} is not {what}", item=_where(param, ctx), hint=f"{ctx.command_path} --help")
     return found
 
 
@@ -129,10 +131,6 @@ def name_of(param: Any) -> str:
     from mdl.cli.pages import value_of
 
     return max(param.opts, key=len) if param.param_type_name == "option" else value_of(param)
-
-
-def _see(ctx: Any) -> str:
-    return f"{ctx.command_path} --help"
 
 
 _SHOWN: Final = tuple(name for name, listed in COMMANDS.items() if not listed.see)

@@ -9,47 +9,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 import mdl
 from mdl import Cancelled, Deadline, MdlError, UsageError, places
 from mdl.cli.command import command, exit_code_of
-from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, flag
-from mdl.cli.get import Request, download, payload, show, show_plan
+from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, Metrics, argument, flag
+from mdl.cli.get import Request, download, payload, plan, show
 from mdl.cli.session import Session
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
 from mdl.jobs.processes import is_background, lower_priority
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
     from mdl import Report
 
-_EXAMPLES = (
+
+@command(
+    "prefetch",
     "mdl prefetch nightly --window 22:00-06:00  # a group, by night",
     "mdl prefetch --all --limit-rate 20M  # the whole catalog, gently",
     "mdl prefetch nightly --metrics mdl.prom  # and numbers for Prometheus",
+    checks_config=True,
 )
-
-
-@command("prefetch", checks_config=True, examples=_EXAMPLES)
 def prefetch(
     session: Session,
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|GROUP", help="Models and groups to bring; or --all.")
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to bring; or --all.")] = None,
     everything: Annotated[bool, flag("--all", "The whole catalog, also what it extends.")] = False,
     dry_run: DryRun = False,
     force: Force = False,
     skip_if_running: Annotated[
         bool, flag("--skip-if-running", "While another prefetch runs, end with exit code 0, not 9.")
     ] = False,
-    metrics: Annotated[
-        Path | None,
-        flag("--metrics FILE", "Prometheus text file, replaced as a whole after each run.", panel="Afterwards"),
-    ] = None,
+    metrics: Metrics = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
     if bool(names) == everything:
@@ -58,7 +50,7 @@ def prefetch(
     request = Request(names or [], choice, settings, job, force)
     if dry_run:
         session.check_config()
-        return show_plan(session, _with_targets(session, request))
+        return plan(session, _with_targets(session, request))
     session.console.only_failures()
     place = places.output_file(metrics, "--metrics") if metrics else None
     lower_priority()
@@ -75,7 +67,7 @@ def prefetch(
     except PrefetchBusy:
         if not skip_if_running or is_background():
             raise
-        return session.show(empty("prefetch"))
+        return session.show({})
     except (Exception, KeyboardInterrupt, Cancelled) as error:
         if isinstance(error, Cancelled | Deadline) and isinstance(error.so_far, mdl.Report):
             report = error.so_far
@@ -84,7 +76,7 @@ def prefetch(
             raise
         if session.console.is_machine_readable:
             session.console.error(error)
-        return session.show(empty("prefetch") | session.empty | payload(report or mdl.Report()), error=error)
+        return session.show(payload(report or mdl.Report()), error=error)
     _measure(session, place, request, report, began, code)
     return code
 

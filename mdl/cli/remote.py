@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
 
 from mdl import MdlError, UsageError, places
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import flag
+from mdl.cli.flags import Metrics, argument, flag
 from mdl.cli.session import Session
 from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown
 from mdl.redact import Requested
-from mdl.schemas import empty
 
 if TYPE_CHECKING:
     from mdl import CleanedJob, RemoteJob
 
-Name = Annotated[str, typer.Argument(metavar="REMOTE", help="The remote, as config.toml calls it.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
-Metrics = Annotated[
-    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
-]
+Name = Annotated[str, argument("REMOTE", "The remote, as config.toml calls it.")]
+JobId = Annotated[str, argument("JOB", "The job's id.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "How long ago their records were last changed, as 30d.")]
 Include = Annotated[list[str] | None, flag("--include GLOB", "Which of its files, if it has several.")]
 _TRIES = 2
-"""So often a remote is asked whether it works."""
-_ABOUT = "Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them."
+"""How often a remote is asked whether it works."""
 _EXAMPLE = """\
 [remotes.store]
 kind = "bucket"
@@ -43,20 +35,17 @@ endpoint = "abc123"
 bucket   = "store\""""
 
 
-_EXAMPLES = (
+@command(
+    "remote",
     "mdl remote  # list the remotes of config.toml",
     "mdl remote check gpu  # does it work?",
     "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB brings the results",
+    group_help="Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them.",
 )
-
-
-@command("remote", group_help=_ABOUT, examples=_EXAMPLES)
 @command(
     "remote list",
-    examples=(
-        "mdl remote list  # names, kinds and addresses",
-        "mdl remote list --json  # for a script",
-    ),
+    "mdl remote list  # names, kinds and addresses",
+    "mdl remote list --json  # for a script",
 )
 def list_remotes(session: Session) -> int:
     """List the remotes of config.toml. Nothing is contacted."""
@@ -68,7 +57,8 @@ def list_remotes(session: Session) -> int:
         else:
             session.console.note(f"there is no remote; add one to {_config_file()}, for example:\n\n{_EXAMPLE}")
 
-    return _show(session, show, remotes=[dict(zip(("name", "kind", "address"), row, strict=True)) for row in rows])
+    facts = [dict(zip(("name", "kind", "address"), row, strict=True)) for row in rows]
+    return session.show({"remotes": facts}, show)
 
 
 def _config_file() -> str:
@@ -80,10 +70,8 @@ def _config_file() -> str:
 
 @command(
     "remote check",
-    examples=(
-        "mdl remote check store  # part by part",
-        "mdl remote check gpu --metrics gpu.prom  # for Prometheus",
-    ),
+    "mdl remote check store  # part by part",
+    "mdl remote check gpu --metrics gpu.prom  # for Prometheus",
 )
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     """Check that a remote can be reached and used. The exit code is that of the part that fails."""
@@ -93,15 +81,13 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
         console.entry("ok    " if one.ok else "FAIL  ", console.clean(f"{one.name}: {one.detail}"))
     _tell(session, report.errors)
     checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in report.checks]
-    return _show(session, error=report.error, checks=checks)
+    return session.show({"checks": checks}, error=report.error)
 
 
 @command(
     "remote jobs",
-    examples=(
-        "mdl remote jobs store  # the newest first",
-        "mdl remote jobs store --json  # for a script",
-    ),
+    "mdl remote jobs store  # the newest first",
+    "mdl remote jobs store --json  # for a script",
 )
 def jobs(session: Session, name: Name) -> int:
     """List the jobs of a remote, the newest first.
@@ -115,7 +101,7 @@ def jobs(session: Session, name: Name) -> int:
         if not found:
             session.console.note("no jobs")
             return
-        rows = [(shown(job.id), job.status, _age(job), _size(job)) for job in found]
+        rows = [(shown(job.id), job.status, _age(job), human_bytes(job.bytes)) for job in found]
         session.console.table(("JOB", "STATUS", "CHANGED", "SIZE"), rows)
         for job in found:
             if job.error and not job.is_over:
@@ -123,15 +109,13 @@ def jobs(session: Session, name: Name) -> int:
         if failed := sum(bool(job.error) and job.is_over for job in found):
             session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 
-    return _show(session, show, jobs=[_facts(job) for job in found])
+    return session.show({"jobs": found}, show)
 
 
 @command(
     "remote status",
-    examples=(
-        "mdl remote status gpu p-17  # how one job stands",
-        "mdl remote status gpu p-17 --json  # for a script",
-    ),
+    "mdl remote status gpu p-17  # how one job stands",
+    "mdl remote status gpu p-17 --json  # for a script",
 )
 def status(session: Session, name: Name, job_id: JobId) -> int:
     """Show how one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
@@ -145,36 +129,26 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
         "results": None if job.bytes is None else human_bytes(job.bytes),
         "error": job.error,
     }
-
-    def show() -> None:
-        for key, value in lines.items():
-            if value:
-                session.console.entry(f"{key + ':':<10} ", session.console.clean(value))
-
-    return _show(session, show, jobs=[_facts(job)])
+    return session.show({"jobs": [job]}, lambda: session.console.entries(lines))
 
 
 @command(
     "remote cancel",
-    examples=(
-        "mdl remote cancel gpu p-17  # what it has written stays",
-        "mdl remote cancel gpu p-17 --json  # for a script",
-    ),
+    "mdl remote cancel gpu p-17  # what it has written stays",
+    "mdl remote cancel gpu p-17 --json  # for a script",
 )
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
     """Cancel a job of a remote. It is asked once; what the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
-    return _show(session, lambda: session.console.note(f"{job.id}: {job.status}"), jobs=[_facts(job)])
+    return session.show({"jobs": [job]}, lambda: session.console.note(f"{job.id}: {job.status}"))
 
 
 @command(
     "remote clean",
+    "mdl remote clean store --older-than 30d  # what would be deleted",
+    "mdl remote clean store --older-than 30d --yes  # delete it",
     asks=True,
-    examples=(
-        "mdl remote clean store --older-than 30d  # what would be deleted",
-        "mdl remote clean store --older-than 30d --yes  # delete it",
-    ),
 )
 def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     """Show the old jobs in a bucket; --yes deletes them: their results, then their records.
@@ -193,14 +167,19 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
         elif not session.common.json:
             words = {"would delete": "delete"} if is_asked else {}
             table = [
-                (shown(one.job.id), _size(one.job), words.get(one.action, one.action), console.clean(one.why[:200]))
+                (
+                    shown(one.job.id),
+                    human_bytes(one.job.bytes),
+                    words.get(one.action, one.action),
+                    console.clean(one.why[:200]),
+                )
                 for one in found
             ]
             console.table(("JOB", "SIZE", "ACTION", "WHY"), table, below="WHY")
 
     with all_or_nothing("the jobs that are not said to be deleted are there; run it again to go on"):
         for one in session.client().clean_remote(name, older_than=older_than, remove=is_asked, on_found=show):
-            rows.append({**_facts(one.job), "action": one.action, "why": one.why})
+            rows.append({**vars(one.job), "action": one.action, "why": one.why})
             if one.error:
                 errors.append(one.error)
             elif is_asked and (one.action == "deleted" or one.is_changed):
@@ -209,28 +188,21 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
     console.note(f"deleted {count}" if is_asked else f"would delete {count}" + ("; --yes does" if gone else ""))
-    return _show(session, error=joint_error(errors), jobs=rows)
+    return session.show({"jobs": rows}, error=joint_error(errors))
 
 
 @command(
     "remote url",
-    examples=(
-        "mdl remote url gpu p-17  # the link; it is a secret",
-        "mdl remote url box job-3 --include '*.zip'  # one file of several",
-    ),
+    "mdl remote url gpu p-17  # the link; it is a secret",
+    "mdl remote url box job-3 --include '*.zip'  # one file of several",
 )
 def url(session: Session, name: Name, job_id: JobId, include: Include = None) -> int:
     """Print the link to the result of a job, and nothing else.
 
-    Whoever has it can read the result, for as long as the remote allows: it is a secret.
+    Anybody who has it can read the result, for as long as the remote allows: it is a secret.
     """
     link = Requested(session.client().remote_url(name, job_id, include=include or ()))
-    return _show(session, lambda: session.console.data(link), url=link)
-
-
-def _show(session: Session, show: Any = lambda: None, *, error: MdlError | None = None, **found: Any) -> int:
-    """Show what was ``found``: the document has the keys of all these commands."""
-    return session.show(empty("remote") | found, show, error=error)
+    return session.show({"url": link}, lambda: session.console.data(link))
 
 
 def _tell(session: Session, errors: Sequence[MdlError]) -> None:
@@ -240,20 +212,5 @@ def _tell(session: Session, errors: Sequence[MdlError]) -> None:
         session.console.error(error)
 
 
-def _facts(job: RemoteJob) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "status": job.status,
-        "created_at": job.created_at,
-        "updated_at": job.updated_at,
-        "bytes": job.bytes,
-        "error": job.error,
-    }
-
-
 def _age(job: RemoteJob) -> str:
     return human_age(job.age(time.time()))
-
-
-def _size(job: RemoteJob) -> str:
-    return "?" if job.bytes is None else human_bytes(job.bytes)

@@ -2,99 +2,73 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import flag
+from mdl.cli.flags import LockedNames, bare_flag
 from mdl.cli.session import Session
 from mdl.places import place_of
 from mdl.redact import has_secret
 
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Models and groups; all that is locked without one.")
-]
-To = Annotated[str | None, flag("--to DIR", "The models folder.", panel="Where", envvar=None)]
-Program = Annotated[str | None, flag("--mdl CMD", "How mdl is called there.", panel="Where", envvar=None)]
-Rate = Annotated[
-    str | None, flag("--limit-rate RATE", "At most so many bytes a second.", panel="Speed and hours", envvar=None)
-]
+To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
+Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
+Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes a second.", panel="Speed and hours")]
 Window = Annotated[
-    str | None, flag("--window FROM-TO", "At these hours. [default: 22:00-06:00]", panel="Speed and hours", envvar=None)
+    str | None, bare_flag("--window FROM-TO", "Only at these hours. [default: 22:00-06:00]", panel="Speed and hours")
 ]
-_ABOUT = "Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes."
-
-
-class Shape(StrEnum):
-    job = "job"
-    daemonset = "daemonset"
-
-
-class Unit(StrEnum):
-    service = "service"
-    timer = "timer"
 
 
 @command(
     "render",
-    group_help=_ABOUT,
-    examples=(
-        "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
-        "mdl render slurm bert-fa > get.sbatch  # a batch script",
-        "mdl render cron nightly  # a line for your crontab",
-    ),
+    "mdl render k8s bert-fa | kubectl apply --server-side -f -  # a shared volume",
+    "mdl render slurm bert-fa > get.sbatch  # a batch script",
+    "mdl render cron nightly  # a line for your crontab",
+    group_help="Ready manifests for schedulers, on stdout. They run mdl again only after trouble that passes.",
 )
 def render(session: Session) -> int:
-    """Say for which scheduler."""
+    """Refused: the scheduler must be named."""
     raise UsageError("the scheduler is missing", item="mdl render", hint="mdl render k8s, slurm, systemd or cron")
 
 
 @command(
     "render k8s",
-    examples=(
-        "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
-        "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
-    ),
+    "mdl render k8s bert-fa --image registry/mdl:1  # into a shared volume",
+    "mdl render k8s nightly --shape daemonset --to /nvme  # onto every node",
 )
 def k8s(
     session: Session,
-    names: Names = None,
+    names: LockedNames = None,
     shape: Annotated[
-        Shape, flag("--shape", "job: into a volume claim; daemonset: on the disk of each node.", envvar=None)
-    ] = Shape.job,
-    image: Annotated[str | None, flag("--image IMAGE", "The image of mdl. [default: mdl]", envvar=None)] = None,
+        Literal["job", "daemonset"],
+        bare_flag("--shape", "job: into a volume claim; daemonset: on the disk of each node."),
+    ] = "job",
+    image: Annotated[str | None, bare_flag("--image IMAGE", "The image of mdl. [default: mdl]")] = None,
     claim: Annotated[
-        str | None, flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where", envvar=None)
+        str | None, bare_flag("--claim NAME", "The volume claim of a job. [default: models]", panel="Where")
     ] = None,
     to: Annotated[
-        str | None,
-        flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where", envvar=None),
+        str | None, bare_flag("--to DIR", "On the nodes of a daemonset. [default: /var/lib/mdl/models]", panel="Where")
     ] = None,
     secret: Annotated[
-        str | None,
-        flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]", envvar=None),
+        str | None, bare_flag("--secret NAME", "The secret with HF_TOKEN, or NAME/KEY. [default: hf-token/token]")
     ] = None,
     limit_rate: Rate = None,
 ) -> int:
     """Print a Job that fills a shared volume, or a DaemonSet for the disks of all nodes.
 
     Catalog and lock are in it; the token of the hub is taken from a secret of the cluster."""
-    options = {"shape": shape.value, "image": image, "claim": claim, "home": to, "secret": secret}
+    options = {"shape": shape, "image": image, "claim": claim, "home": to, "secret": secret}
     return _render(session, "k8s", names, limit_rate=limit_rate, **options)
 
 
 @command(
     "render slurm",
-    examples=(
-        "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
-        "mdl render slurm nightly | sbatch  # at once",
-    ),
+    "mdl render slurm bert-fa --to /shared > get.sbatch  # then: sbatch get.sbatch",
+    "mdl render slurm nightly | sbatch  # at once",
 )
 def slurm(
-    session: Session, names: Names = None, to: To = None, program: Program = None, limit_rate: Rate = None
+    session: Session, names: LockedNames = None, to: To = None, program: Program = None, limit_rate: Rate = None
 ) -> int:
     """Print a batch script that is stopped in time, and requeued after trouble that passes."""
     return _render(session, "slurm", names, home=_home(session, to), program=program, limit_rate=limit_rate)
@@ -102,23 +76,21 @@ def slurm(
 
 @command(
     "render systemd",
-    examples=(
-        "mdl render systemd nightly  # service and timer, and how to install them",
-        "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
-    ),
+    "mdl render systemd nightly  # service and timer, and how to install them",
+    "mdl render systemd nightly --unit timer > mdl-prefetch.timer  # one of them",
 )
 def systemd(
     session: Session,
-    names: Names = None,
-    unit: Annotated[Unit | None, flag("--unit", "Only the service, or only the timer.", envvar=None)] = None,
-    to: Annotated[
-        str | None, flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where", envvar=None)
+    names: LockedNames = None,
+    unit: Annotated[
+        Literal["service", "timer"] | None, bare_flag("--unit", "Only the service, or only the timer.")
     ] = None,
+    to: Annotated[str | None, bare_flag("--to DIR", "The models folder. [default: /srv/models]", panel="Where")] = None,
     program: Program = None,
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours", envvar=None)
+        str | None, bare_flag("--schedule TIME", "As OnCalendar= takes it.", panel="Speed and hours")
     ] = None,
 ) -> int:
     """Print a hardened service that downloads by night, and its timer."""
@@ -128,23 +100,21 @@ def systemd(
 
 @command(
     "render cron",
-    examples=(
-        "mdl render cron nightly  # to be added by crontab -e",
-        "mdl render cron nightly --window 01:00-05:00  # at these hours",
-    ),
+    "mdl render cron nightly  # to be added by crontab -e",
+    "mdl render cron nightly --window 01:00-05:00  # at these hours",
 )
 def cron(
     session: Session,
-    names: Names = None,
+    names: LockedNames = None,
     to: To = None,
     program: Program = None,
     limit_rate: Rate = None,
     window: Window = None,
     schedule: Annotated[
-        str | None, flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours", envvar=None)
+        str | None, bare_flag("--schedule TIME", "The five fields of crontab.", panel="Speed and hours")
     ] = None,
     mail_to: Annotated[
-        str | None, flag("--mail-to ADDRESS", "Whom cron mails what fails.", panel="Afterwards", envvar=None)
+        str | None, bare_flag("--mail-to ADDRESS", "The address to which cron mails what fails.", panel="Afterwards")
     ] = None,
 ) -> int:
     """Print a line for a crontab that downloads by night, silent if all is well."""
@@ -172,4 +142,4 @@ def _render(
         for line in text.splitlines():
             session.console.data(line)
 
-    return session.show({"format": name, "text": text, "files": [vars(file) for file in files]}, show)
+    return session.show({"format": name, "text": text, "files": files}, show)

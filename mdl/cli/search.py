@@ -2,57 +2,42 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from mdl.cli.command import command
-from mdl.cli.flags import LookOnline, flag
+from mdl.cli.flags import AskSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes
 
 
-class Kind(StrEnum):
-    model = "model"
-    dataset = "dataset"
-
-
-class SearchSort(StrEnum):
-    downloads = "downloads"
-    likes = "likes"
-    modified = "modified"
-
-
 @command(
     "search",
-    examples=(
-        "mdl search whisper  # the models that are downloaded most",
-        "mdl search persian tts --sort modified --limit 5  # the newest",
-        "mdl search parsinlu --kind dataset --json  # for a script",
-    ),
+    "mdl search whisper  # the models that are downloaded most",
+    "mdl search persian tts --sort modified --limit 5  # the newest",
+    "mdl search parsinlu --kind dataset --json  # for a script",
 )
 def search(
     session: Session,
-    words: Annotated[list[str], typer.Argument(metavar="TEXT", help="What their names hold.")],
-    settings: LookOnline,
-    kind: Annotated[Kind, flag("--kind model|dataset", "What to look for.")] = Kind.model,
+    words: Annotated[list[str], argument("TEXT", "A part of their names.")],
+    settings: AskSettings,
+    kind: Annotated[Literal["model", "dataset"], flag("--kind", "What to look for.")] = "model",
     sort: Annotated[
-        SearchSort, flag("--sort downloads|likes|modified", "The most of this first.", panel="Output", envvar=None)
-    ] = (SearchSort.downloads),
-    limit: Annotated[int, flag("--limit N", "At most so many, 1 to 100.", panel="Output")] = 20,
+        Literal["downloads", "likes", "modified"],
+        bare_flag("--sort", "The order: those with the most, or the newest, first.", panel="Output"),
+    ] = "downloads",
+    limit: Annotated[int, flag("--limit N", "How many at most, 1 to 100.", panel="Output")] = 20,
 ) -> int:
     """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.
 
     The size is what all revisions of a repository take; 'mdl show --remote org/repo' has that of the newest.
     """
-    found = session.client(settings).search(" ".join(words), kind=kind.value, sort=sort.value, limit=limit)
+    found = session.client(settings).search(" ".join(words), kind=kind, sort=sort, limit=limit)
 
     def show() -> None:
         rows = [
             (
                 one.repo.removeprefix("hf:"),
-                human_bytes(one.bytes) if one.bytes is not None else "?",
+                human_bytes(one.bytes),
                 f"{one.downloads:,}" if one.downloads is not None else "?",
                 one.license or "-",
                 one.access,
@@ -65,4 +50,4 @@ def search(
         note = "'mdl get REPOSITORY' downloads one; 'mdl add NAME hf:REPOSITORY' puts it into your catalog"
         session.console.note(note if found else "the hub has no such repository")
 
-    return session.show({"repos": [vars(one) for one in found]}, show)
+    return session.show({"repos": found}, show)

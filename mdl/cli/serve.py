@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mdl import Cancelled, Client, Settings, UsageError, places
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, flag
+from mdl.cli.flags import LookSettings, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.config import settings_table
 from mdl.formatting import counted, human_bytes
@@ -24,45 +24,35 @@ class ServeFlags:
     """What is served, where and to whom."""
 
     host: Annotated[
-        str,
-        flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where", envvar=None),
+        str, bare_flag("--host HOST", "The address to listen at; any but loopback needs a token.", panel="Where")
     ] = "127.0.0.1"
-    port: Annotated[int, flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535, envvar=None)] = (
-        8400
-    )
+    port: Annotated[int, bare_flag("--port PORT", "0: any that is free.", panel="Where", min=0, max=65535)] = 8400
     token_env: Annotated[
-        str | None,
-        flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]", envvar=None),
+        str | None, bare_flag("--token-env NAME", "The variable that has the token. [default: MDL_SERVE_TOKEN]")
     ] = None
     gated: Annotated[
-        bool,
-        flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.", envvar=None),
+        bool, bare_flag("--gated", "Serve gated and private repositories too, and those of which it is unknown.")
     ] = False
     runs: Annotated[
-        list[str] | None,
-        flag("--runs DIR", "A folder whose folders are trained runs; repeatable.", envvar=None),
+        list[str] | None, bare_flag("--runs DIR", "A folder whose folders are trained runs; repeatable.")
     ] = None
     releases: Annotated[
-        list[str] | None,
-        flag("--releases DIR", "A folder of releases that the page shows; repeatable.", envvar=None),
+        list[str] | None, bare_flag("--releases DIR", "A folder of releases that the page shows; repeatable.")
     ] = None
     ready_file: Annotated[
         Path | None, flag("--ready-file FILE", "A file that exists while the server answers.", panel="Afterwards")
     ] = None
     log_file: Annotated[
-        str | None,
-        flag("--log-file FILE", "The request log, JSON lines; an empty name for none.", panel="Output", envvar=None),
+        str | None, bare_flag("--log-file FILE", "The request log, JSON lines; an empty name for none.", panel="Output")
     ] = None
 
 
-_EXAMPLES = (
+@command(
+    "serve",
     "mdl serve  # then: HF_ENDPOINT=http://127.0.0.1:8400 hf download org/repo",
     "mdl serve --host 0.0.0.0 --token-env SERVE_TOKEN  # for other machines",
     "mdl serve --runs runs --releases /srv/tts  # and trained runs, for mdl fetch",
 )
-
-
-@command("serve", examples=_EXAMPLES)
 def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     """Serve what is on this disk: in the hub's protocol, as a status page, trained runs as zips. Nothing is written.
 
@@ -128,8 +118,5 @@ def _log(session: Session, given: str | None) -> Path | None:
     """The request log: as ``given``, or in the state folder; None for none."""
     if given is not None:
         return places.place_of(given, "--log-file") if given else None
-    try:
-        return places.state_dir() / _LOG
-    except UsageError:
-        session.console.warn("this user has no home folder: no request log is kept")
-        return None
+    state = session.state_dir("no request log is kept")
+    return state / _LOG if state else None

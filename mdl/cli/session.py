@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mdl import places
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
-from mdl.config import Config, Progress
+from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
 from mdl.redact import redact
@@ -34,8 +34,8 @@ _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fi
 
 
 class Session:
-    """One command's run. ``empty`` is what its JSON document holds if it fails before it has results; ``words`` are the
-    command line as it could be typed again."""
+    """One command's run. ``empty`` is what its JSON document holds beside its results, and if it fails before it has
+    any; ``words`` are the command line as it could be typed again."""
 
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
         self.command, self.common, self.environ, self.words = command, common, environ, words
@@ -60,7 +60,7 @@ class Session:
         try:
             return replace(self.config, given={"progress": self.common.progress})["progress"]
         except MdlError:
-            return Progress.auto.value
+            return "auto"
 
     def config_of(self, settings: Settings) -> Config:
         """The settings with the flags of this command."""
@@ -100,40 +100,36 @@ class Session:
         *,
         error: Problem | None = None,
     ) -> int:
-        """Show the result: as the one document with ``--json``, else by ``text``. Returns the exit code."""
+        """Show the result: as the one document with ``--json``, else by ``text``. Returns the exit code.
+
+        A key that is not in ``payload`` is as in ``empty``, or else as the schema has it for no result.
+        """
         code = error.exit_code if error else 0
         if self.common.json:
-            self.console.document(self.command, payload, ok=code == 0, exit_code=code, error=error)
+            from mdl import schemas
+
+            facts = {**schemas.empty(self.command), **self.empty, **payload}
+            self.console.document(self.command, facts, exit_code=code, error=error)
         else:
             text()
         return code
 
     def job(
-        self,
-        client: Client,
-        folders: Mapping[str, Path],
-        flags: JobFlags,
-        method: str = "http",
-        models: Sequence[Model] = (),
+        self, models: Sequence[Model], folders: Mapping[str, Path], flags: JobFlags, method: str = "http"
     ) -> JobRun:
         """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
+        client = self.client()
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         _ = client.workspace.credentials
         from mdl.jobs.run import JobRun
 
-        state = None
-        try:
-            state = places.state_dir()
-        except UsageError:
-            if not flags.detach:
-                self.console.warn("this user has no home folder: the job is not recorded and nothing is logged")
         return JobRun(
             self.command,
             folders,
             invocation=invocation_of(self.words, self.environ, self.console.secrets),
             options=self._job_options(flags),
             console=self.console,
-            state=state,
+            state=self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged"),
             cancel=self.cancel,
             limit_rate=client.limit_rate,
             method=method,
@@ -163,12 +159,19 @@ class Session:
         from mdl.jobs.operation_log import operation_log
 
         path, where = replace(self.config, given={"log_file": log_file}).find("log_file")
-        if path is None:
-            try:
-                path = places.state_dir() / DOWNLOADS
-            except UsageError:
-                self.console.warn("this user has no home folder: nothing is logged")
+        if path is None and (state := self.state_dir("nothing is logged")):
+            path = state / DOWNLOADS
         return operation_log(self.console, self.command, typed(self.words), path or None, is_own=not where)
+
+    def state_dir(self, without: str) -> Path | None:
+        """The state folder. For a user without a home folder it is None, and a warning says what mdl does ``without``
+        it, if anything is to be said."""
+        try:
+            return places.state_dir()
+        except UsageError:
+            if without:
+                self.console.warn(f"this user has no home folder: {without}")
+            return None
 
     def is_detached(self, flags: JobFlags) -> bool:
         """Whether the job is to go on in the background, and this process is not that one."""
@@ -178,10 +181,8 @@ class Session:
 
     def start_in_background(self, run: JobRun) -> int:
         """Have another process carry the job out; its id is all there is to show. Returns the exit code."""
-        from mdl.schemas import empty
-
         run.start_in_background(with_flags(self.words, ["--progress=none", "--quiet"]))
-        return self.show(empty(self.command) | {"job": run.id}, lambda: self.console.data(run.id))
+        return self.show({"job": run.id}, lambda: self.console.data(run.id))
 
     def _job_options(self, flags: JobFlags) -> JobOptions:
         from mdl.jobs.run import JobOptions

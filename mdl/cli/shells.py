@@ -71,7 +71,7 @@ _SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def script(shell: str, environ: Mapping[str, str]) -> str:
-    """What has a shell complete ``mdl``; ``this`` is the one that started mdl. Raises `UsageError`."""
+    """The script by which a shell completes ``mdl``; ``this`` is the shell that started mdl. Raises `UsageError`."""
     return _SCRIPTS[_known(shell, environ)]
 
 

@@ -1,4 +1,4 @@
-"""Signals: what ends this process in order. A handler sets a flag and wakes whatever sleeps.
+"""Signals: what has this process end in an orderly way. A handler sets a flag, and wakes the threads that sleep.
 
 A command that looks at the flag itself, as a download does, says so by `Signals.poll`: from then on a signal raises
 nothing. Before, and in every other command, the handler raises the reason as well, once. If Python swallows it (in a

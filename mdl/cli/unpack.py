@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 import mdl
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import LogFile, ReleaseSettings, flag
+from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import human_bytes, local_time
 from mdl.hashing import fingerprint
@@ -45,6 +43,12 @@ class LimitFlags(BombFlags):
     ] = None
 
 
+Keep = Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)]
+Check = Annotated[
+    str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
+]
+
+
 @value_class
 class ReleaseFlags:
     """How a release is put into service."""
@@ -53,24 +57,20 @@ class ReleaseFlags:
         bool,
         flag("--release", "Serve it: DIR/releases/<version>, and DIR/current switched to it.", panel="Afterwards"),
     ] = False
-    keep: Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)] = 3
-    check: Annotated[
-        str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
-    ] = None
+    keep: Keep = 3
+    check: Check = None
 
 
-_EXAMPLES = (
+@command(
+    "unpack",
     "mdl unpack tts.zip --to models/tts  # a new folder, all or nothing",
     "mdl unpack tts.zip --list  # what it holds; nothing is written",
     "mdl unpack tts.zip --test  # every byte checked; nothing is written",
     "mdl unpack tts.zip --to /srv/tts --release  # into service",
 )
-
-
-@command("unpack", examples=_EXAMPLES)
 def unpack(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A zip, mdl's own or any other.")],
+    source: Annotated[str, argument("ARCHIVE", "A zip, mdl's own or any other.")],
     bounds: LimitFlags,
     serving: ReleaseFlags,
     settings: ReleaseSettings,
@@ -97,7 +97,9 @@ def unpack(
     if listing:
         return _show_members(session, archive, mdl.contents(archive, limits=limits))
     if testing:
-        return _test(session, archive, limits)
+        with session.console.watch(method="inline") as on_event, all_or_nothing():
+            rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
+        return _show_members(session, archive, rows)
     with session.operation_log(log_file) as log:
         if serving.release:
             return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"], log)
@@ -116,16 +118,10 @@ def _facts(archive: Path, *, files: int, size: int, path: str | None, **more: An
     return facts | more
 
 
-def _test(session: Session, archive: Path, limits: ArchiveLimits) -> int:
-    with session.console.watch(method="inline") as on_event, all_or_nothing():
-        rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
-    return _show_members(session, archive, rows)
-
-
 def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) -> int:
     if session.common.json:
-        members, size = [vars(row) for row in rows], sum(row.size for row in rows)
-        return session.show(_facts(archive, files=len(rows), size=size, path=None, members=members))
+        size = sum(row.size for row in rows)
+        return session.show(_facts(archive, files=len(rows), size=size, path=None, members=rows))
     table = [
         (human_bytes(row.size), human_bytes(row.packed), (row.sha256 or "-")[:12], shown(row.path)) for row in rows
     ]
@@ -190,29 +186,23 @@ def released_facts(done: ReleaseResult) -> dict[str, Any]:
     return {name: getattr(done, name) for name in names}
 
 
-ReleasesFolder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of releases.")]
+ReleasesFolder = Annotated[str, argument("DIR", "A folder of releases.")]
 
 
 @command(
     "releases",
-    examples=(
-        "mdl releases /srv/tts  # what is here, and which one is served",
-        "mdl releases /srv/tts --history  # what was served when",
-    ),
+    "mdl releases /srv/tts  # what is here, and which one is served",
+    "mdl releases /srv/tts --history  # what was served when",
 )
 def releases(
     session: Session,
     folder: ReleasesFolder,
-    history: Annotated[bool, flag("--history", "Every switch: when, from and to which, by whom.", envvar=None)] = False,
+    history: Annotated[bool, bare_flag("--history", "Every switch: when, from and to which, by whom.")] = False,
 ) -> int:
     """List the releases of a folder, the newest first, and say which one is served."""
     found = mdl.releases(place_of(folder, "DIR"))
-    facts = vars(found) | {
-        "versions": [vars(one) for one in found.versions],
-        "switches": [vars(one) for one in found.switches],
-    }
     show = _show_history if history else _show_releases
-    return session.show(facts, lambda: show(session, found))
+    return session.show(vars(found), lambda: show(session, found))
 
 
 def _show_releases(session: Session, found: ReleaseList) -> None:
@@ -223,7 +213,7 @@ def _show_releases(session: Session, found: ReleaseList) -> None:
             _local(one.released_at),
             _local(one.served_at),
             "?" if one.files is None else str(one.files),
-            "?" if one.bytes is None else human_bytes(one.bytes),
+            human_bytes(one.bytes),
         )
         for one in reversed(found.versions)
     ]
@@ -241,19 +231,14 @@ def _local(moment: str | None) -> str:
 
 @command(
     "rollback",
-    examples=(
-        "mdl rollback /srv/tts  # serve the release before",
-        "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
-    ),
+    "mdl rollback /srv/tts  # serve the release before",
+    "mdl rollback /srv/tts --to step-1500  # the one with this in its name",
 )
 def rollback(
     session: Session,
     folder: ReleasesFolder,
     settings: ReleaseSettings,
-    to: Annotated[
-        str | None,
-        flag("--to VERSION", "This release: its name, or a part that no other has.", envvar=None),
-    ] = None,
+    to: Annotated[str | None, bare_flag("--to VERSION", "This release: its name, or a part that no other has.")] = None,
     log_file: LogFile = None,
 ) -> int:
     """Serve the release that was served before, or another one; no network, one atomic switch."""

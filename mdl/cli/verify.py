@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from mdl import UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import Choice, DownloadSettings, JobFlags, flag
+from mdl.cli.flags import Choice, DownloadSettings, JobFlags, argument, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
@@ -31,11 +29,9 @@ class RepairFlags:
 
 @command(
     "verify",
-    examples=(
-        "mdl verify  # all that is here",
-        "mdl verify bert-fa --repair  # fetch what is wrong, and only that",
-        "mdl verify --strict --json  # for a script; unverified counts as wrong",
-    ),
+    "mdl verify  # all that is here",
+    "mdl verify bert-fa --repair  # fetch what is wrong, and only that",
+    "mdl verify --strict --json  # for a script; unverified counts as wrong",
 )
 def verify(
     session: Session,
@@ -43,9 +39,7 @@ def verify(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Models to check; all that are here without one.")
-    ] = None,
+    names: Annotated[list[str] | None, argument("NAME", "Models to check; without one, all that are here.")] = None,
 ) -> int:
     """Read what is on disk again and compare it with its digests."""
     client = session.client(settings)
@@ -53,7 +47,7 @@ def verify(
     is_job = repairing.repair and not repairing.dry_run
     if job.detach and not is_job:
         raise UsageError("only a repair can go on in the background", item="--detach", hint="add --repair")
-    run = session.job(client, client.folders(models, into=choice.into), job, models=models) if is_job else None
+    run = session.job(models, client.folders(models, into=choice.into), job) if is_job else None
     if run and session.is_detached(job):
         return session.start_in_background(run)
     session.signals.poll()
@@ -61,11 +55,10 @@ def verify(
         report = client.verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
-        if error := report.error:
-            on_event.end_with(error)
+        on_event.end_with(report.error)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
-    models_facts = [{"name": name, "files": [vars(file) for file in files]} for name, files in report.models.items()]
+    models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
 
 

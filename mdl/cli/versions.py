@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from mdl import Settings
 from mdl.cli.command import command
-from mdl.cli.flags import DOWNLOAD, DryRun, Force, Globs, JobFlags, LookSettings, flag
-from mdl.cli.get import method_of, run_job, show, show_planned
+from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, argument, flag
+from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
-from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import ModelVersion, Move, OutdatedReport, UpdateReport
-    from mdl.events import Listener
+    from mdl import ModelVersion, Move, OutdatedReport
 
 UpdateSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen"))]
 
 
 @command(
     "outdated",
-    examples=(
-        "mdl outdated  # everything that is here or locked",
-        "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
-    ),
+    "mdl outdated  # everything that is here or locked",
+    "mdl outdated bert-fa --beyond-pins  # past the commit that the catalog names",
 )
 def outdated(
     session: Session,
     settings: LookSettings,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Models and groups; without one all that is here or locked."),
+        argument("NAME", "Models and groups; without one, all that is here or locked."),
     ] = None,
     beyond_pins: Annotated[
-        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.", panel="What")
+        bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
     ] = False,
 ) -> int:
     """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
-        if error := report.error:
-            on_event.end_with(error)
-    if error:
+        on_event.end_with(report.error)
+    if error := report.error:
         session.console.error(error)
-    rows = [vars(one) | {"changes": [vars(change) for change in one.changes]} for one in report.models]
     moved = [one for one in report.models if one.state == "outdated"]
-    facts = {"models": rows, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
+    facts = {"models": report.models, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
     return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
 
 
@@ -61,7 +53,16 @@ def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVe
         console.note("nothing is here, and nothing is locked")
         return
     told = [one for one in report.models if one.state != "unknown" or not is_all]
-    rows = [(one.name, _short(one.here), _short(one.locked), _newest(one), _told(one)) for one in told]
+    rows = [
+        (
+            one.name,
+            _short(one.here),
+            _short(one.locked),
+            f"{_short(one.newest)} {(one.newest_at or '')[:10]}",
+            _told(one),
+        )
+        for one in told
+    ]
     if rows:
         console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
     if len(told) < total:
@@ -72,7 +73,7 @@ def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVe
         to_fetch = human_bytes(sum(one.bytes_to_fetch for one in moved))
         console.note(f"{len(moved)} of {total} can be updated, {to_fetch} to fetch: mdl update {names}")
     else:
-        console.note(f"nothing to update among {total} {'model' if total == 1 else 'models'}")
+        console.note(f"nothing to update among {counted(total, 'model')}")
 
 
 def _short(commits: tuple[str, ...]) -> str:
@@ -80,11 +81,7 @@ def _short(commits: tuple[str, ...]) -> str:
 
 
 def _amount(changed: int, files: int, size: int) -> str:
-    return f"{changed} of {files} file{'' if files == 1 else 's'}, {human_bytes(size)}"
-
-
-def _newest(one: ModelVersion) -> str:
-    return f"{_short(one.newest)} {(one.newest_at or '')[:10]}".rstrip()
+    return f"{changed} of {counted(files, 'file')}, {human_bytes(size)}"
 
 
 def _told(one: ModelVersion) -> str:
@@ -107,28 +104,14 @@ def _told(one: ModelVersion) -> str:
     return what + (f", {edited} edited here" if edited else "")
 
 
-@value_class
-class Where(Globs):
-    """Which files, and where they go."""
-
-    into: Annotated[str | None, flag("--into DIR", "One model: its files are in DIR itself.", panel="Where")] = None
-
-    @property
-    def files(self) -> dict[str, Any]:
-        """The same as arguments of `mdl.Client`."""
-        return {"into": self.into, **self.globs}
-
-
 @command(
     "update",
-    examples=(
-        "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
-        "mdl update -n nightly  # show what would be fetched for a group",
-    ),
+    "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
+    "mdl update -n nightly  # show what would be fetched for a group",
 )
 def update(
     session: Session,
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models and groups to update.")],
+    names: Annotated[list[str], argument("NAME", "Models and groups to update.")],
     where: Where,
     settings: UpdateSettings,
     job: JobFlags,
@@ -137,30 +120,20 @@ def update(
 ) -> int:
     """Bring the newest version of models: the lock is written anew for them, then what changed is fetched."""
     client = session.client(settings)
-    session.empty = {"moves": []}
     models = client.updatable(names, into=where.into)
-    folders = client.folders(models, into=where.into)
-    client.workspace.time_limit()
-    session.signals.poll()
+    folders = begin(session, client, models, where.into)
     method = method_of(client, models)
     if dry_run:
-        with session.console.watch(method=method) as on_event:
-            plan = client.plan_update(models, **where.files, force=force, on_event=on_event)
-            if error := plan.error:
-                on_event.end_with(error)
-        return show_planned(session, plan)
-
-    def work(on_event: Listener) -> UpdateReport:
-        return client.update(models, **where.files, force=force, on_event=on_event)
-
-    report = run_job(session, partial(session.job, client, folders, job, method, models), job, work)
+        return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
+    work = partial(client.update, models, **where.files, force=force)
+    report = run_job(session, models, folders, job, method, work)
     if report is None:
         return 0
     places = {model.name: client.workspace.place_of(model) for model in models}
     for move in report.moves:
         arrow = "→" if session.console.stderr.is_unicode else "->"
         session.console.note(_moved(move, places[move.name], arrow))
-    return show(session, report, moves=[vars(move) for move in report.moves])
+    return show(session, report, moves=report.moves)
 
 
 def _moved(move: Move, place: str, arrow: str) -> str:

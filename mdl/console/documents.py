@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,9 @@ from mdl.redact import Requested, redact, redact_value
 _Redact = Callable[[str, Iterable[str]], str]
 
 
-def document(
-    command: str, payload: Mapping[str, Any], *, ok: bool, exit_code: int, error: Problem | None
-) -> dict[str, Any]:
+def document(command: str, payload: Mapping[str, Any], *, exit_code: int, error: Problem | None) -> dict[str, Any]:
     """The one document of a command: what every command says, then its own."""
-    head: dict[str, Any] = {"schema": f"mdl.{command}/1", "ok": ok, "exit_code": exit_code, "error": None}
+    head = {"schema": f"mdl.{command}/1", "ok": exit_code == 0, "exit_code": exit_code, "error": None}
     if error:
         head["error"] = {"code": error.code, "message": error.message, "hint": error.advice, "item": error.item}
     return head | {key: value for key, value in payload.items() if key not in head}
@@ -28,7 +27,8 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     """``value`` as JSON. Text under a key ``error`` is a sentence and redacted as one, other text as a value; a
     `Requested` secret stays.
 
-    An exception of mdl's, as reports hold it, becomes its `Problem.to_dict`.
+    An exception of mdl's, as reports hold it, becomes its `Problem.to_dict`. A record becomes an object with its
+    fields; one that has a text of its own, such as a digest, becomes that text.
     """
     safe = _redacted(value, tuple(secrets), redact_value)
     text = json.dumps(safe, ensure_ascii=ascii_only, indent=indent, default=str)
@@ -52,4 +52,6 @@ def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
             return {key: _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
         case list() | tuple():
             return [_redacted(inner, secrets, how) for inner in value]
+        case _ if is_dataclass(value) and type(value).__str__ is object.__str__:
+            return _redacted({one.name: getattr(value, one.name) for one in fields(value)}, secrets, how)
     return value

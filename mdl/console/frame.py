@@ -120,7 +120,7 @@ def _amount(done: int, total: int | None, columns: _Columns, look: str) -> Line:
     percent = "" if share is None else f"{math.floor(share * 100)}%"
     line: Line = [(f"{percent:>{_PERCENT}}", "checking" if look == "checking" else "")]
     if columns.has_bytes:
-        whole = "?" if share is None or total is None else human_bytes(total)
+        whole = "?" if share is None else human_bytes(total)
         text = f"checking {whole}" if look == "checking" else f"{human_bytes(done):>8} / {whole}"
         line.append((f"{_GAP}{text:<{_BYTES}}" if columns.has_speed else f"{_GAP}{text}", ""))
     return line

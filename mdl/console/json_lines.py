@@ -17,7 +17,7 @@ from mdl.console.documents import json_text
 from mdl.console.lines import dropped_text
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import Description, ProgressState, describe
-from mdl.events import Ended, Event
+from mdl.events import Ended, Event, Noticed
 from mdl.redact import Secrets
 
 _MOST, _MOST_OF_FILES = 10, 8
@@ -58,7 +58,7 @@ class JsonLines:
         self._state.update(event)
         self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_OF_FILES)
         description = describe(event)
-        facts = self._facts(description) | {"time": event.time or _now()}
+        facts = self._facts(description, event.time)
         match description.kind:
             case "progress":
                 self._write_routine(facts)
@@ -83,26 +83,42 @@ class JsonLines:
     def remark(self, status: str, message: str) -> None:
         """Write something that is no event: progress with another status, and the message as its error."""
         if not self._is_over:
-            error = {"code": None, "message": message, "hint": None, "item": None}
-            self._write({"status": status, "error": error}, keep=True)
+            self._write(self._facts(describe(Noticed(message=message))) | {"status": status}, keep=True)
 
     def close(self) -> None:
         """Wait until the reader has it all."""
         self._stream.drain()
 
-    def _facts(self, description: Description) -> dict[str, Any]:
+    def _facts(self, description: Description, time: str = "") -> dict[str, Any]:
+        """What is said of one event, which happened at ``time``, or else now."""
         file = self._state.files.get((description.model, description.file))
         return {
             "event": description.kind if description.kind in _EVENTS else "progress",
+            "schema": "mdl.event/1",
+            "time": time or _now(),
+            "job": self._job or None,
             "model": description.model or None,
             "kind": description.model_kind or None,
             "repo": description.repo or None,
+            "method": self._method,
             "file": description.file or None,
             "file_index": file.index if file else None,
+            "file_count": self._state.count or None,
             "file_bytes": description.done,
             "file_total": description.total if description.total is not None else file.total if file else None,
+            **self._whole(),
             "status": _STATUSES.get(description.kind, "running"),
             "error": description.error,
+        }
+
+    def _whole(self) -> dict[str, Any]:
+        """Where the whole stands now."""
+        whole = self._state.whole
+        return {
+            "bytes_done": whole.bytes_done,
+            "bytes_total": whole.bytes_total or None,
+            "bytes_per_second": _finite(whole.bytes_per_second) or 0.0,
+            "eta_seconds": _finite(whole.eta_seconds),
         }
 
     def _write_finishes(self, most: float) -> None:
@@ -128,29 +144,8 @@ class JsonLines:
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:
-        whole = self._state.whole
-        record = {
-            "event": "progress",
-            "schema": "mdl.event/1",
-            "time": _now(),
-            "job": self._job or None,
-            "model": None,
-            "kind": None,
-            "repo": None,
-            "method": self._method,
-            "file": None,
-            "file_index": None,
-            "file_count": self._state.count or None,
-            "file_bytes": None,
-            "file_total": None,
-            "bytes_done": whole.bytes_done,
-            "bytes_total": whole.bytes_total or None,
-            "bytes_per_second": _finite(whole.bytes_per_second) or 0.0,
-            "eta_seconds": _finite(whole.eta_seconds),
-            "status": "running",
-            "error": None,
-        }
-        return json_text({**record, **facts}, secrets=self._secrets) + "\n"
+        """One object: the facts of an event, with where the whole stands as it is written."""
+        return json_text({**facts, **self._whole()}, secrets=self._secrets) + "\n"
 
 
 def _now() -> str:

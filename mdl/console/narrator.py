@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mdl.console.failures import Clean, Failures
-from mdl.describe import ProgressState, describe, item_of
+from mdl.describe import CHECKS, WAYS, ProgressState, describe, item_of
 from mdl.events import (
     Ended,
     Event,
@@ -28,8 +28,7 @@ from mdl.values import value_class
 
 _COMMIT = re.compile(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}\b")
 """What of a commit is too much for people."""
-_WEAK = {"size": "checked only by size", "none": "unverified"}
-_WAYS = {"kept": "already here", "clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
+_WAYS = {"kept": "already here", **WAYS}
 _LONG_CHECK = 500_000_000
 """Bytes that are left to be hashed of a file, from which its check is worth a line."""
 _CAME = {"fetched", "linked", *_WAYS}
@@ -79,12 +78,12 @@ class Tally:
     @property
     def hashes(self) -> str:
         """The algorithms of the digests that were compared: ``sha256 and git-sha1``."""
-        return " and ".join(sorted(set(self.checks) - {*_WEAK, ""}, reverse=True))
+        return " and ".join(sorted(set(self.checks) - {*CHECKS, ""}, reverse=True))
 
     @property
     def weak(self) -> str:
         """How many files could not be compared with a digest: ``1 checked only by size``; nothing if all could."""
-        found = [(self.checks[one], words) for one, words in _WEAK.items() if self.checks[one]]
+        found = [(self.checks[one], words) for one, words in CHECKS.items() if self.checks[one]]
         return ", ".join(words if count == self.files else f"{count:,} {words}" for count, words in found)
 
     @property

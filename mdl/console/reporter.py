@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
 from mdl.console.failures import Failures
@@ -23,11 +23,11 @@ from mdl.redact import Requested, Secrets, redact, redact_value
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from mdl.config import Progress
     from mdl.console.json_lines import JsonLines
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
-Progress = Literal["auto", "bars", "lines", "json", "none"]
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -117,6 +117,13 @@ class Console:
         for line in lines:
             self.data(line)
 
+    def entries(self, facts: Mapping[str, str | None]) -> None:
+        """Write each fact that is not empty as an `entry`: ``status:  running``. The texts stand below one another."""
+        width = max(map(len, facts)) + 2
+        for key, text in facts.items():
+            if text:
+                self.entry(f"{key + ':':<{width}}", self.clean(text))
+
     def heading(self, text: str) -> None:
         """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
         if not self.json_output:
@@ -163,14 +170,13 @@ class Console:
         self,
         command: str,
         payload: Mapping[str, Any],
-        ok: bool = True,
         exit_code: int = 0,
         error: Problem | None = None,
     ) -> None:
         """Write the one JSON document of ``--json`` on one line; indented on a terminal."""
         from mdl.console.documents import document, json_text
 
-        whole = document(command, payload, ok=ok, exit_code=exit_code, error=error)
+        whole = document(command, payload, exit_code=exit_code, error=error)
         indent = 2 if self.stdout.is_terminal else None
         self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
 

@@ -49,9 +49,10 @@ class ReportSession:
         if self.end and self.end.status == "paused" and not self._cancel.is_set():
             self._cancel.set(DeadlineReached("its time is over"))
 
-    def end_with(self, error: MdlError) -> None:
-        """Tell that ``error`` is how it ended."""
-        self(ended_by(error))
+    def end_with(self, error: MdlError | None) -> None:
+        """Tell that ``error`` is how it ended, if there is one."""
+        if error:
+            self(ended_by(error))
 
     def leave(self, error: Cancelled) -> None:
         """Have ``error`` end the watching alone: what was watched goes on, so nothing is said of its end."""

@@ -30,7 +30,7 @@ Check = Callable[[], str | None]
 
 _PACKAGES = ("httpx", "huggingface_hub", "typer", "rich", "truststore", "platformdirs", "tomlkit", "isal")
 _MOST_FILES = 20_000
-"""In so many files of the models folder pickles are looked for."""
+"""How many files of the models folder are looked at for pickles."""
 
 
 @value_class

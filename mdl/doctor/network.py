@@ -234,7 +234,7 @@ def _owner(answer: Any) -> str:
 
 
 def _text(answer: Any, *keys: str) -> str:
-    """The text under these keys, in one harmless line; '' if there is none."""
+    """The text under these keys, in one harmless line; '' if there is no text."""
     for key in keys:
         answer = answer.get(key) if isinstance(answer, dict) else None
     return shown(" ".join(answer.split()))[:_LONGEST_NAME] if isinstance(answer, str) else ""

@@ -22,4 +22,4 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 class NestedTooDeeply(ValueError):
-    """Brackets in brackets in brackets."""
+    """There are more brackets in one another than Python can read."""

@@ -129,11 +129,7 @@ class Table:
 
     def strings(self, key: str) -> Iterator[tuple[Key, str]]:
         """The texts of a list, each with its key (``("tags", 0)``)."""
-        value = self.data.get(key, [])
-        if not isinstance(value, list):
-            self.wrong(f"must be a list of texts, not {_kind(value)}", key)
-            return
-        for index, item in enumerate(value):
+        for index, item in enumerate(self._of_kind(list, "a list of texts", key) or ()):
             text = self._string(item, key, index)
             if text:
                 yield (key, index), text
@@ -150,44 +146,36 @@ class Table:
 
     def size(self, key: str) -> int | None:
         """A count of bytes."""
-        value = self.data.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            self.wrong(f"must be a whole number of bytes, not {_kind(value)}", key)
-        elif not 0 <= value <= _LARGEST:
-            self.wrong("is not a possible number of bytes", key)
-        else:
+        value = self._of_kind(int, "a whole number of bytes", key)
+        if value is None or 0 <= value <= _LARGEST:
             return value
+        self.wrong("is not a possible number of bytes", key)
         return None
 
     def switch(self, key: str) -> bool | None:
         """True or false."""
-        value = self.data.get(key)
-        if value is not None and not isinstance(value, bool):
-            self.wrong(f"must be true or false, not {_kind(value)}", key)
-            return None
-        return value
+        return self._of_kind(bool, "true or false", key)
 
     def tables(self, key: str) -> Iterator[Table]:
         """The tables of an array of tables."""
-        value = self.data.get(key, [])
-        if not isinstance(value, list):
-            self.wrong(f"must be a list of tables ([[…{key}]]), not {_kind(value)}", key)
-            return
-        for index, item in enumerate(value):
+        for index, item in enumerate(self._of_kind(list, f"a list of tables ([[…{key}]])", key) or ()):
             if isinstance(item, dict):
                 yield Table(item, (*self.where, key, index), self.file)
             else:
                 self.wrong(f"must be a table, not {_kind(item)}", key, index)
 
+    def named_tables(self) -> Iterator[tuple[str, Table]]:
+        """The tables in this one, by their names. Anything else is noted, unless it is the user's own (``x-…``)."""
+        for name, value in self.data.items():
+            if isinstance(value, dict) or not name.startswith("x-"):
+                table = self.table(name)
+                if table.data is value:
+                    yield name, table
+
     def table(self, key: str) -> Table:
         """A table in this one; an empty one if it is absent or wrong."""
-        value = self.data.get(key, {})
-        if not isinstance(value, dict):
-            self.wrong(f"must be a table, not {_kind(value)}", key)
-            value = {}
-        return Table(value, (*self.where, key), self.file)
+        value = self._of_kind(dict, "a table", key)
+        return Table({} if value is None else value, (*self.where, key), self.file)
 
     def attempt(self, parse: Callable[[str], T], text: str, *key: str | int) -> T | None:
         """``parse(text)``, or None and a problem at ``key`` when it refuses."""
@@ -196,6 +184,14 @@ class Table:
         except MdlError as error:
             self.wrong(one_line(error), *key)
             return None
+
+    def _of_kind(self, kind: type[T], words: str, key: str) -> T | None:
+        """The value under ``key`` if it is of this ``kind``, or None and a problem."""
+        value = self.data.get(key)
+        if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+            return value
+        self.wrong(f"must be {words}, not {_kind(value)}", key)
+        return None
 
     def _string(self, value: object, *key: str | int) -> str:
         """``value`` if it is a proper text, else a problem and ''."""

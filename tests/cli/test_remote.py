@@ -284,8 +284,8 @@ def test_status(store: JobStore, remote: Remote) -> None:
     """One job with all that is known of it; one that the remote does not know is 3."""
     store.job("bad", "failed", 50, error="CUDA out of memory", updated_at="2026-01-02T03:04:05Z")
     out = remote("status store bad").out
-    assert "error:     CUDA out of memory\n" in out
-    assert "changed:   2026-01-02T03:04:05Z (" in out
+    assert "error:   CUDA out of memory\n" in out
+    assert "changed: 2026-01-02T03:04:05Z (" in out
     [job] = remote("status store bad --json").document["jobs"]
     assert (job["status"], job["updated_at"]) == ("failed", "2026-01-02T03:04:05Z")
     assert remote("status store none", 3).err.startswith("mdl: store: none: ")

@@ -80,7 +80,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "get": [got.document, failed.document],
         "list": [listed.document],
         "verify": [verified.document],
-        "jobs": [document("jobs", {"jobs": [job]}, ok=True, exit_code=0, error=None) for job in JOBS],
+        "jobs": [document("jobs", {"jobs": [job]}, exit_code=0, error=None) for job in JOBS],
         "event": [*got.events, *failed.events],
     }
 
@@ -110,7 +110,7 @@ def test_every_command_has_one() -> None:
 def test_a_failure_has_every_key(name: str) -> None:
     """Every key that is required has a default, and with these the document of a failure is as it should be."""
     assert {*HEAD, *schemas.empty(name)} == set(schemas.schema(name)["required"])
-    failed = document(name, schemas.empty(name), ok=False, exit_code=2, error=UsageError("no"))
+    failed = document(name, schemas.empty(name), exit_code=2, error=UsageError("no"))
     assert mistakes(name, failed) == []
     assert mistakes(name, failed | {"ok": True})
     assert mistakes(name, failed | {"exit_code": 0})

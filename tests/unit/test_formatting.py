@@ -26,11 +26,12 @@ from mdl.formatting import (
     shorten,
     shorten_all,
     table,
+    utc_time,
     wrap,
 )
 
 SIZES = {0: "0 B", 999: "999 B", 999.7: "1.0 kB", 1000: "1.0 kB", 1_234_567_890: "1.2 GB", 999_949: "999.9 kB"}
-SIZES |= {999_950: "1.0 MB", 999_999_999_999: "1.0 TB", -1500: "-1.5 kB", math.inf: "?", math.nan: "?"}
+SIZES |= {999_950: "1.0 MB", 999_999_999_999: "1.0 TB", -1500: "-1.5 kB", math.inf: "?", math.nan: "?", None: "?"}
 """Powers of 1000 with one decimal; never 1000.0 of a unit."""
 TIMES = {None: "?", math.inf: "?", -3: "0 s", 12: "12 s", 59.6: "1m 00s", 245: "4m 05s", 3599.7: "1h 00m"}
 TIMES |= {7380: "2h 03m", 48 * 3600: "2d 00h", 446_400: "5d 04h"}
@@ -38,6 +39,8 @@ TIMES |= {7380: "2h 03m", 48 * 3600: "2d 00h", 446_400: "5d 04h"}
 AGES = {-math.inf: "?", -5: "just now", 59: "just now", 60: "1 min ago", 3599: "59 min ago", 10_800: "3 h ago"}
 AGES |= {86_400: "1 day ago", 30 * 86_400 + 5: "30 days ago"}
 """The largest unit, rounded down; a time that lies ahead is of a clock that differs."""
+MOMENTS = {0: "1970-01-01T00:00:00Z", 1_795_000_000.9: "2026-11-18T11:06:40Z", None: None, 1e18: None, -1e18: None}
+"""Whole seconds in UTC; nothing for a time that no calendar has."""
 COLUMNS = {"abc": 3, "مدل": 3, "模型": 4, "e\u0301": 1, "a\u200cb": 2}
 """Wide characters count two columns of a terminal, combining and joining ones none."""
 NUMBERS = {"12": True, "1.2 GB": True, "85.2 MB/s": True, "-": True, "v1": False, "": False}
@@ -52,6 +55,7 @@ NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
         *((human_bytes, value, words) for value, words in SIZES.items()),
         *((human_duration, value, words) for value, words in TIMES.items()),
         *((human_age, value, words) for value, words in AGES.items()),
+        *((utc_time, value, words) for value, words in MOMENTS.items()),
         *((cells, value, columns) for value, columns in COLUMNS.items()),
         *((is_number, value, is_one) for value, is_one in NUMBERS.items()),
         *((human_elapsed, value, words) for value, words in {0.04: "0.0 s", 9.94: "9.9 s", 9.95: "10 s"}.items()),

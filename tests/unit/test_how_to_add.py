@@ -37,6 +37,12 @@ class Copy:
         [at] = [number for number, line in enumerate(lines) if after in line]
         (self.root / path).write_text("\n".join([*lines[: at + 1], text, *lines[at + 1 :]]))
 
+    def word(self, path: str, after: str, text: str) -> None:
+        """More words right after ``after``."""
+        before, found, rest = (self.root / path).read_text().partition(after)
+        assert found
+        (self.root / path).write_text(before + found + text + rest)
+
     def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         environ = {"PATH": os.environ["PATH"], "HOME": str(self.home), "PYTHONPATH": str(self.root.parent), **environ}
         command = [sys.executable, "-m", "mdl", *words]
@@ -70,7 +76,7 @@ ACME = Layout(
 
 
 def test_an_output_format(copy: Copy) -> None:
-    """One file with a renderer, one line in Console and one in Progress: `--progress dots` draws it."""
+    """One file with a renderer, one line in Console and its name in Progress: `--progress dots` draws it."""
     copy.write(
         "console/dots.py",
         '''"""Dots: one for each event."""
@@ -100,7 +106,7 @@ class Dots:
 
             return Dots(self.stderr)""",
     )
-    copy.line("config.py", 'lines = "lines"', '    dots = "dots"')
+    copy.word("config.py", "Progress = Literal[", '"dots", ')
     (copy.home / "run").mkdir()
     (copy.home / "run" / "model.safetensors").write_bytes(b"x" * 100)
     ran = copy.run("pack", "run", "--progress", "dots", "--allow-incomplete")

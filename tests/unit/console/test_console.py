@@ -34,6 +34,8 @@ from mdl.events import (
     Verifying,
 )
 from mdl.formatting import human_bytes
+from mdl.hashing import Digest
+from mdl.paths import RelPath
 
 PLAN = Planned(files=4, models=(("m", 2000),))
 PERSIAN = "مدل‌فارسی"
@@ -403,7 +405,7 @@ def test_document() -> None:
     console.table(["A"], [["b"]])
     error = NotFound("see https://h.example/x?sig=1 for sekret-token, Bearer x1", item="m", hint=None)
     model = {"url": "https://u:p@h.example/a?b", "path": Path("/m"), "title": PERSIAN + "\x9b"}
-    console.document("get", {"models": [model]}, ok=False, exit_code=3, error=error)
+    console.document("get", {"models": [model]}, exit_code=3, error=error)
     assert out.getvalue().count("\n") == 1
     assert "\x9b" not in out.getvalue()
     assert PERSIAN in out.getvalue()
@@ -428,6 +430,15 @@ def test_errors_in_a_document() -> None:
     facts = {"code": "NET", "exit_code": 5, "message": "https://h.example/x?… with Bearer ***"}
     facts |= {"hint": "try later", "item": "m/f"}
     assert found == [{"error": Cancelled().to_dict(), "files": [{"error": facts}, {"error": None}]}]
+
+
+def test_records_in_a_document() -> None:
+    """A record becomes an object with its fields, also within others; one that has a text of its own is that text."""
+    found = json.loads(json_text({"rows": (one("f", 1),), "url": Finished("m", source="https://h/x?sig=1")}))
+    assert (found["rows"][0]["file"], found["rows"][0]["done"]) == ("f", 1)
+    assert found["url"]["source"] == "https://h/x?…"
+    digest = Digest("sha256", "0" * 64)
+    assert json.loads(json_text([digest, RelPath("a/b")])) == [str(digest), "a/b"]
 
 
 def test_table_in_a_pipe() -> None:
