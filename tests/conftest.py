@@ -19,7 +19,7 @@ from support.data import MIB, SMALL, noise
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf
+from support.hubs import Hf, Hub
 from support.jobs import Gate
 from support.long import LONG, examples
 from support.moto_store import moto_store
@@ -142,6 +142,13 @@ def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
 def server() -> Iterator[FaultyServer]:
     with FaultyServer(honest(SMALL)) as server:
         yield server
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+    """A hub with the repositories ``REPOS`` of the test's module."""
+    with Hub(request.module.REPOS) as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,12 +40,7 @@ ONE, TWO, LONG = b"one" * 100, b"two" * 100, b"longer" * 100
 
 
 Ok = Callable[..., Ran]
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([TINY, SHUT]) as hub:
-        yield hub
+REPOS = [TINY, SHUT]
 
 
 @pytest.fixture

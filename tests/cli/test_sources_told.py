@@ -14,12 +14,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, machine
 
 SECRET = "5ignature"
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([Repo("org/a", {"a.bin": SMALL}), Repo("org/data", {"d.bin": b"d"}, repo_type="dataset")]) as hub:
-        yield hub
+REPOS = [Repo("org/a", {"a.bin": SMALL}), Repo("org/data", {"d.bin": b"d"}, repo_type="dataset")]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from mdl.units import Timetable, Window, parse_rate, parse_size
 
 Inside = Callable[..., Ran]
 MINUTES = st.integers(0, 24 * 60 - 1)
+REPOS = [Repo("org/large", {"model.bin": Generated(12 * 10**6, 5)})]
 
 
 class Clock(CancelToken):
@@ -125,12 +126,6 @@ def test_window(start: int, stop: int, now: int) -> None:
     """A window is open from its start until its end, also past midnight; the whole day if they are the same."""
     window = Window.parse(f"{start // 60:02}:{start % 60:02}-{stop // 60:02}:{stop % 60:02}", "--window")
     assert window.is_open(now) == ((now - start) % 1440 < ((stop - start) % 1440 or 1440))
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([Repo("org/large", {"model.bin": Generated(12 * 10**6, 5)})]) as hub:
-        yield hub
 
 
 @pytest.fixture
