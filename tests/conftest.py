@@ -139,8 +139,9 @@ def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(SMALL)) as server:
+def server(request: pytest.FixtureRequest) -> Iterator[FaultyServer]:
+    """A server that answers as ``HANDLER`` of the test's module says, or a right one of ``SMALL``."""
+    with FaultyServer(getattr(request.module, "HANDLER", honest(SMALL))) as server:
         yield server
 
 

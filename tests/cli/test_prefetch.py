@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +28,7 @@ from mdl.reports import ModelReport, Report
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
 PREFETCH = "prefetch --metrics mdl.prom"
 ALL = f"{PREFETCH} --all"
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(routes({"/f": honest(DATA), "/gone": GONE, "/lost": GONE})) as server:
-        yield server
+HANDLER = routes({"/f": honest(DATA), "/gone": GONE, "/lost": GONE})
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,7 @@ from support.shell import Inside, Shell, machine
 
 SECRET = "5ignature"
 REPOS = [Repo("org/a", {"a.bin": SMALL}), Repo("org/data", {"d.bin": b"d"}, repo_type="dataset")]
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(routes({"/f.bin": honest(SMALL)})) as server:
-        yield server
+HANDLER = routes({"/f.bin": honest(SMALL)})
 
 
 @pytest.fixture

@@ -34,12 +34,7 @@ STRANGER, USER = 12345, 12346
 DATA, OTHER = noise(2**21), noise(2**21, 1)
 HALF = len(DATA) // 2
 REMOTE = RemoteFile(RelPath.parse(NAME), "http://127.0.0.1/f", len(DATA), pinned("", DATA).digest)
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(faults.honest(DATA)) as server:
-        yield server
+HANDLER = faults.honest(DATA)
 
 
 @pytest.fixture
