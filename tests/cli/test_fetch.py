@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.data import MIB, noise
+from support.moto_store import s3_api
 from support.shell import Ran, Shell, done, settings
 from support.trainer_server import training_server
 
@@ -421,14 +422,10 @@ def test_wrong_words(mdl: Inside, box: Box) -> None:
 @pytest.fixture
 def store(s3_url: str, tmp_path: Path) -> Shell:
     """A machine with the remote ``store``, a bucket with two jobs."""
-    import boto3
-
     keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
     shell = Shell(tmp_path, extra=keys)
     settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://training/pre"\n')
-    api = boto3.client(
-        "s3", endpoint_url=s3_url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
-    )
+    api = s3_api(s3_url)
     api.create_bucket(Bucket="training")
     digest = hashlib.sha256(WEIGHTS).hexdigest()
     for key, data, metadata in (

@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.moto_store import s3_api
 from support.runpod_api import KEY, runpod_endpoint
 from support.shell import Ran, Shell, done, settings
 from support.trainer_server import training_server
@@ -41,10 +41,7 @@ def example(name: str, **instead: str) -> str:
 @pytest.fixture
 def bucket(s3_url: str) -> str:
     """The URL of a store with the jobs of the guide."""
-    import boto3
-
-    named = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-    api: Any = boto3.client("s3", endpoint_url=s3_url, **named)
+    api = s3_api(s3_url)
     api.create_bucket(Bucket="training")
     for job in ("p-17", "p-18"):
         record = f'{{"id": "{job}", "status": "completed", "created_at": "2026-01-0{job[-1]}T10:00:00"}}'

@@ -16,6 +16,7 @@ import httpx
 from mdl.catalog.lock import Lock
 from support.data import sha256
 from support.faults.wire import Answer, Handler, Request, reply
+from support.moto_store import s3_api
 from support.shell import Shell, machine
 
 _numbers = itertools.count(1)
@@ -38,15 +39,7 @@ class MirrorStore:
 
     @cached_property
     def api(self) -> Any:
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.environ["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
-            region_name="us-east-1",
-        )
+        return s3_api(self.environ["AWS_ENDPOINT_URL_S3"], self.environ)
 
     @property
     def url(self) -> str:
