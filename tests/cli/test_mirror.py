@@ -6,8 +6,8 @@ import json
 import re
 import shlex
 import socket
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,20 +194,9 @@ def test_no_part_of_a_changed_file_stays(store: MirrorStore, large: Shell, mirro
 @pytest.mark.fault(564)
 def test_two_pushers_at_once(store: MirrorStore, large: Shell, client: Callable[..., Client]) -> None:
     """Both end in order, whoever is faster, and what lies there is right."""
-    faults: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            client().push_mirror(store.url).raise_for_errors()
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    with ThreadPoolExecutor(2) as pool:
+        for pushing in [pool.submit(client().push_mirror, store.url) for _ in range(2)]:
+            pushing.result().raise_for_errors()
     version = version_of(large)
     assert store.read(f"one/{version}/big.bin") == BIG
     assert len(marker_of(store, "one", version)["files"]) == 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,15 +67,12 @@ def test_connections_share_the_rate() -> None:
         def wait(self, seconds: float) -> None:
             waits.append(seconds)
 
-    def take() -> None:
+    def take(_thread: int) -> None:
         for _ in range(100):
             throttle.take(10_000, Counting())
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8)))
     assert max(waits) == pytest.approx(0.4, abs=0.01)
 
 
