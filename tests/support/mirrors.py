@@ -62,6 +62,14 @@ class MirrorStore:
         found = self.api.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
         return [one["Key"].removeprefix("m/") for one in found]
 
+    def begin(self, key: str, *parts: bytes, metadata: Mapping[str, str] | None = None, **more: str) -> dict[str, Any]:
+        """Begin an upload that has these parts: what names it."""
+        upload = {"Bucket": self.bucket, "Key": f"m/{key}"}
+        upload["UploadId"] = self.api.create_multipart_upload(**upload, Metadata=metadata or {}, **more)["UploadId"]
+        for number, body in enumerate(parts, 1):
+            self.api.upload_part(**upload, PartNumber=number, Body=body, **more)
+        return upload
+
     def tamper(self, key: str) -> None:
         """Other bytes of the same length under the same metadata, as a bad disk or hand leaves them."""
         data = self.read(key)
