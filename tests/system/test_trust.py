@@ -15,7 +15,7 @@ from support import faults
 from support.bench import NAME, Bench, pinned
 from support.catalogs import entry_of, unpinned
 from support.data import noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import FaultyServer
 from support.partials import dead_owner
 from support.shell import ExitCode, Shell, machine
 
@@ -329,10 +329,6 @@ def test_a_models_folder_that_is_a_link(
             link.symlink_to(far)
             os.chown(link, whose, -1, follow_symlinks=False)
 
-    def swapping(request: Request, number: int) -> Answer:
-        plant()
-        return right(request, number)
-
     far.mkdir()
     bench.store.root.mkdir()
     plant()
@@ -341,7 +337,7 @@ def test_a_models_folder_that_is_a_link(
     assert bench.run(file).code == (11 if whose else 0)
     if whose:
         link.unlink()
-        server.handler = swapping
+        server.handler = faults.acting(plant, right)
         assert bench.run(file).code == 11
     assert (os.listdir(far) == []) == bool(whose)
 

@@ -142,11 +142,21 @@ def resumes(request: Request) -> bool:
     return spec.partition("-")[0].strip() not in ("", "0")
 
 
-def routes(by_path: Mapping[str, Handler]) -> Handler:
-    """One handler a path; 404 for all others."""
+def nothing_here(request: Request, number: int) -> Answer:
+    """404, whatever is asked for."""
+    return reply(404, b"not here\n")
+
+
+def routes(by_path: Mapping[str, Handler], other: Handler = nothing_here) -> Handler:
+    """One handler a path; ``other`` for all others."""
+    return lambda request, number: by_path.get(request.path, other)(request, number)
+
+
+def acting(act: Callable[[], object], then: Handler) -> Handler:
+    """The handler's answers, before each of which something is done."""
 
     def handler(request: Request, number: int) -> Answer:
-        found = by_path.get(request.path)
-        return found(request, number) if found else reply(404, b"not here\n")
+        act()
+        return then(request, number)
 
     return handler

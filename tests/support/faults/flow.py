@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs
 
@@ -175,6 +175,21 @@ def trickle(handler: Handler, *, piece: int = 1, pause: float = 1.0) -> Handler:
         return replace(answer, body=body())
 
     return slow
+
+
+def acting_at(act: Callable[[], object], data: Data, at: int) -> Handler:
+    """Every answer is the whole file, and after ``at`` bytes of its body something is done."""
+    right = honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        def body() -> Iterator[Piece]:
+            yield data[:at]
+            act()
+            yield data[at:]
+
+        return replace(right(request, number), body=body())
+
+    return handler
 
 
 def stall_before_headers() -> Handler:
