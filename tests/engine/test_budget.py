@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from support.bench import Bench, pinned
 from support.data import MIB, noise
-from support.faults import alternate, answers, cut, honest, moved, norange, short_206, wrong_start
+from support.faults import alternate, answers, cut, ending, honest, moved, norange, short_206, wrong_start
 from support.faults.base import Counter, Data
-from support.faulty_server import Answer, Ending, FaultyServer, Handler, Request
+from support.faulty_server import Answer, FaultyServer, Handler, Request
 
 
 def empty_206(data: Data, *, framing: str = "close") -> Handler:
@@ -27,11 +26,6 @@ def empty_206(data: Data, *, framing: str = "close") -> Handler:
         return Answer(206, [*kept, *more], body, "keep" if more else "close")
 
     return handler
-
-
-def ending(handler: Handler, end: Ending) -> Handler:
-    """The same answers, ended so."""
-    return lambda request, number: replace(handler(request, number), end=end)
 
 
 def whole_cut_later(data: Data, *, by: int = 1) -> Handler:

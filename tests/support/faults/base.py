@@ -8,7 +8,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Protocol
 
-from support.faults.wire import Answer, Handler, Request, reply
+from support.faults.wire import Answer, Ending, Handler, Request, reply
 
 PIECE = 64 * 1024
 ETAG = '"v1"'
@@ -145,6 +145,11 @@ def resumes(request: Request) -> bool:
 def nothing_here(request: Request, number: int) -> Answer:
     """404, whatever is asked for."""
     return reply(404, b"not here\n")
+
+
+def ending(handler: Handler, end: Ending) -> Handler:
+    """The same answers, ended so."""
+    return lambda request, number: replace(handler(request, number), end=end)
 
 
 def routes(by_path: Mapping[str, Handler], other: Handler = nothing_here) -> Handler:

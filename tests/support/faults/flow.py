@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs
 
-from support.faults.base import PIECE, Data, first, honest
+from support.faults.base import PIECE, Data, choose, first, honest
 from support.faults.bodies import upto
 from support.faults.wire import Answer, Handler, Piece, Request, reply
 
@@ -70,8 +70,7 @@ def moved(data: Data, location: str | bytes = "/moved", *, status: int = 302) ->
 
 def loop() -> Handler:
     """/a goes to /b, everything else to /a."""
-    to_a, to_b = redirects("/a"), redirects("/b")
-    return lambda request, number: (to_b if request.path == "/a" else to_a)(request, number)
+    return choose(lambda request: request.path == "/a", redirects("/b"), redirects("/a"))
 
 
 def chain(data: Data, hops: int) -> Handler:
