@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 from hypothesis import settings
@@ -208,6 +209,13 @@ def told(
         return seen.text()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    """A client that asks the host that is named, through no proxy of the tester's."""
+    with httpx.Client(verify=False, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

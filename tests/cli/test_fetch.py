@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.data import MIB, noise
 from support.moto_store import s3_api
-from support.shell import Ran, Shell, done, settings
+from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
 
 from mdl.cli.signals import the_signals
@@ -62,9 +62,6 @@ def box(runs: tuple[Path, str], tmp_path: Path) -> Box:
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
-
-
-Inside = Callable[..., Ran]
 
 
 def test_a_zip_becomes_a_folder(mdl: Inside, box: Box) -> None:

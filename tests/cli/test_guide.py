@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.moto_store import s3_api
 from support.runpod_api import KEY, runpod_endpoint
-from support.shell import Ran, Shell, done, settings
+from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
 
 ROOT = Path(__file__).parents[2]
-Inside = Callable[..., Ran]
 
 
 def commands(guide: str, folder: Path) -> Iterator[list[str]]:

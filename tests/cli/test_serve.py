@@ -56,12 +56,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(verify=False, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def server(shell: Shell) -> Iterator[Serving]:
     with served(shell) as server:
         yield server

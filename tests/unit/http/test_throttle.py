@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.loopback_hub import Generated, LoopbackHub, Repo
-from support.shell import Ran, Shell
+from support.shell import Inside, Shell
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
 from mdl.http.body import Throttle, minute_of_day
 from mdl.units import Timetable, Window, parse_rate, parse_size
 
-Inside = Callable[..., Ran]
 MINUTES = st.integers(0, 24 * 60 - 1)
 REPOS = [Repo("org/large", {"model.bin": Generated(12 * 10**6, 5)})]
 
