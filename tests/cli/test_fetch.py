@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.data import MIB, noise
+from support.data import MIB, files_below, noise, write_files
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
@@ -45,10 +45,7 @@ class Box:
     def job(self, name: str, files: dict[str, bytes] | None = None, **facts: Any) -> Path:
         """A job with these files; every test has its own, as the server counts what was asked of each."""
         found = {"model.safetensors": WEIGHTS, "config.json": b"{}", "training.log": b"loss 0.1\n"} | (files or {})
-        for path, data in found.items():
-            place = self.folder / name / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+        write_files(self.folder / name, found)
         (self.folder / name / "job.json").write_text(json.dumps({"status": "completed", **facts}))
         return self.shell.models / "box" / name
 
@@ -58,10 +55,6 @@ def box(runs: tuple[Path, str], tmp_path: Path) -> Box:
     shell = Shell(tmp_path)
     settings(shell, f'[remotes.box]\nkind = "trainer"\nurl = "{runs[1]}"\n')
     return Box(shell, runs[0])
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 
 def test_a_zip_becomes_a_folder(mdl: Inside, box: Box) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.data import MIB, flip, noise, sha256
+from support.data import MIB, flip, noise, sha256, write_files
 from support.faults import answers, cut, first, honest
 from support.faults.wire import Answer, Request
 from support.faulty_server import FaultyServer
@@ -28,7 +28,6 @@ from support.mirrors import (
     refused,
     tapped,
     version_of,
-    write_files,
 )
 from support.relay import Meter, Metered, relaying
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from mdl.catalog.lock import Lock
-from support.data import sha256
+from support.data import sha256, write_files
 from support.faults.wire import Answer, Handler, Request, reply
 from support.moto_store import s3_api
 from support.shell import Shell, machine
@@ -111,13 +111,6 @@ def catalog_text(models: Mapping[str, Mapping[str, bytes]], url: str = ABSENT, m
             facts = f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
             text += f'[[models.{name}.files]]\npath = "{path}"\nurl = "{url}/{quote(path)}"\n{facts}'
     return text
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    for path, data in files.items():
-        place = folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
 
 
 def mirror_machine(home: Path, store: MirrorStore, models: Mapping[str, Mapping[str, bytes]], **extra: str) -> Shell:

@@ -142,9 +142,12 @@ def resumes(request: Request) -> bool:
     return spec.partition("-")[0].strip() not in ("", "0")
 
 
-def nothing_here(request: Request, number: int) -> Answer:
-    """404, whatever is asked for."""
-    return reply(404, b"not here\n")
+def always(answer: Answer) -> Handler:
+    """This answer, whatever is asked for."""
+    return lambda request, number: answer
+
+
+nothing_here = always(reply(404, b"not here\n"))
 
 
 def ending(handler: Handler, end: Ending) -> Handler:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.polling import until
 from support.remotes import KEY_CANARY, World, world
 from support.trainer_server import training_server
@@ -63,11 +63,11 @@ class Script:
         self.asked.append(request)
         found = self.answers.get(f"{request.method} {request.path}")
         if found is None:
-            return reply(404, b'{"detail": "Not Found"}', ("Content-Type", "application/json"))
+            return json_reply({"detail": "Not Found"}, status=404)
         if isinstance(found, Answer):
             return found
         status, value = found if isinstance(found, tuple) else (200, found)
-        return reply(status, json.dumps(value).encode(), ("Content-Type", "application/json"))
+        return json_reply(value, status=status)
 
     def paths(self) -> list[str]:
         return [request.path for request in self.asked if request.path != "/openapi.json"]

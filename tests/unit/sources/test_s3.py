@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.faults import Answer, Handler, choose, redirects, reply
+from support.faults import always, choose, redirects, reply
 from support.faulty_server import FaultyServer
 from support.moto_store import s3_api
 
@@ -31,10 +31,6 @@ LISTING = b"""<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.
 <KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated><Contents><Key>a.bin</Key>
 <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag><Size>1</Size></Contents></ListBucketResult>"""
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-
-
-def always(answer: Answer) -> Handler:
-    return lambda request, number: answer
 
 
 @pytest.fixture
