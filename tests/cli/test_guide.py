@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.data import write_files
 from support.moto_store import s3_api
 from support.runpod_api import KEY, runpod_endpoint
 from support.shell import Inside, Shell, done, settings
@@ -88,11 +89,8 @@ def test_from_an_endpoint(mdl: Inside, bucket: str, tmp_path: Path) -> None:
 def test_from_a_training_server(mdl: Inside, tmp_path: Path) -> None:
     """The same with a training server, whose zips are unpacked."""
     for job in ("p-17", "p-18"):
-        for path, text in {"a.bin": job, "checkpoint-5/a.bin": job, "training.log": "log"}.items():
-            place = tmp_path / "runs" / job / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
-        (tmp_path / "runs" / job / "job.json").write_text('{"status": "completed"}')
+        files = {"a.bin": job.encode(), "checkpoint-5/a.bin": job.encode(), "training.log": b"log"}
+        write_files(tmp_path / "runs" / job, files | {"job.json": b'{"status": "completed"}'})
     with training_server(tmp_path / "runs") as url:
         shell = Shell(tmp_path)
         settings(shell, example("trainer", url=url))
