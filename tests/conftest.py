@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 from hypothesis import settings
@@ -19,7 +20,7 @@ from support.data import MIB, SMALL, noise
 from support.fault_table import Matrix
 from support.faults import honest
 from support.faulty_server import FaultyServer
-from support.hubs import Hf
+from support.hubs import Hf, Hub
 from support.jobs import Gate
 from support.long import LONG, examples
 from support.moto_store import moto_store
@@ -139,9 +140,17 @@ def gated(tmp_path: Path, gate: Gate) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(SMALL)) as server:
+def server(request: pytest.FixtureRequest) -> Iterator[FaultyServer]:
+    """A server that answers as ``HANDLER`` of the test's module says, or a right one of ``SMALL``."""
+    with FaultyServer(getattr(request.module, "HANDLER", honest(SMALL))) as server:
         yield server
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+    """A hub with the repositories ``REPOS`` of the test's module."""
+    with Hub(request.module.REPOS) as hub:
+        yield hub
 
 
 @pytest.fixture
@@ -200,6 +209,13 @@ def told(
         return seen.text()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    """A client that asks the host that is named, through no proxy of the tester's."""
+    with httpx.Client(verify=False, trust_env=False) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

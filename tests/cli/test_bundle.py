@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.bundles import TOP, Bundled, members_of, resummed, tar_of
 from support.call_kills import killed_at, tracing_works
 from support.data import MIB, flip, noise, sha256
 from support.faulty_server import FaultyServer
@@ -27,6 +26,35 @@ from mdl.engine.store import Store
 from mdl.events import Event, Progressed
 from mdl.operations.bundle import export as exporting
 from mdl.operations.bundle import importing
+
+TOP = "mdl-bundle"
+Bundled = list[tuple[tarfile.TarInfo, bytes]]
+"""The members of a bundle, each with its bytes."""
+
+
+def members_of(path: Path) -> Bundled:
+    """What is in a bundle."""
+    with tarfile.open(path) as tar:
+        return [(info, file.read() if (file := tar.extractfile(info)) else b"") for info in tar]
+
+
+def tar_of(members: Bundled) -> bytes:
+    """A tar of these members; sizes are those of their bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def resummed(members: Bundled) -> None:
+    """Make the list of digests fit the bytes again."""
+    names = {info.name: (at, info) for at, (info, _) in enumerate(members)}
+    at, info = names[f"{TOP}/SHA256SUMS"]
+    lines = [f"{sha256(data)}  {one.name.removeprefix(TOP + '/')}\n" for one, data in members if one.name != info.name]
+    members[at] = (info, "".join(lines).encode())
+
 
 BIG = noise(3 * MIB + 77, 1)
 LONG = "deep/" * 20 + "x" * 120 + ".bin"

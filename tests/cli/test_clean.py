@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,7 @@ from mdl.process import ProcessId
 OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)
 NEW = Repo("org/tiny", {"config.json": b"2", "model.bin": b"m" * 5000}, lfs_threshold=1000)
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n'
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([OLD]) as hub:
-        yield hub
+REPOS = [OLD]
 
 
 @pytest.fixture

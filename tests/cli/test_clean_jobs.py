@@ -109,26 +109,21 @@ def test_of_a_job_that_runs_and_has_not_come_to_it(shell: Shell, gate: Gate, mdl
         ended(process, 0)
 
 
-def test_of_a_job_that_was_paused_before_it_came_to_it(shell: Shell, gate: Gate, mdl: Inside) -> None:
-    """A paused job wants also the partials of its models that it has not touched itself."""
-    waiting = left(shell, "two", days=1)
-    pause(shell, gate, mdl, "one", "two")
-    assert found(shell, mdl, "--yes").get(waiting.name) == "kept"
-
-
-def test_an_old_one_beside_a_paused_job(shell: Shell, gate: Gate, mdl: Inside) -> None:
-    """A partial that is older than a paused job, and of none of its models, goes all the same."""
-    pause(shell, gate, mdl, "one")
+@pytest.mark.parametrize(
+    ("models", "is_readable", "action"),
+    [("one two", True, "kept"), ("one", True, "deleted"), ("one", False, "kept")],
+    ids=["of its models", "of another", "catalog unreadable"],
+)
+def test_of_a_job_that_was_paused_before_it_came_to_it(
+    shell: Shell, gate: Gate, mdl: Inside, models: str, is_readable: bool, action: str
+) -> None:
+    """A paused job wants also the partials of its models that it has not touched itself, and any if its catalog cannot
+    be read; an older one of another model goes."""
     old = left(shell, "two", days=1)
-    assert found(shell, mdl, "--yes")[old.name] == "deleted"
-
-
-def test_a_paused_job_whose_files_are_not_known(shell: Shell, gate: Gate, mdl: Inside) -> None:
-    """If the catalog of a paused job cannot be read, the job may want any partial."""
-    pause(shell, gate, mdl, "one")
-    old = left(shell, "two", days=1)
-    write_catalog(shell, "schema = \n")
-    assert found(shell, mdl, "--yes")[old.name] == "kept"
+    pause(shell, gate, mdl, *models.split())
+    if not is_readable:
+        write_catalog(shell, "schema = \n")
+    assert found(shell, mdl, "--yes")[old.name] == action
 
 
 def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:

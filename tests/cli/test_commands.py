@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +36,7 @@ see = ["tiny"]
 [groups]
 all = ["tiny"]
 """
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([REPO]) as hub:
-        yield hub
+REPOS = [REPO]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.shell import Shell
 
 from mdl.doctor import CheckResult, models_folder, network, state_folder
@@ -47,13 +47,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def as_json(value: object, *headers: tuple[str, str], status: int = 200) -> Answer:
-    return reply(status, json.dumps(value).encode(), ("Content-Type", "application/json"), *headers)
-
-
 def a_hub(who: Answer, models: Answer | None = None) -> Callable[[Request, int], Answer]:
     """A hub that answers the doctor's two questions."""
-    return lambda request, _: who if "whoami" in request.path else models or as_json([])
+    return lambda request, _: who if "whoami" in request.path else models or json_reply([])
 
 
 def result(check: Callable[..., str | None], *given: object) -> CheckResult:
@@ -85,7 +81,7 @@ def asked(url: str) -> dict[str, CheckResult]:
 
 def test_a_valid_token_is_told_by_its_owner() -> None:
     """The hub is asked with the token; name, title and role are told."""
-    with FaultyServer(a_hub(as_json(ALICE))) as server:
+    with FaultyServer(a_hub(json_reply(ALICE))) as server:
         found = asked(server.url)["token"]
     assert [request.header("authorization") for request in server.requests] == [f"Bearer {TOKEN}"] * 2
     assert found.ok
@@ -95,7 +91,7 @@ def test_a_valid_token_is_told_by_its_owner() -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_token_fails(status: int) -> None:
     """If the hub does not accept the token, that is 4, in the hub's words; the endpoint itself is fine."""
-    no = as_json({"error": "Invalid credentials in Authorization header"}, status=status)
+    no = json_reply({"error": "Invalid credentials in Authorization header"}, status=status)
     with FaultyServer(a_hub(no, no)) as server:
         found = asked(server.url)
     assert (found["endpoint"].ok, found["token"].ok, found["token"].exit_code) == (True, False, 4)
@@ -106,10 +102,10 @@ def test_a_refused_token_fails(status: int) -> None:
 @pytest.mark.parametrize(
     "who",
     [
-        *(as_json({}, status=status) for status in (404, 429, 500)),
-        *map(as_json, ([], 7, None, {}, {"name": 3})),
-        *(as_json({"name": name, "auth": []}) for name in ("a\x1b[31m\nb", "a" * 5000)),
-        as_json({"name": "a", "auth": {"accessToken": {"displayName": 3, "role": []}}}),
+        *(json_reply({}, status=status) for status in (404, 429, 500)),
+        *map(json_reply, ([], 7, None, {}, {"name": 3})),
+        *(json_reply({"name": name, "auth": []}) for name in ("a\x1b[31m\nb", "a" * 5000)),
+        json_reply({"name": "a", "auth": {"accessToken": {"displayName": 3, "role": []}}}),
     ],
 )
 def test_a_hub_that_cannot_tell_is_no_failure(who: Answer) -> None:
@@ -124,7 +120,7 @@ def test_a_hub_that_cannot_tell_is_no_failure(who: Answer) -> None:
 
 def test_a_mirror_that_redirects_elsewhere_sends_no_token_there() -> None:
     """A question redirected to another origin is asked there without the token, and its answer proves nothing."""
-    with FaultyServer(a_hub(as_json({"error": "who are you?"}, status=401))) as other:
+    with FaultyServer(a_hub(json_reply({"error": "who are you?"}, status=401))) as other:
         elsewhere = reply(302, b"", ("Location", f"{other.url}/api/whoami-v2"))
         with FaultyServer(a_hub(elsewhere)) as server:
             assert asked(server.url)["token"].ok
@@ -178,7 +174,7 @@ def test_a_token_file_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_
 )
 def test_an_endpoint_that_does_not_serve(answer: Answer, code: int, words: str) -> None:
     """A server in trouble fails, and so does another program that answers in its place; neither gets the token."""
-    with FaultyServer(a_hub(as_json(ALICE), answer)) as server:
+    with FaultyServer(a_hub(json_reply(ALICE), answer)) as server:
         found = asked(server.url)
     assert (found["endpoint"].ok, found["endpoint"].exit_code) == (False, code)
     assert words in found["endpoint"].detail
@@ -217,7 +213,7 @@ def test_the_clock(date: int | str | None, age: str, words: str) -> None:
     """The clock is compared with the answer's Date, plus its Age; a difference of two minutes is accepted."""
     text = formatdate(time.time() + date, usegmt=True) if isinstance(date, int) else date
     sent = [(name, value) for name, value in (("Date", text), ("Age", age)) if value]
-    with FaultyServer(a_hub(as_json({}, status=404), as_json([], *sent))) as server:
+    with FaultyServer(a_hub(json_reply({}, status=404), json_reply([], *sent))) as server:
         found = asked(server.url)["clock"]
     assert found.ok == (words != "but the endpoint has")
     assert words in found.detail
@@ -228,14 +224,14 @@ def test_the_clock(date: int | str | None, age: str, words: str) -> None:
 
 def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoint and token are asked through the proxy, which is shown without its password; so is its refusal."""
-    with FaultyServer(a_hub(as_json(ALICE))) as server:
+    with FaultyServer(a_hub(json_reply(ALICE))) as server:
         monkeypatch.setenv("HTTP_PROXY", server.url.replace("//", f"//me:{PASSWORD}@"))
         found = asked("http://hub.example")["endpoint"]
         assert found.ok
         assert found.detail.endswith(f"through {server.url}")
         assert network.proxy("http://hub.example") == f"{server.url} for hub.example, from HTTP_PROXY"
         assert {request.header("host") for request in server.requests} == {"hub.example"}
-        server.handler = a_hub(as_json(ALICE), reply(407, b"who are you?"))
+        server.handler = a_hub(json_reply(ALICE), reply(407, b"who are you?"))
         refused = asked("http://hub.example")["endpoint"]
     assert (refused.ok, refused.exit_code) == (False, 4)
 
@@ -373,7 +369,7 @@ def test_an_interrupted_probe_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_no_secret_in_any_output(tmp_path: Path) -> None:
     """A hub that repeats the token in its refusal does not get it shown; exit code 4, with advice."""
-    with FaultyServer(a_hub(as_json({"error": f"bad token {TOKEN}\x1b[31m"}, status=401))) as server:
+    with FaultyServer(a_hub(json_reply({"error": f"bad token {TOKEN}\x1b[31m"}, status=401))) as server:
         shell = Shell(tmp_path, server.url, {"HF_TOKEN": TOKEN, "HTTPS_PROXY": f"http://me:{PASSWORD}@127.0.0.1:9"})
         for words in ((), ("--json",)):
             ran = shell.run("doctor", *words)

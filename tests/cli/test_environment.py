@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,7 @@ from mdl.engine.fetch import Fetcher
 
 BEYOND_ASCII = "模型-ß.txt"
 LONG = os.environ.get("MDL_LONG") == "1"
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(faults.honest(DATA)) as server:
-        yield server
+HANDLER = faults.honest(DATA)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,12 +23,7 @@ TINY = Repo("org/tiny", {name: f"{name}\n".encode() * 50 for name in ODD}, lfs_t
 MIXED = Repo("org/mixed", {"config.json": b"{}", "model.bin": b"1" * 5000}, lfs_threshold=1000)
 CATALOG = 'schema = 1\n[models."a model"]\nsource = "hf:org/tiny"\n[models.mixed]\nsource = "hf:org/mixed"\n'
 METALINK = "{urn:ietf:params:xml:ns:metalink}"
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([TINY, MIXED]) as hub:
-        yield hub
+REPOS = [TINY, MIXED]
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from support import faults
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer, reply
 from support.runpod_api import KEY, Endpoint, runpod_endpoint
-from support.shell import Ran, Shell, done, machine, settings
+from support.shell import Inside, Shell, done, machine, settings
 
 DATA = noise(2 * MIB)
 SIGNATURE = "SIGNATURE-CANARY"
-Inside = Callable[..., Ran]
 
 
 @pytest.fixture

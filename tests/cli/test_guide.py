@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.data import write_files
+from support.moto_store import s3_api
 from support.runpod_api import KEY, runpod_endpoint
-from support.shell import Ran, Shell, done, settings
+from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
 
 ROOT = Path(__file__).parents[2]
-Inside = Callable[..., Ran]
 
 
 def commands(guide: str, folder: Path) -> Iterator[list[str]]:
@@ -41,10 +41,7 @@ def example(name: str, **instead: str) -> str:
 @pytest.fixture
 def bucket(s3_url: str) -> str:
     """The URL of a store with the jobs of the guide."""
-    import boto3
-
-    named = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-    api: Any = boto3.client("s3", endpoint_url=s3_url, **named)
+    api = s3_api(s3_url)
     api.create_bucket(Bucket="training")
     for job in ("p-17", "p-18"):
         record = f'{{"id": "{job}", "status": "completed", "created_at": "2026-01-0{job[-1]}T10:00:00"}}'
@@ -92,11 +89,8 @@ def test_from_an_endpoint(mdl: Inside, bucket: str, tmp_path: Path) -> None:
 def test_from_a_training_server(mdl: Inside, tmp_path: Path) -> None:
     """The same with a training server, whose zips are unpacked."""
     for job in ("p-17", "p-18"):
-        for path, text in {"a.bin": job, "checkpoint-5/a.bin": job, "training.log": "log"}.items():
-            place = tmp_path / "runs" / job / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
-        (tmp_path / "runs" / job / "job.json").write_text('{"status": "completed"}')
+        files = {"a.bin": job.encode(), "checkpoint-5/a.bin": job.encode(), "training.log": b"log"}
+        write_files(tmp_path / "runs" / job, files | {"job.json": b'{"status": "completed"}'})
     with training_server(tmp_path / "runs") as url:
         shell = Shell(tmp_path)
         settings(shell, example("trainer", url=url))

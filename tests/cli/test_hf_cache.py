@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,7 @@ DATA = Repo("org/rows", {"train/rows.csv": b"a,b\n1,2\n"}, repo_type="dataset")
 LAYOUT = ("--layout", "hf-cache", "--json")
 LOOSE = f'path = "f.bin"\nurl = "http://127.0.0.1:9/f.bin"\nsize = 3\nsha256 = "{sha256(b"abc")}"\n'
 """A file of another server than a hub."""
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([ONE, DATA]) as hub:
-        yield hub
+REPOS = [ONE, DATA]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,7 @@ FOLDERS = [
     "models--org--tiny/refs",
     "models--org--tiny/refs/feature",
 ]
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([ONE, BRANCH]) as hub:
-        yield hub
+REPOS = [ONE, BRANCH]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.catalogs import entry_of
 from support.copies import second_file_system
-from support.data import MIB, noise, sha256
+from support.data import MIB, noise, sha256, write_files
 from support.hubs import Hf, Hub, clones, listing
 from support.loopback_hub import Repo
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
@@ -61,9 +61,8 @@ def rows(mdl: Inside) -> Rows:
 
 def written(folder: Path, files: dict[str, bytes]) -> Path:
     """A folder with these files, of an earlier day."""
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+    write_files(folder, files)
+    for name in files:
         os.utime(folder / name, (1_700_000_000, 1_700_000_000))
     return folder
 

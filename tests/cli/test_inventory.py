@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,12 +40,7 @@ path = "a.bin"
 url = "https://h.example/a.bin"
 """
 CACHE = ("--layout", "hf-cache")
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([TINY, OTHER, HELD, GATED]) as hub:
-        yield hub
+REPOS = [TINY, OTHER, HELD, GATED]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from support.bench import claimed_in
 from support.catalogs import catalog_of
 from support.data import DATA
 from support.faults import honest, routes
@@ -22,7 +23,6 @@ from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
 from support.shell import Run, Shell, done, ended, machine, started, with_environ
 
-from mdl.engine import journal
 from mdl.errors import Cancelled, Paused
 from mdl.process import ProcessId
 
@@ -100,7 +100,7 @@ def test_paused_here_and_gone_on_with_there(shell: Shell, server: FaultyServer, 
 def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate: Gate, run: Run) -> None:
     """After SIGKILL the job is dead: nothing to pause (2), its end unknown; resume brings the rest, and only that."""
     with at_the_gate(shell, gate, "get", "one") as process:
-        until(lambda: claimed(shell) >= 2**20, "nothing is claimed")
+        until(lambda: claimed_in(shell.models) >= 2**20, "nothing is claimed")
         run(f"jobs resume {the_job(shell).id}", 9)
         process.kill()
         process.wait()
@@ -117,12 +117,6 @@ def went_on(server: FaultyServer) -> bool:
     """What was asked for last begins where something was already, and goes to the end."""
     found = server.requests[-1].range(len(DATA))
     return found is not None and 0 < found[0] <= GATE and found[1] == len(DATA)
-
-
-def claimed(shell: Shell) -> int:
-    """How many bytes the journal of the partial says are safely on the disk."""
-    found = [journal.load(path) for path in (shell.models / ".mdl" / "partials").glob("*/journal")]
-    return sum(record.have.total for record in found if record)
 
 
 @pytest.mark.parametrize(("how", "code", "status"), [("pause", 75, "paused"), ("cancel", 143, "cancelled")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from support.catalogs import unpinned
 from support.data import sha256
-from support.faults import honest
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faults import acting, honest
+from support.faulty_server import FaultyServer
 from support.locks import lock_of, models_of, only_file
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
@@ -40,12 +40,7 @@ ONE, TWO, LONG = b"one" * 100, b"two" * 100, b"longer" * 100
 
 
 Ok = Callable[..., Ran]
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([TINY, SHUT]) as hub:
-        yield hub
+REPOS = [TINY, SHUT]
 
 
 @pytest.fixture
@@ -222,12 +217,11 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
     """What another command put into the lock while get was at work is still there when it ends."""
     ok(first, "lock")
 
-    def meddling(request: Request, number: int) -> Answer:
+    def meddle() -> None:
         lock_of(first).write_text(lock_of(first).read_text() + '\n[[model]]\nname = "more"\nentry = "e"\nfiles = 0\n')
         server.handler = honest(ONE)
-        return server.handler(request, number)
 
-    server.handler = meddling
+    server.handler = acting(meddle, honest(ONE))
     ok(first, "get one")
     assert only_file(first).tofu
     assert "more" in models_of(first)

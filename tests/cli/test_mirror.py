@@ -6,14 +6,14 @@ import json
 import re
 import shlex
 import socket
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.data import MIB, flip, noise, sha256
+from support.data import MIB, flip, noise, sha256, write_files
 from support.faults import answers, cut, first, honest
 from support.faults.wire import Answer, Request
 from support.faulty_server import FaultyServer
@@ -28,7 +28,6 @@ from support.mirrors import (
     refused,
     tapped,
     version_of,
-    write_files,
 )
 from support.relay import Meter, Metered, relaying
 from support.shell import Inside, Ran, Shell, done, settings, with_environ, write_catalog
@@ -134,40 +133,30 @@ def test_a_second_push_sends_nothing(store: MirrorStore, mirror: Callable[..., R
 
 @pytest.mark.fault(562)
 @pytest.mark.parametrize("checksums", [True, False], ids=["checksums", "etags"])
+@pytest.mark.parametrize(
+    ("second", "sent"), [(bytes(PART), PART + MIB), (BIG[PART : 2 * PART], MIB)], ids=["wrong", "right"]
+)
 def test_an_upload_is_gone_on_with(
     store: MirrorStore,
     large: Shell,
     mirror: Callable[..., Ran],
     monkeypatch: pytest.MonkeyPatch,
-    *,
+    second: bytes,
+    sent: int,
     checksums: bool,
 ) -> None:
     """Of the parts that are there, the right ones are kept and a wrong one is sent again, whether the upload has a
     sha256 of each part, as on AWS, or only an ETag."""
     if checksums:
         monkeypatch.setattr(objects, "_KEEPS_CHECKSUMS", re.compile(""))
-    key = f"m/one/{version_of(large)}/big.bin"
+    key = f"one/{version_of(large)}/big.bin"
     more = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
-    begun = store.api.create_multipart_upload(Bucket=store.bucket, Key=key, Metadata={"sha256": sha256(BIG)}, **more)
-    upload = {"Bucket": store.bucket, "Key": key, "UploadId": begun["UploadId"]}
-    store.api.upload_part(**upload, PartNumber=1, Body=BIG[:PART], **more)
-    store.api.upload_part(**upload, PartNumber=2, Body=bytes(PART), **more)
-    [file] = [one for one in mirror("push", 0, "--json").document["models"][0]["files"] if one["path"] == "big.bin"]
-    assert (file["status"], file["resumed_at"]) == ("pushed", 2 * PART)
-    assert store.read(key.removeprefix("m/")) == BIG
-    assert store.uploads() == []
-
-
-def test_only_what_is_missing_is_sent(store: MirrorStore, large: Shell, mirror: Callable[..., Ran]) -> None:
-    """The control of the test above: with two right parts of three, only the third one is sent."""
-    key = f"m/one/{version_of(large)}/big.bin"
-    begun = store.api.create_multipart_upload(Bucket=store.bucket, Key=key, Metadata={"sha256": sha256(BIG)})
-    for number in (1, 2):
-        body = BIG[(number - 1) * PART : number * PART]
-        store.api.upload_part(Bucket=store.bucket, Key=key, UploadId=begun["UploadId"], PartNumber=number, Body=body)
+    store.begin(key, BIG[:PART], second, metadata={"sha256": sha256(BIG)}, **more)
     document = mirror("push", 0, "--json").document
-    assert document["bytes_sent"] == MIB
-    assert store.read(key.removeprefix("m/")) == BIG
+    [file] = [one for one in document["models"][0]["files"] if one["path"] == "big.bin"]
+    assert (file["status"], file["resumed_at"], document["bytes_sent"]) == ("pushed", 2 * PART, sent)
+    assert store.read(key) == BIG
+    assert store.uploads() == []
 
 
 @pytest.mark.fault(563)
@@ -194,20 +183,9 @@ def test_no_part_of_a_changed_file_stays(store: MirrorStore, large: Shell, mirro
 @pytest.mark.fault(564)
 def test_two_pushers_at_once(store: MirrorStore, large: Shell, client: Callable[..., Client]) -> None:
     """Both end in order, whoever is faster, and what lies there is right."""
-    faults: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            client().push_mirror(store.url).raise_for_errors()
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    with ThreadPoolExecutor(2) as pool:
+        for pushing in [pool.submit(client().push_mirror, store.url) for _ in range(2)]:
+            pushing.result().raise_for_errors()
     version = version_of(large)
     assert store.read(f"one/{version}/big.bin") == BIG
     assert len(marker_of(store, "one", version)["files"]) == 1
@@ -277,10 +255,7 @@ def tap(store: MirrorStore, mirror: Callable[..., Ran]) -> Callable[..., Ran]:
 @pytest.mark.fault(468)
 def test_an_upload_of_another_program(store: MirrorStore, large: Shell, mirror: Callable[..., Ran]) -> None:
     """Its parts have another size: mdl begins an upload of its own, whose object has the metadata of a mirror."""
-    key = f"m/one/{version_of(large)}/big.bin"
-    begun = store.api.create_multipart_upload(Bucket=store.bucket, Key=key)
-    upload = {"Bucket": store.bucket, "Key": key, "UploadId": begun["UploadId"]}
-    store.api.upload_part(**upload, PartNumber=1, Body=BIG[: PART + 1])
+    store.begin(f"one/{version_of(large)}/big.bin", BIG[: PART + 1])
     document = mirror("push", 0, "--json").document
     assert (document["bytes_sent"], document["models"][0]["files"][0]["resumed_at"]) == (len(BIG), 0)
     mirror("check")
@@ -289,14 +264,13 @@ def test_an_upload_of_another_program(store: MirrorStore, large: Shell, mirror: 
 @pytest.mark.fault(469)
 def test_an_upload_that_another_push_completes(store: MirrorStore, large: Shell, tap: Callable[..., Ran]) -> None:
     """Between the list of the uploads and that of its parts: the object is kept, and nothing is sent."""
-    key = f"m/one/{version_of(large)}/big.bin"
-    upload = {"Bucket": store.bucket, "Key": key}
-    upload["UploadId"] = store.api.create_multipart_upload(**upload)["UploadId"]
+    key = f"one/{version_of(large)}/big.bin"
+    upload = store.begin(key)
 
     def complete(request: Request) -> None:
         if request.method == "GET" and "uploadId=" in request.query:
             store.api.abort_multipart_upload(**upload)
-            store.put(key.removeprefix("m/"), BIG, sha256=sha256(BIG))
+            store.put(key, BIG, sha256=sha256(BIG))
 
     document = tap(complete, "push", 0, "--json").document
     assert (document["bytes_sent"], document["models"][0]["files"][0]["status"]) == (0, "kept")
@@ -637,7 +611,7 @@ def test_clean_takes_what_nobody_needs(
     write_files(shell.models / "one", new)
     mirror("push")
     store.put("two/0123456789abcdef/f.bin", b"half")
-    store.api.create_multipart_upload(Bucket=store.bucket, Key="m/two/0123456789abcdef/g.bin")
+    store.begin("two/0123456789abcdef/g.bin")
     lock = version_of(shell)
     before = store.objects()
     young = mirror("clean", 0, "--older-than", "300d", "--json").document["items"]  # moto says 2010 of every upload
@@ -663,12 +637,11 @@ def test_clean_leaves_a_push_alone_that_takes_long(
 ) -> None:
     """An upload is as old as its newest part (moto says of every one that it was begun in 2010), and what else is there
     of the version that is being pushed stays as long."""
-    key = "m/two/0123456789abcdef/f.bin"
-    begun = store.api.create_multipart_upload(Bucket=store.bucket, Key=key)
+    upload = store.begin("two/0123456789abcdef/f.bin")
     store.put("two/0123456789abcdef/g.bin", b"sent before")
     old = mirror("clean", 0, "--older-than", "300d", "--json").document["items"]
     assert {row["kind"]: row["action"] for row in old} == {"incomplete": "kept", "upload": "would delete"}
-    store.api.upload_part(Bucket=store.bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"part")
+    store.api.upload_part(**upload, PartNumber=1, Body=b"part")
     young = mirror("clean", 0, "--older-than", "300d", "--yes", "--json").document["items"]
     assert {row["kind"]: row["action"] for row in young} == {"incomplete": "kept", "upload": "kept"}
     assert len(store.uploads()) == 1

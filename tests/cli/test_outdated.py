@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,7 @@ CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n'
 PINNED = CATALOG + f'revision = "{TINY.commit}"\n'
 
 Rows = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([TINY, SHUT]) as hub:
-        yield hub
+REPOS = [TINY, SHUT]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,7 @@ PATHS = {
     "/d/shut.bin": SHUT,
     "/e/gone.bin": GONE,
 }
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(routes(PATHS)) as server:
-        yield server
+HANDLER = routes(PATHS)
 
 
 @pytest.fixture

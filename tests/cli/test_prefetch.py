@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
 from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
-from support.prefetch import clock, metrics
 from support.shell import Ran, Run, Shell, done, ended, machine, settings, started, write_catalog
 
+from mdl.http.body import minute_of_day
 from mdl.jobs.prefetch import write_metrics
 from mdl.process import ProcessId
 from mdl.reports import ModelReport, Report
@@ -29,12 +28,38 @@ from mdl.reports import ModelReport, Report
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")
 PREFETCH = "prefetch --metrics mdl.prom"
 ALL = f"{PREFETCH} --all"
+HANDLER = routes({"/f": honest(DATA), "/gone": GONE, "/lost": GONE})
 
 
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(routes({"/f": honest(DATA), "/gone": GONE, "/lost": GONE})) as server:
-        yield server
+def metrics(shell: Shell, name: str = "mdl.prom") -> dict[str, float]:
+    """A file of Prometheus' text format, read by its grammar; the samples by name and labels, all of them gauges.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
+    """
+    text, found, said = (shell.home / name).read_text(), {}, set()
+    label = r'[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\"n])*"'
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        if comment := re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)", line):
+            kind, metric, rest = comment.groups()
+            assert (kind, metric) not in said
+            assert kind == "HELP" or rest == "gauge"
+            said.add((kind, metric))
+            continue
+        sample = re.fullmatch(
+            rf"([a-zA-Z_:][\w:]*)((?:\{{{label}(?:,{label})*\}})?) ([-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?)", line
+        )
+        assert sample, line
+        assert {("HELP", sample[1]), ("TYPE", sample[1])} <= said, line
+        key = sample[1].removeprefix("mdl_prefetch_") + sample[2]
+        assert key not in found
+        found[key] = float(sample[3])
+    return found
+
+
+def clock(minutes: int) -> str:
+    moment = (minute_of_day() + minutes) % 1440
+    return f"{moment // 60:02}:{moment % 60:02}"
 
 
 @pytest.fixture

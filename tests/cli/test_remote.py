@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.faults import answers
-from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.job_store import JobStore
 from support.runpod_api import KEY, Endpoint, runpod_endpoint
 from support.runpod_api import Answer as Told
@@ -384,7 +384,7 @@ def test_a_server_that_repeats_everything(shell: Shell, exit_code: ExitCode, cap
         if "list-type" in request.target:
             return reply(403, f"<Error><Code>AccessDenied</Code><Message>{words}</Message></Error>".encode())
         words += " https://h/x?X-Amz-Signature=canarycanary"
-        return reply(403, json.dumps({"error": words}).encode(), ("Content-Type", "application/json"))
+        return json_reply({"error": words}, status=403)
 
     with FaultyServer(echo) as server:
         settings(

@@ -8,7 +8,7 @@ import itertools
 import os
 import pty
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,12 +41,7 @@ source = "hf:org/twin"
 both = ["tiny", "twin"]
 """
 CACHE = ("--layout", "hf-cache")
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([ONE, TWIN]) as hub:
-        yield hub
+REPOS = [ONE, TWIN]
 
 
 @pytest.fixture

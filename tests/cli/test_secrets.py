@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.catalogs import catalog_of
 from support.data import DATA, SMALL
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.faulty_server import Answer, FaultyServer, Handler, Request, json_reply
 from support.jobs import program, records_of, state_of
 from support.polling import until
 from support.shell import ExitCode, machine, settings
@@ -54,7 +53,7 @@ def echo(status: int) -> Handler:
         heard = " ".join(f"{name}: {value}" for name, value in request.headers)
         words = f"you, {heard}, asked for {request.origin}{request.target} with {' '.join(ENVIRON.values())}"
         hostile = ("X-Request-Id", TOKEN), ("ETag", f'"{TOKEN}"')
-        return reply(status, json.dumps({"error": words}).encode(), ("Content-Type", "application/json"), *hostile)
+        return json_reply({"error": words}, *hostile, status=status)
 
     return handler
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.data import MIB, noise
+from support.data import MIB, files_below, noise
 from support.hubs import Hf, HfError
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
@@ -56,12 +56,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(verify=False, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def server(shell: Shell) -> Iterator[Serving]:
     with served(shell) as server:
         yield server
@@ -72,7 +66,7 @@ def test_the_hubs_own_client(server: Serving, hf: Hf, tmp_path: Path) -> None:
     for what is not here."""
     where = {"endpoint": server.url, "cache_dir": tmp_path / "cache", "token": False}
     found = Path(hf("snapshot", repo_id="org/tiny", **where))
-    assert {str(one.relative_to(found)): one.read_bytes() for one in found.rglob("*") if one.is_file()} == FILES
+    assert files_below(found) == FILES
     assert found.name == TINY.commit
     one = hf("file", repo_id="org/cached", repo_type="dataset", filename="w.bin", revision=OF_CACHE.commit, **where)
     assert Path(one).read_bytes() == OF_CACHE.files["w.bin"]

@@ -54,12 +54,6 @@ def token_server(shell: Shell) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(verify=False, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     """Those that the server has from now on."""
     found: list[Connection] = []

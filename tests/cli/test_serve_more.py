@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from support.polling import until
 from support.releases import Site
 from support.runs import put
 from support.serving import served
-from support.shell import Ran, Shell, done, ended, machine, settings, started, with_environ
+from support.shell import Inside, Shell, done, ended, machine, settings, started, with_environ
 
 from mdl.errors import MdlError
 from mdl.files import Stamp
@@ -29,15 +29,8 @@ from mdl.serve import Serving
 from mdl.serve import runs as serve_runs
 from mdl.trainers.tree import Tree
 
-Inside = Callable[..., Ran]
 TOKEN = "0123456789abcdef0123"
 WEIGHTS = noise(2 * MIB, 5)
-
-
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(verify=False, trust_env=False) as client:
-        yield client
 
 
 def make_runs(folder: Path) -> Path:

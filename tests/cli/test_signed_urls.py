@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -13,7 +12,7 @@ import pytest
 from support import faults
 from support.catalogs import catalog_of
 from support.data import DATA
-from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.jobs import Gate, program, records_of, state_of, the_job, waits
 from support.long import LONG
 from support.polling import until
@@ -48,8 +47,7 @@ def _url(request: Request) -> str:
 
 
 def _json(request: Request) -> Answer:
-    text = json.dumps({"error": f"you asked: {_url(request)}"})
-    return reply(403, text.encode(), ("Content-Type", "application/json"))
+    return json_reply({"error": f"you asked: {_url(request)}"}, status=403)
 
 
 def _values(request: Request) -> Answer:

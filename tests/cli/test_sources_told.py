@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,8 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, machine
 
 SECRET = "5ignature"
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([Repo("org/a", {"a.bin": SMALL}), Repo("org/data", {"d.bin": b"d"}, repo_type="dataset")]) as hub:
-        yield hub
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(routes({"/f.bin": honest(SMALL)})) as server:
-        yield server
+REPOS = [Repo("org/a", {"a.bin": SMALL}), Repo("org/data", {"d.bin": b"d"}, repo_type="dataset")]
+HANDLER = routes({"/f.bin": honest(SMALL)})
 
 
 @pytest.fixture

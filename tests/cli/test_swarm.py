@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +32,7 @@ DATA = noise(32 * MIB + 7, 5)
 LINK_SECONDS = 0.2
 """How long the origin takes for a piece: longer than two nodes on one machine take to tell what they have."""
 Ok = Callable[..., Ran]
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(honest(DATA)) as server:
-        yield server
+HANDLER = honest(DATA)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,7 @@ FILES = {
     **{name: GGUF + name.encode() for name in ("tiny-Q8_0.gguf", "tiny-Q4_K_M.gguf")},
     **{f"tiny-BF16-0000{number}-of-00002.gguf": GGUF + bytes(number) for number in (1, 2)},
 }
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([Repo("org/tiny", FILES)]) as hub:
-        yield hub
+REPOS = [Repo("org/tiny", FILES)]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +22,7 @@ BIG = replace(TINY, files={"config.json": b"{}", "model.bin": noise(8 * MIB, 1)}
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[groups]\nnightly = ["tiny"]\n'
 PINNED = CATALOG.replace('tiny"\n[', f'tiny"\nrevision = "{TINY.commit}"\n[', 1)
 OLD, NEW = TINY.commit[:7], MOVED.commit[:7]
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub([TINY]) as hub:
-        yield hub
+REPOS = [TINY]
 
 
 @pytest.fixture

@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise
-from support.faults.stingy import STINGY
-from support.faulty_server import FaultyServer
+from support.faults import alternate, answers, cut, ending, honest, moved, norange, short_206, wrong_start
+from support.faults.base import Counter, Data
+from support.faulty_server import Answer, FaultyServer, Handler, Request
+
+
+def empty_206(data: Data, *, framing: str = "close") -> Handler:
+    """206 with the right Content-Range and no byte of it: without a length, or in a chunked body that ends at once."""
+    right = honest(data)
+    more = [("Transfer-Encoding", "chunked")] if framing == "chunked" else []
+    body = b"0\r\n\r\n" if framing == "chunked" else b""
+
+    def handler(request: Request, number: int) -> Answer:
+        answer = right(request, number)
+        if answer.status != 206:
+            return answer
+        kept = [header for header in answer.headers if header[0] != "Content-Length"]
+        return Answer(206, [*kept, *more], body, "keep" if more else "close")
+
+    return handler
+
+
+def whole_cut_later(data: Data, *, by: int = 1) -> Handler:
+    """No ranges: the whole file each time, cut ``by`` bytes later than the time before."""
+    right, times = norange(data), Counter()
+
+    def handler(request: Request, number: int) -> Answer:
+        at = min(len(data) - 1, 1000 + by * times())
+        return cut(right, at)(request, number)
+
+    return handler
+
+
+def _one_byte(data: Data) -> Handler:
+    return short_206(data, cap=1)
+
+
+def _through(body: Handler) -> Handler:
+    """The body's host is named by a redirect, as a signed URL is."""
+    away = moved(b"", "/signed")
+    return lambda request, number: (body if request.path == "/signed" else away)(request, number)
+
+
+STINGY: dict[str, Callable[[Data], Handler]] = {
+    "206 without length, empty": lambda data: empty_206(data),
+    "206 chunked, empty": lambda data: empty_206(data, framing="chunked"),
+    "one byte an answer": _one_byte,
+    "one byte an answer, then closed": lambda data: ending(_one_byte(data), "close"),
+    "one byte, then 403 of the signed URL": lambda data: _through(alternate(_one_byte(data), answers(403))),
+    "one byte, then cut": lambda data: cut(honest(data), 1),
+    "one byte, then a lie": lambda data: alternate(_one_byte(data), wrong_start(data)),
+    "one byte, then 429": lambda data: alternate(_one_byte(data), answers(429)),
+    "the whole, cut one byte later each time": whole_cut_later,
+    "4 KiB an answer": lambda data: short_206(data, cap=4096),
+}
+"""Ten servers, by what they do; each has strong ETags and a file that a digest is known of."""
+
 
 DATA = noise(3 * MIB)
 MOST = 40
@@ -32,7 +87,7 @@ def test_it_is_given_up(bench: Bench, name: str, connections: int) -> None:
 @pytest.mark.parametrize("name", STINGY)
 def test_the_mirror_is_asked(bench: Bench, name: str) -> None:
     """A mirror that the catalog names brings the file, after a few requests to the server that does not."""
-    with FaultyServer(STINGY[name](DATA)) as server, FaultyServer(faults.honest(DATA)) as mirror:
+    with FaultyServer(STINGY[name](DATA)) as server, FaultyServer(honest(DATA)) as mirror:
         run = bench.run(pinned(server.url + "/f", DATA, mirrors=[mirror.url + "/f"]), retries=5)
         requests = len(server.requests)
     assert (run.code, bench.final.read_bytes() == DATA) == (0, True)

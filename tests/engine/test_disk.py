@@ -11,7 +11,7 @@ from support import faults
 from support.bench import NAME, Bench, pinned
 from support.body_writes import free_bytes, judge_writes
 from support.data import MIB, flip, noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import FaultyServer
 
 from mdl import crc_json
 from mdl.errors import NoSpace
@@ -183,12 +183,11 @@ def test_link_that_comes_while_fetching(bench: Bench, tmp_path: Path, data: byte
     elsewhere, at = tmp_path / "elsewhere", bench.store.root / "m" / where
     elsewhere.mkdir()
 
-    def handler(request: Request, number: int) -> Answer:
+    def plant() -> None:
         at.parent.mkdir(parents=True, exist_ok=True)
         at.symlink_to(elsewhere / "new" if where.endswith("bin") else elsewhere)
-        return faults.honest(data)(request, number)
 
-    assert bench.fetch(handler, data, path="sub/deep/x.bin").code == 11
+    assert bench.fetch(faults.acting(plant, faults.honest(data)), data, path="sub/deep/x.bin").code == 11
     assert list(elsewhere.iterdir()) == []
 
 

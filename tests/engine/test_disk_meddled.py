@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import KNOWN, Bench, pinned, probes
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.faulty_server import FaultyServer, Handler
 from support.polling import until
 
 from mdl.events import Event, Planned
@@ -25,30 +25,16 @@ Act = Callable[[Bench], object]
 def midway(bench: Bench, act: Act, *, always: bool = False) -> Handler:
     """Serves the file, and does something in the middle of the first body, or of each, once half of it is claimed. For
     one connection: it is asked for the whole file only."""
-    right, done = faults.honest(DATA), [False]
+    done = threading.Event()
 
-    def handler(request: Request, number: int) -> Answer:
-        def body() -> Iterator[bytes]:
-            yield DATA[:HALF]
-            until(lambda: bench.claimed >= HALF - 1)  # the last byte of a piece is sent with the next one
-            done[0] = not always
-            act(bench)
-            yield DATA[HALF:]
+    def come() -> None:
+        until(lambda: bench.claimed >= HALF - 1)  # the last byte of a piece is sent with the next one
+        if not always:
+            done.set()
+        act(bench)
 
-        answer = right(request, number)
-        return answer if done[0] or probes(request) else replace(answer, body=body())
-
-    return handler
-
-
-def when_asked(act: Callable[[], object], data: bytes) -> Handler:
-    """Serves the file, and does something before each answer."""
-
-    def handler(request: Request, number: int) -> Answer:
-        act()
-        return faults.honest(data)(request, number)
-
-    return handler
+    is_plain = lambda request: done.is_set() or probes(request)  # noqa: E731
+    return faults.choose(is_plain, faults.honest(DATA), faults.acting_at(come, DATA, HALF))
 
 
 def elsewhere(bench: Bench) -> Path:
@@ -164,7 +150,7 @@ def put(path: Path, data: bytes) -> None:
 @pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 def test_a_strangers_file_that_comes_meanwhile(bench: Bench, data: bytes) -> None:
     """A file that another program puts under the final name while the bytes come needs --force to be replaced."""
-    run = bench.fetch(when_asked(lambda: put(bench.final, b"mine"), data), data)
+    run = bench.fetch(faults.acting(lambda: put(bench.final, b"mine"), faults.honest(data)), data)
     assert (run.code, bench.final.read_bytes()) == (7, b"mine")
     assert bench.fetch(faults.honest(data), data, force=True).code == 0
     assert bench.has(data)
@@ -175,7 +161,7 @@ def test_a_strangers_file_that_comes_meanwhile(bench: Bench, data: bytes) -> Non
 def test_an_own_file_that_is_exchanged_meanwhile(bench: Bench, data: bytes) -> None:
     """An older file of mdl's own may be replaced; another that is there by then only if it is right."""
     assert bench.fetch(faults.honest(TINY), TINY).code == 0
-    run = bench.fetch(when_asked(lambda: put(bench.final, data), DATA), DATA)
+    run = bench.fetch(faults.acting(lambda: put(bench.final, data), faults.honest(DATA)), DATA)
     assert (run.code, bench.final.read_bytes() == data) == (0 if data is DATA else 7, True)
 
 

@@ -10,6 +10,7 @@ import pytest
 from support import faults
 from support.bench import KNOWN, Bench, loose, pinned
 from support.data import MIB, noise
+from support.faults import always
 from support.faulty_server import Answer, FaultyServer, Handler, reply
 
 from mdl.sources.hub_origin import HubOrigin
@@ -20,10 +21,6 @@ GZIP = ("Content-Encoding", "gzip")
 COMMIT = HubOrigin("org/repo", revision="a" * 40)
 Make = Callable[[bytes], Handler]
 BOTH_SIZES = pytest.mark.parametrize("data", [CODED, CODED_TINY], ids=["large", "small"])
-
-
-def always(answer: Answer) -> Handler:
-    return lambda request, number: answer
 
 
 def in_chunks(data: bytes) -> Answer:

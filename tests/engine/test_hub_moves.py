@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import pytest
 from support import faults
 from support.bench import Bench, Run, stalled
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.faulty_server import Answer, FaultyServer, Handler, Request, json_reply
 from support.loopback_hub import LoopbackHub, Repo
 
 from mdl.events import Event, Started
@@ -37,16 +36,12 @@ class Hub:
     def __call__(self, request: Request, number: int) -> Answer:
         words = request.path.strip("/").split("/")
         if "revision" in words:
-            return _json({"sha": self.commit})
+            return json_reply({"sha": self.commit})
         if "tree" in words:
-            return _json([_entry("model.bin", self.files[words[-1]], lfs=True), _entry("config.json", TINY)])
+            return json_reply([_entry("model.bin", self.files[words[-1]], lfs=True), _entry("config.json", TINY)])
         commit, name = words[-2:]
         right = faults.honest(self.files[commit] if name == "model.bin" else TINY)
         return self.serve.get(name, right)(request, number)
-
-
-def _json(data: object) -> Answer:
-    return reply(200, json.dumps(data).encode(), ("Content-Type", "application/json"))
 
 
 def _entry(path: str, data: bytes, *, lfs: bool = False) -> dict[str, object]:

@@ -14,7 +14,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, flip, noise
 from support.faults.base import Data
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.loopback_hub import Generated
 
 from mdl.catalog.model import CatalogFile, Model
@@ -149,22 +149,12 @@ def test_repair_by_a_liar(bench: Bench) -> None:
 BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])
 
 
-def by_path(data: bytes, statuses: dict[str, int]) -> Handler:
-    """These statuses for these paths; the file everywhere else."""
-    right = faults.honest(data)
-
-    def handler(request: Request, number: int) -> Answer:
-        status = statuses.get(request.path)
-        return reply(status, b"no") if status else right(request, number)
-
-    return handler
-
-
 @BOTH_SIZES
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 451, 503])
 def test_mirrors_in_order(bench: Bench, status: int, data: bytes) -> None:
     """If the first is gated, gone or down, the mirrors are tried in their order, and the last is not needed."""
-    with FaultyServer(by_path(data, {"/1": status, "/2": 404})) as server:
+    refusals = {"/1": faults.answers(status), "/2": faults.answers(404)}
+    with FaultyServer(faults.routes(refusals, faults.honest(data))) as server:
         mirrors = [f"{server.url}/{n}" for n in (2, 3, 4)]
         run = bench.run(pinned(server.url + "/1", data, mirrors=mirrors), retries=2)
         order = list(dict.fromkeys(request.path for request in server.requests))
@@ -174,7 +164,7 @@ def test_mirrors_in_order(bench: Bench, status: int, data: bytes) -> None:
 
 def test_no_mirror_without_a_digest(bench: Bench) -> None:
     """Mirrors are not trusted with a file whose digest is not known."""
-    with FaultyServer(by_path(DATA, {"/1": 404})) as server:
+    with FaultyServer(faults.routes({"/1": faults.answers(404)}, faults.honest(DATA))) as server:
         run = bench.run(replace(pinned(server.url + "/1", DATA, mirrors=[server.url + "/2"]), digest=None))
         assert (run.code, {request.path for request in server.requests}) == (3, {"/1"})
 

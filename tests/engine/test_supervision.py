@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,7 @@ from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
 
 DATA = noise(4 * MIB)
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    gone = faults.answers(404)
-    with FaultyServer(faults.routes({"/gone": gone, "/f": faults.honest(DATA)})) as server:
-        yield server
+HANDLER = faults.routes({"/gone": faults.answers(404), "/f": faults.honest(DATA)})
 
 
 def failing(error: BaseException) -> Callable[..., None]:

@@ -38,7 +38,7 @@ from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 from support import faults
 from support.data import sha256
-from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.faulty_server import FaultyServer, Handler, Request
 from support.polling import until
 
 NAME = "model.bin"
@@ -280,10 +280,4 @@ def probes(request: Request) -> bool:
 
 def stalled(right: Handler, at: int) -> Handler:
     """The handler's answers, each silent after ``at`` bytes."""
-
-    def handler(request: Request, number: int) -> Answer:
-        answer = faults.cut(right, at)(request, number)
-        answer.end = "hang"
-        return answer
-
-    return handler
+    return faults.ending(faults.cut(right, at), "hang")

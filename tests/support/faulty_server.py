@@ -24,9 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from support.faults.wire import CHUNK, Answer, Ending, Handler, Piece, Request, reply
+from support.faults.wire import CHUNK, Answer, Ending, Handler, Piece, Request, json_reply, reply
 
-__all__ = ["Answer", "Ending", "FaultyServer", "Handler", "Piece", "Request", "reply"]
+__all__ = ["Answer", "Ending", "FaultyServer", "Handler", "Piece", "Request", "json_reply", "reply"]
 
 _TICK = 0.01
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from support.data import flip
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Shell, done, machine
 
@@ -40,8 +41,4 @@ def arrived(folder: Path) -> int:
 def damage(path: Path) -> None:
     """Change one byte of a file, and nothing else that shows."""
     path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(1000)
-        byte = file.read(1)
-        file.seek(1000)
-        file.write(bytes([byte[0] ^ 1]))
+    flip(path, 1000)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from support.data import files_below
 from support.loopback_hub import LoopbackHub
 from support.shell import Ran, Shell, environ
 
@@ -176,8 +177,7 @@ def main_of(shell: Shell) -> str:
 def offline(hf: Hf, shell: Shell, revision: str | None = None, **more: str) -> dict[str, bytes]:
     """The files of a snapshot as the hub's client finds them without a hub."""
     words = {"repo_id": "org/tiny", "revision": revision, "cache_dir": cache_of(shell), **more}
-    found = Path(hf("snapshot", local_files_only=True, **words))
-    return {str(path.relative_to(found)): path.read_bytes() for path in found.rglob("*") if path.is_file()}
+    return files_below(Path(hf("snapshot", local_files_only=True, **words)))
 
 
 def scanned(hf: Hf, shell: Shell) -> dict[str, dict[str, dict[str, object]]]:

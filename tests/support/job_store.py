@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from support.moto_store import s3_api
+
 PREFIX = "prefix"
 _numbers = itertools.count(1)
 
@@ -28,10 +30,7 @@ class JobStore:
 
     @cached_property
     def api(self) -> Any:
-        import boto3
-
-        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-        return boto3.client("s3", endpoint_url=self.url, **keys)
+        return s3_api(self.url)
 
     @property
     def table(self) -> str:

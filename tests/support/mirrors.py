@@ -14,8 +14,9 @@ from urllib.parse import quote
 import httpx
 
 from mdl.catalog.lock import Lock
-from support.data import sha256
+from support.data import sha256, write_files
 from support.faults.wire import Answer, Handler, Request, reply
+from support.moto_store import s3_api
 from support.shell import Shell, machine
 
 _numbers = itertools.count(1)
@@ -38,15 +39,7 @@ class MirrorStore:
 
     @cached_property
     def api(self) -> Any:
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.environ["AWS_ENDPOINT_URL_S3"],
-            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
-            region_name="us-east-1",
-        )
+        return s3_api(self.environ["AWS_ENDPOINT_URL_S3"], self.environ)
 
     @property
     def url(self) -> str:
@@ -68,6 +61,14 @@ class MirrorStore:
         """The keys of the uploads that were begun and not ended."""
         found = self.api.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
         return [one["Key"].removeprefix("m/") for one in found]
+
+    def begin(self, key: str, *parts: bytes, metadata: Mapping[str, str] | None = None, **more: str) -> dict[str, Any]:
+        """Begin an upload that has these parts: what names it."""
+        upload = {"Bucket": self.bucket, "Key": f"m/{key}"}
+        upload["UploadId"] = self.api.create_multipart_upload(**upload, Metadata=metadata or {}, **more)["UploadId"]
+        for number, body in enumerate(parts, 1):
+            self.api.upload_part(**upload, PartNumber=number, Body=body, **more)
+        return upload
 
     def tamper(self, key: str) -> None:
         """Other bytes of the same length under the same metadata, as a bad disk or hand leaves them."""
@@ -110,13 +111,6 @@ def catalog_text(models: Mapping[str, Mapping[str, bytes]], url: str = ABSENT, m
             facts = f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
             text += f'[[models.{name}.files]]\npath = "{path}"\nurl = "{url}/{quote(path)}"\n{facts}'
     return text
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    for path, data in files.items():
-        place = folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
 
 
 def mirror_machine(home: Path, store: MirrorStore, models: Mapping[str, Mapping[str, bytes]], **extra: str) -> Shell:

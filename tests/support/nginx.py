@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
-from support.polling import until
-from support.seaweed import free_port
+from support.processes import free_ports, serving_at
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
@@ -23,7 +19,7 @@ def has_nginx() -> bool:
 @contextmanager
 def nginx(folder: Path, locations: str) -> Iterator[str]:
     """nginx with these ``location`` blocks; files are below ``folder / "files"``. Gives its URL."""
-    port = free_port(below=55_000)
+    [port] = free_ports(1)
     (folder / "files").mkdir(parents=True, exist_ok=True)
     paths = "".join(f"{name}_temp_path {folder}/{name};\n" for name in _TEMPORARY)
     (folder / "nginx.conf").write_text(
@@ -32,19 +28,6 @@ def nginx(folder: Path, locations: str) -> Iterator[str]:
         f"server {{\nlisten 127.0.0.1:{port};\nroot {folder}/files;\n{locations}}}\n}}\n"
     )
     words = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    process = subprocess.Popen([*words, "-g", "daemon off; master_process off;"], stdin=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
-
-    def is_up() -> bool:
-        assert process.poll() is None, (folder / "error.log").read_text()
-        try:
-            return bool(httpx.get(url).status_code)
-        except httpx.HTTPError:
-            return False
-
-    try:
-        until(is_up)
+    with serving_at(url, [*words, "-g", "daemon off; master_process off;"]):
         yield url
-    finally:
-        process.kill()
-        process.wait()

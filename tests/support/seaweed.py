@@ -48,14 +48,14 @@ class Seaweed:
         self._running[index] = self._volumes[index]()
 
 
-def free_port(below: int = 65_536) -> int:
+def _free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on, and neither does anybody on the one 10,000 above it."""
     while True:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             port: int = one.getsockname()[1]
-            if port >= below:
-                port = 20_000 + port % (below - 20_000)
+            if port >= _LARGEST:
+                port = 20_000 + port % (_LARGEST - 20_000)
             try:
                 other.bind(("127.0.0.1", port + 10_000))
             except OSError:
@@ -80,7 +80,7 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    master, filer, s3 = (free_port(_LARGEST) for _ in range(3))
+    master, filer, s3 = (_free_port() for _ in range(3))
     both = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     with ExitStack() as stack:
 
@@ -113,7 +113,7 @@ def seaweed(folder: Path, volumes: int = 1) -> Iterator[Seaweed]:
                 f"volume{index}",
                 "volume",
                 *both,
-                f"-port={free_port(_LARGEST)}",
+                f"-port={_free_port()}",
                 "-dir=.",
                 "-max=20",
                 f"-master=127.0.0.1:{master}",

@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.polling import until
-from support.processes import cut_power
+from support.processes import cut_power, free_ports
 
 PROGRAMS = ("sbatch", "srun", "scontrol", "slurmctld", "slurmd", "munged", "unshare")
 
@@ -30,15 +29,6 @@ def missing() -> str:
     if absent:
         return f"NO SLURM HERE: {', '.join(absent)} not installed"
     return "" if os.geteuid() == 0 else "NO SLURM HERE: its daemons need root"
-
-
-def _ports(count: int) -> list[int]:
-    """Free ports of this host."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass
@@ -132,7 +122,7 @@ SchedulerParameters=defer,sched_interval=1,sched_min_interval=0,requeue_delay=1
 @contextmanager
 def slurm(folder: Path, nodes: int = 4) -> Iterator[Slurm]:
     """A cluster of so many nodes, which are called ``n1`` and so on. Ends every daemon that it started."""
-    ctld, *ports = _ports(nodes + 1)
+    ctld, *ports = free_ports(nodes + 1)
     names = [f"n{number + 1}" for number in range(nodes)]
     for name in ("state", "local", *(f"disks/{name}" for name in names), *(f"spool-{name}" for name in names)):
         (folder / name).mkdir(parents=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.polling import until
-from support.processes import cut_power
+from support.processes import cut_power, free_ports
 
 _SSHD = "/usr/sbin/sshd"
 _CONF = """\
@@ -75,9 +75,7 @@ def hosts(folder: Path, names: Sequence[str], **environ: str) -> Iterator[Hosts]
     with ExitStack() as stack:
         for name in names:
             found.home(name).mkdir(parents=True)
-            with socket.socket() as one:
-                one.bind(("127.0.0.1", 0))
-                port = one.getsockname()[1]
+            [port] = free_ports(1)
             config += [f"Host {name}", f"Port {port}"]
             more = " ".join(f"{key}={value}" for key, value in environ.items())
             text = _CONF.format(folder=folder, user=user, home=found.home(name), more=more)

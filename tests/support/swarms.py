@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,19 +15,11 @@ from mdl.swarm.session import Session, Share
 from mdl.swarm.torrent import make_torrent, read_torrent
 from support.catalogs import catalog_of, parse
 from support.data import sha256
+from support.processes import free_ports
 from support.shell import Shell, machine
 
 PIECE = 4 * 2**20
 FILE = RelPath.parse("f.bin")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports at which nobody listens, all of them different."""
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in socks]
 
 
 def addresses(count: int) -> list[str]:

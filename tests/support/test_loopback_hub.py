@@ -27,17 +27,11 @@ LFS = "/demo/tiny/resolve/main/model.safetensors"
 SMALL = "/demo/tiny/resolve/main/config.json"
 
 Ask = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    repos = [
-        TINY,
-        Repo("demo/gated", {"model.bin": b"g" * 10}, gated=True, lfs_threshold=1),
-        Repo("demo/private", {"model.bin": b"p" * 10}, private=True),
-    ]
-    with LoopbackHub(repos) as serving:
-        yield serving
+REPOS = [
+    TINY,
+    Repo("demo/gated", {"model.bin": b"g" * 10}, gated=True, lfs_threshold=1),
+    Repo("demo/private", {"model.bin": b"p" * 10}, private=True),
+]
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A training server of the usual shape, as a FastAPI application: jobs, checkpoints, and zips that it builds in memory.
 
 It has the faults that such servers have in the wild: no length, no ranges, a long time before the first byte, a
-connection that drops, and a stream that ends well with half a zip. Run as a program it serves the runs below the
-folder of ``TRAINER_RUNS``; each run is a folder ``ID`` with ``job.json`` beside the files of its model.
+connection that drops, and a stream that ends well with half a zip. Each run is a folder ``ID`` with ``job.json`` beside
+the files of its model.
 
 ``job.json`` may have ``"faults"``: ``drop_at`` and ``short_at`` (bytes), ``times`` (how many answers have the fault),
 ``then_status`` (what the job's status is after the first zip), ``detail`` and ``status_code`` (an error for the zip).
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import socket
 import threading
 import zipfile
@@ -158,14 +157,3 @@ def training_server(runs: Path) -> Iterator[str]:
         finally:
             server.should_exit = server.force_exit = True
             thread.join(10)
-
-
-if __name__ == "__main__":
-    import uvicorn
-
-    uvicorn.run(
-        application(Path(os.environ["TRAINER_RUNS"])),
-        host="127.0.0.1",
-        port=int(os.environ["TRAINER_PORT"]),
-        log_level="warning",
-    )

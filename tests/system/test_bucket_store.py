@@ -16,6 +16,7 @@ import pytest
 from support.bench import claimed_in
 from support.data import MIB, noise
 from support.long import only_long
+from support.moto_store import s3_api
 from support.polling import until
 from support.relay import Meter, relaying
 from support.seaweed import SECRET_KEY, Seaweed, seaweed, weed
@@ -44,22 +45,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 def fill(store: Seaweed) -> None:
     """The bucket ``training`` with one file, whose digest is in its metadata."""
-    api = bucket_api(store)
+    api = s3_api(store.url, store.environ)
     api.create_bucket(Bucket="training")
     api.put_object(Bucket="training", Key="m/model.bin", Body=DATA, Metadata={"sha256": DIGEST})
-
-
-def bucket_api(store: Seaweed) -> Any:
-    import boto3
-
-    environ = store.environ
-    return boto3.client(
-        "s3",
-        endpoint_url=store.url,
-        aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
 
 
 @pytest.fixture

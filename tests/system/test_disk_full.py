@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import Bench, Run, pinned
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import FaultyServer
 from support.namespaces import MOUNTS, USER, apart, resize, small_disk
 from support.partials import dead_owner
 
@@ -55,17 +54,8 @@ def filling(folder: Path) -> None:
     """A disk that another program fills in the middle of the body is 7; what was written is kept, and with room again
     it goes on there."""
     bench = bench_on(folder, "size=8m")
-    hog, right = bench.store.root / "hog", faults.honest(DATA)
-
-    def handler(request: Request, number: int) -> Answer:
-        def body() -> Iterator[bytes]:
-            yield DATA[: 4 * MIB]
-            hog.write_bytes(bytes(5 * MIB // 2))
-            yield DATA[4 * MIB :]
-
-        return replace(right(request, number), body=body())
-
-    with FaultyServer(handler) as server:
+    hog = bench.store.root / "hog"
+    with FaultyServer(faults.acting_at(lambda: hog.write_bytes(bytes(5 * MIB // 2)), DATA, 4 * MIB)) as server:
         file = pinned(server.url + "/f", DATA)
         check(bench.run(file), "SPACE", "No space left on device")
         kept = bench.claimed
@@ -73,7 +63,7 @@ def filling(folder: Path) -> None:
         with pytest.raises(NoSpace):
             bench.run(file)
         hog.unlink()
-        server.handler = right
+        server.handler = faults.honest(DATA)
         again = bench.run(file)
     assert (again.code, again.row.resumed_at, again.report and again.report.bytes_fetched) == (0, kept, SIZE - kept)
     assert bench.final.read_bytes() == DATA

@@ -16,13 +16,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.data import MIB, noise, sha256
-from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.faulty_server import FaultyServer
 from support.polling import until
 from support.shell import beside, machine
 
@@ -32,7 +32,6 @@ FILES = {"large": noise(24 * MIB), "small": noise(300_000, 1)}
 TRIALS, SEED = 8, 126
 _SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN; with NOLOGFLUSH, 2, the file system stops at once and writes nothing more."""
-_PIECE = 64 * 2**10
 _NO_SYNC = "import os; os.fsync = os.fdatasync = lambda _fd: None; "
 
 pytestmark = [
@@ -92,19 +91,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         made.unmount()
 
 
-def paced(data: bytes) -> Handler:
-    """At most 1.1 MB a second on each connection."""
-    right = faults.honest(data)
-
-    def handler(request: Request, number: int) -> Answer:
-        answer = right(request, number)
-        data = b"".join(piece for piece in answer.pieces() if isinstance(piece, bytes))
-        pieces = (data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
-        return replace(answer, body=(part for piece in pieces for part in (piece, 0.06)))
-
-    return handler
-
-
 @dataclass
 class Cut:
     """What a power cut left: bytes that journals claim, of them wrong ones; the final names that are there."""
@@ -133,7 +119,8 @@ def look(models: Path) -> Cut:
 def trial(disk: Disk, home: Path, after: int, before: str = "") -> tuple[Cut, int, int]:
     """Cut the power once ``after`` bytes were sent; what was left, and how the next run went: code, bytes resumed."""
     models, right = disk.place / "models", {f"/{name}": faults.honest(data) for name, data in FILES.items()}
-    with FaultyServer(faults.routes(right | {"/large": paced(FILES["large"])})) as server:
+    slow = faults.trickle(right["/large"], piece=faults.PIECE, pause=0.06)  # 1.1 MB a second on each connection
+    with FaultyServer(faults.routes(right | {"/large": slow})) as server:
         files = "".join(
             f'[[models.m.files]]\npath = "{name}"\nurl = "{server.url}/{name}"\n'
             f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'

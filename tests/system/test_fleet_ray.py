@@ -21,6 +21,7 @@ from support.shell import Shell, done, ended, started
 WHY_NOT = support.missing() or ("" if LONG else "MDL_LONG is not set")
 pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 ON = ("--on=ray", f"--mdl={PYTHON} -m mdl")
+REPOS = [REPO]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,6 @@ class WithRay(Shell):
 
     def command(self, *words: str) -> list[str]:
         return [PYTHON, "-m", "mdl", *words]
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([REPO]) as hub:
-        yield hub
 
 
 @pytest.fixture

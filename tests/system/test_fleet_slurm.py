@@ -19,12 +19,7 @@ from support.slurm import Slurm, slurm
 WHY_NOT = support.missing() or ("" if LONG else "MDL_LONG is not set")
 pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(300)]
 TOKEN = "hf_" + "t" * 30
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([REPO]) as hub:
-        yield hub
+REPOS = [REPO]
 
 
 @pytest.fixture

@@ -23,12 +23,7 @@ ON = ("--on", "ssh", "--hosts", "a,b,c", NODE_MDL)
 MARK = f"--lock-wait={3600 + os.getpid()}"
 """By which the processes of this test are known."""
 ALL = 3 * (SIZE + 2)
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([REPO]) as hub:
-        yield hub
+REPOS = [REPO]
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import FaultyServer
 from support.namespaces import NETWORK, apart, loopback, tool
 
 from mdl.events import Event, Planned, Retrying
@@ -61,16 +59,10 @@ BREAKS = {
 
 def broken(folder: Path, how: str) -> None:
     """The network breaks in the middle of a body and is mended after two tries in vain."""
-    bench, right, why = bench_in(folder), faults.honest(DATA), list[str]()
+    bench, why = bench_in(folder), list[str]()
     breaks, mends = BREAKS[how]
-
-    def handler(request: Request, number: int) -> Answer:
-        def body() -> Iterator[bytes]:
-            yield DATA[: 2 * MIB]
-            breaks(server.port)
-            yield DATA[2 * MIB :]
-
-        return replace(right(request, number), body=body())
+    mends()  # what is not installed is found here, where it skips the test; in the server's thread it would fail it
+    breaking = faults.acting_at(lambda: breaks(server.port), DATA, 2 * MIB)
 
     def listen(event: Event) -> None:
         if isinstance(event, Retrying):
@@ -78,7 +70,7 @@ def broken(folder: Path, how: str) -> None:
             if len(why) == 2:
                 mends()
 
-    with FaultyServer(faults.first(1, handler, right)) as server:
+    with FaultyServer(faults.first(1, breaking, faults.honest(DATA))) as server:
         file = pinned(server.url + "/f", DATA)
         run = bench.run(file, stall=0.5, retries=9, tell=listen, connections=1)
         asked = [request.header("range") for request in server.requests]

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.catalogs import catalog_of
 from support.data import DATA, MIB, noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request
+from support.faulty_server import FaultyServer
 from support.namespaces import MOUNTS, apart, failing, tool
 from support.partials import dead_owner
 from support.shell import Ran, Shell, beside, machine
@@ -27,18 +26,8 @@ from mdl.process import ProcessId
 
 LONG = os.environ.get("MDL_LONG") == "1"
 MANY, ROUNDS = (8, 4) if LONG else (2, 1)
-
-
-def in_pieces(data: bytes) -> Handler:
-    """An honest server whose bodies take a while, so that the others come into it."""
-    right = faults.honest(data)
-
-    def handler(request: Request, number: int) -> Answer:
-        answer = right(request, number)
-        pieces = [piece for piece in answer.pieces() if isinstance(piece, bytes)]
-        return replace(answer, body=(part for piece in pieces for part in (piece, 0.005)))
-
-    return handler
+SLOW = faults.trickle(faults.honest(DATA), piece=faults.PIECE, pause=0.005)
+"""A body takes a while, so that the others come into it."""
 
 
 def at_once(shell: Shell, count: int, prefix: tuple[str, ...], *words: str) -> tuple[list[Ran], int]:
@@ -61,7 +50,7 @@ def at_once(shell: Shell, count: int, prefix: tuple[str, ...], *words: str) -> t
 def test_all_at_once(tmp_path: Path) -> None:
     """With locks that work every one of them ends with 0, the bytes are fetched once, and nothing is left over."""
     for turn in range(ROUNDS):
-        with FaultyServer(in_pieces(DATA)) as server:
+        with FaultyServer(SLOW) as server:
             shell = machine(tmp_path / str(turn), catalog_of(one=server.url + "/f"))
             ran, wrong = at_once(shell, MANY, (), "-q")
             assert ([one.code for one in ran], wrong) == ([0] * MANY, 0), ran
@@ -77,7 +66,7 @@ def test_all_at_once_with_locks_that_lie(tmp_path: Path, lie: str) -> None:
     """With locks that keep no process out each ends with 0 or 9; the final name never has a wrong byte."""
     codes = []
     for turn in range(ROUNDS):
-        with FaultyServer(in_pieces(DATA)) as server:
+        with FaultyServer(SLOW) as server:
             shell = machine(tmp_path / str(turn), catalog_of(one=server.url + "/f"))
             ran, wrong = at_once(shell, MANY, failing(f"flock:{lie}"), "-q", "--retries", "2")
             codes += [one.code for one in ran]

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.data import MIB, noise
+from support.data import MIB, files_below, noise
 from support.loopback_hub import LoopbackHub, Repo
 from support.serving import client_of, served
 from support.shell import machine
@@ -54,5 +54,4 @@ def test_the_hubs_client_in_javascript(tmp_path: Path) -> None:
     ]
     assert (found["info"], found["large"], found["known"]) == ("org/tiny", 2 * MIB, ["config.json"])
     assert (bytes(found["part"]), found["none"]) == (FILES["model.bin"][5:9], False)
-    snapshot = Path(found["snapshot"])
-    assert {str(one.relative_to(snapshot)): one.read_bytes() for one in snapshot.rglob("*") if one.is_file()} == FILES
+    assert files_below(Path(found["snapshot"])) == FILES

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,22 +62,19 @@ def test_the_reason_is_what_is_raised() -> None:
 @pytest.mark.fault(274)
 def test_all_who_sleep_are_woken() -> None:
     """Every thread that waits is let through by one `set`, which no lock of theirs can hold up."""
-    cancel, woken, sleeping = CancelToken(), [], threading.Barrier(9)
+    cancel, asleep = CancelToken(), threading.Barrier(9)
 
     def sleep() -> None:
-        sleeping.wait()
-        with pytest.raises(Cancelled):
-            cancel.wait(60)
-        woken.append(1)
+        asleep.wait()
+        cancel.wait(60)
 
-    threads = [threading.Thread(target=sleep) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    sleeping.wait()
-    cancel.set()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(woken) == 8
+    with ThreadPoolExecutor(8) as pool:
+        sleeping = [pool.submit(sleep) for _ in range(8)]
+        asleep.wait()
+        cancel.set()
+        for one in sleeping:
+            with pytest.raises(Cancelled):
+                one.result(PATIENCE)
 
 
 @pytest.mark.fault(274)

@@ -15,7 +15,7 @@ from support import faults
 from support.bench import NAME, Bench, pinned
 from support.catalogs import entry_of, unpinned
 from support.data import noise
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import FaultyServer
 from support.partials import dead_owner
 from support.shell import ExitCode, Shell, machine
 
@@ -34,12 +34,7 @@ STRANGER, USER = 12345, 12346
 DATA, OTHER = noise(2**21), noise(2**21, 1)
 HALF = len(DATA) // 2
 REMOTE = RemoteFile(RelPath.parse(NAME), "http://127.0.0.1/f", len(DATA), pinned("", DATA).digest)
-
-
-@pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer(faults.honest(DATA)) as server:
-        yield server
+HANDLER = faults.honest(DATA)
 
 
 @pytest.fixture
@@ -334,10 +329,6 @@ def test_a_models_folder_that_is_a_link(
             link.symlink_to(far)
             os.chown(link, whose, -1, follow_symlinks=False)
 
-    def swapping(request: Request, number: int) -> Answer:
-        plant()
-        return right(request, number)
-
     far.mkdir()
     bench.store.root.mkdir()
     plant()
@@ -346,7 +337,7 @@ def test_a_models_folder_that_is_a_link(
     assert bench.run(file).code == (11 if whose else 0)
     if whose:
         link.unlink()
-        server.handler = swapping
+        server.handler = faults.acting(plant, right)
         assert bench.run(file).code == 11
     assert (os.listdir(far) == []) == bool(whose)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from support.faults import stall_in_body
 from support.faulty_server import FaultyServer
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.packing import make_run
+from support.polling import until
 
 import mdl
 from mdl.config import client_settings
@@ -141,9 +143,8 @@ def test_events_in_the_caller_s_thread(hub: LoopbackHub) -> None:
         path = mdl.get("hf:org/other", home="m", on_event=lambda event: heard.append((threading.get_ident(), event)))
         heard.append((here, Finished(file=str(path))))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(60)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
     assert len({ident for ident, _ in heard}) == 1
     assert {Progressed, Finished} <= {type(event) for _, event in heard}
 
@@ -183,17 +184,10 @@ def test_a_keyboard_interrupt_stays_one(hub: LoopbackHub) -> None:
 
 def test_a_client_in_many_threads(hub: LoopbackHub) -> None:
     """One client serves several threads at once."""
-    client, found = mdl.Client(home="m"), list[str]()
-
-    def work(target: str) -> None:
-        found.append(client.get(target).name)
-
-    threads = [threading.Thread(target=work, args=(target,)) for target in ("hf:org/tiny", "hf:org/other")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(found) == ["org--other", "org--tiny"]
+    client = mdl.Client(home="m")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(client.get, ("hf:org/tiny", "hf:org/other")))
+    assert [path.name for path in found] == ["org--tiny", "org--other"]
 
 
 def test_progress_draws_on_stderr_alone(hub: LoopbackHub, capfd: pytest.CaptureFixture[str]) -> None:
@@ -295,13 +289,12 @@ def test_tokens_of_many_operations(hub: LoopbackHub) -> None:
         while not done.is_set():
             children.append(mdl.CancelToken(parent))
 
-    threads = [threading.Thread(target=add) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    parent.set()
-    done.set()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(add)
+        until(lambda: children, "no operation was begun")
+        parent.set()
+        done.set()
     assert all(child.is_set() for child in children)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Protocol
 
-from support.faults.wire import Answer, Handler, Request, reply
+from support.faults.wire import Answer, Ending, Handler, Request, reply
 
 PIECE = 64 * 1024
 ETAG = '"v1"'
@@ -142,11 +142,29 @@ def resumes(request: Request) -> bool:
     return spec.partition("-")[0].strip() not in ("", "0")
 
 
-def routes(by_path: Mapping[str, Handler]) -> Handler:
-    """One handler a path; 404 for all others."""
+def always(answer: Answer) -> Handler:
+    """This answer, whatever is asked for."""
+    return lambda request, number: answer
+
+
+nothing_here = always(reply(404, b"not here\n"))
+
+
+def ending(handler: Handler, end: Ending) -> Handler:
+    """The same answers, ended so."""
+    return lambda request, number: replace(handler(request, number), end=end)
+
+
+def routes(by_path: Mapping[str, Handler], other: Handler = nothing_here) -> Handler:
+    """One handler a path; ``other`` for all others."""
+    return lambda request, number: by_path.get(request.path, other)(request, number)
+
+
+def acting(act: Callable[[], object], then: Handler) -> Handler:
+    """The handler's answers, before each of which something is done."""
 
     def handler(request: Request, number: int) -> Answer:
-        found = by_path.get(request.path)
-        return found(request, number) if found else reply(404, b"not here\n")
+        act()
+        return then(request, number)
 
     return handler

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from support.faults.base import ETAG, PIECE, Data, honest, pieces, with_headers
+from support.faults.base import ETAG, PIECE, Data, choose, ending, honest, pieces, with_headers
 from support.faults.wire import Answer, Handler, Piece, Request, reply
 
 Drop = Literal["close", "reset"]
@@ -204,9 +204,11 @@ def no_head(data: Data) -> Handler:
     return lambda request, number: Answer(None, body=pieces(data), end="close")
 
 
-def garbage_status(data: Data, line: str = "HTTP/x.y twohundred") -> Handler:
+def garbage_status(data: Data) -> Handler:
     """A malformed status line."""
-    return lambda request, number: Answer(line, [("Content-Length", str(len(data)))], pieces(data), "close")
+    return lambda request, number: Answer(
+        "HTTP/x.y twohundred", [("Content-Length", str(len(data)))], pieces(data), "close"
+    )
 
 
 def portal(title: str = "Hotel Wi-Fi: please log in") -> Handler:
@@ -228,7 +230,7 @@ def lfs_pointer(sha256: str, size: int) -> Handler:
 
 
 def _heads(head: Handler, other: Handler) -> Handler:
-    return lambda request, number: (head if request.method == "HEAD" else other)(request, number)
+    return choose(lambda request: request.method == "HEAD", head, other)
 
 
 def head_refused(data: Data, status: int = 405) -> Handler:
@@ -253,21 +255,15 @@ def names_itself(data: Data, disposition: str | bytes) -> Handler:
 
 def reset_at_end(data: Data) -> Handler:
     """Whole answers, each followed by a reset once the last byte has arrived."""
-    right = honest(data)
-    return lambda request, number: replace(right(request, number), end="reset")
+    return ending(honest(data), "reset")
 
 
 def keepalive_dies(data: Data, *, end: Drop = "close") -> Handler:
     """Every connection serves one answer; at the next request it is closed or reset without a word."""
-    right = honest(data)
-
-    def handler(request: Request, number: int) -> Answer:
-        return right(request, number) if request.on_connection == 0 else Answer(None, end=end)
-
-    return handler
+    is_first = lambda request: request.on_connection == 0  # noqa: E731
+    return choose(is_first, honest(data), lambda request, number: Answer(None, end=end))
 
 
 def closes_idle(data: Data) -> Handler:
     """Closes after each answer without having said so."""
-    right = honest(data)
-    return lambda request, number: replace(right(request, number), end="close")
+    return ending(honest(data), "close")

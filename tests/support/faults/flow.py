@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs
 
-from support.faults.base import PIECE, Data, first, honest
+from support.faults.base import PIECE, Data, choose, first, honest
 from support.faults.bodies import upto
 from support.faults.wire import Answer, Handler, Piece, Request, reply
 
@@ -70,8 +70,7 @@ def moved(data: Data, location: str | bytes = "/moved", *, status: int = 302) ->
 
 def loop() -> Handler:
     """/a goes to /b, everything else to /a."""
-    to_a, to_b = redirects("/a"), redirects("/b")
-    return lambda request, number: (to_b if request.path == "/a" else to_a)(request, number)
+    return choose(lambda request: request.path == "/a", redirects("/b"), redirects("/a"))
 
 
 def chain(data: Data, hops: int) -> Handler:
@@ -175,6 +174,21 @@ def trickle(handler: Handler, *, piece: int = 1, pause: float = 1.0) -> Handler:
         return replace(answer, body=body())
 
     return slow
+
+
+def acting_at(act: Callable[[], object], data: Data, at: int) -> Handler:
+    """Every answer is the whole file, and after ``at`` bytes of its body something is done."""
+    right = honest(data)
+
+    def handler(request: Request, number: int) -> Answer:
+        def body() -> Iterator[Piece]:
+            yield data[:at]
+            act()
+            yield data[at:]
+
+        return replace(right(request, number), body=body())
+
+    return handler
 
 
 def stall_before_headers() -> Handler:

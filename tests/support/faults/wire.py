@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,11 @@ class Answer:
 def reply(status: int | str, body: bytes = b"", *headers: tuple[str, str], end: Ending = "keep") -> Answer:
     """An answer with a right Content-Length."""
     return Answer(status, [*headers, ("Content-Length", str(len(body)))], body, end)
+
+
+def json_reply(value: object, *headers: tuple[str, str], status: int = 200) -> Answer:
+    """The value as JSON."""
+    return reply(status, json.dumps(value).encode(), ("Content-Type", "application/json"), *headers)
 
 
 def _status_line(status: int | str) -> str:

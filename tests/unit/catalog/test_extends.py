@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -151,17 +152,7 @@ def test_a_team_s_catalog_on_the_web(tmp_path: Path, mdl: Inside) -> None:
         assert f"catalog:  {server.url}/team.toml" in shown.out
         done(mdl(shell, "list"))
         assert [one.status.split()[1] for one in server.requests] == ["200", "304"]
-        assert (
-            "hf:org/a"
-            in done(
-                mdl(
-                    shell,
-                    "show",
-                    "a",
-                    "--json",
-                )
-            ).out
-        )
+        assert "hf:org/a" in done(mdl(shell, "show", "a", "--json")).out
         before = len(server.requests)
         done(mdl(with_environ(shell, MDL_OFFLINE="1"), "list"))
         assert len(server.requests) == before
@@ -174,13 +165,17 @@ def test_a_team_s_catalog_on_the_web(tmp_path: Path, mdl: Inside) -> None:
     assert (len(kept), "canary" in "".join(kept) + shown.out) == (1, False)
 
 
-def test_it_is_asked_for_now_and_then(tmp_path: Path, mdl: Inside) -> None:
+def test_it_is_asked_for_now_and_then(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that is minutes old is used without asking, and after a failure nobody is asked again at once."""
-    with FaultyServer(Team("schema = 1\n" + model("a", "org/a"))) as server:
+    now = 1_800_000_000.0
+    monkeypatch.setattr("mdl.catalog.bases.time", SimpleNamespace(time=lambda: now))
+    team = Team("schema = 1\n" + model("a", "org/a"))
+    with FaultyServer(team) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")
-        for _ in range(3):
+        for minutes, status, requests in ((0, 200, 1), (9, 200, 1), (11, 503, 2), (12, 503, 2), (22, 200, 3)):
+            now, team.status = 1_800_000_000.0 + 60 * minutes, status
             done(mdl(shell, "list"))
-        assert len(server.requests) == 1
+            assert len(server.requests) == requests, minutes
 
 
 @pytest.mark.parametrize(

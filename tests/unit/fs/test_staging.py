@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.data import files_below
 
 from mdl.fs import staging
 from mdl.fs.entries import open_parent
@@ -58,10 +59,6 @@ def filled(folder: Path, **files: bytes) -> Path:
     return folder
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # --- write_file --------------------------------------------------------------------------------------------
 
 
@@ -70,7 +67,7 @@ def test_file_is_on_disk_before_it_is_seen(tmp_path: Path, calls: Calls, durable
     """A file is written beside, synced, renamed, and the folder synced after; if it need not be durable it is still
     whole or not there, but mdl does not wait for the disk."""
     staging.write_file(tmp_path / "new" / "x", b"data", durable=durable)
-    assert (calls.order, files_in(tmp_path)) == (order, {"new/x": b"data"})
+    assert (calls.order, files_below(tmp_path)) == (order, {"new/x": b"data"})
 
 
 @pytest.mark.parametrize(("call", "number"), [("fsync", errno.EIO), ("replace", errno.EROFS), ("replace", errno.EXDEV)])
@@ -80,7 +77,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, calls: Cal
     calls.fail(call, number)
     with pytest.raises(OSError) as caught:
         staging.write_file(tmp_path / "x", b"new")
-    assert (caught.value.errno, files_in(tmp_path)) == (number, {"x": b"old"})
+    assert (caught.value.errno, files_below(tmp_path)) == (number, {"x": b"old"})
 
 
 def test_interrupt_leaves_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +105,7 @@ def test_link_beside_is_not_followed(tmp_path: Path) -> None:
     """A link under the final name is replaced, not written through."""
     (filled(tmp_path, precious=b"p") / "x").symlink_to(tmp_path / "precious")
     staging.write_file(tmp_path / "x", b"new")
-    assert files_in(tmp_path) == {"precious": b"p", "x": b"new"}
+    assert files_below(tmp_path) == {"precious": b"p", "x": b"new"}
     assert not (tmp_path / "x").is_symlink()
 
 
@@ -122,7 +119,7 @@ def test_publish_replaces_at_once(tmp_path: Path, calls: Calls) -> None:
     os.link(tmp_path / "final", tmp_path / "twin")
     publish(tmp_path)
     assert calls.order == ["replace", "sync folder"]
-    assert files_in(tmp_path) == {"final": b"new", "twin": b"old"}
+    assert files_below(tmp_path) == {"final": b"new", "twin": b"old"}
 
 
 @pytest.mark.parametrize("number", [0, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
@@ -136,7 +133,7 @@ def test_a_name_that_must_be_free(tmp_path: Path, calls: Calls, taken_by: str, n
     calls.fail("link", number, 1000 if number else 0)
     if not taken_by:
         publish(tmp_path, is_new=True)
-        assert (files_in(tmp_path), final.stat().st_nlink) == ({"final": b"new"}, 1)
+        assert (files_below(tmp_path), final.stat().st_nlink) == ({"final": b"new"}, 1)
         return
     with pytest.raises(FileExistsError):
         publish(tmp_path, is_new=True)
@@ -148,7 +145,7 @@ def test_a_repeated_request_is_no_conflict(tmp_path: Path) -> None:
     """NFS may repeat a link that succeeded and then report that the name is taken: it is, by this very file."""
     os.link(filled(tmp_path, staged=b"new") / "staged", tmp_path / "final")
     publish(tmp_path, is_new=True)
-    assert files_in(tmp_path) == {"final": b"new"}
+    assert files_below(tmp_path) == {"final": b"new"}
 
 
 def test_the_old_name_may_be_gone(tmp_path: Path, calls: Calls) -> None:
@@ -168,7 +165,7 @@ def test_publish_across_file_systems(tmp_path: Path, calls: Calls, is_new: bool)
         calls.fail(call, errno.EXDEV, 1)
     copied = publish(tmp_path, "far/final", is_new=is_new)
     assert calls.order == ["replace", "sync file", *([] if is_new else ["replace"]), "sync folder"]
-    assert files_in(tmp_path) == {"far/final": b"new"}
+    assert files_below(tmp_path) == {"far/final": b"new"}
     assert copied is not None
     assert copied.st_ino == (tmp_path / "far" / "final").stat().st_ino
 
@@ -182,7 +179,7 @@ def test_publish_that_fails_keeps_both(tmp_path: Path, calls: Calls, is_new: boo
     calls.fail("fsync", errno.EIO, 0 if is_new else 1)
     with pytest.raises(FileExistsError if is_new else OSError):
         publish(tmp_path, is_new=is_new)
-    assert files_in(tmp_path) == {"final": b"old", "staged": b"new"}
+    assert files_below(tmp_path) == {"final": b"old", "staged": b"new"}
 
 
 @pytest.mark.parametrize(("staged", "error"), [({"staged": b"new"}, OSError), ({}, FileNotFoundError)])
@@ -193,7 +190,7 @@ def test_what_cannot_be_published(tmp_path: Path, staged: dict[str, bytes], erro
         (tmp_path / "final").mkdir()
     with pytest.raises(error):
         publish(tmp_path, is_new=not staged)
-    assert files_in(tmp_path) == staged
+    assert files_below(tmp_path) == staged
 
 
 # --- folders and leftovers ---------------------------------------------------------------------------------
@@ -216,7 +213,7 @@ def test_only_one_claims_a_folder(tmp_path: Path) -> None:
     filled(tmp_path / "left", data=b"")
     assert staging.take_over(tmp_path / "left", tmp_path / "mine")
     assert not staging.take_over(tmp_path / "left", tmp_path / "yours")
-    assert files_in(tmp_path) == {"mine/data": b""}
+    assert files_below(tmp_path) == {"mine/data": b""}
 
 
 @pytest.mark.fault(264)

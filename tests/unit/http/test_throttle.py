@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.loopback_hub import Generated, LoopbackHub, Repo
-from support.shell import Ran, Shell
+from support.shell import Inside, Shell
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
 from mdl.http.body import Throttle, minute_of_day
 from mdl.units import Timetable, Window, parse_rate, parse_size
 
-Inside = Callable[..., Ran]
 MINUTES = st.integers(0, 24 * 60 - 1)
+REPOS = [Repo("org/large", {"model.bin": Generated(12 * 10**6, 5)})]
 
 
 class Clock(CancelToken):
@@ -66,15 +65,12 @@ def test_connections_share_the_rate() -> None:
         def wait(self, seconds: float) -> None:
             waits.append(seconds)
 
-    def take() -> None:
+    def take(_thread: int) -> None:
         for _ in range(100):
             throttle.take(10_000, Counting())
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(8)))
     assert max(waits) == pytest.approx(0.4, abs=0.01)
 
 
@@ -125,12 +121,6 @@ def test_window(start: int, stop: int, now: int) -> None:
     """A window is open from its start until its end, also past midnight; the whole day if they are the same."""
     window = Window.parse(f"{start // 60:02}:{start % 60:02}-{stop // 60:02}:{stop % 60:02}", "--window")
     assert window.is_open(now) == ((now - start) % 1440 < ((stop - start) % 1440 or 1440))
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub([Repo("org/large", {"model.bin": Generated(12 * 10**6, 5)})]) as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 import trustme
 from support.relay import BODY, relaying, serving
-from support.shell import Ran, Shell
+from support.shell import Inside, Ran, Shell
 
-Inside = Callable[..., Ran]
 PAST = datetime.now(UTC) - timedelta(days=1)
 EXPIRED = {"not_before": PAST - timedelta(days=9), "not_after": PAST}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.faults import Answer, Handler, answers, first, redirects, reply
+from support.faults import Answer, Handler, always, answers, first, redirects, reply
 from support.faulty_server import FaultyServer, Request
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
@@ -47,10 +47,6 @@ def served() -> Iterator[Make]:
 
 def error(status: int, code: str, words: str = "In its words.") -> Answer:
     return reply(status, f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode())
-
-
-def always(answer: Answer) -> Handler:
-    return lambda request, number: answer
 
 
 ELSEWHERE = reply(301, b"<Error/>", ("x-amz-bucket-region", "eu-west-3"))

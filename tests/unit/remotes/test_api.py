@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import faults
 from support.data import noise
-from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
+from support.faulty_server import Answer, FaultyServer, Handler, Request, json_reply, reply
 from support.remotes import KEY_CANARY, World, world
 
 from mdl.errors import MdlError, NotFinished, NotFound, Unsafe, UsageError
@@ -30,9 +30,7 @@ class Host:
         self.asked: list[Request] = []
 
     def json(self, path: str, value: Any) -> None:
-        self.answers[path] = lambda request, number: reply(
-            200, json.dumps(value).encode(), ("Content-Type", "application/json")
-        )
+        self.answers[path] = faults.always(json_reply(value))
 
     def body(self, path: str, body: bytes, **headers: str) -> None:
         told = [(name.replace("_", "-"), value) for name, value in headers.items()]
@@ -42,7 +40,7 @@ class Host:
     def __call__(self, request: Request, number: int) -> Answer:
         self.asked.append(request)
         if not request.path.startswith("/bucket") and request.header("authorization") != f"Bearer {KEY_CANARY}":
-            return reply(401, b'{"detail": "Not authenticated"}', ("Content-Type", "application/json"))
+            return json_reply({"detail": "Not authenticated"}, status=401)
         found = self.answers.get(request.path)
         return found(request, number) if found else reply(404, b'{"detail": "No such job"}')
 

@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -529,23 +530,12 @@ def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(runpod, "_POLLS", (600.0,))
     if is_polling:
         endpoint.api.script("runsync", PENDING)
-    ended: list[BaseException] = []
-    with world({"gpu": settings(endpoint)}, ENVIRON, stall=60.0) as made:
-
-        def ask() -> None:
-            try:
-                made.open().status("p1")
-            except BaseException as error:
-                ended.append(error)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
+    with world({"gpu": settings(endpoint)}, ENVIRON, stall=60.0) as made, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(made.open().status, "p1")
         until(lambda: endpoint.api.asked)
-        began = time.monotonic()
         made.http.cancel.set()
-        thread.join(20)
-    assert isinstance(ended[0], Cancelled)
-    assert time.monotonic() - began < 15  # /runsync waits for 55 seconds, and 600 are between two polls
+        with pytest.raises(Cancelled):
+            asking.result(15)  # /runsync waits for 55 seconds, and 600 are between two polls
 
 
 # Health.
@@ -728,11 +718,8 @@ def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pyt
 
     monkeypatch.setattr("mdl.remotes.open_remote", slow)
     source = JobSource(gpu.context)
-    threads = [threading.Thread(target=source.remote, args=("gpu",)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(source.remote, ("gpu", "gpu")))
     assert len(opened) == 1
 
 

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.faults import Answer, Handler, choose, redirects, reply
+from support.faults import always, choose, redirects, reply
 from support.faulty_server import FaultyServer
+from support.moto_store import s3_api
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
@@ -31,10 +31,6 @@ LISTING = b"""<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.
 <KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated><Contents><Key>a.bin</Key>
 <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag><Size>1</Size></Contents></ListBucketResult>"""
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-
-
-def always(answer: Answer) -> Handler:
-    return lambda request, number: answer
 
 
 @pytest.fixture
@@ -81,19 +77,11 @@ def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: p
     assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")  # type: ignore[union-attr]
 
 
-def client(url: str) -> Any:
-    import boto3
-
-    return boto3.client(
-        "s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
-    )
-
-
 def put(url: str, objects: dict[str, bytes]) -> None:
     import httpx
 
     httpx.post(f"{url}/moto-api/reset").raise_for_status()
-    api = client(url)
+    api = s3_api(url)
     api.create_bucket(Bucket="training")
     for key, data in objects.items():
         api.put_object(Bucket="training", Key=key, Body=data)

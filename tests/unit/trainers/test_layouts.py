@@ -74,6 +74,12 @@ CASES = {
         "global_step5/mp_rank_00_model_states.pt latest optimizer.pt rng_state.pth rng_state_0.pth scaler.pt "
         "scheduler.pt trainer_state.json training_args.bin | mystery.xyz",
     ),
+    "hf: best and last by name": Case(
+        "hf-trainer",
+        f"checkpoint-{{5,best,last}}/{HF} checkpoint-5/{STATE}",
+        "checkpoint-5@5 checkpoint-best+ checkpoint-last*",
+    ),
+    "hf: no state at all": Case("hf-trainer", f"checkpoint-{{5,10}}/{HF}", "checkpoint-5@5 checkpoint-10@10*"),
     "peft": Case(
         "peft",
         f"checkpoint-{{20,100}}/{PEFT} adapter_model.safetensors adapter_config.json",
@@ -521,17 +527,12 @@ def test_best_is_what_the_newest_state_records(tmp_path: Path, record: object) -
     assert rows(found(tmp_path)) == "checkpoint-3@3+ checkpoint-5@5*"
 
 
-def test_best_gone_is_named(tmp_path: Path) -> None:
-    """If the recorded best was deleted, none is the best, and the note says so."""
-    seen = found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": {"best_global_step": 3}}))
-    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", "checkpoint-3 is recorded as best and is gone")
-
-
 @pytest.mark.parametrize(
     "state",
     [
         *("", "{", "null", "[]", "7", '"text"', "\x00", "[" * 100_000, '{"best_model_checkpoint": 1e999}'),
         *({"best_model_checkpoint": ["checkpoint-5"]}, {"best_model_checkpoint": {}}, {"best_global_step": True}),
+        {"best_model_checkpoint": "/"},
         *({"best_global_step": -5}, {"best_global_step": 5.5}, {"best_global_step": {"a": 1}}),
         *({"best_model_checkpoint": "x" * 100_000}, '{"best_global_step": ' + "9" * 5000 + "}"),
     ],
@@ -543,22 +544,20 @@ def test_hostile_state_records_nothing(tmp_path: Path, state: object) -> None:
     assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", "none is recorded")
 
 
-@pytest.mark.parametrize("path", ["..", "/etc/passwd", "../checkpoint-5/..", "a\nb", "/"])
-def test_hostile_best_path(tmp_path: Path, path: str) -> None:
-    """A path that names no checkpoint of the run marks none."""
-    write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": {"best_model_checkpoint": path}})
-    assert rows(found(tmp_path)) == "checkpoint-5@5*"
-
-
-def test_best_and_last_by_name(tmp_path: Path) -> None:
-    """Folders called checkpoint-best and checkpoint-last are these, even without a state file."""
-    write(tmp_path, f"checkpoint-{{5,best,last}}/{HF} checkpoint-5/{STATE}")
-    assert rows(found(tmp_path)) == "checkpoint-5@5 checkpoint-best+ checkpoint-last*"
-
-
-def test_a_stripped_run_is_not_judged_by_its_states(tmp_path: Path) -> None:
-    """If no checkpoint has its trainer's state, the newest is the latest all the same."""
-    assert latest(found(write(tmp_path, f"checkpoint-{{5,10}}/{HF}"))) == "checkpoint-10"
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"best_global_step": 3}, "checkpoint-3"),
+        ({"best_model_checkpoint": ".."}, ".."),
+        ({"best_model_checkpoint": "../checkpoint-5/.."}, ".."),
+        ({"best_model_checkpoint": "/etc/passwd"}, "passwd"),
+        ({"best_model_checkpoint": "a\nb"}, "a\nb"),
+    ],
+)
+def test_a_best_that_is_not_there(tmp_path: Path, record: object, name: str) -> None:
+    """If the recorded best was deleted, or is no checkpoint of the run, none is the best, and the note says so."""
+    seen = found(write(tmp_path, f"checkpoint-5/{HF}", {f"checkpoint-5/{STATE}": record}))
+    assert (rows(seen), seen.best_note) == ("checkpoint-5@5*", f"{name} is recorded as best and is gone")
 
 
 def test_each_row_has_its_own_files(tmp_path: Path) -> None:
