@@ -21,9 +21,11 @@ from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
 from mdl.errors import ProtocolError, storage_trouble
 from mdl.files import Stamp
-from mdl.trainers.tree import Entry, changed_error
+from mdl.trainers.tree import Entry, TreeReader, changed_error
 
 _BLOCK = 2**20
+_SMALL = 256 * 1024
+"""Pieces below so many bytes are written together."""
 _LAG = 3
 """Blocks that are being deflated at a time."""
 _DEFLATERS = min(_LAG, os.cpu_count() or 1)
@@ -33,8 +35,8 @@ class ArchiveSink(ExitStack):
     """Takes the bytes of an archive to the open file ``fd``, and never seeks.
 
     With ``sync``, what was written is synced on the way, so that little is left for the last fsync. With ``digest``,
-    the SHA-256 of the whole is made on the way. ``at`` counts the bytes. Leaving the context waits for hashing and
-    syncing, and raises the `OSError` of a sync that failed.
+    the SHA-256 of the whole is made on the way. ``at`` counts the bytes. Small pieces are written together. Leaving the
+    context writes the last of them, waits for hashing and syncing, and raises the `OSError` of what failed.
     """
 
     def __init__(self, fd: int, *, sync: bool = False, digest: bool = False) -> None:
@@ -42,6 +44,8 @@ class ArchiveSink(ExitStack):
         self._fd, self.at = fd, 0
         self._hash = BackgroundHash(self.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
         self._sync = self.enter_context(BackgroundSync(1)) if sync else None
+        self._small = bytearray()
+        self.push(lambda kind, _error, _trace: None if kind else self._flush())
 
     @property
     def sha256(self) -> str | None:
@@ -50,8 +54,21 @@ class ArchiveSink(ExitStack):
 
     def write(self, data: bytes | memoryview) -> None:
         """Write ``data``, whose bytes must not change before the next call. Raises `OSError`."""
+        self.at += len(data)
+        if len(data) < _SMALL:
+            self._small += data
+        if len(data) >= _SMALL or len(self._small) >= _SMALL:
+            self._flush()
+        if len(data) >= _SMALL:
+            self._put(data)
+
+    def _flush(self) -> None:
+        pieces, self._small = self._small, bytearray()
+        if pieces:
+            self._put(pieces)
+
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
-        self.at += len(view)
         if self._hash:
             self._hash.update(view)
         while view:
@@ -98,11 +115,12 @@ class _Writer:
         self._buffers = [bytearray(_BLOCK) for _ in range(_LAG + 2)]
 
     def write(self) -> Manifest:
-        for member in self.selection.members:
-            if member.entry is None:
-                self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
-            else:
-                self._file(member, member.entry)
+        with self.selection.tree.reader() as reader:
+            for member in self.selection.members:
+                if member.entry is None:
+                    self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
+                else:
+                    self._file(member, member.entry, reader)
         self._look_again()
         manifest = replace(
             self.selection.manifest,
@@ -116,11 +134,11 @@ class _Writer:
         self.out.write(zip_format.end_records(self.count, len(self.directory), at))
         return manifest
 
-    def _file(self, member: Member, entry: Entry) -> None:
+    def _file(self, member: Member, entry: Entry, reader: TreeReader) -> None:
         name = member.path.text
         try:
             with _reading(entry):
-                fd = self.selection.tree.open(entry, strict=not self.allow_changing)
+                fd = reader.open(entry, strict=not self.allow_changing)
         except ProtocolError:
             if not self.allow_changing:
                 raise
@@ -129,7 +147,10 @@ class _Writer:
         try:
             size = os.fstat(fd).st_size
             if size <= _BLOCK:
-                data = b"".join(bytes(block) for block in self._blocks(entry, fd, size))
+                with _reading(entry):
+                    data = os.pread(fd, size, 0)
+                    while len(data) < size and (more := os.pread(fd, size - len(data), len(data))):
+                        data += more
                 self._small(name, data, executable=entry.is_executable)
                 self.entries.append(ManifestEntry(name, len(data), hashlib.sha256(data).hexdigest()))
                 self.progress.add(len(data), name)

@@ -51,10 +51,10 @@ class Entry:
     real: str = ""
     is_executable: bool = False
     why: str = ""
+    name: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.path.rsplit("/", 1)[-1])
 
     @property
     def is_file(self) -> bool:
@@ -141,35 +141,18 @@ class Tree:
     def is_unchanged(self, entry: Entry) -> bool:
         """Whether the file is still the one that was scanned."""
         try:
-            return Stamp.of(os.lstat(self.root / entry.real)) == entry.stamp
+            return Stamp.of(os.lstat(f"{self.root}/{entry.real}")) == entry.stamp
         except OSError:
             return False
 
-    def open(self, entry: Entry, *, strict: bool = True) -> int:
-        """A descriptor of the file that was scanned; if not ``strict``, of whatever file is there now.
-
-        Raises `ProtocolError` if another file is there now, or none, and `OSError`.
-        """
-        *folders, name = entry.real.split("/")
-        at: int | None = None
-        with contextlib.ExitStack() as opened:
-            try:
-                for folder in (str(self.root), *folders):
-                    fd = os.open(folder, _FOLDER, dir_fd=at)
-                    opened.callback(os.close, fd)
-                    if at is None and _identity(os.fstat(fd)) != self.identity:
-                        raise changed_error(entry)
-                    at = fd
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
-                    raise changed_error(entry) from error
-                raise
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
-            os.close(fd)
-            raise changed_error(entry)
-        return fd
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[TreeReader]:
+        """Opens files of the tree. Files of one folder that are opened one after another are reached once."""
+        reader = TreeReader(self)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""
@@ -177,7 +160,8 @@ class Tree:
         if entry is None or entry.kind != "file":
             return b""
         try:
-            fd = self.open(entry)
+            with self.reader() as reader:
+                fd = reader.open(entry)
         except (OSError, ProtocolError):
             return b""
         with os.fdopen(fd, "rb") as file:
@@ -190,6 +174,55 @@ class Tree:
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+class TreeReader:
+    """Opens the files of a `Tree`, and keeps the folder open in which the last one was."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._folder: str | None = None
+        self._fd = -1
+
+    def open(self, entry: Entry, *, strict: bool = True) -> int:
+        """A descriptor of the file that was scanned; if not ``strict``, of whatever file is there now.
+
+        Raises `ProtocolError` if another file is there now, or none, and `OSError`.
+        """
+        folder, _, name = entry.real.rpartition("/")
+        try:
+            if folder != self._folder:
+                self.close()
+                self._fd, self._folder = self._open_folder(folder, entry), folder
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
+                raise changed_error(entry) from error
+            raise
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
+            os.close(fd)
+            raise changed_error(entry)
+        return fd
+
+    def _open_folder(self, path: str, entry: Entry) -> int:
+        """The folder at ``path`` below the tree's root, reached without following a link."""
+        fd = os.open(self._tree.root, _FOLDER)
+        try:
+            if _identity(os.fstat(fd)) != self._tree.identity:
+                raise changed_error(entry)
+            for step in path.split("/") if path else ():
+                above, fd = fd, os.open(step, _FOLDER, dir_fd=fd)
+                os.close(above)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def close(self) -> None:
+        if self._folder is not None:
+            os.close(self._fd)
+            self._folder = None
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")
