@@ -55,14 +55,16 @@ class ArchiveSink(ExitStack):
     def write(self, data: bytes | memoryview) -> None:
         """Write ``data``, whose bytes must not change before the next call. Raises `OSError`."""
         self.at += len(data)
-        if len(data) < _SMALL:
-            self._small += data
-        if len(data) >= _SMALL or len(self._small) >= _SMALL:
-            self._flush()
         if len(data) >= _SMALL:
+            self._flush()
             self._put(data)
+            return
+        self._small += data
+        if len(self._small) >= _SMALL:
+            self._flush()
 
     def _flush(self) -> None:
+        """Write the small pieces that wait for each other."""
         pieces, self._small = self._small, bytearray()
         if pieces:
             self._put(pieces)

@@ -43,7 +43,7 @@ def export(
     split: Annotated[
         str | None, flag("--split SIZE", "Write parts of at most this size: FILE.000 and so on.", panel="Where")
     ] = None,
-    force: Annotated[bool, bare_flag("--force", "Replace a file that is no bundle of mdl.", panel="Where")] = False,
+    force: Annotated[bool, bare_flag("--force", "Replace a file that is not a bundle of mdl.", panel="Where")] = False,
     log_file: LogFile = None,
 ) -> int:
     """Write models of this disk to a tar, with digests, catalog entries, lock and a README. Nothing is contacted."""

@@ -130,7 +130,7 @@ class StagedFile:
     @classmethod
     def write(cls, folder: Path, name: str, data: bytes) -> StagedFile:
         """Stage ``data`` in a folder that is there, not synced yet. Raises `OSError`."""
-        path = folder / _hidden(f"{_unique_mark()}-{name}")
+        path = folder / _hidden_name(f"{_unique_mark()}-{name}")
         staged = cls(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
             view = memoryview(data)
@@ -256,7 +256,7 @@ def rename_noreplace(source: Path, folder: int, name: str, source_folder: int | 
 
 
 def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
-    near = Path(_hidden(entry.name))
+    near = Path(_hidden_name(entry.name))
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -301,19 +301,21 @@ def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
 
 def staged_name(final: Path) -> Path:
     """The hidden name beside ``final`` under which this process writes it; the name contains the `ProcessId`."""
-    return final.with_name(_hidden(final.name))
+    return final.with_name(_hidden_name(final.name))
 
 
 def unique_staged_name(final: Path) -> Path:
     """A `staged_name` that no other thread of this process has."""
-    return final.with_name(_hidden(f"{_unique_mark()}-{final.name}"))
+    return final.with_name(_hidden_name(f"{_unique_mark()}-{final.name}"))
 
 
-def _hidden(name: str) -> str:
+def _hidden_name(name: str) -> str:
+    """The staged name of a file that is called ``name``."""
     return f".{os.fsdecode(os.fsencode(name)[:_LONGEST])}.{ProcessId.current()}.mdl-tmp"
 
 
 def _unique_mark() -> str:
+    """A text that no other call in this process returns."""
     return f"{_MARK}{next(_numbers):04x}"
 
 

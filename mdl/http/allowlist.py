@@ -47,7 +47,8 @@ def origin_of(url: str) -> str:
 
 
 def _head_of(url: str) -> str:
-    """What stands before the path of a URL: all files of a server have it in common, so it is taken apart once."""
+    """The part of a URL before its path. All URLs of one server share it, so the caches below have one entry for each
+    server and not one for each file."""
     return "/".join(url.split("/", 3)[:3])
 
 

@@ -131,7 +131,8 @@ class SocketStream(httpcore.NetworkStream):
             raise httpcore.WriteError(str(error)) from error
 
     def _limit(self, option: int, seconds: float | None) -> None:
-        """Have the kernel end each call after ``seconds``; whoever read a large body had Python do it."""
+        """Have the kernel end each call after ``seconds``. A large body is read with a time limit of Python's, which is
+        taken back here."""
         if self._sock.gettimeout() is not None:
             self._sock.settimeout(None)
         if self._limits.get(option) != seconds:

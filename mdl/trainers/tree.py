@@ -145,14 +145,9 @@ class Tree:
         except OSError:
             return False
 
-    @contextlib.contextmanager
-    def reader(self) -> Iterator[TreeReader]:
-        """Opens files of the tree. Files of one folder that are opened one after another are reached once."""
-        reader = TreeReader(self)
-        try:
-            yield reader
-        finally:
-            reader.close()
+    def reader(self) -> contextlib.closing[TreeReader]:
+        """A context manager for opening files of the tree one after another."""
+        return contextlib.closing(TreeReader(self))
 
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""
@@ -177,7 +172,7 @@ class Tree:
 
 
 class TreeReader:
-    """Opens the files of a `Tree`, and keeps the folder open in which the last one was."""
+    """Opens files of a `Tree`. It keeps the folder of the last file open, for the next file is often beside it."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -220,6 +215,7 @@ class TreeReader:
         return fd
 
     def close(self) -> None:
+        """Close the folder that is open. The files stay open; the caller closes them."""
         if self._folder is not None:
             os.close(self._fd)
             self._folder = None
