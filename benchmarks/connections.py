@@ -104,8 +104,9 @@ def compare(case: Case, sample: bench.Sample, place: Path, rounds: int) -> None:
         )
         for name, done in runs.items()
     ]
-    print(f"\n{case.name}, {bench.shown(sample.size)}:\n")
-    bench.table(("case", "wall s", "MiB/s", "wall / mdl", "CPU s"), rows)
+    what = f"{bench.shown(sample.size)}, {case.name}"
+    bench.table(("case", "wall s", "MiB/s", "wall / mdl", "CPU s"), rows, f"{what}; {rounds} alternating rounds")
+    bench.compare(what, runs, _MDL, alike=(_ARIA,))
     if _ARIA in runs:
         faster = bench.faster(runs, _MDL, _ARIA)
         bench.claim(f"{case.name}: mdl is {faster:.2f} times as fast as {_ARIA}, at least 1.00", faster >= 1.0)
@@ -130,7 +131,6 @@ def main() -> int:
         rounds, least = (1, _LEAST_SHORT) if args.short else (3, _LEAST)
         for case in (slow, far):
             watch(case, bench.random_file(served / name, int(case.best * seconds)), place, rounds, least)
-    print(f"\n{bench.machine()}")
     return bench.verdict()
 
 

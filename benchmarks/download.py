@@ -1,4 +1,4 @@
-"""One large file from nginx on the loopback: mdl, which verifies and syncs, against curl and aria2.
+"""One large file from nginx on the loopback: mdl, which verifies and syncs, beside curl, wget, aria2 and hf.
 
 The claims: mdl takes no longer than curl, which does neither, and less CPU than curl and openssl together. With --tls
 it takes at most 1.2 of curl's time and 1.35 of its CPU, and less CPU than curl and openssl together.
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import harness as bench
-from nginx import Nginx
+from nginx import Nginx, hub_of
 
 _CURL, _HASHED, _SYNCED = "curl", "curl && openssl dgst -sha256", "curl && sync"
 _FLOOR = "dd conv=fdatasync (no network)"
-_MDL, _ARIA = "mdl get (sha256, fsync)", "aria2c -x16 --checksum"
+_MDL, _ARIA, _HF = "mdl get (sha256, fsync)", "aria2c -x16 --checksum", "hf download"
 _TLS_WALL, _TLS_CPU = 1.2, 1.35
 """The most that mdl may take under TLS, where each byte is decrypted by everybody and hashed by mdl alone, as ratios to
 curl's."""
@@ -26,8 +26,8 @@ curl's."""
 def contenders(
     place: Path, sample: bench.Sample, url: str, more: list[str], throttled: bool, ca: Path | None
 ) -> Iterator[bench.Contender]:
-    """All that are installed; mdl and curl must be. mdl and curl find in SSL_CERT_FILE whom to trust."""
-    output, final = place / "out.bin", place / "models" / "bench" / sample.path.name
+    """All that are installed; mdl and curl must be. mdl, curl and hf find in SSL_CERT_FILE whom to trust."""
+    output, final, hub = place / "out.bin", place / "models" / "bench" / sample.path.name, place / "hf"
     quoted = shlex.quote(str(output))
     curl = f"curl -sS -f -o {quoted} {shlex.quote(url)}"
 
@@ -36,7 +36,7 @@ def contenders(
             size = wrote.stat().st_size if wrote.exists() else -1
             return "" if size == sample.size else f"{size} bytes of {sample.size}"
 
-        written = (place / "models", output, output.with_name("out.bin.aria2"))
+        written = (place / "models", output, output.with_name("out.bin.aria2"), hub)
         return bench.Contender(name, argv, lambda: bench.remove(*written), check, [sample.path])
 
     yield one(_MDL, bench.mdl_get(place, sample, url, *more), final)
@@ -50,6 +50,12 @@ def contenders(
         aria = ["aria2c", "-q", "-x16", "-s16", "--no-conf", "--allow-overwrite=true", "-d", str(place)]
         aria += [f"--ca-certificate={ca}"] if ca else []
         yield one(_ARIA, [*aria, "-o", output.name, f"--checksum=sha-256={sample.sha256}", url])
+    if bench.tool("wget"):
+        yield one("wget", ["wget", "-q", *([f"--ca-certificate={ca}"] if ca else []), "-O", str(output), url])
+    if (program := bench.tool("hf")) and not throttled:
+        here = bench.with_hub(url.removesuffix(sample.path.name), place / "home" / "hf")
+        words = (program, "download", "bench/file", sample.path.name, "--local-dir", str(hub))
+        yield one(_HF, [*here, *words], hub / sample.path.name)
 
 
 def rows(runs: dict[str, list[bench.Run]], gib: float) -> Iterator[tuple[str, ...]]:
@@ -102,7 +108,7 @@ def main() -> int:
     with bench.folder(args.dir) as place, bench.folder(bench.memory(args.size) or args.dir) as served:
         sample = bench.random_file(served / "served.bin", args.size)
         more = ["--connections", str(args.connections)] if args.connections else []
-        with Nginx(served, tls=args.tls) as server:
+        with Nginx(served, hub_of(sample.path.name, sample.sha256), tls=args.tls) as server:
             url = server.url(sample.path.name, args.throttle)
             trusted = server.ca if args.tls else None
             field = list(contenders(place, sample, url, more, bool(args.throttle), trusted))
@@ -110,9 +116,10 @@ def main() -> int:
             env = bench.environment(place / "home") | ({"SSL_CERT_FILE": str(trusted)} if trusted else {})
             runs = bench.alternate(field, args.rounds, env, place, touch, server.cpu)
     head = ("case", "wall s", "wall / curl", "CPU s/GiB", "user+sys", "CPU / curl", "nginx CPU s/GiB", "RSS MiB")
-    bench.table(head, list(rows(runs, args.size / 2**30)))
     way = (" over TLS" if args.tls else "") + (f", {args.throttle} B/s a connection" if args.throttle else "")
-    print(f"\n{bench.shown(args.size)} of random bytes{way}; {args.rounds} alternating rounds; {bench.machine()}")
+    what = f"{bench.shown(args.size)}{way}"
+    bench.table(head, list(rows(runs, args.size / 2**30)), f"{what}, random bytes; {args.rounds} alternating rounds")
+    bench.compare(what, runs, _MDL, alike=(_HASHED, _SYNCED, _FLOOR, _ARIA))
     judge(runs, bool(args.throttle), args.tls)
     return bench.verdict()
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: files to serve, an environment, commands run in turn and compared, claims.
+"""What the benchmarks share: files to serve, an environment, commands run in turn and compared, tables and claims.
 
 Every round runs every contender once, in an order drawn anew from a fixed seed: which one follows which moves a result
 by a third. A first round does not count; what the contenders wrote is removed between the runs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import random
@@ -18,11 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from record import Claim, Comparison, Peer, Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -35,10 +38,14 @@ _HELD = "import sys, time; file_lock = b'1' * int(sys.argv[1]); time.sleep(float
 _HOLD_SECONDS = 3.0
 """Longer than a guest waits before it gives free memory back to its host (2 s): to take it again costs a second a GiB,
 so which run that befell would decide more than what is measured."""
-_failed: list[str] = []
+RECORD = "MDL_BENCHMARK_RECORD"
+"""The variable with the path of a file into which a benchmark writes what it found."""
+_tables: list[Table] = []
+_claims: list[Claim] = []
+_comparisons: list[Comparison] = []
 
 
-# The command line, and how a benchmark ends.
+# The command line, what is told, and how a benchmark ends.
 
 
 def flags(doc: str | None, *, size: str = "", rounds: int = 0, touch: float | None = None) -> argparse.ArgumentParser:
@@ -63,38 +70,50 @@ def size_of(text: str) -> int:
 
 
 def shown(size: int) -> str:
-    return f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB"
+    for unit, power in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= power:
+            return f"{size / power:g} {unit}"
+    return f"{size} bytes"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
+    """Print a table, and below it what was measured, and where."""
+    for row in (head, ["---"] * len(head), *rows):
+        print(f"| {' | '.join(row)} |")
+    print(f"\n{caption}; {machine()}; load {' '.join(f'{value:.1f}' for value in os.getloadavg())}")
+    _tables.append({"head": list(head), "rows": [list(row) for row in rows], "caption": caption})
 
 
 def claim(text: str, holds: bool) -> bool:
     """Print whether a claim holds, and remember it for `verdict`."""
     print(f"{'holds' if holds else 'FAILS'}: {text}")
-    if not holds:
-        _failed.append(text)
+    _claims.append({"text": text, "holds": holds})
     return holds
 
 
 def verdict() -> int:
-    """The exit code: 0 if every claim holds."""
-    return 1 if _failed else 0
+    """The exit code: 0 if every claim holds. What was found goes to the file that `RECORD` names."""
+    _record()
+    return 0 if all(one["holds"] for one in _claims) else 1
 
 
 def skip(why: str) -> NoReturn:
     print(f"SKIPPED: {why}", file=sys.stderr)
+    _record(why)
     raise SystemExit(SKIPPED)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    for row in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(row)} |")
+def _record(skipped: str = "") -> None:
+    found = {"skipped": skipped, "tables": _tables, "claims": _claims, "comparisons": _comparisons}
+    if path := os.environ.get(RECORD):
+        Path(path).write_text(json.dumps(found))
 
 
 def machine() -> str:
-    """One line that tells where and under what load this was measured."""
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    """Where this was measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}"
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, Python {platform.python_version()}; load {load}"
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}, Python {platform.python_version()}"
 
 
 # Files, and where mdl works on them.
@@ -157,6 +176,13 @@ def growing(under: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield name, os.lstat(os.path.join(folder, name))
 
 
+def remade(path: Path) -> Path:
+    """An empty folder."""
+    remove(path)
+    path.mkdir()
+    return path
+
+
 def remove(*paths: Path) -> None:
     for path in paths:
         if path.is_dir():
@@ -185,6 +211,13 @@ def mdl_get(place: Path, sample: Sample, url: str, *more: str) -> list[str]:
     book = catalog(place / "catalog.toml", lambda _: url, {"bench": sample})
     words = ("get", "bench", "--catalog", str(book), "--to", str(place / "models"))
     return mdl(*words, "--progress", "none", "--quiet", *more)
+
+
+def with_hub(url: str, home: Path) -> list[str]:
+    """The command before a command, for which the hub is at ``url``. hf comes over HTTP alone, and tells its makers
+    nothing."""
+    names = ("DISABLE_XET", "DISABLE_TELEMETRY", "DISABLE_PROGRESS_BARS")
+    return ["env", f"HF_ENDPOINT={url.rstrip('/')}", f"HF_HOME={home}", *(f"HF_HUB_{name}=1" for name in names)]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -300,6 +333,21 @@ def ratios(runs: Sequence[Run], base: Sequence[Run], of: Callable[[Run], float] 
 def faster(runs: Mapping[str, Sequence[Run]], mine: str, other: str) -> float:
     """How many times as fast ``mine`` is, the median of the rounds."""
     return statistics.median(ratios(runs[other], runs[mine]))
+
+
+def compare(work: str, runs: Mapping[str, Sequence[Run]], mine: str, alike: Collection[str] = ()) -> None:
+    """Remember how ``mine`` did beside all the others, of which ``alike`` hash or sync what they wrote, as mdl does."""
+    peers: list[Peer] = [
+        {
+            "name": name,
+            "seconds": statistics.median(one.wall for one in done),
+            "times": faster(runs, mine, name),
+            "alike": name in alike,
+        }
+        for name, done in runs.items()
+        if name != mine
+    ]
+    _comparisons.append({"work": work, "seconds": statistics.median(one.wall for one in runs[mine]), "peers": peers})
 
 
 def span(values: Sequence[float], digits: int = 2) -> str:

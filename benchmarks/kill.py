@@ -12,7 +12,6 @@ The README's figures for a large file: python benchmarks/kill.py --size 1G --sec
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import subprocess
@@ -23,13 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import harness as bench
-from nginx import Nginx, Served
+from nginx import Nginx, Served, hub_of
 
 from mdl.engine import journal
 
 _MOST = {1: 1.05, 8: 1.10}
 """What may be served of a file's size, by mdl's connections."""
-_COMMIT = "0" * 39 + "1"
 _PATIENCE = 900
 _HEAD = (
     *("case", "connections", "downloads", "kills", "final sha ok", "restarts from zero"),
@@ -81,8 +79,7 @@ class Campaign:
         self.one, self.args, self.place, self.sample, self.server = one, args, place, sample, server
         rate = args.size / args.seconds / one.connections if args.seconds else args.rate
         self.url = server.url(sample.path.name, f"{int(rate / 1024)}k")
-        self.env = bench.environment(place / "home") | {"HF_ENDPOINT": server.url("").rstrip("/")}
-        self.env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        self.env = bench.environment(place / "home")
         self.startup = self.transfer = 0.0
 
     def run(self) -> list[Way]:
@@ -203,8 +200,9 @@ def peers(place: Path, sample: bench.Sample) -> list[Tool]:
 
         return Tool(name, connections, command, output, (output.parent,), lambda: _allocated(output.parent), strays)
 
-    def hf(_: str) -> list[str]:
-        return [bench.tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(hub)]
+    def hf(url: str) -> list[str]:
+        here = bench.with_hub(url.partition("/at/")[0], place / "home" / "hf")
+        return [*here, bench.tool("hf") or "hf", "download", "bench/file", sample.path.name, "--local-dir", str(hub)]
 
     def left() -> list[str]:
         return ["its .cache" if one.startswith(".cache/") else one for one in _files(hub) if one != sample.path.name]
@@ -227,21 +225,10 @@ def _allocated(place: Path) -> int:
     return max((path.stat().st_blocks * 512 for path in place.rglob("*") if path.is_file()), default=0)
 
 
-def hub_of(sample: bench.Sample, rate: int) -> str:
-    """What hf asks for, served from the same file."""
-    facts = json.dumps({"id": "bench/file", "sha": _COMMIT, "siblings": [{"rfilename": sample.path.name}]})
-    return f"""
-        location /api/models/bench/file {{ default_type application/json; return 200 '{facts}'; }}
-        location /bench/file/resolve/ {{
-            rewrite ^.*/([^/]+)$ /$1 break; limit_rate {rate // 1024}k; etag off;
-            add_header ETag '"{sample.sha256}"'; add_header X-Repo-Commit {_COMMIT};
-        }}"""
-
-
 def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Sample) -> Result:
     """One tool's campaign, with a new server."""
     rate = int(args.size / args.seconds) if args.seconds else args.rate
-    with Nginx(place, hub_of(sample, rate)) as server:
+    with Nginx(place, hub_of(sample.path.name, sample.sha256, f"{rate // 1024}k")) as server:
         campaign = Campaign(one, args, place, sample, server)
         ways = campaign.run()
         served = server.served()
@@ -249,28 +236,6 @@ def contend(one: Tool, args: argparse.Namespace, place: Path, sample: bench.Samp
     print(f"{one.name}, {one.connections} connections: {took}", file=sys.stderr)
     bench.remove(*one.places)
     return Result.of(ways, served, args.size)
-
-
-def chart(rows: list[list[str]], about: str) -> str:
-    """Bars of what was served of the file's size, as SVG."""
-    drawn = [(row[0], row[1], float(row[-2])) for row in rows if len(row) == len(_HEAD) and row[-2]]
-    longest = max(ratio for *_, ratio in drawn)
-    parts = []
-    for at, (name, connections, ratio) in enumerate(drawn):
-        y, width = 56 + 30 * at, 360 * ratio / longest
-        color = "#2da44e" if name.startswith("mdl") else "#8c959f"
-        plural = "" if connections == "1" else "s"
-        parts.append(f'<text x="16" y="{y + 15}">{name}, {connections} connection{plural}</text>')
-        parts.append(f'<rect x="230" y="{y}" width="{width:.0f}" height="20" rx="3" fill="{color}"/>')
-        parts.append(f'<text x="{238 + width:.0f}" y="{y + 15}">{ratio:.2f}</text>')
-    height = 70 + 30 * len(drawn)
-    return f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 {height}" role="img">
-<style>text {{ font: 14px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: #59636e }}</style>
-<text x="16" y="24">Bytes served, of the file's size: {about}</text>
-{chr(10).join(parts)}
-</svg>
-"""
 
 
 def main() -> int:
@@ -285,7 +250,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="*", default=sorted(_MOST), choices=sorted(_MOST))
     parser.add_argument("--alone", action="store_true", help="only mdl")
-    parser.add_argument("--chart", type=Path, help="draw it into this SVG, too")
     args = parser.parse_args()
     rows: list[list[str]] = []
     with bench.folder(args.dir) as place:
@@ -296,12 +260,9 @@ def main() -> int:
             is_here = bench.tool(one.name.split()[0])
             skipped = [one.name, "SKIPPED: not on PATH", *[""] * (len(_HEAD) - 2)]
             rows.append(contend(one, args, place, sample).row(one) if is_here else skipped)
-    bench.table(_HEAD, rows)
     pace = f"{bench.shown(args.rate)}/s a connection" if not args.seconds else f"{args.seconds:g} s undisturbed"
-    print(f"\n{args.downloads} of {bench.shown(args.size)}, {pace}, at most {args.kills} kills each, seed {args.seed}")
-    print(bench.machine())
-    if args.chart:
-        args.chart.write_text(chart(rows, f"killed with SIGKILL at most {args.kills} times on the way"), "utf-8")
+    downloads = f"{args.downloads} downloads of {bench.shown(args.size)}"
+    bench.table(_HEAD, rows, f"{downloads}, {pace}, at most {args.kills} kills each, seed {args.seed}")
     for one, result in mine:
         result.judge(one)
     return bench.verdict()

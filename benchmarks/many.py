@@ -50,8 +50,9 @@ def measure(place: Path, what: str, field: Sequence[bench.Contender], rounds: in
         )
         for name, done in runs.items()
     ]
-    bench.table(("case", "wall s", "wall / mdl", "CPU s", "RSS MiB"), rows)
-    print(f"\n{what}; {rounds} alternating rounds; {bench.machine()}")
+    head = ("case", "wall s", "wall / mdl", "CPU s", "RSS MiB")
+    bench.table(head, rows, f"{what}; {rounds} alternating rounds")
+    bench.compare(what, runs, mine, alike=[one.name for one in field[1 + peers :]])
     slower = {one.name: 1 / bench.faster(runs, mine, one.name) for one in field[1 : 1 + peers] if one.name in runs}
     for name, times in slower.items():
         bench.claim(f"mdl takes {times:.2f} times as long as {name} (median), at most 1.1", times <= 1.1)
@@ -111,13 +112,19 @@ def main() -> int:
             subprocess.run(bench.mdl(*words), check=True, cwd=place, env=env, stdout=subprocess.DEVNULL)
 
         write_files(place / "run/model", args.files, args.size)
-        kinds = f"{args.files} files of {args.size} bytes"
-        measure(place, f"{kinds}, packed", packing(place), args.rounds, peers=2)
+        kinds = f"{args.files:,} files of {bench.shown(args.size)}"
+        measure(place, f"Packing {kinds}", packing(place), args.rounds, peers=2)
         done("pack", "run", "-o", "run.zip", "--quiet")
-        measure(place, f"{kinds}, unpacked", unpacking(place), args.rounds, peers=1)
+        measure(place, f"Unpacking {kinds}", unpacking(place), args.rounds, peers=1)
         write_files(place / "many", args.verified, args.size)
         done("import", "many", "--as", "many", "--move", "--to", str(place / "models"), "--yes", "--quiet")
-        measure(place, f"{args.verified} files, verified", verifying(place), args.rounds, peers=2)
+        measure(
+            place,
+            f"Verifying {args.verified:,} files of {bench.shown(args.size)}",
+            verifying(place),
+            args.rounds,
+            peers=2,
+        )
     return bench.verdict()
 
 

@@ -26,6 +26,7 @@ from typing import Self
 
 from harness import skip
 
+_COMMIT = "0" * 39 + "1"
 _CONFIG = """\
 daemon off;
 master_process off;
@@ -75,6 +76,17 @@ class Served:
         began = end - float(fact["seconds"])
         numbers = int(fact["status"]), int(fact["bytes"]), first
         return cls(began, end, fact["method"], *numbers, fact["path"], int(fact["connection"]))
+
+
+def hub_of(name: str, sha256: str, rate: str = "0") -> str:
+    """What ``hf download bench/file NAME`` asks for, served from the file of that name, at most at ``rate``."""
+    facts = json.dumps({"id": "bench/file", "sha": _COMMIT, "siblings": [{"rfilename": name}]})
+    return f"""
+        location /api/models/bench/file {{ default_type application/json; return 200 '{facts}'; }}
+        location /bench/file/resolve/ {{
+            rewrite ^.*/([^/]+)$ /$1 break; limit_rate {rate}; etag off;
+            add_header ETag '"{sha256}"'; add_header X-Repo-Commit {_COMMIT};
+        }}"""
 
 
 class Nginx:

@@ -75,13 +75,15 @@ class Night:
             print(said.rstrip())
         return said
 
-    def tell(self) -> None:
-        """The metrics, and what was served so far."""
+    def tell(self) -> str:
+        """Print the metrics, and what was served so far; returns the latter, in MB."""
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
         facts = [line.removeprefix("mdl_prefetch_") for line in lines if not line.startswith("#")]
         shown = [fact for fact in facts if fact.startswith(_TOLD) or fact.startswith("model_present")]
         print(f"  metrics: {'; '.join(shown) or 'none yet'}")
-        print(f"  served so far: {self.server.sent() / 1e6:.1f} of {self.size / 1e6:.1f} MB")
+        sent = f"{self.server.sent() / 1e6:.1f}"
+        print(f"  served so far: {sent} of {self.size / 1e6:.1f} MB")
+        return sent
 
     def landed(self) -> int:
         """What is in the partials and under the final names."""
@@ -183,14 +185,16 @@ def main() -> int:
         book = bench.catalog(place / "catalog.toml", lambda one: server.url(one.path.name), models)
         night = Night(place, server, samples, {**env, "MDL_CATALOG": str(book)})
         steps = (before_the_window, the_window_closes, its_time_is_over, the_power_fails)
+        rows = []
         for step in (*steps, two_at_once, all_is_here, in_the_morning):
             print(f"\n{step.__doc__}")
             step(night)
-            night.tell()
+            rows.append((str(step.__doc__), night.tell()))
         print("\nThe log, without its lines of progress:")
         lines = (night.state / "downloads.log").read_text().splitlines()
         print("\n".join(line for line in lines if " INFO progress " not in line))
-    print(f"\n{time.monotonic() - began:.0f} s; {bench.machine()}")
+    what = f"Three models of {args.size / 1e6:.0f} MB together, {time.monotonic() - began:.0f} s"
+    bench.table(("step", "served so far, MB"), rows, what)
     return bench.verdict()
 
 

@@ -139,14 +139,14 @@ def report(field: Field, runs: Mapping[str, Sequence[bench.Run]], base: str, wha
     head = ("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB", "written MiB", "of the run")
     sizes = [field.sizes[name] for name in runs]
     sized = [[f"{size / 2**20:.1f}", f"{size / field.gib / 2**30:.1%}"] for size in sizes]
-    bench.table(head, [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)])
-    print(f"\n{what}: {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {bench.machine()}")
-    print(floor())
+    found = [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)]
+    bench.table(head, found, f"{what}, of {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {floor()}")
+    bench.compare(what, runs, base, alike=(_SAME, _HASHED, _HASHED_TWICE))
 
 
 def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
     runs = bench.alternate(list(field.deflated()), rounds, env, field.place, touch)
-    report(field, runs, _MDL, "(a) a bf16 run, deflated")
+    report(field, runs, _MDL, "Packing a run in bf16, deflated")
     if _ZIP_1 in runs:
         times = bench.faster(runs, _MDL, _ZIP_1)
         bench.claim(f"mdl packs {times:.1f} times as fast as {_ZIP_1}, at least 8", times >= 8)
@@ -157,14 +157,14 @@ def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> N
 
 def stored(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:
     runs = bench.alternate(list(field.stored()), rounds, env, field.place, touch)
-    report(field, runs, _MDL_STORED, "(b) a bf16 run, stored")
+    report(field, runs, _MDL_STORED, "Packing a run in bf16, stored")
     for name, least in ((_HASHED, 0.9), (_ZIP_0, 1.0), (_PYTHON_STORED, 1.0), (_SEVEN_0, 1.0)):
         if name in runs:
             times = bench.faster(runs, _MDL_STORED, name)
             bench.claim(f"mdl is {times:.2f} times as fast as {name}, at least {least}", times >= least)
     for name in (_HASHED_TWICE, _SAME):
         if name in runs:
-            print(f"mdl is {bench.faster(runs, _MDL_STORED, name):.2f} times as fast as {name}; nothing is claimed")
+            print(f"mdl is {bench.faster(runs, _MDL_STORED, name):.2f} times as fast as {name}")
 
 
 def data(size: int) -> None:
@@ -182,8 +182,8 @@ def data(size: int) -> None:
         found.append((name, f"{mine:.1%}", f"{speed:.0f}", f"{other:.1%}", f"{slower:.0f}"))
         if name in weights.KINDS:
             better.append(mine <= other)
-    bench.table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found)
-    print(f"\n(c) {bench.shown(size)} of numbers, at most 4 MiB of text; one pass each; {bench.machine()}")
+    what = f"What deflate leaves: {bench.shown(size)} of numbers, at most 4 MiB of text, one pass each"
+    bench.table(("data", "isal 1", "MB/s", "zlib 6", "MB/s"), found, what)
     bench.claim("isal 1 leaves no more than zlib 6 of any kind of numbers", all(better))
 
 

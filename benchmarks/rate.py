@@ -156,8 +156,8 @@ def main() -> int:
             bench.remove(place / "served")
             print(f"{len(done)}: {case.tool} at {case.rate / 1e6:g} MB/s", file=sys.stderr)
     head = ("case", "connections", "files", "asked MB/s", "held MB/s", "ratio", "least 10 s", "most 10 s")
-    bench.table((*head, "fastest 1 s", "served / size", "right bytes"), [row(case, held) for case, held in done])
-    print(f"\nspans of 10 s, ten begun a second; {bench.machine()}")
+    rows = [row(case, held) for case, held in done]
+    bench.table((*head, "fastest 1 s", "served / size", "right bytes"), rows, "Spans of 10 s, ten begun a second")
     for case, held in done:
         if case.tool == "mdl":
             judge(case, held)

@@ -16,14 +16,11 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
+import harness as bench
 from support.relay import Meter, relaying
 from support.runpod_api import KEY, Endpoint, runpod_endpoint, wait_for_workers
 from support.runpod_handler import pattern
@@ -37,13 +34,13 @@ _PATH = "lora/weights.bin"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = bench.flags(__doc__)
     parser.add_argument("--size", type=lambda text: parse_size(text, "--size"), default=256_000_000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=8.0, help="what the whole transfer takes undisturbed")
     args = parser.parse_args()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdl-remotes-")))
+        folder = stack.enter_context(bench.folder(args.dir))
         store = stack.enter_context(seaweed(folder / "store"))
         meter = Meter(rate=args.size / args.seconds)
         relay = stack.enter_context(relaying(int(store.url.rpartition(":")[2]), meter.greet))
@@ -64,11 +61,16 @@ def main() -> int:
             f'[remotes.gpu]\nkind = "runpod"\nbase_url = "{endpoint.base_url}"\nallow_hosts = ["127.0.0.1"]\n'
         )
         environ = {"HOME": str(folder / "home"), "PATH": os.environ["PATH"], "RUNPOD_API_KEY": KEY, **store.environ}
-        return max([campaign(name, args, meter, environ, folder) for name in ("store", "gpu")])
+        rows = [campaign(name, args, meter, environ, folder) for name in ("store", "gpu")]
+    what = f"{args.size / 1e6:.0f} MB, {args.seconds:g} s undisturbed"
+    bench.table(("remote", "kills", "right bytes", "served / size"), rows, what)
+    return bench.verdict()
 
 
-def campaign(name: str, args: argparse.Namespace, meter: Meter, environ: dict[str, str], folder: Path) -> int:
-    """One download with kills; prints its figures. Returns 1 if a claim does not hold."""
+def campaign(
+    name: str, args: argparse.Namespace, meter: Meter, environ: dict[str, str], folder: Path
+) -> tuple[str, ...]:
+    """One download with kills, and its row."""
     draw, before, kills = random.Random(name), meter.sent, 0
     command = [sys.executable, "-m", "mdl", "fetch", name, "p1", "--to", str(folder / f"models-{name}")]
     null = subprocess.DEVNULL
@@ -85,14 +87,14 @@ def campaign(name: str, args: argparse.Namespace, meter: Meter, environ: dict[st
     file = folder / f"models-{name}" / name / "p1" / _PATH
     if not file.is_file():
         file = file.parents[1] / "weights.bin"
-    right = process.returncode == 0 and file.is_file() and sha256(file) == expected(args.size)
+    right = process.returncode == 0 and file.is_file() and bench.sha256_of(file) == expected(args.size)
     again = meter.sent - before - args.size
+    bench.claim(f"{name}: the right bytes, exit code {process.returncode}", right)
     cheap = again <= max(1, kills) * _MOST_A_KILL
-    print(f"{name}: {kills} kills, right bytes {right}, served / size {1 + again / args.size:.3f}", flush=True)
-    print(f"{'holds' if cheap else 'FAILS'}: {name}: {again / 1e6:.1f} MB served again, at most 2.5 a kill", flush=True)
+    bench.claim(f"{name}: {again / 1e6:.1f} MB were served again, at most 2.5 a kill", cheap)
     if not right:
         print(errors)
-    return int(not right or not cheap)
+    return name, str(kills), "yes" if right else "NO", f"{1 + again / args.size:.3f}"
 
 
 def fill(store: Seaweed, size: int) -> None:
@@ -128,13 +130,5 @@ def expected(size: int) -> str:
     return hashlib.sha256(pattern(_PATH, size)).hexdigest()
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 if __name__ == "__main__":
-    began = time.monotonic()
-    code = main()
-    print(f"{time.monotonic() - began:.0f} s")
-    sys.exit(code)
+    raise SystemExit(main())

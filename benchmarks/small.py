@@ -1,4 +1,4 @@
-"""Many small files from one hub: mdl, which verifies and syncs them, against hf download, aria2 and curl.
+"""Many small files from one hub: mdl, which verifies and syncs them, beside hf download, aria2, wget and curl.
 
 The hub is nginx with static files in the layout of the hub's URLs, on the loopback or ``--rtt`` milliseconds away.
 The claims: three times the files a second of hf, one and a half times those of aria2c -j16, at most 1.2 ms of CPU a
@@ -22,22 +22,25 @@ from nginx import Nginx
 
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _REPO = "bench/small"
-_MDL, _HF, _ARIA, _CURL = "mdl get (verified, synced)", "hf download", "aria2c -j16", "curl -Z"
+_MDL, _HF, _ARIA = "mdl get (verified, synced)", "hf download", "aria2c -j16"
+_CURL, _WGET = "curl -Z", "wget -i"
 _FOLDERS = 20
 
-_SERVED = f"""
+SERVED = f"""
     etag off;
     add_header ETag '"$oid"' always;
     add_header X-Repo-Commit {_COMMIT} always;
     location /api/ {{ return 404 '{{}}'; }}
     location ~ ^/api/models/{_REPO}(/revision/[^/]+)?$ {{ try_files /api/info.json =404; }}
-    location ~ ^/api/models/{_REPO}/tree/ {{ try_files /api/tree.json =404; }}
+    location ~ ^/api/models/{_REPO}/tree/ {{ add_header Link $next; try_files /api/tree-$page.json =404; }}
 """
+_PAGE = 1000
+"""Files on one page of a listing, as on the hub."""
 
 
 def static_hub(root: Path, count: int, size: int) -> tuple[dict[str, str], str]:
     """Write the files and the API's answers below ``root``; returns the git-sha1 of each path, and what nginx needs to
-    send them as ETags."""
+    send them as ETags and to send the listing in pages."""
     draw, oids = random.Random(1), dict[str, str]()
     for number in range(count):
         path = f"part{number % _FOLDERS:03}/{number:05}.bin"
@@ -51,30 +54,40 @@ def static_hub(root: Path, count: int, size: int) -> tuple[dict[str, str], str]:
     info = {"id": _REPO, "sha": _COMMIT, "private": False, "gated": False, "tags": [], "siblings": siblings}
     (root / "api").mkdir()
     (root / "api" / "info.json").write_text(json.dumps(info))
-    (root / "api" / "tree.json").write_text(json.dumps(tree))
+    links = ""
+    for number, at in enumerate(range(0, count, _PAGE)):
+        (root / "api" / f"tree-{number}.json").write_text(json.dumps(tree[at : at + _PAGE]))
+        if at:  # the page before it names it
+            here = f"$scheme://$http_host/api/models/{_REPO}/tree/{_COMMIT}?recursive=true&cursor={number}"
+            links += f"""{number - 1} '<{here}>; rel="next"';"""
     rows = "".join(f"/{_REPO}/resolve/{_COMMIT}/{path} {oid};" for path, oid in oids.items())
-    return oids, f"map_hash_max_size 65536; map_hash_bucket_size 256; map $uri $oid {{ {rows} }}"
+    pages = f"map $arg_cursor $page {{ default $arg_cursor; '' 0; }} map $page $next {{ default ''; {links} }}"
+    return oids, f"map_hash_max_size 262144; map_hash_bucket_size 256; map $uri $oid {{ {rows} }} {pages}"
+
+
+def small_catalog(place: Path) -> Path:
+    """A catalog in which the hub's repository is the model ``small``."""
+    book = place / "catalog.toml"
+    book.write_text(f'schema = 1\n[models.small]\ntitle = "small"\nsource = "hf:{_REPO}@{_COMMIT}"\n')
+    return book
 
 
 def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> Iterator[bench.Contender]:
     """All that are installed; mdl must be."""
     models, out = place / "models", place / "out"
-    book = place / "catalog.toml"
-    book.write_text(f'schema = 1\n[models.small]\ntitle = "small"\nsource = "hf:{_REPO}@{_COMMIT}"\n')
-    settings = ("HF_HUB_DISABLE_XET=1", "HF_HUB_DISABLE_PROGRESS_BARS=1")
-    set_hub = ["env", f"HF_ENDPOINT={url}", f"HF_HOME={place / 'hf'}", *settings]
+    book, hub = small_catalog(place), bench.with_hub(url, place / "hf")
 
-    def one(name: str, argv: list[str], wrote: Path) -> bench.Contender:
+    def one(name: str, argv: list[str], wrote: Path, *, once: bool = False) -> bench.Contender:
         def check() -> str:
             wrong = [path for path, oid in oids.items() if not _is_right(wrote / path, oid)]
             return f"{len(wrong)} files are wrong or missing, {wrong[0]} is one" if wrong else ""
 
-        return bench.Contender(name, argv, lambda: put_aside(models, out, place / "hf"), check)
+        return bench.Contender(name, argv, lambda: put_aside(models, out, place / "hf"), check, once=once)
 
     words = ("get", "small", "--catalog", str(book), "--to", str(models), "--progress", "none", "--quiet")
-    yield one(_MDL, [*set_hub, *bench.mdl(*words, *more)], models / "small")
+    yield one(_MDL, [*hub, *bench.mdl(*words, *more)], models / "small")
     if hf := bench.tool("hf"):
-        yield one(_HF, [*set_hub, hf, "download", _REPO, "--revision", _COMMIT, "--local-dir", str(out)], out)
+        yield one(_HF, [*hub, hf, "download", _REPO, "--revision", _COMMIT, "--local-dir", str(out)], out)
     urls = {path: f"{url}/{_REPO}/resolve/{_COMMIT}/{path}" for path in oids}
     if aria := bench.tool("aria2c"):
         rows = "".join(f"{found}\n  out={path}\n" for path, found in urls.items())
@@ -85,6 +98,10 @@ def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> 
         (place / "curl.txt").write_text(rows)
         flags = ["-sS", "-f", "-Z", "--parallel-max", "16", "--create-dirs"]
         yield one(_CURL, [curl, *flags, "-K", str(place / "curl.txt")], out)
+    if wget := bench.tool("wget"):
+        (place / "wget.txt").write_text("\n".join(urls.values()))
+        flags = ["-q", "-x", "-nH", "--cut-dirs=4", "-P", str(out), "-i", str(place / "wget.txt")]
+        yield one(_WGET, [wget, *flags], out, once=True)
 
 
 def put_aside(*paths: Path) -> None:
@@ -119,7 +136,7 @@ def main() -> int:
     args = parser.parse_args()
     with bench.folder(args.dir) as place, bench.folder(bench.memory(2**28) or args.dir) as served, ExitStack() as stack:
         oids, maps = static_hub(served, args.files, args.size)
-        server = stack.enter_context(Nginx(served, _SERVED, maps=maps))
+        server = stack.enter_context(Nginx(served, SERVED, maps=maps))
         port = stack.enter_context(Link(server.port, args.rtt / 1000)).port if args.rtt else server.port
         more = ["--connections", str(args.connections)] if args.connections else []
         field = list(contenders(place, oids, f"http://127.0.0.1:{port}", more))
@@ -138,9 +155,10 @@ def main() -> int:
         )
         for name, done in runs.items()
     ]
-    bench.table(("case", "files/s", "wall s", "CPU ms a file", "RSS MiB"), rows)
-    far = f", {args.rtt:g} ms away" if args.rtt else ""
-    print(f"\n{args.files} files of {args.size} bytes{far}; {args.rounds} alternating rounds; {bench.machine()}")
+    what = f"{args.files:,} files of {bench.shown(args.size)}" + (f", {args.rtt:g} ms away" if args.rtt else "")
+    head = ("case", "files/s", "wall s", "CPU ms a file", "RSS MiB")
+    bench.table(head, rows, f"{what}; {args.rounds} alternating rounds")
+    bench.compare(what, runs, _MDL)
     judge(runs, args.files, args.connections or 24, len(connections))
     return bench.verdict()
 

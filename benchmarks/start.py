@@ -86,8 +86,8 @@ def main() -> int:
         )
         for name, done in runs.items()
     ]
-    bench.table(("case", "wall ms", "CPU ms", "CPU x typer", "RSS MiB"), rows)
-    print(f"\n{args.rounds} alternating rounds; {bench.machine()}")
+    head = ("case", "wall ms", "CPU ms", "CPU x typer", "RSS MiB")
+    bench.table(head, rows, f"How soon mdl answers; {args.rounds} alternating rounds")
     for name, found in packages.items():
         heavy = [package for package in _HEAVY if package in found]
         dearest = sorted(found, key=lambda package: -found[package])[:5]

@@ -291,8 +291,8 @@ def tell(found: dict[str, list[Found]]) -> None:
         bad = [one for one in killed if one.wrong]
         shown = ", ".join(f"{count} x {what}" for what, count in sorted(left.items())) or "nothing"
         rows.append([name, *map(str, (len(killed), len(killed) - len(bad), len(bad))), shown])
-    bench.table(("command", "points", "recovered", "failed", "left in mdl's own folders"), rows)
-    print()
+    head = ("command", "points", "recovered", "failed", "left in mdl's own folders")
+    bench.table(head, rows, "Killed before a call that changes the disk")
     for name, kills in found.items():
         by_trouble: dict[str, list[Found]] = {}
         for kill in kills:
@@ -316,7 +316,6 @@ def main() -> int:
         found = Sweep(place).run(commands, args.at_once, short=args.short)
     tell(found)
     kills = [one for many in found.values() for one in many if one.point]
-    print(bench.machine())
     bad = sum(bool(one.wrong) for one in kills)
     bench.claim(f"{len(kills)} kills, {len(kills) - bad} recovered, {bad} did not", bool(kills) and not bad)
     return bench.verdict()

@@ -46,15 +46,15 @@ def measure(place: Path, compress: str, what: str, rounds: int, touch: int) -> N
     subprocess.run(pack, check=True, cwd=place, env=env, stdout=subprocess.DEVNULL)
     field = list(contenders(place, archive, files))
     runs, gib = bench.alternate(field, rounds, env, place, touch), sum(files.values()) / 2**30
-    bench.table(("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB"), rows(runs, _MDL, gib))
-    packed = archive.stat().st_size / 2**20
-    print(f"\n{what}: {packed:.1f} MiB, unpacked {gib:.2f} GiB; {rounds} alternating rounds; {bench.machine()}")
-    print(floor())
+    sizes = f"{archive.stat().st_size / 2**20:.1f} MiB, {gib:.2f} GiB unpacked"
+    head = ("case", "wall s", "wall / mdl", "CPU s/GiB", "RSS MiB")
+    bench.table(head, rows(runs, _MDL, gib), f"{what}: {sizes}; {rounds} alternating rounds; {floor()}")
+    bench.compare(what, runs, _MDL, alike=(_UNZIP_SYNC, _UNZIP_HASHED))
     times = bench.faster(runs, _MDL, _UNZIP)
     bench.claim(f"mdl unpacks {times:.2f} times as fast as {_UNZIP}, at least 1.00", times >= 1)
     for name in (_UNZIP_SYNC, _UNZIP_HASHED):
         if name in runs:
-            print(f"mdl unpacks {bench.faster(runs, _MDL, name):.2f} times as fast as {name}; nothing is claimed")
+            print(f"mdl unpacks {bench.faster(runs, _MDL, name):.2f} times as fast as {name}")
     subprocess.run(field[0].argv, check=True, cwd=place, env=env, stdout=subprocess.DEVNULL)
     right = [bench.sha256_of(place / "out" / name) == bench.sha256_of(place / "run" / name) for name in files]
     bench.claim("what mdl unpacks is the run, byte for byte", all(right))
@@ -70,7 +70,10 @@ def main() -> int:
         bench.skip("unzip is not on PATH")
     with bench.folder(args.dir) as place:
         made(place, args.size)
-        for part, compress, what in (("a", "auto", "(a) a bf16 run, deflated"), ("b", "store", "(b) the same, stored")):
+        for part, compress, what in (
+            ("a", "auto", "Unpacking a run in bf16, deflated"),
+            ("b", "store", "Unpacking a run in bf16, stored"),
+        ):
             if args.only in (None, part):
                 measure(place, compress, what, args.rounds, int(args.touch * 2**30))
     return bench.verdict()
