@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 
 from mdl.errors import ProtocolError
@@ -34,7 +35,7 @@ class Digest:
         pattern = _HEX.get(algorithm)
         if pattern is None or not pattern.fullmatch(text):
             raise ProtocolError(f"not a {algorithm} digest: {text[:80]!r}")
-        return cls(algorithm, text)
+        return cls(sys.intern(algorithm), text)
 
     @classmethod
     def of_etag(cls, etag: str | None) -> Digest | None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
@@ -179,44 +180,97 @@ class Segment:
         return before
 
 
+@value_class
+class FileResult:
+    """How the download of one file ended: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
+    file as its source described it in the end. ``fetched`` and ``discarded`` are bytes."""
+
+    item: Item
+    remote: RemoteFile
+    error: MdlError | None
+    digest: Digest | None
+    size: int | None
+    verified: str
+    resumed_at: int
+    fetched: int
+    discarded: int
+
+
 class Download:
-    """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it."""
+    """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it.
+
+    There may be 100,000 of them, of which few are fetched at a time. So what has not changed yet is of the class, what
+    is needed on the way is made when it is first asked for, and of one that has ended only the `result` stays.
+    """
+
+    partial: Partial | None = None
+    """None until it is open; a small file has none."""
+    hasher: StreamHasher | None = None
+    expected: tuple[str, ...] = ()
+    """Prefix digests that are known beforehand, in a repair."""
+    location: str | None = None
+    """Where the URL redirected to, while that may be asked directly."""
+    answered_by = ""
+    content_type = ""
+    recorded: Digest | None = None
+    """What the answer says of the digest of a file of which none is known."""
+    first_response_seen = False
+    single_stream = False
+    exclusive = False
+    ended = False
+    is_begun = False
+    length_discovered = False
+    """The size was unknown, and the end of the stream told it."""
+    rewind_why = ""
+    responses = 0
+    resumed_at = 0
+    fetched = 0
+    discarded = 0
+    error: MdlError | None = None
+    mirror_errors: tuple[MdlError, ...] = ()
+    fingerprint: Fingerprint | None = None
+    verified = "none"
 
     def __init__(
         self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
     ) -> None:
-        self.item, self.index, self._tuning = item, index, tuning
+        self.item, self.index, self._connections, self._tuning = item, index, connections, tuning
         self.remote: RemoteFile = item.remote
         self.via_hub = via_hub and item.remote.hub is not None
-        urls = item.remote.places or (item.remote.url, *item.remote.mirrors)
-        self._urls = urls if item.remote.digest and not self.via_hub else (item.remote.url,)
-        self._origins = tuple(map(origin_of, self._urls))
-        self.attempts = State(mirrors=len(self._urls) - 1)
-        self.scaler = ConnectionScaler(connections, tuning)
-        self.partial: Partial | None = None
-        """None until it is open; a small file has none."""
-        self.hasher: StreamHasher | None = None
-        self.expected: tuple[str, ...] = ()
-        """Prefix digests that are known beforehand, in a repair."""
-        self.pending = RangeSet()
-        self.running: set[Segment] = set()
-        self.location: str | None = None
-        """Where the URL redirected to, while that may be asked directly."""
-        self.answered_by = self.content_type = ""
-        self.recorded: Digest | None = None
-        """What the answer says of the digest of a file of which none is known."""
-        self.first_response_seen = self.single_stream = self.exclusive = self.ended = False
-        self.is_begun = False
-        self.length_discovered = False
-        """The size was unknown, and the end of the stream told it."""
-        self.rewind_why = ""
-        self.responses = 0
-        self.resumed_at = self.fetched = self.discarded = 0
-        self.error: MdlError | None = None
-        self.mirror_errors: list[MdlError] = []
-        self.fingerprint: Fingerprint | None = None
-        self.verified = "none"
-        self._counting = threading.Lock()
+
+    @cached_property
+    def _urls(self) -> tuple[str, ...]:
+        remote = self.remote
+        urls = remote.places or (remote.url, *remote.mirrors)
+        return urls if remote.digest and not self.via_hub else (remote.url,)
+
+    @cached_property
+    def _origins(self) -> tuple[str, ...]:
+        return tuple(map(origin_of, self._urls))
+
+    @cached_property
+    def attempts(self) -> State:
+        """What was spent on it so far."""
+        return State(mirrors=len(self._urls) - 1)
+
+    @cached_property
+    def scaler(self) -> ConnectionScaler:
+        """How many connections it uses."""
+        return ConnectionScaler(self._connections, self._tuning)
+
+    @cached_property
+    def pending(self) -> RangeSet:
+        """What no segment was made of yet."""
+        return RangeSet()
+
+    @cached_property
+    def running(self) -> set[Segment]:
+        """What is being fetched."""
+        return set()
+
+    @cached_property
+    def _counting(self) -> threading.Lock:
+        return threading.Lock()
 
     @property
     def model(self) -> str:
@@ -375,6 +429,14 @@ class Download:
         self.location, self.first_response_seen = None, False
         if self.single_stream and self.partial and self.remote.size is not None and not self.running:
             self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
+
+    def result(self, lost: MdlError | None = None) -> FileResult:
+        """How it ended; ``lost`` is the error of one that did not."""
+        found = self.fingerprint
+        error = self.error if self.ended else lost
+        digest, size = (self.remote.digest or found.digest, found.size) if found and not error else (None, None)
+        numbers = self.resumed_at, self.fetched, self.discarded
+        return FileResult(self.item, self.remote, error, digest, size, self.verified, *numbers)
 
     def add_fetched(self, count: int) -> None:
         """Bytes came from the network."""

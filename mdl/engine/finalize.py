@@ -239,8 +239,8 @@ class Finalizer:
 
     def _published(self, download: Download, ready: Ready) -> None:
         download.fingerprint, download.verified = ready.fingerprint, ready.verified
-        self._queue.end(download)
         source, size = host_of(download.answered_by or download.url), ready.fingerprint.size
+        self._queue.end(download)
         self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
 
 

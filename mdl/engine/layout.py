@@ -22,6 +22,7 @@ from mdl.fs.staging import OpenFolders
 from mdl.paths import RelPath
 
 _LONGEST_REF = 1000
+_ABSENT = LocalFile()
 _SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
 """How the hub's client names a file that several repositories share."""
 
@@ -192,4 +193,4 @@ def _absent(final: Path) -> LocalFile:
     except UnicodeEncodeError as error:
         hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
         raise StorageError(f"the current locale ({error.encoding}) cannot encode this file name", hint=hint) from error
-    return LocalFile()
+    return _ABSENT

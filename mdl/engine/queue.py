@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mdl.engine.download import Download, Segment
+from mdl.engine.download import Download, FileResult, Segment
 from mdl.errors import MdlError, NetworkError, NotFound
 from mdl.events import Event, Retrying, Rewound
 from mdl.http.allowlist import host_of
@@ -85,6 +85,7 @@ class WorkQueue:
         """Models and the origins that lack a file of them: that is told once for each."""
         self._bytes_waiting = sum(one.remote.size or 0 for one in downloads)
         self._ended = Progress()
+        self._results: list[FileResult] = []
 
     def take(self) -> Work | None:
         """The next piece of work; waits for one. None if there will be no more."""
@@ -106,6 +107,12 @@ class WorkQueue:
             for download in (*self.active, *self._publishing):
                 found.add(download)
             return found
+
+    def results(self, lost: MdlError) -> tuple[FileResult, ...]:
+        """How every file ended; ``lost`` is the error of those that did not."""
+        with self._changed:
+            others = (*self.active, *self._publishing, *self._waiting)
+            return (*self._results, *(download.result(lost) for download in others))
 
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds``; returns whether work is left."""
@@ -305,6 +312,7 @@ class WorkQueue:
                 self._left -= 1
                 if not download.error:
                     self._pacer.served(download.origin, time.monotonic())
+                self._results.append(download.result())
             self._changed.notify()
             if not self._left:
                 self._changed.notify_all()
@@ -332,7 +340,7 @@ class WorkQueue:
             self.rewind(download, decision.why)
         elif isinstance(decision, NextMirror):
             error = decision.error
-            download.mirror_errors.append(error)
+            download.mirror_errors = (*download.mirror_errors, error)
             download.switch_server()
             if not isinstance(error, NotFound) or asked not in self._lacking:
                 self._tell(download, f"{error.message}; going on with {host_of(download.url)}")

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -46,7 +47,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "suspect": (bool,),
     "hub": (list, type(None)),
 }
-_AS_THEY_ARE = ("verified", "url", "asked", "validator", "commit", "suspect", "catalog")
+_AS_THEY_ARE = ("url", "asked", "validator", "suspect")
+_OFTEN_THE_SAME = ("verified", "commit", "catalog")
+"""Texts that many files of a model have in common: each is kept once."""
 _DEFAULTS: dict[str, Any] = {
     "asked": "",
     "adopted": False,
@@ -110,7 +113,7 @@ class Receipts:
         """The receipt of one file; None if there is none or it is damaged. Raises `StateError` if a newer mdl wrote
         one of the model's."""
         with self._lock:
-            return self._record(model).check_version().receipt(path.text)
+            return self._record(model).check_version().receipt(path)
 
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
@@ -310,19 +313,23 @@ class _Record:
             raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
         return self
 
-    def receipt(self, path: str) -> Receipt | None:
+    def receipt(self, path: RelPath) -> Receipt | None:
         """The receipt of one file; None if there is none or it makes no sense."""
-        facts = crc_json.loads(self.lines.get(path, b""))
-        found = _receipt(facts) if isinstance(facts, dict) else None
-        return found if found and found.model == self._model else None
+        line = self.lines.get(path.text)
+        return self._made(line, path) if line else None
 
     def receipts(self) -> list[Receipt]:
         """Every receipt that makes sense, the last one that was written at the end."""
-        return [found for path in self.lines if (found := self.receipt(path))]
+        return [found for line in self.lines.values() if (found := self._made(line))]
+
+    def _made(self, line: bytes, path: RelPath | None = None) -> Receipt | None:
+        facts = crc_json.loads(line)
+        found = _receipt(facts, path) if isinstance(facts, dict) else None
+        return found if found and found.model == self._model else None
 
     def unreadable(self) -> int:
         """Bytes that are no receipt, and say of none that it is gone."""
-        return self._damaged + sum(len(line) for path, line in self.lines.items() if not self.receipt(path))
+        return self._damaged + sum(len(line) for line in self.lines.values() if not self._made(line))
 
     def append(self, lines: dict[str, bytes | None], *, is_anew: bool = False) -> None:
         """Write a line for each path; None removes its receipt. With ``is_anew`` the whole record is written without
@@ -375,7 +382,7 @@ class _Record:
     def _rewrite(self) -> None:
         """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
         old = self._of_one_file
-        data = b"".join(line + b"\n" for path, line in self.lines.items() if self.receipt(path))
+        data = b"".join(line + b"\n" for line in self.lines.values() if self._made(line))
         if data:
             staging.write_file(self.path, data)
         else:
@@ -413,7 +420,8 @@ def _gone(path: str) -> bytes:
     return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
 
 
-def _receipt(facts: dict[str, Any]) -> Receipt | None:
+def _receipt(facts: dict[str, Any], path: RelPath | None) -> Receipt | None:
+    """``path`` is the receipt's if that is known."""
     try:
         facts = _DEFAULTS | facts
         stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
@@ -424,24 +432,28 @@ def _receipt(facts: dict[str, Any]) -> Receipt | None:
         if any(type(value) not in allowed for value, allowed in kinds):
             return None
         algorithm, _, text = facts["digest"].partition(":")
+        same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
         return Receipt(
             **{key: facts[key] for key in _AS_THEY_ARE},
-            model=RelPath.parse(facts["model"]).text,
-            path=RelPath.parse(facts["path"]),
+            **same,
+            model=sys.intern(RelPath.parse(facts["model"]).text),
+            path=(path := path or RelPath.parse(facts["path"])),
             stamp=Stamp(*stamp),
             replaced=Stamp(*replaced) if replaced else None,
             digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
             access=facts["access"] if facts["access"] in ACCESSES else "",
             prefixes=prefixes,
-            hub=_hub_file(facts["hub"]) if facts["hub"] is not None else None,
+            hub=_hub_file(facts["hub"], path) if facts["hub"] is not None else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
 
-def _hub_file(facts: Any) -> HubFile:
+def _hub_file(facts: Any, file: RelPath) -> HubFile:
     repo, repo_type, revision, path, branch = facts
     if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
         raise ValueError(f"{facts!r} is not a file of a hub")
-    return HubFile(repo, repo_type, revision, RelPath.parse(path).text, branch)
+    repo, repo_type, revision, branch = map(sys.intern, (repo, repo_type, revision, branch))
+    path = file.text if path == file.text else RelPath.parse(path).text
+    return HubFile(repo, repo_type, revision, path, branch)

@@ -148,8 +148,8 @@ class Store:
         """As `check`, without reading a byte of the file itself."""
         self.layout.expect(model, remote)
         found = self._inspect(model, remote)
-        receipt = self.receipts.get(model, remote.path)
-        return replace(found, receipt=receipt, partial=self._claimed_bytes(model, remote))
+        receipt, partial = self.receipts.get(model, remote.path), self._claimed_bytes(model, remote)
+        return replace(found, receipt=receipt, partial=partial) if receipt or partial else found
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
         """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there

@@ -11,9 +11,8 @@ import contextlib
 import queue
 import threading
 import time
-from dataclasses import dataclass, field
 
-from mdl.engine.download import Download, Tuning
+from mdl.engine.download import Download, FileResult, Tuning
 from mdl.engine.fetch import Fetcher
 from mdl.engine.finalize import Finalizer
 from mdl.engine.hub_client import HubClient
@@ -26,6 +25,7 @@ from mdl.fs import explain_oserror
 from mdl.http.client import HttpClient
 from mdl.threads import start_threads
 from mdl.units import Speed
+from mdl.values import value_class
 
 _TICK = 0.1
 _SYNC_BYTES = 2**20
@@ -35,14 +35,20 @@ _SYNC_WORTH_SECONDS = 0.025
 _LAST_SYNC_SECONDS = 0.5
 
 
-@dataclass
+@value_class
 class Result:
-    """Every download, which has an ``error`` unless it was published, and how many bytes came from the network and were
-    discarded."""
+    """How every file ended."""
 
-    downloads: list[Download] = field(default_factory=list)
-    bytes_fetched: int = 0
-    bytes_discarded: int = 0
+    files: tuple[FileResult, ...]
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes that came from the network."""
+        return sum(one.fetched for one in self.files)
+
+    @property
+    def bytes_discarded(self) -> int:
+        return sum(one.discarded for one in self.files)
 
 
 class Transfer:
@@ -68,11 +74,12 @@ class Transfer:
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         via_hub, tuning = hub_client is not None, tuning or Tuning()
-        self._downloads = [
+        downloads = [
             Download(item, number, http.connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        self._queue = WorkQueue(self._downloads, http.connections, http.policy, http.pacer, self._events.put)
+        self._most_at_once = sum(1 if download.small else http.connections for download in downloads)
+        self._queue = WorkQueue(downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
         self._finalizer = Finalizer(
             store,
@@ -96,9 +103,9 @@ class Transfer:
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
-        most = sum(1 if download.small else self._http.connections for download in self._downloads)
+        count = min(self._http.connections, max(1, self._most_at_once))
         try:
-            self._workers = start_threads("mdl-worker", [self._work] * min(self._http.connections, max(1, most)))
+            self._workers = start_threads("mdl-worker", [self._work] * count)
             if not self._workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
@@ -116,12 +123,12 @@ class Transfer:
         except (KeyboardInterrupt, Cancelled) as error:
             stopped = error if isinstance(error, Cancelled) else Cancelled()
             self._stop(stopped)
-            stopped.so_far = self._result(stopped.as_error())
+            stopped.so_far = Result(self._queue.results(stopped.as_error()))
             raise stopped from error
         finally:
             self._stop_syncing.set()
         self._report()
-        return self._result(self._fault or NetworkError("not reached"))
+        return Result(self._queue.results(self._fault or NetworkError("not reached")))
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
@@ -239,14 +246,3 @@ class Transfer:
         elif segment:
             self._fetcher.fetch(download, segment)
             self._queue.request_ended(download, segment)
-
-    def _result(self, lost: MdlError) -> Result:
-        """How every file ended; ``lost`` is the error of those that did not."""
-        for download in self._downloads:
-            if not download.ended:
-                download.error = lost
-        return Result(
-            self._downloads,
-            sum(d.fetched for d in self._downloads),
-            sum(d.discarded for d in self._downloads),
-        )

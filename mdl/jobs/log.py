@@ -34,6 +34,7 @@ KEPT = 5
 _KIND = 9
 """Columns of the word that says what happened, in a log that a person reads."""
 _SPECIAL = frozenset(' "=\\')
+_TOGETHER = 256
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -117,7 +118,8 @@ class Log:
 class LogListener:
     """A listener that appends what happens to several logs, without secrets; progress at every tenth of the whole.
 
-    Lines of files that started or finished are written together, at the next sign of progress: there may be thousands.
+    Lines of files that started or finished are written together, at the next sign of progress or once there are
+    `_TOGETHER`: there may be thousands.
     ``trouble`` is called once for each log that cannot be written; the next line is tried all the same.
     """
 
@@ -139,7 +141,7 @@ class LogListener:
                 for key, one in {**facts, **found.facts}.items()
             }
             self._lines.append(" ".join([now(), found.level, found.kind, *self._job, *_pairs(clean)]))
-        if not isinstance(event, Started | Finished):
+        if not isinstance(event, Started | Finished) or len(self._lines) >= _TOGETHER:
             self._write()
 
     def _write(self) -> None:

@@ -282,12 +282,14 @@ def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) ->
 def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Tools) -> None:
     """Say of what has just come which of it runs code when it is loaded."""
     new = {
-        (model.name, row.path) for model in report.models for row in model.files if row.action in ("fetched", "linked")
+        model.name: {row.path for row in model.files if row.action in ("fetched", "linked")} for model in report.models
     }
     found: dict[str, list[str]] = {}
     for one in wanted:
         name = one.remote.path.text
-        if (one.model, name) in new and is_pickle(name, tools.store.read_head(one.model, one.remote, head_of(name))):
+        if name in new.get(one.model, ()) and is_pickle(
+            name, tools.store.read_head(one.model, one.remote, head_of(name))
+        ):
             found.setdefault(one.model, []).append(name)
     for model, names in found.items():
         tools.on_event(Noticed(model, message=warning(names)))

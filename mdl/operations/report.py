@@ -18,7 +18,7 @@ from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 
 if TYPE_CHECKING:
-    from mdl.engine.download import Download
+    from mdl.engine.download import FileResult
     from mdl.engine.transfer import Result
 
 
@@ -45,8 +45,8 @@ def report_of(
     for item in plan.fetch if is_planned else ():
         rows[item.wanted.model].append(_planned(item))
     for result in results:
-        for download in result.downloads:
-            rows[download.model].append(_fetched(download))
+        for one in result.files:
+            rows[one.item.wanted.model].append(_fetched(one))
     return Report(
         tuple(model_report(model, store, rows[model.name], broken.get(model.name)) for model in models),
         bytes_fetched=sum(result.bytes_fetched for result in results),
@@ -90,14 +90,11 @@ def _planned(item: Item) -> FileReport:
     return _row(item.remote, "planned", resumed_at=item.local.partial)
 
 
-def _fetched(download: Download) -> FileReport:
-    more: dict[str, Any] = {"resumed_at": download.resumed_at}
-    if download.error:
-        return _row(download.item.remote, "failed", error=download.error, **more)
-    found = download.fingerprint
-    assert found is not None
-    sha256 = _sha256(found.digest)
-    return _row(download.remote, "fetched", download.verified, size=found.size, sha256=sha256, **more)
+def _fetched(one: FileResult) -> FileReport:
+    if one.error:
+        return _row(one.item.remote, "failed", error=one.error, resumed_at=one.resumed_at)
+    known: dict[str, Any] = {"size": one.size, "sha256": _sha256(one.digest), "resumed_at": one.resumed_at}
+    return _row(one.remote, "fetched", one.verified, **known)
 
 
 def _sha256(digest: Digest | None) -> str | None:

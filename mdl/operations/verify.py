@@ -214,10 +214,10 @@ def repair(
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
     result = Transfer(plan.fetch, tools.store, http, tools.on_event, repair=True, tuning=tools.tuning).run()
-    for download in result.downloads:
-        if download.error:
-            name = f"{download.model}/{download.name}"
-            errors[name] = download.error.on(name)
+    for file in result.files:
+        if file.error:
+            name = f"{file.item.wanted.model}/{file.remote.path}"
+            errors[name] = file.error.on(name)
     return result
 
 

@@ -257,7 +257,7 @@ def test_many_empty_files(tmp_path: Path, mdl: Inside, monkeypatch: pytest.Monke
 
     def counted(transfer: Transfer) -> Result:
         result = really(transfer)
-        rounds.append(len(result.downloads))
+        rounds.append(len(result.files))
         return result
 
     monkeypatch.setattr(Transfer, "run", counted)

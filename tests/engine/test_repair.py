@@ -85,7 +85,7 @@ def test_repair_fetches_the_bad_blocks(bench: Bench, offsets: tuple[int, ...], b
         before = server.bytes_sent
         result = repaired(bench, file)
         sent = server.bytes_sent - before
-    assert result.downloads[0].error is None
+    assert result.files[0].error is None
     assert sent == result.bytes_fetched == result.bytes_discarded == blocks * BLOCK
     assert verified(bench, file) == ["ok"]
     assert not bench.partials
@@ -98,7 +98,7 @@ def test_repair_of_another_length(bench: Bench, length: int) -> None:
         os.truncate(bench.final, length)
         assert verified(bench, file) == ["corrupt"]
         result = repaired(bench, file)
-    assert result.downloads[0].error is None
+    assert result.files[0].error is None
     assert result.bytes_fetched <= len(BIG) - min(length, len(BIG)) // BLOCK * BLOCK
     assert verified(bench, file) == ["ok"]
 
@@ -116,7 +116,7 @@ def test_repair_of_what_is_missing(bench: Bench) -> None:
     with damaged(bench, DATA) as (_, file):
         bench.final.unlink()
         assert verified(bench, file) == ["missing"]
-        assert repaired(bench, file).downloads[0].error is None
+        assert repaired(bench, file).files[0].error is None
     assert verified(bench, file) == ["ok"]
 
 
@@ -126,13 +126,13 @@ def test_failed_repair_leaves_the_file(bench: Bench, then: str) -> None:
     what the first one copied for right bytes."""
     with damaged(bench, BIG, 33 * MIB) as (server, file):
         server.handler = faults.answers(404)
-        assert repaired(bench, file).downloads[0].error is not None
+        assert repaired(bench, file).files[0].error is not None
         assert verified(bench, file) == ["corrupt"]
         server.handler = faults.honest(BIG)
         if then == "get":
             assert bench.run(file, force=True).code == 0
         else:
-            assert repaired(bench, file).downloads[0].error is None
+            assert repaired(bench, file).files[0].error is None
     assert verified(bench, file) == ["ok"]
 
 
@@ -140,7 +140,7 @@ def test_repair_by_a_liar(bench: Bench) -> None:
     """A server that sends a bad block again and again is given up: 6, and the damaged file is not replaced."""
     with damaged(bench, BIG, 33 * MIB) as (server, file):
         server.handler = faults.other_bytes(BIG, everywhere=True)
-        error = repaired(bench, file).downloads[0].error  # it is stopped if it goes round in circles
+        error = repaired(bench, file).files[0].error  # it is stopped if it goes round in circles
     assert error is not None
     assert error.exit_code == 6
     assert verified(bench, file) == ["corrupt"]
@@ -216,10 +216,10 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
     with damaged(bench, data, 100) as (server, file):
         server.handler, before = handler, len(server.requests)
         monkeypatch.setattr(StreamHasher, "_at_edge", at_edge)
-        (download,) = repaired(bench, file).downloads
+        (failed,) = repaired(bench, file).files
         assert len(server.requests) - before <= 4
-    assert download.error is not None
-    assert download.error.exit_code == 6
+    assert failed.error is not None
+    assert failed.error.exit_code == 6
 
 
 @pytest.mark.fault(222)
@@ -259,5 +259,5 @@ def test_a_repair_waits_for_an_owner_that_cannot_be_seen(bench: Bench) -> None:
                 told.append(event.message)
                 os.utime(theirs, (0, 0))  # it has been quiet for long
 
-        assert repaired(bench, file, tell).downloads[0].error is None
+        assert repaired(bench, file, tell).files[0].error is None
     assert len(told) == 1
