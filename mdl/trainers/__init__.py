@@ -53,7 +53,6 @@ def find_run(folder: Path) -> Run:
     for base in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
         folders = patterns.find_folders(tree, base, of_any_name=of_any_name)
         found = found.with_folders(folders, may_overlap=is_plain)
-    found = replace(found, checkpoints=tuple(_with_own_layout(tree, row) for row in found.checkpoints))
     name = folder.name if folder.name not in ("", "..") else tree.root.name
     return Run(name or "run", tree, found.layout, found.checkpoints, found.best_note, _runs_below(tree, found))
 
@@ -73,17 +72,19 @@ def recognise(tree: Tree, base: str = "") -> Found:
     return replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
 
 
-def _with_own_layout(tree: Tree, row: Checkpoint) -> Checkpoint:
-    """A folder that is known by its name alone is packed as its contents tell."""
-    named = patterns.NAMED_LAYOUT.name
-    if row.layout not in ("", named) or row.name == FINAL:
-        return row
-    inside = recognise(tree, row.base).checkpoints
-    is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
-    return replace(row, layout=inside[0].layout if is_model else named)
-
-
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
-    layout = next(one for one in LAYOUTS if one.name == checkpoint.layout)
+    name = _own_layout(tree, checkpoint)
+    layout = next(one for one in LAYOUTS if one.name == name)
     return layout.inference_files(tree, checkpoint)
+
+
+def _own_layout(tree: Tree, row: Checkpoint) -> str:
+    """The name of the layout that a checkpoint is packed by: of a folder that is known by its name alone, its contents
+    tell."""
+    named = patterns.NAMED_LAYOUT.name
+    if row.layout not in ("", named) or row.name == FINAL:
+        return row.layout
+    inside = recognise(tree, row.base).checkpoints
+    is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
+    return inside[0].layout if is_model else named

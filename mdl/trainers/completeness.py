@@ -76,11 +76,11 @@ def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]
         staged = _STAGED.fullmatch(name)
         if staged and is_weights(staged[1]):
             yield f"{name} was still being written"
-        if is_weights(name) and entry.kind in ("special", "unreadable"):
+        if entry.kind in ("special", "unreadable") and is_weights(name):
             yield f"{name}: {entry.why}"
     yield from _missing_parts(tree, files)
     for name, entry in files.items():
-        if is_weights(name) and not entry.stamp.size:
+        if not entry.stamp.size and is_weights(name):
             yield f"{name} is empty"
         elif why := truncated_safetensors(tree, entry):
             yield f"{name}: {why}"
@@ -92,10 +92,11 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
     """Missing shards that an index names, a missing index, missing parts of a split file."""
     indexes = [entry for name, entry in files.items() if is_index(name)]
     yield from (why for entry in indexes if (why := missing_shard(tree, entry.path)))
-    shards = [name for name in files if _SHARD.fullmatch(name)]
+    numbered = [name for name in files if "-of-" in name]
+    shards = [name for name in numbered if _SHARD.fullmatch(name)]
     if shards and not indexes:
         yield f"the index of {shards[0]} is missing"
-    parts = {part.groups() for part in map(_PART.fullmatch, files) if part}
+    parts = {part.groups() for part in map(_PART.fullmatch, numbered) if part}
     for gguf, gguf_total, suffix, data, data_total in sorted(parts, key=str):
         stem, total, first = (gguf, gguf_total, 1) if gguf else (data, data_total, 0)
         wanted = range(first, first + min(int(total), len(files) + 1))

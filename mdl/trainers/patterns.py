@@ -126,21 +126,22 @@ class Pattern:
         """The checkpoints in ``folder`` in the order of ``age``; the names of their members begin in ``place``."""
         saves: dict[str, list[Entry]] = defaultdict(list)
         for entry in tree.children(folder):
-            match = re.fullmatch(self.saved, entry.name)
-            if match and entry.kind in self.kinds:
+            match = entry.kind in self.kinds and re.fullmatch(self.saved, entry.name)
+            if match:
                 saves[match.groupdict().get("name") or entry.name].append(entry)
         beside = [one for one in tree.children(place) if matches(one.name, self.beside)]
         inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
-        marked = {name for name in saves if any(fnmatchcase(one.name, self.written_last) for one in inside[name])}
-        rows = []
+        last = self.written_last
+        marked = {name for name in saves if last and any(fnmatchcase(one.name, last) for one in inside[name])}
+        is_held, rows = re.compile(self.holds).fullmatch, []
         for name, parts in saves.items():
             (step, note), wrong = self._step(parts[0]), ""
-            if not any(re.fullmatch(self.holds, one.name + "/" * (one.kind == "folder")) for one in inside[name]):
+            if not any(is_held(one.name + "/" * (one.kind == "folder")) for one in inside[name]):
                 continue
             if re.fullmatch(self.staging, name):
                 wrong = "a staging folder, which the trainer renames when it is complete"
             elif marked and name not in marked and step is not None:
-                wrong = f"{self.written_last}, which is written last, is missing"
+                wrong = f"{last}, which is written last, is missing"
             is_folder = parts[0].kind == "folder"
             base = parts[0].path if is_folder else place
             entries = [*([] if is_folder else beside), *(one for part in parts for one in tree.below(part.path))]

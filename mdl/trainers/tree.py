@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,8 @@ class Entry:
 
 @value_class
 class Tree:
-    """Everything below ``root``, sorted by path. ``root`` is absolute and free of links; ``identity`` is its device
-    and inode."""
+    """Everything below ``root``, sorted by the parts of each path. ``root`` is absolute and free of links; ``identity``
+    is its device and inode."""
 
     root: Path
     identity: tuple[int, int]
@@ -84,11 +85,11 @@ class Tree:
         if why:
             raise NotFound(why, item=str(folder), hint=_run_hint(folder))
         identity = _identity(root.stat())
-        found = sorted(_Walk(str(root)).folder("", "", (identity,)), key=lambda entry: entry.path.split("/"))
+        found = tuple(_Walk(str(root)).folder("", "", (identity,)))
         children: dict[str, list[Entry]] = {}
         for entry in found:
             children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        return cls(root, identity, tuple(found), {entry.path: entry for entry in found}, children)
+        return cls(root, identity, found, {entry.path: entry for entry in found}, children)
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
@@ -105,15 +106,16 @@ class Tree:
         """The entries directly in ``folder``; "" is the run's own folder."""
         return self._children.get(folder, [])
 
-    def below(self, path: str = "") -> Iterator[Entry]:
+    def below(self, path: str = "") -> tuple[Entry, ...]:
         """Every entry under a folder, or the one entry of a file."""
         own = self._by_path.get(path)
-        if own is not None and own.kind != "folder":
-            yield own
-        for child in self.children(path):
-            if child.kind == "folder":
-                yield child
-            yield from self.below(child.path)
+        if own is None:
+            return () if path else self.entries
+        if own.kind != "folder":
+            return (own,)
+        *above, name = segments = _segments(own)
+        start = bisect_right(self.entries, segments, key=_segments)
+        return self.entries[start : bisect_left(self.entries, [*above, f"{name}\0"], start, key=_segments)]
 
     def subfolders(self, folder: str = "") -> list[Entry]:
         """The folders directly in ``folder``."""
@@ -233,6 +235,11 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def join(folder: str, name: str) -> str:
     """The path of ``name`` in ``folder``; "" is the run's own folder."""
     return f"{folder}/{name}" if folder else name
+
+
+def _segments(entry: Entry) -> list[str]:
+    """The key by which the entries of a tree are sorted: a folder stands right before all that is below it."""
+    return entry.path.split("/")
 
 
 def _identity(facts: os.stat_result) -> tuple[int, int]:

@@ -86,3 +86,25 @@ def test_every_name_has_one_filter() -> None:
     """Layouts of one name have the same globs, so that it does not matter which of them found a checkpoint."""
     filters = {(layout.name, layout.keep, layout.drop, layout.notes) for layout in LAYOUTS}
     assert len(filters) == len({layout.name for layout in LAYOUTS}) == 15
+
+
+NAMES = st.sampled_from([*"abA", "a0", "a-b", "a.b", "a b", "ä"])
+
+
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=4).map("/".join), max_size=12))
+@settings(max_examples=examples(200), deadline=None)
+def test_tree_is_in_order(paths: list[str]) -> None:
+    """A tree lists what the disk has, sorted by the parts of each path; and below a folder, what starts with its name
+    and a slash."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            Path(folder, path).mkdir(parents=True, exist_ok=True)
+            put(Path(folder, path, "file"), b"")
+        tree = Tree.scan(Path(folder))
+        there = [str(one.relative_to(folder)) for one in Path(folder).rglob("*")]
+        assert [one.path for one in tree.entries] == sorted(there, key=lambda path: path.split("/"))
+        assert tree.below() == tree.entries
+        for entry in tree.entries:
+            inside = [one for one in tree.entries if one.path.startswith(f"{entry.path}/")]
+            assert list(tree.below(entry.path)) == (inside if entry.kind == "folder" else [entry])
+            assert tree.below(f"{entry.path}x/y") == ()
