@@ -113,6 +113,8 @@ class _Selecting:
 
     def __post_init__(self) -> None:
         self.tree, self.item = self.run.tree, str(self.run.tree.root)
+        self.root = os.path.join(self.item, "")
+        self.own = {path.removeprefix(self.root) for path in self.own}
         self.without_logs = not self.options.logs and (self.checkpoint is None or self.checkpoint.name == FINAL)
 
     def select(self) -> Selection:
@@ -224,7 +226,7 @@ class _Selecting:
         if why:
             self.skipped.append(Skipped(shown(name), why))
             return None
-        if kind == "unreadable" or not os.access(self.tree.root / entry.real, os.R_OK, follow_symlinks=False):
+        if kind == "unreadable" or not os.access(self.root + entry.real, os.R_OK, follow_symlinks=False):
             self.unreadable.append(entry)
             return None
         return Member(RelPath.parse(name), entry)
@@ -233,7 +235,7 @@ class _Selecting:
         """Whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
         wanted is not unwanted."""
         options, names = self.options, (name,) if entry.kind == "file" else (name, f"{name}/")
-        if any(matches(one, options.exclude) for one in names) or str(self.tree.root / entry.real) in self.own:
+        if entry.real in self.own or (options.exclude and any(matches(one, options.exclude) for one in names)):
             return True
         if entry.kind in ("excluded", "unreadable") or not options.include:
             return False

@@ -223,7 +223,8 @@ def _check_output(run: Run, path: Path, *, force: bool) -> None:
     if os.path.lexists(path) and not path.is_file():
         what = "this is not a file, and is not replaced by one"
         raise Occupied(what, item=str(path), hint=f"{hint}; -o - is a pipe")
-    inside = any(path == run.tree.root / entry.real for entry in run.tree.entries if entry.kind != "folder")
+    real = str(path).removeprefix(os.path.join(run.tree.root, ""))
+    inside = any(entry.real == real for entry in run.tree.entries if entry.kind != "folder")
     if inside and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
     if path.exists() and not force and not _is_archive_of(run, path):
