@@ -102,6 +102,11 @@ class Stamp:
     def of(cls, status: StatResult) -> Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
+    def is_of(self, status: StatResult) -> bool:
+        """Whether it is the stamp of this file."""
+        same_file = self.inode == status.st_ino and self.size == status.st_size
+        return same_file and self.mtime_ns == status.st_mtime_ns
+
 
 @value_class
 class Receipt:

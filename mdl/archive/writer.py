@@ -19,8 +19,7 @@ from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
 from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
-from mdl.errors import ProtocolError, storage_trouble
-from mdl.files import Stamp
+from mdl.errors import ProtocolError, storage_error, storage_trouble
 from mdl.trainers.tree import Entry, TreeReader, changed_error
 
 _BLOCK = 2**20
@@ -139,15 +138,15 @@ class _Writer:
     def _file(self, member: Member, entry: Entry, reader: TreeReader) -> None:
         name = member.path.text
         try:
-            with _reading(entry):
-                fd = reader.open(entry, strict=not self.allow_changing)
+            fd, size = reader.open(entry, strict=not self.allow_changing)
+        except OSError as error:
+            raise storage_error(error, entry.path, "") from error
         except ProtocolError:
             if not self.allow_changing:
                 raise
             self.gone.append(Skipped(name, "it went away while the archive was written"))
             return
         try:
-            size = os.fstat(fd).st_size
             if size <= _BLOCK:
                 with _reading(entry):
                     data = os.pread(fd, size, 0)
@@ -158,7 +157,7 @@ class _Writer:
                 self.progress.add(len(data), name)
             else:
                 self._large(entry, name, fd, size)
-            if Stamp.of(os.fstat(fd)) != entry.stamp or self.entries[-1].size != size:
+            if self.entries[-1].size != size or not entry.stamp.is_of(os.fstat(fd)):
                 self._note_change(entry, name)
         finally:
             os.close(fd)
@@ -177,8 +176,7 @@ class _Writer:
 
     def _small(self, name: str, data: bytes, *, executable: bool) -> None:
         """A member that is in memory: its sizes stand before it."""
-        method = zip_format.choose_method(self.compress, len(data), lambda at, count: data[at : at + count])
-        body = zip_format.deflated(data) if method == DEFLATED else data
+        method, body = zip_format.compressed(self.compress, data)
         crc = zip_format.crc32(data)
         self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 

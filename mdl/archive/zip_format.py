@@ -10,9 +10,10 @@ import contextlib
 import stat
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Literal
+
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from zlib import _Compress, _Decompress
@@ -43,7 +44,7 @@ _FIRST_DAY = (1 << 5) | 1
 """1980-01-01 00:00, the same for every member, so that two packs of one tree are the same bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_class
 class Record:
     """What an archive says of one member. ``packed`` and ``size`` are bytes, compressed and not; ``at`` is the offset
     of its local header."""
@@ -100,15 +101,16 @@ def descriptor(one: Record) -> bytes:
 
 def central_header(one: Record) -> bytes:
     """The member's entry in the directory at the end of the archive."""
-    name = one.name.encode()
-    wide = [value for value in (one.size, one.packed, one.at) if value >= FULL32]
-    extra = Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide) if wide else b""
+    name, needs, extra = one.name.encode(), _needs(one), b""
+    packed, size, at = one.packed, one.size, one.at
+    if max(packed, size, at) >= FULL32:
+        wide = [value for value in (size, packed, at) if value >= FULL32]
+        needs, extra = 45, Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide)
+        packed, size, at = min(packed, FULL32), min(size, FULL32), min(at, FULL32)
+    kind = one.mode << 16 | (0x10 if one.is_folder else 0)
     head = CENTRAL_HEAD.pack(
-        CENTRAL,
-        *(_MADE_BY, _UNIX, 45 if wide else _needs(one), 0),
-        *(one.flags, one.method, 0, _FIRST_DAY, one.crc),
-        *(min(one.packed, FULL32), min(one.size, FULL32), len(name), len(extra), 0, 0, 0),
-        *(one.mode << 16 | (0x10 if one.is_folder else 0), min(one.at, FULL32)),
+        *(CENTRAL, _MADE_BY, _UNIX, needs, 0, one.flags, one.method, 0, _FIRST_DAY, one.crc, packed, size),
+        *(len(name), len(extra), 0, 0, 0, kind, at),
     )
     return head + name + extra
 
@@ -151,27 +153,35 @@ def crc32(data: bytes | memoryview, before: int = 0) -> int:
     return checksum
 
 
+def compressed(compress: Compression, data: bytes) -> tuple[int, bytes]:
+    """The method for a member that is in memory, and what is written of it."""
+    if compress == "store" or not data:
+        return STORED, data
+    packed = deflated(data)
+    return (DEFLATED, packed) if compress == "deflate" or _is_worth(len(packed), len(data)) else (STORED, data)
+
+
 def choose_method(compress: Compression, size: int, read_at: Callable[[int, int], bytes]) -> int:
-    """Stored or deflated, by ``compress`` or by what 16 samples of 64 KiB would save. ``read_at(offset, count)``.
+    """The method for a larger member, by ``compress`` or by what 16 samples of 64 KiB would save.
+    ``read_at(offset, count)``.
 
     The answer is always the same for the same bytes.
     """
-    if compress == "store" or size == 0:
-        return STORED
-    if compress == "deflate":
-        return DEFLATED
-    if size <= _SAMPLES * _SAMPLE:
-        starts, count = [0], size
-    else:
-        starts, count = [n * (size - _SAMPLE) // (_SAMPLES - 1) for n in range(_SAMPLES)], _SAMPLE
+    if compress != "auto":
+        return DEFLATED if compress == "deflate" else STORED
     taken = packed = 0
-    for start in starts:
-        sample = read_at(start, count)
+    for start in (n * (size - _SAMPLE) // (_SAMPLES - 1) for n in range(_SAMPLES)):
+        sample = read_at(start, _SAMPLE)
         taken += len(sample)
         packed += len(deflated(sample))
     if size > _LARGE and packed * _BOMB < taken:
         return STORED
-    return DEFLATED if packed <= taken * _WORTH else STORED
+    return DEFLATED if _is_worth(packed, taken) else STORED
+
+
+def _is_worth(packed: int, size: int) -> bool:
+    """Whether so many bytes are saved that a member is deflated."""
+    return packed <= size * _WORTH
 
 
 def deflated_piece(data: bytes | memoryview) -> bytes:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +85,9 @@ class Tree:
         if why:
             raise NotFound(why, item=str(folder), hint=_run_hint(folder))
         identity = _identity(root.stat())
-        found = tuple(_Walk(str(root)).folder("", "", (identity,)))
+        walk = _Walk(str(root))
+        walk.folder("", "", (identity,))
+        found = tuple(walk.found)
         children: dict[str, list[Entry]] = {}
         for entry in found:
             children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
@@ -143,7 +145,7 @@ class Tree:
     def is_unchanged(self, entry: Entry) -> bool:
         """Whether the file is still the one that was scanned."""
         try:
-            return Stamp.of(os.lstat(f"{self.root}/{entry.real}")) == entry.stamp
+            return entry.stamp.is_of(os.lstat(f"{self.root}/{entry.real}"))
         except OSError:
             return False
 
@@ -158,7 +160,7 @@ class Tree:
             return b""
         try:
             with self.reader() as reader:
-                fd = reader.open(entry)
+                fd, _ = reader.open(entry)
         except (OSError, ProtocolError):
             return b""
         with os.fdopen(fd, "rb") as file:
@@ -181,8 +183,9 @@ class TreeReader:
         self._folder: str | None = None
         self._fd = -1
 
-    def open(self, entry: Entry, *, strict: bool = True) -> int:
-        """A descriptor of the file that was scanned; if not ``strict``, of whatever file is there now.
+    def open(self, entry: Entry, *, strict: bool = True) -> tuple[int, int]:
+        """A descriptor of the file that was scanned, and its size in bytes; if not ``strict``, those of whatever file
+        is there now.
 
         Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
@@ -197,10 +200,10 @@ class TreeReader:
                 raise changed_error(entry) from error
             raise
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or (strict and Stamp.of(facts) != entry.stamp):
+        if not stat.S_ISREG(facts.st_mode) or (strict and not entry.stamp.is_of(facts)):
             os.close(fd)
             raise changed_error(entry)
-        return fd
+        return fd, facts.st_size
 
     def _open_folder(self, path: str, entry: Entry) -> int:
         """The folder at ``path`` below the tree's root, reached without following a link."""
@@ -261,61 +264,67 @@ def _run_hint(folder: Path) -> str:
 
 
 class _Walk:
-    """One scan: links are resolved against ``root``, and a folder that contains itself is not entered again."""
+    """One scan: links are resolved against ``root``, and a folder that contains itself is not entered again.
+
+    ``found`` are the entries, each folder right before all that is below it.
+    """
 
     def __init__(self, root: str) -> None:
         self._root, self._count = root, 0
+        self.found: list[Entry] = []
 
-    def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
-        """The entries of the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of that
-        folder and of those that it is in. Raises `OSError`."""
+    def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
+        """Find what is in the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of
+        that folder and of those that it is in. Raises `OSError`."""
         with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
             names = sorted(listing, key=lambda one: one.name)
         if path:
-            yield Entry(path, "folder", real=real)
+            self.found.append(Entry(path, "folder", real=real))
         for one in names:
             self._count += 1
             if self._count > MOST_ENTRIES:
                 raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
-            yield from self._entry(one, join(path, one.name), join(real, one.name), above)
+            self._entry(one, join(path, one.name), join(real, one.name), above)
 
-    def _entry(
-        self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]
-    ) -> Iterator[Entry]:
+    def _entry(self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
         try:
             why = why_excluded(one.name, is_folder=one.is_dir())
             if one.is_symlink():
                 target = os.path.realpath(one.path, strict=True)
                 if target != self._root and not target.startswith(self._root + os.sep):
-                    yield Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run")
+                    why = f"a link to {target}, outside the run"
+                    self.found.append(Entry(path, "escapes", real=real, why=why))
                     return
                 real = os.path.relpath(target, self._root)
                 *folders, name = real.split("/")  # a link to a secret is one too
                 whys = [why, *(why_excluded(part, is_folder=True) for part in folders)]
                 why = next(filter(None, [*whys, why_excluded(name, is_folder=one.is_dir())]), None)
-            facts = os.stat(os.path.join(self._root, real), follow_symlinks=False)
+                facts = os.stat(target, follow_symlinks=False)
+            else:
+                facts = one.stat(follow_symlinks=False)
         except OSError as error:
-            yield _unseen(path, real, error)
+            self.found.append(_unseen(path, real, error))
             return
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
-            yield Entry(path, "excluded" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+            entry = Entry(path, "excluded" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+            self.found.append(entry)
         elif why:
-            yield Entry(path, "excluded", real=real, why=why)
+            self.found.append(Entry(path, "excluded", real=real, why=why))
         elif stat.S_ISDIR(facts.st_mode):
             me = _identity(facts)
             if me in above:
-                yield Entry(path, "special", real=real, why="a link that leads to itself")
+                self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
                 return
             if len(above) > _MOST_DEPTH:
                 raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
             try:
-                yield from self.folder(path, real, (*above, me))
+                self.folder(path, real, (*above, me))
             except OSError as error:
-                yield _unseen(path, real, error)
+                self.found.append(_unseen(path, real, error))
         else:
             kind = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
-            yield Entry(path, "special", real=real, why=f"a {kind}, not a file")
+            self.found.append(Entry(path, "special", real=real, why=f"a {kind}, not a file"))
 
 
 def _unseen(path: str, real: str, error: OSError) -> Entry:
