@@ -68,7 +68,7 @@ def why_unsafe(segment: str) -> str | None:
         return "a drive"
     if ":$" in segment:
         return "an NTFS stream, which may be another name of a file"
-    if _ESCAPED.search(segment):
+    if "%" in segment and _ESCAPED.search(segment):
         return "an escaped slash, backslash, dot or NUL"
     if segment.startswith("~"):
         return "a segment that starts with '~'"
@@ -146,9 +146,9 @@ def refuse_twin_folders(files: Iterable[RelPath], folders: Iterable[RelPath] = (
     for (one, text), (other, other_text) in pairwise(_sorted(files, folders)):
         if not one.endswith(_BELOW) and other.startswith(one + _BELOW):
             raise Unsafe("a folder and a file at once", item=shown(text))
-        segments, others = text.split("/"), other_text.split("/")
-        if segments[:-1] == others[:-1]:
+        if text.rpartition("/")[0] == other_text.rpartition("/")[0]:
             continue
+        segments, others = text.split("/"), other_text.split("/")
         folds = zip(one.split(_BELOW)[:-1], other.split(_BELOW)[:-1], strict=False)
         for depth, (fold, other_fold) in enumerate(folds):
             if fold != other_fold:

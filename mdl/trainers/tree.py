@@ -284,7 +284,8 @@ class _Walk:
             self._count += 1
             if self._count > MOST_ENTRIES:
                 raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
-            self._entry(one, join(path, one.name), join(real, one.name), above)
+            seen = join(path, one.name)
+            self._entry(one, seen, seen if real == path else join(real, one.name), above)
 
     def _entry(self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
         try:
