@@ -89,7 +89,7 @@ class Manifest:
             for one in self.files
         )  # as json.dumps writes them, in a sixth of its time
         if files:
-            text = text.replace("[]", f"[{files}\n ]", 1)
+            text = text.replace('"files": []', f'"files": [{files}\n ]', 1)  # no quoted text holds these quotes
         return (text + "\n").encode()
 
     @classmethod
