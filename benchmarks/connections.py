@@ -104,7 +104,7 @@ def compare(case: Case, sample: bench.Sample, place: Path, rounds: int) -> None:
         )
         for name, done in runs.items()
     ]
-    what = f"{bench.shown(sample.size)}, {case.name}"
+    what = f"One file of {bench.shown(sample.size)}, {case.name}"
     bench.table(("case", "wall s", "MiB/s", "wall / mdl", "CPU s"), rows, f"{what}; {rounds} alternating rounds")
     bench.compare(what, runs, _MDL, alike=(_ARIA,))
     if _ARIA in runs:

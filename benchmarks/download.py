@@ -117,7 +117,7 @@ def main() -> int:
             runs = bench.alternate(field, args.rounds, env, place, touch, server.cpu)
     head = ("case", "wall s", "wall / curl", "CPU s/GiB", "user+sys", "CPU / curl", "nginx CPU s/GiB", "RSS MiB")
     way = (" over TLS" if args.tls else "") + (f", {args.throttle} B/s a connection" if args.throttle else "")
-    what = f"{bench.shown(args.size)}{way}"
+    what = f"One file of {bench.shown(args.size)}{way}"
     bench.table(head, list(rows(runs, args.size / 2**30)), f"{what}, random bytes; {args.rounds} alternating rounds")
     bench.compare(what, runs, _MDL, alike=(_HASHED, _SYNCED, _FLOOR, _ARIA))
     judge(runs, bool(args.throttle), args.tls)

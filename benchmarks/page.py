@@ -237,7 +237,7 @@ def _digits(times: float) -> str:
 
 
 _IN_README = (
-    (("1 GiB", "curl", "aria2c -x16 --checksum", "hf download"),),
+    (("One file of 1 GiB", "curl", "aria2c -x16 --checksum", "hf download"),),
     (
         ("2,000 files of 8 KiB", "hf download", "aria2c -j16"),
         ("1,000 files of 8 KiB, 20 ms away", "hf download", "aria2c -j16"),
@@ -268,6 +268,7 @@ def _readme(results: Mapping[str, Record]) -> str:
 
 _LEFT, _RIGHT, _WIDTH = 250, 24, 860
 _LANE, _LETTER = 17, 6.4
+_LEGEND = "Filled: it hashes or syncs what it wrote, as mdl always does. Left of the green line mdl is slower."
 _COLORS = {"line": "#2da44e", "text": "#59636e", "grid": "#8c959f"}
 _STYLE = f"""\
 text {{ font: 12px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: {_COLORS["text"]} }}
@@ -324,7 +325,7 @@ def _chart(comparisons: Sequence[Comparison]) -> str:
 {_STYLE}
 </style>
 <text x="12" y="24" class="title">How many times as fast as the others mdl is</text>
-<text x="12" y="44">Filled: it hashes or syncs what it wrote, as mdl always does. Left of the green line mdl is slower.</text>
+<text x="12" y="44">{_LEGEND}</text>
 {body}
 </svg>
 """
