@@ -111,6 +111,8 @@ class RelPath:
     @property
     def folded(self) -> str:
         """What a case-insensitive, Unicode-normalising file system makes of it."""
+        if self.text.isascii():
+            return self.text.lower()
         return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.text).casefold())
 
     def under(self, folder: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from mdl.archive import headers
 from mdl.archive.headers import ZipEntry
@@ -34,6 +33,8 @@ _TAIL = END_RECORD.size + FULL16
 _LEAST, _MOST = CENTRAL_HEAD.size, 4096
 """Bytes that a member takes in the directory: a name has 1,024 at most, and no longer comment is needed."""
 _CHUNK = 2**20
+_AHEAD = 64 * 2**10
+"""Bytes that are read at once if fewer than half of them are wanted."""
 _NOTHING = (b"", b"\x03\x00")
 """No bytes, stored and deflated."""
 _HARMLESS = 100 * 2**20
@@ -97,9 +98,26 @@ def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
     if end.size > end.count * _MOST:
         raise Unsafe(f"a directory of {end.size:,} bytes for {end.count:,} members")
     members = headers.parse_directory(_read(fd, end.at, end.size), end.count)
-    placed = tuple(_place(fd, sorted(members, key=lambda one: one.header_at), end.at))
-    limits.check_sizes(placed)
-    return placed
+    members.sort(key=lambda one: one.header_at)
+    _place(ReadAhead(fd), members, end.at)
+    limits.check_sizes(members)
+    return tuple(members)
+
+
+class ReadAhead:
+    """Reads an open archive. Small pieces that lie one behind the other are read from the system together."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._at, self._data = fd, 0, b""
+
+    def read(self, at: int, count: int) -> bytes:
+        """``count`` bytes from ``at``; fewer at the end of the file. Raises `OSError`."""
+        if count > _AHEAD // 2:
+            return os.pread(self._fd, count, at)
+        start = at - self._at
+        if start < 0 or start + count > len(self._data):
+            self._data, self._at, start = os.pread(self._fd, _AHEAD, at), at, 0
+        return self._data[start : start + count]
 
 
 def _read(fd: int, at: int, count: int) -> bytes:
@@ -170,39 +188,40 @@ def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
     return tuple(wide), begin
 
 
-def _place(fd: int, members: list[ZipEntry], stop: int) -> list[ZipEntry]:
-    """Compare every local header with the directory, and see that the members fill everything up to ``stop``."""
-    placed, at = [], 0
-    for index, member in enumerate(members):
+def _place(archive: ReadAhead, members: list[ZipEntry], stop: int) -> None:
+    """Compare every local header with the directory, see that the members fill everything up to ``stop``, and set
+    where the data of each begins."""
+
+    def read(begin: int, count: int) -> bytes:
+        data = archive.read(begin, count)
+        if len(data) != count:
+            raise ProtocolError("the archive was cut")
+        return data
+
+    at = 0
+    for member, following in zip(members, [*(one.header_at for one in members[1:]), stop], strict=False):
         if member.header_at < at:
             raise Unsafe("two members overlap", item=member.shown)
         if member.header_at > at:
             raise ProtocolError(f"{member.header_at - at} bytes before it belong to no member", item=member.shown)
         if member.header_at + LOCAL_HEAD.size > stop:
             raise ProtocolError("it lies outside the archive's data", item=member.shown)
-        head = _read(fd, at, LOCAL_HEAD.size)
-        names, extras = LOCAL_HEAD.unpack(head)[-2:]
+        head = read(at, min(LOCAL_HEAD.size + len(member.raw), stop - at))
+        names, extras = LOCAL_HEAD.unpack_from(head)[-2:]
         data = at + LOCAL_HEAD.size + names + extras
         if data + member.packed > stop:
             raise ProtocolError("it lies outside the archive's data", item=member.shown)
-        headers.check_local_header(head + _read(fd, at + LOCAL_HEAD.size, names + extras), member)
-        if member.is_folder and (member.packed > 2 or _read(fd, data, member.packed) not in _NOTHING):
+        headers.check_local_header(head if data - at == len(head) else read(at, data - at), member)
+        if member.is_folder and (member.packed > 2 or read(data, member.packed) not in _NOTHING):
             raise ProtocolError("a folder with content", item=member.shown)
-        following = members[index + 1].header_at if index + 1 < len(members) else stop
-        at = data + member.packed
+        member.data_at, at = data, data + member.packed
         if member.deferred:
-            at += _descriptor(fd, at, min(following, stop) - at, member)
-        placed.append(replace(member, data_at=data))
+            room = min(following, stop) - at
+            if room < 0:
+                raise Unsafe("two members overlap", item=member.shown)
+            if room not in DESCRIPTORS:
+                raise ProtocolError("its data descriptor is missing or damaged", item=member.shown)
+            headers.check_descriptor(read(at, room), member)
+            at += room
     if at != stop:
         raise ProtocolError(f"{stop - at} bytes before its directory belong to no member")
-    return placed
-
-
-def _descriptor(fd: int, at: int, room: int, member: ZipEntry) -> int:
-    """The length of the data descriptor at ``at``, which is compared with the directory."""
-    if room < 0:
-        raise Unsafe("two members overlap", item=member.shown)
-    if room not in DESCRIPTORS:
-        raise ProtocolError("its data descriptor is missing or damaged", item=member.shown)
-    headers.check_descriptor(_read(fd, at, room), member)
-    return room

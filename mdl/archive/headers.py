@@ -34,6 +34,7 @@ _BELIEVED = (ZIP64_EXTRA, _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX)
 """Extra fields by which a reader learns a member's size, name or kind."""
 _UNIX_PLAIN = 12
 """Bytes of PKWARE's Unix field if no target of a link follows."""
+_EXTRA_HEAD, _TWO_SIZES = Struct("<2H"), Struct("<2Q")
 _METHODS = dict(
     zip(
         (1, 6, 9, 12, 14, 20, 93, 95, 97, 98, 99),
@@ -43,10 +44,10 @@ _METHODS = dict(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ZipEntry:
     """One member as the directory lists it. ``header_at`` is the offset of its local header; ``data_at`` the offset of
-    its bytes, once that header was read. ``packed`` and ``size`` are bytes, compressed and not."""
+    its bytes, which is set once that header was read. ``packed`` and ``size`` are bytes, compressed and not."""
 
     raw: bytes
     path: RelPath
@@ -87,14 +88,15 @@ def check_local_header(head: bytes, member: ZipEntry) -> None:
     if signature != LOCAL:
         raise ProtocolError("there is no local header at the offset that the directory gives", item=member.shown)
     raw, extra = head[LOCAL_HEAD.size :][:names], head[LOCAL_HEAD.size + names :][:extras]
-    fields = _fields(extra, member.shown)
-    wide = fields.get(ZIP64_EXTRA, b"")
-    if wide:
-        if len(wide) != 16 or (size, packed) != (FULL32, FULL32):
-            raise ProtocolError("its 64-bit sizes are damaged", item=member.shown)
-        size, packed = Struct("<2Q").unpack(wide)
-    _check_unicode_path(fields, raw, member.path.text + ("/" if member.is_folder else ""))
-    _refuse_link_fields(fields, member.shown)
+    if extra:
+        fields = _fields(extra, member.shown)
+        wide = fields.get(ZIP64_EXTRA, b"")
+        if wide:
+            if len(wide) != 16 or (size, packed) != (FULL32, FULL32):
+                raise ProtocolError("its 64-bit sizes are damaged", item=member.shown)
+            size, packed = _TWO_SIZES.unpack(wide)
+        _check_unicode_path(fields, raw, member.path.text + ("/" if member.is_folder else ""))
+        _refuse_link_fields(fields, member.shown)
     sizes, listed = (crc, packed, size), (member.crc, member.packed, member.size)
     same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
     if raw != member.raw or method != member.method or flags != member.flags or not same:
@@ -123,14 +125,15 @@ def _parse_central(data: bytes, at: int) -> tuple[ZipEntry, int]:
     raw, extra = data[start : start + names], data[start + names : start + names + extras]
     text = _decoded(raw, flags)
     item = shown(text)[:200]
-    fields = _fields(extra, item)
+    fields = _fields(extra, item) if extra else {}
     size, packed, begin, disk = _widened(fields.get(ZIP64_EXTRA), (size, packed, begin, disk), item)
     if disk:
         raise Unsafe("an archive of several volumes is not unpacked", item=item)
     _check_unicode_path(fields, raw, text)
     is_folder = text.endswith("/")
     _refuse_kind(external >> 16, is_folder, size or crc, item)
-    _refuse_link_fields(fields, item)
+    if fields:
+        _refuse_link_fields(fields, item)
     _refuse_method(method, flags, packed, size, item)
     path = RelPath.parse(text[:-1] if is_folder else text)
     executable = bool(external >> 16 & stat.S_IXUSR)
@@ -151,7 +154,7 @@ def _fields(extra: bytes, item: str) -> dict[int, bytes]:
     fields: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(extra):
-        number, length = Struct("<2H").unpack_from(extra, at)
+        number, length = _EXTRA_HEAD.unpack_from(extra, at)
         if at + 4 + length > len(extra):
             raise ProtocolError("its extra field is damaged", item=item)
         if number in fields and number in _BELIEVED:
@@ -166,8 +169,8 @@ def _fields(extra: bytes, item: str) -> dict[int, bytes]:
 
 def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -> tuple[int, ...]:
     """Size, packed size, offset and disk, with the 64-bit value of each that is full."""
-    fulls = (FULL32, FULL32, FULL32, FULL16)
-    full = [value == limit for value, limit in zip(narrow, fulls, strict=True)]
+    size, packed, begin, disk = narrow
+    full = (size == FULL32, packed == FULL32, begin == FULL32, disk == FULL16)
     if wide is None:
         if any(full):
             raise ProtocolError("its 64-bit sizes are missing", item=item)

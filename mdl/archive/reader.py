@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -10,16 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from mdl.archive.directory import ArchiveLimits, read_directory
+from mdl.archive.directory import ArchiveLimits, ReadAhead, read_directory
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
-from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_trouble
+from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
 
 _BLOCK = 2**20
 _READ = 256 * 2**10
+_SMALL = 64 * 2**10
+"""Bytes up to which another thread takes longer to begin a hash than this one to finish it."""
 _HINTS = {
     ProtocolError.exit_code: "nothing was written; fetch or pack the archive again",
     Unsafe.exit_code: "nothing was written; look at who made this archive",
@@ -42,6 +45,7 @@ class Archive:
             with self.named(), storage_trouble(path, ""):
                 self._stamp = Stamp.of(os.fstat(self._fd))
                 self.members = read_directory(self._fd, limits)
+                self._ahead = ReadAhead(self._fd)
                 self.manifest = self._read_manifest()
         except BaseException:
             os.close(self._fd)
@@ -64,7 +68,8 @@ class Archive:
         They are compared with the member's CRC-32 and with the manifest. ``wrote`` is called with the number of bytes
         of each step. Raises `ProtocolError` for damage, `OSError`.
         """
-        sha256, crc, count = BackgroundHash(self._pool), 0, 0
+        sha256 = BackgroundHash(self._pool) if member.size > _SMALL else hashlib.sha256()
+        crc = count = 0
         for block in self._blocks(member):
             sha256.update(block)
             crc, count = crc32(block, crc), count + len(block)
@@ -110,8 +115,10 @@ class Archive:
         return self._stored(member) if member.method == STORED else self._inflated(member)
 
     def _read(self, count: int, at: int) -> bytes:
-        with storage_trouble(self.path, ""):
-            return os.pread(self._fd, count, at)
+        try:
+            return self._ahead.read(at, count)
+        except OSError as error:
+            raise storage_error(error, str(self.path), "") from error
 
     def _stored(self, member: ZipEntry) -> Iterator[bytes]:
         at, stop = member.data_at, member.data_at + member.packed
