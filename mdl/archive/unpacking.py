@@ -6,14 +6,14 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import Archive
-from mdl.archive.streaming import BackgroundSync, Progress
+from mdl.archive.streaming import Progress
 from mdl.errors import NoSpace, Occupied, ProtocolError
 from mdl.fs import nearest_existing, staging
 from mdl.safetensors import SAFETENSORS, why_truncated
@@ -21,6 +21,8 @@ from mdl.safetensors import SAFETENSORS, why_truncated
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
 _SYNCERS = 4
+_BATCH, _SYNC_EVERY = 256, 64 * 2**20
+"""How many files are synced together, and after how many bytes a sync begins."""
 
 
 @contextlib.contextmanager
@@ -97,45 +99,107 @@ def extract(
 ) -> tuple[Manifest, int]:
     """Write every member into ``folder``, checked and synced; returns the list of the files, and how many of them are
     hard links to what ``find_copy`` found. Raises `ProtocolError`, `OSError`."""
-    entries, linked, made = [], 0, {folder}
-    with archive.named(), BackgroundSync(_SYNCERS) as sync:
+    entries, linked, root, made = [], 0, os.fspath(folder), {""}
+    with archive.named(), _BatchSync() as sync:
         for member in archive.members:
-            name, place = member.path.text, member.path.under(folder)
-            parent = place if member.is_folder else place.parent
+            name = member.path.text
+            parent = name if member.is_folder else name.rpartition("/")[0]
             if parent not in made:
-                parent.mkdir(parents=True, exist_ok=True)
+                Path(root, parent).mkdir(parents=True, exist_ok=True)
                 made.add(parent)
             if member.is_folder:
                 continue
-            entry = ManifestEntry(name, member.size, archive.digests.get(name, ""))
-            is_linked = entry.sha256 != "" and _link(find_copy(entry), member, place)
+            place, sha256 = f"{root}/{name}", archive.digests.get(name, "")
+            is_linked = sha256 != "" and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
             if is_linked:
                 progress.add(member.size, name)
-            elif entry.sha256:
+            elif sha256:
                 _write(archive, member, place, progress, sync)
             else:
-                entry = replace(entry, sha256=_write(archive, member, place, progress, sync))
-                is_linked = name != NAME and _link(find_copy(entry), member, place)
+                sha256 = _write(archive, member, place, progress, sync)
+                is_linked = name != NAME and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
             linked += is_linked
             if name != NAME:
-                entries.append(entry)
+                entries.append(ManifestEntry(name, member.size, sha256))
         archive.check_unchanged()
     listed = tuple(sorted(entries, key=lambda entry: entry.path))
     return archive.manifest or Manifest(listed), linked
 
 
-def _link(source: Path | None, member: ZipEntry, place: Path) -> bool:
+class _BatchSync:
+    """Syncs files while more are being written: large ones on the way, small ones in batches.
+
+    Leaving the context waits until all is synced, and raises the `OSError` of a sync that failed.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_SYNCERS, "mdl-sync")
+        self._most = min(_BATCH, os.sysconf("SC_OPEN_MAX") // 4)
+        self._files: list[int] = []
+        self._running: list[Future[None]] = []
+        self._unsynced = 0
+
+    def wrote(self, fd: int, count: int) -> None:
+        """``count`` more bytes were written to ``fd``. Raises the `OSError` of an earlier sync."""
+        self._unsynced += count
+        if self._unsynced >= _SYNC_EVERY:
+            self.close(os.dup(fd))
+            self._start()
+
+    def close(self, fd: int) -> None:
+        """Sync a file and close it, later. Raises the `OSError` of an earlier sync."""
+        self._files.append(fd)
+        if len(self._files) >= self._most:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin to sync what was written, once the batch before is on the disk."""
+        self._wait()
+        files, self._files, self._unsynced = self._files, [], 0
+        staging.start_syncing(files)
+        self._running = [self._pool.submit(_sync_and_close, files[n::_SYNCERS]) for n in range(_SYNCERS)]
+
+    def _wait(self) -> None:
+        running, self._running = self._running, []
+        for one in running:
+            one.result()
+
+    def __enter__(self) -> _BatchSync:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._pool:
+            if kind is None:
+                self._start()
+                self._wait()
+            _close(self._files)
+
+
+def _sync_and_close(files: list[int]) -> None:
+    try:
+        for fd in files:
+            os.fsync(fd)
+    finally:
+        _close(files)
+
+
+def _close(files: list[int]) -> None:
+    for fd in files:
+        os.close(fd)
+
+
+def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
     """Make ``place`` a hard link to a file with the same bytes, if there is one and the system allows it."""
     if source is None or bool(source.stat().st_mode & stat.S_IXUSR) != member.executable:
         return False
     try:
-        staging.link(source, place)
+        staging.link(source, Path(place))
     except OSError:
         return False
     return True
 
 
-def _write(archive: Archive, member: ZipEntry, place: Path, progress: Progress, sync: BackgroundSync) -> str:
+def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: _BatchSync) -> str:
     """Write one member to a new file; returns its SHA-256."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd, name = os.open(place, flags, 0o777 if member.executable else 0o666), member.path.text
@@ -157,6 +221,8 @@ def _write(archive: Archive, member: ZipEntry, place: Path, progress: Progress, 
 def _check_complete(archive: Archive, member: ZipEntry, head: Callable[[int], bytes]) -> None:
     """See that a safetensors file is as long as its header says, unless the manifest says that it was packed
     incomplete. ``head(count)`` gives its first bytes. Raises `ProtocolError`."""
+    if not member.path.name[1:].endswith(SAFETENSORS):  # a suffix follows a name
+        return
     may_be_short = archive.manifest is not None and member.path.text in archive.manifest.incomplete
-    if Path(member.path.text).suffix == SAFETENSORS and not may_be_short and (why := why_truncated(member.size, head)):
+    if not may_be_short and (why := why_truncated(member.size, head)):
         raise ProtocolError(why, item=member.shown)

@@ -233,7 +233,7 @@ class Store:
             staged = [item.source for item in ready if isinstance(item.source, StagedFile)]
             for file in staged:
                 stack.callback(file.close)
-            StagedFile.start_syncing(staged)
+            staging.start_syncing(file.fd for file in staged)
             for number, item in enumerate(ready):
                 with _errors_to(errors, number):
                     stamp = item.sync()

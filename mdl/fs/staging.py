@@ -141,15 +141,6 @@ class StagedFile:
             raise
         return staged
 
-    @staticmethod
-    def start_syncing(files: Iterable[StagedFile]) -> None:
-        """Have the system begin to write these files, if it takes that hint. Then the first `sync` commits the entries
-        of all of them to the file system's journal, and the others need not: one commit instead of one for each."""
-        if hasattr(os, "posix_fadvise"):
-            for file in files:
-                with contextlib.suppress(OSError):
-                    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
     def sync(self) -> None:
         """Raises `OSError`."""
         os.fsync(self.fd)
@@ -167,6 +158,15 @@ class StagedFile:
             os.close(fd)
             if not self.is_published:
                 self.path.unlink(missing_ok=True)
+
+
+def start_syncing(files: Iterable[int]) -> None:
+    """Have the system begin to write these open files, if it takes that hint. Then the first sync commits the entries
+    of all of them to the file system's journal, and the others need not: one commit instead of one for each."""
+    if hasattr(os, "posix_fadvise"):
+        for fd in files:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class OpenFolders:
