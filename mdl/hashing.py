@@ -59,7 +59,7 @@ def new_hasher(algorithm: str, size: int) -> hashlib._Hash:
 
 def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None) -> Iterator[memoryview]:
     """The bytes ``[start, stop)`` of an open file in views of one reused buffer; ends early at end of file."""
-    view = memoryview(buffer if buffer is not None else bytearray(_READ))
+    view = memoryview(buffer if buffer is not None else bytearray(min(_READ, max(0, stop - start))))
     while start < stop:
         count = os.preadv(fd, [view[: min(len(view), stop - start)]], start)
         if count == 0:

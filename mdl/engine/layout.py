@@ -151,45 +151,45 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
 
     Raises `StorageError`.
     """
-    final = path.under(at)
+    here, final = os.fspath(at), f"{at}/{path}"
     for segment in ("", *path.text.split("/")):
-        at = at / segment if segment else at
-        last = at == final
+        here = f"{here}/{segment}" if segment else here
+        last = here == final
         try:
-            status = _status(at)
+            status = _status(here)
         except (FileNotFoundError, NotADirectoryError):
             return _absent(final)
         except OSError as error:
-            raise reading_error(error, at, at.parent) from error
+            raise reading_error(error, Path(here), Path(here).parent) from error
         if stat.S_ISLNK(status.st_mode) and (last or segment):
-            return LocalFile("link", why=f"{at} is a symbolic link")
+            return LocalFile("link", why=f"{here} is a symbolic link")
         if is_untrusted_link(at, status):
             return LocalFile("link", why=f"{at} is a symbolic link of {user_name(status.st_uid)}")
         if not last and segment and not stat.S_ISDIR(status.st_mode):
-            return LocalFile("folder", why=f"{at} is a file where a folder is needed")
+            return LocalFile("folder", why=f"{here} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
         return LocalFile("file", Stamp.of(status), foreign=not is_trusted_owner(status.st_uid, own))
     if stat.S_ISDIR(status.st_mode):
-        return LocalFile("folder", why=f"{at} is a folder")
-    return LocalFile("special", why=f"{at} is a device, pipe or socket")
+        return LocalFile("folder", why=f"{here} is a folder")
+    return LocalFile("special", why=f"{here} is a device, pipe or socket")
 
 
-def _status(path: Path) -> os.stat_result:
+def _status(path: str) -> os.stat_result:
     try:
-        return path.lstat()
+        return os.lstat(path)
     except FileNotFoundError:
-        look_anew(path.parent)
-        return path.lstat()
+        look_anew(Path(path).parent)
+        return os.lstat(path)
 
 
-def _absent(final: Path) -> LocalFile:
+def _absent(final: str) -> LocalFile:
     """Nothing is there. Raises `StorageError` if nothing can be: a name that the system or the locale cannot store is
     found before the download."""
     try:
         os.lstat(final)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise storage_error(error, str(final)) from error
+            raise storage_error(error, final) from error
     except UnicodeEncodeError as error:
         hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
         raise StorageError(f"the current locale ({error.encoding}) cannot encode this file name", hint=hint) from error

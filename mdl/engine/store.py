@@ -124,12 +124,18 @@ class Store:
             return "missing"
 
     def check(
-        self, model: str, remote: RemoteFile, *, watch: Callable[[int], None] | None = None, deep: bool = False
+        self,
+        model: str,
+        remote: RemoteFile,
+        *,
+        watch: Callable[[int], None] | None = None,
+        deep: bool = False,
+        found: LocalFile | None = None,
     ) -> LocalFile:
         """What is under the file's final name. The file is hashed only if its receipt does not settle what it is, or
-        with ``deep``; ``watch`` is called with the bytes read so far. Raises `StorageError`, `StateError`,
-        `Cancelled`."""
-        found = self.quick_check(model, remote)
+        with ``deep``; ``watch`` is called with the bytes read so far. ``found`` is what `quick_check` just returned,
+        if the caller has asked. Raises `StorageError`, `StateError`, `Cancelled`."""
+        found = found or self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
         final, receipt, digest = self.final_path(model, remote), found.receipt, remote.digest

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +21,7 @@ from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.inventory import model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import BaseReport
+from mdl.threads import in_parallel
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
+_LARGE = 2**20
+_READERS = min(4, os.cpu_count() or 1)
+"""How many files of more than so many bytes are read at once."""
 _NAMED = 5
 """How many files one error names."""
 
@@ -151,11 +157,15 @@ def check(model: Model, tools: Tools) -> list[Checked]:
         if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
             listed = tools.resolver.known(model_of(model.name, receipts)) or ()
             expected += [remote for remote in listed if remote.path.text in wanted]
-    rows = []
+    calls = [partial(_check_file, model.name, remote, store) for remote in expected if _is_large(remote)]
+    rows, of_large = [], in_parallel(calls, _READERS, store.cancel.check)
     for remote in expected:
-        if store.quick_check(model.name, remote).kind == "file":
+        looked = _look(model.name, remote, store)
+        if looked[1].kind == "file":
             tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))
-        row = _check_file(model.name, remote, store)
+        row = next(of_large) if _is_large(remote) else _check_file(model.name, remote, store, looked)
+        if isinstance(row, MdlError):
+            raise row
         if row.status == "corrupt":
             store.receipts.distrust(model.name, remote.path)
         rows.append(row)
@@ -167,11 +177,24 @@ def _from_receipt(receipt: Receipt) -> RemoteFile:
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
-def _check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
+def _is_large(remote: RemoteFile) -> bool:
+    """Whether another thread can begin to read the file in less time than it takes to read it."""
+    return (remote.size or 0) > _LARGE
+
+
+def _look(model: str, remote: RemoteFile, store: Store) -> tuple[RemoteFile, LocalFile]:
+    """The file with the digest that it should have, as far as that is known, and what is there."""
     receipt = store.receipts.get(model, remote.path)
-    wanted = remote.digest or (receipt.digest if receipt else None)
-    asked = replace(remote, digest=wanted)
-    local = store.check(model, asked, deep=True)
+    asked = replace(remote, digest=receipt.digest) if receipt and not remote.digest else remote
+    return asked, store.quick_check(model, asked)
+
+
+def _check_file(
+    model: str, remote: RemoteFile, store: Store, looked: tuple[RemoteFile, LocalFile] | None = None
+) -> Checked:
+    """``looked`` is what `_look` just returned, if the caller has asked."""
+    asked, local = looked or _look(model, remote, store)
+    local, wanted = store.check(model, asked, deep=True, found=local), asked.digest
     found = local.fingerprint
     status, actual = "ok" if remote.digest else "unverified", str(found.digest) if found else None
     if local.kind == "absent":
