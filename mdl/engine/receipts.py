@@ -118,7 +118,7 @@ class Receipts:
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
         with self._lock:
-            return sorted(self._record(model).check_version().receipts(), key=lambda receipt: receipt.path)
+            return sorted(self._record(model).check_version().receipts(), key=lambda receipt: receipt.path.text)
 
     def in_order(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, the last one that was written at the end."""

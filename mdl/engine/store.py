@@ -150,12 +150,12 @@ class Store:
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
 
-    def quick_check(self, model: str, remote: RemoteFile) -> LocalFile:
-        """As `check`, without reading a byte of the file itself."""
+    def quick_check(self, model: str, remote: RemoteFile, receipt: Receipt | None = None) -> LocalFile:
+        """As `check`, without reading a byte of the file itself. ``receipt`` is that of the file, if the caller has
+        it."""
         self.layout.expect(model, remote)
         found = self._inspect(model, remote)
-        receipt, partial = self.receipts.get(model, remote.path), self._claimed_bytes(model, remote)
-        return replace(found, receipt=receipt, partial=partial) if receipt or partial else found
+        receipt, partial = receipt or self.receipts.get(model, remote.path), self._claimed_bytes(model, remote)
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
         """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there

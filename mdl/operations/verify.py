@@ -186,7 +186,7 @@ def _look(model: str, remote: RemoteFile, store: Store) -> tuple[RemoteFile, Loc
     """The file with the digest that it should have, as far as that is known, and what is there."""
     receipt = store.receipts.get(model, remote.path)
     asked = replace(remote, digest=receipt.digest) if receipt and not remote.digest else remote
-    return asked, store.quick_check(model, asked)
+    return asked, store.quick_check(model, asked, receipt)
 
 
 def _check_file(
