@@ -73,6 +73,40 @@ def damaged(bench: Bench, content: Data, *offsets: int) -> Iterator[tuple[Faulty
         yield server, file
 
 
+def of_two_sizes(bench: Bench) -> Model:
+    """A model of large and small files in turn, which are here; the third has another last byte."""
+    files = []
+    for number in range(6):
+        data = noise(2 * MIB if number % 2 == 0 else 1000, number)
+        files.append(pinned(f"http://127.0.0.1:8/{number}", data, path=f"{number}.bin"))
+        place = bench.store.folder("m") / f"{number}.bin"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data if number != 2 else data[:-1] + bytes([data[-1] ^ 1]))
+    return Model("m", files=tuple(files))
+
+
+def test_large_files_are_read_by_several_threads(bench: Bench) -> None:
+    """The verdicts, and what is told before each, come in the model's order, whichever file is read first."""
+    told = list[Event]()
+    rows = check(of_two_sizes(bench), tools(bench, told.append))
+    assert [row.status for row in rows] == ["ok", "ok", "corrupt", "ok", "ok", "ok"]
+    names = [f"{number}.bin" for number in range(6)]
+    assert [row.remote.path.text for row in rows] == names == [event.file for event in told]
+
+
+def test_reading_of_large_files_is_cancelled(bench: Bench) -> None:
+    """Once it is cancelled no further file is begun."""
+    model, told = of_two_sizes(bench), list[Event]()
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        bench.store.cancel.set()
+
+    with pytest.raises(Cancelled):
+        check(model, tools(bench, tell))
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize(
     ("offsets", "blocks"),
     [((32 * MIB + 5,), 1), ((0,), 1), ((48 * MIB - 1,), 1), ((MIB, 40 * MIB), 2), ((16 * MIB - 1, 16 * MIB), 2)],

@@ -9,6 +9,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mdl.process import ProcessId
 MIB = 2**20
 FILES = {m.name.decode().rstrip("/"): None if m.name.endswith(b"/") else m.data for m in BASE.members}
 BIG = Member(name=b"big.bin", data=bytes(3 * MIB))
+MANY = [Member(name=b"part%d/%d.bin" % (n % 7, n), data=b"%d" % n) for n in range(600)]
 PARTS = [Member(name=b"%d.bin" % n, data=bytes([n % 256]) * 100_000) for n in range(200)]
 
 
@@ -319,6 +321,51 @@ def test_disk_error(archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch, c
     place = archive if name == "pread" or only == "a.zip" else out
     assert (caught.value.exit_code, caught.value.item) == (7, str(place))
     assert os.listdir(out.parent) == ["a.zip"]
+
+
+def test_all_is_synced_before_the_folder_has_its_name(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the folder gets its name, every file of every batch is on the disk, and every folder."""
+    synced, unsynced = set[int](), list[str]()
+    sync, replace = os.fsync, os.replace
+
+    def syncs(fd: int) -> None:
+        sync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def replaces(staged: Any, final: Any) -> None:
+        unsynced.extend(str(one) for one in (staged, *staged.rglob("*")) if one.stat().st_ino not in synced)
+        replace(staged, final)
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    monkeypatch.setattr(os, "replace", replaces)
+    unpack(archive_of(tmp_path / "a.zip", *MANY), out, limits=USUAL)
+    assert len(synced) > len(MANY)
+    assert unsynced == []
+
+
+def test_sync_of_an_early_batch_fails(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sync fails while the next files are written: 7, and nothing is left."""
+    place, calls, real = archive_of(tmp_path / "a.zip", *MANY), count(), os.fsync
+
+    def fails_once(fd: int) -> None:
+        if next(calls) == 0:
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    with pytest.raises(StorageError, match="Input/output error"):
+        unpack(place, out, limits=USUAL)
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_few_files_may_be_open(tmp_path: Path, out: Path) -> None:
+    """A system that allows a process 40 open files is enough for an archive of any number."""
+    place, limit = archive_of(tmp_path / "a.zip", *MANY), ("sh", "-c", 'ulimit -n 40; "$@"', "sh")
+    ran = Shell(tmp_path).run("unpack", str(place), "--to", str(out), prefix=limit)
+    assert ran.code == 0, ran.err
+    assert len(list(out.rglob("*.bin"))) == len(MANY)
 
 
 def test_short_writes(archive: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
