@@ -23,6 +23,7 @@ FindCopy = Callable[[ManifestEntry], Path | None]
 _SYNCERS = 4
 _BATCH, _SYNC_EVERY = 256, 64 * 2**20
 """How many files are synced together, and after how many bytes a sync begins."""
+_SMALL = 2**20
 
 
 @contextlib.contextmanager
@@ -135,7 +136,8 @@ class _BatchSync:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_SYNCERS, "mdl-sync")
         self._most = min(_BATCH, os.sysconf("SC_OPEN_MAX") // 4)
-        self._files: list[int] = []
+        self._small: list[int] = []
+        self._large: list[int] = []
         self._running: list[Future[None]] = []
         self._unsynced = 0
 
@@ -143,20 +145,21 @@ class _BatchSync:
         """``count`` more bytes were written to ``fd``. Raises the `OSError` of an earlier sync."""
         self._unsynced += count
         if self._unsynced >= _SYNC_EVERY:
-            self.close(os.dup(fd))
+            self._large.append(os.dup(fd))
             self._start()
 
-    def close(self, fd: int) -> None:
-        """Sync a file and close it, later. Raises the `OSError` of an earlier sync."""
-        self._files.append(fd)
-        if len(self._files) >= self._most:
+    def close(self, fd: int, size: int) -> None:
+        """Sync a file of ``size`` bytes and close it, later. Raises the `OSError` of an earlier sync."""
+        (self._small if size <= _SMALL else self._large).append(fd)
+        if len(self._small) + len(self._large) >= self._most:
             self._start()
 
     def _start(self) -> None:
         """Begin to sync what was written, once the batch before is on the disk."""
         self._wait()
-        files, self._files, self._unsynced = self._files, [], 0
-        staging.start_syncing(files)
+        staging.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
+        files = self._small + self._large
+        self._small, self._large, self._unsynced = [], [], 0
         self._running = [self._pool.submit(_sync_and_close, files[n::_SYNCERS]) for n in range(_SYNCERS)]
 
     def _wait(self) -> None:
@@ -168,11 +171,13 @@ class _BatchSync:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        with self._pool:
+        try:
             if kind is None:
                 self._start()
                 self._wait()
-            _close(self._files)
+        finally:
+            self._pool.shutdown()
+            _close(self._small + self._large)
 
 
 def _sync_and_close(files: list[int]) -> None:
@@ -214,7 +219,7 @@ def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, s
     except BaseException:
         os.close(fd)
         raise
-    sync.close(fd)
+    sync.close(fd, member.size)
     return sha256
 
 
