@@ -11,12 +11,13 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import os
 import re
 import stat
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def new_receipt(
         model=model,
         path=remote.path,
         stamp=stamp,
-        digest=print_.digest,
+        digest=remote.digest if remote.digest == print_.digest else print_.digest,
         verified=verified,
         url=bare_url(remote.url),
         asked=query_hash(remote.url),
@@ -138,19 +139,20 @@ class Receipts:
 
     def put(self, *receipts: Receipt) -> None:
         """Write receipts, which are on the disk when this returns. Raises `OSError`, `Unsafe`."""
-        by_model: dict[str, dict[str, bytes | None]] = {}
+        by_model: dict[str, dict[str, Receipt | None]] = {}
         for receipt in receipts:
-            by_model.setdefault(receipt.model, {})[receipt.path.text] = _line(receipt)
+            if (url := bare_url(receipt.url)) != receipt.url:
+                receipt = replace(receipt, url=url)
+            by_model.setdefault(receipt.model, {})[receipt.path.text] = receipt
         with self._lock:
-            for model, lines in by_model.items():
-                self._record(model).append(lines)
+            for model, written in by_model.items():
+                self._record(model).append(written)
 
     def forget(self, model: str, *paths: RelPath, tidy: bool = False) -> None:
         """Remove the receipts of these files, and with ``tidy`` what cannot be read. Raises `OSError`, `Unsafe`."""
         with self._lock:
             record = self._record(model)
-            lines: dict[str, bytes | None] = {path.text: None for path in paths if path.text in record.lines}
-            record.append(lines, is_anew=tidy)
+            record.append({path.text: None for path in paths if path.text in record.lines}, is_anew=tidy)
 
     def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
         """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
@@ -209,7 +211,7 @@ class Receipts:
         """The record of a model, how many bytes of it cannot be read, and how many are of files that are ``gone``."""
         with self._lock:
             record = self._record(model)
-            return record.path, record.unreadable(), sum(len(record.lines.get(path.text, b"")) for path in gone)
+            return record.path, record.unreadable(), sum(record.length(path.text) for path in gone)
 
     def place(self, model: str) -> Path:
         """The folder in which the record of ``model`` is."""
@@ -224,7 +226,7 @@ class Receipts:
 
 class _Record:
     """The record of one model, as it is on the disk. ``lines`` has the last line of each file, in the order in which
-    they were written; ``is_newer`` if a newer mdl wrote one of them."""
+    they were written, or the receipt that it is, once that is known; ``is_newer`` if a newer mdl wrote one of them."""
 
     def __init__(self, model: str, folder: str) -> None:
         self._model, self._names = model, (f"{folder}/{RECORD}", folder)
@@ -240,14 +242,15 @@ class _Record:
         return self.path.parent
 
     def _clear(self) -> None:
-        self.lines: dict[str, bytes] = {}
+        self.lines: dict[str, bytes | Receipt] = {}
         self.is_newer, self._damaged = False, 0
         self._count, self._read, self._state = 0, 0, (0, 0, 0)
         self._last = b""
         self._of_one_file: list[Path] = []
 
-    def refresh(self) -> None:
-        """Read what was appended since the last time, or everything if it is another file now."""
+    def refresh(self, own: Mapping[bytes, tuple[str, Receipt | None]] = {}) -> None:
+        """Read what was appended since the last time, or everything if it is another file now. ``own`` lines need not
+        be parsed."""
         state = self._look()
         if state == self._state:
             return
@@ -258,11 +261,11 @@ class _Record:
             self._clear()
             self._read_single_files()
             data = self._text_from(0) if size else b""
-        whole = data[len(self._last) :].rpartition(b"\n")[0]  # a torn last line may still be on its way
-        self._read += len(whole) + bool(whole)
-        for line in whole.split(b"\n") if whole else ():
-            self._add(line)
-            self._last = line + b"\n"
+        whole = data[len(self._last) : data.rfind(b"\n") + 1]  # a torn last line may still be on its way
+        self._read += len(whole)
+        for line in io.BytesIO(whole):
+            self._take(*own[line]) if line in own else self._add(line[:-1])
+            self._last = line
         self._state = state
 
     def _text_from(self, start: int) -> bytes:
@@ -298,14 +301,18 @@ class _Record:
         facts = crc_json.loads(line)
         facts = facts if isinstance(facts, dict) else {}
         path, version = facts.get("path"), facts.get("mdl-receipt")
-        self._count += 1
         self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
-        if not isinstance(path, str):
+        if isinstance(path, str):
+            self._take(path, None if facts.get("gone") else line)
+        else:
+            self._count += 1
             self._damaged += len(line)
-            return
+
+    def _take(self, path: str, last: bytes | Receipt | None) -> None:
+        self._count += 1
         self.lines.pop(path, None)
-        if not facts.get("gone"):
-            self.lines[path] = line
+        if last is not None:
+            self.lines[path] = last
 
     def check_version(self) -> _Record:
         """The record itself. Raises `StateError` if a newer mdl wrote to it."""
@@ -315,29 +322,40 @@ class _Record:
 
     def receipt(self, path: RelPath) -> Receipt | None:
         """The receipt of one file; None if there is none or it makes no sense."""
-        line = self.lines.get(path.text)
-        return self._made(line, path) if line else None
+        return self._made(path.text, path)
 
     def receipts(self) -> list[Receipt]:
         """Every receipt that makes sense, the last one that was written at the end."""
-        return [found for line in self.lines.values() if (found := self._made(line))]
+        return [found for path in self.lines if (found := self._made(path))]
 
-    def _made(self, line: bytes, path: RelPath | None = None) -> Receipt | None:
+    def _made(self, text: str, path: RelPath | None = None) -> Receipt | None:
+        line = self.lines.get(text)
+        if line is None or isinstance(line, Receipt):
+            return line
         facts = crc_json.loads(line)
         found = _receipt(facts, path) if isinstance(facts, dict) else None
-        return found if found and found.model == self._model else None
+        if found is None or found.model != self._model:
+            return None
+        self.lines[text] = found
+        return found
+
+    def length(self, path: str) -> int:
+        """How many bytes the line of a file has."""
+        line = self.lines.get(path, b"")
+        return len(_line(line)) - 1 if isinstance(line, Receipt) else len(line)
 
     def unreadable(self) -> int:
         """Bytes that are no receipt, and say of none that it is gone."""
-        return self._damaged + sum(len(line) for line in self.lines.values() if not self._made(line))
+        return self._damaged + sum(self.length(path) for path in self.lines if not self._made(path))
 
-    def append(self, lines: dict[str, bytes | None], *, is_anew: bool = False) -> None:
-        """Write a line for each path; None removes its receipt. With ``is_anew`` the whole record is written without
-        what is of no use. Raises `OSError`, `Unsafe`."""
-        if not lines and not is_anew:
+    def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
+        """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
+        is of no use. Raises `OSError`, `Unsafe`."""
+        if not written and not is_anew:
             return
         make_private_dir(self._folder)
-        data = b"".join(line or _gone(path) for path, line in lines.items())
+        lines = {_line(one) if one else _gone(path): (path, one) for path, one in written.items()}
+        data = b"".join(lines)
         with self._locked() as fd:
             size = os.fstat(fd).st_size
             is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -347,7 +365,7 @@ class _Record:
             os.fsync(fd)
             if not size:
                 staging.sync_folder(self._folder)
-            self.refresh()
+            self.refresh(lines)
             if is_anew:
                 self._rewrite()
             elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.lines) + _SPARE):
@@ -382,7 +400,7 @@ class _Record:
     def _rewrite(self) -> None:
         """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
         old = self._of_one_file
-        data = b"".join(line + b"\n" for line in self.lines.values() if self._made(line))
+        data = b"".join(map(_line, self.receipts()))
         if data:
             staging.write_file(self.path, data)
         else:
@@ -409,7 +427,6 @@ def _line(receipt: Receipt) -> bytes:
         "path": receipt.path.text,
         "stamp": list(vars(receipt.stamp).values()),
         "digest": str(receipt.digest),
-        "url": bare_url(receipt.url),
         "hub": list(vars(receipt.hub).values()) if receipt.hub else None,
         "replaced": list(vars(receipt.replaced).values()) if receipt.replaced else None,
     }

@@ -156,6 +156,7 @@ class Store:
         self.layout.expect(model, remote)
         found = self._inspect(model, remote)
         receipt, partial = receipt or self.receipts.get(model, remote.path), self._claimed_bytes(model, remote)
+        return replace(found, receipt=receipt, partial=partial) if receipt or partial else found
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
         """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there

@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,6 +59,33 @@ def test_receipt_is_read_back(receipts: Receipts, tmp_path: Path) -> None:
     assert receipts.get("other", PATH) is None
     assert Receipts(tmp_path).get(FULL.model, PATH) == FULL
     assert receipts.get(FULL.model, RelPath.parse("sub/other.bin")) is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"url": "https://user:secret@h/m.bin?X-Amz-Signature=secret#part", "asked": "1" * 16},
+        {"validator": None, "commit": None, "prefixes": (), "hub": None, "access": ""},
+        {"suspect": True, "adopted": True, "catalog": "/c.toml", "replaced": Stamp(1, -2, 2**63)},
+        {"verified": "none", "digest": Digest("git-sha1", "0" * 40), "access": "anonymous"},
+    ],
+)
+def test_what_is_held_is_what_was_written(receipts: Receipts, tmp_path: Path, facts: dict[str, Any]) -> None:
+    """A process that wrote a receipt has the one that every other process reads."""
+    other = replace(FULL, path=RelPath.parse("other.bin"), **facts)
+    receipts.put(other)
+    assert receipts.of_model(FULL.model) == Receipts(tmp_path).of_model(FULL.model)
+    assert receipts.get(FULL.model, other.path) == Receipts(tmp_path).get(FULL.model, other.path) is not None
+
+
+def test_a_line_of_another_process_counts(receipts: Receipts, place: Path, tmp_path: Path) -> None:
+    """What another process appended after this one's own line is the last one."""
+    assert receipts.get(FULL.model, PATH) == FULL
+    Receipts(tmp_path).put(newer := replace(FULL, suspect=True))
+    assert receipts.get(FULL.model, PATH) == newer
+    receipts.put(FULL)
+    assert receipts.get(FULL.model, PATH) == FULL
 
 
 WRONG = {
