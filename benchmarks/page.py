@@ -30,7 +30,7 @@ class Part:
 PARTS: Mapping[str, Part] = {
     "large": Part(
         "One large file",
-        "download.py --rounds 5",
+        "download.py --rounds 3",
         "From nginx on the loopback, over plain HTTP. A fifth of a second of mdl's time is its start. curl, wget and "
         "hf are gone before their bytes are on the disk, and do not look at them; `dd`, which copies the file without "
         "any network and then syncs it, shows what the disk takes by itself. Why mdl syncs all the same: [the "
@@ -38,7 +38,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "tls": Part(
         "One large file over TLS",
-        "download.py --tls --rounds 5",
+        "download.py --tls --rounds 3",
         "Everybody decrypts each byte; mdl hashes it too. SHA-256 alone costs half of what curl's whole transfer "
         "does, so mdl takes more CPU than curl, and less than curl and openssl together: [the "
         "decision](adr/0024-tls.md).",
@@ -58,7 +58,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "connections": Part(
         "Slow and far servers",
-        "connections.py",
+        "connections.py --rounds 3",
         "A server that gives each connection 10 MiB/s, and a link with a round trip of 40 ms and 64 MiB/s. mdl starts "
         "with few connections and adds more while the throughput grows: [the decision](adr/0025-connections.md).",
     ),
@@ -71,7 +71,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "rate": Part(
         "A rate limit",
-        "rate.py --compare",
+        "rate.py --compare --rate 20M",
         "What arrives at this machine in any ten seconds, of the rate that was asked for with `--limit-rate`.",
     ),
     "night": Part(

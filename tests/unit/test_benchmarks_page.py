@@ -94,7 +94,7 @@ def test_a_benchmark_that_did_not_run_is_told(page: Any) -> None:
 
 
 def test_the_chart_has_a_dot_for_each_program(page: Any) -> None:
-    """Left of the line are those that are faster than mdl, right of it the slower ones; those that verify are filled."""
+    """Left of the line are those that are faster than mdl, right of it the slower ones. Filled: those that verify."""
     root = ElementTree.fromstring(page.drawn({"large": record()})[page.CHART])
     (line,) = [float(one.attrib["x1"]) for one in root.iter(f"{SVG}line") if one.attrib["class"] == "one"]
     dots = [(float(one.attrib["cx"]), one.attrib.get("class")) for one in root.iter(f"{SVG}circle")]
