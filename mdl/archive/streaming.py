@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from mdl.cancel import CancelToken
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
+from mdl.fs import staging
 from mdl.units import Speed
 
 _BETWEEN = 0.1
 """Seconds between two progress events, at least."""
-_SYNC_EVERY = 64 * 2**20
-_MOST_WAITING = 32
+_BATCH, _SYNC_EVERY = 256, 64 * 2**20
+"""How many files are synced together, and after how many bytes a sync begins."""
+_SMALL = 2**20
 
 
 class BackgroundHash:
@@ -37,50 +38,70 @@ class BackgroundHash:
 
 
 class BackgroundSync:
-    """Syncs files to the disk while more is being written: large ones on the way, small ones several at once.
+    """Syncs files to the disk while more is being written: large ones on the way, small ones in batches.
 
     Leaving the context waits until all is synced, and raises the `OSError` of a sync that failed.
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, "mdl-sync")
-        self._room = threading.BoundedSemaphore(_MOST_WAITING)
+        self._pool, self._threads = ThreadPoolExecutor(threads, "mdl-sync"), threads
+        may_be_open = os.sysconf("SC_OPEN_MAX")  # -1: any number
+        self._most = min(_BATCH, may_be_open // 4) if may_be_open > 0 else _BATCH
+        self._small: list[int] = []
+        self._large: list[int] = []
+        self._running: list[Future[None]] = []
         self._unsynced = 0
-        self._error: OSError | None = None
 
     def wrote(self, fd: int, count: int) -> None:
         """``count`` more bytes were written to ``fd``. Raises the `OSError` of an earlier sync."""
         self._unsynced += count
         if self._unsynced >= _SYNC_EVERY:
-            self._unsynced = 0
-            self.close(os.dup(fd))
+            self._large.append(os.dup(fd))
+            self._start()
 
-    def close(self, fd: int) -> None:
-        """Sync a file and close it. Raises the `OSError` of an earlier sync."""
-        if self._error:
-            os.close(fd)
-            raise self._error
-        self._room.acquire()
-        self._pool.submit(self._sync_and_close, fd)
+    def close(self, fd: int, size: int) -> None:
+        """Sync a file of ``size`` bytes and close it, later. Raises the `OSError` of an earlier sync."""
+        (self._small if size <= _SMALL else self._large).append(fd)
+        if len(self._small) + len(self._large) >= self._most:
+            self._start()
 
-    def _sync_and_close(self, fd: int) -> None:
-        try:
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            self._error = error
-        finally:
-            self._room.release()
+    def _start(self) -> None:
+        """Begin to sync what was written, once the batch before is on the disk."""
+        self._wait()
+        staging.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
+        files = self._small + self._large
+        self._small, self._large, self._unsynced = [], [], 0
+        self._running = [self._pool.submit(_sync_and_close, files[n :: self._threads]) for n in range(self._threads)]
+
+    def _wait(self) -> None:
+        running, self._running = self._running, []
+        for one in running:
+            one.result()
 
     def __enter__(self) -> BackgroundSync:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._pool.shutdown()
-        if self._error and kind is None:
-            raise self._error
+        try:
+            if kind is None:
+                self._start()
+                self._wait()
+        finally:
+            self._pool.shutdown()
+            _close(self._small + self._large)
+
+
+def _sync_and_close(files: list[int]) -> None:
+    try:
+        for fd in files:
+            os.fsync(fd)
+    finally:
+        _close(files)
+
+
+def _close(files: list[int]) -> None:
+    for fd in files:
+        os.close(fd)
 
 
 class Progress:

@@ -6,14 +6,13 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import Archive
-from mdl.archive.streaming import Progress
+from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.errors import NoSpace, Occupied, ProtocolError
 from mdl.fs import nearest_existing, staging
 from mdl.safetensors import SAFETENSORS, why_truncated
@@ -21,9 +20,6 @@ from mdl.safetensors import SAFETENSORS, why_truncated
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
 _SYNCERS = 4
-_BATCH, _SYNC_EVERY = 256, 64 * 2**20
-"""How many files are synced together, and after how many bytes a sync begins."""
-_SMALL = 2**20
 
 
 @contextlib.contextmanager
@@ -101,7 +97,7 @@ def extract(
     """Write every member into ``folder``, checked and synced; returns the list of the files, and how many of them are
     hard links to what ``find_copy`` found. Raises `ProtocolError`, `OSError`."""
     entries, linked, root, made = [], 0, os.fspath(folder), {""}
-    with archive.named(), _BatchSync() as sync:
+    with archive.named(), BackgroundSync(_SYNCERS) as sync:
         for member in archive.members:
             name = member.path.text
             parent = name if member.is_folder else name.rpartition("/")[0]
@@ -127,72 +123,6 @@ def extract(
     return archive.manifest or Manifest(listed), linked
 
 
-class _BatchSync:
-    """Syncs files while more are being written: large ones on the way, small ones in batches.
-
-    Leaving the context waits until all is synced, and raises the `OSError` of a sync that failed.
-    """
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_SYNCERS, "mdl-sync")
-        self._most = min(_BATCH, os.sysconf("SC_OPEN_MAX") // 4)
-        self._small: list[int] = []
-        self._large: list[int] = []
-        self._running: list[Future[None]] = []
-        self._unsynced = 0
-
-    def wrote(self, fd: int, count: int) -> None:
-        """``count`` more bytes were written to ``fd``. Raises the `OSError` of an earlier sync."""
-        self._unsynced += count
-        if self._unsynced >= _SYNC_EVERY:
-            self._large.append(os.dup(fd))
-            self._start()
-
-    def close(self, fd: int, size: int) -> None:
-        """Sync a file of ``size`` bytes and close it, later. Raises the `OSError` of an earlier sync."""
-        (self._small if size <= _SMALL else self._large).append(fd)
-        if len(self._small) + len(self._large) >= self._most:
-            self._start()
-
-    def _start(self) -> None:
-        """Begin to sync what was written, once the batch before is on the disk."""
-        self._wait()
-        staging.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
-        files = self._small + self._large
-        self._small, self._large, self._unsynced = [], [], 0
-        self._running = [self._pool.submit(_sync_and_close, files[n::_SYNCERS]) for n in range(_SYNCERS)]
-
-    def _wait(self) -> None:
-        running, self._running = self._running, []
-        for one in running:
-            one.result()
-
-    def __enter__(self) -> _BatchSync:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._start()
-                self._wait()
-        finally:
-            self._pool.shutdown()
-            _close(self._small + self._large)
-
-
-def _sync_and_close(files: list[int]) -> None:
-    try:
-        for fd in files:
-            os.fsync(fd)
-    finally:
-        _close(files)
-
-
-def _close(files: list[int]) -> None:
-    for fd in files:
-        os.close(fd)
-
-
 def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
     """Make ``place`` a hard link to a file with the same bytes, if there is one and the system allows it."""
     if source is None or bool(source.stat().st_mode & stat.S_IXUSR) != member.executable:
@@ -204,7 +134,7 @@ def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
     return True
 
 
-def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: _BatchSync) -> str:
+def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: BackgroundSync) -> str:
     """Write one member to a new file; returns its SHA-256."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd, name = os.open(place, flags, 0o777 if member.executable else 0o666), member.path.text
