@@ -20,7 +20,7 @@ from pathlib import Path
 
 import harness as bench
 from nginx import Nginx
-from small import SERVED, put_aside, small_catalog, static_hub
+from small import SERVED, small_catalog, static_hub
 from weights import header
 
 _GB = 10**9
@@ -81,7 +81,7 @@ def many(place: Path, served: Path, count: int, size: int) -> Iterator[Step]:
     there = sum(path.suffix == ".bin" for path in (place / "out").rglob("*"))
     if there != len(oids):
         raise SystemExit(f"FAILED: {there} files of {len(oids)} were unpacked")
-    put_aside(*(place / name for name in ("models", "out", "small.zip")))
+    bench.put_aside(*(place / name for name in ("models", "out", "small.zip")))
 
 
 def large(place: Path, served: Path, gigabytes: int) -> Iterator[Step]:

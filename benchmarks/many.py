@@ -80,7 +80,7 @@ def unpacking(place: Path) -> list[bench.Contender]:
         return "" if contents(out) == packed else "other files came out than went in"
 
     def one(name: str, argv: Sequence[str]) -> bench.Contender:
-        return bench.Contender(name, argv, lambda: bench.remove(out), check)
+        return bench.Contender(name, argv, lambda: bench.put_aside(out), check)
 
     synced = "unzip -q run.zip -d out && find out -type f -exec sync {} + && find out -type f -exec sha256sum {} +"
     return [

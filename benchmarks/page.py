@@ -237,7 +237,7 @@ def _digits(times: float) -> str:
 
 
 _IN_README = (
-    (("One file of 1 GiB", "curl", "aria2c -x16 --checksum", "hf download"),),
+    (("One file of 1 GiB", "curl", "curl && sync", "aria2c -x16 --checksum", "hf download"),),
     (
         ("2,000 files of 8 KiB", "hf download", "aria2c -j16"),
         ("1,000 files of 8 KiB, 20 ms away", "hf download", "aria2c -j16"),

@@ -11,7 +11,6 @@ import hashlib
 import json
 import random
 import statistics
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,7 +81,7 @@ def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> 
             wrong = [path for path, oid in oids.items() if not _is_right(wrote / path, oid)]
             return f"{len(wrong)} files are wrong or missing, {wrong[0]} is one" if wrong else ""
 
-        return bench.Contender(name, argv, lambda: put_aside(models, out, place / "hf"), check, once=once)
+        return bench.Contender(name, argv, lambda: bench.put_aside(models, out, place / "hf"), check, once=once)
 
     words = ("get", "small", "--catalog", str(book), "--to", str(models), "--progress", "none", "--quiet")
     yield one(_MDL, [*hub, *bench.mdl(*words, *more)], models / "small")
@@ -102,12 +101,6 @@ def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> 
         (place / "wget.txt").write_text("\n".join(urls.values()))
         flags = ["-q", "-x", "-nH", "--cut-dirs=4", "-P", str(out), "-i", str(place / "wget.txt")]
         yield one(_WGET, [wget, *flags], out, once=True)
-
-
-def put_aside(*paths: Path) -> None:
-    """What was written is not removed before the end: ext4 is slow to make files where many were deleted just now."""
-    for path in filter(Path.exists, paths):
-        path.rename(Path(tempfile.mkdtemp(prefix="aside-", dir=path.parent)) / path.name)
 
 
 def _is_right(path: Path, oid: str) -> bool:
