@@ -90,8 +90,8 @@ def main() -> int:
             raise SystemExit(f"FAILED: {found['command']}: exit code {found['code']}")
         results[name] = found
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    stale = [path for path, text in page.drawn(results).items() if path.read_text() != text]
     if args.check:
+        stale = [path for path, text in page.drawn(results).items() if not path.exists() or path.read_text() != text]
         print("\n".join(f"{path.name} is not what the results give" for path in stale) or "the page is up to date")
         return int(bool(stale))
     for path, text in page.drawn(results).items():
