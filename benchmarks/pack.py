@@ -141,7 +141,7 @@ def report(field: Field, runs: Mapping[str, Sequence[bench.Run]], base: str, wha
     sized = [[f"{size / 2**20:.1f}", f"{size / field.gib / 2**30:.1%}"] for size in sizes]
     found = [[*row, *size] for row, size in zip(rows(runs, base, field.gib), sized, strict=True)]
     bench.table(head, found, f"{what}, of {field.gib:.2f} GiB; {len(runs[base])} alternating rounds; {floor()}")
-    bench.compare(what, runs, base, alike=(_SAME, _HASHED, _HASHED_TWICE))
+    bench.compare(what, runs, base, alike=(_SAME, _CP_SYNC, _HASHED, _HASHED_TWICE))
 
 
 def deflated(field: Field, rounds: int, env: Mapping[str, str], touch: int) -> None:

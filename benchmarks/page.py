@@ -259,7 +259,7 @@ def _readme(results: Mapping[str, Record]) -> str:
         return f"{work}: {', '.join(found) or 'not measured'}"
 
     picture = f"![How many times as fast as other programs mdl is]({CHART.relative_to(_ROOT)})"
-    lines = ["- " + "; ".join(told(*one) for one in line) + "." for line in _IN_README]
+    lines = ["- " + " ".join(f"{told(*one)}." for one in line) for line in _IN_README]
     return "\n".join([picture, "", "mdl verifies and syncs what it writes. How many times as fast it is:", "", *lines])
 
 
