@@ -194,9 +194,10 @@ def folded(text: str, width: int) -> list[str]:
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """``text`` as lines of at most ``width`` columns, broken between words; all but the first begin with ``indent``. A
     word that is longer than a line stays whole."""
-    lines, line = [], ""
+    lines, line = list[str](), ""
     for number, word in enumerate(text.split(" ")):
-        longer = f"{line} {word}" if number else word
+        begins = not number or (bool(lines) and line == indent)  # after a break, further spaces are dropped
+        longer = line + word if begins else f"{line} {word}"
         is_too_long = cells(longer) > width and line.strip() and cells(indent + word) <= width
         if is_too_long:
             lines.append(line.rstrip())

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdl.formatting import (
@@ -117,6 +117,7 @@ def test_cut_names_fit(names: list[str], width: int) -> None:
 
 
 @given(st.text("ab  模", max_size=60), st.integers(min_value=8, max_value=30))
+@example("aaaaaaaa  aaaa模", 8)
 def test_wrapped_text_loses_nothing(text: str, width: int) -> None:
     """Lines that were broken are, put together again, the same words; only one word alone may be longer than a line."""
     lines = wrap(text, width, "  ")
