@@ -230,6 +230,8 @@ class Download:
     mirror_errors: tuple[MdlError, ...] = ()
     fingerprint: Fingerprint | None = None
     verified = "none"
+    _counting = threading.Lock()
+    """One for all: it is held for an addition."""
 
     def __init__(
         self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
@@ -268,9 +270,10 @@ class Download:
         """What is being fetched."""
         return set()
 
-    @cached_property
-    def _counting(self) -> threading.Lock:
-        return threading.Lock()
+    def prepare(self) -> None:
+        """Make what several threads will use, before the second of them sees it: from Python 3.12 on, two that ask for
+        a cached property at once may get two."""
+        self.pending, self.running  # noqa: B018
 
     @property
     def model(self) -> str:

@@ -187,6 +187,7 @@ class WorkQueue:
             if self._is_lost(download, now) or self._has_room(download, now):
                 self._waiting.remove(download)
                 self._bytes_waiting -= download.remote.size or 0
+                download.prepare()
                 self.active.append(download)
                 if download.small and not download.error and (segment := download.next_segment()):
                     download.start(segment)

@@ -370,3 +370,12 @@ def test_late_failure_is_not_the_mirrors(world: Callable[..., World]) -> None:
     here.reply_to = lambda url: GOOD if "mirror" in url else final
     (one,) = here.run([64 * MIB], connections=8, mirrors=1)
     assert (one.error, one.url) == (None, "https://mirror0.example/0")
+
+
+def test_what_threads_share_is_made_once() -> None:
+    """Before a second thread can see a file, its sets are made: two that made them at once would have one each."""
+    one = _download(0, 100, 1, 0, 0)
+    queue = WorkQueue([one], 1, RetryPolicy(), Pacer(1), lambda _: None)
+    assert not {"pending", "running"} & vars(one).keys()
+    assert queue.take() is not None
+    assert {"pending", "running"} <= vars(one).keys()
