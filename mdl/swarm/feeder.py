@@ -139,4 +139,6 @@ class Feeder:
                 if self.is_over:
                     return
                 data += block[: part.length - len(data)]
-                self.bytes_fetched += len(block)
+                count = len(block)
+                with self._lock:
+                    self.bytes_fetched += count

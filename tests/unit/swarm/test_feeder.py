@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import faults
@@ -81,3 +82,24 @@ def test_a_piece_that_others_brought_first_is_not_the_origins(bench: Bench) -> N
         while feeder.connections:
             threading.Event().wait(0.01)
     assert (feeder.error, [feeder.has_fetched(piece) for piece in (0, 1)]) == (None, [True, False])
+
+
+def test_bytes_of_two_pieces_at_once_are_all_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that count a block at the same moment lose neither."""
+    data, both, brought = noise(2 * MIB), threading.Barrier(2, timeout=10), threading.Semaphore(0)
+
+    class Met(bytes):
+        """A block whose length is told once that of another one is asked for as well."""
+
+        def __len__(self) -> int:
+            both.wait()
+            return super().__len__()
+
+    with FaultyServer(faults.honest(data)) as server, bench.http() as http:
+        remote = RemoteFile(RelPath.parse("f"), server.url + "/f", len(data))
+        feeder = Feeder(http, lambda n: (remote, ByteRange(n * MIB, (n + 1) * MIB)), lambda *_: brought.release())
+        body = http.body
+        monkeypatch.setattr(http, "body", lambda *asked: [Met(b"".join(map(bytes, body(*asked))))])
+        feeder.feed([0, 1])
+        assert [brought.acquire(timeout=10) for _ in range(2)] == [True, True]
+    assert (feeder.error, feeder.bytes_fetched) == (None, 2 * MIB)
