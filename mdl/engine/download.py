@@ -69,7 +69,8 @@ class ConnectionScaler:
     More connections help only while they bring more bytes: a server that limits each connection gains from sixteen, a
     fast local one loses. So a file begins with one. Each step is a probe: four, then twice as many each time. If the
     speed grows clearly, the next step follows at once. If it grows a little, the number stays; if it does not, the
-    number goes back. After a pause, another probe finds out whether that has changed.
+    number goes back. After a pause, another probe finds out whether that has changed. While the user's rate limit is
+    reached, no number grows: else files would take the rate from each other with ever more connections.
     """
 
     def __init__(self, limit: int, tuning: Tuning = Tuning()) -> None:
@@ -86,9 +87,9 @@ class ConnectionScaler:
         """Whether it is open how many connections of those in use will stay."""
         return self._probe_began is not None
 
-    def observe(self, now: float, done: int, running: int) -> int:
+    def observe(self, now: float, done: int, running: int, *, is_limited: bool = False) -> int:
         """Take note that ``done`` bytes of the file were fetched so far, and ``running`` connections are in use;
-        returns the width to use from now on."""
+        ``is_limited`` if the rate limit is reached. Returns the width to use from now on."""
         if not done:
             return self.width
         if not self._samples:
@@ -97,13 +98,13 @@ class ConnectionScaler:
         while len(self._samples) > 2 and now - self._samples[1][0] >= self._tuning.probe_over:
             self._samples.popleft()
         if self._probe_began is not None:
-            self._judge(now, now - self._probe_began)
+            self._judge(now, now - self._probe_began, is_limited)
         else:
             speed = self._measure(self._tuning.probe_over)
             self.speed = speed / max(running, self.width)
             if running > self.width:  # a probe is compared with the speed without what the last one added
                 self._probe_at = max(self._probe_at, now + self._tuning.probe_over)
-            if now >= self._probe_at:
+            if now >= self._probe_at and not is_limited:
                 self._widen(now, speed)
         return self.width
 
@@ -112,21 +113,22 @@ class ConnectionScaler:
         self.width = max(1, min(self.width, running))
         self._hold(now)
 
-    def _judge(self, now: float, elapsed: float) -> None:
+    def _judge(self, now: float, elapsed: float, is_limited: bool) -> None:
         """Decide after ``elapsed`` seconds of a probe: go on, go back, stay, or wait until more is known."""
         tuning, is_over = self._tuning, elapsed >= self._tuning.probe_over
         if elapsed < tuning.probe_after:
             return
         speed = self._measure(elapsed / 2 if is_over else elapsed)  # a new connection is slow at first
-        if speed > tuning.growth * self._speed_before:
+        if speed > tuning.growth * self._speed_before and not is_limited:
             self.speed, self._pause = speed / self.width, tuning.pause
             self._widen(now, speed)
         elif is_over:
             self.speed = speed / self.width
-            if speed < tuning.little_growth * self._speed_before:
+            if speed < tuning.little_growth * self._speed_before or is_limited:
                 self.width = self._narrower
             self._hold(now)
-            self._pause = min(tuning.longest_pause, self._pause * 2)
+            if not is_limited:
+                self._pause = min(tuning.longest_pause, self._pause * 2)
 
     def _widen(self, now: float, speed: float) -> None:
         if self.width >= self.limit or speed >= self._tuning.fast_enough * self.width:

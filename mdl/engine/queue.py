@@ -121,11 +121,14 @@ class WorkQueue:
                 self._over.wait(seconds)
             return bool(self._left) and not self._closed
 
-    def scale(self) -> None:
-        """Let every file use as many connections as its speed justifies; wake the workers if that is more."""
+    def scale(self, *, is_limited: bool) -> None:
+        """Let every file use as many connections as its speed justifies, and no more of them while the rate limit is
+        reached; wake the workers if that is more."""
         with self._changed:
             now, before = time.monotonic(), sum(one.scaler.width for one in self.active)
-            if sum(one.scaler.observe(now, one.fetched, len(one.running)) for one in self.active) > before:
+            for one in self.active:
+                one.scaler.observe(now, one.fetched, len(one.running), is_limited=is_limited)
+            if sum(one.scaler.width for one in self.active) > before:
                 self._changed.notify_all()
 
     def close(self) -> None:

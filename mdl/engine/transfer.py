@@ -111,7 +111,7 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
-                self._queue.scale()
+                self._queue.scale(is_limited=self._http.throttle.is_full)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()

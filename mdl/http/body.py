@@ -75,6 +75,11 @@ class Throttle:
         rates = self._timetable.rates
         return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(minute_of_day())
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the rate allows for no more bytes at this moment."""
+        return self.rate is not None and self._paid_until > self._clock()
+
     def quantum(self, most: int) -> int:
         """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
         rate = self.rate

@@ -123,7 +123,7 @@ class HttpClient:
     ) -> None:
         """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host."""
         self.cancel = cancel or CancelToken()
-        self.policy, self.connections = policy, connections
+        self.policy, self.connections, self.throttle = policy, connections, throttle
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
         self._hosts, self.stall = hosts, timeouts.stall
         self._tokens = {token.origin: token for token in tokens if token}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,17 @@ from support import faults
 from support.bench import Bench, pinned
 from support.body_writes import CloseFails
 from support.data import MIB, noise
-from support.faulty_server import FaultyServer
+from support.faulty_server import Answer, FaultyServer, Request
 from support.polling import until
 
-from mdl.engine.download import Download
+from mdl.engine.download import Download, Tuning
 from mdl.engine.finalize import Finalizer
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
+from mdl.http.body import Throttle
+from mdl.units import NO_RATE_LIMIT
 
 DATA = noise(4 * MIB)
 HANDLER = faults.routes({"/gone": faults.answers(404), "/f": faults.honest(DATA)})
@@ -138,3 +140,41 @@ def test_no_descriptor_is_left_behind(bench: Bench, server: FaultyServer, monkey
     run = bench.run(*(pinned(server.url + "/f", DATA, path=f"{n}.bin") for n in range(20)))
     assert (run.code, bench.final.exists()) == (7, False)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+class Looked(Throttle):
+    """A rate limit that is reached, or not, and counts how often somebody asks."""
+
+    def __init__(self, is_full: bool) -> None:
+        super().__init__(NO_RATE_LIMIT)
+        self._is_full, self.looks = is_full, 0
+
+    @property
+    def is_full(self) -> bool:
+        self.looks += 1
+        return self._is_full
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_no_more_connections_while_the_rate_limit_is_reached(bench: Bench, is_full: bool) -> None:
+    """They would bring nothing but bytes on their way when mdl is stopped. Without a limit the second one comes."""
+    bench.tuning = Tuning(least_segment=MIB, probe_after=0.0, probe_over=0.0, pause=0.0, fast_enough=1e99)
+    throttle, second = Looked(is_full), threading.Event()
+
+    def handler(request: Request, number: int) -> Answer:
+        if number:
+            second.set()
+            return faults.honest(DATA)(request, number)
+        answer = faults.honest(DATA)(request, number)
+
+        def body() -> Iterator[bytes]:
+            whole = b"".join(map(bytes, answer.pieces()))
+            yield whole[:1000]
+            until(lambda: second.is_set() or (is_full and throttle.looks >= 5))
+            yield whole[1000:]
+
+        return Answer(answer.status, answer.headers, body=body())
+
+    run = bench.fetch(handler, DATA, throttle=throttle)
+    assert (run.code, bench.has(DATA)) == (0, True)
+    assert (max(request.active for request in run.requests) > 1) != is_full

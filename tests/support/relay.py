@@ -27,6 +27,9 @@ BODY = bytes(range(256)) * 12_000
 """3 MB: large enough to be read straight off the TLS socket."""
 
 
+_BUFFER = 2**16
+
+
 @dataclass(frozen=True)
 class Relay:
     port: int
@@ -108,8 +111,10 @@ class Meter:
     connections: int = 0
 
     def greet(self, client: socket.socket) -> socket.socket:
-        """Each connection is one `Metered`."""
+        """Each connection is one `Metered`. It has a small buffer: else megabytes that no client got would count as
+        sent."""
         self.connections += 1
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         return Metered(client, self, self.at if self.connections <= self.cuts else None)
 
 

@@ -67,12 +67,13 @@ class Wire:
 
 @dataclass
 class World:
-    """One file of ``size`` bytes on its way from a `Place`."""
+    """Files of these ``sizes`` on their way from a `Place`, of which mdl takes at most ``rate`` bytes a second."""
 
     place: Place
-    size: int
+    sizes: tuple[int, ...]
     connections: int
     tuning: Tuning
+    rate: float = math.inf
     draw: random.Random = field(default_factory=lambda: random.Random(1))
     now: float = 0.0
     wires: list[Wire] = field(default_factory=list)
@@ -83,6 +84,8 @@ class World:
     widths: list[int] = field(default_factory=list)
     came: list[tuple[float, int]] = field(default_factory=list)
     """At each look: the moment, and the bytes so far."""
+    is_limited: bool = False
+    """The rate held bytes back in the last step."""
 
     def monotonic(self) -> float:
         return self.now
@@ -90,29 +93,31 @@ class World:
     def time(self) -> float:
         return self.now
 
-    def run(self, patch: pytest.MonkeyPatch, seconds: float = 60.0) -> Download:
-        """Fetch the file, or as much of it as comes in so many seconds."""
+    def run(self, patch: pytest.MonkeyPatch, seconds: float = 60.0) -> list[Download]:
+        """Fetch the files, or as much of them as comes in so many seconds."""
         for module in ("queue", "download"):
             patch.setattr(f"mdl.engine.{module}.time", self)
-        remote = RelPath.parse("f.bin"), "https://host.example/f"
-        file = RemoteFile(*remote, size=self.size, digest=Digest("sha256", "ab" * 32))
-        one = Download(
-            Item(Wanted("m", file, LocalFile("absent")), Reason.MISSING), 1, self.connections, tuning=self.tuning
-        )
-        queue = WorkQueue([one], self.connections, RetryPolicy(), Pacer(self.connections), lambda _: None)
+        downloads = [self._download(number, size) for number, size in enumerate(self.sizes, 1)]
+        queue = WorkQueue(downloads, self.connections, RetryPolicy(), Pacer(self.connections), lambda _: None)
         look = 0.0
-        while not one.ended and self.now < seconds:
+        while not all(one.ended for one in downloads) and self.now < seconds:
             while len(self.wires) < self.connections and (work := queue._next(self.now)):
                 self._begin(queue, work)
             self._pass(queue)
             if self.now >= look:
-                queue.scale()
+                queue.scale(is_limited=self.is_limited)
                 look = self.now + LOOK
-                self.widths.append(one.scaler.width)
+                self.widths += [one.scaler.width for one in downloads]
                 self.running.append(len(self.wires))
-                self.came.append((self.now, one.fetched))
+                self.came.append((self.now, sum(one.fetched for one in downloads)))
             self.now += STEP
-        return one
+        return downloads
+
+    def _download(self, number: int, size: int) -> Download:
+        place = RelPath.parse(f"{number}.bin"), f"https://host.example/{number}"
+        file = RemoteFile(*place, size=size, digest=Digest("sha256", "ab" * 32))
+        item = Item(Wanted("m", file, LocalFile("absent")), Reason.MISSING)
+        return Download(item, number, self.connections, tuning=self.tuning)
 
     def speed_after(self, start: float) -> float:
         """KnownBytes a second from that moment to the end."""
@@ -129,7 +134,7 @@ class World:
             self.wires.append(Wire(work, self.now + trips * self.place.trip, work.segment.stop or 0))
         elif work.kind == "begin":
             one.partial = KnownBytes()  # type: ignore[assignment]
-            one.pending = RangeSet([ByteRange(0, self.size)])
+            one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
             queue.ready(one)
         else:
             queue.end(one)
@@ -141,7 +146,8 @@ class World:
             self._end(queue, wire, NetworkError("429 Too Many Requests"))
         wishes = [self._wish(wire) for wire in self.wires]
         room = self.place.capacity * STEP * (1 + self.draw.uniform(-self.place.noise, self.place.noise))
-        share = min(1.0, room / (sum(wishes) or 1.0))
+        self.is_limited = self.rate * STEP < min(room, sum(wishes))
+        share = min(1.0, room / (sum(wishes) or 1.0), self.rate * STEP / (sum(wishes) or 1.0))
         for wire, wish in zip(tuple(self.wires), wishes, strict=True):
             one, segment = wire.work.download, wire.work.segment
             assert segment is not None
@@ -172,12 +178,24 @@ class World:
         queue.request_ended(wire.work.download, wire.work.segment, error)
 
 
-def simulate(place: Place, connections: int, *, seconds: float = 14.0, seed: int = 1, tuning: Tuning = USUAL) -> World:
-    """Fetch a file that takes so many ``seconds`` at the best speed; returns the world afterwards."""
-    world = World(place, int(place.best(connections) * seconds), connections, tuning, random.Random(seed))
+def simulate(
+    place: Place,
+    connections: int,
+    *,
+    seconds: float = 14.0,
+    seed: int = 1,
+    tuning: Tuning = USUAL,
+    shares: tuple[int, ...] = (1,),
+    rate: float = math.inf,
+) -> World:
+    """Fetch files that take so many ``seconds`` at the best speed, each its part of ``shares``; returns the world
+    afterwards."""
+    size = min(rate, place.best(connections)) * seconds
+    sizes = tuple(int(size * share / sum(shares)) for share in shares)
+    world = World(place, sizes, connections, tuning, rate, random.Random(seed))
     with pytest.MonkeyPatch.context() as patch:
-        download = world.run(patch, seconds * 30)
-    assert download.ended, "it does not end"
+        downloads = world.run(patch, seconds * 30)
+    assert all(download.ended for download in downloads), "it does not end"
     assert all(1 <= width <= connections for width in world.widths)
     assert max(world.running) <= connections
     return world
@@ -242,6 +260,18 @@ def test_few_connections_on_a_slow_link(capacity: float, seed: int) -> None:
     world = simulate(Place(capacity * MIB, 64 * MIB, trip=0.02, noise=0.1), 16, seconds=40, seed=seed)
     assert statistics.median(world.running) <= 4
     assert max(world.running) <= 8
+
+
+@pytest.mark.parametrize("shares", [(1,), (6, 3, 1), (5, 4, 3, 2, 1)])
+@settings(max_examples=MANY // 6, derandomize=True)
+@given(each=st.floats(1, 16), more=st.floats(0.3, 0.9), seed=st.integers(0, 99))
+def test_few_connections_under_a_rate_limit(shares: tuple[int, ...], each: float, more: float, seed: int) -> None:
+    """Once the rate limit is reached, no file gets more connections, also when another one ends and leaves it its part
+    of the rate; and what the connections there are bring is all that the rate allows."""
+    rate = len(shares) * each * more * MIB
+    world = simulate(Place(256 * MIB, each * MIB, noise=0.1), 24, seconds=30, seed=seed, shares=shares, rate=rate)
+    assert statistics.median(world.running) <= 2 * len(shares)
+    assert world.speed_after(WARM) >= 0.8 * rate
 
 
 def test_more_connections_once_they_help() -> None:

@@ -48,6 +48,25 @@ def test_rate(rate: int, reads: list[int]) -> None:
     assert sum(reads) / rate - 0.1 <= clock.now <= sum(reads) / rate + 1e-6
 
 
+def test_full_while_somebody_waits() -> None:
+    """The rate limit is reached while a thread waits for it, and not before or after; without a rate it never is."""
+    seen: list[bool] = []
+
+    class Watched(Clock):
+        def wait(self, seconds: float) -> None:
+            seen.append(throttle.is_full)
+            super().wait(seconds)
+
+    clock = Watched()
+    throttle = limited(1e6, clock)
+    before = throttle.is_full
+    throttle.take(3_000_000, clock)
+    assert (before, set(seen), throttle.is_full) == (False, {True}, False)
+    free = limited(None, clock)
+    free.take(3_000_000, clock)
+    assert not free.is_full
+
+
 def test_silence_is_not_made_up_for() -> None:
     """After ten seconds without a byte no burst follows: a second's bytes still take three quarters of a second."""
     clock = Clock()
