@@ -34,7 +34,7 @@ _SAME = "7z -mx0 && sync && openssl sha256"
 _CP, _CP_SYNC = "cp -r", "cp -r && sync"
 _HASHED, _HASHED_TWICE = "cp -r && openssl sha256 && cksum", "cp -r && (openssl sha256 & cksum)"
 
-_STORED = """
+STORED = """
 import pathlib, sys, zipfile
 with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_STORED) as made:
     for path in sorted(pathlib.Path(sys.argv[2]).rglob("*")):
@@ -65,7 +65,7 @@ class Field:
         seven = ("7z", "a", "-bd", "-tzip", "-mx0", "out.zip", "run")
         yield self._mdl(_MDL_STORED, "store")
         yield from self._zips(_ZIP_0, "zip", "-q", "-r", "-0", "out.zip", "run")
-        yield from self._zips(_PYTHON_STORED, sys.executable, "-c", _STORED, "out.zip", "run")
+        yield from self._zips(_PYTHON_STORED, sys.executable, "-c", STORED, "out.zip", "run")
         yield from self._zips(_SEVEN_0, *seven)
         if bench.tool("7z") and bench.tool("openssl"):
             same = f"{' '.join(seven)} && sync out.zip && openssl dgst -sha256 out.zip"

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
-_LARGE = 2**20
+_LARGE = 2**19
 _READERS = min(4, os.cpu_count() or 1)
-"""How many files of more than so many bytes are read at once."""
+"""How many files of at least so many bytes are read at once."""
 _NAMED = 5
 """How many files one error names."""
 
@@ -107,13 +107,8 @@ def verify(
     no other. Raises `Busy`, `StorageError`, `Cancelled`.
     """
     began = time.monotonic()
-    rows: list[Checked] = []
     errors: dict[str, MdlError] = {}
-    for model in models:
-        try:
-            rows += check(model, tools)
-        except MdlError as error:
-            errors[model.name] = error.on(model.name)
+    rows = check(models, tools, errors)
     wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
     if connect and wrong:
         http = connect([url for row in rows for url in _urls(row.remote)])
@@ -123,17 +118,16 @@ def verify(
         else:
             with http, model_locks(models, tools):
                 fetched = repair(rows, tools, http, force=force, errors=errors).bytes_fetched
-                rows = [row for row in rows if row.model not in wrong]
-                for model in models:
-                    if model.name in wrong:
-                        again = check(model, tools)
-                        rows += again
-                        if all(row.status in ("ok", "unverified") for row in again):
-                            tools.store.layout.mark_complete([row.remote for row in again], is_news=False)
+                again = check([model for model in models if model.name in wrong], tools, errors)
+                rows = [row for row in rows if row.model not in wrong] + again
+                for name in wrong:
+                    found = [row for row in again if row.model == name]
+                    if found and all(row.status in ("ok", "unverified") for row in found):
+                        tools.store.layout.mark_complete([row.remote for row in found], is_news=False)
     right = (row.local.fingerprint for row in rows if row.status not in _WRONG)
-    found = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
+    verdicts = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
     return VerifyReport(
-        found,
+        verdicts,
         tuple(errors.values()),
         _failure(rows, strict=strict),
         fetched,
@@ -142,9 +136,41 @@ def verify(
     )
 
 
-def check(model: Model, tools: Tools) -> list[Checked]:
-    """Hash every file of the model: those of the catalog and the kept listings, else those that have a receipt. A
-    corrupt one is distrusted from now on.
+def check(models: Sequence[Model], tools: Tools, errors: dict[str, MdlError]) -> list[Checked]:
+    """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
+    that cannot be checked the error goes into ``errors``."""
+    store, expected, lost = tools.store, list[tuple[str, RemoteFile]](), dict[str, MdlError]()
+    for model in models:
+        try:
+            expected += [(model.name, remote) for remote in _expected(model, tools)]
+        except MdlError as error:
+            lost[model.name] = error
+    calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]
+    rows, of_large = list[Checked](), in_parallel(calls, _READERS, store.cancel.check)
+    row: Checked | MdlError
+    for name, remote in expected:
+        try:
+            looked = _look(name, remote, store)
+            if looked[1].kind == "file":
+                tools.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
+            if not _is_large(remote):
+                row = _check_file(name, remote, store, looked)
+        except MdlError as error:
+            row = error
+        if _is_large(remote):
+            row = next(of_large)
+        if isinstance(row, MdlError):
+            lost[name] = row
+            continue
+        if row.status == "corrupt":
+            store.receipts.distrust(name, remote.path)
+        rows.append(row)
+    errors |= {name: error.on(name) for name, error in lost.items()}
+    return [row for row in rows if row.model not in lost]
+
+
+def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:
+    """The files of the model: those of the catalog and the kept listings, else those that have a receipt.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
@@ -157,19 +183,7 @@ def check(model: Model, tools: Tools) -> list[Checked]:
         if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
             listed = tools.resolver.known(model_of(model.name, receipts)) or ()
             expected += [remote for remote in listed if remote.path.text in wanted]
-    calls = [partial(_check_file, model.name, remote, store) for remote in expected if _is_large(remote)]
-    rows, of_large = [], in_parallel(calls, _READERS, store.cancel.check)
-    for remote in expected:
-        looked = _look(model.name, remote, store)
-        if looked[1].kind == "file":
-            tools.on_event(Verifying(model.name, remote.path.text, done=0, total=remote.size))
-        row = next(of_large) if _is_large(remote) else _check_file(model.name, remote, store, looked)
-        if isinstance(row, MdlError):
-            raise row
-        if row.status == "corrupt":
-            store.receipts.distrust(model.name, remote.path)
-        rows.append(row)
-    return rows
+    return expected
 
 
 def _from_receipt(receipt: Receipt) -> RemoteFile:
@@ -179,7 +193,7 @@ def _from_receipt(receipt: Receipt) -> RemoteFile:
 
 def _is_large(remote: RemoteFile) -> bool:
     """Whether another thread can begin to read the file in less time than it takes to read it."""
-    return (remote.size or 0) > _LARGE
+    return (remote.size or 0) >= _LARGE
 
 
 def _look(model: str, remote: RemoteFile, store: Store) -> tuple[RemoteFile, LocalFile]:

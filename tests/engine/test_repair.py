@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support import faults
@@ -17,18 +18,20 @@ from support.faults.base import Data
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.loopback_hub import Generated
 
+from mdl import crc_json
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.engine.download import Tuning
-from mdl.engine.receipts import file_key
+from mdl.engine.receipts import RECORD, VERSION, file_key
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.engine.transfer import Result
-from mdl.errors import Cancelled
+from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
+from mdl.fs import staging
 from mdl.fs.private import make_private_dir
 from mdl.hashing import Digest
 from mdl.operations.tools import Tools
-from mdl.operations.verify import check, repair
+from mdl.operations.verify import Checked, _check_file, check, repair
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 
@@ -40,7 +43,7 @@ SIZE = len(DATA)
 
 def verified(bench: Bench, file: CatalogFile) -> list[str]:
     """What ``mdl verify`` says of the files."""
-    return [row.status for row in check(Model("m", files=(file,)), tools(bench))]
+    return [row.status for row in check([Model("m", files=(file,))], tools(bench), {})]
 
 
 def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
@@ -50,7 +53,7 @@ def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
 
 def repaired(bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = silence) -> Result:
     """``mdl verify --repair``."""
-    rows, events = check(Model("m", files=(file,)), tools(bench)), list[Event]()
+    rows, events = check([Model("m", files=(file,))], tools(bench), {}), list[Event]()
 
     def listen(event: Event) -> None:
         tell(event)
@@ -88,7 +91,7 @@ def of_two_sizes(bench: Bench) -> Model:
 def test_large_files_are_read_by_several_threads(bench: Bench) -> None:
     """The verdicts, and what is told before each, come in the model's order, whichever file is read first."""
     told = list[Event]()
-    rows = check(of_two_sizes(bench), tools(bench, told.append))
+    rows = check([of_two_sizes(bench)], tools(bench, told.append), {})
     assert [row.status for row in rows] == ["ok", "ok", "corrupt", "ok", "ok", "ok"]
     names = [f"{number}.bin" for number in range(6)]
     assert [row.remote.path.text for row in rows] == names == [event.file for event in told]
@@ -103,8 +106,45 @@ def test_reading_of_large_files_is_cancelled(bench: Bench) -> None:
         bench.store.cancel.set()
 
     with pytest.raises(Cancelled):
-        check(model, tools(bench, tell))
+        check([model], tools(bench, tell), {})
     assert len(told) == 1
+
+
+def test_large_files_of_several_models_are_read_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models of one large file each: two threads read them."""
+    names, both = ("one", "two"), threading.Barrier(2, timeout=10)
+    models = [Model(name, files=(pinned("http://127.0.0.1:8/f", DATA),)) for name in names]
+    for model in models:
+        put(bench, model.name, DATA)
+
+    def together(*asked: Any) -> Checked:
+        both.wait()
+        return _check_file(*asked)
+
+    monkeypatch.setattr("mdl.operations.verify._READERS", 2)
+    monkeypatch.setattr("mdl.operations.verify._check_file", together)
+    assert [(row.model, row.status) for row in check(models, tools(bench), {})] == [(name, "ok") for name in names]
+
+
+def test_a_model_that_cannot_be_looked_at_moves_no_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three models of one large file each the second has a receipt of a newer mdl, and the third is damaged: each
+    gets its own verdict, and of the second there is none."""
+    names, errors = ("one", "two", "three"), dict[str, MdlError]()
+    models = [Model(name, files=(pinned("http://127.0.0.1:8/f", DATA),)) for name in names]
+    for model in models:
+        put(bench, model.name, OTHER if model.name == "three" else DATA)
+    newer = crc_json.dumps({"mdl-receipt": VERSION + 1, "path": "f"})
+    staging.write_file(make_private_dir(bench.store.receipts.place("two")) / RECORD, newer, durable=False)
+    rows = check(models, tools(bench), errors)
+    assert [(row.model, row.status) for row in rows] == [("one", "ok"), ("three", "corrupt")]
+    assert [(name, error.code) for name, error in errors.items()] == [("two", "STATE")]
+
+
+def put(bench: Bench, model: str, data: bytes) -> None:
+    """The file is there, and mdl does not know of it."""
+    place = bench.store.folder(model) / bench.final.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
 
 
 @pytest.mark.parametrize(
