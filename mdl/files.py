@@ -10,13 +10,21 @@ from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
-from mdl.values import value_class
+from mdl.values import small_value_class
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
-@value_class
+def hub_reference(repo: str, repo_type: str, revision: str, path: str = "", quant: str = "") -> str:
+    """A repository of a hub, or a file of it, as a catalog writes it."""
+    if not revision.startswith(("refs/pr/", "refs/convert/")):
+        revision = revision.replace("%", "%25").replace("/", "%2F")
+    kind, at = "" if repo_type == "model" else f"{repo_type}s/", f"@{revision}" if revision else ""
+    return f"hf:{kind}{repo}{at}" + (f":{quant}" if quant else "") + (f"/{path}" if path else "")
+
+
+@small_value_class
 class HubFile:
     """A file in a repository of a hub. ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit
     if that is known; ``branch`` is the branch or tag that was asked for, if it was one."""
@@ -31,6 +39,11 @@ class HubFile:
         """Whether it is the same file at the same revision, whatever branch was asked for."""
         return replace(self, branch="") == replace(other, branch="")
 
+    @property
+    def reference(self) -> str:
+        """How a catalog or a lock writes it, at its revision."""
+        return hub_reference(self.repo, self.repo_type, self.revision, self.path)
+
 
 Access = Literal["", "open", "restricted", "anonymous"]
 """Who may have a file of a hub: everybody (``open``), or only those to whom its owners gave access (``restricted``, the
@@ -44,14 +57,14 @@ def is_open(accesses: Collection[str]) -> bool:
     return "restricted" not in accesses and not {"open", "anonymous"}.isdisjoint(accesses)
 
 
-@value_class
+@small_value_class
 class RemoteFile:
     """One file as its source describes it.
 
-    ``url`` is the stable one (with the commit, if the source has commits), never a signed one. ``reference`` is how a
-    catalog or a lock writes it, with its commit; '' if that is the URL. ``hub`` names the file
-    to the hub's own client. ``size`` is in bytes; None if it is not known yet. ``validator`` is the source's own strong
-    ETag or date; it identifies the file only if no digest is known. ``mirrors`` are URLs of the same bytes.
+    ``url`` is the stable one (with the commit, if the source has commits), never a signed one. ``hub`` names the file
+    in its repository. ``reference`` is how a catalog writes a file of a source with references of its own. ``size`` is
+    in bytes; None if it is not known yet. ``validator`` is the source's own strong ETag or date; it identifies the file
+    only if no digest is known. ``mirrors`` are URLs of the same bytes.
     ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
     ``access`` says whether everybody may have it.
     """
@@ -69,6 +82,11 @@ class RemoteFile:
     reference: str = field(default="", compare=False)
     places: tuple[str, ...] = field(default=(), compare=False)
     access: Access = field(default="", compare=False)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, with its commit, as a catalog or a lock writes that."""
+        return self.reference or (self.hub.reference if self.hub else self.url)
 
     @property
     def hash_algorithm(self) -> str:
@@ -90,7 +108,7 @@ class StatResult(Protocol):
     def st_ino(self) -> int: ...
 
 
-@value_class
+@small_value_class
 class Stamp:
     """What the file system says about a file without reading it. A file with an equal stamp is untouched."""
 
@@ -108,7 +126,7 @@ class Stamp:
         return same_file and self.mtime_ns == status.st_mtime_ns
 
 
-@value_class
+@small_value_class
 class Receipt:
     """What mdl recorded when it published a file: its bytes, its source, and how it was verified.
 
@@ -163,7 +181,7 @@ class Receipt:
         return (self.url, self.asked) in {(bare_url(url), query_hash(url)) for url in (remote.url, *remote.mirrors)}
 
 
-@value_class
+@small_value_class
 class LocalFile:
     """What is under the final name. ``fingerprint`` is set if the bytes were hashed just now, and ``own_digest`` if
     they were hashed with the algorithm of the receipt's digest. ``partial`` counts the bytes that an unfinished

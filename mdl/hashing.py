@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from mdl.errors import ProtocolError
-from mdl.values import value_class
+from mdl.values import small_value_class
 
 PREFIX_STEP = 16 * 2**20
 """Bytes between two prefix digests: the running digest is copied at every multiple of this."""
@@ -22,7 +22,7 @@ _READ = 2**20
 _HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
 
 
-@value_class
+@small_value_class
 class Digest:
     """``algorithm`` is ``sha256`` or ``git-sha1``; ``hex`` is lower case and of the right length."""
 
@@ -68,7 +68,7 @@ def read_blocks(fd: int, start: int, stop: int, buffer: bytearray | None = None)
         start += count
 
 
-@value_class
+@small_value_class
 class Fingerprint:
     """The digest of a whole file, its size in bytes, and the hex of a prefix digest every `PREFIX_STEP` bytes."""
 

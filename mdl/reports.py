@@ -12,10 +12,10 @@ from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
 from mdl.formatting import human_bytes
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 
-@value_class
+@small_value_class
 class FileReport:
     """How one file went.
 

@@ -19,7 +19,23 @@ def value_class(cls: _Class) -> _Class:
     alone, and the others are shared. Type checkers refuse to set a field; at run time nothing does
     (docs/adr/0045). ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as ever.
     """
-    made: Any = dataclass(eq=False, repr=False)(cls)
+    return _made(cls, slots=False)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def small_value_class(cls: _Class) -> _Class:
+    """As `value_class`, with slots, which save 50 bytes: for the classes of which a model of 100,000 files has as many
+    values. Such a value has no ``vars``; `facts_of` gives its fields."""
+    return _made(cls, slots=True)
+
+
+def facts_of(value: Any) -> dict[str, Any]:
+    """The fields of a value by their names."""
+    return {name: getattr(value, name) for name in value.__match_args__}
+
+
+def _made(cls: _Class, *, slots: bool) -> _Class:
+    made: Any = dataclass(eq=False, repr=False, slots=slots)(cls)
     compared = [one.name for one in fields(made) if one.compare]
     key: Callable[[Any], Any] = attrgetter(*compared) if compared else lambda _: ()
     own = cls.__dict__

@@ -47,9 +47,8 @@ class LockedFile:
         """``first`` is the digest of what came, for a file without a published digest; ``mirrors`` are as the
         catalog writes them."""
         digest = remote.digest or first
-        source = remote.reference or remote.url
         is_tofu = remote.digest is None and first is not None
-        return cls(remote.path, source, remote.size, digest, is_tofu, mirrors, remote.role)
+        return cls(remote.path, remote.source, remote.size, digest, is_tofu, mirrors, remote.role)
 
     def is_same_as(self, other: LockedFile) -> bool:
         """The same bytes, as far as both lines tell."""

@@ -24,7 +24,7 @@ from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact_error
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 _EXPIRES_SOON = 60.0
 """A redirect's target that expires within so many seconds is not used any more."""
@@ -182,7 +182,7 @@ class Segment:
         return before
 
 
-@value_class
+@small_value_class
 class FileResult:
     """How the download of one file ended: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
     file as its source described it in the end. ``fetched`` and ``discarded`` are bytes."""

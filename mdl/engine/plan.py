@@ -10,10 +10,10 @@ from enum import StrEnum
 from mdl.errors import MdlError, Occupied, Unsafe
 from mdl.files import LocalFile, RemoteFile
 from mdl.reports import no_space
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 
-@value_class
+@small_value_class
 class Wanted:
     """One file of one model, as its source describes it and as it is on this disk. ``error`` says why its source
     could not describe it."""
@@ -43,7 +43,7 @@ class Reason(StrEnum):
 _KEPT = (Reason.PRESENT, Reason.ADOPTED)
 
 
-@value_class
+@small_value_class
 class Item:
     """A decision on one file. ``adopt`` if the right bytes are there and lack a receipt; ``refused`` is the error of a
     file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or

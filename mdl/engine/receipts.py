@@ -32,6 +32,7 @@ from mdl.locks import try_lock
 from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
+from mdl.values import facts_of
 
 VERSION = 2
 RECORD = "all.receipts"
@@ -423,12 +424,12 @@ def _has_any(folder: Path) -> bool:
 def _line(receipt: Receipt) -> bytes:
     facts = {
         "mdl-receipt": VERSION,
-        **vars(receipt),
+        **facts_of(receipt),
         "path": receipt.path.text,
-        "stamp": list(vars(receipt.stamp).values()),
+        "stamp": list(facts_of(receipt.stamp).values()),
         "digest": str(receipt.digest),
-        "hub": list(vars(receipt.hub).values()) if receipt.hub else None,
-        "replaced": list(vars(receipt.replaced).values()) if receipt.replaced else None,
+        "hub": list(facts_of(receipt.hub).values()) if receipt.hub else None,
+        "replaced": list(facts_of(receipt.replaced).values()) if receipt.replaced else None,
     }
     return crc_json.dumps(facts)
 

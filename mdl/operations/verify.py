@@ -22,7 +22,7 @@ from mdl.operations.inventory import model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import BaseReport
 from mdl.threads import in_parallel
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 if TYPE_CHECKING:
     from mdl.engine.transfer import Result
@@ -36,7 +36,7 @@ _NAMED = 5
 """How many files one error names."""
 
 
-@value_class
+@small_value_class
 class VerifiedFile:
     """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
     published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
@@ -77,7 +77,7 @@ class VerifyReport(BaseReport):
         return joint_error(self.errors)
 
 
-@value_class
+@small_value_class
 class Checked:
     """One file with its verdict."""
 

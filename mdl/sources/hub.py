@@ -28,7 +28,7 @@ from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.kept import keep, kept_path, read_kept
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 VERSION = 1
 """Of the file that a listing is kept in."""
@@ -47,7 +47,7 @@ def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
     return parse_reference(text)
 
 
-@value_class
+@small_value_class
 class Entry:
     """One file of a repository."""
 
@@ -213,7 +213,6 @@ class HubSource:
             url=origin.file_url(self._url, revision, origin.subpath),
             commit=revision if is_pinned(revision) else None,
             hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
-            reference=str(replace(origin, revision=revision)),
             access=self._access(self._kept_access(replace(origin.whole, revision=revision))),
         )
 
@@ -274,7 +273,6 @@ class HubSource:
                 role=role_of(entry.path.text),
                 probed=True,
                 hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch),
-                reference=str(replace(origin, revision=commit, subpath=entry.path.text, quant="")),
                 access=access,
             )
             for entry in entries

@@ -12,6 +12,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mdl.errors import UsageError
+from mdl.files import hub_reference
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.sources import Origin
@@ -65,12 +66,7 @@ class HubOrigin(Origin):
         return "" if is_pinned(self.revision) else self.revision or "main"
 
     def __str__(self) -> str:
-        revision = self.revision or ""
-        if not revision.startswith(("refs/pr/", "refs/convert/")):
-            revision = revision.replace("%", "%25").replace("/", "%2F")
-        at = f"@{revision}" if revision else ""
-        quant = f":{self.quant}" if self.quant else ""
-        return f"hf:{self.repo_path}{at}{quant}" + (f"/{self.subpath}" if self.subpath else "")
+        return hub_reference(self.repo, self.repo_type, self.revision or "", self.subpath, self.quant)
 
     @property
     def repo_path(self) -> str:

@@ -242,7 +242,6 @@ def test_a_hub_file_is_found_again(path: RelPath, repo_type: str, repo: str) -> 
     endpoint, origin = Endpoint(), HubOrigin(repo, repo_type, COMMIT, path.text)
     url = origin.file_url(endpoint.url, COMMIT, path.text)
     remote = RemoteFile(path, url, 10, GIT, COMMIT, hub=HubFile(repo, repo_type, COMMIT, path.text))
-    remote = replace(remote, reference=str(origin))
     locked = LockedFile.of(remote)
     assert parse_reference(locked.source) == origin
     pinned = stated(of(locked).pin(Model("m"), stale=True).files[0], endpoint)
