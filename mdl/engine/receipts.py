@@ -11,7 +11,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import io
 import os
 import re
 import stat
@@ -20,19 +19,21 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mdl import crc_json
 from mdl.errors import MdlError, StateError, Unsafe
 from mdl.files import ACCESSES, HubFile, Receipt, RemoteFile, Stamp
 from mdl.fs import staging
-from mdl.fs.private import make_private_dir, open_own, read_regular
+from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
 from mdl.hashing import Digest, Fingerprint
 from mdl.locks import try_lock
 from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import facts_of
+
+Fact = TypeVar("Fact")
 
 VERSION = 2
 RECORD = "all.receipts"
@@ -49,7 +50,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "suspect": (bool,),
     "hub": (list, type(None)),
 }
-_AS_THEY_ARE = ("url", "asked", "validator", "suspect")
+_AS_THEY_ARE = ("asked", "validator", "suspect")
 _OFTEN_THE_SAME = ("verified", "commit", "catalog")
 """Texts that many files of a model have in common: each is kept once."""
 _DEFAULTS: dict[str, Any] = {
@@ -111,11 +112,11 @@ class Receipts:
         self._records: dict[str, _Record] = {}
         self._lock = threading.RLock()
 
-    def get(self, model: str, path: RelPath) -> Receipt | None:
-        """The receipt of one file; None if there is none or it is damaged. Raises `StateError` if a newer mdl wrote
-        one of the model's."""
+    def get(self, model: str, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
+        """The receipt of one file; None if there is none or it is damaged. What it has in common with ``remote``, if
+        that is given, is kept once. Raises `StateError` if a newer mdl wrote one of the model's."""
         with self._lock:
-            return self._record(model).check_version().receipt(path)
+            return self._record(model).check_version().receipt(path, remote)
 
     def of_model(self, model: str) -> list[Receipt]:
         """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
@@ -257,23 +258,26 @@ class _Record:
             return
         inode, size, _ = state
         grew = inode == self._state[0] and size > self._state[1] > 0
-        data = self._text_from(self._read - len(self._last)) if grew else b""
-        if not data.startswith(self._last) or not grew:  # it may also be a new file that has the old one's inode
+        lines = self._lines_from(self._read - len(self._last))
+        if not grew or (self._last and next(lines, b"") != self._last):  # a new file may have the old one's inode
             self._clear()
             self._read_single_files()
-            data = self._text_from(0) if size else b""
-        whole = data[len(self._last) : data.rfind(b"\n") + 1]  # a torn last line may still be on its way
-        self._read += len(whole)
-        for line in io.BytesIO(whole):
+            lines = self._lines_from(0)
+        for line in lines if size else ():
+            self._read += len(line)
             self._take(*own[line]) if line in own else self._add(line[:-1])
             self._last = line
         self._state = state
 
-    def _text_from(self, start: int) -> bytes:
-        """The record's bytes from ``start`` on; none if they cannot be read or trusted."""
-        with contextlib.suppress(OSError):
-            return read_regular(self.path, _LARGEST, start=start) or b""
-        return b""
+    def _lines_from(self, start: int) -> Iterator[bytes]:
+        """The record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is left
+        out: it may still be on its way."""
+        with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
+            file.seek(start)
+            left = _LARGEST
+            while (line := file.readline(left)).endswith(b"\n"):
+                left -= len(line)
+                yield line
 
     def _look(self) -> tuple[int, int, int]:
         """What tells whether the record has changed: its inode, size and time; if there is none, those of its
@@ -321,20 +325,20 @@ class _Record:
             raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
         return self
 
-    def receipt(self, path: RelPath) -> Receipt | None:
+    def receipt(self, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
         """The receipt of one file; None if there is none or it makes no sense."""
-        return self._made(path.text, path)
+        return self._made(path.text, path, remote)
 
     def receipts(self) -> list[Receipt]:
         """Every receipt that makes sense, the last one that was written at the end."""
         return [found for path in self.lines if (found := self._made(path))]
 
-    def _made(self, text: str, path: RelPath | None = None) -> Receipt | None:
+    def _made(self, text: str, path: RelPath | None = None, remote: RemoteFile | None = None) -> Receipt | None:
         line = self.lines.get(text)
         if line is None or isinstance(line, Receipt):
             return line
         facts = crc_json.loads(line)
-        found = _receipt(facts, path) if isinstance(facts, dict) else None
+        found = _receipt(facts, path, remote) if isinstance(facts, dict) else None
         if found is None or found.model != self._model:
             return None
         self.lines[text] = found
@@ -438,8 +442,8 @@ def _gone(path: str) -> bytes:
     return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
 
 
-def _receipt(facts: dict[str, Any], path: RelPath | None) -> Receipt | None:
-    """``path`` is the receipt's if that is known."""
+def _receipt(facts: dict[str, Any], path: RelPath | None, remote: RemoteFile | None) -> Receipt | None:
+    """``path`` is the receipt's if that is known; what equals that of ``remote`` is the same object."""
     try:
         facts = _DEFAULTS | facts
         stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
@@ -450,22 +454,33 @@ def _receipt(facts: dict[str, Any], path: RelPath | None) -> Receipt | None:
         if any(type(value) not in allowed for value, allowed in kinds):
             return None
         algorithm, _, text = facts["digest"].partition(":")
+        path = path or RelPath.parse(facts["path"])
+        url, digest = facts["url"], Digest.parse(algorithm, text)
+        hub = _hub_file(facts["hub"], path) if facts["hub"] is not None else None
+        if remote:
+            url, digest, hub = _one(url, remote.url), _one(digest, remote.digest), _one(hub, remote.hub)
         same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
         return Receipt(
             **{key: facts[key] for key in _AS_THEY_ARE},
             **same,
             model=sys.intern(RelPath.parse(facts["model"]).text),
-            path=(path := path or RelPath.parse(facts["path"])),
+            path=path,
+            url=url,
             stamp=Stamp(*stamp),
             replaced=Stamp(*replaced) if replaced else None,
-            digest=Digest.parse(algorithm, text),
+            digest=digest,
             adopted=facts["adopted"] is True,
             access=facts["access"] if facts["access"] in ACCESSES else "",
             prefixes=prefixes,
-            hub=_hub_file(facts["hub"], path) if facts["hub"] is not None else None,
+            hub=hub,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
+
+
+def _one(new: Fact, known: Fact | None) -> Fact:
+    """One of the two, if they are equal: there may be 100,000 of each."""
+    return known if known is not None and known == new else new
 
 
 def _hub_file(facts: Any, file: RelPath) -> HubFile:

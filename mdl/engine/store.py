@@ -142,9 +142,9 @@ class Store:
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
         if deep or (digest and remote.size in (None, found.stamp.size) and not is_settled):
             print_, stamp = hash_file(final, remote.hash_algorithm, self.stoppable(watch))
-            found = replace(found, fingerprint=print_, stamp=stamp)
             if print_.digest == digest:
-                return found
+                return replace(found, fingerprint=replace(print_, digest=digest), stamp=stamp)
+            found = replace(found, fingerprint=print_, stamp=stamp)
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
             print_, stamp = hash_file(final, receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
@@ -155,8 +155,10 @@ class Store:
         it."""
         self.layout.expect(model, remote)
         found = self._inspect(model, remote)
-        receipt, partial = receipt or self.receipts.get(model, remote.path), self._claimed_bytes(model, remote)
-        return replace(found, receipt=receipt, partial=partial) if receipt or partial else found
+        partial = self._claimed_bytes(model, remote)
+        receipt = receipt or self.receipts.get(model, remote.path, remote)
+        stamp = receipt.stamp if receipt and receipt.stamp == found.stamp else found.stamp
+        return replace(found, stamp=stamp, receipt=receipt, partial=partial) if receipt or partial else found
 
     def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
         """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there

@@ -198,7 +198,7 @@ def _is_large(remote: RemoteFile) -> bool:
 
 def _look(model: str, remote: RemoteFile, store: Store) -> tuple[RemoteFile, LocalFile]:
     """The file with the digest that it should have, as far as that is known, and what is there."""
-    receipt = store.receipts.get(model, remote.path)
+    receipt = store.receipts.get(model, remote.path, remote)
     asked = replace(remote, digest=receipt.digest) if receipt and not remote.digest else remote
     return asked, store.quick_check(model, asked, receipt)
 
@@ -209,8 +209,10 @@ def _check_file(
     """``looked`` is what `_look` just returned, if the caller has asked."""
     asked, local = looked or _look(model, remote, store)
     local, wanted = store.check(model, asked, deep=True, found=local), asked.digest
-    found = local.fingerprint
-    status, actual = "ok" if remote.digest else "unverified", str(found.digest) if found else None
+    found, expected = local.fingerprint, str(wanted) if wanted else None
+    status, actual = "ok" if remote.digest else "unverified", None
+    if found:
+        actual = expected if found.digest == wanted else str(found.digest)
     if local.kind == "absent":
         status = "missing"
     elif found is None:
@@ -219,7 +221,6 @@ def _check_file(
         status = "corrupt"
     elif (pointer := store.pointer_state(model, asked)) != "right":
         status, actual = "corrupt" if pointer == "other" else "missing", None
-    expected = str(wanted) if wanted else None
     return Checked(model, remote, local, VerifiedFile(remote.path.text, status, expected, actual))
 
 
