@@ -19,7 +19,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mdl import crc_json
 from mdl.errors import MdlError, StateError, Unsafe
@@ -33,13 +33,12 @@ from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import facts_of
 
-Fact = TypeVar("Fact")
-
 VERSION = 2
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
-_LARGEST = 256 * 2**20
+_LARGEST, _LONGEST = 256 * 2**20, 16 * 2**20
+"""Bytes of a record, and of a line of it; that of a file of a terabyte, with its prefix digests, has 5 MiB."""
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
 _REPO_TYPES = ("model", "dataset", "space")
@@ -50,7 +49,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "suspect": (bool,),
     "hub": (list, type(None)),
 }
-_AS_THEY_ARE = ("asked", "validator", "suspect")
+_AS_THEY_ARE = ("url", "asked", "validator", "suspect")
 _OFTEN_THE_SAME = ("verified", "commit", "catalog")
 """Texts that many files of a model have in common: each is kept once."""
 _DEFAULTS: dict[str, Any] = {
@@ -154,7 +153,7 @@ class Receipts:
         """Remove the receipts of these files, and with ``tidy`` what cannot be read. Raises `OSError`, `Unsafe`."""
         with self._lock:
             record = self._record(model)
-            record.append({path.text: None for path in paths if path.text in record.lines}, is_anew=tidy)
+            record.append({path.text: None for path in paths if path.text in record.by_path}, is_anew=tidy)
 
     def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
         """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
@@ -227,8 +226,9 @@ class Receipts:
 
 
 class _Record:
-    """The record of one model, as it is on the disk. ``lines`` has the last line of each file, in the order in which
-    they were written, or the receipt that it is, once that is known; ``is_newer`` if a newer mdl wrote one of them."""
+    """The record of one model, as it is on the disk. ``by_path`` has what its last line says of each file, in the order
+    in which they were written: a receipt, or the line itself if that makes no sense. ``is_newer`` if a newer mdl wrote
+    one of them."""
 
     def __init__(self, model: str, folder: str) -> None:
         self._model, self._names = model, (f"{folder}/{RECORD}", folder)
@@ -244,7 +244,7 @@ class _Record:
         return self.path.parent
 
     def _clear(self) -> None:
-        self.lines: dict[str, bytes | Receipt] = {}
+        self.by_path: dict[str, Receipt | bytes] = {}
         self.is_newer, self._damaged = False, 0
         self._count, self._read, self._state = 0, 0, (0, 0, 0)
         self._last = b""
@@ -265,18 +265,18 @@ class _Record:
             lines = self._lines_from(0)
         for line in lines if size else ():
             self._read += len(line)
-            self._take(*own[line]) if line in own else self._add(line[:-1])
+            self._take(*own[line]) if line in own else self._add(line.removesuffix(b"\n"))
             self._last = line
         self._state = state
 
     def _lines_from(self, start: int) -> Iterator[bytes]:
         """The record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is left
-        out: it may still be on its way."""
+        out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
         with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
             file.seek(start)
-            left = _LARGEST
-            while (line := file.readline(left)).endswith(b"\n"):
-                left -= len(line)
+            for line in iter(lambda: file.readline(_LONGEST), b""):
+                if file.tell() > _LARGEST or not (line.endswith(b"\n") or len(line) == _LONGEST):
+                    return
                 yield line
 
     def _look(self) -> tuple[int, int, int]:
@@ -308,16 +308,20 @@ class _Record:
         path, version = facts.get("path"), facts.get("mdl-receipt")
         self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
         if isinstance(path, str):
-            self._take(path, None if facts.get("gone") else line)
+            self._take(path, None if facts.get("gone") else self._made(facts) or line)
         else:
             self._count += 1
             self._damaged += len(line)
 
-    def _take(self, path: str, last: bytes | Receipt | None) -> None:
+    def _made(self, facts: dict[str, Any]) -> Receipt | None:
+        receipt = _receipt(facts)
+        return receipt if receipt and receipt.model == self._model else None
+
+    def _take(self, path: str, last: Receipt | bytes | None) -> None:
         self._count += 1
-        self.lines.pop(path, None)
+        self.by_path.pop(path, None)
         if last is not None:
-            self.lines[path] = last
+            self.by_path[path] = last
 
     def check_version(self) -> _Record:
         """The record itself. Raises `StateError` if a newer mdl wrote to it."""
@@ -327,31 +331,25 @@ class _Record:
 
     def receipt(self, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
         """The receipt of one file; None if there is none or it makes no sense."""
-        return self._made(path.text, path, remote)
+        found = self.by_path.get(path.text)
+        if not isinstance(found, Receipt):
+            return None
+        if remote is not None and found.url is not remote.url:
+            self.by_path[path.text] = found = _sharing(found, remote)
+        return found
 
     def receipts(self) -> list[Receipt]:
         """Every receipt that makes sense, the last one that was written at the end."""
-        return [found for path in self.lines if (found := self._made(path))]
-
-    def _made(self, text: str, path: RelPath | None = None, remote: RemoteFile | None = None) -> Receipt | None:
-        line = self.lines.get(text)
-        if line is None or isinstance(line, Receipt):
-            return line
-        facts = crc_json.loads(line)
-        found = _receipt(facts, path, remote) if isinstance(facts, dict) else None
-        if found is None or found.model != self._model:
-            return None
-        self.lines[text] = found
-        return found
+        return [one for one in self.by_path.values() if isinstance(one, Receipt)]
 
     def length(self, path: str) -> int:
         """How many bytes the line of a file has."""
-        line = self.lines.get(path, b"")
-        return len(_line(line)) - 1 if isinstance(line, Receipt) else len(line)
+        last = self.by_path.get(path, b"")
+        return len(_line(last)) - 1 if isinstance(last, Receipt) else len(last)
 
     def unreadable(self) -> int:
         """Bytes that are no receipt, and say of none that it is gone."""
-        return self._damaged + sum(self.length(path) for path in self.lines if not self._made(path))
+        return self._damaged + sum(len(one) for one in self.by_path.values() if not isinstance(one, Receipt))
 
     def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
         """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
@@ -373,7 +371,7 @@ class _Record:
             self.refresh(lines)
             if is_anew:
                 self._rewrite()
-            elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.lines) + _SPARE):
+            elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.by_path) + _SPARE):
                 with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
                     self._rewrite()
 
@@ -442,8 +440,8 @@ def _gone(path: str) -> bytes:
     return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
 
 
-def _receipt(facts: dict[str, Any], path: RelPath | None, remote: RemoteFile | None) -> Receipt | None:
-    """``path`` is the receipt's if that is known; what equals that of ``remote`` is the same object."""
+def _receipt(facts: dict[str, Any]) -> Receipt | None:
+    """The receipt with these facts; None if they make no sense."""
     try:
         facts = _DEFAULTS | facts
         stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
@@ -454,33 +452,35 @@ def _receipt(facts: dict[str, Any], path: RelPath | None, remote: RemoteFile | N
         if any(type(value) not in allowed for value, allowed in kinds):
             return None
         algorithm, _, text = facts["digest"].partition(":")
-        path = path or RelPath.parse(facts["path"])
-        url, digest = facts["url"], Digest.parse(algorithm, text)
-        hub = _hub_file(facts["hub"], path) if facts["hub"] is not None else None
-        if remote:
-            url, digest, hub = _one(url, remote.url), _one(digest, remote.digest), _one(hub, remote.hub)
+        path = RelPath.parse(facts["path"])
         same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
         return Receipt(
             **{key: facts[key] for key in _AS_THEY_ARE},
             **same,
             model=sys.intern(RelPath.parse(facts["model"]).text),
             path=path,
-            url=url,
             stamp=Stamp(*stamp),
             replaced=Stamp(*replaced) if replaced else None,
-            digest=digest,
+            digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
             access=facts["access"] if facts["access"] in ACCESSES else "",
             prefixes=prefixes,
-            hub=hub,
+            hub=_hub_file(facts["hub"], path) if facts["hub"] is not None else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
 
-def _one(new: Fact, known: Fact | None) -> Fact:
-    """One of the two, if they are equal: there may be 100,000 of each."""
-    return known if known is not None and known == new else new
+def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
+    """The same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
+    both."""
+    return replace(
+        receipt,
+        path=remote.path,
+        url=remote.url if remote.url == receipt.url else receipt.url,
+        digest=remote.digest if remote.digest == receipt.digest else receipt.digest,
+        hub=remote.hub if remote.hub == receipt.hub else receipt.hub,
+    )
 
 
 def _hub_file(facts: Any, file: RelPath) -> HubFile:

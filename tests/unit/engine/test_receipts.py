@@ -173,6 +173,22 @@ def test_a_torn_line_costs_only_itself(receipts: Receipts, place: Path) -> None:
         assert found.useless(FULL.model) == (place, len(b"00000000 {"), 0)
 
 
+@pytest.mark.fault(146)
+def test_a_line_longer_than_any_receipt(receipts: Receipts, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read in pieces, which say nothing; what comes after it counts, and what is appended later too."""
+    monkeypatch.setattr("mdl.engine.receipts._LONGEST", longest := 1000)
+    junk = b"{" * (10 * longest + 5)
+    with place.open("ab") as file:
+        file.write(junk + b"\n")
+    receipts.put(other := replace(FULL, path=RelPath.parse("other")))
+    fresh = Receipts(place.parents[1])
+    for found in (receipts, fresh):
+        assert found.of_model(FULL.model) == [other, FULL]
+        assert found.useless(FULL.model) == (place, len(junk), 0)
+    receipts.put(late := replace(FULL, path=RelPath.parse("third")))
+    assert fresh.of_model(FULL.model) == [other, FULL, late]
+
+
 def test_what_another_process_wrote(receipts: Receipts, place: Path) -> None:
     """What another process appended, took back or wrote anew is seen at once."""
     other = Receipts(place.parents[1])
