@@ -41,7 +41,7 @@ SFTP = "/usr/lib/openssh/sftp-server"
 STRANGER = 12345
 ONE_REQUEST = ("--connections", "1", "--stall", "300", "--progress", "lines")
 """However long the server has it wait, it asks for no byte on a second connection."""
-WAITS = "waiting for another mdl"
+WAITS, WORKS = "waiting for another mdl", "plan: "
 
 
 @contextlib.contextmanager
@@ -86,7 +86,9 @@ def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[
 
 
 def waiting(said: list[tuple[subprocess.Popen[str], Path]]) -> list[bool]:
-    return [WAITS in path.read_text() for _, path in said]
+    """Which of them wait. One that lost its turn to another for a moment, and got it, does not."""
+    texts = [path.read_text() for _, path in said]
+    return [WAITS in text and WORKS not in text for text in texts]
 
 
 def ended(said: list[tuple[subprocess.Popen[str], Path]]) -> list[Ran]:
