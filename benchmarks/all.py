@@ -1,6 +1,6 @@
 """Every benchmark in turn, beside the programs that are on PATH, and the page that is made of what they found.
 
-    python benchmarks/all.py                 # all of them, 50 minutes or so
+    python benchmarks/all.py                 # all of them, an hour or more
     python benchmarks/all.py small pack      # these anew; of the others the last results stay
     python benchmarks/all.py --draw          # none: only the page, from the last results
     python benchmarks/all.py --check         # is the page what the last results give? 1 if it is not

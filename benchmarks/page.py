@@ -108,7 +108,7 @@ PARTS: Mapping[str, Part] = {
         "More files",
         "growth.py --gigabytes",
         "mdl alone. Time grows with the number of files. So does the memory: mdl holds what it knows of every file "
-        "of a model until the end.",
+        "of a model until the end, and returns a row for each.",
     ),
     "sizes": Part(
         "Larger files",
