@@ -16,12 +16,17 @@ _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".ms
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
+def repo_path(repo: str, repo_type: str) -> str:
+    """``org/name``, ``datasets/org/name``: how the path of a repository's page begins."""
+    return repo if repo_type == "model" else f"{repo_type}s/{repo}"
+
+
 def hub_reference(repo: str, repo_type: str, revision: str, path: str = "", quant: str = "") -> str:
     """A repository of a hub, or a file of it, as a catalog writes it."""
     if not revision.startswith(("refs/pr/", "refs/convert/")):
         revision = revision.replace("%", "%25").replace("/", "%2F")
-    kind, at = "" if repo_type == "model" else f"{repo_type}s/", f"@{revision}" if revision else ""
-    return f"hf:{kind}{repo}{at}" + (f":{quant}" if quant else "") + (f"/{path}" if path else "")
+    at = f"@{revision}" if revision else ""
+    return f"hf:{repo_path(repo, repo_type)}{at}" + (f":{quant}" if quant else "") + (f"/{path}" if path else "")
 
 
 @small_value_class

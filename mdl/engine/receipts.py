@@ -38,7 +38,8 @@ RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
 _LARGEST, _LONGEST = 256 * 2**20, 16 * 2**20
-"""Bytes of a record, and of a line of it; that of a file of a terabyte, with its prefix digests, has 5 MiB."""
+"""The most bytes that are read of a record, and of one line. The line of a file of a terabyte has 5 MB, most of which
+are its prefix digests."""
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
 _REPO_TYPES = ("model", "dataset", "space")
@@ -314,6 +315,7 @@ class _Record:
             self._damaged += len(line)
 
     def _made(self, facts: dict[str, Any]) -> Receipt | None:
+        """The receipt with these facts; None if they make no sense, or are of another model."""
         receipt = _receipt(facts)
         return receipt if receipt and receipt.model == self._model else None
 

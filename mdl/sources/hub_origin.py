@@ -12,7 +12,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mdl.errors import UsageError
-from mdl.files import hub_reference
+from mdl.files import hub_reference, repo_path
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.sources import Origin
@@ -71,7 +71,7 @@ class HubOrigin(Origin):
     @property
     def repo_path(self) -> str:
         """``org/name``, ``datasets/org/name``: how the path of its page begins."""
-        return self.repo if self.repo_type == "model" else f"{self.repo_type}s/{self.repo}"
+        return repo_path(self.repo, self.repo_type)
 
     @property
     def repository(self) -> str:
