@@ -80,15 +80,24 @@ def wait_for_owners(
 ) -> None:
     """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is called once with the
     name of the holder. Raises `Cancelled`."""
-    until, told, mine = time.monotonic() + seconds, False, str(ProcessId.current())
-    for key in keys:
-        while held := [one for one in leftovers(partials, key) if _owner(one).text != mine and is_held(one)]:
-            if time.monotonic() >= until:
-                return
-            if not told:
-                told = True
-                on_wait(_holder(held[0]))
-            cancel.wait(_LOOK_SECONDS)
+    wanted, until, told = frozenset(keys), time.monotonic() + seconds, False
+    while (holder := _other_holder(partials, wanted)) and time.monotonic() < until:
+        if not told:
+            told = True
+            on_wait(holder)
+        cancel.wait(_LOOK_SECONDS)
+
+
+def _other_holder(partials: Path, keys: frozenset[str]) -> str:
+    """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
+    however many keys there are."""
+    mine = str(ProcessId.current())
+    with contextlib.suppress(OSError):
+        for entry in sorted(partials.iterdir()):
+            key, _, owner = entry.name.partition(".")
+            if key in keys and owner != mine and is_own_folder(entry) and is_held(entry):
+                return _holder(entry)
+    return ""
 
 
 def remove_stale(own: Path, models: Iterable[str]) -> None:

@@ -385,3 +385,13 @@ def test_it_is_waited_for(tmp_path: Path) -> None:
     wait_for_owners(tmp_path, ["b" * 32, KEY], 1e3, told.append, cancel)
     assert (cancel.count, len(told)) == (3, 1)
     assert "container" in told[0]
+
+
+def test_the_folder_is_listed_once_for_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of files and hundreds of partials would be their product."""
+    left_behind(tmp_path, dead_owner())
+    listed, iterdir = list[Path](), Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or iterdir(folder))
+    keys = [*(f"{number:032x}" for number in range(50)), KEY]
+    wait_for_owners(tmp_path, keys, 1e3, lambda _holder: pytest.fail("nobody holds it"), CancelToken())
+    assert listed.count(tmp_path) == 1
