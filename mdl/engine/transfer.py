@@ -8,6 +8,7 @@ if no worker is left the transfer ends.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -23,7 +24,7 @@ from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.fs import explain_oserror
 from mdl.http.client import HttpClient
-from mdl.threads import start_threads
+from mdl.threads import current_processor, start_threads, stay_on
 from mdl.units import Speed
 from mdl.values import value_class
 
@@ -33,6 +34,9 @@ _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
 """Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
 _LAST_SYNC_SECONDS = 0.5
+_TINY = 128 * 1024
+"""Files of at most so many bytes on average cost the interpreter more time than they cost anything else."""
+_MOVE_SECONDS = 1.0
 
 
 @value_class
@@ -78,6 +82,8 @@ class Transfer:
             Download(item, number, http.connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
+        self._are_tiny = not via_hub and http.detour is None and all(one.small for one in downloads)
+        self._are_tiny = self._are_tiny and sum(one.remote.size or 0 for one in downloads) <= _TINY * len(downloads)
         self._most_at_once = sum(1 if download.small else http.connections for download in downloads)
         self._queue = WorkQueue(downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
@@ -99,11 +105,15 @@ class Transfer:
         self._synced_at = time.monotonic()
         self._fault: MdlError | None = None
         self._workers: list[threading.Thread] = []
+        self._processor: int | None = None
+        """The one that all workers run on; None if each runs on any."""
+        self._moved_at = -math.inf
 
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
         count = min(self._http.connections, max(1, self._most_at_once))
+        self._gather_workers()
         try:
             self._workers = start_threads("mdl-worker", [self._work] * count)
             if not self._workers:
@@ -111,6 +121,7 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
+                self._gather_workers()
                 self._queue.scale(is_limited=self._http.throttle.is_full)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
@@ -129,6 +140,17 @@ class Transfer:
             self._stop_syncing.set()
         self._report()
         return Result(self._queue.results(self._fault or NetworkError("not reached")))
+
+    def _gather_workers(self) -> None:
+        """Let the workers share one processor while they fetch tiny files.
+
+        Only one thread at a time runs Python. If that thread is on another processor than the one before, it finds none
+        of what it needs in the caches. The system puts a thread that has slept on an idle processor if there is one. So
+        the workers follow this thread, once a second, and do not stay where another program is at work.
+        """
+        now = time.monotonic()
+        if self._are_tiny and now - self._moved_at >= _MOVE_SECONDS:
+            self._moved_at, self._processor = now, current_processor()
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
@@ -208,8 +230,12 @@ class Transfer:
 
     def _work(self) -> None:
         """What one worker does until nothing is left. An error ends only the file that it concerns."""
+        processor: int | None = None
         try:
             while (work := self._queue.take()) is not None:
+                if self._processor not in (None, processor):
+                    processor = self._processor
+                    stay_on(processor)
                 try:
                     self._do(work)
                 except BaseException as error:
