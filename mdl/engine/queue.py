@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -81,6 +81,8 @@ class WorkQueue:
         self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
         self._closed = False
         self._publishing: set[Download] = set()
+        self._requests: defaultdict[str, set[Segment]] = defaultdict(set)
+        """What is being fetched of each origin."""
         self._lacking: set[tuple[str, str]] = set()
         """Models and the origins that lack a file of them: that is told once for each."""
         self._bytes_waiting = sum(one.remote.size or 0 for one in downloads)
@@ -165,8 +167,7 @@ class WorkQueue:
                 continue
             segment = download.next_segment() if self._has_room(download, now) else None
             if segment:
-                download.start(segment)
-                return Work("fetch", download, segment)
+                return self._fetch(download, segment)
         return None
 
     def _exclusive_work(self, download: Download) -> Literal["close", "rewind", "finish"] | None:
@@ -193,8 +194,7 @@ class WorkQueue:
                 download.prepare()
                 self.active.append(download)
                 if download.small and not download.error and (segment := download.next_segment()):
-                    download.start(segment)
-                    return Work("fetch", download, segment)
+                    return self._fetch(download, segment)
                 download.exclusive = True
                 return Work("close" if download.error else "begin", download)
             full.add(download.origin)
@@ -205,15 +205,16 @@ class WorkQueue:
             is_free = not (self._exclusive_work(download) or now < download.attempts.retry_at)
             tail = download.split(now) if is_free and self._has_room(download, now) else None
             if tail:
-                download.start(tail)
-                return Work("fetch", download, tail)
+                return self._fetch(download, tail)
         return None
 
-    def _requests_to(self, origin: str) -> list[Segment]:
-        return [segment for one in self.active for segment in one.running if segment.origin == origin]
+    def _fetch(self, download: Download, segment: Segment) -> Work:
+        download.start(segment)
+        self._requests[segment.origin].add(segment)
+        return Work("fetch", download, segment)
 
     def _has_room(self, download: Download, now: float) -> bool:
-        return self._pacer.has_room(download.origin, len(self._requests_to(download.origin)), now)
+        return self._pacer.has_room(download.origin, len(self._requests[download.origin]), now)
 
     def _is_lost(self, download: Download, now: float) -> bool:
         """Whether the file fails because its origin, and those of its mirrors, are down."""
@@ -225,7 +226,7 @@ class WorkQueue:
         """All bytes of a small file came. It leaves its connection to another file until it is published."""
         with self._changed:
             if work.segment:
-                work.download.running.discard(work.segment)
+                self._is_over(work.download, work.segment)
             self.active.remove(work.download)
             self._publishing.add(work.download)
             self._changed.notify()  # this worker may be about to publish
@@ -252,7 +253,8 @@ class WorkQueue:
     def request_ended(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
         """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
         with self._changed:
-            others = [one for one in self._requests_to(segment.origin) if one is not segment]
+            self._is_over(download, segment)
+            others = self._requests[segment.origin]
             is_serving = any(one.at > one.first for one in others)
             is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
             ended = download.ended_request(segment, len(others), is_serving, error)
@@ -293,7 +295,7 @@ class WorkQueue:
         with self._changed:
             self._take_back(work.download)
             if work.segment:
-                work.download.running.discard(work.segment)
+                self._is_over(work.download, work.segment)
             else:
                 work.download.exclusive = False
             self.fail(work.download, error)
@@ -321,6 +323,11 @@ class WorkQueue:
             if not self._left:
                 self._changed.notify_all()
                 self._over.notify_all()
+
+    def _is_over(self, download: Download, segment: Segment) -> None:
+        """Nothing is fetched of the segment any more."""
+        download.running.discard(segment)
+        self._requests[segment.origin].discard(segment)
 
     def _take_back(self, download: Download) -> None:
         """Count a file that was `fetched` as active again: it failed, or is about to end."""
