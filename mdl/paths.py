@@ -81,7 +81,7 @@ def why_unsafe(segment: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class RelPath:
     """A path below some folder: ``/``-separated, never absolute, never climbing, portable."""
 

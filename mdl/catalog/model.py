@@ -36,6 +36,25 @@ class CatalogFile:
 
 
 @value_class
+class RepoIds:
+    """The ids (`Origin.id`) of what the files of a model come from; '' where there are several. ``whole`` is that of
+    all its files, ``named`` has those of the files that the catalog names, by their paths, and ``others`` is that of
+    the rest."""
+
+    whole: str
+    others: str
+    named: dict[str, str]
+
+    def of(self, path: str) -> str:
+        """The id for the file at ``path``, or for the whole model if that is ''."""
+        return self.named.get(path, self.others) if path else self.whole
+
+
+def _only(ids: set[str]) -> str:
+    return next(iter(ids)) if len(ids) == 1 else ""
+
+
+@value_class
 class Model:
     """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
     ``include``/``exclude`` globs; ``files`` are named one by one. ``gone`` says why an entry no longer has
@@ -68,13 +87,11 @@ class Model:
         """Every URL the entry names itself."""
         return tuple(url for file in self.files for url in (file.url, *file.mirrors))
 
-    def repo_of(self, path: str, page_hosts: Collection[str]) -> str:
-        """The id of the source of the file at ``path``, or of the whole model if that is '': see `Origin.id`. It is ''
-        if there are several."""
-        named = [file.url for file in self.files if path in ("", file.path.text)]
-        origins = [] if path and named else list(self.sources)
-        ids = {origin.id for origin in (*origins, *(parse(url, page_hosts) for url in named))}
-        return ids.pop() if len(ids) == 1 else ""
+    def repos(self, page_hosts: Collection[str]) -> RepoIds:
+        """What its files come from."""
+        named = {file.path.text: parse(file.url, page_hosts).id for file in self.files}
+        ids = {origin.id for origin in self.sources}
+        return RepoIds(_only(ids | set(named.values())), _only(ids), named)
 
     @property
     def source_text(self) -> str:

@@ -105,7 +105,7 @@ class Disk(ClientBase):
         if there are several."""
         from mdl.sources import page_hosts
 
-        return model.repo_of("", page_hosts(self.workspace.endpoint))
+        return model.repos(page_hosts(self.workspace.endpoint)).whole
 
     def statuses(
         self,

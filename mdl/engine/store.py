@@ -138,15 +138,15 @@ class Store:
         found = found or self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
-        final, receipt, digest = self.final_path(model, remote), found.receipt, remote.digest
+        receipt, digest = found.receipt, remote.digest
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
         if deep or (digest and remote.size in (None, found.stamp.size) and not is_settled):
-            print_, stamp = hash_file(final, remote.hash_algorithm, self.stoppable(watch))
+            print_, stamp = hash_file(self.final_path(model, remote), remote.hash_algorithm, self.stoppable(watch))
             if print_.digest == digest:
                 return replace(found, fingerprint=replace(print_, digest=digest), stamp=stamp)
             found = replace(found, fingerprint=print_, stamp=stamp)
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
-            print_, stamp = hash_file(final, receipt.digest.algorithm, self.stoppable(watch))
+            print_, stamp = hash_file(self.final_path(model, remote), receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
         return found
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from mdl.catalog.model import Model
+from mdl.catalog.model import Model, RepoIds
 from mdl.catalog.resolver import Resolver
 from mdl.engine.adoption import remove_stale, wait_for_owners
 from mdl.engine.local_copies import LocalCopies
@@ -83,15 +83,13 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
     by_name = {model.name: model for model in models}
 
     @cache
-    def source_of(name: str, path: str) -> tuple[str, str]:
-        model = by_name[name]
-        return model.kind, model.repo_of(path, page_hosts)
+    def repos_of(name: str) -> RepoIds:
+        return by_name[name].repos(page_hosts)
 
     def tell(event: Event) -> None:
         about = event.files[0] if isinstance(event, Progressed) and event.files else event
-        if about.model in by_name:
-            kind, repo = source_of(about.model, about.file)
-            event = replace(event, kind=kind, repo=repo)
+        if model := by_name.get(about.model):
+            event = replace(event, kind=model.kind, repo=repos_of(model.name).of(about.file))
         on_event(event)
 
     return tell

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -40,6 +40,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
+_REMEMBERED = 4
 
 
 def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
@@ -66,6 +67,17 @@ class Listing:
     modified_at: str | None = field(default=None, compare=False)
     access: Access = field(default="", compare=False)
 
+    def below(self, path: str) -> Sequence[Entry]:
+        """The file at ``path``, or every file in the folder of that name; all files if ``path`` is ''."""
+        if not path:
+            return self.entries
+        found = self._by_path.get(path)
+        return [found] if found else [one for one in self.entries if one.path.text.startswith(f"{path}/")]
+
+    @cached_property
+    def _by_path(self) -> Mapping[str, Entry]:
+        return {entry.path.text: entry for entry in self.entries}
+
 
 @value_class
 class RepoFacts:
@@ -81,29 +93,15 @@ class RepoFacts:
 
 class Listings:
     """The listings kept in one folder, one file for each revision that was asked for. A branch's file says at which
-    commit the branch was last."""
+    commit the branch was last. The last few are remembered: a catalog may name thousands of files of one repository."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read = lru_cache(_REMEMBERED)(_read_listing)
 
     def get(self, endpoint: str, origin: HubOrigin) -> Listing | None:
         """The last listing seen for the revision as asked; None if there is none, or it is damaged."""
         return self._read(self._path(endpoint, origin))
-
-    @staticmethod
-    def _read(path: Path) -> Listing | None:
-        data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING)
-        if data is None:
-            return None
-        try:
-            entries = tuple(
-                Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
-                for path, size, text in data["files"]
-            )
-            access = data.get("access")
-            return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
-        except (ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
-            return None
 
     def of_any_hub(self, origin: HubOrigin) -> Listing | None:
         """As `get`, but from any hub: the endpoint may have changed since the files were fetched."""
@@ -131,10 +129,27 @@ class Listings:
         data = {"source": str(origin), "commit": listing.commit, "files": files}
         data |= {"access": listing.access} if listing.access else {}
         keep(self._path(endpoint, origin), "mdl-listing", VERSION, data)
+        self._read.cache_clear()
 
     def _path(self, endpoint: str, origin: HubOrigin) -> Path:
         key = f"{endpoint}\0{origin.repo_type}\0{origin.repo}\0{origin.revision or 'main'}"
         return kept_path(self._folder, key, ".json")
+
+
+def _read_listing(path: Path) -> Listing | None:
+    """A kept listing; None if there is none, or it is damaged."""
+    data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING)
+    if data is None:
+        return None
+    try:
+        entries = tuple(
+            Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
+            for path, size, text in data["files"]
+        )
+        access = data.get("access")
+        return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
+        return None
 
 
 class HubSource:
@@ -245,15 +260,14 @@ class HubSource:
         return ()  # the hub in use is always allowed
 
     def _files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
-        below, everything = origin.subpath, listing.entries
-        if not everything:
+        if not listing.entries:
             raise NotFound("the repository is empty", item=str(origin))
-        entries = [e for e in everything if not below or f"{e.path.text}/".startswith(f"{below}/")]
+        entries = listing.below(origin.subpath)
         if not entries:
-            names = [entry.path.text for entry in everything]
-            near = get_close_matches(below, names, 3, 0.4) or names[:3]
+            names = [entry.path.text for entry in listing.entries]
+            near = get_close_matches(origin.subpath, names, 3, 0.4) or names[:3]
             hint = f"available: {', '.join(near)}" + (" …" if len(names) > len(near) else "")
-            raise NotFound(f"{below} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
+            raise NotFound(f"{origin.subpath} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         files = self._remote_files(origin, listing, entries)
         if not origin.quant:
             return files
