@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import lru_cache
 from itertools import pairwise
 from operator import itemgetter
@@ -125,7 +125,18 @@ class RelPath:
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Whether a path matches one of the patterns of ``--include`` or ``--exclude``, as in ``hf download``: ``*``
     matches ``/`` too, case matters, and a trailing ``/`` means everything in that folder."""
-    return any(fnmatchcase(path, pattern + "*" if pattern.endswith("/") else pattern) for pattern in patterns)
+    return _regex_of(tuple(patterns)).match(path) is not None
+
+
+def matching(paths: Iterable[str], patterns: Iterable[str]) -> set[str]:
+    """Those of many paths that `matches` one of the patterns."""
+    return set(filter(_regex_of(tuple(patterns)).match, paths))
+
+
+@lru_cache(maxsize=2**10)
+def _regex_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    globs = (f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns)
+    return re.compile("|".join(map(translate, globs)) or "(?!)")
 
 
 def refuse_twins(paths: Iterable[RelPath]) -> None:

@@ -13,7 +13,7 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.files import RemoteFile
 from mdl.listener import Event
-from mdl.paths import RelPath, matches, refuse_twins
+from mdl.paths import RelPath, matching, refuse_twins
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlSource
@@ -247,12 +247,12 @@ def _of_model(error: MdlError, model: Model) -> MdlError:
 
 def narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
     """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
+    paths = [file.path.text for file in files]
     for pattern in include:
-        if not any(matches(file.path.text, (pattern,)) for file in files):
-            names = ", ".join(file.path.text for file in files[:5])
-            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {names}")
-    kept = [file for file in files if not include or matches(file.path.text, include)]
-    kept = [file for file in kept if not matches(file.path.text, exclude)]
+        if not matching(paths, (pattern,)):
+            raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {', '.join(paths[:5])}")
+    chosen = (matching(paths, include) if include else set(paths)) - matching(paths, exclude)
+    kept = [file for file in files if file.path.text in chosen]
     if not kept:
         raise NotFound("no file is left after --exclude", item=item)
     return kept

@@ -266,6 +266,7 @@ class Disk(ClientBase):
         from mdl.operations import clean
 
         store, state = self.workspace.store([]), None
+        resolver_of = cache(self.workspace.resolver)
         with contextlib.suppress(MdlError):
             store.catalog = self.workspace.catalog_id
         with contextlib.suppress(UsageError):
@@ -274,7 +275,7 @@ class Disk(ClientBase):
         def known(name: str) -> Sequence[RemoteFile] | None:
             try:
                 model = self.catalog.models.get(name)
-                return self.workspace.resolver(store).known(model) if model else None
+                return resolver_of(store).known(model) if model else None
             except MdlError:
                 return None
 

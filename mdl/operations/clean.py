@@ -155,21 +155,31 @@ def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Was
         yield Waste("receipt", record, unreadable + lost, "; ".join(whys), forget=forget)
 
 
-def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> Sequence[RemoteFile] | None:
+@value_class
+class _Current:
+    """Which files a model has now, and where they come from."""
+
+    paths: frozenset[RelPath]
+    sources: frozenset[tuple[str, ...]]
+
+
+def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) -> _Current | None:
     """The files a model has now; None if that is not known, or if another revision was fetched last."""
     if known is None or not receipts:
         return None
     last = receipts[-1].commit
-    return known if last is None or last in {remote.commit for remote in known} else None
+    if last is not None and last not in {remote.commit for remote in known}:
+        return None
+    sources = frozenset(_source(remote.hub, remote.url) for remote in known)
+    return _Current(frozenset(remote.path for remote in known), sources)
 
 
-def _is_superseded(receipt: Receipt, store: Store, current: Sequence[RemoteFile]) -> bool:
+def _is_superseded(receipt: Receipt, store: Store, current: _Current) -> bool:
     """Whether the file came for the entry as this very catalog has it, which has no such file any more: for no other
     catalog, and from the same repository or host. (Catalogs in two containers may have one path.)"""
     if receipt.adopted or store.layout.is_by_digest or store.catalog is None or receipt.catalog != store.catalog:
         return False
-    is_of_source = _source(receipt.hub, receipt.url) in {_source(remote.hub, remote.url) for remote in current}
-    return is_of_source and receipt.path not in {remote.path for remote in current}
+    return _source(receipt.hub, receipt.url) in current.sources and receipt.path not in current.paths
 
 
 def _source(hub: HubFile | None, url: str) -> tuple[str, ...]:

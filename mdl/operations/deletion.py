@@ -133,7 +133,7 @@ def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
     """
     folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
     found = Deletion(store, name, folder, [name])
-    others = [str(store.folder(one)) for one in store.receipts.models() if one.startswith(f"{name}/")]
+    others = [str(store.folder(one)) for one in store.receipts.models(f"{name}/")]
     for path in names_below(folder, others):
         receipt = receipts.get(str(path.relative_to(folder)))
         why = _why_kept(store, receipt)

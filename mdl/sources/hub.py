@@ -161,6 +161,8 @@ class HubSource:
         self._locks: defaultdict[HubOrigin, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[HubOrigin, Listing] = {}
         self._accesses: dict[HubOrigin, Access] = {}
+        self._whole: tuple[HubOrigin, Listing, list[RemoteFile]] | None = None
+        """All files of the repository that was asked for last: many models may each take a few files of one."""
 
     def resolve(self, origin: HubOrigin) -> list[RemoteFile]:
         """Every file of the repository at one commit, narrowed to the origin's own path.
@@ -268,12 +270,18 @@ class HubSource:
             near = get_close_matches(origin.subpath, names, 3, 0.4) or names[:3]
             hint = f"available: {', '.join(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{origin.subpath} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
-        files = self._remote_files(origin, listing, entries)
+        files = self._remote_files(origin, listing, entries) if origin.subpath else self._all_files(origin, listing)
         if not origin.quant:
             return files
         from mdl.sources.gguf import of_quantisation
 
         return of_quantisation(files, origin.quant, str(origin))
+
+    def _all_files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
+        asked = origin.whole, listing
+        if self._whole is None or self._whole[:2] != asked:
+            self._whole = *asked, self._remote_files(origin, listing, listing.entries)
+        return [*self._whole[2]]
 
     def _remote_files(self, origin: HubOrigin, listing: Listing, entries: Sequence[Entry]) -> list[RemoteFile]:
         commit, access = listing.commit, self._access(listing.access)
