@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -14,7 +15,7 @@ from support.catalogs import BAD_PATHS
 from support.long import examples
 
 from mdl.errors import Unsafe
-from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 
 GOOD = [
     *("a", "model.safetensors", "a/b/c.bin", "unet/model-00001-of-00002.safetensors", ".gitattributes", "-rf", "a b"),
@@ -153,3 +154,18 @@ def test_shown_escapes_what_a_terminal_would_obey() -> None:
     """Escape, bidi and zero-width characters are shown as text; Persian prose keeps its joiners."""
     assert shown("a\x1b[31m\u202e\u200b\n") == "a\\x1b[31m\\u202e\\u200b\\n"
     assert shown("می\u200cخواهم") == "می\u200cخواهم"
+
+
+GLOBS = st.text("ab*?[!]-/.A\n", max_size=6)
+
+
+@settings(max_examples=examples(300))
+@given(st.lists(st.text("abA/.\n", max_size=6), max_size=5), st.lists(GLOBS, max_size=3))
+@example(["a/b/c", "A/b/c", "d/x", "d"], ["*b*c*", "x*y*z*", "d/"])
+def test_patterns_match_as_in_the_shell(paths: list[str], patterns: list[str]) -> None:
+    """Several patterns at once match what each of them does, with the rules of fnmatch; a trailing slash stands for
+    all that is in that folder."""
+    globs = [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns]
+    expected = {path for path in paths if any(fnmatchcase(path, glob) for glob in globs)}
+    assert matching(paths, patterns) == expected
+    assert {path for path in paths if matches(path, patterns)} == expected

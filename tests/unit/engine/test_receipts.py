@@ -289,6 +289,17 @@ def test_receipts_of_a_model_are_its_own(receipts: Receipts) -> None:
     assert receipts.of_model("nobody") == []
 
 
+def test_models_by_the_beginning_of_their_names(receipts: Receipts) -> None:
+    """The names are compared as they are, not as they are written in a folder."""
+    names = ["job", "job%", "job%/1", "job/1", "job/2/3", "jobs/1"]
+    for name in names:
+        receipts.put(replace(FULL, model=name))
+    assert receipts.models("job/") == ["job/1", "job/2/3"]
+    assert receipts.models("job%/") == ["job%/1"]
+    assert receipts.models("nobody") == []
+    assert receipts.models() == sorted([FULL.model, *names])
+
+
 def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
     """A distrusted receipt keeps its facts and no longer vouches for the file."""
     receipts.distrust(FULL.model, PATH)

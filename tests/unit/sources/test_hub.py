@@ -288,6 +288,17 @@ def test_part_of_a_repository(here: World, subpath: str, files: list[str]) -> No
     assert "unet/a.json" in str(caught.value.hint)
 
 
+def test_a_repository_that_many_models_share(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of all its files is worked out once, and what a caller does with the list is its own affair."""
+    here.tree(entry("a.json"), entry("b.json"))
+    made, make = list[str](), hub_module.role_of
+    monkeypatch.setattr(hub_module, "role_of", lambda path: made.append(path) or make(path))
+    for _ in range(20):
+        here.hub.resolve(PINNED).clear()
+        assert [file.path.text for file in here.hub.known(PINNED) or ()] == ["a.json", "b.json"]
+    assert made == ["a.json", "b.json"]
+
+
 def test_empty_repository(here: World) -> None:
     """A repository without files is 3 and called empty."""
     here.tree()

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support.long import examples
 from support.scripted_hub import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
 from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.sources import hub as hub_module
 from mdl.sources.hub import Entry, Listing, Listings
 from mdl.sources.hub_origin import is_pinned
 
@@ -72,7 +76,8 @@ def test_another_file_is_no_listing(listings: Listings, tmp_path: Path, text: by
 
 
 @pytest.mark.fault(147)
-def test_no_flipped_bit_is_believed(listings: Listings, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("listings")
+def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
     """With any one bit flipped a kept listing says the same or nothing."""
     (place,) = tmp_path.iterdir()
     whole = place.read_bytes()
@@ -80,7 +85,7 @@ def test_no_flipped_bit_is_believed(listings: Listings, tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         place.write_bytes(damaged)
-        assert listings.get(HUB, PINNED) in (None, LISTING)
+        assert Listings(tmp_path).get(HUB, PINNED) in (None, LISTING)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +98,28 @@ def test_no_flipped_bit_is_believed(listings: Listings, tmp_path: Path) -> None:
 def test_only_a_full_commit_is_pinned(revision: str | None, pinned: bool) -> None:
     """A full commit id always means the same files; a branch, a tag or a short id does not."""
     assert is_pinned(revision) == pinned
+
+
+def test_listing_is_read_once(listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalog may name thousands of files of one repository. What this process puts there is read anew."""
+    reads, read = list[Path](), hub_module.read_kept
+    monkeypatch.setattr(hub_module, "read_kept", lambda path, *rest: reads.append(path) or read(path, *rest))
+    for number in range(50):
+        assert listings.get(HUB, replace(PINNED, subpath=f"{number}.bin")) == LISTING
+    assert len(reads) == 1
+    newer = replace(LISTING, entries=LISTING.entries[:1])
+    listings.put(HUB, PINNED, newer)
+    assert listings.get(HUB, PINNED) == newer
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(st.text("ab/", min_size=1, max_size=6), max_size=8), st.text("ab/", max_size=4))
+def test_what_is_below_a_path(texts: list[str], path: str) -> None:
+    """The file of that name, or else all that is in the folder of that name: no path that only begins with it."""
+    listing = Listing(COMMIT, tuple(Entry(RelPath(text), 1, None) for text in dict.fromkeys(texts)))
+    is_clash = any(one.path.text == path for one in listing.entries) and any(
+        one.path.text.startswith(f"{path}/") for one in listing.entries
+    )
+    assume(not is_clash)  # a listing in which a file is a folder is refused
+    expected = [one for one in listing.entries if not path or f"{one.path.text}/".startswith(f"{path}/")]
+    assert list(listing.below(path)) == expected
