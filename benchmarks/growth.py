@@ -1,12 +1,12 @@
-"""mdl alone, with ever more files and ever larger ones: its time in proportion, its memory the same.
+"""mdl alone, with ever more files, larger ones and larger catalogs: its time in proportion, its memory the same.
 
 Files: hubs of 100 to 100,000 files of 4 KiB are downloaded, downloaded again (all is there), verified, packed and
 unpacked. Sizes: one file of 1 to 100 GB is downloaded and verified, and a run of that size is packed, and unpacked.
 What is served, packed and moved is sparse; what mdl writes is not: if it does not fit on the disk, that row is left
-out, and a line says so.
+out, and a line says so. Catalogs: thousands of models, each one file of the same repository.
 
-The claims: with ten times as many files, or ten times the size, mdl takes at most 1.3 times the CPU time for each file,
-or for each GB; and at most 100 MiB of memory at any of them.
+The claims: with ten times as many files, ten times the size, or four times as many models, mdl takes at most 1.3 times
+the CPU time for each of them; and at most 100 MiB of memory.
 """
 
 from __future__ import annotations
@@ -20,22 +20,33 @@ from pathlib import Path
 
 import harness as bench
 from nginx import Nginx
-from small import SERVED, small_catalog, static_hub
+from small import SERVED, models_catalog, small_catalog, static_hub
 from weights import header
 
 _GB = 10**9
-_FILES, _SIZES = (100, 1_000, 10_000, 100_000), (1, 10, 100)
+_FILES, _SIZES, _MODELS = (100, 1_000, 10_000, 100_000), (1, 10, 100), (1_000, 4_000)
 _MOST_MEMORY = 100 * 2**20
 _MOST_GROWTH = 1.3
-_FIRST_TOLD = {"file": 10_000, "GB": 10}
+_FIRST_TOLD = {"file": 10_000, "GB": 10, "model": 1_000}
 """Below this many the start of mdl is a good part of the time, and nothing is claimed."""
 _SPARE = 2**30
+_OF_CATALOGS = {
+    "get": "get all",
+    "get, all there": "get all",
+    "list": "list",
+    "verify": "verify all",
+    "outdated": "outdated all",
+    "lock": "lock",
+    "get --locked": "get all --locked",
+    "clean": "clean",
+    "rm": "rm all --yes",
+}
 _QUIET = ("--progress", "none", "--quiet")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command on ``amount`` files or GB, whichever ``unit`` tells."""
+    """One command on ``amount`` files, GB or models, whichever ``unit`` tells."""
 
     work: str
     unit: str
@@ -82,6 +93,17 @@ def many(place: Path, served: Path, count: int, size: int) -> Iterator[Step]:
     if there != len(oids):
         raise SystemExit(f"FAILED: {there} files of {len(oids)} were unpacked")
     bench.put_aside(*(place / name for name in ("models", "out", "small.zip")))
+
+
+def catalogs(place: Path, served: Path, count: int, size: int) -> Iterator[Step]:
+    """The commands about all models of a catalog."""
+    here = Bench(place, "model", count)
+    oids, maps = static_hub(served, count, size)
+    book = models_catalog(place, list(oids))
+    with Nginx(served, SERVED, maps=maps) as server:
+        program = bench.with_hub(server.url(""), place / "hf")
+        for work, words in _OF_CATALOGS.items():
+            yield here.mdl(work, *words.split(), "--catalog", str(book), program=program)
 
 
 def large(place: Path, served: Path, gigabytes: int) -> Iterator[Step]:
@@ -136,7 +158,7 @@ def sparse_run(run: Path, size: int) -> None:
 def tell(steps: Sequence[Step], caption: str) -> None:
     """A table of the steps with one unit, and what is claimed of them."""
     unit = steps[0].unit
-    plural, name, scale = ("files", "ms", 1000) if unit == "file" else ("GB", "s", 1)
+    plural, name, scale = ("GB", "s", 1) if unit == "GB" else (f"{unit}s", "ms", 1000)
     works = dict.fromkeys(one.work for one in steps)
     found = [[one for one in steps if one.work == work] for work in works]
     rows = [
@@ -175,6 +197,7 @@ def main() -> int:
     parser = bench.flags(__doc__, size="4K")
     parser.add_argument("--files", type=int, nargs="*", default=_FILES, help="[100 1000 10000 100000]")
     parser.add_argument("--gigabytes", type=int, nargs="*", default=_SIZES, help="[1 10 100]")
+    parser.add_argument("--models", type=int, nargs="*", default=_MODELS, help="[1000 4000]")
     args = parser.parse_args()
     with bench.folder(args.dir) as place:
         found: list[Step] = []
@@ -189,6 +212,14 @@ def main() -> int:
             found += large(bench.remade(place / "large"), bench.remade(place / "served"), gigabytes)
         if found:
             tell(found, "Larger and larger files, sparse; one run each")
+        found = []
+        for count in args.models:
+            found += catalogs(bench.remade(place / "models"), bench.remade(place / "served"), count, args.size)
+        if found:
+            tell(
+                found,
+                f"More and more models, each one file of {bench.shown(args.size)} of one repository; one run each",
+            )
     return bench.verdict()
 
 

@@ -106,14 +106,19 @@ PARTS: Mapping[str, Part] = {
     ),
     "growth": Part(
         "More files",
-        "growth.py --gigabytes",
+        "growth.py --gigabytes --models",
         "mdl alone. Time grows with the number of files. So does the memory: mdl holds what it knows of every file "
         "of a model until the end, and returns a row for each.",
     ),
     "sizes": Part(
         "Larger files",
-        "growth.py --files",
+        "growth.py --files --models",
         "mdl alone. Time grows with the size, and memory does not grow.",
+    ),
+    "catalogs": Part(
+        "Larger catalogs",
+        "growth.py --files --gigabytes",
+        "mdl alone. Every model is one file of the same repository, so each command meets all of it for each of them.",
     ),
     "xet": Part(
         "`--via http`, `xet` and `hub`",

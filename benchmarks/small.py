@@ -71,6 +71,15 @@ def small_catalog(place: Path) -> Path:
     return book
 
 
+def models_catalog(place: Path, paths: list[str]) -> Path:
+    """A catalog in which each file of the hub's repository is a model; the group ``all`` has all of them."""
+    book = place / "catalog.toml"
+    models = {f"m{number}": f"hf:{_REPO}@{_COMMIT}/{path}" for number, path in enumerate(paths)}
+    rows = [f'[models.{name}]\ntitle = "{name}"\nsource = "{source}"' for name, source in models.items()]
+    book.write_text("\n".join(["schema = 1", *rows, "[groups]", f"all = {json.dumps([*models])}", ""]))
+    return book
+
+
 def contenders(place: Path, oids: dict[str, str], url: str, more: list[str]) -> Iterator[bench.Contender]:
     """All that are installed; mdl must be."""
     models, out = place / "models", place / "out"
