@@ -128,16 +128,17 @@ class Receipts:
         with self._lock:
             return self._record(model).receipts()
 
-    def models(self, prefix: str = "") -> list[str]:
-        """The models that may have receipts and whose names begin with ``prefix``, sorted; none if the folder is a
-        link, for mdl makes none."""
+    def models(self) -> list[str]:
+        """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
         with contextlib.suppress(OSError):
             if not self._folder.is_symlink():
-                start = record_name(prefix)
-                with os.scandir(self._folder) as entries:
-                    found = [Path(entry) for entry in entries if entry.name.startswith(start)]
-                return sorted(model_of_record(place.name) for place in found if _has_any(place))
+                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir() if _has_any(entry))
         return []
+
+    def may_have(self, model: str) -> bool:
+        """Whether `models` names this one; it takes no longer if there are many."""
+        place = self.place(model)
+        return not self._folder.is_symlink() and os.path.lexists(place) and _has_any(place)
 
     def all(self) -> list[Receipt]:
         """Every receipt of every model that can be read."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.errors import Occupied, Unsafe
@@ -91,15 +91,15 @@ def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[Ent
         os.close(fd)
 
 
-def names_below(folder: Path, others: Collection[str] = ()) -> Iterator[Path]:
+def names_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
     """Everything below a folder that is no folder itself, in order, without following a link; of a link or a file only
-    itself, and nothing if nothing is there. Folders among ``others`` are left out."""
+    itself, and nothing if nothing is there. ``is_left_out`` is asked of each folder below it."""
     if folder.is_symlink() or folder.is_file():
         yield folder
         return
     for at, folders, names in os.walk(folder):
         links = [name for name in folders if Path(at, name).is_symlink()]
-        folders[:] = sorted(name for name in folders if os.path.join(at, name) not in others)
+        folders[:] = sorted(name for name in folders if not is_left_out(Path(at, name)))
         yield from (Path(at, name) for name in sorted([*names, *links]))
 
 

@@ -133,8 +133,11 @@ def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
     """
     folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
     found = Deletion(store, name, folder, [name])
-    others = [str(store.folder(one)) for one in store.receipts.models(f"{name}/")]
-    for path in names_below(folder, others):
+
+    def is_of_another_model(below: Path) -> bool:
+        return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
+
+    for path in names_below(folder, is_of_another_model):
         receipt = receipts.get(str(path.relative_to(folder)))
         why = _why_kept(store, receipt)
         if why and not force and not staging.is_staged(path.name):

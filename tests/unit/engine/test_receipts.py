@@ -289,15 +289,16 @@ def test_receipts_of_a_model_are_its_own(receipts: Receipts) -> None:
     assert receipts.of_model("nobody") == []
 
 
-def test_models_by_the_beginning_of_their_names(receipts: Receipts) -> None:
-    """The names are compared as they are, not as they are written in a folder."""
-    names = ["job", "job%", "job%/1", "job/1", "job/2/3", "jobs/1"]
+def test_which_models_may_have_receipts(receipts: Receipts, tmp_path: Path) -> None:
+    """One model is asked for as all of them are listed, by its name as it is, not as it is written in a folder. What a
+    killed process left empty counts as none."""
+    names = ["job", "job%", "job%/1", "job/2/3", "jobs"]
     for name in names:
         receipts.put(replace(FULL, model=name))
-    assert receipts.models("job/") == ["job/1", "job/2/3"]
-    assert receipts.models("job%/") == ["job%/1"]
-    assert receipts.models("nobody") == []
+    (tmp_path / "empty").mkdir()
     assert receipts.models() == sorted([FULL.model, *names])
+    others = ["nobody", "empty", "job/1", "job%2F1", "x" * 300]
+    assert [name for name in (*names, *others) if receipts.may_have(name)] == names
 
 
 def test_distrusted_receipt_settles_nothing(receipts: Receipts) -> None:
