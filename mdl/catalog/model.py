@@ -50,10 +50,6 @@ class RepoIds:
         return self.named.get(path, self.others) if path else self.whole
 
 
-def _only(ids: set[str]) -> str:
-    return next(iter(ids)) if len(ids) == 1 else ""
-
-
 @value_class
 class Model:
     """One entry of a catalog. ``sources`` are collections to take files from, such as hub repositories, narrowed by
@@ -123,3 +119,7 @@ class Catalog:
         near = get_close_matches(name, names, 3, 0.5) or [n for n in names if name.lower() in n.lower()][:3]
         hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
         raise NotFound("not in the catalog", item=name, hint=hint)
+
+
+def _only(ids: set[str]) -> str:
+    return next(iter(ids)) if len(ids) == 1 else ""

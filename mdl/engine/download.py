@@ -1,4 +1,4 @@
-"""Downloads: where the fetching of one file stands, its segments, and how many connections it uses. No I/O here.
+"""Downloads: where the fetching of one file stands, and its segments. No I/O here.
 
 Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise `WorkQueue` changes it
 under its lock, and a worker only changes the Segment that it fetches.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from mdl.engine.connection_scaler import ConnectionScaler, Tuning
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
 from mdl.engine.stream_hasher import StreamHasher
@@ -24,128 +24,10 @@ from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact_error
-from mdl.values import small_value_class, value_class
+from mdl.values import small_value_class
 
 _EXPIRES_SOON = 60.0
 """A redirect's target that expires within so many seconds is not used any more."""
-
-
-@value_class
-class Tuning:
-    """Sizes in bytes, times in seconds, speeds in bytes per second."""
-
-    small: int = 2**20
-    """A file up to this size is fetched in one piece and held in memory."""
-    least_segment: int = 16 * 2**20
-    """A segment is at least so long while the speed of a connection is not known."""
-    most_segment: int = 256 * 2**20
-    shortest_segment: int = 2**19
-    brief_segment: float = 0.5
-    long_segment: float = 2.0
-    """Once it is known, a segment takes between so many seconds. A shorter one is not worth its round trip; behind a
-    longer one the file cannot be hashed."""
-    least_tail: int = 2**20
-    """A shorter tail of a segment is not split between two connections."""
-    slow_tail: float = 0.5
-    """Nor is one that will have come by then."""
-    probe_after: float = 0.1
-    """The speed is measured for so long, at least, before the number of connections changes."""
-    probe_over: float = 1.0
-    """After so long, additional connections must have shown what they bring."""
-    pause: float = 1.0
-    longest_pause: float = 60.0
-    """The time to the next probe, twice as long after each one that did not bring much."""
-    growth: float = 1.25
-    """If the speed grows by this factor, more connections are added at once."""
-    little_growth: float = 1.08
-    """If it grows by less than this one, the additional connections are given up."""
-    fast_enough: float = 100e6
-    """If one connection is this fast, more connections bring nothing."""
-
-
-class ConnectionScaler:
-    """How many connections one file uses: ``width``, which `observe` keeps between 1 and ``limit``.
-
-    More connections help only while they bring more bytes: a server that limits each connection gains from sixteen, a
-    fast local one loses. So a file begins with one. Each step is a probe: four, then twice as many each time. If the
-    speed grows clearly, the next step follows at once. If it grows a little, the number stays; if it does not, the
-    number goes back. After a pause, another probe finds out whether that has changed. While the user's rate limit is
-    reached, no number grows: else files would take the rate from each other with ever more connections.
-    """
-
-    def __init__(self, limit: int, tuning: Tuning = Tuning()) -> None:
-        self.limit, self.width, self._tuning = max(1, limit), 1, tuning
-        self.speed = 0.0
-        """Bytes per second of one connection; 0 if that is not known yet."""
-        self._samples: deque[tuple[float, int]] = deque()
-        self._probe_began: float | None = None
-        self._probe_at, self._pause = 0.0, tuning.pause
-        self._narrower, self._speed_before = 1, -1.0
-
-    @property
-    def is_probing(self) -> bool:
-        """Whether it is open how many connections of those in use will stay."""
-        return self._probe_began is not None
-
-    def observe(self, now: float, done: int, running: int, *, is_limited: bool = False) -> int:
-        """Take note that ``done`` bytes of the file were fetched so far, and ``running`` connections are in use;
-        ``is_limited`` if the rate limit is reached. Returns the width to use from now on."""
-        if not done:
-            return self.width
-        if not self._samples:
-            self._probe_began = now  # the first connection is judged as the others are
-        self._samples.append((now, done))
-        while len(self._samples) > 2 and now - self._samples[1][0] >= self._tuning.probe_over:
-            self._samples.popleft()
-        if self._probe_began is not None:
-            self._judge(now, now - self._probe_began, is_limited)
-        else:
-            speed = self._measure(self._tuning.probe_over)
-            self.speed = speed / max(running, self.width)
-            if running > self.width:  # a probe is compared with the speed without what the last one added
-                self._probe_at = max(self._probe_at, now + self._tuning.probe_over)
-            if now >= self._probe_at and not is_limited:
-                self._widen(now, speed)
-        return self.width
-
-    def refused(self, now: float, running: int) -> None:
-        """The server refused a connection while ``running`` others went on: use no more than these for a while."""
-        self.width = max(1, min(self.width, running))
-        self._hold(now)
-
-    def _judge(self, now: float, elapsed: float, is_limited: bool) -> None:
-        """Decide after ``elapsed`` seconds of a probe: go on, go back, stay, or wait until more is known."""
-        tuning, is_over = self._tuning, elapsed >= self._tuning.probe_over
-        if elapsed < tuning.probe_after:
-            return
-        speed = self._measure(elapsed / 2 if is_over else elapsed)  # a new connection is slow at first
-        if speed > tuning.growth * self._speed_before and not is_limited:
-            self.speed, self._pause = speed / self.width, tuning.pause
-            self._widen(now, speed)
-        elif is_over:
-            self.speed = speed / self.width
-            if speed < tuning.little_growth * self._speed_before or is_limited:
-                self.width = self._narrower
-            self._hold(now)
-            if not is_limited:
-                self._pause = min(tuning.longest_pause, self._pause * 2)
-
-    def _widen(self, now: float, speed: float) -> None:
-        if self.width >= self.limit or speed >= self._tuning.fast_enough * self.width:
-            self._hold(now)
-            return
-        self._narrower, self._speed_before, self._probe_began = self.width, speed, now
-        self.width = min(self.limit, max(4, self.width * 2))
-
-    def _hold(self, now: float) -> None:
-        self._probe_began, self._probe_at = None, now + self._pause
-
-    def _measure(self, seconds: float) -> float:
-        """Bytes per second of the file, over the last ``seconds`` at least, if it is known for so long."""
-        now, done = self._samples[-1]
-        long_ago = [sample for sample in self._samples if now - sample[0] >= seconds]
-        then, before = long_ago[-1] if long_ago else self._samples[0]
-        return (done - before) / (now - then) if now > then else 0.0
 
 
 @dataclass(eq=False)
@@ -396,7 +278,6 @@ class Download:
     def requeue(self, segment: Segment) -> None:
         """The request for a segment ended; what it did not bring is missing again."""
         segment.abort = None
-        self.running.discard(segment)
         if not self.single_stream and segment.stop is not None:
             self.pending.add(segment.at, segment.stop)
 

@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import stat
-import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,18 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
-from mdl.errors import MdlError, StateError, Unsafe
-from mdl.files import ACCESSES, HubFile, Receipt, RemoteFile, Stamp
+from mdl.engine.receipt_lines import VERSION, gone_line, line_of, receipt_of
+from mdl.errors import StateError, Unsafe
+from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
-from mdl.hashing import Digest, Fingerprint
+from mdl.hashing import Fingerprint
 from mdl.locks import try_lock
 from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
-from mdl.values import facts_of
 
-VERSION = 2
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
@@ -42,25 +40,6 @@ _LARGEST, _LONGEST = 256 * 2**20, 16 * 2**20
 are its prefix digests."""
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
-_REPO_TYPES = ("model", "dataset", "space")
-_OPTIONAL = (str, type(None))
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("model", "path", "digest", "verified", "url", "asked"), (str,)),
-    **dict.fromkeys(("validator", "commit", "catalog"), _OPTIONAL),
-    "suspect": (bool,),
-    "hub": (list, type(None)),
-}
-_AS_THEY_ARE = ("url", "asked", "validator", "suspect")
-_OFTEN_THE_SAME = ("verified", "commit", "catalog")
-"""Texts that many files of a model have in common: each is kept once."""
-_DEFAULTS: dict[str, Any] = {
-    "asked": "",
-    "adopted": False,
-    "prefixes": (),
-    "access": "",
-    **dict.fromkeys(("hub", "catalog", "replaced")),
-}
-"""The facts that receipts of earlier versions lack."""
 
 
 def file_key(model: str, path: RelPath) -> str:
@@ -321,7 +300,7 @@ class _Record:
 
     def _made(self, facts: dict[str, Any]) -> Receipt | None:
         """The receipt with these facts; None if they make no sense, or are of another model."""
-        receipt = _receipt(facts)
+        receipt = receipt_of(facts)
         return receipt if receipt and receipt.model == self._model else None
 
     def _take(self, path: str, last: Receipt | bytes | None) -> None:
@@ -352,7 +331,7 @@ class _Record:
     def length(self, path: str) -> int:
         """How many bytes the line of a file has."""
         last = self.by_path.get(path, b"")
-        return len(_line(last)) - 1 if isinstance(last, Receipt) else len(last)
+        return len(line_of(last)) - 1 if isinstance(last, Receipt) else len(last)
 
     def unreadable(self) -> int:
         """Bytes that are no receipt, and say of none that it is gone."""
@@ -364,7 +343,7 @@ class _Record:
         if not written and not is_anew:
             return
         make_private_dir(self._folder)
-        lines = {_line(one) if one else _gone(path): (path, one) for path, one in written.items()}
+        lines = {line_of(one) if one else gone_line(path): (path, one) for path, one in written.items()}
         data = b"".join(lines)
         with self._locked() as fd:
             size = os.fstat(fd).st_size
@@ -410,7 +389,7 @@ class _Record:
     def _rewrite(self) -> None:
         """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
         old = self._of_one_file
-        data = b"".join(map(_line, self.receipts()))
+        data = b"".join(map(line_of, self.receipts()))
         if data:
             staging.write_file(self.path, data)
         else:
@@ -430,54 +409,6 @@ def _has_any(folder: Path) -> bool:
         return True
 
 
-def _line(receipt: Receipt) -> bytes:
-    facts = {
-        "mdl-receipt": VERSION,
-        **facts_of(receipt),
-        "path": receipt.path.text,
-        "stamp": list(facts_of(receipt.stamp).values()),
-        "digest": str(receipt.digest),
-        "hub": list(facts_of(receipt.hub).values()) if receipt.hub else None,
-        "replaced": list(facts_of(receipt.replaced).values()) if receipt.replaced else None,
-    }
-    return crc_json.dumps(facts)
-
-
-def _gone(path: str) -> bytes:
-    return crc_json.dumps({"mdl-receipt": VERSION, "path": path, "gone": True})
-
-
-def _receipt(facts: dict[str, Any]) -> Receipt | None:
-    """The receipt with these facts; None if they make no sense."""
-    try:
-        facts = _DEFAULTS | facts
-        stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
-        kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
-        kinds += [(number, (int,)) for number in (*stamp, *(replaced or ()))] + [
-            (prefix, (str,)) for prefix in prefixes
-        ]
-        if any(type(value) not in allowed for value, allowed in kinds):
-            return None
-        algorithm, _, text = facts["digest"].partition(":")
-        path = RelPath.parse(facts["path"])
-        same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
-        return Receipt(
-            **{key: facts[key] for key in _AS_THEY_ARE},
-            **same,
-            model=sys.intern(RelPath.parse(facts["model"]).text),
-            path=path,
-            stamp=Stamp(*stamp),
-            replaced=Stamp(*replaced) if replaced else None,
-            digest=Digest.parse(algorithm, text),
-            adopted=facts["adopted"] is True,
-            access=facts["access"] if facts["access"] in ACCESSES else "",
-            prefixes=prefixes,
-            hub=_hub_file(facts["hub"], path) if facts["hub"] is not None else None,
-        )
-    except (KeyError, ValueError, TypeError, AttributeError, MdlError):
-        return None
-
-
 def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
     """The same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
     both."""
@@ -488,12 +419,3 @@ def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
         digest=remote.digest if remote.digest == receipt.digest else receipt.digest,
         hub=remote.hub if remote.hub == receipt.hub else receipt.hub,
     )
-
-
-def _hub_file(facts: Any, file: RelPath) -> HubFile:
-    repo, repo_type, revision, path, branch = facts
-    if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
-        raise ValueError(f"{facts!r} is not a file of a hub")
-    repo, repo_type, revision, branch = map(sys.intern, (repo, repo_type, revision, branch))
-    path = file.text if path == file.text else RelPath.parse(path).text
-    return HubFile(repo, repo_type, revision, path, branch)

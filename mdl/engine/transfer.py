@@ -12,8 +12,10 @@ import math
 import queue
 import threading
 import time
+from collections.abc import Sequence
 
-from mdl.engine.download import Download, FileResult, Tuning
+from mdl.engine.connection_scaler import Tuning
+from mdl.engine.download import Download, FileResult
 from mdl.engine.fetch import Fetcher
 from mdl.engine.finalize import Finalizer
 from mdl.engine.hub_client import HubClient
@@ -35,8 +37,9 @@ _SYNC_WORTH_SECONDS = 0.025
 """Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
 _LAST_SYNC_SECONDS = 0.5
 _TINY = 128 * 1024
-"""Files of at most so many bytes on average cost the interpreter more time than they cost anything else."""
+"""Bytes. Files that have no more on average keep the interpreter busy for longer than anything else."""
 _MOVE_SECONDS = 1.0
+"""The processor on which the workers run is chosen anew after so long."""
 
 
 @value_class
@@ -82,8 +85,7 @@ class Transfer:
             Download(item, number, http.connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        self._are_tiny = not via_hub and http.detour is None and all(one.small for one in downloads)
-        self._are_tiny = self._are_tiny and sum(one.remote.size or 0 for one in downloads) <= _TINY * len(downloads)
+        self._are_tiny = not via_hub and http.detour is None and _are_tiny(downloads)
         self._most_at_once = sum(1 if download.small else http.connections for download in downloads)
         self._queue = WorkQueue(downloads, http.connections, http.policy, http.pacer, self._events.put)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
@@ -113,7 +115,7 @@ class Transfer:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
         count = min(self._http.connections, max(1, self._most_at_once))
-        self._gather_workers()
+        self._choose_processor()
         try:
             self._workers = start_threads("mdl-worker", [self._work] * count)
             if not self._workers:
@@ -121,7 +123,7 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
-                self._gather_workers()
+                self._choose_processor()
                 self._queue.scale(is_limited=self._http.throttle.is_full)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
@@ -141,8 +143,8 @@ class Transfer:
         self._report()
         return Result(self._queue.results(self._fault or NetworkError("not reached")))
 
-    def _gather_workers(self) -> None:
-        """Let the workers share one processor while they fetch tiny files.
+    def _choose_processor(self) -> None:
+        """Have the workers share one processor while they fetch tiny files: the one on which this thread runs now.
 
         Only one thread at a time runs Python. If that thread is on another processor than the one before, it finds none
         of what it needs in the caches. The system puts a thread that has slept on an idle processor if there is one. So
@@ -272,3 +274,9 @@ class Transfer:
         elif segment:
             self._fetcher.fetch(download, segment)
             self._queue.request_ended(download, segment)
+
+
+def _are_tiny(downloads: Sequence[Download]) -> bool:
+    """Whether all files come in one piece, and have `_TINY` bytes on average at most."""
+    sizes = [one.remote.size or 0 for one in downloads]
+    return all(one.small for one in downloads) and sum(sizes) <= _TINY * len(sizes)

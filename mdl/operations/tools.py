@@ -23,7 +23,7 @@ from mdl.locks import file_lock
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.engine.download import Tuning
+    from mdl.engine.connection_scaler import Tuning
     from mdl.engine.hub_client import HubClient
     from mdl.http.network import Network
     from mdl.swarm.swarm import Swarm

@@ -278,7 +278,7 @@ def test_two_repositories_of_a_cache_elsewhere(tmp_path: Path, mdl: Inside) -> N
         assert hub.sent == len(DATA)
 
 
-LOOKS = ["engine.store.Store.fingerprint", "engine.store.Store.path_of", "engine.receipts._receipt"]
+LOOKS = ["engine.store.Store.fingerprint", "engine.store.Store.path_of", "engine.receipts.receipt_of"]
 
 
 @pytest.mark.parametrize("where", LOOKS)

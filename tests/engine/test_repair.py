@@ -21,8 +21,9 @@ from support.loopback_hub import Generated
 from mdl import crc_json
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine.download import Tuning
-from mdl.engine.receipts import RECORD, VERSION, file_key
+from mdl.engine.connection_scaler import Tuning
+from mdl.engine.receipt_lines import VERSION
+from mdl.engine.receipts import RECORD, file_key
 from mdl.engine.stream_hasher import StreamHasher
 from mdl.engine.transfer import Result
 from mdl.errors import Cancelled, MdlError

@@ -16,7 +16,8 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 from support.polling import until
 
-from mdl.engine.download import Download, Tuning
+from mdl.engine.connection_scaler import Tuning
+from mdl.engine.download import Download
 from mdl.engine.finalize import Finalizer
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher

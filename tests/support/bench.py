@@ -18,7 +18,7 @@ import pytest
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.engine import journal
-from mdl.engine.download import Tuning
+from mdl.engine.connection_scaler import Tuning
 from mdl.engine.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound

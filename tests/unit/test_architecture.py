@@ -59,7 +59,8 @@ ONLY = {
 _PURE = """
     describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     units values http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
-    http/responses http/sigv4 engine/plan engine/content_check sources/hub_origin remotes/outputs remote_tables jobs/job
+    http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
+    sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
     trainers/default_excludes

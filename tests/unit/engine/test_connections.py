@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.partials import KnownBytes
 
-from mdl.engine.download import ConnectionScaler, Download, Tuning
+from mdl.engine.connection_scaler import ConnectionScaler, Tuning
+from mdl.engine.download import Download
 from mdl.engine.plan import Item, Reason, Wanted
 from mdl.engine.queue import Work, WorkQueue
 from mdl.errors import NetworkError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.long import examples
 from support.partials import KnownBytes
 
-from mdl.engine.download import Download, Tuning
+from mdl.engine.connection_scaler import Tuning
+from mdl.engine.download import Download
 from mdl.engine.plan import Item, Reason, Wanted
 from mdl.engine.queue import Work, WorkQueue
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
