@@ -10,7 +10,7 @@ from mdl.values import value_class
 
 @value_class
 class Tuning:
-    """By what a transfer works. Sizes in bytes, times in seconds, speeds in bytes per second."""
+    """The limits by which a transfer decides. Sizes in bytes, times in seconds, speeds in bytes per second."""
 
     small: int = 2**20
     """A file up to this size is fetched in one piece and held in memory."""

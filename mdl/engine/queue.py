@@ -226,7 +226,7 @@ class WorkQueue:
         """All bytes of a small file came. It leaves its connection to another file until it is published."""
         with self._changed:
             if work.segment:
-                self._is_over(work.download, work.segment)
+                self._forget_request(work.download, work.segment)
             self.active.remove(work.download)
             self._publishing.add(work.download)
             self._changed.notify()  # this worker may be about to publish
@@ -253,7 +253,7 @@ class WorkQueue:
     def request_ended(self, download: Download, segment: Segment, error: MdlError | None = None) -> None:
         """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
         with self._changed:
-            self._is_over(download, segment)
+            self._forget_request(download, segment)
             others = self._requests[segment.origin]
             is_serving = any(one.at > one.first for one in others)
             is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
@@ -295,7 +295,7 @@ class WorkQueue:
         with self._changed:
             self._take_back(work.download)
             if work.segment:
-                self._is_over(work.download, work.segment)
+                self._forget_request(work.download, work.segment)
             else:
                 work.download.exclusive = False
             self.fail(work.download, error)
@@ -324,8 +324,8 @@ class WorkQueue:
                 self._changed.notify_all()
                 self._over.notify_all()
 
-    def _is_over(self, download: Download, segment: Segment) -> None:
-        """Nothing is fetched of the segment any more."""
+    def _forget_request(self, download: Download, segment: Segment) -> None:
+        """Note that nothing is fetched of the segment any more."""
         download.running.discard(segment)
         self._requests[segment.origin].discard(segment)
 

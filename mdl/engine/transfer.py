@@ -38,7 +38,7 @@ _SYNC_WORTH_SECONDS = 0.025
 _LAST_SYNC_SECONDS = 0.5
 _TINY = 128 * 1024
 """Bytes. Files that have no more on average keep the interpreter busy for longer than anything else."""
-_MOVE_SECONDS = 1.0
+_CHOOSE_SECONDS = 1.0
 """The processor on which the workers run is chosen anew after so long."""
 
 
@@ -109,7 +109,7 @@ class Transfer:
         self._workers: list[threading.Thread] = []
         self._processor: int | None = None
         """The one that all workers run on; None if each runs on any."""
-        self._moved_at = -math.inf
+        self._chosen_at = -math.inf
 
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
@@ -151,8 +151,8 @@ class Transfer:
         the workers follow this thread, once a second, and do not stay where another program is at work.
         """
         now = time.monotonic()
-        if self._are_tiny and now - self._moved_at >= _MOVE_SECONDS:
-            self._moved_at, self._processor = now, current_processor()
+        if self._are_tiny and now - self._chosen_at >= _CHOOSE_SECONDS:
+            self._chosen_at, self._processor = now, current_processor()
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
