@@ -12,12 +12,13 @@ from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 from mdl import crc_json
-from mdl.engine.receipts import RECORD, new_receipt
+from mdl.engine.receipts import RECORD, Receipts, new_receipt
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath
 from mdl.process import ProcessId
+from mdl.sources import hub as hub_source
 
 OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)
 NEW = Repo("org/tiny", {"config.json": b"2", "model.bin": b"m" * 5000}, lfs_threshold=1000)
@@ -246,3 +247,18 @@ def test_what_both_keep_belongs_to_both(shell: Shell, hub: Hub, mdl: Inside) -> 
     hub.publish(NEW)
     done(mdl(shell, "get", "tiny"))
     assert kinds(shell, mdl) == {}
+
+
+def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of models may be files of one repository: clean reads its listing once, and rm never lists all models.
+    Else both would take the square of their number."""
+    names = ["config.json", "unet/old.bin", "model.bin"]
+    models = [f'[models.m{number}]\nsource = "hf:org/tiny/{name}"\n' for number, name in enumerate(names)]
+    shell = machine(tmp_path / "other", "schema = 1\n" + "".join(models), hub.url)
+    done(mdl(shell, "get", "m0", "m1", "m2"))
+    read_kept, reads = hub_source.read_kept, list[Path]()
+    monkeypatch.setattr(hub_source, "read_kept", lambda path, *rest: reads.append(path) or read_kept(path, *rest))
+    assert items(mdl(shell, "clean", "--json")) == {}
+    assert len(reads) == 1
+    monkeypatch.setattr(Receipts, "models", lambda _self: pytest.fail("all models were listed"))
+    done(mdl(shell, "rm", "m0", "m1", "m2", "--yes"))
