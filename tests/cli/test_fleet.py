@@ -29,7 +29,7 @@ NODE_MDL = """\
 # Answers as ANSWERS/<node> says: its exit code and its document; "wait" is one that does not end.
 echo "$@" >"ANSWERS/$NODE.words"
 for word; do case "$word" in --catalog=*) cp "${word#*=}" "ANSWERS/$NODE.catalog";; esac; done
-[ "$(cat "ANSWERS/$NODE")" = wait ] && { touch "ANSWERS/$NODE.began"; trap 'touch "ANSWERS/$NODE.ended"; exit 143' TERM
+[ "$(cat "ANSWERS/$NODE")" = wait ] && { trap 'touch "ANSWERS/$NODE.ended"; exit 143' TERM; touch "ANSWERS/$NODE.began"
     while :; do sleep 0.02; done; }
 read -r code text <"ANSWERS/$NODE"
 echo "$text"
