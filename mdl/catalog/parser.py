@@ -150,8 +150,6 @@ def _read_source(text: str) -> Origin | CatalogFile:
 
 def _origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
-    if text.lower().startswith(("http://", "https://")):
-        check_url(text)
     verb = re.search(r"/(tree|blob|raw|resolve)/", text.partition("#")[0])
     return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
 
@@ -174,21 +172,24 @@ def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
 def _read_file(table: Table) -> CatalogFile | None:
     """One ``[[models.NAME.files]]`` table."""
     table.allow(*_FILE_KEYS)
-    url = ""
+    origin, url = None, ""
     texts: dict[Key, str] = {}
     if table.lacks("url"):
         table.wrong("missing", "url")
     elif text := table.string("url"):
-        url, texts[("url",)] = table.attempt(_check_file_url, text, "url") or "", text
+        texts[("url",)] = text
+        if origin := table.attempt(_file_origin, text, "url"):
+            url = _written(origin, text)
     mirrors = []
     for key, text in table.strings("mirrors"):
-        mirrors.append(table.attempt(_check_file_url, text, *key))
         texts[key] = text
+        if mirror := table.attempt(_file_origin, text, *key):
+            mirrors.append(_written(mirror, text))
     if "path" in table.data:
         named = table.string("path")
         path = table.attempt(RelPath.parse, named, "path") if named else None
     else:
-        path = table.attempt(lambda text: _origin(text).file_name, url, "path") if url else None
+        path = table.attempt(lambda _: origin.file_name, url, "path") if origin else None
     sha256 = table.string("sha256")
     digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
     digest = _with_told(table, digest, texts)
@@ -199,7 +200,7 @@ def _read_file(table: Table) -> CatalogFile | None:
     size, name = table.size("size"), table.string("id")
     if path is None:
         return None
-    return CatalogFile(path, url, tuple(filter(None, mirrors)), size, digest, name, role)
+    return CatalogFile(path, url, tuple(mirrors), size, digest, name, role)
 
 
 def _with_told(table: Table, digest: Digest | None, urls: Mapping[Key, str]) -> Digest | None:
@@ -214,15 +215,20 @@ def _with_told(table: Table, digest: Digest | None, urls: Mapping[Key, str]) -> 
     return digest
 
 
-def _check_file_url(url: str) -> str:
-    """A file's URL or another reference to one file, as it is written."""
-    origin = _origin(url)
+def _file_origin(text: str) -> Origin:
+    """What the URL of a file, or another reference to one file, means."""
+    origin = _origin(text)
     if isinstance(origin, UrlOrigin):
-        return origin.url
-    if "://" in url and not url.startswith("hf:") and origin.scheme == "hf":
+        return origin
+    if "://" in text and not text.startswith("hf:") and origin.scheme == "hf":
         raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
     origin.check_is_file()
-    return url
+    return origin
+
+
+def _written(origin: Origin, text: str) -> str:
+    """The reference to a file as an entry keeps it: a URL without its fragment, anything else as it was written."""
+    return origin.url if isinstance(origin, UrlOrigin) else text
 
 
 def _check_mirror(url: str) -> str:

@@ -113,9 +113,9 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
         known = resolver.known(model) or resolver.described(model)
     if known is not None:
         return status_of_files(model.name, known, store)
-    receipts = store.receipts.of_model(model.name)
-    found = local_status(model.name, receipts, (), store)
-    return found if receipts else replace(found, files=None, bytes=None)
+    if receipts := store.receipts.of_model(model.name):
+        return local_status(model.name, receipts, (), store)
+    return status_of((), store, model.name, is_complete=False)
 
 
 def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> ModelStatus:

@@ -132,8 +132,8 @@ def parse_reference(text: str) -> HubOrigin:
     if why:
         raise UsageError(f"not a repository id: {why}", item=shown(text)[:200], hint=_FORMS)
     if not at:
-        return replace(_origin(repo_type, repo, None, tail), quant=quant)
-    return replace(_origin(repo_type, repo, *_take_revision([revision, *tail])), quant=quant)
+        return _origin(repo_type, repo, None, tail, quant)
+    return _origin(repo_type, repo, *_take_revision([revision, *tail]), quant)
 
 
 def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
@@ -171,11 +171,11 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
     return _origin(repo_type, repo, revision, [unquote(segment) for segment in path])
 
 
-def _origin(repo_type: str, repo: str, revision: str | None, path: list[str]) -> HubOrigin:
+def _origin(repo_type: str, repo: str, revision: str | None, path: list[str], quant: str = "") -> HubOrigin:
     subpath = "/".join(path)
     if subpath:
         RelPath.parse(subpath)
-    return HubOrigin(repo, repo_type, revision, subpath)
+    return HubOrigin(repo, repo_type, revision, subpath, quant)
 
 
 def _take_revision(segments: list[str]) -> tuple[str, list[str]]:

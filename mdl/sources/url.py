@@ -108,7 +108,8 @@ def _is_told_by_name(parts: SplitResult) -> bool:
 
 def parse(text: str, page_hosts: Collection[str]) -> Origin:
     """A page of the hub as the hub's origin, any other URL as that one file. Raises `UsageError`, `Unsafe`."""
-    return parse_page(text, page_hosts) or UrlOrigin(file_url(text), digest_in(text))
+    url = check_url(text)
+    return parse_page(url, page_hosts) or UrlOrigin(file_url(url), digest_in(url))
 
 
 class UrlSource:
@@ -272,7 +273,7 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
         return "a user name or password", "never put secrets in URLs; a token comes from the environment"
     if parts.scheme not in ("http", "https"):
         return "only http:// and https://", "write https://… or hf:org/repo"
-    if not parts.hostname:
+    if not (host := parts.hostname):
         return "no host", "write https://host/path"
     if not re.fullmatch(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*", parts.netloc):
         return "something beside the bracketed address", "write https://[address]:port/path"
@@ -282,7 +283,7 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
         port = 0
     if port == 0:
         return "a port must be 1 to 65535", None
-    return _why_bad_host(parts.hostname, bracketed=parts.netloc.startswith("["))
+    return _why_bad_host(host, bracketed=parts.netloc.startswith("["))
 
 
 def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None]:

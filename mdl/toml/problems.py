@@ -135,7 +135,7 @@ class Table:
                 yield (key, index), text
 
     def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(text for _, text in self.strings(key))
+        return tuple(text for _, text in self.strings(key)) if key in self.data else ()
 
     def one_or_many(self, key: str) -> Iterator[tuple[Key, str]]:
         """As `strings`, but a single text may stand without a list."""
