@@ -5,6 +5,7 @@ A new layout is a row in ``patterns`` or a module of its own, and its line in `L
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,16 +61,22 @@ def find_run(folder: Path) -> Run:
 def _runs_below(tree: Tree, found: Found) -> tuple[tuple[str, int], ...]:
     """The folders in a run that hold several checkpoints of their own, and how many."""
     known = {CHECKPOINTS_FOLDER, MODEL_FOLDER, *(row.base for row in found.checkpoints if row.step is not None)}
-    inside = {one.path: recognise(tree, one.path) for one in tree.subfolders() if one.path not in known}
-    several = {path: one for path, one in inside.items() if one.layout != patterns.PLAIN.name}
-    return tuple((path, len(one.checkpoints)) for path, one in several.items() if len(one.checkpoints) > 1)
+    others = (one.path for one in tree.subfolders() if one.path not in known)
+    inside = {path: next(_found(tree, path, LAYOUTS[:-1]), None) for path in others}  # without plain
+    return tuple((path, len(one.checkpoints)) for path, one in inside.items() if one and len(one.checkpoints) > 1)
 
 
 def recognise(tree: Tree, base: str = "") -> Found:
     """The checkpoints in ``base``, a folder below the run; of layout ``plain`` if no trainer's layout fits."""
-    layout, found = next((layout, found) for layout in LAYOUTS if (found := layout.find(tree, base)))
-    rows = (replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
-    return replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
+    return next(_found(tree, base, LAYOUTS))
+
+
+def _found(tree: Tree, base: str, layouts: Iterable[Layout]) -> Iterator[Found]:
+    """What each of the ``layouts`` that recognise ``base`` finds there."""
+    for layout in layouts:
+        if found := layout.find(tree, base):
+            rows = (replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
+            yield replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
 
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:

@@ -125,10 +125,12 @@ class Pattern:
     def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
         """The checkpoints in ``folder`` in the order of ``age``; the names of their members begin in ``place``."""
         saves: dict[str, list[Entry]] = defaultdict(list)
+        named, kinds = re.compile(self.saved).fullmatch, self.kinds
         for entry in tree.children(folder):
-            match = entry.kind in self.kinds and re.fullmatch(self.saved, entry.name)
-            if match:
+            if entry.kind in kinds and (match := named(entry.name)):
                 saves[match.groupdict().get("name") or entry.name].append(entry)
+        if not saves:
+            return []
         beside = [one for one in tree.children(place) if matches(one.name, self.beside)]
         inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
         last = self.written_last
