@@ -74,6 +74,7 @@ def packing(place: Path) -> list[bench.Contender]:
         one("zip -r -0", ["zip", "-q", "-r", "-0", "z.zip", "run"], "z.zip"),
         one("zip -r -1", ["zip", "-q", "-r", "-1", "z.zip", "run"], "z.zip"),
         one("zip -r -0 && sync && sha256sum of all", ["sh", "-c", synced], "z.zip"),
+        one("mdl pack --compress store", [*mdl, "--compress", "store"], "mdl.zip"),
         one("python zipfile, stored", [sys.executable, "-c", STORED, "z.zip", "run"], "z.zip"),
     ]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, TypeGuard
 
 from mdl.errors import ProtocolError, StateError
 from mdl.paths import shown
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
@@ -20,7 +20,7 @@ _MOST_STEP = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@small_value_class
 class ManifestEntry:
     """One member: its path in the archive, its size in bytes, and its digest."""
 
@@ -29,7 +29,7 @@ class ManifestEntry:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@small_value_class
 class Skipped:
     """One path of the run that is not in the archive, and why."""
 

@@ -15,7 +15,7 @@ from mdl.trainers import inference_files
 from mdl.trainers.completeness import truncated_safetensors, why_incomplete
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import Entry, Tree
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 _NAMED = 5
 """How many of several names a message gives."""
@@ -49,7 +49,7 @@ class PackOptions:
     whole_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@small_value_class
 class Member:
     """One name in the archive, and the file for it; None for an empty folder."""
 

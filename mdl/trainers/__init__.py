@@ -75,8 +75,10 @@ def _found(tree: Tree, base: str, layouts: Iterable[Layout]) -> Iterator[Found]:
     """What each of the ``layouts`` that recognise ``base`` finds there."""
     for layout in layouts:
         if found := layout.find(tree, base):
-            rows = (replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints)
-            yield replace(found, layout=found.layout or layout.name, checkpoints=tuple(rows))
+            rows = tuple(
+                replace(one, layout=layout.name, ends_with_model=layout.ends_with_model) for one in found.checkpoints
+            )
+            yield replace(found, layout=found.layout or layout.name, checkpoints=rows)
 
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:

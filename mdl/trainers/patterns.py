@@ -110,7 +110,7 @@ class Pattern:
             by_age += [*bests, *others, *numbered, *lasts]
             named = [row for row in numbered if re.fullmatch(self.best, row.name)] or (bests if len(bests) == 1 else [])
             best = named[-1] if named else None
-        finals = finished_model(tree, base, self.final, rows) if places else []
+        finals = finished_model(tree, base, self.final, rows) if places and self.final != _NO_NAME else []
         by_age = [*finals, *by_age, *(row for row in rows if row.name == newest)]
         is_found = rows or (finals and self.final_alone)
         return Found.of([*rows, *finals], by_age=by_age, best=best) if is_found else None

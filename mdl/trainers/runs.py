@@ -94,10 +94,11 @@ def checkpoint(
 
 def finished_model(tree: Tree, base: str, model: str, rows: Iterable[Checkpoint]) -> list[Checkpoint]:
     """The row of the model that lies in ``base`` beside the ``rows``; empty if no file there matches ``model``."""
+    if not tree.files_named(base, re.compile(model).fullmatch):
+        return []
     taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
     taken += [folder.path for folder in named_folders(tree, base)]
-    has_model = tree.files_named(base, re.compile(model).fullmatch)
-    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))] if has_model else []
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))]
 
 
 def step_and_name(row: Checkpoint) -> tuple[object, ...]:

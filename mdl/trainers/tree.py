@@ -15,14 +15,14 @@ import re
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.trainers.default_excludes import why_excluded
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
@@ -37,7 +37,7 @@ FILES: tuple[Kind, ...] = ("file", "escapes")
 """Names of files, whether or not they may be packed."""
 
 
-@dataclass(frozen=True, slots=True)
+@small_value_class
 class Entry:
     """One name in the run. ``path`` is its path as seen, ``real`` its path with links resolved, both below the run's
     folder.
