@@ -66,7 +66,9 @@ class _Connection:
         try:
             if not select.select([self.sock], [], [], 0)[0]:
                 return False
-            return self.sock.recv(1, socket.MSG_PEEK) == b""
+            return self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:  # the connection's own thread has taken what was there
+            return False
         except (OSError, ValueError):
             return True
 
