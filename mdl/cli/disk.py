@@ -21,6 +21,7 @@ _NAMED = 5
     "rm",
     "mdl rm bert-fa  # shows what would go and how much, and asks",
     "mdl rm bert-fa org--repo --yes  # deletes two models",
+    "mdl rm org/repo:Q8_0 --yes  # one quantisation of it, and nothing else",
     "mdl rm hf:org/repo --layout hf-cache  # from Hugging Face's cache",
     asks=True,
 )

@@ -238,9 +238,10 @@ class Disk(ClientBase):
         nothing is deleted, and the report says what would be.
 
         What other models or programs have too stays, and so do files of a model's folder that were changed or added,
-        unless ``force`` is set. With the layout ``hf-cache`` a name stands for what mdl brought for it, and a reference
-        for the whole repository, also if another program brought it. What fails for one model is in the report and
-        hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
+        unless ``force`` is set. A reference to a part of a repository (``org/repo:Q8_0``, a file, a revision), or to
+        one URL, stands for these files alone. With the layout ``hf-cache`` a name stands for what mdl brought for it,
+        and a reference for what is there, also if another program brought it. What fails for one model is in the
+        report and hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
         from mdl.operations.delete import delete

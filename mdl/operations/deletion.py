@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
@@ -18,6 +19,7 @@ from mdl.errors import NotFound
 from mdl.files import Receipt, RemoteFile
 from mdl.fs import staging
 from mdl.fs.entries import names_below
+from mdl.sources.gguf import quantised_as
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
@@ -76,8 +78,9 @@ def plan(
     *,
     force: bool = False,
 ) -> list[Deletion]:
-    """What is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has.
-    In the hub's cache a reference stands for the whole repository, a name for what mdl brought for it.
+    """What is to go of a model from the first of ``stores``, the one in use; ``known`` says which files it has. Of a
+    reference to a part of a repository, or to one URL, only those files go. In the hub's cache a reference stands for
+    what any program brought, a name for what mdl brought for it.
 
     Raises `NotFound`, which names the command if it is in the hub's cache instead; `StateError`, `StorageError`.
     """
@@ -101,7 +104,7 @@ def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deleti
     store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
     if not store.layout.is_by_digest:
         try:
-            return [of_folder(store, model.name, force=force)]
+            return [of_folder(store, model.name, partial(_meant, model), force=force)]
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
             for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
@@ -117,6 +120,28 @@ def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deleti
     raise NotFound("mdl brought nothing of it to Hugging Face's cache", item=model.name, hint=hint)
 
 
+def _meant(model: Model, here: Mapping[str, Receipt | None]) -> Collection[str]:
+    """Those of the paths ``here`` in a model's folder that it means: all of them, unless it is a reference to a part of
+    a repository, to a commit, or to one URL."""
+    if model.origin != COMMAND_LINE:
+        return here
+    found = {file.path.text for file in model.files}
+    for origin in model.sources:
+        found.update(_part(origin, here) if isinstance(origin, HubOrigin) else here)
+    return found & here.keys()
+
+
+def _part(origin: HubOrigin, here: Mapping[str, Receipt | None]) -> Collection[str]:
+    """Those of the paths ``here`` that a reference to a repository means."""
+    found: Collection[str] = here
+    if origin.revision:
+        hubs = {path: receipt.hub for path, receipt in here.items() if receipt and receipt.hub}
+        found = [path for path, hub in hubs.items() if origin.revision in (hub.branch, hub.revision)]
+    if origin.subpath:
+        found = [path for path in found if path == origin.subpath or path.startswith(f"{origin.subpath}/")]
+    return quantised_as(found, origin.quant) if origin.quant else found
+
+
 def of_model(store: Store, name: str) -> list[Deletion]:
     """What mdl brought for the model ``name``, in either layout. Raises as `of_folder`."""
     return of_cached_model(store, name) if store.layout.is_by_digest else [of_folder(store, name)]
@@ -125,9 +150,15 @@ def of_model(store: Store, name: str) -> list[Deletion]:
 # The plain layout: a folder for each model.
 
 
-def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
-    """What of a model's folder is mdl's; with ``force`` everything in it. Only those files are hashed that seem to be
-    changed.
+def of_folder(
+    store: Store,
+    name: str,
+    meant: Callable[[Mapping[str, Receipt | None]], Collection[str]] = lambda here: here,
+    *,
+    force: bool = False,
+) -> Deletion:
+    """What of a model's folder is mdl's; with ``force`` everything in it. ``meant`` narrows it: it gets the path of
+    each file with its receipt. Only those files are hashed that seem to be changed.
 
     Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
     """
@@ -137,8 +168,12 @@ def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
     def is_of_another_model(below: Path) -> bool:
         return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
 
-    for path in names_below(folder, is_of_another_model):
-        receipt = receipts.get(str(path.relative_to(folder)))
+    paths = {str(path.relative_to(folder)): path for path in names_below(folder, is_of_another_model)}
+    wanted = meant({text: receipts.get(text) for text in (*paths, *receipts)})
+    for text, path in paths.items():
+        if text not in wanted:
+            continue
+        receipt = receipts.get(text)
         why = _why_kept(store, receipt)
         if why and not force and not staging.is_staged(path.name):
             found.kept.append(KeptFile(path, why))
@@ -147,13 +182,14 @@ def of_folder(store: Store, name: str, *, force: bool = False) -> Deletion:
             found.count(path)
             found.imported += receipt is not None and receipt.url.startswith("file:")
     found.files = len(found.steps)
-    for receipt in receipts.values():
-        found.add_partials(leftovers(store.partials, file_key(name, receipt.path)))
-    if not (receipts or found.steps or found.kept or found.partials):
+    going = {receipt.path for text, receipt in receipts.items() if text in wanted}
+    for one in going:
+        found.add_partials(leftovers(store.partials, file_key(name, one)))
+    if not (going or found.steps or found.kept or found.partials):
         raise NotFound("nothing of it is on this disk", item=name, hint="'mdl list --local' shows what is")
     if not folder.is_symlink():
         found.folders = [Path(at) for at, _, _ in os.walk(folder)]
-        found.forget = lambda: store.receipts.drop(name)
+        found.forget = lambda: store.receipts.drop(name, going)
     return found
 
 
@@ -171,8 +207,8 @@ def _why_kept(store: Store, receipt: Receipt | None) -> str:
 
 
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
-    """A repository of the hub's cache, no matter which program brought it; if ``origin`` has a revision, that revision
-    alone. Raises `NotFound`."""
+    """A repository of the hub's cache, no matter which program brought it, or the part of it that ``origin`` means; if
+    it has a revision, that revision alone. Raises `NotFound`."""
     repo, revision = repo_in(store.root, origin), origin.revision
     commit = repo.commit_of(revision) if revision else None
     receipts = [one for one in _receipts(store, repo) if commit in (None, one.hub and one.hub.revision)]
@@ -181,7 +217,14 @@ def of_repo(store: Store, origin: HubOrigin) -> Deletion:
         hint = f"there is {', '.join(there)}" if there else "'mdl list --local' shows what is"
         raise NotFound("not in Hugging Face's cache", item=str(origin), hint=hint)
     going = [file for file in repo.files if commit in (None, file.commit)]
-    return _of_cache(store, str(origin), repo, going, receipts, is_whole=commit is None)
+    if not origin.is_whole:
+        here = dict.fromkeys([*(file.path for file in going), *(one.path.text for one in receipts)])
+        part = _part(replace(origin, revision=None), here)
+        going = [file for file in going if file.path in part]
+        receipts = [one for one in receipts if one.path.text in part]
+        if not (going or receipts):
+            raise NotFound("nothing of it is on this disk", item=str(origin), hint="'mdl list --local' shows what is")
+    return _of_cache(store, str(origin), repo, going, receipts, is_whole=commit is None and origin.is_whole)
 
 
 def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Deletion]:

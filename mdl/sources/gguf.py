@@ -55,6 +55,14 @@ def quantisations(paths: Iterable[str]) -> list[str]:
     return sorted({name for name in map(_quantisation_of, models) if name})
 
 
+def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
+    """Those of these paths that are files of this quantisation, in whatever case it is written; of its shards those
+    that are there."""
+    found = {path: name for path in paths for name in quantisations([path])}
+    named = {path for path, name in found.items() if name.casefold() == wanted.casefold()}
+    return named or {path for path, name in found.items() if _PREFIX.sub("", name).casefold() == wanted.casefold()}
+
+
 def _quantisation_of(stem: str) -> str:
     """The last one that the file's own name has, else that of its folder; '' if there is none."""
     folder, _, name = stem.rpartition("/")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.data import MIB, noise, sha256
+from support.faulty_server import FaultyServer
 from support.hubs import Hf, HfError, Hub, cache_of, listing, offline, repo_of, scanned
 from support.loopback_hub import Repo
 from support.partials import dead_owner, left_behind
@@ -41,7 +42,8 @@ source = "hf:org/twin"
 both = ["tiny", "twin"]
 """
 CACHE = ("--layout", "hf-cache")
-REPOS = [ONE, TWIN]
+PARTS = Repo("org/parts", {"a-Q8_0.gguf": WEIGHTS, "a-Q4_K_M.gguf": LATER, "sub/one.bin": b"1", "README.md": b"2"})
+REPOS = [ONE, TWIN, PARTS]
 
 
 @pytest.fixture
@@ -85,6 +87,50 @@ def test_shown_first_then_deleted(shell: Shell, mdl: Inside, name: str) -> None:
     done(mdl(shell, "verify"))
     assert done(mdl(shell, "list", "--local", "--json")).document["models"] == []
     done(mdl(shell, "get", "tiny"))
+
+
+PAGE = "https://huggingface.co/org/parts/blob/main/README.md"
+
+
+@pytest.mark.parametrize("layout", [(), CACHE])
+@pytest.mark.parametrize(
+    ("part", "gone"),
+    [
+        ("org/parts:q8_0", {"a-Q8_0.gguf"}),
+        ("hf:org/parts@main/sub", {"sub/one.bin"}),
+        (PAGE, {"README.md"}),
+        ("org/parts@main", set(PARTS.files)),
+        ("org/parts:Q2_K", set()),
+        ("hf:org/parts@main/nothing.bin", set()),
+        ("org/parts@other", set()),
+    ],
+)
+def test_a_part_of_a_repository(shell: Shell, mdl: Inside, layout: tuple[str, ...], part: str, gone: set[str]) -> None:
+    """What narrows `get` narrows `rm` as well: no other file goes, and a part that is not here is 3."""
+    done(mdl(shell, "get", "hf:org/parts", *layout))
+    ran = rm(shell, mdl, part, *layout, "--yes", code=0 if gone else 3)
+    left = names(cache_of(shell) / "models--org--parts" / "snapshots" if layout else shell.models / "org--parts")
+    assert {path.partition("/")[2] if layout else path for path in left} == set(PARTS.files) - gone
+    if gone:
+        [row] = ran.document["models"]
+        assert (row["files"], row["bytes_freed"]) == (len(gone), sum(len(PARTS.files[name]) for name in gone))
+        assert (
+            done(mdl(shell, "get", "hf:org/parts", *layout, "--json")).document["bytes_fetched"] == row["bytes_freed"]
+        )
+
+
+def test_one_url_of_a_host(shell: Shell, mdl: Inside, server: FaultyServer) -> None:
+    """URLs of one folder of a host have one folder here: only the file that is named goes."""
+    one, two = f"{server.url}/one.bin", f"{server.url}/two.bin"
+    done(mdl(shell, "get", one, two))
+    [row] = rm(shell, mdl, one, "--yes").document["models"]
+    assert (row["files"], {Path(name).name for name in names(shell.models)} & {"one.bin", "two.bin"}) == (
+        1,
+        {"two.bin"},
+    )
+    rm(shell, mdl, one, "--yes", code=3)
+    rm(shell, mdl, two, "--yes")
+    assert not Path(row["path"]).exists()
 
 
 def test_what_the_user_made_stays(shell: Shell, mdl: Inside) -> None:
