@@ -18,6 +18,7 @@ from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
+from mdl.fs import write_all
 
 _BLOCK = 2**20
 _READ = 256 * 2**10
@@ -73,9 +74,8 @@ class Archive:
         for block in self._blocks(member):
             sha256.update(block)
             crc, count = crc32(block, crc), count + len(block)
-            view = memoryview(block)
-            while to is not None and view:
-                view = view[os.write(to, view) :]
+            if to is not None:
+                write_all(to, block)
             wrote(len(block))
         if count != member.size:
             raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)

@@ -20,6 +20,7 @@ from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
 from mdl.errors import ProtocolError, storage_error, storage_trouble
+from mdl.fs import write_all
 from mdl.trainers.tree import Entry, TreeReader, changed_error
 
 _BLOCK = 2**20
@@ -72,8 +73,7 @@ class ArchiveSink(ExitStack):
         view = memoryview(data)
         if self._hash:
             self._hash.update(view)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, view)
         if self._sync:
             self._sync.wrote(self._fd, len(data))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from mdl import crc_json
 from mdl.errors import StateError
 from mdl.files import RemoteFile
+from mdl.fs import write_all
 from mdl.fs.private import open_new, open_own, read_regular
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import url_identity
@@ -168,6 +169,4 @@ class Journal:
             os.close(fd)
 
     def _append(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, data)

@@ -44,6 +44,13 @@ def free_space(folder: Path) -> int:
     return space.f_bavail * space.f_frsize
 
 
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of ``data``, however little of it one call writes. Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def nearest_existing(path: Path) -> Path:
     """The path itself, or the first folder above it that exists."""
     while not os.path.exists(path) and path != path.parent:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdl.fs import write_all
 from mdl.fs.entries import EntryAt, open_parent
 from mdl.paths import RelPath
 from mdl.process import PATTERN, ProcessId
@@ -133,9 +134,7 @@ class StagedFile:
         path = folder / _hidden_name(f"{_unique_mark()}-{name}")
         staged = cls(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(staged.fd, view) :]
+            write_all(staged.fd, data)
         except BaseException:
             staged.close()
             raise

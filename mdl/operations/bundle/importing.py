@@ -34,6 +34,7 @@ from mdl.errors import (
     whole_error,
 )
 from mdl.formatting import counted
+from mdl.fs import write_all
 from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
 from mdl.operations.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums, verified_by
@@ -326,7 +327,7 @@ class _Import:
                 while count := self.bundle.medium.read_into(memoryview(buffer := next(buffers))):
                     view = memoryview(buffer)[:count]
                     hasher.update(view)
-                    _write_all(fd, view)
+                    write_all(fd, view)
                     done += count
                     sync.wrote(fd, count)
                     wrote(count)
@@ -359,11 +360,6 @@ class _Import:
                 raise storage_error(error, f"{one.model}/{one.remote.path}")
             if error is not None:
                 raise error
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _fingerprint(data: bytes, algorithm: str = "sha256") -> Fingerprint:
