@@ -69,14 +69,19 @@ def local_moment(text: str) -> datetime | None:
         return None
 
 
-def utc_time(seconds: float | None) -> str | None:
+def utc_time(seconds: float | None, timespec: str = "seconds") -> str | None:
     """``2026-11-23T11:40:12Z``, from seconds since 1970; None if they are not known, or no time that a calendar has."""
     if seconds is None:
         return None
     try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def utc_now(timespec: str = "milliseconds") -> str:
+    """The time now, as `utc_time` writes it."""
+    return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def human_elapsed(seconds: float) -> str:

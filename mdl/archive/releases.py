@@ -19,6 +19,7 @@ from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpacking import FindCopy
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
+from mdl.formatting import utc_now
 from mdl.fs import staging
 from mdl.fs.entries import open_parent
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
@@ -271,8 +272,7 @@ def _fixed(status: os.stat_result) -> tuple[int, ...]:
 
 def new_switch(before: str, after: str, why: str) -> Switch:
     """A switch that happens now; ``why`` is ``release`` or ``rollback``."""
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Switch(moment, before, after, why, by=f"{os.environ.get('USER') or os.getuid()}:{os.getpid()}")
+    return Switch(utc_now("seconds"), before, after, why, by=f"{os.environ.get('USER') or os.getuid()}:{os.getpid()}")
 
 
 def _matches(path: Path, entry: ManifestEntry) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from mdl.console.documents import json_text
@@ -18,6 +17,7 @@ from mdl.console.lines import dropped_text
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import Description, ProgressState, describe
 from mdl.events import Ended, Event, Noticed
+from mdl.formatting import utc_now
 from mdl.redact import Secrets
 
 _MOST, _MOST_OF_FILES = 10, 8
@@ -95,7 +95,7 @@ class JsonLines:
         return {
             "event": description.kind if description.kind in _EVENTS else "progress",
             "schema": "mdl.event/1",
-            "time": time or _now(),
+            "time": time or utc_now(),
             "job": self._job or None,
             "model": description.model or None,
             "kind": description.model_kind or None,
@@ -146,10 +146,6 @@ class JsonLines:
     def _line(self, facts: Mapping[str, Any]) -> str:
         """One object: the facts of an event, with where the whole stands as it is written."""
         return json_text({**facts, **self._whole()}, secrets=self._secrets) + "\n"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _finite(number: float | None) -> float | None:

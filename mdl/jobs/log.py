@@ -19,11 +19,10 @@ from typing import TextIO
 from mdl.describe import describe, tenth
 from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
-from mdl.formatting import human_bytes, human_rate
+from mdl.formatting import human_bytes, human_rate, utc_now
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
-from mdl.jobs.records import now
 from mdl.locks import try_lock
 from mdl.redact import Secrets, redact
 
@@ -140,7 +139,7 @@ class LogListener:
                 key: redact(one, known) if isinstance(one, str) else one
                 for key, one in {**facts, **found.facts}.items()
             }
-            self._lines.append(" ".join([now(), found.level, found.kind, *self._job, *_pairs(clean)]))
+            self._lines.append(" ".join([utc_now(), found.level, found.kind, *self._job, *_pairs(clean)]))
         if not isinstance(event, Started | Finished) or len(self._lines) >= _TOGETHER:
             self._write()
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl.errors import Busy, UsageError
+from mdl.formatting import utc_now
 from mdl.jobs.job import Job, resume_command
-from mdl.jobs.records import Records, now
+from mdl.jobs.records import Records
 from mdl.process import ProcessId, hostname
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def cancel(job: Job, records: Records) -> Job:
     if job.status == "running":
         job = _stopped(job, signal.SIGTERM, records)
     if job.status in ("paused", "dead"):
-        job = replace(job, status="cancelled", finished_at=job.finished_at or now(), exit_code=_CANCELLED)
+        job = replace(job, status="cancelled", finished_at=job.finished_at or utc_now(), exit_code=_CANCELLED)
         records.put(job)
     if job.status != "cancelled":
         hint = "'mdl jobs --status running' shows what can be cancelled"

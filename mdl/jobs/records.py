@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mdl import crc_json
@@ -35,11 +34,6 @@ _LARGEST, _LARGEST_RATE = 2**26, 1000
 """Bytes of a record, and of the rate that a job is to keep."""
 _SILENT_SECONDS = 30.0
 """Three beats of a heartbeat."""
-
-
-def now() -> str:
-    """The time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Records:

@@ -15,10 +15,11 @@ from mdl import process
 from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
+from mdl.formatting import utc_now
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
-from mdl.jobs.records import Records, now
+from mdl.jobs.records import Records
 from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
 from mdl.process import ProcessId, hostname
 from mdl.values import value_class
@@ -107,7 +108,7 @@ class JobRun:
                 self._no_record(error)
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, now(), log)
+        job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, utc_now(), log)
         return replace(job, kind=self._kind, repo=self._repo, method=self._method)
 
     def start_in_background(self, words: Sequence[str]) -> None:

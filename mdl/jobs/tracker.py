@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mdl.describe import describe
 from mdl.events import Ended, Event, Planned, Progressed, Started
+from mdl.formatting import utc_now
 from mdl.fs import staging
 from mdl.jobs.job import Job
-from mdl.jobs.records import Records, now
+from mdl.jobs.records import Records
 from mdl.redact import Secrets, redact
 
 _WRITE_SECONDS = 0.5
@@ -84,7 +85,7 @@ class Tracker:
             eta_seconds=None,
             running=(),
             file=None if event.status == "finished" else self.job.file,
-            finished_at=now(),
+            finished_at=utc_now(),
             exit_code=event.exit_code,
             error=error,
         )
@@ -133,7 +134,7 @@ class ReadyFile:
             elif isinstance(event, Ended) and event.status == "finished" and not self._is_written:
                 self._is_written = True
                 models = {name: str(path) for name, path in self._models.items()}
-                data = json.dumps({"schema": "mdl.ready/1", "time": now(), "models": models}).encode()
+                data = json.dumps({"schema": "mdl.ready/1", "time": utc_now(), "models": models}).encode()
                 staging.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
         except OSError as error:
             if not self._is_lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from mdl.engine.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Planned
 from mdl.files import RemoteFile
+from mdl.formatting import utc_now
 from mdl.http.body import Throttle
 from mdl.mirror.layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.mirror.objects import Head, Objects
@@ -219,8 +220,7 @@ def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
     """Write the marker of a version of which every file is there, unless it has a right one. Raises `ProtocolError` if
     a newer mdl wrote it."""
     marked = [MarkedFile(file.path, file.size, file.sha256 or "") for file in files]
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    marker = Marker.of(plan.model, plan.locked, marked, now, __version__)
+    marker = Marker.of(plan.model, plan.locked, marked, utc_now("seconds"), __version__)
     key = mirror.place.key(marker.name, marker.version, MARKER)
 
     def write() -> Marker | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from mdl.catalog.lock import Lock
@@ -14,6 +13,7 @@ from mdl.catalog.resolver import Resolved, Resolver
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.errors import MdlError, whole_error
 from mdl.files import Receipt
+from mdl.formatting import utc_time
 from mdl.operations.tools import Tools
 from mdl.reports import BaseReport
 from mdl.sources import Origin
@@ -111,7 +111,7 @@ def _known(model: Model, tools: Tools, lock: Lock) -> ModelVersion:
         model.name,
         "unknown",
         here=versions_here(receipts),
-        here_at=None if newest is None else f"{datetime.fromtimestamp(newest // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        here_at=utc_time(None if newest is None else newest // 10**9),
         locked=_commits(one.revision for one in locked.files) if locked else (),
     )
 

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mdl.errors import MdlError, NotFound, as_problem
+from mdl.formatting import utc_time
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
 from mdl.serve.answers import Address, answer_with, told
@@ -107,16 +107,9 @@ def _facts(name: str, tree: Tree) -> dict[str, Any]:
     return {
         "job_id": name,
         "status": status if status in (*_RUNNING, "failed", "cancelled") else "completed",
-        "updated_at": _moment(newest),
+        "updated_at": utc_time(newest / 1e9, "microseconds"),
         "size_bytes": sum(entry.stamp.size for entry in files),
     }
-
-
-def _moment(ns: int) -> str | None:
-    """A time in nanoseconds since 1970 as ISO 8601; None if it is beyond the year 9999, as files may have it."""
-    with contextlib.suppress(ValueError, OverflowError, OSError):
-        return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return None
 
 
 def run_addresses(runs: TrainedRuns) -> list[Address]:

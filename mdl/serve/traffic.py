@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mdl.formatting import utc_now
 from mdl.jobs import prometheus
 from mdl.jobs.log import Log
-from mdl.jobs.records import now
 from mdl.paths import shown
 from mdl.redact import Secrets, redact
 from mdl.serve.connection import App, Scope
@@ -73,7 +73,7 @@ class Traffic:
         agents = (value for name, value in scope["headers"] if name == b"user-agent")
         known = tuple(self.secrets)
         facts = {
-            "time": now(),
+            "time": utc_now(),
             "client": scope["client"][0] if scope["client"] else None,
             "method": scope["method"],
             "path": _clean(scope["path"], known),

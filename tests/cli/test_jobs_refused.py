@@ -19,9 +19,9 @@ from support.shell import ExitCode, Inside, Run, Shell, with_environ
 from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
+from mdl.formatting import utc_now
 from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job, finishers
-from mdl.jobs.records import now
 from mdl.process import ProcessId, hostname
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -102,7 +102,7 @@ def test_a_job_a_line(
     gone = {"code": "NET", "message": "host answered 503: " + "very long " * 9, "hint": None, "item": None}
     old = replace(old, status="failed", finished_at="2025-01-01T01:01:01.000Z", exit_code=5, error=gone)
     fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
-    new = replace(old, id="0102-abcd", status="running", started_at=now(), **fast, eta_seconds=2.5 * 3600)
+    new = replace(old, id="0102-abcd", status="running", started_at=utc_now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):
         records_of(shell).put(job)
     seen = Terminal(columns)
