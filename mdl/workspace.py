@@ -336,11 +336,9 @@ class Workspace:
 
         return Network(connect, connections, cancel)
 
-    def http(
-        self, models: Sequence[Model] = (), cancel: CancelToken | None = None, more: Iterable[str] = ()
-    ) -> HttpClient:
-        """An open client for the `hosts` of ``models`` and ``more``. Close it when done."""
-        return self.network(models, cancel, more).http
+    def http(self, more: Iterable[str] = ()) -> HttpClient:
+        """An open client for the hub and ``more`` hosts. Close it when done."""
+        return self.network(more=more).http
 
     def context(self, network: Network | None = None) -> Context:
         """What a source works with that keeps nothing on the disk."""

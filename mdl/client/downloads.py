@@ -100,7 +100,6 @@ class Downloads(Catalogs):
         """
         from mdl.deadline import time_limit
         from mdl.http.allowlist import host_of
-        from mdl.http.network import Network
         from mdl.operations.verify import verify
 
         work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
@@ -112,13 +111,12 @@ class Downloads(Catalogs):
                 if work.config.is_offline:
                     return None
                 located = self._located(urls)
-                http = work.http([*models, *located], tools.store.cancel, map(host_of, urls))
-                network = Network.of(http)
+                network = work.network([*models, *located], tools.store.cancel, map(host_of, urls))
                 stack.enter_context(work.xet(network, tools.on_event))
                 resolver = work.resolver(tools.store, network)
                 for origin in {origin for model in located for origin in model.sources}:
                     resolver.source(origin)  # from now on the client knows how to locate its files
-                return http
+                return network.http
 
             return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
 

@@ -27,13 +27,6 @@ class Network:
         self._connect, self._lock = connect, threading.Lock()
         self._http: HttpClient | None = None
 
-    @classmethod
-    def of(cls, http: HttpClient) -> Network:
-        """The network of a client that is open."""
-        found = cls(lambda: http, http.connections, http.cancel)
-        found._http, found.locators = http, http.locators
-        return found
-
     @property
     def http(self) -> HttpClient:
         """The client. Raises `UsageError` if a setting of a proxy cannot be used."""

@@ -9,6 +9,7 @@ from support.data import DATA, SMALL, sha256
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
 from support.loopback_hub import LoopbackHub, Repo
+from support.networks import network_of
 from support.shell import Inside, Run, Shell, machine
 
 from mdl.catalog.model import CatalogFile, Model
@@ -16,7 +17,6 @@ from mdl.catalog.resolver import Resolver
 from mdl.errors import NotFound
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
-from mdl.http.network import Network
 from mdl.paths import RelPath
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -133,7 +133,7 @@ def test_a_file_that_nobody_wants_fails_nothing(tmp_path: Path, server: FaultySe
     """A file that is left out cannot make its model fail, also if the whole model is asked for at once."""
     files = tuple(CatalogFile(RelPath.parse(name), f"{server.url}/d/{name}") for name in ("a.bin", "gone.bin"))
     with HttpClient(AllowList.of(["127.0.0.1"])) as http:
-        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, Network.of(http))
+        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http))
         with pytest.raises(NotFound):
             Resolver(context).resolve(Model("m", files=files))
         [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files))

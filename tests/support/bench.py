@@ -26,7 +26,6 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.body import NO_LIMIT, Throttle
 from mdl.http.client import HttpClient, Timeouts
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
@@ -39,6 +38,7 @@ from mdl.values import value_class
 from support import faults
 from support.data import sha256
 from support.faulty_server import FaultyServer, Handler, Request
+from support.networks import network_of
 from support.polling import until
 
 NAME = "model.bin"
@@ -206,7 +206,7 @@ class Bench:
 
         endpoint = Endpoint(hub, token)
         with self.http(hosts, bearer or endpoint.origin_token, **limits) as http:
-            network = Network.of(http)
+            network = network_of(http)
             resolver = Resolver(Context(endpoint, self.store.listings, network, listen))
             tools = Tools(resolver, self.store, network, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())

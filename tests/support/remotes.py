@@ -15,7 +15,6 @@ from mdl.engine.store import Store
 from mdl.errors import UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
@@ -27,6 +26,7 @@ from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
 from mdl.values import value_class
 from support.bench import ONE_CONNECTION
+from support.networks import network_of
 
 KEY_CANARY = "KEY-CANARY-5ae1"
 """A key that must be in no message."""
@@ -58,7 +58,7 @@ class World:
         store = Store(folder)
         resolver = Resolver(self.context)
         models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
-        return get(models, Tools(resolver, store, Network.of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
+        return get(models, Tools(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
 
 
 def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteSettings]:
@@ -79,6 +79,6 @@ def world(
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
     with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:
         context = Context(
-            Endpoint("http://127.0.0.1:9"), Path(os.devnull, "none"), Network.of(http), environ=environ, remotes=remotes
+            Endpoint("http://127.0.0.1:9"), Path(os.devnull, "none"), network_of(http), environ=environ, remotes=remotes
         )
         yield World(context, http, policy.waits)

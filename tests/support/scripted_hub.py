@@ -14,12 +14,12 @@ from mdl.catalog.resolver import Resolver
 from mdl.events import Event
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource, Listings
 from mdl.sources.hub_origin import HubOrigin
+from support.networks import network_of
 
 HUB = "https://huggingface.co"
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -63,7 +63,7 @@ class World:
         self.hub = HubSource(self._context(self.http))
 
     def _context(self, http: HttpClient | None) -> Context:
-        return Context(self.endpoint, self.folder, Network.of(http) if http else None, self.told.append)
+        return Context(self.endpoint, self.folder, network_of(http) if http else None, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:
         """Answer which commit the branch is."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.faults import Answer, Handler, always, answers, first, redirects, reply
 from support.faulty_server import FaultyServer, Request
+from support.networks import network_of
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.mirror.objects import Bytes, Objects, PartedUpload, UploadedPart
 from mdl.sources import Context
@@ -35,7 +35,7 @@ def served() -> Iterator[Make]:
         http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=RetryPolicy(2, first=0.01))
         servers.append(server)
         clients.append(http)
-        context = Context(Endpoint(server.url, None, ""), Path("/nonexistent"), Network.of(http))
+        context = Context(Endpoint(server.url, None, ""), Path("/nonexistent"), network_of(http))
         return Objects(Bucket("training", Access("eu-west-3", server.url, "AKID", "the-secret"), context), http)
 
     yield make

@@ -11,6 +11,7 @@ from support import faults
 from support.bench import loose
 from support.data import noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.networks import network_of
 from support.polling import until
 
 from mdl.catalog.model import Model
@@ -19,7 +20,6 @@ from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -43,7 +43,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         return right(request, number)
 
     with FaultyServer(slow) as one, FaultyServer(quick) as other, HttpClient(AllowList.of(["127.0.0.1"])) as http:
-        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, Network.of(http)))
+        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http)))
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
     assert [[file.size for file in one.files] for one in found if not isinstance(one, MdlError)] == [[1000], [1000]]
@@ -55,7 +55,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
     busy = faults.busy(faults.honest(DATA), times=1)
     with FaultyServer(busy) as server, HttpClient(AllowList.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
-        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, Network.of(http), listen))
+        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http), listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]
         assert not any(isinstance(one, MdlError) or one.failed for one in sources.resolve_all(models))
     assert [thread for thread, event in told if isinstance(event, Retrying)]

@@ -11,11 +11,11 @@ import pytest
 from support.faults import always, choose, redirects, reply
 from support.faulty_server import FaultyServer
 from support.moto_store import s3_api
+from support.networks import network_of
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
-from mdl.http.network import Network
 from mdl.http.policy import RetryPolicy
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context, object_store, parse
@@ -57,7 +57,7 @@ def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> 
     found = Context(
         Endpoint(url, None, ""),
         Path("/nonexistent"),
-        Network.of(http),
+        network_of(http),
         environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ,
     )
     source = S3Source(found)
