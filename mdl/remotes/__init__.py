@@ -161,10 +161,6 @@ class Remote(Protocol):
     def cancel(self, job: str) -> RemoteJob:
         """Cancel a job, asked once. Raises `MdlError` in the remote's words if it says that it did not."""
 
-    def delete(self, job: str) -> int:
-        """Delete the results and the record of a job; returns the bytes that this freed. Raises `UsageError` if the
-        remote cannot delete."""
-
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results of a job that ``origin`` means."""
 

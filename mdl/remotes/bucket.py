@@ -78,11 +78,10 @@ class BucketRemote:
     def cancel(self, job: str) -> RemoteJob:
         raise UsageError("a bucket cannot cancel a job", item=job, hint="ask the endpoint that runs it")
 
-    def delete(self, job: str) -> int:
-        found = list(self._bucket.list(f"{self._prefix}results/{check_job_id(job)}"))
-        self._bucket.delete([one.key for one in found])
+    def delete(self, job: str) -> None:
+        """Delete the results of a job, then its record."""
+        self._bucket.delete([one.key for one in self._bucket.list(f"{self._prefix}results/{check_job_id(job)}")])
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
-        return sum(one.size for one in found)
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Held by the one who cleans; see `bucket_lock`."""

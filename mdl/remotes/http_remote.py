@@ -51,11 +51,6 @@ class HttpRemote:
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
 
-    def delete(self, job: str) -> int:
-        if self.bucket is None:
-            raise UsageError("only a bucket can be cleaned", item=self.name, hint="name its bucket in config.toml")
-        return self.bucket.delete(job)
-
     # Requests.
 
     def ask(self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON, item: str = "") -> Any:

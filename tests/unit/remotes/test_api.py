@@ -182,7 +182,7 @@ def test_status(host: Host, server: FaultyServer) -> None:
         assert [(job.status, job.updated_at) for job in found] == [("running", "2026-01-01T00:00:00Z"), ("done", None)]
         with pytest.raises(NotFound, match=r"not found on web; asked: 127\.0\.0\.1 once"):
             remote.status("j3")
-        for ask in (remote.jobs, lambda: remote.cancel("j1"), lambda: remote.delete("j1")):
+        for ask in (remote.jobs, lambda: remote.cancel("j1")):
             with pytest.raises(UsageError):
                 ask()
         with pytest.raises(MdlError):
