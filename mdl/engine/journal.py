@@ -119,8 +119,8 @@ def load(path: Path) -> Record | None:
 class Journal:
     """An open journal. It is only appended to."""
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self.path, self._fd = path, fd
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
     @classmethod
     def create(
@@ -128,7 +128,7 @@ class Journal:
     ) -> Journal:
         """Begin anew: what was there claims nothing from now on, even after a power cut; ``have`` is on disk. Raises
         `OSError`."""
-        journal = cls(path, open_new(path, os.O_WRONLY | os.O_APPEND))
+        journal = cls(open_new(path, os.O_WRONLY | os.O_APPEND))
         try:
             journal._append(header(identity))
             journal.claim(have)
@@ -144,7 +144,7 @@ class Journal:
     def reopen(cls, path: Path) -> Journal:
         """Go on with a journal that was read. A torn last line gets a newline first, so that it stays one damaged line.
         Raises `OSError`."""
-        journal = cls(path, open_own(path, os.O_RDWR | os.O_APPEND))
+        journal = cls(open_own(path, os.O_RDWR | os.O_APPEND))
         size = os.fstat(journal._fd).st_size
         if size and os.pread(journal._fd, 1, size - 1) != b"\n":
             journal._append(b"\n")

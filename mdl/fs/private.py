@@ -131,16 +131,15 @@ class _NotRegular(OSError):
     pass
 
 
-def read_regular(path: Path, most: int, *, is_own: bool = True, start: int = 0) -> bytes | None:
-    """At most ``most`` bytes of a file from ``start`` on; None if it is not a regular file, or if it is one of mdl's
-    own that another user may have written. Raises `OSError`."""
+def read_regular(path: Path, most: int, *, is_own: bool = True) -> bytes | None:
+    """The first ``most`` bytes of a file, or all; None if it is not a regular file, or if it is one of mdl's own that
+    another user may have written. Raises `OSError`."""
     try:
         fd = open_regular(path, is_own=is_own)
     except (_NotRegular, Unsafe):
         return None
     with os.fdopen(fd, "rb") as file:
-        file.seek(start)
-        return file.read(max(0, min(most, os.fstat(fd).st_size - start)))
+        return file.read(min(most, os.fstat(fd).st_size))
 
 
 def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) -> bytes:

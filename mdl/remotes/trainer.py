@@ -53,11 +53,10 @@ _PATH = re.compile(r"/[^?#\s]{0,500}")
 
 @value_class
 class TrainerCheckpoint:
-    """One checkpoint as the server lists it; ``bytes`` before they are zipped."""
+    """One checkpoint as the server lists it."""
 
     name: str
     step: int | None
-    bytes: int | None
     is_best: bool = False
     is_latest: bool = False
 
@@ -190,11 +189,6 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
 
 def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
     name = first_text(row, ("name", "checkpoint", "path")).rstrip("/").rpartition("/")[2]
-    step, size = row.get("step"), row.get("size_bytes", row.get("bytes"))
-    return TrainerCheckpoint(
-        name,
-        step if type(step) is int else None,
-        size if type(size) is int else None,
-        row.get("is_best") is True,
-        row.get("is_latest") is True,
-    )
+    step = row.get("step")
+    is_best, is_latest = row.get("is_best") is True, row.get("is_latest") is True
+    return TrainerCheckpoint(name, step if type(step) is int else None, is_best, is_latest)

@@ -84,7 +84,6 @@ class Repository:
     """One repository. ``refs`` are the commits of its branches. It ``is_open`` if everybody may have it at the hub; of
     any other it is not known that this is so."""
 
-    repo_type: str
     id: str
     refs: Mapping[str, str]
     revisions: Mapping[str, Revision]
@@ -188,13 +187,13 @@ class _Gathered:
     def _filled(self) -> list[tuple[str, dict[str, ServedFile]]]:
         return [(commit, files) for commit, files in self.commits.items() if files]
 
-    def as_repository(self, repo_type: str, name: str) -> Repository:
+    def as_repository(self, name: str) -> Repository:
         refs = {"main": self.newest()} | self.refs
         revisions = {
             commit: Revision(commit, dict(sorted(files.items())), self.totals.get(commit))
             for commit, files in self._filled()
         }
-        return Repository(repo_type, name, refs, revisions, is_open(self.accesses))
+        return Repository(name, refs, revisions, is_open(self.accesses))
 
 
 def make_table(stores: Sequence[Store]) -> Table:
@@ -216,4 +215,4 @@ def make_table(stores: Sequence[Store]) -> Table:
             for revision in listings.revisions(whole.repository):
                 if listing := listings.of_any_hub(replace(whole, revision=revision)):
                     repo.add_listing(listing)
-    return {key: repo.as_repository(*key) for key, repo in sorted(found.items()) if repo.by_digest}
+    return {key: repo.as_repository(key[1]) for key, repo in sorted(found.items()) if repo.by_digest}

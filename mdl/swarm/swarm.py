@@ -29,7 +29,7 @@ from mdl.paths import record_name
 from mdl.swarm import FOLDER, SwarmOptions, refused
 from mdl.swarm.feeder import Feeder, pieces_to_feed
 from mdl.swarm.session import Look, Session, Share
-from mdl.swarm.torrent import LARGEST_TORRENT, Torrent, TorrentFile, covered, read_torrent
+from mdl.swarm.torrent import LARGEST_TORRENT, TorrentFile, covered, read_torrent
 from mdl.units import Speed
 
 _TICK = 0.1
@@ -100,7 +100,7 @@ class Swarm:
         digests = {one.path: one.digest for one in covered(locked)}
         by_path = {item.remote.path: item for item in items if item.remote.digest == digests.get(item.remote.path)}
         files = {file.index: (file, by_path[file.path]) for file in torrent.files if file.path in by_path}
-        part = _Part(torrent, files)
+        part = _Part(files)
         for file, item in files.values():
             if item in plan.keep:
                 part.places[file.index] = store.final_path(name, item.remote)
@@ -157,7 +157,6 @@ class _Part:
     """This node's part with one model: which of its files are in the torrent, where they are, and what of them is
     here."""
 
-    torrent: Torrent
     files: dict[int, tuple[TorrentFile, Item]]
     places: dict[int, Path] = field(default_factory=dict)
     partials: dict[int, Partial] = field(default_factory=dict)
