@@ -147,14 +147,9 @@ def endpoint(hub: Hub) -> str:
 
 
 def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
-    text = b""
-    for block in http.body(opened):
-        text += block
-        if len(text) > _LONGEST_LIST:
-            return False
     try:
-        return isinstance(json.loads(text), (list, dict))
-    except (ValueError, RecursionError):
+        return isinstance(json.loads(http.read(opened, _LONGEST_LIST)), (list, dict))
+    except (ProtocolError, ValueError, RecursionError):
         return False
 
 
@@ -210,7 +205,7 @@ def token(hub: Hub) -> str:
     if hub.http is None:
         return f"{source}; not checked with {host}"
     try:
-        owner = _owner(hub.http.get_json(f"{where.url}/api/whoami-v2")[0])
+        owner = _owner(hub.http.json("GET", f"{where.url}/api/whoami-v2")[0])
     except NotFound:
         return f"{source}; {host} cannot say whether it is valid"
     except MdlError as error:

@@ -220,26 +220,27 @@ class HttpClient:
                     break
         return bytes(text)
 
-    def get_json(self, url: str) -> tuple[Any, Mapping[str, str], str]:
-        """A JSON answer of at most `MAX_JSON` bytes, its headers, and the URL that it came from in the end.
-
-        Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
-        """
-        return self.json("GET", url)
+    def read(self, opened: OpenResponse, most: int) -> bytes:
+        """The whole body of an answer. Raises `ProtocolError` if it has more than ``most`` bytes."""
+        data = bytearray()
+        for block in self.body(opened):
+            data += block
+            if len(data) > most:
+                raise ProtocolError(f"{host_of(opened.url)} sent an answer of over {most} bytes")
+        return bytes(data)
 
     def json(
         self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON
     ) -> tuple[Any, Mapping[str, str], str]:
-        """As `get_json`, for any method. ``content`` is sent as JSON, once: what is not idempotent is not sent again if
-        the answer is lost. The answer may have ``most`` bytes."""
+        """A JSON answer of at most ``most`` bytes, its headers, and the URL that it came from in the end. ``content``
+        is sent as JSON, once: what is not idempotent is not sent again if the answer is lost.
+
+        Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
+        """
         sent = None if content is None else json.dumps(content).encode()
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if sent else {})
         with self.open(method, url, headers, content=sent) as opened:
-            text = bytearray()
-            for block in self.body(opened):
-                text += block
-                if len(text) > most:
-                    raise ProtocolError(f"{host_of(url)} sent an API answer of over {most} bytes")
+            text = self.read(opened, most)
             try:
                 return json.loads(text), opened.headers, opened.url
             except (ValueError, RecursionError) as error:

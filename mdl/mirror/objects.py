@@ -200,14 +200,10 @@ class Objects:
 
         def request() -> tuple[bytes, Mapping[str, str]]:
             with self._open(method, key, query, headers, payload) as opened:
-                answer = bytearray()
-                for block in self.http.body(opened) if method != "HEAD" else ():
-                    answer += block
-                    if len(answer) > _LARGEST_ANSWER:
-                        raise ProtocolError("the store's answer is too long", item=self._item(key))
+                answer = self.http.read(opened, _LARGEST_ANSWER) if method != "HEAD" else b""
                 if _ERROR.search(answer):
-                    raise self._late_refusal(bytes(answer), key)
-                return bytes(answer), opened.headers
+                    raise self._late_refusal(answer, key)
+                return answer, opened.headers
 
         return self.http.retry(self._base, request, self._on_retry)
 

@@ -125,11 +125,7 @@ class Api(HttpRemote):
         is_text = kind == "text/plain" and length.isdecimal() and int(length) <= _LONGEST_URL
         if is_attached or not (is_json or is_text):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
-        text = bytearray()
-        for block in self.http.body(opened):
-            text += block
-            if len(text) > _LARGEST:
-                raise ProtocolError(f"{host_of(url)} sent an answer of over {_LARGEST} bytes")
+        text = self.http.read(opened, _LARGEST)
         if is_json:
             try:
                 return json.loads(text)

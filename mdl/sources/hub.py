@@ -345,7 +345,7 @@ class HubSource:
         http = self._context.http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.retry(url, lambda: http.get_json(url), self._context.on_retry(str(origin)))
+        return http.retry(url, lambda: http.json("GET", url), self._context.on_retry(str(origin)))
 
 
 open_source = HubSource

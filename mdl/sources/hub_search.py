@@ -58,7 +58,7 @@ def search(
         raise LockError("offline: no hub can be searched", hint="run it again online")
     words = [("search", text), ("sort", SORTS[sort]), ("limit", str(limit)), *(("expand", fact) for fact in _FACTS)]
     url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
-    answer, _, _ = http.retry(url, lambda: http.get_json(url))
+    answer, _, _ = http.retry(url, lambda: http.json("GET", url))
     if not isinstance(answer, list):
         raise ProtocolError("the hub's answer to the search is not a list")
     return list(_found(answer, kind))[:limit]

@@ -225,7 +225,7 @@ class Xet:
             found = self._tokens.get(route)
             if found and found.token != refused and time.monotonic() < found.until:
                 return found
-            answer, _, final = self._http.get_json(route)
+            answer, _, final = self._http.json("GET", route)
             try:
                 token, base = answer["accessToken"], answer["casUrl"]
                 self._keep_secret(token)

@@ -172,11 +172,7 @@ class Gateway:
 
     def _answer(self, opened: OpenResponse, channel: Channel, key: str) -> bytes:
         """An answer of the API as hf_xet may see it."""
-        text = bytearray()
-        for block in self._http.body(opened):
-            text += block
-            if len(text) > _LARGEST_ANSWER:
-                raise ProtocolError(f"{host_of(opened.url)} sent over {_LARGEST_ANSWER} bytes")
+        text = self._http.read(opened, _LARGEST_ANSWER)
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -70,7 +70,7 @@ class ShelfSource:
             if known := self.known(origin):
                 return known
             raise LockError("offline, and this shelf was never listed here", item=str(origin))
-        index, _, _ = http.retry(url, lambda: http.get_json(url))
+        index, _, _ = http.retry(url, lambda: http.json("GET", url))
         self._kept.mkdir(parents=True, exist_ok=True)
         (self._kept / f"shelf-{origin.name}.json").write_text(json.dumps(index))
         return self._files(origin, index)

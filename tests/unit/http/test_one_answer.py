@@ -107,7 +107,7 @@ def test_bytes_after_an_answer(more: bytes) -> None:
     handler = faults.choose(lambda request: request.path == "/f", away, listing)
     with FaultyServer(handler) as server, HttpClient(LOOPBACK) as http:
         for path in ("/f", "/api/2", "/api/3"):
-            assert http.get_json(server.url + path)[0] == LISTING
+            assert http.json("GET", server.url + path)[0] == LISTING
         assert (server.connections, len(server.requests)) == (3 if more else 1, 4)
 
 
@@ -150,8 +150,8 @@ def test_bytes_after_a_refusal() -> None:
     handler = faults.routes({"/f": missing, "/g": faults.honest(b"[]")})
     with FaultyServer(handler) as server, HttpClient(LOOPBACK) as http:
         with pytest.raises(NotFound):
-            http.get_json(server.url + "/f")
-        assert http.get_json(server.url + "/g")[0] == []
+            http.json("GET", server.url + "/f")
+        assert http.json("GET", server.url + "/g")[0] == []
 
 
 @pytest.mark.fault(232)
@@ -220,7 +220,7 @@ def test_late_head_ends_its_own_request_alone() -> None:
 
             def ask() -> object:
                 assert half.wait(10)
-                return http.get_json(good.url)[0]
+                return http.json("GET", good.url)[0]
 
             asking = pool.submit(ask)
             with pytest.raises(NetworkError, match="head"), http.open("GET", bad.url):

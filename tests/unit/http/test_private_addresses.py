@@ -116,9 +116,9 @@ def test_host_that_turns_private(resolver: Names, by: str, redirected: bool) -> 
         if redirected:
             outside.handler = faults.redirects(f"http://start.example:{inside.port}/x")
         else:
-            assert http.get_json(f"{url}/1")[0] == []
+            assert http.json("GET", f"{url}/1")[0] == []
         with pytest.raises(Unsafe, match=r"private address.*, and led to a public one before"):
-            http.get_json(f"{url}/2")
+            http.json("GET", f"{url}/2")
         assert inside.requests == []
 
 
@@ -133,12 +133,12 @@ def test_public_host_to_a_private_one(resolver: Names, target: str, trusted: boo
     with FaultyServer(faults.honest(b"[]")) as inside:
         away = faults.redirects(f"http://{target}:{inside.port}/x")
         with FaultyServer(away, address=PUBLIC) as outside, HttpClient(named) as http:
-            assert http.get_json(f"http://{target}:{inside.port}/by-itself")[0] == []
+            assert http.json("GET", f"http://{target}:{inside.port}/by-itself")[0] == []
             if trusted:
-                assert http.get_json(f"http://start.example:{outside.port}/1")[0] == []
+                assert http.json("GET", f"http://start.example:{outside.port}/1")[0] == []
             else:
                 with pytest.raises(Unsafe, match="private address") as caught:
-                    http.get_json(f"http://start.example:{outside.port}/1")
+                    http.json("GET", f"http://start.example:{outside.port}/1")
                 assert "MDL_ALLOW_HOSTS" in str(caught.value.hint)
         assert len(inside.requests) == (2 if trusted else 1)
 
