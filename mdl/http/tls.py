@@ -68,11 +68,6 @@ class TlsStream(httpcore.NetworkStream):
     def close(self) -> None:
         self._carrier.close()
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return TlsStream(self, ssl_context, server_hostname, timeout)
-
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":
             return self._tls
