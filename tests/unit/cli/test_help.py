@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from support.shell import Run, Shell, machine, with_environ
 from support.terminal import Told
 
 from mdl import errors
-from mdl.cli import reference
 from mdl.cli.command import REGISTERED
 from mdl.cli.commands import COMMANDS, GROUPS, HABITS, NO_CATALOG
 from mdl.cli.help_text import text_of
@@ -26,7 +27,9 @@ from mdl.cli.pages import PANELS, ROOT_USAGE, Page, page_of, root_page
 from mdl.errors import EXIT_CODES, Problem
 
 ROOT = Path(__file__).parents[3]
-_APP: Any = reference.typer.main.get_command(app_of(name for group in GROUPS.values() for name in group))
+REFERENCE = runpy.run_path(str(ROOT / "docs" / "commands.py"))
+MANUAL: Path = REFERENCE["MANUAL"]
+_APP: Any = typer.main.get_command(app_of(name for group in GROUPS.values() for name in group))
 
 
 def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -197,16 +200,16 @@ def test_every_exit_code_has_a_name() -> None:
 
 
 def test_the_reference_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/commands.md and the man page are what the help says; if not, ``python -m mdl.cli.reference`` writes them."""
-    assert (reference.main(["--check"]), capsys.readouterr().err) == (0, "")
+    """docs/commands.md and the man page are what the help says; if not, ``python docs/commands.py`` writes them."""
+    assert (REFERENCE["main"](["--check"]), capsys.readouterr().err) == (0, "")
 
 
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="needs mandoc")
 def test_the_man_page_is_sound() -> None:
     """mandoc finds nothing to say about it, and shows every command and every exit code."""
-    lint = subprocess.run(["mandoc", "-Tlint", reference.MANUAL], capture_output=True, text=True, check=False)
+    lint = subprocess.run(["mandoc", "-Tlint", MANUAL], capture_output=True, text=True, check=False)
     assert (lint.stdout, lint.stderr, lint.returncode) == ("", "", 0)
-    shown = subprocess.run(["mandoc", "-Tascii", reference.MANUAL], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["mandoc", "-Tascii", MANUAL], capture_output=True, text=True, check=True).stdout
     plain = re.sub(r".\x08", "", shown)
     assert [name for name in EVERY if not re.search(rf"^ +mdl {name}$", plain, re.MULTILINE)] == []
     assert [code for code in EXIT_CODES if f"\n       {code} " not in plain] == []
@@ -216,4 +219,4 @@ def test_the_wheel_brings_the_man_page() -> None:
     """The wheel has it where ``man mdl`` looks after an installation."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
-    assert {ROOT / place: target for place, target in shared.items()} == {reference.MANUAL: "share/man/man1/mdl.1"}
+    assert {ROOT / place: target for place, target in shared.items()} == {MANUAL: "share/man/man1/mdl.1"}

@@ -1,6 +1,7 @@
-"""The reference: the man page and ``docs/commands.md``, written from the pages that the help shows.
+"""Writes commands.md, beside this file, and the man page, from the pages that the help shows.
 
-``python -m mdl.cli.reference`` writes both; with ``--check`` it only says whether they are up to date.
+python docs/commands.py           # write them
+python docs/commands.py --check   # write nothing; exit with 1 if they are not up to date
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from mdl.errors import EXIT_CODES
 _DATED: Final = "2026-11-23"
 """A man page bears a date: that of the last change of its form."""
 _STYLE: Final = 70
-ROOT: Final = Path(__file__).parents[2]
-MANUAL, DOCUMENT = ROOT / "docs" / "man" / "mdl.1", ROOT / "docs" / "commands.md"
+DOCUMENT = Path(__file__).with_suffix(".md")
+MANUAL = DOCUMENT.with_name("man") / "mdl.1"
 
 
 def pages() -> list[Page]:
@@ -51,7 +52,7 @@ def _without(page: Page, shared: Collection[Row]) -> Page:
 def document(found: list[Page]) -> str:
     """``docs/commands.md``."""
     root, *commands = found
-    lines = ["# Commands", "", "`python -m mdl.cli.reference` writes this; `man mdl` and `mdl help` say the same."]
+    lines = ["# Commands", "", "`python docs/commands.py` writes this; `man mdl` and `mdl help` say the same."]
     for title, rows in root.panels.items():
         lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in GROUPS)]
     lines += ["", "## Exit codes", "", "| code | name | meaning | a script should |", "|---|---|---|---|"]
@@ -138,7 +139,7 @@ def main(arguments: list[str]) -> int:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, "utf-8")
         elif not place.exists() or place.read_text("utf-8") != text:
-            sys.stderr.write(f"{place} is not up to date: run python -m mdl.cli.reference\n")
+            sys.stderr.write(f"{place} is not up to date: run python docs/commands.py\n")
             code = 1
     return code
 
