@@ -8,10 +8,8 @@ begins at the first byte.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import queue
 import re
 import threading
 import time
@@ -24,11 +22,10 @@ from mdl.files import HubFile
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.refusals import safe_excerpt
 from mdl.paths import shown
-from mdl.threads import start_threads
+from mdl.threads import in_thread
 
 _installing = threading.Lock()
 _ETAG = re.compile(r"(W/)?\"?[\w.:+=-]{1,128}\"?")
-_LOOK_SECONDS = 0.5
 
 
 class HubClient:
@@ -113,7 +110,6 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
     """Call ``download`` in another thread, which is abandoned after ``stall`` seconds without a byte: the hub's client
     cannot be stopped from outside. Raises what ``download`` raises, and `NetworkError` if no byte comes."""
     moved_at, is_abandoned = time.monotonic(), False
-    ended: queue.SimpleQueue[Path | BaseException] = queue.SimpleQueue()
 
     def count(number: int) -> None:
         nonlocal moved_at
@@ -122,24 +118,14 @@ def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callab
         moved_at = time.monotonic()
         on_bytes(number)
 
-    def carry_out() -> None:
-        try:
-            ended.put(download(count))
-        except BaseException as error:
-            ended.put(error)
-
-    if not start_threads("mdl-hub", [carry_out]):
-        return download(count)  # only the client's own timeout is left
-    while True:
-        with contextlib.suppress(queue.Empty):
-            outcome = ended.get(timeout=min(_LOOK_SECONDS, stall))
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
+    def look() -> None:
+        nonlocal is_abandoned
         if time.monotonic() - moved_at >= stall:
             is_abandoned = True
             hint = "run the same command again without --via hub: then it goes on where it stopped"
             raise NetworkError(f"huggingface_hub: not a byte in {stall:g} s", hint=hint)
+
+    return in_thread(lambda: download(count), look)
 
 
 def _translated(error: Exception) -> MdlError:

@@ -21,7 +21,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,15 +31,13 @@ from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import is_private
 from mdl.http.tls import TlsStream
-from mdl.threads import start_threads
+from mdl.threads import in_thread
 
 BODY_SOCKET = "mdl.body_socket"
 """The extra info of a `Connection` from which large bodies are read: its socket, or its `TlsStream`. None under TLS
 that is inside TLS."""
 _HEAD_START = 0.25
 """Seconds that an address has for itself before the next one is tried beside it (RFC 8305, 5)."""
-_TICK = 0.05
-"""Seconds between two looks at the cancel token while the main thread waits for a name."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 Address = tuple[int, int, int, Any]
@@ -243,21 +240,7 @@ def _resolve(host: str, port: int, cancel: CancelToken) -> list[Address]:
     """
     if threading.current_thread() is not threading.main_thread():
         return resolve(host, port)
-    found: Future[list[Address]] = Future()
-
-    def look_up() -> None:
-        try:
-            found.set_result(resolve(host, port))
-        except Exception as error:
-            found.set_exception(error)
-
-    if not start_threads("mdl-names", [look_up]):
-        look_up()
-    while not found.done():
-        with contextlib.suppress(TimeoutError):
-            found.exception(_TICK)
-        cancel.check()
-    return found.result()
+    return in_thread(lambda: resolve(host, port), cancel.check)
 
 
 def resolve(host: str, port: int) -> list[Address]:
