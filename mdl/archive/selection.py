@@ -191,6 +191,8 @@ class _Selecting:
         run, model = self.run, self.run.model_beside_checkpoints
         own = {entry.path for entry in model.entries} if model else set()
         others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
+        if not run.checkpoints and not self.options.include:
+            self.notes.append("no model is recognised in this folder, so all of it is packed")
         if self.options.whole_run or self.options.include or not others:
             return list(self.tree.below(run.model_base))
         count = counted(len(others), "checkpoint")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags, argument, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, typed, with_flags
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
 from mdl.values import value_class
@@ -56,10 +56,22 @@ def verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
+    if report.wrong and not is_job and (names or choice.into or settings.get("home")):
+        report.wrong.hint = _remedy(session, report.wrong.hint or "")
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
     return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
+
+
+def _remedy(session: Session, hint: str) -> str:
+    """The remedy that a ``hint`` names, as the command that was just typed: with the same models and folders."""
+    words = [word for word in session.words if word not in ("-n", "--dry-run", "--force", "--strict")]
+    if hint.startswith("mdl get"):
+        return f"mdl {typed(['get', *words[1:]])} downloads it"
+    if hint.startswith("mdl verify"):
+        return f"mdl {typed(with_flags(words, ['--repair']))} fetches what is wrong"
+    return hint
 
 
 def _show_verified(session: Session, report: VerifyReport) -> None:

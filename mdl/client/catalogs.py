@@ -133,9 +133,13 @@ class Catalogs(Disk):
 
     def add(self, name: str, source: str | Sequence[str], *, groups: Texts = (), **facts: str | Sequence[str]) -> Path:
         """Put a model into the catalog, whose comments stay, and into ``groups`` of it; returns the catalog's path. A
-        user who has no catalog gets one, as by `init`. ``facts`` are further keys of the entry. Raises `UsageError` if
-        the name is taken or the catalog is not the user's own, `CatalogError`."""
-        sources = texts(source)
+        user who has no catalog gets one, as by `init`. ``source`` is what `models` takes, but no name. ``facts`` are
+        further keys of the entry. Raises `UsageError` if it is no source, the name is taken or the catalog is not the
+        user's own, `CatalogError`."""
+        from mdl.sources import HUB_HOSTS, parse
+        from mdl.sources.typed import reference_in
+
+        sources = [reference_in(one, HUB_HOSTS) or str(parse(one)) for one in texts(source)]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
         return self._put(name, {**entry, **facts}, texts(groups))

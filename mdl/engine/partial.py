@@ -32,9 +32,8 @@ _JOURNAL_SECONDS = 1.0
 class FileModified(StorageError):
     """Another program changed a partial while it was written."""
 
-    def __init__(self) -> None:
-        why = "another program changed the unfinished file"
-        super().__init__(why, hint="find out which one, and run the same command again")
+    def __init__(self, message: str = "another program changed the unfinished file") -> None:  # `copy` gives it
+        super().__init__(message, hint="find out which one, and run the same command again")
 
 
 class Partial:

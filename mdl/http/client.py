@@ -327,7 +327,12 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
-            self._hosts.check(current)
+            try:
+                self._hosts.check(current)
+            except Unsafe as error:
+                if hops:
+                    error.message, error.item = f"it redirects, which is {error.message}", shown(bare_url(start))[:200]
+                raise
             at_home = at_home and origin_of(current) == home
             proxy, is_named = proxy_of(current, self._proxies), not hops and url == start
             asked, authorization, sent = self._authorized(

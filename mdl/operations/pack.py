@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 from contextlib import nullcontext
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -124,6 +124,9 @@ def plan_pack(
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run)
     selection = select(found, chosen, options, own, passed_over)
+    if inference_only and isinstance(output, Path) and (before := _manifest_of(output)) and not before.inference_only:
+        note = f"{name} is replaced: it had all of the checkpoint, and now gets only what inference needs"
+        selection = replace(selection, notes=(*selection.notes, note))
     return PackPlan(found, selection, output, name)
 
 
@@ -227,15 +230,15 @@ def _check_output(run: Run, path: Path, *, force: bool) -> None:
     inside = any(entry.real == real for entry in run.tree.entries if entry.kind != "folder")
     if inside and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
-    if path.exists() and not force and not _is_archive_of(run, path):
+    if path.exists() and not force and ((before := _manifest_of(path)) is None or before.run != run.name):
         what = f"this file is there already, and is not an archive that mdl made of {run.name}"
         raise Occupied(what, item=str(path), hint=f"{hint}, or replace it with --force")
 
 
-def _is_archive_of(run: Run, path: Path) -> bool:
-    """Whether a file is an archive that mdl made of a run of this name."""
+def _manifest_of(path: Path) -> Manifest | None:
+    """The manifest of the archive at ``path``; None if no archive that mdl made is there."""
     try:
         with Archive(path, ArchiveLimits()) as archive:
-            return archive.manifest is not None and archive.manifest.run == run.name
+            return archive.manifest
     except (MdlError, OSError):
-        return False
+        return None

@@ -39,7 +39,7 @@ def token_of(environ: Mapping[str, str], named: str | None) -> str | None:
     token = environ.get(variable, "").strip()
     if not token and named is None:
         return None
-    hint = f"{variable}=$(openssl rand -hex 24) makes a good one"
+    hint = f"'openssl rand -hex 24' makes a good one for {variable}"
     if not token:
         raise UsageError("the variable of the token is not set", item=variable, hint=hint)
     if len(token) < _SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:

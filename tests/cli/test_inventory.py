@@ -286,6 +286,8 @@ def test_what_a_download_left(shell: Shell, hub: Hub, mdl: Inside) -> None:
     assert ("missing  org--half/w.bin" in ran.out, "hint: mdl verify org--half --repair" in ran.err) == (True, True)
     assert "hint: mdl get absent downloads it" in done(mdl(write_catalog(shell, NAMED), "verify", "absent"), 3).err
     write_catalog(shell, CATALOG)
+    again = f"mdl verify --repair --to={shell.models} org/half"  # as it was typed, to be typed again
+    assert f"hint: {again} fetches" in done(mdl(shell, "verify", "org/half", "--to", str(shell.models)), 3).err
     (half,) = done(mdl(shell, "outdated", "org--half", "--json")).document["models"]
     assert [one["path"] for one in half["changes"]] == ["w.bin"]
     hub.publish(Repo("org/half", files))

@@ -44,6 +44,17 @@ def names(shell: Shell, mdl: Inside) -> list[str]:
     return [one["name"] for one in done(mdl(shell, "list", "--json")).document["models"]]
 
 
+def test_add_takes_what_get_takes(shell: Shell, mdl: Inside) -> None:
+    """A source may be typed as for `mdl get`; of a wrong one it is said that it is wrong, not that the catalog is."""
+    done(mdl(shell, "add", "typed", "org/typed:Q8_0"))
+    assert 'source = "hf:org/typed:Q8_0"' in own_of(shell).read_text()
+    before = own_of(shell).read_bytes()
+    refused = done(mdl(shell, "add", "no", "word"), 2)
+    assert "mdl: word: not a reference to a source" in refused.err
+    assert "mend the catalog" not in refused.err
+    assert own_of(shell).read_bytes() == before
+
+
 def test_add_begins_a_catalog(shell: Shell, mdl: Inside) -> None:
     """Without a catalog of one's own, add begins one that extends the shipped one, and says so; a second model goes
     into the same file, and nothing of the shipped ones is hidden."""

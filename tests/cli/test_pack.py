@@ -137,6 +137,19 @@ def test_inference_only(mdl: Inside, trained: Shell) -> None:
     assert not (trained.home / "x.zip").exists()
 
 
+def test_what_is_said_of_an_odd_pack(mdl: Inside, trained: Shell) -> None:
+    """An archive that had the optimizer state too is not replaced without a word by one for inference, and a folder in
+    which nothing is recognised is not packed without one."""
+    words = ("pack", "run", "--checkpoint", "latest")
+    replaced = "is replaced: it had all of the checkpoint"
+    told = [mdl(trained, *words, *more).err for more in ((), ("--inference-only",), ("--inference-only",), ())]
+    assert [replaced in err for err in told] == [False, True, False, False]
+    (trained.home / "notes").mkdir()
+    (trained.home / "notes" / "a.txt").write_text("x")
+    assert "no model is recognised in this folder" in mdl(trained, "pack", "notes").err
+    assert "no model is recognised" not in mdl(trained, "pack", "run").err
+
+
 def bf16(count: int) -> bytes:
     """Weights as trainings make them, two bytes each: the exponents repeat, the rest is noise."""
     chance = random.Random(1)
