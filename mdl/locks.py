@@ -60,6 +60,14 @@ def try_lock(fd: int, patience: float = 0.5) -> bool | None:
     return found
 
 
+def unlock_and_close(fd: int) -> None:
+    """Close a file that may be locked. To close it alone is not enough: a process that was forked meanwhile has the
+    descriptor too, and with it the lock."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 def _flock(fd: int, kind: int) -> bool | None:
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -83,7 +91,7 @@ def file_lock(
     waiting = _Waiting(name, lease, wait, on_wait, cancel or CancelToken())
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
-        stack.callback(os.close, fd)
+        stack.callback(unlock_and_close, fd)
         with contextlib.suppress(OSError):
             stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
         yield
@@ -203,7 +211,7 @@ def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[No
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
+            stack.callback(unlock_and_close, fd)
             until = time.monotonic() + wait
             while _flock(fd, fcntl.LOCK_EX) is False:
                 if time.monotonic() > until:
@@ -297,7 +305,7 @@ class Heartbeat:
         with contextlib.suppress(OSError):
             if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
                 self._path.unlink(missing_ok=True)
-        os.close(self._fd)
+        unlock_and_close(self._fd)
 
 
 def _beat(all_stopped: threading.Event, beating: set[Path]) -> None:

@@ -125,9 +125,9 @@ def stale_dirs(place: Path) -> list[Path]:
 
 def is_held(folder: Path) -> bool:
     """Whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the data of a
-    partial locked, or the whole folder."""
+    partial locked, or the whole folder. One that lives on after its download was stopped, like a notebook, does not."""
     alive = _owner(folder).is_alive()
-    if alive is not None:
+    if alive is False or (alive and not has_reliable_locks(folder)):
         return alive
     locked = folder if folder.parent.name == "side" else folder / "data"
     return may_be_alive(locked, [folder, *folder.rglob("*")])

@@ -22,7 +22,7 @@ from mdl.fs.entries import EntryAt
 from mdl.fs.private import make_private_dir, open_new, open_own
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.http.splice import Piped, write_at
-from mdl.locks import try_lock
+from mdl.locks import try_lock, unlock_and_close
 from mdl.process import ProcessId
 
 _JOURNAL_SECONDS = 1.0
@@ -239,7 +239,7 @@ class Partial:
                 self._journal.close()
             finally:
                 if fd >= 0:
-                    os.close(fd)
+                    unlock_and_close(fd)
 
 
 def _open_and_lock(data: Path, *, is_new: bool) -> int:

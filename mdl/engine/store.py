@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,8 @@ class Store:
         self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or CancelToken()
         self.layout = layout(self.root) if layout else Layout(self.root, into=into)
         self.own = self.layout.own
+        self.at_work: list[threading.Thread] = []
+        """Threads of a transfer that was stopped. They may write for a moment yet."""
         self.receipts = Receipts(self.own / "receipts")
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"

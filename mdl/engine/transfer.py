@@ -136,8 +136,13 @@ class Transfer:
         except (KeyboardInterrupt, Cancelled) as error:
             stopped = error if isinstance(error, Cancelled) else Cancelled()
             self._stop(stopped)
+            while not self._events.empty():
+                self._tell(self._events.get())
             stopped.so_far = Result(self._queue.results(stopped.as_error()))
             raise stopped from error
+        except BaseException:  # of the listener, or of a signal handler
+            self._stop(Cancelled())
+            raise
         finally:
             self._stop_syncing.set()
         self._report()
@@ -155,7 +160,8 @@ class Transfer:
             self._chosen_at, self._processor = now, current_processor()
 
     def _stop(self, stopped: Cancelled) -> None:
-        """Wake every blocked thread, then sync and claim what was written, without making the user wait."""
+        """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
+        are still at work then are noted in the store, whose locks stay until they have ended."""
         self._http.cancel.set(stopped)
         self._queue.close()
         self._stop_syncing.set()
@@ -164,9 +170,8 @@ class Transfer:
             if download.hasher:
                 download.hasher.stop(wait=False)
         for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(active)]):
+            self._store.at_work.append(thread)
             thread.join(_LAST_SYNC_SECONDS)
-        while not self._events.empty():
-            self._tell(self._events.get())
 
     def _sync_and_close(self, active: list[Download]) -> None:
         """Claim what was written; once no thread uses the partials, close them, so that this process could go on with
@@ -175,12 +180,14 @@ class Transfer:
         for partial in partials:
             with contextlib.suppress(OSError):
                 partial.sync_and_claim()
-        hashers = [download.hasher.thread for download in active if download.hasher and download.hasher.thread]
-        for thread in (*self._workers, *hashers):
+        for thread in self._workers:
             thread.join()
-        for partial in partials:
-            with contextlib.suppress(OSError):
-                partial.close()
+        for download in active:  # a worker may have opened it since
+            if download.hasher:
+                download.hasher.stop()
+            if download.partial:
+                with contextlib.suppress(OSError):
+                    download.partial.close()
 
     def _report(self) -> None:
         """Tell the events that were posted, and the progress."""

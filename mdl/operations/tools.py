@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model, RepoIds
@@ -20,6 +21,7 @@ from mdl.files import Receipt
 from mdl.fs import look_anew
 from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
+from mdl.threads import start_threads
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
     """Hold every model's lock, always taken in one order so that two processes cannot wait for each other.
 
     If a lock cannot even be made (a read-only folder) the work goes on without it: whatever must be written will say
-    so. What killed processes left of these models is removed. Raises `Busy` after ``tools.lock_wait`` seconds.
+    so. What killed processes left of these models is removed. After a stop the locks stay until no thread writes any
+    more, however soon the caller goes on. Raises `Busy` after ``tools.lock_wait`` seconds.
     """
     store, names = tools.store, sorted({model.name for model in models})
     with contextlib.ExitStack() as stack:
@@ -64,7 +67,19 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
         for name in names:
             look_anew(store.receipts.place(name))
         remove_stale(store.own, names)
-        yield
+        try:
+            yield
+        finally:
+            if any(thread.is_alive() for thread in store.at_work):
+                locks = stack.pop_all()
+                start_threads("mdl-unlock", [partial(_close_after, store.at_work, locks)]) or locks.close()
+
+
+def _close_after(threads: Sequence[Thread], locks: contextlib.ExitStack) -> None:
+    """Let go of the ``locks`` once the ``threads`` have ended."""
+    for thread in threads:
+        thread.join()
+    locks.close()
 
 
 def wait_for_others(items: Sequence[Item], tools: Tools) -> None:
