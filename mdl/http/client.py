@@ -327,12 +327,7 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
-            try:
-                self._hosts.check(current)
-            except Unsafe as error:
-                if hops:
-                    error.message, error.item = f"it redirects, which is {error.message}", shown(bare_url(start))[:200]
-                raise
+            self._check_host(current, start if hops else "")
             at_home = at_home and origin_of(current) == home
             proxy, is_named = proxy_of(current, self._proxies), not hops and url == start
             asked, authorization, sent = self._authorized(
@@ -365,6 +360,15 @@ class HttpClient:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
         raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
+
+    def _check_host(self, url: str, start: str) -> None:
+        """Raises `Unsafe` if ``url``, to which ``start`` redirects ('' if none does), may not be asked."""
+        try:
+            self._hosts.check(url)
+        except Unsafe as error:
+            if start:
+                error.message, error.item = f"it redirects, which is {error.message}", shown(bare_url(start))[:200]
+            raise
 
     def _authorized(
         self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool

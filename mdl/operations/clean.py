@@ -22,7 +22,7 @@ from mdl.fs import staging
 from mdl.fs.private import is_own_folder
 from mdl.http.allowlist import host_of
 from mdl.jobs.records import Records
-from mdl.operations.delete import delete
+from mdl.operations.delete import delete, prune
 from mdl.operations.deletion import Deletion, of_model
 from mdl.paths import RelPath
 from mdl.values import value_class
@@ -137,12 +137,18 @@ def _files(store: Store, known: Known) -> Iterator[Waste]:
         for receipt in receipts:
             if (place := store.path_of(receipt)) is not None:
                 if current is not None and _is_superseded(receipt, store, current):
-                    forget = bound(store.receipts.forget, model, receipt.path)
+                    forget = bound(_forget, store, receipt, place)
                     yield Waste("superseded", place, receipt.stamp.size, f"no file of {model} any more", forget=forget)
             elif store.is_gone(receipt):
                 gone.append(receipt.path)
         yield from _receipts(store, model, gone)
         yield from _left_in(store.receipts.place(model))
+
+
+def _forget(store: Store, receipt: Receipt, place: Path) -> None:
+    """The file of a receipt was removed: so are the folders that it left empty, where a file may have to be."""
+    store.receipts.forget(receipt.model, receipt.path)
+    prune([place.parent], store.root)
 
 
 def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Waste]:

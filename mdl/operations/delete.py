@@ -126,12 +126,12 @@ def _carry_out(one: Deletion) -> list[KeptFile]:
                 else:
                     os.unlink(entry.name, dir_fd=entry.folder)
                 folders.add(path.parent)
-        _prune(folders, root)
+        prune(folders, root)
         one.forget()
     return changed
 
 
-def _prune(folders: Iterable[Path], root: Path) -> None:
+def prune(folders: Iterable[Path], root: Path) -> None:
     """Sync the folders, and remove those that are empty, and those above them that become so, but not ``root``."""
     for folder in sorted(folders, reverse=True):
         with contextlib.suppress(OSError):

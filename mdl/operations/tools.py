@@ -72,7 +72,8 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
         finally:
             if any(thread.is_alive() for thread in store.at_work):
                 locks = stack.pop_all()
-                start_threads("mdl-unlock", [partial(_close_after, store.at_work, locks)]) or locks.close()
+                if not start_threads("mdl-unlock", [partial(_close_after, store.at_work, locks)]):
+                    locks.close()
 
 
 def _close_after(threads: Sequence[Thread], locks: contextlib.ExitStack) -> None:

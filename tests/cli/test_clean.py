@@ -262,3 +262,19 @@ def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, m
     assert len(reads) == 1
     monkeypatch.setattr(Receipts, "models", lambda _self: pytest.fail("all models were listed"))
     done(mdl(shell, "rm", "m0", "m1", "m2", "--yes"))
+
+
+def test_a_file_that_became_a_folder(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+    """A file stands where the new revision has a folder, and a folder where it has a file: clean removes what is not
+    of the model any more, with the folders that this leaves empty, and then there is room."""
+    hub.publish(Repo("org/tiny", {"config.json": b"1", "w": b"one", "d/x.bin": b"xxxx", "d/e/y.bin": b"yyyy"}))
+    shell = machine(tmp_path / "home", CATALOG, hub.url)
+    done(mdl(shell, "get", "tiny"))
+    (shell.models / "tiny" / "mine").mkdir()
+    hub.publish(Repo("org/tiny", {"config.json": b"2", "w/model.bin": b"two", "d": b"now a file"}))
+    done(mdl(shell, "get", "tiny"), 7)
+    assert len(kinds(shell, mdl)) == 3
+    done(mdl(shell, "clean", "--yes"))
+    done(mdl(shell, "get", "tiny"))
+    assert {path.name for path in (shell.models / "tiny").iterdir()} == {"config.json", "w", "d", "mine"}
+    done(mdl(shell, "verify", "tiny"))
