@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -54,6 +55,8 @@ class Workspace:
     ) -> None:
         self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets or Secrets()
         self.environ: Mapping[str, str] = config.environ
+        self._making = threading.Lock()
+        self._throttle: Throttle | None = None
 
     # Catalog and lock.
 
@@ -346,13 +349,16 @@ class Workspace:
 
         return Context(self.endpoint, Path(os.devnull), network, environ=self.environ, remotes=self.remotes)
 
-    @cached_property
+    @property
     def throttle(self) -> Throttle:
-        """One for all operations of a client."""
+        """One for all operations of a client, also if several threads begin at once: `cached_property` makes several
+        then."""
         from mdl.http.body import Throttle
         from mdl.units import NO_RATE_LIMIT
 
-        return Throttle(self.config["limit_rate"] or NO_RATE_LIMIT)
+        with self._making:
+            self._throttle = self._throttle or Throttle(self.config["limit_rate"] or NO_RATE_LIMIT)
+            return self._throttle
 
     def hub_client(self, models: Sequence[Model]) -> HubClient | None:
         """The hub's own client, if it was asked for."""
