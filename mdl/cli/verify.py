@@ -56,7 +56,7 @@ def verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
-    if report.wrong and not is_job and (names or choice.into or settings.get("home")):
+    if report.wrong and (names or choice.into or settings.get("home")):
         report.wrong.hint = _remedy(session, report.wrong.hint or "")
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
@@ -69,7 +69,7 @@ def _remedy(session: Session, hint: str) -> str:
     words = [word for word in session.words if word not in ("-n", "--dry-run", "--force", "--strict")]
     if hint.startswith("mdl get"):
         return f"mdl {typed(['get', *words[1:]])} downloads it"
-    if hint.startswith("mdl verify"):
+    if hint.startswith("mdl verify") and "--repair" not in words:
         return f"mdl {typed(with_flags(words, ['--repair']))} fetches what is wrong"
     return hint
 
