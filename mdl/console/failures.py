@@ -16,11 +16,12 @@ Clean = Callable[[str], str]
 
 
 class Failures:
-    """Puts failures into words, and remembers them, so that none is told twice."""
+    """Puts failures into words, and remembers them, so that none is told twice, nor the same hint for each file."""
 
     def __init__(self, style: Style, clean: Clean) -> None:
         self._style, self._clean = style, clean
         self._told: list[tuple[str, str]] = []
+        self._hints: set[str] = set()
 
     def text(self, event: Failed) -> str:
         """The lines of an error for a file or model that failed."""
@@ -29,7 +30,9 @@ class Failures:
         named = item_of(event)
         item = event.item or named
         self._told += [(_plain(one), event.message) for one in {item, named}]
-        return self.lines(item, event.message, event.hint)
+        hint = None if event.hint in self._hints else event.hint
+        self._hints.add(event.hint or "")
+        return self.lines(item, event.message, hint)
 
     def has_told(self, error: Problem) -> bool:
         """The same failure was told already, under whichever name of its item."""

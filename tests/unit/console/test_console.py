@@ -195,6 +195,14 @@ def test_an_error_is_the_last_word() -> None:
     assert told([Started("m", "f", total=1000), progress(100), *failed])[-1] == "  hint: try later"
 
 
+def test_a_hint_is_said_once() -> None:
+    """A thousand files that fail for one reason have one hint; another one is said as well."""
+    failed = [Failed("m", name, "NET", "503", hint) for name, hint in (("f", "later"), ("g", "later"), ("h", "never"))]
+    lines = told([replace(progress(0), files=()), *failed])
+    assert [line for line in lines if "hint" in line] == ["  hint: later", "  hint: never"]
+    assert sum("503" in line for line in lines) == 3
+
+
 @pytest.mark.parametrize("options", [{"quiet": True}, {"progress": "none"}])
 def test_quiet_tells_only_failures(options: dict[str, Any]) -> None:
     """Quiet says nothing but what failed, and says that once although the command ends with the same error."""
