@@ -75,7 +75,7 @@ def fetch(
 
 
 def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:
-    """What `download` would do; nothing is written. See `Client.plan` and `Options`."""
+    """What `download` would do; only what sources answer is kept. See `Client.plan` and `Options`."""
     client, call = _client(options)
     return client.plan(targets, **call)
 

@@ -431,7 +431,7 @@ def read_text(path: Path) -> str | None:
     """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
         return read_whole(path, _LARGEST).decode("utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"unreadable: {error.strerror}", item=str(path), hint=_MEND) from error

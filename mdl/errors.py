@@ -37,6 +37,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 EXIT_CODES: dict[int, tuple[str, str, str]] = {
     0: ("ok", "done, or already there", "go on"),
@@ -261,8 +262,8 @@ class Cancelled(Problem):
         super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
         if terminated:
             self.code, self.exit_code = "CANCELLED", 143
-        self.so_far: object = None
-        """How far it came, as the room it passes through last tells it."""
+        self.so_far: Any = None
+        """How far it came, as the room it passes through last tells it: for the caller the operation's report."""
 
     def as_error(self) -> MdlError:
         """The same as the error of a file that was not reached."""
@@ -290,7 +291,7 @@ class Deadline(MdlError):
     code, exit_code = "DEADLINE", 75
     status = "paused"
     default_hint = "what was fetched is kept; run the same command again to go on"
-    so_far: object = None
+    so_far: Any = None
     """The report so far, if the operation had begun."""
 
 

@@ -136,5 +136,9 @@ def is_true(text: str | None) -> bool:
 
 
 def texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    """One text, or several: a single string is never taken for a list of its letters."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    """One text, or several: a single string is never taken for a list of its letters. Raises ``TypeError``."""
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    for one in found:
+        if not isinstance(one, str):
+            raise TypeError(f"{one!r} is not a text")
+    return found

@@ -196,7 +196,7 @@ class Lock:
 
 
 _LOCK_IT = "'mdl lock' locks what the catalog has"
-_AGAIN = "remove it, then write it again with 'mdl lock'"
+_AGAIN = "restore it from version control; or remove it, and 'mdl lock' writes what the sources have now"
 
 
 def entry_of(model: Model) -> str:

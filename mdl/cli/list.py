@@ -91,7 +91,7 @@ def list_models(
         is_all = not (patterns or kind or tag or statuses)
         console.note(_last_line(rows, client.catalog.groups if is_all and not local else {}, total))
         if local and found and found.unfinished and is_all:
-            console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: 'mdl clean' shows them")
+            console.note(f"{human_bytes(found.unfinished)} more of unfinished downloads: the same 'mdl get' goes on")
         if more := _unlisted(client) if found is None and is_all else 0:
             console.note(f"{counted(more, 'more model')} on this disk that no catalog names: 'mdl list --local'")
 

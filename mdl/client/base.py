@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, TypeGuard, Unpack
 
 from mdl import places
 from mdl.cancel import CancelToken
@@ -64,6 +64,20 @@ def _warn(text: str) -> None:
     warnings.warn(text, MdlWarning, stacklevel=level)
 
 
+_NAMED_ELSEWHERE = {
+    "local_dir": "'into'",
+    "cache_dir": "'home' with layout='hf-cache'",
+    "to": "'home'",
+    "allow_patterns": "'include'",
+    "ignore_patterns": "'exclude'",
+    "max_workers": "'connections'",
+    "force_download": "'force'",
+    "local_files_only": "'offline'",
+    "token": "HF_TOKEN in the environment",
+}
+"""What huggingface_hub, or the command line, calls a setting."""
+
+
 class ClientBase:
     """The settings, and what one operation works with."""
 
@@ -82,10 +96,11 @@ class ClientBase:
         which must be kept out of everything that is shown. Raises ``TypeError`` for an unknown setting."""
         for name in settings:
             if name not in client_settings():
-                near = get_close_matches(name, client_settings(), 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"mdl has no setting {name!r}{hint}")
-        self.workspace = Workspace(config or Config(settings), cancel or CancelToken(), on_warning or _warn, secrets)
+                near = get_close_matches(name, [*client_settings(), *CallOptions.__optional_keys__], 1)
+                meant = _NAMED_ELSEWHERE.get(name) or (repr(near[0]) if near else "")
+                raise TypeError(f"mdl has no setting {name!r}{meant and f'; did you mean {meant}?'}")
+        own = cancel if _is_token(cancel) else CancelToken()
+        self.workspace = Workspace(config or Config(settings), own, on_warning or _warn, secrets)
         self._on_event, self._progress = on_event, progress
 
     def __enter__(self) -> Self:
@@ -99,18 +114,18 @@ class ClientBase:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
         return self.workspace.catalog
 
-    def limit_rate(self, rate: str) -> None:
+    def limit_rate(self, rate: str | float | None) -> None:
         """Keep to another rate from now on, also in an operation that runs in another thread.
 
-        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; ``off`` is no limit. Raises
-        `UsageError`.
+        ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; None or ``off`` is no limit.
+        Raises `UsageError`.
         """
-        self.workspace.throttle.change(parse_rate(rate, "limit_rate"))
+        self.workspace.throttle.change(parse_rate("off" if rate is None else str(rate), "limit_rate"))
 
     def _stopped_by(self, cancel: CancelToken | None) -> CancelToken:
         """What stops one operation: the client's own token, or the one that its caller gave."""
         stop = CancelToken(self.workspace.cancel)
-        if cancel:
+        if _is_token(cancel):
             cancel.link(stop)
         return stop
 
@@ -128,6 +143,7 @@ class ClientBase:
         exact: bool = False,
         keeps: bool = True,
         mirror: str = "",
+        **unknown: object,
     ) -> Iterator[Tools]:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
         lock; what sources answer is kept if it ``keeps``; a ``mirror`` is the only one asked for files. Window and
@@ -136,6 +152,9 @@ class ClientBase:
         from mdl.operations.tools import Tools, with_sources
         from mdl.sources import page_hosts
 
+        for name in unknown:
+            where = f": give it to mdl.Client({name}=…)" if name in client_settings() else ""
+            raise TypeError(f"{name!r} is no option of one call{where}")
         work, stop = self.workspace, self._stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
@@ -150,7 +169,7 @@ class ClientBase:
             if online and not work.config.is_offline:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact, mirror=mirror))
                 listener = stack.enter_context(work.xet(network, listener))
-            globs = texts(include), texts(exclude)
+            globs = texts(include or ()), texts(exclude or ())
             resolver = work.resolver(
                 store, network, listener, *globs, exact=exact, is_strict=True, keeps=keeps, mirror=mirror
             )
@@ -180,6 +199,13 @@ class ClientBase:
         return path
 
 
+def _is_token(cancel: CancelToken | None) -> TypeGuard[CancelToken]:
+    """Whether a token was given. Raises ``TypeError`` for anything else."""
+    if not isinstance(cancel, CancelToken | None):
+        raise TypeError(f"cancel is a mdl.CancelToken, not {cancel!r}")
+    return cancel is not None
+
+
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
     """Once what was fetched is safe, a Ctrl-C that Python made a ``KeyboardInterrupt`` is one again, and a time limit
@@ -190,5 +216,5 @@ def _interrupts() -> Iterator[None]:
         raise stopped.as_deadline() from stopped
     except Cancelled as stopped:
         if isinstance(stopped.__cause__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stopped
+            raise KeyboardInterrupt from None  # one traceback, of what was interrupted
         raise

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdl import places
 from mdl.cancel import CancelToken
@@ -53,7 +53,11 @@ class Disk(ClientBase):
         from mdl.catalog.targets import models_of, needs_catalog
         from mdl.sources import page_hosts
 
-        wanted = [targets] if isinstance(targets, str | Model) else list(targets)
+        given: Any = targets
+        wanted = [given] if isinstance(given, str | Model) or not isinstance(given, Iterable) else list(given)
+        for one in wanted:
+            if not isinstance(one, str | Model):
+                raise TypeError(f"{one!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
         catalog, hosts = self.catalog if needs_catalog(wanted) else Catalog(), page_hosts(self.workspace.endpoint)
         found = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
         if into is not None:

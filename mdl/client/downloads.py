@@ -76,7 +76,8 @@ class Downloads(Catalogs):
     def plan(
         self, targets: Targets, *, revision: str | None = None, force: bool = False, **options: Unpack[CallOptions]
     ) -> PlanReport:
-        """What `download` would do, and how much room it needs. Sources are asked; nothing is written."""
+        """What `download` would do, and how much room it needs. Sources are asked; only their answers
+        are kept."""
         from mdl.operations.get import plan
 
         models = self.models(targets, revision=revision)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.status import model_status
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
 from mdl.events import Failed, Noticed, Planned
 from mdl.files import LocalFile
@@ -70,6 +71,7 @@ def _get(models: Sequence[Model], tools: Tools, *, force: bool) -> Report:
                 tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         if tools.network is None:
             adopt_kept(decided.plan, store)
+            tell_kept(decided.plan, tools.on_event)
             report = report_of(models, store, _offline(decided), broken)
         else:
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
@@ -87,7 +89,7 @@ def _get(models: Sequence[Model], tools: Tools, *, force: bool) -> Report:
 
 
 def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
-    """What `get` would do. Nothing is written, and no lock is taken. Raises `MdlError`."""
+    """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began, store = time.monotonic(), tools.store
     wanted, broken = _resolve(models, tools)
     decided = _predict(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
@@ -129,6 +131,8 @@ def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[
         except MdlError as error:
             wanted = [one for one in wanted if one.model != model.name]
             broken[model.name] = _with_note(error, model)
+            if isinstance(error, NetworkError) and model_status(model, tools.resolver, tools.store).status == "present":
+                error.hint = "all that its source had when it was last asked is here: --offline uses that"
     return wanted, broken
 
 

@@ -177,8 +177,11 @@ class HubSource:
         whole = origin.whole
         with self._locks[whole]:
             listing = self._asked.get(whole)
-            if listing is None and (is_pinned(origin.revision) or self._context.network is None):
+            is_offline = self._context.network is None
+            if listing is None and (is_pinned(origin.revision) or is_offline):
                 listing = self._listings.get(self._url, origin)
+            if listing is None and is_offline:
+                listing = self._listings.of_any_hub(origin)
             if listing is None:
                 try:
                     listing = self._ask(origin)

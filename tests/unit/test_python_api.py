@@ -60,7 +60,7 @@ def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pyte
 def test_the_guide_has_every_setting() -> None:
     """The table of docs/python.md has each setting, and no other, with its default; words stand for None and ()."""
     rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE)
-    defaults = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    defaults = {name: default for names, default in rows for name in re.findall(r"`([a-z]\w*)`", names)}
     assert set(defaults) == set(client_settings())
     for name, setting in client_settings().items():
         assert setting.default in (None, ()) or ast.literal_eval(defaults[name].strip("`")) == setting.default, name
@@ -93,11 +93,49 @@ def test_wrong_arguments(hub: LoopbackHub) -> None:
         mdl.get("hf:org/tiny", conections=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="inculde"):
         mdl.Client().download("hf:org/tiny", inculde="*.json")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean 'into'"):
+        mdl.get("hf:org/tiny", local_dir="m")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"give it to mdl.Client\(max_duration=…\)"):
+        mdl.Client().download("hf:org/tiny", max_duration=1)  # type: ignore[call-arg]
+    for wrong in (None, Path("org/tiny"), [Path("org/tiny")], b"org/tiny"):
+        with pytest.raises(TypeError, match="is no target"):
+            mdl.download(wrong)  # type: ignore[arg-type]
+    for named in ({"include": [Path("a")]}, {"exclude": 3}, {"cancel": threading.Event()}):
+        with pytest.raises(TypeError, match=r"is not a text|is a mdl\.CancelToken"):
+            mdl.get("hf:org/tiny", home="m", **named)  # type: ignore[arg-type]
     with pytest.raises(mdl.UsageError, match="connections: 0 is not a number from 1 to 64"):
         mdl.get("hf:org/tiny", connections=0)
     for empty in ({"home": ""}, {"home": "m", "into": ""}):
         with pytest.raises(mdl.UsageError, match="it is empty"):
             mdl.get("hf:org/tiny", **empty)  # type: ignore[arg-type]
+
+
+def test_a_hub_that_is_down(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch is asked for anew, so a hub that is down is an error. If all is here, its advice is to go offline; and
+    that works whichever hub is set then, tells what is here, and contacts nobody."""
+    for target in ("hf:org/tiny", "hf:org/other"):
+        mdl.get(target, home="m", include="*.bin" if "other" in target else ())
+    before = len(hub.requests)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(mdl.NetworkError) as refused:
+        mdl.get("hf:org/tiny", home="m", retries=1)
+    assert "--offline" in (refused.value.advice or "")
+    with pytest.raises(mdl.NetworkError) as refused:
+        mdl.get("hf:org/never", home="m", retries=1)
+    assert "--offline" not in (refused.value.advice or "")
+    heard: list[Event] = []
+    assert (mdl.get("hf:org/tiny", home="m", offline=True, on_event=heard.append) / "config.json").exists()
+    assert sum(isinstance(event, Finished) for event in heard) == len(TINY.files)
+    assert len(hub.requests) == before
+
+
+def test_a_rate_is_a_number_or_a_text(hub: LoopbackHub) -> None:
+    """What a setting may be, the rate that is changed later may be too."""
+    client = mdl.Client(home="m", limit_rate=1_000_000)
+    for rate in (5_000_000, "20M", "08:00,2M 22:00,off", None):
+        client.limit_rate(rate)
+    with pytest.raises(mdl.UsageError):
+        client.limit_rate("fast")
 
 
 def test_settings_come_from_the_environment_too(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
