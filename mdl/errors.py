@@ -312,7 +312,10 @@ def storage_error(
     when_too_large: str = "choose a folder on another disk: FAT32 takes files of up to 4 GB, exFAT takes larger ones",
 ) -> StorageError:
     """An ``OSError`` of the local disk as mdl's own error, in the system's words. ``when_full`` is the hint if it is
-    full, ``when_too_large`` if it takes no file of this size."""
+    full, ``when_too_large`` if it takes no file of this size. One without a number is not the system's: a listener or
+    a signal handler raised it (``TimeoutError``), and it is raised as it is."""
+    if error.errno is None:
+        raise error
     words = error.strerror or str(error)
     if error.errno in _FULL:
         return NoSpace(words, item=item, hint=when_full)
@@ -332,6 +335,17 @@ def storage_trouble(item: object, when_full: str, *when_too_large: str) -> Itera
         raise storage_error(error, str(item), when_full, *when_too_large) from error
 
 
+@contextlib.contextmanager
+def passing_storage_trouble() -> Iterator[None]:
+    """Trouble with a file is passed over here, but not the ``TimeoutError`` and the like of a signal handler or of a
+    listener, which have no number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+
+
 def internal_error(error: BaseException) -> MdlError:
     """An unexpected exception as an error that can be shown."""
     if isinstance(error, MemoryError):
@@ -349,7 +363,7 @@ def as_problem(error: BaseException) -> Problem:
             return error
         case KeyboardInterrupt():
             return Cancelled()
-        case OSError():
+        case OSError() if error.errno is not None:
             return storage_error(error, str(error.filename or "the working folder"))
     return internal_error(error)
 

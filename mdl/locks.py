@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from mdl.cancel import CancelToken
-from mdl.errors import Busy
+from mdl.errors import Busy, passing_storage_trouble
 from mdl.fs import filesystem_type, staging
 from mdl.fs.private import make_private_dir, open_new, read_regular
 from mdl.paths import record_name
@@ -92,7 +92,7 @@ def file_lock(
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
         stack.callback(unlock_and_close, fd)
-        with contextlib.suppress(OSError):
+        with passing_storage_trouble():
             stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
         yield
 
@@ -209,7 +209,7 @@ def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[No
     more before it replaces it. Raises `Busy`.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
+        with passing_storage_trouble():
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(unlock_and_close, fd)
             until = time.monotonic() + wait
@@ -261,7 +261,7 @@ def is_locked(path: Path) -> bool | None:
                 found = _flock(fd, fcntl.LOCK_SH)
                 return None if found is None else not found
         finally:
-            os.close(fd)
+            unlock_and_close(fd)
     return None
 
 
@@ -306,6 +306,15 @@ class Heartbeat:
             if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
                 self._path.unlink(missing_ok=True)
         unlock_and_close(self._fd)
+
+
+def _after_fork() -> None:
+    """A forked process has no thread that touches files, and those of its parent are not its own."""
+    Heartbeat.beating.clear()
+    Heartbeat._changing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _beat(all_stopped: threading.Event, beating: set[Path]) -> None:

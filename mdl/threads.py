@@ -6,14 +6,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, ParamSpec, Self, TypeVar
 
 from mdl.errors import MdlError
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+Arguments = ParamSpec("Arguments")
 
 _LOOK_SECONDS = 0.05
 
@@ -67,11 +70,11 @@ def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:
 
 def in_parallel(
     calls: Sequence[Callable[[], Result]], most: int, look: Callable[[], None]
-) -> Iterator[Result | MdlError]:
+) -> Generator[Result | MdlError, None, None]:
     """What each call returns, or the `MdlError` that it raises, in the order of ``calls``; ``most`` run at once.
 
     ``look`` is called in the caller's thread while it waits, and may raise. Any other exception of a call is raised
-    here. If the caller stops asking, calls that were not begun are not made.
+    here. If the caller closes it, calls that were not begun are not made.
     """
     ready = [threading.Event() for _ in calls]
     results: dict[int, Result | MdlError] = {}
@@ -112,6 +115,56 @@ def _outcome(call: Callable[[], Result]) -> Result | MdlError:
         return call()
     except MdlError as error:
         return error
+
+
+class Workers:
+    """Threads, ``most`` of them at once, that make calls; fewer if the system allows no more. If it allows none, the
+    caller makes them itself. Leaving the context waits for all of them."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._threads: list[threading.Thread] = []
+        self._calls = SimpleQueue[Callable[[], None] | None]()
+
+    def submit(
+        self, call: Callable[Arguments, Result], *args: Arguments.args, **named: Arguments.kwargs
+    ) -> Future[Result]:
+        """What ``call`` will return, or raise."""
+        future = Future[Result]()
+
+        def make() -> None:
+            try:
+                future.set_result(call(*args, **named))
+            except BaseException as error:
+                future.set_exception(error)
+
+        if len(self._threads) < self._most:
+            started = start_threads(self._name, [self._work])
+            self._most = self._most if started else len(self._threads)
+            self._threads += started
+        if self._threads:
+            self._calls.put(make)
+        else:
+            make()
+        return future
+
+    def _work(self) -> None:
+        while (make := self._calls.get()) is not None:
+            make()
+
+    def shutdown(self) -> None:
+        """Wait for all calls; no further one is made."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads, self._most = [], 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
 
 
 class Batches(Generic[Item]):

@@ -29,11 +29,13 @@ class Switch:
 @value_class
 class History:
     """``releases`` are in the order they came; ``served`` are the versions that a rollback goes back through, the
-    active one last; ``switches`` the last thousand changes."""
+    active one last; ``switches`` the last thousand changes. ``unless_switched`` is what ``served`` was before the last
+    change, if that is a rollback that may not have happened: it is recorded before and after the switch."""
 
     releases: tuple[str, ...] = ()
     served: tuple[str, ...] = ()
     switches: tuple[Switch, ...] = field(default=(), repr=False)
+    unless_switched: tuple[str, ...] = ()
 
     @property
     def active(self) -> str:
@@ -47,13 +49,11 @@ class History:
     @property
     def withdrawn(self) -> tuple[str, ...]:
         """The versions that were rolled back from, and not served again since."""
-        return tuple(one for one in self.releases if one not in self.served)
+        switched = {one.after for one in self.switches}
+        return tuple(one for one in self.releases if one in switched and one not in self.served)
 
     def released(self, version: str, switch: Switch) -> History:
-        """The history once ``version`` is active.
-
-        This also undoes a rollback from ``version`` that was recorded and did not happen.
-        """
+        """The history once ``version`` is active."""
         served = (*(one for one in self.served if one != version), version)
         known = self.releases if version in self.releases else (*self.releases, version)
         return History(known, served, self._with(switch))
@@ -64,7 +64,14 @@ class History:
         version = switch.after
         known = self.releases if version in self.releases else (*self.releases, version)
         at = self.served.index(version) if version in self.served else len(self.served)
-        return History(known, (*self.served[:at], version), self._with(switch))
+        return History(known, (*self.served[:at], version), self._with(switch), unless_switched=self.served)
+
+    def not_rolled_back(self, active: str) -> History | None:
+        """The history without its last change, if that is a rollback that did not happen, for ``active`` is served
+        still."""
+        if self.unless_switched[-1:] != (active,):
+            return None
+        return History(self.releases, self.unless_switched, self.switches[:-1])
 
     def kept(self, keep: int, here: Container[str]) -> History:
         """Without the versions that are not ``here`` any more, and without the oldest beyond ``keep``; the active and
@@ -90,6 +97,7 @@ def to_json(history: History) -> bytes:
         "previous": history.previous,
         "releases": history.releases,
         "served": history.served,
+        "unless_switched": history.unless_switched,
         "withdrawn": history.withdrawn,
         "switches": [asdict(one) for one in history.switches],
     }
@@ -106,4 +114,5 @@ def from_json(data: bytes) -> History:
         return tuple(RelPath.parse(name).text for name in facts[key])
 
     switches = tuple(Switch(**{key: str(value) for key, value in one.items()}) for one in facts["switches"])
-    return History(names("releases"), names("served"), switches)
+    before = names("unless_switched") if "unless_switched" in facts else ()  # mdl has not always written it
+    return History(names("releases"), names("served"), switches, before)

@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
 from mdl.fs import write_all
+from mdl.threads import Workers
 
 _BLOCK = 2**20
 _READ = 256 * 2**10
@@ -51,7 +51,7 @@ class Archive:
         except BaseException:
             os.close(self._fd)
             raise
-        self._pool = ThreadPoolExecutor(1, "mdl-hash")
+        self._pool = Workers(1, "mdl-hash")
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mdl.archive.history import History, Switch, from_json, to_json
@@ -26,6 +27,7 @@ from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.hashing import fingerprint
 from mdl.paths import RelPath
 
+Watch = Callable[[int], None]
 _CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
 _LARGEST = 256 * 2**20
 """Bytes of a history, and of a manifest of a million members."""
@@ -75,15 +77,16 @@ class ReleaseDir:
         found, active = self.recorded(), self.active()
         if active in ("", found.active) or not self.has(active):
             return found
-        return found.released(active, new_switch(found.active, active, "release"))
+        return found.not_rolled_back(active) or found.released(active, new_switch(found.active, active, "release"))
 
     def recorded(self) -> History:
-        """The history as it is on the disk. Raises `StateError`, `OSError`."""
+        """The history as it is on the disk. If it was moved away, the releases that are here came before any other one.
+        Raises `StateError`, `OSError`."""
         path, hint = self.folder / _HISTORY, "move it away; 'current' and the releases stay as they are"
         try:
             return from_json(read_whole(path, _LARGEST))
         except FileNotFoundError:
-            return History()
+            return History(tuple(sorted(self.here(), key=lambda one: (self.path_of(one).stat().st_mtime_ns, one))))
         except OSError as error:
             if error.errno not in UNREADABLE_ERRNOS:
                 raise
@@ -170,8 +173,10 @@ class ReleaseDir:
         """See that every file of a release is there and as long as it was, without reading it: a rollback must be
         quick. Raises `ProtocolError`."""
         manifest = self.manifest(version)
-        if manifest and (missing := self.first_missing(version, manifest)):
-            hint = f"nothing was changed; unpack {version} again"
+        hint = f"nothing was changed; unpack {version} again"
+        if manifest is None:
+            raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
+        if missing := self.first_missing(version, manifest):
             raise ProtocolError(_DAMAGED, item=f"{version}/{missing}", hint=hint)
 
     def first_missing(self, version: str, manifest: Manifest) -> str:
@@ -182,25 +187,27 @@ class ReleaseDir:
                 return entry.path
         return ""
 
-    def full_check(self, version: str) -> Manifest:
-        """Read a release again and compare it with its manifest. Raises `ProtocolError` naming what is wrong."""
+    def full_check(self, version: str, watch: Watch | None = None) -> Manifest:
+        """Read a release again and compare it with its manifest; ``watch`` is called with the bytes read of a file, and
+        may raise to stop. Raises `ProtocolError` naming what is wrong."""
         manifest = self.manifest(version)
         hint = f"remove {self.path_of(version)} and unpack the archive again"
         if manifest is None:
             raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
         for entry in manifest.files:
-            if not _matches(self._file(version, entry), entry):
+            if not _matches(self._file(version, entry), entry, watch):
                 raise ProtocolError(_DAMAGED, item=f"{version}/{entry.path}", hint=hint)
         return manifest
 
-    def copies_in(self, version: str) -> FindCopy:
-        """Finds the same bytes in a release; they are read again and their digest compared before they are offered."""
+    def copies_in(self, version: str, watch: Watch | None = None) -> FindCopy:
+        """Finds the same bytes in a release; they are read again and their digest compared before they are offered.
+        ``watch`` is as in `full_check`."""
         manifest = self.manifest(version) if version else None
         known = {entry.path: entry for entry in manifest.files} if manifest else {}
 
         def find(entry: ManifestEntry) -> Path | None:
             path = self._file(version, entry)
-            return path if known.get(entry.path) == entry and _matches(path, entry) else None
+            return path if known.get(entry.path) == entry and _matches(path, entry, watch) else None
 
         return find
 
@@ -275,7 +282,7 @@ def new_switch(before: str, after: str, why: str) -> Switch:
     return Switch(utc_now("seconds"), before, after, why, by=f"{os.environ.get('USER') or os.getuid()}:{os.getpid()}")
 
 
-def _matches(path: Path, entry: ManifestEntry) -> bool:
+def _matches(path: Path, entry: ManifestEntry, watch: Watch | None = None) -> bool:
     """Whether the file there is a regular one with the entry's size and digest."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -285,7 +292,7 @@ def _matches(path: Path, entry: ManifestEntry) -> bool:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size != entry.size:
             return False
-        return fingerprint(fd, "sha256").digest.hex == entry.sha256
+        return fingerprint(fd, "sha256", watch=watch).digest.hex == entry.sha256
     except OSError:
         return False
     finally:

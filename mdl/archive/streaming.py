@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from mdl.cancel import CancelToken
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
 from mdl.fs import staging
+from mdl.threads import Workers
 from mdl.units import Speed
 
 _BETWEEN = 0.1
@@ -22,7 +23,7 @@ _SMALL = 2**20
 class BackgroundHash:
     """A SHA-256 that a thread of ``pool`` makes, one block behind, while the caller writes and reads on."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: Workers) -> None:
         self._pool, self._hasher = pool, hashlib.sha256()
         self._running = Future[None]()
         self._running.set_result(None)
@@ -44,7 +45,7 @@ class BackgroundSync:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool, self._threads = ThreadPoolExecutor(threads, "mdl-sync"), threads
+        self._pool, self._threads = Workers(threads, "mdl-sync"), threads
         may_be_open = os.sysconf("SC_OPEN_MAX")  # -1: any number
         self._most = min(_BATCH, may_be_open // 4) if may_be_open > 0 else _BATCH
         self._small: list[int] = []

@@ -85,6 +85,7 @@ def check_bytes(archive: Archive, progress: Progress) -> dict[str, str]:
     with archive.named():
         for member in (one for one in archive.members if not one.is_folder):
             name = member.path.text
+            progress.add(0, name)
             digests[name] = archive.copy(member, None, partial(progress.add, file=name))
             _check_complete(archive, member, partial(archive.head, member))
         archive.check_unchanged()
@@ -104,6 +105,8 @@ def extract(
             if parent not in made:
                 Path(root, parent).mkdir(parents=True, exist_ok=True)
                 made.add(parent)
+            if not member.size:
+                progress.add(0, name)  # there may be a million of these
             if member.is_folder:
                 continue
             place, sha256 = f"{root}/{name}", archive.digests.get(name, "")

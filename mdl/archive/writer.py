@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +21,7 @@ from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
 from mdl.errors import ProtocolError, storage_error, storage_trouble
 from mdl.fs import write_all
+from mdl.threads import Workers
 from mdl.trainers.tree import Entry, TreeReader, changed_error
 
 _BLOCK = 2**20
@@ -42,7 +43,7 @@ class ArchiveSink(ExitStack):
     def __init__(self, fd: int, *, sync: bool = False, digest: bool = False) -> None:
         super().__init__()
         self._fd, self.at = fd, 0
-        self._hash = BackgroundHash(self.enter_context(ThreadPoolExecutor(1, "mdl-digest"))) if digest else None
+        self._hash = BackgroundHash(self.enter_context(Workers(1, "mdl-digest"))) if digest else None
         self._sync = self.enter_context(BackgroundSync(1)) if sync else None
         self._small = bytearray()
         self.push(lambda kind, _error, _trace: None if kind else self._flush())
@@ -91,7 +92,7 @@ def write_archive(
     Raises `ProtocolError` for a file that changed while it was read (unless ``allow_changing``), `StorageError` for one
     that cannot be read, and the `OSError` of the sink.
     """
-    with ThreadPoolExecutor(1, "mdl-hash") as hashers, ThreadPoolExecutor(_DEFLATERS, "mdl-pack") as deflaters:
+    with Workers(1, "mdl-hash") as hashers, Workers(_DEFLATERS, "mdl-pack") as deflaters:
         return _Writer(selection, sink, progress, compress, allow_changing, hashers, deflaters).write()
 
 
@@ -104,8 +105,8 @@ class _Writer:
     progress: Progress
     compress: Compression
     allow_changing: bool
-    hashers: ThreadPoolExecutor
-    deflaters: ThreadPoolExecutor
+    hashers: Workers
+    deflaters: Workers
     directory: bytearray = field(default_factory=bytearray)
     count: int = 0
     entries: list[ManifestEntry] = field(default_factory=list)

@@ -176,7 +176,12 @@ class ClientBase:
             stack.enter_context(_interrupts())
             wait, hub_client = work.config["lock_wait"], None if mirror else work.hub_client(models)
             copies = work.local_copies(store)
-            yield Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+            tools = Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+            try:
+                yield tools
+            except BaseException:  # also of the listener, or of a signal handler: threads that are at work end as well
+                stop.set()
+                raise
 
     def settings(self) -> list[SettingValue]:
         """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if

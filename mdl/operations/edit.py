@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,10 +131,20 @@ def edit_file(
 
 
 def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
-    """``text`` changed; if its lines end as those of Windows do, so do those of the result."""
+    """``text`` changed; if its lines end as those of Windows do, so do those of the result. If only some do, a line
+    that stays keeps its end, and the others end as most do."""
     if text is None or "\r\n" not in text:
         return change(text)
-    return change(text.replace("\r\n", "\n")).replace("\n", "\r\n")
+    after, windows = change(text.replace("\r\n", "\n")), text.count("\r\n")
+    if windows == text.count("\n"):
+        return after.replace("\n", "\r\n")
+    before, lines = text.split("\n"), after.split("\n")
+    end = "\r" if 2 * windows > text.count("\n") else ""
+    found = SequenceMatcher(None, [line.removesuffix("\r") for line in before], lines, autojunk=False)
+    result = [line + end for line in lines[:-1]] + lines[-1:]
+    for old, new, count in found.get_matching_blocks():
+        result[new : new + count] = before[old : old + count]
+    return "\n".join(result)
 
 
 def with_key(text: str, table: str, key: str, value: Any) -> str:

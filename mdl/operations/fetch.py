@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
@@ -31,7 +32,6 @@ from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
 from mdl.reports import FileReport, ModelReport, PlanReport, Report
 from mdl.values import value_class
 
-_RELEASED = RelPath.parse("release.zip")
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds between two questions about a job that runs; the last one again and again."""
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
@@ -132,9 +132,9 @@ def _in_order(models: Sequence[Model], reports: Iterable[Report]) -> tuple[Model
 
 def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> ReleaseResult:
     """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive."""
-    store = tools.store
-    with store.scratch_folder(model.name, RemoteFile(_RELEASED, "")) as scratch:
-        packed = _RELEASED.under(scratch)
+    store, archive = tools.store, RelPath.parse(f"release-{threading.get_native_id()}.zip")  # two threads may do that
+    with store.scratch_folder(model.name, RemoteFile(archive, "")) as scratch:
+        packed = archive.under(scratch)
         files = [one.path for one in model.files]
         write_pack(plan_files(model.path, files, packed), on_event=tools.on_event, cancel=store.cancel)
         return release(

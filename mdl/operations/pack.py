@@ -120,7 +120,8 @@ def plan_pack(
         _check_output(found, output, force=force)
     heads = (f"model_{found.name}.", f"model_{found.name}_", f"logs_{found.name}.")
     archives = (one for one in found.tree.children() if one.name.endswith(".zip") and one.name.startswith(heads))
-    own = {str(output), *(str(found.tree.root / one.real) for one in archives)}
+    real = (found.tree.root / one.real for one in archives)
+    own = {str(output), *(str(path) for path in real if _manifest_of(path))}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run)
     selection = select(found, chosen, options, own, passed_over)

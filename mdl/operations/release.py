@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 
 from mdl import process
@@ -228,8 +228,9 @@ def rollback(
         if version in history.served:
             releases.record(after)
             releases.switch_to(after.active)
+            releases.record(replace(after, unless_switched=()))
         else:  # forward again: if mdl is killed in between, the link tells what is served
-            releases.serve_release(after)
+            releases.serve_release(replace(after, unless_switched=()))
         return _result(releases, after, changed=True)
 
 
@@ -260,7 +261,7 @@ class _Release:
         releases = self.releases
         with staged_folder(releases.path_of(_STAGED)) as staged:
             progress = self._progress(archive, "unpack")
-            manifest, linked = extract(archive, staged, progress, releases.copies_in(self.history.active))
+            manifest, linked = extract(archive, staged, progress, releases.copies_in(self.history.active, self._stop))
             progress.finish(manifest.size, "unpacked", _compared_with(archive))
             if releases.has(manifest.version):
                 return self._serve(manifest.version)
@@ -277,7 +278,7 @@ class _Release:
                 history = history.kept(self.keep, self.releases.here())
             self.releases.prune(history)
             return _result(self.releases, history, changed=False)
-        manifest = self.releases.full_check(version)
+        manifest = self.releases.full_check(version, self._stop)
         self._check(self.releases.path_of(version), version, manifest)
         return self._switch(version)
 
@@ -289,6 +290,10 @@ class _Release:
             self.on_event(Noticed(message=f"{version} was rolled back from before, and is served again now"))
         removed = self.releases.prune(after)
         return _result(self.releases, after, changed=True, linked=linked, removed=removed)
+
+    def _stop(self, _done: int) -> None:
+        if self.cancel:
+            self.cancel.check()
 
     def _check(self, path: Path, version: str, manifest: Manifest) -> None:
         """Run the user's own check. Raises `ProtocolError` unless it ends with 0 and changes nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
@@ -146,25 +147,27 @@ def check(models: Sequence[Model], tools: Tools, errors: dict[str, MdlError]) ->
         except MdlError as error:
             lost[model.name] = error
     calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]
-    rows, of_large = list[Checked](), in_parallel(calls, _READERS, store.cancel.check)
+    rows = list[Checked]()
     row: Checked | MdlError
-    for name, remote in expected:
-        try:
-            looked = _look(name, remote, store)
-            if looked[1].kind == "file":
-                tools.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
-            if not _is_large(remote):
-                row = _check_file(name, remote, store, looked)
-        except MdlError as error:
-            row = error
-        if _is_large(remote):
-            row = next(of_large)
-        if isinstance(row, MdlError):
-            lost[name] = row
-            continue
-        if row.status == "corrupt":
-            store.receipts.distrust(name, remote.path)
-        rows.append(row)
+    with contextlib.closing(in_parallel(calls, _READERS, store.cancel.check)) as of_large:
+        for name, remote in expected:
+            try:
+                looked = _look(name, remote, store)
+                if looked[1].kind == "file":
+                    tools.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
+                if not _is_large(remote):
+                    row = _check_file(name, remote, store, looked)
+            except MdlError as error:
+                row = error
+            if _is_large(remote):
+                row = next(of_large)
+            if isinstance(row, MdlError):
+                lost[name] = row
+                continue
+            if row.status == "corrupt":
+                with contextlib.suppress(OSError):  # a disk that takes no note is no reason to stop
+                    store.receipts.distrust(name, remote.path)
+            rows.append(row)
     errors |= {name: error.on(name) for name, error in lost.items()}
     return [row for row in rows if row.model not in lost]
 

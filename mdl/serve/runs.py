@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from mdl.paths import RelPath, shown
 from mdl.serve.answers import Address, answer_with, told
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
+from mdl.threads import start_threads
 from mdl.trainers import find_run
 from mdl.trainers.tree import Tree
 
@@ -157,8 +159,16 @@ class SentZip(Response):
     async def _send(self, connection: Connection, start: Any, send: Any) -> Refusal | None:
         """Send what comes out of the pipe; returns why nothing does. If the run cannot be read to its end the
         connection is cut, so that nobody takes what came for a whole zip."""
-        end, writing = os.pipe()
-        threading.Thread(target=self._pack, args=(writing,), name="mdl-zip", daemon=True).start()
+        try:
+            end, writing = os.pipe()
+        except OSError:
+            self._packing.release()
+            raise
+        if not start_threads("mdl-zip", [partial(self._pack, writing)]):
+            self._packing.release()
+            os.close(writing)
+            os.close(end)
+            return Refusal(503, "", "the system refuses to start a thread", {"Retry-After": "10"})
         try:
             piece = await run_in_threadpool(os.read, end, _CHUNK)
             if not piece:

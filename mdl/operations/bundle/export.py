@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from itertools import cycle
@@ -38,6 +37,7 @@ from mdl.operations.excerpt import catalog_of, portable_lock
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
 from mdl.reports import no_space
+from mdl.threads import Workers
 from mdl.values import value_class
 
 _BLOCK = 2**20
@@ -73,7 +73,7 @@ def export_bundle(
     models = sorted(models, key=lambda model: model.name)
     catalog, written = catalog_of(models)
     BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
-    with model_locks(models, tools), ThreadPoolExecutor(1, "mdl-hash") as hashers:
+    with model_locks(models, tools), Workers(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []
         for model in models:

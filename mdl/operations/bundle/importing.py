@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -44,6 +43,7 @@ from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
 from mdl.sources import parse
+from mdl.threads import Workers
 from mdl.toml import parse_toml
 from mdl.values import value_class
 
@@ -322,7 +322,7 @@ class _Import:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd, buffers, done, prefixes = os.open(path, flags, 0o666), cycle((bytearray(_BLOCK), bytearray(_BLOCK))), 0, []
         try:
-            with ThreadPoolExecutor(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
+            with Workers(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
                 hasher = BackgroundHash(pool)
                 while count := self.bundle.medium.read_into(memoryview(buffer := next(buffers))):
                     view = memoryview(buffer)[:count]
