@@ -336,7 +336,7 @@ def storage_trouble(item: object, when_full: str, *when_too_large: str) -> Itera
 
 
 @contextlib.contextmanager
-def passing_storage_trouble() -> Iterator[None]:
+def suppress_storage_trouble() -> Iterator[None]:
     """Trouble with a file is passed over here, but not the ``TimeoutError`` and the like of a signal handler or of a
     listener, which have no number."""
     try:

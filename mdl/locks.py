@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from mdl.cancel import CancelToken
-from mdl.errors import Busy, passing_storage_trouble
+from mdl.errors import Busy, suppress_storage_trouble
 from mdl.fs import filesystem_type, staging
 from mdl.fs.private import make_private_dir, open_new, read_regular
 from mdl.paths import record_name
@@ -92,7 +92,7 @@ def file_lock(
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
         stack.callback(unlock_and_close, fd)
-        with passing_storage_trouble():
+        with suppress_storage_trouble():
             stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
         yield
 
@@ -209,7 +209,7 @@ def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[No
     more before it replaces it. Raises `Busy`.
     """
     with contextlib.ExitStack() as stack:
-        with passing_storage_trouble():
+        with suppress_storage_trouble():
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(unlock_and_close, fd)
             until = time.monotonic() + wait

@@ -79,6 +79,11 @@ class Model:
         return self.origin not in ("", COMMAND_LINE)
 
     @property
+    def target(self) -> str:
+        """What to type for it: its name if a catalog has it, else the reference that made it."""
+        return self.name if self.is_of_catalog or not self.sources else self.sources[0].label
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Every URL the entry names itself."""
         return tuple(url for file in self.files for url in (file.url, *file.mirrors))

@@ -44,7 +44,8 @@ def rm(
         if not session.common.json:
             _show_deleted(session, report, is_done=False)
         going = [model for model in report.models if not model.error and (model.files or model.bytes_freed)]
-        what = going[0].name if len(going) == 1 else f"{len(going)} models"
+        one = f"{going[0].name} ({counted(going[0].files, 'file')})" if going else ""  # which may be a part of it
+        what = one if len(going) == 1 else f"{len(going)} models"
         size = human_bytes(report.bytes_freed)
         answer = session.confirm(f"Delete {what} and free {size}?") if going else None
         if answer:

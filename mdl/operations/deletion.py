@@ -108,7 +108,9 @@ def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deleti
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
             for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
-                error.hint = f"Hugging Face's cache has it: mdl rm {origin.repository} --layout hf-cache"
+                error.hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
+            for origin in (one for one in origins if not one.is_whole):
+                error.item = str(origin)  # of the folder there may be something
             raise
     if model.origin == COMMAND_LINE and origins:
         return [of_repo(store, origin) for origin in origins]

@@ -131,9 +131,17 @@ def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[
         except MdlError as error:
             wanted = [one for one in wanted if one.model != model.name]
             broken[model.name] = _with_note(error, model)
-            if isinstance(error, NetworkError) and model_status(model, tools.resolver, tools.store).status == "present":
+            if isinstance(error, NetworkError) and _is_all_here(model, tools):
                 error.hint = "all that its source had when it was last asked is here: --offline uses that"
     return wanted, broken
+
+
+def _is_all_here(model: Model, tools: Tools) -> bool:
+    """Whether everything is here that the model's source had when it was last asked."""
+    try:
+        return model_status(model, tools.resolver, tools.store).status == "present"
+    except MdlError:
+        return False
 
 
 def _with_note(error: MdlError, model: Model) -> MdlError:

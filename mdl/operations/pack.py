@@ -113,11 +113,12 @@ def plan_pack(
     chosen = found.checkpoint(str(checkpoint)) if checkpoint is not None else None
     tail = f"_{chosen.name}" if chosen else ""
     name = RelPath.parse(f"{'logs' if logs else 'model'}_{found.name}{tail}.zip").name
+    replaced = None
     if not isinstance(output, int):
         wanted = Path(name) if output is None else place_of(output, "output")
         output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
         name = output.name
-        _check_output(found, output, force=force)
+        replaced = _check_output(found, output, force=force)
     heads = (f"model_{found.name}.", f"model_{found.name}_", f"logs_{found.name}.")
     archives = (one for one in found.tree.children() if one.name.endswith(".zip") and one.name.startswith(heads))
     real = (found.tree.root / one.real for one in archives)
@@ -125,7 +126,7 @@ def plan_pack(
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
     options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run)
     selection = select(found, chosen, options, own, passed_over)
-    if inference_only and isinstance(output, Path) and (before := _manifest_of(output)) and not before.inference_only:
+    if inference_only and replaced and not replaced.inference_only:
         note = f"{name} is replaced: it had all of the checkpoint, and now gets only what inference needs"
         selection = replace(selection, notes=(*selection.notes, note))
     return PackPlan(found, selection, output, name)
@@ -216,10 +217,10 @@ def pack(
     return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)
 
 
-def _check_output(run: Run, path: Path, *, force: bool) -> None:
+def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
     """An archive may replace one of the same run; another file only with ``force``, and none that it is made of.
 
-    Raises `Occupied`, `StorageError`.
+    Returns the manifest of the archive that it replaces, if there is one. Raises `Occupied`, `StorageError`.
     """
     hint = "choose another name with -o"
     if not path.parent.is_dir():
@@ -231,9 +232,11 @@ def _check_output(run: Run, path: Path, *, force: bool) -> None:
     inside = any(entry.real == real for entry in run.tree.entries if entry.kind != "folder")
     if inside and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
-    if path.exists() and not force and ((before := _manifest_of(path)) is None or before.run != run.name):
+    before = _manifest_of(path) if path.exists() else None
+    if path.exists() and not force and (before is None or before.run != run.name):
         what = f"this file is there already, and is not an archive that mdl made of {run.name}"
         raise Occupied(what, item=str(path), hint=f"{hint}, or replace it with --force")
+    return before
 
 
 def _manifest_of(path: Path) -> Manifest | None:

@@ -16,7 +16,7 @@ from mdl.engine.local_copies import LocalCopies
 from mdl.engine.plan import Item, Plan
 from mdl.engine.receipts import file_key, new_receipt
 from mdl.engine.store import Store
-from mdl.errors import passing_storage_trouble
+from mdl.errors import suppress_storage_trouble
 from mdl.events import Event, Finished, Listener, Noticed, Progressed, silence
 from mdl.files import Receipt
 from mdl.fs import look_anew
@@ -62,7 +62,7 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
     store, names = tools.store, sorted({model.name for model in models})
     with contextlib.ExitStack() as stack:
         for name in names:
-            with passing_storage_trouble():
+            with suppress_storage_trouble():
                 waiting = _waiting(tools.on_event, name)
                 stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
         for name in names:

@@ -181,7 +181,7 @@ def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:
     if expected is None:
         receipts = store.receipts.of_model(model.name)
         if not receipts:
-            raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.name}")
+            raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
         expected = [_from_receipt(receipt) for receipt in receipts]
         if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
             listed = tools.resolver.known(model_of(model.name, receipts)) or ()

@@ -410,7 +410,7 @@ def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: 
     done(mdl(shell, "get", "tiny"))
     text, code = typed_into(shell, answer, "rm", "tiny")
     assert code == 0
-    assert "Delete tiny and free 2.1 MB? [y/N]" in text
+    assert "Delete tiny (2 files) and free 2.1 MB? [y/N]" in text
     assert (shell.models / "tiny").exists() is not is_gone
     assert ("2.1 MB freed" in text, "nothing was deleted\r\n" in text) == (is_gone, not is_gone)
 

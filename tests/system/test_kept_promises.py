@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.data import MIB, noise
+from support.homes import own_home
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 
@@ -32,10 +33,7 @@ TINY = Repo("org/tiny", {"config.json": b"{}"})
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, which is the current folder, with a run in ``run``."""
-    for name in [name for name in os.environ if name.startswith(("MDL_", "HF_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    own_home(tmp_path, monkeypatch)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.bin").write_bytes(noise(1000, 1))
     (tmp_path / "catalog.toml").write_text("schema = 1\n")

@@ -16,6 +16,7 @@ import pytest
 from support.data import MIB, noise
 from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
+from support.homes import own_home
 from support.polling import until
 
 import mdl
@@ -31,11 +32,7 @@ HANDLER = honest(DATA)
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, which is the current folder."""
-    for name in [name for name in os.environ if name.startswith(("MDL_", "HF_", "XDG_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return own_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -63,6 +60,11 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+    def cancel_there(self, token: mdl.CancelToken) -> None:
+        """Set the token once a call has come."""
+        assert self.entered.wait(60)
+        token.set()
 
 
 def is_right(report: mdl.Report) -> bool:
@@ -100,12 +102,8 @@ def test_the_next_call_waits_for_what_is_still_written(server: FaultyServer, mon
     token, heard, url = mdl.CancelToken(), list[Event](), f"{server.url}/f.bin"
     gate = Gate(monkeypatch, Partial, "publish")
 
-    def cancel_there() -> None:
-        assert gate.entered.wait(60)
-        token.set()
-
     with ThreadPoolExecutor(2) as pool:
-        pool.submit(cancel_there)
+        pool.submit(gate.cancel_there, token)
         with pytest.raises(mdl.Cancelled):
             mdl.download(url, home="m", cancel=token)
         again = pool.submit(mdl.download, url, home="m", on_event=heard.append, lock_wait=60)
@@ -122,12 +120,8 @@ def test_a_stop_while_a_file_is_begun(
     """What a worker opens after the stop is closed as well: no thread and no descriptor is left."""
     token, gate = mdl.CancelToken(), Gate(monkeypatch, Journal, "create")
 
-    def cancel_there() -> None:
-        assert gate.entered.wait(60)
-        token.set()
-
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(cancel_there)
+        pool.submit(gate.cancel_there, token)
         with pytest.raises(mdl.Cancelled):
             mdl.download(f"{server.url}/f.bin", home="m", cancel=token)
     gate.open()

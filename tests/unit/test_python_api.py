@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from support.faults import stall_in_body
 from support.faulty_server import FaultyServer
+from support.homes import own_home
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.packing import make_run
 from support.polling import until
@@ -35,11 +36,8 @@ OTHER = Repo("org/other", {"weights.bin": Generated(3_000_000, "other")})
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """A hub, and a user of it with a home of their own."""
     with LoopbackHub([TINY, OTHER]) as hub:
-        for name in [name for name in os.environ if name.startswith(("MDL_", "HF_", "XDG_"))]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("HOME", str(tmp_path))
+        own_home(tmp_path, monkeypatch)
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.chdir(tmp_path)
         yield hub
 
 

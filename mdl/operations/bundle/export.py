@@ -113,7 +113,7 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
     """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
     `export_bundle`."""
     store, name = tools.store, model.name
-    target = name if model.is_of_catalog or not model.sources else model.sources[0].label
+    target = model.target
     remotes = tools.resolver.known(model)
     if remotes is None:
         raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
