@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from mdl.units import Speed
 
 _BLOCK = 2**18
 _TICK = 0.1
+_LOOKS = 3
 _MOST_WORKERS = 4
 """The most parts that are sent at once: each may have to be sent again after a kill."""
 _LONGEST_PART = 10.0
@@ -256,7 +258,7 @@ class Sending:
             try:
                 there = self.objects.send_part(self._upload, number, part)
             except MdlError as error:  # mostly NotFound
-                if not self._is_right(self.objects.head(self.key)):
+                if not self._is_right(self._made()):
                     raise self._ended(error) from error
                 there = UploadedPart(number, part.size, "")  # another process was faster, and completed the upload
         with self._counting:
@@ -277,7 +279,7 @@ class Sending:
                 self.objects.complete(self._upload, [self._parts[number] for number in sorted(self._parts)])
             except NotFound as error:  # completed by another process, or before an answer that was lost
                 gone = error
-        head = self.objects.head(self.key)
+        head = self._made()
         if gone and head is None:
             raise self._ended(gone)
         if not self._is_right(head):
@@ -287,6 +289,16 @@ class Sending:
             raise why
         self.action, self.is_over, self._file = "pushed", True, None
         post(Finished(self.model, self.name, self.size, "pushed", "sha256"))
+
+    def _made(self) -> Head | None:
+        """What the bucket tells of the object now that this process, or another one, makes it. It is asked up to three
+        times: not every store shows an object whole at once, and the other process may not be done."""
+        http = self.objects.http
+        for failure in range(1, _LOOKS):
+            if self._is_right(head := self.objects.head(self.key)):
+                return head
+            http.cancel.wait(http.policy.delay(failure, random.random()))
+        return self.objects.head(self.key)
 
     def _wrong_bytes(self) -> MdlError | None:
         """Read the object back: what is wrong with it."""

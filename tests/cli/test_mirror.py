@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.data import MIB, flip, noise, sha256, write_files
 from support.faults import answers, cut, first, honest
-from support.faults.wire import Answer, Request
+from support.faults.wire import Answer, Request, reply
 from support.faulty_server import FaultyServer
 from support.hubs import Hub
 from support.loopback_hub import Repo
@@ -274,6 +274,27 @@ def test_an_upload_that_another_push_completes(store: MirrorStore, large: Shell,
 
     document = tap(complete, "push", 0, "--json").document
     assert (document["bytes_sent"], document["models"][0]["files"][0]["status"]) == (0, "kept")
+
+
+@pytest.mark.fault(564)
+@pytest.mark.parametrize("first", ["without metadata", "absent"])
+def test_an_object_that_is_not_seen_whole_at_once(
+    store: MirrorStore, large: Shell, tap: Callable[..., Ran], first: str
+) -> None:
+    """The first look after the upload was completed finds the object half made: mdl looks again."""
+    looks: list[str] = []
+
+    def answer(request: Request) -> Answer | None:
+        if request.method == "POST" and "uploadId=" in request.query:
+            looks.append("completed")
+        if not looks or request.method != "HEAD" or len(looks) > 1:
+            return None
+        looks.append(first)
+        return reply(404) if first == "absent" else Answer(200, [("content-length", str(len(BIG)))], b"")
+
+    tap(answer, "push", 0, "--verify")
+    assert looks == ["completed", first]
+    assert store.read(f"one/{version_of(large)}/big.bin") == BIG
 
 
 @pytest.mark.fault(469)
