@@ -227,6 +227,7 @@ class WorkQueue:
         with self._changed:
             if work.segment:
                 self._forget_request(work.download, work.segment)
+                self._pacer.served(work.segment.origin, work.segment.began, time.monotonic())
             self.active.remove(work.download)
             self._publishing.add(work.download)
             self._changed.notify()  # this worker may be about to publish
@@ -267,12 +268,11 @@ class WorkQueue:
                 origin, url, now = download.origin, download.url, time.monotonic()
                 decision = self._decide(download, ended, now)
                 if ended.brought >= PROGRESS or (error is None and ended.made_progress):
-                    self._pacer.served(origin, now)
-                elif ended.is_temporary and others:
-                    if not ended.brought:
-                        self._pacer.refused(origin, len(others), now)
-                        download.scaler.refused(now, len(download.running))
-                elif ended.is_temporary and isinstance(error, NetworkError):
+                    self._pacer.served(origin, ended.began, now)
+                elif download.attempts.is_first_refusal(ended):
+                    self._pacer.refused(origin, len(others), now)
+                    download.scaler.refused(now, len(download.running))
+                elif ended.is_temporary and not others and isinstance(error, NetworkError):
                     delay = decision.delay if isinstance(decision, Again) else 0.0
                     self._pacer.failed(origin, url, ended.began, now, delay, error)
 
@@ -316,8 +316,6 @@ class WorkQueue:
                 self.active.remove(download)
                 self._ended.add(download)
                 self._left -= 1
-                if not download.error:
-                    self._pacer.served(download.origin, time.monotonic())
                 self._results.append(download.result())
             self._changed.notify()
             if not self._left:
@@ -345,7 +343,7 @@ class WorkQueue:
         """Ask the policy what follows, and carry it out."""
         asked = download.model, download.origin
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
-        if isinstance(decision, Again) and decision.failure:
+        if isinstance(decision, Again) and decision.why:
             self._tell(download, decision.why, decision.failure, decision.delay, decision.most)
         elif isinstance(decision, Rewind):
             self.rewind(download, decision.why)

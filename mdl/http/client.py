@@ -273,7 +273,7 @@ class HttpClient:
                 self._wait_for(origin, delay)
             else:
                 with self._pacer_lock:
-                    self.pacer.served(origin, time.monotonic())
+                    self.pacer.served(origin, began, time.monotonic())
                 return answer
 
     def _wait_for(self, origin: str, delay: float) -> None:

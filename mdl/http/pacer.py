@@ -1,9 +1,12 @@
 """The pacer: how many requests an origin may get now, and when it may be asked again. Pure: the caller has the clock.
 
 Each origin (scheme, host, port) has a limit. A refusal lowers the limit to the number of requests that still run there.
-It rises by one every few seconds, and more rarely each time that the origin refuses the additional request (additive
-increase, as in RFC 5681). If an origin serves no request any more, all its files wait together and fail together:
-twelve models on a dead host cost as much time as one, and other hosts are not held up.
+It rises with every request that is served, up to what ran there when the refusals began; then by one every few seconds,
+and more rarely each time that the origin refuses the additional request (slow start and additive increase, as in
+RFC 5681). One refusal among many served requests lowers nothing: it is about its file.
+
+If an origin serves no request any more, all its files wait together and fail together: twelve models on a dead host
+cost as much time as one, and other hosts are not held up.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ _RISE_SECONDS = 5.0
 _LONGEST_RISE_SECONDS = 600.0
 _LONG_AGO = 20
 """After this many times the seconds that a limit takes to rise, a refusal counts as the first one again."""
+_SERVED_FOR_REFUSAL = 8
+"""An origin that serves so many requests for each that it refuses is not overloaded."""
+_MOST_OVERLOOKED = 2
+"""So many refusals in a row lower nothing, if enough requests were served before."""
 _DOWN_SECONDS = 30.0
 """Seconds for which an origin that is down is not asked. Then one request finds out."""
 
@@ -26,9 +33,15 @@ _DOWN_SECONDS = 30.0
 @dataclass
 class _Origin:
     limit: int
+    target: int = 1
+    """Up to here the limit rises by one with each request that is served."""
     rises_at: float = math.inf
     rise: float = _RISE_SECONDS
     refused_at: float = -math.inf
+    has_risen: bool = True
+    """Whether the limit has risen since a refusal lowered it."""
+    overlooked: float = 0.0
+    """How many refusals will lower nothing."""
     failures: int = 0
     failed_url: str = ""
     is_several: bool = False
@@ -56,7 +69,7 @@ class Pacer:
         if now < found.retry_at:
             return False
         if now >= found.rises_at:
-            found.limit += 1
+            found.limit, found.has_risen = found.limit + 1, True
             found.rises_at = now + found.rise if found.limit < self._most else math.inf
         return running < found.limit
 
@@ -82,17 +95,28 @@ class Pacer:
         """Whether the origin has served a request after ``moment``."""
         return self._origins[origin].served_at > moment
 
-    def served(self, origin: str, now: float) -> None:
-        """The origin sent what was requested, or a good part of it."""
+    def served(self, origin: str, began: float, now: float) -> None:
+        """The origin sent what a request that ``began`` at that moment asked for, or a good part of it."""
         found = self._origins[origin]
         found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
         found.failed_url, found.is_several = "", False
+        found.overlooked = min(_MOST_OVERLOOKED, found.overlooked + 1 / _SERVED_FOR_REFUSAL)
+        if found.limit < found.target and began >= found.refused_at:
+            found.limit, found.has_risen = found.limit + 1, True
 
     def refused(self, origin: str, others: int, now: float) -> None:
-        """The origin refused a request while ``others`` run there: that is the most that it accepts at once."""
+        """The origin refused a request while ``others`` run there: that is the most that it accepts at once.
+
+        A file's next refusal, without progress in between, is about that file, and is not told here.
+        """
         found = self._origins[origin]
-        is_again = now - found.refused_at < _LONG_AGO * found.rise
-        found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
+        if found.overlooked >= 1:
+            found.overlooked -= 1
+            return
+        if found.has_risen:  # else this is more of the same: many requests may be refused at once
+            is_again = now - found.refused_at < _LONG_AGO * found.rise
+            found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
+            found.target, found.has_risen = min(found.limit, others), False
         found.refused_at = now
         found.limit = max(1, min(found.limit, others))
         found.rises_at = now + found.rise

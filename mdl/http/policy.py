@@ -3,7 +3,8 @@
 One rule bounds everything. A response brings new bytes, at least 64 KiB or all that was requested, or it spends budget
 and is followed by a wait. Bytes that replace others which were here before are not new. The budget is restored once the
 file itself is 64 KiB further, if at least an eighth of the bytes received meanwhile was new. Failures of requests that
-overlap in time spend budget once.
+overlap in time spend budget once. A refusal by an origin that serves others spends none, but only the file's first one
+since it made progress.
 
 So the number of requests for a file is bounded by its size, `RetryPolicy` and the number of its mirrors, whatever the
 server does. ``tests/unit/http/test_policy.py`` checks that with random servers.
@@ -64,8 +65,9 @@ class RetryPolicy:
 class State:
     """What one file has spent at its current server, and how far it was when it last made progress.
 
-    ``retry_at`` and ``charged_at`` are moments of the caller's clock: no request is sent before the first; a request
-    that began before the second overlapped with a failure that was counted. ``done``: bytes of the file that were
+    ``retry_at``, ``charged_at`` and ``refused_at`` are moments of the caller's clock: no request is sent before the
+    first; a request that began before the second overlapped with a failure that was counted, and one that began before
+    the third with the first refusal since the last progress (`is_first_refusal`). ``done``: bytes of the file that were
     here. ``received``: bytes from the network in all. ``mirrors``: how many are left to try.
     """
 
@@ -75,6 +77,7 @@ class State:
     refused_links: int = 0
     retry_at: float = -math.inf
     charged_at: float = -math.inf
+    refused_at: float = math.inf
     done: int = 0
     received: int = 0
     changes: int = 0
@@ -84,6 +87,11 @@ class State:
     def is_suspicious(self) -> bool:
         """Whether earlier bytes were wrong. A cache on the way may have sent them."""
         return self.is_clean_retry or self.protocol_errors > 0
+
+    def is_first_refusal(self, outcome: RequestEnded) -> bool:
+        """Whether that refusal may be about the origin: it accepts no more requests. A file that is refused again,
+        without progress in between, is at fault itself."""
+        return outcome.is_refused and outcome.began < self.refused_at
 
 
 @value_class
@@ -124,9 +132,9 @@ class RequestEnded:
         return is_whole or self.asked is None or self.brought >= min(PROGRESS, self.asked)
 
     @property
-    def is_surplus(self) -> bool:
-        """Whether the origin refused this request while it served others."""
-        return self.is_temporary and self.others > 0 and self.is_serving and not self.brought
+    def is_refused(self) -> bool:
+        """Whether it brought nothing while other requests to the same origin run."""
+        return self.is_temporary and self.others > 0 and not self.brought
 
 
 @value_class
@@ -152,7 +160,7 @@ Outcome = RequestEnded | VersionChanged | Verified
 @value_class
 class Again:
     """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1 to ``most``; 0 if no budget was
-    spent."""
+    spent. ``why`` is '' if there is nothing to tell."""
 
     delay: float = 0.0
     failure: int = 0
@@ -213,14 +221,22 @@ def decide(
             return state, Again()
         error = NetworkError(f"the answer ended after {outcome.brought} of {outcome.asked} bytes")
         outcome = replace(outcome, error=error)
-    if outcome.is_surplus:
-        return state, Again()  # from now on `Pacer` allows fewer requests to this origin at once
+    if state.is_first_refusal(outcome):  # from now on `Pacer` allows fewer requests to this origin at once
+        state = replace(state, refused_at=min(state.refused_at, now))
+        if outcome.is_serving:
+            return _free(state, error, now)
     may_pass = isinstance(error, ProtocolError) and not error.final
     if not (outcome.is_temporary or may_pass or outcome.is_refused_link):
         return _given_up(state, error)
     if outcome.began < state.charged_at:
         return state, Again(max(0.0, state.retry_at - now))
     return _charged(policy, state, outcome, error, now, jitter)
+
+
+def _free(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
+    """A refusal that spends no budget. It is followed by a wait only if the server asks for one."""
+    delay = (isinstance(error, NetworkError) and error.retry_after) or 0.0
+    return replace(state, retry_at=max(state.retry_at, now + delay)), Again(delay, why=error.message if delay else "")
 
 
 def _refilled(state: State, outcome: RequestEnded) -> State:
@@ -230,7 +246,15 @@ def _refilled(state: State, outcome: RequestEnded) -> State:
     if new <= 0 or new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
         return state
     done, received = outcome.done, outcome.received
-    return replace(state, network_errors=0, protocol_errors=0, refused_links=0, done=done, received=received)
+    return replace(
+        state,
+        network_errors=0,
+        protocol_errors=0,
+        refused_links=0,
+        refused_at=math.inf,
+        done=done,
+        received=received,
+    )
 
 
 def _charged(
@@ -252,7 +276,7 @@ def _charged(
     is_first_link = outcome.is_refused_link and failure == 1
     delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
     state = replace(state, charged_at=now, retry_at=now + delay)
-    return state, Again(delay, 0 if is_first_link else failure, error.message, most)
+    return state, Again() if is_first_link else Again(delay, failure, error.message, most)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:

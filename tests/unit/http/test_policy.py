@@ -344,6 +344,89 @@ def test_surplus_connection_is_tried_rarely() -> None:
     assert 3 <= refusals <= 16
 
 
+def test_a_burst_of_refusals_is_one() -> None:
+    """Sixteen requests that are refused at once leave one connection; requests that are served bring the others back
+    at once, but for the one that was refused first, which takes some seconds."""
+    pacer = Pacer(16)
+    for others in range(15, -1, -1):
+        pacer.refused("o", others, 1.0)
+    pacer.served("o", 0.5, 1.0)  # it was accepted before
+    assert [pacer.has_room("o", running, 1.0) for running in (0, 1)] == [True, False]
+    for _ in range(16):
+        pacer.served("o", 1.5, 2.0)
+    assert [pacer.has_room("o", running, 2.0) for running in (14, 15)] == [True, False]
+    assert pacer.has_room("o", 15, 7.0)
+
+
+@pytest.mark.parametrize("until", [0.05, 1.0])
+def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -> None:
+    """A host that refuses everything for a moment in the middle costs that moment, a pause and little more."""
+    here, lengths = world(), itertools.cycle([0.045, 0.05, 0.055, 0.048, 0.052])
+    busy = Reply(error=partial(NetworkError, "429"), seconds=0.002)
+    here.reply_to = lambda url: (
+        busy if 1001.0 <= here.clock.now < 1001.0 + until else Reply(share=1.0, seconds=next(lengths))
+    )
+    files = here.run([10_000] * 1000, connections=16)
+    assert not any(one.error for one in files)
+    assert here.clock.now - 1000.0 < 1000 * 0.05 / 16 + until + 2
+
+
+@pytest.mark.parametrize(("served", "lowers"), [(7, True), (8, False)])
+def test_one_refusal_among_many_served(served: int, lowers: bool) -> None:
+    """It is about its file, and leaves the limit as it was."""
+    pacer = Pacer(8)
+    for _ in range(served):
+        pacer.served("o", 0.0, 0.0)
+    pacer.refused("o", 3, 1.0)
+    assert pacer.has_room("o", 7, 1.0) is not lowers
+
+
+@pytest.mark.parametrize("bad", [1, 15, 60])
+@pytest.mark.parametrize("status", ["503", "429"])
+def test_broken_files_take_no_connections(world: Callable[..., World], bad: int, status: str) -> None:
+    """Files that their host always refuses hold up no other: these take 3.1 seconds on 16 connections. Their own tries
+    take up to 7.5 seconds, from the moment that a connection is free for them."""
+    here, lengths = world(), itertools.cycle([0.045, 0.05, 0.055, 0.048, 0.052])
+    broken = {f"/{n}" for n in range(0, 1000, 1000 // bad)[:bad]}
+    ended: list[float] = []
+
+    def reply_to(url: str) -> Reply:
+        if url[url.rindex("/") :] in broken:
+            return Reply(error=partial(NetworkError, status), seconds=0.002)
+        ended.append(here.clock.now)
+        return Reply(share=1.0, seconds=next(lengths))
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 1000, connections=16)
+    assert sum(one.error is not None for one in files) == bad
+    assert max(ended) - 1000.0 < 2 * 1000 * 0.05 / 16
+    assert len(here.requests) <= 1000 - bad + bad * (POLICY.tries + 1)
+    assert here.clock.now - 1000.0 < 30
+
+
+@pytest.mark.parametrize("cap", [1, 4, 12])
+@pytest.mark.parametrize("asked", [None, 1.0])
+def test_a_host_of_few_connections_fails_no_file(world: Callable[..., World], cap: int, asked: float | None) -> None:
+    """A host that takes ``cap`` requests at once, and refuses the others, serves every file in little more time than
+    it needs, and refuses few."""
+    here = world()
+    refusals = 0
+
+    def reply_to(url: str) -> Reply:
+        nonlocal refusals
+        serving = sum(reply.error is None for _, _, _, reply in here._running)
+        if serving < cap:
+            return Reply(share=1.0, seconds=0.05 + 0.001 * (serving % 7))
+        refusals += 1
+        return Reply(error=partial(NetworkError, "503", retry_after=asked), seconds=0.002)
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 400, connections=16)
+    assert not any(one.error for one in files)
+    assert refusals < 60
+    assert here.clock.now - 1000.0 < 3 * 400 * 0.05 / cap + 5
+
+
 @pytest.mark.fault(223)
 @pytest.mark.parametrize("files", [1, 8, 200])
 def test_short_outage(world: Callable[..., World], files: int) -> None:

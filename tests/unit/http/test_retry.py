@@ -177,5 +177,5 @@ def test_host_that_is_down() -> None:
     assert pacer.down("o", 33.0) is None
     pacer.failed("o", "url", 33.0, 34.0, 0.0, NetworkError("reset"))
     assert pacer.down("o", 35.0)
-    pacer.served("o", 36.0)
+    pacer.served("o", 35.5, 36.0)
     assert pacer.down("o", 36.0) is None
