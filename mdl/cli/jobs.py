@@ -310,7 +310,7 @@ def resume(
         os.chdir(job.again.folder)
     except OSError as error:
         raise storage_error(error, job.again.folder) from error
-    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: job.id}
+    environ = {**os.environ, **job.again.variables, JOB_VARIABLE: f"{job.id} {job.stamp}"}
     words = list(job.again.words)
     at = words.index("--") if "--" in words else len(words)
     changed = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]

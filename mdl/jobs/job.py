@@ -11,7 +11,7 @@ from mdl.values import value_class
 
 VERSION = 1
 JOB_VARIABLE = "MDL_JOB"
-"""Names the job that a process resumes."""
+"""Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
 
@@ -56,6 +56,11 @@ class Job:
     repo: str | None = None
     method: str = "http"
     running: tuple[FileProgress, ...] = ()
+
+    @property
+    def stamp(self) -> str:
+        """Another one as soon as another process takes the job over, pauses it or ends it."""
+        return f"{'running' if self.status == 'dead' else self.status} {self.owner}"
 
     @property
     def percent(self) -> float | None:

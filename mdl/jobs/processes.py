@@ -106,7 +106,7 @@ def lower_priority() -> None:
 
 def pause(job: Job, records: Records) -> Job:
     """Stop a running job so that it can be resumed. Raises `UsageError` if it is not running, `Busy`."""
-    if job.status == "running":
+    while job.status == "running":
         job = _stopped(job, signal.SIGUSR1, records)
     if job.status != "paused":
         raise UsageError(f"it is {job.status}: there is nothing to pause", item=job.id, hint=resume_command(job))
@@ -115,11 +115,12 @@ def pause(job: Job, records: Records) -> Job:
 
 def cancel(job: Job, records: Records) -> Job:
     """End a job; what it fetched stays. Raises `UsageError` if it is over already, `Busy`."""
-    if job.status == "running":
-        job = _stopped(job, signal.SIGTERM, records)
-    if job.status in ("paused", "dead"):
-        job = replace(job, status="cancelled", finished_at=job.finished_at or utc_now(), exit_code=_CANCELLED)
-        records.put(job)
+    while job.status in ("running", "paused", "dead"):
+        if job.status == "running":
+            job = _stopped(job, signal.SIGTERM, records)
+            continue
+        ended = replace(job, status="cancelled", finished_at=job.finished_at or utc_now(), exit_code=_CANCELLED)
+        job = ended if records.replace(ended, job.stamp) else records.find(job.id)
     if job.status != "cancelled":
         hint = "'mdl jobs --status running' shows what can be cancelled"
         raise UsageError(f"it is {job.status}: there is nothing to cancel", item=job.id, hint=hint)
@@ -127,7 +128,8 @@ def cancel(job: Job, records: Records) -> Job:
 
 
 def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
-    """Send ``how`` to the job's process and wait until its record says what became of it."""
+    """Send ``how`` to the job's process and wait until its record says what became of it, or that another process has
+    resumed it meanwhile."""
     owner = ProcessId(job.owner)
     if owner.is_alive() is None:
         where = job.host if job.host != hostname() else "this machine, in a container"
@@ -137,7 +139,7 @@ def _stopped(job: Job, how: signal.Signals, records: Records) -> Job:
     until = time.monotonic() + _STOP_WAIT_SECONDS
     while time.monotonic() < until:
         found = records.find(job.id)
-        if found.status != "running" and owner.is_alive() is False:
+        if found.owner != job.owner or (found.status != "running" and owner.is_alive() is False):
             return found
         time.sleep(_POLL_SECONDS)
     raise Busy(f"process {owner.pid} was told to stop and is still running", item=job.id, hint="look again later")

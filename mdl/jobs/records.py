@@ -23,7 +23,7 @@ from mdl.formatting import human_duration
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.jobs.job import ENDED, VERSION, Job, facts_of, finishers, job_of
-from mdl.locks import Heartbeat, may_be_alive
+from mdl.locks import Heartbeat, folder_lock, may_be_alive
 from mdl.process import ProcessId
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -64,6 +64,17 @@ class Records:
     def put(self, job: Job) -> None:
         """Write the job's record. Raises `OSError`."""
         staging.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
+
+    def replace(self, job: Job, stamp: str) -> bool:
+        """Write the job's record if it still has that `Job.stamp`: whether it had.
+
+        Raises `OSError`, `NotFound`, `StateError`, `Busy`.
+        """
+        with folder_lock(self.folder):
+            if _read(self._path(job.id), job.id).stamp != stamp:
+                return False
+            self.put(job)
+            return True
 
     def find(self, name: str) -> Job:
         """The job of that id, or the only one whose id begins so, or else has it in it.

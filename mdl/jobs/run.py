@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdl import process
 from mdl.cancel import CancelToken
-from mdl.errors import Busy, Cancelled, Deadline, MdlError, UsageError
+from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.formatting import utc_now
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
@@ -76,7 +76,7 @@ class JobRun:
         self._folders, self._method, self._options = folders, method, options
         self._kind, self._repo, self._limit_rate = kind, repo, limit_rate
         self._console, self._state, self._cancel = console, state, cancel
-        self._is_unrecorded = self._is_resumed = False
+        self._is_unrecorded, self._stamp = False, ""
         self._records = Records(state / "jobs") if state else None
         job = self._resumed() or self._new(command, invocation)
         self._tracker = Tracker(job, self._records, console.secrets, self._no_record)
@@ -88,13 +88,13 @@ class JobRun:
 
     def _resumed(self) -> Job | None:
         """The job that is resumed, if this process is to resume one."""
-        name = os.environ.pop(JOB_VARIABLE, "")
+        name, _, stamp = os.environ.pop(JOB_VARIABLE, "").partition(" ")
         if not name or self._records is None:
             return None
         job = self._records.find(name)
         if job.status == "running":
             raise Busy("it is running", item=name)
-        self._is_resumed = True
+        self._stamp = stamp or job.stamp
         job = replace(job, finished_at=None, exit_code=None, error=None, file=None, kind=self._kind, repo=self._repo)
         job = replace(job, method=self._method, running=())
         return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
@@ -118,12 +118,14 @@ class JobRun:
         """
         if self._records is None:
             raise UsageError("a job needs a record to go on in the background", item="--detach")
-        if not self._is_resumed:
-            self._records.put(replace(self._tracker.job, status="paused"))
+        if is_new := not self._stamp:
+            job = replace(self._tracker.job, status="paused")
+            self._records.put(job)
+            self._stamp = job.stamp
         log = self._records.log(self.id)
-        code = start(self.id, words, {**os.environ, JOB_VARIABLE: self.id}, log)
+        code = start(self.id, words, {**os.environ, JOB_VARIABLE: f"{self.id} {self._stamp}"}, log)
         if code == Busy.exit_code:
-            if not self._is_resumed:
+            if is_new:
                 self._records.remove(self.id)
             raise Busy("another mdl started to work on these models first", hint="wait for it; 'mdl jobs' shows it")
         if code is not None:
@@ -146,6 +148,7 @@ class JobRun:
     @contextlib.contextmanager
     def running(self) -> Iterator[ReportSession]:
         """Carry the job out: what the block tells is shown, recorded and logged. At the end the hooks are run."""
+        self._take_over()
         listeners: list[Listener] = [self._tracker]
         reporting = self._console.watch(self.id, self._method, listeners)
         with contextlib.ExitStack() as stack:
@@ -164,6 +167,24 @@ class JobRun:
                 if reporting.end and reporting.end.status == "failed":
                     with contextlib.suppress(Cancelled):  # the failure is how it ended
                         self._run_hook(self._options.on_failure, reporting.end)
+
+    def _take_over(self) -> None:
+        """Write down that this process carries out the job that it resumes. Raises `Busy`, `Paused` or `Cancelled` if
+        another process has resumed, paused or cancelled it since that was decided."""
+        records, job = self._records, self._tracker.job
+        if records is None or not self._stamp:
+            return
+        try:
+            if records.replace(job, self._stamp):
+                return
+        except OSError:
+            return  # the record cannot be written, and the first event says so
+        status, why = records.find(job.id).status, "another process has {} it meanwhile"
+        if status == "paused":
+            raise Paused(why.format("paused"))
+        if status == "cancelled":
+            raise Cancelled(why.format("cancelled"), terminated=True)
+        raise Busy(why.format("resumed"), item=job.id, hint=f"mdl jobs watch {job.id}")
 
     def _begin(self, stack: contextlib.ExitStack, listeners: list[Listener]) -> Listener:
         """Write the record and open the logs, until ``stack`` is left; returns what keeps the ready file."""

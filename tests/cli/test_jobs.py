@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -24,6 +25,7 @@ from support.polling import until
 from support.shell import Run, Shell, done, ended, machine, started, with_environ
 
 from mdl.errors import Cancelled, Paused
+from mdl.jobs.run import JobRun
 from mdl.process import ProcessId
 
 terminated = functools.partial(Cancelled, terminated=True)
@@ -111,6 +113,30 @@ def test_killed_it_is_dead_and_goes_on(shell: Shell, server: FaultyServer, gate:
     done(shell.run("jobs", "resume", job.id, "-q"))
     assert arrived(shell)
     assert (went_on(server), the_job(shell).id, the_job(shell).status) == (True, job.id, "done")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "code", "status"), [("cancel", 143, "cancelled"), ("resume", 9, "running"), ("", 0, "done")]
+)
+def test_resumed_while_another_process_decides(
+    shell: Shell, gate: Gate, run: Run, monkeypatch: pytest.MonkeyPatch, meanwhile: str, code: int, status: str
+) -> None:
+    """A resume that has seen a job, and begins it after another process has cancelled or resumed it: it leaves the job
+    to that one, and its record too."""
+    with at_the_gate(shell, gate, "get", "one") as process:
+        done(shell.run("jobs", "pause", the_job(shell).id))
+        ended(process, 75)
+    job = the_job(shell)
+    if meanwhile == "cancel":
+        run(f"jobs cancel {job.id}")
+    if meanwhile == "resume":  # by a process that is about to begin it, when the other one looks a second time
+        other = replace(job, status="running", owner=str(ProcessId.current()))
+        take_over = JobRun._take_over
+        monkeypatch.setattr(JobRun, "_take_over", lambda self: (records_of(shell).put(other), take_over(self))[1])
+    gate.opened.set()
+    ran = run("get one", code, MDL_JOB=f"{job.id} {job.stamp}")
+    assert the_job(shell).status == status
+    assert not meanwhile or f"another process has {meanwhile}" in ran.err
 
 
 def went_on(server: FaultyServer) -> bool:

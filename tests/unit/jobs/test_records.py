@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -327,6 +328,28 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
         assert processes.cancel(stale, records).status == "cancelled"
         assert records.find(JOB.id).exit_code == 143
     assert stranger.poll() is None
+
+
+def test_a_cancel_follows_the_job_to_its_new_process(records: Told, stranger: subprocess.Popen[bytes]) -> None:
+    """A job that was paused when 'cancel' looked, and is resumed before it writes: the new process is stopped."""
+    records.put(replace(JOB, status="paused"))
+    seen = records.find(JOB.id)
+    born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
+    records.put(replace(JOB, owner=owner(stranger.pid, born)))
+    assert processes.cancel(seen, records).status == "cancelled"
+    assert stranger.poll() == -signal.SIGTERM
+    assert records.find(JOB.id).status == "cancelled"
+
+
+def test_one_of_many_takes_a_job_over(records: Told) -> None:
+    """Of processes that saw the same record one writes it; the others are told that it has changed."""
+    records.put(replace(JOB, status="paused"))
+    stamp = records.find(JOB.id).stamp
+    with ThreadPoolExecutor(8) as pool:
+        takers = [replace(JOB, owner=owner(number)) for number in range(100, 108)]
+        won = list(pool.map(lambda job: records.replace(job, stamp), takers))
+    assert won.count(True) == 1
+    assert records.find(JOB.id).owner == takers[won.index(True)].owner
 
 
 @pytest.mark.fault(158)
