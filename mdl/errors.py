@@ -321,6 +321,8 @@ def storage_error(
         return NoSpace(words, item=item, hint=when_full)
     if error.errno == errno.EFBIG:
         return NoSpace(words, item=item, hint=when_too_large)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StorageError(words, item=item, hint="raise the limit of open files (ulimit -n)")
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
 
 

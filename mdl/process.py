@@ -85,6 +85,16 @@ def _current(pid: int) -> ProcessId:
     return ProcessId(f"{_machine()}-{pid}-{_start_time(pid) or _UNKNOWN}-{_namespace()}")
 
 
+def free_descriptors() -> int:
+    """How many more files and sockets this process may open (``ulimit -n``)."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError):
+        return max(0, most - len(os.listdir("/dev/fd")))
+    return most
+
+
 def hostname() -> str:
     """The name of this machine."""
     return platform.node()

@@ -34,8 +34,8 @@ from mdl.http.policy import (
 )
 from mdl.values import value_class
 
-_MOST_BEGUN = 64
-"""At most so many files are begun at a time, those that wait included: each holds two descriptors."""
+MOST_BEGUN = 64
+"""At most so many files are begun at a time, those that wait included, or as many as there are connections."""
 
 
 @value_class
@@ -63,7 +63,8 @@ class Progress:
 
 
 class WorkQueue:
-    """The downloads of one transfer. ``post`` accepts events from any thread."""
+    """The downloads of one transfer, of which ``begun`` may be open at a time. ``post`` accepts events from any
+    thread."""
 
     def __init__(
         self,
@@ -72,11 +73,13 @@ class WorkQueue:
         policy: RetryPolicy,
         pacer: Pacer,
         post: Callable[[Event], None],
+        begun: int = MOST_BEGUN,
     ) -> None:
         self._waiting = deque(downloads)
         self.active: list[Download] = []
         self._left = len(downloads)
         self._connections, self._policy, self._pacer, self._post = connections, policy, pacer, post
+        self._most_begun = begun
         lock = threading.RLock()
         self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
         self._closed = False
@@ -180,9 +183,7 @@ class WorkQueue:
 
     def _begin(self, now: float, begun: int) -> Work | None:
         """Begin the first waiting file whose origin may be asked; ``begun`` files have work for a worker already."""
-        if begun >= self._connections or len(self.active) + len(self._publishing) >= max(
-            _MOST_BEGUN, self._connections
-        ):
+        if begun >= self._connections or len(self.active) + len(self._publishing) >= self._most_begun:
             return None
         full: set[str] = set()
         for download in self._waiting:

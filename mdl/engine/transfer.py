@@ -20,12 +20,13 @@ from mdl.engine.fetch import Fetcher
 from mdl.engine.finalize import Finalizer
 from mdl.engine.hub_client import HubClient
 from mdl.engine.plan import Item
-from mdl.engine.queue import Work, WorkQueue
+from mdl.engine.queue import MOST_BEGUN, Work, WorkQueue
 from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.fs import explain_oserror
 from mdl.http.client import HttpClient
+from mdl.process import free_descriptors
 from mdl.threads import current_processor, start_threads, stay_on
 from mdl.units import Speed
 from mdl.values import value_class
@@ -38,6 +39,8 @@ _SYNC_WORTH_SECONDS = 0.025
 _LAST_SYNC_SECONDS = 0.5
 _TINY = 128 * 1024
 """Bytes. Files that have no more on average keep the interpreter busy for longer than anything else."""
+_OTHER_DESCRIPTORS = 16
+"""What a transfer opens besides, and for a moment."""
 _CHOOSE_SECONDS = 1.0
 """The processor on which the workers run is chosen anew after so long."""
 
@@ -81,13 +84,14 @@ class Transfer:
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         via_hub, tuning = hub_client is not None, tuning or Tuning()
+        self._connections, begun = _fitting(http.connections, free_descriptors())
         downloads = [
-            Download(item, number, http.connections, via_hub=via_hub, tuning=tuning)
+            Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
         self._are_tiny = not via_hub and http.detour is None and _are_tiny(downloads)
-        self._most_at_once = sum(1 if download.small else http.connections for download in downloads)
-        self._queue = WorkQueue(downloads, http.connections, http.policy, http.pacer, self._events.put)
+        self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
+        self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
         self._finalizer = Finalizer(
             store,
@@ -114,7 +118,7 @@ class Transfer:
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
-        count = min(self._http.connections, max(1, self._most_at_once))
+        count = min(self._connections, max(1, self._most_at_once))
         self._choose_processor()
         try:
             self._workers = start_threads("mdl-worker", [self._work] * count)
@@ -281,6 +285,14 @@ class Transfer:
         elif segment:
             self._fetcher.fetch(download, segment)
             self._queue.request_ended(download, segment)
+
+
+def _fitting(connections: int, descriptors: int) -> tuple[int, int]:
+    """How many connections, and how many files that are begun, that many descriptors suffice for. A worker has up to
+    two sockets, one at a host and one where that redirects to; a file that is begun has up to two descriptors."""
+    pairs = (descriptors - _OTHER_DESCRIPTORS) // 2
+    fitting = max(1, min(connections, pairs // 2))
+    return fitting, max(1, min(max(MOST_BEGUN, fitting), pairs - fitting))
 
 
 def _are_tiny(downloads: Sequence[Download]) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.bench import Bench, pinned
-from support.data import MIB, noise
+from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer
 from support.namespaces import NETWORK, apart, loopback, tool
+from support.shell import done, machine
 
 from mdl.events import Event, Planned, Retrying
 
@@ -139,3 +140,20 @@ def test_no_descriptor_left(bench: Bench) -> None:
         assert os.strerror(24) in run.error["message"]
         assert bench.run(file).row.resumed_at == at
     assert bench.final.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("descriptors", [32, 48, 64, 128])
+def test_few_descriptors(tmp_path: Path, descriptors: int) -> None:
+    """With few files and sockets to open (ulimit -n) mdl fetches fewer files at once, and all of them, small and large,
+    from a host that redirects each to another one."""
+    files = {f"/{number}": noise(2 * MIB if number % 4 == 0 else 20_000, number) for number in range(100)}
+    with FaultyServer(faults.routes({path: faults.honest(data) for path, data in files.items()})) as far:
+        hops = {path: faults.redirects(far.url + path) for path in files}
+        with FaultyServer(faults.routes(hops)) as server:
+            text = "schema = 1\n[models.one]\n"
+            for path, data in files.items():
+                facts = f'size = {len(data)}\nsha256 = "{sha256(data)}"\n'
+                text += f'[[models.one.files]]\npath = "{path[1:]}"\nurl = "{server.url}{path}"\n{facts}'
+            shell = machine(tmp_path / "home", text, MDL_CONNECTIONS="64")
+            done(shell.run("get", "one", prefix=("prlimit", f"--nofile={descriptors}")))
+    assert len(list((shell.models / "one").iterdir())) == len(files)
