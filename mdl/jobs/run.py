@@ -240,6 +240,7 @@ class JobRun:
         """Run a program of the user's. If it fails a warning says so. Raises `Cancelled`."""
         if not command:
             return
+        self._tracker.write()  # a hook may look at the job
         console, trouble = self._console, ""
         try:
             with hook_environment(hook_facts(self._tracker.job, self._folders, end, console.clean)) as facts:

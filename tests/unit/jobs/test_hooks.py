@@ -28,6 +28,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
 from mdl.events import Ended
 from mdl.jobs.job import Invocation, Job
+from mdl.jobs.records import Records
 from mdl.jobs.run import hook_environment, hook_facts
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -85,6 +86,15 @@ def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd
     third = calls(hook)[-1][1]
     assert (third["MDL_HOOK_JOB"], "MDL_JOB" in third) == (second["MDL_HOOK_JOB"], False)
     assert len(records_of(shell).all()) == 2
+
+
+def test_a_hook_finds_the_job_as_it_is(shell: Shell, exit_code: ExitCode, tmp_path: Path) -> None:
+    """However short the download was, the job's record has all its bytes while the hook runs."""
+    (tmp_path / "copy").mkdir()
+    copy = f"sh -c 'cp \"${{MDL_HOOK_LOG%.log}}.job\" {tmp_path}/copy'"
+    assert exit_code(shell, "get", "one", "--on-complete", copy) == 0
+    seen = Records(tmp_path / "copy").all()[0]
+    assert (seen.bytes_done, seen.bytes_total, seen.file) == (len(SMALL), len(SMALL), "one/f.bin")
 
 
 def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> None:
