@@ -91,7 +91,7 @@ def free_descriptors() -> int:
 
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError):
-        return max(0, most - len(os.listdir("/dev/fd")))
+        return max(0, most - sum(1 for _ in os.scandir("/dev/fd")))
     return most
 
 

@@ -117,6 +117,11 @@ class Store:
         base, path = self.layout.place(model, remote)
         return path.under(base)
 
+    def is_named(self, model: str, remote: RemoteFile) -> bool:
+        """Whether anything is under the file's final name."""
+        base, path = self.layout.place(model, remote)
+        return os.path.lexists(f"{base}/{path.text}")
+
     def pointer_state(self, model: str, remote: RemoteFile) -> str:
         """Whether programs find the file by its name: ``right``, ``missing``, or ``other`` if that name leads to
         something else. Reads no file."""

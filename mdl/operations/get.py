@@ -6,20 +6,25 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.status import model_status
-from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, whole_error
+from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, StorageError, whole_error
 from mdl.events import Failed, Noticed, Planned
-from mdl.files import LocalFile
+from mdl.files import LocalFile, RemoteFile
 from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
 from mdl.sources.gguf import quantisations
+
+if TYPE_CHECKING:
+    from mdl.engine.download import FileResult
+    from mdl.engine.transfer import Result
 
 _NAMED = 5
 """How many quantisations of a repository are named."""
@@ -277,7 +282,32 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
         plan = replace(plan, refuse=(*plan.refuse, *lost))
         error.so_far = report_of(models, store, plan, broken, results)
         raise
+    plan, results = _without_lost(plan, results, tools)
     return report_of(models, store, plan, broken, results)
+
+
+def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan, list[Result]]:
+    """The same, in which those files have failed that are not under their names any more: a download may take hours,
+    and another program may have moved or removed them, or the models folder, since."""
+
+    def why_lost(model: str, remote: RemoteFile) -> StorageError | None:
+        if tools.store.is_named(model, remote):
+            return None
+        why, hint = "another program moved or removed it during the download", "run the same command again"
+        error = StorageError(why, item=f"{model}/{remote.path}", hint=hint)
+        tools.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
+        return error
+
+    def looked_at(one: FileResult) -> FileResult:
+        error = None if one.error else why_lost(one.item.wanted.model, one.remote)
+        return replace(one, error=error) if error else one
+
+    here = [(item, why_lost(item.wanted.model, item.remote)) for item in (*plan.keep, *plan.linked)]
+    if gone := [replace(item, refused=error) for item, error in here if error]:
+        lost = {id(item) for item, error in here if error}
+        keep, linked = (tuple(item for item in some if id(item) not in lost) for some in (plan.keep, plan.linked))
+        plan = replace(plan, keep=keep, linked=linked, refuse=(*plan.refuse, *gone))
+    return plan, [replace(result, files=tuple(map(looked_at, result.files))) for result in results]
 
 
 def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:

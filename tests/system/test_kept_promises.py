@@ -23,7 +23,7 @@ from support.polling import until
 import mdl
 from mdl.archive.releases import ReleaseDir
 from mdl.engine.receipts import Receipts
-from mdl.events import Event, Verifying
+from mdl.events import Event, Failed, Finished, Verifying
 from mdl.files import RemoteFile
 from mdl.operations import verify as verifying
 
@@ -226,3 +226,32 @@ def test_lines_of_a_catalog_keep_their_ends() -> None:
     client.add("b", "hf:o/b")
     client.remove("b")
     assert Path("catalog.toml").read_bytes().decode() == text
+
+
+@pytest.mark.parametrize("how", ["models folder", "model", "one file"])
+def test_what_is_moved_away_during_a_download_is_not_reported_as_here(
+    monkeypatch: pytest.MonkeyPatch, home: Path, how: str
+) -> None:
+    """Another program moves what has come while the rest is fetched: that has failed with 7 and is told, and the next
+    call brings it."""
+    files = {f"{number}.json": f"[{number}]".encode() for number in range(60)}
+    moved, told = list[str](), set[str]()
+    place = {"models folder": "m", "model": "m/org--many", "one file": ""}[how]
+
+    def move(event: Event) -> None:
+        if isinstance(event, Finished) and not moved:
+            moved.append(event.file)
+            os.rename(place or f"m/org--many/{event.file}", "elsewhere")
+        elif isinstance(event, Failed):
+            told.add(event.file)
+
+    with LoopbackHub([Repo("org/many", files)]) as many:
+        monkeypatch.setenv("HF_ENDPOINT", many.url)
+        client = mdl.Client(home="m", catalog="catalog.toml", connections=2)
+        with pytest.raises(mdl.StorageError, match=r"moved or removed it|of 60 failed"):
+            client.get("hf:org/many", on_event=move)
+        here = {path.name for path in Path("m/org--many").glob("*.json")}
+        assert moved[0] not in here
+        assert told == files.keys() - here
+        client.get("hf:org/many")
+    assert {path.name for path in Path("m/org--many").glob("*.json")} == files.keys()
