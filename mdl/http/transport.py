@@ -182,6 +182,8 @@ def without_userinfo(proxy: str) -> str:
     try:
         parts = urlsplit(_with_scheme(proxy))
         host, port = parts.hostname, parts.port
+        if "@" in parts.path + parts.query + parts.fragment:  # of a password with a slash in it, the host is a part
+            host = None
     except ValueError:
         host, port = None, None
     if not host or re.search(r"\s", host) or parts.scheme not in ("http", "https", "socks5", "socks5h"):

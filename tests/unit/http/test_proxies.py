@@ -62,6 +62,7 @@ def test_choice_is_that_of_httpx(url: str, proxies: dict[str, str], entries: lis
         ("me:p@ss@proxy", "http://proxy"),
         ("socks5://me:p:w@[::1]:1080", "socks5://[::1]:1080"),
         *((url, None) for url in ("http://me:pa/ss@proxy:1", "ftp://me:pw@proxy")),
+        *((f"http://me:{word}@proxy:1", None) for word in ("p@ss/w", "12/ss", "12?ss", "12#ss")),
         *((url, None) for url in ("http://", "http://[::1", "http://h:x")),
     ],
 )
