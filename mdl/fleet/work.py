@@ -14,10 +14,10 @@ from mdl.values import value_class
 _SCRIPT = """\
 folder=$(mktemp -d) || exit 7
 trap 'rm -rf "$folder"' EXIT
-cat >"$folder/catalog.toml" <<'END OF THE CATALOG'
+cat >"$folder/catalog.toml" <<'END OF THE CATALOG' || exit 7
 {catalog}
 END OF THE CATALOG
-cat >"$folder/mdl.lock" <<'END OF THE LOCK'
+cat >"$folder/mdl.lock" <<'END OF THE LOCK' || exit 7
 {lock}
 END OF THE LOCK
 exec 3<&0

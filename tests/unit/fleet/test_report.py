@@ -167,4 +167,4 @@ def test_a_script_carries_catalog_and_lock_and_no_shell_can_be_slipped_in() -> N
     script = work.script()
     assert "'my mdl' get --json --progress=none '--to=/a b' '--x=$(id)' --catalog=" in script
     assert """-- 'a'"'"'b' -n </dev/null""" in script
-    assert "<<'END OF THE CATALOG'\nc = '$(id)'\nEND OF THE CATALOG\n" in script
+    assert "<<'END OF THE CATALOG' || exit 7\nc = '$(id)'\nEND OF THE CATALOG\n" in script
