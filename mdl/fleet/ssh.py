@@ -57,7 +57,7 @@ class _Call:
         """Of a process that has ended."""
         out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
         code = self.process.returncode
-        is_lost = code < 0 or (code == _NO_CONNECTION and not out)
+        is_lost = code < 0 or code == _NO_CONNECTION  # whatever a node said until then: its shell may greet
         hint = f"'ssh {self.host}' must work, and ask no question"
         return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began, hint=hint)
 
