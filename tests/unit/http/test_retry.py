@@ -60,6 +60,13 @@ def test_retry_after(text: str, seconds: float | None) -> None:
 
 
 @pytest.mark.fault(58)
+@pytest.mark.parametrize(("date", "seconds"), [("Wed, 21 Oct 2026 08:28:25 GMT", 5.0), ("soon", 3630.0), ("", 3630.0)])
+def test_a_date_is_by_the_clock_of_the_server(date: str, seconds: float) -> None:
+    """If the clocks differ by an hour, the wait is still what the server means."""
+    assert retry_after({"retry-after": "Wed, 21 Oct 2026 08:28:30 GMT", "date": date}, NOW) == seconds
+
+
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
