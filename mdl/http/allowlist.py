@@ -160,7 +160,7 @@ class AllowList:
             raise Unsafe(
                 f"refused: the host {host} is not on the allow-list",
                 item=host,
-                hint=f"if you trust it: MDL_ALLOW_HOSTS={host}",
+                hint=f"if you trust it: MDL_ALLOW_HOSTS={_bracketed(host)}",
             )
         self._passed.add(place)
         return parts
@@ -176,5 +176,9 @@ def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
 
 
 def _contains(patterns: frozenset[str], host: str, port: int) -> bool:
-    bare = f"[{host}]" if ":" in host else host
-    return not {host, bare, f"{bare}:{port}"}.isdisjoint(patterns)
+    return not {host, _bracketed(host), f"{_bracketed(host)}:{port}"}.isdisjoint(patterns)
+
+
+def _bracketed(host: str) -> str:
+    """A host as it stands in a URL and in a pattern."""
+    return f"[{host}]" if ":" in host else host
