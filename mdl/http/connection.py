@@ -188,7 +188,8 @@ class Connection(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         is_layered = isinstance(self._stream, TlsStream)  # TLS to a proxy, and inside it to a host
-        secured = TlsStream(self._stream, ssl_context, server_hostname, timeout)
+        name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy, see `_AddressForProxy`
+        secured = TlsStream(self._stream, ssl_context, name, timeout)
         return Connection(secured, self._cancel, is_layered=is_layered)
 
     def get_extra_info(self, info: str) -> Any:

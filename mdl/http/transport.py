@@ -74,6 +74,8 @@ class PooledTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         place = request.extensions.get(PROXY), request.url.scheme, request.url.host, request.url.port
         pool = self._take(*place)
+        if ":" in request.url.host and urlsplit(place[0] or "").scheme in ("http", "https"):
+            request.url = _AddressForProxy(request.url)
         try:
             response = pool.handle_request(request)
         except BaseException:
@@ -118,6 +120,15 @@ class PooledTransport(httpx.BaseTransport):
             raise AssertionError("this version of httpcore has no network backend to replace")
         pool._pool._network_backend = self._backend
         return pool
+
+
+class _AddressForProxy(httpx.URL):
+    """A URL with an IPv6 address. httpcore writes the host as it gets it into what it asks a proxy for, and gets it
+    without the brackets that it needs there."""
+
+    @property
+    def raw_host(self) -> bytes:
+        return b"[" + super().raw_host + b"]"
 
 
 class _OneResponse(httpx.SyncByteStream):

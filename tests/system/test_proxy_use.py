@@ -19,7 +19,7 @@ from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
-NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1"])
+NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1", "[::1]"])
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,22 @@ def test_the_host_in_a_tunnel_gets_no_password(monkeypatch: pytest.MonkeyPatch, 
     assert seen
     assert not [name for name in seen if "auth" in name]
     assert "Proxy-Authorization: Basic" in heads[0]
+
+
+@pytest.mark.fault(91)
+def test_an_address_of_ipv6_is_in_brackets(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA) -> None:
+    """A proxy can tell its port from it, in a tunnel and without one; the certificate is compared with the address."""
+    heads: list[str] = []
+    with (
+        FaultyServer(faults.honest(DATA)) as origin,
+        relaying(origin.port, tunnel(heads, then=secured(ca.issue_cert("::1")))) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("HTTP_PROXY", origin.url)
+        assert asked("https://[::1]:8443/f") == asked("http://[::1]:8080/g") == len(DATA)
+        targets = [request.target for request in origin.requests]
+    assert heads[0].startswith("CONNECT [::1]:8443 HTTP/1.1")
+    assert targets == ["/f", "http://[::1]:8080/g"]
 
 
 @pytest.mark.fault(92)
