@@ -68,6 +68,11 @@ def _origin_of(head: str) -> str:
     return f"{urlsplit(head).scheme}://{_host_of(head)}:{_port_of(head)}"
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL and in a pattern."""
+    return f"[{host}]" if ":" in host else host
+
+
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The IP address that ``host`` is; None if it is a name."""
     try:
@@ -160,7 +165,7 @@ class AllowList:
             raise Unsafe(
                 f"refused: the host {host} is not on the allow-list",
                 item=host,
-                hint=f"if you trust it: MDL_ALLOW_HOSTS={_bracketed(host)}",
+                hint=f"if you trust it: MDL_ALLOW_HOSTS={bracketed(host)}",
             )
         self._passed.add(place)
         return parts
@@ -176,9 +181,4 @@ def _parse_patterns(patterns: Iterable[str]) -> frozenset[str]:
 
 
 def _contains(patterns: frozenset[str], host: str, port: int) -> bool:
-    return not {host, _bracketed(host), f"{_bracketed(host)}:{port}"}.isdisjoint(patterns)
-
-
-def _bracketed(host: str) -> str:
-    """A host as it stands in a URL and in a pattern."""
-    return f"[{host}]" if ":" in host else host
+    return not {host, bracketed(host), f"{bracketed(host)}:{port}"}.isdisjoint(patterns)

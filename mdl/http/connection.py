@@ -29,7 +29,7 @@ import httpcore
 
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, Unsafe
-from mdl.http.allowlist import is_private
+from mdl.http.allowlist import bracketed, is_private
 from mdl.http.tls import TlsStream
 from mdl.threads import in_thread
 
@@ -64,7 +64,7 @@ class RequestLimits:
     def check_peer(self, peer: str) -> None:
         """Note the address that the request goes to. Raises `Unsafe` if the request may not go there."""
         if not self.private_ok and is_private(peer):
-            why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={self.host}"
+            why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={bracketed(self.host)}"
             if self.was_public:
                 why, hint = ", and led to a public one before", "find out who controls the DNS records of that name"
             raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
