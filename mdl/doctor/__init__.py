@@ -16,7 +16,7 @@ from pathlib import Path
 from mdl import __version__
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
 from mdl.errors import MdlError, NoSpace, StorageError
-from mdl.fs.private import read_regular
+from mdl.fs.private import check_own_folder, read_regular
 from mdl.http.client import HttpClient
 from mdl.http.credentials import NETRC, HostCredential
 from mdl.pickles import head_of, is_pickle, warning
@@ -161,8 +161,8 @@ def _writable(folder: Path, advice: str) -> str:
         if space.f_files and space.f_favail <= 0:
             raise NoSpace(detail, hint=f"remove files that are not needed ('df -i' shows the inodes), or {advice}")
         own = folder / ".mdl"
-        if own.is_dir() and not os.access(own, os.W_OK | os.X_OK):
-            raise StorageError(f"{own} cannot be written by this user", hint=advice)
+        if os.path.lexists(own):
+            _check_own(own, advice)
         with tempfile.TemporaryFile(dir=parent) as probe:
             probe.write(bytes(4096))
             probe.flush()
@@ -171,6 +171,16 @@ def _writable(folder: Path, advice: str) -> str:
         where = f"{folder}" if parent == folder else f"{folder}, to be created in {parent}"
         raise StorageError(f"{where}: {error.strerror or error}", hint=advice) from error
     return detail
+
+
+def _check_own(own: Path, advice: str) -> None:
+    """mdl's own folder in the models folder is one that a download takes. Raises `StorageError`, `Unsafe`."""
+    try:
+        check_own_folder(own)
+    except OSError as error:
+        raise StorageError(f"{own}: {error.strerror or error}", hint=advice) from error
+    if not os.access(own, os.W_OK | os.X_OK):
+        raise StorageError(f"{own} cannot be written by this user", hint=advice)
 
 
 def pickles(place: Callable[[], Path]) -> str | None:

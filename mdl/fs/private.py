@@ -95,10 +95,16 @@ def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
 def is_own_folder(path: Path) -> bool:
     """Whether ``path`` is a folder that mdl made for this user, or that root made."""
     try:
-        with _inside(path):
-            return True
+        check_own_folder(path)
     except (OSError, Unsafe):
         return False
+    return True
+
+
+def check_own_folder(path: Path) -> None:
+    """Raises `Unsafe` for a link and for another user's folder, `OSError`, as `make_private_dir` would."""
+    with _inside(path):
+        pass
 
 
 def is_trusted_owner(uid: int, own: Path) -> bool:

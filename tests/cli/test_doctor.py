@@ -325,6 +325,18 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     assert result(state_folder, lambda: tmp_path).ok
 
 
+@pytest.mark.parametrize(("is_link", "code"), [(False, 7), (True, 11)])
+def test_a_folder_of_mdls_own_that_no_download_takes(tmp_path: Path, is_link: bool, code: int) -> None:
+    """A file or a link in the place of ``.mdl`` stops every download, and so it is named."""
+    own, elsewhere = tmp_path / "models" / ".mdl", tmp_path / "elsewhere"
+    own.parent.mkdir()
+    elsewhere.mkdir()
+    own.symlink_to(elsewhere) if is_link else own.touch()
+    found = result(models_folder, lambda: own.parent)
+    assert (found.ok, found.exit_code) == (False, code), found
+    assert str(own) in found.detail
+
+
 @pytest.mark.parametrize(("field", "words"), [("f_bavail", "0.0 GB free"), ("f_favail", "room for 0 files")])
 def test_nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, words: str) -> None:
     """No byte or no inode free is 7."""
