@@ -135,7 +135,7 @@ def error_for_status(
     message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     if status == 407:
-        return AuthError(f"the proxy answered {message}", hint=PROXY_PASSWORD)
+        return AuthError(f"the proxy for {message}", hint=PROXY_PASSWORD)
     has_expired = status == 400 and b"<Code>ExpiredToken</Code>" in body  # so says S3 when temporary keys have ended
     if status in (401, 403, 404, 410) or has_expired:
         kind = NotFound if status in (404, 410) else AuthError

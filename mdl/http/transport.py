@@ -303,17 +303,18 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     words = safe_excerpt(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _map_connect_error(error, host, proxy, words)
+    where = f"{host} (through the proxy {without_userinfo(proxy)})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{host} was silent for too long", hint=_AGAIN)
+        return NetworkError(f"{where} was silent for too long", hint=_AGAIN)
     if isinstance(error, httpx.UnsupportedProtocol):
         return Unsafe(f"refused: {words}", item=host)
     if isinstance(error, httpx.RemoteProtocolError):
         if "location header" in words:
             return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(_DROPPED):
-            return NetworkError(f"{host} dropped the connection: {words}", hint=_AGAIN)
-        return ProtocolError(f"{host} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}")
-    return NetworkError(f"{host}: {words}", hint=_AGAIN)
+            return NetworkError(f"{where} dropped the connection: {words}", hint=_AGAIN)
+        return ProtocolError(f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}")
+    return NetworkError(f"{where}: {words}", hint=_AGAIN)
 
 
 def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None, words: str) -> MdlError:
