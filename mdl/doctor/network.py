@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
+from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OpenResponse
 from mdl.http.transport import describe_trust, exemption, proxy_of, tls_context, without_userinfo
@@ -178,8 +179,10 @@ def clock(hub: Hub) -> str:
 
 
 def token_file(endpoint: Endpoint) -> str | None:
-    """The token's file is closed to other users. Raises `UsageError` if not."""
+    """The token's file can be read, and is closed to other users. Raises `UsageError` if not."""
     path = token_path(os.environ)
+    if path and endpoint == Endpoint(endpoint.url) and (why := _why_unread(path)):
+        raise UsageError(f"{path} cannot be read: {why}", hint="log in again with 'hf auth login', or set HF_TOKEN")
     if endpoint.token is None or path is None or endpoint.token_from != str(path):
         return None
     is_open = False
@@ -189,6 +192,19 @@ def token_file(endpoint: Endpoint) -> str | None:
     if is_open:
         raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
     return None
+
+
+def _why_unread(path: Path) -> str:
+    """Why there is no token in a file that exists; '' if it has none, or does not exist."""
+    try:
+        read_whole(path, _LONGEST_LIST).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    except UnicodeDecodeError:
+        return "it is not text"
+    return ""
 
 
 def token(hub: Hub) -> str:

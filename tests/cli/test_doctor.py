@@ -141,6 +141,21 @@ def test_sources_of_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert found["token"].detail.startswith("HF_HUB_DISABLE_IMPLICIT_TOKEN is set; private")
 
 
+@pytest.mark.parametrize(("content", "ok"), [(None, False), (b"\xff\xfe", False), (b"", True)])
+def test_a_token_file_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, ok: bool
+) -> None:
+    """It is told, for the hub is asked without a token then; a file that is absent or empty is as good as none."""
+    path = tmp_path / "token"
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(path))
+    assert network.token_file(Endpoint.from_environ(os.environ)) is None
+    path.mkdir() if content is None else path.write_bytes(content)
+    found = CheckResult.of("token file", lambda: network.token_file(Endpoint.from_environ(os.environ)))
+    assert (found is None) == ok, found
+    assert ok or (found and str(path) in found.detail)
+
+
 def test_a_token_file_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It fails while others can read it; a folder that keeps them out is enough."""
     folder = tmp_path / "keys"
