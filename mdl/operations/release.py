@@ -272,13 +272,13 @@ class _Release:
 
     def _serve(self, version: str) -> ReleaseResult:
         """Serve a release that is here already."""
+        manifest = self.releases.full_check(version, self._stop)
         if self.history.active == version:
             history = self.history
             if history != self.releases.recorded():  # mdl was killed before it recorded that
                 history = history.kept(self.keep, self.releases.here())
             self.releases.prune(history)
             return _result(self.releases, history, changed=False)
-        manifest = self.releases.full_check(version, self._stop)
         self._check(self.releases.path_of(version), version, manifest)
         return self._switch(version)
 

@@ -339,6 +339,24 @@ def test_a_manifest_alone_is_no_release(site: Site, tmp_path: Path, served: str)
     assert site.facts() == before
 
 
+@pytest.mark.parametrize("letters", ["a", "ab"], ids=["served", "here, not served"])
+@pytest.mark.parametrize("damage", ["gone", "other bytes"])
+def test_a_damaged_release_is_not_called_served(site: Site, letters: str, damage: str) -> None:
+    """A release of which a file is gone, or has other bytes, is 6 by name when its archive is released again, also if
+    it is what is served; once it was removed, the same archive serves it."""
+    paths = [site.release(letter).path for letter in letters]
+    file = paths[0] / "model.bin"
+    file.unlink()
+    if damage == "other bytes":
+        file.write_bytes(b"b" * 30_000)
+    with pytest.raises(ProtocolError, match="damaged or gone") as caught:
+        site.release("a")
+    assert (caught.value.exit_code, caught.value.item) == (6, f"{paths[0].name}/model.bin")
+    shutil.rmtree(paths[0])
+    site.release("a")
+    assert (site.served, site.record["active"]) == ("a", paths[0].name)
+
+
 FACTS = "import os, stat; p = os.environ['MDL_RELEASE_PATH']; f = p + '/model.bin'; s = os.stat(f); "
 BACK = "os.chmod(f, stat.S_IMODE(s.st_mode)); os.utime(f, ns=(s.st_atime_ns, s.st_mtime_ns))"
 WRITE = "os.chmod(f, 0o644); open(f, 'r+b').write(b'!'); "
