@@ -48,6 +48,14 @@ class ReleaseDir:
     def has(self, version: str) -> bool:
         return bool(version) and self.path_of(version).is_dir()
 
+    def check_place(self) -> None:
+        """Raises `Occupied` if this folder is inside the releases of another one: those are read-only, and removed."""
+        place = self.folder.resolve()
+        for above in (place, *place.parents):
+            if above.name == _RELEASES and (above.parent / _HISTORY).is_file():
+                what = f"it is inside the releases of {above.parent}, which are removed when they are old"
+                raise Occupied(what, item=str(self.folder), hint=f"--to {above.parent} releases it there")
+
     def prepare(self) -> None:
         """Make the folders, remove what killed processes left, and refuse what does not belong to mdl.
 

@@ -178,6 +178,7 @@ def release(
         raise UsageError(f"{keep} is not a number of releases to keep", item="keep", hint="keep at least 1")
     wait = parse_duration(str(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
+    releases.check_place()
     words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
     if check is not None and not words:
         raise UsageError("it is empty", item="check")

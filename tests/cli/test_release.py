@@ -19,7 +19,7 @@ from support.releases import Site, files_of, zipped
 from support.shell import Inside, Ran, Shell, with_environ
 
 from mdl.archive.manifest import NAME, Manifest
-from mdl.errors import DigestMismatch, ProtocolError
+from mdl.errors import DigestMismatch, Occupied, ProtocolError
 from mdl.fs import staging
 from mdl.operations.release import rollback
 from mdl.operations.releases import releases
@@ -303,6 +303,17 @@ def test_no_secret_gets_out(site: Site, shell: Shell) -> None:
     written = b"".join(one.read_bytes() for one in site.folder.rglob("*") if one.is_file())
     assert (b"mdl.releases/1" in written, token.encode() in written) == (True, False)
     assert token not in "".join(one.out + one.err for one in runs)
+
+
+@pytest.mark.parametrize("inside", ["current", "releases", "current/text/new"])
+def test_no_release_in_a_release(site: Site, tmp_path: Path, inside: str) -> None:
+    """What is inside a release would be removed with it: 7, the folder that was meant is named, nothing is written."""
+    site.release("a")
+    before = site.facts()
+    with pytest.raises(Occupied, match="inside the releases of") as caught:
+        Site(site.folder / inside).release(zipped(tmp_path / "b.zip", files_of("b")))
+    assert (caught.value.exit_code, site.facts()) == (7, before)
+    assert str(site.folder) in str(caught.value.hint)
 
 
 # What a release is compared with: its archive's bytes, also if it is here already, and what a check did to it.
