@@ -96,18 +96,24 @@ def unpublish(path: Path) -> None:
 
 
 def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = True) -> Path:
-    """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError`."""
+    """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError` with
+    the name that the file is to get: people do not know the staged one, and a full disk tells none."""
     folder.mkdir(parents=True, exist_ok=True)
     staged = unique_staged_name(folder / name)
-    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-    except BaseException:
-        staged.unlink(missing_ok=True)
+        fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(folder / name)
         raise
     return staged
 

@@ -5,6 +5,7 @@ Every scene runs in a separate process with private mounts or as another user.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.namespaces import MOUNTS, USER, apart, resize, small_disk
 from support.partials import dead_owner
+from support.shell import machine, settings
 
 from mdl.engine.receipts import file_key
 from mdl.errors import NoSpace
@@ -67,6 +69,25 @@ def filling(folder: Path) -> None:
         again = bench.run(file)
     assert (again.code, again.row.resumed_at, again.report and again.report.bytes_fetched) == (0, kept, SIZE - kept)
     assert bench.final.read_bytes() == DATA
+
+
+def full_of_settings(folder: Path) -> None:
+    """Settings, catalog or lock on a full disk: 7, and the file is named by its own name, not the working folder; what
+    was there before is there still."""
+    home = folder / "home"
+    small_disk(home, "size=64k")
+    shell = machine(home, "schema = 1\n")
+    settings(shell, "[defaults]\nretries = 3\n")
+    with contextlib.suppress(OSError), (home / "hog").open("wb", buffering=0) as hog:
+        while hog.write(bytes(4096)):
+            pass
+    changes = {"config set connections 4": ".config/mdl/config.toml", "add new https://host/x.bin": "catalog.toml"}
+    for words, name in changes.items():
+        before = (home / name).read_bytes()
+        ran = shell.run(*words.split())
+        assert (ran.code, (home / name).read_bytes()) == (7, before), ran
+        assert f"{home / name}: No space left on device" in ran.err, ran
+    assert not [path for path in home.rglob("*") if path.name.endswith(".mdl-tmp")]
 
 
 def too_long(folder: Path) -> None:
@@ -156,6 +177,7 @@ def left_forbidden(folder: Path) -> None:
     [
         pytest.param(too_small, MOUNTS, marks=pytest.mark.fault(98)),
         pytest.param(filling, MOUNTS, marks=pytest.mark.fault(99, 100)),
+        pytest.param(full_of_settings, MOUNTS, marks=pytest.mark.fault(104)),
         pytest.param(too_long, MOUNTS, marks=pytest.mark.fault(101)),
         pytest.param(no_inodes, MOUNTS, marks=pytest.mark.fault(102)),
         pytest.param(read_only, MOUNTS, marks=pytest.mark.fault(103)),
