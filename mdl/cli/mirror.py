@@ -10,7 +10,7 @@ from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFil
 from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
 from mdl.config import Settings
-from mdl.errors import UsageError
+from mdl.errors import UsageError, joint_error
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown
 
@@ -183,7 +183,11 @@ def clean(
         else:
             console.note("nothing to clean")
 
-    return session.show({"mirror": url, "items": [_item(one) for one in found]}, show_table)
+    errors = [one.error for one in found if one.error]
+    error = joint_error(errors)
+    for failed in [error] if error and console.is_machine_readable else errors:
+        console.error(failed)
+    return session.show({"mirror": url, "items": [_item(one) for one in found]}, show_table, error=error)
 
 
 def _show_report(session: Session, url: str, report: MirrorReport, words: Any) -> int:
@@ -222,4 +226,4 @@ def _version(one: MirrorVersion) -> dict[str, Any]:
 
 
 def _item(one: MirrorItem) -> dict[str, Any]:
-    return {key: value for key, value in vars(one).items() if key not in ("keys", "marker", "upload")}
+    return {key: value for key, value in vars(one).items() if key not in ("keys", "marker", "upload", "error")}

@@ -98,7 +98,8 @@ class Mirrors(Remotes):
     ) -> list[MirrorItem]:
         """What in the mirror at ``url`` nobody needs any more: uploads that were not ended, versions that the lock has
         left behind, versions without a marker; deleted only with ``remove``. What is younger than ``older_than``
-        seconds, or "7d", and what the lock names, stays. Raises as `mirror_versions`."""
+        seconds, or "7d", and what the lock names, stays. An item that could not be deleted has its ``error``. Raises as
+        `mirror_versions`."""
         from mdl.operations.mirror_clean import clean
 
         seconds, lock = parse_duration(str(older_than), "--older-than", least=0), self.workspace.lock

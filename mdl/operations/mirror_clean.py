@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from mdl.catalog.lock import Lock
-from mdl.errors import NotFound
+from mdl.errors import MdlError, NotFound
 from mdl.formatting import human_age
 from mdl.mirror.layout import MARKER, MirrorPlace
 from mdl.mirror.objects import PartedUpload
@@ -18,7 +18,8 @@ from mdl.values import value_class
 
 @value_class
 class MirrorItem:
-    """One thing in a mirror that `clean` judged, and what became of it: ``would delete``, ``deleted`` or ``kept``."""
+    """One thing in a mirror that `clean` judged, and what became of it: ``would delete``, ``deleted`` or ``kept``.
+    ``error`` is why it could not be deleted."""
 
     kind: Literal["upload", "superseded", "incomplete"]
     name: str
@@ -29,6 +30,7 @@ class MirrorItem:
     keys: tuple[str, ...] = field(default=(), repr=False)
     marker: str = field(default="", repr=False)
     upload: PartedUpload | None = field(default=None, repr=False)
+    error: MdlError | None = None
 
 
 def clean(
@@ -39,7 +41,8 @@ def clean(
 
     What is younger than ``older_than`` seconds stays, and so does whatever the lock names. A version is superseded once
     the locked one is complete in the mirror, if that was written later: else it is the lock that was left behind. Of
-    models that the lock does not have, only what is unfinished is judged. ``now`` in seconds since 1970.
+    models that the lock does not have, only what is unfinished is judged. What cannot be deleted hinders no other.
+    ``now`` in seconds since 1970.
     """
     held = [one for one in held_by(mirror) if names is None or one.name in names]
     marked = {(one.name, one.version): one.marked for one in held if one.marked}
@@ -55,7 +58,10 @@ def clean(
     done = []
     for item in sorted(items, key=lambda item: (item.name, item.kind, item.url)):
         if remove and item.action == "would delete":
-            item = _deleted(item, mirror)
+            try:
+                item = _deleted(item, mirror)
+            except MdlError as error:
+                item = replace(item, action="kept", why=f"it could not be deleted: {error.message}", error=error)
         done.append(item)
     return done
 

@@ -700,6 +700,28 @@ def test_clean_while_another_machine_pushes(
     assert store.objects() == ({f"{folder}/f.bin", f"{folder}/{path}"} if action == "kept" else set())
 
 
+@pytest.mark.parametrize("what", ["upload", "incomplete"])
+def test_clean_goes_on_after_what_it_may_not_delete(store: MirrorStore, tap: Callable[..., Ran], what: str) -> None:
+    """4 in the store's words, which are told of that item; the others are deleted, and it is told."""
+    for name in ("one", "two", "three"):
+        store.put(f"{name}/0123456789abcdef/f.bin", b"half")
+    store.begin("two/0123456789abcdef/g.bin")
+
+    def refuse(request: Request) -> Answer | None:
+        asked = f"{request.target} {request.body!r}"
+        is_meant = request.method in ("DELETE", "POST") and "two/0123" in asked
+        is_upload = request.method == "DELETE" and "uploadId" in asked
+        return refused(403, "AccessDenied") if is_meant and is_upload == (what == "upload") else None
+
+    ran = tap(refuse, "clean", 4, "--older-than", "0s", "--yes", "--json")
+    assert "AccessDenied" in ran.err
+    rows = {(row["name"], row["kind"]): row for row in ran.document["items"]}
+    assert {key for key, row in rows.items() if row["action"] == "kept"} == {("two", what)}
+    assert "could not be deleted: AccessDenied" in rows["two", what]["why"]
+    left = store.objects() | set(store.uploads())
+    assert left == {f"two/0123456789abcdef/{'g' if what == 'upload' else 'f'}.bin"}
+
+
 def test_the_page_about_mirrors(tmp_path: Path, store: MirrorStore, mdl: Inside) -> None:
     """Every command of docs/mirrors.md works, in its order."""
     page = (Path(__file__).parents[2] / "docs/mirrors.md").read_text("utf-8")
