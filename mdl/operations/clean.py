@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import field, replace
 from functools import partial as bound
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> li
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
-    return [*_unfinished(store, wanted), *_archives(store, wanted), *_files(store, known), *_leftovers(store)]
+    files = _counted_once(_files(store, known))
+    return [*_unfinished(store, wanted), *_archives(store, wanted), *files, *_leftovers(store)]
 
 
 def remove(waste: Waste) -> bool:
@@ -74,22 +76,27 @@ def remove(waste: Waste) -> bool:
 
 def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> Iterator[Waste]:
     """The models in ``store`` that the ``catalog`` does not name; not those that another catalog brought. With ``keep``
-    they stay, and in any case those with a file that mdl did not fetch itself: it may be the only copy."""
+    they stay, and in any case those with a file that mdl did not fetch itself: it may be the only copy. What several of
+    them have in common is freed with the last of these."""
+    found: list[tuple[str, str, Sequence[Deletion]]] = []
     for name in store.receipts.models():
         receipts = store.receipts.in_order(name)
         if name in catalog or not {receipt.catalog for receipt in receipts} <= {None, store.catalog}:
             continue
         with contextlib.suppress(MdlError):
             deletions = of_model(store, name)
-            report = delete(store, deletions, dry_run=True)
             why = f"'mdl rm {name}' deletes it" + (", --unlisted all of these" if keep else "")
-            if report.error:
-                why = report.error.message
+            if error := delete(store, deletions, dry_run=True).error:
+                why = error.message
             elif not keep and not any(receipt.adopted or receipt.url.startswith("file:") for receipt in receipts):
                 why = ""
-            if any(row.files for row in report.models):
-                forget = bound(_delete, store, deletions)
-                yield Waste("unlisted", deletions[0].path, report.bytes_freed, "no catalog names it", why, forget)
+            if any(one.files for one in deletions):
+                found.append((name, why, deletions))
+    found.sort(key=lambda one: bool(one[1]))  # what goes is counted first: what stays has no part in what that frees
+    rows = delete(store, [one for *_, deletions in found for one in deletions], dry_run=True).models
+    for name, why, going in sorted(found):
+        size = sum(row.bytes_freed for row in rows if row.name == name)
+        yield Waste("unlisted", going[0].path, size, "no catalog names it", why, bound(_delete, store, going))
 
 
 def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
@@ -178,6 +185,18 @@ def _current(receipts: Sequence[Receipt], known: Sequence[RemoteFile] | None) ->
         return None
     sources = frozenset(_source(remote.hub, remote.url) for remote in known)
     return _Current(frozenset(remote.path for remote in known), sources)
+
+
+def _counted_once(found: Iterable[Waste]) -> Iterator[Waste]:
+    """Bytes that have several names are freed with the last of these alone, as `delete` counts them."""
+    names: Counter[tuple[int, int]] = Counter()
+    for waste in found:
+        if waste.kind == "superseded":
+            status = waste.path.lstat()
+            names[status.st_dev, status.st_ino] += 1
+            if names[status.st_dev, status.st_ino] < status.st_nlink:
+                waste = replace(waste, bytes=0, why=f"{waste.why}; its bytes have another name")
+        yield waste
 
 
 def _is_superseded(receipt: Receipt, store: Store, current: _Current) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.hubs import Hub, listing
 from support.loopback_hub import Repo
 from support.partials import dead_owner, left_behind
-from support.shell import Inside, Ran, Shell, done, machine, write_catalog
+from support.shell import Inside, Ran, Shell, done, machine, settings, write_catalog
 
 from mdl import crc_json
 from mdl.engine.receipts import RECORD, Receipts, new_receipt
@@ -263,6 +264,28 @@ def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, m
     assert len(reads) == 1
     monkeypatch.setattr(Receipts, "models", lambda _self: pytest.fail("all models were listed"))
     done(mdl(shell, "rm", "m0", "m1", "m2", "--yes"))
+
+
+def test_what_has_several_names_is_freed_once(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """A file that the branch moved, hard-linked to where it is now, frees nothing; of models that have their bytes in
+    common the last one frees them. Those that stay have no part in that."""
+    settings(shell, '[stores]\nlink = "hard"\n')
+    hub.publish(
+        replace(OLD, files={"config.json": b"1", "moved.bin": b"o" * 5000, "model.bin": b"m" * 5000}, commit="")
+    )
+    done(mdl(shell, "get", "tiny"))
+    [row] = done(mdl(shell, "clean", "--json")).document["items"]
+    assert (row["kind"], row["action"], row["bytes"]) == ("superseded", "would delete", 0)
+    assert "another name" in row["why"]
+    done(mdl(shell, "clean", "--yes"))
+    write_catalog(shell, "schema = 1\n" + "".join(f'[models.{one}]\nsource = "hf:org/tiny"\n' for one in "abc"))
+    done(mdl(shell, "get", "a", "b", "c"))
+    assert (shell.models / "a" / "model.bin").stat().st_nlink == 4
+    write_catalog(shell, "schema = 1\n")
+    for words in ((), ("--unlisted",)):
+        rows = done(mdl(shell, "clean", *words, "--json")).document["items"]
+        assert [Path(row["path"]).name for row in rows] == ["a", "b", "c", "tiny"]
+        assert [row["bytes"] // 5000 for row in rows] == [0, 0, 0, 2]
 
 
 def test_a_file_that_became_a_folder(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
