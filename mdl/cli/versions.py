@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,7 @@ def _amount(changed: int, files: int, size: int) -> str:
 
 def _told(one: ModelVersion) -> str:
     """What there is to bring, in words."""
-    edited = sum(change.change in ("edited", "unread") for change in one.changes)
+    kinds: Counter[str] = Counter(change.change for change in one.changes)
     what = _amount(len(one.changes), one.files or 0, one.bytes_to_fetch)
     match one.state:
         case "failed":
@@ -101,7 +102,8 @@ def _told(one: ModelVersion) -> str:
             return "pinned"
     if not one.changes:
         return "up to date" if one.state == "current" else "the same bytes; the lock is older"
-    return what + (f", {edited} edited here" if edited else "")
+    told = {"edited": "edited here", "unread": "put here by another program, and not read"}
+    return what + "".join(f", {kinds[kind]} {words}" for kind, words in told.items() if kinds[kind])
 
 
 @command(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.catalogs import entry_of, unpinned
+from support.data import write_files
 from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.hubs import listing
@@ -153,6 +154,14 @@ def test_a_file_that_was_edited(shell: Shell, ok: Run, rows: Rows) -> None:
     (shell.models / "tiny" / "config.json").write_text(json.dumps({"mine": True}))
     [change] = rows(shell)["tiny"]["changes"]
     assert (change["path"], change["change"], change["bytes_to_fetch"]) == ("config.json", "edited", 0)
+
+
+def test_what_another_program_put_here(shell: Shell, ok: Run, rows: Rows) -> None:
+    """Files without a receipt are not read, and are not called edited: they may be right to the last byte."""
+    write_files(shell.models / "tiny", TINY.files)
+    assert {change["change"] for change in rows(shell, "tiny")["tiny"]["changes"]} == {"unread"}
+    told = ok(shell, "outdated tiny").out
+    assert ("3 put here by another program, and not read" in told, "edited" in told) == (True, False), told
 
 
 def test_what_cannot_be_asked_is_a_row(shell: Shell, ok: Run, rows: Rows, mdl: Inside) -> None:
