@@ -15,10 +15,11 @@ from mdl.engine.adoption import leftovers, size_of_partial
 from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
-from mdl.errors import NotFound
+from mdl.errors import NotFound, StorageError
 from mdl.files import Receipt, RemoteFile
 from mdl.fs import staging
-from mdl.fs.entries import names_below
+from mdl.fs.entries import names_below, user_name
+from mdl.fs.private import is_own_folder
 from mdl.sources.gguf import quantised_as
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
@@ -164,6 +165,7 @@ def of_folder(
 
     Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
     """
+    _refuse_closed(store, name)
     folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
     found = Deletion(store, name, folder, [name])
 
@@ -193,6 +195,19 @@ def of_folder(
         found.folders = [Path(at) for at, _, _ in os.walk(folder)]
         found.forget = lambda: store.receipts.drop(name, going)
     return found
+
+
+def _refuse_closed(store: Store, name: str) -> None:
+    """Raises `StorageError` if another account has downloaded the model: nobody else can tell which files are mdl's."""
+    if not os.path.lexists(store.folder(name)):
+        return
+    for records in (store.own, store.receipts.place(name)):
+        with contextlib.suppress(OSError):
+            owner = records.lstat().st_uid
+            if owner != os.geteuid() and not is_own_folder(records):
+                who = user_name(owner)
+                why = f"{who} downloads into this folder, and only {who} can tell which files are mdl's"
+                raise StorageError(why, item=name, hint=f"have it deleted by {who}")
 
 
 def _why_kept(store: Store, receipt: Receipt | None) -> str:

@@ -256,7 +256,8 @@ def test_a_name_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 def test_what_another_account_downloads(tmp_path: Path) -> None:
     """Its `.mdl` cannot be entered: whole files are verified and kept, and what is missing is 7, naming the account;
-    nothing is fetched twice. So is what a umask of 077 closed, which hides no other model from the list."""
+    nothing is fetched twice, and nothing deleted. So is what a umask of 077 closed, which hides no other model from the
+    list."""
     with FaultyServer(gate := Gate()) as server:
         gate.opened.set()
         shell = machine(tmp_path, catalog_of(one=server.url))
@@ -268,6 +269,10 @@ def test_what_another_account_downloads(tmp_path: Path) -> None:
         modes = bound_by_modes()
         assert done(mine.run("get", "one", "--json", prefix=modes)).document["bytes_kept"] == len(DATA)
         assert "1 file ok" in done(mine.run("verify", "one", prefix=modes)).err
+        for words in ((), ("--yes",), ("--yes", "--force")):
+            kept = done(mine.run("rm", "one", *words, prefix=modes), 7).err
+            assert f"user {STRANGER} downloads into this folder" in kept
+            assert "not mdl's" not in kept
         (shell.models / "one" / "f.bin").unlink()
         refused = done(mine.run("get", "one", prefix=modes), 7)
         (shell.models / "one" / "f.bin").write_bytes(DATA)
