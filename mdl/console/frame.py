@@ -41,7 +41,8 @@ class Frame:
         """How many bytes of each running file were done when its speed was measured last."""
         self._speeds: dict[_Key, str] = {}
         self._speed, self._time_left, self._measured_at = "", "", -math.inf
-        self._others, self._others_at = 0, -math.inf
+        self._others, self._others_at = set[_Key](), -math.inf
+        """The files that were counted last, without those that have a row since."""
 
     def draw(self, width: int, height: int, now: float) -> list[Line]:
         """The rows of the running files, and that of the whole once it is known. None is wider than ``width`` - 1."""
@@ -51,13 +52,15 @@ class Frame:
         self._began = {key: self._began.get(key, now) for key in self._state.running}
         lasting = [one for key, one in self._state.running.items() if now - self._began[key] >= _LASTING or one.waiting]
         rows = lasting[: max(0, min(_MOST_ROWS, height - 4))]
-        if others := len(self._state.running) - len(rows):
+        shown = {(one.model, one.file) for one in rows}
+        self._others -= shown
+        if others := self._state.running.keys() - shown:
             self._others, self._others_at = others, now
         names = shorten_all([self._clean(item_of(one)) for one in rows], columns.name)
         lines = [self._draw_file(one, name, columns) for one, name in zip(rows, names, strict=True)]
         is_counted = self._state.count or self._state.is_measured
-        if is_counted and self._state.count != 1 and now - self._others_at < _LASTING:
-            text = f"{_INDENT}{'+ ' if rows else ''}{counted(self._others, 'file')} on the way"
+        if self._others and is_counted and self._state.count != 1 and now - self._others_at < _LASTING:
+            text = f"{_INDENT}{'+ ' if rows else ''}{counted(len(self._others), 'file')} on the way"
             lines.append([(clip(text, width - 1), "rest")])
         return [*lines, self._draw_whole(columns)] if is_counted else lines
 

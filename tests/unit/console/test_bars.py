@@ -295,6 +295,14 @@ def test_only_what_lasts_has_a_row() -> None:
     assert [line.split()[0] for line in drawn.text(now=2.1)] == ["m/a", "total"]
 
 
+def test_a_file_with_a_row_is_not_counted() -> None:
+    """Files that get their rows at the same time leave no count of themselves below."""
+    drawn = board(files=3)
+    assert [line.split()[0] for line in drawn.text()] == ["3", "total"]
+    assert [line.split()[0] for line in drawn.text(now=0.9)] == ["3", "total"]
+    assert [line.split()[0] for line in drawn.text(now=1.1)] == ["m/0.bin", "m/1.bin", "m/2.bin", "total"]
+
+
 def test_many_running_files() -> None:
     """At most eight files have a row, fewer on a low terminal; the rest is counted."""
     lines = board(files=20).later()
