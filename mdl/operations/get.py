@@ -313,8 +313,12 @@ def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan
 def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:
     """Say of a repository that is fetched in several quantisations, which are one model, how to fetch one of them."""
     for model in models:
-        names = quantisations(item.remote.path.text for item in plan.fetch if item.wanted.model == model.name)
-        if len(names) > 1 and len(model.sources) == 1 and not model.is_of_catalog:
+        fetched, here = (
+            [item.remote.path.text for item in items if item.wanted.model == model.name]
+            for items in (plan.fetch, (*plan.keep, *plan.linked))
+        )
+        if len(quantisations(fetched)) > 1 and len(model.sources) == 1 and not model.is_of_catalog:
+            names = quantisations([*fetched, *here])
             one = f"mdl get {model.sources[0].repository}:{names[0]}"
             text = f"{len(names)} quantisations of one model, {', '.join(names[:_NAMED])}"
             text += " …" if len(names) > _NAMED else ""

@@ -53,6 +53,13 @@ def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: s
     assert {one["path"] for one in run("verify --json").document["models"][0]["files"]} >= files
 
 
+def test_all_quantisations_are_named(run: Run, shell: Shell) -> None:
+    """Those that are on this disk already are counted with those that are fetched."""
+    (shell.home / "catalog.toml").write_text("schema = 1\n")
+    run("get org/tiny:Q8_0")
+    assert "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; " in run("get org/tiny").err
+
+
 def test_files_go_into_a_folder(run: Run, shell: Shell) -> None:
     """Several files of a repository are one target for --into."""
     (shell.home / "catalog.toml").write_text("schema = 1\n")
