@@ -166,8 +166,9 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
 def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
     if kind is NotFound:
         hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
-        name = f"check the name; a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is"
-        return hint.get(code, name if asker.sent else "check the name; a private repository needs HF_TOKEN")
+        name = f"check the name{_or_dataset(url)}; "
+        name += f"a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is" if asker.sent else ""
+        return hint.get(code, name if asker.sent else f"{name}a private repository needs HF_TOKEN")
     page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
     page = re.sub(r"/(tree|revision)/.*", "", page)
     if code == "GatedRepo":
@@ -180,7 +181,12 @@ def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker:
             f"a token was sent ({asker.sent}), and has no access, or the repository does not exist: the server does "
             "not say which; 'mdl doctor' says whose token it is"
         )
-    return "absent, private or gated: the server does not say which; if it exists, set HF_TOKEN"
+    return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
+
+
+def _or_dataset(url: str) -> str:
+    """How a dataset is named, if ``url`` asks the hub for a model: a repository that is not there may be one."""
+    return "; a dataset is hf:datasets/OWNER/NAME" if "/api/models/" in url else ""
 
 
 def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:

@@ -145,11 +145,18 @@ CLOCKS = (
         (refused(404, "RevisionNotFound"), ["revision"]),
         (refused(404, "EntryNotFound"), ["file's path"]),
         (refused(404, "RepoNotFound"), ["name"]),
+        *(
+            (
+                refused(status, "RepoNotFound", url=f"{API}/revision/main", token=token),
+                ["a dataset is hf:datasets/OWNER/NAME"],
+            )
+            for status, token in ((401, False), (404, False), (404, True))
+        ),
     ],
 )
 def test_hint(error: MdlError, hints: list[str]) -> None:
     """The hint names the page where a licence is accepted, that absent and private cannot be told apart, a wrong token,
-    a wrong clock, or the part of a name that is wrong."""
+    a wrong clock, or the part of a name that is wrong; of a model that is not there, how a dataset is named."""
     assert error.exit_code == (3 if "404" in error.message else 4)
     assert all(hint in f"{error.hint} " for hint in hints)
 
