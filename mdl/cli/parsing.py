@@ -153,8 +153,22 @@ _OF_OTHERS = {
     "--repo-type": "write the type before the name: hf:datasets/org/name, hf:spaces/org/name",
     "--header": 'a token is never a flag: [hosts."HOST"] token_env = "VARIABLE" in config.toml',
     "--checksum": "--sha256 HEX",
+    **dict.fromkeys(("--allow-patterns", "--ignore-patterns"), "--include GLOB and --exclude GLOB choose the files"),
+    **dict.fromkeys(
+        ("--max-workers", "--max-connection-per-server", "--split", "-x", "-j", "-s", "--transfers"),
+        "--connections N is how many at once, in all",
+    ),
+    **dict.fromkeys(
+        ("--continue", "--resume", "-c", "-C"), "the same command continues where it was; --force begins anew"
+    ),
+    **dict.fromkeys(("--timeout", "--max-time"), "--stall TIME for silence, --max-duration TIME for the whole"),
+    **dict.fromkeys(("--branch", "--ref", "--commit", "--tag"), "--revision REV"),
+    **dict.fromkeys(("--background", "--daemon", "-b"), "--detach"),
+    **dict.fromkeys(("--type", "--dataset", "--datasets"), "--kind dataset"),
+    **dict.fromkeys(("-n", "--dry-run"), "without --yes nothing is deleted: it only shows what would be"),
 }
-"""Flags of other tools, and how mdl says the same."""
+"""Flags of other tools, or of other commands, and how mdl says the same. Only for commands that have the flags that it
+names."""
 
 
 def misuse(error: typer.TyperException, command: str) -> UsageError:
@@ -168,8 +182,7 @@ def misuse(error: typer.TyperException, command: str) -> UsageError:
             about = f": {param.help[:1].lower()}{param.help[1:].rstrip('.')}" if param.help else ""
             return UsageError(f"{name_of(param)} is missing{about}", item=path, hint=hint)
         case "NoSuchOption":
-            near = get_close_matches(option, _options_of(ctx), 1)
-            hint = _OF_OTHERS.get(option) or (f"did you mean {near[0]}?" if near else hint)
+            hint = _instead_of(option, _options_of(ctx)) or hint
             return UsageError("there is no such option", item=option, hint=hint)
         case "BadOptionUsage" if "requires an argument" in error.message:
             return UsageError("a value must follow", item=option, hint=hint)
@@ -181,6 +194,16 @@ def misuse(error: typer.TyperException, command: str) -> UsageError:
     if error.message == "Missing command.":
         return UsageError("the command is missing", item=path, hint=hint)
     return UsageError(" ".join(error.format_message().split()), hint=hint)
+
+
+def _instead_of(option: str, known: Iterable[str]) -> str:
+    """What to write instead of an ``option`` that a command does not have, as far as it is among the ``known`` ones."""
+    said = _OF_OTHERS.get(option, "")
+    if said and set(re.findall(r"(?<!\S)--[a-z0-9-]+", said)) <= set(known):
+        return said
+    bare = {name.lstrip("-"): name for name in known}  # the dashes alone make short names alike
+    near = get_close_matches(option.lstrip("-"), bare, 1)
+    return f"did you mean {bare[near[0]]}?" if near else ""
 
 
 def _options_of(ctx: Any) -> list[str]:

@@ -87,6 +87,26 @@ def test_what_is_not_there(run: Run, shell: Shell, words: str, code: int, said: 
     assert "hf_secret" not in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("get tiny --max-workers 4", "--connections N is how many at once, in all"),
+        ("get tiny -x16", "--connections N is how many at once, in all"),
+        ("get tiny --continue", "the same command continues where it was; --force begins anew"),
+        ("get tiny --dir x", "mdl get --help"),
+        ("get tiny --jsn", "did you mean --json?"),
+        ("list --branch main", "mdl list --help"),
+        ("search --datasets tiny", "--kind dataset"),
+        ("rm -n tiny", "without --yes nothing is deleted: it only shows what would be"),
+        ("lock -n", "mdl lock --help"),
+    ],
+)
+def test_a_flag_of_others(run: Run, words: str, said: str) -> None:
+    """What hf, aria2 or another command calls it is answered with what this command has for it, if it has that; a name
+    that is alike in its dashes alone is not offered."""
+    assert run(words, 2).err.splitlines()[-1] == f"  hint: {said}"
+
+
 def test_a_quantisation_of_a_catalog(run: Run, shell: Shell) -> None:
     """A source of a catalog may name one, and the lock has its files."""
     (shell.home / "catalog.toml").write_text('schema = 1\n[models.tiny]\nsource = "hf:org/tiny:Q8_0"\n')
