@@ -83,7 +83,12 @@ def _get(models: Sequence[Model], tools: Tools, *, force: bool) -> Report:
             for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
                 store.receipts.begin(name, [one.remote.path for one in wanted if one.model == name])
             wait_for_others(decided.plan.fetch, tools)
-            report = _execute(models, decided, broken, tools)
+            try:
+                report = _execute(models, decided, broken, tools)
+            except Cancelled as stopped:
+                if isinstance(stopped.so_far, Report):
+                    stopped.so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
+                raise
         for model in report.models:
             if model.is_whole:
                 store.receipts.finish(model.name)

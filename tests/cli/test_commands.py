@@ -293,7 +293,7 @@ def test_a_whole_model_in_a_read_only_folder_is_there(run: Run, shell: Shell) ->
 
 
 def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
-    """After SIGINT the document has the files and the bytes so far, and 130."""
+    """After SIGINT the document has the files, the bytes and the seconds so far, and 130."""
     with (
         LoopbackHub([REPO], bytes_per_second=200_000) as slow,
         started(with_environ(shell, HF_ENDPOINT=slow.url), "get", "tiny", "--json") as process,
@@ -303,5 +303,5 @@ def test_an_interrupted_document_tells_how_far_it_came(shell: Shell) -> None:
         out, _ = process.communicate(timeout=PATIENCE)
     document = document_of(out)
     assert (process.returncode, document["exit_code"], document["error"]["code"]) == (130, 130, "SIGINT")
-    assert 0 < document["bytes_fetched"] < len(WEIGHTS)
+    assert (0 < document["bytes_fetched"] < len(WEIGHTS), document["seconds"] > 0) == (True, True)
     assert "model.bin" in [file["path"] for file in document["models"][0]["files"]]
