@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -51,9 +51,9 @@ class VerifiedFile:
 
 @value_class
 class VerifyReport(BaseReport):
-    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what is
-    corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files; it took
-    ``seconds``."""
+    """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what
+    else is corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files;
+    it took ``seconds``."""
 
     models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
     failures: tuple[MdlError, ...] = ()
@@ -130,7 +130,7 @@ def verify(
     return VerifyReport(
         verdicts,
         tuple(errors.values()),
-        _failure(rows, strict=strict),
+        _failure([row for row in rows if not _is_told(row, errors)], strict=strict),
         fetched,
         bytes_read=sum(one.size for one in right if one),
         seconds=time.monotonic() - began,
@@ -283,6 +283,11 @@ def _not_alone(row: Checked, item: str) -> MdlError:
     name = unquote(job.path.strip("/").partition("/")[0])
     hint = f"run its 'mdl fetch {job.netloc} {name}' again, with --force"
     return ProtocolError("came in a zip, and cannot be fetched alone", item=item, hint=hint)
+
+
+def _is_told(row: Checked, errors: Container[str]) -> bool:
+    """Whether one of the ``errors`` says why the file is still wrong: that is one reason, not two."""
+    return row.status in _WRONG and (row.model in errors or f"{row.model}/{row.remote.path}" in errors)
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:

@@ -99,7 +99,7 @@ def test_a_dry_run_writes_nothing(run: Run, shell: Shell) -> None:
 
 
 def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> None:
-    """Wrong bytes are 6 and named. A repair that is only planned, or offline (10), asks nobody and mends nothing;
+    """Wrong bytes are 6 and named. A repair that is only planned, or offline (8), asks nobody and mends nothing;
     else it mends. A removed file is 3."""
     run("get tiny")
     good, vocab, model = bytes_of(shell), shell.models / "tiny/vocab.txt", shell.models / "tiny/model.bin"
@@ -107,9 +107,9 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
     before = len(hub.requests)
     planned = run("verify tiny --repair -n --json", 6).document["models"][0]["files"]
     assert [file["path"] for file in planned if file["status"] == "corrupt"] == ["vocab.txt"]
-    ran = run("verify tiny --repair --offline --json", 10)
-    assert (ran.document["error"]["code"], len(ran.document["models"][0]["files"])) == ("PARTIAL", 3)
-    assert ("offline" in ran.err, "vocab.txt (corrupt)" in ran.err) == (True, True)
+    ran = run("verify tiny --repair --offline --json", 8)
+    assert (ran.document["error"]["code"], len(ran.document["models"][0]["files"])) == ("LOCK", 3)
+    assert "offline" in ran.err
     assert (len(hub.requests), vocab.read_bytes()) == (before, b"xxx\ntwo\n")
     model.write_bytes(good["model.bin"][:1000] + bytes([good["model.bin"][1000] ^ 1]) + good["model.bin"][1001:])
     ran = run("verify tiny --json", 6)
@@ -119,6 +119,17 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
     assert bytes_of(shell) == good
     model.unlink()
     run("verify tiny", 3)
+
+
+def test_a_repair_ends_with_the_reason_why_it_failed(run: Run, shell: Shell) -> None:
+    """Without a server it is 5, as for a get, though the file is corrupt (6) or missing (3); no hint says to repair."""
+    run("get tiny")
+    vocab = shell.models / "tiny/vocab.txt"
+    for break_it, verdict in ((lambda: vocab.write_bytes(b"xxx\ntwo\n"), "corrupt"), (vocab.unlink, "missing")):
+        break_it()
+        ran = run("verify tiny --repair --retries 1", 5, HF_ENDPOINT="http://127.0.0.1:1")
+        assert [line.split() for line in ran.out.splitlines()[1:]] == [[verdict, "tiny/vocab.txt"]]
+        assert (f"1 {verdict}; 2 files ok" in ran.err, "fetches what is wrong" in ran.err) == (True, False)
 
 
 def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
