@@ -45,7 +45,12 @@ class LimitFlags(BombFlags):
 
 Keep = Annotated[int, flag("--keep N", "With --release: how many releases stay.", panel="Afterwards", min=1)]
 Check = Annotated[
-    str | None, flag("--check CMD", "With --release: must end with 0 before the switch.", panel="Afterwards")
+    str | None,
+    flag(
+        "--check CMD",
+        "With --release: must end with 0 before the switch; no shell; the new folder is in MDL_RELEASE_PATH.",
+        panel="Afterwards",
+    ),
 ]
 
 

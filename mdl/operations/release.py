@@ -305,7 +305,8 @@ class _Release:
         code = process.run_program(self.check, facts, cancel=self.cancel)
         if code:
             what = f"the check ended with {code}: {shlex.join(self.check)}"
-            raise ProtocolError(what, item=version, hint="nothing was switched; 'current' is what it was")
+            hint = "nothing was switched; the check runs in your own folder, and MDL_RELEASE_PATH names the new one"
+            raise ProtocolError(what, item=version, hint=hint)
         changed = watch.changed()
         if changed:
             what = f"the check changed the release: {', '.join(map(shown, changed[:_NAMED]))}"
