@@ -1,4 +1,5 @@
-"""Signals: what has this process end in an orderly way. A handler sets a flag, and wakes the threads that sleep.
+"""Signals: what has this process end or stand still in an orderly way. A handler sets a flag, and wakes the threads
+that sleep.
 
 A command that looks at the flag itself, as a download does, says so by `Signals.poll`: from then on a signal raises
 nothing. Before, and in every other command, the handler raises the reason as well, once. If Python swallows it (in a
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Protocol
 
@@ -44,6 +46,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.cancel = CancelToken()
+        self.before_standstill: Callable[[], None] = lambda: None
+        """Gives the terminal back to the shell before Ctrl-Z stops the process."""
         self._was_raised = False
 
     def listen(self) -> None:
@@ -52,6 +56,9 @@ class Signals:
             with contextlib.suppress(ValueError, OSError):  # not the main thread
                 if number == signal.SIGALRM or signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self.hear)
+        with contextlib.suppress(ValueError, OSError):
+            if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+                signal.signal(signal.SIGTSTP, self.stand_still)
         sys.unraisablehook = self._swallowed
 
     def poll(self) -> None:
@@ -72,6 +79,13 @@ class Signals:
         if not self.cancel.is_polled and not self._was_raised:
             self._was_raised = True
             self.cancel.check()
+
+    def stand_still(self, number: int, _frame: FrameType | None) -> None:
+        """The handler of Ctrl-Z."""
+        self.before_standstill()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # here it stands until it is continued
+        signal.signal(number, self.stand_still)
 
     def _swallowed(self, trouble: _Swallowed) -> None:
         """Python ignores an exception that no code could catch."""

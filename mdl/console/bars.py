@@ -78,6 +78,12 @@ class Bars:
         text = text if text.endswith("\n") else f"{text}\n"
         self._draw(text, keep=True) if self._is_shown else self._write(text, keep=True)
 
+    def hide(self) -> None:
+        """Take the bars away and show the cursor again, unless the terminal takes nothing; the next frame draws anew,
+        wherever the cursor is then."""
+        if self._is_shown and self._stream.offer(f"{_CLEAR}{self._window.restore()}{_SHOW_CURSOR}"):
+            self._is_shown, self._drawn = False, ("", (0, 0))
+
     def close(self) -> None:
         """Take the bars away and show the cursor again."""
         try:

@@ -72,6 +72,8 @@ class Console:
         self._session: ReportSession | None = None
         self._above: Callable[[str], None] | None = None
         """Set while bars are drawn: writes text above them."""
+        self._hide: Callable[[], None] | None = None
+        """Set while bars are drawn: takes them away until they are drawn next."""
         self._held: list[str] = []
         """Data for the terminal that waits for the end of the bars."""
         self._is_watching = self._only_failures = False
@@ -129,6 +131,11 @@ class Console:
         if not self.json_output:
             text = shown(redact(text, self.secrets))
             self._out(f"\n\x1b[1m{text}\x1b[0m\n" if self.stdout.has_colors else f"\n{text}\n")
+
+    def hide_bars(self) -> None:
+        """Give the terminal back as it was, for as long as this process stands still."""
+        if self._hide:
+            self._hide()
 
     def remove_bars(self) -> None:
         """Remove the bars that another process, which was killed, left on the terminal."""
@@ -281,12 +288,12 @@ class Console:
 
             window = Window(self._environ)
             bars = Bars(self.stderr, self.clean, self._failures, self._clock, window, verbose=self.verbose)
-            self._above = bars.say
+            self._above, self._hide = bars.say, bars.hide
             return bars
         return Lines(self.stderr, self.clean, self._failures, self._clock, verbose=self.verbose)
 
     def _end_session(self) -> None:
-        self._above, self._is_watching = None, False
+        self._above, self._hide, self._is_watching = None, None, False
         held, self._held = self._held, []
         for text in held:
             self._out(text)

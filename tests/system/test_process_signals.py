@@ -15,8 +15,9 @@ from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.jobs import Gate, arrived
 from support.namespaces import failing
-from support.polling import until
-from support.shell import ExitCode, Shell, beside, ended, machine, started
+from support.polling import PATIENCE, until
+from support.shell import ExitCode, Shell, beside, ended, machine, started, with_environ
+from support.terminal import Terminal
 
 
 @pytest.mark.fault(122)
@@ -61,6 +62,26 @@ def test_stopped_and_continued(gated: Shell, gate: Gate) -> None:
         ended(process, 0)
     assert arrived(gated)
     assert gate.requests <= 2
+
+
+@pytest.mark.fault(123)
+def test_a_stopped_one_leaves_the_terminal_to_the_shell(gated: Shell, gate: Gate) -> None:
+    """After Ctrl-Z no bar is left and the cursor is to be seen; continued it draws again, a second time too."""
+    seen, shell = Terminal(is_read=False), with_environ(gated, TERM="xterm")
+    with beside(shell, *shell.command("get", "one", "--stall", "1m"), stderr=seen.file) as process:
+        gate.wait()
+        status = Path(f"/proc/{process.pid}/stat")
+        for _ in range(2):
+            until(lambda: "\x1b[?25l" in seen.seen(), "no bars")
+            process.send_signal(signal.SIGTSTP)
+            until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T", "it is not stopped")
+            assert seen.seen().endswith("\x1b[J\x1b[A\x1b[?25h")
+            process.send_signal(signal.SIGCONT)
+        gate.opened.set()
+        seen.reader.start()
+        process.communicate(timeout=PATIENCE)
+    seen.text()
+    assert (process.returncode, arrived(gated)) == (0, True)
 
 
 def child_of(pid: int) -> int:
