@@ -43,12 +43,12 @@ class LocalCopies:
     also: Sequence[Path] = ()
     link: str = "auto"
 
-    def candidates(self, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
+    def candidates(self, model: str, remote: RemoteFile) -> list[tuple[Candidate, Way | None]]:
         """Files that may have these bytes, each once: the likeliest first, those that must be copied last. And how the
         bytes of each will be taken: None if it cannot be opened. Links are followed."""
         found: list[tuple[Candidate, Way | None]] = []
-        seen = set()
-        for place, is_ours in self._places(remote):
+        own, seen = self._own_place(model, remote) if remote.digest and remote.size else None, set()
+        for place, is_ours in [*([(own, True)] if own else []), *self._places(remote)]:
             with contextlib.suppress(OSError):
                 path = Path(os.path.realpath(place))
                 status = os.stat(path)
@@ -60,7 +60,14 @@ class LocalCopies:
                 with contextlib.suppress(OSError), open_for_reading(path) as fd:
                     way = predict_way(fd, nearest_existing(self.store.own), rule)
                 found.append(((path, rule), way))
-        return sorted(found, key=lambda one: one[1] == "copy")
+        return sorted(found, key=lambda one: (one[0][0] != own, one[1] == "copy"))
+
+    def _own_place(self, model: str, remote: RemoteFile) -> Path | None:
+        """Where the file will be, if another one with the same bytes is there too: to bring it again would replace that
+        one, whose receipt is of the file that was there."""
+        if not self.store.layout.is_by_digest:
+            return None
+        return Path(os.path.realpath(self.store.final_path(model, remote)))
 
     def _places(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
@@ -76,7 +83,7 @@ class LocalCopies:
     def predict(self, item: Item) -> Item | None:
         """The item with how its bytes will be taken from this disk; None if they do not seem to be there. Reads none of
         them."""
-        ways = [way for _, way in self.candidates(item.remote) if way]
+        ways = [way for _, way in self.candidates(item.wanted.model, item.remote) if way]
         return replace(item, way=ways[0]) if ways else None
 
     def predict_duplicate(self, item: Item) -> Item:
@@ -91,7 +98,7 @@ class LocalCopies:
         """Publish the candidate's bytes as the item too, and return how they were taken; None if they have another
         digest: then the receipts that promise them are distrusted. Raises `OSError`, `MdlError`, `Cancelled`."""
         (path, rule), model, remote, store = candidate, item.wanted.model, item.remote, self.store
-        if store.layout.is_by_digest and path == Path(os.path.realpath(store.final_path(model, remote))):
+        if path == self._own_place(model, remote):
             stamp, print_ = Stamp.of(path.stat()), store.fingerprint(path, remote)
             if print_.digest == remote.digest:  # two files of one repository are one file here
                 receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
@@ -166,7 +173,7 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
     model, remote, name = item.wanted.model, item.remote, item.remote.path.text
-    for candidate, _ in copies.candidates(remote):
+    for candidate, _ in copies.candidates(model, remote):
         tell(Verifying(model, name, done=0, total=remote.size))
         try:
             if way := copies.take(item, candidate):

@@ -217,6 +217,15 @@ def test_a_lock_of_an_older_entry(shell: Shell, mdl: Inside) -> None:
     assert main_of(shell) == ONE.commit
 
 
+def test_two_equal_files_from_elsewhere_on_this_disk(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """They are one blob, and both are known to be whole, as the get said: what brought the second is not in its way."""
+    hub.publish(Repo("org/tiny", {"a.json": b"{}", "b.json": b"{}", "c/d.json": b"{}"}))
+    done(mdl(shell, "get", "hf:org/tiny"))
+    assert get(shell, mdl, "hf:org/tiny") == {"linked"}
+    [model] = done(mdl(shell, "list", "--local", *LAYOUT)).document["models"]
+    assert (model["status"], model["files_present"]) == ("present", 3)
+
+
 def test_what_is_no_file_of_a_hub_is_refused(shell: Shell, hub: Hub, mdl: Inside) -> None:
     """A model with a file of another server has no place in the cache: 2, and nothing is fetched or made of it."""
     write_catalog(shell, f'schema = 1\n[models.m]\nsource = "hf:org/tiny"\n[[models.m.files]]\n{LOOSE}')
