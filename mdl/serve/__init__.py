@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, UsageError, storage_trouble
 from mdl.fs import staging
+from mdl.process import to_install
 from mdl.redact import Secrets
 from mdl.serve.options import TOKEN_VARIABLE, ServeOptions
 from mdl.values import value_class
@@ -42,7 +43,7 @@ _BACKLOG = 1024
 def check_installed() -> None:
     """Raises `UsageError` if the extra ``serve`` is not installed."""
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
-        raise UsageError("mdl serve needs starlette and uvicorn", hint="pip install 'mdl[serve]'")
+        raise UsageError("mdl serve needs starlette and uvicorn", hint=to_install("serve"))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -42,6 +42,7 @@ from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
 from mdl.http.transport import tls_context
 from mdl.paths import shown
+from mdl.process import to_install
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
 from mdl.threads import in_thread
@@ -49,7 +50,6 @@ from mdl.values import value_class
 
 LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
-INSTALL = "pip install 'mdl[s3]'"
 _MOST_OBJECTS = 1_000_000
 _LARGEST_PROFILES = 2**20
 _BLOCK = 2**17
@@ -166,7 +166,7 @@ class Bucket:
         """Raises `UsageError` if obstore is not installed."""
         self.name, self.access, self._context = name, access, context
         if context.http is not None and importlib.util.find_spec("obstore") is None:
-            raise UsageError("buckets need obstore, which is not installed", item=str(self), hint=INSTALL)
+            raise UsageError("buckets need obstore, which is not installed", item=str(self), hint=to_install("s3"))
 
     @cached_property
     def _store(self) -> Any:

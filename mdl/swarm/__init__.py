@@ -10,6 +10,7 @@ import importlib.util
 from urllib.parse import urlsplit
 
 from mdl.errors import AuthError, UsageError
+from mdl.process import to_install
 from mdl.values import value_class
 
 FOLDER = "mdl.swarm"
@@ -44,7 +45,7 @@ def address_of(peer: str) -> tuple[str, int]:
 def check_installed() -> None:
     """Raises `UsageError` if the extra ``swarm`` is not installed."""
     if importlib.util.find_spec("libtorrent") is None:
-        raise UsageError("--swarm needs libtorrent", hint="pip install 'mdl[swarm]'")
+        raise UsageError("--swarm needs libtorrent", hint=to_install("swarm"))
 
 
 def refused(model: str, command: str) -> AuthError:
