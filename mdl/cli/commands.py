@@ -101,6 +101,7 @@ HABITS: Final[dict[str, str]] = {
     ),
     **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
+    **dict.fromkeys(("completion", "completions"), "mdl --install-completion"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
     **dict.fromkeys(
         ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
