@@ -33,7 +33,9 @@ from mdl.values import value_class
 CHECKS = {"size": "checked only by size", "none": "unverified"}
 """What is said of a file whose bytes were compared with no digest."""
 _ACTIONS = {"kept": "already here", "linked": "linked", "planned": "planned", "imported": "imported"}
-_ACTIONS |= {"pushed": "pushed", "mirrored": "in the mirror already"}
+SENT = {"pushed": "pushed", "mirrored": "in the mirror already"}
+"""How a file came into a mirror."""
+_ACTIONS |= SENT
 WAYS = {"clone": "cloned", "link": "hard-linked, read-only", "copy": "copied from this disk"}
 """How the bytes of a file came from elsewhere on this disk."""
 _NAMED = 100

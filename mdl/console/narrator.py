@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mdl.console.failures import Clean, Failures
-from mdl.describe import CHECKS, WAYS, ProgressState, describe, item_of
+from mdl.describe import CHECKS, SENT, WAYS, ProgressState, describe, item_of
 from mdl.events import (
     Ended,
     Event,
@@ -90,7 +90,7 @@ class Tally:
     def text(self) -> str:
         """How a model went: ``2,000 files  3.1 MB  sha256 ok  5 already here``."""
         checked = f"{self.hashes} ok" + (f" ({self.weak})" if self.weak else "") if self.hashes else self.weak
-        ways = [(self.ways[one], words) for one, words in _WAYS.items() if self.ways[one]]
+        ways = [(self.ways[one], words) for one, words in (_WAYS | SENT).items() if self.ways[one]]
         came = ", ".join(words if count == self.files else f"{count:,} {words}" for count, words in ways)
         return "  ".join(filter(None, (counted(self.files, "file"), human_bytes(self.size), checked, came)))
 

@@ -129,6 +129,7 @@ def test_a_second_push_sends_nothing(store: MirrorStore, mirror: Callable[..., R
         assert (again["bytes_sent"], again["bytes_kept"]) == (0, sum(map(len, FILES.values())))
         assert {file["status"] for file in again["models"][0]["files"]} == {"kept"}
     assert {one["event"] for one in mirror("push", 0, "--progress", "json").events} >= {"planned", "finished"}
+    assert re.search(r"^finished +one  \d+ files  .*  in the mirror already$", mirror("push").err, re.MULTILINE)
 
 
 @pytest.mark.fault(562)
