@@ -144,13 +144,25 @@ class _Selecting:
 
     def _refuse_incomplete(self) -> None:
         """Refuse a checkpoint that lacks bytes; if only its trainer's last mark is missing, note that."""
-        checkpoint = self.checkpoint
+        checkpoint = self.checkpoint or self._model()
         if checkpoint is None or checkpoint.complete:
             return
-        why = why_incomplete(self.tree, checkpoint.entries)
+        files = [one for one in checkpoint.entries if self.checkpoint or one.kind == "file"]  # of others more is said
+        why = why_incomplete(self.tree, files)
+        if not why and not self.checkpoint:
+            return
         if why and not self.options.allow_incomplete:
-            raise ProtocolError(f"this checkpoint is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
+            what = "the model" if checkpoint.name == FINAL else "this checkpoint"
+            raise ProtocolError(f"{what} is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
         self.notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
+
+    def _model(self) -> Checkpoint | None:
+        """What is packed as the run's model if no checkpoint was named; None if not a model is asked for, but what is
+        there."""
+        *_, last = self.run.checkpoints or (None,)
+        if last is None or self.options.logs or self.options.include or self.options.whole_run:
+            return None
+        return last if last.is_finished or len(self.run.checkpoints) == 1 else None
 
     def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
         """The safetensors files that lack bytes, and so cannot be loaded; they are refused unless that is allowed."""

@@ -46,6 +46,23 @@ def test_the_name_of_an_archive(mdl: Inside, trained: Shell, words: str, name: s
         assert "train.log" not in held
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_model_without_one_of_its_shards_is_refused(mdl: Inside, trained: Shell, beside: bool) -> None:
+    """Without --checkpoint the run's model is packed: it is refused (6) as a checkpoint would be, unless that is
+    allowed; what globs choose is what is there."""
+    run = trained.home / "run"
+    (run / "model.safetensors").rename(run / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {letter: f"model-0000{at}-of-00002.safetensors" for at, letter in ((1, "a"), (2, "b"))}}
+    (run / "model.safetensors.index.json").write_text(json.dumps(index))
+    for checkpoint in [] if beside else run.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    ran = mdl(trained, "pack", "run")
+    assert (ran.code, "shard model-00002-of-00002.safetensors of the index is missing" in ran.err) == (6, True), ran.err
+    assert not (trained.home / "model_run.zip").exists()
+    for words in (["--allow-incomplete"], ["--include", "*.json"]):
+        assert mdl(trained, "pack", "run", *words, "-n").code == 0
+
+
 @pytest.mark.fault(220, 288)
 @pytest.mark.parametrize("pick", ["latest", "best"])
 def test_a_newer_incomplete_checkpoint_is_named(mdl: Inside, trained: Shell, pick: str) -> None:
