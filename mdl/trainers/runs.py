@@ -248,7 +248,8 @@ class Run:
         """
         try:
             if "/" in RelPath.parse(name).text:
-                raise Unsafe("checkpoint name refused: a slash", item=shown(name))
+                hint = f"give its name, not its path; {self._there_are()}"
+                raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
         except Unsafe as error:
             error.message = error.message.replace("path", "checkpoint name", 1)
             raise

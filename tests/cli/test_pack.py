@@ -46,6 +46,12 @@ def test_the_name_of_an_archive(mdl: Inside, trained: Shell, words: str, name: s
         assert "train.log" not in held
 
 
+def test_a_checkpoint_by_its_path(mdl: Inside, trained: Shell) -> None:
+    """What a shell completes is the path of a checkpoint: it is refused (11) with the names that can be given."""
+    ran = mdl(trained, "pack", "run", "--checkpoint", "run/checkpoint-500")
+    assert (ran.code, "give its name, not its path; there are: checkpoint-500, " in ran.err) == (11, True), ran.err
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_model_without_one_of_its_shards_is_refused(mdl: Inside, trained: Shell, beside: bool) -> None:
     """Without --checkpoint the run's model is packed: it is refused (6) as a checkpoint would be, unless that is
