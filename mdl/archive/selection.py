@@ -12,7 +12,8 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
 from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
-from mdl.trainers.completeness import truncated_safetensors, why_incomplete
+from mdl.trainers.completeness import truncated_safetensors, why_incomplete, why_parts_are_missing
+from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import Entry, Tree
 from mdl.values import small_value_class, value_class
@@ -143,24 +144,26 @@ class _Selecting:
         return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), total)
 
     def _refuse_incomplete(self) -> None:
-        """Refuse a checkpoint that lacks bytes; if only its trainer's last mark is missing, note that."""
-        checkpoint = self.checkpoint or self._model()
-        if checkpoint is None or checkpoint.complete:
-            return
-        files = [one for one in checkpoint.entries if self.checkpoint or one.kind == "file"]  # of others more is said
-        why = why_incomplete(self.tree, files)
-        if not why and not self.checkpoint:
-            return
+        """Refuse a checkpoint that lacks bytes, and a model that lacks one of its shards; if only a trainer's last mark
+        is missing, note that."""
+        checkpoint, model = self.checkpoint, self._model()
+        if model and (why := why_parts_are_missing(self.tree, model.entries)):
+            self._refuse(model, "the model", why)
+        elif checkpoint and not checkpoint.complete:
+            self._refuse(checkpoint, "this checkpoint", why_incomplete(self.tree, checkpoint.entries))
+
+    def _refuse(self, checkpoint: Checkpoint, what: str, why: str) -> None:
+        """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
         if why and not self.options.allow_incomplete:
-            what = "the model" if checkpoint.name == FINAL else "this checkpoint"
             raise ProtocolError(f"{what} is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
         self.notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
     def _model(self) -> Checkpoint | None:
-        """What is packed as the run's model if no checkpoint was named; None if not a model is asked for, but what is
-        there."""
+        """What is packed as the run's model if no checkpoint was named; None if not a model is asked for but what is
+        there, as of a folder that no trainer's layout fits."""
         *_, last = self.run.checkpoints or (None,)
-        if last is None or self.options.logs or self.options.include or self.options.whole_run:
+        is_of_files = self.options.logs or self.options.include or self.options.whole_run
+        if last is None or self.checkpoint or is_of_files or self.run.layout == PLAIN.name:
             return None
         return last if last.is_finished or len(self.run.checkpoints) == 1 else None
 

@@ -62,11 +62,23 @@ def is_index(name: str) -> bool:
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
     """What shows that files that were saved together are incomplete; "" if nothing does."""
+    folders = _by_folder(entries)
+    return next((why for folder, files in folders.items() for why in _faults(tree, folder, files)), "")
+
+
+def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
+    """Which shard, index or part of a split file is missing beside these files; "" if none is."""
+    folders = _by_folder(entry for entry in entries if entry.kind == "file")
+    return next((why for files in folders.values() for why in _missing_parts(tree, files)), "")
+
+
+def _by_folder(entries: Iterable[Entry]) -> dict[str, dict[str, Entry]]:
+    """The entries of each folder by their names."""
     folders: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         folder, _, name = entry.path.rpartition("/")
         folders[folder][name] = entry
-    return next((why for folder, files in folders.items() for why in _faults(tree, folder, files)), "")
+    return folders
 
 
 def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from mdl.paths import matches
 from mdl.trainers.completeness import RESUME, is_weights
 from mdl.trainers.layout import Layout
-from mdl.trainers.named import BEST, HOLDS, LAST, NAMED
+from mdl.trainers.named import BEST, HOLDS, LAST, NAMED, own_state
 from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
 from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
 from mdl.values import value_class
@@ -125,9 +125,9 @@ class Pattern:
     def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
         """The checkpoints in ``folder`` in the order of ``age``; the names of their members begin in ``place``."""
         saves: dict[str, list[Entry]] = defaultdict(list)
-        named, kinds = re.compile(self.saved).fullmatch, self.kinds
+        named, kinds, own = re.compile(self.saved).fullmatch, self.kinds, own_state(tree, folder)
         for entry in tree.children(folder):
-            if entry.kind in kinds and (match := named(entry.name)):
+            if entry.kind in kinds and entry.name != own and (match := named(entry.name)):
                 saves[match.groupdict().get("name") or entry.name].append(entry)
         if not saves:
             return []

@@ -130,6 +130,23 @@ CASES = {
         "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt | ",
         notes=("mp_rank_00_model_states.pt is a pickle of the model and the training; reading it needs torch",),
     ),
+    "one checkpoint of HF Trainer, DeepSpeed's state in it": Case(
+        "hf-trainer",
+        f"global_step90/{ZERO2} {HF} {STATE} latest zero_to_fp32.py",
+        "final*",
+        {"latest": "global_step90\n"},
+        of="final",
+        files="config.json model.safetensors tokenizer.json | "
+        "global_step90/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt "
+        "global_step90/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt global_step90/mp_rank_00_model_states.pt latest "
+        "optimizer.pt rng_state.pth scheduler.pt trainer_state.json training_args.bin zero_to_fp32.py | ",
+    ),
+    "the same, with nothing but the shards": Case(
+        "plain",
+        f"global_step90/{ZERO3} {STATE} latest zero_to_fp32.py",
+        "final*",
+        {"latest": "global_step90"},
+    ),
     "fsdp": Case(
         "fsdp",
         f"step_{{90,100}}/{FSDP} step_90/pytorch_model_fsdp.bin",
