@@ -30,7 +30,7 @@ import truststore
 from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
 from mdl.fs.private import read_whole
-from mdl.http.allowlist import DEFAULT_PORTS, address_of, host_of
+from mdl.http.allowlist import DEFAULT_PORTS, address_of, bracketed, host_of
 from mdl.http.connection import HappyEyeballs
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.redact import Secrets, redact_error
@@ -296,13 +296,13 @@ def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
 
 
 def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
-    host, proxy = host_of(url), None
+    proxy = None
     with contextlib.suppress(RuntimeError):  # an error that belongs to no request
-        host = host_of(str(error.request.url))
-        proxy = error.request.extensions.get(PROXY)
+        url, proxy = str(error.request.url), error.request.extensions.get(PROXY)
+    host = host_of(url)
     words = safe_excerpt(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return _map_connect_error(error, host, proxy, words)
+        return _map_connect_error(error, url, proxy, words)
     where = f"{host} (through the proxy {without_userinfo(proxy)})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
         return NetworkError(f"{where} was silent for too long", hint=_AGAIN)
@@ -317,8 +317,9 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     return NetworkError(f"{where}: {words}", hint=_AGAIN)
 
 
-def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None, words: str) -> MdlError:
+def _map_connect_error(error: httpx.TransportError, url: str, proxy: str | None, words: str) -> MdlError:
     """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+    host = host_of(url)
     if isinstance(error, httpx.ProxyError):
         if words.startswith("407"):
             return AuthError(f"the proxy for {host} answered {words}", hint=PROXY_PASSWORD)
@@ -330,10 +331,13 @@ def _map_connect_error(error: httpx.TransportError, host: str, proxy: str | None
         return NetworkError(f"{host} hung up during the TLS handshake", hint=_AGAIN)
     if cause is not None and isinstance(error, httpx.ConnectError):
         return TlsError(f"{host}: {cause}", hint="check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
-    where = f"the proxy {without_userinfo(proxy)} for {host}" if proxy else host
+    numbered = _ERRNO.fullmatch(words)
+    has_address = not numbered or numbered[1] >= "0"
+    port = urlsplit(url).port if has_address else None  # a name has none
+    place = f"{bracketed(host)}:{port}" if port else host
+    where = f"the proxy {without_userinfo(proxy)} for {place}" if proxy else place
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
-    numbered = _ERRNO.fullmatch(words)
-    problem = f"cannot resolve {where}" if numbered and numbered[1] < "0" else f"no connection to {where}"
+    problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
     reason = numbered[2] if numbered else words
     return NetworkError(f"{problem}: {reason}", hint="check the network, the host's name and the proxy")

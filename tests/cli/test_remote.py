@@ -333,7 +333,7 @@ def test_a_question_that_is_redirected(endpoint: Endpoint, remote: Remote) -> No
 def test_an_address_of_ipv6(shell: Shell, remote: Remote) -> None:
     """A host may be an IPv6 address: it is asked, and does not answer here."""
     settings(shell, '[remotes.box]\nkind = "trainer"\nurl = "http://[::1]:9"\n')
-    assert "no connection to ::1" in remote("check box", 5).err
+    assert "no connection to [::1]:9: " in remote("check box", 5).err
 
 
 def test_an_id_that_looks_like_a_line(endpoint: Endpoint, remote: Remote) -> None:
