@@ -1,7 +1,7 @@
 """The pacer: how many requests an origin may get now, and when it may be asked again. Pure: the caller has the clock.
 
 Each origin (scheme, host, port) has a limit. A refusal lowers the limit to the number of requests that still run there.
-It rises with every request that is served, up to what ran there when the refusals began; then by one every few seconds,
+It rises with every request that is served, to one less than it was before the refusals; then by one every few seconds,
 and more rarely each time that the origin refuses the additional request (slow start and additive increase, as in
 RFC 5681). One refusal among many served requests lowers nothing: it is about its file.
 
@@ -116,7 +116,7 @@ class Pacer:
         if found.has_risen:  # else this is more of the same: many requests may be refused at once
             is_again = now - found.refused_at < _LONG_AGO * found.rise
             found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
-            found.target, found.has_risen = min(found.limit, others), False
+            found.target, found.has_risen = found.limit - 1, False
         found.refused_at = now
         found.limit = max(1, min(found.limit, others))
         found.rises_at = now + found.rise

@@ -358,6 +358,16 @@ def test_a_burst_of_refusals_is_one() -> None:
     assert pacer.has_room("o", 15, 7.0)
 
 
+def test_a_refusal_while_few_requests_run() -> None:
+    """A refusal before the others have begun says nothing of how many the origin takes: these find out."""
+    pacer = Pacer(16)
+    pacer.refused("o", 1, 0.0)
+    assert not pacer.has_room("o", 1, 0.1)
+    for _ in range(14):
+        pacer.served("o", 0.05, 0.1)
+    assert [pacer.has_room("o", running, 0.1) for running in (14, 15)] == [True, False]
+
+
 @pytest.mark.parametrize("until", [0.05, 1.0])
 def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -> None:
     """A host that refuses everything for a moment in the middle costs that moment, a pause and little more."""
