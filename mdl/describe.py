@@ -112,7 +112,8 @@ def describe(event: Event) -> Description:
             facts = {"attempt": attempt, "delay": round(delay, 1), "why": why}
             numbered = f"retry {attempt} of {event.most}" if event.most else f"retry {attempt}"
             when = f" in {human_duration(delay)}" if delay >= 0.5 else ""
-            text = f"{numbered}{when}: {why}" if attempt else why
+            told = numbered if attempt else "again" if when else ""  # the first refusal of a busy host does not count
+            text = f"{told}{when}: {why}" if told else why
             reason = f"attempt {attempt} in {delay:.1f} s: {why}"
             return _of(event, "retrying", text, "WARN", facts=facts, reason=reason)
         case Rewound(bytes_discarded=count, why=why):

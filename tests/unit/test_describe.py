@@ -56,6 +56,7 @@ PLAN = "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B of
     [
         (Retrying(*FILE, "reset", 2, 65, 4), "WARN", "retry 2 of 4 in 1m 05s: reset", "attempt 2 in 65.0 s: reset"),
         (Retrying(*FILE, "reset", 1, 0.4), "WARN", "retry 1: reset", "attempt 1 in 0.4 s: reset"),
+        (Retrying(*FILE, "busy", 0, 5), "WARN", "again in 5 s: busy", "attempt 0 in 5.0 s: busy"),
         (Retrying(*FILE, "going on with the mirror"), "WARN", "going on with the mirror", MIRROR),
         (Rewound(*FILE, 1500, "changed"), "WARN", "1.5 kB discarded: changed", "1500 bytes discarded: changed"),
         (Rewound(*FILE, 1500, "x", 3000), "WARN", "re-fetching 1.5 kB at 3.0 kB", "1500 bytes discarded: x"),

@@ -437,6 +437,25 @@ def test_a_host_of_few_connections_fails_no_file(world: Callable[..., World], ca
     assert here.clock.now - 1000.0 < 3 * 400 * 0.05 / cap + 5
 
 
+def test_a_file_waits_as_its_host_asks(world: Callable[..., World]) -> None:
+    """A file that is refused once while others are served is asked for again when its host said, not before; the
+    others go on meanwhile."""
+    here, asked = world(), list[float]()
+
+    def reply_to(url: str) -> Reply:
+        if url.endswith("/8"):
+            asked.append(here.clock.now)
+            if len(asked) == 1:
+                return Reply(error=partial(NetworkError, "busy", retry_after=9.0), seconds=0.002)
+        return Reply(share=1.0, seconds=0.05)
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 100, connections=4)
+    assert not any(one.error for one in files)
+    assert (len(asked), round(asked[1] - asked[0])) == (2, 9)
+    assert sorted(moment for moment, _ in here.requests)[-2] - 1000.0 < 3
+
+
 @pytest.mark.fault(223)
 @pytest.mark.parametrize("files", [1, 8, 200])
 def test_short_outage(world: Callable[..., World], files: int) -> None:
