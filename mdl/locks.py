@@ -46,10 +46,13 @@ _FRESH_SECONDS = 2.0
 _QUIET_SECONDS = 60.0
 _ABSENT_SECONDS = 600.0
 """The same if there is no file that it would lock."""
+_locked: set[int] = set()
+"""The descriptors of the files that this process has locked and not let go of."""
 
 
 def try_lock(fd: int, patience: float = 0.5) -> bool | None:
-    """Lock an open file until it is closed. False if another descriptor holds the lock, None if it cannot be locked.
+    """Lock an open file until `unlock_and_close`. False if another descriptor holds the lock, None if it cannot be
+    locked.
 
     Another process that only asks whether the file is locked holds the lock for a moment, so this tries for
     ``patience`` seconds.
@@ -63,16 +66,19 @@ def try_lock(fd: int, patience: float = 0.5) -> bool | None:
 def unlock_and_close(fd: int) -> None:
     """Close a file that may be locked. To close it alone is not enough: a process that was forked meanwhile has the
     descriptor too, and with it the lock."""
+    _locked.discard(fd)  # while the number is still this file's
     with contextlib.suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 
 def _flock(fd: int, kind: int) -> bool | None:
+    _locked.add(fd)  # a fork may come at any moment
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
         return True
     except OSError as error:
+        _locked.discard(fd)
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
 
 
@@ -136,7 +142,7 @@ def _open_locked(path: Path) -> int | None:
         is_locked = try_lock(fd, patience=0.0) is not False
         if is_locked and os.fstat(fd).st_nlink:
             return fd
-        os.close(fd)
+        unlock_and_close(fd)
         if not is_locked:
             return None  # else it was removed before it was locked: once more
 
@@ -309,9 +315,19 @@ class Heartbeat:
 
 
 def _after_fork() -> None:
-    """A forked process has no thread that touches files, and those of its parent are not its own."""
+    """A forked process has no thread that touches files, and those of its parent are not its own. Neither are its
+    locks: with their descriptors it would hold them as long as it lives, also when the parent is dead. The numbers
+    stay taken, for code of the parent that is still to close them here."""
     Heartbeat.beating.clear()
     Heartbeat._changing = threading.Lock()
+    held, nothing = tuple(_locked), -1
+    _locked.clear()
+    with contextlib.suppress(OSError):
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if held else -1
+        for fd in held:
+            os.dup2(nothing, fd, inheritable=False)
+    if nothing >= 0:
+        os.close(nothing)
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -256,7 +256,7 @@ def _open_and_lock(data: Path, *, is_new: bool) -> int:
     with contextlib.suppress(OSError):
         if os.path.samestat(data.lstat(), os.fstat(fd)):
             return fd
-    os.close(fd)
+    unlock_and_close(fd)
     raise _taken_over()
 
 

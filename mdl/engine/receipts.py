@@ -27,7 +27,7 @@ from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import staging, write_all
 from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
 from mdl.hashing import Fingerprint
-from mdl.locks import try_lock
+from mdl.locks import try_lock, unlock_and_close
 from mdl.paths import RelPath, model_of_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
@@ -376,7 +376,7 @@ class _Record:
                     yield fd
                     return
             finally:
-                os.close(fd)
+                unlock_and_close(fd)
 
     def _is_named(self, fd: int) -> bool:
         """Whether this open file is the record still."""

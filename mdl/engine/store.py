@@ -27,7 +27,7 @@ from mdl.fs.private import make_private_dir
 from mdl.fs.staging import OpenFolders, StagedFile
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
-from mdl.locks import try_lock
+from mdl.locks import try_lock, unlock_and_close
 from mdl.process import ProcessId
 from mdl.values import value_class
 
@@ -327,7 +327,7 @@ class Store:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+            unlock_and_close(lock)
 
     def fingerprint(self, path: Path, remote: RemoteFile) -> Fingerprint:
         """Hash a file as the digest of ``remote`` needs it. Raises `StorageError`, `Cancelled`."""

@@ -23,7 +23,7 @@ from mdl.formatting import human_bytes, human_rate, utc_now
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
-from mdl.locks import try_lock
+from mdl.locks import try_lock, unlock_and_close
 from mdl.redact import Secrets, redact
 
 DOWNLOADS = "downloads.log"
@@ -111,7 +111,7 @@ class Log:
                         staging.rotate(self.path, self._kept)
                     self._reopen()
             finally:
-                os.close(lock)
+                unlock_and_close(lock)
 
 
 class LogListener:

@@ -3,7 +3,9 @@ call goes on, and nothing keeps other processes out."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -174,3 +176,53 @@ def test_a_forked_process_keeps_no_lock(home: Path, kind: str) -> None:
         assert is_locked(path) is False
     finally:
         child.communicate()
+
+
+FORKED = """
+import os, sys, time
+import mdl
+from mdl.events import Progressed
+
+def fork(event):
+    if isinstance(event, Progressed) and event.bytes_done and (child := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    elif isinstance(event, Progressed) and event.bytes_done:
+        print(child, flush=True)
+        os.abort()
+
+mdl.get(sys.argv[1], home="m", on_event=fork)
+"""
+
+
+def test_a_fork_outlives_a_killed_download(server: FaultyServer, home: Path) -> None:
+    """A process that is forked during a download, such as one that loads data, may live on when the download is killed.
+    It is not at work on the model: the next call does not wait for it, and goes on from what is here."""
+    server.handler = stall_in_body(DATA, 2 * MIB)
+    url = f"{server.url}/f.bin"
+    command = [sys.executable, "-c", FORKED, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as killed:
+        assert killed.stdout
+        child = int(killed.stdout.readline())
+        killed.wait(60)
+        try:
+            server.handler = honest(DATA)
+            assert is_right(mdl.download(url, home="m", lock_wait=0))
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_fork_leaves_what_its_parent_has_begun(home: Path) -> None:
+    """A forked process that ends its parent's call, by an error or an exit, neither frees the lock nor takes the lease:
+    both are the parent's."""
+    place = home / ".mdl" / "locks"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file_lock(place, "one", 0, lambda _: None))
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                stack.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert is_locked(place / "one.lock")
+        assert (place / "one.who").exists()
