@@ -20,7 +20,7 @@ from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache, place_of, user_folder
 from mdl.process import split_command
 from mdl.toml import parse_toml
-from mdl.units import Window, is_true, parse_duration, parse_rate, parse_size
+from mdl.units import Window, as_text, is_true, parse_duration, parse_rate, parse_size
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _switch_setting(help_text: str, panel: str) -> Setting:
 
 def _as_text(parse: Callable[[str, str], Any]) -> Parse:
     """A number of seconds, or of bytes, means the same as the text of it."""
-    return lambda value, name: parse(str(value), name)
+    return lambda value, name: parse(as_text(value), name)
 
 
 def _of_text(parse: Callable[[str, str], Any]) -> Parse:

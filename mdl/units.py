@@ -16,6 +16,11 @@ _SPEED_SECONDS = 8.0
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+def as_text(value: object) -> str:
+    """A number of seconds, or of bytes, as a person writes it: no exponent, and no more decimals than are read here."""
+    return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
 def parse_duration(text: str, flag: str, *, least: float = 0.1) -> float:
     """``90``, ``90s``, ``15m``, ``2h`` or ``30d`` in seconds, from ``least`` to a year.
 

@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.config import Config, Settings, client_settings
 from mdl.errors import Cancelled, DeadlineReached
 from mdl.listener import Listener, silence
-from mdl.units import parse_rate, texts
+from mdl.units import as_text, parse_rate, texts
 from mdl.workspace import Folder, Workspace
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class ClientBase:
         ``rate`` is in bytes a second, ``20M`` or a timetable ``08:00,2M 22:00,off``; None or ``off`` is no limit.
         Raises `UsageError`.
         """
-        self.workspace.throttle.change(parse_rate("off" if rate is None else str(rate), "limit_rate"))
+        self.workspace.throttle.change(parse_rate("off" if rate is None else as_text(rate), "limit_rate"))
 
     def _stopped_by(self, cancel: CancelToken | None) -> CancelToken:
         """What stops one operation: the client's own token, or the one that its caller gave."""

@@ -12,7 +12,7 @@ from mdl.client.base import CallOptions, Targets, Texts
 from mdl.client.remotes import Remotes
 from mdl.errors import LockError
 from mdl.listener import Listener
-from mdl.units import parse_duration, texts
+from mdl.units import as_text, parse_duration, texts
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
@@ -102,7 +102,7 @@ class Mirrors(Remotes):
         `mirror_versions`."""
         from mdl.operations.mirror_clean import clean
 
-        seconds, lock = parse_duration(str(older_than), "--older-than", least=0), self.workspace.lock
+        seconds, lock = parse_duration(as_text(older_than), "--older-than", least=0), self.workspace.lock
         asked = None if names is None else texts(names)
         with self._tools([], cancel=cancel) as tools, self._mirror(url, tools) as mirror:
             mirror.objects.require_keys()

@@ -16,7 +16,7 @@ from mdl.client.base import Texts
 from mdl.client.downloads import Downloads
 from mdl.errors import LockError, MdlError, UsageError
 from mdl.listener import Listener
-from mdl.units import parse_duration, texts
+from mdl.units import as_text, parse_duration, texts
 from mdl.workspace import Folder, check_into
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Remotes(Downloads):
         bucket = settings if settings.kind == "bucket" else self.remotes.get(settings.get("bucket"))
         if bucket is None:
             raise UsageError("it has no bucket, and nothing else can be cleaned", item=name, hint="give it its bucket")
-        seconds = parse_duration(str(older_than), "--older-than", least=0)
+        seconds = parse_duration(as_text(older_than), "--older-than", least=0)
         with self._asking(name, cancel) as context:
             yield from clean(bucket, context, older_than=seconds, remove=remove, on_found=on_found)
 
@@ -176,7 +176,7 @@ class Remotes(Downloads):
 
         if into is not None or release is not None:
             check_into(len(models), "--into" if into is not None else "--release")
-        seconds = math.inf if wait is True else parse_duration(str(wait or 0), "wait", least=0)
+        seconds = math.inf if wait is True else parse_duration(as_text(wait or 0), "wait", least=0)
         service = Service(places.place_of(release, "--release"), keep, check) if release is not None else None
         options = FetchOptions(seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service)
         with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:

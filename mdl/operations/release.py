@@ -23,7 +23,7 @@ from mdl.events import Listener, Noticed, silence
 from mdl.locks import file_lock
 from mdl.paths import shown
 from mdl.places import place_of
-from mdl.units import parse_duration
+from mdl.units import as_text, parse_duration
 from mdl.values import value_class
 
 StrPath = str | os.PathLike[str]
@@ -176,7 +176,7 @@ def release(
     """
     if keep < 1:
         raise UsageError(f"{keep} is not a number of releases to keep", item="keep", hint="keep at least 1")
-    wait = parse_duration(str(lock_wait), "lock_wait", least=0)
+    wait = parse_duration(as_text(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     releases.check_place()
     words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
@@ -213,7 +213,7 @@ def rollback(
     Raises `NotFound` if there is no such release, `ProtocolError` if a file of it is missing, `UsageError` if several
     match, `Busy`, `Occupied`, `StorageError`, `StateError` if the history cannot be read, `Cancelled`.
     """
-    wait = parse_duration(str(lock_wait), "lock_wait", least=0)
+    wait = parse_duration(as_text(lock_wait), "lock_wait", least=0)
     releases = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     if not releases.releases.is_dir():
         releases.check_used(History())

@@ -136,6 +136,17 @@ def test_a_rate_is_a_number_or_a_text(hub: LoopbackHub) -> None:
         client.limit_rate("fast")
 
 
+def test_a_number_may_be_what_was_computed(hub: LoopbackHub) -> None:
+    """Seconds that are left until a deadline, or a third of a line: a number with all its decimals, or in a form with
+    an exponent, is a number."""
+    path = mdl.get("hf:org/tiny", home="m", max_duration=100 / 3, stall=29.99999867799943, lock_wait=1e-05)
+    client = mdl.Client(home="m", limit_rate=10e6 / 3)
+    client.limit_rate(20e6 / 3)
+    assert client.get("hf:org/tiny") == path
+    mdl.pack(make_run(Path("runs"), "tts"), "tts.zip")
+    assert mdl.release("tts.zip", "srv", lock_wait=100 / 3).path.is_dir()
+
+
 def test_settings_come_from_the_environment_too(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not given is read as the command line reads it: variables, then config.toml; an argument wins."""
     config = Path(".config/mdl")
