@@ -318,7 +318,8 @@ class Workspace:
 
         hosts, tokens = self.hosts(models, more, with_lock=with_lock, mirror=mirror), self._tokens(models)
         credentials, hub = self.credentials.values(), self.endpoint.url
-        stall, connections = self.config["stall"], self.config["connections"]
+        stall, connections, retries = (self.config[name] for name in ("stall", "connections", "retries"))
+        _ = self.config["limit_rate"]  # a wrong setting is the caller's error, before anything is asked
         cancel = cancel or self.cancel
 
         def connect() -> HttpClient:
@@ -334,7 +335,7 @@ class Workspace:
                 cancel=cancel,
                 connections=connections,
                 throttle=self.throttle,
-                policy=RetryPolicy(self.config["retries"]),
+                policy=RetryPolicy(retries),
             )
 
         return Network(connect, connections, cancel)

@@ -100,9 +100,11 @@ def test_wrong_arguments(hub: LoopbackHub) -> None:
             mdl.download(wrong)  # type: ignore[arg-type]
     for named in ({"include": [Path("a")]}, {"exclude": 3}, {"cancel": threading.Event()}):
         with pytest.raises(TypeError, match=r"is not a text|is a mdl\.CancelToken"):
-            mdl.get("hf:org/tiny", home="m", **named)  # type: ignore[arg-type]
-    with pytest.raises(mdl.UsageError, match="connections: 0 is not a number from 1 to 64"):
-        mdl.get("hf:org/tiny", connections=0)
+            mdl.get("hf:org/tiny", home="m", **named)
+    reasons = {"connections": "0 is not a number from 1 to 64", "retries": "0 is not", "limit_rate": "too slow"}
+    for setting, why in reasons.items():
+        with pytest.raises(mdl.UsageError, match=f"{setting}: .*{why}"):
+            mdl.download(["hf:org/tiny", "hf:org/other"], home="m", **{setting: 0})  # type: ignore[arg-type]
     for empty in ({"home": ""}, {"home": "m", "into": ""}):
         with pytest.raises(mdl.UsageError, match="it is empty"):
             mdl.get("hf:org/tiny", **empty)  # type: ignore[arg-type]
