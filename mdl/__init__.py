@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     # isort: off
+    from mdl import errors as errors, events as events, reports as reports
     from mdl.api import (
         checkpoints as checkpoints,
         download as download,

@@ -84,6 +84,16 @@ def test_every_public_name() -> None:
         mdl.gett  # type: ignore[attr-defined] # noqa: B018
 
 
+def test_type_checkers_know_every_public_name() -> None:
+    """What is found when it is first used is also imported where only type checkers look, and nothing else is: pyright
+    knows ``mdl.events`` after ``import mdl``."""
+    tree = ast.parse((ROOT / "mdl" / "__init__.py").read_text())
+    [block] = [one for one in tree.body if isinstance(one, ast.If) and isinstance(one.test, ast.Name)]
+    imported = [name for one in block.body if isinstance(one, ast.ImportFrom) for name in one.names]
+    assert {name.name for name in imported} == {*mdl.__all__, "errors", "events", "reports"} - {"__version__"}
+    assert all(name.asname == name.name for name in imported), "else it is no public name"
+
+
 def test_wrong_arguments(hub: LoopbackHub) -> None:
     """An argument that does not exist is a TypeError, which names the right setting; a wrong value is mdl's own error,
     as is an empty path, of a variable that is not set: it is not the current folder."""
