@@ -21,16 +21,19 @@ Arguments = ParamSpec("Arguments")
 _LOOK_SECONDS = 0.05
 
 
-def start_threads(name: str, tasks: Sequence[Callable[[], None]]) -> list[threading.Thread]:
-    """Start a daemon thread for each task, or for the first ones only if the system allows no more: perhaps none."""
-    threads: list[threading.Thread] = []
+def start_threads(
+    name: str, tasks: Sequence[Callable[[], None]], threads: list[threading.Thread] | None = None
+) -> list[threading.Thread]:
+    """Start a daemon thread for each task, or for the first ones only if the system allows no more: perhaps none. They
+    are in ``threads`` from before they start, for one who has to end them if a signal handler raises meanwhile."""
+    threads = [] if threads is None else threads
     for number, task in enumerate(tasks):
-        thread = threading.Thread(target=task, name=f"{name}-{number}", daemon=True)
+        threads.append(threading.Thread(target=task, name=f"{name}-{number}", daemon=True))
         try:
-            thread.start()
+            threads[-1].start()
         except RuntimeError:
+            threads.pop()
             break
-        threads.append(thread)
     return threads
 
 

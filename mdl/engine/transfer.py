@@ -121,7 +121,7 @@ class Transfer:
         count = min(self._connections, max(1, self._most_at_once))
         self._choose_processor()
         try:
-            self._workers = start_threads("mdl-worker", [self._work] * count)
+            start_threads("mdl-worker", [self._work] * count, self._workers)
             if not self._workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
@@ -185,8 +185,9 @@ class Transfer:
             with contextlib.suppress(OSError):
                 partial.sync_and_claim()
         for thread in self._workers:
-            thread.join()
-        for download in active:  # a worker may have opened it since
+            if thread.is_alive():  # one that has not begun finds the queue closed
+                thread.join()
+        for download in list(self._queue.active):  # a worker may have opened it since
             if download.hasher:
                 download.hasher.stop()
             if download.partial:

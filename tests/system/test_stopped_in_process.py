@@ -4,6 +4,7 @@ call goes on, and nothing keeps other processes out."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -226,3 +227,30 @@ def test_a_fork_leaves_what_its_parent_has_begun(home: Path) -> None:
         os.waitpid(child, 0)
         assert is_locked(place / "one.lock")
         assert (place / "one.who").exists()
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
+def test_a_stop_while_the_workers_are_started(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch, at_work: Callable[[], list[str]], raised: type[BaseException]
+) -> None:
+    """Ctrl-C comes at any moment, also when some of the workers have been started: they end with the call, and what
+    they have opened is closed."""
+    start, gate = threading.Thread.start, Gate(monkeypatch, Partial, "open")
+
+    def start_and_raise(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "mdl-worker-1":
+            assert gate.entered.wait(60)
+            raise raised
+
+    server.handler = stall_in_body(DATA, MIB)
+    url, before = f"{server.url}/f.bin#sha256={hashlib.sha256(DATA).hexdigest()}", len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_and_raise)
+        with pytest.raises(raised):
+            mdl.get(url, home="m")
+    gate.open()
+    until(lambda: not at_work(), "the transfer goes on")
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors are left")
+    server.handler = honest(DATA)
+    assert is_right(mdl.download(url, home="m", lock_wait=30))
