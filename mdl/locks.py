@@ -139,9 +139,10 @@ def _open_locked(path: Path) -> int | None:
         except PermissionError:  # another user's that cannot even be opened
             path.unlink()
             continue
-        is_locked = try_lock(fd, patience=0.0) is not False
-        if is_locked and os.fstat(fd).st_nlink:
-            return fd
+        with _undone_if_it_fails(partial(unlock_and_close, fd)):
+            is_locked = try_lock(fd, patience=0.0) is not False
+            if is_locked and os.fstat(fd).st_nlink:
+                return fd
         unlock_and_close(fd)
         if not is_locked:
             return None  # else it was removed before it was locked: once more
@@ -158,11 +159,23 @@ def _take_lease(path: Path, lock: int) -> Heartbeat | None:
             if _may_hold(path, seen, lock) or not staging.take_away(path, partial(_has_text, seen)):
                 return None
             continue
-        process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
-        text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
-        with contextlib.suppress(OSError):  # without a text it is a lease too
-            lease.write(text.encode())
-        return lease
+        with _undone_if_it_fails(lease.stop):
+            process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
+            text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
+            with contextlib.suppress(OSError):  # without a text it is a lease too
+                lease.write(text.encode())
+            return lease
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo what was taken if the caller never gets it: a signal handler may raise at any moment, as Ctrl-C does in a
+    notebook, whose process lives on."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
 
 
 def _may_hold(lease: Path, text: bytes, lock: int) -> bool:
@@ -280,22 +293,23 @@ class Heartbeat:
 
     beating: ClassVar[set[Path]] = set()
     """The files of all that were not stopped."""
-    _all_stopped: ClassVar[threading.Event]
+    _all_stopped: ClassVar[threading.Event] = threading.Event()
     _changing: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, path: Path, flags: int = 0) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
-        try_lock(self._fd)
-        with self._changing:
-            is_first = not self.beating
-            self.beating.add(path)
-            if is_first:
-                Heartbeat._all_stopped = threading.Event()
-                with contextlib.suppress(RuntimeError):
-                    beat = threading.Thread(target=_beat, args=(self._all_stopped, self.beating), daemon=True)
-                    beat.name = "mdl-heartbeat"
-                    beat.start()
+        with _undone_if_it_fails(self.stop):
+            try_lock(self._fd)
+            with self._changing:
+                is_first = not self.beating
+                self.beating.add(path)
+                if is_first:
+                    Heartbeat._all_stopped = threading.Event()
+                    with contextlib.suppress(RuntimeError):
+                        beat = threading.Thread(target=_beat, args=(self._all_stopped, self.beating), daemon=True)
+                        beat.name = "mdl-heartbeat"
+                        beat.start()
 
     def write(self, data: bytes) -> None:
         """Put ``data`` into it, once; other machines see it too, for something of it is closed. Raises `OSError`."""

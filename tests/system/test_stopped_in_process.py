@@ -254,3 +254,20 @@ def test_a_stop_while_the_workers_are_started(
     until(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors are left")
     server.handler = honest(DATA)
     assert is_right(mdl.download(url, home="m", lock_wait=30))
+
+
+@pytest.mark.parametrize("where", ["mdl.locks.try_lock", "threading.Thread.start", "mdl.locks.Heartbeat.write"])
+def test_an_interrupt_while_a_lock_is_taken(home: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Ctrl-C while a lock or its lease is taken leaves neither: the next call of the same process can have it."""
+    place, before = home / ".mdl" / "locks", len(os.listdir("/proc/self/fd"))
+
+    def interrupted(*_: Any, **_named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, interrupted)
+        with pytest.raises(KeyboardInterrupt), file_lock(place, "one", 0, lambda _: None):
+            pass
+    assert len(os.listdir("/proc/self/fd")) == before
+    with file_lock(place, "one", 0, lambda _: None):
+        assert is_locked(place / "one.lock")
