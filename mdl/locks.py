@@ -213,6 +213,8 @@ def _facts_of(text: bytes) -> dict[str, Any]:
 def _holder(lease: Path) -> str:
     facts = _facts_of(_text_of(lease))
     try:
+        if facts["process"] == str(ProcessId.current()):
+            return f"another call of this process ({os.getpid()}, since {str(facts['since'])[:8]})"
         where = "" if facts["host"] == hostname() else f" on {facts['host'][:_LONGEST_HOST]}"
         return f"another mdl (process {int(facts['pid'])}{where}, since {str(facts['since'])[:8]})"
     except (ValueError, OverflowError, KeyError, TypeError):

@@ -271,3 +271,14 @@ def test_an_interrupt_while_a_lock_is_taken(home: Path, monkeypatch: pytest.Monk
     assert len(os.listdir("/proc/self/fd")) == before
     with file_lock(place, "one", 0, lambda _: None):
         assert is_locked(place / "one.lock")
+
+
+def test_who_waits_for_its_own_process_is_told_so(home: Path) -> None:
+    """A second call of a notebook or a service waits for the first: that is no other mdl, which one could end."""
+    place = home / ".mdl" / "locks"
+    with (
+        file_lock(place, "one", 0, lambda _: None),
+        pytest.raises(mdl.Busy, match="another call of this process"),
+        file_lock(place, "one", 0, lambda _: None),
+    ):
+        pass
