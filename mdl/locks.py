@@ -46,8 +46,8 @@ _FRESH_SECONDS = 2.0
 _QUIET_SECONDS = 60.0
 _ABSENT_SECONDS = 600.0
 """The same if there is no file that it would lock."""
-_locked: set[int] = set()
-"""The descriptors of the files that this process has locked and not let go of."""
+_locked: dict[int, os.stat_result] = {}
+"""The descriptors of the files that this process has locked and not let go of, and which files these are."""
 
 
 def try_lock(fd: int, patience: float = 0.5) -> bool | None:
@@ -66,19 +66,19 @@ def try_lock(fd: int, patience: float = 0.5) -> bool | None:
 def unlock_and_close(fd: int) -> None:
     """Close a file that may be locked. To close it alone is not enough: a process that was forked meanwhile has the
     descriptor too, and with it the lock."""
-    _locked.discard(fd)  # while the number is still this file's
+    _locked.pop(fd, None)  # while the number is still this file's
     with contextlib.suppress(OSError):
         fcntl.flock(fd, fcntl.LOCK_UN)
     os.close(fd)
 
 
 def _flock(fd: int, kind: int) -> bool | None:
-    _locked.add(fd)  # a fork may come at any moment
     try:
+        _locked[fd] = os.fstat(fd)  # a fork may come at any moment
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
         return True
     except OSError as error:
-        _locked.discard(fd)
+        _locked.pop(fd, None)
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
 
 
@@ -336,13 +336,16 @@ def _after_fork() -> None:
     stay taken, for code of the parent that is still to close them here."""
     Heartbeat.beating.clear()
     Heartbeat._changing = threading.Lock()
-    held, nothing = tuple(_locked), -1
+    held = dict(_locked)
     _locked.clear()
+    if not held:
+        return
     with contextlib.suppress(OSError):
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if held else -1
-        for fd in held:
-            os.dup2(nothing, fd, inheritable=False)
-    if nothing >= 0:
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        for fd, file in held.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(fd), file):
+                    os.dup2(nothing, fd, inheritable=False)
         os.close(nothing)
 
 
