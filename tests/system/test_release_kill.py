@@ -266,13 +266,13 @@ def test_two_deployers_at_once(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", ["rollback srv", "unpack a.zip --to srv --release"])
 def test_no_wait_for_the_lock(site: Site, mdl: Inside, tmp_path: Path, words: str) -> None:
-    """--lock-wait 0 while another mdl is at work: 9, and nothing is switched."""
+    """--lock-wait 0 while another call is at work: 9, which names it, and nothing is switched."""
     site.release("a")
     site.release("b")
     with file_lock(site.folder / ".mdl", "releases", 0, silence):
         ran = mdl(Shell(tmp_path), *words.split(), "--lock-wait", "0", "--json")
     assert (ran.code, ran.document["error"]["code"], site.served) == (9, "BUSY", "b")
-    assert f"process {os.getpid()}" in ran.err
+    assert f"another call of this process ({os.getpid()}, since " in ran.err
 
 
 def test_where_no_hard_link_can_be_made(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
