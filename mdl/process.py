@@ -13,8 +13,6 @@ import hashlib
 import os
 import platform
 import re
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,17 +33,6 @@ _STDERR = 2
 """A user's program writes to mdl's stderr: stdout is for mdl's own data."""
 _TICK_SECONDS = 0.05
 """How often mdl checks whether it is to stop while a program runs."""
-
-
-def to_install(extra: str) -> str:
-    """The command that adds an ``extra`` to the installation that runs: a bare ``pip`` may be that of another one."""
-    root, wanted = Path(sys.prefix), shlex.quote(f"mdl[{extra}]")
-    if (root / "pipx_metadata.json").is_file():
-        return f"pipx runpip {shlex.quote(root.name)} install {wanted}"
-    python = shlex.quote(sys.executable)
-    if (root / "uv-receipt.toml").is_file():
-        return f"uv pip install --python {python} {wanted}"
-    return f"{python} -m pip install {wanted}"
 
 
 @value_class

@@ -54,7 +54,7 @@ class Session:
             environ=environ,
             cancel=self.cancel,
         )
-        self.signals.before_standstill = self.console.hide_bars
+        self.signals.before_suspend = self.console.hide_bars
 
     def _progress(self) -> Any:
         """How progress is to be told; as usual if that setting is wrong, which `check_config` reports."""

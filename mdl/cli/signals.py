@@ -1,5 +1,5 @@
-"""Signals: what has this process end or stand still in an orderly way. A handler sets a flag, and wakes the threads
-that sleep.
+"""Signals: what ends or suspends this process in an orderly way. A handler sets a flag, and wakes the threads that
+sleep.
 
 A command that looks at the flag itself, as a download does, says so by `Signals.poll`: from then on a signal raises
 nothing. Before, and in every other command, the handler raises the reason as well, once. If Python swallows it (in a
@@ -46,8 +46,8 @@ class Signals:
 
     def __init__(self) -> None:
         self.cancel = CancelToken()
-        self.before_standstill: Callable[[], None] = lambda: None
-        """Gives the terminal back to the shell before Ctrl-Z stops the process."""
+        self.before_suspend: Callable[[], None] = lambda: None
+        """Gives the terminal back to the shell before Ctrl-Z suspends the process."""
         self._was_raised = False
 
     def listen(self) -> None:
@@ -58,7 +58,7 @@ class Signals:
                     signal.signal(number, self.hear)
         with contextlib.suppress(ValueError, OSError):
             if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
-                signal.signal(signal.SIGTSTP, self.stand_still)
+                signal.signal(signal.SIGTSTP, self.suspend)
         sys.unraisablehook = self._swallowed
 
     def poll(self) -> None:
@@ -80,12 +80,12 @@ class Signals:
             self._was_raised = True
             self.cancel.check()
 
-    def stand_still(self, number: int, _frame: FrameType | None) -> None:
+    def suspend(self, number: int, _frame: FrameType | None) -> None:
         """The handler of Ctrl-Z."""
-        self.before_standstill()
+        self.before_suspend()
         signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)  # here it stands until it is continued
-        signal.signal(number, self.stand_still)
+        signal.raise_signal(number)  # the process is suspended here, until SIGCONT
+        signal.signal(number, self.suspend)
 
     def _swallowed(self, trouble: _Swallowed) -> None:
         """Python ignores an exception that no code could catch."""

@@ -133,7 +133,7 @@ class Console:
             self._out(f"\n\x1b[1m{text}\x1b[0m\n" if self.stdout.has_colors else f"\n{text}\n")
 
     def hide_bars(self) -> None:
-        """Give the terminal back as it was, for as long as this process stands still."""
+        """Give the terminal back as it was while this process is suspended."""
         if self._hide:
             self._hide()
 

@@ -270,7 +270,7 @@ class WorkQueue:
                 decision = self._decide(download, ended, now)
                 if ended.brought >= PROGRESS or (error is None and ended.made_progress):
                     self._pacer.served(origin, ended.began, now)
-                elif download.attempts.is_first_refusal(ended):
+                elif download.attempts.is_first_refusal(ended):  # as `decide` has just noted
                     self._pacer.refused(origin, len(others), now)
                     download.scaler.refused(now, len(download.running))
                 elif ended.is_temporary and not others and isinstance(error, NetworkError):

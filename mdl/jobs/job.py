@@ -59,7 +59,7 @@ class Job:
 
     @property
     def stamp(self) -> str:
-        """Another one as soon as another process takes the job over, pauses it or ends it."""
+        """It changes when another process takes the job over, pauses it or ends it."""
         return f"{'running' if self.status == 'dead' else self.status} {self.owner}"
 
     @property

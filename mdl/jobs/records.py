@@ -66,7 +66,8 @@ class Records:
         staging.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
 
     def replace(self, job: Job, stamp: str) -> bool:
-        """Write the job's record if it still has that `Job.stamp`: whether it had.
+        """Write the job's record, but only if the one on disk still has that `Job.stamp`. Returns whether it was
+        written.
 
         Raises `OSError`, `NotFound`, `StateError`, `Busy`.
         """

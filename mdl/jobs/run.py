@@ -169,8 +169,11 @@ class JobRun:
                         self._run_hook(self._options.on_failure, reporting.end)
 
     def _take_over(self) -> None:
-        """Write down that this process carries out the job that it resumes. Raises `Busy`, `Paused` or `Cancelled` if
-        another process has resumed, paused or cancelled it since that was decided."""
+        """Write down that this process carries out the job that it resumes.
+
+        Raises `Busy`, `Paused` or `Cancelled` if another process has resumed, paused or cancelled it since that was
+        decided, `NotFound` if its record was removed, `StateError`.
+        """
         records, job = self._records, self._tracker.job
         if records is None or not self._stamp:
             return

@@ -291,7 +291,7 @@ class Sending:
         post(Finished(self.model, self.name, self.size, "pushed", "sha256"))
 
     def _made(self) -> Head | None:
-        """What the bucket tells of the object now that this process, or another one, makes it. It is asked up to three
+        """What the bucket tells of the object, which this process or another one has just made. It is asked up to three
         times: not every store shows an object whole at once, and the other process may not be done."""
         http = self.objects.http
         for failure in range(1, _LOOKS):

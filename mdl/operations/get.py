@@ -292,8 +292,8 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
 
 
 def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan, list[Result]]:
-    """The same, in which those files have failed that are not under their names any more: a download may take hours,
-    and another program may have moved or removed them, or the models folder, since."""
+    """The same plan and results, with an error for each file that is no longer under its name: a download may take
+    hours, and another program may have moved or removed the file, or the models folder, since."""
 
     def why_lost(model: str, remote: RemoteFile) -> StorageError | None:
         if tools.store.is_named(model, remote):
@@ -303,16 +303,22 @@ def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan
         tools.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
         return error
 
-    def looked_at(one: FileResult) -> FileResult:
+    def planned(item: Item) -> Item:
+        error = why_lost(item.wanted.model, item.remote)
+        return replace(item, refused=error) if error else item
+
+    def fetched(one: FileResult) -> FileResult:
         error = None if one.error else why_lost(one.item.wanted.model, one.remote)
         return replace(one, error=error) if error else one
 
-    here = [(item, why_lost(item.wanted.model, item.remote)) for item in (*plan.keep, *plan.linked)]
-    if gone := [replace(item, refused=error) for item, error in here if error]:
-        lost = {id(item) for item, error in here if error}
-        keep, linked = (tuple(item for item in some if id(item) not in lost) for some in (plan.keep, plan.linked))
-        plan = replace(plan, keep=keep, linked=linked, refuse=(*plan.refuse, *gone))
-    return plan, [replace(result, files=tuple(map(looked_at, result.files))) for result in results]
+    keep, linked = (list(map(planned, items)) for items in (plan.keep, plan.linked))
+    plan = replace(
+        plan,
+        keep=tuple(item for item in keep if not item.refused),
+        linked=tuple(item for item in linked if not item.refused),
+        refuse=(*plan.refuse, *(item for item in (*keep, *linked) if item.refused)),
+    )
+    return plan, [replace(result, files=tuple(map(fetched, result.files))) for result in results]
 
 
 def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import os
 import resource
 import socket
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, UsageError, storage_trouble
+from mdl.extras import require
 from mdl.fs import staging
-from mdl.process import to_install
 from mdl.redact import Secrets
 from mdl.serve.options import TOKEN_VARIABLE, ServeOptions
 from mdl.values import value_class
@@ -42,8 +41,7 @@ _BACKLOG = 1024
 
 def check_installed() -> None:
     """Raises `UsageError` if the extra ``serve`` is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
-        raise UsageError("mdl serve needs starlette and uvicorn", hint=to_install("serve"))
+    require("serve", "starlette", "uvicorn", why="mdl serve needs starlette and uvicorn")
 
 
 def listen(host: str, port: int) -> socket.socket:

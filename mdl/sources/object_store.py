@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import importlib.util
 import math
 import re
 import time
@@ -36,13 +35,13 @@ from mdl.errors import (
     Unsafe,
     UsageError,
 )
+from mdl.extras import require
 from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
 from mdl.http.transport import tls_context
 from mdl.paths import shown
-from mdl.process import to_install
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
 from mdl.threads import in_thread
@@ -165,8 +164,8 @@ class Bucket:
     def __init__(self, name: str, access: Access, context: Context) -> None:
         """Raises `UsageError` if obstore is not installed."""
         self.name, self.access, self._context = name, access, context
-        if context.http is not None and importlib.util.find_spec("obstore") is None:
-            raise UsageError("buckets need obstore, which is not installed", item=str(self), hint=to_install("s3"))
+        if context.http is not None:
+            require("s3", "obstore", why="buckets need obstore, which is not installed", item=str(self))
 
     @cached_property
     def _store(self) -> Any:

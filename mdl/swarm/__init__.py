@@ -6,11 +6,10 @@ nothing else: mdl asks the origin, verifies with sha256 and publishes, as in any
 
 from __future__ import annotations
 
-import importlib.util
 from urllib.parse import urlsplit
 
 from mdl.errors import AuthError, UsageError
-from mdl.process import to_install
+from mdl.extras import require
 from mdl.values import value_class
 
 FOLDER = "mdl.swarm"
@@ -44,8 +43,7 @@ def address_of(peer: str) -> tuple[str, int]:
 
 def check_installed() -> None:
     """Raises `UsageError` if the extra ``swarm`` is not installed."""
-    if importlib.util.find_spec("libtorrent") is None:
-        raise UsageError("--swarm needs libtorrent", hint=to_install("swarm"))
+    require("swarm", "libtorrent", why="--swarm needs libtorrent")
 
 
 def refused(model: str, command: str) -> AuthError:

@@ -18,7 +18,7 @@ LEVELS = [
     {"values"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
-    {"process", "presigned", "deadline", "safetensors", "toml"},
+    {"process", "presigned", "deadline", "safetensors", "toml", "extras"},
     {"fs"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},

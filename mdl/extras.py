@@ -1,0 +1,28 @@
+"""Extras: libraries that only some of mdl's work needs, and how they are added to the installation that runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+from mdl.errors import UsageError
+
+
+def require(extra: str, *modules: str, why: str, item: str | None = None) -> None:
+    """Raises `UsageError` with ``why`` and the command that installs the ``extra``, if one of its ``modules`` is
+    missing."""
+    if any(importlib.util.find_spec(name) is None for name in modules):
+        raise UsageError(why, item=item, hint=to_install(extra))
+
+
+def to_install(extra: str) -> str:
+    """The command that adds an ``extra`` to the installation that runs: a bare ``pip`` may be that of another one."""
+    root, wanted = Path(sys.prefix), shlex.quote(f"mdl[{extra}]")
+    if (root / "pipx_metadata.json").is_file():
+        return f"pipx runpip {shlex.quote(root.name)} install {wanted}"
+    python = shlex.quote(sys.executable)
+    if (root / "uv-receipt.toml").is_file():
+        return f"uv pip install --python {python} {wanted}"
+    return f"{python} -m pip install {wanted}"
