@@ -229,14 +229,6 @@ def test_no_utils_and_no_settings() -> None:
     assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "settings", "common")]
 
 
-def test_functions_are_short() -> None:
-    """A function is read on one screen (60 lines)."""
-    for module, tree in trees().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
-                assert node.end_lineno - node.lineno < 60, f"{module}: {node.name}"
-
-
 def test_every_module_says_what_it_is() -> None:
     """Each module begins with a docstring."""
     assert [module for module, tree in trees().items() if not ast.get_docstring(tree)] == []
