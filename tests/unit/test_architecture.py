@@ -15,7 +15,7 @@ import mdl
 ROOT = Path(mdl.__file__).parent
 LEVELS = [
     {"__init__"},
-    {"values"},
+    {"values", "bounds"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
     {"process", "presigned", "deadline", "safetensors", "toml", "extras"},
@@ -57,7 +57,7 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    describe formatting paths safetensors presigned redact crc_json files events listener errors reports
+    bounds describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     units values http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
     http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job

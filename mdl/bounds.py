@@ -1,0 +1,142 @@
+"""Bounds: how large each kind of thing from outside may be, and the functions that check it before it is converted.
+
+Whatever comes from a file, a server or another program is bounded here, and nowhere else. What is over its bound is an
+`OutOfBounds`, a ``ValueError``: the room that reads it knows which `mdl.errors.MdlError` that is there. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sized
+from typing import Any, TypeVar
+
+LARGEST_NUMBER = 2**63 - 1
+"""What a count or a size in bytes can be at most: the largest that file systems and TOML know."""
+_MOST_DIGITS = len(str(LARGEST_NUMBER))
+LONGEST_NUMBER = 100
+"""Characters of a number that are converted at all, in any base. Digits behind the point count."""
+LONGEST_TEXT = 2**16
+"""Characters of one text: a title, a URL, a pattern."""
+LONGEST_LINE = 2**16
+"""Bytes of one line of a file that another program goes on writing."""
+LARGEST_JSON = 32 * 2**20
+"""Bytes of a JSON document, unless a narrower bound is given where it is read."""
+LARGEST_CHILD_OUTPUT = 8 * 2**20
+"""Bytes that a program may write to stdout; one that writes more is ended."""
+LARGEST_CHILD_ERRORS = 2**16
+"""Bytes of a program's stderr that are kept: the last ones."""
+LARGEST_FOREIGN_FILE = 2**20
+"""Bytes of a small file that another program wrote: an exit code, a state, a few words."""
+MOST_PAGES = 1000
+"""Pages of one list that comes in pages."""
+MOST_ITEMS = 1_000_000
+"""Items of one list, over all of its pages."""
+
+_LONGEST_QUOTE = 20
+
+T = TypeVar("T", bound=Sized)
+
+
+class OutOfBounds(ValueError):
+    """Something from outside is larger than anything that is meant seriously."""
+
+
+def whole_number(value: object, *, least: int = 0, most: int = LARGEST_NUMBER) -> int:
+    """``value`` if it is a whole number from ``least`` to ``most``. True, 1.0 and ``"1"`` are not.
+
+    Raises `OutOfBounds`, with words that can be shown whatever the value is.
+    """
+    if type(value) is int and least <= value <= most:
+        return value
+    raise OutOfBounds(f"{brief(value)} is not a whole number from {least} to {most}")
+
+
+def parse_whole_number(text: str, *, least: int = 0, most: int = LARGEST_NUMBER) -> int:
+    """The whole number in ``text``, of nothing but the digits 0 to 9. Raises `OutOfBounds`."""
+    if len(text) <= LONGEST_NUMBER and text.isascii() and text.isdigit():
+        digits = text.lstrip("0") or "0"
+        if len(digits) <= _MOST_DIGITS:
+            return whole_number(int(digits), least=least, most=most)
+    raise OutOfBounds(f"{brief(text)} is not a whole number from {least} to {most}")
+
+
+def finite_number(value: object, *, least: float = 0.0, most: float = LARGEST_NUMBER) -> float:
+    """``value`` as a float if it is a number from ``least`` to ``most``. Raises `OutOfBounds`."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise OutOfBounds(f"{brief(value)} is not a number from {least:g} to {most:g}")
+
+
+def parse_number(text: str, *, least: float = 0.0, most: float = LARGEST_NUMBER) -> float:
+    """The number in ``text``, as JSON writes numbers. Raises `OutOfBounds`."""
+    if len(text) <= LONGEST_NUMBER and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text):
+        return finite_number(float(text), least=least, most=most)
+    raise OutOfBounds(f"{brief(text)} is not a number from {least:g} to {most:g}")
+
+
+def at_most(things: T, most: int, what: str) -> T:
+    """``things`` (a text, bytes, a list) if there are at most ``most``, before any of them is looked at.
+
+    Raises `OutOfBounds`, with ``what`` in plural: "characters", "bytes", "files".
+    """
+    if len(things) > most:
+        raise OutOfBounds(f"more than {most:,} {what}")
+    return things
+
+
+def parse_json(data: str | bytes, *, most: int = LARGEST_JSON, allow_nan: bool = False) -> Any:
+    """A JSON document of at most ``most`` bytes (or characters).
+
+    A whole number beyond 64 bits becomes a float, so that it is no size or count. With ``allow_nan`` NaN, Infinity and
+    numbers like 1e999 are floats, as Python and trainers write them; without it they are refused. Raises ``ValueError``
+    for what is no JSON, has a number of over 100 characters, or is nested too deeply.
+    """
+    at_most(data, most, "bytes of JSON")
+    try:
+        if allow_nan:
+            return json.loads(data, parse_int=_whole, parse_float=_float)
+        return json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise OutOfBounds("nested too deeply") from None
+
+
+def _whole(text: str) -> int | float:
+    if len(text) <= _MOST_DIGITS:
+        number = int(text)
+        if abs(number) <= LARGEST_NUMBER:
+            return number
+    return _float(text)
+
+
+def _float(text: str) -> float:
+    if len(text) > LONGEST_NUMBER:
+        raise OutOfBounds(f"a number of {len(text):,} characters ({brief(text)})")
+    return float(text)
+
+
+def _finite(text: str) -> float:
+    number = _float(text)
+    if not math.isfinite(number):
+        raise OutOfBounds(f"the number {brief(text)} is too large")
+    return number
+
+
+def _refuse_constant(name: str) -> float:
+    raise OutOfBounds(f"{name} is not a number")
+
+
+def brief(value: object) -> str:
+    """``value`` in a few harmless characters, for a message; a number that is too long to be written is not."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value) if abs(value) <= 10**LONGEST_NUMBER else f"a number of over {LONGEST_NUMBER} digits"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        return ascii(value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "...")
+    return "a list" if isinstance(value, list) else "a table"
