@@ -203,14 +203,16 @@ class LocalFile:
 
     @property
     def untouched(self) -> bool:
-        """Whether mdl published this very file and it was not touched since."""
-        return self.receipt is not None and self._is_the_same and not self.receipt.suspect
+        """Whether mdl published this very file and it was not touched since, as far as is known: bytes that were hashed
+        just now are still those."""
+        if self.receipt is None or self.receipt.suspect or not self._is_the_same:
+            return False
+        return all(found == self.receipt.digest for found in self._hashed)
 
     @property
     def is_unmodified(self) -> bool:
         """Whether the bytes are those that mdl wrote last."""
-        hashed = (self.fingerprint.digest if self.fingerprint else None, self.own_digest)
-        return self.untouched or (self.receipt is not None and self.receipt.digest in hashed)
+        return self.untouched or (self.receipt is not None and self.receipt.digest in self._hashed)
 
     @property
     def is_edited(self) -> bool:
@@ -218,6 +220,13 @@ class LocalFile:
         if self.receipt is None or self._is_the_same or self.is_unmodified:
             return False
         return self.foreign or self.stamp is None or self.stamp != self.receipt.replaced
+
+    @property
+    def _hashed(self) -> list[Digest]:
+        """Digests of the bytes by the receipt's algorithm."""
+        found = [self.fingerprint.digest if self.fingerprint else None, self.own_digest]
+        algorithm = self.receipt.digest.algorithm if self.receipt else ""
+        return [digest for digest in found if digest and digest.algorithm == algorithm]
 
     @property
     def _is_the_same(self) -> bool:

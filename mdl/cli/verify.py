@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
     from mdl import VerifyReport
 
 
+_REPLACING = re.compile("'mdl verify --repair --force [^']*'")
+"""What a hint names as the command that replaces files that were changed."""
+
+
 @value_class
 class RepairFlags:
     """What is done about what is wrong."""
 
     repair: Annotated[bool, flag("--repair", "Fetch what is wrong, and only that.")] = False
     dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
-    force: Annotated[bool, flag("--force", "With --repair: replace files that are not mdl's.")] = False
-    strict: Annotated[bool, flag("--strict", "A file without a published hash counts as wrong.")] = False
+    force: Annotated[bool, flag("--force", "With --repair: also replace files that were changed or are not mdl's.")] = (
+        False
+    )
+    strict: Annotated[bool, flag("--strict", "A file that was changed or has no published hash counts as wrong.")] = (
+        False
+    )
 
 
 @command(
@@ -56,8 +65,14 @@ def verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
-    if report.wrong and (names or choice.into or settings.get("home")):
-        report.wrong.hint = _remedy(session, report.wrong.hint or "")
+    note = report.note_on_changed
+    if names or choice.into or settings.get("home"):
+        note = _remedy(session, note)
+        if report.wrong:
+            report.wrong.hint = _remedy(session, report.wrong.hint or "")
+    is_told = report.wrong is not None and (report.wrong.hint or "") in note
+    if note and not is_told:
+        session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
@@ -71,7 +86,8 @@ def _remedy(session: Session, hint: str) -> str:
         return f"mdl {typed(['get', *words[1:]])} downloads it"
     if hint.startswith("mdl verify") and "--repair" not in words:
         return f"mdl {typed(with_flags(words, ['--repair']))} fetches what is wrong"
-    return hint
+    missing = [flag for flag in ("--repair", "--force") if flag not in words]
+    return _REPLACING.sub(f"'mdl {typed(with_flags(words, missing))}'", hint)
 
 
 def _show_verified(session: Session, report: VerifyReport) -> None:

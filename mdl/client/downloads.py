@@ -96,8 +96,9 @@ class Downloads(Catalogs):
     ) -> VerifyReport:
         """Read what is on this disk again and compare it with its digests: ``targets``, or everything that is here.
 
-        ``repair`` fetches what is wrong, and only that; with ``force`` also files that are not mdl's. With ``strict`` a
-        file without a published digest counts as corrupt. What is wrong is in the report. Raises as `download`.
+        ``repair`` fetches what is wrong, and only that; with ``force`` also files that were changed after mdl wrote
+        them, and files that are not mdl's. With ``strict`` a changed file, and one without a published digest, count as
+        corrupt. What is wrong is in the report. Raises as `download`.
         """
         from mdl.deadline import time_limit
         from mdl.http.allowlist import host_of

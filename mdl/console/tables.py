@@ -16,7 +16,7 @@ _BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
 _INDENT = "  "
 _COLORS = {
     **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
+    **dict.fromkeys(("partial", "unverified", "changed", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
     **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
     "running": _CYAN,
     "missing": _DIM,

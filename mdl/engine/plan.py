@@ -79,14 +79,13 @@ class Plan:
     linked: tuple[Item, ...] = ()
 
     @classmethod
-    def of(cls, wanted: Iterable[Wanted], *, force: bool = False, repair: bool = False) -> Plan:
-        """Decide on every file. ``force`` replaces any file that is there, ``repair`` one that was changed after mdl
-        wrote it."""
+    def of(cls, wanted: Iterable[Wanted], *, force: bool = False) -> Plan:
+        """Decide on every file. ``force`` replaces any file that is there."""
         keep: list[Item] = []
         fetch: list[Item] = []
         refuse: list[Item] = []
         for one in wanted:
-            item = _decide(one, force, repair)
+            item = _decide(one, force)
             (refuse if item.refused else keep if item.reason in _KEPT else fetch).append(item)
         return cls(tuple(keep), tuple(fetch), tuple(refuse))
 
@@ -142,7 +141,7 @@ def _size(item: Item) -> int:
     return item.remote.size if item.remote.size is not None else (item.local.stamp.size if item.local.stamp else 0)
 
 
-def _decide(one: Wanted, force: bool, repair: bool) -> Item:
+def _decide(one: Wanted, force: bool) -> Item:
     local, remote = one.local, one.remote
     if one.error:
         return Item(one, Reason.UNRESOLVED, refused=one.error)
@@ -163,7 +162,7 @@ def _decide(one: Wanted, force: bool, repair: bool) -> Item:
         hint = "use --force to replace it, or --to for another folder"
         refused = Occupied("another file is there", item=remote.path.text, hint=hint)
         return Item(one, Reason.OCCUPIED, refused=refused)
-    if local.is_edited and not repair:
+    if local.is_edited:
         return Item(one, Reason.EDITED, refused=_edited(local, remote))
     if local.is_unmodified and remote.digest is None and receipt.matches(remote):
         return Item(one, Reason.ADOPTED, adopt=True)
@@ -176,5 +175,5 @@ def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:
     with contextlib.suppress(OverflowError, ValueError, OSError):
         seconds = local.stamp.mtime_ns // 10**9 if local.stamp else 0
         why += f", last on {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d at %H:%M:%S} UTC"
-    hint = "keep your copy under another name, then --force or 'mdl verify --repair' replaces it"
+    hint = "keep your copy under another name, then --force or 'mdl verify --repair --force' replaces it"
     return Occupied(why, item=remote.path.text, hint=hint)

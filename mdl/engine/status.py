@@ -92,6 +92,9 @@ def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
         if local.untouched and may_match:
             is_sure = is_verified(receipt.verified) or digest == receipt.digest
             return FileStatus(remote, "present" if is_sure else "unverified", stamp.size, receipt.commit, since, True)
+    if local.kind == "file" and stamp is not None and local.is_edited:  # by whom and how only reading it would tell
+        since = stamp.mtime_ns / 1e9
+        return FileStatus(remote, "unverified", stamp.size, receipt.commit if receipt else None, since, True)
     return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
 
 

@@ -1,7 +1,7 @@
 """Report: what the nodes answered, as rows and one error. Pure.
 
 A node's own JSON document tells what it has of each model; all kinds of documents (get, verify, list) end in the same
-words: ``present``, ``partial``, ``missing``, ``corrupt`` or ``unverified``.
+words: ``present``, ``partial``, ``missing``, ``corrupt``, ``changed`` or ``unverified``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Sizes = Mapping[tuple[str, str], int]
 """The bytes of each file that is locked, by the name of its model and its path."""
 _NOT_THERE = (126, 127)
 """What a shell says if there is no such program, or it cannot be run."""
-_WORST = ("corrupt", "missing", "partial", "unverified", "present")
+_WORST = ("corrupt", "missing", "partial", "changed", "unverified", "present")
 """What a node can say of a model, the worst first."""
 _ENDLESS = 2**63
 """No node has this many bytes, or takes this many seconds."""
@@ -179,7 +179,10 @@ def _verified(statuses: set[str]) -> str:
         return "corrupt"
     if "missing" in statuses:
         return "missing" if statuses == {"missing"} else "partial"
-    return "unverified" if "unverified" in statuses else "present" if statuses else "missing"
+    for status in ("changed", "unverified"):
+        if status in statuses:
+            return status
+    return "present" if statuses else "missing"
 
 
 def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[NodeModel, ...]) -> MdlError | None:

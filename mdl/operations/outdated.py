@@ -11,8 +11,9 @@ from mdl.catalog.lock import Lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolved, Resolver
 from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.store import Store
 from mdl.errors import MdlError, whole_error
-from mdl.files import Receipt
+from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import utc_time
 from mdl.operations.tools import Tools
 from mdl.reports import BaseReport
@@ -124,7 +125,7 @@ def _compared(
         if isinstance(found, MdlError):
             raise found
         found.raise_for_errors()
-        wanted = [Wanted(row.name, one, tools.store.quick_check(row.name, one)) for one in found.files]
+        wanted = [Wanted(row.name, one, _local(row.name, one, tools.store)) for one in found.files]
     except MdlError as error:
         return replace(row, state="failed", error=error.on(row.name))
     newest, plan = _commits(one.commit for one in found.files), Plan.of(wanted)
@@ -138,6 +139,13 @@ def _compared(
         state = "outdated"
     changes = tuple(sorted(changes, key=lambda change: change.path))
     return replace(row, state=state, newest=newest, files=len(found.files), changes=changes)
+
+
+def _local(model: str, remote: RemoteFile, store: Store) -> LocalFile:
+    """What is here of a file. One that was touched since mdl wrote it is read: it is edited only if its bytes are
+    others."""
+    found = store.quick_check(model, remote)
+    return store.check(model, remote, found=found) if found.is_edited else found
 
 
 def _change(item: Item, tools: Tools) -> FileChange:

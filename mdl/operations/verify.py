@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mdl.http.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
+"""What a repair fetches; with force also what was ``changed``."""
 _LARGE = 2**19
 _READERS = min(4, os.cpu_count() or 1)
 """How many files of at least so many bytes are read at once."""
@@ -39,9 +40,9 @@ _NAMED = 5
 
 @small_value_class
 class VerifiedFile:
-    """The verdict on one file: ``ok``, ``corrupt``, ``missing``, or ``unverified`` if it is as it came, but no
-    published digest is known. ``expected`` and ``actual`` are digests as ``algorithm:hex``; ``actual`` says what
-    stands there instead if that is not a file."""
+    """The verdict on one file: ``ok``, ``corrupt``, ``missing``, ``changed`` if it was edited after mdl wrote it, or
+    ``unverified`` if it is as it came, but no published digest is known. ``expected`` and ``actual`` are digests as
+    ``algorithm:hex``; ``actual`` says what stands there instead if that is not a file."""
 
     path: str
     status: str
@@ -77,6 +78,18 @@ class VerifyReport(BaseReport):
         """The one error that stands for all; None if all is well."""
         return joint_error(self.errors)
 
+    @property
+    def note_on_changed(self) -> str:
+        """Which files were changed after mdl wrote them, and what replaces them, in words; '' if none were."""
+        changed = [(name, file) for name, file in self.files if file.status == "changed"]
+        if not changed:
+            return ""
+        paths = ", ".join(f"{name}/{file.path}" for name, file in changed[:_NAMED])
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        was = "was" if len(changed) == 1 else "were"
+        left = "" if self.bytes_fetched is None else ", and not repaired"
+        return f"{paths}{more} {was} changed after mdl wrote it{left}: {_way_back(name for name, _ in changed)}"
+
 
 @small_value_class
 class Checked:
@@ -104,13 +117,14 @@ def verify(
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. ``force`` lets a repair replace files that
-    are not mdl's; with ``strict`` a file without a published digest counts as corrupt. What fails for one file hinders
-    no other. Raises `Busy`, `StorageError`, `Cancelled`.
+    were changed or are not mdl's; with ``strict`` such a changed file, and one without a published digest, count as
+    corrupt. What fails for one file hinders no other. Raises `Busy`, `StorageError`, `Cancelled`.
     """
     began = time.monotonic()
     errors: dict[str, MdlError] = {}
     rows = check(models, tools, errors)
-    wrong, fetched = sorted({row.model for row in rows if row.status in _WRONG}), None
+    wrong = sorted({row.model for row in rows if _is_to_repair(row, force)})
+    fetched = None
     if connect and wrong:
         http = connect([url for row in rows for url in _urls(row.remote)])
         if http is None:
@@ -123,7 +137,7 @@ def verify(
                 rows = [row for row in rows if row.model not in wrong] + again
                 for name in wrong:
                     found = [row for row in again if row.model == name]
-                    if found and all(row.status in ("ok", "unverified") for row in found):
+                    if found and all(row.status not in _WRONG for row in found):
                         tools.store.layout.mark_complete([row.remote for row in found], is_news=False)
     right = (row.local.fingerprint for row in rows if row.status not in _WRONG)
     verdicts = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
@@ -221,7 +235,7 @@ def _check_file(
     elif found is None:
         status, actual = "corrupt", local.why or None
     elif remote.size not in (None, found.size) or wanted not in (None, found.digest):
-        status = "corrupt"
+        status = "changed" if local.is_edited else "corrupt"
     elif (pointer := store.pointer_state(model, asked)) != "right":
         status, actual = "corrupt" if pointer == "other" else "missing", None
     return Checked(model, remote, local, VerifiedFile(remote.path.text, status, expected, actual))
@@ -230,12 +244,13 @@ def _check_file(
 def repair(
     rows: Sequence[Checked], tools: Tools, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
 ) -> Result:
-    """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. What
-    fails is put into ``errors``. Raises `Busy`, `Cancelled`."""
+    """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. A file
+    that was changed after mdl wrote it is replaced only with ``force``. What fails is put into ``errors``. Raises
+    `Busy`, `Cancelled`."""
     from mdl.engine.transfer import Transfer
 
     wanted = []
-    for row in (one for one in rows if one.status in _WRONG):
+    for row in (one for one in rows if _is_to_repair(one, force)):
         item = f"{row.model}/{row.remote.path}"
         if _was_imported(row.remote):
             why, hint = "it was imported: nothing says where it can be fetched", "import it again: mdl import DIR"
@@ -247,7 +262,7 @@ def repair(
             digest = row.remote.digest or (receipt.digest if receipt else None)
             size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
             wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
-    plan = Plan.of(wanted, force=force, repair=True)
+    plan = Plan.of(wanted, force=force)
     for one in plan.refuse:
         if (refused := one.refused) is not None:
             refused.item = f"{one.wanted.model}/{one.remote.path}"
@@ -260,6 +275,10 @@ def repair(
             name = f"{file.item.wanted.model}/{file.remote.path}"
             errors[name] = file.error.on(name)
     return result
+
+
+def _is_to_repair(row: Checked, force: bool) -> bool:
+    return row.status in _WRONG or (force and row.status == "changed")
 
 
 def _urls(remote: RemoteFile) -> Sequence[str]:
@@ -291,16 +310,15 @@ def _is_told(row: Checked, errors: Container[str]) -> bool:
 
 
 def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
-    """The one error for what is wrong: `DigestMismatch` if anything is corrupt (or, with ``strict``, unverified), else
-    `NotFound` if anything is missing; None if all is well."""
-    statuses = {row.status for row in rows}
-    if "corrupt" in statuses or (strict and "unverified" in statuses):
-        kind: type[MdlError] = DigestMismatch
-    elif "missing" in statuses:
-        kind = NotFound
-    else:
+    """The one error for what is wrong: `DigestMismatch` if anything is corrupt (or, with ``strict``, unverified or
+    changed), else `NotFound` if anything is missing; None if all is well."""
+    corrupt = {"corrupt", "unverified", "changed"} if strict else {"corrupt"}
+    bad = [row for row in rows if row.status in corrupt or row.status == "missing"]
+    if not bad:
         return None
-    bad = [row for row in rows if row.status in _WRONG or (strict and row.status == "unverified")]
+    kind: type[MdlError] = NotFound
+    if any(row.status in corrupt for row in bad):
+        kind = DigestMismatch
     names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return kind(f"{names}{more}", hint=_remedy(rows, bad))
@@ -309,9 +327,18 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> str:
     """What to do about the ``bad`` ones."""
     wrong = list(dict.fromkeys(row.model for row in bad if row.status in _WRONG))
+    if not wrong and any(row.status == "changed" for row in bad):
+        return _way_back([row.model for row in bad if row.status == "changed"])
     if not wrong:
         return "mdl lock pins the bytes that are here"
     named = shlex.join(wrong) if len(wrong) <= _NAMED else ""
     if named and not any(row.local.receipt or row.status != "missing" for row in rows if row.model in wrong):
         return f"mdl get {named} downloads it"
     return f"{' '.join(filter(None, ('mdl verify', named, '--repair')))} fetches what is wrong"
+
+
+def _way_back(models: Iterable[str]) -> str:
+    """How files that were changed after mdl wrote them become again what mdl wrote."""
+    names = list(dict.fromkeys(models))
+    named = shlex.join(names) if len(names) <= _NAMED else "NAME"
+    return f"keep a copy of what was changed; 'mdl verify --repair --force {named}' replaces it"

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.data import flip, spoil
 from support.faults import honest
 from support.faulty_server import FaultyServer
 from support.loopback_hub import Generated, LoopbackHub, Repo
@@ -103,7 +104,7 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
     else it mends. A removed file is 3."""
     run("get tiny")
     good, vocab, model = bytes_of(shell), shell.models / "tiny/vocab.txt", shell.models / "tiny/model.bin"
-    vocab.write_bytes(b"xxx\ntwo\n")
+    spoil(vocab, b"xxx\ntwo\n")
     before = len(hub.requests)
     planned = run("verify tiny --repair -n --json", 6).document["models"][0]["files"]
     assert [file["path"] for file in planned if file["status"] == "corrupt"] == ["vocab.txt"]
@@ -111,7 +112,7 @@ def test_verify_finds_and_repairs(run: Run, shell: Shell, hub: LoopbackHub) -> N
     assert (ran.document["error"]["code"], len(ran.document["models"][0]["files"])) == ("LOCK", 3)
     assert "offline" in ran.err
     assert (len(hub.requests), vocab.read_bytes()) == (before, b"xxx\ntwo\n")
-    model.write_bytes(good["model.bin"][:1000] + bytes([good["model.bin"][1000] ^ 1]) + good["model.bin"][1001:])
+    flip(model, 1000)
     ran = run("verify tiny --json", 6)
     wrong = [file["path"] for file in ran.document["models"][0]["files"] if file["status"] == "corrupt"]
     assert (sorted(wrong), "model.bin" in ran.err) == (["model.bin", "vocab.txt"], True)
@@ -125,7 +126,7 @@ def test_a_repair_ends_with_the_reason_why_it_failed(run: Run, shell: Shell) -> 
     """Without a server it is 5, as for a get, though the file is corrupt (6) or missing (3); no hint says to repair."""
     run("get tiny")
     vocab = shell.models / "tiny/vocab.txt"
-    for break_it, verdict in ((lambda: vocab.write_bytes(b"xxx\ntwo\n"), "corrupt"), (vocab.unlink, "missing")):
+    for break_it, verdict in ((lambda: spoil(vocab, b"xxx\ntwo\n"), "corrupt"), (vocab.unlink, "missing")):
         break_it()
         ran = run("verify tiny --repair --retries 1", 5, HF_ENDPOINT="http://127.0.0.1:1")
         assert [line.split() for line in ran.out.splitlines()[1:]] == [[verdict, "tiny/vocab.txt"]]
@@ -140,7 +141,7 @@ def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
     assert (fine.out, re.fullmatch(r"3 files ok, 3\.1 MB, \d+\.\d s\n", fine.err) is not None) == ("", True)
     assert (run("verify tiny -q").out, run("verify tiny -q").err) == ("", "")
     assert re.findall(r"^    (\S+):", run("verify tiny -v").out, re.MULTILINE) == ["git-sha1", "sha256", "git-sha1"]
-    (shell.models / "tiny/vocab.txt").write_bytes(b"xxx\ntwo\n")
+    spoil(shell.models / "tiny/vocab.txt", b"xxx\ntwo\n")
     (shell.models / "tiny/model.bin").unlink()
     wrong = run("verify tiny -q", 6)
     assert [line.split() for line in wrong.out.splitlines()[1:]] == [

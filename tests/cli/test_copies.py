@@ -171,7 +171,7 @@ def test_a_read_only_file_gives_way(shell: Shell, server: FaultyServer) -> None:
     edit(place(shell), ())
     damaged = place(shell, "two").read_bytes()
     place(shell).chmod(0o444)
-    done(shell.run("verify", "one", "--repair", "--json", prefix=user))
+    done(shell.run("verify", "one", "--repair", "--force", "--json", prefix=user))
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (DATA, damaged)
     place(shell, "two").chmod(0o444)
     other = DATA[::-1]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.data import MIB, sha256
+from support.data import MIB, sha256, spoil
 from support.hubs import Hf, HfError, Hub, Turning, actions, cache_of, main_of, offline, repo_of, scanned
 from support.loopback_hub import Generated, Repo
 from support.polling import until
@@ -305,7 +305,7 @@ def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
     ran = done(mdl(shell, "verify", *LAYOUT))
     assert {row["status"] for model in ran.document["models"] for row in model["files"]} == {"ok"}
     blob = repo_of(shell) / "blobs" / sha256(WEIGHTS)
-    blob.write_bytes(b"X" + WEIGHTS[1:])
+    spoil(blob, b"X" + WEIGHTS[1:])
     assert mdl(shell, "verify", "hf:org/tiny", *LAYOUT).code == 6
     done(mdl(shell, "verify", "hf:org/tiny", "--repair", *LAYOUT))
     assert offline(hf, shell) == FILES

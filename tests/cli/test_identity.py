@@ -106,7 +106,7 @@ def test_signatures_say_nothing_of_the_thing(query: str) -> None:
 @pytest.mark.parametrize("size", [13, len(FIRST)])
 def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, exit_code: ExitCode, size: int) -> None:
     """A file changed since mdl wrote it stays as it is, 7, whether or not another revision is there; --force and
-    verify --repair replace it."""
+    verify --repair --force replace it."""
     edit, place = noise(size, 3), shell.models / "one" / "f.bin"
     write_catalog(shell, unpinned(server.url + "/f.bin"))
     assert exit_code(shell, "get", "one") == 0
@@ -119,7 +119,8 @@ def test_an_edited_file_stays(shell: Shell, server: FaultyServer, mdl: Inside, e
     assert (exit_code(shell, "get", "one"), place.read_bytes() == edit) == (7, True)
     assert (exit_code(shell, "get", "one", "--force"), place.read_bytes() == SECOND) == (0, True)
     place.write_bytes(edit)
-    assert (exit_code(shell, "verify", "one", "--repair"), place.read_bytes() == SECOND) == (0, True)
+    assert (exit_code(shell, "verify", "one", "--repair"), place.read_bytes() == edit) == (0, True)
+    assert (exit_code(shell, "verify", "one", "--repair", "--force"), place.read_bytes() == SECOND) == (0, True)
 
 
 @pytest.mark.fault(247)

@@ -223,11 +223,11 @@ def test_a_repair_leaves_the_other_name_alone(shell: Shell, server: FaultyServer
     if not place(shell).samefile(place(shell, "two")):
         pytest.skip("two clones are two files")
     place(shell).write_bytes(WRONG)
-    done(mdl(shell, "verify", "one", "--repair", "--json"))
+    done(mdl(shell, "verify", "one", "--repair", "--force", "--json"))
     assert (place(shell).read_bytes(), place(shell, "two").read_bytes()) == (DATA, WRONG)
-    assert mdl(shell, "verify", "two", "--json").code == 6
+    assert mdl(shell, "verify", "two", "--strict", "--json").code == 6
     assert mdl(shell, "get", "two", *JSON).code == 7
-    done(mdl(shell, "verify", "two", "--repair", "--json"))
+    done(mdl(shell, "verify", "two", "--repair", "--force", "--json"))
     assert place(shell, "two").read_bytes() == DATA
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.catalogs import unpinned
-from support.data import sha256
+from support.data import sha256, spoil
 from support.faults import acting, honest
 from support.faulty_server import FaultyServer
 from support.locks import lock_of, models_of, only_file
@@ -137,7 +137,7 @@ def test_frozen_asks_the_file_hosts_only(shell: Shell, hub: LoopbackHub, ok: Ok)
     ok(shell, "get tiny --frozen")
     ok(shell, "get hf:org/tiny --frozen", 8)
     assert (bytes_of(shell), listed(hub)) == (dict(TINY.files), before)
-    (shell.models / "tiny" / "model.bin").write_bytes(b"3" * 5000)
+    spoil(shell.models / "tiny" / "model.bin", b"3" * 5000)
     ok(shell, "verify tiny --frozen --repair")
     assert bytes_of(shell) == dict(TINY.files)
 

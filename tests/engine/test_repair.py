@@ -52,7 +52,9 @@ def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
     return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event, tuning=bench.tuning)
 
 
-def repaired(bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = silence) -> Result:
+def repaired(
+    bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = silence, *, force: bool = False
+) -> Result:
     """``mdl verify --repair``."""
     rows, events = check([Model("m", files=(file,))], tools(bench), {}), list[Event]()
 
@@ -63,7 +65,7 @@ def repaired(bench: Bench, file: CatalogFile, tell: Callable[[Event], None] = si
             raise Cancelled
 
     with bench.http() as http:
-        return repair(rows, tools(bench, listen), http, force=False, errors={})
+        return repair(rows, tools(bench, listen), http, force=force, errors={})
 
 
 @contextlib.contextmanager
@@ -168,11 +170,13 @@ def test_repair_fetches_the_bad_blocks(bench: Bench, offsets: tuple[int, ...], b
 
 @pytest.mark.parametrize("length", [24 * MIB + 7, 48 * MIB + 9, 0])
 def test_repair_of_another_length(bench: Bench, length: int) -> None:
-    """A file that was cut short or grew is repaired, and the whole blocks that are left of it are not fetched again."""
+    """A file that another program cut short or made longer is repaired with force alone, and the whole blocks that are
+    left of it are not fetched again."""
     with damaged(bench, BIG) as (_, file):
         os.truncate(bench.final, length)
-        assert verified(bench, file) == ["corrupt"]
-        result = repaired(bench, file)
+        assert verified(bench, file) == ["changed"]
+        assert repaired(bench, file).files == ()
+        result = repaired(bench, file, force=True)
     assert result.files[0].error is None
     assert result.bytes_fetched <= len(BIG) - min(length, len(BIG)) // BLOCK * BLOCK
     assert verified(bench, file) == ["ok"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -39,11 +40,20 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def spoil(path: Path, data: bytes) -> None:
+    """Other bytes under the old times, as of a disk that is failing: no program wrote them."""
+    times = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def flip(path: Path, *offsets: int) -> None:
-    """Flip one bit of the file at each of these offsets."""
+    """Flip one bit of the file at each of these offsets, under the old times: no program did it."""
+    times = path.stat()
     with path.open("r+b") as file:
         for offset in offsets:
             file.seek(offset)
             byte = file.read(1)[0]
             file.seek(offset)
             file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

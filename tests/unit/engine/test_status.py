@@ -35,7 +35,8 @@ def local(verified: str | None, digest: Digest = SHA, stamp: Stamp = STAMP, part
         (local("sha256"), remote(size=101), "missing", 0),
         (local("sha256"), remote(OTHER), "missing", 0),
         (local("sha256", partial=7), remote(OTHER), "partial", 7),
-        (local("sha256", stamp=Stamp(100, 9, 2)), remote(), "missing", 0),
+        (local("sha256", stamp=Stamp(100, 9, 2)), remote(), "unverified", 100),
+        (local("sha256", stamp=Stamp(7, 9, 2)), remote(), "unverified", 7),
         (local("git-sha1", GIT), remote(SHA), "present", 100),
         (local("size"), remote(None), "unverified", 100),
         (local("none"), remote(None), "unverified", 100),
@@ -46,8 +47,8 @@ def local(verified: str | None, digest: Digest = SHA, stamp: Stamp = STAMP, part
     ],
 )
 def test_status_of_a_file(here: LocalFile, there: RemoteFile, status: str, present: int) -> None:
-    """Present if a receipt vouches for this very file and its bytes are known to be right, unverified if they are not,
-    else partial or missing."""
+    """Present if a receipt vouches for this very file and its bytes are known to be right, unverified if they are not
+    or if it was touched since, else partial or missing."""
     found = file_status(here, there)
     assert (found.remote, found.status, found.bytes_present) == (there, status, present)
 
