@@ -39,6 +39,22 @@ def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
     return f"a safetensors file of {found}, its header says {wanted}"
 
 
+def why_not_exact(size: int, head: Callable[[int], bytes]) -> str | None:
+    """What shows that a file of ``size`` bytes is no whole safetensors file: it ends too early, its header cannot be
+    read, or something stands behind its last tensor. None if it ends where its header says."""
+    why = why_truncated(size, head)
+    if why:
+        return why
+    if int.from_bytes(head(8), "little") in range(_WORTH_READING + 1, _LONGEST_HEADER + 1):
+        return None
+    header = read_header(head)
+    if header is None:
+        return "it is no safetensors file: its header cannot be read"
+    if header.size < size:
+        return f"a safetensors file of {size:,} bytes, its header says {header.size:,}"
+    return None
+
+
 @value_class
 class Header:
     """``size`` is the length that the whole file must have, in bytes; ``metadata`` is the trainer's own."""

@@ -18,8 +18,8 @@ LEVELS = [
     {"values", "bounds"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
-    {"process", "presigned", "deadline", "safetensors", "toml", "extras"},
-    {"fs"},
+    {"process", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
+    {"fs", "weights"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
     {"describe", "remote_tables"},
@@ -58,7 +58,8 @@ ONLY = {
 }
 _PURE = """
     bounds describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    units values http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
+    end_records weights units values
+    http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
     http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
