@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
-from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe
+from mdl.archive.secret_scan import ReadAt, secret_in
+from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
-from mdl.trainers.completeness import truncated_safetensors, why_incomplete, why_parts_are_missing
+from mdl.trainers.completeness import RESUME, is_weights, truncated_safetensors, why_incomplete, why_parts_are_missing
 from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
-from mdl.trainers.tree import Entry, Tree
+from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
 
 _NAMED = 5
 """How many of several names a message gives."""
 A_CHECKPOINT = "a checkpoint beside the finished model"
 """Why it is left out; a note counts these."""
+_NEEDED = re.compile(
+    r".*(config|tokenizer|vocab|merges|special_tokens|added_tokens|hparams|processor|chat_template).*"
+    r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
+)
+"""Names of small files that a model is loaded with."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".th", ".pdparams", ".pth.tar")
+_SETTINGS, _DIRECTORY = 2**20, 2**20
+_ZIP, _BARE_PICKLE = b"PK\x03\x04", b"\x80"
+_OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+"""The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
 _LOGS = re.compile(
     r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
@@ -39,8 +50,12 @@ def is_only_log(name: str) -> bool:
 
 @value_class
 class PackOptions:
-    """What of a run is packed. Globs are matched with the names in the archive; ``allow_incomplete`` also packs a
-    checkpoint that lacks bytes; ``whole_run`` packs the checkpoints beside the finished model too."""
+    """What of a run is packed. Globs are matched with the names in the archive.
+
+    An ``include`` that is the very name of a file that would be left out adds that file; any other narrows what is
+    packed. ``allow_incomplete`` also packs a checkpoint that lacks bytes; ``whole_run`` packs the checkpoints beside
+    the finished model too; ``allow_secrets`` packs a file that holds a secret if ``include`` has its name.
+    """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -48,6 +63,7 @@ class PackOptions:
     logs: bool = False
     allow_incomplete: bool = False
     whole_run: bool = False
+    allow_secrets: bool = False
 
 
 @small_value_class
@@ -89,7 +105,14 @@ def select(
         Skipped(shown(one.name), shown(f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"))
         for one in passed_over
     ]
-    return _Selecting(run, checkpoint, options, own, skipped).select()
+    selecting = _Selecting(run, checkpoint, options, own, skipped)
+    added = selecting.left_out_by_name() if options.include else frozenset()
+    if options.allow_secrets and not added:
+        what = "--allow-secrets packs a file that is left out because it holds a secret, and none is named"
+        raise UsageError(what, hint="name each with --include NAME")
+    narrowing = [pattern for pattern in options.include if pattern not in added]
+    selecting = _Selecting(run, checkpoint, replace(options, include=narrowing), own, skipped, added)
+    return selecting.select()
 
 
 def _with_parents(path: str) -> Iterator[str]:
@@ -101,13 +124,14 @@ def _with_parents(path: str) -> Iterator[str]:
 
 @dataclass
 class _Selecting:
-    """One selection in the making."""
+    """One selection in the making. ``added`` are the names of files that are packed though they would be left out."""
 
     run: Run
     checkpoint: Checkpoint | None
     options: PackOptions
     own: Collection[str]
     skipped: list[Skipped]
+    added: Collection[str] = ()
     notes: list[str] = field(default_factory=list)
     escaping: list[tuple[str, Entry]] = field(default_factory=list)
     unreadable: list[Entry] = field(default_factory=list)
@@ -121,10 +145,9 @@ class _Selecting:
     def select(self) -> Selection:
         self._refuse_incomplete()
         base, entries = self._candidates()
-        head = f"{base}/" if base else ""
-        found = (self._member(entry, entry.path.removeprefix(head)) for entry in entries)
-        members = sorted(filter(None, found), key=lambda member: member.path.text)
+        members = self._members(base, [*entries, *self._added_entries(base, entries)])
         self._refuse_unreadable_and_escaping()
+        members = self._without_secrets(members)
         if not any(member.entry for member in members):
             raise self._nothing()
         files = [*(member.path for member in members if member.entry), RelPath(NAME)]
@@ -142,6 +165,70 @@ class _Selecting:
         )
         total = sum(member.entry.stamp.size for member in members if member.entry)
         return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), total)
+
+    def left_out_by_name(self) -> frozenset[str]:
+        """The patterns of ``include`` that are the very name of a file that would be left out without them."""
+        usual = _Selecting(self.run, self.checkpoint, replace(self.options, include=()), self.own, [])
+        base, entries = usual._candidates()
+        packed = {member.path.text: member for member in usual._members(base, entries)}
+        left_out = set()
+        for name in self.options.include:
+            entry = self.tree.get(join(base, name))
+            if entry is None or entry.kind not in ("file", "excluded"):
+                continue
+            if name not in packed or self._secret_of([packed[name]]):
+                left_out.add(name)
+        return frozenset(left_out)
+
+    def _added_entries(self, base: str, entries: Iterable[Entry]) -> list[Entry]:
+        """What is packed by name besides these entries."""
+        there = {entry.path for entry in entries}
+        paths = [join(base, name) for name in sorted(self.added)]
+        named = [self.tree.get(path) for path in paths if path not in there]
+        return [entry for entry in named if entry is not None]
+
+    def _members(self, base: str, entries: Iterable[Entry]) -> list[Member]:
+        """The members that these entries become, sorted by name."""
+        head = f"{base}/" if base else ""
+        members = (self._member(entry, entry.path.removeprefix(head)) for entry in entries)
+        return sorted(filter(None, members), key=lambda member: member.path.text)
+
+    def _without_secrets(self, members: list[Member]) -> list[Member]:
+        """The members without those that hold a secret, which are listed; unless they are named, and that is allowed.
+        Weights are no place for secrets, and no model is one without them: they stay, and are named."""
+        secrets = self._secret_of(members)
+        kept = []
+        for member in members:
+            name = member.path.text
+            secret, is_model = secrets.get(name, ("", False))
+            holds = f"holds what looks like {secret}"
+            if secret and is_model:
+                self.notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
+            elif secret and self.options.allow_secrets and name in self.added:
+                self.notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
+            elif secret:
+                needed = "; the model may not load without it" if _NEEDED.fullmatch(member.path.name) else ""
+                way = f"--include {shown(name)} --allow-secrets packs it"
+                self.skipped.append(Skipped(shown(name), f"{holds}{needed}; {way}"))
+                continue
+            kept.append(member)
+        return kept
+
+    def _secret_of(self, members: Iterable[Member]) -> dict[str, tuple[str, bool]]:
+        """The kind of secret in each member that holds one, and whether that member is weights, by its name. What
+        cannot be read any more is left to the writer."""
+        secrets = {}
+        with self.tree.reader() as reader:
+            for member in members:
+                if member.entry is None:
+                    continue
+                try:
+                    secret, is_model = _look_for_secret(reader, member.entry)
+                except (OSError, ProtocolError):
+                    continue
+                if secret:
+                    secrets[member.path.text] = (secret, is_model)
+        return secrets
 
     def _refuse_incomplete(self) -> None:
         """Refuse a checkpoint that lacks bytes, and a model that lacks one of its shards; if only a trainer's last mark
@@ -234,11 +321,13 @@ class _Selecting:
             is_empty = not options.include and not options.inference_only and not self.tree.children(entry.path)
             return Member(RelPath.parse(name), None) if is_empty else None
         why = ""
-        if kind == "special" or (kind == "excluded" and name not in options.include):
+        if kind == "special" or (kind == "excluded" and name not in self.added):
             why = entry.why
+        elif kind == "excluded" and entry.stamp == NO_STAMP:
+            why = f"{entry.why}, and a folder: only files can be added"
         elif name == NAME:
             why = "the archive gets a new manifest"
-        elif self.without_logs and is_only_log(entry.name):
+        elif self.without_logs and is_only_log(entry.name) and name not in self.added:
             why = "a log; --logs packs these"
         if why:
             self.skipped.append(Skipped(shown(name), why))
@@ -254,7 +343,7 @@ class _Selecting:
         options, names = self.options, (name,) if entry.kind == "file" else (name, f"{name}/")
         if entry.real in self.own or (options.exclude and any(matches(one, options.exclude) for one in names)):
             return True
-        if entry.kind in ("excluded", "unreadable") or not options.include:
+        if entry.kind in ("excluded", "unreadable") or not options.include or name in self.added:
             return False
         return not any(matches(one, options.include) for one in names)
 
@@ -276,3 +365,31 @@ class _Selecting:
         elif self.options.include or self.options.exclude:
             what, hint = "no file is left by --include and --exclude", "-n shows what is packed"
         return NotFound(what, item=self.item, hint=hint)
+
+
+def _look_for_secret(reader: TreeReader, entry: Entry) -> tuple[str, bool]:
+    """What kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
+    megabyte of a pickle is looked at: a trainer's settings are there. Raises `ProtocolError`, `OSError`."""
+    is_model = is_weights(entry.name) and not matches(entry.name, (glob for glob, _ in RESUME))
+    if is_model and not entry.name.lower().endswith(_PICKLES):
+        return "", True
+    fd, size = reader.open(entry)
+    try:
+
+        def read(at: int, count: int) -> bytes:
+            return os.pread(fd, count, at)
+
+        if is_model and _has_tensors(read, size):
+            return secret_in(read, min(size, _SETTINGS)), True
+        return secret_in(read, size), False
+    finally:
+        os.close(fd)
+
+
+def _has_tensors(read: ReadAt, size: int) -> bool:
+    """Whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own number
+    is a few values, like a trainer's arguments."""
+    head = read(0, len(_OLD_TORCH) + 2)
+    if head.startswith(_ZIP):
+        return b"/data/" in read(max(0, size - _DIRECTORY), _DIRECTORY)
+    return not (head.startswith(_BARE_PICKLE) and _OLD_TORCH not in head)

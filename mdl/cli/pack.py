@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import mdl
 from mdl import StorageError, UsageError
 from mdl.cli.command import all_or_nothing, command
-from mdl.cli.flags import Globs, LogFile, argument, bare_flag, flag
+from mdl.cli.flags import LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes, local_time, utc_time
 from mdl.paths import shown
@@ -25,9 +25,14 @@ RunFolder = Annotated[str, argument("RUN", "A training's folder.")]
 
 
 @value_class
-class SelectionFlags(Globs):
+class SelectionFlags:
     """What of a run is packed."""
 
+    include: Annotated[
+        list[str] | None,
+        flag("--include GLOB", "Only files that match; the very name of a file that is left out adds it; repeatable."),
+    ] = None
+    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches; repeatable.")] = None
     checkpoint: Annotated[
         str | None, flag("--checkpoint NAME", "One checkpoint: its name or step, latest or best.")
     ] = None
@@ -35,6 +40,9 @@ class SelectionFlags(Globs):
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
     everything: Annotated[
         bool, bare_flag("--all", "The whole folder, also the checkpoints beside a finished model.")
+    ] = False
+    allow_secrets: Annotated[
+        bool, bare_flag("--allow-secrets", "With --include NAME: pack that file though it holds a secret.")
     ] = False
 
 
@@ -157,11 +165,13 @@ def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) ->
         place_of(run, "RUN"),
         _STDOUT if to_stdout else out,
         checkpoint=what.checkpoint,
-        **what.globs,
+        include=what.include or (),
+        exclude=what.exclude or (),
         inference_only=what.inference_only,
         logs=what.logs,
         allow_incomplete=how.allow_incomplete,
         whole_run=what.everything,
+        allow_secrets=what.allow_secrets,
         force=how.force,
     )
 
@@ -212,7 +222,9 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
         rows = [("-" if size is None else human_bytes(size), path) for path, size in sizes]
         session.console.table(("SIZE", "PATH"), rows)
         _show_left_out(session, plan)
-        session.console.note(f"{len(rows)} files, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}")
+        session.console.note(
+            f"{counted(len(rows), 'file')}, {human_bytes(selection.bytes)}, to {plan.path or 'standard output'}"
+        )
 
     return session.show(facts, show)
 

@@ -89,16 +89,19 @@ def plan_pack(
     logs: bool = False,
     allow_incomplete: bool = False,
     whole_run: bool = False,
+    allow_secrets: bool = False,
     force: bool = False,
 ) -> PackPlan:
     """Decide what of a run is packed, and where to, before the first byte is written.
 
     ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
     number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
-    finished model. ``include`` and ``exclude`` are globs for the names in the archive. ``inference_only`` leaves out
-    what only a resumed training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
-    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too. ``force``
-    replaces a file that is no archive of this run.
+    finished model. ``include`` and ``exclude`` are globs for the names in the archive; an ``include`` that is the
+    very name of a file that would be left out adds that file. ``inference_only`` leaves out what only a resumed
+    training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
+    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too.
+    ``allow_secrets`` packs a file that ``include`` names although it holds a secret. ``force`` replaces a file that is
+    no archive of this run.
 
     Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
@@ -124,7 +127,9 @@ def plan_pack(
     real = (found.tree.root / one.real for one in archives)
     own = {str(output), *(str(path) for path in real if _manifest_of(path))}
     passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
-    options = PackOptions(texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run)
+    options = PackOptions(
+        texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run, allow_secrets
+    )
     selection = select(found, chosen, options, own, passed_over)
     if inference_only and replaced and not replaced.inference_only:
         note = f"{name} is replaced: it had all of the checkpoint, and now gets only what inference needs"
@@ -191,6 +196,7 @@ def pack(
     logs: bool = False,
     allow_incomplete: bool = False,
     whole_run: bool = False,
+    allow_secrets: bool = False,
     force: bool = False,
     allow_changing: bool = False,
     compress: Compression = "auto",
@@ -212,6 +218,7 @@ def pack(
         logs=logs,
         allow_incomplete=allow_incomplete,
         whole_run=whole_run,
+        allow_secrets=allow_secrets,
         force=force,
     )
     return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)

@@ -27,7 +27,7 @@ from mdl.values import small_value_class, value_class
 MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
-_NO_STAMP = Stamp(0, 0, 0)
+NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 IsName = Callable[[str], object]
@@ -48,7 +48,7 @@ class Entry:
 
     path: str
     kind: Kind
-    stamp: Stamp = _NO_STAMP
+    stamp: Stamp = NO_STAMP
     real: str = ""
     is_executable: bool = False
     why: str = ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import socket
 import stat
+import subprocess
 import tempfile
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from support.namespaces import bound_by_modes
 from support.packing import names, planned, read_whole, skipped
 from support.shell import Inside, Ran, Shell
 
-from mdl.errors import MdlError, Unsafe
+from mdl.errors import MdlError, NotFound, Unsafe
 from mdl.fs.staging import remove
 from mdl.operations.pack import write_pack
 from mdl.operations.release import unpack
@@ -120,11 +124,118 @@ def test_secrets_and_junk_stay_behind(mdl: Inside, trained: Shell, run: Path) ->
 
 @pytest.mark.fault(217)
 def test_a_secret_that_is_named_is_packed(run: Path) -> None:
-    """--include .env takes it, because it was named; a glob that merely matches does not."""
+    """--include .env adds it to the usual selection, because it was named; a glob that merely matches does not."""
     (run / ".env").write_text("hush")
-    assert names(planned(run, include=[".env"])) == {".env"}
+    usual = names(planned(run))
+    assert names(planned(run, include=[".env"])) == {*usual, ".env"}
     plan = planned(run, include=["*"])
     assert (".env" in names(plan), ".env" in skipped(plan)) == (False, True)
+
+
+TOKEN = "hf_" + "Ab1Cd2Ef3G" * 4
+HOLDS = "holds what looks like a Hugging Face token"
+
+
+@pytest.fixture
+def leaky(run: Path) -> Path:
+    """A run in which a token is in a setting, a pickle, a script, a log, a checkpoint and the model's configuration."""
+    (run / "run.yaml").write_text(f"hub: {TOKEN}\n")
+    (run / "training_args.bin").write_bytes(pickle.dumps({"hub_token": TOKEN}))
+    (run / "args.pt").write_bytes(pickle.dumps({"hub_token": TOKEN}))
+    (run / "sub").mkdir()
+    (run / "sub" / "train.sh").write_text(f"export HF_TOKEN={TOKEN}\n")
+    (run / "train.log").write_text(f"{TOKEN}\n")
+    (run / "checkpoint-1000" / "training_args.bin").write_bytes(pickle.dumps([TOKEN]))
+    (run / "config.json").write_text(json.dumps({"token": TOKEN}))
+    (run / "core.123").write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\4\0" + bytes(200))
+    return run
+
+
+LEAKS = {"run.yaml", "training_args.bin", "args.pt", "sub/train.sh", "config.json"}
+
+
+def test_a_file_that_holds_a_secret_is_left_out(mdl: Inside, trained: Shell, leaky: Path) -> None:
+    """Whatever its name is: it is left out and named with the kind of secret, never with its text; the rest is packed
+    (0). If the model may need that file, the line says so."""
+    ran = mdl(trained, "pack", "run", "--json")
+    assert ran.code == 0, ran.err
+    held = read_whole(trained.home / "model_run.zip")
+    assert not {*LEAKS, "core.123"} & {*held}
+    assert not [name for name, data in held.items() if TOKEN.encode() in data]
+    whys = {one["path"]: one["why"] for one in ran.document["skipped"]}
+    assert {path for path, why in whys.items() if HOLDS in why} == LEAKS
+    assert whys["core.123"].startswith("holds what looks like the memory of a program")
+    assert "the model may not load without it" in whys["config.json"]
+    assert "may not load" not in whys["run.yaml"]
+    assert f"left out: run.yaml ({HOLDS}" in ran.err
+    assert TOKEN not in ran.err + ran.out
+
+
+def test_the_look_is_the_same_for_every_pack(mdl: Inside, trained: Shell, leaky: Path) -> None:
+    """A plan, a pipe, the whole run, the logs, a checkpoint: no secret is in any of them."""
+    for words in ("-n", "--all", "--logs", "--checkpoint latest", "--all --include *.yaml --include *.json"):
+        output = trained.home / "x.zip"
+        ran = mdl(trained, "pack", "run", *words.split(), "-o", str(output), "--force")
+        assert ran.code == 0, (words, ran.err)
+        assert HOLDS in ran.err, words
+        if words == "-n":
+            assert not LEAKS & {*ran.out.split()}
+        else:
+            with zipfile.ZipFile(output) as archive:
+                assert not [name for name in archive.namelist() if TOKEN.encode() in archive.read(name)], words
+    command = trained.command("pack", "run", "-o", "-")
+    piped = subprocess.run(command, env=trained.environ, cwd=trained.home, capture_output=True, timeout=60, check=True)
+    assert (HOLDS.encode() in piped.stderr, b"run.yaml" in piped.stdout) == (True, False), piped.stderr
+
+
+def test_a_secret_that_is_allowed(mdl: Inside, trained: Shell, leaky: Path) -> None:
+    """--include NAME --allow-secrets adds that file, and says so; --include alone, or a glob, does not."""
+    ran = mdl(trained, "pack", "run", "--include", "run.yaml")
+    assert (ran.code, f"left out: run.yaml ({HOLDS}" in ran.err) == (0, True), ran.err
+    held = read_whole(trained.home / "model_run.zip")
+    assert ("run.yaml" in held, "model.safetensors" in held) == (False, True)
+    ran = mdl(trained, "pack", "run", "--include", "run.yaml", "--allow-secrets")
+    assert (ran.code, f"run.yaml {HOLDS}, and is packed, as --allow-secrets says" in ran.err) == (0, True), ran.err
+    held = read_whole(trained.home / "model_run.zip")
+    assert (TOKEN.encode() in held["run.yaml"], LEAKS & {*held}) == (True, {"run.yaml"})
+    assert "model.safetensors" in held
+    for words in ([], ["--include", "*.yaml"]):
+        ran = mdl(trained, "pack", "run", "--allow-secrets", *words)
+        assert (ran.code, "--include NAME" in ran.err) == (2, True), ran.err
+
+
+def test_weights_with_a_secret_are_packed_and_named(run: Path) -> None:
+    """A trainer's settings are saved within some weights: a model without them is none, so that is said."""
+    with zipfile.ZipFile(run / "last.ckpt", "w") as archive:
+        archive.writestr("last/data.pkl", pickle.dumps({"token": TOKEN}))
+        archive.writestr("last/data/0", bytes(100))
+    plan = planned(run, whole_run=True)
+    assert "last.ckpt" in names(plan)
+    assert f"last.ckpt {HOLDS}, and is packed, for it is weights" in plan.selection.notes
+
+
+LEFT_OUT = {
+    ".env": {},
+    "optimizer.pt": {"checkpoint": "checkpoint-1000", "inference_only": True},
+    "train.log": {},
+    "checkpoint-500/model.safetensors": {},
+    "config.json": {"logs": True},
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_each_reason_for_leaving_out(run: Path, name: str) -> None:
+    """Whyever a file is left out, its own name adds it, and nothing else changes; what is packed anyway narrows."""
+    (run / ".env").write_text("hush")
+    options = LEFT_OUT[name]
+    usual = names(planned(run, **options))
+    assert name not in usual
+    assert names(planned(run, include=[name], **options)) == {*usual, name}
+    one = min(usual)
+    assert names(planned(run, include=[one], **options)) == {one}
+    assert names(planned(run, include=[name, one], **options)) == {name, one}
+    with pytest.raises(NotFound):
+        planned(run, include=[name], exclude=["*"], **options)
 
 
 @pytest.mark.fault(284)

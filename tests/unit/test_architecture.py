@@ -64,7 +64,7 @@ _PURE = """
     sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
-    trainers/default_excludes
+    trainers/default_excludes archive/secret_scan
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui operations/bundle/contents
     operations/render/__init__ operations/render/work operations/render/kubernetes operations/render/slurm
