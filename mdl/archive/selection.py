@@ -13,11 +13,12 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
-from mdl.trainers.completeness import RESUME, is_weights, truncated_safetensors, why_incomplete, why_parts_are_missing
+from mdl.trainers.completeness import RESUME, truncated_safetensors, why_incomplete, why_parts_are_missing
 from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
+from mdl.weights import is_weights, kind_of
 
 _NAMED = 5
 """How many of several names a message gives."""
@@ -28,7 +29,6 @@ _NEEDED = re.compile(
     r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
 )
 """Names of small files that a model is loaded with."""
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".th", ".pdparams", ".pth.tar")
 _SETTINGS, _DIRECTORY = 2**20, 2**20
 _ZIP, _BARE_PICKLE = b"PK\x03\x04", b"\x80"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
@@ -371,7 +371,8 @@ def _look_for_secret(reader: TreeReader, entry: Entry) -> tuple[str, bool]:
     """What kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
     megabyte of a pickle is looked at: a trainer's settings are there. Raises `ProtocolError`, `OSError`."""
     is_model = is_weights(entry.name) and not matches(entry.name, (glob for glob, _ in RESUME))
-    if is_model and not entry.name.lower().endswith(_PICKLES):
+    kind = kind_of(entry.name)
+    if is_model and (kind is None or kind.loaded_with != "torch"):
         return "", True
     fd, size = reader.open(entry)
     try:
