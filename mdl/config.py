@@ -19,7 +19,6 @@ from mdl.fs.private import read_whole
 from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache, place_of, user_folder
 from mdl.process import split_command
-from mdl.toml import parse_toml
 from mdl.units import Window, as_text, is_true, parse_duration, parse_rate, parse_size
 from mdl.values import value_class
 
@@ -443,12 +442,10 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
     """The tables of a ``config.toml`` with this ``text``, as they are used. Raises `UsageError` with every mistake."""
     from mdl.toml.problems import Problems, Table
 
-    try:
-        data = parse_toml(text)
-    except ValueError as error:
-        raise UsageError(f"not TOML: {shown(str(error))[:200]}", item=str(path), hint=_MEND) from error
     problems = Problems("config.toml", UsageError)
-    top = Table(data, (), problems.file(path, text))
+    file = problems.file(path, text)
+    data = file.parse() or {}
+    top = Table(data, (), file)
     tables: dict[str, dict[str, Setting]] = {}
     for setting in settings_table().values():
         if not setting.of_a_run:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 from typing import Any, TypeVar
 
+from mdl.bounds import whole_number
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import LockError, MdlError, StateError
 from mdl.files import RemoteFile
@@ -288,9 +289,7 @@ def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
 
 def _file(facts: dict[str, Any]) -> LockedFile:
     digests = [Digest.parse(name, facts[name]) for name in _ALGORITHMS if name in facts]
-    size = facts.get("size")
-    if size is not None and _typed(size, int) < 0:
-        raise ValueError("a size below zero")
+    size = whole_number(facts["size"]) if "size" in facts else None
     if len(digests) > 1:
         raise ValueError("a file with two digests")
     mirrors = tuple(_typed(url, str) for url in _typed(facts.get("mirrors", []), list))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.hashing import Digest
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, refuse_twins
 from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.url import UrlOrigin, check_url, digest_in
-from mdl.toml import NestedTooDeeply, parse_toml
 from mdl.toml.problems import Table, TomlText, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,7 +40,10 @@ class Draft:
         self.groups: dict[str, tuple[str, ...]] = {}
         self.extends: list[tuple[Key, str]] = []
         """What it extends, as it is written, each with its key; what has precedence comes last."""
-        top = Table(_toml(text), (), text)
+        data = text.parse()
+        if data is None:
+            return
+        top = Table(data, (), text)
         schema = top.data.get("schema")
         number = schema if type(schema) is int else 0
         if number > SCHEMA:  # the rest is left unread
@@ -62,22 +64,6 @@ class Draft:
         for table in (models, groups):
             for name in table.data:
                 table.attempt(_check_name, name, name)
-
-
-def _toml(text: TomlText) -> dict[str, Any]:
-    """The file's TOML; if it is not TOML, an empty catalog, and a problem is noted."""
-    source = text.text.removeprefix("\ufeff")
-    try:
-        return parse_toml(source)
-    except NestedTooDeeply as error:
-        text.broken(str(error))
-    except ValueError as error:
-        words = str(error)
-        at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", words)
-        line = int(at[1]) if at and at[1] else source.count("\n") + 1
-        column = f" (column {at[2]})" if at and at[2] else ""
-        text.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
-    return {"schema": SCHEMA}
 
 
 def _check_name(name: str) -> None:

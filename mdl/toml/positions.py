@@ -60,6 +60,15 @@ def spans(text: str) -> list[tuple[Key, int, int]]:
     return [(path, at, stop) for path, _, at, stop in _walk(text)]
 
 
+def unquoted(text: str) -> list[tuple[int, int]]:
+    """Where ``text`` is neither in quotes nor a comment, as start and stop in characters."""
+    found: list[tuple[int, int]] = []
+    for token in _TOKEN.finditer(text):
+        if token[0][0] not in "\"'#":
+            found.append(token.span())
+    return found
+
+
 def _walk(text: str) -> Iterator[tuple[Key, int, int, int]]:
     """Every header and key: its path, how many parts of it are known already, where it begins and ends."""
     last: dict[Key, int] = {}

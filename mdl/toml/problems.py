@@ -11,16 +11,16 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mdl.bounds import LARGEST_NUMBER, LONGEST_TEXT
 from mdl.errors import MdlError
 from mdl.paths import is_harmful_in_prose, shown
+from mdl.toml import NestedTooDeeply, NumbersTooLarge, parse_toml
 
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
-_LONGEST_TEXT = 2**16
-_LARGEST = 2**63 - 1
 _LONGEST_GUESS = 80
 _GUESSES = 500_000
 """Names compared for "did you mean" in one run; a file with countless problems gets no more guesses."""
@@ -81,6 +81,24 @@ class TomlText:
     def place(self, where: Key) -> str:
         """``catalog.toml:12``"""
         return f"{self.name}:{self.line(where)}"
+
+    def parse(self) -> dict[str, Any] | None:
+        """What the text says; None if it is not TOML, and why is noted."""
+        source = self.text.removeprefix("\ufeff")
+        try:
+            return parse_toml(source)
+        except NumbersTooLarge as error:
+            for number in error.numbers:
+                self.wrong(number.key, number.words)
+        except NestedTooDeeply as error:
+            self.broken(str(error))
+        except ValueError as error:
+            words = str(error)
+            at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", words)
+            line = int(at[1]) if at and at[1] else source.count("\n") + 1
+            column = f" (column {at[2]})" if at and at[2] else ""
+            self.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
+        return None
 
     def wrong(self, where: Key, words: str) -> None:
         """Note a problem at a key."""
@@ -147,7 +165,7 @@ class Table:
     def size(self, key: str) -> int | None:
         """A count of bytes."""
         value = self._of_kind(int, "a whole number of bytes", key)
-        if value is None or 0 <= value <= _LARGEST:
+        if value is None or 0 <= value <= LARGEST_NUMBER:
             return value
         self.wrong("is not a possible number of bytes", key)
         return None
@@ -199,8 +217,8 @@ class Table:
             self.wrong(f"must be text, not {_kind(value)}", *key)
         elif not value.strip():
             self.wrong("is empty", *key)
-        elif len(value) > _LONGEST_TEXT:
-            self.wrong(f"is over {_LONGEST_TEXT} characters long", *key)
+        elif len(value) > LONGEST_TEXT:
+            self.wrong(f"is over {LONGEST_TEXT} characters long", *key)
         elif not value.isprintable() and (harmful := next(filter(is_harmful_in_prose, value), None)):
             self.wrong(f"holds a control or invisible character ({shown(harmful)})", *key)
         else:

@@ -62,7 +62,7 @@ _PURE = """
     http/allowlist http/attachment http/credentials http/pacer http/policy http/ranges http/refusals
     http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job
-    toml/__init__ toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
     trainers/default_excludes archive/secret_scan
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
