@@ -15,14 +15,19 @@ from typing import Any, TypeVar
 LARGEST_NUMBER = 2**63 - 1
 """What a count or a size in bytes can be at most: the largest that file systems and TOML know."""
 _MOST_DIGITS = len(str(LARGEST_NUMBER))
+_LARGEST_UNSIGNED = 2**64 - 1
+"""As file systems number their inodes."""
+_MOST_CHARACTERS = len(str(-_LARGEST_UNSIGNED))
 LONGEST_NUMBER = 100
 """Characters of a number that are converted at all, in any base. Digits behind the point count."""
+LAST_MOMENT = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970: no clock and no record has a later time."""
 LONGEST_TEXT = 2**16
 """Characters of one text: a title, a URL, a pattern."""
 LONGEST_LINE = 2**16
 """Bytes of one line of a file that another program goes on writing."""
-LARGEST_JSON = 32 * 2**20
-"""Bytes of a JSON document, unless a narrower bound is given where it is read."""
+LARGEST_JSON = 256 * 2**20
+"""Bytes of a JSON document; most are read under a narrower bound of their own."""
 LARGEST_CHILD_OUTPUT = 8 * 2**20
 """Bytes that a program may write to stdout; one that writes more is ended."""
 LARGEST_CHILD_ERRORS = 2**16
@@ -89,23 +94,25 @@ def at_most(things: T, most: int, what: str) -> T:
 def parse_json(data: str | bytes, *, most: int = LARGEST_JSON, allow_nan: bool = False) -> Any:
     """A JSON document of at most ``most`` bytes (or characters).
 
-    A whole number beyond 64 bits becomes a float, so that it is no size or count. With ``allow_nan`` NaN, Infinity and
+    A whole number of over 64 bits becomes a float, so that it is no size or count. With ``allow_nan`` NaN, Infinity and
     numbers like 1e999 are floats, as Python and trainers write them; without it they are refused. Raises ``ValueError``
     for what is no JSON, has a number of over 100 characters, or is nested too deeply.
     """
     at_most(data, most, "bytes of JSON")
     try:
         if allow_nan:
-            return json.loads(data, parse_int=_whole, parse_float=_float)
-        return json.loads(data, parse_int=_whole, parse_float=_finite, parse_constant=_refuse_constant)
+            return json.loads(data, parse_int=parse_integer, parse_float=_float)
+        return json.loads(data, parse_int=parse_integer, parse_float=_finite, parse_constant=_refuse_constant)
     except RecursionError:
         raise OutOfBounds("nested too deeply") from None
 
 
-def _whole(text: str) -> int | float:
-    if len(text) <= _MOST_DIGITS:
+def parse_integer(text: str) -> int | float:
+    """The whole number in ``text``, of digits after perhaps a minus; as a float if it has over 64 bits, so that it is
+    no size and no count. Raises `OutOfBounds` for over 100 characters."""
+    if len(text) <= _MOST_CHARACTERS:
         number = int(text)
-        if abs(number) <= LARGEST_NUMBER:
+        if abs(number) <= _LARGEST_UNSIGNED:
             return number
     return _float(text)
 

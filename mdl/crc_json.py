@@ -10,6 +10,8 @@ import json
 import zlib
 from typing import Any
 
+from mdl.bounds import parse_json
+
 
 def dumps(fact: Any) -> bytes:
     """One line, with its newline."""
@@ -23,6 +25,6 @@ def loads(line: bytes) -> Any | None:
     try:
         if len(check) != 8 or int(check, 16) != zlib.crc32(body):
             return None
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return parse_json(body)
+    except ValueError:
         return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import field, replace
 from typing import Literal, Protocol, get_args
 
+from mdl.bounds import LARGEST_NUMBER, OutOfBounds, whole_number
+from mdl.errors import ProtocolError
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 from mdl.presigned import query_hash
@@ -231,6 +234,17 @@ class LocalFile:
     @property
     def _is_the_same(self) -> bool:
         return self.receipt is not None and self.receipt.stamp == self.stamp and not self.foreign
+
+
+def told_size(value: object, item: str) -> int:
+    """A size in bytes as somebody else tells it. One that no disk has is a size too, for which the plan
+    finds no room. Raises `ProtocolError` for what is no size at all."""
+    if isinstance(value, float) and LARGEST_NUMBER < value < math.inf:
+        return int(value)
+    try:
+        return value if type(value) is int and value > LARGEST_NUMBER else whole_number(value)
+    except OutOfBounds as error:
+        raise ProtocolError(f"the size that is told of it: {error}", item=item) from None
 
 
 def role_of(path: str) -> str:

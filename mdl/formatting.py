@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,13 +10,15 @@ from datetime import UTC, datetime
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
 _GAP = "  "
+_ENDLESS = 10**100
+"""No disk has so many bytes, and no clock so many seconds. A comparison takes numbers that a float cannot hold."""
 _LEAST = 6
 """Columns of a cut name that its start and its end have at least, if there is room."""
 
 
 def human_bytes(count: float | None) -> str:
     """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
-    if count is None or not math.isfinite(count):
+    if count is None or not abs(count) < _ENDLESS:
         return "?"
     sign, size = "-" if count < 0 else "", abs(count)
     if round(size) < 1000:
@@ -37,7 +38,7 @@ def human_rate(bytes_per_second: float) -> str:
 
 def human_duration(seconds: float | None) -> str:
     """``12 s``, ``4m 05s``, ``2h 03m``, ``5d 04h``; ``?`` if it is not known."""
-    if seconds is None or not math.isfinite(seconds):
+    if seconds is None or not abs(seconds) < _ENDLESS:
         return "?"
     whole = max(0, round(seconds))
     if whole < 60:
@@ -107,7 +108,7 @@ _AGES = ((86400, "day"), (3600, "h"), (60, "min"))
 
 def human_age(seconds: float) -> str:
     """``just now``, ``5 min ago``, ``3 h ago``, ``12 days ago``; ``?`` if it is not known."""
-    if not math.isfinite(seconds):
+    if not abs(seconds) < _ENDLESS:
         return "?"
     for size, unit in _AGES:
         if seconds >= size:

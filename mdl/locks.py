@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from mdl.bounds import parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import Busy, suppress_storage_trouble
 from mdl.fs import filesystem_type, staging
@@ -205,8 +206,8 @@ def _text_of(lease: Path) -> bytes:
 
 
 def _facts_of(text: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError, RecursionError):
-        return found if isinstance(found := json.loads(text), dict) else {}
+    with contextlib.suppress(ValueError):
+        return found if isinstance(found := parse_json(text), dict) else {}
     return {}
 
 

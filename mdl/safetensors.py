@@ -5,10 +5,10 @@ Format: https://github.com/huggingface/safetensors#format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import field
 
+from mdl.bounds import LARGEST_NUMBER, parse_json, whole_number
 from mdl.formatting import human_bytes
 from mdl.values import value_class
 
@@ -17,7 +17,6 @@ _LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
 _WORTH_READING = 8 * 2**20
 """Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
-_IMPOSSIBLE = 2**63
 
 
 def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
@@ -73,10 +72,10 @@ def read_header(head: Callable[[int], bytes]) -> Header | None:
     if len(text) < length:
         return None
     try:
-        table = json.loads(text)
-        ends = [max(0, int(facts["data_offsets"][1])) for name, facts in table.items() if name != "__metadata__"]
+        table = parse_json(text, most=_LONGEST_HEADER)
+        ends = [whole_number(facts["data_offsets"][1]) for name, facts in table.items() if name != "__metadata__"]
         metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
     size = 8 + length + max(ends, default=0)
-    return Header(size, metadata) if size < _IMPOSSIBLE else None
+    return Header(size, metadata) if size <= LARGEST_NUMBER else None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Container
 from dataclasses import asdict, field, replace
 
+from mdl.bounds import parse_json
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -106,7 +107,7 @@ def to_json(history: History) -> bytes:
 
 def from_json(data: bytes) -> History:
     """Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError`, `Unsafe` if this is not a history."""
-    facts = json.loads(data)
+    facts = parse_json(data)
     if facts["schema"] != SCHEMA:
         raise ValueError(facts["schema"])
 

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, field
 from typing import Any, TypeGuard
 
+from mdl.bounds import LARGEST_NUMBER, parse_json
 from mdl.errors import ProtocolError, StateError
 from mdl.paths import shown
 from mdl.values import small_value_class, value_class
@@ -16,7 +17,6 @@ NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
 _MOST_SKIPPED, _LONG = 1000, 100
 """How many skipped files are listed, and the length from which a name is not: so a manifest stays small."""
-_MOST_STEP = 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -96,9 +96,9 @@ class Manifest:
     def from_json(cls, data: bytes) -> Manifest:
         """Read one. Raises `ProtocolError` for damage, `StateError` for a manifest of a newer mdl."""
         try:
-            facts = json.loads(data)
+            facts = parse_json(data)
             schema = facts["schema"]
-        except (ValueError, RecursionError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise ProtocolError("its manifest cannot be read", item=NAME) from None
         if schema != SCHEMA:
             raise StateError(f"a manifest of another format: {str(schema)[:40]!r}", item=NAME, hint="use a newer mdl")
@@ -135,7 +135,7 @@ class Manifest:
 
 def is_step(value: object) -> TypeGuard[int]:
     """Whether a number can be a trainer's count, and is not merely the digits of a long name."""
-    return type(value) is int and 0 <= value <= _MOST_STEP
+    return type(value) is int and 0 <= value <= LARGEST_NUMBER
 
 
 def _entry(facts: Any) -> ManifestEntry:

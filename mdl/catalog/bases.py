@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from mdl import crc_json
+from mdl.bounds import LAST_MOMENT, finite_number
 from mdl.errors import CatalogError, LockError, MdlError, NetworkError, ProtocolError, UsageError
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir
@@ -137,7 +138,7 @@ class WebBases:
         if facts is None:
             return None
         try:
-            return _Copy(str(facts["text"]), dict(facts["validator"]), float(facts["at"]), float(facts["asked"]))
+            return _Copy(str(facts["text"]), dict(facts["validator"]), _moment(facts["at"]), _moment(facts["asked"]))
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -152,6 +153,11 @@ class WebBases:
             staging.write_file(place, crc_json.dumps({"mdl-base": _VERSION, **vars(copy)}), sweep_first=True)
         except (OSError, ValueError):
             pass  # the next command asks again
+
+
+def _moment(value: object) -> float:
+    """A time in seconds since 1970. Raises `OutOfBounds`."""
+    return finite_number(value, most=LAST_MOMENT)
 
 
 def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 from typing import Any, TypeVar
 
-from mdl.bounds import whole_number
+from mdl.bounds import LARGEST_NUMBER, whole_number
 from mdl.catalog.model import CatalogFile, Model
-from mdl.errors import LockError, MdlError, StateError
+from mdl.errors import LockError, MdlError, NoSpace, StateError
 from mdl.files import RemoteFile
 from mdl.formatting import counted, human_bytes
 from mdl.hashing import Digest
@@ -46,7 +46,9 @@ class LockedFile:
     @classmethod
     def of(cls, remote: RemoteFile, *, first: Digest | None = None, mirrors: tuple[str, ...] = ()) -> LockedFile:
         """``first`` is the digest of what came, for a file without a published digest; ``mirrors`` are as the
-        catalog writes them."""
+        catalog writes them. Raises `NoSpace` for a size that no lock can hold."""
+        if remote.size is not None and remote.size > LARGEST_NUMBER:
+            raise NoSpace(f"it has {human_bytes(remote.size)}, and no disk is that large", item=remote.path.text)
         digest = remote.digest or first
         is_tofu = remote.digest is None and first is not None
         return cls(remote.path, remote.source, remote.size, digest, is_tofu, mirrors, remote.role)

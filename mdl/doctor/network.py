@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -16,10 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from mdl.bounds import parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OpenResponse
+from mdl.http.responses import parse_size
 from mdl.http.transport import describe_trust, exemption, proxy_of, tls_context, without_userinfo
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
@@ -149,8 +150,8 @@ def endpoint(hub: Hub) -> str:
 
 def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
     try:
-        return isinstance(json.loads(http.read(opened, _LONGEST_LIST)), (list, dict))
-    except (ProtocolError, ValueError, RecursionError):
+        return isinstance(parse_json(http.read(opened, _LONGEST_LIST)), (list, dict))
+    except (ProtocolError, ValueError):
         return False
 
 
@@ -164,8 +165,8 @@ def clock(hub: Hub) -> str:
     if hub.headers is None:
         return f"{here}; there was no answer to compare it with"
     try:
-        age = hub.headers.get("age", "")
-        theirs = parsedate_to_datetime(hub.headers["date"]) + timedelta(seconds=int(age) if age.isdecimal() else 0)
+        age = parse_size(hub.headers.get("age", "")) or 0
+        theirs = parsedate_to_datetime(hub.headers["date"]) + timedelta(seconds=age)
         skew, theirs = abs((now - theirs).total_seconds()), theirs.astimezone(UTC)
     except (KeyError, ValueError, TypeError, OverflowError):
         return f"{here}; the endpoint's answer has no time to compare it with"

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
+from mdl.bounds import parse_json
 from mdl.errors import MdlError, NetworkError, UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
@@ -98,7 +99,7 @@ class Ray:
                     raise _Ended(_GONE, item="--on ray")
                 self._unread += block
         line, _, self._unread = self._unread.partition(b"\n")
-        facts: dict[str, Any] = json.loads(line)
+        facts: dict[str, Any] = parse_json(line)
         if "usage" in facts:
             raise UsageError(facts["usage"], item="--on ray", hint=facts.get("hint"))
         if "network" in facts:

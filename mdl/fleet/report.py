@@ -6,13 +6,12 @@ words: ``present``, ``partial``, ``missing``, ``corrupt``, ``changed`` or ``unve
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from mdl.bounds import LARGEST_NUMBER, parse_json
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
 from mdl.fleet.work import Answer
 from mdl.paths import shown
@@ -25,8 +24,6 @@ _NOT_THERE = (126, 127)
 """What a shell says if there is no such program, or it cannot be run."""
 _WORST = ("corrupt", "missing", "partial", "changed", "unverified", "present")
 """What a node can say of a model, the worst first."""
-_ENDLESS = 2**63
-"""No node has this many bytes, or takes this many seconds."""
 _DEEPEST = 20
 """The most levels that a document of mdl has; it becomes a part of another document."""
 
@@ -118,7 +115,7 @@ def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeRep
     return NodeReport(
         answer.node,
         answer.exit_code,
-        round(seconds if isinstance(seconds, int | float) and 0 < seconds < _ENDLESS else answer.seconds, 3),
+        round(seconds if isinstance(seconds, int | float) and 0 < seconds < LARGEST_NUMBER else answer.seconds, 3),
         _count(facts.get("bytes_fetched")),
         models,
         _error(answer, document, models),
@@ -132,20 +129,13 @@ def _document(text: str) -> dict[str, Any] | None:
     for line in reversed(text.splitlines()):
         if line.startswith("{"):
             try:
-                found = json.loads(line, parse_constant=_finite, parse_float=_finite)
-            except (ValueError, RecursionError):
+                found = parse_json(line)
+            except ValueError:
                 continue
             is_ours = str(found.get("schema")).startswith("mdl.") and type(found.get("exit_code")) is int
             if is_ours and _is_flat(found, _DEEPEST):
                 return dict(found)
     return None
-
-
-def _finite(text: str) -> float:
-    """A number that JSON can have. Raises ``ValueError`` for the others, which Python reads as well."""
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not a number of JSON")
-    return number
 
 
 def _is_flat(value: Any, levels: int) -> bool:
@@ -222,4 +212,4 @@ def _tables(value: Any) -> list[dict[str, Any]]:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < _ENDLESS else 0
+    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else 0

@@ -26,6 +26,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
+from mdl.bounds import parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
@@ -36,6 +37,7 @@ from mdl.http.locators import Body, Detour, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.refusals import Asker, error_for_status
+from mdl.http.responses import parse_size
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
@@ -242,8 +244,8 @@ class HttpClient:
         with self.open(method, url, headers, content=sent) as opened:
             text = self.read(opened, most)
             try:
-                return json.loads(text), opened.headers, opened.url
-            except (ValueError, RecursionError) as error:
+                return parse_json(text, allow_nan=True), opened.headers, opened.url
+            except ValueError as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
     def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:
@@ -473,8 +475,8 @@ def redirect_target(location: str, current: str) -> str:
 
 def _drain(response: httpx.Response) -> None:
     """Read a redirect's small body so that its connection can be used again. Leave a large or slow one unread."""
-    length = response.headers.get("content-length", "")
-    if length.isdigit() and int(length) <= _SMALL:
+    length = parse_size(response.headers.get("content-length", ""))
+    if length is not None and length <= _SMALL:
         late = NetworkError("the server did not finish the body of a redirect in time")
         with contextlib.suppress(httpx.HTTPError, NetworkError), deadline(_DRAIN_SECONDS, late):
             for _ in response.iter_raw():

@@ -6,13 +6,13 @@ Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from mdl.bounds import parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.http.allowlist import DEFAULT_PORTS, AllowList, host_of
 from mdl.http.credentials import HostCredential
@@ -50,8 +50,8 @@ def _message_in(kind: str, body: bytes) -> str:
     text = body[:_LOOKED_AT].decode("utf-8", "replace")
     if "json" in kind or text.lstrip().startswith("{"):
         try:
-            return _message_in_json(json.loads(text))
-        except (ValueError, RecursionError):
+            return _message_in_json(parse_json(text, allow_nan=True))
+        except ValueError:
             pass
     for tag in ("Message", "title", "h1"):
         match = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)

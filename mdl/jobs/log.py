@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from mdl.bounds import parse_json, parse_number, parse_whole_number, whole_number
 from mdl.describe import describe, tenth
 from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
@@ -204,21 +205,36 @@ def is_end(line: str) -> bool:
 def _facts_in(line: str) -> dict[str, str]:
     """The keys of a line of a log and their values. Raises ``ValueError`` for a quoted one that is no JSON."""
     pairs = re.findall(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)', line)
-    return {key: json.loads(one) if one[0] == '"' else one for key, one in pairs}
+    return {key: parse_json(one) if one[0] == '"' else one for key, one in pairs}
+
+
+def _whole(facts: Mapping[str, str], name: str) -> int:
+    """Raises ``KeyError``, ``ValueError``."""
+    return parse_whole_number(facts[name])
 
 
 def _count(facts: Mapping[str, str], name: str) -> int | None:
-    return int(facts[name]) if name in facts else None
+    return _whole(facts, name) if name in facts else None
+
+
+def _counts(facts: Mapping[str, str], name: str) -> tuple[tuple[str, int], ...]:
+    """The counts of an object in JSON, by their names. Raises ``ValueError``."""
+    counts = parse_json(facts.get(name, "{}"))
+    if not isinstance(counts, dict):
+        raise ValueError(f"{name} is not an object")
+    return tuple((model, whole_number(count)) for model, count in counts.items())
 
 
 _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
     "planned": lambda facts: Planned(
-        files=int(facts["files"]),
-        bytes_total=int(facts["bytes_total"]),
-        bytes_kept=int(facts["bytes_kept"]),
-        bytes_to_fetch=int(facts["bytes_to_fetch"]),
+        files=_whole(facts, "files"),
+        bytes_total=_whole(facts, "bytes_total"),
+        bytes_kept=_whole(facts, "bytes_kept"),
+        bytes_to_fetch=_whole(facts, "bytes_to_fetch"),
         verb=facts.get("verb", "fetch"),
-        models=tuple((str(name), int(count)) for name, count in dict(json.loads(facts.get("models", "{}"))).items()),
+        models=tuple(
+            (str(name), whole_number(count)) for name, count in dict(parse_json(facts.get("models", "{}"))).items()
+        ),
     ),
     "started": lambda facts: Started(
         index=_count(facts, "index") or 0,
@@ -226,14 +242,17 @@ _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
         resumed_at=_count(facts, "resumed_at") or 0,
         host=facts.get("host", ""),
     ),
-    "verifying": lambda facts: Verifying(done=int(facts["bytes_done"]), total=_count(facts, "bytes")),
+    "verifying": lambda facts: Verifying(done=_whole(facts, "bytes_done"), total=_count(facts, "bytes")),
     "finished": lambda facts: Finished(
-        size=int(facts["bytes"]), action=facts["action"], verified=facts.get("verified", ""), way=facts.get("way")
+        size=_whole(facts, "bytes"),
+        action=facts["action"],
+        verified=facts.get("verified", ""),
+        way=facts.get("way"),
     ),
     "retrying": lambda facts: Retrying(
-        why=facts.get("why", ""), attempt=int(facts["attempt"]), delay=float(facts["delay"])
+        why=facts.get("why", ""), attempt=_whole(facts, "attempt"), delay=parse_number(facts["delay"])
     ),
-    "rewound": lambda facts: Rewound(bytes_discarded=int(facts["bytes_discarded"]), why=facts.get("why", "")),
+    "rewound": lambda facts: Rewound(bytes_discarded=_whole(facts, "bytes_discarded"), why=facts.get("why", "")),
     "failed": lambda facts: Failed(code=facts["code"], message=facts.get("error", ""), hint=facts.get("hint")),
     "notice": lambda facts: Noticed(message=facts.get("message", "")),
 }
@@ -265,8 +284,8 @@ def _said(line: str, kind: str) -> str:
         return "  ".join(filter(None, (description.item, description.text)))
     facts = _facts_in(line)
     if kind == "progress":
-        done, total = (human_bytes(int(facts[name])) for name in ("bytes_done", "bytes_total"))
-        speed = human_rate(int(facts["bytes_per_second"])) if "bytes_per_second" in facts else ""
+        done, total = (human_bytes(_whole(facts, name)) for name in ("bytes_done", "bytes_total"))
+        speed = human_rate(_whole(facts, "bytes_per_second")) if "bytes_per_second" in facts else ""
         return "  ".join(filter(None, (f"{facts['percent']:>3} %", f"{done} of {total}", speed)))
     if kind == "ended":
         code = facts.get("exit_code")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl.bounds import parse_number
 from mdl.errors import Busy
 from mdl.fs.private import read_regular
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
@@ -83,6 +84,6 @@ def _last_success(path: Path) -> float:
     try:
         text = (read_regular(path, _LARGEST, is_own=False) or b"").decode()
         match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", text, re.MULTILINE)
-        return float(match[1]) if match else 0.0
+        return parse_number(match[1]) if match else 0.0
     except (OSError, ValueError):
         return 0.0

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
+from mdl.bounds import parse_json, whole_number
 from mdl.catalog.lock import LockedModel
 from mdl.catalog.model import Model
 from mdl.errors import MdlError, ProtocolError, UsageError
@@ -133,7 +134,7 @@ class Marker:
         """The marker that ``data`` is. Raises `ProtocolError`, naming ``item``, if it is not one, or is that of a newer
         mdl."""
         try:
-            facts = json.loads(data)
+            facts = parse_json(data, most=LARGEST_MARKER)
             if (schema := str(facts["schema"])) != SCHEMA:
                 if schema.startswith(SCHEMA.rpartition("/")[0]):
                     raise _newer(schema, item)
@@ -141,7 +142,7 @@ class Marker:
             files = tuple(_marked(one) for one in facts["files"])
             texts = ("source", "commit", "license", "written_at", "written_by")
             return cls(str(facts["name"]), str(facts["version"]), files, *(str(facts.get(key, "")) for key in texts))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MdlError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, MdlError) as error:
             if isinstance(error, ProtocolError) and error.final:
                 raise
             raise ProtocolError(f"not a marker of a mirror: {error}", item=item, hint="push the model again") from error
@@ -154,7 +155,5 @@ def _newer(schema: str, item: str) -> ProtocolError:
 
 
 def _marked(facts: Any) -> MarkedFile:
-    size = facts["size"]
-    if type(size) is not int or size < 0:
-        raise ValueError("one of its sizes is not a number of bytes")
+    size = whole_number(facts["size"])
     return MarkedFile(RelPath.parse(facts["path"]).text, size, Digest.parse("sha256", facts["sha256"]).hex)

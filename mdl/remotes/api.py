@@ -6,18 +6,19 @@ If the API tells elsewhere how a job stands, ``status_url`` says where.
 
 from __future__ import annotations
 
-import json
 import mimetypes
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from mdl.bounds import parse_json
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of, origin_of
 from mdl.http.attachment import attached_name
 from mdl.http.client import OpenResponse
 from mdl.http.locators import Body, Link
+from mdl.http.responses import content_length
 from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remote_tables import RemoteSettings
@@ -121,15 +122,15 @@ class Api(HttpRemote):
         kind = opened.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
         is_json = kind.endswith(("/json", "+json"))
-        length = opened.headers.get("content-length", "")
-        is_text = kind == "text/plain" and length.isdecimal() and int(length) <= _LONGEST_URL
+        length = content_length(opened.headers)
+        is_text = kind == "text/plain" and length is not None and length <= _LONGEST_URL
         if is_attached or not (is_json or is_text):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
         text = self.http.read(opened, _LARGEST)
         if is_json:
             try:
-                return json.loads(text)
-            except (ValueError, RecursionError) as error:
+                return parse_json(text, allow_nan=True)
+            except ValueError as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
         words = text.decode("utf-8", "replace").strip()
         if not words.startswith(("http://", "https://")):

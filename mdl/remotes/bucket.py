@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
+from mdl.bounds import parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
@@ -104,8 +104,8 @@ class BucketRemote:
     def _read(self, job: str, size: int) -> RemoteJob:
         data = self._bucket.read(f"{self._prefix}processes/{job}.json", _LARGEST_RECORD)
         try:
-            return replace(job_of(json.loads(data), job), bytes=size)
-        except (ValueError, RecursionError) as error:
+            return replace(job_of(parse_json(data, allow_nan=True), job), bytes=size)
+        except ValueError as error:
             raise ProtocolError("the record of this job is not JSON", item=job) from error
 
 

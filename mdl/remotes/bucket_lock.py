@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import field
 
+from mdl.bounds import parse_json
 from mdl.errors import Busy, NotFound
 from mdl.paths import shown
 from mdl.process import ProcessId, hostname
@@ -44,9 +45,9 @@ class Holder:
     def of(cls, data: bytes) -> Holder:
         """Whose marker this is. Any other text counts as that of a machine about which nothing is known."""
         try:
-            facts = json.loads(data)
+            facts = parse_json(data)
             return cls(*(str(facts[key])[:100] for key in ("host", "process", "since", "token")))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             return cls("another machine", "", "?", "")
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import mimetypes
 import re
 from collections import Counter
@@ -19,8 +18,9 @@ from dataclasses import field, replace
 from typing import Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
+from mdl.bounds import OutOfBounds, parse_integer, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
-from mdl.files import RemoteFile
+from mdl.files import RemoteFile, told_size
 from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
 from mdl.paths import RelPath, refuse_twins, shown
@@ -166,8 +166,14 @@ def _path_of(url: str) -> str:
 def _size_in(value: Mapping[str, Any]) -> int | None:
     """The size that is told, in bytes; None if none is, and for 0, which handlers write if they do not know it."""
     size = value.get("size", value.get("size_bytes"))
-    size = int(size) if isinstance(size, str) and size.isdecimal() and size.isascii() else size
-    return size if type(size) is int and size > 0 else None
+    name = shown(first_text(value, _NAMES))[:200] or "a file of the job"
+    try:
+        if isinstance(size, str) and size.isascii() and size.isdigit():
+            size = parse_integer(size)
+    except OutOfBounds as error:
+        raise ProtocolError(f"the size that is told of it: {error}", item=name) from None
+    is_told = isinstance(size, int | float) and not isinstance(size, bool) and size > 0
+    return told_size(size, name) if is_told else None
 
 
 def _digest_in(value: Mapping[str, Any]) -> Digest | None:
@@ -267,8 +273,8 @@ def error_in(words: Any, secrets: Iterable[str] = ()) -> str:
     for _ in range(4):
         if isinstance(words, str) and words.lstrip().startswith("{"):
             try:
-                words = json.loads(words)
-            except (ValueError, RecursionError):
+                words = parse_json(words, allow_nan=True)
+            except ValueError:
                 break
         if isinstance(words, list) and words:
             words = words[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from mdl.bounds import parse_json
 from mdl.errors import MdlError
 from mdl.serve import hub_api
 from mdl.serve.access import Access
@@ -145,7 +145,7 @@ class _Server:
 def _paths_in(body: bytes) -> list[str]:
     """The paths that a form, or a JSON object, asks for."""
     if body.lstrip().startswith(b"{"):
-        with contextlib.suppress(ValueError, RecursionError):
-            named = json.loads(body).get("paths", [])
+        with contextlib.suppress(ValueError):
+            named = parse_json(body).get("paths", [])
             return [str(one) for one in named] if isinstance(named, list) else [str(named)]
     return parse_qs(body.decode("utf-8", "replace"), max_num_fields=100_000).get("paths", [])

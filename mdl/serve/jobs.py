@@ -6,7 +6,6 @@ Only with a token. Nothing but a name of the catalog can be asked for: no URL, n
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mdl import places
+from mdl.bounds import parse_json
 from mdl.errors import Busy, MdlError, NotFound, UsageError
 from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
@@ -83,7 +83,7 @@ class Jobs:
         except subprocess.TimeoutExpired:
             raise MdlError(f"the job did not begin within {_START_SECONDS:.0f} seconds") from None
         try:
-            document = json.loads(ran.stdout)
+            document = parse_json(ran.stdout)
         except ValueError:
             document = {}
         if ran.returncode or not isinstance(document.get("job"), str):
@@ -120,8 +120,8 @@ async def _model_in(request: Request) -> str:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "", "send JSON: Content-Type: application/json")
     try:
-        found: Any = json.loads(await body_of(request))
-    except (ValueError, RecursionError):
+        found: Any = parse_json(await body_of(request))
+    except ValueError:
         raise Refusal(400, "", "the body is not JSON") from None
     if not isinstance(found, dict) or not isinstance(found.get("model"), str) or set(found) != {"model"}:
         raise Refusal(400, "", 'the body must be {"model": NAME}, with a name of the catalog')

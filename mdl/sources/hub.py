@@ -7,7 +7,6 @@ Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursiv
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import threading
 from collections import defaultdict
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+from mdl.bounds import parse_json, whole_number
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
-from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of
+from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of, told_size
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
@@ -120,7 +120,7 @@ class Listings:
             for path in sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
                 if match := _LISTED.match(read_regular(path, _LONGEST_HEAD) or b""):
                     with contextlib.suppress(ValueError, MdlError):
-                        found[_key(parse_reference(json.loads(match[1])))] = path
+                        found[_key(parse_reference(parse_json(match[1])))] = path
         return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
@@ -143,12 +143,12 @@ def _read_listing(path: Path) -> Listing | None:
         return None
     try:
         entries = tuple(
-            Entry(RelPath.parse(path), int(size), None if text is None else Digest.parse(*text.split(":", 1)))
+            Entry(RelPath.parse(path), whole_number(size), None if text is None else Digest.parse(*text.split(":", 1)))
             for path, size, text in data["files"]
         )
         access = data.get("access")
         return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
-    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, MdlError):
+    except (ValueError, KeyError, TypeError, AttributeError, MdlError):
         return None
 
 
@@ -370,8 +370,7 @@ def _entry(item: Any) -> Entry:
         raise ProtocolError("the hub's listing has an entry without a path")
     path, lfs = RelPath.parse(item["path"]), item.get("lfs")
     size = lfs.get("size", item.get("size")) if isinstance(lfs, dict) else item.get("size")
-    if type(size) is not int or size < 0:
-        raise ProtocolError("the hub's listing has no size for it", item=path.text)
+    size = told_size(size, path.text)
     if isinstance(lfs, dict):
         oid = str(lfs.get("oid", lfs.get("sha256", "")))
         return Entry(path, size, Digest.parse("sha256", oid.removeprefix("sha256:")))

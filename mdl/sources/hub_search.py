@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from mdl.bounds import LARGEST_NUMBER
 from mdl.errors import LockError, MdlError, ProtocolError, UsageError
 from mdl.sources.hub import TIME, license_in
 from mdl.sources.hub_origin import parse_reference
@@ -19,7 +20,6 @@ KINDS: Final = {"model": "models", "dataset": "datasets"}
 SORTS: Final = {"downloads": "downloads", "likes": "likes", "modified": "lastModified"}
 MOST: Final = 100
 """How many repositories one answer of the hub has at most."""
-_TOO_MANY = 2**63
 _FACTS = ("downloads", "likes", "gated", "private", "lastModified", "tags", "usedStorage")
 
 
@@ -88,4 +88,4 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < _TOO_MANY else None
+    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else None

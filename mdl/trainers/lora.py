@@ -8,11 +8,11 @@ ai-toolkit: ``{name}_000000500`` files or folders, ``{name}`` when finished; var
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from typing import Any
 
+from mdl.bounds import parse_json
 from mdl.trainers.completeness import header_metadata
 from mdl.trainers.layout import Layout
 from mdl.trainers.patterns import COUNTS_EPOCHS
@@ -87,8 +87,8 @@ def _recorded_step(tree: Tree, entry: Entry) -> int | None:
     """The count of steps in the header, or in the state saved with the file."""
     header = header_metadata(tree, entry)
     try:
-        info: Any = json.loads(header.get("training_info", "{}"))
-    except (ValueError, RecursionError):
+        info: Any = parse_json(header.get("training_info", "{}"), allow_nan=True)
+    except ValueError:
         info = {}
     state = tree.json(join(_state(entry), "train_state.json"))
     found = (header.get("ss_steps"), info.get("step") if isinstance(info, dict) else None, state.get("current_step"))

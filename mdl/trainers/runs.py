@@ -260,8 +260,8 @@ class Run:
         matching = [one for one in self.checkpoints if one.name == name] or [
             one for one in self.checkpoints if PurePosixPath(one.name).stem == name
         ]
-        if not matching and name.isascii() and name.isdigit():
-            matching = [one for one in self.checkpoints if one.step == int(name)]
+        if not matching and parse_count(name) is not None:
+            matching = [one for one in self.checkpoints if one.step == parse_count(name)]
         if not matching and name not in ("latest", "best"):
             matching = self._folder_of_weights(name)
         if len(matching) == 1:

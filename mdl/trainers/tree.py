@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import stat
@@ -19,6 +18,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
+from mdl.bounds import parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.trainers.default_excludes import why_excluded
@@ -169,8 +169,8 @@ class Tree:
     def json(self, path: str) -> dict[str, Any]:
         """The object in a small JSON file; empty if there is no such file, or it holds something else."""
         try:
-            found = json.loads(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
+            found = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
+        except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
 

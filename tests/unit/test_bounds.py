@@ -68,10 +68,8 @@ def test_what_is_no_text_of_a_number(text: str) -> None:
 
 def test_numbers_of_a_json_document() -> None:
     """What is beyond 64 bits is a float, and so no size; what stands beside it is read all the same."""
-    facts = parse_json(
-        '{"size": 12, "model_max_length": 1000000000000000019884624838656, "least": -9223372036854775808}'
-    )
-    assert facts == {"size": 12, "model_max_length": 1e30, "least": -(2.0**63)}
+    facts = parse_json('{"inode": 18446744073709551615, "model_max_length": 1000000000000000019884624838656}')
+    assert facts == {"inode": 2**64 - 1, "model_max_length": 1e30}
     assert type(facts["model_max_length"]) is float
 
 

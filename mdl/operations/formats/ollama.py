@@ -6,8 +6,7 @@ weights are GGUF files. https://github.com/ollama/ollama/blob/main/docs/import.m
 
 from __future__ import annotations
 
-import json
-
+from mdl.bounds import parse_json
 from mdl.errors import MdlError
 from mdl.hashing import Digest
 from mdl.operations.formats import Folder, FoundFile, FoundModel
@@ -34,9 +33,9 @@ def _model(folder: Folder, head: str, name: str, manifest: str) -> FoundModel:
     """The model of one manifest; without files if the manifest is damaged, or names none that is here."""
     name, files = _name(name), dict[str, FoundFile]()
     try:
-        layers = [(one["mediaType"], one["digest"]) for one in json.loads(folder.read(manifest))["layers"]]
+        layers = [(one["mediaType"], one["digest"]) for one in parse_json(folder.read(manifest))["layers"]]
         named = [(kind, Digest.parse(*text.split(":"))) for kind, text in layers if kind in _LAYERS]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MdlError):
+    except (ValueError, KeyError, TypeError, AttributeError, MdlError):
         named = []
     for kind, digest in named:
         blobs = (f"{head}blobs/sha256{mark}{digest.hex}" for mark in "-:")

@@ -549,7 +549,7 @@ def test_a_stop_while_waiting(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatc
         ({"unhealthy": 1, "ready": 1}, True, "1 ready, 1 unhealthy"),
         ({}, True, "none now"),
         (None, True, "none now"),
-        ({"idle": 1, "huge": 10**400}, True, "1 idle"),
+        ({"idle": 1, "huge": 10**90}, True, "1 idle"),
     ],
 )
 def test_check(gpu: World, api: RunpodApi, workers: Any, ok: bool, detail: str) -> None:
@@ -563,7 +563,7 @@ def test_check(gpu: World, api: RunpodApi, workers: Any, ok: bool, detail: str) 
     assert rows["queue"].detail == "2 waiting, 0 running"
     numbers = gpu.open().metrics()
     assert (numbers["jobs_in_queue"], numbers["jobs_failed"]) == (2.0, 1.0)
-    counted = {state: count for state, count in (workers or {}).items() if count < 10**400}
+    counted = {state: count for state, count in (workers or {}).items() if count < 10**90}
     assert [numbers[f"workers_{state}"] for state in counted] == [float(n) for n in counted.values()]
     assert api.operations() == ["health", "health"]
 
