@@ -227,7 +227,7 @@ def pause(session: Session, names: Ids) -> int:
     "mdl jobs cancel k7f3 p2m9  # several",
 )
 def cancel(session: Session, names: Ids) -> int:
-    """Stop jobs for good. What was fetched is kept, and a new get continues from it."""
+    """Stop jobs. What was fetched is kept; a new get, or resume, continues from it."""
     return _each(session, names, processes.cancel)
 
 
@@ -284,7 +284,7 @@ ResumeSettings = Annotated[Settings, ("limit_rate", "connections", "max_duration
 
 @command(
     "jobs resume",
-    "mdl jobs resume  # the last that was paused, failed or died",
+    "mdl jobs resume  # the last that was interrupted",
     "mdl jobs resume k7f3 --detach  # in the background",
     "mdl jobs resume k7f3 --limit-rate 5M  # more slowly",
 )
@@ -293,7 +293,7 @@ def resume(
     settings: ResumeSettings,
     name: Annotated[
         str | None,
-        argument("ID", f"{_A_PART} Without one, the last that was paused, failed or died."),
+        argument("ID", f"{_A_PART} Without one, the last that was interrupted: paused, stopped or killed."),
     ] = None,
     detach: Annotated[bool, flag("--detach", "Continue in the background.", panel="Afterwards")] = False,
 ) -> int:

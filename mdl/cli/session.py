@@ -116,12 +116,19 @@ class Session:
         return code
 
     def job(
-        self, models: Sequence[Model], folders: Mapping[str, Path], flags: JobFlags, method: str = "http"
+        self,
+        models: Sequence[Model],
+        folders: Mapping[str, Path],
+        flags: JobFlags,
+        globs: Mapping[str, Sequence[str]],
+        method: str = "http",
     ) -> JobRun:
-        """This command as a job of ``models``; ``folders`` are theirs. Raises `UsageError`, `Busy`."""
+        """This command as a job of ``models``; ``folders`` are theirs, and ``globs`` has the ``include`` and
+        ``exclude`` of the command line. Raises `UsageError`, `Busy`."""
         client = self.client()
         _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
         _ = client.workspace.credentials
+        from mdl.jobs.job import wanted_of
         from mdl.jobs.run import JobRun
 
         return JobRun(
@@ -136,6 +143,7 @@ class Session:
             method=method,
             kind=_the_one(model.kind for model in models),
             repo=_the_one(client.repo(model) for model in models),
+            wanted=[wanted_of(model, str(folders[model.name]), **globs) for model in models],
         )
 
     def confirm(self, question: str) -> bool | None:

@@ -128,7 +128,7 @@ def update(
     if dry_run:
         return show_plan(session, partial(client.plan_update, models, **where.files, force=force), method)
     work = partial(client.update, models, **where.files, force=force)
-    report = run_job(session, models, folders, job, method, work)
+    report = run_job(session, models, folders, job, where.globs, method, work)
     if report is None:
         return 0
     places = {model.name: client.workspace.place_of(model) for model in models}

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdl.events import FileProgress
+from mdl.presigned import url_identity
+from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.catalog.model import Model
 
 VERSION = 1
 JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
+_INTERRUPTED = (75, 130, 143)
+"""The exit codes of a job that a time limit, a window, Ctrl-C or SIGTERM stopped."""
 
 
 @value_class
@@ -30,10 +37,56 @@ class Invocation:
 
 
 @value_class
+class Wanted:
+    """What a job was asked to bring of one model.
+
+    ``folder`` is where its files go, and ``sources`` are what they come from, at which revisions, without secrets.
+    ``parts`` are the files, folders and quantisations that were asked for, ``globs`` those of the command line;
+    neither means all of the model.
+    """
+
+    model: str
+    folder: str
+    sources: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    globs: tuple[str, ...] = ()
+
+    def includes(self, other: Wanted) -> bool:
+        """Whether whoever has brought this has brought all of the other too."""
+        is_same_model = (self.model, self.folder, self.sources) == (other.model, other.folder, other.sources)
+        has_its_globs = not self.globs or self.globs == other.globs
+        has_its_parts = not self.parts or (other.parts != () and set(other.parts) <= set(self.parts))
+        return is_same_model and has_its_globs and has_its_parts
+
+
+def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Wanted:
+    """What a command asks for of ``model``, whose files go to ``folder``, with the globs of its command line."""
+    sources = {url_identity(file.url) for file in model.files}
+    parts = set()
+    is_whole = bool(model.files)
+    for origin in model.sources:
+        is_whole = is_whole or origin.is_whole
+        if isinstance(origin, HubOrigin):
+            sources.add(str(origin.whole))
+            parts.add(f":{origin.quant}" if origin.quant else origin.subpath)
+        else:
+            sources.add(url_identity(str(origin)))
+    globs = [*(f"+{glob}" for glob in include), *(f"-{glob}" for glob in exclude)]
+    return Wanted(
+        model.name,
+        folder,
+        tuple(sorted(sources)),
+        () if is_whole else tuple(sorted(parts)),
+        tuple(sorted(globs)),
+    )
+
+
+@value_class
 class Job:
     """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
     ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the
-    files that are coming now. What was added later is not in the record of an older mdl."""
+    files that are coming now. ``wanted`` is what was asked for, model by model. What was added later is not in the
+    record of an older mdl."""
 
     id: str
     command: str
@@ -56,6 +109,7 @@ class Job:
     repo: str | None = None
     method: str = "http"
     running: tuple[FileProgress, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
 
     @property
     def stamp(self) -> str:
@@ -68,7 +122,7 @@ class Job:
         return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
 
 
-_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": []}
+_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": [], "wanted": []}
 """What records of earlier releases do not have, and what it is for these."""
 _NAMES = tuple(one.name for one in fields(Job) if one.name not in _ADDED)
 _KINDS: dict[str, Any] = {
@@ -76,12 +130,10 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("log", "file", "finished_at", "kind", "repo"), (str, type(None))),
     **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
     "bytes_done": (int, float),
-    **dict.fromkeys(("models", "running"), list),
+    **dict.fromkeys(("models", "running", "wanted"), list),
     "again": dict,
     "error": (dict, type(None)),
 }
-_PLACES = ("--to", "--into", "--include", "--exclude", "--revision", "--layout", "--catalog")
-"""The options that say what a job brings, and where to."""
 _SHOWN = (
     *("id", "command", "models", "kind", "repo", "status"),
     *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
@@ -89,30 +141,36 @@ _SHOWN = (
 )
 
 
+def can_be_resumed(job: Job) -> bool:
+    """Whether a job was interrupted, so that the same command goes on where it stopped: it was paused, killed, stopped
+    by its limits or by a signal. A job that failed by itself is none of these: the same words would fail again."""
+    return job.status in ("paused", "dead") or job.exit_code in _INTERRUPTED
+
+
 def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
-    """The jobs that died, failed or were paused, and whose models later jobs finished in the same place: by the id of
-    each, the last one of these later jobs."""
-    done: dict[tuple[object, str], Job] = {}
-    unfinished = []
+    """The unfinished jobs of which later jobs brought all that was asked for: by the id of each, the last of these
+    later jobs. Of a job that does not say what it was asked for, as one of an older mdl, nobody knows."""
+    jobs = list(jobs)
+    done: dict[str, list[tuple[Job, Wanted]]] = {}
     for job in jobs:
         if job.status == "done":
-            for key in _targets(job):
-                done[key] = max(job, done.get(key, job), key=_ended_at)
-        elif job.status in ("dead", "failed", "paused"):
-            unfinished.append(job)
-    found = {}
-    for job in unfinished:
-        later = [done[key] for key in _targets(job) if key in done and _ended_at(done[key]) > _ended_at(job)]
-        if later and len(later) == len(job.models):
-            found[job.id] = max(later, key=_ended_at)
-    return found
+            for wanted in job.wanted:
+                done.setdefault(wanted.model, []).append((job, wanted))
+    last_finishers = {}
+    for job in jobs:
+        if job.status in ("done", "running") or not job.wanted:
+            continue
+        finished_by = [_finisher_of(wanted, job, done.get(wanted.model, ())) for wanted in job.wanted]
+        later_jobs = [later for later in finished_by if later is not None]
+        if len(later_jobs) == len(job.wanted):
+            last_finishers[job.id] = max(later_jobs, key=_ended_at)
+    return last_finishers
 
 
-def _targets(job: Job) -> list[tuple[object, str]]:
-    """Each model of a job, with what says where it goes and what of it."""
-    options = sorted(word for word in job.again.words if word.partition("=")[0] in _PLACES)
-    place = (*options, job.again.folder if options else "", job.again.variables.get("MDL_HOME"))
-    return [(place, model) for model in job.models]
+def _finisher_of(wanted: Wanted, job: Job, done: Iterable[tuple[Job, Wanted]]) -> Job | None:
+    """The last job that ended after this one and brought all that it wanted of one model."""
+    later = [other for other, theirs in done if _ended_at(other) > _ended_at(job) and theirs.includes(wanted)]
+    return max(later, key=_ended_at, default=None)
 
 
 def _ended_at(job: Job) -> str:
@@ -150,9 +208,18 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
         )
         values["models"] = tuple(values["models"])
         values["running"] = tuple(FileProgress(**one) for one in values["running"])
+        values["wanted"] = tuple(_wanted_of(facts_of_one) for facts_of_one in values["wanted"])
         return Job(**values) if _are_texts(values["models"]) else None
     except (KeyError, TypeError, AttributeError):
         return None
+
+
+def _wanted_of(facts: Mapping[str, Any]) -> Wanted:
+    """One of what a job was asked for. Raises `TypeError` if it is not that."""
+    sources, parts, globs = (tuple(facts.get(name, ())) for name in ("sources", "parts", "globs"))
+    if not _are_texts([facts.get("model"), facts.get("folder"), *sources, *parts, *globs]):
+        raise TypeError("not what a job was asked for")
+    return Wanted(facts["model"], facts["folder"], sources, parts, globs)
 
 
 def _are_texts(values: Iterable[Any]) -> bool:

@@ -22,7 +22,7 @@ from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
-from mdl.jobs.job import ENDED, VERSION, Job, facts_of, finishers, job_of
+from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finishers, job_of
 from mdl.locks import Heartbeat, folder_lock, may_be_alive
 from mdl.process import ProcessId
 
@@ -101,13 +101,14 @@ class Records:
         raise NotFound("there is no job", hint="'mdl get' makes one")
 
     def newest_to_resume(self) -> Job:
-        """The last job that died, failed or was paused, and that no later one finished. Raises `NotFound`."""
+        """The last job that was interrupted, and that no later one finished. Raises `NotFound`."""
         jobs = self.all()
-        over = finishers(jobs)
+        finished = finishers(jobs)
         for job in jobs:
-            if job.id not in over and job.status in ("dead", "failed", "paused"):
+            if can_be_resumed(job) and job.id not in finished:
                 return job
-        raise NotFound("no job is left to resume", hint="'mdl jobs' shows what there is")
+        hint = "one that failed is resumed by its id; 'mdl jobs' shows what there is"
+        raise NotFound("no interrupted job is left to resume", hint=hint)
 
     def why_stalled(self, job: Job) -> str:
         """Why a running job makes no progress; "" if it does."""

@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.formatting import utc_now
-from mdl.jobs.job import JOB_VARIABLE, Invocation, Job
+from mdl.jobs.job import JOB_VARIABLE, Invocation, Job, Wanted
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records
@@ -52,7 +52,8 @@ class JobOptions:
 class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
-    ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common. ``state`` is the folder of
+    ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common; ``wanted`` is what was
+    asked for. ``state`` is the folder of
     records and logs; without it, or if it cannot be written, the job runs without a record. ``limit_rate`` is called
     with the rate that another process sets for the job; it raises `UsageError` if that is not a rate.
     """
@@ -71,10 +72,12 @@ class JobRun:
         method: str = "http",
         kind: str | None = None,
         repo: str | None = None,
+        wanted: Sequence[Wanted] = (),
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
         self._folders, self._method, self._options = folders, method, options
         self._kind, self._repo, self._limit_rate = kind, repo, limit_rate
+        self._wanted = tuple(wanted)
         self._console, self._state, self._cancel = console, state, cancel
         self._is_unrecorded, self._stamp = False, ""
         self._records = Records(state / "jobs") if state else None
@@ -109,7 +112,7 @@ class JobRun:
                 self._records = None
         log = str(self._records.log(name)) if self._records and self._options.is_logged else None
         job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, utc_now(), log)
-        return replace(job, kind=self._kind, repo=self._repo, method=self._method)
+        return replace(job, kind=self._kind, repo=self._repo, method=self._method, wanted=self._wanted)
 
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.
@@ -142,7 +145,8 @@ class JobRun:
         job = self._tracker.job
         for one in self._records.all():
             was_stopped = one.status == "paused" and (one.error or {}).get("code") == Deadline.code
-            if was_stopped and one.id != job.id and (one.command, one.models) == (job.command, job.models):
+            is_same = (one.command, one.models, one.wanted) == (job.command, job.models, job.wanted)
+            if was_stopped and is_same and one.id != job.id:
                 self._records.remove(one.id)
 
     @contextlib.contextmanager

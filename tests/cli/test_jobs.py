@@ -17,10 +17,11 @@ from unittest.mock import Mock
 import pytest
 from support.bench import claimed_in
 from support.catalogs import catalog_of
-from support.data import DATA
+from support.data import DATA, MIB, noise
 from support.faults import honest, routes
-from support.faulty_server import Answer, FaultyServer, Request
+from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
+from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.shell import Run, Shell, done, ended, machine, started, with_environ
 
@@ -236,7 +237,42 @@ def test_resumed_without_an_id_at_another_rate(shell: Shell, gate: Gate, run: Ru
     assert f"resuming {the_job(shell).id}: get one" in ran.err
     assert (the_job(shell).status, the_job(shell).again.words) == ("paused", words)
     run(f"jobs cancel {the_job(shell).id[2:]}")
+    assert "resuming" in done(shell.run("jobs", "resume")).err
     run("jobs resume", 3)
+
+
+def test_only_what_was_interrupted_is_resumed(tmp_path: Path) -> None:
+    """Without an id the newest job that was interrupted goes on, whatever failed by itself before or after it."""
+    gate = Gate(len(DATA) // 2)
+    with FaultyServer(routes({"/f": gate, "/gone": lambda _request, _number: reply(404)})) as server:
+        shell = machine(tmp_path / "home", catalog_of(one=f"{server.url}/f", gone=f"{server.url}/gone"))
+        done(shell.run("get", "gone"), 3)
+        with started(shell, "get", "one") as process:
+            gate.wait()
+            process.send_signal(signal.SIGINT)
+            ended(process, 130)
+        done(shell.run("get", "gone"), 3)
+        gate.opened.set()
+        ran = done(shell.run("jobs", "resume"))
+        assert ": get one" in ran.err
+        assert (shell.models / "one" / "f.bin").read_bytes() == DATA
+        assert "failed is resumed by its id" in done(shell.run("jobs", "resume"), 3).err
+
+
+def test_a_smaller_download_finishes_no_larger_one(tmp_path: Path) -> None:
+    """A file of a repository is not the repository: the job that was paused goes on."""
+    repo = Repo("org/big", {"config.json": b"{}", "weights.dat": noise(4 * MIB)})
+    with LoopbackHub([repo], bytes_per_second=100_000) as hub:
+        shell = with_environ(machine(tmp_path / "home"), HF_ENDPOINT=hub.url)
+        with started(shell, "get", "org/big") as process:
+            until(lambda: records_of(shell).all() != [] and the_job(shell).bytes_done > 0, "nothing comes")
+            done(shell.run("jobs", "pause", the_job(shell).id))
+            ended(process, 75)
+        paused = the_job(shell).id
+        hub.bytes_per_second = None
+        done(shell.run("get", "org/big", "config.json", "-q"))
+        assert "finished it" not in done(shell.run("jobs")).out
+        assert f"resuming {paused}" in done(shell.run("jobs", "resume")).err
 
 
 _AGAIN = """
