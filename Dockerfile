@@ -4,7 +4,7 @@ ARG PYTHON=python:3.12-slim
 FROM ${PYTHON} AS build
 WORKDIR /src
 COPY . .
-RUN python3 -m venv /opt/mdl && /opt/mdl/bin/pip install --no-cache-dir '.[s3]'
+RUN python3 -I -m venv /opt/mdl && /opt/mdl/bin/pip install --no-cache-dir '.[s3]'
 
 FROM ${PYTHON}
 COPY --from=build /opt/mdl /opt/mdl

@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,23 @@ def _start_time(pid: int) -> str | None:
 def _state_and_more(pid: int) -> list[str]:
     """What ``/proc/PID/stat`` says of a process, from the letter of its state on. Raises `OSError`."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def isolated_python() -> list[str]:
+    """The words that start this Python so that it imports nothing from the current folder, from the user's folder of
+    packages, or from what a variable ``PYTHON…`` names. Raises `UsageError` if nobody knows where this Python is."""
+    if not sys.executable:
+        raise UsageError(
+            "mdl cannot start itself: where its Python is, is not known", hint="start mdl by its full path"
+        )
+    encoding = ["-X", "utf8"] if sys.flags.utf8_mode else []
+    return [os.path.abspath(sys.executable), "-I", *encoding]
+
+
+def python_command(module: str = "mdl.__main__") -> list[str]:
+    """The words that start a module of this mdl, which has a function ``main``, in a Python of its own; the words for
+    ``main`` follow. Every child of mdl that is Python is started by these. Raises `UsageError` as `isolated_python`."""
+    return [*isolated_python(), str(Path(__file__).resolve().with_name("child.py")), module]
 
 
 def split_command(command: str, what: str) -> list[str]:

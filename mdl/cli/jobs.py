@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -23,7 +22,7 @@ from mdl.jobs.log import open_job_log, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown
-from mdl.process import ProcessId
+from mdl.process import ProcessId, python_command
 from mdl.units import parse_duration, parse_rate
 
 _POLL_SECONDS = 0.2
@@ -316,7 +315,8 @@ def resume(
     changed = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]
     flags = [*_common_flags(session.common), *(["--detach"] if detach else [])]
     again = with_flags([*words[:at], *changed, *words[at:]], flags)
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "mdl", *again], environ)
+    command = [*python_command(), *again]
+    os.execve(command[0], command, environ)
 
 
 def _check_resumable(job: Job) -> None:

@@ -7,15 +7,14 @@ import json
 import os
 import random
 import signal
-import site
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.demo.hub import DemoHub
 from mdl.errors import MdlError
+from mdl.process import python_command
 
 _MODEL, _REPO = "tiny-demo", "demo/tiny"
 _WEIGHTS = 48 * 2**20
@@ -86,8 +85,7 @@ class Demo:
     def _environ_for(self, hub: str) -> dict[str, str]:
         """The variables of the commands. Their home is in the demo's folder: no job of theirs is the user's."""
         kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(_PRIVATE)}
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), kept.get("PYTHONPATH", "")]))
-        own = {"HOME": str(self.folder / "home"), "PYTHONUSERBASE": site.getuserbase(), "PYTHONPATH": path}
+        own = {"HOME": str(self.folder / "home")}
         (self.folder / "home").mkdir()
         return {**kept, **own, "HF_ENDPOINT": hub, "MDL_CATALOG": str(self._catalog)} | (
             {} if self._color else {"NO_COLOR": "1"}
@@ -163,7 +161,7 @@ class Demo:
     def _running(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
         """Say a command and begin it. It is stopped if the demo is."""
         self._say(f"$ mdl {command}")
-        words = [sys.executable, "-m", "mdl", *command.split()]
+        words = [*python_command(), *command.split()]
         with subprocess.Popen(
             words, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._stdout, cwd=self.folder
         ) as process:

@@ -10,7 +10,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -18,6 +17,7 @@ from mdl.bounds import parse_json
 from mdl.errors import MdlError, NetworkError, UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
+from mdl.process import python_command
 
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 15.0
@@ -42,7 +42,7 @@ class Ray:
     goes_on = ""
 
     def __init__(self, nodes: Nodes) -> None:
-        words = [sys.executable, "-m", "mdl.fleet.ray_driver"]
+        words = python_command("mdl.fleet.ray_driver")
         self._driver = subprocess.Popen(
             words,
             stdin=subprocess.PIPE,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from mdl.errors import Busy, UsageError
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.records import Records
-from mdl.process import ProcessId, hostname
+from mdl.process import ProcessId, hostname, python_command
 
 if TYPE_CHECKING:
     import socket
@@ -49,7 +48,7 @@ def start(job: str, words: Sequence[str], environ: Mapping[str, str], errors: Pa
         log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with theirs, os.fdopen(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "mdl", FLAG, job],
+                [*python_command(), FLAG, job],
                 env=environ,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
+from mdl.process import python_command
 from mdl.serve.answers import Address, body_of, told
 from mdl.serve.refusals import Refusal
 
@@ -74,7 +74,7 @@ class Jobs:
             raise Busy(f"{name} is being downloaded already, by the job {busy}")
         if gone := next((model.gone for model in found if model.gone), ""):
             raise NotFound(f"{name} cannot be fetched any more: {gone}")
-        command = [sys.executable, "-P", "-m", "mdl", "get", *self._words, "--detach", "--json", "--", name]
+        command = [*python_command(), "get", *self._words, "--detach", "--json", "--", name]
         environ = {key: value for key, value in os.environ.items() if value.strip() != self._token}
         try:
             ran = subprocess.run(

@@ -23,7 +23,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -41,6 +40,7 @@ from mdl.http.client import HttpClient, redirect_target
 from mdl.http.locators import Body, Link, Part
 from mdl.http.responses import parse_size
 from mdl.paths import shown
+from mdl.process import isolated_python
 from mdl.sources import xet_worker
 from mdl.sources.xet_gateway import ADDRESS, Channel, Gateway
 from mdl.values import value_class
@@ -311,7 +311,7 @@ class Worker:
             stack.enter_context(self._control)
             self.gateway = stack.enter_context(contextlib.closing(Gateway(http, folder / "gw")))
             process = subprocess.Popen(
-                [sys.executable, "-P", xet_worker.__file__, str(folder / "gw")],
+                [*isolated_python(), xet_worker.__file__, str(folder / "gw")],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +32,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield Shell(tmp_path, hub.url)
 
 
-def step(shell: Shell, name: str, models: str = "tiny") -> tuple[int, str, str]:
+def step(shell: Shell, name: str, models: str = "tiny", **inputs: str) -> tuple[int, str, str]:
     """The script of one step: its exit code, what it gives as outputs, and what it prints."""
     [script] = [one["run"] for one in ACTION["runs"]["steps"] if one.get("id") == name]
     outputs = shell.home / "outputs"
@@ -41,6 +43,7 @@ def step(shell: Shell, name: str, models: str = "tiny") -> tuple[int, str, str]:
         "MDL_ACTION_CATALOG": "catalog.toml",
         "MDL_ACTION_MODELS": models,
         "MDL_ACTION_HOME": str(shell.home / "kept"),
+        **inputs,
     }
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
     ran = subprocess.run(command, env=environ, cwd=shell.home, capture_output=True, text=True, check=False)
@@ -55,7 +58,11 @@ def test_models_come_by_the_lock(shell: Shell) -> None:
     code, key, _ = step(shell, "lock")
     assert code == 0
     code, outputs, said = step(shell, "get")
-    assert (code, outputs) == (0, f"path<<__MDL__\n{shell.home}/kept/tiny\n__MDL__\n"), said
+    assert code == 0, said
+    end = outputs.splitlines()[-1]
+    assert re.fullmatch("[0-9a-f]{32}", end)
+    assert outputs == f"path<<{end}\n{shell.home}/kept/tiny\n{end}\n"
+    assert end not in step(shell, "get")[1]
     assert (shell.home / "kept" / "tiny" / "model.bin").read_bytes() == b"w" * 5000
     assert step(shell, "lock")[1] == key != step(shell, "lock", "tiny other")[1]
 
@@ -68,6 +75,50 @@ def test_inputs_are_never_code(shell: Shell) -> None:
     code, _, said = step(shell, "get", "$(touch${IFS}owned) --force")
     assert (code != 0, "not in the catalog" in said) == (True, True), said
     assert not (shell.home / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"MDL_ACTION_HOME": "kept\n__MDL__\nevil=1"},
+        {"MDL_ACTION_HOME": "kept\r"},
+        {"MDL_ACTION_CATALOG": "catalog.toml\n::warning::evil"},
+        {"MDL_ACTION_MODELS": "tiny\x1b[2J"},
+    ],
+)
+def test_inputs_are_one_line(shell: Shell, inputs: dict[str, str]) -> None:
+    """A control character in an input is 2 before anything runs, and nothing of it is printed or becomes an output."""
+    code, outputs, said = step(shell, "lock", **inputs)
+    assert (code, outputs) == (2, "")
+    assert "evil" not in said
+    assert said.count("\n") == 1
+
+
+def test_models_may_be_one_a_line(shell: Shell) -> None:
+    """The models of a workflow are often a block of lines."""
+    done(shell.run("lock"))
+    assert step(shell, "lock", "tiny\n")[0] == 0
+    code, outputs, said = step(shell, "get", "tiny\n tiny\n")
+    assert (code, "kept/tiny" in outputs) == (0, True), said
+
+
+def test_a_cache_is_hashed(shell: Shell) -> None:
+    """Bytes that came with a cache are compared with the lock, whatever its receipts say of them."""
+    done(shell.run("lock"))
+    assert step(shell, "get")[0] == 0
+    model = shell.home / "kept" / "tiny" / "model.bin"
+    before = model.stat()
+    model.write_bytes(b"v" * 5000)
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert step(shell, "get")[0] == 0
+    assert model.read_bytes() == b"w" * 5000
+
+
+def test_actions_are_pinned() -> None:
+    """An action of somebody else is named by its commit."""
+    used = [one["uses"] for one in ACTION["runs"]["steps"] if "uses" in one]
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
 
 
 def test_its_files_are_there() -> None:

@@ -219,7 +219,7 @@ def test_without_what_it_takes(tmp_path: Path, xet_store: XetStore, mdl: Mdl, mo
         (tmp_path / "old" / "hf_xet.py").write_text("raise ImportError('of another time')")
         old = with_environ(shell, PYTHONPATH=str(tmp_path / "old"))
         ran = done(mdl(old, "get", "hf:demo/tiny", "--via", "xet", "--force"))
-        assert ["does not start: ImportError: of another time" in line for line in notices(ran)] == [True]
+        assert [line for line in notices(ran) if "of another time" in line] == []  # no variable leads to its modules
         with monkeypatch.context() as patch:
             (tmp_path / ("long" * 25)).mkdir()
             patch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 25)))

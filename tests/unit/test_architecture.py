@@ -18,7 +18,7 @@ LEVELS = [
     {"values", "bounds"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
-    {"process", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
+    {"process", "child", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
     {"fs", "weights"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
