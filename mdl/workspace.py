@@ -57,6 +57,15 @@ class Workspace:
         self.environ: Mapping[str, str] = config.environ
         self._making = threading.Lock()
         self._throttle: Throttle | None = None
+        self._warned: set[str] = set()
+
+    def _warn_once(self, words: str) -> None:
+        """Warn of what every client of this workspace would find anew."""
+        with self._making:
+            is_new = words not in self._warned
+            self._warned.add(words)
+        if is_new:
+            self.warn(words)
 
     # Catalog and lock.
 
@@ -336,6 +345,8 @@ class Workspace:
                 connections=connections,
                 throttle=self.throttle,
                 policy=RetryPolicy(retries),
+                environ=self.environ,
+                warn=self._warn_once,
             )
 
         return Network(connect, connections, cancel)

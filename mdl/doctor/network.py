@@ -13,15 +13,15 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from mdl.bounds import parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OpenResponse
+from mdl.http.proxies import ProxySettings
 from mdl.http.responses import parse_size
-from mdl.http.transport import describe_trust, exemption, proxy_of, tls_context, without_userinfo
+from mdl.http.transport import describe_trust, system_settings, tls_context
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 
@@ -80,25 +80,33 @@ def _why_useless(folders: str, *, is_only_source: bool) -> str:
 
 
 def proxy(url: str) -> str:
-    """Which proxy is used for ``url``, and which variable says so. Raises `UsageError` for what is not a proxy's URL.
+    """Which proxy is used for ``url``, and which variable says so; beside it what is wrong with other variables. Raises
+    `UsageError` if the variable that would name the proxy cannot be used.
 
     Whether the proxy answers is found out by `endpoint`.
     """
-    settings, host, scheme = getproxies(), host_of(url), urlsplit(url).scheme
-    if not any(settings.get(kind) for kind in ("http", "https", "all")):
+    settings = _proxies()
+    problem, chosen = settings.problem_of(url), _chosen(url, settings)
+    if problem:
+        raise UsageError(problem, hint=f"mend the variable, or unset it; mdl goes on without it: {chosen}")
+    return "; ".join((chosen, *settings.problems.values()))
+
+
+def _chosen(url: str, settings: ProxySettings) -> str:
+    """The proxy for ``url`` in words, or why there is none."""
+    if not settings.proxies:
         return "none set"
-    chosen = proxy_of(url, settings)
-    if chosen is None:
-        entry = exemption(url, settings)
-        reason = f"NO_PROXY contains {entry}" if entry else f"no proxy is set for {scheme}"
-        return f"none for {host}, because {reason}"
-    variable = f"{scheme if settings.get(scheme) else 'all'}_proxy"
-    source = next((name for name in (variable, variable.upper()) if os.environ.get(name)), "the system's settings")
-    try:
-        return f"{without_userinfo(chosen)} for {host}, from {source}"
-    except ValueError:
-        advice = f"write {source} as http://host:port; in a password write / as %2F, : as %3A and @ as %40"
-        raise UsageError(f"{source} is not the URL of a proxy", hint=advice) from None
+    host, chosen = host_of(url), settings.choose(url)
+    if chosen is not None:
+        source = chosen.variable if os.environ.get(chosen.variable) else "the system's settings"
+        return f"{chosen.shown} for {host}, from {source}"
+    entry = settings.exemption(url)
+    reason = f"NO_PROXY contains {entry}" if entry else f"no proxy is set for {urlsplit(url).scheme}"
+    return f"none for {host}, because {reason}"
+
+
+def _proxies() -> ProxySettings:
+    return ProxySettings.of(system_settings(os.environ))
 
 
 # Endpoint and clock
@@ -129,8 +137,8 @@ def endpoint(hub: Hub) -> str:
         http = hub.closing.enter_context(hub.connect())
     except MdlError as error:
         raise _reworded(error, f"{url}, not contacted: {error.message}", error.advice or "see above") from None
-    used = proxy_of(url, getproxies())
-    through = f", through {without_userinfo(used)}" if used else ""
+    used = _proxies().choose(url)
+    through = f", through {used.shown}" if used else ""
     began = time.monotonic()
     try:
         with http.open("GET", f"{url}/api/models?limit=1", allow=_REFUSALS) as opened:

@@ -12,12 +12,12 @@ import functools
 import json
 import logging
 import math
+import os
 import platform
 import random
 import re
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -36,9 +36,10 @@ from mdl.http.credentials import HostCredential
 from mdl.http.locators import Body, Detour, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
+from mdl.http.proxies import Proxy, ProxySettings
 from mdl.http.refusals import Asker, error_for_status
 from mdl.http.responses import parse_size
-from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, proxy_of
+from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
 from mdl.values import value_class
@@ -122,8 +123,12 @@ class HttpClient:
         connections: int = 24,
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        environ: Mapping[str, str] | None = None,
+        warn: Callable[[str], None] = lambda words: None,
     ) -> None:
-        """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host."""
+        """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host.
+        ``environ`` has the variables of proxies and certificates; the process's own without it. ``warn`` is told in
+        words which of them cannot be used."""
         self.cancel = cancel or CancelToken()
         self.policy, self.connections, self.throttle = policy, connections, throttle
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
@@ -136,9 +141,12 @@ class HttpClient:
         """By scheme. What they return is followed as a redirect is."""
         self.detour: Detour | None = None
         """Asked of each redirect of a GET by the origin that was asked."""
-        self._proxies = urllib.request.getproxies()
+        environ = os.environ if environ is None else environ
+        self._proxies = ProxySettings.of(system_settings(environ))
+        for problem in self._proxies.problems.values():
+            warn(problem)
         self.is_closed = False
-        self._transport = PooledTransport(connections + 4, self._proxies, self.cancel)
+        self._transport = PooledTransport(connections + 4, self.cancel)
         self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
 
     def close(self) -> None:
@@ -298,9 +306,9 @@ class HttpClient:
         """Whether a locator says where the file of this URL is."""
         return urlsplit(url).scheme in self.locators
 
-    def proxy_for(self, url: str) -> str | None:
+    def proxy_for(self, url: str) -> Proxy | None:
         """The proxy that a request for ``url`` goes through."""
-        return proxy_of(url, self._proxies)
+        return self._proxies.choose(url)
 
     def _follow(
         self,
@@ -331,7 +339,7 @@ class HttpClient:
             secrets.add_query(current)
             self._check_host(current, start if hops else "")
             at_home = at_home and origin_of(current) == home
-            proxy, is_named = proxy_of(current, self._proxies), not hops and url == start
+            proxy, is_named = self._proxies.choose(current), not hops and url == start
             asked, authorization, sent = self._authorized(
                 current, "" if hops else bearer, at_home=at_home, is_named=is_named, through_proxy=bool(proxy)
             )

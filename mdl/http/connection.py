@@ -49,7 +49,8 @@ class RequestLimits:
     """What one request of the calling thread may do, and how it went.
 
     ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
-    `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
+    `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection,
+    which is ``opened``.
     """
 
     current: ClassVar[ContextVar[RequestLimits | None]] = ContextVar("current", default=None)
@@ -60,6 +61,7 @@ class RequestLimits:
     was_public: bool = False
     peer: str = ""
     is_fresh: bool = False
+    opened: httpcore.NetworkStream | None = None
 
     def check_peer(self, peer: str) -> None:
         """Note the address that the request goes to. Raises `Unsafe` if the request may not go there."""
@@ -73,7 +75,7 @@ class RequestLimits:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Inside the block these limits hold for what the calling thread sends."""
-        self.peer, self.is_fresh = "", False
+        self.peer, self.is_fresh, self.opened = "", False, None
         token = self.current.set(self)
         try:
             yield
@@ -225,7 +227,7 @@ class HappyEyeballs(httpcore.SyncBackend):
             raise httpcore.ConnectError(str(error)) from error
         connection = Connection(SocketStream(sock), self._cancel)
         if limits := RequestLimits.current.get():
-            limits.is_fresh = True
+            limits.is_fresh, limits.opened = True, connection
             try:
                 limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
             except Unsafe:

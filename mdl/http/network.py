@@ -29,7 +29,7 @@ class Network:
 
     @property
     def http(self) -> HttpClient:
-        """The client. Raises `UsageError` if a setting of a proxy cannot be used."""
+        """The client."""
         with self._lock:
             if self._http is None:
                 self._http = self._connect()

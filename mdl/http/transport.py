@@ -5,10 +5,6 @@ Each connection is in a pool of its own, which carries one request at a time. On
 connections for every request, and the number of them decides how soon small files come. The one used last is used next.
 Reading the trusted certificates takes a while: it is done when the first request needs them. If more bytes came on a
 connection than its response, the connection is closed: the next response must not begin with them.
-
-``settings`` of proxies are what `urllib.request.getproxies` returns: a proxy for ``http``, ``https`` or ``all``, and
-under ``no`` the hosts that are contacted directly. The rules are those of httpx, which has no public function for them.
-The rules of urllib differ (a suffix that begins with a dot, a port, ``ALL_PROXY``).
 """
 
 from __future__ import annotations
@@ -19,6 +15,7 @@ import platform
 import re
 import ssl
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,25 +23,29 @@ from urllib.parse import urlsplit
 
 import httpx
 import truststore
+from socksio import SOCKSError
 
 from mdl.cancel import CancelToken
-from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe, UsageError
+from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe
 from mdl.fs.private import read_whole
-from mdl.http.allowlist import DEFAULT_PORTS, address_of, bracketed, host_of
-from mdl.http.connection import HappyEyeballs
+from mdl.http.allowlist import bracketed, host_of
+from mdl.http.connection import HappyEyeballs, RequestLimits
+from mdl.http.proxies import Proxy
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
 from mdl.redact import Secrets, redact_error
 
 SKIP_BODY = "mdl.skip_body"
 """An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
-"""An extension of a request: the URL of the proxy that it goes through, or None."""
+"""An extension of a request: the `Proxy` that it goes through, or None."""
 _LARGEST_CA_FILE = 16 * 2**20
 _ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
 _DROPPED = ("peer closed", "Server disconnected")
 """How errors begin that mean a connection that ended, not a server that breaks the protocol."""
+_REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
+"""How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
 _AGAIN = "run the same command again; what was fetched is kept"
@@ -53,31 +54,23 @@ _AGAIN = "run the same command again; what was fetched is kept"
 class PooledTransport(httpx.BaseTransport):
     """Sends requests over connections that are kept, each through the proxy that its extension `PROXY` names. At most
     ``most_idle`` connections are kept.
-
-    Raises `UsageError` if one of the ``settings`` is not the URL of a proxy.
     """
 
-    def __init__(self, most_idle: int, settings: Mapping[str, str], cancel: CancelToken) -> None:
+    def __init__(self, most_idle: int, cancel: CancelToken) -> None:
         self._most_idle, self._backend = most_idle, HappyEyeballs(cancel)
         self._idle: list[tuple[tuple[object, ...], httpx.HTTPTransport]] = []
         self._trusted: ssl.SSLContext | None = None
         self._lock = threading.Lock()
-        for proxy in (_with_scheme(settings[name]) for name in ("http", "https", "all") if settings.get(name)):
-            try:
-                self._open_pool(proxy, _empty_context()).close()
-                without_userinfo(proxy)
-            except (ImportError, ValueError, httpx.InvalidURL) as error:
-                words = "not a URL" if isinstance(error, httpx.InvalidURL) else str(error)  # it may quote a password
-                hint = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
-                raise UsageError(f"unusable proxy setting: {words}", hint=hint) from None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        place = request.extensions.get(PROXY), request.url.scheme, request.url.host, request.url.port
+        proxy: Proxy | None = request.extensions.get(PROXY)
+        place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         pool = self._take(*place)
-        if ":" in request.url.host and urlsplit(place[0] or "").scheme in ("http", "https"):
+        if ":" in request.url.host and proxy and not proxy.is_socks:
             request.url = _AddressForProxy(request.url)
         try:
-            response = pool.handle_request(request)
+            with _socks_errors(request, proxy):
+                response = pool.handle_request(request)
         except BaseException:
             pool.close()
             raise
@@ -120,6 +113,29 @@ class PooledTransport(httpx.BaseTransport):
             raise AssertionError("this version of httpcore has no network backend to replace")
         pool._pool._network_backend = self._backend
         return pool
+
+
+@contextlib.contextmanager
+def _socks_errors(request: httpx.Request, proxy: Proxy | None) -> Iterator[None]:
+    """Inside the block the errors of a server that does not speak SOCKS5 are `httpx.ProxyError`. httpcore lets those of
+    socksio through, asserts that the answers are of the right kind, and leaves the connection open."""
+    try:
+        yield
+    except httpx.ProxyError:
+        _close_opened()
+        raise
+    except (AssertionError, ValueError, IndexError, KeyError, SOCKSError) as error:
+        if proxy is None or not proxy.is_socks or isinstance(error, httpx.InvalidURL):
+            raise
+        _close_opened()
+        raise httpx.ProxyError("it does not speak SOCKS5", request=request) from error
+
+
+def _close_opened() -> None:
+    """Close the connection that was opened for the calling thread's request."""
+    limits = RequestLimits.current.get()
+    if limits and limits.opened:
+        limits.opened.close()
 
 
 class _AddressForProxy(httpx.URL):
@@ -176,61 +192,12 @@ class _OneResponse(httpx.SyncByteStream):
             self._give_back()
 
 
-def proxy_of(url: str, settings: Mapping[str, str]) -> str | None:
-    """The URL of the proxy for ``url``, including its password; None if ``url`` is requested directly."""
-    proxy = settings.get(urlsplit(url).scheme) or settings.get("all")
-    return _with_scheme(proxy) if proxy and exemption(url, settings) is None else None
-
-
-def exemption(url: str, settings: Mapping[str, str]) -> str | None:
-    """The entry of NO_PROXY that exempts ``url``; None if there is none."""
-    entries = [entry.strip() for entry in settings.get("no", "").split(",")]
-    return next((entry for entry in entries if entry and (entry == "*" or _covers(entry, url))), None)
-
-
-def without_userinfo(proxy: str) -> str:
-    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
-    try:
-        parts = urlsplit(_with_scheme(proxy))
-        host, port = parts.hostname, parts.port
-        if "@" in parts.path + parts.query + parts.fragment:  # of a password with a slash in it, the host is a part
-            host = None
-    except ValueError:
-        host, port = None, None
-    if not host or re.search(r"\s", host) or parts.scheme not in ("http", "https", "socks5", "socks5h"):
-        raise ValueError("not the URL of a proxy")
-    return f"{parts.scheme}://" + (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
-
-
-def _with_scheme(proxy: str) -> str:
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _covers(entry: str, url: str) -> bool:
-    """Whether an entry of NO_PROXY covers ``url``: its scheme, its host and, if the entry has one, its port."""
-    scheme, _, pattern = entry.rpartition("://")
-    if not scheme:
-        address = entry.split("/")[0]
-        if address_of(address) is not None and "[" not in address:
-            pattern = f"[{address}]" if ":" in address else address
-        elif entry.lower() != "localhost":
-            pattern = f"*{entry}"  # subdomains match too
-    try:
-        parts, wanted = urlsplit(url), urlsplit(f"//{pattern}")
-        port, wanted_port = parts.port, wanted.port
-    except ValueError:
-        return False
-    host, name = host_of(url), (wanted.hostname or "").lower()
-    if name.startswith("*."):
-        is_match = host.endswith(name[1:]) and host != name[1:]
-    elif name.startswith("*"):
-        is_match = host == name[1:] or host.endswith(f".{name[1:]}")
-    else:
-        is_match = host == name
-    if not is_match or scheme.lower() not in ("", "all", parts.scheme):
-        return False
-    explicit_port = None if port == DEFAULT_PORTS.get(parts.scheme) else port
-    return wanted_port in (None, DEFAULT_PORTS.get(scheme.lower()), explicit_port)
+def system_settings(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """``environ``; on macOS and Windows with the proxies of the system's settings, unless it names one itself."""
+    has_own = any(environ.get(name) for name in environ if name.lower().endswith("_proxy"))
+    if has_own or platform.system() not in ("Darwin", "Windows"):
+        return environ
+    return {**environ, **{f"{scheme}_proxy": value for scheme, value in urllib.request.getproxies().items()}}
 
 
 def tls_context() -> ssl.SSLContext:
@@ -296,14 +263,14 @@ def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
 
 
 def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
-    proxy = None
+    proxy: Proxy | None = None
     with contextlib.suppress(RuntimeError):  # an error that belongs to no request
         url, proxy = str(error.request.url), error.request.extensions.get(PROXY)
     host = host_of(url)
     words = safe_excerpt(str(error), secrets) or type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _map_connect_error(error, url, proxy, words)
-    where = f"{host} (through the proxy {without_userinfo(proxy)})" if proxy else host
+    where = f"{host} (through the proxy {proxy.shown})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
         return NetworkError(f"{where} was silent for too long", hint=_AGAIN)
     if isinstance(error, httpx.UnsupportedProtocol):
@@ -317,12 +284,12 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     return NetworkError(f"{where}: {words}", hint=_AGAIN)
 
 
-def _map_connect_error(error: httpx.TransportError, url: str, proxy: str | None, words: str) -> MdlError:
+def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
     """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
     host = host_of(url)
     if isinstance(error, httpx.ProxyError):
-        if words.startswith("407"):
-            return AuthError(f"the proxy for {host} answered {words}", hint=PROXY_PASSWORD)
+        if words.startswith(_REFUSED_BY_PROXY):
+            return AuthError(f"the proxy for {host} answered: {words}", hint=PROXY_PASSWORD)
         return NetworkError(f"the proxy for {host}: {words}", hint="check the proxy; mdl doctor shows the variables")
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
@@ -335,7 +302,7 @@ def _map_connect_error(error: httpx.TransportError, url: str, proxy: str | None,
     has_address = not numbered or numbered[1] >= "0"
     port = urlsplit(url).port if has_address else None  # a name has none
     place = f"{bracketed(host)}:{port}" if port else host
-    where = f"the proxy {without_userinfo(proxy)} for {place}" if proxy else place
+    where = f"the proxy {proxy.shown} for {place}" if proxy else place
     if isinstance(error, httpx.ConnectTimeout):
         return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
     problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"

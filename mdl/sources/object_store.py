@@ -431,7 +431,7 @@ def _client_options(access: Access, context: Context) -> dict[str, Any]:
         "timeout": timedelta(days=1),
     }
     if proxy := context.http.proxy_for(url):
-        options["proxy_url"] = proxy
+        options["proxy_url"] = proxy.url
     elif access.key_id or not _has_role(context.environ):  # a role's credentials come from hosts of their own
         options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
     if file := context.environ.get("SSL_CERT_FILE"):

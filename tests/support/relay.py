@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import socket
 import ssl
@@ -158,6 +159,36 @@ def tunnel(heads: list[str], answer: str | None = "200 OK", then: Greeting | Non
         if more:
             return None
         return then(client) if then else client
+
+    return greet
+
+
+def socks5(asked: list[str], login: tuple[str, str] | None = None, reply: int = 0) -> Greeting:
+    """What a SOCKS5 proxy does (RFC 1928, 1929): note which host and port it is ``asked`` for, demand the ``login`` if
+    there is one, answer ``reply``, and go on if that is 0."""
+
+    def exactly(client: socket.socket, count: int) -> bytes:
+        return client.recv(count, socket.MSG_WAITALL)
+
+    def greet(client: socket.socket) -> socket.socket | None:
+        methods = exactly(client, exactly(client, 2)[1])
+        wanted = 2 if login else 0
+        client.sendall(bytes([5, wanted if wanted in methods else 255]))
+        if wanted not in methods:
+            return None
+        if login:
+            user = exactly(client, exactly(client, 2)[1]).decode()
+            is_right = (user, exactly(client, exactly(client, 1)[0]).decode()) == login
+            client.sendall(bytes([1, 0 if is_right else 1]))
+            if not is_right:
+                return None
+        kind = exactly(client, 4)[3]
+        length = {1: 4, 4: 16}.get(kind) or exactly(client, 1)[0]
+        place = exactly(client, length)
+        host = place.decode() if kind == 3 else str(ipaddress.ip_address(place))
+        asked.append(f"{host}:{int.from_bytes(exactly(client, 2), 'big')}")
+        client.sendall(bytes([5, reply, 0, 1, 0, 0, 0, 0, 0, 0]))
+        return None if reply else client
 
     return greet
 

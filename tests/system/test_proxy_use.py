@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trustme
@@ -12,9 +15,9 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
-from support.relay import BODY, PROXY_VARIABLES, relaying, secured, serving, tunnel
+from support.relay import BODY, PROXY_VARIABLES, Greeting, relaying, secured, serving, socks5, tunnel
 
-from mdl.errors import AuthError, MdlError, NetworkError, TlsError, UsageError
+from mdl.errors import AuthError, MdlError, NetworkError, TlsError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 
@@ -69,18 +72,67 @@ def test_whichever_variable_names_it(monkeypatch: pytest.MonkeyPatch, secure: st
 
 @pytest.mark.fault(89)
 @pytest.mark.parametrize(
-    "value",
+    "value", ["odd://proxy", "://", "http://[::1", "http://proxy:port", "http://", "not a proxy", " "]
+)
+def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, secure: str, value: str) -> None:
+    """A value that is no proxy's URL is passed over, whichever variable has it: the file comes without it."""
+    for variable in ("HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(variable, value)
+    assert asked(f"{secure}/f") == len(BODY)
+
+
+@pytest.mark.fault(89)
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("login", [None, ("me", "pa/ss@w:rd")])
+def test_through_a_socks_proxy(
+    monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, scheme: str, host: str, login: tuple[str, str] | None
+) -> None:
+    """A file comes through it, by TLS and without; the proxy itself looks the name up."""
+    places: list[str] = []
+    userinfo = f"{quote(login[0], safe='')}:{quote(login[1], safe='')}@" if login else ""
+    with FaultyServer(faults.honest(DATA)) as origin:
+        for kind, then in (("http", None), ("https", secured(ca.issue_cert(host.strip("[]"))))):
+            greeting = socks5(places, login)
+
+            def greet(client: socket.socket, greeting: Greeting = greeting, then: Greeting | None = then) -> Any:
+                inner = greeting(client)
+                return then(inner) if inner and then else inner
+
+            with relaying(origin.port, greet) as proxy:
+                monkeypatch.setenv("ALL_PROXY", f"{scheme}://{userinfo}127.0.0.1:{proxy.port}")
+                assert asked(f"{kind}://{host}:8443/f") == len(DATA)
+    assert places == [f"{host.strip('[]')}:8443"] * 2
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize(
+    ("greet", "code", "words"),
     [
-        *("socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "odd://proxy", "://", "http://[::1", "http://proxy:port"),
-        *("http://", "not a proxy", " "),
+        (socks5([], ("me", "another")), 4, "proxy"),
+        (socks5([], ("me", "secret-1"), reply=2), 5, "not allowed by ruleset"),
+        (socks5([], ("me", "secret-1"), reply=99), 5, "proxy"),
+        (lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), 5, "does not speak SOCKS5"),
+        (lambda client: None, 5, "proxy"),
     ],
 )
-def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """A value that is no proxy's URL is a usage error at once, which names the variables; no host is asked."""
-    monkeypatch.setenv("HTTPS_PROXY", value)
-    error = refused("https://localhost:9/f")
-    assert isinstance(error, UsageError)
-    assert "HTTPS_PROXY" in f"{error.message} {error.hint}"
+def test_a_socks_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, greet: Greeting, code: int, words: str) -> None:
+    """A wrong password is 4; what it cannot reach, and a server of another protocol, is 5; each names the proxy."""
+    with relaying(9, greet) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://me:secret-1@127.0.0.1:{proxy.port}")
+        error = refused("http://files.example/f")
+    assert (error.exit_code, words in error.message, "proxy" in error.message) == (code, True, True), error
+    assert "secret-1" not in f"{error.message}{error.hint}"
+
+
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("exempt", ["10.0.0.0/8,127.0.0.0/8", "127.0.0.1/8", "127.0.0.0/8:{port}", "*:{port}"])
+def test_a_block_needs_no_proxy(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
+    """An address of a block that NO_PROXY names is asked directly, though the proxy is dead."""
+    with FaultyServer(faults.honest(DATA)) as origin:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", exempt.format(port=origin.port))
+        assert asked(f"http://127.0.0.1:{origin.port}/f") == len(DATA)
 
 
 @pytest.mark.fault(91)
