@@ -1,4 +1,5 @@
-"""Host tables: the tables ``[hosts."HOST"]`` of ``config.toml``, read strictly, and the credentials that they name."""
+"""Host tables: the tables ``[hosts."HOST"]`` of ``config.toml``, read strictly: the credentials that they name, and the
+certificates for TLS."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
 from mdl.http.allowlist import host_of
-from mdl.http.credentials import NETRC, HostCredential
+from mdl.http.credentials import NETRC, HostCredential, HostTls
+from mdl.places import expanded
 from mdl.remote_tables import is_variable
 from mdl.toml.problems import Table
 from mdl.values import value_class
 
-_KEYS = ("token_env", "send", "netrc")
+_KEYS = ("token_env", "send", "netrc", "cert", "key", "key_password_env", "ca")
 _PLACE = re.compile(r"([a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?", re.IGNORECASE)
 _SEND = re.compile(r"bearer|basic|query:[A-Za-z0-9_.-]+|header:[A-Za-z0-9_-]+")
 _OF_THE_REQUEST = re.compile(
@@ -25,11 +27,35 @@ _OF_THE_REQUEST = re.compile(
 
 @value_class
 class HostSettings:
-    """One table ``[hosts."HOST"]``, checked. ``variable`` has the credential; if it is '', ``~/.netrc`` has it."""
+    """One table ``[hosts."HOST"]``, checked. ``variable`` has the credential; if it is '', ``~/.netrc`` has it, if
+    ``netrc`` says so. ``cert``, ``key`` and ``ca`` are files as they are written there; ``key_password_variable`` has
+    the password of the key."""
 
     place: str
     variable: str = ""
     send: str = "bearer"
+    netrc: bool = False
+    cert: str = ""
+    key: str = ""
+    key_password_variable: str = ""
+    ca: str = ""
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether something is sent to the host that proves who asks, other than a certificate."""
+        return bool(self.variable) or self.netrc
+
+    def tls(self, environ: Mapping[str, str], folder: Path) -> HostTls | None:
+        """What the table says of TLS; None if that is nothing. Files are below ``folder``, unless they are absolute.
+        Raises `UsageError` for one below the home of nobody."""
+        if not self.cert and not self.ca:
+            return None
+        cert, key, ca = (
+            folder / expanded(name, f'[hosts."{self.place}"]') if name else None
+            for name in (self.cert, self.key, self.ca)
+        )
+        password = environ.get(self.key_password_variable, "") if self.key_password_variable else ""
+        return HostTls(self.place, cert, key, ca, password, self.key_password_variable)
 
     def credential(self, environ: Mapping[str, str], login: Callable[[str], str]) -> HostCredential:
         """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. Raises `UsageError` if it cannot be
@@ -75,15 +101,22 @@ def _read_host(place: str, table: Table) -> HostSettings:
         table.wrong(why, "token_env")
     if variable and netrc:
         table.wrong("a host has token_env or netrc, not both", "netrc")
-    elif not netrc and table.lacks("token_env"):
-        table.wrong('has no credential: write token_env = "VARIABLE", or netrc = true')
+    cert, key, ca, key_password = (table.string(name) for name in ("cert", "key", "ca", "key_password_env"))
+    if key_password and not is_variable(key_password):
+        why = "must be the name of a variable, such as CLIENT_KEY_PASSWORD; the password does not belong in this file"
+        table.wrong(why, "key_password_env")
+    for name, needed in (("key", key), ("key_password_env", key_password)):
+        if needed and not cert:
+            table.wrong("needs cert beside it: the file of the certificate", name)
+    if not netrc and table.lacks("token_env", "cert", "ca"):
+        table.wrong('has no credential: write token_env = "VARIABLE", netrc = true, or cert and key of a certificate')
     if not _SEND.fullmatch(send):
         table.wrong('must be "bearer", "basic", "query:NAME" or "header:NAME"', "send")
     elif _OF_THE_REQUEST.fullmatch(send):
         table.wrong("mdl itself sets this header", "send")
     elif netrc and send != "basic":
         table.wrong(f'what {NETRC} has is sent as "basic"', "send")
-    return HostSettings(place, variable, send)
+    return HostSettings(place, variable, send, bool(netrc), cert, key, key_password, ca)
 
 
 def netrc_login(home: str, host: str) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mdl.http.allowlist import AllowList, OriginToken
     from mdl.http.body import Throttle
     from mdl.http.client import HttpClient
-    from mdl.http.credentials import HostCredential
+    from mdl.http.credentials import HostCredential, HostTls
     from mdl.http.network import Network
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
@@ -279,9 +279,20 @@ class Workspace:
         from mdl.host_tables import netrc_login
 
         login = partial(netrc_login, self.environ.get("HOME", ""))
-        found = {place: table.credential(self.environ, login) for place, table in tables.items()}
+        found = {
+            place: table.credential(self.environ, login) for place, table in tables.items() if table.has_credential
+        }
         for one in found.values():
             self._secrets.add_all(one.values())
+        return found
+
+    @cached_property
+    def host_tls(self) -> Sequence[HostTls]:
+        """What ``[hosts."HOST"]`` of ``config.toml`` says of certificates. No file is read. Raises `UsageError`."""
+        tables: Mapping[str, HostSettings] = self.config.file.get("hosts", {})
+        settings = [table.tls(self.environ, places.config_dir()) for table in tables.values()]
+        found = [one for one in settings if one]
+        self._secrets.add_all(one.password for one in found)
         return found
 
     def time_limit(self) -> TimeLimit:
@@ -326,7 +337,7 @@ class Workspace:
         from mdl.http.network import Network
 
         hosts, tokens = self.hosts(models, more, with_lock=with_lock, mirror=mirror), self._tokens(models)
-        credentials, hub = self.credentials.values(), self.endpoint.url
+        credentials, hub, tls = self.credentials.values(), self.endpoint.url, self.host_tls
         stall, connections, retries = (self.config[name] for name in ("stall", "connections", "retries"))
         _ = self.config["limit_rate"]  # a wrong setting is the caller's error, before anything is asked
         cancel = cancel or self.cancel
@@ -346,6 +357,7 @@ class Workspace:
                 throttle=self.throttle,
                 policy=RetryPolicy(retries),
                 environ=self.environ,
+                tls=tls,
                 warn=self._warn_once,
             )
 
@@ -377,9 +389,10 @@ class Workspace:
         if self.config["via"] != "hub":
             return None
         from mdl.engine.hub_client import HubClient
+        from mdl.http.trust import Trust
 
-        hub = self.endpoint
-        return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"])
+        hub, trust = self.endpoint, Trust(self.environ, self.host_tls, self._warn_once)
+        return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"], trust, self.environ)
 
     def xet(self, network: Network, on_event: Listener) -> contextlib.AbstractContextManager[Listener]:
         """Have ``network`` fetch the hub's files from Xet, if that was asked for, until the block ends. The block gets

@@ -21,7 +21,8 @@ from mdl.http.allowlist import host_of
 from mdl.http.client import HttpClient, OpenResponse
 from mdl.http.proxies import ProxySettings
 from mdl.http.responses import parse_size
-from mdl.http.transport import describe_trust, system_settings, tls_context
+from mdl.http.transport import system_settings
+from mdl.http.trust import UNREAD_VARIABLES, describe_trust, make_context
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 
@@ -53,15 +54,16 @@ def certificates() -> str:
         raise TlsError(f"SSL_CERT_FILE names {file}, which does not exist", hint=advice)
     if reason := _why_useless(folders, is_only_source=not file):
         raise TlsError(reason, hint="set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it")
+    notes: list[str] = []
     try:
-        tls_context()
+        make_context(os.environ, notes.append)
     except TlsError as error:
         advice = "it must contain CA certificates in PEM format; fix it, or unset the variable"
         raise _reworded(error, error.message, advice) from None
-    others = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
-    if not others or file or folders:
-        return describe_trust()
-    return f"{describe_trust()}; {_ignored(others)}; mdl reads SSL_CERT_FILE"
+    unread = [name for name in UNREAD_VARIABLES if os.environ.get(name)]
+    if unread and not file and not folders:
+        notes.append(f"{_ignored(unread)}; mdl reads SSL_CERT_FILE")
+    return "; ".join((describe_trust(os.environ), *notes))
 
 
 def _why_useless(folders: str, *, is_only_source: bool) -> str:

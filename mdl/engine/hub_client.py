@@ -11,16 +11,20 @@ from __future__ import annotations
 import functools
 import os
 import re
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import HubFile
-from mdl.http.allowlist import AllowList, OriginToken
+from mdl.http.allowlist import AllowList, OriginToken, host_of, port_of
+from mdl.http.proxies import Proxy, ProxySettings
 from mdl.http.refusals import safe_excerpt
+from mdl.http.transport import system_settings
+from mdl.http.trust import Trust, empty_context
 from mdl.paths import shown
 from mdl.threads import in_thread
 
@@ -30,10 +34,20 @@ _ETAG = re.compile(r"(W/)?\"?[\w.:+=-]{1,128}\"?")
 
 class HubClient:
     """Fetches files by ``hf_hub_download``. ``endpoint`` is the hub's URL, ``hosts`` are those that may be asked; a
-    download is given up after ``stall`` seconds without a byte."""
+    download is given up after ``stall`` seconds without a byte. Certificates and proxies are those of mdl's own
+    requests: ``trust`` makes the TLS contexts, ``environ`` names the proxies."""
 
-    def __init__(self, endpoint: str, token: OriginToken | None, hosts: AllowList, stall: float = 30.0) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        token: OriginToken | None,
+        hosts: AllowList,
+        stall: float,
+        trust: Trust,
+        environ: Mapping[str, str],
+    ) -> None:
         self._endpoint, self._token, self._stall = endpoint, token.token if token else None, stall
+        self._trust, self._proxies = trust, ProxySettings.of(system_settings(environ))
         self._hosts, self._has_hooks = hosts, False
 
     def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
@@ -93,17 +107,51 @@ class HubClient:
 
         hooks = _usual_hooks()
         hooks = {"request": [*hooks["request"], check_request], "response": [*hooks["response"], check_response]}
+        trust, proxies = self._trust, self._proxies
+
+        class Transport(hub_httpx.BaseTransport):
+            """Carries each request through mdl's proxy and with mdl's certificates, after each redirect anew."""
+
+            def __init__(self) -> None:
+                self._opened: dict[tuple[Any, ...], Any] = {}
+
+            def handle_request(self, request: Any) -> Any:
+                url = str(request.url)
+                proxy = proxies.choose(url)
+                place = proxy.url if proxy else None, host_of(url), port_of(url)
+                if place not in self._opened:
+                    context = trust.context(*place[1:]) if url.startswith("https:") else empty_context()
+                    through = hub_httpx.Proxy(proxy.url, ssl_context=_of_proxy(proxy, trust)) if proxy else None
+                    self._opened[place] = hub_httpx.HTTPTransport(verify=context, proxy=through, trust_env=False)
+                return self._opened[place].handle_request(request)
+
+            def close(self) -> None:
+                for transport in self._opened.values():
+                    transport.close()
+
         huggingface_hub.set_client_factory(
-            lambda: hub_httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=None)
+            lambda: hub_httpx.Client(
+                event_hooks=hooks, follow_redirects=True, timeout=None, transport=Transport(), trust_env=False
+            )
         )
+
+
+def _of_proxy(proxy: Proxy, trust: Trust) -> ssl.SSLContext | None:
+    """The TLS context for the connection to a proxy; None if that is without TLS."""
+    return trust.context(host_of(proxy.url), port_of(proxy.url)) if proxy.url.startswith("https:") else None
 
 
 @functools.cache
 def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
-    """The hooks that the hub's client has without mdl's."""
+    """The hooks that the hub's client has without mdl's; none if its own client cannot be made from the environment,
+    as with a proxy of a scheme that it does not know."""
     import huggingface_hub
 
-    return {event: list(hooks) for event, hooks in huggingface_hub.get_session().event_hooks.items()}
+    try:
+        hooks = huggingface_hub.get_session().event_hooks
+    except (ValueError, ImportError, OSError):
+        return {"request": [], "response": []}
+    return {event: list(found) for event, found in hooks.items()}
 
 
 def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callable[[int], None], stall: float) -> Path:

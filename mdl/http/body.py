@@ -9,6 +9,7 @@ a file, into a kernel pipe if that is possible. Small, chunked and encoded bodie
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -24,7 +25,7 @@ from mdl.http.locators import THROTTLED
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.splice import REFUSALS, Pipe, Piped
 from mdl.http.tls import TlsStream
-from mdl.http.transport import SKIP_BODY
+from mdl.http.transport import SKIP_BODY, broken_tls
 from mdl.units import NO_RATE_LIMIT, Timetable
 
 STEP = 256 * 1024
@@ -161,7 +162,7 @@ class BodyReader:
                 if splice and (pipe := Pipe.open()):
                     with closing(pipe):
                         left = yield from self._through_pipe(sock, left, pipe)
-            left = yield from self._through_memory(sock, left)
+            left = yield from self._through_memory(sock, left, response.request)
             if not left and response.extensions[SKIP_BODY](straight):
                 for _ in stream:  # nothing but its end comes, which gives the connection back
                     pass
@@ -169,7 +170,7 @@ class BodyReader:
         if left:
             raise NetworkError(f"the connection ended after {length - left} of {length} bytes", hint=_AGAIN)
 
-    def _through_memory(self, sock: BodySocket, left: int) -> Generator[memoryview, None, int]:
+    def _through_memory(self, sock: BodySocket, left: int, request: httpx.Request) -> Generator[memoryview, None, int]:
         """Returns how many of the ``left`` bytes are missing when the connection ends."""
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
@@ -179,6 +180,8 @@ class BodyReader:
             if count:
                 left -= count
                 yield view[:count]
+            if isinstance(error, ssl.SSLError):
+                raise broken_tls(error, request, is_open=True) from error
             if error:
                 raise _broken(error, self._stall) from error
             if count == 0:

@@ -32,7 +32,7 @@ from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, 
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import RequestLimits, deadline
-from mdl.http.credentials import HostCredential
+from mdl.http.credentials import HostCredential, HostTls
 from mdl.http.locators import Body, Detour, Link, Locate
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
@@ -40,6 +40,7 @@ from mdl.http.proxies import Proxy, ProxySettings
 from mdl.http.refusals import Asker, error_for_status
 from mdl.http.responses import parse_size
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
+from mdl.http.trust import Trust
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
 from mdl.values import value_class
@@ -124,11 +125,12 @@ class HttpClient:
         throttle: Throttle = NO_LIMIT,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         environ: Mapping[str, str] | None = None,
+        tls: Iterable[HostTls] = (),
         warn: Callable[[str], None] = lambda words: None,
     ) -> None:
         """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host.
-        ``environ`` has the variables of proxies and certificates; the process's own without it. ``warn`` is told in
-        words which of them cannot be used."""
+        ``environ`` has the variables of proxies and certificates; the process's own without it. ``tls`` is what the
+        settings say of the certificates of single hosts. ``warn`` is told in words what cannot be used."""
         self.cancel = cancel or CancelToken()
         self.policy, self.connections, self.throttle = policy, connections, throttle
         self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
@@ -146,7 +148,7 @@ class HttpClient:
         for problem in self._proxies.problems.values():
             warn(problem)
         self.is_closed = False
-        self._transport = PooledTransport(connections + 4, self.cancel)
+        self._transport = PooledTransport(connections + 4, self.cancel, Trust(environ, tls, warn))
         self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
 
     def close(self) -> None:

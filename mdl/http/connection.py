@@ -155,16 +155,27 @@ class Connection(httpcore.NetworkStream):
     Raises `httpcore.ConnectError` if the connection is already dead.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream, cancel: CancelToken, *, is_layered: bool = False) -> None:
+    def __init__(
+        self,
+        stream: httpcore.NetworkStream,
+        cancel: CancelToken,
+        *,
+        is_layered: bool = False,
+        peer: str | None = None,
+    ) -> None:
+        """``peer`` is the address if it is known: a server that has ended the connection right after the handshake may
+        have said why, which is still to be read."""
         self._stream, self._cancel, self._is_layered = stream, cancel, is_layered
         sock = stream.get_extra_info("socket")
         cancel.register(sock)
-        try:
-            peer = sock.getpeername()
-        except OSError as error:
-            stream.close()
-            raise httpcore.ConnectError(str(error)) from error
-        self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
+        if peer is None:
+            try:
+                place = sock.getpeername()
+            except OSError as error:
+                stream.close()
+                raise httpcore.ConnectError(str(error)) from error
+            peer = str(place[0]) if isinstance(place, tuple) else ""
+        self.peer = peer
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         moment, error = _deadline.get()
@@ -192,7 +203,7 @@ class Connection(httpcore.NetworkStream):
         is_layered = isinstance(self._stream, TlsStream)  # TLS to a proxy, and inside it to a host
         name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy, see `_AddressForProxy`
         secured = TlsStream(self._stream, ssl_context, name, timeout)
-        return Connection(secured, self._cancel, is_layered=is_layered)
+        return Connection(secured, self._cancel, is_layered=is_layered, peer=self.peer)
 
     def get_extra_info(self, info: str) -> Any:
         if info == BODY_SOCKET:

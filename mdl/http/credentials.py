@@ -1,4 +1,5 @@
-"""Credentials of hosts: what the user's settings have mdl send to one host, and how it is sent. Pure.
+"""Credentials of hosts: what the user's settings have mdl send to one host, how it is sent, and which certificates go
+with it. Pure.
 
 A credential goes to the host that it was written down for: over https, or to this machine itself. It goes with the URL
 that was asked for and with no redirect, not even with one that leads back.
@@ -9,9 +10,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import field
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from mdl.http.allowlist import DEFAULT_PORTS, address_of, host_of, port_of
+from mdl.errors import TlsError
+from mdl.http.allowlist import DEFAULT_PORTS, address_of, bracketed, host_of, port_of
 from mdl.values import value_class
 
 NETRC = "~/.netrc"
@@ -68,6 +71,35 @@ class HostCredential:
         if self.send == "basic":
             yield self.secret.partition(":")[2]
             yield _base64(self.secret)
+
+
+@value_class
+class HostTls:
+    """What ``[hosts."HOST"]`` says of TLS: the certificate that mdl shows to this host and port, the file of its key if
+    that is another one, the ``password`` of the key, and a file or folder of authorities that are trusted there beside
+    the usual ones. ``place`` is ``host`` or ``host:port``; ``password_variable`` has the password."""
+
+    place: str
+    cert: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    password: str = field(default="", repr=False)
+    password_variable: str = ""
+
+    def is_for(self, host: str, port: int) -> bool:
+        return (host_of(f"//{self.place}"), port_of(f"https://{self.place}")) == (host, port)
+
+
+def certificate_wanted(url: str, words: str) -> TlsError:
+    """The error of a host that wants a client certificate, as it says in ``words``, and got none."""
+    hint = f'write into config.toml: [hosts."{place_of(url)}"]  cert = "CERTIFICATE.pem"  key = "KEY.pem"'
+    return TlsError(f"{host_of(url)} wants a client certificate: {words}", hint=hint)
+
+
+def place_of(url: str) -> str:
+    """The host of an https URL as ``[hosts."HOST"]`` names it: with its port if that is not the usual one."""
+    host, port = bracketed(host_of(url)), port_of(url)
+    return host if port == 443 else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

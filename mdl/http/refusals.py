@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mdl.bounds import parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.http.allowlist import DEFAULT_PORTS, AllowList, host_of
-from mdl.http.credentials import HostCredential
+from mdl.http.credentials import HostCredential, certificate_wanted
 from mdl.http.policy import is_temporary, retry_after
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
@@ -28,6 +28,9 @@ _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _SAYING = ("error", "errors", "message", "error_description", "detail")
 _CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
 """How S3 and others say that the time of a signature differs from their own clock."""
+_OF_CERTIFICATES = (400, 401, 403, 495, 496)
+_MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificate (is )?(required|missing)", re.I)
+"""How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
 """The query in a URL that a server repeats."""
 
@@ -137,6 +140,8 @@ def error_for_status(
     if status == 407:
         return AuthError(f"the proxy for {message}", hint=PROXY_PASSWORD)
     has_expired = status == 400 and b"<Code>ExpiredToken</Code>" in body  # so says S3 when temporary keys have ended
+    if urlsplit(url).scheme == "https" and status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
+        return certificate_wanted(url, f"it answered {answer}: {words}")
     if status in (401, 403, 404, 410) or has_expired:
         kind = NotFound if status in (404, 410) else AuthError
         return kind(message, hint=_advice(kind, code, words, url, asker))

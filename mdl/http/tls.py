@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 
 import httpcore
 
+from mdl.http.tls_errors import CertificateWanted, asks_for_certificate
+
 _PIECE = 64 * 1024
 """Bytes that a read of headers or of a small body takes from the connection, at most."""
 _LARGE_PIECE = 128 * 1024
 """Bytes that a read of a large body takes from the socket, at most. They pass through the buffer of the body."""
+_LONGEST_HELLO = 64 * 1024
+"""Bytes of a server's handshake that are kept until it is over, to say why it failed."""
 _REST_SECONDS = 0.0005
 """If a read brought little, the next one waits for so long: then it brings many records instead of one."""
 _FILL_SECONDS = 0.02
@@ -38,10 +42,11 @@ class TlsStream(httpcore.NetworkStream):
         timeout: float | None,
     ) -> None:
         self._carrier, self._is_short = carrier, False
+        self._hello: bytearray | None = bytearray()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
-            self._perform(self._tls.do_handshake, timeout)
+            self._shake_hands(timeout)
         except BaseException as error:
             carrier.close()
             if isinstance(error, (httpcore.ReadTimeout, httpcore.WriteTimeout)):
@@ -49,6 +54,16 @@ class TlsStream(httpcore.NetworkStream):
             if isinstance(error, (httpcore.ReadError, httpcore.WriteError, OSError)):
                 raise httpcore.ConnectError(str(error)) from error
             raise
+
+    def _shake_hands(self, timeout: float | None) -> None:
+        """Raises `CertificateWanted` if the other side asked for a certificate and then ended the handshake."""
+        try:
+            self._perform(self._tls.do_handshake, timeout)
+        except ssl.SSLError as error:
+            if "ALERT" in (error.reason or "") and asks_for_certificate(bytes(self._hello or b"")):
+                raise CertificateWanted(*error.args) from error
+            raise
+        self._hello = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -80,17 +95,42 @@ class TlsStream(httpcore.NetworkStream):
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return call()
+                result = call()
             except ssl.SSLWantReadError:
-                pass
-            finally:
-                if data := self._outgoing.read():
-                    self._carrier.write(data, timeout)
-            self._add(self._carrier.read(_PIECE, None if until is None else max(0.001, until - time.monotonic())))
+                broken = self._flush(timeout)
+            except ssl.SSLError:
+                self._flush(timeout)  # if that fails too, what the other side said is still what happened
+                raise
+            else:
+                broken = self._flush(timeout)
+                if broken:
+                    raise broken
+                return result
+            left = None if until is None else max(0.001, until - time.monotonic())
+            try:
+                data = self._carrier.read(_PIECE, left)
+            except httpcore.ReadError:
+                if broken:
+                    raise broken from None
+                raise
+            self._add(data)
+
+    def _flush(self, timeout: float | None) -> httpcore.NetworkError | httpcore.TimeoutException | None:
+        """Send what TLS has to say. Returns the error if that fails: the other side may have said before why it ended
+        the connection."""
+        data = self._outgoing.read()
+        try:
+            if data:
+                self._carrier.write(data, timeout)
+        except (httpcore.WriteError, httpcore.WriteTimeout) as error:
+            return error
+        return None
 
     def _add(self, data: bytes | memoryview) -> None:
         if data:
             self._incoming.write(data)
+            if self._hello is not None and len(self._hello) < _LONGEST_HELLO:
+                self._hello += data
         else:
             self._incoming.write_eof()
 

@@ -10,35 +10,34 @@ connection than its response, the connection is closed: the next response must n
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import re
 import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import truststore
 from socksio import SOCKSError
 
 from mdl.cancel import CancelToken
-from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe
-from mdl.fs.private import read_whole
-from mdl.http.allowlist import bracketed, host_of
+from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
+from mdl.http.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
 from mdl.http.connection import HappyEyeballs, RequestLimits
 from mdl.http.proxies import Proxy
 from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
+from mdl.http.tls_errors import AGAIN, tls_error
+from mdl.http.trust import Trust, empty_context
 from mdl.redact import Secrets, redact_error
 
 SKIP_BODY = "mdl.skip_body"
 """An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
 """An extension of a request: the `Proxy` that it goes through, or None."""
-_LARGEST_CA_FILE = 16 * 2**20
+TRUST = "mdl.trust"
+"""An extension of a request: the `Trust` that makes its TLS context."""
 _ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
@@ -48,7 +47,6 @@ _REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
 """How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
-_AGAIN = "run the same command again; what was fetched is kept"
 
 
 class PooledTransport(httpx.BaseTransport):
@@ -56,14 +54,14 @@ class PooledTransport(httpx.BaseTransport):
     ``most_idle`` connections are kept.
     """
 
-    def __init__(self, most_idle: int, cancel: CancelToken) -> None:
-        self._most_idle, self._backend = most_idle, HappyEyeballs(cancel)
+    def __init__(self, most_idle: int, cancel: CancelToken, trust: Trust) -> None:
+        self._most_idle, self._backend, self._trust = most_idle, HappyEyeballs(cancel), trust
         self._idle: list[tuple[tuple[object, ...], httpx.HTTPTransport]] = []
-        self._trusted: ssl.SSLContext | None = None
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         proxy: Proxy | None = request.extensions.get(PROXY)
+        request.extensions[TRUST] = self._trust
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         pool = self._take(*place)
         if ":" in request.url.host and proxy and not proxy.is_socks:
@@ -90,9 +88,8 @@ class PooledTransport(httpx.BaseTransport):
             for at in reversed(range(len(self._idle))):
                 if self._idle[at][0] == (proxy, scheme, host, port):
                     return self._idle.pop(at)[1]
-            if self._trusted is None and (scheme == "https" or urlsplit(proxy or "").scheme == "https"):
-                self._trusted = tls_context()
-        return self._open_pool(proxy, self._trusted or _empty_context())
+        context = self._trust.context(_plain(host), port or DEFAULT_PORTS["https"]) if scheme == "https" else None
+        return self._open_pool(proxy, context or empty_context())
 
     def _give_back(self, place: tuple[object, ...], pool: httpx.HTTPTransport) -> None:
         """Keep the connection, and close the one that was idle for longest if there are too many."""
@@ -106,13 +103,18 @@ class PooledTransport(httpx.BaseTransport):
     def _open_pool(self, proxy: str | None, context: ssl.SSLContext) -> httpx.HTTPTransport:
         through = httpx.Proxy(proxy) if proxy else None
         if through and through.url.scheme == "https":
-            through.ssl_context = context
+            through.ssl_context = self._trust.context(_plain(through.url.host), port_of(str(through.url)))
         pool = httpx.HTTPTransport(verify=context, limits=_ONE, proxy=through, trust_env=False)
         # httpcore accepts a backend, but httpx has no parameter for it. Without ours no address would be checked.
         if not hasattr(pool._pool, "_network_backend"):
             raise AssertionError("this version of httpcore has no network backend to replace")
         pool._pool._network_backend = self._backend
         return pool
+
+
+def _plain(host: str) -> str:
+    """A host as `host_of` writes it."""
+    return host.rstrip(".").lower()
 
 
 @contextlib.contextmanager
@@ -200,50 +202,6 @@ def system_settings(environ: Mapping[str, str]) -> Mapping[str, str]:
     return {**environ, **{f"{scheme}_proxy": value for scheme, value in urllib.request.getproxies().items()}}
 
 
-def tls_context() -> ssl.SSLContext:
-    """Trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR. Raises `TlsError`."""
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    try:
-        if file:
-            read_whole(Path(file), _LARGEST_CA_FILE)  # OpenSSL would wait for ever if it were a named pipe
-        if file or folder:
-            context = ssl.create_default_context(cafile=file or None, capath=folder or None)
-        elif _has_system_store():
-            context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        else:
-            import certifi
-
-            context = ssl.create_default_context(cafile=certifi.where())
-    except OSError as error:
-        name = file or folder or "the system's CA store"
-        raise TlsError(
-            f"no CA certificates from {name}: {error.strerror or error}", hint="fix SSL_CERT_FILE or SSL_CERT_DIR"
-        ) from error
-    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
-        context.hostname_checks_common_name = False  # RFC 9525, 2: only a subjectAltName names a host
-    return context
-
-
-def describe_trust() -> str:
-    """Which certificates `tls_context` trusts, in words."""
-    named = [f"{os.environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    if named:
-        return f"those in {' and '.join(named)}"
-    return "those of the operating system" if _has_system_store() else "those of certifi, as this system has none"
-
-
-def _has_system_store() -> bool:
-    if platform.system() != "Linux":
-        return True
-    paths = ssl.get_default_verify_paths()
-    return bool(paths.cafile or (paths.capath and any(os.scandir(paths.capath))))
-
-
-def _empty_context() -> ssl.SSLContext:
-    """A context that trusts no certificate."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 @contextlib.contextmanager
 def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
     """Inside the block httpx's errors become mdl's own, with the name of the host.
@@ -268,20 +226,43 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
         url, proxy = str(error.request.url), error.request.extensions.get(PROXY)
     host = host_of(url)
     words = safe_excerpt(str(error), secrets) or type(error).__name__
+    if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):
+        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return _map_connect_error(error, url, proxy, words)
     where = f"{host} (through the proxy {proxy.shown})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{where} was silent for too long", hint=_AGAIN)
+        return NetworkError(f"{where} was silent for too long", hint=AGAIN)
     if isinstance(error, httpx.UnsupportedProtocol):
         return Unsafe(f"refused: {words}", item=host)
     if isinstance(error, httpx.RemoteProtocolError):
         if "location header" in words:
             return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(_DROPPED):
-            return NetworkError(f"{where} dropped the connection: {words}", hint=_AGAIN)
+            return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
         return ProtocolError(f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}")
-    return NetworkError(f"{where}: {words}", hint=_AGAIN)
+    return NetworkError(f"{where}: {words}", hint=AGAIN)
+
+
+def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
+    """The error of TLS that an error of httpx comes from."""
+    cause: BaseException | None = error
+    while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
+    """The error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
+    trust: Trust = request.extensions[TRUST]
+    proxy: Proxy | None = request.extensions.get(PROXY)
+    url = str(request.url)
+    settings = trust.settings_of(host_of(url), port_of(url))
+    shown = settings.cert if settings else None
+    error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
+    if proxy and proxy.url.startswith("https:"):
+        error.message += f" (the TLS may be that of the proxy {proxy.shown})"
+    return error
 
 
 def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
@@ -291,20 +272,13 @@ def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | Non
         if words.startswith(_REFUSED_BY_PROXY):
             return AuthError(f"the proxy for {host} answered: {words}", hint=PROXY_PASSWORD)
         return NetworkError(f"the proxy for {host}: {words}", hint="check the proxy; mdl doctor shows the variables")
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return NetworkError(f"{host} hung up during the TLS handshake", hint=_AGAIN)
-    if cause is not None and isinstance(error, httpx.ConnectError):
-        return TlsError(f"{host}: {cause}", hint="check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more")
     numbered = _ERRNO.fullmatch(words)
     has_address = not numbered or numbered[1] >= "0"
     port = urlsplit(url).port if has_address else None  # a name has none
     place = f"{bracketed(host)}:{port}" if port else host
     where = f"the proxy {proxy.shown} for {place}" if proxy else place
     if isinstance(error, httpx.ConnectTimeout):
-        return NetworkError(f"{where} did not accept the connection in time", hint=_AGAIN)
+        return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
     problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
     reason = numbered[2] if numbered else words
     return NetworkError(f"{problem}: {reason}", hint="check the network, the host's name and the proxy")

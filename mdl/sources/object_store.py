@@ -40,7 +40,7 @@ from mdl.fs.private import read_whole
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link, Part
 from mdl.http.policy import RetryPolicy
-from mdl.http.transport import tls_context
+from mdl.http.trust import make_context
 from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
@@ -435,6 +435,6 @@ def _client_options(access: Access, context: Context) -> dict[str, Any]:
     elif access.key_id or not _has_role(context.environ):  # a role's credentials come from hosts of their own
         options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
     if file := context.environ.get("SSL_CERT_FILE"):
-        tls_context()  # raises if there are no certificates in it
+        make_context(context.environ)  # raises if there are no certificates in it
         options["root_certificate"] = Path(file).read_bytes()
     return options

@@ -30,7 +30,7 @@ RIGHT = {
     '"[::1]:80"]\ntoken_env = "T"\nsend = "header:PRIVATE-TOKEN"': HostSettings(
         "[::1]:80", "T", "header:PRIVATE-TOKEN"
     ),
-    "nexus]\nnetrc = true": HostSettings("nexus", "", "basic"),
+    "nexus]\nnetrc = true": HostSettings("nexus", "", "basic", netrc=True),
     'nexus]\ntoken_env = "T"\nsend = "basic"\nx-note = 1': HostSettings("nexus", "T", "basic"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mdl.engine.hub_client import HubClient
 from mdl.errors import MdlError
 from mdl.files import HubFile
 from mdl.http.allowlist import AllowList
+from mdl.http.trust import Trust
 
 DATA = b"weights" * 10_000
 COMMIT = "a" * 40
@@ -41,7 +43,7 @@ class Hub:
 
 def fetched(hub: Hub, folder: Path, stall: float = 20.0) -> bytes:
     with FaultyServer(hub) as server:
-        client = HubClient(server.url, None, AllowList.of(["127.0.0.1"]), stall)
+        client = HubClient(server.url, None, AllowList.of(["127.0.0.1"]), stall, Trust(os.environ), os.environ)
         return client.fetch(FILE, folder, lambda _count: None).read_bytes()
 
 
