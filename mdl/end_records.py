@@ -49,10 +49,10 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
     """What a zip that begins with its first member lacks."""
     directory = _zip_directory(file, size)
     if directory is None:
-        return "it was cut: the end record of its zip is missing"
+        return "a zip without its end record"
     start, length = directory.start, directory.length
     if not directory.is_where_said:
-        return "it was cut: its zip's directory is not where its end record says"
+        return "a zip whose directory is not where its end record says"
     if length > _LARGEST_DIRECTORY:
         return None
     entries = read_at(file, start, length)
@@ -63,16 +63,16 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
         member = int.from_bytes(entries[at + 42 : at + 46], "little")
         is_far = member == 0xFFFFFFFF or packed == 0xFFFFFFFF  # then zip64's extra field has the numbers
         if not is_far and member + _LOCAL_HEADER_SIZE + name_length + packed > start:
-            return "it was cut: a member of its zip ends behind the directory"
+            return "a zip with a member that goes on behind the directory"
         at += 46 + name_length + extra_length + comment_length
-    return None if at == length else "it is damaged: its zip's directory cannot be read"
+    return None if at == length else "a zip whose directory cannot be read"
 
 
 def last_zip_lacks(file: ReadableFile, size: int) -> str | None:
     """What the last zip of several lacks that stand one behind the other, or one behind a program."""
     directory = _zip_directory(file, size)
     if directory is None or directory.behind_end:
-        return "it was cut: the end record of its zip is missing"
+        return "a zip without its end record"
     return None
 
 
@@ -132,7 +132,7 @@ def _directory_of_end(file: ReadableFile, tail: bytes, tail_start: int, at: int)
     if start < 0 or (count and read_at(file, start, 4) != _DIRECTORY_ENTRY):
         return None
     behind_end = len(tail) - at - _END_SIZE - int.from_bytes(tail[at + 20 : at + 22], "little")
-    return _Directory(start, length, start == offset, behind_end)
+    return _Directory(start, length, start == offset or not count, behind_end)
 
 
 # GGUF
@@ -239,11 +239,11 @@ def gguf_lacks(file: ReadableFile, size: int) -> str | None:
     try:
         wanted = _gguf_size(_GgufHeader(file, size))
     except _TooLong:
-        return "it was cut: it ends within its header" if size <= _LARGEST_GGUF_HEADER else None
+        return "it ends within its header" if size <= _LARGEST_GGUF_HEADER else None
     except ValueError:
-        return "it is damaged: its header cannot be read"
+        return "its header cannot be read"
     if wanted > size:
-        return f"it was cut: its header says {wanted:,} bytes and it has {size:,}"
+        return f"its header says {wanted:,} bytes and it has {size:,}"
     return None
 
 
@@ -312,13 +312,13 @@ def hdf5_lacks(file: ReadableFile, size: int) -> str | None:
         end_at = 12 + 2 * width
     end = block[end_at : end_at + width]
     if width not in (2, 4, 8) or len(end) < width:
-        return "it was cut: it ends within its header"
+        return "it ends within its header"
     wanted = int.from_bytes(end, "little")  # counted from the file's first byte, with whatever stands before the block
     if size == wanted:
         return None
     if size > wanted:
         return f"it was never closed: its header says {wanted:,} bytes and it has {size:,}"
-    return f"it was cut: its header says {wanted:,} bytes and it has {size:,}"
+    return f"its header says {wanted:,} bytes and it has {size:,}"
 
 
 # Tar
@@ -330,5 +330,5 @@ TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 def tar_lacks(file: ReadableFile, size: int) -> str | None:
     """What a tar lacks: it ends with two blocks of zeros."""
     if size % _TAR_BLOCK or size < 2 * _TAR_BLOCK or any(read_at(file, size - 2 * _TAR_BLOCK, 2 * _TAR_BLOCK)):
-        return "it was cut: the two empty blocks at the end of its tar are missing"
+        return "a tar without the two empty blocks at its end"
     return None

@@ -14,8 +14,10 @@ from mdl.paths import RelPath
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
+from mdl.weights import is_weights
 
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".parquet")
+_DATA = ".parquet"
+"""The suffix of a data set's own files, which are to it what weights are to a model."""
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
@@ -250,7 +252,7 @@ def told_size(value: object, item: str) -> int:
 def role_of(path: str) -> str:
     """What a file is for, by its name: weights, vocab, config or other."""
     name = path.rsplit("/", 1)[-1].lower()
-    if name.endswith(_WEIGHTS):
+    if is_weights(name) or name.endswith(_DATA):
         return "weights"
     if name.startswith(_VOCAB):
         return "vocab"

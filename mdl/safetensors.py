@@ -13,7 +13,7 @@ from mdl.formatting import human_bytes
 from mdl.values import value_class
 
 SAFETENSORS = ".safetensors"
-_LONGEST_HEADER = 100 * 2**20
+LONGEST_HEADER = 100 * 2**20
 """The format's own limit for a header."""
 _WORTH_READING = 8 * 2**20
 """Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
@@ -27,7 +27,7 @@ def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
     length = int.from_bytes(head(8), "little")
     if size == 0:
         return "an empty safetensors file"
-    if 2 <= length <= _LONGEST_HEADER and 8 <= size < 8 + length:
+    if 2 <= length <= LONGEST_HEADER and 8 <= size < 8 + length:
         return "a safetensors file shorter than its header"
     header = read_header(head) if length <= _WORTH_READING else None
     if header is None or header.size <= size:
@@ -44,7 +44,7 @@ def why_not_exact(size: int, head: Callable[[int], bytes]) -> str | None:
     why = why_truncated(size, head)
     if why:
         return why
-    if int.from_bytes(head(8), "little") in range(_WORTH_READING + 1, _LONGEST_HEADER + 1):
+    if int.from_bytes(head(8), "little") in range(_WORTH_READING + 1, LONGEST_HEADER + 1):
         return None
     header = read_header(head)
     if header is None:
@@ -68,11 +68,11 @@ def read_header(head: Callable[[int], bytes]) -> Header | None:
     ``head(count)`` gives the file's first ``count`` bytes.
     """
     length = int.from_bytes(head(8), "little")
-    text = head(8 + length)[8:] if 2 <= length <= _LONGEST_HEADER else b""
+    text = head(8 + length)[8:] if 2 <= length <= LONGEST_HEADER else b""
     if len(text) < length:
         return None
     try:
-        table = parse_json(text, most=_LONGEST_HEADER)
+        table = parse_json(text, most=LONGEST_HEADER)
         ends = [whole_number(facts["data_offsets"][1]) for name, facts in table.items() if name != "__metadata__"]
         metadata = {str(key): str(value) for key, value in table.get("__metadata__", {}).items()}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):

@@ -11,11 +11,14 @@ from typing import Literal
 
 from mdl import end_records
 from mdl.end_records import ReadableFile, read_at
-from mdl.safetensors import why_not_exact
+from mdl.safetensors import LONGEST_HEADER, why_not_exact
 from mdl.values import value_class
 
 BEGINNING = 2**16
 """The number of bytes from a file's beginning by which `Kind.can_begin_with` tells its format."""
+
+_SHORTEST = 8
+"""Bytes that a file must have before its beginning says anything."""
 
 CanBegin = Callable[[bytes, int], bool]
 """Whether a file of some size may begin with these bytes, the first `BEGINNING` or more of them, or all."""
@@ -47,6 +50,7 @@ class Kind:
     no text. ``can_begin_with`` looks at the first bytes; where other bytes may stand there in a whole file too,
     ``begins_otherwise`` is True, and they count only for a download that nothing else vouches for. ``lacks`` looks for
     the end. ``optimizer`` tells whether the optimizer may be inside, and ``loaded_with`` by what such a file is read.
+    Where ``is_certain`` is False, files of other programs have the same suffix, and may be empty.
     """
 
     name: str
@@ -57,15 +61,20 @@ class Kind:
     lacks: Lacks = _nothing_tells
     optimizer: Optimizer = "never"
     holds_weights: bool = True
+    is_certain: bool = True
+
+    def is_contradicted_by(self, beginning: bytes, size: int) -> bool:
+        """Whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
+        return size > _SHORTEST and not self.begins_otherwise and not self.can_begin_with(beginning, size)
 
 
 # How the beginnings and ends of some kinds are told
 
 
-def _is_safetensors(beginning: bytes, size: int) -> bool:
-    """The length of a JSON header, which fits into the file, and its first byte."""
+def _is_safetensors(beginning: bytes, _size: int) -> bool:
+    """The length of a JSON header, and its first byte."""
     header = int.from_bytes(beginning[:8], "little")
-    return len(beginning) > 8 and 2 <= header <= size - 8 and beginning[8:9] == b"{"
+    return 2 <= header <= LONGEST_HEADER and beginning[8:9] == b"{"
 
 
 def _safetensors_lacks(file: ReadableFile, size: int) -> str | None:
@@ -139,12 +148,12 @@ _is_zip = _starts(end_records.ZIP_MEMBER, b"PK\x05\x06")
 # The table
 
 _KINDS = (
-    Kind("safetensors", (".safetensors",), "safetensors", _is_safetensors, lacks=_safetensors_lacks),
+    Kind("safetensors", (".safetensors", ".sft"), "safetensors", _is_safetensors, lacks=_safetensors_lacks),
     Kind("GGUF", (".gguf",), "llama.cpp", _starts(b"GGUF"), lacks=end_records.gguf_lacks),
     Kind("GGML", (".ggml",), "whisper.cpp", _starts(b"lmgg", b"tjgg", b"fmgg"), begins_otherwise=True),
     Kind(
         "torch",
-        (".pt", ".pth", ".th", ".pt.tar", ".pth.tar", ".ckpt.tar", ".pdparams"),
+        (".pt", ".pth", ".th", ".pt2", ".pt.tar", ".pth.tar", ".ckpt.tar", ".pdparams"),
         "torch",
         _is_torch,
         begins_otherwise=True,
@@ -152,7 +161,7 @@ _KINDS = (
         optimizer="perhaps",
     ),
     Kind("checkpoint", (".ckpt",), "torch", lacks=_torch_lacks, optimizer="perhaps"),
-    Kind("binary", (".bin",), "torch", lacks=_torch_lacks),
+    Kind("binary", (".bin",), "torch", lacks=_torch_lacks, is_certain=False),
     Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks, "perhaps"),
     Kind("HDF5", (".weights.h5",), "Keras", _is_hdf5, True, end_records.hdf5_lacks),
     Kind("Keras", (".keras",), "Keras", _is_zip, lacks=end_records.zip_lacks, optimizer="perhaps"),
@@ -241,11 +250,17 @@ def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
     if kind is None:
         return None
     if not size:
-        return "it is empty"
+        return "it is empty" if kind.is_certain else None
     beginning = read_at(file, 0, BEGINNING)
-    if not kind.begins_otherwise and not kind.can_begin_with(beginning, size):
+    if kind.is_contradicted_by(beginning, size):
         return f"it is no {kind.name} file: it begins with {ascii(beginning[:8])[1:]}"
     return kind.lacks(file, size)
+
+
+def is_of_another_format(file: ReadableFile, size: int, name: str) -> bool:
+    """Whether the first bytes of an open file show that its name is not that of its format. Raises ``OSError``."""
+    kind = kind_of(name)
+    return kind is not None and kind.is_contradicted_by(read_at(file, 0, BEGINNING), size)
 
 
 # Folders that are models

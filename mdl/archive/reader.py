@@ -15,6 +15,7 @@ from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
+from mdl.end_records import ReadableFile
 from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
 from mdl.fs import write_all
@@ -87,14 +88,12 @@ class Archive:
             raise DigestMismatch(f"sha256 is {digest}, the manifest says {expected}", item=member.shown)
         return digest
 
-    def head(self, member: ZipEntry, count: int) -> bytes:
-        """The first ``count`` bytes of a member, or all of it. Raises `ProtocolError` for damage."""
-        data = bytearray()
-        for block in self._blocks(member):
-            data += block
-            if len(data) >= count:
-                break
-        return bytes(data[:count])
+    def open(self, member: ZipEntry) -> ReadableFile:
+        """A member's bytes as a file in which one can move. They are not compared with its CRC, and what is read raises
+        `ProtocolError` for damage."""
+        if member.method == STORED:
+            return StoredMember(self._read, member.data_at, member.packed)
+        return InflatedMember(lambda: self._inflated(member))
 
     def check_unchanged(self) -> None:
         """Raises `ProtocolError` if the archive was written to since it was opened."""
@@ -176,6 +175,72 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
         os.close(self._fd)
+
+
+class StoredMember:
+    """The bytes of a stored member, ``size`` from ``start`` on in the archive that ``read(count, at)`` reads."""
+
+    def __init__(self, read: Callable[[int, int], bytes], start: int, size: int) -> None:
+        self._read = read
+        self._start = start
+        self._size = size
+        self._at = 0
+
+    def seek(self, at: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to ``at``, counted from the beginning."""
+        assert whence == os.SEEK_SET
+        self._at = at
+        return at
+
+    def read(self, count: int = -1, /) -> bytes:
+        """The next ``count`` bytes, or as many as there are; all that are left if it is negative."""
+        left = max(0, self._size - self._at)
+        data = self._read(left if count < 0 else min(count, left), self._start + self._at)
+        self._at += len(data)
+        return data
+
+
+class InflatedMember:
+    """The bytes of a deflated member. To move back means to inflate it again from its beginning.
+
+    ``blocks`` begins that.
+    """
+
+    def __init__(self, blocks: Callable[[], Iterator[bytes]]) -> None:
+        self._blocks = blocks
+        self._at = 0
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._left = self._blocks()
+        self._block = b""
+        self._block_at = 0
+
+    def seek(self, at: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to ``at``, counted from the beginning."""
+        assert whence == os.SEEK_SET
+        self._at = at
+        return at
+
+    def read(self, count: int = -1, /) -> bytes:
+        """The next ``count`` bytes, or as many as there are; all that are left if it is negative."""
+        if self._at < self._block_at:
+            self._rewind()
+        data = bytearray()
+        while count < 0 or len(data) < count:
+            start = self._at - self._block_at
+            if start >= len(self._block):
+                block = next(self._left, b"")
+                if not block:
+                    break
+                self._block_at += len(self._block)
+                self._block = block
+                continue
+            stop = len(self._block) if count < 0 else start + count - len(data)
+            taken = self._block[start:stop]
+            data += taken
+            self._at += len(taken)
+        return bytes(data)
 
 
 def _opened(path: Path) -> int:

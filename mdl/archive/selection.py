@@ -13,7 +13,7 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
-from mdl.trainers.completeness import RESUME, truncated_safetensors, why_incomplete, why_parts_are_missing
+from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
@@ -255,11 +255,9 @@ class _Selecting:
         return last if last.is_finished or len(self.run.checkpoints) == 1 else None
 
     def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
-        """The safetensors files that lack bytes, and so cannot be loaded; they are refused unless that is allowed."""
+        """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
         truncated = {
-            member.path.text: why
-            for member in members
-            if member.entry and (why := truncated_safetensors(self.tree, member.entry))
+            member.path.text: why for member in members if member.entry and (why := why_cut(self.tree, member.entry))
         }
         if truncated and not self.options.allow_incomplete:
             listed = "; ".join(f"{shown(name)}: {why}" for name, why in list(truncated.items())[:_NAMED])

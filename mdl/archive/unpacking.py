@@ -13,9 +13,10 @@ from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import Archive
 from mdl.archive.streaming import BackgroundSync, Progress
+from mdl.end_records import ReadableFile
 from mdl.errors import NoSpace, Occupied, ProtocolError
 from mdl.fs import nearest_existing, staging
-from mdl.safetensors import SAFETENSORS, why_truncated
+from mdl.weights import is_of_another_format, is_weights, why_not_whole
 
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
@@ -87,16 +88,24 @@ def check_bytes(archive: Archive, progress: Progress) -> dict[str, str]:
             name = member.path.text
             progress.add(0, name)
             digests[name] = archive.copy(member, None, partial(progress.add, file=name))
-            _check_complete(archive, member, partial(archive.head, member))
+            _check_whole(archive, member, archive.open(member), to_serve=False)
         archive.check_unchanged()
     return digests
 
 
 def extract(
-    archive: Archive, folder: Path, progress: Progress, find_copy: FindCopy = lambda _entry: None
+    archive: Archive,
+    folder: Path,
+    progress: Progress,
+    find_copy: FindCopy = lambda _entry: None,
+    *,
+    to_serve: bool = False,
 ) -> tuple[Manifest, int]:
     """Write every member into ``folder``, checked and synced; returns the list of the files, and how many of them are
-    hard links to what ``find_copy`` found. Raises `ProtocolError`, `OSError`."""
+    hard links to what ``find_copy`` found. ``to_serve``: they are to be put into service.
+
+    Raises `ProtocolError`, `OSError`.
+    """
     entries, linked, root, made = [], 0, os.fspath(folder), {""}
     with archive.named(), BackgroundSync(_SYNCERS) as sync:
         for member in archive.members:
@@ -114,9 +123,9 @@ def extract(
             if is_linked:
                 progress.add(member.size, name)
             elif sha256:
-                _write(archive, member, place, progress, sync)
+                _write(archive, member, place, progress, sync, to_serve=to_serve)
             else:
-                sha256 = _write(archive, member, place, progress, sync)
+                sha256 = _write(archive, member, place, progress, sync, to_serve=to_serve)
                 is_linked = name != NAME and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
             linked += is_linked
             if name != NAME:
@@ -137,7 +146,9 @@ def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
     return True
 
 
-def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: BackgroundSync) -> str:
+def _write(
+    archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: BackgroundSync, *, to_serve: bool
+) -> str:
     """Write one member to a new file; returns its SHA-256."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd, name = os.open(place, flags, 0o777 if member.executable else 0o666), member.path.text
@@ -148,7 +159,8 @@ def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, s
 
     try:
         sha256 = archive.copy(member, fd, wrote)
-        _check_complete(archive, member, lambda count: os.pread(fd, count, 0))
+        with open(fd, "rb", closefd=False) as file:
+            _check_whole(archive, member, file, to_serve=to_serve)
     except BaseException:
         os.close(fd)
         raise
@@ -156,11 +168,16 @@ def _write(archive: Archive, member: ZipEntry, place: str, progress: Progress, s
     return sha256
 
 
-def _check_complete(archive: Archive, member: ZipEntry, head: Callable[[int], bytes]) -> None:
-    """See that a safetensors file is as long as its header says, unless the manifest says that it was packed
-    incomplete. ``head(count)`` gives its first bytes. Raises `ProtocolError`."""
-    if not member.path.name[1:].endswith(SAFETENSORS):  # a suffix follows a name
+def _check_whole(archive: Archive, member: ZipEntry, file: ReadableFile, *, to_serve: bool) -> None:
+    """See that a file of weights has its end, unless the manifest says that it was packed incomplete.
+
+    ``file`` is the member, open. What only has a name of weights, and holds something else, may be unpacked, but not
+    put into service: ``to_serve``. Raises `ProtocolError`.
+    """
+    name = member.path.text
+    may_be_cut = archive.manifest is not None and name in archive.manifest.incomplete
+    if may_be_cut or not is_weights(name) or (not to_serve and is_of_another_format(file, member.size, name)):
         return
-    may_be_short = archive.manifest is not None and member.path.text in archive.manifest.incomplete
-    if not may_be_short and (why := why_truncated(member.size, head)):
+    why = why_not_whole(file, member.size, name)
+    if why:
         raise ProtocolError(why, item=member.shown)

@@ -95,7 +95,6 @@ class Download:
     location: str | None = None
     """Where the URL redirected to, while that may be asked directly."""
     answered_by = ""
-    content_type = ""
     recorded: Digest | None = None
     """What the answer says of the digest of a file of which none is known."""
     first_response_seen = False

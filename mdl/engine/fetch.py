@@ -68,7 +68,7 @@ class Fetcher:
             if accept is None:
                 return
             download.responses += 1
-            download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
+            download.answered_by = opened.url
             if accept.validator:
                 download.part.note_validator(origin_of(opened.url), accept.validator)
             if opened.location:
@@ -101,7 +101,7 @@ class Fetcher:
             if size is not None and len(data) != size:
                 error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
                 raise name_impostor(error, data)
-            download.answered_by, download.content_type = opened.url, opened.headers.get("content-type", "")
+            download.answered_by = opened.url
             return bytes(data)
 
     def _judge(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from mdl.cancel import CancelToken
+from mdl.end_records import ReadableFile
 from mdl.engine.content_check import LOOKED_AT, check_content, check_whole
 from mdl.engine.download import Download
 from mdl.engine.fetch import Fetcher, name_impostor
@@ -115,7 +117,7 @@ class Finalizer:
         hasher.update(data)
         print_ = Fingerprint(Digest(algorithm, hasher.hexdigest()), len(data))
         error = _why_wrong(download, print_, data[:LOOKED_AT])
-        error = error or _why_cut(download, print_, lambda start, count: data[start : start + count])
+        error = error or _why_cut(download, print_, io.BytesIO(data))
         if error:
             self._queue.discarded(download, len(data), error.message)
             raise error
@@ -168,7 +170,9 @@ class Finalizer:
             error = self._why_modified(partial, print_) or _why_wrong(
                 download, print_, os.pread(partial.fd, LOOKED_AT, 0)
             )
-            cut = None if error else _why_cut(download, print_, lambda start, count: os.pread(partial.fd, count, start))
+            if error is None:
+                with open(partial.fd, "rb", closefd=False) as file:
+                    cut = _why_cut(download, print_, file)
         except FileModified as modified:
             error = modified
         error = error or cut
@@ -249,8 +253,7 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
     known."""
     error: MdlError | None = None
     if download.digest is None:
-        kind, url = download.content_type, download.answered_by
-        error = check_content(download.name, beginning, print_.size, content_type=kind, url=url)
+        error = check_content(download.name, beginning, print_.size, url=download.answered_by)
     elif download.digest != print_.digest:
         mismatch = _mismatch(download, print_)
         error = name_impostor(mismatch, beginning) if download.small else mismatch
@@ -259,9 +262,9 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
     return error
 
 
-def _why_cut(download: Download, print_: Fingerprint, read: Callable[[int, int], bytes]) -> MdlError | None:
+def _why_cut(download: Download, print_: Fingerprint, file: ReadableFile) -> MdlError | None:
     """The error if the end of a file is missing of which no digest is known."""
-    return check_whole(download.name, print_.size, read) if download.digest is None else None
+    return check_whole(file, print_.size, download.name) if download.digest is None else None
 
 
 def _mismatch(download: Download, print_: Fingerprint) -> DigestMismatch:

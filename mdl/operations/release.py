@@ -262,7 +262,8 @@ class _Release:
         releases = self.releases
         with staged_folder(releases.path_of(_STAGED)) as staged:
             progress = self._progress(archive, "unpack")
-            manifest, linked = extract(archive, staged, progress, releases.copies_in(self.history.active, self._stop))
+            copies = releases.copies_in(self.history.active, self._stop)
+            manifest, linked = extract(archive, staged, progress, copies, to_serve=True)
             progress.finish(manifest.size, "unpacked", _compared_with(archive))
             if releases.has(manifest.version):
                 return self._serve(manifest.version)

@@ -1,24 +1,21 @@
-"""Completeness: whether saved files are whole, as far as their names, sizes, indexes and headers show.
+"""Completeness: whether saved files are whole, as far as their names, indexes and end records show.
 
 Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from mdl.errors import ProtocolError
 from mdl.paths import matches
-from mdl.safetensors import SAFETENSORS, read_header, why_truncated
+from mdl.safetensors import SAFETENSORS, read_header
 from mdl.trainers.tree import Entry, Tree
+from mdl.weights import is_weights, why_not_whole
 
-WEIGHTS = (
-    r"(?i:.+\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|onnx|h5|hdf5|keras|msgpack|nemo|tflite|pb|npz|distcp)"
-    r"|.+\.data-[0-9]{5}-of-[0-9]{5})"
-)
-"""The name of a file that may hold weights."""
-_WEIGHTS = re.compile(WEIGHTS)
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
 _PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
@@ -43,11 +40,6 @@ _RESUME = {
 }
 RESUME = tuple((glob, why) for why, globs in _RESUME.items() for glob in globs.split())
 """Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file of this name may hold weights."""
-    return _WEIGHTS.fullmatch(name) is not None
 
 
 def is_model(name: str) -> bool:
@@ -94,7 +86,7 @@ def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]
     for name, entry in files.items():
         if not entry.stamp.size and is_weights(name):
             yield f"{name} is empty"
-        elif why := truncated_safetensors(tree, entry):
+        elif why := why_cut(tree, entry):
             yield f"{name}: {why}"
     if any(name.endswith(".distcp") for name in files) and ".metadata" not in files:
         yield f"{folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
@@ -130,11 +122,18 @@ def missing_shard(tree: Tree, index: str) -> str | None:
     return None
 
 
-def truncated_safetensors(tree: Tree, entry: Entry) -> str | None:
-    """What shows that a safetensors file lacks bytes; None if nothing does, or if it is another kind of file."""
-    if not entry.name.endswith(SAFETENSORS):
+def why_cut(tree: Tree, entry: Entry) -> str | None:
+    """What shows that a file of weights is not whole; None if nothing does, if it is no such file, or if it cannot be
+    read now."""
+    if entry.kind != "file" or not is_weights(entry.name):
         return None
-    return why_truncated(entry.stamp.size, lambda count: tree.head(entry.path, count))
+    try:
+        with tree.reader() as reader:
+            fd, size = reader.open(entry)
+        with os.fdopen(fd, "rb") as file:
+            return why_not_whole(file, size, entry.name)
+    except (OSError, ProtocolError):
+        return None
 
 
 def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:

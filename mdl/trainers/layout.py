@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
 from mdl.paths import matches
-from mdl.trainers.completeness import RESUME, is_index, is_weights, missing_shard
+from mdl.trainers.completeness import RESUME, is_index, missing_shard
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree
 from mdl.values import value_class
+from mdl.weights import is_weights
 
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
 _FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"

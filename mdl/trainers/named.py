@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from mdl.trainers.completeness import WEIGHTS
 from mdl.trainers.tree import Entry, Tree, join
+from mdl.weights import WEIGHT_SUFFIXES
 
 _BEFORE, _AFTER = r"(?:.*[-_.=])?", r"(?:[-_.=].*)?"
 _COUNTED = r"(?:global_?)?steps?|iter(?:ation)?s?|checkpoint|ckpt|model(?=[-_][0-9]{5})"
@@ -20,7 +20,8 @@ NAMED = rf"(?i:{_STEP}|{_EPOCH})|{BEST}|{LAST}"
 """A checkpoint's whole name; the group ``step`` or ``epoch`` is its number."""
 _LONGEST_NAME = 255
 _OF_TRAINING = r"(?:.*[-_.])?(?:optimi[sz]er|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
-HOLDS = rf"(?!{_OF_TRAINING})(?:{WEIGHTS})|model_index\.json"
+WEIGHTS = rf"(?i:.+(?:{'|'.join(map(re.escape, WEIGHT_SUFFIXES))}))"
+HOLDS = rf"(?!{_OF_TRAINING})(?:{WEIGHTS}|.+\.data-[0-9]{{5}}-of-[0-9]{{5}})|model_index\.json"
 """The name of a file in it that is a model's."""
 
 

@@ -15,12 +15,13 @@ from math import inf
 from typing import Any
 
 from mdl.paths import matches
-from mdl.trainers.completeness import RESUME, is_weights
+from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import Layout
 from mdl.trainers.named import BEST, HOLDS, LAST, NAMED, own_state
 from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
 from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
 from mdl.values import value_class
+from mdl.weights import is_weights
 
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 COUNTS_EPOCHS = "its number counts epochs"

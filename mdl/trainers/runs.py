@@ -14,10 +14,11 @@ from pathlib import PurePosixPath
 
 from mdl.errors import NotFound, Unsafe
 from mdl.paths import RelPath, shown
-from mdl.trainers.completeness import is_model, is_weights, why_incomplete
+from mdl.trainers.completeness import is_model, why_incomplete
 from mdl.trainers.named import BEST, named_folders
 from mdl.trainers.tree import Entry, Tree, join, natural_key
 from mdl.values import value_class
+from mdl.weights import is_weights
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"

@@ -15,6 +15,7 @@ from support.data import MIB, files_below, noise, write_files
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
+from support.weights import whole_file
 
 from mdl.cli.signals import the_signals
 from mdl.engine import fetch as engine_fetch
@@ -149,6 +150,15 @@ def test_a_short_safetensors_in_a_whole_zip(mdl: Inside, box: Box) -> None:
     folder = box.job("j11", {"model.safetensors": WEIGHTS[:-1]})
     assert "model.safetensors" in done(mdl(box.shell, "fetch", "box", "j11"), 6).err
     assert not folder.exists()
+
+
+@pytest.mark.fault(438)
+@pytest.mark.parametrize("name", ["model.pt", "model.h5", "model.gguf"])
+def test_cut_weights_in_a_whole_zip(mdl: Inside, box: Box, name: str, tmp_path: Path) -> None:
+    """A file of any kind that lacks its end is not put into service."""
+    box.job("j11", {name: whole_file(name)[:-600]})
+    assert name in done(mdl(box.shell, "fetch", "box", "j11", "--release", str(tmp_path / "site")), 6).err
+    assert not (tmp_path / "site" / "current").exists()
 
 
 @pytest.mark.fault(439)

@@ -363,3 +363,37 @@ def test_a_stdout_that_takes_nothing(trained: Shell, redirection: str, codes: se
     """An archive that its stdout has no room for is 7; if stdout is closed, it is not 0."""
     prefix = ("sh", "-c", f'"$@" {redirection}', "-")
     assert trained.run("pack", "run", "-o", "-", prefix=prefix).code in codes
+
+
+CUT = [".pt", ".pth", ".ckpt", ".safetensors", ".keras", ".weights.h5", ".npz", ".gguf"]
+
+
+@pytest.mark.parametrize("suffix", CUT)
+def test_a_cut_file_is_never_packed_unsaid(mdl: Inside, shell: Shell, suffix: str) -> None:
+    """A checkpoint whose file lacks its end was cut while it was saved: the one before is the latest, and the newer one
+    is named; it is packed itself only with --allow-incomplete."""
+    run = write(shell.home / "run", f"epoch_{{1,2}}{suffix}")
+    cut = run / f"epoch_2{suffix}"
+    os.truncate(cut, cut.stat().st_size - 30)
+    rows = mdl(shell, "checkpoints", "run", "--json").document["checkpoints"]
+    assert [(row["name"], row["complete"], row["latest"]) for row in rows] == [
+        (f"epoch_1{suffix}", True, True),
+        (f"epoch_2{suffix}", False, False),
+    ]
+    assert rows[1]["note"].startswith(f"epoch_2{suffix}: ")
+    ran = mdl(shell, "pack", "run", "--checkpoint", "latest")
+    assert (ran.code, f"epoch_2{suffix}" in ran.err) == (0, True), ran.err
+    assert set(read_whole(shell.home / f"model_run_epoch_1{suffix}.zip")) == {f"epoch_1{suffix}", MANIFEST}
+    refused = mdl(shell, "pack", "run", "--checkpoint", "2")
+    assert (refused.code, f"epoch_2{suffix}" in refused.err, "--allow-incomplete" in refused.err) == (6, True, True)
+    assert mdl(shell, "pack", "run", "--checkpoint", "2", "--allow-incomplete").code == 0
+    assert mdl(shell, "unpack", f"model_run_epoch_2{suffix}.zip", "--to", "there").code == 0  # its manifest says so
+
+
+def test_a_cut_file_within_a_checkpoint(mdl: Inside, shell: Shell) -> None:
+    """A trainer's record beside it does not make a cut file whole, be it the model, a shard or the optimizer."""
+    for name in ("pytorch_model.bin", "optimizer.pt"):
+        run = write(shell.home / name, "checkpoint-{1,2}/{pytorch_model.bin,optimizer.pt,trainer_state.json}")
+        os.truncate(run / "checkpoint-2" / name, 500)
+        [first, second] = mdl(shell, "checkpoints", name, "--json").document["checkpoints"]
+        assert (first["latest"], second["complete"], second["latest"]) == (True, False, False), name

@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import pytest
 from support.releases import Site, files_of, zipped
 from support.shell import Inside, Ran, Shell, with_environ
+from support.weights import whole_file
 
 from mdl.archive.manifest import NAME, Manifest
 from mdl.errors import DigestMismatch, Occupied, ProtocolError
@@ -420,3 +421,27 @@ def test_a_check_that_leaves_all_as_it_was(site: Site, script: str) -> None:
     """A check that reads, or that puts everything back, is no reason to refuse a release."""
     assert site.release("a", check=[sys.executable, "-c", FACTS + script]).changed
     assert site.served == "a"
+
+
+@pytest.mark.parametrize("name", ["m.pt", "deep/m.safetensors", "m.h5", "m.keras", "m.gguf", "m.nemo"])
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_cut_model_is_never_served(mdl: Inside, shell: Shell, name: str, compression: int) -> None:
+    """A file of weights that lacks its end is damage: not released, not unpacked, and --test finds it too."""
+    data = whole_file(name)
+    for archive, content, code in (("whole.zip", data, 0), ("cut.zip", data[:-600], 6)):
+        with zipfile.ZipFile(shell.home / archive, "w", compression) as opened:
+            opened.writestr(name, content)
+        assert mdl(shell, "unpack", archive, "--test").code == code
+        ran = mdl(shell, "unpack", archive, "--to", "srv", "--release")
+        assert (ran.code, name in ran.err) == (code, code == 6), ran.err
+        assert mdl(shell, "unpack", archive, "--to", f"out-{archive}").code == code
+    assert (shell.home / "srv" / "current" / name).read_bytes() == data
+
+
+def test_what_only_has_the_name_of_weights_is_unpacked_but_not_served(mdl: Inside, shell: Shell) -> None:
+    """mdl copies what is in an archive; what it serves must be what its name says."""
+    with zipfile.ZipFile(shell.home / "a.zip", "w") as opened:
+        opened.writestr("m.safetensors", b"just some text, no tensors")
+    assert mdl(shell, "unpack", "a.zip", "--to", "out").code == 0
+    assert mdl(shell, "unpack", "a.zip", "--to", "srv", "--release").code == 6
+    assert not (shell.home / "srv" / "current").exists()

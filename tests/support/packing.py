@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mdl.archive.manifest import Manifest
 from mdl.operations.pack import PackPlan, plan_pack
 from support.data import noise
+from support.weights import safetensors_of
 
 MANIFEST = "mdl-manifest.json"
 
@@ -41,12 +42,12 @@ def make_run(home: Path, name: str = "run") -> Path:
     for step in (500, 1000):
         folder = run / f"checkpoint-{step}"
         folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(noise(40_000, step))
+        (folder / "model.safetensors").write_bytes(safetensors_of(noise(40_000, step), 40_000))
         (folder / "optimizer.pt").write_bytes(noise(80_000, step + 1))
         (folder / "config.json").write_text('{"a": 1}')
         state = {"global_step": step, "best_global_step": 500, "best_model_checkpoint": f"old/{name}/checkpoint-500"}
         (folder / "trainer_state.json").write_text(json.dumps(state))
-    (run / "model.safetensors").write_bytes(noise(2**20 + 70_000, 3))
+    (run / "model.safetensors").write_bytes(safetensors_of(noise(2**20 + 70_000, 3), 2**20 + 70_000))
     (run / "config.json").write_text('{"a": 1}')
     (run / "train.log").write_text("loss 1.0\n" * 100)
     return run

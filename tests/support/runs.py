@@ -12,35 +12,30 @@ from mdl.trainers import inference_files, recognise
 from mdl.trainers.layout import InferenceFiles
 from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Tree
+from support.weights import safetensors_file, whole_file
 
-PICKLE = b"PK\x03\x04 not really a pickle"
 
-
-def put(file: Path, content: object = PICKLE) -> Path:
-    """A file with its folders.
+def put(file: Path, content: object = None) -> Path:
+    """A file with its folders, a whole one of its kind if nothing else is asked for.
 
     A dict becomes JSON; of a safetensors file it is the header's metadata, and a number that of its missing bytes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".safetensors" and not isinstance(content, (str, bytes)):
-        content = _safetensors(content if isinstance(content, dict) else {}, content if isinstance(content, int) else 0)
+        metadata = content if isinstance(content, dict) else {}
+        content = safetensors_file(metadata, content if isinstance(content, int) else 0)
+    elif content is None:
+        content = whole_file(file.name)
     elif isinstance(content, dict):
         content = json.dumps(content)
     file.write_bytes(content if isinstance(content, bytes) else str(content).encode())
     return file
 
 
-def _safetensors(metadata: dict[str, str], missing: int) -> bytes:
-    """One F32 tensor of 16 bytes, the last ``missing`` of them never written."""
-    table: dict[str, object] = {"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
-    header = json.dumps({**table, "__metadata__": metadata} if metadata else table).encode()
-    return len(header).to_bytes(8, "little") + header + b"\1" * (16 - missing)
-
-
 def write(run: Path, files: str, contents: Mapping[str, object] | None = None) -> Path:
     """Files by their paths, as a shell expands ``a/{b,c}``; those of ``contents`` with these, or removed if None."""
     for path in (path for word in files.split() for path in _expanded(word)):
-        put(run / path, {} if path.endswith(".safetensors") else PICKLE)
+        put(run / path)
     for path, content in (contents or {}).items():
         if content is None:
             (run / path).unlink()

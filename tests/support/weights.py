@@ -41,6 +41,14 @@ def safetensors_file(metadata: dict[str, str] | None = None, missing: int = 0) -
     return len(header).to_bytes(8, "little") + header + b"\1" * (16 - missing)
 
 
+def safetensors_of(payload: bytes, size: int) -> bytes:
+    """A safetensors file of ``size`` bytes, whose tensor is the beginning of ``payload``."""
+    longest = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    count = size - 8 - len(longest)
+    header = json.dumps({"w": {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}}).encode()
+    return len(longest).to_bytes(8, "little") + header.ljust(len(longest)) + payload[:count]
+
+
 def _gguf_text(text: str) -> bytes:
     return struct.pack("<Q", len(text)) + text.encode()
 
