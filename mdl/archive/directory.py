@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from mdl.archive import headers
 from mdl.archive.headers import ZipEntry
+from mdl.archive.member_names import TOP
 from mdl.archive.zip_format import (
     CENTRAL_HEAD,
     DESCRIPTORS,
@@ -60,14 +61,20 @@ class ArchiveLimits:
         """Raises `Unsafe` if a member, or all of them, unpack to more than allowed."""
         size = packed = 0
         for member in members:
-            size, packed = size + member.size, packed + member.packed
-            self._check_ratio(member.size, member.packed, member.shown)
-        self._check_ratio(size, packed, None)
+            size += member.size
+            packed += member.packed
+            self.check_ratio(member.size, member.packed, member.shown)
+        self.check_ratio(size, packed)
+        self.check_bytes(size)
+
+    def check_bytes(self, size: int) -> None:
+        """Raises `Unsafe` if ``size`` bytes, unpacked, are more than allowed."""
         if self.bytes is not None and size > self.bytes:
             what = f"it unpacks to {size:,} bytes and {self.bytes:,} are allowed by --max-size"
             raise Unsafe(what, hint="nothing was written")
 
-    def _check_ratio(self, size: int, packed: int, item: str | None) -> None:
+    def check_ratio(self, size: int, packed: int, item: str | None = None) -> None:
+        """Raises `Unsafe` if ``packed`` bytes unpack to so many more that it may be a bomb."""
         if size > _HARMLESS and size > self.ratio * max(packed, 1):
             hint = "--max-ratio allows more, if you trust its source"
             raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
@@ -84,7 +91,7 @@ class _End:
 
 
 def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
-    """Every member, in the order of the data.
+    """Every member but the folder that is unpacked into, in the order of the data.
 
     Raises `ProtocolError` for damage and contradictions, `Unsafe` for what must not be unpacked, `OSError`.
     """
@@ -101,7 +108,7 @@ def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
     members.sort(key=lambda one: one.header_at)
     _place(ReadAhead(fd), members, end.at)
     limits.check_sizes(members)
-    return tuple(members)
+    return tuple(member for member in members if member.path != TOP)
 
 
 class ReadAhead:

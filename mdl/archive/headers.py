@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import stat
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 
+from mdl.archive.member_names import TOP, member_path
 from mdl.archive.zip_format import (
     CENTRAL,
     CENTRAL_HEAD,
@@ -34,6 +36,10 @@ _BELIEVED = (ZIP64_EXTRA, _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX)
 """Extra fields by which a reader learns a member's size, name or kind."""
 _UNIX_PLAIN = 12
 """Bytes of PKWARE's Unix field if no target of a link follows."""
+_CODE_PAGE = (
+    "Windows writes such names in the code page of its language: unpack it with 'unzip -O CODEPAGE', for example"
+    " CP936 or CP932, and zip it again"
+)
 _EXTRA_HEAD, _TWO_SIZES = Struct("<2H"), Struct("<2Q")
 _METHODS = dict(
     zip(
@@ -46,7 +52,9 @@ _METHODS = dict(
 
 @dataclass(slots=True)
 class ZipEntry:
-    """One member as the directory lists it. ``header_at`` is the offset of its local header; ``data_at`` the offset of
+    """One member as the directory lists it; ``path`` is `TOP` for the folder that is unpacked into.
+
+    ``header_at`` is the offset of its local header; ``data_at`` the offset of
     its bytes, which is set once that header was read. ``packed`` and ``size`` are bytes, compressed and not."""
 
     raw: bytes
@@ -67,7 +75,7 @@ class ZipEntry:
 
     @property
     def shown(self) -> str:
-        return shown(self.path.text)
+        return shown(self.raw.decode())[:200]
 
 
 def parse_directory(data: bytes, count: int) -> list[ZipEntry]:
@@ -95,7 +103,7 @@ def check_local_header(head: bytes, member: ZipEntry) -> None:
             if len(wide) != 16 or (size, packed) != (FULL32, FULL32):
                 raise ProtocolError("its 64-bit sizes are damaged", item=member.shown)
             size, packed = _TWO_SIZES.unpack(wide)
-        _check_unicode_path(fields, raw, member.path.text + ("/" if member.is_folder else ""))
+        _check_unicode_path(fields, raw, member.shown)
         _refuse_link_fields(fields, member.shown)
     sizes, listed = (crc, packed, size), (member.crc, member.packed, member.size)
     same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
@@ -129,13 +137,13 @@ def _parse_central(data: bytes, at: int) -> tuple[ZipEntry, int]:
     size, packed, begin, disk = _widened(fields.get(ZIP64_EXTRA), (size, packed, begin, disk), item)
     if disk:
         raise Unsafe("an archive of several volumes is not unpacked", item=item)
-    _check_unicode_path(fields, raw, text)
+    _check_unicode_path(fields, raw, item)
     is_folder = text.endswith("/")
     _refuse_kind(external >> 16, is_folder, size or crc, item)
     if fields:
         _refuse_link_fields(fields, item)
     _refuse_method(method, flags, packed, size, item)
-    path = RelPath.parse(text[:-1] if is_folder else text)
+    path = member_path(text)
     executable = bool(external >> 16 & stat.S_IXUSR)
     return ZipEntry(raw, path, is_folder, method, flags, crc, packed, size, begin, executable), stop
 
@@ -145,8 +153,10 @@ def _decoded(raw: bytes, flags: int) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        why = "it claims to be UTF-8 and is not" if flags & UTF8 else "its encoding is not declared"
-        raise Unsafe(f"name refused: {why}", item=shown(raw.decode("latin-1"))[:200]) from None
+        item = shown(raw.decode("latin-1"))[:200]
+        if flags & UTF8:
+            raise Unsafe("name refused: it claims to be UTF-8 and is not", item=item) from None
+        raise Unsafe("name refused: its encoding is not declared", item=item, hint=_CODE_PAGE) from None
 
 
 def _fields(extra: bytes, item: str) -> dict[int, bytes]:
@@ -181,14 +191,14 @@ def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -
     return tuple(values.pop(0) if is_full else value for value, is_full in zip(narrow, full, strict=True))
 
 
-def _check_unicode_path(fields: dict[int, bytes], raw: bytes, text: str) -> None:
+def _check_unicode_path(fields: dict[int, bytes], raw: bytes, item: str) -> None:
     """Info-ZIP's second name for a member must be the same name."""
     second = fields.get(_UNICODE_PATH)
     if second is None:
         return
     is_same = len(second) >= 5 and second[0] == 1 and int.from_bytes(second[1:5], "little") == zlib.crc32(raw)
-    if not is_same or second[5:] != text.encode():
-        raise Unsafe("it has two different names", item=shown(text)[:200])
+    if not is_same or second[5:] != raw:
+        raise Unsafe("it has two different names", item=item)
 
 
 def _refuse_link_fields(fields: dict[int, bytes], item: str) -> None:
@@ -224,11 +234,22 @@ def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -
 
 def _refuse_collisions(members: list[ZipEntry]) -> None:
     """Refuse two members of one name, and two that would be one on some file system."""
+    refuse_collisions([(member.path, member.is_folder) for member in members])
+
+
+def refuse_collisions(members: Iterable[tuple[RelPath, bool]]) -> None:
+    """Refuse two members of one name, and two that would be one on some file system. Of each, its path is given and
+    whether it is a folder. Raises `Unsafe`."""
     names: set[str] = set()
-    for member in members:
-        if member.path.text in names:
-            raise Unsafe("it is in the archive twice", item=member.shown)
-        names.add(member.path.text)
-    files = [member.path for member in members if not member.is_folder]
+    files: list[RelPath] = []
+    folders: list[RelPath] = []
+    for path, is_folder in members:
+        if path.text in names:
+            raise Unsafe("it is in the archive twice", item=shown(path.text or "./"))
+        names.add(path.text)
+        if is_folder:
+            folders.append(path)
+        else:
+            files.append(path)
     refuse_twins(files)
-    refuse_twin_folders(files, [member.path for member in members if member.is_folder])
+    refuse_twin_folders(files, [path for path in folders if path != TOP])

@@ -1,14 +1,18 @@
-"""Reader: an archive that is checked before anything else, and the bytes of its members, each compared with its CRC."""
+"""Reader: an archive that is checked before anything else, and the bytes of its members; here for zips.
+
+`mdl.archive.opening.open_archive` tells what a file is; tars are in `mdl.archive.tar_reader`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from mdl.archive.directory import ArchiveLimits, ReadAhead, read_directory
 from mdl.archive.headers import ZipEntry
@@ -16,9 +20,10 @@ from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.end_records import ReadableFile
-from mdl.errors import DigestMismatch, NotFound, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
+from mdl.errors import DigestMismatch, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
 from mdl.fs import write_all
+from mdl.paths import RelPath
 from mdl.threads import Workers
 
 _BLOCK = 2**20
@@ -29,30 +34,62 @@ _HINTS = {
     ProtocolError.exit_code: "nothing was written; fetch or pack the archive again",
     Unsafe.exit_code: "nothing was written; look at who made this archive",
 }
-_MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 6
-"""Bytes that a manifest may have: for itself, for each member, and for each byte of a name, which JSON may escape."""
+_MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 12
+"""Bytes that a manifest may have: for itself, for each member, and for each character of a name, which JSON may
+escape."""
 
 
-class Archive:
-    """An open zip. It is checked when it is opened: afterwards `members` and `manifest` can be relied on.
+class ArchiveEntry(Protocol):
+    """One file or folder of an archive. ``size`` is in bytes as it is, ``packed`` as it lies in the archive, None if
+    that cannot be told."""
 
-    ``members`` are in the order of their data; ``manifest`` is None if the zip has none.
-    Raises `NotFound`, `ProtocolError`, `Unsafe`, `StateError`, `StorageError`.
+    @property
+    def path(self) -> RelPath: ...
+    @property
+    def is_folder(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def packed(self) -> int | None: ...
+    @property
+    def executable(self) -> bool: ...
+    @property
+    def shown(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=ArchiveEntry)
+
+
+class Archive(ABC, Generic[Entry]):
+    """An open archive. It is checked when it is opened: afterwards `members` and `manifest` can be relied on.
+
+    ``members`` are in the order of their data; ``manifest`` is None if the archive has none. ``checked_by`` names what
+    the bytes of a file are compared with if there is no manifest. The descriptor ``fd`` is closed at the end.
+    Raises `ProtocolError`, `Unsafe`, `StateError`, `StorageError`.
     """
 
-    def __init__(self, path: Path, limits: ArchiveLimits) -> None:
-        self.path = path
-        self._fd = _opened(path)
+    checked_by = "size"
+    members: Sequence[Entry]
+
+    def __init__(self, path: Path, fd: int, limits: ArchiveLimits) -> None:
+        self.path, self._fd = path, fd
         try:
             with self.named(), storage_trouble(path, ""):
-                self._stamp = Stamp.of(os.fstat(self._fd))
-                self.members = read_directory(self._fd, limits)
-                self._ahead = ReadAhead(self._fd)
+                self._stamp = Stamp.of(os.fstat(fd))
+                self.members = self._read_members(limits)
                 self.manifest = self._read_manifest()
         except BaseException:
-            os.close(self._fd)
+            os.close(fd)
             raise
         self._pool = Workers(1, "mdl-hash")
+
+    @abstractmethod
+    def _read_members(self, limits: ArchiveLimits) -> Sequence[Entry]:
+        """Every member, checked. Raises as the constructor."""
+
+    @abstractmethod
+    def _blocks(self, member: Entry) -> Iterator[bytes]:
+        """The bytes of a member, which are compared with what the archive says of them. Raises `ProtocolError`."""
 
     @property
     def size(self) -> int:
@@ -64,36 +101,33 @@ class Archive:
         """The SHA-256 of each file by its path, as far as a manifest tells."""
         return self.manifest.digests if self.manifest else {}
 
-    def copy(self, member: ZipEntry, to: int | None, wrote: Callable[[int], None]) -> str:
+    @property
+    def compared_with(self) -> str:
+        """What the bytes of a file are compared with: ``sha256`` if there is a manifest."""
+        return "sha256" if self.manifest else self.checked_by
+
+    def copy(self, member: Entry, to: int | None, wrote: Callable[[int], None]) -> str:
         """Write a member's bytes to the descriptor ``to``, or only check them if that is None; returns their SHA-256.
 
-        They are compared with the member's CRC-32 and with the manifest. ``wrote`` is called with the number of bytes
-        of each step. Raises `ProtocolError` for damage, `OSError`.
+        They are compared with what the archive says of them, and with the manifest. ``wrote`` is called with the number
+        of bytes of each step. Raises `ProtocolError` for damage, `OSError`.
         """
         sha256 = BackgroundHash(self._pool) if member.size > _SMALL else hashlib.sha256()
-        crc = count = 0
         for block in self._blocks(member):
             sha256.update(block)
-            crc, count = crc32(block, crc), count + len(block)
             if to is not None:
                 write_all(to, block)
             wrote(len(block))
-        if count != member.size:
-            raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)
-        if crc != member.crc:
-            raise DigestMismatch(f"damaged: CRC {crc:08x}, the archive says {member.crc:08x}", item=member.shown)
         digest = sha256.hexdigest()
         expected = self.digests.get(member.path.text, digest)
         if digest != expected:
             raise DigestMismatch(f"sha256 is {digest}, the manifest says {expected}", item=member.shown)
         return digest
 
-    def open(self, member: ZipEntry) -> ReadableFile:
-        """A member's bytes as a file in which one can move. They are not compared with its CRC, and what is read raises
-        `ProtocolError` for damage."""
-        if member.method == STORED:
-            return StoredMember(self._read, member.data_at, member.packed)
-        return InflatedMember(lambda: self._inflated(member))
+    @abstractmethod
+    def open(self, member: Entry) -> ReadableFile:
+        """A member's bytes as a file in which one can move. They are not compared with what the archive says of them,
+        and what is read raises `ProtocolError` for damage."""
 
     def check_unchanged(self) -> None:
         """Raises `ProtocolError` if the archive was written to since it was opened."""
@@ -110,8 +144,58 @@ class Archive:
             error.hint = error.hint or _HINTS.get(error.exit_code)
             raise
 
+    def _read_manifest(self) -> Manifest | None:
+        """mdl's own member, compared with the others."""
+        bearing = [one for one in self.members if f"{one.path}/".startswith(f"{NAME}/")]
+        if any(one.is_folder or one.path.text != NAME for one in bearing):
+            raise Unsafe("a folder has the name that is reserved for mdl's manifest", item=NAME)
+        if not bearing:
+            return None
+        own = bearing[0]
+        most = _MANIFEST_BASE + sum(_MANIFEST_LINE + _ESCAPED * len(one.path.text) for one in self.members)
+        if own.size > most:
+            raise ProtocolError("its manifest is too long for its members", item=NAME)
+        manifest = Manifest.from_json(b"".join(self._blocks(own)))
+        others = (one for one in self.members if not one.is_folder and one is not own)
+        manifest.check_members({one.path.text: one.size for one in others})
+        return manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        os.close(self._fd)
+
+
+AnyArchive = Archive[Any]
+"""An archive of either kind."""
+
+
+class ZipArchive(Archive[ZipEntry]):
+    """An open zip. The bytes of each member are compared with its CRC-32."""
+
+    checked_by = "crc32"
+
+    def _read_members(self, limits: ArchiveLimits) -> Sequence[ZipEntry]:
+        self._ahead = ReadAhead(self._fd)
+        return read_directory(self._fd, limits)
+
     def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
-        return self._stored(member) if member.method == STORED else self._inflated(member)
+        crc = count = 0
+        for block in self._stored(member) if member.method == STORED else self._inflated(member):
+            crc = crc32(block, crc)
+            count += len(block)
+            yield block
+        if count != member.size:
+            raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)
+        if crc != member.crc:
+            raise DigestMismatch(f"damaged: CRC {crc:08x}, the archive says {member.crc:08x}", item=member.shown)
+
+    def open(self, member: ZipEntry) -> ReadableFile:
+        if member.method == STORED:
+            return StoredMember(self._read, member.data_at, member.packed)
+        return InflatedMember(lambda: self._inflated(member))
 
     def _read(self, count: int, at: int) -> bytes:
         try:
@@ -150,31 +234,6 @@ class Archive:
                 yield block
         if at != stop or data or inflater.unused_data:
             raise ProtocolError("data follows its end", item=member.shown)
-
-    def _read_manifest(self) -> Manifest | None:
-        """mdl's own member, compared with the directory."""
-        bearing = [one for one in self.members if f"{one.path}/".startswith(f"{NAME}/")]
-        if any(one.is_folder or one.path.text != NAME for one in bearing):
-            raise Unsafe("a folder has the name that is reserved for mdl's manifest", item=NAME)
-        if not bearing:
-            return None
-        found = bearing[0]
-        if found.size > _MANIFEST_BASE + sum(_MANIFEST_LINE + _ESCAPED * len(one.raw) for one in self.members):
-            raise ProtocolError("its manifest is too long for its members", item=NAME)
-        data = b"".join(self._blocks(found))
-        if len(data) != found.size or crc32(data) != found.crc:
-            raise DigestMismatch("its manifest is damaged", item=NAME)
-        manifest = Manifest.from_json(data)
-        others = (one for one in self.members if not one.is_folder and one is not found)
-        manifest.check_members({one.path.text: one.size for one in others})
-        return manifest
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-        os.close(self._fd)
 
 
 class StoredMember:
@@ -241,16 +300,3 @@ class InflatedMember:
             data += taken
             self._at += len(taken)
         return bytes(data)
-
-
-def _opened(path: Path) -> int:
-    with storage_trouble(path, ""):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise NotFound("no such archive", item=str(path), hint="name the zip that was fetched or packed") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        hint = "name a zip file; a pipe cannot be read"
-        raise ProtocolError("this is not an archive, and not even a file", item=str(path), hint=hint)
-    return fd

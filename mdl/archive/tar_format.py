@@ -1,28 +1,36 @@
 """Tar: the headers of a plain tar, and the members of one that others may have made. Opens nothing.
 
 What is written is ustar; a pax header comes before a member whose name or size ustar cannot hold. Read as well are
-GNU's long names and large numbers, which ``tar`` writes by default. Every other kind of member is refused.
+GNU's long names and large numbers, which ``tar`` writes by default. Every other kind of member is refused. `tarfile`
+reads single headers here, and not whole archives: to it, one that is damaged or cut behind its first member has simply
+ended (ADR 0055).
 https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
 """
 
 from __future__ import annotations
 
 import re
+import stat
 import tarfile
 from collections.abc import Iterator
 from typing import Protocol
 
+from mdl.archive.member_names import member_path
 from mdl.errors import ProtocolError, Unsafe
 from mdl.paths import RelPath, shown
 from mdl.values import value_class
 
-_BLOCK = 512
-END = bytes(2 * _BLOCK)
+BLOCK = 512
+GZIP = b"\x1f\x8b\x08"
+"""How a gzip stream begins: its mark, and its one method."""
+END = bytes(2 * BLOCK)
 """What comes after the last member."""
 _TIME = 315532800
 """1980-01-01 00:00 UTC, the time of every member, so that the same files make the same bytes."""
 _LONGEST_EXTRA = 2**16
 """Bytes that a long name, or the pax header of one member, may have."""
+_AGAIN = "copy it again"
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """How gzip, bzip2, xz and zstd begin."""
 _RECORD = re.compile(rb"([1-9][0-9]{0,5}) ")
@@ -48,10 +56,21 @@ class ByteSource(Protocol):
 
 @value_class
 class TarMember:
-    """A file of a tar: its path, which was checked, and its size in bytes."""
+    """A file or folder of a tar: its path, which was checked, and its size in bytes."""
 
     path: RelPath
     size: int
+    is_folder: bool = False
+    executable: bool = False
+
+
+def is_header(block: bytes) -> bool:
+    """Whether these 512 bytes are the header of a tar's member: it has the sum of its own bytes."""
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return True
 
 
 def header(path: str, size: int) -> bytes:
@@ -63,11 +82,12 @@ def header(path: str, size: int) -> bytes:
 
 def padding(size: int) -> bytes:
     """The zeros after the ``size`` bytes of a file."""
-    return bytes(-size % _BLOCK)
+    return bytes(-size % BLOCK)
 
 
 class TarReader:
-    """The files of a tar, one after the other. Folders are passed over: files imply them.
+    """The files and folders of a tar, one after the other; a folder's path is `TOP` if it is the one that is unpacked
+    into.
 
     Iterating raises `ProtocolError` if it is not a tar or is truncated, and `Unsafe` for an unsafe path and for links,
     devices and other members that are not files.
@@ -90,12 +110,14 @@ class TarReader:
                 continue
             text, size = extra.get("path", info.name), int(extra.get("size", info.size))
             extra = {}
-            if info.isdir():
-                continue
-            if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            item = shown(text)[:200]
+            if not info.isdir() and info.type not in _FILES:
                 what = _KINDS.get(info.type, "an unknown kind of member")
-                raise Unsafe(f"refused: it is {what}, and a bundle has files only", item=shown(text)[:200])
-            member = TarMember(RelPath.parse(text), size)
+                raise Unsafe(f"refused: it is {what}, and not a file or a folder", item=item)
+            if info.isdir() and size:
+                raise ProtocolError("a folder with content", item=item)
+            name = f"{text.rstrip('/')}/" if info.isdir() else text
+            member = TarMember(member_path(name), size, info.isdir(), bool(info.mode & stat.S_IXUSR))
             self._left = size
             yield member
             self._source.skip(self._left + len(padding(size)))
@@ -112,16 +134,16 @@ class TarReader:
 
     def _header(self) -> tarfile.TarInfo | None:
         """The next header; None at the end."""
-        block = self._read(_BLOCK)
+        block = self._read(BLOCK)
         if not any(block):
             return None
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError as error:
+        except (tarfile.HeaderError, ValueError) as error:
             if block.startswith(_COMPRESSED):
                 hint = "unpack it first, with gunzip, unxz or the like: a bundle is a plain tar"
                 raise ProtocolError("it is compressed", hint=hint) from error
-            raise ProtocolError("it is not a tar, or it is damaged", hint="copy it again") from error
+            raise ProtocolError("it is not a tar, or it is damaged", hint=_AGAIN) from error
         if info.size < 0:
             raise ProtocolError("a member of it has a size below zero", item=shown(info.name)[:200])
         return info
@@ -141,7 +163,7 @@ class TarReader:
 
 def truncated() -> ProtocolError:
     """The error for a tar that lacks its end."""
-    return ProtocolError("it ends too early: it is truncated, or a part of it is missing", hint="copy it again")
+    return ProtocolError("it ends too early: it is truncated, or a part of it is missing", hint=_AGAIN)
 
 
 def _records(data: bytes) -> dict[str, str]:
@@ -154,12 +176,12 @@ def _records(data: bytes) -> dict[str, str]:
         stop = at + int(length[1]) if length else 0
         key, equals, value = data[length.end() : stop - 1].partition(b"=") if length else (b"", b"", b"")
         if not equals or stop > len(data) or data[stop - 1 : stop] != b"\n":
-            raise ProtocolError("a header of it is damaged", hint="copy it again")
+            raise ProtocolError("a header of it is damaged", hint=_AGAIN)
         name, at = key.decode("utf-8", "replace"), stop
         if name == "linkpath" or name.startswith("GNU.sparse"):
             raise Unsafe(f"refused: a header with {shown(name)[:40]}, and a bundle has plain files only")
         if name == "size" and not re.fullmatch(rb"[0-9]{1,18}", value):
-            raise ProtocolError("a header of it has a wrong size", hint="copy it again")
+            raise ProtocolError("a header of it has a wrong size", hint=_AGAIN)
         if name in ("path", "size"):
             found[name] = value.decode("utf-8", "surrogateescape")
     return found

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
-from mdl.archive.reader import Archive
+from mdl.archive.reader import AnyArchive, ArchiveEntry
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.end_records import ReadableFile
 from mdl.errors import NoSpace, Occupied, ProtocolError
@@ -64,7 +63,7 @@ def publish(staged: Path, target: Path) -> None:
         raise
 
 
-def check_free_space(archive: Archive, folder: Path) -> None:
+def check_free_space(archive: AnyArchive, folder: Path) -> None:
     """See that the disk has room for all of an archive below ``folder``, which need not exist yet.
 
     Raises `NoSpace` with the bytes needed and free, before anything is written.
@@ -79,7 +78,7 @@ def check_free_space(archive: Archive, folder: Path) -> None:
         raise NoSpace(what, item=str(folder), hint=hint)
 
 
-def check_bytes(archive: Archive, progress: Progress) -> dict[str, str]:
+def check_bytes(archive: AnyArchive, progress: Progress) -> dict[str, str]:
     """Read every member and check it as `extract` does, and write nothing; returns the SHA-256 of each file by its
     path. Raises `ProtocolError`."""
     digests: dict[str, str] = {}
@@ -94,7 +93,7 @@ def check_bytes(archive: Archive, progress: Progress) -> dict[str, str]:
 
 
 def extract(
-    archive: Archive,
+    archive: AnyArchive,
     folder: Path,
     progress: Progress,
     find_copy: FindCopy = lambda _entry: None,
@@ -135,7 +134,7 @@ def extract(
     return archive.manifest or Manifest(listed), linked
 
 
-def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
+def _link(source: Path | None, member: ArchiveEntry, place: str) -> bool:
     """Make ``place`` a hard link to a file with the same bytes, if there is one and the system allows it."""
     if source is None or bool(source.stat().st_mode & stat.S_IXUSR) != member.executable:
         return False
@@ -147,7 +146,7 @@ def _link(source: Path | None, member: ZipEntry, place: str) -> bool:
 
 
 def _write(
-    archive: Archive, member: ZipEntry, place: str, progress: Progress, sync: BackgroundSync, *, to_serve: bool
+    archive: AnyArchive, member: ArchiveEntry, place: str, progress: Progress, sync: BackgroundSync, *, to_serve: bool
 ) -> str:
     """Write one member to a new file; returns its SHA-256."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -168,7 +167,7 @@ def _write(
     return sha256
 
 
-def _check_whole(archive: Archive, member: ZipEntry, file: ReadableFile, *, to_serve: bool) -> None:
+def _check_whole(archive: AnyArchive, member: ArchiveEntry, file: ReadableFile, *, to_serve: bool) -> None:
     """See that a file of weights has its end, unless the manifest says that it was packed incomplete.
 
     ``file`` is the member, open. What only has a name of weights, and holds something else, may be unpacked, but not

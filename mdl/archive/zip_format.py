@@ -137,7 +137,7 @@ _WORTH = 0.97
 _LARGE, _BOMB = 50 * 2**20, 150
 """A member larger than this that shrinks below a 150th is stored: a careful reader would refuse it as a bomb."""
 _SAMPLES, _SAMPLE = 16, 64 * 2**10
-_RAW = -15
+_RAW, _GZIP = -15, 31
 END_OF_PIECES = b"\x03\x00"
 """A last, empty block (RFC 1951, 3.2.6)."""
 
@@ -145,6 +145,12 @@ END_OF_PIECES = b"\x03\x00"
 def new_inflater() -> _Decompress:
     """The decompression of a raw deflate stream."""
     stream: _Decompress = _fast.decompressobj(_RAW)
+    return stream
+
+
+def new_gunzipper() -> _Decompress:
+    """The decompression of one gzip stream, whose checksum and size are checked at its end."""
+    stream: _Decompress = _fast.decompressobj(_GZIP)
     return stream
 
 

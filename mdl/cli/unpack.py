@@ -75,7 +75,7 @@ class ReleaseFlags:
 )
 def unpack(
     session: Session,
-    source: Annotated[str, argument("ARCHIVE", "A zip, mdl's own or any other.")],
+    source: Annotated[str, argument("ARCHIVE", "A zip, tar or tar.gz, mdl's own or any other.")],
     bounds: LimitFlags,
     serving: ReleaseFlags,
     settings: ReleaseSettings,
@@ -86,7 +86,7 @@ def unpack(
     testing: Annotated[bool, flag("--test", "Read and check every byte of it, write nothing.")] = False,
     log_file: LogFile = None,
 ) -> int:
-    """Unpack a zip into a new folder, all or nothing; everything is checked before the first byte is written."""
+    """Unpack an archive into a new folder, all or nothing; everything is checked before the first byte is written."""
     session.empty = {"archive": source}
     archive = place_of(source, "ARCHIVE")
     to = place_of(target, "--to") if target is not None else None
@@ -100,7 +100,7 @@ def unpack(
     if len(only_looks) > 1:
         raise UsageError("--list reads no file of the archive, --test reads all", hint="choose one of the two")
     if listing:
-        return _show_members(session, archive, mdl.contents(archive, limits=limits))
+        return _show_members(session, archive, mdl.contents(archive, limits=limits, cancel=session.cancel))
     if testing:
         with session.console.watch(method="inline") as on_event, all_or_nothing():
             rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)
@@ -127,9 +127,10 @@ def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) ->
     if session.common.json:
         size = sum(row.size for row in rows)
         return session.show(_facts(archive, files=len(rows), size=size, path=None, members=rows))
-    table = [
-        (human_bytes(row.size), human_bytes(row.packed), (row.sha256 or "-")[:12], shown(row.path)) for row in rows
-    ]
+    table = []
+    for row in rows:
+        packed = "-" if row.packed is None else human_bytes(row.packed)
+        table.append((human_bytes(row.size), packed, (row.sha256 or "-")[:12], shown(row.path)))
     session.console.table(("SIZE", "PACKED", "SHA256", "PATH"), table)
     return 0
 

@@ -11,7 +11,7 @@ from typing import get_args
 
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
-from mdl.archive.reader import Archive
+from mdl.archive.opening import open_archive
 from mdl.archive.selection import A_CHECKPOINT, Member, PackOptions, Selection, is_only_log, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
@@ -249,7 +249,7 @@ def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
 def _manifest_of(path: Path) -> Manifest | None:
     """The manifest of the archive at ``path``; None if no archive that mdl made is there."""
     try:
-        with Archive(path, ArchiveLimits()) as archive:
+        with open_archive(path, ArchiveLimits()) as archive:
             return archive.manifest
     except (MdlError, OSError):
         return None

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from mdl import process
 from mdl.archive.directory import ArchiveLimits
+from mdl.archive.formats import model_in_an_archive
 from mdl.archive.history import History
 from mdl.archive.manifest import Manifest
-from mdl.archive.reader import Archive
+from mdl.archive.opening import open_archive
+from mdl.archive.reader import AnyArchive
 from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_switch
 from mdl.archive.streaming import Progress
 from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish, staged_folder
@@ -31,16 +33,17 @@ _STAGED = "new"
 _NAMED = 5
 _WHEN_FULL = "free some space; nothing was left behind"
 _DEFAULT_LIMITS = ArchiveLimits()
+_SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
 
 
 @value_class
 class ArchiveMember:
-    """One file of a zip: its path, its size in bytes as it is and ``packed``, and its SHA-256: as the manifest says, or
-    as `verify_archive` read it; None if neither is known."""
+    """One file of an archive: its path, its size in bytes as it is and ``packed`` (None if it is packed together with
+    the others), and its SHA-256: as the manifest says, or as `verify_archive` read it; None if neither is known."""
 
     path: str
     size: int
-    packed: int
+    packed: int | None
     sha256: str | None
 
 
@@ -50,7 +53,8 @@ class UnpackResult:
 
     ``path`` is the folder; ``files`` and ``bytes`` count what was unpacked into it, without mdl's manifest.
     ``manifest`` lists the files with their digests, also for an archive that came without one. ``verified`` says what
-    the bytes were compared with: ``sha256`` if the archive has mdl's manifest, else ``crc32``.
+    the bytes were compared with: ``sha256`` if the archive has mdl's manifest, else ``crc32`` of a zip or tar.gz and
+    ``size`` of a plain tar.
     """
 
     path: Path
@@ -79,13 +83,15 @@ class ReleaseResult:
     removed: tuple[str, ...] = ()
 
 
-def contents(archive: StrPath, *, limits: ArchiveLimits | None = None) -> list[ArchiveMember]:
-    """The files of a zip, by their paths. What the archive says of itself is checked as for `unpack`; the bytes of its
-    files are not read, and nothing is written.
+def contents(
+    archive: StrPath, *, limits: ArchiveLimits | None = None, cancel: CancelToken | None = None
+) -> list[ArchiveMember]:
+    """The files of an archive, by their paths. What the archive says of itself is checked as for `unpack`; the bytes of
+    its files are not looked at, and nothing is written. ``cancel`` stops the work from another thread.
 
     Raises `ProtocolError` if it is damaged, `Unsafe` if it holds what must not be unpacked or exceeds ``limits``.
     """
-    with Archive(place_of(archive, "archive"), limits or ArchiveLimits()) as opened:
+    with open_archive(place_of(archive, "archive"), limits or ArchiveLimits(), _stop_by(cancel)) as opened:
         return _members(opened, opened.digests)
 
 
@@ -96,22 +102,23 @@ def verify_archive(
     cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> list[ArchiveMember]:
-    """Read and check all of a zip as `unpack` does, and write nothing: every byte is unpacked and compared with its
-    CRC-32, and with the manifest if there is one.
+    """Read and check all of an archive as `unpack` does, and write nothing: every byte is unpacked and compared with
+    its CRC-32, if the archive has one, and with the manifest if there is one.
 
     ``archive``, ``limits``, ``cancel`` and ``on_event`` are as for `unpack`.
     Returns the files, by their paths, each with the SHA-256 of what was read.
     Raises what `unpack` raises, but for what concerns the folder to unpack into.
     """
     place = place_of(archive, "archive")
-    with Archive(place, limits) as opened:
+    with open_archive(place, limits, _stop_by(cancel)) as opened:
+        _tell_of_model(opened, on_event)
         progress = Progress(on_event, place.name, "check", len(opened.members), opened.size, cancel)
         digests = check_bytes(opened, progress)
-        progress.finish(opened.size, "checked", _compared_with(opened))
+        progress.finish(opened.size, "checked", opened.compared_with)
         return _members(opened, digests)
 
 
-def _members(archive: Archive, digests: Mapping[str, str]) -> list[ArchiveMember]:
+def _members(archive: AnyArchive, digests: Mapping[str, str]) -> list[ArchiveMember]:
     files = sorted((one for one in archive.members if not one.is_folder), key=lambda one: one.path.text)
     return [ArchiveMember(one.path.text, one.size, one.packed, digests.get(one.path.text)) for one in files]
 
@@ -124,11 +131,12 @@ def unpack(
     cancel: CancelToken | None = None,
     on_event: Listener = silence,
 ) -> UnpackResult:
-    """Unpack a zip into a new folder, all of it or nothing. It is checked in full before the first byte is written.
+    """Unpack an archive into a new folder, all of it or nothing. It is checked in full before the first byte is
+    written.
 
-    ``archive`` is a zip, mdl's own or any other. ``to`` is a folder that is absent or empty; None means a folder in
-    the current one, called like the archive. ``limits`` says how much an archive may hold. ``cancel`` stops the work
-    from another thread. ``on_event`` is called with every event.
+    ``archive`` is a zip, a tar or a tar.gz, mdl's own or any other; its content tells which, not its name. ``to`` is a
+    folder that is absent or empty; None means a folder in the current one, called like the archive. ``limits`` says how
+    much an archive may hold. ``cancel`` stops the work from another thread. ``on_event`` is called with every event.
 
     Returns the folder, and how many files and bytes are in it.
     Raises `NotFound` if there is no such archive, `ProtocolError` if it is damaged, `Unsafe` if it holds what must not
@@ -137,17 +145,19 @@ def unpack(
     """
     archive = place_of(archive, "archive")
     name = archive.name
-    default = name.removesuffix(".zip") if name.endswith(".zip") else f"{name}.unpacked"
+    suffix = next((one for one in _SUFFIXES if name.endswith(one) and name != one), "")
+    default = name.removesuffix(suffix) if suffix else f"{name}.unpacked"
     target = Path(os.path.abspath(default if to is None else place_of(to, "to")))
-    with Archive(archive, limits) as opened:
+    with open_archive(archive, limits, _stop_by(cancel)) as opened:
+        _tell_of_model(opened, on_event)
         check_target(target)
         check_free_space(opened, target.parent)
         with storage_trouble(target, _WHEN_FULL), staged_folder(target) as staged:
             progress = Progress(on_event, name, "unpack", len(opened.members), opened.size, cancel)
             manifest, _ = extract(opened, staged, progress)
             publish(staged, target)
-        progress.finish(manifest.size, "unpacked", _compared_with(opened))
-        return UnpackResult(target, len(manifest.files), manifest.size, manifest, _compared_with(opened))
+        progress.finish(manifest.size, "unpacked", opened.compared_with)
+        return UnpackResult(target, len(manifest.files), manifest.size, manifest, opened.compared_with)
 
 
 def release(
@@ -185,7 +195,9 @@ def release(
     if words and not shutil.which(words[0]):
         hint = "nothing was unpacked; name a program that is there and that you may execute"
         raise UsageError("the check cannot be run: no such program can be executed", item=words[0], hint=hint)
-    with Archive(place_of(archive, "archive"), limits) as opened, storage_trouble(releases.folder, _WHEN_FULL):
+    opening = open_archive(place_of(archive, "archive"), limits, _stop_by(cancel))
+    with opening as opened, storage_trouble(releases.folder, _WHEN_FULL):
+        _tell_of_model(opened, on_event)
         known = opened.manifest.version if opened.manifest else ""
         if not releases.has(known):
             check_free_space(opened, releases.folder)
@@ -246,25 +258,25 @@ class _Release:
     cancel: CancelToken | None
     on_event: Listener
 
-    def run(self, archive: Archive, known: str) -> ReleaseResult:
+    def run(self, archive: AnyArchive, known: str) -> ReleaseResult:
         """``known`` is the version that the archive's manifest claims, or ''."""
         if not self.releases.has(known):
             return self._release_new(archive)
         progress = self._progress(archive, "check")
         check_bytes(archive, progress)  # a manifest alone proves nothing
-        progress.finish(archive.size, "kept", _compared_with(archive))
+        progress.finish(archive.size, "kept", archive.compared_with)
         return self._serve(known)
 
-    def _progress(self, archive: Archive, verb: str) -> Progress:
+    def _progress(self, archive: AnyArchive, verb: str) -> Progress:
         return Progress(self.on_event, archive.path.name, verb, len(archive.members), archive.size, self.cancel)
 
-    def _release_new(self, archive: Archive) -> ReleaseResult:
+    def _release_new(self, archive: AnyArchive) -> ReleaseResult:
         releases = self.releases
         with staged_folder(releases.path_of(_STAGED)) as staged:
             progress = self._progress(archive, "unpack")
             copies = releases.copies_in(self.history.active, self._stop)
             manifest, linked = extract(archive, staged, progress, copies, to_serve=True)
-            progress.finish(manifest.size, "unpacked", _compared_with(archive))
+            progress.finish(manifest.size, "unpacked", archive.compared_with)
             if releases.has(manifest.version):
                 return self._serve(manifest.version)
             make_readonly(staged, manifest)
@@ -322,8 +334,25 @@ def _result(
     return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
 
 
-def _compared_with(archive: Archive) -> str:
-    return "sha256" if archive.manifest else "crc32"
+def _stop_by(cancel: CancelToken | None) -> Callable[[int], None]:
+    """Raises `Cancelled` once the work is cancelled, whenever some bytes were read."""
+
+    def check(_count: int) -> None:
+        if cancel:
+            cancel.check()
+
+    return check
+
+
+def _tell_of_model(archive: AnyArchive, on_event: Listener) -> None:
+    """Say of a file that programs load as it is what it is."""
+    if archive.manifest:
+        return
+    names = {member.path.text for member in archive.members if not member.is_folder}
+    model = model_in_an_archive(archive.path.name, names)
+    if model:
+        what = f"{archive.path.name} is {model}: programs load it as it is, and this takes it apart"
+        on_event(Noticed(archive.path.name, message=what))
 
 
 def _waiting(on_event: Listener) -> Callable[[str], None]:

@@ -154,6 +154,7 @@ TOOLS = [
     by_tool("7z stored", "7z a -bd -tzip -mx=0 $OUT ."),
     by_tool("7z with UTF-8 names", "7z a -bd -tzip -mcu=on $OUT ."),
     by_tool("bsdtar", "bsdtar -acf $OUT *"),
+    by_tool("bsdtar of the folder itself", "bsdtar -acf $OUT ."),
     by_tool("bsdtar stored", "bsdtar -cf $OUT --format zip --options zip:compression=store *"),
 ]
 PYTHONS = [
@@ -167,7 +168,10 @@ PYTHONS = [
     by_python("empty with a comment", zipfile.ZIP_STORED, {}, comment=b"nothing"),
     by_python("longest comment", zipfile.ZIP_STORED, comment=b"x" * 65535),
 ]
+DOTS = named(b"./", b"./d/", b"./d/a.txt", b"e/./b.txt", b"./c.txt", b"f/./")
+DOTTED: Tree = {"d": None, "d/a.txt": b"text", "e/b.txt": b"text", "c.txt": b"text", "f": None}
 BYTE_BY_BYTE = [
+    Harmless("names that begin with a dot", lambda _, place: place.write_bytes(DOTS.build()) and None, DOTTED),
     by_hand("the base of the hostile ones", BASE),
     by_hand("with a manifest", with_manifest(BASE)),
     by_hand("year 1980", one(**dated(0x21)), 204),

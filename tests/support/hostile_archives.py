@@ -108,7 +108,25 @@ def whole(table: dict[str, Facts]) -> Tricks:
 NAMES: dict[int, list[bytes]] = {
     184: [
         *(b"../x", b"a/../../x", b"a/../x", b"..", b"../d/", b"..\\x", b".. /x", b"...", b".../x", b"..%2fx", b"."),
-        *(b"./x", b"a/./x", b"a/..", b"", b"a//x", b"~/x", b"~root", b".mdl/x", b".MDL/x", b"x.", b"x ", b"CON"),
+        *(
+            b"a/./..",
+            b"./../x",
+            b"././",
+            b"./.",
+            b".//x",
+            b"./~x",
+            b"./.mdl/x",
+            b"a/..",
+            b"",
+            b"a//x",
+            b"~/x",
+            b"~root",
+            b".mdl/x",
+            b".MDL/x",
+            b"x.",
+            b"x ",
+            b"CON",
+        ),
         *(b"aux.txt", b"a/lpt1.bin", b"com\xc2\xb9", b"x" * 256, b"/".join([b"y" * 200] * 6), b"z" * 65535),
     ],
     185: [
@@ -209,6 +227,7 @@ def twins(*groups: str) -> Tricks:
 TWINS = [
     *("t|t", "weights.bin", "t|t|t", "t/|t/", "Model.bin|model.bin", "a/b/C|a/b/c", "A/x|a/y", "A/|a/"),
     *("caf\u00e9|cafe\u0301", "caf\u00e9/x|cafe\u0301/y", "stra\u00dfe|strasse", "\u212a|k", "\ufb01le|file"),
+    *("t|./t", "./t|t/", "d/t|d/./t", "./t/|t/", "./|./"),
     *("t|t/", "t/|t", "T|t/", "t|t/.", "t|t.", "t|t "),
 ]
 INSIDE = ["d|d/x", "d/x|d", "D|d/x", "d/x|D", "d|d/e/f/g", "caf\u00e9|cafe\u0301/x", "weights.bin/x", "logs"]

@@ -63,7 +63,8 @@ _PURE = """
     http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
-    sources/typed sources/gguf archive/zip_format archive/manifest archive/history mirror/layout
+    sources/typed sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
+    archive/manifest archive/history mirror/layout
     trainers/default_excludes archive/secret_scan
     operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
     operations/formats/local_dir operations/formats/ollama operations/formats/comfyui operations/bundle/contents

@@ -174,6 +174,8 @@ class BundleTar:
         self.close()
         self._begin()
         for member in self._tar:
+            if member.is_folder:
+                continue  # files imply them
             top, _, path = member.path.text.partition("/")
             if top != TOP or not path:
                 raise Unsafe("refused: it is not in the folder of a bundle", item=member.path.text)

@@ -1,0 +1,280 @@
+"""Tar reader: a tar, plain or packed with gzip, that is read and checked to its end before anything is unpacked.
+
+A tar has no directory, so its headers are read one after the other; one that is packed with gzip is inflated for that,
+and again when it is unpacked. The limits are held while it is inflated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdl.archive.directory import ArchiveLimits
+from mdl.archive.headers import refuse_collisions
+from mdl.archive.member_names import TOP
+from mdl.archive.reader import Archive, InflatedMember, StoredMember
+from mdl.archive.tar_format import BLOCK, GZIP, ByteSource, TarReader, truncated
+from mdl.archive.zip_format import INFLATE_ERRORS, new_gunzipper
+from mdl.end_records import ReadableFile
+from mdl.errors import ProtocolError, storage_error
+from mdl.paths import RelPath, shown
+
+_STEP = 2**20
+_READ = 256 * 2**10
+
+
+@dataclass(slots=True)
+class TarEntry:
+    """One member of a tar; ``data_at`` is the offset of its bytes in the tar, once that is inflated. ``packed`` is None
+    if it is packed together with the others."""
+
+    path: RelPath
+    is_folder: bool
+    size: int
+    packed: int | None
+    executable: bool
+    data_at: int
+
+    @property
+    def shown(self) -> str:
+        return shown(self.path.text)[:200]
+
+
+class TarArchive(Archive[TarEntry]):
+    """An open tar, plain or packed with gzip. ``watch`` is called with the number of bytes of each step while it is
+    read for the first time."""
+
+    def __init__(
+        self, path: Path, fd: int, limits: ArchiveLimits, *, is_gzip: bool, watch: Callable[[int], None]
+    ) -> None:
+        self._is_gzip, self._limits, self._watch = is_gzip, limits, watch
+        self._source = self._from_start(path, fd)
+        self._last: _Ends | None = None
+        if is_gzip:
+            self.checked_by = "crc32"
+        super().__init__(path, fd, limits)
+        self._watch = lambda _count: None
+
+    def _from_start(self, path: Path, fd: int) -> _Source:
+        return _Gunzipped(path, fd, self._limits) if self._is_gzip else _Plain(path, fd)
+
+    def _read_members(self, limits: ArchiveLimits) -> Sequence[TarEntry]:
+        source = _Watched(self._source, self._watch)
+        members = []
+        size = 0
+        for member in TarReader(source):
+            packed = None if self._is_gzip else member.size
+            members.append(
+                TarEntry(member.path, member.is_folder, member.size, packed, member.executable, self._source.at)
+            )
+            limits.check_count(len(members))
+            size += member.size
+            limits.check_bytes(size)
+        _check_end(source)
+        refuse_collisions([(member.path, member.is_folder) for member in members])
+        return tuple(member for member in members if member.path != TOP)
+
+    def _blocks(self, member: TarEntry) -> Iterator[bytes]:
+        if self._source.at > member.data_at:
+            self._source = self._from_start(self.path, self._fd)
+        self._last = _Ends(member)
+        for block in _blocks_of(self._source, member):
+            self._last.add(block)
+            yield block
+
+    def open(self, member: TarEntry) -> ReadableFile:
+        source = self._from_start(self.path, self._fd)
+        if isinstance(source, _Plain):
+            return StoredMember(source.read_at, member.data_at, member.size)
+        ends = self._last if self._last and self._last.member is member else _Ends(member)
+        return _GunzippedMember(ends, lambda: _blocks_of(self._from_start(self.path, self._fd), member))
+
+
+def _blocks_of(source: _Source, member: TarEntry) -> Iterator[bytes]:
+    source.skip(member.data_at - source.at)
+    left = member.size
+    while left:
+        block = bytearray(min(left, _STEP))
+        if source.read_into(memoryview(block)) < len(block):
+            raise ProtocolError("the archive was cut", item=member.shown)
+        left -= len(block)
+        yield bytes(block)
+
+
+class _Ends:
+    """The first and the last bytes of a member that was read: whoever looks at its beginning and its end needs no
+    more, and nothing is inflated again for that."""
+
+    def __init__(self, member: TarEntry) -> None:
+        self.member, self.first, self.last, self.count = member, b"", b"", 0
+
+    def add(self, block: bytes) -> None:
+        """The next bytes of the member."""
+        self.first = self.first or block
+        self.last = self.last[-_STEP:] + block
+        self.count += len(block)
+
+    def part(self, at: int, count: int) -> bytes | None:
+        """``count`` bytes from ``at``, if they are kept."""
+        if at + count <= len(self.first):
+            return self.first[at : at + count]
+        start = at - (self.count - len(self.last))
+        return self.last[start : start + count] if self.count == self.member.size and start >= 0 else None
+
+
+class _GunzippedMember(InflatedMember):
+    """The bytes of a member of a tar.gz, of which the first and the last are kept."""
+
+    def __init__(self, ends: _Ends, blocks: Callable[[], Iterator[bytes]]) -> None:
+        super().__init__(blocks)
+        self._ends = ends
+
+    def read(self, count: int = -1, /) -> bytes:
+        kept = self._ends.part(self._at, count) if count >= 0 else None
+        if kept is None:
+            return super().read(count)
+        self._at += len(kept)
+        return kept
+
+
+class _Source(ByteSource):
+    """The bytes of a tar, from the first to the last; ``at`` of them are behind."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path, self._fd = path, fd
+        self.at = 0
+
+    def skip(self, count: int) -> None:
+        buffer = memoryview(bytearray(min(count, _STEP)))
+        while count:
+            done = self.read_into(buffer[:count])
+            if not done:
+                raise truncated()
+            count -= done
+
+    def _read(self, view: memoryview, at: int) -> int:
+        try:
+            return os.preadv(self._fd, [view], at)
+        except OSError as error:
+            raise storage_error(error, str(self._path), "") from error
+
+
+class _Plain(_Source):
+    """The bytes of a file as they are."""
+
+    def read_into(self, view: memoryview) -> int:
+        done = 0
+        while done < len(view):
+            count = self._read(view[done:], self.at)
+            if not count:
+                break
+            self.at += count
+            done += count
+        return done
+
+    def skip(self, count: int) -> None:
+        if self.at + count > os.fstat(self._fd).st_size:
+            raise truncated()
+        self.at += count
+
+    def read_at(self, count: int, at: int) -> bytes:
+        """``count`` bytes from ``at``; fewer at the end of the file. Raises `StorageError`."""
+        data = bytearray(count)
+        done = self._read(memoryview(data), at)
+        return bytes(data[:done])
+
+
+class _Gunzipped(_Source):
+    """What the gzip streams in a file hold, one behind the other, with zeros behind the last as gzip allows them."""
+
+    def __init__(self, path: Path, fd: int, limits: ArchiveLimits) -> None:
+        super().__init__(path, fd)
+        self._limits, self._inflater, self._waiting, self._read_to = limits, new_gunzipper(), b"", 0
+
+    def read_into(self, view: memoryview) -> int:
+        done = 0
+        while done < len(view):
+            block = self._next_block(min(len(view) - done, _STEP))
+            if not block:
+                break
+            view[done : done + len(block)] = block
+            done += len(block)
+            self.at += len(block)
+            self._limits.check_ratio(self.at, self._read_to)
+        return done
+
+    def _next_block(self, most: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        while not self._inflater.eof or self._begins_again():
+            waiting = self._waiting or self._more()
+            try:
+                block = self._inflater.decompress(waiting, most)
+            except INFLATE_ERRORS as error:
+                raise ProtocolError(f"damaged: {error}") from error
+            self._waiting = self._inflater.unconsumed_tail
+            if block:
+                return block
+            if not waiting and not self._inflater.eof:
+                raise truncated()
+        return b""
+
+    def _begins_again(self) -> bool:
+        """Whether another stream follows the one that ended; it is begun."""
+        rest = self._inflater.unused_data.lstrip(b"\0")
+        while len(rest) < len(GZIP) and (more := self._more()):
+            rest = (rest + more).lstrip(b"\0")
+        if not rest:
+            return False
+        if not rest.startswith(GZIP):
+            raise ProtocolError("data follows its end")
+        self._inflater, self._waiting = new_gunzipper(), rest
+        return True
+
+    def _more(self) -> bytes:
+        data = bytearray(_READ)
+        count = self._read(memoryview(data), self._read_to)
+        self._read_to += count
+        return bytes(data[:count])
+
+
+class _Watched(ByteSource):
+    """A source of bytes, of which somebody is told how many were passed."""
+
+    def __init__(self, source: _Source, watch: Callable[[int], None]) -> None:
+        self._source, self._watch = source, watch
+
+    def read_into(self, view: memoryview) -> int:
+        count = self._source.read_into(view)
+        self._watch(count)
+        return count
+
+    def skip(self, count: int) -> None:
+        while count:
+            step = min(count, 64 * _STEP)
+            self._source.skip(step)
+            self._watch(step)
+            count -= step
+
+
+def first_bytes(path: Path, fd: int, count: int) -> bytes:
+    """The first bytes of what a gzip file holds; none if it cannot be inflated. Raises `StorageError`."""
+    buffer = bytearray(count)
+    try:
+        done = _Gunzipped(path, fd, ArchiveLimits()).read_into(memoryview(buffer))
+    except ProtocolError:
+        return b""
+    return bytes(buffer[:done])
+
+
+def _check_end(source: ByteSource) -> None:
+    """See that a second block of zeros follows the first, and nothing but zeros then. Raises `ProtocolError`."""
+    buffer = bytearray(_STEP)
+    count = source.read_into(memoryview(buffer))
+    if count < BLOCK:
+        raise truncated()
+    while count:
+        if any(buffer[:count]):
+            raise ProtocolError("data follows its end; readers would disagree on what it holds")
+        count = source.read_into(memoryview(buffer))
