@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import field, replace
 from typing import Literal, Protocol, get_args
 
@@ -37,17 +36,21 @@ def hub_reference(repo: str, repo_type: str, revision: str, path: str = "", quan
 @small_value_class
 class HubFile:
     """A file in a repository of a hub. ``repo_type`` is ``model``, ``dataset`` or ``space``. ``revision`` is a commit
-    if that is known; ``branch`` is the branch or tag that was asked for, if it was one."""
+    if that is known; ``branch`` is the branch or tag that was asked for, if it was one. ``endpoint`` is the URL of the
+    hub; "" if it is not known: two hubs may have repositories of one name."""
 
     repo: str
     repo_type: str
     revision: str
     path: str
     branch: str = ""
+    endpoint: str = ""
 
     def is_same_as(self, other: HubFile) -> bool:
-        """Whether it is the same file at the same revision, whatever branch was asked for."""
-        return replace(self, branch="") == replace(other, branch="")
+        """Whether it is the same file at the same revision, whatever branch was asked for. A hub that is not known may
+        be the same one."""
+        hubs = {self.endpoint, other.endpoint} - {""}
+        return len(hubs) < 2 and replace(self, branch="", endpoint="") == replace(other, branch="", endpoint="")
 
     @property
     def reference(self) -> str:
@@ -55,16 +58,16 @@ class HubFile:
         return hub_reference(self.repo, self.repo_type, self.revision, self.path)
 
 
-Access = Literal["", "open", "restricted", "anonymous"]
-"""Who may have a file of a hub: everybody (``open``), or only those to whom its owners gave access (``restricted``, the
-hub's gated and private repositories), as the hub says. If it did not say: ``anonymous`` if no token was sent for the
-file, else ""."""
+Access = Literal["unknown", "public", "gated", "private"]
+"""Who may have a file, as its own hub said of its repository: everybody (``public``), or only those to whom the owners
+gave access (``gated``, ``private``); ``unknown`` if the hub did not say it."""
 ACCESSES: tuple[Access, ...] = get_args(Access)
 
-
-def is_open(accesses: Collection[str]) -> bool:
-    """Whether a repository is known to be open to everybody, by the accesses of files of it."""
-    return "restricted" not in accesses and not {"open", "anonymous"}.isdisjoint(accesses)
+Voucher = Literal["hub", "catalog", "lock", "url", "first use", "folder"]
+"""Who says which digest a file has: its hub, the user's catalog or lock, the server or the fragment of its URL; nobody,
+so that it is the digest of the bytes that came first (``first use``); or only the folder or bundle that brought the
+bytes (``folder``), which is no proof of anything."""
+VOUCHERS: tuple[Voucher, ...] = get_args(Voucher)
 
 
 @small_value_class
@@ -76,7 +79,7 @@ class RemoteFile:
     in bytes; None if it is not known yet. ``validator`` is the source's own strong ETag or date; it identifies the file
     only if no digest is known. ``mirrors`` are URLs of the same bytes.
     ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
-    ``access`` says whether everybody may have it.
+    ``access`` says who may have it, and ``vouched_by`` who says that it has this digest.
     """
 
     path: RelPath
@@ -91,7 +94,13 @@ class RemoteFile:
     hub: HubFile | None = None
     reference: str = field(default="", compare=False)
     places: tuple[str, ...] = field(default=(), compare=False)
-    access: Access = field(default="", compare=False)
+    access: Access = field(default="unknown", compare=False)
+    vouched_by: Voucher = field(default="url", compare=False)
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether its digest is known from somebody else than the folder or bundle that brought the bytes."""
+        return self.digest is not None and self.vouched_by != "folder"
 
     @property
     def source(self) -> str:
@@ -145,7 +154,9 @@ class Receipt:
     there before mdl looked. ``catalog`` names the one catalog for which it was fetched or kept; None if there is none,
     or several. ``url`` has no query; ``asked`` is the `query_hash` of it. A ``suspect`` file is hashed at the next
     check. ``replaced`` is the stamp of mdl's own file that this one takes the place of: a process that is killed before
-    this one has its name leaves that one. ``access`` is as in a remote file.
+    this one has its name leaves that one. ``access`` is what the hub said of the file when it came, and ``vouched_by``
+    is who says that these bytes are the right ones. What an earlier version did not write down is ``unknown``, and only
+    the ``folder`` vouches for it.
     """
 
     model: str
@@ -163,14 +174,27 @@ class Receipt:
     hub: HubFile | None = None
     catalog: str | None = None
     replaced: Stamp | None = None
-    access: Access = ""
+    access: Access = "unknown"
+    vouched_by: Voucher = "folder"
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether the bytes were compared with a digest that somebody else than their folder or bundle published."""
+        return self.vouched_by != "folder" and is_verified(self.verified)
 
     @property
     def remote(self) -> RemoteFile:
         """The file at its source, as far as the receipt tells."""
         role = role_of(self.path.text)
         return RemoteFile(
-            self.path, self.url, self.stamp.size, self.digest, role=role, hub=self.hub, access=self.access
+            self.path,
+            self.url,
+            self.stamp.size,
+            self.digest,
+            role=role,
+            hub=self.hub,
+            access=self.access,
+            vouched_by=self.vouched_by,
         )
 
     def matches(self, remote: RemoteFile) -> bool:
@@ -247,6 +271,12 @@ def told_size(value: object, item: str) -> int:
         return value if type(value) is int and value > LARGEST_NUMBER else whole_number(value)
     except OutOfBounds as error:
         raise ProtocolError(f"the size that is told of it: {error}", item=item) from None
+
+
+def is_verified(verified: str) -> bool:
+    """Whether bytes were compared with a digest. ``verified`` is as in a receipt or report: the algorithm of that
+    digest, ``size`` or ``none``."""
+    return verified not in ("size", "none")
 
 
 def role_of(path: str) -> str:

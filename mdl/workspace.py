@@ -441,14 +441,9 @@ class Workspace:
         is kept for later if it ``keeps``. With a ``mirror`` the lock must cover every model, and its files are asked of
         that mirror alone."""
         from mdl.catalog.resolver import Resolver
-        from mdl.http.allowlist import host_of
         from mdl.sources import Context
 
-        hub, logins = host_of(self.endpoint.url), self.config.file.get("hosts", {})
-        has_login = any(host_of(f"//{place}") == hub for place in logins)
-        context = Context(
-            self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps, has_login
-        )
+        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked

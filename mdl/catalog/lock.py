@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mdl.bounds import LARGEST_NUMBER, whole_number
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import LockError, MdlError, NoSpace, StateError
-from mdl.files import RemoteFile
+from mdl.files import RemoteFile, Voucher
 from mdl.formatting import counted, human_bytes
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins, shown
@@ -33,6 +33,7 @@ class LockedFile:
     """One file as it was resolved. ``source`` is ``hf:repo@commit/path`` or a URL; ``size`` in bytes.
 
     ``tofu`` (trust on first use) marks a digest that was not published: it is that of what was fetched first.
+    ``bundled`` marks one that only a bundle names, until the file's source says the same.
     """
 
     path: RelPath
@@ -42,6 +43,7 @@ class LockedFile:
     tofu: bool = False
     mirrors: tuple[str, ...] = ()
     role: str = "other"
+    bundled: bool = False
 
     @classmethod
     def of(cls, remote: RemoteFile, *, first: Digest | None = None, mirrors: tuple[str, ...] = ()) -> LockedFile:
@@ -52,6 +54,13 @@ class LockedFile:
         digest = remote.digest or first
         is_tofu = remote.digest is None and first is not None
         return cls(remote.path, remote.source, remote.size, digest, is_tofu, mirrors, remote.role)
+
+    @property
+    def vouched_by(self) -> Voucher:
+        """Who says that it has its digest."""
+        if self.bundled:
+            return "folder"
+        return "first use" if self.tofu else "lock"
 
     def is_same_as(self, other: LockedFile) -> bool:
         """The same bytes, as far as both lines tell."""
@@ -91,6 +100,11 @@ class LockedModel:
         lines = "".join(f"{one.digest}  {one.path}\n" for one in self.files)
         return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether only a bundle says which bytes some of its files have."""
+        return any(one.bundled for one in self.files)
+
     def with_torrent_of(self, other: LockedModel | None) -> LockedModel:
         """With the torrent of ``other``, if that has the same files."""
         if other is None or [_bytes_of(one) for one in self.files] != [_bytes_of(one) for one in other.files]:
@@ -121,8 +135,16 @@ class Lock:
         files = []
         for one in found.files:
             branch = branches.get(one.repository, "")
-            files.append(CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, "", one.role, branch))
+            file = CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, "", one.role, branch)
+            files.append(replace(file, vouched_by=one.vouched_by))
         return replace(model, sources=(), include=(), exclude=(), files=tuple(files))
+
+    def questioned(self, model: Model) -> Model:
+        """As `pin`, without sizes and digests that only a bundle names, so that the source at these commits is asked
+        for them. Raises `LockError`."""
+        pinned = self.pin(model)
+        files = (one if one.vouched_by != "folder" else replace(one, size=None, digest=None) for one in pinned.files)
+        return replace(pinned, files=tuple(files))
 
     def urls(self, names: Iterable[str]) -> list[str]:
         """The references that these models' files come from, mirrors too."""
@@ -235,6 +257,8 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
         lines.append("has a torrent for the swarm" if after.swarm else "has no torrent for the swarm any more")
     same = sorted(old.keys() & new.keys())
     lines += [f"{path} has other bytes" for path in same if not old[path].is_same_as(new[path])]
+    if any(old[path].bundled and not new[path].bundled for path in same):
+        lines.append("its source says what only a bundle said")
     return lines or ["its files come from elsewhere"]
 
 
@@ -260,7 +284,11 @@ def _facts(model: str, one: LockedFile) -> dict[str, Any]:
         facts["size"] = one.size
     if one.digest is not None:
         facts[one.digest.algorithm] = one.digest.hex
-    return facts | ({"tofu": True} if one.tofu else {}) | {"role": one.role, "source": one.source}
+    if one.tofu:
+        facts["tofu"] = True
+    if one.bundled:
+        facts["bundled"] = True
+    return facts | {"role": one.role, "source": one.source}
 
 
 def _block(kind: str, facts: dict[str, Any]) -> str:
@@ -298,8 +326,9 @@ def _file(facts: dict[str, Any]) -> LockedFile:
     if not all(map(is_reference, (_typed(facts["source"], str), *mirrors))):
         raise ValueError("a source that is not a reference")
     digest, is_tofu = digests[0] if digests else None, _typed(facts.get("tofu", False), bool)
+    is_bundled = _typed(facts.get("bundled", False), bool)
     path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
-    return LockedFile(RelPath.parse(path), source, size, digest, is_tofu, mirrors, role)
+    return LockedFile(RelPath.parse(path), source, size, digest, is_tofu, mirrors, role, is_bundled)
 
 
 _Type = TypeVar("_Type", str, int, bool, list[Any])

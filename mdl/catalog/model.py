@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mdl.errors import NotFound
+from mdl.files import Voucher
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Origin, parse
@@ -33,6 +34,8 @@ class CatalogFile:
     """Of a locked file, the branch of the hub whose commit it was locked at."""
     places: tuple[str, ...] = ()
     """Of a locked file, what is asked for its bytes instead of ``url`` and ``mirrors``, in this order."""
+    vouched_by: Voucher = "catalog"
+    """Who says that it has this digest."""
 
 
 @value_class

@@ -222,10 +222,12 @@ class Resolver:
             return self.source(origin).file(origin, file.path)
 
         remote = at(file.url)
+        is_published = file.digest is not None and remote.digest == file.digest
         return replace(
             remote,
             size=file.size,
             digest=file.digest,
+            vouched_by=remote.vouched_by if is_published else file.vouched_by,
             mirrors=tuple(at(mirror).url for mirror in file.mirrors),
             places=tuple(at(place).url for place in file.places),
             role=file.role,

@@ -101,7 +101,12 @@ def import_bundle(
 
 def _show_import(session: Session, done: BundleImport) -> None:
     console, models = session.console, session.client().catalog.models
-    _warn_of_unverified(session, done)
+    for name in done.folders:
+        doubtful = [file.path for file in done.files if file.model == name and file.verified == "none"]
+        if doubtful:
+            more = f" and {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+            why = f"only the bundle says which bytes are right; online, 'mdl lock {shown(name)}' asks its source"
+            console.note(f"unverified: {shown(f'{name}/{doubtful[0]}')}{more}: {why}")
     if kept := [file for file in done.files if file.action == "kept"]:
         console.note(f"here already: {_amount(kept)}")
     for name in done.added:
@@ -112,7 +117,7 @@ def _show_import(session: Session, done: BundleImport) -> None:
         console.data(str(folder))
 
 
-def _warn_of_unverified(session: Session, done: BundleExport | BundleImport) -> None:
+def _warn_of_unverified(session: Session, done: BundleExport) -> None:
     for file in done.files:
         if file.verified == "none":
             where = shown(f"{file.model}/{file.path}")

@@ -218,7 +218,7 @@ class Disk(ClientBase):
     def _models_here(self, target: str | Model) -> list[Model]:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
         `NotFound`, which says what is near."""
-        from mdl.operations.inventory import model_of
+        from mdl.operations.inventory import at_its_hub, model_of
         from mdl.sources import is_reference
 
         receipts = self.workspace.store([]).receipts
@@ -227,7 +227,8 @@ class Disk(ClientBase):
                 remote, _, job = target.partition("/")
                 if target in receipts.models() or remote in self.workspace.remotes:
                     raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
-            return self.models(target)
+            models = self.models(target)
+            return [one if one.is_of_catalog else at_its_hub(one, receipts.in_order(one.name)) for one in models]
         except NotFound as error:
             here = receipts.models()
             if target in here:

@@ -112,14 +112,16 @@ class Machines(Mirrors):
         `StorageError`, `Busy`, `Cancelled`; what was published before stays.
         """
         from mdl.operations.bundle.contents import BundleImport
-        from mdl.operations.bundle.importing import changes, import_files, open_bundle, with_locked
+        from mdl.operations.bundle.importing import changes, import_files, known_here, open_bundle, with_locked
         from mdl.operations.excerpt import entry_facts
         from mdl.operations.lock_file import update_lock
 
         path, work, stop = places.place_of(place, "FILE"), self.workspace, self._stopped_by(cancel)
         with open_bundle(path, lambda _done: stop.check()) as bundle:
-            added, locked = changes(bundle, self._catalog(), work.lock, replace=replace)
+            catalog_here, lock_here = self._catalog(), work.lock
             with self._tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
+                bundle = bundle.confirmed_by(known_here(bundle, tools, catalog_here, lock_here))
+                added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
                 files = import_files(bundle, tools)
                 folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
         for model in added:

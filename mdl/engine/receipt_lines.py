@@ -7,7 +7,7 @@ from typing import Any
 
 from mdl import crc_json
 from mdl.errors import MdlError
-from mdl.files import ACCESSES, HubFile, Receipt, Stamp
+from mdl.files import ACCESSES, VOUCHERS, HubFile, Receipt, Stamp
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.values import facts_of
@@ -17,11 +17,12 @@ VERSION = 2
 _REPO_TYPES = ("model", "dataset", "space")
 _OPTIONAL = (str, type(None))
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("model", "path", "digest", "verified", "url", "asked"), (str,)),
+    **dict.fromkeys(("model", "path", "digest", "verified", "url", "asked", "endpoint"), (str,)),
     **dict.fromkeys(("validator", "commit", "catalog"), _OPTIONAL),
     "suspect": (bool,),
     "hub": (list, type(None)),
 }
+_OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
 _AS_THEY_ARE = ("url", "asked", "validator", "suspect")
 _OFTEN_THE_SAME = ("verified", "commit", "catalog")
 """Texts that many files of a model have in common: each is kept once."""
@@ -29,7 +30,9 @@ _DEFAULTS: dict[str, Any] = {
     "asked": "",
     "adopted": False,
     "prefixes": (),
-    "access": "",
+    "endpoint": "",
+    "access": "unknown",
+    "vouched_by": "folder",
     **dict.fromkeys(("hub", "catalog", "replaced")),
 }
 """The facts that receipts of earlier versions lack."""
@@ -43,7 +46,8 @@ def line_of(receipt: Receipt) -> bytes:
         "path": receipt.path.text,
         "stamp": list(facts_of(receipt.stamp).values()),
         "digest": str(receipt.digest),
-        "hub": list(facts_of(receipt.hub).values()) if receipt.hub else None,
+        "hub": [getattr(receipt.hub, name) for name in _OF_HUB] if receipt.hub else None,
+        "endpoint": receipt.hub.endpoint if receipt.hub else "",
         "replaced": list(facts_of(receipt.replaced).values()) if receipt.replaced else None,
     }
     return crc_json.dumps(facts)
@@ -77,18 +81,19 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
             replaced=Stamp(*replaced) if replaced else None,
             digest=Digest.parse(algorithm, text),
             adopted=facts["adopted"] is True,
-            access=facts["access"] if facts["access"] in ACCESSES else "",
+            access=facts["access"] if facts["access"] in ACCESSES else "unknown",
+            vouched_by=facts["vouched_by"] if facts["vouched_by"] in VOUCHERS else "folder",
             prefixes=prefixes,
-            hub=_hub_file(facts["hub"], path) if facts["hub"] is not None else None,
+            hub=_hub_file(facts["hub"], facts["endpoint"], path) if facts["hub"] is not None else None,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
 
 
-def _hub_file(facts: Any, file: RelPath) -> HubFile:
+def _hub_file(facts: Any, endpoint: str, file: RelPath) -> HubFile:
     repo, repo_type, revision, path, branch = facts
     if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
         raise ValueError(f"{facts!r} is not a file of a hub")
-    repo, repo_type, revision, branch = map(sys.intern, (repo, repo_type, revision, branch))
+    repo, repo_type, revision, branch, endpoint = map(sys.intern, (repo, repo_type, revision, branch, endpoint))
     path = file.text if path == file.text else RelPath.parse(path).text
-    return HubFile(repo, repo_type, revision, path, branch)
+    return HubFile(repo, repo_type, revision, path, branch, endpoint)

@@ -58,12 +58,10 @@ def new_receipt(
     adopted: bool = False,
     catalog: str | None = None,
     replaced: Stamp | None = None,
-    came_from_source: bool = False,
 ) -> Receipt:
     """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
     if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
-    ``replaced`` is the stamp of the file that it takes the place of; ``came_from_source``: its bytes were fetched from
-    there just now, so that a file for which no token was sent is one that everybody may have."""
+    ``replaced`` is the stamp of the file that it takes the place of."""
     return Receipt(
         model=model,
         path=remote.path,
@@ -79,8 +77,30 @@ def new_receipt(
         prefixes=print_.prefixes,
         catalog=catalog,
         replaced=replaced,
-        access=remote.access if came_from_source or remote.access != "anonymous" else "",
+        access=remote.access,
+        vouched_by=remote.vouched_by if remote.digest else "first use",
     )
+
+
+def also_of(receipt: Receipt, remote: RemoteFile, *, moves: bool) -> Receipt:
+    """The receipt of bytes that are here, and that somebody says are those of ``remote`` too. With ``moves`` they are
+    of its commit from now on.
+
+    Only what the hub itself publishes makes them the hub's, and open to those of whom it says so. Who else vouches for
+    them does not know from which hub they came, nor who may have another commit."""
+    if not remote.is_vouched_for or receipt.digest != remote.digest:
+        return receipt
+    is_same = receipt.hub is None or remote.hub is None or receipt.hub.is_same_as(remote.hub)
+    if not is_same and not moves:
+        return receipt
+    vouched = replace(receipt, vouched_by=remote.vouched_by, verified=remote.hash_algorithm)
+    if remote.vouched_by == "hub":
+        access = receipt.access if is_same and remote.access == "unknown" else remote.access
+        return replace(vouched, hub=remote.hub, commit=remote.commit, access=access)
+    if is_same or remote.hub is None or receipt.hub is None:
+        return receipt if receipt.is_vouched_for else vouched
+    hub = replace(remote.hub, endpoint=receipt.hub.endpoint)
+    return replace(vouched, hub=hub, commit=remote.commit, access="unknown")
 
 
 class Receipts:

@@ -1,6 +1,6 @@
 """Status: what of a model is on this disk, found without contacting a server and without reading the files.
 
-There is one definition of each: `is_verified`, `file_status`, `joint_status`. `model_status` looks at a whole model.
+There is one definition of each: `file_status`, `joint_status`. `model_status` looks at a whole model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.engine.store import Store
 from mdl.errors import MdlError, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.values import value_class
 
@@ -74,12 +75,6 @@ class ModelStatus:
         return max((row.since for row in self.rows if row.since is not None), default=None)
 
 
-def is_verified(verified: str) -> bool:
-    """Whether bytes were compared with a published digest. ``verified`` is as in a receipt or report: the algorithm of
-    that digest, ``size`` or ``none``."""
-    return verified not in ("size", "none")
-
-
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
     receipt, stamp = local.receipt, local.stamp
@@ -90,7 +85,7 @@ def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
         digest = remote.digest
         may_match = receipt.matches(remote) or (digest is not None and digest.algorithm != receipt.digest.algorithm)
         if local.untouched and may_match:
-            is_sure = is_verified(receipt.verified) or digest == receipt.digest
+            is_sure = receipt.is_vouched_for or (remote.is_vouched_for and digest == receipt.digest)
             return FileStatus(remote, "present" if is_sure else "unverified", stamp.size, receipt.commit, since, True)
     if local.kind == "file" and stamp is not None and local.is_edited:  # by whom and how only reading it would tell
         since = stamp.mtime_ns / 1e9
@@ -152,10 +147,11 @@ def local_status(
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
     wanted them. Raises as `model_status`."""
     rows: dict[RelPath, FileStatus] = {}
-    wanted = store.receipts.wanted(name)
+    wanted, published = store.receipts.wanted(name), _published(known)
     for receipt in receipts:
         row = _checked(name, receipt.remote, store)
-        is_doubtful = row.status == "present" and not is_verified(receipt.verified)
+        is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
+        is_doubtful = row.status == "present" and not is_sure
         rows[receipt.path] = replace(row, status="unverified") if is_doubtful else row
     for remote in known:
         if remote.path not in rows:
@@ -164,6 +160,11 @@ def local_status(
                 rows[remote.path] = row
     is_complete = is_exact or wanted <= {path.text for path in rows}
     return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
+
+
+def _published(known: Iterable[RemoteFile]) -> dict[RelPath, Digest]:
+    """The digests that a hub, the server of a URL, the catalog or a lock names, by path."""
+    return {one.path: one.digest for one in known if one.digest and one.vouched_by not in ("first use", "folder")}
 
 
 def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:

@@ -291,7 +291,6 @@ class Store:
             adopted=item.adopted,
             catalog=None if is_shared else self.catalog,
             replaced=now if is_own else None,
-            came_from_source=not isinstance(item.source, Path),
         )
 
     def _give_name(self, item: Ready, entry: EntryAt, folders: OpenFolders) -> os.stat_result | None:

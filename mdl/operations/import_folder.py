@@ -48,7 +48,8 @@ _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 @value_class
 class Target:
-    """Where a file goes. ``verified`` says what its bytes were compared with."""
+    """Where a file goes. ``verified`` says which digest its bytes were compared with; ``none`` if only the folder
+    itself has one."""
 
     model: str
     remote: RemoteFile
@@ -165,7 +166,8 @@ class _Import:
         found = self._here.get(self._validator(model, file, Stamp.of(os.lstat(self._folder / file.at))))
         if found is None:
             return None
-        facts = (str(found.digest), found.verified, "kept", None, found.model in self._known.names)
+        verified = found.verified if found.is_vouched_for else "none"
+        facts = (str(found.digest), verified, "kept", None, found.model in self._known.names)
         return ImportedFile(file.at, found.model, found.path.text, file.size, *facts)
 
     def _cleared(self, row: ImportedFile) -> ImportedFile:
@@ -293,8 +295,13 @@ class _Import:
             raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
         if found:
             name, remote = found[0]
-            assert remote.digest is not None
-            return Target(name, remote, remote.digest.algorithm, of_catalog=True)
+            if remote.digest not in digests:
+                has = prints.get(remote.hash_algorithm, prints["sha256"]).digest
+                why = f"it is not the catalog's {name}: it has {has}, and {remote.source} has {remote.digest}"
+                raise DigestMismatch(why, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
+            hub = replace(remote.hub, endpoint="") if remote.hub else None
+            remote = replace(remote, hub=hub, access="unknown")  # it comes from a folder, and from no hub
+            return Target(name, remote, remote.hash_algorithm if remote.is_vouched_for else "none", of_catalog=True)
         if model.name in self._known.names:
             if not self._known.counts.get(model.name):
                 why = f"no digest of the catalog's {model.name} is known here"
@@ -304,10 +311,9 @@ class _Import:
         is_right = file.digest is not None and file.digest in digests
         digest = file.digest if is_right and file.digest else prints["sha256"].digest
         url = f"file://{quote(os.fsencode(self._folder / file.at))}"
-        remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=file.commit if is_right else None)
-        return Target(
-            RelPath.parse(model.name).text, remote, digest.algorithm if is_right else "none", of_catalog=False
-        )
+        commit = file.commit if is_right else None
+        remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=commit, vouched_by="folder")
+        return Target(RelPath.parse(model.name).text, remote, "none", of_catalog=False)
 
     def _place(
         self, model: FoundModel, file: FoundFile, target: Target, prints: Mapping[str, Fingerprint], stamp: Stamp

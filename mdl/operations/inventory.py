@@ -12,7 +12,7 @@ from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.engine.adoption import size_of_partial
 from mdl.engine.hub_repos import CachedRepo, cached_repos
 from mdl.engine.receipts import file_key
-from mdl.engine.status import FileStatus, ModelStatus, Status, is_verified, local_status, status_of
+from mdl.engine.status import FileStatus, ModelStatus, Status, local_status, status_of
 from mdl.engine.store import Store
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.fs.entries import names_below
@@ -69,13 +69,28 @@ def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
     hubs = [receipt.hub for receipt in receipts if receipt.hub]
     origins = tuple(dict.fromkeys(map(_origin, hubs)))
     files = [] if hubs else receipts
-    named = tuple(CatalogFile(one.path, one.url, size=one.stamp.size, digest=one.digest) for one in files)
+    named = tuple(
+        CatalogFile(one.path, one.url, size=one.stamp.size, digest=one.digest, vouched_by=one.vouched_by)
+        for one in files
+    )
     kind = origins[0].kind if origins else "model"
     return Model(name, title=name, kind=kind, sources=origins, files=named)
 
 
+def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
+    """A model that a reference named, with the hub that its files here came from, if that is one and known. It may be
+    another one than the hub in use."""
+    endpoints = {receipt.hub.endpoint for receipt in receipts if receipt.hub}
+    if len(endpoints) != 1:
+        return model
+    [endpoint] = endpoints
+    sources = (replace(one, endpoint=endpoint) if isinstance(one, HubOrigin) else one for one in model.sources)
+    return replace(model, sources=tuple(sources))
+
+
 def _origin(hub: HubFile) -> HubOrigin:
-    return HubOrigin(hub.repo, hub.repo_type, hub.branch or (hub.revision if is_pinned(hub.revision) else None))
+    revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
+    return HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)
 
 
 def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iterator[_Found]:
@@ -142,7 +157,7 @@ def _rows(
         new = sum(size for key, size in taken.items() if key not in sizes)
         sizes |= taken
         own = receipts.get((repo.origin.repo_type, repo.origin.repo, file.commit, file.path))
-        is_sure = own is not None and is_verified(own.verified) and store.path_of(own) is not None
+        is_sure = own is not None and own.is_vouched_for and store.path_of(own) is not None
         status: Status = "missing" if file.size is None else "present" if is_sure else "unverified"
         is_own = own is not None and not own.adopted
         rows.append(FileStatus(remote, status, new, file.commit, file.since, is_own))

@@ -60,10 +60,11 @@ def lock(
     """Resolve the models and groups of ``names`` (all of them if it is None) to commits, files, sizes and digests, and
     write them to the lock at ``path``.
 
-    What the lock still covers is not asked for again, except for ``upgrade``; what is locked and no longer in the
-    catalog is dropped; what cannot be resolved keeps its old block. With ``check`` nothing is written, all is asked for
-    anew, and a lock that is not up to date is the report's error (`LockError`). Raises `NotFound` for a name that the
-    catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
+    What the lock still covers is not asked for again, except for ``upgrade`` and for what only a bundle says; what is
+    locked and no longer in the catalog is dropped; what cannot be resolved keeps its old block.
+    With ``check`` nothing is written, all is asked for anew, and a lock that is not up to date is the report's error
+    (`LockError`). Raises `NotFound` for a name that the catalog does not have, `StateError` for a damaged lock,
+    `StorageError`, `Busy`, `Cancelled`.
     """
     upgraded = {model.name for name in upgrade for model in catalog.find(name)}
     wanted = set(catalog.models) if names is None else {one.name for name in names for one in catalog.find(name)}
@@ -77,13 +78,16 @@ def lock(
     for model in kept:
         name, is_upgraded = model.name, model.name in upgraded and not check
         is_asked_anew = is_upgraded or (check and name in wanted and tools.network is not None)
-        if name not in wanted | upgraded or (before.covers(model) and not is_asked_anew):
+        is_covered = before.covers(model) and not is_asked_anew
+        is_doubtful = is_covered and tools.network is not None and before.models[name].is_doubtful
+        if name not in wanted | upgraded or (is_covered and not is_doubtful):
             continue
         try:
             # an upgrade forgets even a digest that was trusted on first use
             receipts = [] if is_upgraded else tools.store.receipts.of_model(name)
             locked = None if is_upgraded else before.models.get(name)
-            resolved = _resolved(model, locked, receipts, tools.resolver)
+            asked = before.questioned(model) if is_doubtful else model
+            resolved = replace(_resolved(asked, locked, receipts, tools.resolver), entry=entry_of(model))
             new = new.with_model(resolved.with_torrent_of(before.models.get(name)))
         except MdlError as error:
             failures[name] = error.on(name)
@@ -115,7 +119,7 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
         digest = receipt.digest if receipt and receipt.matches(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
         known = old.get(one.source)
-        if remote.digest is None and known and known.tofu and known.size == one.size:
+        if remote.digest is None and known and (known.tofu or known.bundled) and known.size == one.size:
             one = known
         files.append(one)
     return LockedModel(model.name, entry_of(model), tuple(files))

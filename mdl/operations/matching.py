@@ -28,6 +28,8 @@ class CatalogFiles:
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many files of each model have a digest."""
     at_commit: Callable[[FoundFile], tuple[str, RemoteFile] | None] = field(default=lambda _found: None)
+    """The model whose pinned commit a folder says that a file is of, and the file. If somebody else than the folder
+    has a digest of it, it has that one; else that of the folder, which vouches for it alone."""
     names: frozenset[str] = frozenset()
 
     @cached_property
@@ -43,6 +45,7 @@ class CatalogFiles:
 def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
     """What is known, without contacting anybody, of the files of these models of a catalog."""
     by_digest, counts = defaultdict[Digest, list[tuple[str, RemoteFile]]](list), Counter[str]()
+    published = dict[tuple[str, RelPath], RemoteFile]()
     pinned = defaultdict[str, list[tuple[Model, HubOrigin]]](list)
     for model in models:
         with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
@@ -50,6 +53,8 @@ def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
                 if remote.digest:
                     by_digest[remote.digest].append((model.name, remote))
                     counts[model.name] += 1
+                if remote.is_vouched_for:
+                    published[model.name, remote.path] = remote
         for origin in model.sources:
             if isinstance(origin, HubOrigin) and not origin.branch:
                 pinned[origin.revision or ""].append((model, origin))
@@ -57,9 +62,16 @@ def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
     def at_commit(found: FoundFile) -> tuple[str, RemoteFile] | None:
         for model, origin in pinned[found.commit or ""]:
             is_wanted = not model.include or matches(found.path, model.include)
-            if is_wanted and not matches(found.path, model.exclude) and not origin.subpath:
-                remote = resolver.source(origin).file(replace(origin, subpath=found.path), RelPath.parse(found.path))
-                return model.name, replace(remote, size=found.size, digest=found.digest)
+            if not is_wanted or matches(found.path, model.exclude) or origin.subpath:
+                continue
+            path = RelPath.parse(found.path)
+            if counts[model.name]:  # its files are known: others are not files of it
+                known = published.get((model.name, path))
+                return (model.name, known) if known else None
+            remote = resolver.source(origin).file(replace(origin, subpath=found.path), path)
+            if remote.digest:
+                return model.name, replace(remote, size=found.size)
+            return model.name, replace(remote, size=found.size, digest=found.digest, vouched_by="folder")
         return None
 
     return CatalogFiles(by_digest, counts, at_commit, frozenset(model.name for model in models))

@@ -219,7 +219,8 @@ def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str
         files = [CatalogFile(one.path, one.url) for one in receipts if one.url.startswith(urls) and not one.asked]
         return replace(model, files=tuple(files) if len(files) == len(receipts) else ())
     branch = "" if last.branch == "main" else last.branch
-    origin = HubOrigin(last.repo, last.repo_type, branch or (None if last.branch else last.revision))
+    revision = branch or (None if last.branch else last.revision)
+    origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
     here = {one.hub.path for one in receipts if one.hub} | wanted
     listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or ()
     is_whole = bool(listed) and {one.path.text for one in listed} <= here

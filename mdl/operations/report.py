@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Model
 from mdl.engine.plan import Item, Plan
-from mdl.engine.status import is_verified, joint_status
+from mdl.engine.status import joint_status
 from mdl.engine.store import Store
 from mdl.errors import MdlError
-from mdl.files import RemoteFile
+from mdl.files import RemoteFile, is_verified
 from mdl.hashing import Digest
 from mdl.operations.tools import verified_by
 from mdl.redact import bare_url

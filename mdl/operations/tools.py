@@ -14,11 +14,11 @@ from mdl.catalog.resolver import Resolver
 from mdl.engine.adoption import remove_stale, wait_for_owners
 from mdl.engine.local_copies import LocalCopies
 from mdl.engine.plan import Item, Plan
-from mdl.engine.receipts import file_key, new_receipt
+from mdl.engine.receipts import also_of, file_key, new_receipt
 from mdl.engine.store import Store
 from mdl.errors import suppress_storage_trouble
 from mdl.events import Event, Finished, Listener, Noticed, Progressed, silence
-from mdl.files import Receipt
+from mdl.files import Receipt, is_verified
 from mdl.fs import look_anew
 from mdl.fs.staging import OpenFolders
 from mdl.locks import file_lock
@@ -113,8 +113,8 @@ def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collec
 
 
 def adopt_kept(plan: Plan, store: Store) -> None:
-    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on, and
-    those that a newer commit has as well are of that one. Who may have a file is as its hub just said."""
+    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on; see
+    `also_of` for those that a newer commit has as well."""
     adopted: list[Receipt] = []
     for item in plan.keep:
         model, remote, local = item.wanted.model, item.remote, item.local
@@ -127,10 +127,7 @@ def adopt_kept(plan: Plan, store: Store) -> None:
             receipt = local.receipt
             if receipt.catalog not in (None, store.catalog):
                 receipt = replace(receipt, catalog=None)
-            if remote.commit and receipt.commit and remote.hub and not store.layout.is_by_digest:
-                receipt = replace(receipt, commit=remote.commit, hub=remote.hub)
-            if remote.access in ("open", "restricted"):
-                receipt = replace(receipt, access=remote.access)
+            receipt = also_of(receipt, remote, moves=not store.layout.is_by_digest)
             adopted += [receipt] if receipt != local.receipt else []
     with contextlib.suppress(OSError):
         store.receipts.put(*adopted)
@@ -149,7 +146,11 @@ def tell_kept(plan: Plan, on_event: Listener) -> None:
 
 
 def verified_by(item: Item) -> str:
-    """What the bytes of a file that was here already were compared with."""
-    if item.remote.digest:
-        return item.remote.digest.algorithm
-    return item.local.receipt.verified if item.local.receipt else "none"
+    """What the bytes of a file that was here already were compared with; ``none`` if only the folder or bundle that
+    brought them says that they are right."""
+    receipt = item.local.receipt
+    if item.remote.is_vouched_for:
+        return item.remote.hash_algorithm
+    if receipt is None or (receipt.vouched_by == "folder" and is_verified(receipt.verified)):
+        return "none"
+    return receipt.verified

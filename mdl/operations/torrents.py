@@ -11,7 +11,7 @@ from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.model import Model
 from mdl.errors import NotFound, storage_error
 from mdl.events import Verifying
-from mdl.files import RemoteFile, is_open
+from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.operations.lock import LockReport
 from mdl.operations.lock_file import read_lock, update_lock
@@ -42,7 +42,8 @@ def add_torrents(
     for model in models:
         locked = before.models[model.name]
         remotes = {one.path: one for one in tools.resolver.known(model) or ()}
-        is_known = all(is_open(one) for one in _accesses(model.name, list(remotes.values()), tools, has_login))
+        accesses = _accesses(model.name, list(remotes.values()), tools, has_login)
+        is_known = all("public" in one and one.isdisjoint(("gated", "private")) for one in accesses)
         if not (is_known or gated):
             raise refused(model.name, "mdl lock --swarm")
         info_hash = _write(torrent_path(report.path, model.name), locked, remotes, tools)
@@ -61,11 +62,11 @@ def _accesses(
     for remote in remotes:
         if remote.hub:
             receipt = receipts.get(remote.path)
-            told = remote.access if remote.access in ("open", "restricted") else ""
-            found[f"{remote.hub.repo_type}/{remote.hub.repo}"] |= {told, receipt.access if receipt else ""}
+            told = {remote.access, receipt.access if receipt else "unknown"}
+            found[f"{remote.hub.repo_type}/{remote.hub.repo}"] |= told
         else:
             is_for_all = remote.url.startswith(("http://", "https://")) and not has_login(remote.url)
-            found[remote.url].add("open" if is_for_all else "")
+            found[remote.url].add("public" if is_for_all else "unknown")
     yield from found.values()
 
 

@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Model
 from mdl.engine.plan import Plan, Wanted
-from mdl.engine.status import is_verified
 from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, joint_error
 from mdl.events import Verifying
@@ -204,7 +203,7 @@ def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:
 
 
 def _from_receipt(receipt: Receipt) -> RemoteFile:
-    digest = receipt.digest if is_verified(receipt.verified) else None
+    digest = receipt.digest if receipt.is_vouched_for else None
     return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
 
 
@@ -227,7 +226,7 @@ def _check_file(
     asked, local = looked or _look(model, remote, store)
     local, wanted = store.check(model, asked, deep=True, found=local), asked.digest
     found, expected = local.fingerprint, str(wanted) if wanted else None
-    status, actual = "ok" if remote.digest else "unverified", None
+    status, actual = "ok" if remote.is_vouched_for else "unverified", None
     if found:
         actual = expected if found.digest == wanted else str(found.digest)
     if local.kind == "absent":

@@ -44,7 +44,8 @@ def application(
     is_local: bool,
 ) -> App:
     """The ASGI application; it ``is_local`` if only this machine can reach it."""
-    repositories, runs = Repositories(client().workspace.stores()), TrainedRuns(options.runs)
+    workspace, runs = client().workspace, TrainedRuns(options.runs)
+    repositories = Repositories(workspace.stores(), workspace.endpoint.url, gated=options.gated)
     jobs = Jobs(client, options.get_words, options.token)
     status = StatusPage(client, repositories, runs, options, jobs)
     access = Access(options.token, loopback=is_local)

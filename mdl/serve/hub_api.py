@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 from mdl.paths import shown
 from mdl.serve.refusals import Refusal, header
 from mdl.serve.repositories import Repository, Revision, ServedFile, Table
+from mdl.sources.hub_origin import why_bad_id
 from mdl.values import value_class
 
 _ID = r"(?:[^/]+/)??[^/]+"
@@ -43,26 +44,33 @@ def asked_by(raw_path: str) -> Asked:
         kind, repo, call, rest = found.groups()
         revision, _, below = (rest or "main").partition("/")
         named = Asked(call or "info", kind, unquote(repo), unquote(revision), unquote(below))
-        return replace(named, call="info") if named.call == "revision" else named
+        return _of_repository(replace(named, call="info") if named.call == "revision" else named)
     if found := _RESOLVE.fullmatch(raw_path):
         kind, repo, revision, path = found.groups()
-        return Asked("resolve", kind or "model", unquote(repo), unquote(revision), unquote(path))
+        return _of_repository(Asked("resolve", kind or "model", unquote(repo), unquote(revision), unquote(path)))
     raise Refusal(404, "", "there is nothing at this address")
 
 
-def repository(table: Table, asked: Asked, *, gated: bool) -> Repository:
-    """The repository that is meant. One that is not known to be open is refused, unless ``gated`` ones are served too.
+def _of_repository(asked: Asked) -> Asked:
+    """The same, if it can be the name of a repository. Raises `Refusal`."""
+    if why_bad_id(asked.repo):
+        raise Refusal(404, "RepoNotFound", "that cannot be the name of a repository")
+    return asked
 
-    Raises `Refusal`.
+
+def repository(table: Table, asked: Asked, *, gated: bool) -> Repository:
+    """The repository that is meant: of several hubs that have one of this name, the first that has the revision.
+
+    Raises `Refusal`. Unless ``gated`` repositories are served too, it does not tell whether one is here.
     """
-    found = table.get((asked.repo_type, asked.repo))
-    if found is None:
-        what = f"no verified file of the {asked.repo_type} {shown(asked.repo)[:200]} is on this disk"
-        raise Refusal(404, "RepoNotFound", what)
-    if not (found.is_open or gated):
-        why = f"{found.id} is gated or private, or nobody noted that it is not: 'mdl serve --gated' serves it too"
-        raise Refusal(403, "GatedRepo", why)
-    return found
+    found = table.get((asked.repo_type, asked.repo), ())
+    if found:
+        return next((one for one in found if one.at(asked.revision)), found[0])
+    name = f"the {asked.repo_type} {shown(asked.repo)[:200]}"
+    if gated:
+        raise Refusal(404, "RepoNotFound", f"no verified file of {name} is on this disk")
+    why = f"{name} is not on this disk, or its hub did not say that it is public: 'mdl serve --gated' serves it then"
+    raise Refusal(403, "GatedRepo", why)
 
 
 def revision(repo: Repository, asked: Asked) -> Revision:
@@ -112,7 +120,7 @@ def info(repo: Repository, at: Revision) -> dict[str, Any]:
         **dict.fromkeys(("_id", "id", "modelId"), repo.id),
         "sha": at.commit,
         "private": False,
-        "gated": False if repo.is_open else "manual",
+        "gated": False if repo.is_public else "manual",
         "disabled": False,
         **dict.fromkeys(("downloads", "likes"), 0),
         "tags": [],

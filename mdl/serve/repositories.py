@@ -1,7 +1,9 @@
 """Repositories: what this disk has of the hub's repositories, as a table in which requests are looked up.
 
-No part of a request ever becomes part of a path. The table is made from receipts: only a file that was compared with a
-published digest is in it, under its name in the repository, at every commit whose kept listing has these bytes.
+No part of a request ever becomes part of a path. The table is made from receipts, and it has nothing that must not be
+offered: what is not in it cannot be told from what is not here. A file is in it under its name in the repository, at
+its own commit, and at every other one whose kept listing of the same hub has these bytes. Nothing of two hubs is ever
+in one repository, though both may have one of that name (docs/adr/0056).
 """
 
 from __future__ import annotations
@@ -11,14 +13,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from mdl.engine.receipts import RECORD
-from mdl.engine.status import is_verified
 from mdl.engine.store import Store
-from mdl.files import Receipt, Stamp, is_open
+from mdl.files import HubFile, Receipt, Stamp, is_verified
 from mdl.hashing import Digest
 from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
@@ -81,13 +82,15 @@ class Revision:
 
 @value_class
 class Repository:
-    """One repository. ``refs`` are the commits of its branches. It ``is_open`` if everybody may have it at the hub; of
-    any other it is not known that this is so."""
+    """One repository of one hub. ``endpoint`` is that hub, "" if it is not known: then a bundle brought it, or an
+    earlier mdl. ``refs`` are the commits of its branches. It ``is_public`` if everybody may have all that is here of
+    it."""
 
     id: str
+    endpoint: str
     refs: Mapping[str, str]
     revisions: Mapping[str, Revision]
-    is_open: bool
+    is_public: bool
 
     @property
     def head(self) -> Revision:
@@ -101,15 +104,18 @@ class Repository:
         return self.revisions.get(self.refs.get(revision, revision))
 
 
-Table: TypeAlias = dict[tuple[str, str], Repository]
-"""Repositories by type (``model``, ``dataset``, ``space``) and id."""
+Table: TypeAlias = dict[tuple[str, str], tuple[Repository, ...]]
+"""Repositories by type (``model``, ``dataset``, ``space``) and id: one of each hub, the likeliest first."""
 
 
 class Repositories:
-    """The table of several models folders, made again when their receipts have changed. For any number of threads."""
+    """The table of several models folders, made again when their receipts have changed. For any number of threads.
 
-    def __init__(self, stores: Sequence[Store]) -> None:
+    ``endpoint`` is the hub in use. With ``gated`` what is not known to be public is offered too."""
+
+    def __init__(self, stores: Sequence[Store], endpoint: str, *, gated: bool) -> None:
         self._stores, self._lock = stores, threading.Lock()
+        self._endpoint, self._gated = endpoint, gated
         self._table: Table = {}
         self._state: object = None
         self._looked_at = self._made_at = float("-inf")
@@ -128,7 +134,8 @@ class Repositories:
         if now - self._looked_at >= _LOOK_AGAIN:
             state = [found for store in self._stores for found in _state(store)]
             if state != self._state or now - self._made_at >= _OLDEST:
-                self._table, self._state, self._made_at = make_table(self._stores), state, now
+                self._table = make_table(self._stores, self._endpoint, gated=self._gated)
+                self._state, self._made_at = state, now
             self._looked_at = time.monotonic()
 
 
@@ -153,26 +160,41 @@ def _entries(folder: Path) -> list[Path]:
 
 @dataclass
 class _Gathered:
-    """What the receipts and the listings tell of one repository."""
+    """What the receipts and the listings tell of one repository of one hub. With ``gated`` what is not known to be
+    public is offered too."""
 
-    accesses: set[str] = field(default_factory=set)
+    gated: bool
     refs: dict[str, str] = field(default_factory=dict)
     commits: defaultdict[str, dict[str, ServedFile]] = field(default_factory=lambda: defaultdict(dict))
     totals: dict[str, int] = field(default_factory=dict)
     by_digest: dict[Digest, ServedFile] = field(default_factory=dict)
+    is_public: bool = True
 
-    def add(self, file: ServedFile) -> None:
-        hub = file.receipt.hub
-        assert hub is not None
+    def add(self, file: ServedFile, hub: HubFile, listing: Listing | None) -> None:
+        """Take a file, unless it must not be offered. ``listing`` is what its hub had at its commit, if it is kept:
+        what only others vouch for never stands in the place of what the hub has there."""
+        receipt = file.receipt
+        is_of_hub = receipt.vouched_by == "hub"
+        is_offered = is_of_hub and receipt.access == "public" and hub.endpoint != ""
+        entry = listing.entry(hub.path) if listing else None
+        fits = is_of_hub or listing is None or (entry is not None and entry.digest == file.digest)
+        if not is_offered and not (self.gated and fits):
+            return
+        here = self.commits[hub.revision].get(hub.path)
+        if here is not None and here.receipt.vouched_by == "hub" and not is_of_hub:
+            return
         self.commits[hub.revision][hub.path] = file
-        self.by_digest[file.digest] = file
+        self.is_public = self.is_public and is_offered
+        if is_of_hub:
+            self.by_digest[file.digest] = file
         if hub.branch:
             self.refs[hub.branch] = hub.revision
 
     def add_listing(self, listing: Listing) -> None:
-        """What a listing has of the files that are here."""
-        self.accesses.add(listing.access)
+        """What a listing of this hub has of the files that are here."""
         self.totals[listing.commit] = len(listing.entries)
+        if listing.access != "public" and not self.gated:
+            return
         for entry in listing.entries:
             if entry.digest in self.by_digest:
                 same = self.by_digest[entry.digest]
@@ -181,38 +203,59 @@ class _Gathered:
 
     def newest(self) -> str:
         """The commit of the file that came last."""
-        times = {commit: max(one.receipt.stamp.mtime_ns for one in files.values()) for commit, files in self._filled()}
-        return max(times, key=lambda commit: (times[commit], commit))
+        return max(self._times, key=lambda commit: (self._times[commit], commit))
+
+    @property
+    def newest_at(self) -> int:
+        """When the file came that came last."""
+        return max(self._times.values())
+
+    @property
+    def _times(self) -> dict[str, int]:
+        return {commit: max(one.receipt.stamp.mtime_ns for one in files.values()) for commit, files in self._filled()}
 
     def _filled(self) -> list[tuple[str, dict[str, ServedFile]]]:
         return [(commit, files) for commit, files in self.commits.items() if files]
 
-    def as_repository(self, name: str) -> Repository:
+    def as_repository(self, name: str, endpoint: str) -> Repository:
         refs = {"main": self.newest()} | self.refs
         revisions = {
             commit: Revision(commit, dict(sorted(files.items())), self.totals.get(commit))
             for commit, files in self._filled()
         }
-        return Repository(name, refs, revisions, is_open(self.accesses))
+        return Repository(name, endpoint, refs, revisions, self.is_public)
 
 
-def make_table(stores: Sequence[Store]) -> Table:
-    """The repositories that have a verified file in one of ``stores``."""
-    found: defaultdict[tuple[str, str], _Gathered] = defaultdict(_Gathered)
+def make_table(stores: Sequence[Store], endpoint: str, *, gated: bool) -> Table:
+    """What may be offered of ``stores``. Of several hubs that have a repository of one name, the one at ``endpoint``
+    comes first, then the one of the newest file, and what came from no known hub at the end.
+
+    Offered is what the hub that it came from calls public, and whose digest that hub published. With ``gated`` it is
+    every file that was compared with a digest."""
+    found: dict[tuple[str, str, str], _Gathered] = {}
+    listings = [Listings(store.listings) for store in stores]
     for store in stores:
         for receipt in store.receipts.all():
             hub = receipt.hub
-            if hub is None or not is_pinned(hub.revision):
+            if hub is None or not is_pinned(hub.revision) or not is_verified(receipt.verified):
                 continue
-            repo = found[hub.repo_type, hub.repo]
-            repo.accesses.add(receipt.access)
-            if is_verified(receipt.verified) and store.path_of(receipt) is not None:
-                repo.add(ServedFile(hub.path, store, receipt))
-    for store in stores:
-        listings = Listings(store.listings)
-        for (repo_type, name), repo in found.items():
-            whole = HubOrigin(name, repo_type)
-            for revision in listings.revisions(whole.repository):
-                if listing := listings.of_any_hub(replace(whole, revision=revision)):
-                    repo.add_listing(listing)
-    return {key: repo.as_repository(key[1]) for key, repo in sorted(found.items()) if repo.by_digest}
+            if store.path_of(receipt) is None:
+                continue
+            listing = None
+            if receipt.vouched_by != "hub":
+                origin = HubOrigin(hub.repo, hub.repo_type, hub.revision)
+                listing = next(filter(None, (one.get(hub.endpoint, origin) for one in listings)), None)
+            repo = found.setdefault((hub.repo_type, hub.repo, hub.endpoint), _Gathered(gated))
+            repo.add(ServedFile(hub.path, store, receipt), hub, listing)
+    table: dict[tuple[str, str], list[tuple[tuple[bool, bool, int], Repository]]] = {}
+    for (repo_type, name, hub_url), repo in sorted(found.items()):
+        for one in listings:
+            for listing in one.all_of(hub_url, HubOrigin(name, repo_type).repository):
+                repo.add_listing(listing)
+        if any(repo.commits.values()):
+            rank = (hub_url == endpoint, hub_url != "", repo.newest_at)
+            table.setdefault((repo_type, name), []).append((rank, repo.as_repository(name, hub_url)))
+    return {
+        key: tuple(repo for _, repo in sorted(ranked, key=lambda one: one[0], reverse=True))
+        for key, ranked in table.items()
+    }

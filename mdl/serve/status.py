@@ -118,7 +118,7 @@ class StatusPage:
             }
 
     def _served(self) -> Iterable[dict[str, Any]]:
-        for (repo_type, name), repo in self._repositories.table().items():
+        for (repo_type, name), (repo, *_) in self._repositories.table().items():
             head = repo.head
             yield {
                 "id": name if repo_type == "model" else f"{repo_type}s/{name}",
@@ -126,7 +126,7 @@ class StatusPage:
                 "files": len(head.files),
                 "files_at_hub": head.total,
                 "bytes": sum(one.size for one in head.files.values()),
-                "is_served": repo.is_open or self._options.gated,
+                "is_served": True,
             }
 
     def _recent_jobs(self) -> Iterable[dict[str, Any]]:

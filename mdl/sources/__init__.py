@@ -138,7 +138,6 @@ class Source(Protocol):
 class Context:
     """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
     whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
-    ``has_login``: the user's settings have a login for the hub, beside its token.
     """
 
     endpoint: Endpoint
@@ -148,7 +147,6 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=dict)
     remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
     keeps: bool = True
-    has_login: bool = False
 
     @property
     def http(self) -> HttpClient | None:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from mdl.bounds import parse_json, whole_number
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe
+from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of, told_size
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
@@ -37,7 +37,7 @@ _MOST_PAGES = 1000
 _MOST_ITEMS = 500_000
 """Files and folders of all pages together: about a gigabyte of memory."""
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
-_LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),')
+_LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),"endpoint":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
 _REMEMBERED = 4
@@ -60,19 +60,23 @@ class Entry:
 @value_class
 class Listing:
     """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
-    when that was, as the hub just said it; it is not kept. ``access`` is "" if the hub was not asked for it."""
+    when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it."""
 
     commit: str
     entries: tuple[Entry, ...]
     modified_at: str | None = field(default=None, compare=False)
-    access: Access = field(default="", compare=False)
+    access: Access = field(default="unknown", compare=False)
 
     def below(self, path: str) -> Sequence[Entry]:
         """The file at ``path``, or every file in the folder of that name; all files if ``path`` is ''."""
         if not path:
             return self.entries
-        found = self._by_path.get(path)
+        found = self.entry(path)
         return [found] if found else [one for one in self.entries if one.path.text.startswith(f"{path}/")]
+
+    def entry(self, path: str) -> Entry | None:
+        """The file at ``path``; None if there is none."""
+        return self._by_path.get(path)
 
     @cached_property
     def _by_path(self) -> Mapping[str, Entry]:
@@ -103,31 +107,29 @@ class Listings:
         """The last listing seen for the revision as asked; None if there is none, or it is damaged."""
         return self._read(self._path(endpoint, origin))
 
-    def of_any_hub(self, origin: HubOrigin) -> Listing | None:
-        """As `get`, but from any hub: the endpoint may have changed since the files were fetched."""
-        path = self._of_any_hub.get(_key(origin))
-        return self._read(path) if path else None
-
-    def revisions(self, repository: str) -> list[str]:
-        """The revisions of a ``repository`` (``hf:org/repo``) for which a listing of any hub is kept."""
-        return [revision for name, revision in self._of_any_hub if name == repository]
+    def all_of(self, endpoint: str, repository: str) -> list[Listing]:
+        """Every listing that is kept of a ``repository`` (``hf:org/repo``) of this hub, of each commit the newest."""
+        listings = map(self._read, self._by_hub.get((endpoint, repository), ()))
+        return list({listing.commit: listing for listing in listings if listing}.values())
 
     @cached_property
-    def _of_any_hub(self) -> dict[tuple[str, str], Path]:
-        """The newest listing of each revision of each repository."""
-        found: dict[tuple[str, str], Path] = {}
+    def _by_hub(self) -> dict[tuple[str, str], list[Path]]:
+        """The files of the listings by hub and repository, the newest at the end. Earlier versions did not write down
+        the hub."""
+        found: dict[tuple[str, str], list[Path]] = {}
         with contextlib.suppress(OSError):
             for path in sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
                 if match := _LISTED.match(read_regular(path, _LONGEST_HEAD) or b""):
                     with contextlib.suppress(ValueError, MdlError):
-                        found[_key(parse_reference(parse_json(match[1])))] = path
+                        source, endpoint = parse_json(match[1]), parse_json(match[2])
+                        found.setdefault((endpoint, parse_reference(source).repository), []).append(path)
         return found
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
         """Keep a listing. Raises `OSError`, `Unsafe`."""
         files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
-        data = {"source": str(origin), "commit": listing.commit, "files": files}
-        data |= {"access": listing.access} if listing.access else {}
+        data = {"source": str(origin), "endpoint": endpoint, "commit": listing.commit, "files": files}
+        data |= {"access": listing.access} if listing.access != "unknown" else {}
         keep(self._path(endpoint, origin), "mdl-listing", VERSION, data)
         self._read.cache_clear()
 
@@ -147,7 +149,7 @@ def _read_listing(path: Path) -> Listing | None:
             for path, size, text in data["files"]
         )
         access = data.get("access")
-        return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "")
+        return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "unknown")
     except (ValueError, KeyError, TypeError, AttributeError, MdlError):
         return None
 
@@ -160,7 +162,6 @@ class HubSource:
         self._listings, self._context = Listings(context.folder), context
         self._locks: defaultdict[HubOrigin, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[HubOrigin, Listing] = {}
-        self._accesses: dict[HubOrigin, Access] = {}
         self._whole: tuple[HubOrigin, Listing, list[RemoteFile]] | None = None
         """All files of the repository that was asked for last: many models may each take a few files of one."""
 
@@ -179,9 +180,7 @@ class HubSource:
             listing = self._asked.get(whole)
             is_offline = self._context.network is None
             if listing is None and (is_pinned(origin.revision) or is_offline):
-                listing = self._listings.get(self._url, origin)
-            if listing is None and is_offline:
-                listing = self._listings.of_any_hub(origin)
+                listing = self._listings.get(self._hub_of(origin), origin)
             if listing is None:
                 try:
                     listing = self._ask(origin)
@@ -194,9 +193,13 @@ class HubSource:
 
     def _keep(self, origin: HubOrigin, listing: Listing) -> None:
         with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
-            self._listings.put(self._url, origin, listing)
+            self._listings.put(self._hub_of(origin), origin, listing)
             if listing.commit != origin.revision:
-                self._listings.put(self._url, replace(origin, revision=listing.commit), listing)
+                self._listings.put(self._hub_of(origin), replace(origin, revision=listing.commit), listing)
+
+    def _hub_of(self, origin: HubOrigin) -> str:
+        """The URL of the hub that has a repository."""
+        return origin.endpoint or self._url
 
     def modified_at(self, origin: HubOrigin) -> str | None:
         """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
@@ -204,14 +207,13 @@ class HubSource:
         return listing.modified_at if listing else None
 
     def known(self, origin: HubOrigin) -> list[RemoteFile] | None:
-        """As `resolve`, from kept listings alone; None if there is none. What another hub said of the repository is
-        better than nothing: the files that came from there are here."""
-        listing = self._listings.get(self._url, origin) or self._listings.of_any_hub(origin)
+        """As `resolve`, from kept listings of its hub alone; None if there is none."""
+        listing = self._listings.get(self._hub_of(origin), origin)
         return self._files(origin, listing) if listing else None
 
     def facts(self, origin: HubOrigin) -> RepoFacts:
         """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
-        info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
+        info, _, _ = self._json(origin.api_url(self._hub_of(origin), "revision", origin.revision or "main"), origin)
         info = info if isinstance(info, dict) else {}
         card = info.get("cardData")
         named = card.get("license") if isinstance(card, dict) else None
@@ -225,27 +227,21 @@ class HubSource:
         )
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
-        """The file at its stable URL, at the revision as it is written."""
+        """The file at its stable URL, at the revision as it is written; at a commit with what a kept listing of this
+        hub says of it."""
         origin.check_is_file()
         revision = origin.revision or "main"
+        listing = self._listings.get(self._hub_of(origin), origin) if is_pinned(revision) else None
+        entry = listing.entry(origin.subpath) if listing else None
         return RemoteFile(
             path=path,
-            url=origin.file_url(self._url, revision, origin.subpath),
+            url=origin.file_url(self._hub_of(origin), revision, origin.subpath),
+            digest=entry.digest if entry else None,
             commit=revision if is_pinned(revision) else None,
-            hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath),
-            access=self._access(self._kept_access(replace(origin.whole, revision=revision))),
+            hub=HubFile(origin.repo, origin.repo_type, revision, origin.subpath, endpoint=self._hub_of(origin)),
+            access=listing.access if listing else "unknown",
+            vouched_by="hub",
         )
-
-    def _kept_access(self, origin: HubOrigin) -> Access:
-        """What the hub said of a repository when it was listed at a commit."""
-        if origin not in self._accesses:
-            listing = self._listings.get(self._url, origin) if is_pinned(origin.revision) else None
-            self._accesses[origin] = listing.access if listing else ""
-        return self._accesses[origin]
-
-    def _access(self, told: Access) -> Access:
-        """As the hub ``told`` it; else what follows from whether a token or login is sent."""
-        return told or ("" if self._context.endpoint.token or self._context.has_login else "anonymous")
 
     def complete(self, origin: HubOrigin, stated: RemoteFile) -> RemoteFile:
         """The file as the hub's listing has it; a digest that the catalog states must be the hub's."""
@@ -256,10 +252,12 @@ class HubSource:
         if found is None:
             raise NotFound("names a folder, not a file", item=str(origin))
         theirs, ours = found.digest, stated.digest
+        is_ours = ours is not None and ours != theirs
         if theirs and ours and theirs != ours and theirs.algorithm == ours.algorithm:
             why = f"the hub has {theirs}, the catalog says {ours}"
             raise DigestMismatch(why, item=stated.path.text)
-        return replace(found, path=stated.path, role=stated.role, digest=ours or theirs)
+        vouched_by = stated.vouched_by if is_ours else found.vouched_by
+        return replace(found, path=stated.path, role=stated.role, digest=ours or theirs, vouched_by=vouched_by)
 
     def hosts(self, origin: HubOrigin) -> tuple[str, ...]:
         return ()  # the hub in use is always allowed
@@ -287,42 +285,42 @@ class HubSource:
         return [*self._whole[2]]
 
     def _remote_files(self, origin: HubOrigin, listing: Listing, entries: Sequence[Entry]) -> list[RemoteFile]:
-        commit, access = listing.commit, self._access(listing.access)
+        commit, hub = listing.commit, self._hub_of(origin)
         return [
             RemoteFile(
                 path=entry.path,
-                url=origin.file_url(self._url, commit, entry.path.text),
+                url=origin.file_url(hub, commit, entry.path.text),
                 size=entry.size,
                 digest=entry.digest,
                 commit=commit,
                 role=role_of(entry.path.text),
                 probed=True,
-                hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch),
-                access=access,
+                hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch, hub),
+                access=listing.access,
+                vouched_by="hub",
             )
             for entry in entries
         ]
 
     def _ask(self, origin: HubOrigin) -> Listing:
         commit, modified_at = origin.revision if is_pinned(origin.revision) else None, None
-        access: Access = ""
+        access: Access = "unknown"
         if commit is None:
-            info, _, _ = self._json(origin.api_url(self._url, "revision", origin.revision or "main"), origin)
+            info, _, _ = self._json(origin.api_url(self._hub_of(origin), "revision", origin.revision or "main"), origin)
             commit = info.get("sha") if isinstance(info, dict) else None
             if not isinstance(commit, str) or not is_pinned(commit):
                 raise ProtocolError("the hub names no commit for this revision")
             modified_at = str(info.get("lastModified"))
             modified_at = modified_at if re.fullmatch(TIME, modified_at) else None
-            is_told = "private" in info and "gated" in info
-            access = "restricted" if info.get("gated") or info.get("private") else "open" if is_told else ""
-            if kept := self._listings.get(self._url, replace(origin, revision=commit)):
+            access = _access_in(info)
+            if kept := self._listings.get(self._hub_of(origin), replace(origin, revision=commit)):
                 return replace(kept, modified_at=modified_at, access=access)
         entries = self._tree(origin, commit)
         refuse_twins(entry.path for entry in entries)
         return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at, access)
 
     def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
-        url: str | None = origin.api_url(self._url, "tree", commit) + "?recursive=true&expand=false"
+        url: str | None = origin.api_url(self._hub_of(origin), "tree", commit) + "?recursive=true&expand=false"
         entries: list[Entry] = []
         asked, items = set[str](), 0
         while url is not None:
@@ -345,6 +343,9 @@ class HubSource:
         return entries
 
     def _json(self, url: str, origin: HubOrigin) -> tuple[Any, Mapping[str, str], str]:
+        if (hub := self._hub_of(origin)) != self._url:
+            hint = f"HF_ENDPOINT={hub} asks that hub; 'mdl get {origin}' takes what the hub in use has by this name"
+            raise UsageError(f"it came from {hub}, and {self._url} is the hub in use", item=str(origin), hint=hint)
         http = self._context.http
         if http is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
@@ -354,8 +355,13 @@ class HubSource:
 open_source = HubSource
 
 
-def _key(origin: HubOrigin) -> tuple[str, str]:
-    return origin.repository, origin.revision or "main"
+def _access_in(info: Mapping[str, Any]) -> Access:
+    """Who may have the files of a repository, by what its hub says of it."""
+    if info.get("private"):
+        return "private"
+    if info.get("gated"):
+        return "gated"
+    return "public" if info.get("private") is False and info.get("gated") is False else "unknown"
 
 
 def license_in(tags: object) -> str | None:

@@ -42,7 +42,8 @@ def is_pinned(revision: str | None) -> bool:
 class HubOrigin(Origin):
     """A repository of the hub: ``repo_type`` is ``model``, ``dataset`` or ``space``; ``revision`` a branch,
     tag, ref or commit, None for the default branch; ``subpath`` one file or folder of it, '' for all; ``quant`` the
-    one quantisation of it that is meant, '' for all."""
+    one quantisation of it that is meant, '' for all. ``endpoint`` is the URL of the hub that files on this disk came
+    from; '' is the hub in use, which is the only one that is asked."""
 
     scheme: ClassVar[str] = "hf"
 
@@ -51,6 +52,7 @@ class HubOrigin(Origin):
     revision: str | None = None
     subpath: str = ""
     quant: str = ""
+    endpoint: str = ""
 
     @property
     def is_whole(self) -> bool:

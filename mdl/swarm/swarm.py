@@ -93,7 +93,7 @@ class Swarm:
             tell(Noticed(name, message=f"it has no torrent, and comes over HTTP: 'mdl lock --swarm {name}' makes one"))
             return None
         items = [item for item in (*plan.fetch, *plan.keep) if item.wanted.model == name]
-        is_gated = locked.swarm_gated or any(item.remote.access == "restricted" for item in items)
+        is_gated = locked.swarm_gated or any(item.remote.access in ("gated", "private") for item in items)
         if is_gated and not self._options.gated:
             raise refused(name, "mdl get --swarm")
         torrent = read_torrent(data, locked)

@@ -201,7 +201,7 @@ FORMS: dict[str, str] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_path: Path, mdl: Inside) -> None:
     """Whatever form it came in: afterwards the model is in the catalog, locked and here; get --offline fetches nothing,
-    verify finds all right, and a second import does nothing."""
+    and a second import does nothing. Only the bundle says which bytes are right: they are unverified."""
     script = FORMS[form].format(bundle=bundle, parts=parts)
     if "bsdtar" in script and not shutil.which("bsdtar"):
         pytest.skip("bsdtar is not installed")
@@ -213,10 +213,15 @@ def test_import_from(form: str, bundle: Path, parts: Path, there: Shell, tmp_pat
     assert (first["added"], first["locked"]) == (["tiny"], ["tiny"])
     assert is_there(there)
     receipts = Receipts(there.models / ".mdl" / "receipts")
-    assert {one.access for one in receipts.all()} == {""}  # nobody here knows who may have it: see mdl serve
+    told = {(one.access, one.vouched_by, one.hub.endpoint if one.hub else "") for one in receipts.all()}
+    assert told == {("unknown", "folder", "")}  # nobody here knows who may have it, nor whether the bundle is right
+    assert {file["verified"] for file in first["models"][0]["files"]} == {"none"}
     got = done(mdl(there, "get", "tiny", "--offline", "--locked", "--json")).document
-    assert (got["bytes_fetched"], got["models"][0]["status"]) == (0, "present")
-    assert done(mdl(there, "verify", "--strict")).code == 0
+    assert (got["bytes_fetched"], got["models"][0]["status"]) == (0, "unverified")
+    assert done(mdl(there, "list", "--json")).document["models"][0]["status"] == "unverified"
+    verified = done(mdl(there, "verify", "--json")).document["models"][0]["files"]
+    assert {file["status"] for file in verified} == {"unverified"}
+    assert mdl(there, "verify", "--strict").code == 6
     before = listing(there.models / "tiny"), listing(there.home / ".config")
     again = done(mdl(there, "bundle", "import", place, "--json")).document
     assert {file["action"] for file in again["models"][0]["files"]} == {"kept"}

@@ -211,8 +211,9 @@ def hub() -> Iterator[Hub]:
 
 
 def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
-    """What ``hf download --local-dir`` left tells commit and ETag: every file is verified by them, and belongs to the
-    catalog's model of that commit, of which nothing was ever listed. Nobody is asked; a get then fetches nothing."""
+    """What ``hf download --local-dir`` left tells commit and ETag: every file belongs to the catalog's model of that
+    commit, of which nothing was ever listed. Nobody is asked, and the folder's own word verifies nothing; a get then
+    asks the hub, which does, and fetches nothing."""
     local = tmp_path / "tiny-local"
     hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
     pinned = f'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\nrevision = "{TINY.commit}"\nexclude = ["sub/*"]\n'
@@ -221,9 +222,10 @@ def test_a_local_dir_of_the_hub_s_client(tmp_path: Path, hub: Hub, hf: Hf, rows:
     found = rows(shell, str(local))
     assert hub.requests[before:] == []
     facts = {name: (row["model"], row["verified"], row["of_catalog"]) for name, row in found.items()}
-    assert facts["model.bin"] == ("tiny", "sha256", True)
-    assert facts["config.json"] == ("tiny", "git-sha1", True)
-    assert facts["sub/vocab.txt"] == ("tiny-local", "git-sha1", False)
+    assert facts["model.bin"] == ("tiny", "none", True)
+    assert facts["config.json"] == ("tiny", "none", True)
+    assert facts["sub/vocab.txt"] == ("tiny-local", "none", False)
+    assert done(mdl(shell, "list", "--json")).document["models"][0]["status"] == "unverified"
     sent = hub.sent
     assert done(mdl(shell, "get", "tiny", "--json")).document["models"][0]["status"] == "present"
     assert hub.sent == sent
@@ -241,7 +243,7 @@ def test_a_local_dir_that_was_edited(tmp_path: Path, hub: Hub, hf: Hf, rows: Row
     found = rows(shell, str(tmp_path / "all"))
     facts = {name: (row["model"], row["verified"]) for name, row in found.items()}
     assert facts["tiny-local/config.json"] == ("tiny-local", "none")
-    assert facts["tiny-local/model.bin"] == ("tiny-local", "sha256")
+    assert facts["tiny-local/model.bin"] == ("tiny-local", "none")
 
 
 def ollama(folder: Path, models: dict[str, list[tuple[str, bytes]]]) -> Path:
@@ -268,15 +270,15 @@ STORE = {
 
 @pytest.mark.parametrize("below", ["", "models"])
 def test_ollama(shell: Shell, tmp_path: Path, rows: Rows, below: str) -> None:
-    """Each manifest is a model, its GGUF layers named after it and verified by their names; a layer that two models
-    share comes twice. What the catalog knows is the catalog's."""
+    """Each manifest is a model, its GGUF layers named after it; a layer that two models share comes twice. What the
+    catalog knows is the catalog's, and verified by it; the store's own names verify nothing."""
     found = rows(
         shell, str(ollama(tmp_path / ".ollama" / below, STORE).parent if below else ollama(tmp_path / "o", STORE))
     )
     store = {(row["model"], row["path"]): row for row in found.values()}
     names = {("image", "diffusion_models/image.safetensors"), ("image", "vae/ae.safetensors")}
     assert names <= store.keys()
-    assert {row["verified"] for row in store.values()} == {"sha256"}
+    assert {(row["verified"], row["of_catalog"]) for row in store.values()} == {("sha256", True), ("none", False)}
     (shell.models / "llava/llava.gguf").unlink()
     rows(shell, str(tmp_path / ".ollama" if below else tmp_path / "o"))
     assert (shell.models / "llava/llava.gguf").read_bytes() == LORA

@@ -73,7 +73,7 @@ def test_the_hubs_own_client(server: Serving, hf: Hf, tmp_path: Path) -> None:
     checked = hf("verify", endpoint=server.url, repo_id="org/tiny", cache_dir=tmp_path / "cache")
     assert checked == [3, 0, [], []] or checked == [3, 0, None, None]
     for words, name in (
-        ({"repo_id": "org/none", "filename": "x"}, "RepositoryNotFoundError"),
+        ({"repo_id": "org/none", "filename": "x"}, "GatedRepoError"),
         ({"repo_id": "org/tiny", "filename": "nope"}, "EntryNotFoundError"),
         ({"repo_id": "org/tiny", "filename": "config.json", "revision": "v9"}, "RevisionNotFoundError"),
         ({"repo_id": "org/secret", "filename": "config.json"}, "GatedRepoError"),
@@ -136,7 +136,7 @@ def test_what_the_api_tells(server: Serving) -> None:
         assert [item["path"] for item in part.json()] == ["1.txt", "2.txt"]
         assert "only 2 of the 5 files" in part.headers["x-hf-warning"]
         for path, code in {
-            "models/org/none": "RepoNotFound",
+            "models/org/a--b": "RepoNotFound",
             "models/org/tiny/tree/v9": "RevisionNotFound",
             "models/org/tiny/tree/main/nope": "EntryNotFound",
         }.items():
@@ -146,17 +146,20 @@ def test_what_the_api_tells(server: Serving) -> None:
 
 @pytest.mark.fault(541)
 def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
-    """Of a repository that is gated, or of which nobody said that it is not, nothing is served without ``gated``; that
-    its bytes came without a token from elsewhere on this disk proves nothing, that they came so from the hub does."""
-    names = ("org/secret", "org/unknown", "org/copy")
+    """Of a repository that is gated, or of which its hub did not say that it is not, nothing is served without
+    ``gated``; that its bytes came without a token proves nothing. What is not here is answered in the same way."""
+    names = ("org/secret", "org/unknown", "org/copy", "org/pinned")
     with served(shell) as careful, served(shell, gated=True) as open_handed:
         for name in names:
             for path in (f"/{name}/resolve/main/config.json", f"/api/models/{name}", f"/api/models/{name}/tree/main"):
-                refused = http.get(careful.url + path)
+                refused, absent = http.get(careful.url + path), http.get(careful.url + path.replace(name, "org/none"))
+                assert refused.text.replace(name, "org/none") == absent.text
+                assert {**refused.headers, "date": ""}.keys() == {**absent.headers, "date": ""}.keys()
+                assert absent.status_code == 403
                 assert (refused.status_code, refused.headers["x-error-code"]) == (403, "GatedRepo")
                 assert b'": 1' not in refused.content
                 assert http.get(open_handed.url + path).status_code == 200
-        assert http.get(f"{careful.url}/org/pinned/resolve/main/config.json").json() == {"pinned": 1}
+        assert http.get(f"{open_handed.url}/org/none/resolve/main/config.json").status_code == 404
 
 
 @pytest.mark.fault(542)
@@ -314,7 +317,7 @@ def test_new_files_appear(http: httpx.Client, monkeypatch: pytest.MonkeyPatch, t
     with LoopbackHub([Repo("org/new", {"a.txt": b"1", "b.txt": b"same"})]) as hub:
         here = machine(tmp_path / "new", endpoint=hub.url)
         with served(here) as server:
-            assert http.get(f"{server.url}/api/models/org/new").status_code == 404
+            assert http.get(f"{server.url}/api/models/org/new").status_code == 403
             client_of(here).get("hf:org/new")
             first = http.get(f"{server.url}/api/models/org/new").json()
             newer = Repo("org/new", {"a.txt": b"2", "b.txt": b"same"})

@@ -92,7 +92,8 @@ def place_of(model: str, path: str) -> str:
 
 def verified_by(file: LockedFile) -> str:
     """What the bytes of a file are compared with: ``none`` if nobody published a digest of them."""
-    return "none" if file.tofu or file.digest is None else file.digest.algorithm
+    is_published = file.digest is not None and not (file.tofu or file.bundled)
+    return file.digest.algorithm if file.digest and is_published else "none"
 
 
 def sums(digests: Mapping[str, str]) -> str:

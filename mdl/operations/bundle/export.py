@@ -140,7 +140,8 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
             one = replace(one, digest=Digest("sha256", sha256), tofu=True)
         found[path] = one
         receipt = store.receipts.get(name, path)
-        is_restricted = "restricted" in (item.remote.access, receipt.access if receipt else "")
+        accesses = {item.remote.access, receipt.access if receipt else "unknown"}
+        is_restricted = not accesses.isdisjoint(("gated", "private"))
         row = BundledFile(name, path.text, size, sha256, contents.verified_by(one))
         packed.append(_Packed(row, place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)

@@ -3,11 +3,10 @@ lock. Somebody else made the bundle: mdl believes nothing in it that does not fi
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +31,7 @@ from mdl.errors import (
     storage_error,
     whole_error,
 )
+from mdl.files import RemoteFile
 from mdl.formatting import counted
 from mdl.fs import write_all
 from mdl.fs.staging import StagedFile
@@ -60,7 +60,7 @@ _AGAIN = "copy the bundle again; what was imported is kept"
 @value_class
 class Bundle:
     """A bundle that is open, and all of whose headers were read: ``models`` with their ``lock``, and the digests of its
-    files by their paths in it."""
+    files by their paths in it. A line of the lock is ``bundled`` as long as nobody else says the same."""
 
     medium: BundleMedium
     sums: Mapping[str, str]
@@ -72,6 +72,16 @@ class Bundle:
         """The files of its models by their paths in it, each with the name of its model."""
         locked = ((name, self.lock.models[name]) for name in sorted(self.lock.models))
         return {place_of(name, file.path.text): (name, file) for name, model in locked for file in model.files}
+
+    def confirmed_by(self, known: Mapping[str, Sequence[RemoteFile]]) -> Bundle:
+        """The same bundle. The lines of its lock that somebody else vouches for as well are not its word alone any
+        more. ``known`` has, by model, what is known here of files."""
+        lock = self.lock
+        for name, model in self.lock.models.items():
+            vouched = {(one.path, one.digest) for one in known.get(name, ()) if one.is_vouched_for}
+            files = (replace(one, bundled=(one.path, one.digest) not in vouched) for one in model.files)
+            lock = lock.with_model(replace(model, files=tuple(files)))
+        return replace(self, lock=lock)
 
 
 @contextmanager
@@ -159,7 +169,11 @@ def _models(catalog: bytes, lock: bytes) -> tuple[list[Model], Lock]:
                 raise ProtocolError("its lock has no digest of this file", item=f"{name}/{file.path}")
     for model in models:
         _check_sources(model, found.models[model.name])
-    return models, found
+    bundled = {
+        name: replace(model, files=tuple(replace(file, bundled=True) for file in model.files))
+        for name, model in found.models.items()
+    }
+    return models, Lock(bundled)
 
 
 def _check_sources(model: Model, locked: LockedModel) -> None:
@@ -181,9 +195,9 @@ def _check_sources(model: Model, locked: LockedModel) -> None:
                 raise Unsafe(f"refused: {why}", item=f"{model.name}/{file.path}")
 
 
-def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, replace: bool) -> tuple[list[Model], list[str]]:
+def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, may_replace: bool) -> tuple[list[Model], list[str]]:
     """What an import changes: the models that ``catalog`` lacks, and the names of those that ``lock`` lacks. What one
-    of the two has otherwise is among them only if it may be ``replace``d; else it is an `Occupied` error. Pure."""
+    of the two has otherwise is among them only if ``may_replace``; else it is an `Occupied` error. Pure."""
     added: list[Model] = []
     locked: list[str] = []
     errors: list[MdlError] = []
@@ -201,7 +215,7 @@ def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, replace: bool) -> t
         locked.append(name)
         if before:
             errors.append(Occupied("the lock has other files of it", item=name, hint="--replace takes the bundle's"))
-    if errors and not replace:
+    if errors and not may_replace:
         raise errors[0] if len(errors) == 1 else whole_error("; ".join(map(str, errors)), errors)
     return added, locked
 
@@ -214,14 +228,30 @@ def _are_same(before: Sequence[LockedFile], after: Sequence[LockedFile]) -> bool
 def with_locked(lock: Lock, bundle: Bundle, names: Sequence[str], catalog: Mapping[str, Model]) -> Lock:
     """The lock with those of the bundle's models, which ``catalog`` has by now; as it was without ``names``. Pure."""
     for name in names:
-        locked = dataclasses.replace(bundle.lock.models[name], entry=entry_of(catalog[name]))
+        locked = replace(bundle.lock.models[name], entry=entry_of(catalog[name]))
         lock = lock.with_model(locked)
     return lock
+
+
+def known_here(bundle: Bundle, tools: Tools, catalog: Catalog, lock: Lock) -> dict[str, list[RemoteFile]]:
+    """What is known here of the files of a bundle's models, by model: from the user's own ``catalog`` and ``lock``, and
+    from kept listings of the hubs. ``tools`` resolves past the user's lock, and asks nobody."""
+    found: dict[str, list[RemoteFile]] = {}
+    for model in bundle.models:
+        files = tools.resolver.known(bundle.lock.pin(model)) or []
+        own = catalog.models.get(model.name)
+        if own is not None:
+            with suppress(MdlError):  # its entry does not fit what is known of its source: that is for 'get' to report
+                files += tools.resolver.known(lock.pin(own) if lock.covers(own) else own) or []
+        found[model.name] = files
+    return found
 
 
 def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
     """Bring the files of a bundle into the store; those that are here already are not read. ``tools`` resolves past the
     user's lock.
+
+    What comes from a bundle came from no hub, whatever its lock says: nobody knows who may have it.
 
     Raises `DigestMismatch` for wrong bytes, which are not published, `ProtocolError` for a bundle that is not whole,
     `Unsafe`, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`. What was published
@@ -232,8 +262,8 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
         wanted = []
         for model in bundle.models:
             for remote in tools.resolver.known(bundle.lock.pin(model)) or ():
-                if remote.access == "anonymous":  # a bundle brings it, which does not tell who may have it
-                    remote = dataclasses.replace(remote, access="")
+                hub = replace(remote.hub, endpoint="") if remote.hub else None
+                remote = replace(remote, hub=hub, access="unknown")
                 watch = watch_reading(model.name, remote, tools.on_event)
                 wanted.append(Wanted(model.name, remote, store.check(model.name, remote, watch=watch)))
         plan = Plan.of(wanted)
@@ -293,7 +323,8 @@ class _Import:
     def _take(self, item: Item, member: TarMember, progress: Progress) -> None:
         """Bring one file into the store. Raises as `import_files`."""
         store, model, remote = self.tools.store, item.wanted.model, item.remote
-        about, verified = f"{model}/{remote.path}", verified_by(self.bundle.files[member.path.text][1])
+        about = f"{model}/{remote.path}"
+        verified = "none" if self.bundle.files[member.path.text][1].tofu else remote.hash_algorithm
         try:
             if member.size <= _SMALL:
                 data = _text(self.bundle.medium, member)

@@ -22,7 +22,7 @@ from mdl.hashing import Digest
 from mdl.operations.lock_file import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
-from mdl.sources.endpoint import Endpoint
+from mdl.sources.endpoint import DEFAULT, Endpoint
 from mdl.sources.hub import Entry, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, parse_reference
 
@@ -209,8 +209,8 @@ def test_pin_leaves_nothing_to_resolve() -> None:
     pinned = lock.pin(replace(MODEL_M, title="T"), stale=True)
     assert (pinned.title, pinned.sources, pinned.include, pinned.exclude) == ("T", (), (), ())
     assert pinned.files == (
-        CatalogFile(RelPath("a.bin"), f"hf:org/repo@{COMMIT}/a.bin", (), 10, SHA),
-        CatalogFile(RelPath("b"), "https://h/b", ("https://i/b",), 10, None, role="config"),
+        CatalogFile(RelPath("a.bin"), f"hf:org/repo@{COMMIT}/a.bin", (), 10, SHA, vouched_by="lock"),
+        CatalogFile(RelPath("b"), "https://h/b", ("https://i/b",), 10, None, role="config", vouched_by="lock"),
     )
     assert lock.urls(["m", "none"]) == [f"hf:org/repo@{COMMIT}/a.bin", "https://h/b", "https://i/b"]
 
@@ -242,7 +242,7 @@ def test_a_hub_file_is_found_again(path: RelPath, repo_type: str, repo: str) -> 
     """A locked hub file reads back as its repository, commit and path, and is asked for at the very same URL."""
     endpoint, origin = Endpoint(), HubOrigin(repo, repo_type, COMMIT, path.text)
     url = origin.file_url(endpoint.url, COMMIT, path.text)
-    remote = RemoteFile(path, url, 10, GIT, COMMIT, hub=HubFile(repo, repo_type, COMMIT, path.text))
+    remote = RemoteFile(path, url, 10, GIT, COMMIT, hub=HubFile(repo, repo_type, COMMIT, path.text, endpoint=DEFAULT))
     locked = LockedFile.of(remote)
     assert parse_reference(locked.source) == origin
     pinned = stated(of(locked).pin(Model("m"), stale=True).files[0], endpoint)

@@ -34,8 +34,9 @@ FULL = Receipt(
     validator='"a"',
     commit="c" * 40,
     prefixes=("01" * 32, "02" * 32),
-    hub=HubFile("org/repo", "dataset", "c" * 40, "sub/m.bin", "feature/x"),
-    access="restricted",
+    hub=HubFile("org/repo", "dataset", "c" * 40, "sub/m.bin", "feature/x", "https://hub"),
+    access="gated",
+    vouched_by="hub",
 )
 
 
@@ -66,9 +67,16 @@ def test_receipt_is_read_back(receipts: Receipts, tmp_path: Path) -> None:
     [
         {},
         {"url": "https://user:secret@h/m.bin?X-Amz-Signature=secret#part", "asked": "1" * 16},
-        {"validator": None, "commit": None, "prefixes": (), "hub": None, "access": ""},
+        {
+            "validator": None,
+            "commit": None,
+            "prefixes": (),
+            "hub": None,
+            "access": "unknown",
+            "vouched_by": "first use",
+        },
         {"suspect": True, "adopted": True, "catalog": "/c.toml", "replaced": Stamp(1, -2, 2**63)},
-        {"verified": "none", "digest": Digest("git-sha1", "0" * 40), "access": "anonymous"},
+        {"verified": "none", "digest": Digest("git-sha1", "0" * 40), "access": "public", "vouched_by": "folder"},
     ],
 )
 def test_what_is_held_is_what_was_written(receipts: Receipts, tmp_path: Path, facts: dict[str, Any]) -> None:
@@ -133,11 +141,19 @@ def test_a_receipt_of_an_earlier_version(receipts: Receipts, place: Path) -> Non
 
 
 def test_facts_that_an_earlier_version_lacks(receipts: Receipts, place: Path) -> None:
-    """Facts that an earlier mdl did not write are taken as not known."""
+    """Facts that an earlier mdl did not write are taken as not known: nobody but the folder vouches for the bytes, and
+    it is open who may have them. So are words that it wrote and that mean nothing any more."""
     facts = crc_json.loads(place.read_bytes()[:-1])
     unknown = ("asked", "adopted", "hub", "catalog", "prefixes")
     place.write_bytes(crc_json.dumps({key: value for key, value in facts.items() if key not in unknown}))
     assert receipts.get(FULL.model, PATH) == replace(FULL, prefixes=(), hub=None)
+    newer = ("endpoint", "access", "vouched_by")
+    for old in ({}, {"access": "open"}, {"access": "restricted"}, {"access": "anonymous", "vouched_by": "me"}):
+        place.write_bytes(crc_json.dumps({key: value for key, value in facts.items() if key not in newer} | old))
+        assert FULL.hub is not None
+        nameless = replace(FULL.hub, endpoint="")
+        read = Receipts(place.parents[1]).get(FULL.model, PATH)
+        assert read == replace(FULL, hub=nameless, access="unknown", vouched_by="folder")
 
 
 def test_no_query_is_written(receipts: Receipts, place: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mdl.engine.status import file_status, is_verified, joint_status
-from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
+from mdl.engine.status import file_status, joint_status
+from mdl.files import LocalFile, Receipt, RemoteFile, Stamp, Voucher, is_verified
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 
@@ -14,13 +14,17 @@ SHA, OTHER, GIT = Digest("sha256", "ab" * 32), Digest("sha256", "cd" * 32), Dige
 STAMP = Stamp(100, 1, 2)
 
 
-def remote(digest: Digest | None = SHA, size: int | None = 100, url: str = "https://h/m.bin") -> RemoteFile:
-    return RemoteFile(PATH, url, size, digest)
+def remote(
+    digest: Digest | None = SHA, size: int | None = 100, url: str = "https://h/m.bin", by: Voucher = "hub"
+) -> RemoteFile:
+    return RemoteFile(PATH, url, size, digest, vouched_by=by)
 
 
-def local(verified: str | None, digest: Digest = SHA, stamp: Stamp = STAMP, partial: int = 0) -> LocalFile:
+def local(
+    verified: str | None, digest: Digest = SHA, stamp: Stamp = STAMP, partial: int = 0, by: Voucher = "hub"
+) -> LocalFile:
     """A file there, with a receipt unless ``verified`` is None."""
-    receipt = Receipt("m", PATH, STAMP, digest, verified, "https://h/m.bin") if verified else None
+    receipt = Receipt("m", PATH, STAMP, digest, verified, "https://h/m.bin", vouched_by=by) if verified else None
     return LocalFile("file", stamp, receipt, partial=partial)
 
 
@@ -42,6 +46,11 @@ def local(verified: str | None, digest: Digest = SHA, stamp: Stamp = STAMP, part
         (local("none"), remote(None), "unverified", 100),
         (local("none"), remote(None, url="https://h/other"), "missing", 0),
         (local("none"), remote(SHA), "present", 100),
+        (local("sha256", by="folder"), remote(), "present", 100),
+        (local("sha256", by="folder"), remote(by="folder"), "unverified", 100),
+        (local("sha256", by="folder"), remote(None), "unverified", 100),
+        (local("git-sha1", GIT, by="folder"), remote(SHA), "unverified", 100),
+        (local("sha256"), remote(by="folder"), "present", 100),
         (local(None), remote(), "unverified", 100),
         (local(None), remote(size=99), "missing", 0),
     ],

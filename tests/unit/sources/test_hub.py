@@ -51,15 +51,17 @@ def test_commit_is_listed_once(here: World) -> None:
 @pytest.mark.parametrize(
     ("facts", "access"),
     [
-        ({"private": False, "gated": False}, "open"),
-        ({"private": False, "gated": "auto"}, "restricted"),
-        ({"private": True, "gated": False}, "restricted"),
-        ({}, "anonymous"),
+        ({"private": False, "gated": False}, "public"),
+        ({"private": False, "gated": "auto"}, "gated"),
+        ({"private": True, "gated": False}, "private"),
+        ({"private": False}, "unknown"),
+        ({"private": None, "gated": None}, "unknown"),
+        ({}, "unknown"),
     ],
 )
 def test_who_may_have_a_file(here: World, facts: dict[str, Any], access: str) -> None:
-    """It is as the hub says, also when the commit is taken from the kept listing; if the hub says nothing, that no
-    token is sent is all that is known."""
+    """It is as the hub says, also when the commit is taken from the kept listing; if the hub says nothing, it is
+    unknown, although no token is sent."""
     here.mock.add_response(url=REVISION, json={"sha": COMMIT, **facts})
     here.tree(large())
     assert here.hub.resolve(ORIGIN)[0].access == access
