@@ -219,7 +219,8 @@ class Receipt:
 class LocalFile:
     """What is under the final name. ``fingerprint`` is set if the bytes were hashed just now, and ``own_digest`` if
     they were hashed with the algorithm of the receipt's digest. ``partial`` counts the bytes that an unfinished
-    download has. ``why`` says what is in the way. A ``foreign`` file belongs to another user."""
+    download has. ``why`` says what is in the way, and ``hint`` what to do about it. A ``foreign`` file belongs to
+    another user."""
 
     kind: Kind = "absent"
     stamp: Stamp | None = None
@@ -229,6 +230,7 @@ class LocalFile:
     why: str = ""
     own_digest: Digest | None = None
     foreign: bool = False
+    hint: str = ""
 
     @property
     def untouched(self) -> bool:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from mdl.cancel import CancelToken
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
-from mdl.fs import staging
+from mdl.fs import staging, sync
 from mdl.threads import Workers
 from mdl.units import Speed
 
@@ -95,7 +95,7 @@ class BackgroundSync:
 def _sync_and_close(files: list[int]) -> None:
     try:
         for fd in files:
-            os.fsync(fd)
+            sync(fd)
     finally:
         _close(files)
 

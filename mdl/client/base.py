@@ -176,7 +176,17 @@ class ClientBase:
             stack.enter_context(_interrupts())
             wait, hub_client = work.config["lock_wait"], None if mirror else work.hub_client(models)
             copies = work.local_copies(store)
-            tools = Tools(resolver, store, network, wait, hub_client, copies, listener, work.config["max_size"])
+            tools = Tools(
+                resolver,
+                store,
+                network,
+                wait,
+                hub_client,
+                copies,
+                listener,
+                work.config["max_size"],
+                endpoint=work.endpoint.url,
+            )
             try:
                 yield tools
             except BaseException:  # also of the listener, or of a signal handler: threads that are at work end as well

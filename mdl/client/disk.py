@@ -70,6 +70,7 @@ class Disk(ClientBase):
         """The models that `verify` looks at: ``targets``, which may be folders that the catalog does not know, or
         everything that is here."""
         from mdl.catalog.model import Model
+        from mdl.operations.inventory import cached_models
 
         store = self.workspace.store([Model("")], into)
         try:
@@ -83,7 +84,8 @@ class Disk(ClientBase):
         known = self.catalog.models
         here = {name: known.get(name) or Model(name) for name in names}
         if targets is None:
-            return list(here.values())
+            others = cached_models(store) if store.layout.is_by_digest else ()
+            return [*here.values(), *others]
         found: dict[str, Model] = {}
         for target in [targets] if isinstance(targets, str | Model) else targets:
             is_here = isinstance(target, str) and target in here and not revision

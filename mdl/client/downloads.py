@@ -19,6 +19,7 @@ from mdl.workspace import Folder
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
+    from mdl.files import RemoteFile
     from mdl.http.client import HttpClient
     from mdl.operations.import_folder import How
     from mdl.operations.import_report import ImportReport
@@ -120,7 +121,14 @@ class Downloads(Catalogs):
                     resolver.source(origin)  # from now on the client knows how to locate its files
                 return network.http
 
-            return verify(models, tools, connect=connect if repair else None, force=force, strict=strict)
+            def ask(model: Model) -> Sequence[RemoteFile]:
+                """What the hub has of a model; nothing offline."""
+                if work.config.is_offline:
+                    return ()
+                network = stack.enter_context(work.network([model], tools.store.cancel))
+                return work.resolver(tools.store, network, tools.on_event).resolve_each(model).files
+
+            return verify(models, tools, connect=connect if repair else None, ask=ask, force=force, strict=strict)
 
     @staticmethod
     def _located(urls: Iterable[str]) -> list[Model]:

@@ -19,7 +19,7 @@ from mdl.cancel import CancelToken
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity, Journal
 from mdl.errors import Busy, Unsafe
-from mdl.fs import copying, staging
+from mdl.fs import copying, staging, sync
 from mdl.fs.private import is_own_folder, make_private_dir, open_new, open_own
 from mdl.locks import has_reliable_locks, may_be_alive
 from mdl.paths import record_name
@@ -174,7 +174,7 @@ def _copy(folder: Path, mine: Path, identity: Identity) -> None:
         if record.resumable_as(identity):
             for claim in record.have:
                 copying.copy_range(source, target, claim.length, start=claim.start)
-            os.fdatasync(target)
+            sync(target, data_only=True)
         length = os.fstat(source).st_size
         now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
     finally:

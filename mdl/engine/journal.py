@@ -15,7 +15,7 @@ from pathlib import Path
 from mdl import crc_json
 from mdl.errors import StateError
 from mdl.files import RemoteFile
-from mdl.fs import write_all
+from mdl.fs import sync, write_all
 from mdl.fs.private import open_new, open_own, read_regular
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import url_identity
@@ -134,7 +134,7 @@ class Journal:
             journal.claim(have)
             for origin, validator in validators.items():
                 journal.note_validator(origin, validator)
-            os.fsync(journal._fd)
+            sync(journal._fd)
         except BaseException:
             journal.close()
             raise
@@ -160,7 +160,7 @@ class Journal:
 
     def sync(self) -> None:
         """Make all claims survive a power cut; they survive a killed process anyway. Raises `OSError`."""
-        os.fdatasync(self._fd)
+        sync(self._fd, data_only=True)
 
     def close(self) -> None:
         """Close the file, once. Raises `OSError`."""

@@ -1,21 +1,20 @@
 """Layouts: where the files of a models folder are, and what is there: a folder for each model, or Hugging Face's cache.
 
-The cache's layout is described at https://huggingface.co/docs/huggingface_hub/guides/manage-cache: the bytes in
-``blobs/<etag>``, a relative link to them in ``snapshots/<commit>/<path>``, the commit of a branch in ``refs/<branch>``.
+`mdl.engine.hub_cache` says what shapes the cache may have.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdl.engine import hub_cache
 from mdl.errors import StorageError, UsageError, storage_error
-from mdl.files import HubFile, LocalFile, RemoteFile, Stamp
-from mdl.fs import look_anew, reading_error, staging
+from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp
+from mdl.fs import is_unsupported, look_anew, reading_error, staging
 from mdl.fs.entries import is_untrusted_link, open_parent, user_name
 from mdl.fs.private import is_trusted_owner, make_private_dir
 from mdl.fs.staging import OpenFolders
@@ -23,8 +22,6 @@ from mdl.paths import RelPath
 
 _LONGEST_REF = 1000
 _ABSENT = LocalFile()
-_SHARED = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
-"""How the hub's client names a file that several repositories share."""
 
 
 class Layout:
@@ -51,8 +48,24 @@ class Layout:
         """A folder, and the file's path below it, which must not lead out of it. Raises `UsageError`."""
         return self.folder(model), remote.path
 
+    def names_digest(self, remote: RemoteFile, place: tuple[Path, RelPath]) -> bool:
+        """Whether the name of a file at this place is its digest, so that no other bytes can be meant there."""
+        return False
+
+    def is_of_same_file(self, receipt: Receipt, remote: RemoteFile) -> bool:
+        """Whether the receipt is of the file on the disk that ``remote`` means, and not of one beside it."""
+        return True
+
     def expect(self, model: str, remote: RemoteFile) -> None:
         """Take note that the file is one of the model's current files. Raises as `place` does."""
+
+    def prepare(self) -> None:
+        """Find out what the disk can do, before files get their names there. Raises `OSError`, `Unsafe`."""
+
+    @property
+    def note(self) -> str:
+        """What its user should know of how files were published; '' if that is nothing."""
+        return ""
 
     def pointer(self, remote: RemoteFile) -> Path | None:
         """The second name by which programs find a file; None if it has only one."""
@@ -75,6 +88,9 @@ class HubCache(Layout):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.own = root / ".locks" / ".mdl"
+        self.has_links = True
+        """Whether this disk has symbolic links, as far as `prepare` has found out."""
+        self._is_prepared = False
         self._snapshots: dict[str, set[Path]] = {}
 
     def folder(self, model: str) -> Path:
@@ -84,39 +100,65 @@ class HubCache(Layout):
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
-        RelPath.parse(f"refs/{hub.branch or 'main'}")
-        blob = RelPath.parse(f"{_repo_folder(hub)}/blobs/{_blob(remote)}")
-        link = blob.under(self._root)
-        if link.is_symlink() and not link.parent.is_symlink() and not link.parent.parent.is_symlink():
-            target = os.path.relpath(os.path.normpath(link.parent / os.readlink(link)), self._root)
-            if _SHARED.fullmatch(target):  # the hub's client keeps the bytes in its shared store
-                return self._root, RelPath.parse(target)
-        return self._root, blob
+        hub_cache.ref_place(self._root, hub)
+        if remote.digest is None:
+            snapshot = hub_cache.snapshot_place(self._root, hub)
+            if hub_cache.is_plain_file(snapshot):
+                return snapshot
+        return hub_cache.bytes_place(self._root, hub, _digest_of(remote), has_links=self.has_links)
+
+    def names_digest(self, remote: RemoteFile, place: tuple[Path, RelPath]) -> bool:
+        return place != hub_cache.snapshot_place(self._root, _hub_file(remote))
+
+    def is_of_same_file(self, receipt: Receipt, remote: RemoteFile) -> bool:
+        is_of_commit = bool(receipt.hub and remote.hub and receipt.hub.revision == remote.hub.revision)
+        return is_of_commit or receipt.digest == remote.digest
 
     def expect(self, model: str, remote: RemoteFile) -> None:
         hub = _hub_file(remote)
-        snapshot = self._root / _repo_folder(hub) / "snapshots" / hub.revision
+        snapshot = self._root / hub_cache.repo_folder_of(hub) / hub_cache.SNAPSHOTS / hub.revision
         self._snapshots.setdefault(model, set()).add(snapshot)
+
+    def prepare(self) -> None:
+        if not self._is_prepared:
+            self.has_links = staging.can_link(make_private_dir(self.own / "stage"))
+            self._is_prepared = True
+
+    @property
+    def note(self) -> str:
+        return "" if self.has_links else "this disk has no links: the files are in the cache's snapshots themselves"
 
     def expose(self, remote: RemoteFile, folders: OpenFolders) -> None:
         hub = _hub_file(remote)
-        up = "../" * (2 + hub.path.count("/"))
-        found = folders.entry(self._root, _pointer(hub))
+        pointer = hub_cache.snapshot_place(self._root, hub)
+        if hub_cache.is_plain_file(pointer):
+            return  # its bytes are there: see `place`
+        blob = hub_cache.blob_place(self._root, hub, _digest_of(remote))
+        found = folders.entry(*pointer)
         here = found.stat()
-        wanted = f"{up}blobs/{_blob(remote)}"
-        is_link = here is not None and stat.S_ISLNK(here.st_mode)
-        if not (is_link and os.readlink(found.name, dir_fd=found.folder) == wanted):
-            stage = make_private_dir(self.own / "stage")
-            staging.give_name(staging.stage_link(stage, found.name, wanted), found)
+        wanted = hub_cache.link_text(pointer, blob)
+        if here is not None and stat.S_ISLNK(here.st_mode) and os.readlink(found.name, dir_fd=found.folder) == wanted:
+            return
+        self.prepare()
+        if self.has_links:
+            try:
+                staging.publish_link(make_private_dir(self.own / "stage"), wanted, found)
+                return
+            except OSError as error:  # the snapshots may be on another disk than mdl's own folder
+                if not is_unsupported(error):
+                    raise
+            self.has_links = False
+        if hub_cache.is_plain_file(blob):  # once on the disk, under the name by which programs find it
+            staging.give_name(hub_cache.path_of(blob), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
-        return _pointer(_hub_file(remote)).under(self._root)
+        return hub_cache.path_of(hub_cache.snapshot_place(self._root, _hub_file(remote)))
 
     def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """Record the commit of the branch. If only the commit was asked for, or the source was not asked just now,
         record it only if nothing is recorded for the branch."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
-            with open_parent(self._root, RelPath.parse(f"{_repo_folder(hub)}/refs/{hub.branch or 'main'}")) as ref:
+            with open_parent(*hub_cache.ref_place(self._root, hub)) as ref:
                 known = ref.read(_LONGEST_REF)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
                     stage = make_private_dir(self.own / "stage")
@@ -125,24 +167,21 @@ class HubCache(Layout):
 
 
 def _hub_file(remote: RemoteFile) -> HubFile:
-    if remote.hub is None or len(remote.hub.revision) != 40 or remote.digest is None:
-        hint = "take it into a plain folder, without --layout"
-        why = "the hub's cache stores only files of the hub that have a commit and a digest"
-        raise UsageError(why, item=str(remote.path), hint=hint)
+    if remote.hub is None or len(remote.hub.revision) != 40:
+        raise _no_place(remote)
     return remote.hub
 
 
-def _pointer(hub: HubFile) -> RelPath:
-    return RelPath.parse(f"{_repo_folder(hub)}/snapshots/{hub.revision}/{hub.path}")
-
-
-def _repo_folder(hub: HubFile) -> str:
-    return "--".join([f"{hub.repo_type}s", *hub.repo.split("/")])
-
-
-def _blob(remote: RemoteFile) -> str:
-    assert remote.digest is not None
+def _digest_of(remote: RemoteFile) -> str:
+    if remote.digest is None:
+        raise _no_place(remote)
     return remote.digest.hex
+
+
+def _no_place(remote: RemoteFile) -> UsageError:
+    hint = "take it into a plain folder, without --layout"
+    why = "the hub's cache stores only files of the hub that have a commit and a digest"
+    return UsageError(why, item=str(remote.path), hint=hint)
 
 
 def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
@@ -161,10 +200,11 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
             return _absent(final)
         except OSError as error:
             raise reading_error(error, Path(here), Path(here).parent) from error
+        if is_untrusted_link(Path(here), status):
+            hint = "take another folder: --to DIR, or HF_HUB_CACHE for Hugging Face's cache"
+            return LocalFile("link", why=f"{here} is a symbolic link of {user_name(status.st_uid)}", hint=hint)
         if stat.S_ISLNK(status.st_mode) and (last or segment):
             return LocalFile("link", why=f"{here} is a symbolic link")
-        if is_untrusted_link(at, status):
-            return LocalFile("link", why=f"{at} is a symbolic link of {user_name(status.st_uid)}")
         if not last and segment and not stat.S_ISDIR(status.st_mode):
             return LocalFile("folder", why=f"{here} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):

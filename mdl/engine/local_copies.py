@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from mdl.engine.hub_repos import CachedRepo, cached_repos
 from mdl.engine.plan import Item
 from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Ready, Store
@@ -76,7 +77,9 @@ class LocalCopies:
         for _, path, receipt in self._published.get(remote.digest, ()):
             yield path, not receipt.adopted
         for repo in self._repos:
-            yield repo / "blobs" / remote.digest.hex, True
+            yield repo.real_blobs / remote.digest.hex, True
+        for path in self._in_snapshots(remote):
+            yield path, False
         for path in self._by_size.get(remote.size, ()):
             yield path, False
 
@@ -136,12 +139,18 @@ class LocalCopies:
         return found
 
     @cached_property
-    def _repos(self) -> list[Path]:
-        found: list[Path] = []
+    def _repos(self) -> list[CachedRepo]:
+        found: list[CachedRepo] = []
         for cache in self.caches:
-            with contextlib.suppress(OSError):
-                found += [entry for entry in cache.iterdir() if "--" in entry.name]
+            found += cached_repos(cache)
         return found
+
+    def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:
+        """Files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that was copied
+        without its links, or is on a disk that has none."""
+        for repo in self._repos if remote.hub else ():
+            if remote.hub and (repo.origin.repo_type, repo.origin.repo) == (remote.hub.repo_type, remote.hub.repo):
+                yield from (file.pointer for file in repo.files if file.blob is None and file.size == remote.size)
 
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:

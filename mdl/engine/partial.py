@@ -17,7 +17,7 @@ from mdl.engine import journal as journals
 from mdl.engine.adoption import adopt
 from mdl.engine.journal import Identity, Journal, Record
 from mdl.errors import Busy, StorageError, Unsafe
-from mdl.fs import staging
+from mdl.fs import staging, sync
 from mdl.fs.entries import EntryAt
 from mdl.fs.private import make_private_dir, open_new, open_own
 from mdl.http.ranges import ByteRange, RangeSet
@@ -162,7 +162,7 @@ class Partial:
             if not self._is_locked:  # an earlier download in this process may not have let go of it at once
                 self._is_locked = try_lock(self.fd, patience=0.0) is not False
             try:
-                os.fdatasync(self.fd)
+                sync(self.fd, data_only=True)
             except OSError as error:
                 self._sync_error = error
                 with self._lock:
@@ -211,7 +211,7 @@ class Partial:
             assert self._length is None or self._is_sealed, "it is a byte longer than the file"
             if self._sync_error:
                 raise self._sync_error  # the system reports lost bytes once, and then calls the rest synced
-            os.fsync(self.fd)
+            sync(self.fd)
             status, data = os.fstat(self.fd), self.folder / "data"
             try:
                 is_mine = os.path.samestat(data.lstat(), status)

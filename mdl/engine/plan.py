@@ -146,7 +146,8 @@ def _decide(one: Wanted, force: bool) -> Item:
     if one.error:
         return Item(one, Reason.UNRESOLVED, refused=one.error)
     if local.kind in ("link", "special"):
-        return Item(one, Reason.UNSAFE, refused=Unsafe(f"refused: {local.why}", item=remote.path.text))
+        unsafe = Unsafe(f"refused: {local.why}", item=remote.path.text, hint=local.hint or None)
+        return Item(one, Reason.UNSAFE, refused=unsafe)
     if local.kind == "folder":
         return Item(one, Reason.OCCUPIED, refused=Occupied(local.why, item=remote.path.text))
     if local.kind == "absent":

@@ -24,7 +24,7 @@ from mdl import crc_json
 from mdl.engine.receipt_lines import VERSION, gone_line, line_of, receipt_of
 from mdl.errors import StateError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
-from mdl.fs import staging, write_all
+from mdl.fs import staging, sync, write_all
 from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
 from mdl.hashing import Fingerprint
 from mdl.locks import try_lock, unlock_and_close
@@ -369,7 +369,7 @@ class _Record:
             size = os.fstat(fd).st_size
             is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
             write_all(fd, b"\n" * is_torn + data)
-            os.fsync(fd)
+            sync(fd)
             if not size:
                 staging.sync_folder(self._folder)
             self.refresh(lines)

@@ -21,7 +21,7 @@ from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, free_space, reading_error, staging
+from mdl.fs import copying, free_space, reading_error, staging, sync
 from mdl.fs.entries import EntryAt, open_for_reading
 from mdl.fs.private import make_private_dir
 from mdl.fs.staging import OpenFolders, StagedFile
@@ -61,7 +61,7 @@ class Ready:
         source = self.source
         if isinstance(source, Path):
             with source.open("rb") as file:
-                os.fsync(file.fileno())
+                sync(file.fileno())
             return self.stamp or Stamp.of(source.lstat())
         if isinstance(source, StagedFile):
             source.sync()
@@ -165,6 +165,8 @@ class Store:
         found = self._inspect(model, remote)
         partial = self._claimed_bytes(model, remote)
         receipt = receipt or self.receipts.get(model, remote.path, remote)
+        if receipt and not self.layout.is_of_same_file(receipt, remote):
+            receipt = None
         stamp = receipt.stamp if receipt and receipt.stamp == found.stamp else found.stamp
         return replace(found, stamp=stamp, receipt=receipt, partial=partial) if receipt or partial else found
 
@@ -242,6 +244,7 @@ class Store:
         The bytes of small files reach the disk first, then all receipts, then the names: a process that is killed on
         the way leaves no file without a receipt, and a power cut no name without its bytes.
         """
+        self.layout.prepare()
         errors: dict[int, Exception] = {}
         receipts: dict[int, Receipt] = {}
         entries: dict[int, EntryAt] = {}
@@ -303,8 +306,9 @@ class Store:
     def _entry(self, item: Ready, folders: OpenFolders) -> tuple[EntryAt, os.stat_result | None]:
         """The entry in which a file gets its final name, once it is clear that what is there may be replaced, and the
         status of that. Raises `Unsafe`, `Occupied`, `OSError`."""
-        seen = None if self.layout.is_by_digest else item.seen
-        entry = folders.entry(*self.layout.place(item.model, item.remote))
+        place = self.layout.place(item.model, item.remote)
+        seen = None if self.layout.names_digest(item.remote, place) else item.seen
+        entry = folders.entry(*place)
         now = entry.file_stat()
         if seen and now and Stamp.of(now) != seen.stamp:
             here = self.check(item.model, item.remote, deep=True)

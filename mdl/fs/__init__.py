@@ -15,6 +15,8 @@ from pathlib import Path
 from mdl.errors import StorageError, storage_error
 from mdl.fs.entries import user_name
 
+_UNSUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
 
 def filesystem_type(folder: Path) -> str:
     """``ext4``, ``nfs4`` …; '' if the system does not tell."""
@@ -42,6 +44,25 @@ def free_space(folder: Path) -> int:
     """Bytes that an ordinary user can still write on the file system of a folder, which may not exist yet."""
     space = os.statvfs(nearest_existing(folder))
     return space.f_bavail * space.f_frsize
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Whether a file system says that it does not have what was asked of it: links, modes, locks or syncing. FAT,
+    exFAT, buckets and shares lack some of them, and each says so in its own way."""
+    return error.errno in _UNSUPPORTED
+
+
+def sync(fd: int, *, data_only: bool = False) -> None:
+    """Bring an open file or folder to the disk; ``data_only`` leaves out its times. A file system that cannot sync is
+    left alone: it has no better way. Raises `OSError`."""
+    try:
+        if data_only:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL and not is_unsupported(error):
+            raise
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl.fs import write_all
+from mdl.fs import is_unsupported, sync, write_all
 from mdl.fs.entries import EntryAt, open_parent
 from mdl.paths import RelPath
 from mdl.process import PATTERN, ProcessId
@@ -39,11 +39,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_open_folder(folder: int) -> None:
     """As `sync_folder`, for an open folder. Raises `OSError`, unless the file system cannot sync folders."""
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+    sync(folder)
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True, sweep_first: bool = False) -> None:
@@ -107,7 +103,7 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = Tr
                 file.write(data)
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
         except BaseException:
             staged.unlink(missing_ok=True)
             raise
@@ -124,6 +120,37 @@ def stage_link(folder: Path, name: str, target: str) -> Path:
     staged = unique_staged_name(folder / name)
     os.symlink(target, staged)
     return staged
+
+
+def can_link(folder: Path) -> bool:
+    """Whether symbolic links can be made in a folder. Raises `OSError`."""
+    try:
+        stage_link(folder, "probe", "probe").unlink(missing_ok=True)
+    except OSError as error:
+        if is_unsupported(error):
+            return False
+        raise
+    return True
+
+
+def publish_link(stage: Path, target: str, entry: EntryAt) -> None:
+    """Make a symbolic link to ``target``, which replaces a file or a link. It is staged in the folder ``stage``, or
+    beside its final name if that is on another file system. Raises `OSError`."""
+    staged = stage_link(stage, entry.name, target)
+    try:
+        _give_name(staged, entry)
+        return
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        if error.errno != errno.EXDEV:
+            raise
+    near = Path(_hidden_name(entry.name))
+    os.symlink(target, near, dir_fd=entry.folder)
+    try:
+        _give_name(near, entry, entry.folder)
+    except BaseException:
+        os.unlink(near, dir_fd=entry.folder)
+        raise
 
 
 @dataclass
@@ -148,7 +175,7 @@ class StagedFile:
 
     def sync(self) -> None:
         """Raises `OSError`."""
-        os.fsync(self.fd)
+        sync(self.fd)
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
         """As `give_name`."""
@@ -270,7 +297,7 @@ def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
             with os.fdopen(fd, "wb") as file:
                 shutil.copyfileobj(source, file)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
                 copied = os.fstat(file.fileno())
             _give_name(near, entry, entry.folder)
             return copied
@@ -395,7 +422,7 @@ def staged_file(final: Path) -> Iterator[int]:
     fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         yield fd
-        os.fsync(fd)
+        sync(fd)
         replace_file(staged, final)
         sync_folder(final.parent)
     finally:

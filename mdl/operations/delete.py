@@ -9,11 +9,13 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mdl.engine.adoption import is_held
+from mdl.engine.hub_cache import remove_shared
+from mdl.engine.hub_repos import all_shared_links
 from mdl.engine.store import Store
 from mdl.errors import Busy, MdlError, joint_error, storage_error
 from mdl.files import Stamp
@@ -71,15 +73,18 @@ def delete(
     if not dry_run and is_own_folder(store.own / "stage"):
         staging.sweep(store.own / "stage")  # what a deletion that was killed had put there
     rows: list[DeletedModel] = []
+    shared = _SharedFiles()
     names: Counter[tuple[int, int]] = Counter()
     for one in deletions:
         names.update((found.st_dev, found.st_ino) for found in one.sizes)
         sizes = {(found.st_dev, found.st_ino): found for found in one.sizes}
         freed = sum(found.st_size for key, found in sizes.items() if names[key] >= found.st_nlink)
-        shared = sum(found.st_size for found in sizes.values()) - freed
+        staying = sum(found.st_size for found in sizes.values()) - freed
+        shared_freed, shared_staying = shared.sizes(one)
+        freed += one.unfinished + shared_freed
+        staying += shared_staying
         layout, kept = one.store.layout.name, tuple(one.kept)
-        freed += one.unfinished
-        row = DeletedModel(one.name, one.path, layout, one.files, freed, shared, one.imported, kept)
+        row = DeletedModel(one.name, one.path, layout, one.files, freed, staying, one.imported, kept)
         try:
             _refuse_busy(one)
             if not dry_run:
@@ -90,6 +95,37 @@ def delete(
             row = replace(row, error=storage_error(error, where) if isinstance(error, OSError) else error.on(one.name))
         rows.append(row)
     return DeleteReport(tuple(rows), tuple(errors))
+
+
+class _SharedFiles:
+    """Which files of the shared stores of hub caches still have links, when the deletions up to now are carried out."""
+
+    def __init__(self) -> None:
+        self._links: dict[Path, dict[Path, set[Path]]] = {}
+        """By cache, then by file."""
+
+    def sizes(self, one: Deletion) -> tuple[int, int]:
+        """The bytes of those files that lose their last link with this deletion, and of those that do not."""
+        if not one.shared_links:
+            return 0, 0
+        cache = one.store.root
+        links = self._links.setdefault(cache, all_shared_links(cache))
+        freed = staying = 0
+        for path, going in one.shared_links.items():
+            there = links.get(path, set())
+            there -= going
+            size = path.stat().st_size if path.is_file() else 0
+            freed += 0 if there else size
+            staying += size if there else 0
+        return freed, staying
+
+
+def _remove_shared(one: Deletion) -> None:
+    """Remove the shared files to which no repository leads any more. Raises `OSError`, `Unsafe`."""
+    cache = one.store.root
+    for path in one.shared_links:
+        with contextlib.suppress(FileNotFoundError):
+            remove_shared(cache, path, lambda path=path: path in all_shared_links(cache))  # type: ignore[misc]
 
 
 def _refuse_busy(one: Deletion) -> None:
@@ -112,23 +148,30 @@ def _carry_out(one: Deletion) -> list[KeptFile]:
             staging.remove(folder)
         for path in one.steps:
             one.store.cancel.check()
+            base = root if path.is_relative_to(root) else path.parent  # where a link of the user's leads to
             with (
                 contextlib.suppress(FileNotFoundError),
-                open_parent(root, RelPath(str(path.relative_to(root))), make=False) as entry,
+                open_parent(base, RelPath(str(path.relative_to(base))), make=False) as entry,
             ):
                 now = entry.stat()
                 if now is None:
                     continue
                 if stat.S_ISDIR(now.st_mode):
                     staging.retire_entry(entry, make_private_dir(one.store.own / "stage"))
-                elif stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now):
+                elif _is_changed(now, seen) and path not in one.records:
                     changed.append(KeptFile(path, "changed just now"))
                 else:
                     os.unlink(entry.name, dir_fd=entry.folder)
                 folders.add(path.parent)
-        prune(folders, root)
+        _remove_shared(one)
+        prune([folder for folder in folders if folder.is_relative_to(root)], root)
         one.forget()
     return changed
+
+
+def _is_changed(now: os.stat_result, seen: Mapping[tuple[int, int], Stamp]) -> bool:
+    """Whether another file is there, or other bytes are in it, than when the deletion was planned."""
+    return stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now)
 
 
 def prune(folders: Iterable[Path], root: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.engine.adoption import leftovers, size_of_partial
-from mdl.engine.hub_repos import CachedFile, CachedRepo, repo_in
+from mdl.engine.hub_cache import TREES, shared_links
+from mdl.engine.hub_repos import CachedFile, CachedRepo, part_of, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import NotFound, StorageError
@@ -20,7 +21,6 @@ from mdl.files import Receipt, RemoteFile
 from mdl.fs import staging
 from mdl.fs.entries import names_below, user_name
 from mdl.fs.private import is_own_folder
-from mdl.sources.gguf import quantised_as
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
@@ -38,9 +38,11 @@ class Deletion:
     """What is to go of one model.
 
     ``steps`` are files, links and whole folders below the models folder, in the order in which they go; then those of
-    the ``folders`` that are empty. ``sizes`` are the files that take room, ``unfinished`` the bytes of ``partials``;
-    ``imported`` counts those of the ``files`` that were imported. Meanwhile the locks of the models ``names`` are held;
-    ``foreign_locks`` are those of the hub's client. ``forget`` removes the receipts.
+    the ``folders`` that are empty. ``shared_links`` are those blobs among them that lead to files which the hub's
+    client keeps for several repositories; such a file goes with the last of its links. ``sizes`` are the other files
+    that take room, ``unfinished`` the bytes of ``partials``; ``imported`` counts those of the ``files`` that were
+    imported. Meanwhile the locks of the models ``names`` are held; ``foreign_locks`` are those of the hub's client.
+    ``records`` are those of the steps in which the hub's client notes something. ``forget`` removes the receipts.
     """
 
     store: Store
@@ -53,6 +55,8 @@ class Deletion:
     imported: int = 0
     unfinished: int = 0
     folders: list[Path] = field(default_factory=list)
+    shared_links: Mapping[Path, set[Path]] = field(default_factory=dict)
+    records: Collection[Path] = ()
     kept: list[KeptFile] = field(default_factory=list)
     partials: list[Path] = field(default_factory=list)
     foreign_locks: Sequence[Path] = ()
@@ -140,9 +144,7 @@ def _part(origin: HubOrigin, here: Mapping[str, Receipt | None]) -> Collection[s
     if origin.revision:
         hubs = {path: receipt.hub for path, receipt in here.items() if receipt and receipt.hub}
         found = [path for path, hub in hubs.items() if origin.revision in (hub.branch, hub.revision)]
-    if origin.subpath:
-        found = [path for path in found if path == origin.subpath or path.startswith(f"{origin.subpath}/")]
-    return quantised_as(found, origin.quant) if origin.quant else found
+    return part_of(origin, found)
 
 
 def of_model(store: Store, name: str) -> list[Deletion]:
@@ -284,17 +286,23 @@ def _of_cache(
     found = Deletion(store, name, repo.folder, sorted(names or {repo.origin.folder}), files=len(going))
     found.foreign_locks = list((store.root / ".locks" / repo.folder.name).glob("*.lock"))
     gone = {file.commit for file in going} - {file.commit for file in staying}
-    digests = [repo.folder / "blobs" / one.digest.hex for one in receipts]
+    digests = [repo.real_blobs / one.digest.hex for one in receipts]
     blobs = {file.blob for file in going if file.blob} | {path for path in digests if os.path.lexists(path)}
     blobs -= {file.blob for file in staying}
-    for path in (repo.blobs if is_whole else blobs) | {file.pointer for file in going if not file.blob}:
+    blobs = {blob for blob in (repo.blobs if is_whole and not repo.has_own_links else blobs) if os.path.lexists(blob)}
+    found.shared_links = shared_links(store.root, blobs)
+    listings = [repo.real_folder / TREES / f"{commit}.json" for commit in sorted(gone)]
+    found.records = {*repo.refs, *listings}
+    for path in blobs | {file.pointer for file in going if not file.blob}:
         found.count(path)
     if is_whole or not (staying or repo.blobs - blobs):
-        found.steps = [repo.folder] if repo.is_there else []
+        found.steps = repo.pieces(blobs) if repo.has_own_links else [repo.folder]
+        found.steps = found.steps if repo.is_there else []
     else:
         found.steps = [path for path, commit in repo.refs.items() if commit in gone]
         found.steps += [file.pointer for file in going if file.commit not in gone]
-        found.steps += [repo.folder / "snapshots" / commit for commit in sorted(gone)]
+        found.steps += [place for place in repo.commits if place.name in gone]
+        found.steps += listings
         found.steps += sorted(blobs)
 
     def forget() -> None:

@@ -94,6 +94,8 @@ def _get(models: Sequence[Model], tools: Tools, *, force: bool) -> Report:
                 store.receipts.finish(model.name)
                 whole = [one.remote for one in wanted if one.model == model.name]
                 store.layout.mark_complete(whole, is_news=tools.network is not None)
+        if store.layout.note:
+            tools.on_event(Noticed(message=store.layout.note))
         _warn_of_pickles(report, wanted, tools)
         return replace(report, seconds=time.monotonic() - began)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.catalog.resolver import narrow
 from mdl.engine.adoption import size_of_partial
-from mdl.engine.hub_repos import CachedRepo, cached_repos
+from mdl.engine.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.status import FileStatus, ModelStatus, Status, local_status, status_of
 from mdl.engine.store import Store
@@ -22,6 +23,10 @@ from mdl.values import value_class
 
 Known = Callable[[Store, Model], Sequence[RemoteFile]]
 """A model's files as its source or lock has them; none if they are not known."""
+_HubKey = tuple[str, str, str, str]
+"""A file of the hub: type and name of its repository, commit, path."""
+_SHORT = 12
+"""How much of a commit tells it from others, for people."""
 _Sizes = dict[tuple[int, int], int]
 """Bytes of files, by device and inode."""
 
@@ -126,8 +131,7 @@ def foreign(store: Store, names: Sequence[str]) -> Iterator[Path]:
 
 def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
     """The repositories of the hub's cache, no matter which program brought them."""
-    hubs = [(one.hub, one) for one in store.receipts.all() if one.hub]
-    own = {(hub.repo_type, hub.repo, hub.revision, hub.path): one for hub, one in hubs}
+    own = _own(store)
     for repo in cached_repos(store.root):
         rows, sizes = _rows(repo, store, own, endpoint)
         commits = {file.commit for file in repo.files}
@@ -144,7 +148,7 @@ def _in_cache(store: Store, endpoint: str) -> Iterator[_Found]:
 
 
 def _rows(
-    repo: CachedRepo, store: Store, receipts: Mapping[tuple[str, str, str, str], Receipt], endpoint: str
+    repo: CachedRepo, store: Store, receipts: Mapping[_HubKey, Receipt], endpoint: str
 ) -> tuple[list[FileStatus], _Sizes]:
     """The files of a repository; bytes that have several names count at the first one."""
     rows: list[FileStatus] = []
@@ -156,7 +160,7 @@ def _rows(
         taken = _sizes_of([file.blob or file.pointer], follow=True)
         new = sum(size for key, size in taken.items() if key not in sizes)
         sizes |= taken
-        own = receipts.get((repo.origin.repo_type, repo.origin.repo, file.commit, file.path))
+        own = receipts.get(_key(repo, file))
         is_sure = own is not None and own.is_vouched_for and store.path_of(own) is not None
         status: Status = "missing" if file.size is None else "present" if is_sure else "unverified"
         is_own = own is not None and not own.adopted
@@ -178,3 +182,52 @@ def _entries(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         return sorted(folder.iterdir())
     return []
+
+
+def cached_models(store: Store) -> Iterator[Model]:
+    """What other programs have brought to the hub's cache, and mdl has no receipt of: a model for each commit."""
+    own = _own(store)
+    for repo in cached_repos(store.root):
+        new = {file.commit for file in repo.files if _key(repo, file) not in own}
+        for commit in sorted(new):
+            origin = replace(repo.origin, revision=commit)
+            is_only = len(new) == 1 and not store.receipts.may_have(origin.folder)
+            name = origin.folder if is_only else f"{origin.folder}@{commit[:_SHORT]}"
+            yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
+
+
+def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
+    """The files of a model in the hub's cache that mdl has no receipt of. Raises `NotFound` if its patterns fit none of
+    them."""
+    own = _own(store)
+    found: list[RemoteFile] = []
+    for origin in (one for one in model.sources if isinstance(one, HubOrigin)):
+        repo = repo_in(store.root, origin)
+        commit = repo.commit_of(origin.revision or "main")
+        if commit is None and origin.revision:
+            continue
+        files = [file for file in repo.files if commit in (None, file.commit) and _key(repo, file) not in own]
+        part = part_of(origin, [file.path for file in files])
+        remotes = [_listed(repo, file, endpoint) for file in files if file.path in part]
+        there = [remote for remote in remotes if remote]
+        found += narrow(there, model.include, model.exclude, origin.label) if there else []
+    return found
+
+
+def _listed(repo: CachedRepo, file: CachedFile, endpoint: str) -> RemoteFile | None:
+    """A file of the cache with its digest, if that is known: from the name of its blob, or from a listing that the
+    hub's client keeps."""
+    remote = file.remote(repo.origin, endpoint)
+    if remote and remote.digest is None:
+        return replace(remote, digest=repo.listed(file.commit).get(file.path))
+    return remote
+
+
+def _own(store: Store) -> dict[_HubKey, Receipt]:
+    """The receipts of files of the hub's repositories."""
+    hubs = [(receipt.hub, receipt) for receipt in store.receipts.all() if receipt.hub]
+    return {(hub.repo_type, hub.repo, hub.revision, hub.path): receipt for hub, receipt in hubs}
+
+
+def _key(repo: CachedRepo, file: CachedFile) -> _HubKey:
+    return repo.origin.repo_type, repo.origin.repo, file.commit, file.path

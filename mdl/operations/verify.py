@@ -18,7 +18,7 @@ from mdl.engine.store import Store
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, joint_error
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
-from mdl.operations.inventory import model_of
+from mdl.operations.inventory import cached_files, model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import BaseReport
 from mdl.threads import in_parallel
@@ -109,10 +109,14 @@ def verify(
     tools: Tools,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
+    ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
     force: bool = False,
     strict: bool = False,
 ) -> VerifyReport:
     """Read every file of ``models`` again and compare it with its digest.
+
+    ``ask`` asks the source of a model for its files, of which another program has brought some to the hub's cache
+    without their digests; without it, or if it fails, these are unverified.
 
     ``connect`` asks for a repair: if anything is wrong it is given the URLs that are needed, and returns the client to
     fetch them with; None if that is not possible because mdl is offline. ``force`` lets a repair replace files that
@@ -121,7 +125,7 @@ def verify(
     """
     began = time.monotonic()
     errors: dict[str, MdlError] = {}
-    rows = check(models, tools, errors)
+    rows = check(models, tools, errors, ask)
     wrong = sorted({row.model for row in rows if _is_to_repair(row, force)})
     fetched = None
     if connect and wrong:
@@ -132,7 +136,7 @@ def verify(
         else:
             with http, model_locks(models, tools):
                 fetched = repair(rows, tools, http, force=force, errors=errors).bytes_fetched
-                again = check([model for model in models if model.name in wrong], tools, errors)
+                again = check([model for model in models if model.name in wrong], tools, errors, ask)
                 rows = [row for row in rows if row.model not in wrong] + again
                 for name in wrong:
                     found = [row for row in again if row.model == name]
@@ -150,13 +154,19 @@ def verify(
     )
 
 
-def check(models: Sequence[Model], tools: Tools, errors: dict[str, MdlError]) -> list[Checked]:
+def check(
+    models: Sequence[Model],
+    tools: Tools,
+    errors: dict[str, MdlError],
+    ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
+) -> list[Checked]:
     """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
     that cannot be checked the error goes into ``errors``."""
     store, expected, lost = tools.store, list[tuple[str, RemoteFile]](), dict[str, MdlError]()
     for model in models:
         try:
-            expected += [(model.name, remote) for remote in _expected(model, tools)]
+            files = _cached(model, tools, ask) or _expected(model, tools)
+            expected += [(model.name, remote) for remote in files]
         except MdlError as error:
             lost[model.name] = error
     calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]
@@ -183,6 +193,22 @@ def check(models: Sequence[Model], tools: Tools, errors: dict[str, MdlError]) ->
             rows.append(row)
     errors |= {name: error.on(name) for name, error in lost.items()}
     return [row for row in rows if row.model not in lost]
+
+
+def _cached(model: Model, tools: Tools, ask: Callable[[Model], Sequence[RemoteFile]] | None) -> Sequence[RemoteFile]:
+    """What another program has brought of a model to the hub's cache; nothing if mdl has brought any of it. The digests
+    are the names of the blobs, or those of a listing."""
+    if not tools.store.layout.is_by_digest or tools.store.receipts.of_model(model.name):
+        return ()
+    found = cached_files(tools.store, model, tools.endpoint)
+    without = [remote for remote in found if remote.digest is None]
+    if not without:
+        return found
+    listed = {(one.commit, one.path): one for one in tools.resolver.known(model) or ()}
+    if ask and not all((one.commit, one.path) in listed for one in without):
+        with contextlib.suppress(MdlError):
+            listed |= {(one.commit, one.path): one for one in ask(model)}
+    return [one if one.digest else listed.get((one.commit, one.path), one) for one in found]
 
 
 def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:

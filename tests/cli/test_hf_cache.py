@@ -314,7 +314,7 @@ def test_verify_and_repair(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "unet/deep/model.bin"])
 @pytest.mark.parametrize("mended_by", ["get", "verify --repair"])
-@pytest.mark.parametrize(("damage", "code"), [("gone", 3), ("other", 6)])
+@pytest.mark.parametrize(("damage", "code"), [("gone", 3), ("another link", 6)])
 def test_a_pointer_that_is_not_right(
     shell: Shell, hub: Hub, mdl: Inside, hf: Hf, name: str, mended_by: str, damage: str, code: int
 ) -> None:
@@ -323,12 +323,27 @@ def test_a_pointer_that_is_not_right(
     get(shell, mdl)
     pointer, sent = repo_of(shell) / "snapshots" / ONE.commit / name, hub.sent
     pointer.unlink()
-    if damage == "other":
-        pointer.write_bytes(b"other")
+    if damage == "another link":
+        pointer.symlink_to(repo_of(shell) / "refs" / "main")
     assert mdl(shell, "verify", "m", *LAYOUT).code == code
     assert statuses(shell, mdl)["m"] == "partial"
     done(mdl(shell, *mended_by.split(), "m", *LAYOUT))
     assert (statuses(shell, mdl)["m"], offline(hf, shell), hub.sent) == ("present", FILES, sent)
+
+
+def test_a_file_in_place_of_a_pointer(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+    """What an editor puts in place of a link (``sed -i``) is an edit: changed, and only --force replaces it."""
+    get(shell, mdl)
+    pointer = repo_of(shell) / "snapshots" / ONE.commit / "config.json"
+    pointer.unlink()
+    pointer.write_bytes(b"other")
+    ran = done(mdl(shell, "verify", "m", *LAYOUT))
+    assert [row["status"] for row in ran.document["models"][0]["files"]] == ["changed", "ok", "ok"]
+    done(mdl(shell, "verify", "m", "--repair", *LAYOUT))
+    assert (mdl(shell, "get", "m", *LAYOUT).code, pointer.read_bytes()) == (7, b"other")
+    done(mdl(shell, "verify", "m", "--repair", "--force", *LAYOUT))
+    assert offline(hf, shell) == FILES
+    assert get(shell, mdl) == {"kept"}
 
 
 def statuses(shell: Shell, mdl: Inside) -> dict[str, str]:

@@ -20,15 +20,17 @@ LAYOUT = ("--layout", "hf-cache", "--json")
 BLOB = f"models--org--tiny/blobs/{sha256(WEIGHTS)}"
 SMALL = f"models--org--tiny/blobs/{ONE.stored['config.json'].blob_id}"
 SNAPSHOT = f"models--org--tiny/snapshots/{ONE.commit}"
-FOLDERS = [
+OF_THE_CACHE = [
     "models--org--tiny",
     "models--org--tiny/blobs",
     "models--org--tiny/snapshots",
     SNAPSHOT,
-    f"{SNAPSHOT}/unet",
     "models--org--tiny/refs",
-    "models--org--tiny/refs/feature",
 ]
+"""The cache's own folders, which their user may have on another disk."""
+OF_THE_HUB = [f"{SNAPSHOT}/unet", "models--org--tiny/refs/feature"]
+"""Folders that the hub has named."""
+FOLDERS = [*OF_THE_CACHE, *OF_THE_HUB]
 REPOS = [ONE, BRANCH]
 
 
@@ -57,6 +59,14 @@ def get(shell: Shell, mdl: Inside, *more: str) -> Ran:
     return mdl(shell, "get", "hf:org/tiny", "--revision", "feature/x", *more, *LAYOUT)
 
 
+def strangers_link(place: Path, target: Path) -> None:
+    """Plant a link of another user's."""
+    if os.geteuid():
+        pytest.skip("NEEDS ROOT: ONLY ROOT CAN MAKE A LINK OF ANOTHER USER'S")
+    link(place, target)
+    os.lchown(place, 4242, 4242)
+
+
 def link(place: Path, target: Path | str) -> None:
     """Plant a link in place of whatever is there."""
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -69,14 +79,33 @@ def link(place: Path, target: Path | str) -> None:
 @pytest.mark.parametrize("where", FOLDERS)
 @pytest.mark.parametrize("when", ["before", "between"])
 def test_a_folder_that_leads_out(shell: Shell, cache: Path, outside: Path, mdl: Inside, where: str, when: str) -> None:
-    """A link in place of any folder of the cache, there before the first get or planted after it: 11, nothing made."""
+    """Another user's link in place of any folder of the cache, there before the first get or planted after it: 11,
+    nothing made."""
     if when == "between":
         assert get(shell, mdl).code == 0
-    link(cache / where, outside)
+    strangers_link(cache / where, outside)
     before = listing(outside)
     ran = get(shell, mdl)
     assert listing(outside) == before
     assert ran.code == 11, ran.out
+
+
+@pytest.mark.parametrize("where", OF_THE_HUB)
+def test_a_folder_of_the_hubs_is_no_link(shell: Shell, cache: Path, outside: Path, mdl: Inside, where: str) -> None:
+    """Where the hub has named the folder, a link is not followed, whoever made it."""
+    link(cache / where, outside)
+    before = listing(outside)
+    assert get(shell, mdl).code == 11
+    assert listing(outside) == before
+
+
+def test_a_strangers_link_is_told_once(shell: Shell, cache: Path, outside: Path, mdl: Inside) -> None:
+    """The error says whose link it is, and the hint which variable names another cache."""
+    strangers_link(cache / "models--org--tiny", outside)
+    ran = mdl(shell, "get", "hf:org/tiny", *LAYOUT[:2])
+    assert ran.code == 11
+    assert "models--org--tiny is a symbolic link of user 4242" in ran.err
+    assert ran.err.count("HF_HUB_CACHE") == 1
 
 
 @pytest.mark.fault(177)
@@ -89,7 +118,7 @@ def test_a_folder_that_leads_out_while_it_comes(
     class Planting(Turning):
         def __getitem__(self, span: slice) -> bytes:
             if armed and not (cache / where).is_symlink():
-                link(cache / where, outside)
+                strangers_link(cache / where, outside)
             return super().__getitem__(span)
 
     armed = False
@@ -113,7 +142,7 @@ def test_a_folder_exchanged_at_the_last_moment(
 
     def replace(source: str, target: str, **more: int) -> None:
         if Path(target).name in (Path(BLOB).name, Path(SMALL).name):
-            link(cache / where, outside)
+            strangers_link(cache / where, outside)
         really(source, target, **more)
 
     (outside / "blobs").mkdir()
@@ -154,7 +183,7 @@ def test_a_repository_that_leads_out_with_a_shared_blob(shell: Shell, cache: Pat
         name = place.rpartition("/")[2]
         (store / name).write_bytes(data)
         (outside / "blobs" / name).symlink_to(f"../../blobs/ab/{name}")
-    link(cache / "models--org--tiny", outside)
+    strangers_link(cache / "models--org--tiny", outside)
     before = listing(outside)
     ran = get(shell, mdl)
     assert (listing(outside), ran.code) == (before, 11)

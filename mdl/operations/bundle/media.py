@@ -13,7 +13,7 @@ from pathlib import Path
 from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
-from mdl.fs import staging
+from mdl.fs import staging, sync
 from mdl.fs.entries import open_for_reading, open_parent
 from mdl.fs.private import read_whole
 from mdl.hashing import fingerprint
@@ -126,7 +126,7 @@ class BundleWriter:
         if self._sink is not None:
             sink, self._sink = self._sink, None
             sink.close()
-            os.fsync(self._fd)
+            sync(self._fd)
             self.parts.append(BundlePart(self._output.path.with_name(self._path.name), sink.at, sink.sha256 or ""))
             self._stack.close()
 

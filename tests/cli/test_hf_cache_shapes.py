@@ -1,0 +1,298 @@
+"""The shapes that Hugging Face's cache may have: copied without its links, behind its user's own links, on a disk
+without links, with files that several repositories share, filled by the hub's own client. Each command sees them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.data import MIB, sha256, spoil
+from support.hubs import Hf, Hub, actions, cache_of, offline, repo_of, scanned
+from support.loopback_hub import Generated, Repo
+from support.shell import Inside, Ran, Shell, done
+
+WEIGHTS = Generated(5 * MIB, "one")[0 : 5 * MIB]
+CONFIG = b'{"layers": 2}'
+FILES = {"config.json": CONFIG, "unet/model.bin": WEIGHTS}
+ONE = Repo("org/tiny", FILES)
+NEXT = Repo("org/tiny", {"config.json": b"{}", "unet/model.bin": WEIGHTS})
+TWIN = Repo("org/twin", {"model.bin": WEIGHTS})
+REPOS = [ONE, TWIN]
+LAYOUT = ("--layout", "hf-cache", "--json")
+COMMIT = ONE.commit
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub) -> Shell:
+    return Shell(tmp_path, hub.url)
+
+
+def fill(hf: Hf, shell: Shell, repo: str = "org/tiny") -> None:
+    """Fill the cache as ``hf download`` does."""
+    hf("snapshot", repo_id=repo, cache_dir=cache_of(shell), endpoint=shell.endpoint)
+
+
+def flatten(shell: Shell) -> None:
+    """Copy the cache as an object store, a NAS or ``cp -rL`` does: no links, no blobs, no records of mdl's."""
+    cache = cache_of(shell)
+    copy = cache.with_name("copy")
+    shutil.copytree(cache, copy, symlinks=False)
+    shutil.rmtree(cache)
+    shutil.rmtree(copy / "models--org--tiny" / "blobs")
+    shutil.rmtree(copy / ".locks", ignore_errors=True)
+    copy.rename(cache)
+
+
+def snapshot(shell: Shell, commit: str = COMMIT) -> Path:
+    return repo_of(shell) / "snapshots" / commit
+
+
+def statuses(ran: Ran) -> dict[str, str]:
+    return {file["path"]: file["status"] for model in ran.document["models"] for file in model["files"]}
+
+
+# Copied without links.
+
+
+@pytest.mark.parametrize("layout", [("--layout", "hf-cache"), ()], ids=["cache", "plain"])
+@pytest.mark.parametrize("trees", [True, False])
+def test_a_copy_without_links_is_used(
+    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, layout: tuple[str, ...], trees: bool
+) -> None:
+    """Its files are hashed and kept where they are, or are the source of a plain folder; no body byte is fetched."""
+    fill(hf, shell)
+    flatten(shell)
+    if not trees:
+        shutil.rmtree(repo_of(shell) / "trees", ignore_errors=True)
+    sent = hub.sent
+    planned = done(mdl(shell, "get", "org/tiny", "-n", *layout, "--json")).document
+    ran = done(mdl(shell, "get", "org/tiny", *layout, "--json"))
+    assert (hub.sent, planned["bytes_to_fetch"]) == (sent, 0)
+    assert set(actions(ran).values()) == {"kept" if layout else "linked"}
+    if layout:
+        assert not (repo_of(shell) / "blobs").exists()
+        assert offline(hf, shell) == FILES
+        assert set(actions(done(mdl(shell, "get", "org/tiny", *LAYOUT))).values()) == {"kept"}
+    assert hub.sent == sent
+
+
+def test_a_copy_of_another_commit_is_a_source(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+    """What a newer commit has in common with the copied one is taken from it; only the rest is fetched."""
+    fill(hf, shell)
+    flatten(shell)
+    hub.publish(NEXT)
+    sent = hub.sent
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert hub.sent - sent == len(b"{}")
+    assert (offline(hf, shell), offline(hf, shell, COMMIT)) == (NEXT.files, FILES)
+
+
+def test_a_wrong_copy_is_not_overwritten(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+    """Other bytes of the same size are a stranger's file: 7, and --force replaces it."""
+    fill(hf, shell)
+    flatten(shell)
+    wrong = snapshot(shell) / "unet" / "model.bin"
+    wrong.write_bytes(WEIGHTS[::-1])
+    ran = mdl(shell, "get", "org/tiny", *LAYOUT)
+    assert (ran.code, wrong.read_bytes() == WEIGHTS[::-1]) == (7, True)
+    done(mdl(shell, "get", "org/tiny", "--force", *LAYOUT))
+    assert offline(hf, shell) == FILES
+
+
+def test_other_commands_see_a_copy(shell: Shell, hub: Hub, mdl: Inside, hf: Hf) -> None:
+    """list counts it once, verify reads it, get --offline keeps it, and rm takes all of it."""
+    fill(hf, shell)
+    flatten(shell)
+    (row,) = done(mdl(shell, "list", "--local", *LAYOUT)).document["models"]
+    assert (row["files_present"], row["bytes_present"]) == (2, len(CONFIG) + len(WEIGHTS))
+    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert set(actions(done(mdl(shell, "get", "org/tiny", "--offline", *LAYOUT))).values()) == {"kept"}
+    assert statuses(done(mdl(shell, "verify", "hf:org/tiny", *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    spoil(snapshot(shell) / "unet" / "model.bin", WEIGHTS[::-1])
+    assert mdl(shell, "verify", *LAYOUT).code == 6
+    done(mdl(shell, "verify", "--repair", *LAYOUT))
+    assert offline(hf, shell) == FILES
+    ran = done(mdl(shell, "rm", "hf:org/tiny", "--yes", *LAYOUT))
+    assert ran.document["bytes_freed"] >= len(WEIGHTS)
+    assert not repo_of(shell).exists()
+
+
+# Behind its user's own links.
+
+FOLDERS = {
+    "repository": ["models--org--tiny"],
+    "blobs": ["models--org--tiny/blobs"],
+    "snapshots": ["models--org--tiny/snapshots"],
+    "one snapshot": [f"models--org--tiny/snapshots/{COMMIT}"],
+    "refs": ["models--org--tiny/refs"],
+    "all": [
+        f"models--org--tiny/snapshots/{COMMIT}",
+        *(f"models--org--tiny/{name}" for name in ("blobs", "snapshots", "refs")),
+        "models--org--tiny",
+    ],
+}
+
+
+def move_away(shell: Shell, where: str) -> None:
+    """Move folders of the cache elsewhere, and put links in their places. Links of the snapshot that lead to nothing
+    then are made anew."""
+    for number, name in enumerate(FOLDERS[where]):
+        place = cache_of(shell) / name
+        there = shell.home / "elsewhere" / str(number)
+        there.parent.mkdir(exist_ok=True)
+        place.rename(there)
+        place.symlink_to(there)
+
+
+@pytest.mark.parametrize("where", FOLDERS)
+def test_a_cache_behind_links(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+    """What is there is kept, or its names are put right without a body byte; list, verify and rm see it; rm takes the
+    bytes and leaves nothing that lists as a model."""
+    fill(hf, shell)
+    move_away(shell, where)
+    sent = hub.sent
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert (hub.sent, offline(hf, shell)) == (sent, FILES)
+    (row,) = done(mdl(shell, "list", "--local", *LAYOUT)).document["models"]
+    assert (row["status"], row["files_present"], row["bytes_present"]) == ("present", 2, len(CONFIG) + len(WEIGHTS))
+    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    ran = done(mdl(shell, "rm", "hf:org/tiny", "--yes", *LAYOUT))
+    assert ran.document["bytes_freed"] >= len(WEIGHTS)
+    assert done(mdl(shell, "list", "--local", *LAYOUT)).document["models"] == []
+    assert not [path for path in (shell.home / "elsewhere").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("where", FOLDERS)
+def test_a_cache_behind_links_is_a_source(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+    """The plain layout takes the bytes from there."""
+    fill(hf, shell)
+    move_away(shell, where)
+    sent = hub.sent
+    assert set(actions(done(mdl(shell, "get", "org/tiny", "--json"))).values()) == {"linked"}
+    assert hub.sent == sent
+
+
+@pytest.mark.parametrize("where", FOLDERS)
+def test_a_new_commit_goes_behind_the_links(shell: Shell, hub: Hub, mdl: Inside, hf: Hf, where: str) -> None:
+    """What a newer commit brings is put where the links lead, and programs find it."""
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    move_away(shell, where)
+    hub.publish(NEXT)
+    sent = hub.sent
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert hub.sent - sent == len(b"{}")
+    assert offline(hf, shell) == NEXT.files
+    assert all((cache_of(shell) / name).is_symlink() for name in FOLDERS[where][-1:])
+
+
+# On a disk without links.
+
+
+LACKING = pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP])
+
+
+def take_links_away(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """No file system here has links, hard or symbolic, and each call that syncs or changes modes says that too."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("symlink", "link", "fsync", "fdatasync", "fchmod", "chmod"):
+        monkeypatch.setattr(os, name, refuse)
+
+
+@LACKING
+def test_a_disk_without_links(
+    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The bytes lie once, in the snapshot; the hub's client finds them; one line says that the disk has no links; the
+    second run fetches nothing, and so does a newer commit for what it has in common."""
+    take_links_away(monkeypatch, number)
+    ran = done(mdl(shell, "get", "org/tiny", "--layout", "hf-cache"))
+    assert ran.err.count("this disk has no links") == 1
+    assert (offline(hf, shell), hub.sent) == (FILES, len(CONFIG) + len(WEIGHTS))
+    assert [path for path in repo_of(shell).rglob("*") if path.is_symlink()] == []
+    assert list((repo_of(shell) / "blobs").glob("*")) == []
+    assert set(actions(done(mdl(shell, "get", "org/tiny", *LAYOUT))).values()) == {"kept"}
+    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    hub.publish(NEXT)
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert hub.sent == len(CONFIG) + len(WEIGHTS) + len(b"{}")
+    assert (offline(hf, shell), offline(hf, shell, COMMIT)) == (NEXT.files, FILES)
+
+
+@LACKING
+def test_blobs_on_a_disk_without_links(
+    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A cache whose blobs came there, and whose links did not, is put right without a body byte."""
+    fill(hf, shell)
+    shutil.rmtree(snapshot(shell))
+    take_links_away(monkeypatch, number)
+    sent = hub.sent
+    done(mdl(shell, "get", "org/tiny", *LAYOUT))
+    assert (hub.sent, offline(hf, shell)) == (sent, FILES)
+
+
+# Filled by the hub's own client.
+
+
+def test_verify_reads_what_hf_brought(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """Without a name and with one, online and offline: each file is held to the name of its blob."""
+    fill(hf, shell)
+    for words in ((), ("hf:org/tiny",), ("org/tiny",), ("--offline",)):
+        assert statuses(done(mdl(shell, "verify", *words, *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    blob = repo_of(shell) / "blobs" / sha256(WEIGHTS)
+    spoil(blob, WEIGHTS[::-1])
+    ran = mdl(shell, "verify", *LAYOUT)
+    assert (ran.code, statuses(ran)["unet/model.bin"]) == (6, "corrupt")
+    blob.unlink()
+    ran = mdl(shell, "verify", *LAYOUT)
+    assert (ran.code, statuses(ran)["unet/model.bin"]) == (3, "missing")
+    done(mdl(shell, "verify", "--repair", *LAYOUT))
+    assert offline(hf, shell) == FILES
+
+
+def test_what_cannot_be_verified_is_told(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """A copy without links of which no listing is here or to be had: unverified, in words, and 6 with --strict."""
+    fill(hf, shell)
+    flatten(shell)
+    shutil.rmtree(repo_of(shell) / "trees", ignore_errors=True)
+    ran = done(mdl(shell, "verify", "--offline", *LAYOUT))
+    assert statuses(ran) == dict.fromkeys(FILES, "unverified")
+    assert "2 unverified" in done(mdl(shell, "verify", "--offline", "--layout", "hf-cache")).err
+    assert mdl(shell, "verify", "--offline", "--strict", *LAYOUT).code == 6
+    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == dict.fromkeys(FILES, "ok")
+    (snapshot(shell) / "config.json").write_bytes(CONFIG[::-1])
+    ran = mdl(shell, "verify", *LAYOUT)
+    assert (ran.code, statuses(ran)["config.json"]) == (6, "corrupt")
+
+
+def share(hf: Hf, shell: Shell, repo: str) -> None:
+    """Have the hub's client keep the weights of a repository in the store that repositories share."""
+    blob = cache_of(shell) / f"models--{repo.replace('/', '--')}" / "blobs" / sha256(WEIGHTS)
+    assert hf("share", cache_dir=cache_of(shell), blob=blob, size=len(WEIGHTS))
+
+
+def test_rm_frees_a_shared_blob_with_the_last_repository(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """The shared bytes stay while another repository leads to them, and go with the last one, list and all."""
+    for repo in ("org/tiny", "org/twin"):
+        fill(hf, shell, repo)
+        share(hf, shell, repo)
+    shared = cache_of(shell) / "blobs" / "ab" / ("ab" * 32)
+    assert shared.is_file()
+    assert "2 here (5.2 MB)" in done(mdl(shell, "list", "--local", *LAYOUT[:2])).err
+    assert statuses(done(mdl(shell, "verify", *LAYOUT))) == {**dict.fromkeys(FILES, "ok"), "model.bin": "ok"}
+    ran = done(mdl(shell, "rm", "hf:org/tiny", "--yes", *LAYOUT)).document
+    assert (ran["bytes_freed"], ran["models"][0]["bytes_shared"]) == (len(CONFIG), len(WEIGHTS))
+    assert offline(hf, shell, repo_id="org/twin") == TWIN.files
+    planned = done(mdl(shell, "rm", "hf:org/twin", *LAYOUT)).document
+    ran = done(mdl(shell, "rm", "hf:org/twin", "--yes", *LAYOUT)).document
+    assert planned["bytes_freed"] == ran["bytes_freed"] == len(WEIGHTS)
+    assert not shared.exists()
+    assert not shared.with_name(f"{shared.name}.refs").exists()
+    assert scanned(hf, shell) == {}
