@@ -155,7 +155,8 @@ class AuthError(MdlError):
 
 
 class NetworkError(MdlError):
-    """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds."""
+    """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds.
+    ``is_answer``: the server said so itself, by a status."""
 
     code, exit_code = "NET", 5
     default_hint = "run the same command again later; what was fetched is kept"
@@ -168,10 +169,12 @@ class NetworkError(MdlError):
         hint: str | None = None,
         retry_after: float | None = None,
         final: bool = False,
+        is_answer: bool = False,
     ) -> None:
         super().__init__(message, item=item, hint=hint)
         self.retry_after = retry_after
         self.final = final
+        self.is_answer = is_answer
 
 
 class ProtocolError(MdlError):

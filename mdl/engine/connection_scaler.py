@@ -14,8 +14,8 @@ class Tuning:
 
     small: int = 2**20
     """A file up to this size is fetched in one piece and held in memory."""
-    least_segment: int = 16 * 2**20
-    """A segment is at least so long while the speed of a connection is not known."""
+    least_segment: int = 2**62
+    """A segment is at least so long while the speed of a connection is not known: all that is missing."""
     most_segment: int = 256 * 2**20
     shortest_segment: int = 2**19
     brief_segment: float = 0.5
@@ -45,7 +45,7 @@ class ConnectionScaler:
     """How many connections one file uses: ``width``, which `observe` keeps between 1 and ``limit``.
 
     More connections help only while they bring more bytes: a server that limits each connection gains from sixteen, a
-    fast local one loses. So a file begins with one. Each step is a probe: four, then twice as many each time. If the
+    fast local one loses. So a file begins with one. Each step is a probe: two, then twice as many each time. If the
     speed grows clearly, the next step follows at once. If it grows a little, the number stays; if it does not, the
     number goes back. After a pause, another probe finds out whether that has changed. While the user's rate limit is
     reached, no number grows: else files would take the rate from each other with ever more connections.
@@ -113,7 +113,17 @@ class ConnectionScaler:
             self._hold(now)
             return
         self._narrower, self._speed_before, self._probe_began = self.width, speed, now
-        self.width = min(self.limit, max(4, self.width * 2))
+        self.width = min(self.limit, self.width * 2)
+
+    def second_was_served(self, now: float) -> None:
+        """The second connection, which was a question, has its answer: the probe goes on with four."""
+        if self.width == 2 and self.is_probing:
+            self.width, self._probe_began = min(self.limit, 4), now
+
+    def second_was_late(self) -> None:
+        """The second connection is closed."""
+        self.width = 1
+        self._probe_began = None
 
     def _hold(self, now: float) -> None:
         self._probe_began, self._probe_at = None, now + self._pause

@@ -6,6 +6,7 @@ under its lock, and a worker only changes the Segment that it fetches.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from mdl.errors import MdlError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.http.allowlist import origin_of
+from mdl.http.origin_record import OriginRecord
 from mdl.http.policy import RequestEnded, State
 from mdl.http.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at
@@ -33,15 +35,27 @@ _EXPIRES_SOON = 60.0
 @dataclass(eq=False)
 class Segment:
     """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
-    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of."""
+    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of.
+
+    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, which began at
+    the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a file; one
+    connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is nobody's
+    fault."""
 
     stop: int | None
     at: int
+    is_whole: bool = False
     began: float = field(default_factory=time.monotonic)
     first: int = 0
     asked_url: str = ""
+    asked_range: ByteRange | None = None
     origin: str = ""
     mirrors: int = 0
+    covers: int | None = None
+    answered: float | None = None
+    is_second: bool = False
+    offset_seconds: float = 0.0
+    is_unwanted: bool = False
     abort: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +64,18 @@ class Segment:
     @property
     def asked(self) -> ByteRange | None:
         """The range to ask for; None for the whole file."""
-        return ByteRange(self.at, self.stop) if self.stop is not None and self.stop > self.at else None
+        if self.is_whole or self.stop is None or self.stop <= self.at:
+            return None
+        return ByteRange(self.at, self.stop)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer has begun."""
+        return self.answered is not None or self.at > self.first
+
+    def seconds_to_answer(self, now: float) -> float:
+        """How long its answer took to begin, or has not come until ``now``."""
+        return (now if self.answered is None else self.answered) - self.began
 
     @property
     def left(self) -> int:
@@ -98,7 +123,12 @@ class Download:
     recorded: Digest | None = None
     """What the answer says of the digest of a file of which none is known."""
     first_response_seen = False
+    has_asked = False
+    """Its second connection was to tell whether the origin serves one."""
     single_stream = False
+    """It comes in one answer, from its start."""
+    range_was_refused = False
+    """For good: if the whole file is served instead, its server does not serve ranges."""
     exclusive = False
     ended = False
     is_begun = False
@@ -224,35 +254,77 @@ class Download:
             return False
         return self.length_discovered or (self.remote.size is not None and self.partial.total >= self.remote.size)
 
-    def next_segment(self) -> Segment | None:
-        """The next segment to fetch; None if no further one may run now."""
+    def next_segment(self, record: OriginRecord) -> Segment | None:
+        """The next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
         if self.small or self.via_hub or self.single_stream or self.remote.size is None:
-            return None if self.running else Segment(self.remote.size, 0)
-        if len(self.running) >= (self.scaler.width if self.first_response_seen else 1):
+            return None if self.running else Segment(self.remote.size, 0, is_whole=True)
+        if len(self.running) >= self._width(record):
             return None
-        length = self._segment_length()
+        if self.running and record.serves_parallel is None:
+            return self._second_segment(record)
+        if self.pending.total and record.serves_ranges is False and not self.running and not self.is_missing_whole:
+            self.single_stream = True
+            return Segment(self.remote.size, 0, is_whole=True)
+        length = self._segment_length(record)
         for segment in self.running if self.scaler.speed else ():
             if segment.left > 2 * length:
                 self.pending.add(segment.at + length, segment.cut(segment.at + length))
         for gap in self.pending:
             stop = min(gap.stop, gap.start + length)
             self.pending.remove(gap.start, stop)
-            return Segment(stop, gap.start)
+            return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == self.remote.size)
         return None
 
-    def _segment_length(self) -> int:
+    @property
+    def is_missing_whole(self) -> bool:
+        """Whether no byte of it is here or on its way."""
+        return self.pending.total == self.remote.size
+
+    def _width(self, record: OriginRecord) -> int:
+        """How many connections it may use now. Nobody opens a third one before a second has been served."""
+        if not self.first_response_seen or not record.may_have_two:
+            return 1
+        if record.serves_parallel:
+            return self.scaler.width
+        return len(self.running) or 1 if self.has_asked else min(2, self.scaler.width)
+
+    def _second_segment(self, record: OriginRecord) -> Segment | None:
+        """What a second connection is to bring, while it is open whether the origin serves one; None if nobody is to
+        be asked now. It begins far away: a cache that fetches all bytes before it first is found out by that."""
+        first = next(iter(self.running))
+        if record.is_asked or not first.is_answered:
+            return None
+        speed = self.scaler.speed
+        if first.first and speed and record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed):
+            record.serves_parallel = False
+            return None
+        gaps = list(self.pending)
+        if gaps:
+            start, stop = gaps[-1].start, gaps[-1].stop
+            self.pending.remove(start, stop)
+        elif first.left >= 2 * self._tuning.least_tail:
+            start = first.at + first.left // 2
+            stop = first.cut(start)
+        else:
+            return None
+        record.is_asked = self.has_asked = True
+        return Segment(stop, start, is_second=True, offset_seconds=start / speed if speed else math.inf)
+
+    def _segment_length(self, record: OriginRecord) -> int:
         """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
         tuning, speed = self._tuning, self.scaler.speed
+        if speed and self._width(record) == 1:
+            return self.remote.size or 0
         if not speed:
             return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
         brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
         length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
         return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
 
-    def split(self, now: float) -> Segment | None:
+    def split(self, now: float, record: OriginRecord) -> Segment | None:
         """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
         take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
-        if self.single_stream or not self.first_response_seen or not 0 < len(self.running) < self.scaler.width:
+        if self.single_stream or not record.serves_parallel or not 0 < len(self.running) < self._width(record):
             return None
         slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
         speed, left = self.scaler.speed * self.scaler.width, sum(segment.left for segment in self.running)
@@ -277,16 +349,23 @@ class Download:
     def requeue(self, segment: Segment) -> None:
         """The request for a segment ended; what it did not bring is missing again."""
         segment.abort = None
-        if not self.single_stream and segment.stop is not None:
-            self.pending.add(segment.at, segment.stop)
+        if self.single_stream or segment.stop is None or segment.stop <= segment.at:
+            return
+        for other in self.running:  # one whose answer goes on there brings it without a further request
+            if other.stop == segment.at and (other.covers or 0) >= segment.stop and not other.is_unwanted:
+                other.stop = segment.stop
+                return
+        self.pending.add(segment.at, segment.stop)
 
     def is_current(self, segment: Segment) -> bool:
         """Whether the segment is asked of the current server, not of one that was given up since."""
         return segment.mirrors == self.attempts.mirrors
 
-    def ended_request(self, segment: Segment, others: int, is_serving: bool, error: MdlError | None) -> RequestEnded:
+    def ended_request(
+        self, segment: Segment, others: int, is_serving: bool, record: OriginRecord, error: MdlError | None
+    ) -> RequestEnded:
         """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
-        them."""
+        them. ``record`` says what the origin can."""
         first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
         was_redirected = segment.asked_url != self.url
         return RequestEnded(
@@ -300,6 +379,9 @@ class Download:
             by_link=error is not None and bool(segment.asked_url) and (was_redirected or error.redirected),
             others=others,
             is_serving=is_serving,
+            is_ranged=segment.asked_range is not None,
+            serves_ranges=record.serves_ranges is True,
+            is_hopeless=record.refusals_are_final,
         )
 
     def redact(self, error: MdlError) -> None:
@@ -311,7 +393,7 @@ class Download:
 
     def switch_server(self) -> None:
         """Another server is asked from now on, of which nothing is known."""
-        self.location, self.first_response_seen = None, False
+        self.location, self.first_response_seen, self.range_was_refused = None, False, False
         if self.single_stream and self.partial and self.remote.size is not None and not self.running:
             self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mdl.cancel import wake
 from mdl.engine.download import Download, Segment
 from mdl.engine.journal import Identity
 from mdl.engine.plan import too_large
 from mdl.engine.queue import WorkQueue
 from mdl.engine.stream_hasher import StreamHasher
-from mdl.errors import DigestMismatch, NoSpace, ProtocolError
+from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
 from mdl.hashing import Digest
-from mdl.http.allowlist import origin_of
+from mdl.http.allowlist import host_of, origin_of
 from mdl.http.client import HttpClient, OpenResponse
+from mdl.http.connection import Interrupter
 from mdl.http.policy import VersionChanged
 from mdl.http.ranges import ByteRange
 from mdl.http.refusals import impostor
@@ -51,18 +51,20 @@ class Fetcher:
     def fetch(self, download: Download, segment: Segment) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
         disk."""
-        asked = segment.asked
-        if download.single_stream or download.remote.size is None:
-            asked = None
-            self._from_the_start(download, "the server cannot resume a download")
+        asked = segment.asked_range = segment.asked
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
         if asked and self._http.is_located(download.url) and (etag := _etag(download)):
             headers["If-Match"] = etag
         segment.asked_url = download.address()
         allowed = (412, 416) if asked else ()
-        with self._http.open("GET", segment.asked_url, headers, start=download.url, allow=allowed) as opened:
+        segment.abort = stop = Interrupter()
+        with self._http.open(
+            "GET", segment.asked_url, headers, start=download.url, allow=allowed, interrupter=stop
+        ) as opened:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
+            if not self._queue.answered(download, segment, begins_with_one=self._fetches_whole(opened)):
+                return
             _check_published(download, opened)
             accept = self._judge(download, segment, asked, opened)
             if accept is None:
@@ -73,9 +75,10 @@ class Fetcher:
                 download.part.note_validator(origin_of(opened.url), accept.validator)
             if opened.location:
                 download.location = opened.location
+            segment.covers = accept.stop
             if not download.first_response_seen:
                 weak = download.remote.digest is None and accept.validator is None
-                download.single_stream = download.single_stream or not accept.ranged or weak
+                download.single_stream = download.single_stream or weak or accept.encoded or accept.stop is None
                 download.first_response_seen = True
             self._write(download, segment, accept, opened)
 
@@ -117,18 +120,24 @@ class Fetcher:
             return None
         if validator and not pinned and isinstance(verdict, Accept) and not verdict.validator:
             raise ProtocolError("the server no longer says which version of the file it sends")
-        if isinstance(verdict, Accept) and (verdict.ranged or not asked):
+        if isinstance(verdict, Accept) and verdict.ranged:
             return verdict
-        download.single_stream = True
-        download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
-        if download.first_response_seen:
-            self._queue.rewind(download, "the server stopped serving ranges")
-            return None
         accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
-        self._from_the_start(download, "the server does not serve ranges")
+        if asked is not None:
+            self._queue.record(download).note_refused_range()
+            if not self._queue.takes_whole(download, segment):
+                why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
+                raise NetworkError(why, final=True, is_answer=True)
+            segment.asked_range = None
+        elif download.range_was_refused:
+            self._queue.record(download).note_refused_range()
+        if download.part.total or download.length_discovered:
+            self.rewind(download, "the server does not serve ranges")
+        if asked is not None or download.attempts.is_plain:
+            download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
         download.pending.remove(0, 2**63)
         segment.at = segment.first = 0
-        segment.stop = download.remote.size if download.remote.size is not None else accept.stop
+        segment.stop = download.remote.size
         return accept
 
     def _verdict(
@@ -163,9 +172,11 @@ class Fetcher:
             download.remote = replace(download.remote, size=size, validator=verdict.validator)
         return None
 
-    def _from_the_start(self, download: Download, why: str) -> None:
-        if download.part.total or download.length_discovered:
-            self.rewind(download, why)
+    def _fetches_whole(self, opened: OpenResponse) -> bool:
+        """Whether something on the way is known to fetch whole files for every range: a proxy that sees plain http, and
+        squid."""
+        is_seen = opened.url.startswith("http:") and self._http.proxy_for(opened.url) is not None
+        return is_seen or "squid" in opened.headers.get("via", "").lower()
 
     def rewind(self, download: Download, why: str) -> None:
         """Discard the bytes of the file, report it, and begin anew. Nothing else may work on the file."""
@@ -210,9 +221,6 @@ class Fetcher:
         """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
         cut or may be, `OSError`."""
         partial, hasher = download.part, download.hasher
-        if stream := opened.response.extensions.get("network_stream"):
-            sock = stream.get_extra_info("socket")
-            segment.abort = lambda: wake(sock)
         length = None if accept.encoded else content_length(opened.headers)
         came = 0
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
@@ -223,7 +231,7 @@ class Fetcher:
             if stop is not None and start >= stop:
                 return  # the segment was cut while the last block was written
             room = len(block) if stop is None else stop - start
-            if room < len(block) and not accept.ranged:
+            if room < len(block) and not accept.ranged and stop == download.remote.size:
                 raise ProtocolError(f"the server sent more than the file's {stop} bytes")
             piece = block[:room]
             partial.write(start, piece)

@@ -16,13 +16,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mdl.engine.download import Download, FileResult, Segment
-from mdl.errors import MdlError, NetworkError, NotFound
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Event, Retrying, Rewound
 from mdl.http.allowlist import host_of
+from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import (
     PROGRESS,
     Again,
+    AskPlainly,
     Decision,
     GiveUp,
     NextMirror,
@@ -133,8 +135,63 @@ class WorkQueue:
             now, before = time.monotonic(), sum(one.scaler.width for one in self.active)
             for one in self.active:
                 one.scaler.observe(now, one.fetched, len(one.running), is_limited=is_limited)
+                for segment in tuple(one.running):
+                    if segment.is_second:
+                        self._judge_second(one, segment, now)
+                if one.scaler.width == 1 and not one.scaler.is_probing and len(one.running) > 1:
+                    first = min(one.running, key=lambda segment: segment.at)
+                    for segment in one.running - {first}:  # together they bring no more than one
+                        self._close_request(segment)
             if sum(one.scaler.width for one in self.active) > before:
                 self._changed.notify_all()
+
+    def answered(self, download: Download, segment: Segment, *, begins_with_one: bool) -> bool:
+        """The answer for a segment begins. Returns whether its body is wanted. ``begins_with_one``: what is on the way
+        to the origin is known to fetch whole files, so that no second connection is opened."""
+        with self._changed:
+            now, record = time.monotonic(), self._pacer.record(segment.origin)
+            segment.answered = now
+            record.note_answer(segment.seconds_to_answer(now))
+            if begins_with_one and record.serves_parallel is None:
+                record.serves_parallel = False
+            if segment.is_second:
+                self._judge_second(download, segment, now)
+            return not segment.is_unwanted
+
+    def _judge_second(self, download: Download, segment: Segment, now: float) -> None:
+        """Decide about the first second connection of an origin, by the time that its first byte took or takes."""
+        record = self._pacer.record(segment.origin)
+        answer = record.judge_second(segment.seconds_to_answer(now), segment.offset_seconds)
+        if answer == "late":
+            record.serves_parallel = False
+            download.scaler.second_was_late()
+            self._close_request(segment)
+        elif segment.is_answered:
+            if answer == "served":
+                record.serves_parallel = True
+                download.scaler.second_was_served(now)
+            segment.is_second = False
+            record.is_asked = False
+            self._changed.notify_all()
+
+    def _close_request(self, segment: Segment) -> None:
+        """End a request that is not wanted any more."""
+        segment.is_unwanted = True
+        if segment.abort:
+            segment.abort()
+
+    def record(self, download: Download) -> OriginRecord:
+        """What this run has found out about the origin of a file."""
+        return self._pacer.record(download.origin)
+
+    def takes_whole(self, download: Download, segment: Segment) -> bool:
+        """Whether an answer that holds the whole file, where a range was asked for, may be taken as it is: nothing else
+        of the file is being fetched. From then on nothing else is."""
+        with self._changed:
+            if len(download.running) > 1:
+                return False
+            download.single_stream = True
+            return True
 
     def close(self) -> None:
         """Hand out no more work."""
@@ -168,7 +225,11 @@ class WorkQueue:
                 return Work(kind, download)
             if kind or now < download.attempts.retry_at or self._is_lost(download, now):
                 continue
-            segment = download.next_segment() if self._has_room(download, now) else None
+            if download.attempts.is_plain and self._requests[download.origin]:
+                continue  # the last attempt is made with nothing beside it
+            if not self._has_room(download, now):
+                continue
+            segment = download.next_segment(self._pacer.record(download.origin))
             if segment:
                 return self._fetch(download, segment)
         return None
@@ -194,7 +255,8 @@ class WorkQueue:
                 self._bytes_waiting -= download.remote.size or 0
                 download.prepare()
                 self.active.append(download)
-                if download.small and not download.error and (segment := download.next_segment()):
+                record = self._pacer.record(download.origin)
+                if download.small and not download.error and (segment := download.next_segment(record)):
                     return self._fetch(download, segment)
                 download.exclusive = True
                 return Work("close" if download.error else "begin", download)
@@ -204,7 +266,8 @@ class WorkQueue:
     def _split(self, downloads: Sequence[Download], now: float) -> Work | None:
         for download in downloads:
             is_free = not (self._exclusive_work(download) or now < download.attempts.retry_at)
-            tail = download.split(now) if is_free and self._has_room(download, now) else None
+            is_free = is_free and self._has_room(download, now)
+            tail = download.split(now, self._pacer.record(download.origin)) if is_free else None
             if tail:
                 return self._fetch(download, tail)
         return None
@@ -259,8 +322,14 @@ class WorkQueue:
             others = self._requests[segment.origin]
             is_serving = any(one.at > one.first for one in others)
             is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
-            ended = download.ended_request(segment, len(others), is_serving, error)
+            record = self._pacer.record(segment.origin)
+            ended = download.ended_request(segment, len(others), is_serving, record, error)
             download.requeue(segment)
+            self._note_of_origin(download, segment, ended, record)
+            if segment.is_unwanted:
+                self._take_back(download)
+                self._changed.notify()
+                return
             if error and download.location == segment.asked_url:
                 download.location = None
             self._take_back(download)
@@ -276,6 +345,18 @@ class WorkQueue:
                 elif ended.is_temporary and not others and isinstance(error, NetworkError):
                     delay = decision.delay if isinstance(decision, Again) else 0.0
                     self._pacer.failed(origin, url, ended.began, now, delay, error)
+
+    def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
+        """What the end of a request tells about its origin."""
+        if segment.is_second:
+            record.is_asked = False
+        if segment.asked_range and ended.brought:
+            record.serves_ranges = True
+        was_refused = isinstance(ended.error, ProtocolError) or ended.is_final_refusal
+        if was_refused and not ended.brought and download.running:
+            record.serves_parallel = False
+        if isinstance(ended.error, AuthError) and segment.is_whole and download.attempts.is_plain and not ended.others:
+            record.refusals_are_final = True
 
     def decide(self, download: Download, outcome: Outcome) -> None:
         """Carry out what follows from an outcome: the server has another version of the file, or the bytes were
@@ -348,6 +429,9 @@ class WorkQueue:
             self._tell(download, decision.why, decision.failure, decision.delay, decision.most)
         elif isinstance(decision, Rewind):
             self.rewind(download, decision.why)
+        elif isinstance(decision, AskPlainly):
+            download.single_stream, download.range_was_refused = True, decision.is_for_good
+            self._tell(download, f"{decision.why}; asking for the whole file on one connection")
         elif isinstance(decision, NextMirror):
             error = decision.error
             download.mirror_errors = (*download.mirror_errors, error)

@@ -31,9 +31,10 @@ from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
-from mdl.http.connection import RequestLimits, deadline
+from mdl.http.connection import Interrupter, RequestLimits, deadline
 from mdl.http.credentials import HostCredential, HostTls
 from mdl.http.locators import Body, Detour, Link, Locate
+from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.proxies import Proxy, ProxySettings
@@ -172,6 +173,7 @@ class HttpClient:
         allow: tuple[int, ...] = (),
         content: bytes | Iterable[bytes] | None = None,
         bearer: str = "",
+        interrupter: Interrupter | None = None,
     ) -> Iterator[OpenResponse]:
         """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
         sent once, and follows none. Content in blocks is iterated over anew if the connection turns out to be dead; its
@@ -180,6 +182,7 @@ class HttpClient:
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
+        Another thread may end the request with the ``interrupter``.
 
         A status of 400 or more that is not in ``allow`` raises the error that it means (`AuthError`, `NotFound`,
         `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
@@ -192,7 +195,9 @@ class HttpClient:
         with map_httpx_errors(url, secrets):
             try:
                 try:
-                    opened, sent = self._follow(method, url, start or url, headers or {}, secrets, content, bearer)
+                    opened, sent = self._follow(
+                        method, url, start or url, headers or {}, secrets, content, bearer, interrupter
+                    )
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
@@ -304,6 +309,10 @@ class HttpClient:
             self.cancel.wait(later - moment)
             moment = later
 
+    def record(self, url: str) -> OriginRecord:
+        """What this run has found out about the origin of ``url``."""
+        return self.pacer.record(origin_of(url))
+
     def is_located(self, url: str) -> bool:
         """Whether a locator says where the file of this URL is."""
         return urlsplit(url).scheme in self.locators
@@ -321,6 +330,7 @@ class HttpClient:
         secrets: Secrets,
         content: bytes | Iterable[bytes] | None,
         bearer: str,
+        interrupter: Interrupter | None = None,
     ) -> tuple[OpenResponse, str]:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
         or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
@@ -354,7 +364,7 @@ class HttpClient:
             )
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
-            limits = RequestLimits(host, private_ok, was_public=host in self._public)
+            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
             response = self._send(request, limits, link.patience)
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
@@ -435,7 +445,8 @@ class HttpClient:
                 error.request = request
                 self.cancel.check()
                 may_be_stale = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
-                if not may_be_stale or limits.is_fresh or not limits.peer or request.method == "POST":
+                is_ended = limits.interrupter is not None and limits.interrupter.is_set
+                if is_ended or not may_be_stale or limits.is_fresh or not limits.peer or request.method == "POST":
                     raise
 
     def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:

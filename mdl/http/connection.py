@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 import httpcore
 
-from mdl.cancel import CancelToken
+from mdl.cancel import CancelToken, wake
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import bracketed, is_private
 from mdl.http.tls import TlsStream
@@ -44,11 +44,31 @@ Address = tuple[int, int, int, Any]
 """Family, type, protocol and the address to connect to."""
 
 
+class Interrupter:
+    """Called from another thread, it ends one request, whether or not its answer has begun."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._sock: Any = None
+
+    def attach(self, sock: Any) -> None:
+        """The request goes over this socket."""
+        self._sock = sock
+        if self.is_set:
+            wake(sock)
+
+    def __call__(self) -> None:
+        self.is_set = True
+        if self._sock is not None:
+            wake(self._sock)
+
+
 @dataclass
 class RequestLimits:
     """What one request of the calling thread may do, and how it went.
 
     ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
+    ``interrupter`` ends it from another thread.
     `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection,
     which is ``opened``.
     """
@@ -59,6 +79,7 @@ class RequestLimits:
     host: str
     private_ok: bool
     was_public: bool = False
+    interrupter: Interrupter | None = None
     peer: str = ""
     is_fresh: bool = False
     opened: httpcore.NetworkStream | None = None
@@ -192,6 +213,8 @@ class Connection(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if limits := RequestLimits.current.get():
             limits.check_peer(self.peer)
+            if limits.interrupter:
+                limits.interrupter.attach(self._stream.get_extra_info("socket"))
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from mdl.errors import NetworkError
+from mdl.http.origin_record import OriginRecord
 from mdl.http.policy import RetryPolicy
 
 _RISE_SECONDS = 5.0
@@ -62,6 +63,11 @@ class Pacer:
     def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
         self._most, self._policy = max(1, connections), policy
         self._origins: defaultdict[str, _Origin] = defaultdict(lambda: _Origin(self._most))
+        self.records: defaultdict[str, OriginRecord] = defaultdict(OriginRecord)
+
+    def record(self, origin: str) -> OriginRecord:
+        """What this run has found out about an origin."""
+        return self.records[origin]
 
     def has_room(self, origin: str, running: int, now: float) -> bool:
         """Whether one more request may be sent to ``origin`` while ``running`` requests run there."""

@@ -6,6 +6,9 @@ file itself is 64 KiB further, if at least an eighth of the bytes received meanw
 overlap in time spend budget once. A refusal by an origin that serves others spends none, but only the file's first one
 since it made progress.
 
+Ranges and parallel connections are a wish of mdl's own. So a final refusal of a request for a range, or of one beside
+others, is followed by one plain request for the whole file, with nothing else at work on it.
+
 So the number of requests for a file is bounded by its size, `RetryPolicy` and the number of its mirrors, whatever the
 server does. ``tests/unit/http/test_policy.py`` checks that with random servers.
 """
@@ -31,6 +34,9 @@ start would be fetched for ever."""
 
 LONGEST_RETRY_AFTER = 600.0
 """Seconds. If a server asks for a longer wait, mdl gives up and quotes the server."""
+
+STATUSES_OF_A_RANGE = 3
+"""So many temporary refusals in a row of a server that has served no range yet may be about the range."""
 
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
 """Statuses that may be followed by a better one."""
@@ -82,6 +88,8 @@ class State:
     received: int = 0
     changes: int = 0
     is_clean_retry: bool = False
+    is_plain: bool = False
+    """The whole file is asked for without a range, and nothing beside it."""
 
     @property
     def is_suspicious(self) -> bool:
@@ -101,7 +109,9 @@ class RequestEnded:
     It ``began`` at that moment, and of the ``asked`` bytes (None: unknown) it put ``brought`` into the file. Now
     ``done`` bytes of the file's ``size`` are here, and ``received`` bytes came from the network. ``by_link``: the host
     that refused was named by a redirect. ``others``: how many requests to the same origin still run; ``is_serving``:
-    the origin has served some of them since this one began.
+    the origin has served some of them since this one began. ``is_ranged``: a part of the file was asked for;
+    ``serves_ranges``: the origin has served ranges in this run. ``is_hopeless``: the origin has refused plain requests
+    too, so that its refusals have nothing to do with ranges.
     """
 
     began: float
@@ -114,6 +124,9 @@ class RequestEnded:
     by_link: bool = False
     others: int = 0
     is_serving: bool = False
+    is_ranged: bool = False
+    serves_ranges: bool = False
+    is_hopeless: bool = False
 
     @property
     def is_temporary(self) -> bool:
@@ -134,7 +147,31 @@ class RequestEnded:
     @property
     def is_refused(self) -> bool:
         """Whether it brought nothing while other requests to the same origin run."""
-        return self.is_temporary and self.others > 0 and not self.brought
+        return (self.is_temporary or self.is_final_refusal) and self.others > 0 and not self.brought
+
+    @property
+    def is_final_refusal(self) -> bool:
+        """Whether the origin has refused the request for good, by a status that may be about the range, or about one
+        connection too many."""
+        if self.is_hopeless or self.is_refused_link:
+            return False
+        if isinstance(self.error, NotFound):  # of a file that others bring
+            return self.is_ranged and self.is_serving and self.others > 0
+        return isinstance(self.error, AuthError) or (self.is_answer and not self.is_temporary)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the server answered with a status that means trouble."""
+        return isinstance(self.error, NetworkError) and self.error.is_answer
+
+    @property
+    def may_be_the_range(self) -> bool:
+        """Whether a plain request for the whole file may be served where this one was not."""
+        if isinstance(self.error, ProtocolError):
+            return self.is_ranged
+        if self.is_temporary:
+            return self.is_answer and self.is_ranged and not self.serves_ranges
+        return (self.is_ranged or self.others > 0) and (self.is_final_refusal or self.is_refused_link)
 
 
 @value_class
@@ -176,6 +213,15 @@ class Rewind:
 
 
 @value_class
+class AskPlainly:
+    """Ask for the whole file without a range, once nothing else is asked of its server. ``is_for_good``: if that is
+    served, the server does not serve ranges; else it may have been in trouble for a while."""
+
+    why: str
+    is_for_good: bool = True
+
+
+@value_class
 class NextMirror:
     """Continue with the next mirror. ``rewind``: discard what is here first."""
 
@@ -195,7 +241,7 @@ class Done:
     """The file is complete and verified."""
 
 
-Decision = Again | Rewind | NextMirror | GiveUp | Done
+Decision = Again | Rewind | AskPlainly | NextMirror | GiveUp | Done
 
 
 def decide(
@@ -225,9 +271,12 @@ def decide(
         state = replace(state, refused_at=min(state.refused_at, now))
         if outcome.is_serving:
             return _free(state, error, now)
+    is_lie = isinstance(error, ProtocolError)
+    if is_lie and outcome.may_be_the_range and not (state.is_plain or outcome.serves_ranges):
+        return _asked_plainly(state, error)
     may_pass = isinstance(error, ProtocolError) and not error.final
     if not (outcome.is_temporary or may_pass or outcome.is_refused_link):
-        return _given_up(state, error)
+        return _ended(state, outcome, error)
     if outcome.began < state.charged_at:
         return state, Again(max(0.0, state.retry_at - now))
     return _charged(policy, state, outcome, error, now, jitter)
@@ -271,12 +320,25 @@ def _charged(
     else:
         failure, most = state.refused_links + 1, policy.refused_links
         state = replace(state, refused_links=failure)
-    if failure > most:
-        return _given_up(state, error)
+    is_enough = failure >= STATUSES_OF_A_RANGE and outcome.is_temporary and outcome.may_be_the_range
+    if failure > most or (is_enough and not state.is_plain):
+        return _ended(state, outcome, error)
     is_first_link = outcome.is_refused_link and failure == 1
     delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
     state = replace(state, charged_at=now, retry_at=now + delay)
     return state, Again() if is_first_link else Again(delay, failure, error.message, most)
+
+
+def _ended(state: State, outcome: RequestEnded, error: MdlError) -> tuple[State, Decision]:
+    """Nothing more is to be had by asking as before."""
+    if outcome.may_be_the_range and not state.is_plain:
+        return _asked_plainly(state, error)
+    return _given_up(state, error)
+
+
+def _asked_plainly(state: State, error: MdlError) -> tuple[State, Decision]:
+    is_for_good = not isinstance(error, NetworkError) or error.final
+    return replace(state, is_plain=True), AskPlainly(error.message, is_for_good)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:

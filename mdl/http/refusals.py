@@ -146,13 +146,17 @@ def error_for_status(
         kind = NotFound if status in (404, 410) else AuthError
         return kind(message, hint=_advice(kind, code, words, url, asker))
     if not is_temporary(status, None):
-        return NetworkError(message, hint="the server will not serve this as asked", final=True)
+        return NetworkError(message, hint="the server will not serve this as asked", final=True, is_answer=True)
     asked = retry_after(headers)
     if asked is not None and not is_temporary(status, asked):
         return NetworkError(
-            f"{message}; it asks to wait {asked:.0f} s", hint="run the same command again later", final=True
+            f"{message}; it asks to wait {asked:.0f} s",
+            hint="run the same command again later",
+            final=True,
+            is_answer=True,
         )
-    return NetworkError(message, hint="run the same command again later; what was fetched is kept", retry_after=asked)
+    hint = "run the same command again later; what was fetched is kept"
+    return NetworkError(message, hint=hint, retry_after=asked, is_answer=True)
 
 
 def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:

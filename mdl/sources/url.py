@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from mdl.errors import CatalogError, LockError, MdlError, ProtocolError, Unsafe, UsageError
+from mdl.errors import (
+    AuthError,
+    CatalogError,
+    LockError,
+    MdlError,
+    NetworkError,
+    ProtocolError,
+    Unsafe,
+    UsageError,
+)
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
@@ -187,18 +196,49 @@ class UrlSource:
         url: str,
         name: Callable[[Mapping[str, str]], RelPath] | None,
     ) -> RemoteFile:
-        from mdl.http.responses import announced_size, parse_size, recorded_digest, validator_of
+        """Ask for the first byte. A server that refuses that is asked plainly, and the body is left unread."""
+        from mdl.http.policy import STATUSES_OF_A_RANGE
 
-        with http.open("GET", url, {"Range": "bytes=0-0"}, allow=(416,)) as opened:
+        record, may_pass = http.record(url), False
+        if record.serves_ranges is not False:
+            try:
+                return self._described(http, remote, url, name, {"Range": "bytes=0-0"})
+            except (AuthError, ProtocolError, NetworkError) as error:
+                if isinstance(error, NetworkError) and not error.is_answer:
+                    raise
+                may_pass = isinstance(error, NetworkError) and not error.final
+                record.range_troubles += may_pass
+                if may_pass and record.range_troubles < STATUSES_OF_A_RANGE:
+                    raise
+        described = self._described(http, remote, url, name, {})
+        if not may_pass:
+            record.note_refused_range()
+        return described
+
+    def _described(
+        self,
+        http: HttpClient,
+        remote: RemoteFile,
+        url: str,
+        name: Callable[[Mapping[str, str]], RelPath] | None,
+        headers: Mapping[str, str],
+    ) -> RemoteFile:
+        from mdl.http.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
+
+        with http.open("GET", url, headers, allow=(416,) if headers else ()) as opened:
+            if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
+                raise ProtocolError("the server sent a partial answer without a usable Content-Range")
             remote = replace(remote, path=name(opened.headers)) if name else remote
             names, pinned = (remote.path.text, url), remote.digest is not None
             size = announced_size(opened.status, opened.headers, names, pinned=pinned)
+            if opened.status == 416 and size is None:
+                raise ProtocolError("the server refused a range that lies inside the file (416)")
             validator = validator_of(opened.headers)
             digest, commit = remote.digest, remote.commit
-            for headers in opened.hops:
-                digest = digest or Digest.of_etag(headers.get("x-linked-etag"))
-                commit = commit or headers.get("x-repo-commit")
-                size = size if size is not None else parse_size(headers.get("x-linked-size", ""))
+            for hop in opened.hops:
+                digest = digest or Digest.of_etag(hop.get("x-linked-etag"))
+                commit = commit or hop.get("x-repo-commit")
+                size = size if size is not None else parse_size(hop.get("x-linked-size", ""))
             digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
         known = remote.size if remote.size is not None else size
         if digest is None and None not in (size, known) and size != known:

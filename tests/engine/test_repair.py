@@ -303,9 +303,10 @@ def test_a_wrong_block_of_a_server_without_ranges_is_no_loop(bench: Bench, monke
 
 @pytest.mark.fault(222)
 def test_several_refusals_at_once_pass_over_one_mirror_only(bench: Bench) -> None:
-    """If four connections are refused for good at once, the mirror is tried once, and not given up for each of them."""
+    """If two connections are refused for good at once, the mirror is tried once, and not given up for each of them."""
     bench.tuning = Tuning(least_segment=256 * 1024, probe_after=0.0, fast_enough=1e99)
-    together, right = threading.Barrier(4), faults.honest(DATA)
+    bench.serves_parallel = True
+    together, right = threading.Barrier(2), faults.honest(DATA)
 
     def handler(request: Request, number: int) -> Answer:
         if number == 0:
@@ -315,7 +316,7 @@ def test_several_refusals_at_once_pass_over_one_mirror_only(bench: Bench) -> Non
         return reply(429, b"slow down", ("Retry-After", "7200"))
 
     with FaultyServer(right) as mirror:
-        run = bench.fetch(handler, DATA, mirrors=[mirror.url + "/f"], connections=4, retries=5)
+        run = bench.fetch(handler, DATA, mirrors=[mirror.url + "/f"], connections=2, retries=5)
     assert (run.code, bench.has(DATA), together.broken) == (0, True, False)
 
 

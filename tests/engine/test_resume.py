@@ -40,8 +40,9 @@ def catalog(folder: Path, *rows: tuple[str, str, bytes]) -> tuple[str, ...]:
 
 
 def ranges_asked(hub: LoopbackHub) -> list[ByteRange]:
-    """The ranges that the hub's CDN was asked for, in that order."""
-    words = [one.headers["range"].removeprefix("bytes=").split("-") for one in hub.requests if one.origin == "cdn"]
+    """The ranges that the hub's CDN was asked for, in that order; of the whole file its first byte."""
+    headers = [one.headers.get("range", "bytes=0-0") for one in hub.requests if one.origin == "cdn"]
+    words = [header.removeprefix("bytes=").split("-") for header in headers]
     return [ByteRange(int(first), int(last) + 1) for first, last in words]
 
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mdl.hashing import Digest
 from mdl.http.allowlist import AllowList, OriginToken
 from mdl.http.body import NO_LIMIT, Throttle
 from mdl.http.client import HttpClient, Timeouts
+from mdl.http.origin_record import OriginRecord
 from mdl.http.policy import RetryPolicy
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
@@ -120,13 +122,15 @@ class Bench:
         self.allow = ["127.0.0.1"]
         self.patience = _SECONDS
         self.tuning = ONE_CONNECTION
+        self.serves_parallel: bool | None = None
         for name in _PROXIES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
 
     def segments(self, length: int) -> None:
-        """Have even small files fetched in several segments at once."""
+        """Have even small files fetched in several segments at once, from servers that are known to serve that."""
         self.tuning = Tuning(least_segment=length)
+        self.serves_parallel = True
 
     def segments_in_turn(self, length: int) -> None:
         """Have even small files fetched in segments of that length, one after the other."""
@@ -163,7 +167,7 @@ class Bench:
         throttle: Throttle = NO_LIMIT,
     ) -> HttpClient:
         """A client that waits for nothing between two attempts."""
-        return HttpClient(
+        client = HttpClient(
             hosts or AllowList.of(self.allow),
             tokens=[bearer],
             timeouts=Timeouts(connect=min(stall, 5.0), stall=stall, slow=slow),
@@ -171,6 +175,8 @@ class Bench:
             throttle=throttle,
             policy=_AtOnce(retries, bench=self),
         )
+        client.pacer.records.default_factory = partial(OriginRecord, serves_parallel=self.serves_parallel)
+        return client
 
     def run(
         self,

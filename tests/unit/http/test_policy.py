@@ -21,6 +21,7 @@ from mdl.engine.queue import Work, WorkQueue
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
+from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import (
     MAX_OVERHEAD,
@@ -87,7 +88,9 @@ class World:
         """Fetch one file of each size; file n is on host n modulo ``hosts``."""
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
         policy = RetryPolicy(tries)
-        self.queue = WorkQueue(files, connections, policy, Pacer(connections, policy), lambda event: None)
+        pacer = Pacer(connections, policy)
+        pacer.records.default_factory = partial(OriginRecord, serves_parallel=True)
+        self.queue = WorkQueue(files, connections, policy, pacer, lambda event: None)
         while not all(one.ended for one in files):
             work = self.queue._next(self.clock.now)
             if work:

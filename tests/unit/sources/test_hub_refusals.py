@@ -209,7 +209,6 @@ REMOTE = RemoteFile(RelPath.parse("m.bin"), URL)
     [
         (206, {"Content-Range": "bytes 0-0/77", "ETag": '"a"'}, 77, '"a"'),
         (206, {"Content-Range": "bytes 0-0/*", "ETag": 'W/"a"'}, None, None),
-        (206, {}, None, None),
         (200, {"Content-Length": "0"}, 0, None),
         (200, {"Content-Encoding": "gzip"}, None, None),
         (416, {"Content-Range": "bytes */0"}, 0, None),
@@ -223,6 +222,16 @@ def test_probe_asks_for_one_byte(
     [found] = here.sources.probe_all([REMOTE])
     assert (found.size, found.validator, found.probed) == (size, validator, True)
     assert here.mock.get_requests()[0].headers["range"] == "bytes=0-0"
+
+
+@pytest.mark.parametrize(("status", "headers"), [(206, {}), (416, {}), (403, {}), (400, {})])
+def test_probe_is_plain_where_ranges_are_refused(here: World, status: int, headers: dict[str, str]) -> None:
+    """A server that does not serve the first byte is asked plainly: once, and its other files only so."""
+    here.mock.add_response(url=URL, status_code=status, headers=headers, match_headers={"Range": "bytes=0-0"})
+    here.mock.add_response(url=URL, headers={"Content-Length": "77"}, is_reusable=True)
+    assert [found.size for found in here.sources.probe_all([REMOTE])] == [77]
+    assert [found.size for found in here.sources.probe_all([REMOTE])] == [77]
+    assert ["range" in request.headers for request in here.mock.get_requests()] == [True, False, False]
 
 
 @pytest.mark.fault(71)
