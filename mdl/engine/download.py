@@ -37,10 +37,10 @@ class Segment:
     """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
     ``origin`` and ``mirrors`` (how many were left) say which server it is asked of.
 
-    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, which began at
-    the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a file; one
-    connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is nobody's
-    fault."""
+    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
+    byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
+    file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
+    nobody's fault."""
 
     stop: int | None
     at: int
@@ -70,7 +70,7 @@ class Segment:
 
     @property
     def is_answered(self) -> bool:
-        """Whether its answer has begun."""
+        """Whether the body of its answer has begun."""
         return self.answered is not None or self.at > self.first
 
     def seconds_to_answer(self, now: float) -> float:

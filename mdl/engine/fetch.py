@@ -63,8 +63,8 @@ class Fetcher:
         ) as opened:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
-            if not self._queue.answered(download, segment, begins_with_one=self._fetches_whole(opened)):
-                return
+            if self._fetches_whole(opened):
+                self._queue.fetches_whole(segment)
             _check_published(download, opened)
             accept = self._judge(download, segment, asked, opened)
             if accept is None:
@@ -225,6 +225,8 @@ class Fetcher:
         came = 0
         for block in self._http.body_for_file(opened, length, decode=accept.encoded):
             came += len(block)
+            if segment.answered is None and not self._queue.first_byte_came(download, segment):
+                return
             if download.rewind_why or download.error:
                 return
             start, stop = segment.at, segment.stop

@@ -145,15 +145,20 @@ class WorkQueue:
             if sum(one.scaler.width for one in self.active) > before:
                 self._changed.notify_all()
 
-    def answered(self, download: Download, segment: Segment, *, begins_with_one: bool) -> bool:
-        """The answer for a segment begins. Returns whether its body is wanted. ``begins_with_one``: what is on the way
-        to the origin is known to fetch whole files, so that no second connection is opened."""
+    def fetches_whole(self, segment: Segment) -> None:
+        """What is on the way to the origin is known to fetch the whole file for each range: no second connection is
+        opened."""
+        with self._changed:
+            record = self._pacer.record(segment.origin)
+            if record.serves_parallel is None:
+                record.serves_parallel = False
+
+    def first_byte_came(self, download: Download, segment: Segment) -> bool:
+        """The body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
         with self._changed:
             now, record = time.monotonic(), self._pacer.record(segment.origin)
             segment.answered = now
             record.note_answer(segment.seconds_to_answer(now))
-            if begins_with_one and record.serves_parallel is None:
-                record.serves_parallel = False
             if segment.is_second:
                 self._judge_second(download, segment, now)
             return not segment.is_unwanted

@@ -59,7 +59,7 @@ ONLY = {
 _PURE = """
     bounds describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     end_records weights units values
-    http/allowlist http/attachment http/credentials http/pacer http/policy http/proxies http/ranges
+    http/allowlist http/attachment http/credentials http/origin_record http/pacer http/policy http/proxies http/ranges
     http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
