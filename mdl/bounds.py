@@ -28,10 +28,12 @@ LONGEST_LINE = 2**16
 """Bytes of one line of a file that another program goes on writing."""
 LARGEST_JSON = 256 * 2**20
 """Bytes of a JSON document; most are read under a narrower bound of their own."""
-LARGEST_CHILD_OUTPUT = 8 * 2**20
-"""Bytes that a program may write to stdout; one that writes more is ended."""
+LARGEST_CHILD_OUTPUT = 16 * 2**20
+"""Bytes that a program may write to stdout; one that writes more is ended. A document of 50,000 files has 12 MiB."""
 LARGEST_CHILD_ERRORS = 2**16
 """Bytes of a program's stderr that are kept: the last ones."""
+LARGEST_WORDS = 2**20
+"""Bytes that a program may write to stdout which is asked a short question: a state, a list of names."""
 LARGEST_FOREIGN_FILE = 2**20
 """Bytes of a small file that another program wrote: an exit code, a state, a few words."""
 MOST_PAGES = 1000

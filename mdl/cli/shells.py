@@ -109,13 +109,15 @@ def _known(shell: str, environ: Mapping[str, str]) -> str:
     raise UsageError(f"completion is there for {', '.join(_SCRIPTS)}", item=found or "this shell", hint=hint)
 
 
+_PS_SECONDS = 5.0
+
+
 def _parent() -> str:
     """The name of the program that started mdl."""
-    import subprocess
+    from mdl.child_output import output_of
 
-    words = ["ps", "-o", "comm=", "-p", str(os.getppid())]
     try:
-        name = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        name = output_of(["ps", "-o", "comm=", "-p", str(os.getppid())], seconds=_PS_SECONDS).out
     except OSError:
         return ""
     return Path(name.strip().lstrip("-")).name

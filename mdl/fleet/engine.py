@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import field
 from typing import Protocol
 
 from mdl.cancel import CancelToken
 from mdl.errors import UsageError
 from mdl.fleet.work import Answer, Work
+from mdl.paths import shown
 from mdl.values import value_class
 
 ENGINES = ("slurm", "ray", "ssh")
@@ -50,6 +51,15 @@ class Engine(Protocol):
         """Have every node do the work, and yield each answer as it comes; a later one of the same node replaces it.
         Every node that was asked is in it, also one that did not answer. If it is cancelled, or the caller stops
         asking, the work is cancelled on the nodes too. Raises `MdlError` if it could not begin, `Cancelled`."""
+
+
+def check_hosts(hosts: Iterable[str]) -> None:
+    """Raises `UsageError` for a host that a program would take for an option of its own."""
+    for host in hosts:
+        if host.startswith("-"):
+            raise UsageError(
+                "a host does not begin with '-'", item=shown(host)[:100], hint="name it as Slurm or ssh does"
+            )
 
 
 def open_engine(name: str, nodes: Nodes) -> Engine:

@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Generator
 from typing import Any
 
-from mdl.bounds import parse_json
-from mdl.errors import MdlError, NetworkError, UsageError
+from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT, parse_json
+from mdl.errors import MdlError, NetworkError, ProtocolError, UsageError
 from mdl.fleet.engine import Nodes
 from mdl.fleet.work import Answer, Work
 from mdl.process import python_command
@@ -22,6 +22,8 @@ from mdl.process import python_command
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 15.0
 """How long the driver may take to end the tasks."""
+_LONGEST_LINE = 8 * (LARGEST_CHILD_OUTPUT + LARGEST_CHILD_ERRORS)
+"""Bytes of one answer in JSON, which may write a byte as six letters."""
 _GONE = "Ray has ended the connection: the head of the cluster may be gone"
 
 
@@ -51,7 +53,7 @@ class Ray:
             env=nodes.environ,
             start_new_session=True,
         )
-        self._unread, self._cancel = b"", nodes.cancel
+        self._unread, self._cancel = bytearray(), nodes.cancel
         try:
             self._send(count=nodes.count)
             self._asked: list[str] = self._next()["nodes"]
@@ -91,15 +93,23 @@ class Ray:
         `Cancelled`."""
         assert self._driver.stdout
         pipe = self._driver.stdout.fileno()
-        while b"\n" not in self._unread:
+        searched = 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
             self._cancel.check()
+            searched = len(self._unread)
+            if searched > _LONGEST_LINE:
+                raise ProtocolError(f"Ray's driver says more than {_LONGEST_LINE:,} bytes in one line", item="--on ray")
             if select.select([pipe], [], [], _LOOK_SECONDS)[0]:
                 block = os.read(pipe, 2**16)
                 if not block:
                     raise _Ended(_GONE, item="--on ray")
                 self._unread += block
-        line, _, self._unread = self._unread.partition(b"\n")
-        facts: dict[str, Any] = parse_json(line)
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        try:
+            facts: dict[str, Any] = dict(parse_json(line))
+        except (ValueError, TypeError) as error:
+            raise ProtocolError("Ray's driver does not speak JSON", item="--on ray") from error
         if "usage" in facts:
             raise UsageError(facts["usage"], item="--on ray", hint=facts.get("hint"))
         if "network" in facts:

@@ -17,6 +17,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import IO, Any
 
+from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT
+from mdl.fleet.work import TOO_LONG
+
 _LOOK_SECONDS = 0.25
 _REACH_SECONDS = 10.0
 _GRACE_SECONDS = 10.0
@@ -82,7 +85,7 @@ def _run(ray: Any, replies: IO[str], script: str, asked: list[tuple[str, str]], 
             over, _ = ray.wait([*running], num_returns=1, timeout=_LOOK_SECONDS)
             for one in over:
                 facts = {"node": running.pop(one), **_outcome(ray, one)}
-                if facts["exit_code"] is None and spare:
+                if facts["exit_code"] is None and "fault" not in facts and spare:
                     node, facts["replaced_by"] = spare.pop(0)
                     begin(node, facts["replaced_by"])
                 _tell(replies, **facts)
@@ -103,6 +106,8 @@ def _outcome(ray: Any, reference: Any) -> dict[str, Any]:
     except ray.exceptions.RayError as error:
         words = " ".join(str(error).split()).partition(". ")[0]
         return {"exit_code": None, "err": words or type(error).__name__}
+    if len(out) > LARGEST_CHILD_OUTPUT:
+        return {"exit_code": None, "fault": TOO_LONG, "seconds": seconds}
     return {"exit_code": code, "out": out, "err": err, "seconds": seconds}
 
 
@@ -121,6 +126,7 @@ def _named(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _task() -> Callable[[str], tuple[int, str, str, float]]:
     """What a node runs. It is a function within a function, so that Ray sends its code and not its name."""
+    most, most_errors = LARGEST_CHILD_OUTPUT, LARGEST_CHILD_ERRORS
 
     def run_script(script: str) -> tuple[int, str, str, float]:
         import subprocess
@@ -138,11 +144,11 @@ def _task() -> Callable[[str], tuple[int, str, str, float]]:
             finally:
                 process.stdin.close()
                 process.wait()
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode(errors="replace"))
-        return process.returncode, texts[0], texts[1], time.monotonic() - began
+            out.seek(0)
+            said = out.read(most + 1).decode(errors="replace")  # one more than it may say is too much
+            err.seek(max(0, err.seek(0, 2) - most_errors))
+            errors = err.read(most_errors).decode(errors="replace")
+        return process.returncode, said, errors, time.monotonic() - began
 
     return run_script
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from mdl.bounds import LARGEST_NUMBER, parse_json
-from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, UsageError, whole_error
+from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, ProtocolError, UsageError, whole_error
 from mdl.fleet.work import Answer
 from mdl.paths import shown
 from mdl.reports import BaseReport
@@ -24,6 +24,9 @@ _NOT_THERE = (126, 127)
 """What a shell says if there is no such program, or it cannot be run."""
 _WORST = ("corrupt", "missing", "partial", "changed", "unverified", "present")
 """What a node can say of a model, the worst first."""
+_SCHEMAS = ("mdl.get/1", "mdl.verify/1", "mdl.list/1")
+"""The documents of the commands that a node is asked for."""
+_LOOK = "look at the log of that node, and at its version of mdl"
 _DEEPEST = 20
 """The most levels that a document of mdl has; it becomes a part of another document."""
 
@@ -60,7 +63,7 @@ class NodeReport:
     @property
     def status(self) -> str:
         """The worst of its models; ``no answer``, or ``failed`` if it tells of none."""
-        if self.exit_code is None:
+        if self.exit_code is None and not isinstance(self.error, ProtocolError):
             return "no answer"
         found = {model.status for model in self.models}
         return next((status for status in _WORST if status in found), "failed")
@@ -132,7 +135,7 @@ def _document(text: str) -> dict[str, Any] | None:
                 found = parse_json(line)
             except ValueError:
                 continue
-            is_ours = str(found.get("schema")).startswith("mdl.") and type(found.get("exit_code")) is int
+            is_ours = found.get("schema") in _SCHEMAS and type(found.get("exit_code")) is int
             if is_ours and _is_flat(found, _DEEPEST):
                 return dict(found)
     return None
@@ -179,6 +182,8 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
     """Why the node is not well; None if it is."""
     lines = [line for line in answer.err.splitlines() if line.strip()]
     words = shown(lines[-1])[:300] if lines else ""
+    if answer.fault:
+        return ProtocolError(answer.fault, item=answer.node, hint=_LOOK)
     if answer.exit_code is None:
         return NetworkError(words or "no answer", item=answer.node, hint=answer.hint)
     if answer.exit_code in _NOT_THERE:
@@ -188,20 +193,27 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
         item = ": ".join(str(one) for one in (answer.node, told.get("item")) if one)
         hint = re.sub(r"\bmdl (get|verify)\b", r"mdl fleet \1", str(told["hint"])) if told.get("hint") else None
         return _of_code(answer.exit_code, str(told.get("message")), item, hint, str(told.get("code")))
-    if document is None or answer.exit_code:
+    if answer.exit_code:
         message = words or f"it ended with {answer.exit_code}, and no result"
-        return _of_code(answer.exit_code or MdlError.exit_code, message, answer.node, "look at the log of that node")
+        return _of_code(answer.exit_code, message, answer.node, _LOOK)
+    if document is None:
+        said = [line for line in answer.out.splitlines() if line.strip()]
+        last = words or (shown(said[-1][:300]) if said else "nothing")
+        return ProtocolError(
+            f"it ended with 0, and no result of mdl; it said last: {last}", item=answer.node, hint=_LOOK
+        )
     bad = [f"{model.name} is {model.status}" for model in models if not model.is_right]
     return NotFound(", ".join(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
 
 
 def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: str = "") -> MdlError:
-    """The error of the class that has this exit code; of one of its kinds, if ``code`` names that."""
+    """The error of the class that has this exit code; of one of its kinds, if ``code`` names that. A node that ends
+    with another one, or says that mdl itself is at fault, is not believed: it does not answer as mdl does."""
     if exit_code in (130, 143):
         error = Cancelled(message, terminated=exit_code == 143).as_error()
     else:
         kinds = {kind.exit_code: kind for kind in MdlError.__subclasses__()}
-        kind = kinds.get(exit_code, MdlError)
+        kind = kinds.get(exit_code, ProtocolError)
         error = next((one for one in kind.__subclasses__() if one.code == code), kind)(message)
     error.item, error.hint = item, hint
     return error

@@ -25,7 +25,8 @@ on_all() {{ srun --no-kill --kill-on-bad-exit=0 --wait=0 --ntasks-per-node=1 --o
 {work}
 again=
 for answer in "$run"/*.code; do
-    case "$(cat "$answer")" in "5 "*|"9 "*|"75 "*|"143 "*) again=1;; esac
+    [ -f "$answer" ] && [ ! -h "$answer" ] || continue
+    case "$(head -c 9 "$answer")" in "5 "*|"9 "*|"75 "*|"143 "*) again=1;; esac
 done
 if [ -n "$again" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] && [ -e "$folder/node.sh" ]; then
     for wait in 1 2 5 10; do
@@ -51,7 +52,8 @@ for old in {home}/.mdl-fleet-*; do [ -e "${{1%/*/*}}/${{old##*/.}}" ] || rm -rf 
 """Removes what jobs that were stopped have copied to this node: their folders beside that of this job are gone."""
 _BROADCAST = """\
 sh -c {task} "$folder/node.sh" "$run"
-read -r code _ <"$run/$SLURMD_NODENAME.code"
+code=
+[ -f "$run/$SLURMD_NODENAME.code" ] && read -r code _ <"$run/$SLURMD_NODENAME.code"
 if [ "$code" = 0 ]; then
     on_all mkdir -p {folders}
 {copies}

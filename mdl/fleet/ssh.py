@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
+from mdl.child_output import Child, read_ready
 from mdl.errors import UsageError
-from mdl.fleet.engine import Nodes
-from mdl.fleet.work import Answer, Work
+from mdl.fleet.engine import Nodes, check_hosts
+from mdl.fleet.work import TOO_LONG, Answer, Work
+from mdl.process import free_descriptors
 from mdl.threads import start_threads
-from mdl.values import value_class
 
 _MOST = 64
 """How many hosts are asked at once."""
+_FILES_OF_ONE = 3
+"""The pipes of one ``ssh``."""
+_SPARE_FILES = 32
+"""Files that mdl opens beside them."""
 _LOOK_SECONDS = 0.1
 _OPTIONS = (
     *("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15"),
@@ -38,28 +41,33 @@ def open_engine(nodes: Nodes) -> Ssh:
     hosts = tuple(dict.fromkeys(nodes.hosts))[: nodes.count]
     if not hosts:
         raise UsageError("no hosts are named", item="--on ssh", hint="--hosts a,b,c or --hosts-file FILE")
-    for host in hosts:
-        if host.startswith("-"):
-            raise UsageError("a host does not begin with '-'", item=host)
+    check_hosts(hosts)
     return Ssh(hosts, nodes)
 
 
-@value_class
 class _Call:
     """One ``ssh`` that runs."""
 
-    host: str
-    process: subprocess.Popen[bytes]
-    folder: Path
-    began: float
+    def __init__(self, host: str, script: bytes, environ: Mapping[str, str]) -> None:
+        """Start it. Raises `UsageError` if there is none."""
+        self.host = host
+        try:
+            self.child = Child([*_SSH, "--", host, "sh -s"], environ=environ, stdin=subprocess.PIPE)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UsageError(f"it cannot be run: {why}", item="ssh", hint="install OpenSSH's client") from error
+        start_threads("mdl-ssh", [partial(_feed, self.child.process, script)])
 
     def answer(self) -> Answer:
         """Of a process that has ended."""
-        out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
-        code = self.process.returncode
+        seconds = time.monotonic() - self.child.began
+        if self.child.is_too_long:
+            return Answer(self.host, None, seconds=seconds, fault=TOO_LONG)
+        out, err = (bytes(said).decode(errors="replace") for said in (self.child.out, self.child.err))
+        code = self.child.process.returncode
         is_lost = code < 0 or code == _NO_CONNECTION  # whatever a node said until then: its shell may greet
         hint = f"'ssh {self.host}' must work, and ask no question"
-        return Answer(self.host, None if is_lost else code, out, err, time.monotonic() - self.began, hint=hint)
+        return Answer(self.host, None if is_lost else code, out, err, seconds, hint=hint)
 
 
 class Ssh:
@@ -78,33 +86,19 @@ class Ssh:
         """See `Engine.run`."""
         script, waiting = work.script(ends_with_stdin=True).encode(), list(self._hosts)
         with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdl-fleet-")))
             calls: list[_Call] = []
+            most = max(1, min(_MOST, (free_descriptors() - _SPARE_FILES) // _FILES_OF_ONE))
             while waiting or calls:
-                while waiting and len(calls) < _MOST:
-                    place = Path(tempfile.mkdtemp(dir=folder))
-                    calls.append(_begin(waiting.pop(0), script, place, self._nodes.environ))
-                    stack.callback(_end, calls[-1].process)
-                self._nodes.cancel.wait(_LOOK_SECONDS)
-                over = [call for call in calls if call.process.poll() is not None]
+                while waiting and len(calls) < most:
+                    calls.append(_Call(waiting.pop(0), script, self._nodes.environ))
+                    stack.callback(calls[-1].child.end)
+                read_ready([call.child for call in calls], _LOOK_SECONDS, self._nodes.cancel)
+                over = [call for call in calls if call.child.is_over()]
                 calls = [call for call in calls if call not in over]
                 for call in over:
-                    _end(call.process)
+                    call.child.end()
                     self.waiting.discard(call.host)
                     yield call.answer()
-
-
-def _begin(host: str, script: bytes, folder: Path, environ: Mapping[str, str]) -> _Call:
-    """Start ``ssh``, whose outputs go into ``folder``. Raises `UsageError` if there is none."""
-    words = [*_SSH, "--", host, "sh -s"]
-    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-        try:
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environ)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise UsageError(f"it cannot be run: {why}", item="ssh", hint="install OpenSSH's client") from error
-    start_threads("mdl-ssh", [partial(_feed, process, script)])
-    return _Call(host, process, folder, time.monotonic())
 
 
 def _feed(process: subprocess.Popen[bytes], script: bytes) -> None:
@@ -113,13 +107,3 @@ def _feed(process: subprocess.Popen[bytes], script: bytes) -> None:
         assert process.stdin
         process.stdin.write(script)
         process.stdin.flush()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it, if it still runs: the host then has no standard input any more, and stops."""
-    if process.poll() is None:
-        process.terminate()
-        process.wait()
-    with contextlib.suppress(OSError):
-        assert process.stdin
-        process.stdin.close()

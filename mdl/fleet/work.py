@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from mdl.bounds import LARGEST_CHILD_OUTPUT
 from mdl.values import value_class
 
 _SCRIPT = """\
@@ -61,10 +62,15 @@ class Work:
         )
 
 
+TOO_LONG = f"its answer has more than {LARGEST_CHILD_OUTPUT // 2**20} MiB"
+"""What is wrong with a node that says too much."""
+
+
 @value_class
 class Answer:
     """What a node said on its two outputs, in ``seconds``. If it did not answer, ``exit_code`` is None, ``err`` says
-    why and ``hint`` what to do; ``replaced_by`` names the node that did the work instead."""
+    why and ``hint`` what to do. ``fault`` says what is wrong with the answer itself, if it cannot be read.
+    ``replaced_by`` names the node that did the work instead."""
 
     node: str
     exit_code: int | None
@@ -72,4 +78,5 @@ class Answer:
     err: str = ""
     seconds: float = 0.0
     replaced_by: str = ""
+    fault: str = ""
     hint: str = "look at the node, and run it again"

@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.errors import Occupied, Unsafe
+from mdl.errors import Occupied, ProtocolError, Unsafe
 from mdl.fs.entries import OPEN_FOLDER, open_step, trusted_owners, user_name
+from mdl.paths import shown
 from mdl.values import value_class
 
 UNREADABLE_ERRNOS = (errno.EINVAL, errno.EFBIG)
@@ -163,6 +164,40 @@ def read_whole(path: Path, most: int, *, owners: Collection[int] | None = None) 
         size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
         raise OSError(errno.EFBIG, f"the file is larger than {size}, the most that mdl reads here", str(path))
     return data
+
+
+def read_left(path: Path, most: int, owners: Collection[int]) -> bytes:
+    """All bytes of a file that another program left in a folder in which others may write too: a regular file of one of
+    the ``owners`` and of at most ``most`` bytes. No link is followed, and nothing is waited for.
+
+    Raises `ProtocolError`, which says what lies there instead, and `OSError`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _OPEN)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise _left_wrong(path, "a link" if error.errno == errno.ELOOP else "a socket") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _left_wrong(path, _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file"))
+        if status.st_uid not in owners:
+            raise _left_wrong(path, f"a file of {user_name(status.st_uid)}")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(min(most, status.st_size) + 1)
+    finally:
+        os.close(fd)
+    if len(data) > most:
+        raise _left_wrong(path, f"a file of more than {most:,} bytes")
+    return data
+
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def _left_wrong(path: Path, what: str) -> ProtocolError:
+    return ProtocolError(f"{shown(path.name)} is {what}, and is not read")
 
 
 @contextlib.contextmanager

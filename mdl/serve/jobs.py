@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from mdl import places
 from mdl.bounds import parse_json
+from mdl.child_output import output_of
 from mdl.errors import Busy, MdlError, NotFound, UsageError
 from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
@@ -76,19 +76,16 @@ class Jobs:
             raise NotFound(f"{name} cannot be fetched any more: {gone}")
         command = [*python_command(), "get", *self._words, "--detach", "--json", "--", name]
         environ = {key: value for key, value in os.environ.items() if value.strip() != self._token}
+        ran = output_of(command, environ=environ, seconds=_START_SECONDS)
+        if ran.is_late:
+            raise MdlError(f"the job did not begin within {_START_SECONDS:.0f} seconds")
         try:
-            ran = subprocess.run(
-                command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise MdlError(f"the job did not begin within {_START_SECONDS:.0f} seconds") from None
-        try:
-            document = parse_json(ran.stdout)
+            document = parse_json(ran.out)
         except ValueError:
             document = {}
-        if ran.returncode or not isinstance(document.get("job"), str):
+        if ran.code or not isinstance(document.get("job"), str):
             told = document.get("error") or {}
-            raise MdlError(told.get("message") or f"mdl get ended with {ran.returncode}", hint=told.get("hint"))
+            raise MdlError(told.get("message") or f"mdl get ended with {ran.code}", hint=told.get("hint"))
         return str(document["job"])
 
 

@@ -39,6 +39,8 @@ SSH = """\
 #!/bin/sh
 while [ "$1" != -- ]; do shift; done
 case "$2" in lost-late) echo welcome; echo "Connection to $2 closed by remote host." >&2; exit 255;; esac
+case "$2" in flood) exec cat /dev/zero;; grumbler) cat /dev/zero >&2;; quiet) sleep 60 & ;; esac
+case "$2" in garbage) echo welcome; echo "$2 says no"; exit 0;; esac
 case "$2" in lost*) echo "ssh: connect to host $2: No route to host" >&2; exit 255;; esac
 NODE=$2 PATH="BIN:$PATH" exec sh -c "$3"
 """
@@ -63,6 +65,7 @@ while :; do case "$1" in -*) shift;; *) break;; esac; done
 for run; do :; done
 for node in n1 n2 n3; do
     [ "$node" = "$FULL" ] && { : >"$run/$node.code"; continue; }
+    [ "$node" = "$WRONG" ] && { (cd "$run" && eval "$LEAVES"); continue; }
     SLURMD_NODENAME=$node NODE=$node PATH="BIN:$PATH" "$@"
 done
 """
@@ -238,6 +241,8 @@ def test_hosts_of_a_file(mdl: Inside, head: Shell, tmp_path: Path) -> None:
         (("one",), 2, "--on: no engine is named"),
         (("one", "--on", "ssh"), 2, "no hosts are named"),
         (("one", "--on", "ssh", "--hosts", "-oProxyCommand=x"), 2, "does not begin with '-'"),
+        (("one", "--on", "slurm", "--hosts=--help"), 2, "does not begin with '-'"),
+        (("one", "--on", "slurm", "--hosts=n1,-x"), 2, "does not begin with '-'"),
         (("one", "--on", "slurm"), 2, "how many nodes?"),
         (("one", "--on", "slurm", "--nodes", "0"), 2, "0 is not a number of nodes"),
         (("one", "--on", "ssh", "--hosts", "a", "--fan-out", "sbcast"), 2, "no such fan-out"),
@@ -286,6 +291,76 @@ def test_more_hosts_than_files_may_be_open(head: Shell) -> None:
     words = ("fleet", "get", "one", "--on", "ssh", "--hosts", hosts, "--json")
     rows = done(head.run(*words, prefix=("prlimit", "--nofile=128")), 5).document["nodes"]
     assert [row["status"] for row in rows] == ["no answer"] * 150
+
+
+def test_a_node_that_does_not_stop_talking(head: Shell) -> None:
+    """It is ended, its row says so, the others are well, and neither memory nor the temporary folder fills."""
+    folder = head.home / "tmp"
+    folder.mkdir()
+    (head.home.parent / "answers" / "quiet").write_text(document())
+    small = with_environ(head, TMPDIR=str(folder))
+    words = ("fleet", "status", "one", "--on", "ssh", "--hosts", "n1,flood,n2,garbage,quiet", "--json")
+    ran = done(small.run(*words, prefix=("prlimit", f"--as={600 * 2**20}")), 6)
+    rows = {row["node"]: row for row in ran.document["nodes"]}
+    assert sorted(name for name, row in rows.items() if row["error"] is None) == ["n1", "n2", "quiet"]
+    assert {row["error"]["exit_code"] for row in rows.values() if row["error"]} == {6}
+    assert "its answer has more than 16 MiB" in rows["flood"]["error"]["message"]
+    assert "garbage says no" in rows["garbage"]["error"]["message"]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_node_that_grumbles_for_ever(head: Shell) -> None:
+    """Ctrl-C is heard while a node fills its standard error."""
+    with started(head, "fleet", "status", "one", "--on", "ssh", "--hosts", "n1,grumbler", "--json") as process:
+        until(lambda: (head.home.parent / "answers" / "n1.words").exists())
+        process.send_signal(signal.SIGINT)
+        ran = ended(process, 130)
+    assert {row["node"]: row["status"] for row in ran.document["nodes"]}["grumbler"] == "no answer"
+
+
+PLANTED = {
+    "a pipe": ("mkfifo n2.code", "n2.code is a pipe"),
+    "a link": ("ln -s /etc/passwd n2.code", "n2.code is a link"),
+    "a link to errors": ("ln -s /etc/passwd n2.err; : >n2.out; echo 5 1 >n2.code", "n2.err is a link"),
+    "a folder": ("mkdir n2.code", "n2.code is a folder"),
+    "a device": ("mknod n2.code c 1 5", "n2.code is a device"),
+    "another user's": ("echo 0 1 >n2.code; chown 12345 n2.code", "n2.code is a file of"),
+    "a large answer": ("truncate -s 1G n2.out; : >n2.err; echo 0 1 >n2.code", "n2.out is a file of more than"),
+    "a large code": ("truncate -s 1G n2.code", "n2.code is a file of more than"),
+    "a code of many digits": (f"echo {'9' * 6000} 1 >n2.code", "n2.code has no exit code in it: 999"),
+    "a code that no process has": ("echo 256 1 >n2.code", "n2.code has no exit code in it: 256"),
+    "words": ("echo hello >n2.code", "n2.code has no exit code in it: hello"),
+}
+
+
+@pytest.mark.parametrize(("left", "words"), PLANTED.values(), ids=PLANTED)
+def test_what_a_node_leaves_is_no_file(mdl: Inside, head: Shell, left: str, words: str) -> None:
+    """Only regular files of this user are read, within bounds, and behind no link: the row says what lies there."""
+    if os.geteuid() and ("mknod" in left or "chown" in left):
+        pytest.skip("needs root")
+    ran = done(mdl(with_environ(head, WRONG="n2", LEAVES=left), "fleet", "get", "one", *ON_SLURM, "--json"), 6)
+    rows = {row["node"]: row for row in ran.document["nodes"]}
+    assert (rows["n1"]["error"], rows["n3"]["error"]) == (None, None)
+    assert words in rows["n2"]["error"]["message"]
+    assert "root:" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("name", ["9" * 200, "1000000000", "07", "٣"])
+def test_a_run_that_slurm_did_not_number(mdl: Inside, head: Shell, name: str) -> None:
+    """A folder that looks like a later run of the job is not waited for."""
+    left = f"mkdir ../{name}; echo 7 >../{name}/job"
+    rows = done(mdl(with_environ(head, WRONG="n2", LEAVES=left), "fleet", "get", "one", *ON_SLURM, "--json"), 5)
+    assert [row["status"] for row in rows.document["nodes"]] == ["present", "no answer", "present"]
+
+
+@pytest.mark.parametrize("program", ["scontrol", "squeue"])
+def test_a_slurm_that_does_not_stop_talking(mdl: Inside, head: Shell, quick: None, program: str) -> None:
+    """A program of Slurm that says more than it may is ended: 6, naming it."""
+    place = head.home.parent / "bin" / program
+    place.write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    words = ("--hosts", "n1,n2") if program == "scontrol" else ("--nodes", "2")
+    ran = done(mdl(with_environ(head, PENDING="PENDING None"), "fleet", "get", "one", "--on", "slurm", *words), 6)
+    assert f"{program}: it says more than" in ran.err
 
 
 @pytest.mark.fault(486)

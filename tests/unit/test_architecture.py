@@ -18,7 +18,7 @@ LEVELS = [
     {"values", "bounds"},
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "paths", "pickles", "redact", "schemas"} | {"threads", "units"},
-    {"process", "child", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
+    {"process", "child", "child_output", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
     {"fs", "weights"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
@@ -83,7 +83,7 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 OF_CLI = {
     *("console", "jobs", "doctor", "demo", "serve"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
-    *("process", "redact", "schemas", "units", "values"),
+    *("child_output", "process", "redact", "schemas", "units", "values"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
 
