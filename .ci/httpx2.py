@@ -34,7 +34,6 @@ TESTS = (
     "unit/http/test_one_answer.py",
     "unit/http/test_private_addresses.py",
     "unit/http/test_proxies.py",
-    "unit/http/test_splice.py",
     "unit/http/test_throttle.py",
     "unit/http/test_tls.py",
     "unit/sources/test_hub.py",

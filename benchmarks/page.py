@@ -120,12 +120,6 @@ PARTS: Mapping[str, Part] = {
         "growth.py --files --gigabytes",
         "mdl alone. Every model is one file of the same repository, so each command meets all of it for each of them.",
     ),
-    "xet": Part(
-        "`--via http`, `xet` and `hub`",
-        "xet.py --rounds 1",
-        "The memory of the three ways to one file, mdl and what it starts taken together: [the "
-        "decision](adr/0023-xet.md).",
-    ),
     "serve": Part(
         "mdl serve beside nginx",
         "serve.py --rounds 3",

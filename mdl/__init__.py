@@ -118,7 +118,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     )
     from mdl.remotes import RemoteJob as RemoteJob
     from mdl.sources.hub_search import FoundRepo as FoundRepo
-    from mdl.swarm import SwarmOptions as SwarmOptions
     from mdl.trainers.runs import Run as Run
 
 _HOMES = {
@@ -158,7 +157,6 @@ _HOMES = {
     "mdl.reports": "FileReport ModelReport PlanReport Report",
     "mdl.remotes": "RemoteJob",
     "mdl.sources.hub_search": "FoundRepo",
-    "mdl.swarm": "SwarmOptions",
     "mdl.trainers.runs": "Run",
 }
 """The public names, by the module that has them."""

@@ -199,10 +199,10 @@ class Settings(TypedDict, total=False):
     ]
     offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).", "Lock")]
     via: Annotated[
-        Literal["http", "hub", "xet"],
+        Literal["http", "hub"],
         _choice_setting(
-            ("http", "hub", "xet"),
-            "How the hub's files come: xet by hf_xet, hub by huggingface_hub; they are verified in any case.",
+            ("http", "hub"),
+            "How the hub's files come: by mdl itself (http), or by huggingface_hub with Xet (hub).",
             "Where",
         ),
     ]

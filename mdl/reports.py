@@ -76,15 +76,13 @@ class BaseReport:
 
 @value_class
 class Report(BaseReport):
-    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds. With a
-    swarm, ``bytes_from_peers`` of those from the network came from other machines of it."""
+    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
 
     models: tuple[ModelReport, ...] = ()
     bytes_fetched: int = 0
     bytes_kept: int = 0
     bytes_discarded: int = 0
     seconds: float = 0.0
-    bytes_from_peers: int | None = None
 
     @property
     def failures(self) -> list[tuple[str, MdlError]]:

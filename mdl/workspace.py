@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from mdl.reports import Report
     from mdl.sources import Context
     from mdl.sources.endpoint import Endpoint
-    from mdl.swarm import SwarmOptions
-    from mdl.swarm.swarm import Swarm
 
 Folder = str | os.PathLike[str]
 
@@ -393,35 +391,6 @@ class Workspace:
 
         hub, trust = self.endpoint, Trust(self.environ, self.host_tls, self._warn_once)
         return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"], trust, self.environ)
-
-    def xet(self, network: Network, on_event: Listener) -> contextlib.AbstractContextManager[Listener]:
-        """Have ``network`` fetch the hub's files from Xet, if that was asked for, until the block ends. The block gets
-        the listener to use instead of ``on_event``."""
-        if self.config["via"] != "xet":
-            return contextlib.nullcontext(on_event)
-        from mdl.events import Noticed
-        from mdl.sources.xet import Xet
-
-        if self.config["frozen"]:
-            on_event(Noticed(message="--frozen asks no hub API, and so no token for Xet: the files come over HTTP"))
-            return contextlib.nullcontext(on_event)
-        return Xet(network.http, self.endpoint.url, on_event, self._secrets.add)
-
-    @contextlib.contextmanager
-    def swarm(self, models: Sequence[Model], options: SwarmOptions | None) -> Iterator[Swarm | None]:
-        """What passes on to other machines what is fetched of ``models``, as far as the lock covers them, until the
-        block ends; None without ``options``. Raises `UsageError` if libtorrent is not installed."""
-        if options is None:
-            yield None
-            return
-        from mdl.swarm import check_installed
-        from mdl.swarm.swarm import Swarm
-
-        check_installed()
-        lock = self.lock
-        locked = {one.name: lock.models[one.name] for one in models if lock.covers(one)}
-        with contextlib.closing(Swarm(options, locked, self.lock_path, self.config["stall"], self.throttle)) as found:
-            yield found
 
     def resolver(
         self,

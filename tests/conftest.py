@@ -32,7 +32,6 @@ from support.terminal import Terminal
 from support.xet_store import LITTLE, NAME, PART, XetStore
 
 from mdl.cli import main
-from mdl.http.splice import Pipe
 
 sys.dont_write_bytecode = False  # else every worker compiles all tests, and pytest's part of them, anew
 # No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.
@@ -56,17 +55,6 @@ def unraisable() -> Iterator[None]:
     before = sys.unraisablehook
     yield
     sys.unraisablehook = before
-
-
-@pytest.fixture(params=["pipe", "memory"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two ways by which a large body without TLS comes into its file."""
-    found = str(request.param)
-    if found == "memory":
-        monkeypatch.setattr(Pipe, "open", lambda: None)
-    elif sys.platform != "linux":
-        pytest.skip("no splice(2) here")
-    return found
 
 
 @pytest.fixture

@@ -80,15 +80,12 @@ class LockedFile:
 
 @value_class
 class LockedModel:
-    """``entry`` stands for the catalog's entry it was resolved from: another entry needs another lock. ``swarm`` is the
-    info hash of its torrent, if it has one; ``swarm_gated``: it is not known to be open to everybody."""
+    """``entry`` stands for the catalog's entry it was resolved from: another entry needs another lock."""
 
     name: str
     entry: str
     files: tuple[LockedFile, ...]
     """By their paths, in whatever order they were given."""
-    swarm: str = ""
-    swarm_gated: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda one: one.path)))
@@ -104,12 +101,6 @@ class LockedModel:
     def is_doubtful(self) -> bool:
         """Whether only a bundle says which bytes some of its files have."""
         return any(one.bundled for one in self.files)
-
-    def with_torrent_of(self, other: LockedModel | None) -> LockedModel:
-        """With the torrent of ``other``, if that has the same files."""
-        if other is None or [_bytes_of(one) for one in self.files] != [_bytes_of(one) for one in other.files]:
-            return replace(self, swarm="", swarm_gated=False)
-        return replace(self, swarm=other.swarm, swarm_gated=other.swarm_gated)
 
 
 @value_class
@@ -196,9 +187,7 @@ class Lock:
     def to_toml(self) -> str:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
-            swarm: dict[str, Any] = {"swarm": locked.swarm} if locked.swarm else {}
-            swarm |= {"swarm_gated": True} if locked.swarm and locked.swarm_gated else {}
-            blocks.append(_block("model", {"name": name, "entry": locked.entry, **swarm, "files": len(locked.files)}))
+            blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
             blocks += [_block("file", _facts(name, one)) for one in locked.files]
         return "\n".join(blocks)
 
@@ -253,8 +242,6 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
         lines.append(f"moved from {', '.join(revisions[0]) or 'no commit'} to {', '.join(revisions[1]) or 'no commit'}")
     lines += [f"{path} is gone" for path in sorted(old.keys() - new.keys())]
     lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
-    if before.swarm != after.swarm:
-        lines.append("has a torrent for the swarm" if after.swarm else "has no torrent for the swarm any more")
     same = sorted(old.keys() & new.keys())
     lines += [f"{path} has other bytes" for path in same if not old[path].is_same_as(new[path])]
     if any(old[path].bundled and not new[path].bundled for path in same):
@@ -298,23 +285,19 @@ def _block(kind: str, facts: dict[str, Any]) -> str:
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
-    found: dict[str, tuple[dict[str, Any], int, list[LockedFile]]] = {}
+    found: dict[str, tuple[str, int, list[LockedFile]]] = {}
     for one in data.get("model", []):
         name = RelPath.parse(_typed(one["name"], str)).text
         if name in found:
             raise ValueError(f"{name} is there twice")
-        swarm, is_gated = _typed(one.get("swarm", ""), str), _typed(one.get("swarm_gated", False), bool)
-        if swarm:
-            Digest.parse("sha256", swarm)
-        about = {"entry": _typed(one["entry"], str), "swarm": swarm, "swarm_gated": is_gated}
-        found[name] = (about, _typed(one["files"], int), [])
+        found[name] = (_typed(one["entry"], str), _typed(one["files"], int), [])
     for facts in data.get("file", []):
         found[facts["model"]][2].append(_file(facts))
     for name, (_, count, files) in found.items():
         refuse_twins(one.path for one in files)
         if count != len(files):
             raise ValueError(f"{name} has {len(files)} of {count} files")
-    return {name: LockedModel(name, files=tuple(files), **about) for name, (about, _, files) in found.items()}
+    return {name: LockedModel(name, entry, tuple(files)) for name, (entry, _, files) in found.items()}
 
 
 def _file(facts: dict[str, Any]) -> LockedFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mdl.cli.command import command
-from mdl.cli.flags import AskSettings, Globs, argument, bare_flag, flag
+from mdl.cli.flags import AskSettings, Globs, argument, flag
 from mdl.cli.session import Session
 from mdl.values import value_class
 
@@ -108,7 +108,6 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
     "mdl lock  # every model of the catalog",
     "mdl lock --upgrade bert-fa  # its newest commit",
     "mdl lock --check  # for CI: is it up to date?",
-    "mdl lock --swarm bert-fa  # and a torrent, for mdl get --swarm",
 )
 def lock(
     session: Session,
@@ -117,24 +116,13 @@ def lock(
         bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
     ] = False,
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
-    swarm: Annotated[
-        bool,
-        bare_flag(
-            "--swarm", "Make torrents of NAME, which is here, for 'mdl get --swarm' (experimental).", panel="Afterwards"
-        ),
-    ] = False,
-    gated: Annotated[
-        bool, bare_flag("--gated", "With --swarm: gated and private models too.", panel="Afterwards")
-    ] = False,
     names: Annotated[list[str] | None, argument("NAME", "Models and groups to lock; without one, all.")] = None,
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)
     session.empty = {"path": client.workspace.lock_path}
     with session.console.watch() as on_event:
-        report = client.lock(
-            names or None, check=check, upgrade=upgrade or (), swarm=swarm, gated=gated, on_event=on_event
-        )
+        report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
         on_event.end_with(report.error)
     error = report.error
     for line in report.changes if not session.common.json else ():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import mdl
-from mdl import Busy, Cancelled, Deadline, MdlError, SwarmOptions, UsageError
+from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, argument, bare_flag
 from mdl.cli.session import Session
@@ -19,35 +19,6 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Client, MirrorReport, Model, PlanReport, Report
-
-
-@value_class
-class SwarmFlags:
-    """Whether machines that want the same files pass them on to each other. Experimental."""
-
-    swarm: Annotated[
-        bool, bare_flag("--swarm", "Fetch it once for all machines that ask for it now (experimental).", panel="Where")
-    ] = False
-    peers: Annotated[
-        str | None,
-        bare_flag(
-            "--peers ADDRESS,…",
-            "HOST:PORT of its machines, this one too; else the local network is asked.",
-            panel="Where",
-        ),
-    ] = None
-    gated: Annotated[
-        bool, bare_flag("--gated", "Have the swarm pass on gated and private models too.", panel="Where")
-    ] = False
-
-    @property
-    def options(self) -> SwarmOptions | None:
-        """None without ``--swarm``. Raises `UsageError`."""
-        if not self.swarm:
-            if self.peers is not None or self.gated:
-                raise UsageError("belongs to --swarm", item="--peers" if self.peers is not None else "--gated")
-            return None
-        return SwarmOptions(tuple(one for one in (self.peers or "").split(",") if one), self.gated)
 
 
 @command(
@@ -70,14 +41,13 @@ def get(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    swarm: SwarmFlags,
     dry_run: DryRun = False,
     force: Force = False,
     output: Annotated[str | None, bare_flag("-o --output NAME", "One URL: the name of its file.")] = None,
     sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""
-    request = Request(targets, choice, settings, job, force, output, sha256, swarm.options)
+    request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return plan(session, request)
     report = download(session, request)
@@ -95,7 +65,6 @@ class Request:
     force: bool = False
     output: str | None = None
     sha256: str | None = None
-    swarm: SwarmOptions | None = None
 
 
 def download(
@@ -111,7 +80,7 @@ def download(
     targets that ran out of time. Raises `MdlError` if nothing could be begun, `Cancelled` with the `Report` so far.
     """
     client, models, folders = _begin(session, request)
-    work = partial(client.download, models, **request.choice.files, force=request.force, swarm=request.swarm)
+    work = partial(client.download, models, **request.choice.files, force=request.force)
     method = method_of(client, models)
     globs = request.choice.globs
     return run_job(session, models, folders, request.job, globs, method, work, lock, replaces=replaces)
@@ -215,8 +184,6 @@ def show(session: Session, report: Report, *, folders: bool = True, **more: Any)
 def payload(report: Report) -> dict[str, Any]:
     """What ``--json`` shows of a report, or of a plan."""
     facts = {name: value for name, value in vars(report).items() if not name.startswith("release")}
-    if facts["bytes_from_peers"] is None:
-        del facts["bytes_from_peers"]
     return facts | {"seconds": round(report.seconds, 3)}
 
 

@@ -168,7 +168,6 @@ class ClientBase:
             store, network = work.store(models, into, stop), None
             if online and not work.config.is_offline:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact, mirror=mirror))
-                listener = stack.enter_context(work.xet(network, listener))
             globs = tuple(() if one is None else texts(one) for one in (include, exclude))
             resolver = work.resolver(
                 store, network, listener, *globs, exact=exact, is_strict=True, keeps=keeps, mirror=mirror

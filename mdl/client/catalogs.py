@@ -32,8 +32,6 @@ class Catalogs(Disk):
         *,
         check: bool = False,
         upgrade: Texts = (),
-        swarm: bool = False,
-        gated: bool = False,
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
     ) -> LockReport:
@@ -41,8 +39,7 @@ class Catalogs(Disk):
         beside it.
 
         What the lock covers is not asked for again, except for ``upgrade``. ``check`` writes nothing; a lock that is
-        not up to date is then the report's error. With ``swarm`` the models ``names``, whose files are here, get a
-        torrent beside the lock; those that are not known to be open only if ``gated``. Raises `NotFound`,
+        not up to date is then the report's error. Raises `NotFound`,
         `CatalogError`, `StateError`, `UsageError`, `AuthError`, `Cancelled`.
         """
         from mdl.operations.lock import lock
@@ -50,35 +47,9 @@ class Catalogs(Disk):
         path = self.workspace.lock_path
         models = list(self.catalog.models.values())
         asked = None if names is None else texts(names)
-        if swarm and (check or not asked):
-            raise UsageError("takes the names of models, and no --check", item="--swarm", hint="mdl lock --swarm NAME")
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget_lock()
-        if swarm and not report.error:
-            report = self._with_torrents(report, asked or (), gated=gated, on_event=on_event, cancel=cancel)
-        return report
-
-    def _with_torrents(
-        self,
-        report: LockReport,
-        names: Sequence[str],
-        *,
-        gated: bool,
-        on_event: Listener | None,
-        cancel: CancelToken | None,
-    ) -> LockReport:
-        """Make the torrents that `lock` is asked for."""
-        from mdl.operations.torrents import add_torrents
-
-        work, models = self.workspace, [model for name in names for model in self.catalog.find(name)]
-
-        def has_login(url: str) -> bool:
-            return any(credential.is_for(url) for credential in work.credentials.values())
-
-        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
-            report = add_torrents(report, models, work.catalog_paths[0][0], tools, gated=gated, has_login=has_login)
-        work.forget_lock()
         return report
 
     def search(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from mdl.operations.update import UpdateReport
     from mdl.operations.verify import VerifyReport
     from mdl.reports import PlanReport, Report
-    from mdl.swarm import SwarmOptions
 
 
 class Downloads(Catalogs):
@@ -52,24 +50,22 @@ class Downloads(Catalogs):
         *,
         revision: str | None = None,
         force: bool = False,
-        swarm: SwarmOptions | None = None,
         **options: Unpack[CallOptions],
     ) -> Report:
         """Bring every file of ``targets`` to this disk, verified, and say how it went. What is here is kept.
 
         ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew and replaces files
-        that are not mdl's; with ``swarm`` other machines that want the same are asked first, and get what is here; for
-        the other options see `CallOptions`. What fails for one file hinders no other and is in the report: see
-        `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError` for targets,
-        `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on the same
-        models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with the
-        report so far as ``so_far``.
+        that are not mdl's; for the other options see `CallOptions`. What fails for one file hinders no other and is in
+        the report: see `Report.error` and `Report.raise_for_errors`. Raises `NotFound`, `UsageError` and `CatalogError`
+        for targets, `NoSpace` before the first byte if the whole does not fit, `Busy` if another process is at work on
+        the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
+        the report so far as ``so_far``.
         """
         from mdl.operations.get import get
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, **options) as tools, self.workspace.swarm(models, swarm) as joined:
-            report = get(models, replace(tools, swarm=joined), force=force)
+        with self._tools(models, **options) as tools:
+            report = get(models, tools, force=force)
         if not self.workspace.config["frozen"]:
             self.workspace.remember_first(models, report)
         return report
@@ -115,7 +111,6 @@ class Downloads(Catalogs):
                     return None
                 located = self._located(urls)
                 network = work.network([*models, *located], tools.store.cancel, map(host_of, urls))
-                stack.enter_context(work.xet(network, tools.on_event))
                 resolver = work.resolver(tools.store, network)
                 for origin in {origin for model in located for origin in model.sources}:
                     resolver.source(origin)  # from now on the client knows how to locate its files

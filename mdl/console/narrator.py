@@ -148,7 +148,7 @@ class Narrator:
                 yield from self._whole_models()
             case Started(total=total, resumed_at=resumed):
                 self._is_news = True
-                self._new.setdefault(key, -resumed)  # a swarm may have begun it
+                self._new[key] = -resumed
                 if (total or 0) >= self._large or 0 < resumed < (total or 0):
                     yield self._remark(event, event.host)
             case Progressed(connections=count):

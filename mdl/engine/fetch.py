@@ -223,7 +223,7 @@ class Fetcher:
         partial, hasher = download.part, download.hasher
         length = None if accept.encoded else content_length(opened.headers)
         came = 0
-        for block in self._http.body_for_file(opened, length, decode=accept.encoded):
+        for block in self._http.body(opened, length, decode=accept.encoded):
             came += len(block)
             if segment.answered is None and not self._queue.first_byte_came(download, segment):
                 return

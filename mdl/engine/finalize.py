@@ -178,8 +178,7 @@ class Finalizer:
         error = error or cut
         self._cancel.check()
         came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
-        came_by_detour = download.answered_by.startswith("xet:")  # it comes over HTTP the next time
-        may_help = came_in_parts or came_by_detour or cut is not None or isinstance(error, FileModified)
+        may_help = came_in_parts or cut is not None or isinstance(error, FileModified)
         self._queue.decide(download, Verified(error, may_help, download.fetched))
         if print_ and error is None and not download.error:
             self._publish(download, partial, print_)

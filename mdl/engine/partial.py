@@ -21,7 +21,6 @@ from mdl.fs import staging, sync
 from mdl.fs.entries import EntryAt
 from mdl.fs.private import make_private_dir, open_new, open_own
 from mdl.http.ranges import ByteRange, RangeSet
-from mdl.http.splice import Piped, write_at
 from mdl.locks import try_lock, unlock_and_close
 from mdl.process import ProcessId
 
@@ -121,14 +120,16 @@ class Partial:
         os.ftruncate(self.fd, size + 1)
         self._length, self._is_sealed = size + 1, False
 
-    def write(self, offset: int, data: memoryview | bytes | Piped) -> None:
+    def write(self, offset: int, data: memoryview | bytes) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
             self.was_cut = True
-        if isinstance(data, Piped):
-            data.write_to(self.fd, offset)
-        else:
-            write_at(self.fd, offset, data)
+        left = memoryview(data)
+        at = offset
+        while left:
+            count = os.pwrite(self.fd, left, at)
+            left = left[count:]
+            at += count
         self.mark_present(ByteRange(offset, offset + len(data)))
 
     def mark_missing(self, lost: ByteRange) -> None:

@@ -89,7 +89,7 @@ class Transfer:
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        self._are_tiny = not via_hub and http.detour is None and _are_tiny(downloads)
+        self._are_tiny = not via_hub and _are_tiny(downloads)
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
         self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)

@@ -2,8 +2,8 @@
 
 httpx makes the request. Its own body loop parses every 64 KiB through h11, which takes most of the time of a large
 download. So for a large body of known length the first chunk comes from ``iter_raw()``, which empties the parser, and
-the rest is read straight off the socket (under TLS through `mdl.http.tls`): into one reused buffer, or, on the way into
-a file, into a kernel pipe if that is possible. Small, chunked and encoded bodies are read the ordinary way.
+the rest is read straight off the socket (under TLS through `mdl.http.tls`) into one reused buffer. Small, chunked and
+encoded bodies are read the ordinary way.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
 
 import httpx
 
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
-from mdl.http.locators import THROTTLED
 from mdl.http.responses import codings_of, is_readable, unreadable
-from mdl.http.splice import REFUSALS, Pipe, Piped
 from mdl.http.tls import TlsStream
 from mdl.http.transport import SKIP_BODY, broken_tls
 from mdl.units import NO_RATE_LIMIT, Timetable
@@ -47,7 +44,7 @@ _LOOK_SECONDS = 1.0
 _QUANTUM_SECONDS = 0.01
 _SMALLEST_QUANTUM = 4096
 
-Block = memoryview | bytes | Piped
+Block = memoryview | bytes
 BodySocket = socket.socket | TlsStream
 
 
@@ -111,15 +108,15 @@ class BodyReader:
         self._cancel, self._stall, self._slow, self._throttle = cancel, stall, slow, throttle
         self._buffers = threading.local()
 
-    def blocks(self, response: httpx.Response, length: int | None, *, decode: bool, splice: bool) -> Iterator[Block]:
+    def blocks(self, response: httpx.Response, length: int | None, *, decode: bool) -> Iterator[Block]:
         """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one.
 
-        ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. ``splice``: some blocks
-        may be `Piped`. Raises `NetworkError` if the body ends early, or if the connection is silent or brings less than
-        1 kB/s; `ProtocolError` for an encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
+        ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. Raises `NetworkError`
+        if the body ends early, or if the connection is silent or brings less than 1 kB/s; `ProtocolError` for an
+        encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
         """
         is_coded = decode and codings_of(response.headers)
-        pieces = _decoded(response) if is_coded else self._raw(response, length, splice)
+        pieces = _decoded(response) if is_coded else self._raw(response, length)
         longest, waited, count = max(self._slow, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         while True:
@@ -134,11 +131,10 @@ class BodyReader:
                 if count < _SLOWEST * waited:
                     raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
                 waited, count = 0.0, 0
-            if THROTTLED not in response.extensions:
-                self._throttle.take(len(block), self._cancel)
+            self._throttle.take(len(block), self._cancel)
             yield block
 
-    def _raw(self, response: httpx.Response, length: int | None, splice: bool) -> Iterator[Block]:
+    def _raw(self, response: httpx.Response, length: int | None) -> Iterator[Block]:
         if length == 0:
             return
         got = 0
@@ -159,9 +155,6 @@ class BodyReader:
             # ``stream`` stays referenced until here: if it were collected, the response would close the socket.
             if isinstance(sock, socket.socket):
                 sock.settimeout(self._stall)
-                if splice and (pipe := Pipe.open()):
-                    with closing(pipe):
-                        left = yield from self._through_pipe(sock, left, pipe)
             left = yield from self._through_memory(sock, left, response.request)
             if not left and response.extensions[SKIP_BODY](straight):
                 for _ in stream:  # nothing but its end comes, which gives the connection back
@@ -186,22 +179,6 @@ class BodyReader:
                 raise _broken(error, self._stall) from error
             if count == 0:
                 break
-        return left
-
-    def _through_pipe(self, sock: socket.socket, left: int, pipe: Pipe) -> Generator[Piped, None, int]:
-        """As `_through_memory`. Reads nothing if the socket does not support splice(2)."""
-        wanted = left
-        while left:
-            try:
-                piped = pipe.receive(sock, min(self._throttle.quantum(pipe.size), left))
-            except OSError as error:
-                if left == wanted and error.errno in REFUSALS:
-                    return left
-                raise _broken(error, self._stall) from error
-            if not piped:
-                break
-            left -= len(piped)
-            yield piped
         return left
 
 

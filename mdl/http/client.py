@@ -18,9 +18,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -33,7 +33,7 @@ from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, orig
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import Interrupter, RequestLimits, deadline
 from mdl.http.credentials import HostCredential, HostTls
-from mdl.http.locators import Body, Detour, Link, Locate
+from mdl.http.locators import Body, Link, Locate
 from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
@@ -142,8 +142,6 @@ class HttpClient:
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
-        self.detour: Detour | None = None
-        """Asked of each redirect of a GET by the origin that was asked."""
         environ = os.environ if environ is None else environ
         self._proxies = ProxySettings.of(system_settings(environ))
         for problem in self._proxies.problems.values():
@@ -216,16 +214,9 @@ class HttpClient:
                 if opened is not None:
                     opened.response.close()
 
-    def body(
-        self, opened: OpenResponse, length: int | None = None, *, decode: bool = True
-    ) -> Iterator[memoryview | bytes]:
+    def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
         """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
-        blocks = self._reader.blocks(opened.response, length, decode=decode, splice=False)
-        return cast("Iterator[memoryview | bytes]", blocks)
-
-    def body_for_file(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
-        """As `body`, for a caller that writes it into a file: some blocks may be in a kernel pipe (`Piped`)."""
-        return self._reader.blocks(opened.response, length, decode=decode, splice=True)
+        return self._reader.blocks(opened.response, length, decode=decode)
 
     def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
         """About the first ``count`` bytes of a body; fewer or none if they cannot be read."""
@@ -375,8 +366,6 @@ class HttpClient:
                 return OpenResponse(response, current, tuple(hops), location, link.is_fresh and len(hops) == 1), sent
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
-            if method == "GET" and at_home and (other := self._detoured(hops, headers)):
-                return other, sent
             current = _target_of(response, current)
             if content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
@@ -415,14 +404,6 @@ class HttpClient:
             is_located=self.is_located(start),
             credential=next((one for one in self._credentials if one.is_for(opened.url)), None),
         )
-
-    def _detoured(self, hops: Sequence[Mapping[str, str]], headers: Mapping[str, str]) -> OpenResponse | None:
-        """The response that comes another way than the last of the redirects leads; None if there is no such way."""
-        if self.detour is None or (other := self.detour(hops[-1], headers)) is None:
-            return None
-        url, body = other
-        found = body.response(headers)
-        return None if isinstance(found, Link) else OpenResponse(found, url, tuple(hops), url)
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
         """The response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks may

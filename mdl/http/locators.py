@@ -14,9 +14,6 @@ import httpx
 
 from mdl.values import value_class
 
-THROTTLED = "mdl.throttled"
-"""The extension of a response whose bytes were counted against the rate limit already."""
-
 
 @value_class
 class Link:
@@ -34,13 +31,11 @@ class Link:
 @value_class
 class Part:
     """The bytes of a range of a body that has ``total`` bytes, block by block; ``blocks.close`` is called, if there is
-    one, when no more are needed. ``headers`` are as a server sends them: Content-Type, ETag and the like. If it
-    ``is_throttled``, its bytes were counted against the rate limit already."""
+    one, when no more are needed. ``headers`` are as a server sends them: Content-Type, ETag and the like."""
 
     total: int
     blocks: Iterable[bytes] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
-    is_throttled: bool = False
 
 
 @value_class
@@ -70,8 +65,7 @@ class Body:
         told = {**part.headers, "Content-Length": str(stop - start)}
         if asked:
             told["Content-Range"] = f"bytes {start}-{stop - 1}/{part.total}"
-        stream, facts = _Stream(part.blocks), {THROTTLED: True} if part.is_throttled else {}
-        return httpx.Response(206 if asked else 200, headers=told, stream=stream, extensions=facts)
+        return httpx.Response(206 if asked else 200, headers=told, stream=_Stream(part.blocks))
 
 
 class _Stream(httpx.SyncByteStream):
@@ -90,7 +84,3 @@ class _Stream(httpx.SyncByteStream):
 
 Locate = Callable[[str], Link | Body]
 """Makes a link or a body of a stable URL. May ask the network; raises `MdlError`."""
-
-Detour = Callable[[Mapping[str, str], Mapping[str, str]], tuple[str, Body] | None]
-"""Of the headers of a redirect (its own URL as ``:url``) and those of the request it makes another way to the bytes: a
-URL that a locator knows, and the body. None if there is none."""

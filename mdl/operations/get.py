@@ -45,21 +45,11 @@ class _Decided:
 
 def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report:
     """Bring every file of ``models`` into the store; ``force`` fetches all anew, and replaces files that are not mdl's.
-    After that a swarm gets what it wants of them.
 
     What fails for one file or model is in the report and hinders no other. Offline, what is not here is reported as
     such. Raises `NoSpace` or `Unsafe` before the first byte if the whole plan does not fit or is too large, `Busy`, and
     `Cancelled` (with the `Report` so far).
     """
-    report, swarm = _get(models, tools, force=force), tools.swarm
-    if swarm is None:
-        return report
-    swarm.linger(tools.store, tools.on_event)
-    fetched = report.bytes_fetched + swarm.received + swarm.fed
-    return replace(report, bytes_fetched=fetched, bytes_from_peers=swarm.received)
-
-
-def _get(models: Sequence[Model], tools: Tools, *, force: bool) -> Report:
     began, store = time.monotonic(), tools.store
     with model_locks(models, tools):
         wanted, broken = _resolve(models, tools)
@@ -263,9 +253,6 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     results: list[Result] = []
     whole, waiting = plan.bytes_whole, list(plan.fetch)
     try:
-        if tools.swarm:
-            tools.swarm.bring(plan, store, tools.network.http, on_event)
-            on_event = tools.swarm.following(on_event, store)
         while waiting:
             fetching, waiting = tuple(waiting), []
             transfer = Transfer(

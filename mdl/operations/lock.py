@@ -25,7 +25,7 @@ _CAME = ("fetched", "kept")
 @value_class
 class LockRow:
     """What the lock says of one model: how many files, how many without any digest, how many with one that was
-    trusted on first use, the commits of its repositories, and the info hash of its torrent, if it has one."""
+    trusted on first use, and the commits of its repositories."""
 
     name: str
     locked: bool
@@ -33,7 +33,6 @@ class LockRow:
     without_digest: int
     tofu: int
     revisions: Sequence[str] = ()
-    swarm: str | None = None
 
 
 @value_class
@@ -88,7 +87,7 @@ def lock(
             locked = None if is_upgraded else before.models.get(name)
             asked = before.questioned(model) if is_doubtful else model
             resolved = replace(_resolved(asked, locked, receipts, tools.resolver), entry=entry_of(model))
-            new = new.with_model(resolved.with_torrent_of(before.models.get(name)))
+            new = new.with_model(resolved)
         except MdlError as error:
             failures[name] = error.on(name)
     changes = before.differences(new)
@@ -135,7 +134,6 @@ def _row(name: str, lock: Lock) -> LockRow:
         without_digest=sum(one.digest is None for one in files),
         tofu=sum(one.tofu for one in files),
         revisions=sorted({one.revision for one in files if one.revision}),
-        swarm=(locked.swarm or None) if locked else None,
     )
 
 
@@ -154,5 +152,5 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
             if row and row.sha256 and one.digest is None:
                 one = replace(one, digest=Digest("sha256", row.sha256), size=row.size, tofu=True)
             files.append(one)
-        lock = lock.with_model(replace(locked, files=tuple(files)).with_torrent_of(locked))
+        lock = lock.with_model(replace(locked, files=tuple(files)))
     return lock

@@ -108,7 +108,7 @@ LINES = {
     "mdl get -- --dry": [],
     "mdl get x --progress l": ["lines"],
     "mdl get x --progress=j": ["json"],
-    "mdl get --via ": ["http", "hub", "xet"],
+    "mdl get --via ": ["http", "hub"],
     "mdl list --kind a": ["asr"],
     "mdl list --tag ": ["speech"],
     "mdl list --sort t": ["tags", "title"],

@@ -40,11 +40,11 @@ def rows(ran: Ran) -> dict[str, tuple[Any, str]]:
 def test_every_setting_and_where_it_is_from(shell: Shell, mdl: Inside) -> None:
     """A flag wins over a variable, that over config.toml, that over the default; hosts of all places hold together."""
     settings(shell, '[defaults]\nhome = "/f"\nvia = "hub"\nstall = 9\nallow_hosts = ["f"]\n[stores]\nlink = "copy"\n')
-    shell = with_environ(shell, MDL_VIA="xet", MDL_ALLOW_HOSTS="v,w", HF_HUB_OFFLINE="1", MDL_LOG_FILE="")
+    shell = with_environ(shell, MDL_VIA="hub", MDL_ALLOW_HOSTS="v,w", HF_HUB_OFFLINE="1", MDL_LOG_FILE="")
     found = rows(done(mdl(shell, "config", "--json", "--to", "/flag")))
     assert list(found) == list(settings_table())
     assert found["home"] == ("/flag", "--to")
-    assert found["via"] == ("xet", "MDL_VIA")
+    assert found["via"] == ("hub", "MDL_VIA")
     assert (found["stall"], found["stores.link"]) == (("9", "config.toml"), ("copy", "config.toml"))
     assert (found["retries"], found["window"]) == (("5", "the default"), (None, "the default"))
     assert found["allow_hosts"] == (["v", "w", "f"], "MDL_ALLOW_HOSTS, [defaults] allow_hosts")
@@ -120,7 +120,7 @@ def test_set(shell: Shell, mdl: Inside, key: str, values: list[str], table: str,
     [
         ("connections 99", "connections: '99' is not a number from 1 to 64"),
         ("connections 1 2", "connections: takes one value, not 2"),
-        ("via pigeon", "via: 'pigeon' is not one of http, hub, xet"),
+        ("via pigeon", "via: 'pigeon' is not one of http, hub"),
         ("stores.link hrad", "stores.link: 'hrad' is not one of"),
         ("offline 1", "offline: belongs to one run"),
         ("catalog x", "catalog: belongs to one run"),

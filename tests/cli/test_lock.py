@@ -72,7 +72,6 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     assert (lock.read_bytes(), (folder / "catalog.toml").read_text()) == (text, CATALOG)
     assert sorted(path.name for path in folder.iterdir()) == ["catalog.toml", "mdl.lock"]
     facts = {"name": "tiny", "locked": True, "files": 2, "without_digest": 0, "tofu": 0, "revisions": [TINY.commit]}
-    facts |= {"swarm": None}
     rest = {"ok": True, "exit_code": 0, "error": None, "path": str(lock), "changes": []}
     assert document == {"schema": "mdl.lock/1", **rest, "models": [facts]}
 

@@ -14,7 +14,6 @@ from support.faulty_server import Answer, FaultyServer, Handler
 from mdl.events import Event, Progressed
 from mdl.sources.hub_origin import HubOrigin
 
-pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(2 * MIB), noise(100_000, 1)
 SIZE = len(DATA)
 BOTH_SIZES = pytest.mark.parametrize("data", [DATA, TINY], ids=["large", "small"])

@@ -38,7 +38,6 @@ def test_what_is_here_needs_no_space(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert bench.fetch(faults.honest(DATA), DATA, half=True).code == 0
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.fault(105)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS])
 def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
@@ -62,7 +61,6 @@ def test_the_disk_gives_up_midway(bench: Bench, monkeypatch: pytest.MonkeyPatch,
     assert bench.has(DATA)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.fault(108)
 def test_short_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part of the bytes is continued (F108)."""
@@ -71,7 +69,6 @@ def test_short_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.has(DATA)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.fault(108)
 def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that claims more than it wrote is found by the digest; nothing wrong is published (F108)."""
@@ -83,7 +80,6 @@ def test_a_lying_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.has(DATA)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.fault(106)
 def test_sync_fails_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed sync nothing unsynced is claimed; a later run fetches it again and ends right (F106)."""

@@ -30,11 +30,9 @@ SIZE = len(DATA)
 
 
 @pytest.mark.fault(109, 111)
-@pytest.mark.parametrize("pipes", ["splice:error=EINTR:when=2+2", "splice:error=EINVAL"], ids=["pipe", "memory"])
-def test_interrupted_calls(tmp_path: Path, pipes: str) -> None:
+def test_interrupted_calls(tmp_path: Path) -> None:
     """Calls that keep returning EINTR, and a file system without fallocate, are not noticed."""
     calls = [f"{call}:error=EINTR:when=2+2" for call in ("pwrite64", "fdatasync", "ftruncate", "recvfrom", "fsync")]
-    calls.append(pipes)
     with FaultyServer(faults.honest(BODY)) as server:
         shell = machine(tmp_path, catalog_of(one=server.url + "/f"))
         done(shell.run("get", "one", "-q", prefix=failing(*calls, "fallocate:error=EOPNOTSUPP")))
@@ -42,7 +40,6 @@ def test_interrupted_calls(tmp_path: Path, pipes: str) -> None:
 
 
 @pytest.mark.fault(121)
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("call", ["write", "fdatasync", "fsync", "ftruncate", "preadv"])
 def test_a_handle_that_went_stale(bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """ESTALE in any call is 7 in the system's words, without another try; once it works again, so does mdl."""

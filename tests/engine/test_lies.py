@@ -75,7 +75,6 @@ def test_the_naive_resumer_is_deceived(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(1, 3, 10, 11, 13, 19, 20, 25, 26, 28, 38)
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("mode", MODES)
 def test_no_silent_corruption(bench: Bench, mode: str) -> None:
     """Interrupted at half, then lied to: the right file or an error, and losses are reported. Whatever the lie was, the

@@ -17,9 +17,7 @@ from mdl.engine.partial import Partial
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.http.ranges import ByteRange
-from mdl.http.splice import Piped
 
-pytestmark = pytest.mark.usefixtures("way")
 DATA = noise(4 * MIB)
 SIZE, HALF = len(DATA), len(DATA) // 2
 
@@ -145,7 +143,7 @@ def test_segment_cut_behind_what_was_written(bench: Bench, monkeypatch: pytest.M
         start(download, segment)
         running.append((download, segment))
 
-    def cutting(partial: Partial, offset: int, data: memoryview | bytes | Piped) -> None:
+    def cutting(partial: Partial, offset: int, data: memoryview | bytes) -> None:
         write(partial, offset, data)
         download, segment = running[-1]
         if not cuts and segment.left > 2 * len(data):

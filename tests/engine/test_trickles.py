@@ -15,7 +15,6 @@ from mdl.http.body import Throttle
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
 
-pytestmark = pytest.mark.usefixtures("way")
 DATA, TINY = noise(4 * MIB), noise(20_000, 1)
 LIMITS = {"stall": 0.2, "slow": 0.2, "retries": 1}
 """Seconds of silence, seconds in which a body must bring a thousand bytes a second, and attempts."""

@@ -14,24 +14,15 @@ Verdict = Callable[[int, int], int]
 
 
 def judge_writes(patch: pytest.MonkeyPatch, verdict: Verdict) -> None:
-    """Ask before each write into a file at an offset, whether from memory or by splice. If the verdict is 0 nothing is
+    """Ask before each write into a file at an offset. If the verdict is 0 nothing is
     written, and the call claims that all was."""
-    pwrite, splice = os.pwrite, os.splice
+    pwrite = os.pwrite
 
     def written(fd: int, data: bytes | memoryview, offset: int) -> int:
         count = verdict(offset, len(data))
         return pwrite(fd, data[:count], offset) if count else len(data)
 
-    def spliced(source: int, target: int, most: int, *, offset_dst: int | None = None, flags: int = 0) -> int:
-        if offset_dst is None:
-            return splice(source, target, most, flags=flags)
-        count = verdict(offset_dst, most)
-        return (
-            splice(source, target, count, offset_dst=offset_dst, flags=flags) if count else len(os.read(source, most))
-        )
-
     patch.setattr(os, "pwrite", written)
-    patch.setattr(os, "splice", spliced)
 
 
 def free_bytes(patch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:

@@ -38,7 +38,7 @@ LARGE, TINY = noise(MIB + 1000, 7), noise(1000, 8)
 FILES = {"sub/large": LARGE, "tiny": TINY, "second": TINY[::-1], "sub/third": TINY[500:]}
 CALLS = (
     *("open", "mkdir", "pwrite", "write", "fsync", "fdatasync", "ftruncate", "replace", "rename", "unlink", "rmdir"),
-    *("link", "symlink", "chmod", "splice"),
+    *("link", "symlink", "chmod"),
 )
 MOST = 400
 STEP = 1 if LONG else 6
@@ -162,7 +162,7 @@ def test_killed_before_a_call(tmp_path: Path, driver: Callable[[Path, str], None
 def test_killed_by_the_system(tmp_path: Path) -> None:
     """The same from outside, for the whole command with its job, record and log; a killed job is told as dead."""
     kills = 0
-    names = "fsync fdatasync ftruncate rename renameat linkat unlink unlinkat mkdir mkdirat rmdir splice"
+    names = "fsync fdatasync ftruncate rename renameat linkat unlink unlinkat mkdir mkdirat rmdir"
     for name in names.split():
         for at in range(1, 20):
             with FaultyServer(faults.honest(BODY)) as server:

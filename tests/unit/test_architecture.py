@@ -28,7 +28,6 @@ LEVELS = [
     {"catalog", "remotes"},
     {"trainers"},
     {"engine", "archive", "fleet", "mirror"},
-    {"swarm"},
     {"console"},
     {"jobs"},
     {"operations"},
@@ -51,9 +50,7 @@ ONLY = {
     "starlette": {"serve"},
     "uvicorn": {"serve"},
     "h11": {"serve/connection"},
-    "hf_xet": {"sources/xet_worker"},
     "obstore": {"sources/object_store"},
-    "libtorrent": {"swarm"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
