@@ -11,6 +11,7 @@ from typing import Literal
 
 from mdl import end_records
 from mdl.end_records import ReadableFile, read_at
+from mdl.junk import why_junk
 from mdl.safetensors import LONGEST_HEADER, why_not_exact
 from mdl.values import value_class
 
@@ -205,7 +206,7 @@ _BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
 _MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
 WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)
 """All suffixes of files that hold weights, in the order of the table."""
-_NO_WEIGHTS = re.compile(r"\._.*|\.nfs.*|training_args\.bin", re.IGNORECASE)
+_NO_WEIGHTS = re.compile(r"training_args\.bin", re.IGNORECASE)
 """Names that have a suffix of weights and hold none: what macOS keeps beside a file, and a pickle of settings."""
 
 
@@ -225,7 +226,8 @@ def kind_of(name: str) -> Kind | None:
 def is_weights(name: str) -> bool:
     """Whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
     kind = kind_of(name)
-    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(name.rpartition("/")[2])
+    file_name = name.rpartition("/")[2]
+    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name) and not why_junk(file_name)
 
 
 def holds_no_text(name: str) -> bool:

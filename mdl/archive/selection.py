@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,9 +13,11 @@ from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.archive.secret_scan import ReadAt, secret_in
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes
+from mdl.junk import is_log
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
 from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
+from mdl.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
 from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
@@ -24,6 +28,14 @@ _NAMED = 5
 """How many of several names a message gives."""
 A_CHECKPOINT = "a checkpoint beside the finished model"
 """Why it is left out; a note counts these."""
+_DATA_SUFFIXES = {
+    "recording": "wav flac mp3 ogg opus m4a aac aiff wma",
+    "picture": "png jpg jpeg webp bmp gif tif tiff",
+    "video": "mp4 mkv webm avi mov",
+    "table": "csv tsv parquet arrow feather jsonl tfrecord lmdb",
+}
+_DATA = {suffix: kind for kind, suffixes in _DATA_SUFFIXES.items() for suffix in suffixes.split()}
+"""What a file of a data set is, by its suffix."""
 _NEEDED = re.compile(
     r".*(config|tokenizer|vocab|merges|special_tokens|added_tokens|hparams|processor|chat_template).*"
     r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
@@ -34,18 +46,9 @@ _ZIP, _BARE_PICKLE = b"PK\x03\x04", b"\x80"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 """The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
-_LOGS = re.compile(
-    r".+\.log(\.\d+)?|(.+_)?log\.txt|trainer_log\.jsonl|progress\.json|log_history\.json"
-    r"|events\.out\.tfevents\..+|metrics\.(csv|jsonl?)|loss\.(csv|jsonl?)"
-)
 _SUMMARY = re.compile(
     r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
 )
-
-
-def is_only_log(name: str) -> bool:
-    """Whether a file of this name is a log and nothing else, so that a model does not need it."""
-    return _LOGS.fullmatch(name) is not None
 
 
 @value_class
@@ -115,6 +118,11 @@ def select(
     return selecting.select()
 
 
+def _is_told_by_logs(name: str) -> bool:
+    """Whether a file of this name is a log, or sums one up."""
+    return is_log(name) or _SUMMARY.fullmatch(name) is not None
+
+
 def _with_parents(path: str) -> Iterator[str]:
     """A path, and the folders above it."""
     while path:
@@ -140,7 +148,8 @@ class _Selecting:
         self.tree, self.item = self.run.tree, str(self.run.tree.root)
         self.root = os.path.join(self.item, "")
         self.own = {path.removeprefix(self.root) for path in self.own}
-        self.without_logs = not self.options.logs and (self.checkpoint is None or self.checkpoint.name == FINAL)
+        with_logs = self.options.logs or self.options.whole_run
+        self.without_logs = not with_logs and (self.checkpoint is None or self.checkpoint.name == FINAL)
 
     def select(self) -> Selection:
         self._refuse_incomplete()
@@ -148,6 +157,8 @@ class _Selecting:
         members = self._members(base, [*entries, *self._added_entries(base, entries)])
         self._refuse_unreadable_and_escaping()
         members = self._without_secrets(members)
+        self._note_base_models(members)
+        self._note_data(members)
         if not any(member.entry for member in members):
             raise self._nothing()
         files = [*(member.path for member in members if member.entry), RelPath(NAME)]
@@ -214,6 +225,37 @@ class _Selecting:
             kept.append(member)
         return kept
 
+    def _note_base_models(self, members: Iterable[Member]) -> None:
+        """Say of each adapter which model it needs."""
+        for member in members:
+            if member.entry and member.path.name == ADAPTER_CONFIG:
+                folder = member.entry.path.rpartition("/")[0]
+                note = base_model_note(self.tree, folder)
+                if note and note not in self.notes:
+                    self.notes.append(note)
+
+    def _note_data(self, members: Iterable[Member]) -> None:
+        """Say which data sets are packed as well, and what leaves them out."""
+        counts = Counter[str]()
+        folders = dict[str, set[str]]()
+        size = 0
+        for member in members:
+            top, slash, _ = member.path.text.partition("/")
+            suffix = member.path.name.rpartition(".")[2].lower()
+            kind = _DATA.get(suffix)
+            if kind is None or not slash or member.entry is None:
+                continue
+            counts[kind] += 1
+            folders.setdefault(top, set()).add(suffix)
+            size += member.entry.stamp.size
+        if not counts:
+            return
+        found = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
+        globs = [f"{top}/*.{suffix}" for top, suffixes in sorted(folders.items()) for suffix in sorted(suffixes)]
+        flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in globs[:_NAMED])
+        where = ", ".join(shown(top) for top in sorted(folders)[:_NAMED])
+        self.notes.append(f"packed as well: {found}, {human_bytes(size)}, in {where}; {flags} leaves them out")
+
     def _secret_of(self, members: Iterable[Member]) -> dict[str, tuple[str, bool]]:
         """The kind of secret in each member that holds one, and whether that member is weights, by its name. What
         cannot be read any more is left to the writer."""
@@ -268,8 +310,7 @@ class _Selecting:
         """The folder that names are relative to, and the entries below it that may be packed."""
         tree, checkpoint = self.tree, self.checkpoint
         if self.options.logs:
-            logs = (is_only_log, _SUMMARY.fullmatch)
-            found = [one for one in tree.entries if one.kind != "folder" and any(is_log(one.name) for is_log in logs)]
+            found = [one for one in tree.entries if one.kind != "folder" and _is_told_by_logs(one.name)]
             return "", found + [one for one in tree.entries if one.kind == "unreadable" and one not in found]
         if self.options.inference_only:
             checkpoint = checkpoint or self.run.finished()
@@ -325,7 +366,7 @@ class _Selecting:
             why = f"{entry.why}, and a folder: only files can be added"
         elif name == NAME:
             why = "the archive gets a new manifest"
-        elif self.without_logs and is_only_log(entry.name) and name not in self.added:
+        elif self.without_logs and is_log(entry.name) and name not in self.added:
             why = "a log; --logs packs these"
         if why:
             self.skipped.append(Skipped(shown(name), why))
@@ -372,7 +413,7 @@ def _look_for_secret(reader: TreeReader, entry: Entry) -> tuple[str, bool]:
     kind = kind_of(entry.name)
     if is_model and (kind is None or kind.loaded_with != "torch"):
         return "", True
-    fd, size = reader.open(entry)
+    fd, size = reader.open(entry, strict=False)
     try:
 
         def read(at: int, count: int) -> bytes:

@@ -22,7 +22,7 @@ from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
 from mdl.errors import ProtocolError, storage_error, storage_trouble
 from mdl.fs import write_all
 from mdl.threads import Workers
-from mdl.trainers.tree import Entry, TreeReader, changed_error
+from mdl.trainers.tree import Entry, TreeReader
 
 _BLOCK = 2**20
 _SMALL = 256 * 1024
@@ -158,7 +158,7 @@ class _Writer:
                 self.progress.add(len(data), name)
             else:
                 self._large(entry, name, fd, size)
-            if self.entries[-1].size != size or not entry.stamp.is_of(os.fstat(fd)):
+            if self.entries[-1].size != size or not entry.is_same_as(os.fstat(fd)):
                 self._note_change(entry, name)
         finally:
             os.close(fd)
@@ -219,7 +219,7 @@ class _Writer:
 
     def _note_change(self, entry: Entry, name: str) -> None:
         if not self.allow_changing:
-            raise changed_error(entry)
+            raise self.selection.tree.change_of(entry)
         if name not in self.changed:
             self.changed.append(name)
 

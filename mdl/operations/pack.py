@@ -12,7 +12,7 @@ from typing import get_args
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
 from mdl.archive.opening import open_archive
-from mdl.archive.selection import A_CHECKPOINT, Member, PackOptions, Selection, is_only_log, select
+from mdl.archive.selection import A_CHECKPOINT, Member, PackOptions, Selection, select
 from mdl.archive.streaming import Progress
 from mdl.archive.writer import ArchiveSink, write_archive
 from mdl.archive.zip_format import Compression
@@ -20,6 +20,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NotFound, Occupied, StorageError, UsageError, storage_trouble
 from mdl.events import Listener, silence
 from mdl.fs.staging import staged_file
+from mdl.junk import is_log
 from mdl.paths import RelPath
 from mdl.places import place_of
 from mdl.trainers import find_run
@@ -143,7 +144,7 @@ def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
     ``output`` is the file to be written. Raises `NotFound` if nothing is left, and as `plan_pack`.
     """
     tree, wanted = Tree.scan(folder), frozenset(paths) - {NAME}
-    found = [one for one in tree.entries if one.kind == "file" and one.path in wanted and not is_only_log(one.name)]
+    found = [one for one in tree.entries if one.kind == "file" and one.path in wanted and not is_log(one.name)]
     if not found:
         raise NotFound("nothing but logs, or nothing at all, is there to be packed", item=str(folder))
     members = tuple(Member(RelPath.parse(one.path), one) for one in found)

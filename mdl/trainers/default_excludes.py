@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from mdl.junk import why_junk
+
 _HIDDEN = {
     "version control": ".git .hg .svn .jj",
     "an experiment tracker's own files": ".neptune .clearml .aim .dvc",
@@ -23,7 +25,6 @@ _FOLDERS = {
     "credentials": "secrets credentials private_keys keyrings",
     "an environment": "venv node_modules",
     "an experiment tracker's own files": "wandb",
-    "a cache": "__pycache__",
 }
 _WHY_HIDDEN = {name: why for why, names in _HIDDEN.items() for name in names.split()}
 """Names of folders; a file of such a name (a submodule's ``.git``) is excluded too."""
@@ -60,7 +61,6 @@ _SECRET = re.compile(rf"^({'|'.join(_NAMES)})$|({'|'.join(_ENDINGS)})$", re.IGNO
 _NOT_SECRET = re.compile(r"\.env\.(example|sample|template|dist)|(example|sample|template)\.env|.+\.pub", re.IGNORECASE)
 _BACKUP = re.compile(r"(~|[._-](bak|backup|old|orig|save|copy))+$", re.IGNORECASE)
 """What is appended to the name of a second copy."""
-_JUNK = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|.+\.(pyc|swp|lock|incomplete)|\..+\.mdl-tmp", re.IGNORECASE)
 
 
 def why_excluded(name: str, *, is_folder: bool) -> str | None:
@@ -71,4 +71,4 @@ def why_excluded(name: str, *, is_folder: bool) -> str | None:
     names = {name, _BACKUP.sub("", name)}
     if not is_folder and any(_SECRET.search(one) and not _NOT_SECRET.fullmatch(one) for one in names):
         return "may hold a secret"
-    return _WHY_HIDDEN.get(lower) or ("not part of a model" if _JUNK.fullmatch(name) else None)
+    return _WHY_HIDDEN.get(lower) or why_junk(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from mdl.paths import shown
 from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import Layout
 from mdl.trainers.patterns import DEEPSPEED_LATEST, Pattern, Place, named_in
@@ -78,13 +79,21 @@ def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
     return ""
 
 
-def _base_model(tree: Tree, model: Checkpoint) -> tuple[str, ...]:
-    """Names the model that an adapter was trained on, without which it cannot be used."""
-    config = tree.json(join(model.base, "adapter_config.json"))
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def base_model_note(tree: Tree, folder: str) -> str:
+    """Names the model that the adapter in ``folder`` was trained on, without which it cannot be used; "" if there is no
+    adapter."""
+    config = tree.json(join(folder, ADAPTER_CONFIG))
+    if not config:
+        return ""
     name = config.get("base_model_name_or_path")
-    if isinstance(name, str) and name:
-        return (f"an adapter: it needs its base model, {name[:_LONGEST_NAME]}",)
-    return ("an adapter: it needs its base model, which adapter_config.json does not name",) if config else ()
+    if not isinstance(name, str) or not name:
+        return f"an adapter: it needs its base model, which {ADAPTER_CONFIG} does not name"
+    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:2] == ":"
+    where = ", a folder of the machine that it was trained on" if is_path else ""
+    return f"an adapter: it needs its base model, {shown(name[:_LONGEST_NAME])}{where}"
 
 
 _LOGS = ("trainer_log.jsonl", "running_log.txt", "*_results.json", "training_*.png", "runs/*")
@@ -98,7 +107,6 @@ HF_RUN = Layout(
         *("chat_template*", "*processor_config.json", "*.py", "*.yaml", "*.yml", "README.md", "LICENSE*"),
     ),
     drop=(*RESUME, *((glob, "a log") for glob in _LOGS), ("last_run_prepared/*", "prepared data")),
-    model_notes=_base_model,
 )
 HF_MODEL = replace(HF_RUN, find=_find_hf_model)
 

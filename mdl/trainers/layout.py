@@ -44,7 +44,7 @@ class Layout:
 
     For inference, globs are matched with names below the checkpoint's base; ``*`` crosses ``/``. A name that matches
     ``drop`` (with its reason) is dropped even if it matches ``keep``. ``notes`` are a glob each, and what to say of a
-    kept file that matches it; ``model_notes`` gives what a user should know of the whole model.
+    kept file that matches it.
     """
 
     name: str
@@ -52,7 +52,6 @@ class Layout:
     keep: tuple[str, ...]
     drop: tuple[tuple[str, str], ...] = RESUME
     notes: tuple[tuple[str, str], ...] = ()
-    model_notes: Callable[[Tree, Checkpoint], tuple[str, ...]] = lambda _tree, _checkpoint: ()
     ends_with_model: bool = False
 
     def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
@@ -83,5 +82,4 @@ class Layout:
                 raise NotFound(why, item=checkpoint.name, hint="name another checkpoint; 'mdl checkpoints' lists them")
         kept = [checkpoint.relative(entry) for entry in keep if entry.kind != "excluded"]
         notes = [f"{name} {text}" for name in kept for glob, text in self.notes if fnmatchcase(name, glob)]
-        notes += self.model_notes(tree, checkpoint)
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))

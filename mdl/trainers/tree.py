@@ -21,6 +21,7 @@ from typing import Any, Literal
 from mdl.bounds import parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
+from mdl.junk import is_log
 from mdl.trainers.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
 
@@ -61,6 +62,12 @@ class Entry:
     def is_file(self) -> bool:
         """Whether it is the name of a file, be it one that may be packed or a link out of the run."""
         return self.kind in FILES
+
+    def is_same_as(self, status: os.stat_result) -> bool:
+        """Whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
+        if is_log(self.name):
+            return status.st_ino == self.stamp.inode and status.st_size >= self.stamp.size
+        return self.stamp.is_of(status)
 
 
 @value_class
@@ -145,9 +152,14 @@ class Tree:
     def is_unchanged(self, entry: Entry) -> bool:
         """Whether the file is still the one that was scanned."""
         try:
-            return entry.stamp.is_of(os.lstat(f"{self.root}/{entry.real}"))
+            return entry.is_same_as(os.lstat(f"{self.root}/{entry.real}"))
         except OSError:
             return False
+
+    def change_of(self, entry: Entry) -> ProtocolError:
+        """The error for a file that is not any more what was scanned."""
+        is_there = os.path.lexists(f"{self.root}/{entry.real}")
+        return changed_error(entry) if is_there else gone_error(entry)
 
     def reader(self) -> contextlib.closing[TreeReader]:
         """A context manager for opening files of the tree one after another."""
@@ -185,7 +197,7 @@ class TreeReader:
 
     def open(self, entry: Entry, *, strict: bool = True) -> tuple[int, int]:
         """A descriptor of the file that was scanned, and its size in bytes; if not ``strict``, those of whatever file
-        is there now.
+        is there now. The size of a log that has grown is the one that was scanned.
 
         Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
@@ -196,14 +208,17 @@ class TreeReader:
                 self._fd, self._folder = self._open_folder(folder, entry), folder
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.ENXIO):
+            if error.errno == errno.ENOENT:
+                raise gone_error(entry) from error
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
                 raise changed_error(entry) from error
             raise
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode) or (strict and not entry.stamp.is_of(facts)):
+        is_same = entry.is_same_as(facts)
+        if not stat.S_ISREG(facts.st_mode) or (strict and not is_same):
             os.close(fd)
             raise changed_error(entry)
-        return fd, facts.st_size
+        return fd, entry.stamp.size if is_same else facts.st_size
 
     def _open_folder(self, path: str, entry: Entry) -> int:
         """The folder at ``path`` below the tree's root, reached without following a link."""
@@ -249,8 +264,14 @@ def _identity(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
+def gone_error(entry: Entry) -> ProtocolError:
+    """The error for a file that was deleted since it was scanned, as trainers delete old checkpoints."""
+    hint = "run the same command again, which takes what is there now"
+    return ProtocolError("it was deleted while it was read", item=entry.path, hint=hint)
+
+
 def changed_error(entry: Entry) -> ProtocolError:
-    """The error for a file that changed, or went away, since it was scanned."""
+    """The error for a file that changed since it was scanned."""
     hint = "pack when the training is done or pauses; --allow-changing packs it as it is read"
     return ProtocolError("it changed while it was read", item=entry.path, hint=hint)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import shutil
 import stat
 import struct
@@ -18,6 +19,10 @@ from support.data import noise
 from support.packing import MANIFEST, archive_of, read_whole
 from support.runs import write
 from support.shell import Inside, Shell
+
+from mdl.errors import ProtocolError
+from mdl.events import Event, Started
+from mdl.operations.pack import plan_pack, write_pack
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,8 @@ def test_an_archive_in_the_run_does_not_swallow_itself(mdl: Inside, trained: She
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_finished_model_is_packed_alone(mdl: Inside, trained: Shell, order: int) -> None:
     """Beside its checkpoints a finished model is packed without them, which is said with their number and size, also by
-    -n; --all packs the folder. If there are only checkpoints all are packed, and the latest is named."""
+    -n; --all packs the folder as it is, with its logs. If there are only checkpoints all are packed, and the latest is
+    named."""
     for words in [("-n",), ()][::order]:
         err = mdl(trained, "pack", "run", *words).err
         assert "left out: 2 checkpoints, 240.2 kB; --all packs them, --checkpoint NAME one\n" in err
@@ -266,8 +272,8 @@ def test_the_finished_model_is_packed_alone(mdl: Inside, trained: Shell, order: 
     alone = read_whole(trained.home / "model_run.zip")
     ran = mdl(trained, "pack", "run", "--all")
     whole = read_whole(trained.home / "model_run.zip")
-    assert ("checkpoint" in ran.err, len(whole)) == (False, 11)
-    assert alone.keys() - {MANIFEST} == {name for name in whole if "/" not in name} - {MANIFEST}
+    assert ("checkpoint" in ran.err, len(whole)) == (False, 12)
+    assert alone.keys() - {MANIFEST} == {name for name in whole if "/" not in name} - {MANIFEST, "train.log"}
     assert mdl(trained, "pack", "run", "--all", "--checkpoint", "latest").code == 2
     (trained.home / "run" / "model.safetensors").unlink()
     ran = mdl(trained, "pack", "run")
@@ -397,3 +403,105 @@ def test_a_cut_file_within_a_checkpoint(mdl: Inside, shell: Shell) -> None:
         os.truncate(run / "checkpoint-2" / name, 500)
         [first, second] = mdl(shell, "checkpoints", name, "--json").document["checkpoints"]
         assert (first["latest"], second["complete"], second["latest"]) == (True, False, False), name
+
+
+JUNK = (
+    ".nfs0001",
+    "._model.safetensors",
+    ".fuse_hidden0000a1",
+    "@eaDir/x",
+    "lost+found/y",
+    "config.json~",
+    "desktop.ini",
+)
+WROTE = ("nohup.out", "slurm-12.out", "slurm-12.err", "train.o4711", "train.e4711", "stderr", "std.err.12")
+
+
+def test_logs_and_junk_are_no_parts_of_the_model(mdl: Inside, trained: Shell) -> None:
+    """What schedulers and shells write is a log; what file systems leave is junk, and is listed; the rest is packed."""
+    write(trained.home / "own", f"model.safetensors {' '.join(WROTE)} {' '.join(JUNK)}", {"config.json": {"a": 1}})
+    ran = mdl(trained, "pack", "own")
+    assert ran.code == 0, ran.err
+    assert {*read_whole(trained.home / "model_own.zip")} == {"model.safetensors", "config.json", MANIFEST}
+    for name in JUNK:
+        assert f"left out: {name.split('/')[0]} (" in ran.err
+    assert mdl(trained, "pack", "own", "--logs").code == 0
+    assert {*read_whole(trained.home / "logs_own.zip")} == {*WROTE, MANIFEST}
+    assert mdl(trained, "pack", "own", "--all", "--force").code == 0
+    assert {*read_whole(trained.home / "model_own.zip")} == {"model.safetensors", "config.json", *WROTE, MANIFEST}
+
+
+@pytest.mark.parametrize(("change", "code"), [("grows", 0), ("shrinks", 6), ("is another", 6), ("is deleted", 6)])
+@pytest.mark.parametrize("size", [100, 3 * 2**20])
+def test_a_log_that_is_written_meanwhile(trained: Shell, change: str, code: int, size: int) -> None:
+    """A log is read to the size that it had at first; one that is cut or put in another's place has changed."""
+    run = write(trained.home / "own", "model.safetensors", {"nohup.out": "x" * size})
+    log = run / "nohup.out"
+    plan = plan_pack(run, trained.home / "x.zip", whole_run=True)
+
+    def changed(event: Event) -> None:
+        if not isinstance(event, Started):
+            return
+        if change == "grows":
+            log.write_text("x" * size + "more")
+        elif change == "shrinks":
+            log.write_text("x")
+        else:
+            log.rename(run / "nohup.old")
+            if change == "is another":
+                log.write_text("x" * size)
+
+    if code:
+        with pytest.raises(ProtocolError) as caught:
+            write_pack(plan, on_event=changed)
+        assert (caught.value.exit_code, "nohup.out" in str(caught.value.item)) == (code, True)
+    else:
+        write_pack(plan, on_event=changed)
+        assert read_whole(trained.home / "x.zip")["nohup.out"] == b"x" * size
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "after it was read"])
+def test_a_checkpoint_that_is_deleted_meanwhile(trained: Shell, moment: str) -> None:
+    """Rotation took it away: 6, saying that it was deleted, and that the same command takes the one there is now."""
+    run = write(trained.home / "own", "checkpoint-{500,1000}/{model.safetensors,trainer_state.json,a.bin}")
+    plan = plan_pack(run, trained.home / "x.zip", checkpoint="latest")
+
+    def rotate(_event: object = None) -> None:
+        shutil.rmtree(run / "checkpoint-1000", ignore_errors=True)
+
+    with pytest.raises(ProtocolError) as caught, pytest.MonkeyPatch.context() as patch:
+        if moment == "after it was read":
+            patch.setattr(plan.selection.tree, "is_unchanged", lambda _entry: rotate())
+        write_pack(plan, on_event=rotate if moment == "before it is read" else lambda _event: None)
+    error = caught.value
+    assert ("deleted while it was read" in error.message, "same command" in (error.hint or "")) == (True, True), error
+    assert "--allow-changing" not in (error.hint or "")
+    assert not (trained.home / "x.zip").exists()
+
+
+def test_a_data_set_is_named(mdl: Inside, trained: Shell) -> None:
+    """Recordings, pictures and tables within a run are packed as asked, and one line counts them and says what leaves
+    them out; that line's flags do."""
+    write(trained.home / "own", "G_100.pth config.json wavs/{1,2}.wav wavs/list.txt img/a/1.png img/b.jpg results.csv")
+    ran = mdl(trained, "pack", "own", "--all")
+    said = [line for line in ran.err.splitlines() if "packed as well" in line]
+    assert (ran.code, len(said)) == (0, 1), ran.err
+    assert "2 pictures and 2 recordings" in said[0]
+    flags = shlex.split(said[0].partition("; ")[2].removesuffix(" leaves them out"))
+    ran = mdl(trained, "pack", "own", "--all", "--force", *flags)
+    held = {*read_whole(trained.home / "model_own.zip")} - {MANIFEST}
+    assert (held, "packed as well" in ran.err) == ({"G_100.pth", "config.json", "wavs/list.txt", "results.csv"}, False)
+
+
+@pytest.mark.parametrize("words", ["", "--checkpoint latest", "--checkpoint latest --inference-only", "--all", "-n"])
+def test_every_pack_of_an_adapter_names_its_base(mdl: Inside, trained: Shell, words: str) -> None:
+    """An adapter needs its base model: each pack says which one, and that a path is one of another machine; once."""
+    adapter = "{adapter_model.safetensors,adapter_config.json}"
+    config = {"base_model_name_or_path": "/data/models/base"}
+    state = {"global_step": 10}
+    contents = {f"{base}adapter_config.json": config for base in ("", "checkpoint-10/")}
+    contents["checkpoint-10/trainer_state.json"] = state
+    write(trained.home / "own", f"{adapter} checkpoint-10/{adapter}", contents)
+    ran = mdl(trained, "pack", "own", *words.split())
+    assert ran.code == 0, ran.err
+    assert ran.err.count("needs its base model, /data/models/base, a folder of the machine that it was trained on") == 1

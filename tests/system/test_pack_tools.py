@@ -29,8 +29,9 @@ from support.shell import Shell
 from mdl.archive import zip_format
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.reader import Archive
-from mdl.archive.selection import Member, is_only_log
+from mdl.archive.selection import Member
 from mdl.errors import ProtocolError
+from mdl.junk import is_log
 from mdl.operations.pack import pack, write_pack
 from mdl.operations.release import unpack
 from mdl.paths import RelPath, why_unsafe
@@ -252,7 +253,7 @@ def test_a_file_that_says_it_is_empty(tmp_path: Path) -> None:
 def is_plain(name: str) -> bool:
     left_out = why_excluded(name, is_folder=True) or why_excluded(name, is_folder=False)
     clash = name.casefold() in (MANIFEST, "model") or name.endswith(".safetensors")
-    return "/" not in name and not (why_unsafe(name) or left_out or is_only_log(name) or clash)
+    return "/" not in name and not (why_unsafe(name) or left_out or is_log(name) or clash)
 
 
 SEGMENT = st.one_of(

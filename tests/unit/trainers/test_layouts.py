@@ -88,7 +88,6 @@ CASES = {
         of="checkpoint-20",
         files="README.md adapter_config.json adapter_model.safetensors | optimizer.pt trainer_state.json "
         "training_args.bin | ",
-        notes=("an adapter: it needs its base model, /models/base",),
     ),
     "diffusers": Case(
         "diffusers",
@@ -737,7 +736,6 @@ def test_a_named_folder_is_packed_as_what_is_in_it(tmp_path: Path) -> None:
     assert [adapter.relative(one) for one in inference.keep] == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors")
     ]
-    assert inference.notes == ("an adapter: it needs its base model, /models/base",)
     assert [epoch.relative(one) for one in inference_files(run.tree, epoch).keep] == ["model.safetensors"]
     assert {entry.path for entry in final.entries} == {"config.json", "model.safetensors"}
 
