@@ -1,7 +1,9 @@
 """Redact: what must never be read in an output, a log or a journal is taken out of a text. Pure.
 
-Of a URL its scheme, host and path stay: see `bare_url`, the one way to write a URL. Taken out as well are values known
-to be secret, bearer tokens and hub tokens.
+Of a URL its scheme, host and path stay, and of its query those few parameters that are known to be harmless: see
+`open_url`, the one way in which a URL leaves mdl. A list of secret names would always lack one (ADR 51). Taken out as
+well are values known to be secret, bearer tokens and hub tokens. Redaction is for sentences and values: a document
+that a program reads is made of open URLs, and printed as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +28,18 @@ _CLOSING = ")]}>'\",.;:!?"
 """What ends a sentence, not the URL in it."""
 _PLAIN = r"(?i)true|false|none|null|main|host|https?|inline|attachment|(aws|goog)4-[a-z0-9-]+|[0-9.]{1,9}"
 """Values of a query that are no secret, long as they are."""
+_SWITCHES = ("download", "dl", "raw", "inline")
+_VERSIONS = ("revision", "ref", "branch", "tag", "version", "versionid")
+_FILE_NAMES = ("filename", "filepath", "path")
+_KINDS = ("type", "format", "size", "fp")
+_HARMLESS = (
+    dict.fromkeys(_SWITCHES, r"|0|1|true|false|yes|no")
+    | dict.fromkeys(_VERSIONS, r"[\w./+-]{0,128}")
+    | dict.fromkeys(_FILE_NAMES, r"[\w ./,+()\[\]~-]{0,255}")
+    | dict.fromkeys(_KINDS, r"[\w.-]{0,32}")
+)
+"""The parameters of a URL that are no secret, by their names in small letters, each with the values that it may have.
+Under the same name a server may take something else: ``download`` a token, ``path`` a URL with a query of its own."""
 _PARAMETER = (
     r"(?i)((?:^|[\s?&;#,(\"'>])[\w.-]{0,64}"
     r"(?:signature|sig|token|credential|secret|password|passwd|policy|key|key-id)=)[^\s&\"'<>]+"
@@ -100,17 +114,48 @@ def _values_behind(url: str) -> Iterator[str]:
     from html import escape
     from urllib.parse import quote, unquote, unquote_plus
 
+    if open_url(url) == url:
+        return
     bare, behind = bare_url(url), re.search("[?#;]", url)
     query = url[behind.end() :] if behind else ""
     for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
-        values = (part.partition("=")[2] or part.strip("=") for part in (*text.split("&"), *re.split("[?#;&]", text)))
+        parts = [part for part in (*text.split("&"), *re.split("[?#;&]", text)) if not _is_harmless(part)]
+        values = (part.partition("=")[2] or part.strip("=") for part in parts)
         for value in {text, *values}:
             if len(value) >= _SHORTEST and value not in bare and not re.fullmatch(_PLAIN, value):
                 yield from (value, quote(value, safe=""), escape(value))
 
 
+def open_url(url: str, mark: str = "") -> str:
+    """A URL as it may leave this machine: without user and password, and without what stands behind the path, but for
+    harmless parameters and a digest. ``mark`` stands in the place of what was taken out there.
+
+    References that are no URL (``hf:org/repo@main``) stay as they are.
+    """
+    if "://" not in url or not any(sign in url for sign in "@?#;"):
+        return url
+    before, _, fragment = url.partition("#")
+    place, _, query = before.partition("?")
+    kept = [part for part in query.split("&") if part and _is_harmless(part)]
+    digest = f"#{fragment}" if re.fullmatch(r"sha256=[0-9A-Fa-f]{64}", fragment) else ""
+    is_cut = kept != [part for part in query.split("&") if part] or ";" in place or bool(fragment and not digest)
+    if is_cut and mark:
+        kept.append(mark)
+    return bare_url(url) + ("?" if kept else "") + "&".join(kept) + digest
+
+
+def _is_harmless(parameter: str) -> bool:
+    """Whether a parameter of a query, as it stands in the URL, is on the list, and has a value as it should."""
+    from urllib.parse import unquote
+
+    name, _, value = parameter.partition("=")
+    pattern = _HARMLESS.get(name.lower())
+    plain = unquote(value)
+    return pattern is not None and bool(re.fullmatch(pattern, plain, re.I)) and not re.search(_HUB_TOKEN, plain)
+
+
 def bare_url(url: str) -> str:
-    """A URL as it may leave mdl: scheme, host and path, without user, password, parameters, query and fragment."""
+    """The place that a URL names: scheme, host and path, without user, password, parameters, query and fragment."""
     if not any(mark in url for mark in "@?#;"):
         return url
     place = re.sub(";[^/]*", "", re.split("[?#]", url, maxsplit=1)[0])
@@ -118,7 +163,8 @@ def bare_url(url: str) -> str:
     start = scheme.end() if scheme else 0
     host, slash, path = place[start:].partition("/")
     if scheme and not re.fullmatch(r"(.*@)?([^:@]*|\[[^@]*\])(:[0-9]*)?", host):
-        host, slash, path = place[start:].rpartition("@")[2].partition("/")  # a password with a slash in it
+        rest = re.split("[?#]", url[start:].rpartition("@")[2], maxsplit=1)[0]  # a password with a slash or ? in it
+        host, slash, path = re.sub(";[^/]*", "", rest).partition("/")
     return place[:start] + (host.rpartition("@")[2] if scheme else host) + slash + path
 
 
@@ -160,19 +206,23 @@ def redact_error(error: BaseException, secrets: Secrets) -> None:
 
 
 def has_secret(url: str) -> bool:
-    """Whether a URL holds what looks like a secret: a password, or a parameter that signs it or gives access."""
-    return bool(re.search(_USERINFO, url) or re.search(_PARAMETER, url) or re.search(_HUB_TOKEN, url))
+    """Whether a URL holds what may be a secret: a password, or a parameter that is not known to be harmless."""
+    return open_url(url) != url or bool(re.search(_HUB_TOKEN, url))
 
 
 def _without_query(word: str) -> str:
     """A path without the query behind it, as a server repeats a request; any other word as it is."""
-    path, _, query = word.partition("?")
-    return f"{path}?…" if "/" in path and "=" in query else word
+    bare = word.rstrip(_CLOSING)
+    path, _, query = bare.partition("?")
+    if "/" not in path or not query:
+        return word
+    parts = query.split("&")
+    kept = [part for part in parts if part == "…" or _is_harmless(part)]
+    cut = "" if kept == parts else "…"
+    return f"{path}?{'&'.join(filter(None, (*kept, cut)))}{word[len(bare) :]}"
 
 
 def _marked(word: str) -> str:
-    """The URL that a word begins with, bare, with a mark in the place of what was taken out."""
+    """The URL that a word begins with, open, with a mark in the place of what was taken out."""
     url = word.rstrip(_CLOSING)
-    if re.fullmatch(r"[^?#;@]*#sha256=[0-9A-Fa-f]{64}", url):
-        return word  # a digest is no secret, and a job that is resumed needs it
-    return bare_url(url) + ("?…" if re.search("[?#;]", url) else "") + word[len(url) :]
+    return open_url(url, mark="…") + word[len(url) :]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, LookSettings, argument, bare_flag, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, warn_of_queries
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
 
@@ -56,7 +56,8 @@ def export(
             done = client.export_bundle(names, output, split=split, force=force, on_event=on_event)
         log.note(done.path.name, f"wrote {counted(len(done.parts), 'file')}, {done.bytes} bytes")
     facts = {"path": done.path, "bytes": done.bytes, "parts": done.parts, "sums": done.sums, "models": _models(done)}
-    facts["restricted"] = done.restricted
+    facts |= {"restricted": done.restricted, "queries_left_out": done.left_out}
+    warn_of_queries(session, done.left_out)
     return session.show(facts, lambda: _show_export(session, done))
 
 

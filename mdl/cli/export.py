@@ -8,6 +8,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import LockedNames, flag
 from mdl.cli.session import Session
 from mdl.paths import shown
+from mdl.redact import Requested
 
 
 @command(
@@ -27,11 +28,11 @@ def export(
     """Print the locked files as a list for other programs. Paths are those below the models folder."""
     found = session.client().export(names or None, list_format=list_format)
     left_out = [{"path": path, "why": why} for path, why in found.left_out.items()]
-    facts = {"format": found.format, "text": found.text, "files": found.files}
+    session.console.check_file(found.text)
+    facts = {"format": found.format, "text": Requested(found.text), "files": found.files}
 
     def show() -> None:
-        for line in found.text.splitlines():
-            session.console.data(line)
+        session.console.file(found.text)
         for path, why in found.left_out.items():
             session.console.note(f"left out: {shown(path)}: {why}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mdl import Cancelled, UsageError, places
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, LookSettings, argument, bare_flag, flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, warn_of_queries
 from mdl.config import Settings
 from mdl.errors import storage_error
 from mdl.formatting import counted, human_bytes, human_elapsed
@@ -143,6 +143,7 @@ def _run(session: Session, task: str, names: list[str], where: FleetFlags, setti
             session.empty = _facts(stopped.so_far)
             _table(session, stopped.so_far)
         raise
+    warn_of_queries(session, report.left_out)
     return session.show(_facts(report), lambda: _show(session, report), error=report.error)
 
 
@@ -167,6 +168,7 @@ def _facts(report: FleetReport) -> dict[str, Any]:
         "asked": report.asked,
         "seconds": round(report.seconds, 3),
         "nodes": sorted(nodes, key=lambda node: str(node["node"])),
+        "queries_left_out": report.left_out,
     }
 
 

@@ -21,7 +21,7 @@ from mdl.cli.model_table import (
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_age, human_bytes, utc_time
 from mdl.paths import shown
-from mdl.redact import bare_url
+from mdl.redact import open_url
 
 if TYPE_CHECKING:
     from mdl import Client, Model, ModelStatus, RemoteModel
@@ -202,7 +202,7 @@ def _file_facts(row: Any) -> dict[str, Any]:
     return {
         "path": row.remote.path.text,
         "role": row.remote.role,
-        "url": bare_url(row.remote.url),
+        "url": open_url(row.remote.url),
         "size": row.remote.size,
         "sha256": digest.hex if digest and digest.algorithm == "sha256" else None,
         "digest": str(digest) if digest else None,

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LockedNames, bare_flag
-from mdl.cli.session import Session
+from mdl.cli.session import Session, warn_of_queries
 from mdl.places import place_of
-from mdl.redact import has_secret
+from mdl.redact import Requested, has_secret
 
 To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
 Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
@@ -137,9 +137,12 @@ def _render(
     found = session.client().render(name, names or None, **given)
     files = [file for file in found.files if file.name.endswith(part or "")]
     text = files[0].text if len(files) == 1 else found.text
-
-    def show() -> None:
-        for line in text.splitlines():
-            session.console.data(line)
-
-    return session.show({"format": name, "text": text, "files": files}, show)
+    session.console.check_file(text)
+    warn_of_queries(session, found.left_out)
+    facts = {
+        "format": name,
+        "text": Requested(text),
+        "files": [{"name": file.name, "text": Requested(file.text)} for file in files],
+        "queries_left_out": found.left_out,
+    }
+    return session.show(facts, lambda: session.console.file(text))

@@ -16,6 +16,7 @@ from mdl.cli.signals import the_signals
 from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
+from mdl.paths import shown
 from mdl.redact import redact
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
+_MOST_NAMES = 20
+"""How many files a warning names; the JSON document has all."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 _OF_OTHERS = {"MDL_DETACH", "MDL_SERVE_TOKEN"}
 _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
@@ -218,6 +221,16 @@ def with_flags(words: Sequence[str], flags: Sequence[str]) -> list[str]:
     """The words of a command, which may be two, with more flags behind it."""
     at = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     return [*words[:at], *flags, *words[at:]]
+
+
+def warn_of_queries(session: Session, left_out: Sequence[str]) -> None:
+    """Say on one line of stderr of which files and models something of a URL stays on this machine."""
+    if not left_out:
+        return
+    names = ", ".join(map(shown, left_out[:_MOST_NAMES]))
+    more = f" and {len(left_out) - _MOST_NAMES:,} more" if len(left_out) > _MOST_NAMES else ""
+    why = "the query or the password of these URLs may be a secret, so it is left out"
+    session.console.warn(f"{why}: {names}{more}")
 
 
 def typed(words: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from mdl.cancel import CancelToken
 from mdl.console.failures import Failures
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.console.style import Style
-from mdl.errors import Problem, StorageError
+from mdl.errors import Problem, StorageError, UsageError
 from mdl.paths import shown
 from mdl.redact import Requested, Secrets, redact, redact_value
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener
 
+_SHORTEST_IN_A_FILE = 8
+"""Characters of a secret that is looked for in the text of a file; a shorter one may stand there by chance."""
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -107,6 +109,19 @@ class Console:
             is_redacted = "://" in text and not isinstance(text, Requested)
             text = redact_value(text, self.secrets) if is_redacted else text
             self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
+
+    def check_file(self, text: str) -> None:
+        """Raises `UsageError` if the text of a file that is to be printed as it is holds a secret that is known."""
+        if any(len(secret) >= _SHORTEST_IN_A_FILE and secret in text for secret in self.secrets):
+            hint = "no URL, name or path of the catalog may hold the value of a token or password"
+            raise UsageError("the text would hold a secret of this environment", hint=hint)
+
+    def file(self, text: str) -> None:
+        """Write the text of a file that a program reads to stdout, byte for byte; a terminal gets what it would obey
+        escaped. What is secret must be out of it: see `check_file`."""
+        if not self.json_output:
+            text = text if text.endswith("\n") or not text else f"{text}\n"
+            self._out("\n".join(map(shown, text.split("\n"))) if self.stdout.is_terminal else text)
 
     def entry(self, head: str, text: str) -> None:
         """Write a line of data that begins with ``head``, which says what it is about. A terminal gets it broken

@@ -6,9 +6,8 @@ words: ``present``, ``partial``, ``missing``, ``corrupt``, ``changed`` or ``unve
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mdl.bounds import LARGEST_NUMBER, parse_json
@@ -27,6 +26,17 @@ _WORST = ("corrupt", "missing", "partial", "changed", "unverified", "present")
 _SCHEMAS = ("mdl.get/1", "mdl.verify/1", "mdl.list/1")
 """The documents of the commands that a node is asked for."""
 _LOOK = "look at the log of that node, and at its version of mdl"
+_ADVICE = {
+    3: "'mdl fleet get' brings what is missing; 'mdl list' shows which names there are",
+    4: "a node has a token of its own: set HF_TOKEN there, and accept the licence with that account",
+    5: "run the same command again later; what was fetched is kept on the nodes",
+    6: "'mdl fleet verify --repair' fetches what is wrong there",
+    7: "look at the disk of that node",
+    75: "run the same command again; what was fetched is kept on the nodes",
+}
+"""What to do about a node that ended with this code."""
+_LONGEST = 300
+"""Characters of a node's sentence that are quoted."""
 _DEEPEST = 20
 """The most levels that a document of mdl has; it becomes a part of another document."""
 
@@ -76,13 +86,15 @@ class NodeReport:
 
 @value_class
 class FleetReport(BaseReport):
-    """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it."""
+    """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it.
+    ``left_out`` names the files and models of whose URLs something was not sent because it may be a secret."""
 
     engine: str
     task: str
     asked: int
     nodes: tuple[NodeReport, ...] = ()
     seconds: float = 0.0
+    left_out: Sequence[str] = ()
 
     @property
     def counted(self) -> tuple[NodeReport, ...]:
@@ -181,7 +193,7 @@ def _verified(statuses: set[str]) -> str:
 def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[NodeModel, ...]) -> MdlError | None:
     """Why the node is not well; None if it is."""
     lines = [line for line in answer.err.splitlines() if line.strip()]
-    words = shown(lines[-1])[:300] if lines else ""
+    words = _quoted(lines[-1]) if lines else ""
     if answer.fault:
         return ProtocolError(answer.fault, item=answer.node, hint=_LOOK)
     if answer.exit_code is None:
@@ -190,20 +202,27 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
         return UsageError(words or "there is no mdl", item=answer.node, hint="--mdl says how a node calls its mdl")
     told = document.get("error") if document else None
     if isinstance(told, dict):
-        item = ": ".join(str(one) for one in (answer.node, told.get("item")) if one)
-        hint = re.sub(r"\bmdl (get|verify)\b", r"mdl fleet \1", str(told["hint"])) if told.get("hint") else None
-        return _of_code(answer.exit_code, str(told.get("message")), item, hint, str(told.get("code")))
+        item = ": ".join(_quoted(one) for one in (answer.node, told.get("item")) if one)
+        message = _quoted(told.get("message"))
+        if told.get("hint"):
+            message += f"; {shown(answer.node)} says: {_quoted(told['hint'])}"
+        return _of_code(answer.exit_code, message, item, _ADVICE.get(answer.exit_code, _LOOK), str(told.get("code")))
     if answer.exit_code:
         message = words or f"it ended with {answer.exit_code}, and no result"
         return _of_code(answer.exit_code, message, answer.node, _LOOK)
     if document is None:
         said = [line for line in answer.out.splitlines() if line.strip()]
-        last = words or (shown(said[-1][:300]) if said else "nothing")
+        last = words or (_quoted(said[-1]) if said else "nothing")
         return ProtocolError(
             f"it ended with 0, and no result of mdl; it said last: {last}", item=answer.node, hint=_LOOK
         )
     bad = [f"{model.name} is {model.status}" for model in models if not model.is_right]
     return NotFound(", ".join(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
+
+
+def _quoted(words: object) -> str:
+    """What a node said, in one line that a terminal can show, cut."""
+    return shown(" ".join(str(words).split()))[:_LONGEST]
 
 
 def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: str = "") -> MdlError:

@@ -38,7 +38,8 @@ _WATCH = '{ while read -r _; do :; done; kill -TERM "$pid"; } <&3 >/dev/null 2>&
 class Work:
     """What every node is to do: a command of mdl with its ``flags``, on the models ``names`` of ``catalog`` and
     ``lock``, which are texts. ``program`` are the words by which a node calls mdl. ``home`` is the models folder if
-    one was given; ``files`` are the paths below it that the models have."""
+    one was given; ``files`` are the paths below it that the models have. ``left_out`` names the files and models of
+    whose URLs something is not sent because it may be a secret."""
 
     command: str
     flags: Sequence[str]
@@ -48,6 +49,7 @@ class Work:
     program: Sequence[str] = ("mdl",)
     home: str | None = None
     files: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
     def script(self, *, ends_with_stdin: bool = False) -> str:
         """The script for ``sh`` of a node. What mdl says is its output, and its exit code that of the script. With

@@ -14,18 +14,31 @@ from mdl.catalog.reader import parse_catalog
 from mdl.errors import CatalogError, UsageError
 from mdl.operations.edit import EMPTY, with_model
 from mdl.places import CATALOG_NAME
-from mdl.redact import bare_url, has_secret
+from mdl.redact import open_url, redact
+from mdl.sources import Origin, parse
+from mdl.values import value_class
 
 
-def excerpt(models: Iterable[Model], lock: Lock) -> tuple[str, str]:
-    """The text of a catalog of ``models`` alone, sorted by name, and that of its lock. They mean the same files
-    everywhere. Raises `LockError` if ``lock`` does not cover a model, `UsageError` for one that no catalog can name."""
+@value_class
+class Excerpt:
+    """Models for another machine, as the texts of a ``catalog`` and its ``lock``. ``left_out`` names the files, as
+    ``model/path``, and the models of whose URLs something stays here because it may be a secret."""
+
+    catalog: str
+    lock: str
+    left_out: tuple[str, ...] = ()
+
+
+def excerpt(models: Iterable[Model], lock: Lock) -> Excerpt:
+    """A catalog of ``models`` alone, sorted by name, and its lock. They mean the same files everywhere. Raises
+    `LockError` if ``lock`` does not cover a model, `UsageError` for one that no catalog can name."""
     models = sorted(models, key=lambda model: model.name)
     for model in models:
         lock.pin(model)
     text, written = catalog_of(models)
     locked = {name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()}
-    return text, Lock(locked).to_toml()
+    found = [lock.models[model.name] for model in models]
+    return Excerpt(text, Lock(locked).to_toml(), left_out(models, found))
 
 
 def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
@@ -42,23 +55,47 @@ def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
 
 
 def portable(model: Model) -> Model:
-    """The model as it may leave this machine: without the secrets that the URLs of its files have."""
-    files = (replace(one, url=_open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files)
-    return replace(model, files=tuple(files))
+    """The model as it may leave this machine: without the secrets that URLs may have."""
+    return replace(
+        model,
+        files=tuple(replace(one, url=open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files),
+        sources=tuple(_open_origin(origin) for origin in model.sources),
+        mirrors=_open_urls(model.mirrors),
+        homepage=open_url(model.homepage),
+        note=redact(model.note),
+    )
 
 
 def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
     """The same of a locked model; ``entry`` stands for the entry that it is locked from."""
-    files = (replace(one, source=_open_url(one.source), mirrors=_open_urls(one.mirrors)) for one in locked.files)
+    files = (replace(one, source=open_url(one.source), mirrors=_open_urls(one.mirrors)) for one in locked.files)
     return LockedModel(locked.name, entry, tuple(files))
 
 
+def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[str, ...]:
+    """What `portable` and `portable_lock` take something out of: files as ``model/path``, and models."""
+    found: set[str] = set()
+    for model in models:
+        if portable(replace(model, files=())) != replace(model, files=()):
+            found.add(model.name)
+        found |= {f"{model.name}/{one.path}" for one in model.files if _is_cut(one.url, *one.mirrors)}
+    for one in locked:
+        found |= {f"{one.name}/{file.path}" for file in one.files if _is_cut(file.source, *file.mirrors)}
+    return tuple(sorted(found))
+
+
+def _is_cut(*urls: str) -> bool:
+    return any(open_url(url) != url for url in urls)
+
+
 def _open_urls(urls: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_open_url(url) for url in urls)
+    return tuple(open_url(url) for url in urls)
 
 
-def _open_url(url: str) -> str:
-    return bare_url(url) if has_secret(url) else url
+def _open_origin(origin: Origin) -> Origin:
+    """The same origin, without the secrets of its URL."""
+    text = str(origin)
+    return origin if open_url(text) == text else parse(open_url(text), ())
 
 
 def entry_facts(model: Model) -> dict[str, Any]:

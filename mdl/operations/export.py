@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from mdl.files import RemoteFile
-from mdl.redact import bare_url
+from mdl.redact import has_secret
 from mdl.values import value_class
 
 
@@ -62,8 +62,8 @@ def _exported(model: str, remote: RemoteFile) -> ExportedFile:
 
 
 def _is_open(url: str) -> bool:
-    """Whether any program can ask for the URL, and anybody may read it: what stands in a query may be a secret."""
-    return url.startswith(("http://", "https://")) and url == bare_url(url)
+    """Whether any program can ask for the URL, and anybody may read it."""
+    return url.startswith(("http://", "https://")) and not has_secret(url)
 
 
 def _urls(files: Iterable[ExportedFile]) -> str:

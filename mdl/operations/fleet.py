@@ -38,11 +38,12 @@ def work_of(
     cover a model, `UsageError`."""
     if task not in COMMANDS:
         raise UsageError(f"{task!r} is not a task", item="fleet", hint=f"choose one of {', '.join(COMMANDS)}")
-    catalog, text = excerpt(models, lock)
+    found = excerpt(models, lock)
     command, *own = COMMANDS[task]
     names = [model.name for model in models]
     files = [f"{name}/{file.path}" for name in names for file in lock.models[name].files]
-    return Work(command, (*own, *flags), names, catalog, text, tuple(program), home, files)
+    words = (*own, *flags)
+    return Work(command, words, names, found.catalog, found.lock, tuple(program), home, files, found.left_out)
 
 
 def given_flags(given: Mapping[str, Any], task: str) -> list[str]:
@@ -64,7 +65,7 @@ def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnN
     found: dict[str, NodeReport] = {}
     began = time.monotonic()
     sizes = {(name, file.path.text): file.size or 0 for name in work.names for file in lock.models[name].files}
-    report = FleetReport(on, task, engine.count)
+    report = FleetReport(on, task, engine.count, left_out=work.left_out)
 
     def so_far() -> FleetReport:
         return replace(report, nodes=tuple(found.values()), seconds=time.monotonic() - began)

@@ -240,14 +240,21 @@ def test_from_cache_to_cache(here: Shell, there: Shell, hf: Hf, tmp_path: Path, 
     assert done(mdl(there, "get", "tiny", "--offline", "--layout", "hf-cache", "--to", str(other))).code == 0
 
 
-def test_what_nobody_vouches_for_is_told(here: Shell, there: Shell, server: FaultyServer, mdl: Inside) -> None:
+@pytest.mark.parametrize("name", ["token", "auth", "t"])
+def test_what_nobody_vouches_for_is_told(
+    here: Shell, there: Shell, server: FaultyServer, mdl: Inside, name: str
+) -> None:
     """A file without a published digest goes along, and both sides and the README say that it is unverified; what a
     URL has that is secret stays at home."""
-    entry = f'[models.direct]\n[[models.direct.files]]\npath = "f.bin"\nurl = "{server.url}/f.bin?token=geheim123"\n'
+    entry = f'[models.direct]\n[[models.direct.files]]\npath = "f.bin"\nurl = "{server.url}/f.bin?{name}=geheim123"\n'
     write_catalog(here, CATALOG + entry)
     done(mdl(here, "get", "direct"))
     ran = done(mdl(here, "bundle", "export", "direct", "-o", "d.tar"))
     assert "unverified: direct/f.bin" in ran.err
+    [line] = [line for line in ran.err.splitlines() if "left out" in line]
+    assert line.endswith(": direct/f.bin")
+    told = done(mdl(here, "bundle", "export", "direct", "-o", "d.tar", "--force", "--json"))
+    assert (told.document["queries_left_out"], "geheim" in told.out + told.err) == (["direct/f.bin"], False)
     data = (here.home / "d.tar").read_bytes()
     assert (b"nobody published a digest of f.bin" in data, b"geheim" in data) == (True, False)
     ran = done(mdl(there, "bundle", "import", str(here.home / "d.tar")))

@@ -112,13 +112,15 @@ def test_what_is_left_out_is_told(shell: Shell, mdl: Inside) -> None:
     assert ran.out == f"{sha256(b'1' * 5000)}  mixed/model.bin\n"
     assert ran.err == "left out: mixed/config.json: no sha256 of it is known\n"
     signed = entry_of("signed", "http://127.0.0.1:9/f.bin?X-Amz-Signature=abcdef")
+    version = entry_of("version", "http://127.0.0.1:10/f.bin?version=2")
     odd = entry_of("odd", "http://127.0.0.1:9/a&b].bin")
-    write_catalog(shell, CATALOG + signed + odd)
+    write_catalog(shell, CATALOG + signed + odd + version)
     done(mdl(shell, "lock"))
     for name in FORMATS:
         ran = done(mdl(shell, "export", "signed", "odd", "--format", name))
         assert "abcdef" not in ran.out + ran.err
         assert ("signed/f.bin" in ran.err, "odd/f.bin" in ran.err) == (name != "sha256sums", False)
+    assert done(mdl(shell, "export", "version")).out == "http://127.0.0.1:10/f.bin?version=2\n"
     text = done(mdl(shell, "export", "odd", "--format", "metalink")).out
     assert [one.text for one in ElementTree.fromstring(text).iter(f"{METALINK}url")] == ["http://127.0.0.1:9/a&b].bin"]
 

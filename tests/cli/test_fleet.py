@@ -12,7 +12,7 @@ import pytest
 from support.catalogs import entry_of
 from support.data import SMALL
 from support.polling import until
-from support.shell import Inside, Ran, Shell, done, ended, machine, started, with_environ
+from support.shell import Inside, Ran, Shell, done, ended, machine, started, with_environ, write_catalog
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
@@ -130,7 +130,7 @@ def head(tmp_path: Path, answers: Path) -> Shell:
     file = LockedFile(RelPath("f"), "https://models.example/f", len(SMALL))
     lock = Lock({"one": LockedModel("one", locked_entry(model), (file,))})
     (shell.home / "mdl.lock").write_text(lock.to_toml())
-    assert excerpt([model], lock)[1] == lock.to_toml()
+    assert excerpt([model], lock).lock == lock.to_toml()
     return shell
 
 
@@ -154,6 +154,20 @@ def test_every_node_is_asked_with_the_lock(mdl: Inside, head: Shell, answers: Pa
     assert words.endswith("/catalog.toml -- one\n")
     assert "[models.one]" in (answers / "n3.catalog").read_text()
     assert not [file for file in answers.iterdir() if "hf_ss" in file.read_text()]
+
+
+@pytest.mark.parametrize("on", [ON_SSH, ON_SLURM])
+def test_no_secret_of_a_url_is_sent(mdl: Inside, head: Shell, answers: Path, on: tuple[str, ...]) -> None:
+    """A query that may be a secret is in no script, word or file of a node; its file is named, here alone."""
+    url = "https://models.example/f?auth=S3CRET&version=2"
+    write_catalog(head, "schema = 1\n" + entry_of("one", url, SMALL))
+    done(mdl(head, "lock", "--offline"))
+    ran = done(mdl(head, "fleet", "get", "one", *on, "--json"))
+    assert ran.document["queries_left_out"] == ["one/f.bin"]
+    assert [line for line in ran.err.splitlines() if line.endswith("left out: one/f.bin")]
+    assert "?version=2" in (answers / "n3.catalog").read_text()
+    kept = [file.read_text() for file in answers.iterdir()]
+    assert not [text for text in (*kept, ran.out, ran.err) if "S3CRET" in text]
 
 
 @pytest.mark.parametrize(("task", "begins"), [("verify", "verify --json"), ("status", "list --json")])

@@ -18,7 +18,7 @@ from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
 from support.manifests import ODD, rendering
 from support.polling import until
-from support.shell import Inside, Shell, done, with_environ
+from support.shell import Inside, Shell, done, machine, with_environ
 
 from mdl.errors import EXIT_CODES, NOT_WORTH_RETRYING, WORTH_RETRYING
 
@@ -160,6 +160,41 @@ def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
         "mdl-prefetch.service",
         "mdl-prefetch.timer",
     ]
+
+
+@pytest.mark.parametrize("query", ["?version=2024-01-01", "?auth=S3CRET-1&version=1", "?S3CRET-1", "?download=true#x"])
+def test_what_is_printed_is_what_was_made(query: str, mdl: Inside, tmp_path: Path) -> None:
+    """Catalog and lock of the manifest are those that were made for it, byte for byte: with them `get --locked` brings
+    the model. A query that may be a secret is nowhere, and its file is named."""
+    with FaultyServer(honest(SMALL)) as server:
+        shell = rendering(tmp_path / "home", f"{server.url}/f.bin{query}")
+        done(mdl(shell, "lock", "--offline"))
+        printed = done(mdl(shell, "render", "k8s", "plain"))
+        told = done(mdl(shell, "render", "k8s", "plain", "--json"))
+        is_cut = "S3CRET" in query
+        assert told.document["text"] == printed.out
+        assert told.document["queries_left_out"] == (["plain/f.bin"] if is_cut else [])
+        assert "S3CRET" not in printed.out + printed.err + told.out + told.err
+        assert [line for line in printed.err.splitlines() if "plain/f.bin" in line and "left out" in line] == (
+            [printed.err.splitlines()[0]] if is_cut else []
+        )
+        texts = _documents(printed.out)["ConfigMap"]["data"]
+        there = machine(tmp_path / "there", texts["catalog.toml"])
+        (there.home / "mdl.lock").write_text(texts["mdl.lock"])
+        done(mdl(there, "get", "--locked", "plain"))
+        assert server.requests[-1].target == f"/f.bin{query.partition('#')[0] if 'S3CRET' not in query else ''}" + (
+            "?version=1" if "auth" in query else ""
+        )
+
+
+def test_a_document_with_a_secret_is_not_printed(mdl: Inside, tmp_path: Path) -> None:
+    """The value of a token in a path cannot be taken out of a document: 2, and nothing is printed."""
+    shell = rendering(tmp_path / "home", "http://127.0.0.1:10/S3CRET-of-the-hub/f.bin")
+    done(mdl(shell, "lock", "--offline"))
+    secret = with_environ(shell, HF_TOKEN="S3CRET-of-the-hub")
+    for words in (["render", "k8s", "plain"], ["render", "k8s", "plain", "--json"], ["export", "plain"]):
+        ran = done(mdl(secret, *words), 2)
+        assert "S3CRET" not in ran.out + ran.err
 
 
 # --- the shell parts run ----------------------------------------------------------------------------------------

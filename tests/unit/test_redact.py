@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mdl.redact import Secrets, bare_url, redact, redact_value
+from mdl.redact import Secrets, bare_url, has_secret, open_url, redact, redact_value
 
 SECRET = "s3cr3t+value/with=signs"
 INNOCENT = [
@@ -32,7 +32,7 @@ INNOCENT = [
         ("Location: /a/b?X-Amz-Credential=AKIA&Expires=5", "Location: /a/b?…"),
         ("https://h.example/x?name='a'&n=\"b\"&auth=<c>;d is gone", "https://h.example/x?… is gone"),
         ("is it https://h.example/a;sid=1/b#part?", "is it https://h.example/a/b?…?"),
-        ("bytearray(b'HTTP/1.1 no /f.bin?auth=abc\\r\\n')", "bytearray(b'HTTP/1.1 no /f.bin?…"),
+        ("bytearray(b'HTTP/1.1 no /f.bin?auth=abc\\r\\n')", "bytearray(b'HTTP/1.1 no /f.bin?…')"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("{'authorization': 'Basic dXNlcjpwYXNz'}", "{'authorization': 'Basic ***'}"),
         ("the server said bearer xxx", "the server said bearer ***"),
@@ -128,3 +128,84 @@ def test_the_password_of_a_proxy(name: str, form: str) -> None:
         assert redact(f"denied ({said})", secrets) == "denied (***)"
     assert redact("me at proxy, a@b", secrets) == "me at proxy, a@b"
     assert list(Secrets.of({name: "http://me@proxy", "http_proxy": "http://:@proxy"})) == []
+
+
+HARMLESS = (
+    "revision=main",
+    "Revision=master&FilePath=unet/model.safetensors",
+    "download=true",
+    "download",
+    "filename=a%20model.bin",
+    "version=2024-01-01",
+    "versionId=3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY",
+    "type=Model&format=SafeTensor&size=full&fp=fp16",
+    "ref=refs/pr/1",
+)
+SECRET_PARAMETERS = (
+    *(f"{name}=S3CRET" for name in ("auth", "t", "st", "hdnts", "AWSAccessKeyId", "Expires", "id", "k", "x", "token")),
+    *(
+        "S3CRET",
+        "download=S3CRET",
+        "dl=S3CRET",
+        "=S3CRET",
+        "revision%00=S3CRET",
+        "X-Amz-Signature=S3CRET",
+        "rEvision[]=S3CRET",
+    ),
+    *(
+        "path=https://h/?a=S3CRET",
+        "filename=x%26auth=S3CRET",
+        "revision=main;sig=S3CRET",
+        "path=me:S3CRET@h",
+    ),
+    *(
+        "filename=x%3Fauth%3DS3CRET",
+        f"version={'S3CRET' * 99}",
+        "revision=hf_S3CRETS3CRETS3CRET",
+        "revision=a%0AS3CRET",
+    ),
+)
+
+
+@pytest.mark.parametrize("query", HARMLESS)
+def test_harmless_parameters_stay(query: str) -> None:
+    """They say which version or file is meant. They stay byte for byte, in a URL and in a sentence."""
+    url = f"https://h.example/f?{query}"
+    assert (open_url(url), has_secret(url), redact(f"{url} is gone")) == (url, False, f"{url} is gone")
+    cut = f"https://h.example/f?{query}&auth=S3CRET"
+    assert open_url(cut) == url
+    assert redact_value(cut) == f"{url}&…"
+    assert redact(f"({cut}).") == f"({url}&…)."
+    assert redact(redact(f"({cut}).")) == f"({url}&…)."
+
+
+@pytest.mark.parametrize("parameter", SECRET_PARAMETERS)
+@pytest.mark.parametrize(
+    "form", ["https://h.example/f?{0}", "https://h.example/f?revision=main&{0}", "s3://b/k?{0}&download=1"]
+)
+def test_any_other_parameter_is_secret(parameter: str, form: str) -> None:
+    """Whatever it is called; and a harmless name does not make a token, a nested URL or a second parameter harmless."""
+    url = form.format(parameter)
+    assert "S3CRET" not in open_url(url)
+    assert open_url(open_url(url)) == open_url(url)
+    assert has_secret(url)
+    for said in (redact(f"no {url} here"), redact_value(url), redact(f"GET /f?{url.partition('?')[2]} failed")):
+        assert "S3CRET" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "open_"),
+    [
+        ("https://me:pw@h/f?x=1", "https://h/f"),
+        ("https://me:p?w@h/f", "https://h/f"),
+        ("https://h/f#part", "https://h/f"),
+        (f"https://h/f?x=1#sha256={'a' * 64}", f"https://h/f#sha256={'a' * 64}"),
+        ("https://h/a;v=1/b", "https://h/a/b"),
+        ("https://h/f?", "https://h/f"),
+        ("hf:org/repo@main", "hf:org/repo@main"),
+        ("/a/path#1?2;3@4", "/a/path#1?2;3@4"),
+    ],
+)
+def test_what_else_of_a_url_stays_here(url: str, open_: str) -> None:
+    """User, password, path parameters and fragment go, a digest stays; what is no URL is left alone."""
+    assert open_url(url) == open_

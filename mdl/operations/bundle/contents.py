@@ -57,13 +57,15 @@ class BundlePart:
 class BundleExport:
     """A bundle that was written. ``parts`` are its files; if there are several, ``sums`` is the file with their
     digests. ``bytes`` is the size of all parts. ``restricted`` are the models with files of a gated or private
-    repository, as far as its hub said so."""
+    repository, as far as its hub said so. ``left_out`` names the files and models of whose URLs something is not in it
+    because it may be a secret."""
 
     path: Path
     parts: tuple[BundlePart, ...]
     files: tuple[BundledFile, ...]
     sums: Path | None = None
     restricted: tuple[str, ...] = ()
+    left_out: Sequence[str] = ()
 
     @property
     def bytes(self) -> int:

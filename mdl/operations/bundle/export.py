@@ -33,7 +33,7 @@ from mdl.hashing import Digest
 from mdl.operations.bundle import contents
 from mdl.operations.bundle.contents import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
 from mdl.operations.bundle.media import BundleOutput, BundleWriter
-from mdl.operations.excerpt import catalog_of, portable_lock
+from mdl.operations.excerpt import catalog_of, left_out, portable_lock
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks
 from mdl.reports import no_space
@@ -76,8 +76,10 @@ def export_bundle(
     with model_locks(models, tools), Workers(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []
+        cut: list[str] = []
         for model in models:
             locked, files = _look(model, lock, tools)
+            cut += left_out([model], [locked])
             locks[model.name] = portable_lock(locked, entry_of(written[model.name]))
             packed += files
         rows = tuple(one.row for one in packed)
@@ -106,7 +108,7 @@ def export_bundle(
             sums = writer.publish()
     progress.finish(total, "bundled")
     restricted = dict.fromkeys(one.row.model for one in packed if one.is_restricted)
-    return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted))
+    return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted), tuple(cut))
 
 
 def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Packed]]:

@@ -63,11 +63,12 @@ def render(
     if name == "k8s":
         work = _pinned(work, models, lock)
     work.check()
-    return Rendered(name, RENDERERS[name](work))
+    return Rendered(name, RENDERERS[name](work), work.left_out)
 
 
 def _pinned(work: Work, models: Sequence[Model], lock: Lock) -> Work:
     """The same with catalog and lock of these models alone, for a machine that has neither. Raises `LockError`."""
-    catalog, locked = excerpt(models, lock)
+    found = excerpt(models, lock)
     names = [model.name for model in models]
-    return replace(work, names=names, is_locked=True, catalog="", catalog_text=catalog, lock_text=locked)
+    work = replace(work, names=names, is_locked=True, catalog="", left_out=found.left_out)
+    return replace(work, catalog_text=found.catalog, lock_text=found.lock)

@@ -31,7 +31,8 @@ class Work:
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
     ``image`` of mdl, the volume ``claim``, the ``secret`` with the token of the hub (``NAME`` or ``NAME/KEY``), and
-    catalog and lock of ``names`` alone, as text.
+    catalog and lock of ``names`` alone, as text; ``left_out`` names the files and models of whose URLs something is not
+    in them because it may be a secret.
     """
 
     names: Sequence[str]
@@ -50,6 +51,7 @@ class Work:
     variables: Mapping[str, str] = field(default_factory=dict)
     catalog_text: str = field(default="", repr=False)
     lock_text: str = field(default="", repr=False)
+    left_out: Sequence[str] = field(default=(), repr=False)
 
     def check(self) -> None:
         """Raises `UsageError` for what a manifest cannot have."""
@@ -114,10 +116,12 @@ class RenderedFile:
 
 @value_class
 class Rendered:
-    """A manifest: its format and its files, which stand one after the other in ``text``."""
+    """A manifest: its format and its files, which stand one after the other in ``text``. ``left_out`` names the files
+    and models of whose URLs something is not in it because it may be a secret."""
 
     format: str
     files: tuple[RenderedFile, ...]
+    left_out: Sequence[str] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:

