@@ -41,6 +41,9 @@ MOST_PAGES = 1000
 MOST_ITEMS = 1_000_000
 """Items of one list, over all of its pages."""
 
+LARGEST_LIST = 512 * 2**20
+"""Bytes of a list in JSON that is read item by item, such as the files of a repository."""
+
 _LONGEST_QUOTE = 20
 
 T = TypeVar("T", bound=Sized)
@@ -149,3 +152,7 @@ def brief(value: object) -> str:
     if isinstance(value, str):
         return ascii(value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "...")
     return "a list" if isinstance(value, list) else "a table"
+
+
+ITEM_DECODER = json.JSONDecoder(parse_int=parse_integer, parse_float=_finite, parse_constant=_refuse_constant)
+"""Of the items of a list that is read as it comes; as `parse_json`."""

@@ -120,6 +120,10 @@ class MdlError(Problem, Exception):
     """Anything that goes wrong. One that stands for several has them as ``errors``."""
 
     errors: tuple[MdlError, ...] = ()
+    status_code: int | None = None
+    """The HTTP status that it stands for, if it stands for one."""
+    server_code: str = ""
+    """What the server calls it: the hub's ``X-Error-Code``."""
 
     def on(self, item: str) -> MdlError:
         """The same error, naming ``item`` if it named nothing yet."""

@@ -7,9 +7,9 @@ from dataclasses import field, replace
 from typing import Literal, Protocol, get_args
 
 from mdl.bounds import LARGEST_NUMBER, OutOfBounds, whole_number
-from mdl.errors import ProtocolError
+from mdl.errors import ProtocolError, Unsafe
 from mdl.hashing import Digest, Fingerprint
-from mdl.paths import RelPath
+from mdl.paths import RelPath, shown
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
@@ -112,6 +112,24 @@ class RemoteFile:
         """The algorithm of its digest; ``sha256`` if that is not known."""
         return self.digest.algorithm if self.digest else "sha256"
 
+
+@small_value_class
+class RefusedFile:
+    """A file that a source has under a name that cannot be kept on this system: it is told, and never fetched. Its
+    ``path`` is as the source has it, and must not be joined to a folder; ``why`` says what is wrong with it."""
+
+    path: str
+    why: str
+    size: int | None = None
+    url: str = ""
+
+    @property
+    def error(self) -> Unsafe:
+        """What the row of this file says."""
+        return Unsafe(f"refused: its name has {self.why}", item=shown(self.path)[:200], hint=_OF_REFUSED)
+
+
+_OF_REFUSED = "the other files are fetched; --exclude leaves this one out"
 
 Kind = Literal["absent", "file", "folder", "link", "special"]
 

@@ -242,3 +242,12 @@ def is_number(text: str) -> bool:
 def _plain(row: Sequence[str], count: int) -> list[str]:
     filled = [*row, *[""] * (count - len(row))]
     return [" ".join(cell.split()) or "-" for cell in filled]
+
+
+def sum_line(digest: str, path: str) -> str:
+    """A line of ``sha256sum``, with its end. As that program does, a backslash before the digest says that those in the
+    path are doubled."""
+    if "\\" in path:
+        path = path.replace("\\", "\\\\")
+        return f"\\{digest}  {path}\n"
+    return f"{digest}  {path}\n"

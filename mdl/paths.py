@@ -1,8 +1,9 @@
 """RelPath: a relative path that has been checked. Only a checked path can be joined to a folder.
 
-Names come from catalogs, hubs and archives, and all three are hostile input. A name that on any
-platform would lead elsewhere, or would be another spelling of another file's name, is refused on
-every platform. One rule holds for all three sources.
+Names come from catalogs, hubs and archives, and all three are hostile input. There are two rules (ADR 49). The strict
+one is for catalogs and archives, which people write for many machines: a name that on any platform would lead
+elsewhere, or would be another spelling of another file's name, is refused on every platform. The other one is for names
+that a repository has, and for mdl's own records of such files: only what cannot be kept on this system is refused.
 
 Characters that Windows merely refuses to store (``: * ? " < > |``) are let through: it says so and
 writes nothing, and many of the hub's datasets have (``2023-07-19T13:48:53/details_harness|arc:challenge.parquet``).
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
@@ -27,6 +28,8 @@ _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 }
 _MAX_SEGMENT = 255
 _MAX_PATH = 1024
+_LONGEST_STORED = 4096
+"""Bytes of a path that Linux takes (``PATH_MAX``)."""
 _MAX_DEPTH = 64
 _ESCAPED = re.compile(r"%(2f|5c|00)|^(%2e|\.){1,2}$", re.IGNORECASE)
 
@@ -81,15 +84,50 @@ def why_unsafe(segment: str) -> str | None:
     return None
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def why_not_kept(path: str) -> str | None:
+    """Why a file of a repository cannot be kept under its ``path`` on this system, or None if it can."""
+    if path.startswith("/"):
+        return "an absolute path"
+    if _CONTROLS.search(path):
+        return "a control character"
+    if _SURROGATES.search(path):
+        return "half a character (a lone surrogate)"
+    segments = path.split("/")
+    for segment in segments:
+        if segment in ("", ".", ".."):
+            return f"a segment {segment!r}"
+        if len(segment.encode()) > _MAX_SEGMENT:
+            return f"a segment over {_MAX_SEGMENT} bytes"
+    if segments[0] == ".mdl":
+        return "a path inside .mdl, which is mdl's own"
+    if len(path.encode()) > _LONGEST_STORED:
+        return f"a path over {_LONGEST_STORED} bytes"
+    return None
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class RelPath:
-    """A path below some folder: ``/``-separated, never absolute, never climbing, portable."""
+    """A path below some folder: ``/``-separated, never absolute, never climbing. What `parse` returns is portable,
+    too."""
 
     text: str
 
     @classmethod
+    def of_repository(cls, text: str) -> RelPath:
+        """The path of a file in a repository, or of one that mdl fetched from there: whatever can be kept on this
+        system. Raises `Unsafe`, naming what is wrong with it."""
+        if why := why_not_kept(text):
+            raise Unsafe(f"path refused: {why}", item=shown(text)[:200])
+        return cls(text)
+
+    @classmethod
     def parse(cls, text: str) -> RelPath:
-        """Check ``text``. Raises `Unsafe`, naming what is wrong with it."""
+        """Check a ``text`` by the strict rule, for what is to be the same on every system. Raises `Unsafe`, naming what
+        is wrong with it."""
         why = "an absolute path" if text.startswith("/") else None
         segments = text.split("/")
         for segment in segments:
@@ -111,9 +149,7 @@ class RelPath:
     @property
     def folded(self) -> str:
         """What a case-insensitive, Unicode-normalising file system makes of it."""
-        if self.text.isascii():
-            return self.text.lower()
-        return unicodedata.normalize("NFC", unicodedata.normalize("NFC", self.text).casefold())
+        return folded(self.text)
 
     def under(self, folder: Path) -> Path:
         return folder.joinpath(*self.text.split("/"))
@@ -137,6 +173,28 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> set[str]:
 def _regex_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
     globs = (f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns)
     return re.compile("|".join(map(translate, globs)) or "(?!)")
+
+
+def folded(text: str) -> str:
+    """The same for two texts that differ only by case or by Unicode form."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def clashing(paths: Sequence[RelPath], key: Callable[[str], str] = str) -> dict[int, RelPath]:
+    """The places in ``paths`` of those that cannot lie beside an earlier one, each with that one: both are one file, or
+    one is a folder of the other. ``key`` is the same for two names that a file system does not tell apart."""
+    spelt = sorted((key(path.text).replace("/", _BELOW), place) for place, path in enumerate(paths))
+    found: dict[int, RelPath] = {}
+    kept: tuple[str, int] | None = None
+    for name, place in spelt:
+        if kept is None or not (name == kept[0] or name.startswith(kept[0] + _BELOW)):
+            kept = name, place
+            continue
+        # the sort puts a file right before what is below it, and the earlier place first among equals
+        found[place] = paths[kept[1]]
+    return found
 
 
 def refuse_twins(paths: Iterable[RelPath]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mdl.archive.member_names import member_path
@@ -90,11 +90,12 @@ class TarReader:
     into.
 
     Iterating raises `ProtocolError` if it is not a tar or is truncated, and `Unsafe` for an unsafe path and for links,
-    devices and other members that are not files.
+    devices and other members that are not files. ``path_of`` checks a name; it may raise `Unsafe`.
     """
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, path_of: Callable[[str], RelPath] = member_path) -> None:
         self._source, self._left = source, 0
+        self._path_of = path_of
 
     def __iter__(self) -> Iterator[TarMember]:
         extra: dict[str, str] = {}
@@ -117,7 +118,7 @@ class TarReader:
             if info.isdir() and size:
                 raise ProtocolError("a folder with content", item=item)
             name = f"{text.rstrip('/')}/" if info.isdir() else text
-            member = TarMember(member_path(name), size, info.isdir(), bool(info.mode & stat.S_IXUSR))
+            member = TarMember(self._path_of(name), size, info.isdir(), bool(info.mode & stat.S_IXUSR))
             self._left = size
             yield member
             self._source.skip(self._left + len(padding(size)))

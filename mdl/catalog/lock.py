@@ -18,7 +18,7 @@ from mdl.errors import LockError, MdlError, NoSpace, StateError
 from mdl.files import RemoteFile, Voucher
 from mdl.formatting import counted, human_bytes
 from mdl.hashing import Digest
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, shown
 from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
 from mdl.values import value_class
@@ -294,7 +294,6 @@ def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
     for facts in data.get("file", []):
         found[facts["model"]][2].append(_file(facts))
     for name, (_, count, files) in found.items():
-        refuse_twins(one.path for one in files)
         if count != len(files):
             raise ValueError(f"{name} has {len(files)} of {count} files")
     return {name: LockedModel(name, entry, tuple(files)) for name, (entry, _, files) in found.items()}
@@ -311,7 +310,7 @@ def _file(facts: dict[str, Any]) -> LockedFile:
     digest, is_tofu = digests[0] if digests else None, _typed(facts.get("tofu", False), bool)
     is_bundled = _typed(facts.get("bundled", False), bool)
     path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
-    return LockedFile(RelPath.parse(path), source, size, digest, is_tofu, mirrors, role, is_bundled)
+    return LockedFile(RelPath.of_repository(path), source, size, digest, is_tofu, mirrors, role, is_bundled)
 
 
 _Type = TypeVar("_Type", str, int, bool, list[Any])

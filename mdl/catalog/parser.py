@@ -137,7 +137,10 @@ def _read_source(text: str) -> Origin | CatalogFile:
 def _origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
     verb = re.search(r"/(tree|blob|raw|resolve)/", text.partition("#")[0])
-    return parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
+    origin = parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
+    if origin.repository and origin.subpath:
+        RelPath.parse(origin.subpath)  # what a catalog names is to be the same on every system
+    return origin
 
 
 def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:

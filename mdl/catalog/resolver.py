@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
 from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
-from mdl.files import RemoteFile
+from mdl.events import Noticed
+from mdl.files import RefusedFile, RemoteFile
+from mdl.formatting import counted
 from mdl.listener import Event
-from mdl.paths import RelPath, matching, refuse_twins
+from mdl.paths import RelPath, matching, shown
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlSource
 from mdl.threads import in_parallel
 from mdl.values import value_class
 
+_NAMED = 3
+"""How many files a message names."""
+_LONGEST_NAME = 80
 Found = TypeVar("Found")
+File = TypeVar("File", bound=RemoteFile | RefusedFile)
 
 
 @value_class
 class Resolved:
     """The files of a model. ``failed`` has those that could not be asked about, each with its error; they are among the
-    ``files`` as the catalog has them. ``errors`` are of sources whose files are not even known."""
+    ``files`` as the catalog has them. ``errors`` are of sources whose files are not even known. ``refused`` are those
+    whose names cannot be kept on this system."""
 
     files: tuple[RemoteFile, ...]
     failed: Mapping[RelPath, MdlError] = field(default_factory=dict)
     errors: tuple[MdlError, ...] = ()
+    refused: tuple[RefusedFile, ...] = ()
 
     def raise_for_errors(self) -> None:
         """Raises the first error, if there is one."""
@@ -67,13 +75,18 @@ class Resolver:
         self._lock = threading.Lock()
 
     def resolve(self, model: Model) -> list[RemoteFile]:
-        """Every file of the model, at one commit for each repository.
+        """Every file of the model, at one commit for each repository. Those whose names cannot be kept are left out,
+        and the listener is told.
 
-        Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; and what the
-        sources raise.
+        Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; `Unsafe` if nothing else is
+        left; and what the sources raise.
         """
         found = self.resolve_each(model)
         found.raise_for_errors()
+        if found.refused:
+            if not found.files:
+                raise found.refused[0].error
+            self._on_event(Noticed(model.name, message=_left_out(found.refused)))
         return list(found.files)
 
     def resolve_each(self, model: Model) -> Resolved:
@@ -83,7 +96,7 @@ class Resolver:
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
         model = self._pin(model)
         self._resolving.model = model.name
-        files: list[RemoteFile] = []
+        files: list[RemoteFile | RefusedFile] = []
         failed: dict[RelPath, MdlError] = {}
         errors: list[MdlError] = []
         try:
@@ -104,19 +117,28 @@ class Resolver:
         finally:
             self._resolving.model = ""
         try:
-            kept = self._checked(model, files)
+            narrowed = narrow(files, self._include, self._exclude, model.name)
         except NotFound as error:
             raise errors[0] if errors else error from None
+        kept = _sorted(file for file in narrowed if isinstance(file, RemoteFile))
         wanted = {file.path for file in kept}
         left = {path: error for path, error in failed.items() if path in wanted}
-        return Resolved(tuple(kept), left, tuple(errors))
+        refused = tuple(file for file in narrowed if isinstance(file, RefusedFile))
+        return Resolved(tuple(kept), left, tuple(errors), refused)
 
-    def _of_origin(self, origin: Origin, model: Model) -> list[RemoteFile]:
+    def _of_origin(self, origin: Origin, model: Model) -> list[RemoteFile | RefusedFile]:
         """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
         lacks."""
         source = self.source(origin)
-        found = narrow(source.resolve(origin), model.include, model.exclude, origin.label)
-        return [source.complete(origin, one) if self._exact and not (one.digest or one.hub) else one for one in found]
+        ask_refused = getattr(source, "refused", None)  # only hubs have names that cannot be kept
+        files = [*source.resolve(origin), *(ask_refused(origin) if ask_refused else ())]
+        found = narrow(files, model.include, model.exclude, origin.label)
+        if not self._exact:
+            return found
+        return [
+            source.complete(origin, one) if isinstance(one, RemoteFile) and not (one.digest or one.probed) else one
+            for one in found
+        ]
 
     def resolve_all(self, models: Sequence[Model]) -> Iterator[Resolved | MdlError]:
         """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
@@ -165,13 +187,15 @@ class Resolver:
             if found is None:
                 return None
             files += narrow(found, model.include, model.exclude, origin.label)
-        return self._checked(model, files + [self._known_file(file) for file in model.files])
+        return _sorted(narrow(files + [self._known_file(file) for file in model.files], *self._patterns, model.name))
 
     def described(self, model: Model) -> list[RemoteFile] | None:
         """What may be shown of a model whose source was never asked; None if nothing is known. Sizes and digests may be
         missing: a download asks the source."""
         found = self._describe(model)
-        return self._checked(model, [self._known_file(file) for file in found.files]) if found else None
+        if found is None:
+            return None
+        return _sorted(narrow([self._known_file(file) for file in found.files], *self._patterns, model.name))
 
     def hosts(self, models: Sequence[Model], more: Sequence[str] = ()) -> list[str]:
         """The hosts that these models' files, and the references ``more``, come from; those always allowed left out."""
@@ -234,10 +258,19 @@ class Resolver:
             hub=replace(remote.hub, branch=file.branch) if remote.hub else None,
         )
 
-    def _checked(self, model: Model, files: list[RemoteFile]) -> list[RemoteFile]:
-        narrowed = narrow(files, self._include, self._exclude, model.name)
-        refuse_twins(file.path for file in narrowed)
-        return sorted(narrowed, key=lambda file: file.path)
+    @property
+    def _patterns(self) -> tuple[Sequence[str], Sequence[str]]:
+        return self._include, self._exclude
+
+
+def _left_out(refused: Sequence[RefusedFile]) -> str:
+    names = ", ".join(shown(file.path)[:_LONGEST_NAME] for file in refused[:_NAMED])
+    more = f", … and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}{more}"
+
+
+def _sorted(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    return sorted(files, key=lambda file: file.path)
 
 
 def _of_model(error: MdlError, model: Model) -> MdlError:
@@ -247,14 +280,14 @@ def _of_model(error: MdlError, model: Model) -> MdlError:
     return error
 
 
-def narrow(files: list[RemoteFile], include: Sequence[str], exclude: Sequence[str], item: str) -> list[RemoteFile]:
+def narrow(files: list[File], include: Sequence[str], exclude: Sequence[str], item: str) -> list[File]:
     """What the patterns leave. Raises `NotFound` for a pattern that names nothing."""
-    paths = [file.path.text for file in files]
+    paths = [str(file.path) for file in files]
     for pattern in include:
         if not matching(paths, (pattern,)):
             raise NotFound(f"nothing matches {pattern!r}", item=item, hint=f"available: {', '.join(paths[:5])}")
     chosen = (matching(paths, include) if include else set(paths)) - matching(paths, exclude)
-    kept = [file for file in files if file.path.text in chosen]
+    kept = [file for file in files if str(file.path) in chosen]
     if not kept:
         raise NotFound("no file is left after --exclude", item=item)
     return kept

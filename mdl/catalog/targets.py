@@ -70,7 +70,7 @@ def _with_files(targets: Sequence[str | Model], catalog: Catalog, hosts: Collect
         if repository and is_file_word(target, repository.label, hosts):
             if repository in found and repository.is_whole:
                 found.remove(repository)
-            subpath = RelPath.parse(target.removeprefix("./").rstrip("/")).text
+            subpath = RelPath.of_repository(target.removeprefix("./").rstrip("/")).text
             found.append(replace(repository, subpath=subpath, quant=""))
             continue
         reference = reference_in(target, hosts)
@@ -138,7 +138,7 @@ def _pinned(model: Model, path: RelPath | None, digest: Digest | None) -> Model:
     elif len(model.files) == 1 and not model.is_of_catalog:
         [known] = model.files
     elif origin and origin.subpath:
-        known = CatalogFile(RelPath.parse(origin.subpath), str(origin))
+        known = CatalogFile(RelPath.of_repository(origin.subpath), str(origin))
     else:
         raise UsageError("names no single file", item=model.name, hint="give the URL of one file")
     if digest and known.digest and digest != known.digest:

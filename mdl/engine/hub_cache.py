@@ -56,7 +56,7 @@ def repo_folder_of(hub: HubFile) -> str:
 def locate(cache: Path, folders: Sequence[str], path: str) -> Place:
     """The place of ``path`` below the cache's own ``folders``, each in the one before. Those that are links of the user
     or root are followed. Raises `Unsafe` for names that lead elsewhere."""
-    RelPath.parse("/".join([*folders, path]))
+    RelPath.of_repository("/".join([*folders, path]))
     base = cache
     steps: list[str] = []
     for folder in folders:
@@ -67,7 +67,7 @@ def locate(cache: Path, folders: Sequence[str], path: str) -> Place:
                 here = Path(os.path.realpath(here.parent)) / folder
             base = here
             steps = []
-    return base, RelPath.parse("/".join([*steps, path]))
+    return base, RelPath.of_repository("/".join([*steps, path]))
 
 
 def followed(folder: Path) -> Path:

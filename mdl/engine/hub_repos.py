@@ -61,7 +61,7 @@ class CachedFile:
             digest = Digest.of_etag(self.blob.name) if self.blob else None
             hub = HubFile(origin.repo, origin.repo_type, self.commit, self.path)
             url = origin.file_url(endpoint, self.commit, self.path)
-            return RemoteFile(RelPath.parse(self.path), url, self.size, digest, commit=self.commit, hub=hub)
+            return RemoteFile(RelPath.of_repository(self.path), url, self.size, digest, commit=self.commit, hub=hub)
         except MdlError:
             return None
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from mdl.errors import MdlError, Occupied, Unsafe
-from mdl.files import LocalFile, RemoteFile
+from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.reports import no_space
 from mdl.values import small_value_class, value_class
 
@@ -71,23 +71,31 @@ class Item:
 
 @value_class
 class Plan:
-    """Every wanted file is in exactly one of the four; the bytes of a ``linked`` one are elsewhere on this disk."""
+    """Every wanted file is in exactly one of the four; the bytes of a ``linked`` one are elsewhere on this disk.
+    ``unkept`` are the files, each with its model, whose names cannot be kept here."""
 
     keep: tuple[Item, ...] = ()
     fetch: tuple[Item, ...] = ()
     refuse: tuple[Item, ...] = ()
     linked: tuple[Item, ...] = ()
+    unkept: tuple[tuple[str, RefusedFile], ...] = ()
 
     @classmethod
-    def of(cls, wanted: Iterable[Wanted], *, force: bool = False) -> Plan:
-        """Decide on every file. ``force`` replaces any file that is there."""
+    def of(
+        cls,
+        wanted: Iterable[Wanted],
+        *,
+        force: bool = False,
+        unkept: Iterable[tuple[str, RefusedFile]] = (),
+    ) -> Plan:
+        """Decide on every file. ``force`` replaces any file that is there; ``unkept`` is as in the plan."""
         keep: list[Item] = []
         fetch: list[Item] = []
         refuse: list[Item] = []
         for one in wanted:
             item = _decide(one, force)
             (refuse if item.refused else keep if item.reason in _KEPT else fetch).append(item)
-        return cls(tuple(keep), tuple(fetch), tuple(refuse))
+        return cls(tuple(keep), tuple(fetch), tuple(refuse), unkept=tuple(unkept))
 
     @property
     def items(self) -> tuple[Item, ...]:

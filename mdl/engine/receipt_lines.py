@@ -70,7 +70,7 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
         if any(type(value) not in allowed for value, allowed in kinds):
             return None
         algorithm, _, text = facts["digest"].partition(":")
-        path = RelPath.parse(facts["path"])
+        path = RelPath.of_repository(facts["path"])
         same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
         return Receipt(
             **{key: facts[key] for key in _AS_THEY_ARE},
@@ -95,5 +95,5 @@ def _hub_file(facts: Any, endpoint: str, file: RelPath) -> HubFile:
     if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
         raise ValueError(f"{facts!r} is not a file of a hub")
     repo, repo_type, revision, branch, endpoint = map(sys.intern, (repo, repo_type, revision, branch, endpoint))
-    path = file.text if path == file.text else RelPath.parse(path).text
+    path = file.text if path == file.text else RelPath.of_repository(path).text
     return HubFile(repo, repo_type, revision, path, branch, endpoint)

@@ -116,9 +116,14 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     return status_of((), store, model.name, is_complete=False)
 
 
-def status_of_files(name: str, remotes: Iterable[RemoteFile], store: Store) -> ModelStatus:
+def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:
     """What of a model's files, which are these, is here. Raises as `model_status`."""
-    return status_of([_checked(name, remote, store) for remote in remotes], store, name)
+    clashes = store.clashes(name, remotes)
+    rows = [
+        FileStatus(remote, "missing", 0) if number in clashes else _checked(name, remote, store)
+        for number, remote in enumerate(remotes)
+    ]
+    return status_of(rows, store, name)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:

@@ -21,13 +21,15 @@ from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, free_space, reading_error, staging, sync
+from mdl.fs import copying, free_space, nearest_existing, reading_error, staging, sync
 from mdl.fs.entries import EntryAt, open_for_reading
+from mdl.fs.name_folding import NameFolding, name_folding
 from mdl.fs.private import make_private_dir
 from mdl.fs.staging import OpenFolders, StagedFile
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.http.ranges import ByteRange
 from mdl.locks import try_lock, unlock_and_close
+from mdl.paths import RelPath, clashing, folded, shown
 from mdl.process import ProcessId
 from mdl.values import value_class
 
@@ -72,6 +74,10 @@ class Ready:
         return staging.give_name(self.source, entry) if isinstance(self.source, Path) else self.source.publish(entry)
 
 
+_OWN = RelPath(".mdl")
+"""mdl's own folder, which may be in the folder of a model."""
+
+
 @contextlib.contextmanager
 def _errors_to(errors: dict[int, Exception], number: int) -> Iterator[None]:
     """Inside the block an error is that of one file only."""
@@ -107,6 +113,7 @@ class Store:
         self.archives = self.own / "archives"
         self._stage: Path | None = None
         self._partials_seen: tuple[tuple[int, int], set[str]] = ((0, 0), set())
+        self._foldings: dict[Path, NameFolding] = {}
 
     def folder(self, model: str) -> Path:
         """The folder that is shown as the place of ``model``."""
@@ -116,6 +123,44 @@ class Store:
         """The file's final path. Raises `UsageError` if the layout has no place for it."""
         base, path = self.layout.place(model, remote)
         return path.under(base)
+
+    def clashes(self, model: str, remotes: Sequence[RemoteFile]) -> dict[int, Unsafe]:
+        """Those of a model's files, by their numbers, that cannot lie in their folder beside an earlier one, each with
+        the error that names that one. Where names look alike, the very folder is asked whether it tells them apart.
+        """
+        paths = [_OWN, *(remote.path for remote in remotes)]
+        same = clashing(paths)
+        by_folding: dict[NameFolding, dict[int, RelPath]] = {}
+        found: dict[int, Unsafe] = {}
+        for place in clashing(paths, folded):
+            number = place - 1
+            if other := same.get(place):
+                found[number] = _clash(other, "is a file too")
+                continue
+            folding = self._folding(self._named_in(model, remotes[number]))
+            if folding not in by_folding:
+                by_folding[folding] = clashing(paths, folding.key)
+            if other := by_folding[folding].get(place):
+                found[number] = _clash(other, "has the same name in this folder")
+        return found
+
+    def apart(self, model: str, remotes: Sequence[RemoteFile]) -> list[RemoteFile]:
+        """Those of a model's files that this disk can have beside one another."""
+        clashes = self.clashes(model, remotes)
+        return [remote for number, remote in enumerate(remotes) if number not in clashes]
+
+    def _named_in(self, model: str, remote: RemoteFile) -> Path:
+        """The folder in which programs find the file, or the nearest one above it that is there."""
+        try:
+            place = self.layout.pointer(remote) or self.final_path(model, remote)
+        except UsageError:
+            place = self.root / "-"
+        return nearest_existing(place.parent)
+
+    def _folding(self, folder: Path) -> NameFolding:
+        if folder not in self._foldings:
+            self._foldings[folder] = name_folding(folder)
+        return self._foldings[folder]
 
     def is_named(self, model: str, remote: RemoteFile) -> bool:
         """Whether anything is under the file's final name."""
@@ -372,6 +417,11 @@ class Store:
                 watch(done)
 
         return on_bytes
+
+
+def _clash(other: RelPath, why: str) -> Unsafe:
+    hint = "--exclude leaves one of the two out; a folder on another disk may take both"
+    return Unsafe(f"refused: {shown(other.text)} {why}", hint=hint)
 
 
 def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:

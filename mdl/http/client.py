@@ -26,7 +26,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
@@ -42,6 +42,7 @@ from mdl.http.refusals import Asker, error_for_status
 from mdl.http.responses import parse_size
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.http.trust import Trust
+from mdl.json_stream import Take, read_json
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
 from mdl.values import value_class
@@ -204,6 +205,8 @@ class HttpClient:
                         words = self.beginning(opened, _SMALL)
                     asker = self._asker(opened, url, start or url, sent)
                     error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
+                    error.status_code = opened.status
+                    error.server_code = opened.headers.get("x-error-code", "")
                     error.redirected = bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound))
                     raise error
                 yield opened
@@ -252,6 +255,27 @@ class HttpClient:
             try:
                 return parse_json(text, allow_nan=True), opened.headers, opened.url
             except ValueError as error:
+                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+
+    def json_lists(
+        self, url: str, lists: Mapping[str, Take], hint: str, *, most: int = LARGEST_LIST
+    ) -> tuple[Any, Mapping[str, str], str]:
+        """As `json`, for an answer with a list that may be long: it is read as it comes, and its items go to ``lists``,
+        as `read_json` has them. ``hint`` is for an answer of more than ``most`` bytes."""
+
+        def blocks() -> Iterator[memoryview | bytes]:
+            received = 0
+            for block in self.body(opened):
+                received += len(block)
+                if received > most:
+                    why = f"the list that {host_of(opened.url)} sends has more than {most:,} bytes"
+                    raise ProtocolError(f"{why}, the most that mdl reads", hint=hint)
+                yield block
+
+        with self.open("GET", url, {"Accept": "application/json"}) as opened:
+            try:
+                return read_json(blocks(), lists, MAX_JSON), opened.headers, opened.url
+            except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 
     def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:

@@ -156,4 +156,4 @@ def _newer(schema: str, item: str) -> ProtocolError:
 
 def _marked(facts: Any) -> MarkedFile:
     size = whole_number(facts["size"])
-    return MarkedFile(RelPath.parse(facts["path"]).text, size, Digest.parse("sha256", facts["sha256"]).hex)
+    return MarkedFile(RelPath.of_repository(facts["path"]).text, size, Digest.parse("sha256", facts["sha256"]).hex)

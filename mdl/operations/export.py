@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from mdl.files import RemoteFile
+from mdl.formatting import sum_line
 from mdl.redact import has_secret
 from mdl.values import value_class
 
@@ -71,7 +72,7 @@ def _urls(files: Iterable[ExportedFile]) -> str:
 
 
 def _sha256sums(files: Iterable[ExportedFile]) -> str:
-    return "".join(f"{one.sha256}  {one.path}\n" for one in files)
+    return "".join(sum_line(one.sha256 or "", one.path) for one in files)
 
 
 def _aria2(files: Iterable[ExportedFile]) -> str:

@@ -14,7 +14,7 @@ from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.status import model_status
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, StorageError, whole_error
 from mdl.events import Failed, Noticed, Planned
-from mdl.files import LocalFile, RemoteFile
+from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
@@ -52,8 +52,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
     """
     began, store = time.monotonic(), tools.store
     with model_locks(models, tools):
-        wanted, broken = _resolve(models, tools)
-        sized = _with_sizes(Plan.of(wanted, force=force), tools)
+        wanted, unkept, broken = _resolve(models, tools)
+        sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
         sized.check_size(tools.max_size)
         decided = _reuse(sized, tools, force=force)
         tools.on_event(_planned(decided.whole))
@@ -64,6 +64,9 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             if (refused := item.refused) is not None:
                 about, why = (item.wanted.model, item.remote.path.text), refused.item
                 tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
+        for name, file in decided.plan.unkept:
+            error = file.error
+            tools.on_event(Failed(name, file.path, error.code, error.message, error.advice, error.item))
         if tools.network is None:
             adopt_kept(decided.plan, store)
             tell_kept(decided.plan, tools.on_event)
@@ -79,8 +82,9 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
                 if isinstance(stopped.so_far, Report):
                     stopped.so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
                 raise
+        names = {(name, file.path) for name, file in decided.plan.unkept}
         for model in report.models:
-            if model.is_whole:
+            if not model.error and not any(row.error for row in model.files if (model.name, row.path) not in names):
                 store.receipts.finish(model.name)
                 whole = [one.remote for one in wanted if one.model == model.name]
                 store.layout.mark_complete(whole, is_news=tools.network is not None)
@@ -93,8 +97,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
 def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began, store = time.monotonic(), tools.store
-    wanted, broken = _resolve(models, tools)
-    decided = _predict(_with_sizes(Plan.of(wanted, force=force), tools), tools, force=force)
+    wanted, unkept, broken = _resolve(models, tools)
+    decided = _predict(_with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools), tools, force=force)
     whole = decided.whole
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
@@ -114,16 +118,22 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
 # Resolve: what the models are at their sources, and what of them is here.
 
 
-def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[str, MdlError]]:
-    """The files of all models, and the models that could not be resolved, or not from all of their sources."""
+def _resolve(
+    models: Sequence[Model], tools: Tools
+) -> tuple[list[Wanted], list[tuple[str, RefusedFile]], dict[str, MdlError]]:
+    """The files of all models, those with a name that cannot be kept here, and the models that could not be resolved,
+    or not from all of their sources."""
     wanted: list[Wanted] = []
+    unkept: list[tuple[str, RefusedFile]] = []
     broken: dict[str, MdlError] = {}
     for model, found in zip(models, tools.resolver.resolve_all(models), strict=True):
         try:
             if isinstance(found, MdlError):
                 raise found
-            for remote in found.files:
-                if error := found.failed.get(remote.path):
+            clashes = tools.store.clashes(model.name, found.files)
+            unkept += [(model.name, file) for file in found.refused]
+            for number, remote in enumerate(found.files):
+                if error := clashes.get(number) or found.failed.get(remote.path):
                     wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
                     continue
                 local = tools.store.check(model.name, remote, watch=watch_reading(model.name, remote, tools.on_event))
@@ -132,10 +142,11 @@ def _resolve(models: Sequence[Model], tools: Tools) -> tuple[list[Wanted], dict[
                 broken[model.name] = _joined([_with_note(error, model) for error in found.errors])
         except MdlError as error:
             wanted = [one for one in wanted if one.model != model.name]
+            unkept = [one for one in unkept if one[0] != model.name]
             broken[model.name] = _with_note(error, model)
             if isinstance(error, NetworkError) and _is_all_here(model, tools):
                 error.hint = "all that its source had when it was last asked is here: --offline uses that"
-    return wanted, broken
+    return wanted, unkept, broken
 
 
 def _is_all_here(model: Model, tools: Tools) -> bool:
@@ -223,9 +234,10 @@ def _offline(decided: _Decided) -> Plan:
 
 
 def _planned(plan: Plan) -> Planned:
+    names = [*(item.wanted.model for item in plan.items), *(name for name, _ in plan.unkept)]
     return Planned(
-        models=tuple(Counter(item.wanted.model for item in plan.items).items()),
-        files=len(plan.items),
+        models=tuple(Counter(names).items()),
+        files=len(names),
         bytes_total=plan.bytes_total,
         bytes_kept=plan.bytes_kept,
         bytes_to_fetch=plan.bytes_to_fetch,

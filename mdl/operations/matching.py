@@ -64,7 +64,7 @@ def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
             is_wanted = not model.include or matches(found.path, model.include)
             if not is_wanted or matches(found.path, model.exclude) or origin.subpath:
                 continue
-            path = RelPath.parse(found.path)
+            path = RelPath.of_repository(found.path)
             if counts[model.name]:  # its files are known: others are not files of it
                 known = published.get((model.name, path))
                 return (model.name, known) if known else None

@@ -125,7 +125,8 @@ def _compared(
         if isinstance(found, MdlError):
             raise found
         found.raise_for_errors()
-        wanted = [Wanted(row.name, one, _local(row.name, one, tools.store)) for one in found.files]
+        files = tools.store.apart(row.name, found.files)
+        wanted = [Wanted(row.name, one, _local(row.name, one, tools.store)) for one in files]
     except MdlError as error:
         return replace(row, state="failed", error=error.on(row.name))
     newest, plan = _commits(one.commit for one in found.files), Plan.of(wanted)

@@ -44,6 +44,8 @@ def report_of(
         rows[item.wanted.model].append(replace(row, elsewhere=is_planned, way=item.way))
     for item in plan.fetch if is_planned else ():
         rows[item.wanted.model].append(_planned(item))
+    for name, file in plan.unkept:
+        rows[name].append(FileReport(file.path, file.size, None, "failed", "none", url=file.url, error=file.error))
     for result in results:
         for one in result.files:
             rows[one.item.wanted.model].append(_fetched(one))

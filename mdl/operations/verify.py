@@ -166,7 +166,7 @@ def check(
     for model in models:
         try:
             files = _cached(model, tools, ask) or _expected(model, tools)
-            expected += [(model.name, remote) for remote in files]
+            expected += [(model.name, remote) for remote in store.apart(model.name, files)]
         except MdlError as error:
             lost[model.name] = error
     calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]

@@ -1,7 +1,8 @@
 """The hub, by its REST answers: a branch becomes a commit once, then one listing with sizes and digests.
 
 Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursive=true`` with Link pagination
-(https://huggingface.co/docs/hub/api). Every name and digest in an answer is hostile input.
+(https://huggingface.co/docs/hub/api). Every name and digest in an answer is hostile input. A hub that knows less is
+asked in a simpler way: without ``expand``, or for ``siblings`` if it has no ``/tree``. (ADR 49)
 """
 
 from __future__ import annotations
@@ -10,33 +11,44 @@ import contextlib
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from mdl.bounds import parse_json, whole_number
+from mdl.bounds import LARGEST_LIST, MOST_ITEMS, MOST_PAGES, parse_json, whole_number
 from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe, UsageError
-from mdl.files import ACCESSES, Access, HubFile, RemoteFile, role_of, told_size
+from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, role_of, told_size
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
-from mdl.paths import RelPath, refuse_twins
+from mdl.paths import RelPath, shown, why_not_kept
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.kept import keep, kept_path, read_kept
+from mdl.sources.url import UrlSource
 from mdl.values import small_value_class, value_class
+
+if TYPE_CHECKING:
+    from mdl.http.client import HttpClient
 
 VERSION = 1
 """Of the file that a listing is kept in."""
-_LARGEST_LISTING = 256 * 2**20
-_MOST_PAGES = 1000
-_MOST_ITEMS = 500_000
-"""Files and folders of all pages together: about a gigabyte of memory."""
+_LARGEST_LISTING = LARGEST_LIST
+_MOST_PAGES = MOST_PAGES
+_MOST_ITEMS = MOST_ITEMS
+"""Files and folders of all pages together."""
+_USED = ("sha", "gated", "private", "lastModified")
+"""What of the facts of a repository is used to list it; ``siblings`` may be long."""
+_TOLD = (*_USED, "cardData", "tags")
+_SIMPLER = (400, 404)
+"""How a hub answers that does not know ``expand``."""
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+_KNOWN_CODES = ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")
+"""What the hub calls its refusals: one that has such a name would be the same if it were asked in another way."""
 _LISTED = re.compile(rb'[0-9a-f]{8} \{"mdl-listing":\d+,"source":("[^"]*"),"endpoint":("[^"]*"),')
 _LONGEST_HEAD = 2**12
 """How the file of a listing begins."""
@@ -50,22 +62,26 @@ def parse(text: str, page_hosts: Collection[str]) -> HubOrigin:
 
 @small_value_class
 class Entry:
-    """One file of a repository."""
+    """One file of a repository. ``size`` is None if the hub names files only."""
 
     path: RelPath
-    size: int
+    size: int | None
     digest: Digest | None
 
 
 @value_class
 class Listing:
     """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
-    when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it."""
+    when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it.
+    ``refused`` are files whose names cannot be kept on this system. ``unlisted`` is the URL at which a hub without
+    lists was asked; '' if it has them."""
 
     commit: str
     entries: tuple[Entry, ...]
     modified_at: str | None = field(default=None, compare=False)
     access: Access = field(default="unknown", compare=False)
+    refused: tuple[RefusedFile, ...] = ()
+    unlisted: str = ""
 
     def below(self, path: str) -> Sequence[Entry]:
         """The file at ``path``, or every file in the folder of that name; all files if ``path`` is ''."""
@@ -77,6 +93,12 @@ class Listing:
     def entry(self, path: str) -> Entry | None:
         """The file at ``path``; None if there is none."""
         return self._by_path.get(path)
+
+    def refused_below(self, path: str) -> list[RefusedFile]:
+        """As `below`, of the refused files."""
+        if not path:
+            return list(self.refused)
+        return [file for file in self.refused if file.path == path or file.path.startswith(f"{path}/")]
 
     @cached_property
     def _by_path(self) -> Mapping[str, Entry]:
@@ -127,10 +149,9 @@ class Listings:
 
     def put(self, endpoint: str, origin: HubOrigin, listing: Listing) -> None:
         """Keep a listing. Raises `OSError`, `Unsafe`."""
-        files = [[e.path.text, e.size, str(e.digest) if e.digest else None] for e in listing.entries]
-        data = {"source": str(origin), "endpoint": endpoint, "commit": listing.commit, "files": files}
+        data = {"source": str(origin), "endpoint": endpoint, "commit": listing.commit}
         data |= {"access": listing.access} if listing.access != "unknown" else {}
-        keep(self._path(endpoint, origin), "mdl-listing", VERSION, data)
+        keep(self._path(endpoint, origin), "mdl-listing", VERSION, data, "files", _facts_of(listing))
         self._read.cache_clear()
 
     def _path(self, endpoint: str, origin: HubOrigin) -> Path:
@@ -138,20 +159,77 @@ class Listings:
         return kept_path(self._folder, key, ".json")
 
 
+def _facts_of(listing: Listing) -> Iterator[list[Any]]:
+    """The files of a listing as it is kept."""
+    for entry in listing.entries:
+        yield [entry.path.text, entry.size, str(entry.digest) if entry.digest else None]
+    for file in listing.refused:
+        yield [file.path, file.size, None]
+
+
 def _read_listing(path: Path) -> Listing | None:
     """A kept listing; None if there is none, or it is damaged."""
-    data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING)
-    if data is None:
-        return None
-    try:
-        entries = tuple(
-            Entry(RelPath.parse(path), whole_number(size), None if text is None else Digest.parse(*text.split(":", 1)))
-            for path, size, text in data["files"]
+    found = _Found()
+
+    def take(facts: Any) -> None:
+        name, size, digest = facts
+        found.add(
+            name,
+            None if size is None else whole_number(size),
+            None if digest is None else Digest.parse(*digest.split(":", 1)),
         )
+
+    try:
+        data = read_kept(path, "mdl-listing", VERSION, _LARGEST_LISTING, {"files": take})
+        if data is None or "files" not in data:
+            return None
         access = data.get("access")
-        return Listing(str(data["commit"]), entries, access=access if access in ACCESSES else "unknown")
+        return found.listing(str(data["commit"]), access=access if access in ACCESSES else "unknown")
     except (ValueError, KeyError, TypeError, AttributeError, MdlError):
         return None
+
+
+@dataclass
+class _Found:
+    """The files of a listing as they come."""
+
+    entries: list[Entry] = field(default_factory=list)
+    refused: list[RefusedFile] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.entries) + len(self.refused)
+
+    def add(self, name: str, size: int | None, digest: Digest | None) -> None:
+        """One more file."""
+        if why := why_not_kept(name):
+            self.refused.append(RefusedFile(name, why, size))
+        else:
+            self.entries.append(Entry(RelPath(name), size, digest))
+
+    def extend(self, other: _Found) -> None:
+        self.entries += other.entries
+        self.refused += other.refused
+
+    def listing(self, commit: str, **more: Any) -> Listing:
+        """All of them in order; a hub that names one file twice, and says the same of it, has one."""
+        self.entries.sort(key=lambda entry: entry.path)
+        entries = tuple(
+            entry for number, entry in enumerate(self.entries) if not number or entry != self.entries[number - 1]
+        )
+        return Listing(commit, entries, refused=tuple(self.refused), **more)
+
+
+@value_class
+class _Revision:
+    """What a hub says of a revision: its ``commit``, '' if what it names is none, and None if it names nothing; the
+    files that it names (``siblings``), None if it names none. ``url`` is what was asked."""
+
+    url: str
+    commit: str | None
+    modified_at: str | None
+    access: Access
+    siblings: _Found | None
 
 
 class HubSource:
@@ -213,8 +291,7 @@ class HubSource:
 
     def facts(self, origin: HubOrigin) -> RepoFacts:
         """What the hub says of the repository, at this moment. Raises as `resolve`, and `LockError` offline."""
-        info, _, _ = self._json(origin.api_url(self._hub_of(origin), "revision", origin.revision or "main"), origin)
-        info = info if isinstance(info, dict) else {}
+        info = self._facts(origin)
         card = info.get("cardData")
         named = card.get("license") if isinstance(card, dict) else None
         commit, updated = info.get("sha"), info.get("lastModified")
@@ -225,6 +302,21 @@ class HubSource:
             is_private=bool(info.get("private")),
             updated_at=updated if isinstance(updated, str) else None,
         )
+
+    def _facts(self, origin: HubOrigin) -> dict[str, Any]:
+        http, url = self._http(origin), origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
+
+        def ask(asked: str) -> dict[str, Any]:
+            info, _, _ = http.json_lists(asked, {"siblings": lambda _: None}, self._too_long)
+            return info if isinstance(info, dict) else {}
+
+        on_retry = self._context.on_retry(str(origin))
+        try:
+            return http.retry(url, lambda: ask(f"{url}?{_expanded(_TOLD)}"), on_retry)
+        except MdlError as error:
+            if error.status_code not in _SIMPLER or error.server_code in _KNOWN_CODES:
+                raise
+            return http.retry(url, lambda: ask(url), on_retry)
 
     def file(self, origin: HubOrigin, path: RelPath) -> RemoteFile:
         """The file at its stable URL, at the revision as it is written; at a commit with what a kept listing of this
@@ -244,13 +336,16 @@ class HubSource:
         )
 
     def complete(self, origin: HubOrigin, stated: RemoteFile) -> RemoteFile:
-        """The file as the hub's listing has it; a digest that the catalog states must be the hub's."""
+        """The file as the hub's listing has it; a digest that the catalog states must be the hub's. What a listing of
+        names alone lacks, the file's own answer has."""
+        path = stated.hub.path if stated.hub else origin.subpath
         found = next(
-            (one for one in self._files(origin, self._listing(origin)) if one.hub and one.hub.path == origin.subpath),
-            None,
+            (one for one in self._files(origin, self._listing(origin)) if one.hub and one.hub.path == path), None
         )
         if found is None:
             raise NotFound("names a folder, not a file", item=str(origin))
+        if not found.probed:
+            found = UrlSource(self._context).probe(replace(found, path=stated.path))
         theirs, ours = found.digest, stated.digest
         is_ours = ours is not None and ours != theirs
         if theirs and ours and theirs != ours and theirs.algorithm == ours.algorithm:
@@ -262,10 +357,25 @@ class HubSource:
     def hosts(self, origin: HubOrigin) -> tuple[str, ...]:
         return ()  # the hub in use is always allowed
 
+    def refused(self, origin: HubOrigin) -> list[RefusedFile]:
+        """Those of the files of ``origin`` whose names cannot be kept on this system. Raises as `resolve`."""
+        listing = self._listing(origin)
+        return [
+            replace(file, url=self._url_of(origin, listing, file)) for file in listing.refused_below(origin.subpath)
+        ]
+
+    def _url_of(self, origin: HubOrigin, listing: Listing, file: RefusedFile) -> str:
+        sendable = file.path.encode(errors="replace").decode()
+        return origin.file_url(self._hub_of(origin), listing.commit, sendable)
+
     def _files(self, origin: HubOrigin, listing: Listing) -> list[RemoteFile]:
-        if not listing.entries:
+        if listing.unlisted:
+            return [self._unlisted(origin, listing)]
+        if not (listing.entries or listing.refused):
             raise NotFound("the repository is empty", item=str(origin))
         entries = listing.below(origin.subpath)
+        if not entries and listing.refused_below(origin.subpath):
+            return []
         if not entries:
             names = [entry.path.text for entry in listing.entries]
             near = get_close_matches(origin.subpath, names, 3, 0.4) or names[:3]
@@ -284,6 +394,14 @@ class HubSource:
             self._whole = *asked, self._remote_files(origin, listing, listing.entries)
         return [*self._whole[2]]
 
+    def _unlisted(self, origin: HubOrigin, listing: Listing) -> RemoteFile:
+        """The one file that ``origin`` names, in a hub that lists no files; its server is asked for the rest."""
+        if not origin.subpath:
+            hint = f"name the files: mdl get {origin.repository.removeprefix('hf:')} FILE…"
+            raise NotFound(f"this hub lists no files at {listing.unlisted}", item=str(origin), hint=hint)
+        entry = Entry(RelPath.of_repository(origin.subpath), None, None)
+        return self._remote_files(origin, listing, [entry])[0]
+
     def _remote_files(self, origin: HubOrigin, listing: Listing, entries: Sequence[Entry]) -> list[RemoteFile]:
         commit, hub = listing.commit, self._hub_of(origin)
         return [
@@ -294,7 +412,7 @@ class HubSource:
                 digest=entry.digest,
                 commit=commit,
                 role=role_of(entry.path.text),
-                probed=True,
+                probed=entry.size is not None,
                 hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch, hub),
                 access=listing.access,
                 vouched_by="hub",
@@ -303,56 +421,139 @@ class HubSource:
         ]
 
     def _ask(self, origin: HubOrigin) -> Listing:
-        commit, modified_at = origin.revision if is_pinned(origin.revision) else None, None
-        access: Access = "unknown"
-        if commit is None:
-            info, _, _ = self._json(origin.api_url(self._hub_of(origin), "revision", origin.revision or "main"), origin)
-            commit = info.get("sha") if isinstance(info, dict) else None
-            if not isinstance(commit, str) or not is_pinned(commit):
-                raise ProtocolError("the hub names no commit for this revision")
-            modified_at = str(info.get("lastModified"))
-            modified_at = modified_at if re.fullmatch(TIME, modified_at) else None
-            access = _access_in(info)
+        """What the hub says now. A hub without ``/tree`` may name its files with the revision."""
+        about: _Revision | None = None
+        commit = origin.revision or ""
+        if not is_pinned(commit):
+            about = self._revision(origin)
+            commit = about.commit or ""
             if kept := self._listings.get(self._hub_of(origin), replace(origin, revision=commit)):
-                return replace(kept, modified_at=modified_at, access=access)
-        entries = self._tree(origin, commit)
-        refuse_twins(entry.path for entry in entries)
-        return Listing(commit, tuple(sorted(entries, key=lambda entry: entry.path)), modified_at, access)
+                return replace(kept, modified_at=about.modified_at, access=about.access)
+        try:
+            files, unlisted = self._tree(origin, commit), ""
+        except NotFound as error:
+            if error.server_code in _KNOWN_CODES:
+                raise
+            about = self._plain_revision(origin, about, error)
+            files, unlisted = about.siblings or _Found(), "" if about.siblings else self._tree_url(origin, commit)
+        access: Access = about.access if about else "unknown"
+        return files.listing(commit, modified_at=about.modified_at if about else None, access=access, unlisted=unlisted)
 
-    def _tree(self, origin: HubOrigin, commit: str) -> list[Entry]:
-        url: str | None = origin.api_url(self._hub_of(origin), "tree", commit) + "?recursive=true&expand=false"
-        entries: list[Entry] = []
-        asked, items = set[str](), 0
+    def _revision(self, origin: HubOrigin) -> _Revision:
+        """What the hub says of a revision that is no commit. Raises `ProtocolError` if it names no commit for it."""
+        url = origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
+        try:
+            found = self._about(f"{url}?{_expanded(_USED)}", origin)
+        except MdlError as error:
+            if error.status_code not in _SIMPLER or error.server_code in _KNOWN_CODES:
+                raise
+            found = self._about(url, origin)
+        else:
+            found = self._about(url, origin) if found.commit is None else found
+        if not found.commit:
+            hint = f"name the commit yourself: {origin.repository.removeprefix('hf:')}@COMMIT"
+            raise ProtocolError("the hub names no commit for this revision", hint=hint)
+        return found
+
+    def _plain_revision(self, origin: HubOrigin, about: _Revision | None, missing: NotFound) -> _Revision:
+        """What the hub says of a revision if everything is asked for. Raises ``missing`` if it does not know it."""
+        if about and about.siblings:
+            return about
+        url = origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
+        if about and about.url == url:
+            return about
+        try:
+            return self._about(url, origin)
+        except NotFound:
+            raise missing from None
+
+    def _about(self, url: str, origin: HubOrigin) -> _Revision:
+        """The facts of a revision, and the files that it names."""
+
+        def request() -> _Revision:
+            siblings = _Found()
+            info, _, _ = http.json_lists(url, {"siblings": lambda item: _take_sibling(item, siblings)}, self._too_long)
+            info = info if isinstance(info, dict) else {}
+            commit: str | None = None
+            if "sha" in info:
+                told = info["sha"]
+                commit = told if isinstance(told, str) and is_pinned(told) else ""
+            modified_at = str(info.get("lastModified"))
+            return _Revision(
+                url,
+                commit,
+                modified_at if re.fullmatch(TIME, modified_at) else None,
+                _access_in(info),
+                siblings if siblings.count else None,
+            )
+
+        http = self._http(origin)
+        return http.retry(url, request, self._context.on_retry(str(origin)))
+
+    def _tree_url(self, origin: HubOrigin, commit: str) -> str:
+        return origin.api_url(self._hub_of(origin), "tree", commit) + "?recursive=true&expand=false"
+
+    def _tree(self, origin: HubOrigin, commit: str) -> _Found:
+        url: str | None = self._tree_url(origin, commit)
+        found, asked, items = _Found(), set[str](), 0
         while url is not None:
             if url in asked:
                 raise ProtocolError("the hub's listing goes round in circles")
             if len(asked) >= _MOST_PAGES:
-                raise ProtocolError(f"the hub's listing has more than {_MOST_PAGES} pages")
+                raise ProtocolError(f"the hub's listing has more than {_MOST_PAGES} pages", hint=self._too_long)
             asked.add(url)
-            page, headers, final = self._json(url, origin)
+            page, count, url = self._page(url, origin, _MOST_ITEMS - items)
+            items += count
+            found.extend(page)
+        return found
+
+    def _page(self, url: str, origin: HubOrigin, most: int) -> tuple[_Found, int, str | None]:
+        """One page of a listing: its files, how many files and folders it has, and the URL of the next page."""
+
+        def request() -> tuple[_Found, int, str | None]:
+            found, count = _Found(), 0
+
+            def take(item: Any) -> None:
+                nonlocal count
+                count += 1
+                if count > most:
+                    why = f"the hub's listing has more than {_MOST_ITEMS:,} files and folders"
+                    raise ProtocolError(f"{why}, the most that mdl lists", hint=self._too_long)
+                if not (isinstance(item, dict) and item.get("type") == "directory"):
+                    _take_item(item, found)
+
+            page, headers, final = http.json_lists(url, {"": take}, self._too_long)
             if not isinstance(page, list):
                 raise ProtocolError("the hub's listing is not a list")
-            items += len(page)
-            if items > _MOST_ITEMS:
-                hint = "mdl cannot list a repository of this size; fetch the files that you need by their URLs"
-                raise ProtocolError(f"the hub's listing has more than {_MOST_ITEMS:,} files and folders", hint=hint)
-            entries += [
-                _entry(item) for item in page if not (isinstance(item, dict) and item.get("type") == "directory")
-            ]
-            url = _next_page(headers, final)
-        return entries
+            return found, count, _next_page(headers, final)
 
-    def _json(self, url: str, origin: HubOrigin) -> tuple[Any, Mapping[str, str], str]:
+        http = self._http(origin)
+        return http.retry(url, request, self._context.on_retry(str(origin)))
+
+    @property
+    def _too_long(self) -> str:
+        return f"a file's own URL works without a list: mdl get {self._url}/ORG/REPO/resolve/REVISION/PATH"
+
+    def _http(self, origin: HubOrigin) -> HttpClient:
         if (hub := self._hub_of(origin)) != self._url:
             hint = f"HF_ENDPOINT={hub} asks that hub; 'mdl get {origin}' takes what the hub in use has by this name"
             raise UsageError(f"it came from {hub}, and {self._url} is the hub in use", item=str(origin), hint=hint)
-        http = self._context.http
-        if http is None:
+        if (http := self._context.http) is None:
             raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
-        return http.retry(url, lambda: http.json("GET", url), self._context.on_retry(str(origin)))
+        return http
 
 
 open_source = HubSource
+
+
+def license_in(tags: object) -> str | None:
+    """The licence that the tags of a repository name; None if they name none."""
+    texts = [str(tag) for tag in tags] if isinstance(tags, list) else []
+    return next((text.removeprefix("license:") for text in texts if text.startswith("license:")), None)
+
+
+def _expanded(names: Sequence[str]) -> str:
+    return "&".join(f"expand={name}" for name in names)
 
 
 def _access_in(info: Mapping[str, Any]) -> Access:
@@ -364,24 +565,28 @@ def _access_in(info: Mapping[str, Any]) -> Access:
     return "public" if info.get("private") is False and info.get("gated") is False else "unknown"
 
 
-def license_in(tags: object) -> str | None:
-    """The licence that the tags of a repository name; None if they name none."""
-    texts = [str(tag) for tag in tags] if isinstance(tags, list) else []
-    return next((text.removeprefix("license:") for text in texts if text.startswith("license:")), None)
-
-
-def _entry(item: Any) -> Entry:
+def _take_item(item: Any, found: _Found) -> None:
     """One item of a tree answer; the digest is the LFS sha256, else the git blob id."""
     if not isinstance(item, dict) or not isinstance(item.get("path"), str):
         raise ProtocolError("the hub's listing has an entry without a path")
-    path, lfs = RelPath.parse(item["path"]), item.get("lfs")
+    path, lfs = item["path"], item.get("lfs")
     size = lfs.get("size", item.get("size")) if isinstance(lfs, dict) else item.get("size")
-    size = told_size(size, path.text)
+    size = told_size(size, shown(path)[:200])
     if isinstance(lfs, dict):
         oid = str(lfs.get("oid", lfs.get("sha256", "")))
-        return Entry(path, size, Digest.parse("sha256", oid.removeprefix("sha256:")))
-    found = Digest.of_etag(str(item.get("oid", "")))
-    return Entry(path, size, found if found and found.algorithm == "git-sha1" else None)
+        found.add(path, size, Digest.parse("sha256", oid.removeprefix("sha256:")))
+        return
+    digest = Digest.of_etag(str(item.get("oid", "")))
+    found.add(path, size, digest if digest and digest.algorithm == "git-sha1" else None)
+
+
+def _take_sibling(item: Any, found: _Found) -> None:
+    """One item of ``siblings``: a name; what else is known of the file, its server is asked."""
+    if not isinstance(item, dict) or not isinstance(item.get("rfilename"), str):
+        raise ProtocolError("the hub names a file without a name")
+    if found.count >= _MOST_ITEMS:
+        raise ProtocolError(f"the hub names more than {_MOST_ITEMS:,} files, the most that mdl lists")
+    found.add(item["rfilename"], None, None)
 
 
 def _next_page(headers: Mapping[str, str], url: str) -> str | None:

@@ -88,7 +88,7 @@ class HubOrigin(Origin):
         if not self.subpath:
             hint = "write hf:org/repo@revision/path/of/the/file"
             raise UsageError("names a repository, not a file of it", item=str(self), hint=hint)
-        return RelPath.parse(self.subpath.rpartition("/")[2])
+        return RelPath.of_repository(self.subpath.rpartition("/")[2])
 
     @property
     def folder(self) -> str:
@@ -176,7 +176,7 @@ def parse_page(url: str, hosts: Collection[str]) -> HubOrigin | None:
 def _origin(repo_type: str, repo: str, revision: str | None, path: list[str], quant: str = "") -> HubOrigin:
     subpath = "/".join(path)
     if subpath:
-        RelPath.parse(subpath)
+        RelPath.of_repository(subpath)
     return HubOrigin(repo, repo_type, revision, subpath, quant)
 
 

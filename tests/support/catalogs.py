@@ -38,6 +38,60 @@ BAD_PATHS = {
 }
 
 
+NEVER_KEPT = {
+    "nothing": ["", "/", "a/", "a//b", "/a", "//a/b"],
+    "dots": [".", "..", "../a", "a/../b", "a/./b", "a/..", "./a"],
+    "controls": ["a\0b", "a\nb", "a\rb", "a\x1b[31m", "a\x7f", "a\x85", "a\ud800"],
+    "mdl's own": [".mdl", ".mdl/x"],
+    "too long": ["x" * 256, "é" * 128, "a/" + "x" * 256, "/".join(["a" * 200] * 30)],
+}
+"""Names that a repository of the hub may have, and no file of this system."""
+
+ODD_NAMES = {
+    "other systems'": [
+        "a.",
+        "a ",
+        "dir /b.",
+        "C:",
+        "c:/x",
+        "a\\b",
+        "\\\\host\\share",
+        "a::$DATA",
+        "CON",
+        "nul.txt",
+        "com¹",
+    ],
+    "shells'": [
+        "~",
+        "~root/x",
+        "-rf",
+        "$HOME",
+        'a*?"<b>|c',
+        "#x",
+        "a%2Fb",
+        "%2e%2e",
+        "a?b=c&d",
+        "x;y",
+        "'q'",
+        "[red]x[/red]",
+    ],
+    "scripts'": [
+        "مدل.bin",
+        "می\u200cخواهم.txt",
+        "a\u202eb",
+        "a\u200bb",
+        "\ufeffa",
+        "a\u2028b",
+        "日本語.json",
+        "e\u0301",
+    ],
+    "nearly mdl's own": [".mdlx/y", "a/.mdl/x", " .mdl/x"],
+    "long": ["x" * 255, "é" * 127, "/".join(["a" * 200] * 6), "/".join("a" * 65)],
+    "versions'": ["a@b", "refs/x", "a@main/b", "a:Q8_0", "resolve/main/x", "..a/b", "...", "a../b"],
+}
+"""Names that people upload to the hub, and that can be kept on this system as they are."""
+
+
 def catalog_of(data: bytes = DATA, /, **urls: str) -> str:
     """A catalog of one model for each URL; its file ``f.bin`` is ``data``, and known to be."""
     return "schema = 1\n" + "".join(entry_of(name, url, data) for name, url in urls.items())

@@ -27,7 +27,7 @@ SHA, GIT = "ab" * 32, "12" * 20
 ORIGIN = HubOrigin("org/repo")
 PINNED = HubOrigin("org/repo", revision=COMMIT)
 AT_ONCE = RetryPolicy(tries=3, first=0.0)
-REVISION = f"{HUB}/api/models/org/repo/revision/main"
+REVISION = f"{HUB}/api/models/org/repo/revision/main?expand=sha&expand=gated&expand=private&expand=lastModified"
 
 
 def tree_url(commit: str = COMMIT, more: str = "", repo: str = "models/org/repo") -> str:

@@ -17,7 +17,7 @@ LEVELS = [
     {"__init__"},
     {"values", "bounds"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "junk", "paths", "pickles", "redact", "schemas"}
+    {"cancel", "crc_json", "formatting", "hashing", "json_stream", "junk", "paths", "pickles", "redact", "schemas"}
     | {"threads", "units"},
     {"process", "child", "child_output", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
     {"fs", "weights"},
@@ -56,7 +56,7 @@ ONLY = {
 }
 _PURE = """
     bounds describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    end_records junk weights units values
+    json_stream end_records junk weights units values
     http/allowlist http/attachment http/credentials http/origin_record http/pacer http/policy http/proxies http/ranges
     http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remote_tables jobs/job

@@ -13,7 +13,7 @@ from pathlib import Path
 from mdl.catalog.lock import LockedFile, LockedModel
 from mdl.catalog.model import Model
 from mdl.errors import ProtocolError
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_bytes, sum_line
 from mdl.redact import bare_url
 from mdl.values import value_class
 
@@ -21,8 +21,9 @@ TOP = "mdl-bundle"
 README, SUMS, CATALOG, LOCK = "README.txt", "SHA256SUMS", "catalog.toml", "mdl.lock"
 HEAD = (README, SUMS, CATALOG, LOCK)
 """What stands before the models, in this order, so that a bundle can be read as a stream."""
-_SUM = re.compile(r"([0-9a-fA-F]{64}) [ *]([^\n]+)")
-"""A line of ``sha256sum``; programs on Windows write ``*`` before the name."""
+_SUM = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^\n]+)")
+"""A line of ``sha256sum``; programs on Windows write ``*`` before the name. A backslash before the digest says that
+those in the name are doubled."""
 
 
 @value_class
@@ -100,17 +101,22 @@ def verified_by(file: LockedFile) -> str:
 
 def sums(digests: Mapping[str, str]) -> str:
     """Digests by paths, as ``sha256sum -c`` reads them."""
-    return "".join(f"{digest}  {path}\n" for path, digest in digests.items())
+    return "".join(sum_line(digest, path) for path, digest in digests.items())
 
 
 def read_sums(data: bytes, name: str = SUMS) -> dict[str, str]:
     """Digests by paths, which are not checked. ``name`` is that of the list. Raises `ProtocolError`."""
     found: dict[str, str] = {}
-    for line in data.decode("utf-8-sig", "replace").splitlines():
-        match = _SUM.fullmatch(line)
-        if not match or match[2] in found:
+    for line in data.decode("utf-8-sig", "replace").removesuffix("\n").split("\n"):
+        match = _SUM.fullmatch(line.removesuffix("\r"))
+        if not match:
             raise ProtocolError("it is damaged", item=name, hint="copy it again")
-        found[match[2]] = match[1].lower()
+        is_escaped, digest, path = match.groups()
+        if is_escaped:
+            path = path.replace("\\\\", "\\")
+        if path in found:
+            raise ProtocolError("it is damaged", item=name, hint="copy it again")
+        found[path] = digest.lower()
     return found
 
 

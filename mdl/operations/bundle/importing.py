@@ -31,7 +31,7 @@ from mdl.errors import (
     storage_error,
     whole_error,
 )
-from mdl.files import RemoteFile
+from mdl.files import LocalFile, RemoteFile
 from mdl.formatting import counted
 from mdl.fs import write_all
 from mdl.fs.staging import StagedFile
@@ -41,7 +41,7 @@ from mdl.operations.bundle.media import BundleMedium, open_medium
 from mdl.operations.excerpt import portable
 from mdl.operations.reading import watch_reading
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
-from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, clashing, shown
 from mdl.sources import parse
 from mdl.threads import Workers
 from mdl.toml import parse_toml
@@ -137,9 +137,9 @@ def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
         if sizes[place] != file.size:
             why = f"it has {sizes[place]:,} bytes, and the lock of the bundle says {file.size:,}"
             raise ProtocolError(why, item=place, hint=_AGAIN)
-    paths = [RelPath.parse(place) for place in files]
-    refuse_twins(paths)
-    refuse_twin_folders(paths)
+    paths = [RelPath.of_repository(place) for place in files]
+    for number, other in clashing(paths).items():
+        raise Unsafe(f"refused: {shown(other.text)} is a file too", item=paths[number].text)
 
 
 def _text(medium: BundleMedium, member: TarMember) -> bytes:
@@ -261,11 +261,14 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
     with model_locks(bundle.models, tools):
         wanted = []
         for model in bundle.models:
-            for remote in tools.resolver.known(bundle.lock.pin(model)) or ():
+            remotes = tools.resolver.known(bundle.lock.pin(model)) or ()
+            clashes = store.clashes(model.name, remotes)
+            for number, remote in enumerate(remotes):
                 hub = replace(remote.hub, endpoint="") if remote.hub else None
                 remote = replace(remote, hub=hub, access="unknown")
                 watch = watch_reading(model.name, remote, tools.on_event)
-                wanted.append(Wanted(model.name, remote, store.check(model.name, remote, watch=watch)))
+                local = LocalFile() if number in clashes else store.check(model.name, remote, watch=watch)
+                wanted.append(Wanted(model.name, remote, local, clashes.get(number)))
         plan = Plan.of(wanted)
         refused = [item.refused.on(item.remote.path.text) for item in plan.refuse if item.refused]
         if refused:

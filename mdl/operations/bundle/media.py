@@ -166,7 +166,7 @@ class BundleTar:
 
     def _begin(self) -> None:
         self._source = _Files(self._paths)
-        self._tar = TarReader(self._source)
+        self._tar = TarReader(self._source, _path_in_tar)
 
     def members(self) -> Iterator[TarMember]:
         """Its files from the first to the last, each with its path in the bundle. Raises `ProtocolError`, `Unsafe`,
@@ -179,7 +179,7 @@ class BundleTar:
             top, _, path = member.path.text.partition("/")
             if top != TOP or not path:
                 raise Unsafe("refused: it is not in the folder of a bundle", item=member.path.text)
-            yield TarMember(RelPath.parse(path), member.size)
+            yield TarMember(RelPath.of_repository(path), member.size)
 
     def read_into(self, view: memoryview) -> int:
         """Fill ``view`` with the next bytes of the current file; 0 at its end. Raises as `members`."""
@@ -196,6 +196,11 @@ class BundleTar:
 
     def close(self) -> None:
         self._source.close()
+
+
+def _path_in_tar(name: str) -> RelPath:
+    """A bundle has the files of repositories, with their names. Raises `Unsafe`."""
+    return RelPath.of_repository(name.removesuffix("/"))
 
 
 class _Files(ByteSource):
@@ -250,7 +255,7 @@ class BundleFolder:
         with self._open(RelPath.parse(SUMS)) as size:
             text = os.pread(self._fd, min(size, _LARGEST_SUMS), 0)
         for name in (*HEAD, *sorted(read_sums(text).keys() - {*HEAD})):
-            path = RelPath.parse(name)
+            path = RelPath.of_repository(name)
             with self._open(path) as size:
                 yield TarMember(path, size)
 

@@ -38,8 +38,10 @@ class Refusal(Exception):
 class HubApi:
     """Answers the hub's origin from repositories; several commits of one repository may be published."""
 
-    def __init__(self, repos: Iterable[Repo], cdn: Cdn) -> None:
+    def __init__(self, repos: Iterable[Repo], cdn: Cdn, lacks: Iterable[str] = ()) -> None:
+        """``lacks`` says what a smaller hub does not know: ``tree``, ``expand``, ``siblings``."""
         self._cdn, self._lock = cdn, threading.Lock()
+        self._lacks = frozenset(lacks)
         self.xet: dict[str, str] = {}
         """The Xet hashes of the files that are on Xet, by their sha256."""
         self.xet_route = ""
@@ -140,9 +142,18 @@ class HubApi:
     def _api(self, request: Request, kind: str, repo_id: str, call: str | None, rest: str | None) -> Answer:
         rev, _, path = (rest or "main").partition("/")
         repo, under = self._at(kind, repo_id, unquote(rev)), unquote(path)
-        flags = {name for name, values in parse_qs(request.query).items() if values[0].lower() in ("true", "1")}
+        asked = parse_qs(request.query)
+        flags = {name for name, values in asked.items() if values[0].lower() in ("true", "1")}
+        if call in self._lacks:
+            raise Refusal(404, "", "Not Found")
         if call != "tree":
-            return _json(repo.info(blobs="blobs" in flags))
+            if "expand" in asked and "expand" in self._lacks:
+                raise Refusal(400, "", '"expand" is not allowed')
+            info = repo.info(blobs="blobs" in flags)
+            if "siblings" in self._lacks:
+                del info["siblings"]
+            names = {"_id", "id", *asked.get("expand", info)}
+            return _json({name: value for name, value in info.items() if name in names})
         items = repo.listing(under, recursive="recursive" in flags)
         if items is None:
             raise Refusal(404, "EntryNotFound", f"{under} does not exist on {repo.commit}")

@@ -59,13 +59,16 @@ class Recorded:
 
 
 class LoopbackHub:
-    """The hub, a context manager. ``bytes_per_second`` limits every connection while it sends a file."""
+    """The hub, a context manager. ``bytes_per_second`` limits every connection while it sends a file; ``lacks`` is as
+    in `HubApi`."""
 
-    def __init__(self, repos: Iterable[Repo], *, bytes_per_second: float | None = None) -> None:
+    def __init__(
+        self, repos: Iterable[Repo], *, bytes_per_second: float | None = None, lacks: Iterable[str] = ()
+    ) -> None:
         self.bytes_per_second = bytes_per_second
         self._recorded: list[Recorded] = []
         self._cdn = Cdn()
-        self._api = HubApi(repos, self._cdn)
+        self._api = HubApi(repos, self._cdn, lacks)
         self._servers = [FaultyServer(self._handler("hub")), FaultyServer(self._handler("cdn"))]
         self.url, self._cdn.origin = (server.url for server in self._servers)
         self._stack = ExitStack()

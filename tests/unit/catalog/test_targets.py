@@ -66,7 +66,7 @@ def test_what_is_no_hub_reference_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("hf:org/repo/../x", "hf:org/repo@main/..", "hf:org/repo/a//b", "hf:o/r/C:/x", "hf:o/r/a\\b"),
+        *("hf:org/repo/../x", "hf:org/repo@main/..", "hf:org/repo/a//b"),
         "https://huggingface.co/o/r/resolve/main/..%2F..%2Fetc",
         *("https://huggingface.co/o/r/blob/main/%2e%2e/x", "https://huggingface.co/o/r/blob/main/a%00"),
         *("https://h/..", "https://h/%2e%2e", "https://h/CON", "https://h/a%0Ab", "https://h/x."),
