@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from mdl.errors import UsageError
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PATTERN = r"[0-9a-f]{12}-[0-9]+-[0-9]+-[0-9]+"
 """What the text of a `ProcessId` matches."""
@@ -32,6 +33,10 @@ _UNKNOWN = "0"
 """The start time of a process that exists if /proc does not describe this PID name space."""
 _STDERR = 2
 """A user's program writes to mdl's stderr: stdout is for mdl's own data."""
+_starting = threading.RLock()
+"""Held while the limit of core files is another one, so that only the child to be started gets that."""
+_core_limit: int | None = None
+"""The soft limit of core files that the user set, while mdl's own is 0."""
 _TICK_SECONDS = 0.05
 """How often mdl checks whether it is to stop while a program runs."""
 
@@ -180,6 +185,43 @@ def split_command(command: str, what: str) -> list[str]:
     return words
 
 
+@contextlib.contextmanager
+def without_core_files() -> Iterator[None]:
+    """Inside the block this process leaves no core file, in which the tokens that it holds would stand. Programs of the
+    user's have the limit that the user set: see `users_core_limit`."""
+    import resource
+
+    global _core_limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if _core_limit is not None or soft == 0:
+        yield
+        return
+    _core_limit = soft
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+        _core_limit = None
+
+
+@contextlib.contextmanager
+def users_core_limit() -> Iterator[None]:
+    """Inside the block, in which a program is started, core files are limited as the user said."""
+    if _core_limit is None:
+        yield
+        return
+    import resource
+
+    with _starting:
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (_core_limit, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 def run_program(
     words: list[str],
     facts: Mapping[str, str],
@@ -203,7 +245,8 @@ def run_program(
         _check(cancel)
         try:
             environ = {**os.environ, **facts}
-            process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            with users_core_limit():
+                process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error

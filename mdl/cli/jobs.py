@@ -22,7 +22,7 @@ from mdl.jobs.log import open_job_log, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown
-from mdl.process import ProcessId, python_command
+from mdl.process import ProcessId, python_command, users_core_limit
 from mdl.units import parse_duration, parse_rate
 
 _POLL_SECONDS = 0.2
@@ -316,7 +316,8 @@ def resume(
     flags = [*_common_flags(session.common), *(["--detach"] if detach else [])]
     again = with_flags([*words[:at], *changed, *words[at:]], flags)
     command = [*python_command(), *again]
-    os.execve(command[0], command, environ)
+    with users_core_limit():
+        os.execve(command[0], command, environ)
 
 
 def _check_resumable(job: Job) -> None:

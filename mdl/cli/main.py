@@ -23,6 +23,7 @@ from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, StorageError, UsageError
+from mdl.process import without_core_files
 
 LINE = "_MDL_COMPLETE_LINE"
 """The variable in which a shell passes what was typed so far."""
@@ -95,6 +96,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code. A signal has it end in an orderly way: what was fetched is kept."""
     words = [*arguments] or ["--help"]
     words[0] = "--version" if words[0] == "version" else words[0]
+    with without_core_files():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         listen()
         if LINE in os.environ:

@@ -19,7 +19,7 @@ from mdl.errors import Busy, UsageError
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.records import Records
-from mdl.process import ProcessId, hostname, python_command
+from mdl.process import ProcessId, hostname, python_command, users_core_limit
 
 if TYPE_CHECKING:
     import socket
@@ -46,7 +46,7 @@ def start(job: str, words: Sequence[str], environ: Mapping[str, str], errors: Pa
     ours, theirs = socket.socketpair()
     with ours:
         log = os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with theirs, os.fdopen(log, "ab") as file:
+        with theirs, os.fdopen(log, "ab") as file, users_core_limit():
             process = subprocess.Popen(
                 [*python_command(), FLAG, job],
                 env=environ,

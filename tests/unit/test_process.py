@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.namespaces import prefix_of
 
-from mdl.process import ProcessId
+from mdl.process import ProcessId, run_program, users_core_limit, without_core_files
 
 
 @pytest.fixture
@@ -62,3 +64,29 @@ def test_a_container_that_sees_its_host_by_proc() -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root})
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.fixture
+def core_limit() -> Iterator[int]:
+    """A soft limit of core files that is not 0."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    wanted = 4096 if before[1] == resource.RLIM_INFINITY else min(4096, before[1])
+    if not wanted:
+        pytest.skip("no core files are allowed here")
+    resource.setrlimit(resource.RLIMIT_CORE, (wanted, before[1]))
+    yield wanted
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+
+
+def test_no_core_file_has_a_token(core_limit: int, tmp_path: Path) -> None:
+    """mdl's own soft limit is 0, a hook has the user's, and afterwards all is as before."""
+    place = tmp_path / "limit"
+    ask = f"import resource; open({str(place)!r}, 'w').write(str(resource.getrlimit(resource.RLIMIT_CORE)[0]))"
+    with without_core_files():
+        assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
+        assert run_program([sys.executable, "-c", ask], {}) == 0
+        with without_core_files(), users_core_limit():
+            assert resource.getrlimit(resource.RLIMIT_CORE)[0] == core_limit
+        assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
+    assert place.read_text() == str(core_limit)
+    assert resource.getrlimit(resource.RLIMIT_CORE)[0] == core_limit
