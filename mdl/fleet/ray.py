@@ -6,6 +6,7 @@ Ray writes to standard output when a node dies, and takes the signals of its pro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -121,8 +122,12 @@ class Ray:
 
     def _end(self) -> None:
         """End the driver, which cancels the tasks that still run when its standard input ends."""
+        for file in (self._driver.stdin, self._driver.stdout):
+            assert file
+            with contextlib.suppress(OSError):
+                file.close()
         try:
-            self._driver.communicate(timeout=_GRACE_SECONDS)
+            self._driver.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._driver.kill()
-            self._driver.communicate()
+            self._driver.wait()
