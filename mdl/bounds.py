@@ -40,6 +40,12 @@ MOST_PAGES = 1000
 """Pages of one list that comes in pages."""
 MOST_ITEMS = 1_000_000
 """Items of one list, over all of its pages."""
+MOST_UPLOADS = 10_000
+"""Unfinished uploads of a bucket, and parts of one upload, as S3 has them: each costs a request."""
+MOST_JOBS = 100_000
+"""Jobs of a bucket: each costs a request."""
+LARGEST_XML = 4 * 2**20
+"""Bytes of one page of a bucket's list: S3 has at most 1,000 entries in a page."""
 
 LARGEST_LIST = 512 * 2**20
 """Bytes of a list in JSON that is read item by item, such as the files of a repository."""

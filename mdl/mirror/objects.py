@@ -20,6 +20,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from mdl.bounds import LARGEST_XML, MOST_UPLOADS
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
@@ -27,12 +28,14 @@ from mdl.http.client import HttpClient, OnRetry, OpenResponse
 from mdl.http.refusals import error_for_status
 from mdl.http.responses import parse_size, recorded_digest
 from mdl.http.sigv4 import EMPTY, Keys, query_text, signed_headers
+from mdl.pages import paged
 from mdl.paths import shown
 from mdl.sources.object_store import Bucket, refusal
 from mdl.values import value_class
 
 _REFUSALS = tuple(range(400, 600))
-_LARGEST_ANSWER = 16 * 2**20
+Question = tuple[tuple[str, str], ...]
+"""The parameters that ask for one page of a list."""
 _DAMAGED = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout")
 """The body that came is not the one that was signed: sending it again may help."""
 _PASSING = ("InternalError", "SlowDown", "ServiceUnavailable", "")
@@ -157,7 +160,7 @@ class Objects:
         """The uploads that were begun and not ended, of all keys that begin with ``prefix``, without their parts."""
         found: list[PartedUpload] = []
         after = {"key-marker": "NextKeyMarker", "upload-id-marker": "NextUploadIdMarker"}
-        for one in self._listed("Upload", "", {"uploads": "", "prefix": prefix}, after):
+        for one in self._listed("Upload", "", {"uploads": "", "prefix": prefix}, after, ("Key", "UploadId")):
             keeps = _text(one, "ChecksumAlgorithm").upper() == "SHA256"
             found.append(PartedUpload(_text(one, "Key"), _text(one, "UploadId"), keeps, _time(one, "Initiated")))
         return [one for one in found if one.key.startswith(prefix) and one.id]
@@ -166,7 +169,7 @@ class Objects:
         """The parts of an upload that the bucket has."""
         found: list[UploadedPart] = []
         after = {"part-number-marker": "NextPartNumberMarker"}
-        for one in self._listed("Part", upload.key, {"uploadId": upload.id}, after):
+        for one in self._listed("Part", upload.key, {"uploadId": upload.id}, after, ("PartNumber",)):
             number, size = (parse_size(_text(one, name)) for name in ("PartNumber", "Size"))
             if number and size is not None:
                 told = (_text(one, "ETag"), _text(one, "ChecksumSHA256"), _time(one, "LastModified"))
@@ -174,19 +177,27 @@ class Objects:
         return tuple(found)
 
     def _listed(
-        self, tag: str, key: str, query: Mapping[str, str], after: Mapping[str, str]
+        self, tag: str, key: str, query: Mapping[str, str], after: Mapping[str, str], identity: Sequence[str]
     ) -> Iterator[ElementTree.Element]:
         """The elements of a list that comes in pages. ``after`` has the parameters that ask for the next page, each
-        with the element of this page that its value is in; the first is never empty if there is a next page."""
-        while True:
-            answer, _ = self._ask("GET", key, query)
+        with the element of this page that its value is in; the first is never empty if there is a next page. The
+        elements named by ``identity`` tell two items apart."""
+        item = self._item(key or query.get("prefix", ""))
+
+        def ask(question: Question) -> tuple[list[ElementTree.Element], Question | None]:
+            answer, _ = self._ask("GET", key, dict(question))
             root = self._parsed(answer, key or query.get("prefix", ""))
-            yield from _all(root, tag)
             following = {name: _text(root, element) for name, element in after.items()}
             is_last = _text(root, "IsTruncated") != "true" or not next(iter(following.values()))
-            if is_last or following.items() <= query.items():
-                return
-            query = {**query, **following}
+            return list(_all(root, tag)), None if is_last else tuple({**query, **following}.items())
+
+        def named(element: ElementTree.Element) -> tuple[str, ...]:
+            return tuple(_text(element, name) for name in identity)
+
+        try:
+            yield from paged(tuple(query.items()), ask, named, "the bucket's list", most_items=MOST_UPLOADS)
+        except ProtocolError as error:
+            raise error.on(item) from None
 
     def _ask(
         self,
@@ -200,7 +211,7 @@ class Objects:
 
         def request() -> tuple[bytes, Mapping[str, str]]:
             with self._open(method, key, query, headers, payload) as opened:
-                answer = self.http.read(opened, _LARGEST_ANSWER) if method != "HEAD" else b""
+                answer = self.http.read(opened, LARGEST_XML) if method != "HEAD" else b""
                 if _ERROR.search(answer):
                     raise self._late_refusal(answer, key)
                 return answer, opened.headers
@@ -249,11 +260,11 @@ class Objects:
         return found or NetworkError(told or "the store failed", item=item, final=code not in _PASSING)
 
     def _parsed(self, answer: bytes, key: str) -> ElementTree.Element:
-        if b"<!" in answer:  # no answer of S3 declares anything, and a declaration can make a parser work for ever
-            raise self._failed("the store's answer is not plain XML", key)
         try:
-            return ElementTree.fromstring(answer)
-        except ElementTree.ParseError as error:
+            return ElementTree.fromstring(answer, ElementTree.XMLParser(target=_PlainXml()))
+        except _Declaration as error:
+            raise self._failed("the store's answer is not plain XML", key) from error
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise self._failed("the store's answer is not XML", key) from error
 
     def _failed(self, why: str, key: str) -> MdlError:
@@ -261,6 +272,18 @@ class Objects:
 
     def _item(self, key: str) -> str:
         return f"{self.bucket}/{shown(key)}" if key else str(self.bucket)
+
+
+class _Declaration(Exception):
+    pass
+
+
+class _PlainXml(ElementTree.TreeBuilder):
+    """Refuses a document type before it is read, in whatever encoding: no answer of S3 declares anything, and a
+    declaration can make a parser work for ever."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise _Declaration
 
 
 class Bytes:

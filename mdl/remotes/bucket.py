@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_FOREIGN_FILE, MOST_JOBS, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
@@ -21,8 +21,6 @@ from mdl.remotes.outputs import select
 from mdl.sources import Context
 from mdl.sources.s3 import S3Origin, S3Source, parse
 from mdl.threads import in_parallel
-
-_LARGEST_RECORD = 2**20
 
 
 class BucketRemote:
@@ -54,6 +52,10 @@ class BucketRemote:
             one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
         ]
         names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
+        if len(names) > MOST_JOBS:
+            why = f"the bucket has {len(names):,} jobs, and mdl asks for {MOST_JOBS:,} of them at most"
+            hint = f"'mdl remote status {self.settings.name} JOB' asks for one"
+            raise ProtocolError(why, item=self.settings.name, hint=hint)
         calls = [partial(self._read, name, sizes[name]) for name in names]
         http = self._context.http
         assert http is not None
@@ -102,7 +104,7 @@ class BucketRemote:
         return (host_of(self._bucket.access.url),)
 
     def _read(self, job: str, size: int) -> RemoteJob:
-        data = self._bucket.read(f"{self._prefix}processes/{job}.json", _LARGEST_RECORD)
+        data = self._bucket.read(f"{self._prefix}processes/{job}.json", LARGEST_FOREIGN_FILE)
         try:
             return replace(job_of(parse_json(data, allow_nan=True), job), bytes=size)
         except ValueError as error:

@@ -19,7 +19,8 @@ LEVELS = [
     {"errors", "listener"},
     {"cancel", "crc_json", "formatting", "hashing", "json_stream", "junk", "paths", "pickles", "redact", "schemas"}
     | {"threads", "units"},
-    {"process", "child", "child_output", "presigned", "deadline", "safetensors", "end_records", "toml", "extras"},
+    {"process", "child", "child_output", "pages", "presigned", "deadline", "safetensors", "end_records"},
+    {"toml", "extras"},
     {"fs", "weights"},
     {"locks"},
     {"http", "files", "events", "reports", "places"},
@@ -55,7 +56,7 @@ ONLY = {
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
-    bounds describe formatting paths safetensors presigned redact crc_json files events listener errors reports
+    bounds pages describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     json_stream end_records junk weights units values
     http/allowlist http/attachment http/credentials http/origin_record http/pacer http/policy http/proxies http/ranges
     http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler

@@ -10,6 +10,7 @@ from support.faults import Answer, Handler, always, answers, first, redirects, r
 from support.faulty_server import FaultyServer, Request
 from support.networks import network_of
 
+from mdl.bounds import MOST_PAGES
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
@@ -110,7 +111,17 @@ def test_a_redirect_is_not_followed(served: Make) -> None:
 BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><ListPartsResult><Part>&b;</Part></ListPartsResult>'
 
 
-@pytest.mark.parametrize("body", [b"", b"<a", b"{}", BOMB])
+BOMBS = [
+    BOMB,
+    BOMB.decode().encode("utf-16"),
+    f"<?xml version='1.0' encoding='utf-16'?>{BOMB.decode()}".encode("utf-16-le"),
+    b"<?xml version='1.0' encoding='cp037'?>" + BOMB.decode().encode("cp037"),
+    b"<?xml version='1.0' encoding='utf-7'?>" + BOMB,
+    b"<?xml version='1.0' encoding='none-such'?>" + BOMB,
+]
+
+
+@pytest.mark.parametrize("body", [b"", b"<a", b"{}", *BOMBS])
 def test_answers_that_are_no_plain_xml(served: Make, body: bytes) -> None:
     """They are refused, 6, and what a document type could define is never expanded."""
     with pytest.raises(ProtocolError, match="XML"):
@@ -154,7 +165,7 @@ def test_an_upload_that_is_gone_is_aborted_in_peace(served: Make) -> None:
 
 
 def test_lists_come_page_by_page(served: Make) -> None:
-    """All pages of uploads and parts are read, and a listing that never ends is not followed for ever."""
+    """All pages of uploads and parts are read."""
 
     def pages(request: Request, number: int) -> Answer:
         if "uploadId" in request.target:
@@ -168,13 +179,45 @@ def test_lists_come_page_by_page(served: Make) -> None:
             name, marker, item = "Uploads", "?key-marker=k", "<Upload><Key>k/{0}</Key><UploadId>{0}</UploadId></Upload>"
             more = "<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>1</NextUploadIdMarker>"
         page = 2 if marker in request.target else 1
-        text = f"<{name}><IsTruncated>true</IsTruncated>{more}{item.format(page)}</{name}>"
+        is_more = "true" if page == 1 else "false"
+        text = f"<{name}><IsTruncated>{is_more}</IsTruncated>{more}{item.format(page)}</{name}>"
         return reply(200, text.encode())
 
     objects = served(pages)
     assert [part.number for part in objects.parts(PartedUpload("k", "id"))] == [1, 2]
     assert [upload.key for upload in objects.uploads("k")] == ["k/1", "k/2"]
     assert objects.uploads("other") == []
+
+
+def upload_page(number: int, *uploads: int, marker: str | None = None) -> Answer:
+    """A page of uploads that names a next one."""
+    rows = "".join(f"<Upload><Key>k/{one}</Key><UploadId>{one}</UploadId></Upload>" for one in uploads)
+    more = f"<IsTruncated>true</IsTruncated><NextKeyMarker>{marker or f'k{number}'}</NextKeyMarker>"
+    return reply(200, f"<ListMultipartUploadsResult>{more}{rows}</ListMultipartUploadsResult>".encode())
+
+
+@pytest.mark.parametrize(
+    ("page", "most", "words"),
+    [
+        (lambda number: upload_page(number, number), MOST_PAGES, "more than 1,000 pages"),
+        (lambda number: upload_page(number, 1), 2, "brings nothing new"),
+        (lambda number: upload_page(number), 1, "brings nothing new"),
+        (lambda number: upload_page(number, number, marker="k"), 2, "in circles"),
+        (lambda number: upload_page(number, *range(10_001)), 1, "more than 10,000 entries"),
+    ],
+)
+def test_lists_that_do_not_end(served: Make, page: Callable[[int], Answer], most: int, words: str) -> None:
+    """A list that does not come to an end is 6 after few requests, naming the bucket."""
+    asked: list[Request] = []
+
+    def handle(request: Request, number: int) -> Answer:
+        asked.append(request)
+        return page(len(asked))
+
+    with pytest.raises(ProtocolError, match=words) as caught:
+        served(handle).uploads("k")
+    assert "s3://training/k" in str(caught.value)
+    assert len(asked) <= most
 
 
 @pytest.mark.fault(471)
