@@ -20,15 +20,18 @@ def paged(
     *,
     most_pages: int = MOST_PAGES,
     most_items: int = MOST_ITEMS,
+    noun: str = "entries",
 ) -> Iterator[Item]:
     """The items of all pages. ``ask`` gives the items of one page, and the question for the next one, or None after the
-    last. ``key`` tells two items apart, and ``what`` names the list, as in "the bucket's list of uploads".
+    last. ``key`` tells two items apart, and ``what`` names the list, as in "the bucket's list of uploads";
+    ``noun`` is what its items are.
 
     Raises `ProtocolError` if a page is asked for twice, or brings nothing new and names a next one, and for more than
     ``most_pages`` or ``most_items``; what ``ask`` raises.
     """
     asked = set[Hashable]()
     seen = set[Hashable]()
+    count = 0
     question: Question | None = first
     while question is not None:
         if question in asked:
@@ -37,8 +40,9 @@ def paged(
             raise ProtocolError(f"{what} has more than {most_pages:,} pages")
         asked.add(question)
         items, question = ask(question)
-        if len(seen) + len(items) > most_items:
-            raise ProtocolError(f"{what} has more than {most_items:,} entries", hint=_LARGE)
+        count += len(items)
+        if count > most_items:
+            raise ProtocolError(f"{what} has more than {most_items:,} {noun}", hint=_LARGE)
         known = len(seen)
         seen.update(map(key, items))
         if len(seen) == known and question is not None:
@@ -46,4 +50,4 @@ def paged(
         yield from items
 
 
-_LARGE = "mdl does not read a list of this size; is the server at fault?"
+_LARGE = "mdl cannot read a list of this size; name what you want by its own address"

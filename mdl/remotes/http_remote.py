@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mdl.bounds import MOST_JOBS
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
@@ -116,6 +117,8 @@ class HttpRemote:
             rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
         if not isinstance(rows, list):
             raise ProtocolError(f"{what} is not a list", item=self.name)
+        if len(rows) > MOST_JOBS:
+            raise ProtocolError(f"{what} has more than {MOST_JOBS:,} entries", item=self.name)
         return newest_first(map(self.job, rows))
 
     def cancelled(self, job: str, answer: Any, *, unless_told: bool = False) -> RemoteJob:

@@ -496,6 +496,7 @@ class HubSource:
     def _tree(self, origin: HubOrigin, commit: str) -> _Found:
         url: str | None = self._tree_url(origin, commit)
         found, asked, items = _Found(), set[str](), 0
+        last = _Found()
         while url is not None:
             if url in asked:
                 raise ProtocolError("the hub's listing goes round in circles")
@@ -504,7 +505,11 @@ class HubSource:
             asked.add(url)
             page, count, url = self._page(url, origin, _MOST_ITEMS - items)
             items += count
+            is_new = page.count != last.count or page.entries != last.entries or (count and not page.count)
+            if url is not None and not (count and is_new):
+                raise ProtocolError("the hub's listing does not come to an end: a page of it brings nothing new")
             found.extend(page)
+            last = page
         return found
 
     def _page(self, url: str, origin: HubOrigin, most: int) -> tuple[_Found, int, str | None]:
