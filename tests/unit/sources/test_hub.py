@@ -158,6 +158,16 @@ def test_endless_listing(here: World, monkeypatch: pytest.MonkeyPatch, bound: tu
     assert len(here.asked) == 3
 
 
+@pytest.mark.parametrize("items", [[], ["a.json", "b.json"]])
+def test_a_listing_that_brings_nothing_new(here: World, items: list[str]) -> None:
+    """A page that is empty, or the same as the one before, and names a next page is 6 at once."""
+    for number in range(1 if not items else 2):
+        links = {"Link": f'<{tree_url(more=f"&cursor={number + 1}")}>; rel="next"'}
+        rows = [entry(name) for name in items]
+        here.mock.add_response(url=tree_url(more=f"&cursor={number}" * bool(number)), json=rows, headers=links)
+    refused(here, ProtocolError, 6, "brings nothing new")
+
+
 @pytest.mark.fault(74)
 def test_renamed_repository(here: World) -> None:
     """The redirect of a renamed repository is followed, and further pages are relative to where it led."""
