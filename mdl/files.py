@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import field, replace
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from mdl.bounds import LARGEST_NUMBER, OutOfBounds, whole_number
@@ -249,6 +250,8 @@ class LocalFile:
     own_digest: Digest | None = None
     foreign: bool = False
     hint: str = ""
+    has_holes: bool = False
+    """Bytes of it were never written. That is looked at if it was hashed, and is no file of mdl's."""
 
     @property
     def untouched(self) -> bool:
@@ -297,6 +300,21 @@ def is_verified(verified: str) -> bool:
     """Whether bytes were compared with a digest. ``verified`` is as in a receipt or report: the algorithm of that
     digest, ``size`` or ``none``."""
     return verified not in ("size", "none")
+
+
+@small_value_class
+class HalfFile:
+    """An unfinished file. Its bytes in these ranges, each from a first byte to before a last one, may be right.
+    ``is_final`` if it has the final name."""
+
+    path: Path
+    ranges: tuple[tuple[int, int], ...]
+    is_final: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return sum(stop - start for start, stop in self.ranges)
 
 
 def role_of(path: str) -> str:

@@ -134,6 +134,8 @@ class Download:
     is_begun = False
     length_discovered = False
     """The size was unknown, and the end of the stream told it."""
+    is_borrowed_from_final = False
+    """Some of its bytes were taken from another program's file under the final name."""
     rewind_why = ""
     responses = 0
     resumed_at = 0

@@ -18,13 +18,17 @@ from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import FileModified, Partial
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Ready, Store
-from mdl.errors import DigestMismatch, MdlError, NetworkError, internal_error
-from mdl.events import Event, Failed, Finished, Started, Verifying
-from mdl.files import Stamp
+from mdl.errors import DigestMismatch, MdlError, NetworkError, Occupied, internal_error
+from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
+from mdl.files import HalfFile, Stamp
+from mdl.formatting import human_bytes
+from mdl.fs.copying import copy_range
+from mdl.fs.entries import open_for_reading
 from mdl.fs.staging import StagedFile
 from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.allowlist import host_of
 from mdl.http.policy import Verified
+from mdl.http.ranges import ByteRange
 from mdl.threads import Batches
 
 
@@ -83,6 +87,8 @@ class Finalizer:
         else:
             partial = self._store.open_partial(download.model, remote)
         download.partial = partial
+        if download.item.half and remote.size is not None:
+            self._borrow(download, download.item.half, remote.size)
         download.resumed_at = partial.total
         self._queue.discarded(download, partial.dropped, partial.dropped_why)
         if remote.size is not None:
@@ -90,6 +96,24 @@ class Finalizer:
             for gap in partial.gaps(remote.size):
                 download.pending.add(gap.start, gap.stop)
             download.hasher = self._fetcher.start_hasher(download)
+
+    def _borrow(self, download: Download, half: HalfFile, size: int) -> None:
+        """Copy what another program has of the file, and mdl has not, into the partial. If that cannot be read, it is
+        fetched. Raises `OSError` of mdl's own disk."""
+        partial, borrowed = download.part, 0
+        partial.set_length(size)
+        with contextlib.suppress(OSError), open_for_reading(half.path, os.O_NOFOLLOW) as source:
+            for wanted in partial.gaps(size):
+                for first, last in half.ranges:
+                    start, stop = max(first, wanted.start), min(last, wanted.stop)
+                    if start < stop:
+                        count = copy_range(source, partial.fd, stop - start, self._check_cancel, start)
+                        partial.mark_present(ByteRange(start, start + count))
+                        borrowed += count
+        download.is_borrowed_from_final = borrowed > 0 and half.is_final
+        if borrowed:
+            why = f"{human_bytes(borrowed)} of it are taken from {half.path}; its digest decides whether they are right"
+            self._post(Noticed(download.model, download.name, why))
 
     def rewind(self, download: Download) -> None:
         """Begin anew. No byte of a small file is kept that could be discarded, but its new version may be large."""
@@ -176,9 +200,12 @@ class Finalizer:
         except FileModified as modified:
             error = modified
         error = error or cut
+        if download.is_borrowed_from_final and isinstance(error, DigestMismatch):
+            error = _is_another(download)
         self._cancel.check()
         came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
         may_help = came_in_parts or cut is not None or isinstance(error, FileModified)
+        may_help = may_help and not isinstance(error, Occupied)
         self._queue.decide(download, Verified(error, may_help, download.fetched))
         if print_ and error is None and not download.error:
             self._publish(download, partial, print_)
@@ -245,6 +272,12 @@ class Finalizer:
         source, size = host_of(download.answered_by or download.url), ready.fingerprint.size
         self._queue.end(download)
         self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
+
+
+def _is_another(download: Download) -> Occupied:
+    """The error for a file under the final name that turned out to be no part of the one that is wanted."""
+    hint = "use --force to replace it, or --to for another folder"
+    return Occupied("another file is there, which is no part of this one", item=download.name, hint=hint)
 
 
 def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> MdlError | None:

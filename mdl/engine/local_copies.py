@@ -76,7 +76,7 @@ class LocalCopies:
             return
         for _, path, receipt in self._published.get(remote.digest, ()):
             yield path, not receipt.adopted
-        for repo in self._repos:
+        for repo in self.repos:
             yield repo.real_blobs / remote.digest.hex, True
         for path in self._in_snapshots(remote):
             yield path, False
@@ -139,7 +139,8 @@ class LocalCopies:
         return found
 
     @cached_property
-    def _repos(self) -> list[CachedRepo]:
+    def repos(self) -> list[CachedRepo]:
+        """The repositories in these caches."""
         found: list[CachedRepo] = []
         for cache in self.caches:
             found += cached_repos(cache)
@@ -148,7 +149,7 @@ class LocalCopies:
     def _in_snapshots(self, remote: RemoteFile) -> Iterator[Path]:
         """Files of the same repository, of any commit, that lie in the snapshots themselves: of a cache that was copied
         without its links, or is on a disk that has none."""
-        for repo in self._repos if remote.hub else ():
+        for repo in self.repos if remote.hub else ():
             if remote.hub and (repo.origin.repo_type, repo.origin.repo) == (remote.hub.repo_type, remote.hub.repo):
                 yield from (file.pointer for file in repo.files if file.blob is None and file.size == remote.size)
 

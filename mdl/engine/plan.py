@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from mdl.errors import MdlError, Occupied, Unsafe
-from mdl.files import LocalFile, RefusedFile, RemoteFile
+from mdl.files import HalfFile, LocalFile, RefusedFile, RemoteFile
 from mdl.reports import no_space
 from mdl.values import small_value_class, value_class
 
@@ -31,6 +31,7 @@ class Reason(StrEnum):
     ADOPTED = "the right bytes were there"
     MISSING = "missing"
     PARTIAL = "partly here"
+    UNFINISHED = "another program has left a part of it"
     OUTDATED = "a newer one is there"
     DAMAGED = "damaged here"
     FORCED = "forced"
@@ -47,13 +48,19 @@ _KEPT = (Reason.PRESENT, Reason.ADOPTED)
 class Item:
     """A decision on one file. ``adopt`` if the right bytes are there and lack a receipt; ``refused`` is the error of a
     file that is not fetched. ``way`` is how bytes from elsewhere on this disk are taken: ``clone``, ``link`` or
-    ``copy``."""
+    ``copy``. ``half`` is an unfinished file of another program, from which the first bytes are borrowed."""
 
     wanted: Wanted
     reason: Reason
     adopt: bool = False
     refused: MdlError | None = None
     way: str | None = None
+    half: HalfFile | None = None
+
+    @property
+    def bytes_here(self) -> int:
+        """Bytes that need not be fetched of a file that is not whole here."""
+        return max(self.local.partial, self.half.size if self.half else 0)
 
     @property
     def remote(self) -> RemoteFile:
@@ -113,11 +120,11 @@ class Plan:
     @property
     def bytes_kept(self) -> int:
         """Bytes that need not be fetched: of whole files and of partials."""
-        return self.bytes_whole + sum(item.local.partial for item in self.fetch)
+        return self.bytes_whole + sum(item.bytes_here for item in self.fetch)
 
     @property
     def bytes_to_fetch(self) -> int:
-        return sum(max(0, (item.remote.size or 0) - item.local.partial) for item in self.fetch)
+        return sum(max(0, (item.remote.size or 0) - item.bytes_here) for item in self.fetch)
 
     @property
     def bytes_elsewhere(self) -> int:
@@ -126,8 +133,9 @@ class Plan:
 
     @property
     def bytes_to_copy(self) -> int:
-        """Those of `bytes_elsewhere` that have to be copied, and take space."""
-        return sum(_size(item) for item in self.linked if item.way == "copy")
+        """Bytes that have to be copied, and take space: those of `bytes_elsewhere`, and of unfinished files."""
+        borrowed = sum(item.half.size for item in self.fetch if item.half)
+        return borrowed + sum(_size(item) for item in self.linked if item.way == "copy")
 
     def check_space(self, free: int) -> None:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes."""
@@ -167,6 +175,8 @@ def _decide(one: Wanted, force: bool) -> Item:
         return Item(one, Reason.PRESENT)
     if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
         return Item(one, Reason.ADOPTED, adopt=True)
+    if receipt is None and _is_unfinished(local, remote):
+        return Item(one, Reason.UNFINISHED)
     if receipt is None:
         hint = "use --force to replace it, or --to for another folder"
         refused = Occupied("another file is there", item=remote.path.text, hint=hint)
@@ -177,6 +187,15 @@ def _decide(one: Wanted, force: bool) -> Item:
         return Item(one, Reason.ADOPTED, adopt=True)
     is_older = local.stamp is not None and local.stamp == receipt.replaced
     return Item(one, Reason.OUTDATED if local.is_unmodified or is_older else Reason.DAMAGED)
+
+
+def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
+    """Whether a file that is not mdl's may be a part of the one that is wanted. A digest decides in the end."""
+    if remote.digest is None or local.stamp is None or local.foreign:
+        return False
+    if remote.size is None:
+        return True  # it is asked for before anything is fetched, and then this is decided again
+    return local.stamp.size < remote.size or (local.stamp.size == remote.size and local.has_holes)
 
 
 def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:

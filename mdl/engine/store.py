@@ -198,6 +198,8 @@ class Store:
             if print_.digest == digest:
                 return replace(found, fingerprint=replace(print_, digest=digest), stamp=stamp)
             found = replace(found, fingerprint=print_, stamp=stamp)
+            if receipt is None and remote.size in (None, print_.size):
+                found = replace(found, has_holes=_has_holes(self.final_path(model, remote)))
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
             print_, stamp = hash_file(self.final_path(model, remote), receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
@@ -361,6 +363,10 @@ class Store:
             if not here.untouched and not has_same_bytes:
                 hint = "use --force to replace it, or --to for another folder"
                 raise Occupied("another file was put there meanwhile", item=item.remote.path.text, hint=hint)
+        elif seen and now and seen.receipt is None and not _holds(item.source, entry):
+            hint = "use --force to replace it, or --to for another folder"
+            why = "another file is there, which is no part of this one"
+            raise Occupied(why, item=item.remote.path.text, hint=hint)
         return entry.as_new() if seen and now is None else entry, now
 
     @contextlib.contextmanager
@@ -422,6 +428,22 @@ class Store:
 def _clash(other: RelPath, why: str) -> Unsafe:
     hint = "--exclude leaves one of the two out; a folder on another disk may take both"
     return Unsafe(f"refused: {shown(other.text)} {why}", hint=hint)
+
+
+def _has_holes(path: Path) -> bool:
+    with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+        return copying.data_ranges(fd) != [(0, os.fstat(fd).st_size)]
+    return False
+
+
+def _holds(source: Partial | Path | StagedFile, entry: EntryAt) -> bool:
+    """Whether all bytes of the file at an entry are in the file that is to take its place. Raises `OSError`."""
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(open_for_reading(source)) if isinstance(source, Path) else source.fd
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        there = os.open(entry.name, flags, dir_fd=entry.folder)
+        stack.callback(os.close, there)
+        return copying.holds(fd, there)
 
 
 def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:

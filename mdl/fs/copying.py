@@ -24,6 +24,10 @@ _FICLONE = 0x40049409
 """Linux, ``linux/fs.h``: let one file share the blocks of another until one of them is written."""
 _PIECE = 2**26
 """Bytes that the kernel is asked to copy at a time."""
+_EDGE = 2**16
+"""Bytes of the largest block that a file system is likely to have."""
+_COMPARED = 2**20
+"""Bytes that are compared at a time."""
 _SMALL = 2**20
 """Below this size in bytes a hard link saves nothing that is worth a read-only file."""
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -130,6 +134,38 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
         done += count
         on_bytes(done)
     return done
+
+
+def data_ranges(fd: int) -> list[tuple[int, int]]:
+    """The ranges of an open file that were written, each from a first byte to before a last one. In a file with holes
+    their edges are left out, for the system only tells whole blocks, parts of which may not have been written."""
+    size = os.fstat(fd).st_size
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            stop = min(size, os.lseek(fd, start, os.SEEK_HOLE))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break  # the rest is a hole
+            return [(0, size)]  # the file system does not tell holes
+        first = start + _EDGE if start else 0
+        last = stop if stop == size else stop - _EDGE
+        if first < last:
+            found.append((first, last))
+        at = stop
+    return found
+
+
+def holds(whole: int, part: int) -> bool:
+    """Whether an open file has, at the same places, all bytes that were written to another one."""
+    for start, stop in data_ranges(part):
+        for at in range(start, stop, _COMPARED):
+            count = min(_COMPARED, stop - at)
+            if os.pread(part, count, at) != os.pread(whole, count, at):
+                return False
+    return True
 
 
 def _mount_of(fd: int) -> tuple[int, str]:

@@ -165,7 +165,7 @@ class StagedFile:
     def write(cls, folder: Path, name: str, data: bytes) -> StagedFile:
         """Stage ``data`` in a folder that is there, not synced yet. Raises `OSError`."""
         path = folder / _hidden_name(f"{_unique_mark()}-{name}")
-        staged = cls(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+        staged = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
             write_all(staged.fd, data)
         except BaseException:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.engine.connection_scaler import Tuning
+from mdl.engine.half_files import find_half
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
-from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.plan import Item, Plan, Reason, Wanted
 from mdl.engine.status import model_status
 from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, StorageError, whole_error
 from mdl.events import Failed, Noticed, Planned
@@ -55,7 +57,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         wanted, unkept, broken = _resolve(models, tools)
         sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
         sized.check_size(tools.max_size)
-        decided = _reuse(sized, tools, force=force)
+        decided = _with_halves(_reuse(sized, tools, force=force), tools, force=force)
         tools.on_event(_planned(decided.whole))
         _tell_of_quantisations(models, decided.plan, tools)
         for name, error in broken.items():
@@ -99,6 +101,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     began, store = time.monotonic(), tools.store
     wanted, unkept, broken = _resolve(models, tools)
     decided = _predict(_with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools), tools, force=force)
+    decided = _with_halves(decided, tools, force=force)
     whole = decided.whole
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
@@ -177,13 +180,19 @@ def _with_sizes(plan: Plan, tools: Tools) -> Plan:
     unknown = [item for item in plan.fetch if item.remote.size is None]
     answers = zip(unknown, tools.resolver.probe_all([item.remote for item in unknown]), strict=True)
     probed = {item: answer for item, answer in answers if not isinstance(answer, MdlError)}
-    fetch = []
+    fetch: list[Item] = []
+    refuse: list[Item] = []
     for item in plan.fetch:
         if (remote := probed.get(item)) is not None:
+            if item.reason == Reason.UNFINISHED:
+                again = Plan.of([replace(item.wanted, remote=remote)])
+                fetch += again.fetch
+                refuse += again.refuse
+                continue
             local = tools.store.quick_check(item.wanted.model, remote)
             item = replace(item, wanted=Wanted(item.wanted.model, remote, local))
         fetch.append(item)
-    return replace(plan, fetch=tuple(fetch))
+    return replace(plan, fetch=tuple(fetch), refuse=(*plan.refuse, *refuse))
 
 
 # Plan: what of it comes from this disk, and what is fetched.
@@ -216,6 +225,27 @@ def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
             raise
     linked, left = reuse(plan.fetch, copies, tools.on_event)
     return _each_once(plan, left, linked, copies)
+
+
+def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
+    """The same with the unfinished files of other programs from which bytes are borrowed. What comes in one piece is
+    fetched whole."""
+    if force:
+        return decided
+    small = (tools.tuning or Tuning()).small
+    repos = tools.local_copies.repos if tools.local_copies else ()
+
+    def with_half(item: Item) -> Item:
+        model, remote = item.wanted.model, item.remote
+        if (remote.size or 0) <= small or (tools.hub_client and remote.hub):
+            return item
+        final = tools.store.final_path(model, remote)
+        is_final_half = item.reason == Reason.UNFINISHED
+        half = find_half(final, tools.store.folder(model), remote, repos, is_final_half=is_final_half)
+        return replace(item, half=half) if half and half.size > item.local.partial else item
+
+    plan = decided.plan
+    return replace(decided, plan=replace(plan, fetch=tuple(map(with_half, plan.fetch))))
 
 
 def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCopies) -> _Decided:

@@ -10,7 +10,7 @@ from typing import Literal
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolved, Resolver
-from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.plan import Item, Plan, Reason, Wanted
 from mdl.engine.store import Store
 from mdl.errors import MdlError, whole_error
 from mdl.files import LocalFile, Receipt, RemoteFile
@@ -156,6 +156,8 @@ def _change(item: Item, tools: Tools) -> FileChange:
     kind: Change = "changed"
     if item.refused:
         kind, to_fetch = "edited" if local.receipt else "unread", 0
+    elif item.reason == Reason.UNFINISHED:
+        kind = "partial"
     elif local.kind == "absent":
         kind = "partial" if local.partial else "missing" if local.receipt else "new"
     if copies and to_fetch and copies.predict(item):

@@ -89,7 +89,7 @@ def _kept(item: Item) -> FileReport:
 
 
 def _planned(item: Item) -> FileReport:
-    return _row(item.remote, "planned", resumed_at=item.local.partial)
+    return _row(item.remote, "planned", resumed_at=item.bytes_here)
 
 
 def _fetched(one: FileResult) -> FileReport:

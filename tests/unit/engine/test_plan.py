@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,7 +76,15 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str]] = {
     "own receipt, newer one is larger": (FULL, remote(size=101), "fetch"),
     "no receipt, right bytes": (there(RIGHT), remote(), "adopt"),
     "no receipt, other bytes": (there(WRONG), remote(), "refuse"),
-    "no receipt, other size": (there(stamp=Stamp(99, 5, 7)), remote(), "refuse"),
+    "no receipt, a part of it": (there(stamp=Stamp(99, 5, 7)), remote(), "fetch"),
+    "no receipt, a part of it, of another user": (
+        LocalFile("file", Stamp(99, 5, 7), foreign=True),
+        remote(),
+        "refuse",
+    ),
+    "no receipt, with holes": (replace(there(WRONG), has_holes=True), remote(), "fetch"),
+    "no receipt, longer": (there(stamp=Stamp(101, 5, 7)), remote(), "refuse"),
+    "no receipt, shorter, no digest": (there(stamp=Stamp(99, 5, 7)), bare(), "refuse"),
     "no receipt, nothing to compare with": (there(), bare(), "refuse"),
     "no digest, same validator": (TAGGED, bare(validator='"a"'), "keep"),
     "no digest, no validator": (FULL, bare(), "keep"),

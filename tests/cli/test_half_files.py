@@ -1,0 +1,185 @@
+"""Half files of other programs: their bytes are taken where a digest is known, which decides; nothing of theirs is
+moved, changed or overwritten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.data import MIB, sha256
+from support.faults import honest
+from support.faulty_server import FaultyServer
+from support.hubs import Hub, actions, cache_of
+from support.loopback_hub import Generated, Repo
+from support.shell import Inside, Ran, Shell, done
+
+SIZE = 40 * MIB
+WEIGHTS = Generated(SIZE, "half")[0:SIZE]
+CONFIG = b'{"layers": 2}'
+NAME = "sub/big.safetensors"
+REPO = Repo("org/tiny", {"config.json": CONFIG, NAME: WEIGHTS})
+REPOS = [REPO]
+HALF = 30 * MIB
+HEX = sha256(WEIGHTS)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub) -> Shell:
+    return Shell(tmp_path, hub.url)
+
+
+@pytest.fixture
+def into(shell: Shell) -> Path:
+    """The folder that the files are to be in, where other programs have been before."""
+    folder = shell.home / "into"
+    (folder / "sub").mkdir(parents=True)
+    return folder
+
+
+def get(shell: Shell, mdl: Inside, into: Path, *more: str) -> Ran:
+    return mdl(shell, "get", "org/tiny", "--into", str(into), "--json", *more)
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def sparse(path: Path, *ranges: tuple[int, int]) -> Path:
+    """A file of the final size in which only these ranges were written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for start, stop in ranges:
+            file.seek(start)
+            file.write(WEIGHTS[start:stop])
+        file.truncate(SIZE)
+    return path
+
+
+FIRST = WEIGHTS[:HALF]
+PLACES: dict[str, Callable[[Path, Path], Path]] = {
+    "wget, curl": lambda into, _: write(into / NAME, FIRST),
+    "Firefox, yt-dlp": lambda into, _: write(into / f"{NAME}.part", FIRST),
+    "Firefox, with an empty file": lambda into, _: write(
+        write(into / NAME, b"").with_name("big.safetensors.part"), FIRST
+    ),
+    "Chrome": lambda into, _: write(into / f"{NAME}.crdownload", FIRST),
+    "Safari": lambda into, _: write(into / f"{NAME}.download" / "big.safetensors", FIRST),
+    "rsync": lambda into, _: write(into / "sub" / ".big.safetensors.Ab12Cd", FIRST),
+    "hf --local-dir": lambda into, _: write(
+        into / ".cache/huggingface/download/sub" / f"dR-7fLw=.{HEX}.incomplete", FIRST
+    ),
+    "hf --local-dir, 2.x": lambda into, _: write(
+        into / ".cache/huggingface/download/sub" / f"dR-7fLw=.{HEX}.0a1b2c3d.incomplete", FIRST
+    ),
+    "hf": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.incomplete", FIRST),
+    "hf, 2.x": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.0a1b2c3d.incomplete", FIRST),
+    "aria2, preallocated": lambda into, _: sparse(into / NAME, (0, 10 * MIB), (20 * MIB, 40 * MIB)),
+    "a downloader with holes": lambda into, _: sparse(into / f"{NAME}.part", (0, 20 * MIB), (30 * MIB, 40 * MIB)),
+    "whole, but not renamed": lambda into, _: write(into / f"{NAME}.part", WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_there_is_not_fetched(shell: Shell, hub: Hub, mdl: Inside, into: Path, place: str) -> None:
+    """0, and at most the rest comes; plan and report count what is there as kept; the other program's file stays as it
+    is, unless it has the final name."""
+    half = PLACES[place](into, cache_of(shell))
+    left, facts = half.read_bytes(), half.stat()
+    planned = done(get(shell, mdl, into, "-n")).document
+    assert planned["bytes_to_fetch"] <= 11 * MIB
+    assert planned["bytes_kept"] >= 29 * MIB
+    assert half.stat() == facts
+    before = hub.sent
+    ran = done(get(shell, mdl, into)).document
+    assert hub.sent - before <= 11 * MIB
+    assert ran["bytes_kept"] >= 29 * MIB
+    assert (into / NAME).read_bytes() == WEIGHTS
+    if half != into / NAME:
+        assert (half.read_bytes() == left, half.stat().st_ino) == (True, facts.st_ino)
+    assert set(actions(done(get(shell, mdl, into))).values()) == {"kept"}
+
+
+def test_in_the_hubs_cache(shell: Shell, hub: Hub, mdl: Inside) -> None:
+    """What hf left unfinished in its cache is gone on with in that layout, too."""
+    half = PLACES["hf, 2.x"](shell.home, cache_of(shell))
+    done(mdl(shell, "get", "org/tiny", "--layout", "hf-cache"))
+    assert hub.sent <= 11 * MIB
+    assert half.read_bytes() == FIRST
+
+
+WRONG = WEIGHTS[:HALF][::-1]
+
+
+@pytest.mark.parametrize("ending", [".part", ".crdownload"])
+def test_wrong_bytes_of_an_unfinished_name(shell: Shell, hub: Hub, mdl: Inside, into: Path, ending: str) -> None:
+    """They are thrown away, which is told, and the file is fetched once from its start."""
+    half = write(into / f"{NAME}{ending}", WRONG)
+    ran = done(get(shell, mdl, into)).document
+    assert (into / NAME).read_bytes() == WEIGHTS
+    assert (half.read_bytes() == WRONG, ran["bytes_discarded"] >= HALF) == (True, True)
+    assert hub.sent <= 2 * SIZE
+
+
+WRONG_FINALS: dict[str, Callable[[Path], Path]] = {
+    "shorter": lambda path: write(path, WRONG),
+    "shorter, one byte": lambda path: write(path, FIRST[:-1] + bytes([FIRST[-1] ^ 1])),
+    "same size": lambda path: write(path, WEIGHTS[::-1]),
+    "longer": lambda path: write(path, WEIGHTS + b"x"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FINALS)
+def test_wrong_bytes_of_the_final_name(shell: Shell, mdl: Inside, into: Path, kind: str) -> None:
+    """7, the file is as it was, and no partial is left; --force replaces it."""
+    final = WRONG_FINALS[kind](into / NAME)
+    before, facts = final.read_bytes(), final.stat()
+    ran = get(shell, mdl, into)
+    assert (ran.code, final.read_bytes() == before, final.stat().st_mtime_ns) == (7, True, facts.st_mtime_ns)
+    assert not list((into / ".mdl" / "partials").glob("*"))
+    done(get(shell, mdl, into, "--force"))
+    assert final.read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(("data", "code"), [(CONFIG[:5], 0), (b"", 0), (b"other", 7)])
+def test_a_small_file(shell: Shell, mdl: Inside, into: Path, data: bytes, code: int) -> None:
+    """A small file is fetched whole; what is under its name is replaced only if it is the beginning of it."""
+    final = write(into / "config.json", data)
+    ran = get(shell, mdl, into)
+    assert (ran.code, final.read_bytes()) == (code, data if code else CONFIG)
+
+
+def test_an_edited_file_is_no_half_file(shell: Shell, mdl: Inside, into: Path) -> None:
+    """A file that mdl wrote and that its user cut since stays: 7."""
+    done(get(shell, mdl, into))
+    os.truncate(into / NAME, HALF)
+    assert get(shell, mdl, into).code == 7
+    assert (into / NAME).stat().st_size == HALF
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_url(shell: Shell, mdl: Inside, into: Path, known: bool) -> None:
+    """Of a URL too the rest is fetched, if a digest is known. Without one nothing is borrowed, and a shorter file under
+    the final name is 7."""
+    half = write(into / "big.dat.part", FIRST)
+    words = ["--sha256", HEX] if known else []
+    with FaultyServer(honest(WEIGHTS)) as server:
+        url = f"{server.url}/big.dat"
+        done(mdl(shell, "get", url, "--into", str(into), *words))
+        assert server.bytes_sent < 11 * MIB if known else server.bytes_sent >= SIZE
+        assert half.read_bytes() == FIRST
+        other = shell.home / "other"
+        write(other / "big.dat", FIRST)
+        assert mdl(shell, "get", url, "--into", str(other), *words).code == (0 if known else 7)
+
+
+def test_outdated_says_partial(shell: Shell, mdl: Inside) -> None:
+    """What another program has of a file is a part of it, and no stranger's file."""
+    write(shell.models / "org--tiny" / NAME, FIRST)
+    (shell.home / "catalog.toml").write_text('schema = 1\n[models."org--tiny"]\nsource = "hf:org/tiny"\n')
+    ran = mdl(shell, "outdated", "org--tiny", "--catalog", str(shell.home / "catalog.toml"), "--json")
+    changes = {one["path"]: one["change"] for one in ran.document["models"][0]["changes"]}
+    assert changes == {"config.json": "new", NAME: "partial"}
