@@ -226,16 +226,17 @@ def run_program(
     words: list[str],
     facts: Mapping[str, str],
     *,
+    folder: str | os.PathLike[str] | None = None,
     silent: bool = False,
     cancel: CancelToken | None = None,
     grace: float = 5.0,
 ) -> int:
     """Run a program to its end and return its exit status.
 
-    ``facts`` are added to its environment. It gets no input, and its output goes to stderr, or nowhere if ``silent``.
+    ``facts`` are added to its environment. It runs in ``folder``, or in mdl's own; a program that is named by a
+    relative path is looked for there. It gets no input, and its output goes to stderr, or nowhere if ``silent``.
     A stop ends it too, by force after ``grace`` seconds; a pause does not, because a program cannot be continued later.
-    Raises `UsageError` if it cannot
-    be started, `Cancelled`.
+    Raises `UsageError` if it cannot be started, `Cancelled`.
     """
     import subprocess
 
@@ -245,8 +246,12 @@ def run_program(
         _check(cancel)
         try:
             environ = {**os.environ, **facts}
+            if folder is not None:
+                environ["PWD"] = os.fspath(folder)
             with users_core_limit():
-                process = subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+                process = subprocess.Popen(
+                    words, env=environ, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                )
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"it cannot be run: {why}", item=words[0], hint="name a program that is there") from error

@@ -48,7 +48,7 @@ Check = Annotated[
     str | None,
     flag(
         "--check CMD",
-        "With --release: must end with 0 before the switch; no shell; the new folder is in MDL_RELEASE_PATH.",
+        "With --release: must end with 0 before the switch; runs in the new folder; no shell.",
         panel="Afterwards",
     ),
 ]

@@ -174,8 +174,9 @@ def release(
     """Put an archive into service: unpack it beside the other releases of ``folder``, check it, switch ``current``.
 
     ``keep`` complete releases stay, with the new one; the previous one always does. ``check`` is a command of the
-    user's, a line or its words, that must end with 0 before the switch; it finds the release in ``MDL_RELEASE_PATH``,
-    is started without a shell, writes to stderr and may change nothing in the release. ``limits`` says how much an
+    user's, a line or its words, that must end with 0 before the switch; it runs in the new folder, which is also
+    ``MDL_RELEASE_PATH``, is started without a shell, writes to stderr and may change nothing in the release. A relative
+    program is one of the release. ``limits`` says how much an
     archive may hold. ``lock_wait`` is how long to wait, in seconds or as "10m", for another mdl that works on the same
     folder. ``cancel`` stops the work, and the check, from another thread. ``on_event`` is called with every event.
 
@@ -192,12 +193,15 @@ def release(
     words = process.split_command(check, "--check") if isinstance(check, str) else list(check or ())
     if check is not None and not words:
         raise UsageError("it is empty", item="check")
-    if words and not shutil.which(words[0]):
-        hint = "nothing was unpacked; name a program that is there and that you may execute"
-        raise UsageError("the check cannot be run: no such program can be executed", item=words[0], hint=hint)
+    is_of_release = bool(words) and "/" in words[0] and not words[0].startswith("/")
+    if words and not is_of_release and not shutil.which(words[0]):
+        raise _no_program(words[0], "can be executed", "name a program that is there and that you may execute")
     opening = open_archive(place_of(archive, "archive"), limits, _stop_by(cancel))
     with opening as opened, storage_trouble(releases.folder, _WHEN_FULL):
         _tell_of_model(opened, on_event)
+        if is_of_release and os.path.normpath(words[0]) not in _programs(opened):
+            hint = "the check runs in the new folder: name a program of your own by its absolute path"
+            raise _no_program(words[0], "in the archive can be executed", hint)
         known = opened.manifest.version if opened.manifest else ""
         if not releases.has(known):
             check_free_space(opened, releases.folder)
@@ -205,6 +209,16 @@ def release(
         with file_lock(releases.folder / ".mdl", "releases", wait, _waiting(on_event), cancel):
             releases.prepare()
             return _Release(releases, releases.history(), keep, words, cancel, on_event).run(opened, known)
+
+
+def _no_program(name: str, where: str, hint: str) -> UsageError:
+    what = f"the check cannot be run: no such program {where}"
+    return UsageError(what, item=name, hint=f"nothing was unpacked; {hint}")
+
+
+def _programs(archive: AnyArchive) -> set[str]:
+    """The paths of the files in an archive that may be executed."""
+    return {member.path.text for member in archive.members if member.executable and not member.is_folder}
 
 
 def rollback(
@@ -315,10 +329,11 @@ class _Release:
             return
         watch = ChangeWatch(path, manifest)
         facts = {"MDL_RELEASE_PATH": str(path), "MDL_RELEASE_VERSION": version}
-        code = process.run_program(self.check, facts, cancel=self.cancel)
+        code = process.run_program(self.check, facts, folder=path, cancel=self.cancel)
         if code:
             what = f"the check ended with {code}: {shlex.join(self.check)}"
-            hint = "nothing was switched; the check runs in your own folder, and MDL_RELEASE_PATH names the new one"
+            hint = "nothing was switched; the check runs in the new folder, so programs and files of your own need an"
+            hint += " absolute path"
             raise ProtocolError(what, item=version, hint=hint)
         changed = watch.changed()
         if changed:

@@ -134,14 +134,15 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
     """A home with a run in it, programs of others that do nothing, a hub, and a server for any other URL."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in (*FOREIGN, "smoke-test"):
-        (programs / name).write_text("#!/bin/sh\n[ -t 0 ] || cat > /dev/null\n")
-        (programs / name).chmod(0o755)
+    own = tmp_path / "srv" / "bin"
+    own.mkdir(parents=True)
+    for place in (*(programs / name for name in FOREIGN), own / "smoke-test"):
+        place.write_text("#!/bin/sh\n[ -t 0 ] || cat > /dev/null\n")
+        place.chmod(0o755)
     (programs / "mdl").write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
     (programs / "mdl").chmod(0o755)
     work = tmp_path / "work"
     make_run(work / "runs", "tts")
-    (work / "smoke-test").symlink_to(programs / "smoke-test")
     (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "models" / "loras" / "style.safetensors").write_bytes(SAFETENSORS)
     with LoopbackHub(list(REPOS)) as hub:

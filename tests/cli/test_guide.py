@@ -25,7 +25,9 @@ def commands(guide: str, folder: Path) -> Iterator[list[str]]:
     lines = [line for line in text.splitlines() if line.startswith("mdl ")]
     assert len(lines) > 5
     for line in lines:
-        yield [re.sub(r"^/(srv|var/lib)/", f"{folder}/", word) for word in shlex.split(line, comments=True)[1:]]
+        yield [
+            re.sub(r"^/(?=(srv|var/lib)/)", f"{folder}/root/", word) for word in shlex.split(line, comments=True)[1:]
+        ]
 
 
 def example(name: str, **instead: str) -> str:
@@ -58,7 +60,7 @@ def run_guide(mdl: Inside, shell: Shell, guide: str) -> None:
         ran = done(mdl(shell, *words))
         if words[0] == "fetch" and "--release" in words:
             assert ran.out.startswith(str(shell.home))
-    [current] = shell.home.glob("*/current")
+    [current] = shell.home.glob("root/srv/*/current")
     [weights] = list(current.resolve().rglob("*.bin"))
     assert weights.read_text() == "p-17"
 
@@ -81,9 +83,9 @@ def test_from_an_endpoint(mdl: Inside, bucket: str, tmp_path: Path) -> None:
             'endpoint    = "abc123"', f'base_url = "{endpoint.base_url}"'
         )
         settings(shell, text)
-        (tmp_path / "mdl").mkdir()
+        (tmp_path / "root" / "var" / "lib" / "mdl").mkdir(parents=True)
         run_guide(mdl, shell, "runpod")
-    assert "mdl_remote_up" in (tmp_path / "mdl" / "gpu.prom").read_text()
+    assert "mdl_remote_up" in (tmp_path / "root" / "var" / "lib" / "mdl" / "gpu.prom").read_text()
 
 
 def test_from_a_training_server(mdl: Inside, tmp_path: Path) -> None:
@@ -96,4 +98,4 @@ def test_from_a_training_server(mdl: Inside, tmp_path: Path) -> None:
         settings(shell, example("trainer", url=url))
         for words in commands("trainer", tmp_path):
             done(mdl(shell, *words))
-    assert (tmp_path / "tts" / "current" / "a.bin").read_text() == "p-17"
+    assert (tmp_path / "root" / "srv" / "tts" / "current" / "a.bin").read_text() == "p-17"

@@ -144,13 +144,13 @@ def spy(site: Site, code: int, more: str = "") -> str:
 
 
 def test_the_check_sees_the_release_before_it_is_served(site: Site, shell: Shell, released: Callable[..., Ran]) -> None:
-    """The check runs where mdl runs, with its words as given and no shell; what it prints goes to stderr. It may use
+    """The check runs in the new folder, with its words as given and no shell; what it prints goes to stderr. It may use
     mdl."""
     ran = released("a", "--check", spy(site, 0, "'two words' * '$HOME' '>out'"), "--json")
     assert (ran.code, "spy speaks" in ran.err) == (0, True), ran.err
     seen, version = json.loads(Path(f"{site.folder}.spy").read_text()), ran.document["release"]["version"]
     assert seen["argv"] == ["two words", "*", "$HOME", ">out"]
-    assert (seen["version"], seen["current"], seen["cwd"]) == (version, False, str(shell.home))
+    assert (seen["version"], seen["current"], seen["cwd"]) == (version, False, seen["release"])
     assert Path(seen["release"]).parent == site.folder / "releases"
     assert {"config.json", "model.bin", "text"} <= set(seen["files"])
     ran = released("b", "--check", shlex.join(shell.command("unpack", str(shell.home / "a.zip"), "--list")))
@@ -216,9 +216,31 @@ def test_what_was_rolled_back_from_and_fails_its_check_again(site: Site, release
 def test_a_check_that_is_not_there(site: Site, released: Callable[..., Ran]) -> None:
     """A program that cannot be run is 2 before anything is unpacked, or even made."""
     (site.folder.parent / "no-right").write_text("#!/bin/sh\n")
-    for check in ("./not-there", "not-there-either", "./no-right"):
+    mine = site.folder.parent / "mine"
+    mine.write_text("#!/bin/sh\n")
+    mine.chmod(0o755)
+    for check in ("./not-there", "not-there-either", str(site.folder.parent / "no-right"), "./mine", "../../../mine"):
         ran = released("a", "--check", check)
         assert (ran.code, site.folder.exists(), "nothing was unpacked" in ran.err) == (2, False, True), ran.err
+
+
+def test_a_check_that_is_in_the_release(site: Site, mdl: Inside, shell: Shell) -> None:
+    """The check runs in the new folder: a file is found by its name there, and ./smoke-test is one of the archive; if
+    the release is here already, too. Nothing of the folder in which mdl runs is found."""
+    tree = {"a.bin": b"weights", "smoke-test": b"#!/bin/sh\ntest -s a.bin && test $MDL_RELEASE_PATH = $PWD\n"}
+    with zipfile.ZipFile(shell.home / "m.zip", "w") as archive:
+        for name, data in tree.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o100755 if name == "smoke-test" else 0o100644) << 16
+            archive.writestr(info, data)
+    (shell.home / "here").write_text("not of the release")
+    words = ("unpack", "m.zip", "--to", "svc", "--release", "--check")
+    for check, code in (("test -f here", 6), ("test -f a.bin", 0), ("./smoke-test", 0), ("sh smoke-test", 0)):
+        ran = mdl(shell, *words, check)
+        assert (ran.code, "runs in the new folder" in ran.err) == (code, bool(code)), ran.err
+    zipped(shell.home / "other.zip", files_of("b"))
+    assert mdl(shell, "unpack", "other.zip", "--to", "svc", "--release").code == 0
+    assert mdl(shell, *words, "./smoke-test").code == 0
 
 
 def test_the_releases_of_a_folder(site: Site, mdl: Inside, shell: Shell) -> None:
