@@ -19,6 +19,7 @@ from support.long import only_long
 from support.loopback_hub import LoopbackHub, Repo
 from support.packing import make_run
 from support.shell import ExitCode, Shell
+from support.weights import gguf_file
 
 from mdl.cli.commands import COMMANDS
 
@@ -61,7 +62,7 @@ ELSEWHERE = (
 """Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
 (test_guide.py), a bucket (test_mirror.py), nodes (test_fleet.py) or a server that goes on (test_serve.py)."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
-WEIGHTS = b"w" * 300_000
+WEIGHTS = b"\x80weights" * 40_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 REPOS = (
     Repo("openai/whisper-tiny", {**FILES, "model.safetensors": WEIGHTS}),
@@ -101,7 +102,7 @@ class Files(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        data = b"GGUF" + self.path.encode() + WEIGHTS
+        data = gguf_file() + self.path.encode() + WEIGHTS
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("ETag", '"1"')
@@ -142,7 +143,9 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
     (programs / "mdl").write_text(f'#!/bin/sh\nexec {sys.executable} -m mdl "$@"\n')
     (programs / "mdl").chmod(0o755)
     work = tmp_path / "work"
-    make_run(work / "runs", "tts")
+    run = make_run(work / "runs", "tts")
+    (run / ".env").write_text("PORT=8000\n")
+    (run / "run.yaml").write_text(f"hub_token: hf_{'Ab1' * 12}\n")
     (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "models" / "loras" / "style.safetensors").write_bytes(SAFETENSORS)
     with LoopbackHub(list(REPOS)) as hub:
@@ -151,7 +154,7 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
             "HOME": str(tmp_path),
             "HF_ENDPOINT": hub.url,
             "PAGES": file_server,
-            "SHA256": hashlib.sha256(b"GGUF/download/12345" + WEIGHTS).hexdigest(),
+            "SHA256": hashlib.sha256(gguf_file() + b"/download/12345" + WEIGHTS).hexdigest(),
         }
 
 
