@@ -155,6 +155,18 @@ class Lock:
         kept = {name: locked for name, locked in self.models.items() if name not in changed}
         return Lock(kept | {name: locked for name, locked in after.models.items() if name in changed})
 
+    def misfits(self, models: Iterable[Model], known: Iterable[Model]) -> list[str]:
+        """Where this lock does not fit a catalog, a line each: of its entries ``models``, and of what is locked and not
+        among the ``known`` ones."""
+        lines = {}
+        for model in models:
+            if model.name not in self.models:
+                lines[model.name] = "not locked yet"
+            elif not self.covers(model):
+                lines[model.name] = "its entry has changed"
+        lines |= dict.fromkeys(self.models.keys() - {model.name for model in known}, "not in the catalog any more")
+        return [f"{name}: {why}" for name, why in sorted(lines.items())]
+
     def differences(self, new: Lock) -> list[str]:
         """What another lock of the same catalog says differently, a line each."""
         lines = []

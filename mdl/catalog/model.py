@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
@@ -108,11 +108,24 @@ class Model:
 
 @value_class
 class Catalog:
-    """Models by name and groups of names, read from ``paths``."""
+    """Models by name and groups of names, read from ``paths``. ``own`` are the names of the models that these files
+    have themselves, or have in a group; None if that is all. The others are of catalogs that they extend."""
 
     models: dict[str, Model] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
+    own: frozenset[str] | None = None
+
+    def meant(self, names: Iterable[str] | None = None) -> list[Model]:
+        """The models that a command means: those of the models and groups of ``names``; without names the `own` ones.
+        Raises `NotFound`."""
+        if names is None:
+            return [model for name, model in self.models.items() if not self.is_only_extended(name)]
+        return list({model.name: model for name in names for model in self.find(name)}.values())
+
+    def is_only_extended(self, name: str) -> bool:
+        """Whether a model is one of a catalog that is extended, and so is meant only if it is named."""
+        return self.own is not None and name in self.models and name not in self.own
 
     def find(self, name: str) -> list[Model]:
         """The model or the group's models called exactly ``name``.

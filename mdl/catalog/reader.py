@@ -161,7 +161,9 @@ def _joined(named: Sequence[Draft], extended: Sequence[Draft], paths: tuple[Path
         for name, members in draft.groups.items():
             _note_unknown(draft.text, ("groups", name), members, models, groups)
     problems.check()
-    return Catalog(models, groups, paths)
+    own = {name for draft in named for name in draft.models}
+    own |= {member for draft in named for members in draft.groups.values() for member in members}
+    return Catalog(models, groups, paths, frozenset(own))
 
 
 def _note_twins(named: Sequence[Draft], extended: Sequence[Draft]) -> None:

@@ -43,12 +43,12 @@ def init(
         argument("DIR|FILE", "Where; without it catalog.toml in the user config folder."),
     ] = None,
 ) -> int:
-    """Begin a catalog of your own, which extends the one that comes with mdl."""
+    """Begin a catalog of your own, with nothing in it."""
     path = session.client().init(place)
 
     def show() -> None:
         session.console.data(str(path))
-        session.console.note("it extends the catalog that comes with mdl; 'mdl add NAME SOURCE' puts a model into it")
+        session.console.note("'mdl add NAME SOURCE' puts a model into it")
 
     return session.show({"path": path}, show)
 
@@ -71,7 +71,7 @@ def add(
     is_first = client.workspace.has_shipped_catalog
     path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
     if is_first:
-        session.console.note("this is your own catalog, just begun; it extends the one that comes with mdl")
+        session.console.note("this is your own catalog, just begun; a comment in it says how it extends others")
     return _show_edited(session, path, name, f"'mdl get {name}' downloads it, 'mdl lock {name}' pins what it is now")
 
 
@@ -105,18 +105,20 @@ def _show_edited(session: Session, path: Path, name: str, then: str = "") -> int
 
 @command(
     "lock",
-    "mdl lock  # every model of the catalog",
+    "mdl lock  # every model of your catalog",
     "mdl lock --upgrade bert-fa  # its newest commit",
-    "mdl lock --check  # for CI: is it up to date?",
+    "mdl lock --check  # for CI: does it fit the catalog? It asks nobody",
 )
 def lock(
     session: Session,
     settings: AskSettings,
     check: Annotated[
-        bool, flag("--check", "Write nothing; if the lock is out of date, list the changes: exit code 8.")
+        bool, flag("--check", "Compare catalog and lock, offline; what differs is listed: exit code 8.")
     ] = False,
     upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
-    names: Annotated[list[str] | None, argument("NAME", "Models and groups to lock; without one, all.")] = None,
+    names: Annotated[
+        list[str] | None, argument("NAME", "Models and groups to lock; without one, all of your own catalog.")
+    ] = None,
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)

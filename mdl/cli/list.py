@@ -84,7 +84,10 @@ def list_models(
             console.tab_separated(exact_rows(rows, chosen))
             return
         if not rows and found is None:
-            console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
+            if client.catalog.models and not (patterns or kind or tag or statuses):
+                console.note("your catalog has no model of its own; 'mdl list PATTERN' finds those that it extends too")
+            else:
+                console.note("the catalog has no such model; 'mdl list --local' shows all that is on this disk")
             return
         console.table(**table_of(rows, chosen, keeps_all=bool(columns)))
         total = found.bytes if local and found and len(rows) == len(found.models) else None

@@ -35,7 +35,7 @@ def prefetch(
     settings: DownloadSettings,
     job: JobFlags,
     names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to bring; or --all.")] = None,
-    everything: Annotated[bool, flag("--all", "The whole catalog, also what it extends.")] = False,
+    everything: Annotated[bool, flag("--all", "All models of your own catalog.")] = False,
     dry_run: DryRun = False,
     force: Force = False,
     skip_if_running: Annotated[
@@ -82,10 +82,10 @@ def prefetch(
 
 
 def _with_targets(session: Session, request: Request) -> Request:
-    """If no target was named, all models of the catalog that can still be fetched."""
+    """If no target was named, all models of one's own catalog that can still be fetched."""
     if request.targets:
         return request
-    models = session.client(request.settings).catalog.models.values()
+    models = session.client(request.settings).catalog.meant()
     return replace(request, targets=[model.name for model in models if not model.gone])
 
 

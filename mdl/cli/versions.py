@@ -11,6 +11,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, DryRun, Force, JobFlags, LookSettings, Where, argument, flag
 from mdl.cli.get import begin, method_of, run_job, show, show_plan
 from mdl.cli.session import Session
+from mdl.errors import LockError
 from mdl.formatting import counted, human_bytes
 from mdl.paths import shown
 
@@ -35,15 +36,21 @@ def outdated(
     beyond_pins: Annotated[
         bool, flag("--beyond-pins", "Compare a pinned commit with the newest one of its repository.")
     ] = False,
+    exit_code: Annotated[bool, flag("--exit-code", "Exit code 8 if anything moved at its source.")] = False,
 ) -> int:
     """Show which models have moved at their source, and what an update would fetch. Nothing is written."""
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
         on_event.end_with(report.error)
-    if error := report.error:
-        session.console.error(error)
     moved = [one for one in report.models if one.state == "outdated"]
+    error = report.error
+    count = sum(one.has_moved for one in report.models)
+    if exit_code and count and not error:
+        hint = "'mdl update' brings it; 'mdl lock --upgrade NAME' puts it into the lock"
+        error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
+    if error:
+        session.console.error(error)
     facts = {"models": report.models, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
     return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
 

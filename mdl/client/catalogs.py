@@ -35,19 +35,19 @@ class Catalogs(Disk):
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
     ) -> LockReport:
-        """Resolve the models and groups ``names`` of the catalog, or all of it, and write what they are to ``mdl.lock``
-        beside it.
+        """Resolve the models and groups ``names`` of the catalog, or all that is its own, and write what they are to
+        ``mdl.lock`` beside it.
 
-        What the lock covers is not asked for again, except for ``upgrade``. ``check`` writes nothing; a lock that is
-        not up to date is then the report's error. Raises `NotFound`,
+        What the lock covers is not asked for again, except for ``upgrade``. ``check`` compares catalog and lock, and
+        neither asks nor writes; a lock that does not fit is then the report's error. Raises `NotFound`,
         `CatalogError`, `StateError`, `UsageError`, `AuthError`, `Cancelled`.
         """
         from mdl.operations.lock import lock
 
         path = self.workspace.lock_path
-        models = list(self.catalog.models.values())
         asked = None if names is None else texts(names)
-        with self._tools(models, on_event=on_event, cancel=cancel, exact=True) as tools:
+        models = [] if check else list(self.catalog.models.values())
+        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, online=not check) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget_lock()
         return report
@@ -73,9 +73,10 @@ class Catalogs(Disk):
             return search(work.context(network), text, kind=kind, sort=sort, limit=limit)
 
     def export(self, names: Texts | None = None, *, list_format: str = "urls") -> Export:
-        """The files of the locked models and groups ``names``, or of all that is locked, as a list that other programs
-        read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises `LockError` if the lock does
-        not cover them, `UsageError` for another format, `NotFound`, `CatalogError`, `StateError`."""
+        """The files of the locked models and groups ``names``, or of all of the catalog's own that is locked, as a list
+        that other programs read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises
+        `LockError` if the lock does not cover them, `UsageError` for another format, `NotFound`, `CatalogError`,
+        `StateError`."""
         from mdl.operations.export import FORMATS, export
 
         if list_format not in FORMATS:
@@ -83,15 +84,19 @@ class Catalogs(Disk):
                 f"{list_format!r} is not a format", item="--format", hint=f"choose one of {', '.join(FORMATS)}"
             )
         lock = self.workspace.lock
-        names = texts(names) if names is not None else [name for name in self.catalog.models if name in lock.models]
+        names = texts(names) if names is not None else self._own_locked()
         if not names:
             raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
         models = {model.name: lock.pin(model) for name in names for model in self.catalog.find(name)}
         resolver = self.workspace.resolver(self.workspace.store([]))
         return export({name: resolver.known(model) or () for name, model in models.items()}, list_format)
 
+    def _own_locked(self) -> list[str]:
+        """What a command that reads the lock means without names: the catalog's own models that are locked."""
+        return [model.name for model in self.catalog.meant() if model.name in self.workspace.lock.models]
+
     def init(self, place: Folder | None = None) -> Path:
-        """Begin a catalog of the user's own, which extends the one that comes with mdl; returns its path. ``place`` is
+        """Begin a catalog of the user's own, with nothing in it; returns its path. ``place`` is
         a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
         if there is something."""
         from mdl.operations.edit import begin_catalog

@@ -85,7 +85,7 @@ class Disk(ClientBase):
         here = {name: known.get(name) or Model(name) for name in names}
         if targets is None:
             others = cached_models(store) if store.layout.is_by_digest else ()
-            return [*here.values(), *others]
+            return [*(one for name, one in here.items() if not self.catalog.is_only_extended(name)), *others]
         found: dict[str, Model] = {}
         for target in [targets] if isinstance(targets, str | Model) else targets:
             is_here = isinstance(target, str) and target in here and not revision
@@ -121,12 +121,13 @@ class Disk(ClientBase):
         tag: str | None = None,
         status: Texts | None = None,
     ) -> list[tuple[Model, ModelStatus]]:
-        """The catalog's models, each with what of it is on this disk: those whose name holds or matches one of
-        ``patterns``, of this ``kind``, with this ``tag``, of one of these statuses. What is None does not narrow, and
-        an empty list fits nothing. Contacts nothing."""
+        """The catalog's own models, each with what of it is on this disk; or those of it, and of what it extends, whose
+        name holds or matches one of ``patterns``. Of this ``kind``, with this ``tag``, of one of these statuses. What
+        is None does not narrow, and an empty list fits nothing. Contacts nothing."""
         look, fits = self._looker([]), self._filter(patterns, kind, tag)
         asked = None if status is None else texts(status)
-        rows = [(model, look(model)) for model in self.catalog.models.values() if fits(model)]
+        models = self.catalog.meant() if patterns is None else self.catalog.models.values()
+        rows = [(model, look(model)) for model in models if fits(model)]
         return [row for row in rows if asked is None or row[1].status in asked]
 
     def _filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:

@@ -155,7 +155,7 @@ class Downloads(Catalogs):
         lock, models = self.workspace.lock, self.updatable(targets)
         if targets is None:
             here = {model.name for model in models}
-            models += [one for name, one in self.catalog.models.items() if name in lock.models and name not in here]
+            models += [one for one in self.catalog.meant() if one.name in lock.models and one.name not in here]
         with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
             return outdated(models, tools, lock, beyond_pins=beyond_pins)
 

@@ -109,11 +109,11 @@ class Mirrors(Remotes):
             return clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
     def locked_models(self, targets: Targets | None = None) -> list[Model]:
-        """The models that ``targets`` mean, or all that are locked. Raises `LockError` if the lock does not cover
-        them, `NotFound`, `CatalogError`, `StateError`."""
+        """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock
+        does not cover them, `NotFound`, `CatalogError`, `StateError`."""
         lock = self.workspace.lock
         if targets is None:
-            targets = [name for name in self.catalog.models if name in lock.models]
+            targets = self._own_locked()
         models = self.models(targets)
         if not models:
             raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")

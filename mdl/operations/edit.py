@@ -36,9 +36,9 @@ BEGINNING = f"""\
 # Your catalog: the models that mdl knows by name. 'mdl add' and 'mdl remove' edit it, and your comments stay.
 schema = {SCHEMA}
 
-# The models and groups of these catalogs are here as well: "shipped" comes with mdl; others are "../team.toml", or
-# "https://host/team.toml". A later one has precedence over an earlier one, and what you write below over all of them.
-extends = ["shipped"]
+# With the next line the models of other catalogs can be named here as well: "shipped" comes with mdl; others are
+# "../team.toml", or "https://host/team.toml". A command without a name means only what is in this file.
+# extends = ["shipped"]
 
 # [models.my-model]
 # title   = "My model"
@@ -46,13 +46,13 @@ extends = ["shipped"]
 # include = ["*.safetensors", "*.json"]
 #
 # [groups]
-# nightly = ["my-model", "bert-fa"]
+# nightly = ["my-model"]
 """
 """What `begin_catalog` writes."""
 
 
 def begin_catalog(path: Path) -> None:
-    """Write a catalog that extends the shipped one. Raises `Occupied` if there is something, `Busy`, `OSError`."""
+    """Write a catalog that has nothing in it yet. Raises `Occupied` if there is something, `Busy`, `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(path.parent):
         if os.path.lexists(path):

@@ -56,28 +56,30 @@ def lock(
     check: bool = False,
     upgrade: Sequence[str] = (),
 ) -> LockReport:
-    """Resolve the models and groups of ``names`` (all of them if it is None) to commits, files, sizes and digests, and
-    write them to the lock at ``path``.
+    """Resolve the models and groups of ``names`` (the catalog's own if it is None) to commits, files, sizes and
+    digests, and write them to the lock at ``path``.
 
     What the lock still covers is not asked for again, except for ``upgrade`` and for what only a bundle says; what is
     locked and no longer in the catalog is dropped; what cannot be resolved keeps its old block.
-    With ``check`` nothing is written, all is asked for anew, and a lock that is not up to date is the report's error
-    (`LockError`). Raises `NotFound` for a name that the catalog does not have, `StateError` for a damaged lock,
-    `StorageError`, `Busy`, `Cancelled`.
+    With ``check`` nothing is asked or written: catalog and lock are compared, and a lock that does not fit is the
+    report's error (`LockError`). What moved at the sources is for `outdated` to find. Raises `NotFound` for a name that
+    the catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
     """
-    upgraded = {model.name for name in upgrade for model in catalog.find(name)}
-    wanted = set(catalog.models) if names is None else {one.name for name in names for one in catalog.find(name)}
+    upgraded = {model.name for model in catalog.meant(upgrade)}
+    wanted = {model.name for model in catalog.meant(names)}
     for name in wanted if names is not None else ():
         if why := catalog.models[name].gone:
             raise NotFound(f"has no data any more: {why}", item=name)
     old = read_lock(path, catalog.paths[0])
     before = old or Lock()
     kept = [model for model in catalog.models.values() if not model.gone]
+    if check:
+        compared = [model for model in kept if model.name in wanted]
+        return _checked(path, old, before.misfits(compared, kept), [_row(one.name, before) for one in compared])
     new, failures = before.only(model.name for model in kept), dict[str, MdlError]()
     for model in kept:
-        name, is_upgraded = model.name, model.name in upgraded and not check
-        is_asked_anew = is_upgraded or (check and name in wanted and tools.network is not None)
-        is_covered = before.covers(model) and not is_asked_anew
+        name, is_upgraded = model.name, model.name in upgraded
+        is_covered = before.covers(model) and not is_upgraded
         is_doubtful = is_covered and tools.network is not None and before.models[name].is_doubtful
         if name not in wanted | upgraded or (is_covered and not is_doubtful):
             continue
@@ -91,7 +93,7 @@ def lock(
         except MdlError as error:
             failures[name] = error.on(name)
     changes = before.differences(new)
-    is_written = not check and new != before
+    is_written = new != before
     if is_written:
         update_lock(path, catalog.paths[0], lambda now: now.with_changes(before, new))
     failure = None
@@ -99,12 +101,20 @@ def lock(
         failure = whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
     elif failures:
         [failure] = failures.values()
-    elif check and (old is None or changes):
-        why = "there is no lock" if old is None else f"out of date: {counted(len(changes), 'change')}"
-        hint = "'mdl lock' writes it; --upgrade NAME takes what moved at its source"
-        failure = LockError(why, item=None if old is None else path.name, hint=hint)
     told = before.told(new) if is_written else changes
-    return LockReport(path, tuple(told), tuple(_row(model.name, new) for model in kept), failures, failure)
+    rows = tuple(_row(model.name, new) for model in kept if model.name in wanted or model.name in new.models)
+    return LockReport(path, tuple(told), rows, failures, failure)
+
+
+def _checked(path: Path, old: Lock | None, changes: Sequence[str], rows: Sequence[LockRow]) -> LockReport:
+    """What a comparison of catalog and lock found; ``old`` is None if there is no lock."""
+    error: LockError | None = None
+    if old is None:
+        error = LockError("there is no lock", hint="'mdl lock' writes it")
+    elif changes:
+        why = f"out of date: {counted(len(changes), 'change')}"
+        error = LockError(why, item=path.name, hint="'mdl lock' writes what the catalog says now")
+    return LockReport(path, tuple(changes), tuple(rows), error=error)
 
 
 def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:

@@ -61,6 +61,11 @@ class ModelVersion:
     error: MdlError | None = None
 
     @property
+    def has_moved(self) -> bool:
+        """Whether its source has something else than what is here, or than what is locked."""
+        return self.state == "outdated" or bool(self.locked and self.newest and self.locked != self.newest)
+
+    @property
     def bytes_to_fetch(self) -> int:
         """Bytes that `update` would fetch."""
         return sum(change.bytes_to_fetch for change in self.changes)

@@ -86,19 +86,22 @@ def test_two_machines_have_the_same_lock_and_bytes(tmp_path: Path, hub: Loopback
 
 
 def test_a_branch_that_moved(shell: Shell, hub: LoopbackHub, ok: Ok) -> None:
-    """--check is 8 and says what moved; lock and get stay with what was locked until --upgrade, and --check is 0."""
+    """--check asks nobody, and stays 0: what moved is for outdated to find, with --exit-code 8. lock and get stay with
+    what was locked until --upgrade."""
     ok(shell, "lock")
     hub.publish(MOVED)
-    text = lock_of(shell).read_bytes()
-    document = ok(shell, "lock --check --json", 8).document
-    moved = [f"moved from {TINY.commit} to {MOVED.commit}", "new.txt is new", "model.bin has other bytes"]
-    assert document["changes"] == [f"tiny: {line}" for line in moved]
+    text, asked = lock_of(shell).read_bytes(), len(hub.requests)
+    assert ok(shell, "lock --check --json").document["changes"] == []
+    assert len(hub.requests) == asked
+    ok(shell, "outdated")
+    document = ok(shell, "outdated tiny --exit-code --json", 8).document
     assert (document["ok"], document["error"]["code"]) == (False, "LOCK")
     ok(shell, "lock; get tiny; verify tiny")
     assert (bytes_of(shell), lock_of(shell).read_bytes()) == (dict(TINY.files), text)
     rows = {row["name"]: row for row in ok(shell, "list --json").document["models"]}
     assert (rows["tiny"]["status"], rows["tiny"]["files"]) == ("present", 2)
     assert ok(shell, "lock --upgrade tiny; get tiny --locked; lock --check").err == ""
+    ok(shell, "outdated tiny --exit-code")
     assert bytes_of(shell)["model.bin"] == MOVED.files["model.bin"]
 
 

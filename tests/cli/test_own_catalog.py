@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, write_catalog
 
 from mdl.operations.edit import BEGINNING
@@ -40,6 +41,12 @@ def own_of(shell: Shell) -> Path:
     return shell.home / ".config" / "mdl" / "catalog.toml"
 
 
+def extend_shipped(shell: Shell) -> None:
+    """Give the user a catalog that extends the shipped one."""
+    own_of(shell).parent.mkdir(parents=True)
+    own_of(shell).write_text('schema = 1\nextends = ["shipped"]\n')
+
+
 def names(shell: Shell, mdl: Inside) -> list[str]:
     return [one["name"] for one in done(mdl(shell, "list", "--json")).document["models"]]
 
@@ -56,16 +63,17 @@ def test_add_takes_what_get_takes(shell: Shell, mdl: Inside) -> None:
 
 
 def test_add_begins_a_catalog(shell: Shell, mdl: Inside) -> None:
-    """Without a catalog of one's own, add begins one that extends the shipped one, and says so; a second model goes
-    into the same file, and nothing of the shipped ones is hidden."""
-    before = SHIPPED.read_bytes(), names(shell, mdl)
+    """Without a catalog of one's own, add begins one, and says so; a second model goes into the same file, and nothing
+    of the shipped ones is in it."""
+    before = SHIPPED.read_bytes()
+    assert "bert-fa" in names(shell, mdl)
     ran = done(mdl(shell, "add", "whisper", "hf:org/whisper-fa", "--tag", "asr"))
     assert (ran.out, "your own catalog, just begun" in ran.err) == (f"{own_of(shell)}\n", True)
     assert "just begun" not in done(mdl(shell, "add", "other", "hf:org/other")).err
     assert own_of(shell).read_text().startswith(BEGINNING.rstrip())
-    assert (SHIPPED.read_bytes(), names(shell, mdl)) == (before[0], ["whisper", "other", *before[1]])
+    assert (SHIPPED.read_bytes(), names(shell, mdl)) == (before, ["whisper", "other"])
     assert f"catalog:  {own_of(shell)}:" in done(mdl(shell, "show", "whisper")).out
-    assert f"catalog:  {SHIPPED}:" in done(mdl(shell, "show", "bert-fa")).out
+    done(mdl(shell, "show", "bert-fa"), 3)
 
 
 @pytest.mark.parametrize("link", ["own", "of another clone"])
@@ -89,6 +97,7 @@ def test_the_link_of_a_clone_is_not_edited(shell: Shell, mdl: Inside, link: str)
 def test_an_own_entry_wins(shell: Shell, mdl: Inside) -> None:
     """An entry with the name of a shipped one has precedence, and without it the shipped one is there again, also in
     groups; the shipped one itself cannot be removed."""
+    extend_shipped(shell)
     ran = done(mdl(shell, "add", "bert-fa", "hf:my/bert", "--group", "mine"))
     assert "source:   hf:my/bert" in done(mdl(shell, "show", "bert-fa")).out
     ran = done(mdl(shell, "remove", "bert-fa"))
@@ -102,6 +111,7 @@ def test_an_own_entry_wins(shell: Shell, mdl: Inside) -> None:
 def test_groups(shell: Shell, mdl: Inside) -> None:
     """--group puts the model into groups, new ones too; one of the shipped catalog is taken over with its members;
     remove says which groups the model left."""
+    extend_shipped(shell)
     done(mdl(shell, "add", "x", "hf:o/x", "--group", "new", "--group", "persian-nlp"))
     text = own_of(shell).read_text()
     assert '\n[groups]\nnew = ["x"]\npersian-nlp = ["bert-fa", ' in text
@@ -136,14 +146,13 @@ def test_remove_leaves_no_empty_line(tmp_path: Path, mdl: Inside, name: str) -> 
     ],
 )
 def test_init(shell: Shell, mdl: Inside, words: str, place: str) -> None:
-    """init writes a catalog into the user's folder, a folder or a file, which has all that mdl ships; what is there is
-    never replaced, also not a link to nothing."""
+    """init writes a catalog into the user's folder, a folder or a file, with nothing in it; what is there is never
+    replaced, also not a link to nothing."""
     path = shell.home / place
-    shipped = names(shell, mdl)
     assert done(mdl(shell, "init", *words.split())).out == f"{path}\n"
     done(mdl(shell, "add", "x", "hf:o/x", "--catalog", str(path)))
     listed = done(mdl(shell, "list", "--json", "--catalog", str(path))).document["models"]
-    assert [one["name"] for one in listed] == ["x", *shipped]
+    assert [one["name"] for one in listed] == ["x"]
     text = path.read_text()
     ran = done(mdl(shell, "init", *words.split(), "--json"), 7)
     assert (path.read_text(), ran.document["error"]["code"]) == (text, "OCCUPIED")
@@ -158,7 +167,10 @@ def test_the_example_of_init_is_right(tmp_path: Path, mdl: Inside) -> None:
     head, mark, example = BEGINNING.partition("# [models")
     lines = [line.removeprefix("#").removeprefix(" ") for line in f"{mark}{example}".split("\n")]
     shell = machine(tmp_path, head + "\n".join(lines))
-    assert "my-model" in names(shell, mdl)
+    assert names(shell, mdl) == ["my-model"]
+    write_catalog(shell, (tmp_path / "catalog.toml").read_text().replace("# extends", "extends"))
+    assert names(shell, mdl) == ["my-model"]
+    assert "bert-fa" in done(mdl(shell, "list", "bert")).out
 
 
 def test_init_without_a_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +178,49 @@ def test_init_without_a_home(shell: Shell, mdl: Inside, monkeypatch: pytest.Monk
     monkeypatch.setattr("mdl.places.platformdirs.user_config_dir", lambda name: "~/.config/mdl")
     assert "no home folder" in done(mdl(shell, "init"), 2).err
     assert done(mdl(shell, "init", ".")).out == f"{shell.home}/catalog.toml\n"
+
+
+TEAM = """\
+schema = 1
+[models.theirs]
+source = "hf:them/theirs"
+[models.shared]
+source = "hf:them/shared"
+"""
+MINE = """\
+schema = 1
+extends = ["team.toml"]
+[models.mine]
+source = "hf:o/mine"
+[groups]
+nightly = ["mine", "shared"]
+"""
+
+
+def test_a_command_without_a_name_means_the_own_entries(tmp_path: Path, mdl: Inside) -> None:
+    """What a base has counts if it is named, or is in a group of one's own: in every command that takes no name."""
+    repos = [Repo(f"{owner}/{name}", {"a.json": name.encode()}) for owner, name in OWNERS]
+    with LoopbackHub(repos) as hub:
+        shell = machine(tmp_path, MINE, hub.url)
+        (tmp_path / "team.toml").write_text(TEAM)
+        own = ["mine", "shared"]
+        assert sorted(names(shell, mdl)) == own
+        rows = done(mdl(shell, "lock", "--json")).document["models"]
+        assert sorted(row["name"] for row in rows) == own
+        done(mdl(shell, "lock", "--check"))
+        planned = done(mdl(shell, "prefetch", "--all", "-n", "--json")).document["models"]
+        assert sorted(row["name"] for row in planned) == own
+        assert "theirs" not in "".join(request.path for request in hub.requests)
+        done(mdl(shell, "get", "mine", "theirs"))
+        done(mdl(shell, "lock", "theirs"))
+        for words in (("verify",), ("outdated",)):
+            found = done(mdl(shell, *words, "--json")).document["models"]
+            assert "theirs" not in [row["name"] for row in found], words
+            found = done(mdl(shell, *words, "theirs", "--json")).document["models"]
+            assert [row["name"] for row in found] == ["theirs"], words
+        assert "theirs" not in done(mdl(shell, "export", "--format", "urls")).out
+        assert "theirs" in done(mdl(shell, "export", "theirs", "--format", "urls")).out
+        assert "theirs" in done(mdl(shell, "list", "theirs")).out
+
+
+OWNERS = [("them", "theirs"), ("them", "shared"), ("o", "mine")]

@@ -40,7 +40,7 @@ def render(
     """
     if name not in RENDERERS:
         raise UsageError(f"{name!r} is not a format", hint=f"choose one of {', '.join(RENDERERS)}")
-    names = names or [one for one in known.models if one in lock.models]
+    names = names or [one.name for one in known.meant() if one.name in lock.models]
     if not names:
         raise LockError("nothing is named, and nothing is locked", hint="name models; 'mdl lock' writes the lock")
     models = list({model.name: model for one in names for model in known.find(one)}.values())

@@ -150,17 +150,17 @@ def test_a_team_s_catalog_on_the_web(tmp_path: Path, mdl: Inside) -> None:
         shell = own(tmp_path, f"{server.url}/team.toml?X-Amz-Signature=canary")
         shown = done(mdl(shell, "show", "a"))
         assert f"catalog:  {server.url}/team.toml" in shown.out
-        done(mdl(shell, "list"))
+        done(mdl(shell, "list", "*"))
         assert [one.status.split()[1] for one in server.requests] == ["200", "304"]
         assert "hf:org/a" in done(mdl(shell, "show", "a", "--json")).out
         before = len(server.requests)
-        done(mdl(with_environ(shell, MDL_OFFLINE="1"), "list"))
+        done(mdl(with_environ(shell, MDL_OFFLINE="1"), "list", "*"))
         assert len(server.requests) == before
         team.status = 503
-        ran = done(mdl(shell, "list"))
+        ran = done(mdl(shell, "list", "*"))
         assert ran.err.count("mdl: warning: ") == ran.err.count("the copy of ") == 1
         team.status = 200
-        assert "a " in done(mdl(shell, "list")).out
+        assert "a " in done(mdl(shell, "list", "*")).out
     kept = [path.read_text() for path in (shell.home / ".local/state/mdl/catalogs").iterdir()]
     assert (len(kept), "canary" in "".join(kept) + shown.out) == (1, False)
 
@@ -174,7 +174,7 @@ def test_it_is_asked_for_now_and_then(tmp_path: Path, mdl: Inside, monkeypatch: 
         shell = own(tmp_path, f"{server.url}/team.toml")
         for minutes, status, requests in ((0, 200, 1), (9, 200, 1), (11, 503, 2), (12, 503, 2), (22, 200, 3)):
             now, team.status = 1_800_000_000.0 + 60 * minutes, status
-            done(mdl(shell, "list"))
+            done(mdl(shell, "list", "*"))
             assert len(server.requests) == requests, minutes
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_there_to_use(tmp_path: Path, mdl: Inside, status: int, envir
     team = Team("schema = 1\n")
     team.status = status
     with FaultyServer(team) as server:
-        ran = mdl(with_environ(own(tmp_path, f"{server.url}/team.toml"), **environ), "list")
+        ran = mdl(with_environ(own(tmp_path, f"{server.url}/team.toml"), **environ), "list", "*")
     assert (ran.code, "team.toml" in ran.err) == (code, True), ran.err
 
 
@@ -197,13 +197,13 @@ def test_what_is_no_catalog_is_told_and_not_kept(tmp_path: Path, mdl: Inside) ->
     team = Team("= no")
     with FaultyServer(team) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")
-        ran = mdl(shell, "list")
+        ran = mdl(shell, "list", "*")
         assert (ran.code, f"{server.url}/team.toml:1: not TOML" in ran.err) == (2, True), ran.err
         team.text = "#" * (16 * 2**20 + 1)
-        ran = mdl(shell, "list")
+        ran = mdl(shell, "list", "*")
         assert (ran.code, "larger than 16 MiB" in ran.err) == (2, True), ran.err
         team.text = "schema = 1\n" + model("a", "org/a")
-        assert "a " in done(mdl(shell, "list")).out
+        assert "a " in done(mdl(shell, "list", "*")).out
 
 
 @pytest.mark.fault(462)
@@ -213,11 +213,11 @@ def test_a_sign_in_page_in_its_place(tmp_path: Path, mdl: Inside) -> None:
     team = Team("<html><title>Hotel</title></html>")
     with FaultyServer(team) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")
-        assert "what came is a web page, 'Hotel'" in done(mdl(shell, "list"), 6).err
+        assert "what came is a web page, 'Hotel'" in done(mdl(shell, "list", "*"), 6).err
         page, team.text = team.text, "schema = 1\n" + model("a", "org/a")
-        done(mdl(shell, "list"))
+        done(mdl(shell, "list", "*"))
         server.handler = lambda request, number: reply(200, page.encode())
-        ran = done(mdl(shell, "list"))
+        ran = done(mdl(shell, "list", "*"))
     assert (re.search("^a ", ran.out, re.MULTILINE) is not None, "the copy of " in ran.err) == (True, True)
 
 
@@ -229,7 +229,7 @@ def test_a_validator_that_cannot_be_sent(tmp_path: Path, mdl: Inside, name: str)
     with FaultyServer(lambda request, number: reply(200, b"schema = 1\n", (name, '"\xe9"'))) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")
         for _ in range(2):
-            done(mdl(shell, "list"))
+            done(mdl(shell, "list", "*"))
         asked = [one.header("if-none-match") or one.header("if-modified-since") for one in server.requests]
     assert asked == [None, None]
 
@@ -238,9 +238,9 @@ def test_a_validator_that_cannot_be_sent(tmp_path: Path, mdl: Inside, name: str)
 @pytest.mark.parametrize("url", ["https://[", "https://[::1", "https://host:99999/x"])
 def test_a_url_that_cannot_be_read(tmp_path: Path, mdl: Inside, url: str) -> None:
     """It is a mistake with its line, in a file and in a catalog on the web."""
-    assert "catalog.toml:2: extends[0]: must be" in done(mdl(own(tmp_path, url), "list"), 2).err
+    assert "catalog.toml:2: extends[0]: must be" in done(mdl(own(tmp_path, url), "list", "*"), 2).err
     with FaultyServer(Team(f'schema = 1\nextends = ["{url}"]\n')) as server:
-        ran = done(mdl(own(tmp_path / "web", f"{server.url}/team.toml"), "list"), 2)
+        ran = done(mdl(own(tmp_path / "web", f"{server.url}/team.toml"), "list", "*"), 2)
     assert "team.toml:2: extends[0]: must be" in ran.err
 
 
@@ -260,11 +260,13 @@ def test_only_the_host_that_was_named_is_asked(tmp_path: Path, mdl: Inside) -> N
         server.handler = answer
         for name in ("team", "moved"):
             shell = own(tmp_path / name, f"{server.url}/{name}.toml")
-            ran = mdl(shell, "list")
+            ran = mdl(shell, "list", "*")
             assert (ran.code, "127.0.0.2" in ran.err, stranger.requests) == (11, True, []), ran.err
         allowed = with_environ(own(tmp_path / "team", f"{server.url}/team.toml"), MDL_ALLOW_HOSTS="127.0.0.2")
-        assert re.search("^b ", done(mdl(allowed, "list")).out, re.MULTILINE), "the control: an allowed host is asked"
-        assert re.search("^c ", done(mdl(own(tmp_path, f"{server.url}/near.toml"), "list")).out, re.MULTILINE)
+        assert re.search("^b ", done(mdl(allowed, "list", "*")).out, re.MULTILINE), (
+            "the control: an allowed host is asked"
+        )
+        assert re.search("^c ", done(mdl(own(tmp_path, f"{server.url}/near.toml"), "list", "*")).out, re.MULTILINE)
 
 
 def test_a_catalog_that_wants_a_token(tmp_path: Path, mdl: Inside) -> None:
@@ -277,9 +279,9 @@ def test_a_catalog_that_wants_a_token(tmp_path: Path, mdl: Inside) -> None:
 
     with FaultyServer(answer) as server:
         shell = with_environ(own(tmp_path, f"{server.url}/team.toml"), TEAM_TOKEN="canary-1234")
-        assert mdl(shell, "list").code == 4
+        assert mdl(shell, "list", "*").code == 4
         settings(shell, f'[hosts."127.0.0.1:{server.port}"]\ntoken_env = "TEAM_TOKEN"\n')
-        ran = done(mdl(shell, "list"))
+        ran = done(mdl(shell, "list", "*"))
     assert (re.search("^a ", ran.out, re.MULTILINE) is not None, "canary" in ran.out + ran.err) == (True, False)
 
 
@@ -296,18 +298,20 @@ def test_https_never_becomes_http(tmp_path: Path, mdl: Inside, ca: trustme.CA) -
         with FaultyServer(answer) as server, relaying(server.port, secured(ca.issue_cert("localhost"))) as relay:
             url = f"https://localhost:{relay.port}"
             trusted = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-            ran = mdl(with_environ(own(tmp_path / "a", f"{url}/team.toml"), **trusted), "list")
+            ran = mdl(with_environ(own(tmp_path / "a", f"{url}/team.toml"), **trusted), "list", "*")
             assert (ran.code, f'{url}/team.toml:2: extends[0]: must be "shipped"' in ran.err) == (2, True), ran.err
-            assert mdl(with_environ(own(tmp_path / "b", f"{url}/moved.toml"), **trusted), "list").code == 11
+            assert mdl(with_environ(own(tmp_path / "b", f"{url}/moved.toml"), **trusted), "list", "*").code == 11
         assert plain.requests == []
 
 
 def test_the_lock_covers_what_is_inherited(tmp_path: Path, mdl: Inside) -> None:
-    """The lock beside one's own catalog has the models of those that it extends."""
-    with FaultyServer(lambda request, number: reply(200, b"12345", ("ETag", ETAG))) as server:
+    """The lock beside one's own catalog has the models of those that it extends, once they are named."""
+    with FaultyServer(lambda request, number: reply(200, b"[123]", ("ETag", ETAG))) as server:
         shell = machine(tmp_path, 'schema = 1\nextends = ["team.toml"]\n')
-        (tmp_path / "team.toml").write_text(f'schema = 1\n[models.a]\nsource = "{server.url}/f.bin"\n')
-        ran = done(mdl(shell, "lock"))
+        (tmp_path / "team.toml").write_text(f'schema = 1\n[models.a]\nsource = "{server.url}/f.json"\n')
+        assert "a" not in done(mdl(shell, "list")).out
+        assert "locked" not in done(mdl(shell, "lock")).err.replace("0 locked", "")
+        ran = done(mdl(shell, "lock", "a"))
         assert ran.err.startswith("locked a, 1 file, 5 B\n")
         done(mdl(shell, "get", "a", "--locked"))
     assert (ran.out, (tmp_path / "mdl.lock").exists()) == (f"{tmp_path}/mdl.lock\n", True)
