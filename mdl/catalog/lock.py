@@ -256,7 +256,8 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
     lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
     same = sorted(old.keys() & new.keys())
     lines += [f"{path} has other bytes" for path in same if not old[path].is_same_as(new[path])]
-    if any(old[path].bundled and not new[path].bundled for path in same):
+    confirmed = [old[path].bundled and not new[path].bundled and old[path].is_same_as(new[path]) for path in same]
+    if any(confirmed):
         lines.append("its source says what only a bundle said")
     return lines or ["its files come from elsewhere"]
 
