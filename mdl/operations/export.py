@@ -39,6 +39,9 @@ class Export:
     left_out: Mapping[str, str]
 
 
+_ONLY_BUNDLED = "only a bundle says what its sha256 is: online, 'mdl lock' asks its source"
+
+
 def export(models: Mapping[str, Sequence[RemoteFile]], name: str) -> Export:
     """The files of ``models``, by their names, in the format ``name``, which is one of `FORMATS`."""
     files: list[ExportedFile] = []
@@ -47,7 +50,8 @@ def export(models: Mapping[str, Sequence[RemoteFile]], name: str) -> Export:
         for remote in remotes:
             one = _exported(model, remote)
             if name == "sha256sums" and one.sha256 is None:
-                left_out[one.path] = "no sha256 of it is known"
+                is_bundled = remote.digest is not None and not remote.is_vouched_for
+                left_out[one.path] = _ONLY_BUNDLED if is_bundled else "no sha256 of it is known"
             elif name != "sha256sums" and not one.url:
                 left_out[one.path] = "only mdl can fetch it: its URL has a query, which may be a secret, or is not http"
             else:
@@ -57,7 +61,8 @@ def export(models: Mapping[str, Sequence[RemoteFile]], name: str) -> Export:
 
 def _exported(model: str, remote: RemoteFile) -> ExportedFile:
     digest = remote.digest
-    sha256 = digest.hex if digest and digest.algorithm == "sha256" else None
+    is_known = digest is not None and digest.algorithm == "sha256" and remote.is_vouched_for
+    sha256 = digest.hex if digest and is_known else None
     first, *others = [*filter(_is_open, (remote.url, *remote.mirrors)), ""]
     return ExportedFile(model, f"{model}/{remote.path}", first, tuple(filter(None, others)), remote.size, sha256)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import socket
@@ -36,6 +37,7 @@ _IDLE_SECONDS = 15
 sends a request into a connection that is just closed."""
 _WHEN_FULL = "free some space, and start the server again"
 _MOST_CLIENTS = 4000
+"""Connections at a time; of one address half as many."""
 _BACKLOG = 1024
 
 
@@ -134,11 +136,12 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
     """uvicorn with the application in a thread, until the block ends."""
     import uvicorn
 
-    from mdl.serve.connection import Connection
+    from mdl.serve.connection import Clients, Connection
 
+    clients = Clients(_MOST_CLIENTS)
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=functools.partial(Connection, clients=clients),  # type: ignore[arg-type]
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -148,7 +151,6 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
         server_header=False,
         headers=[("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")],
         proxy_headers=False,
-        limit_concurrency=_MOST_CLIENTS,
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -15,6 +15,14 @@ _ASK = {"WWW-Authenticate": 'Basic realm="mdl serve: any name, and the token as 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 
 
+class WrongTokenError(Exception):
+    """A request came with a token that is not the right one. ``refusal`` is what its client is told."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 class Access:
     """What a request must bring. Without a ``token``, everybody who can reach the server may ask."""
 
@@ -23,7 +31,8 @@ class Access:
         self._token, self._loopback = (token or "").encode(), loopback
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raises `Refusal` for a request that must not be answered. ``headers`` have lower-case names.
+        """Raises `Refusal` for a request that must not be answered, and `WrongTokenError` for one with a wrong token.
+        ``headers`` have lower-case names.
 
         A page of another site can have its own name lead to 127.0.0.1 (DNS rebinding). The browser still sends that
         name as the Host, and has no token for it. A proxy before this server may find another end of a
@@ -35,16 +44,21 @@ class Access:
         if self._loopback and not self.has_token and not is_loopback(_host(headers.get("host", ""))):
             raise Refusal(421, "", "this server answers to localhost and 127.0.0.1 only, not to the name in Host")
         if self.has_token and not hmac.compare_digest(_token_in(headers.get("authorization", "")), self._token):
-            raise Refusal(401, "", "Invalid credentials in Authorization header", _ASK)
+            refusal = Refusal(401, "", "Invalid credentials in Authorization header", _ASK)
+            raise WrongTokenError(refusal) if "authorization" in headers else refusal
 
-    def check_change(self, headers: Mapping[str, str]) -> None:
-        """Raises `Refusal` for a request that would change something without a token, or from a page of another site,
-        with which a browser sends the token too."""
+    def check_site(self, headers: Mapping[str, str]) -> None:
+        """Raises `Refusal` for what a page of another site has a browser ask for, with which the browser sends the
+        token too. Such a page cannot read the answer, but it could make this server work."""
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        is_strange = origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
+        if is_strange or site not in (None, "same-origin", "none"):
+            raise Refusal(403, "", "a page of another site may not ask for this")
+
+    def check_change(self) -> None:
+        """Raises `Refusal` for a request that would change something without a token."""
         if not self.has_token:
             raise Refusal(403, "", "jobs over HTTP need a token: start the server with --token-env or MDL_SERVE_TOKEN")
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
-            raise Refusal(403, "", "a page of another site may not ask for this")
 
 
 def _host(header: str) -> str:

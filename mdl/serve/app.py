@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -17,10 +19,10 @@ from starlette.routing import Route
 from mdl.bounds import parse_json
 from mdl.errors import MdlError
 from mdl.serve import hub_api
-from mdl.serve.access import Access
-from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of, told
+from mdl.serve.access import Access, WrongTokenError
+from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of
 from mdl.serve.conditions import answer_to
-from mdl.serve.connection import App
+from mdl.serve.connection import KEY, App
 from mdl.serve.hub_api import Asked
 from mdl.serve.jobs import Jobs, job_addresses
 from mdl.serve.options import ServeOptions
@@ -28,7 +30,8 @@ from mdl.serve.refusals import Refusal
 from mdl.serve.repositories import Repositories
 from mdl.serve.runs import TrainedRuns, run_addresses
 from mdl.serve.status import HEADERS, PAGE, StatusPage
-from mdl.serve.traffic import Traffic
+from mdl.serve.traffic import WARN_AT, Traffic
+from mdl.serve.work import AT_ONCE, Work
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -47,29 +50,35 @@ def application(
     workspace, runs = client().workspace, TrainedRuns(options.runs)
     repositories = Repositories(workspace.stores(), workspace.endpoint.url, gated=options.gated)
     jobs = Jobs(client, options.get_words, options.token)
-    status = StatusPage(client, repositories, runs, options, jobs)
-    access = Access(options.token, loopback=is_local)
-    server = _Server(repositories, access, traffic, status, warn, options.gated)
-    return server.application([*run_addresses(runs), *job_addresses(jobs)])
+    everything = repositories
+    if options.token is not None and not options.gated:
+        everything = Repositories(workspace.stores(), workspace.endpoint.url, gated=True)
+    status = StatusPage(client, repositories, everything, runs, options, jobs)
+    access, work = Access(options.token, loopback=is_local), Work()
+    server = _Server(repositories, access, traffic, status, work, warn, options.gated)
+    return server.application([*run_addresses(runs, work), *job_addresses(jobs)])
 
 
 @value_class
 class _Server:
-    """What the routes answer from. ``warn`` is told what should never happen. ``gated``: repositories that are not
-    known to be open are served too."""
+    """What the routes answer from. ``warn`` is told what should never happen, and who guesses tokens. ``gated``:
+    repositories that are not known to be public are served too."""
 
     repositories: Repositories
     access: Access
     traffic: Traffic
     status: StatusPage
+    work: Work
     warn: Callable[[str], None]
     gated: bool
+    listing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    """Held while a listing is made, so that many of large repositories keep no file waiting."""
 
     def application(self, others: Sequence[Address]) -> App:
         """The ASGI application; the ``others`` are looked at before the hub's protocol."""
         own = [
             Address("/", self._page),
-            Address("/api/status", told(self.status.document, {"Cache-Control": "no-store"})),
+            Address("/api/status", self.work.told(self.status.document, {"Cache-Control": "no-store"})),
             Address("/metrics", self._metrics),
         ]
         routes = [self._route(one) for one in (*own, *others)]
@@ -86,9 +95,7 @@ class _Server:
         @functools.wraps(handler)
         async def run(request: Request) -> Response:
             try:
-                self.access.check(request.headers)
-                if changes:
-                    self.access.check_change(request.headers)
+                self._check(request, changes=changes)
                 return await handler(request)
             except MdlError as error:
                 refusal = Refusal.of(error)
@@ -100,6 +107,22 @@ class _Server:
             return answer_with(refusal)
 
         return run
+
+    def _check(self, request: Request, *, changes: bool) -> None:
+        """Raises `Refusal` for a request that must not be answered."""
+        try:
+            self.access.check(request.headers)
+        except WrongTokenError as error:
+            address = request.client.host if request.client else "an unknown address"
+            if self.traffic.count_wrong_token(address):
+                self.warn(f"{WARN_AT} wrong tokens came from {address}: perhaps somebody guesses; there is no lock-out")
+            raise error.refusal from None
+        if request.scope[KEY].is_beyond and not self.access.has_token:
+            raise Refusal(503, "", "too many connections are open", {"Retry-After": "5", "Connection": "close"})
+        if request.scope["path"].startswith("/api/"):
+            self.access.check_site(request.headers)
+        if changes:
+            self.access.check_change()
 
     async def _page(self, _request: Request) -> Response:
         return HTMLResponse(PAGE, headers=HEADERS)
@@ -115,7 +138,8 @@ class _Server:
         if asked.call == "resolve":
             return await run_in_threadpool(self._file, asked, request.headers)
         body = await body_of(request) if request.method == "POST" else b""
-        return await run_in_threadpool(self._api, asked, request, body)
+        async with self.listing:
+            return await run_in_threadpool(self._api, asked, request, body)
 
     def _file(self, asked: Asked, headers: Mapping[str, str]) -> Response:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)

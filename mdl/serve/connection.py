@@ -12,6 +12,7 @@ import fcntl
 import os
 import struct
 import termios
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -45,11 +46,64 @@ class _Length:
         return self._count
 
 
-class Connection(H11Protocol):
-    """One connection of a client."""
+class Clients:
+    """The connections of one server, at most ``most`` of them, and of one address at most half of these. If there are
+    more, the one goes that has asked for nothing for longest. For use in the server's thread."""
 
-    def __init__(self, *args: Any, **words: Any) -> None:
+    def __init__(self, most: int) -> None:
+        self._most, self._share = most, max(1, most // 2)
+        self._of: defaultdict[str, set[Connection]] = defaultdict(set)
+        self._idle: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
+        self._count = 0
+
+    def add(self, connection: Connection) -> bool:
+        """Count a connection; False if there are too many, all of which are being answered."""
+        address = connection.address
+        crowd = address if len(self._of[address]) >= self._share else None
+        if crowd is None and self._count >= self._most:
+            crowd = max(self._idle, key=lambda one: len(self._idle[one]), default=address)
+        idle = next(iter(self._idle[crowd]), None) if crowd is not None else None
+        if idle is not None:
+            self.remove(idle)
+            idle.abort()
+        self._of[address].add(connection)
+        self._count += 1
+        self.set_idle(connection)
+        return crowd is None or idle is not None
+
+    def set_idle(self, connection: Connection) -> None:
+        """It has to ask for something."""
+        if connection in self._of[connection.address]:
+            self._idle[connection.address][connection] = None
+
+    def set_busy(self, connection: Connection) -> None:
+        """It is being answered."""
+        self._idle[connection.address].pop(connection, None)
+
+    def remove(self, connection: Connection) -> None:
+        """It is gone."""
+        address = connection.address
+        if connection in self._of[address]:
+            self._of[address].discard(connection)
+            self._count -= 1
+        self.set_busy(connection)
+        if not self._of[address]:
+            del self._of[address]
+        if not self._idle[address]:
+            del self._idle[address]
+
+
+class Connection(H11Protocol):
+    """One connection of a client. ``is_beyond`` if there are too many: then only who has the token is answered."""
+
+    def __init__(self, *args: Any, clients: Clients, **words: Any) -> None:
         super().__init__(*args, **words)
+        self._clients = clients
+        self.address, self.is_beyond = "", False
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+        """Done once the client has gone."""
+        self.stall_seconds: float | None = None
+        """In which time it has to take ``_LEAST`` bytes of its answer, if not in the usual one."""
         self.app = self._with_connection(self.app)
         self._deadline: asyncio.TimerHandle | None = None
         self._sending: asyncio.Future[None] | None = None
@@ -119,11 +173,16 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self.is_beyond = not self._clients.add(self)
         transport.set_write_buffer_limits(0)  # so that writing is paused until the last byte has gone to the kernel
         self._watch(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self._clients.remove(self)
+        if not self.gone.done():
+            self.gone.set_result(None)
         if self._sending is not None and not self._sending.done():
             self._sending.set_exception(ConnectionResetError("the client has gone"))
         super().connection_lost(exc)
@@ -135,16 +194,17 @@ class Connection(H11Protocol):
             self._head_came()
 
     def on_response_complete(self) -> None:
-        before, self._is_answering = self.cycle, False
+        before, self._is_answering, self.stall_seconds = self.cycle, False, None
         super().on_response_complete()
         if self.cycle is before:  # no other request had come already
+            self._clients.set_idle(self)
             self._watch(STALL_SECONDS if self.flow.write_paused else HEAD_SECONDS)
         else:
             self._head_came()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch(STALL_SECONDS)
+        self._watch(self._patience)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -155,6 +215,7 @@ class Connection(H11Protocol):
 
     def _head_came(self) -> None:
         self._is_answering = True
+        self._clients.set_busy(self)
         if not self.flow.write_paused:
             self._unwatch()
 
@@ -173,7 +234,11 @@ class Connection(H11Protocol):
         if self._still_untaken() > self._untaken - _LEAST:
             self.abort()
         else:
-            self._watch(STALL_SECONDS)
+            self._watch(self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return STALL_SECONDS if self.stall_seconds is None else self.stall_seconds
 
     def _still_untaken(self) -> int:
         """How many bytes of its answer the client has still to take: in the file, in this process, in the kernel."""

@@ -117,6 +117,7 @@ class Repositories:
         self._stores, self._lock = stores, threading.Lock()
         self._endpoint, self._gated = endpoint, gated
         self._table: Table = {}
+        self._names: frozenset[str] = frozenset()
         self._state: object = None
         self._looked_at = self._made_at = float("-inf")
 
@@ -129,12 +130,18 @@ class Repositories:
                 self._lock.release()
         return self._table
 
+    def offered(self) -> frozenset[str]:
+        """The names of the models, and the references of the repositories, all of whose files here are offered."""
+        self.table()
+        return self._names
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_AGAIN:
             state = [found for store in self._stores for found in _state(store)]
             if state != self._state or now - self._made_at >= _OLDEST:
                 self._table = make_table(self._stores, self._endpoint, gated=self._gated)
+                self._names = names_of(self._stores, self._table)
                 self._state, self._made_at = state, now
             self._looked_at = time.monotonic()
 
@@ -259,3 +266,22 @@ def make_table(stores: Sequence[Store], endpoint: str, *, gated: bool) -> Table:
         key: tuple(repo for _, repo in sorted(ranked, key=lambda one: one[0], reverse=True))
         for key, ranked in table.items()
     }
+
+
+def names_of(stores: Sequence[Store], table: Table) -> frozenset[str]:
+    """The names of models, and the references of repositories, of which nothing is here that is not in the table."""
+    repositories = (repo for repos in table.values() for repo in repos)
+    revisions = (revision for repo in repositories for revision in repo.revisions.values())
+    files = [file for revision in revisions for file in revision.files.values()]
+    served = {(file.store.root, file.receipt.model, file.receipt.path) for file in files}
+    offered: set[str] = set()
+    withheld: set[str] = set()
+    for store in stores:
+        for receipt in store.receipts.all():
+            named = {receipt.model}
+            if receipt.hub:
+                whole = HubOrigin(receipt.hub.repo, receipt.hub.repo_type)
+                named |= {whole.repository, whole.repo_path}
+            is_served = (store.root, receipt.model, receipt.path) in served
+            (offered if is_served else withheld).update(named)
+    return frozenset(offered - withheld)

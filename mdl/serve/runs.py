@@ -3,9 +3,10 @@ another machine takes them. A run is found in a table by its name, and packed wh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,9 +21,10 @@ from mdl.errors import MdlError, NotFound, as_problem
 from mdl.formatting import utc_time
 from mdl.operations.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
-from mdl.serve.answers import Address, answer_with, told
+from mdl.serve.answers import Address, answer_with
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
+from mdl.serve.work import Check, Work
 from mdl.threads import start_threads
 from mdl.trainers import find_run
 from mdl.trainers.tree import Tree
@@ -31,6 +32,12 @@ from mdl.trainers.tree import Tree
 _PREFIX = "/api/training"
 _AT_ONCE = 4
 """How many zips are made at a time: each takes a core."""
+_MOST_OPEN = 16
+"""How many zips are on their way at a time, those for clients that take nothing for the moment among them."""
+_IDLE_SECONDS = 1.0
+"""A client that has taken nothing for so long gives way to another one, if too many zips are on their way."""
+_STALL_SECONDS = 15.0
+"""In which time a client has to take something of a zip."""
 _CHUNK = 2**20
 _NO_OUTPUT = -1
 _RUNNING = ("queued", "pending", "starting", "running")
@@ -41,7 +48,8 @@ class TrainedRuns:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
-        self.packing = threading.BoundedSemaphore(_AT_ONCE)
+        self.packing = asyncio.Semaphore(_AT_ONCE)
+        self.on_their_way: list[SentZip] = []
 
     def names(self) -> dict[str, Path]:
         """The folder of each run, by its name. If two have the same name, the first counts. A link is not a run."""
@@ -60,19 +68,20 @@ class TrainedRuns:
             raise NotFound(f"there is no run {shown(name)[:200]}", hint=f"GET {_PREFIX}/jobs lists them")
         return found
 
-    def all(self) -> list[dict[str, Any]]:
+    def all(self, check: Check) -> list[dict[str, Any]]:
         """The facts of every run; one that cannot be read is left out."""
         found = []
         for name, folder in self.names().items():
+            check()
             with contextlib.suppress(MdlError, OSError):
                 found.append(_facts(name, Tree.scan(folder)))
         return found
 
-    def one(self, name: str) -> dict[str, Any]:
+    def one(self, _check: Check, name: str) -> dict[str, Any]:
         """The facts of one run. Raises `NotFound`."""
         return _facts(name, Tree.scan(self.folder(name)))
 
-    def checkpoints(self, name: str) -> dict[str, Any]:
+    def checkpoints(self, _check: Check, name: str) -> dict[str, Any]:
         """The checkpoints of a run, oldest first. Raises `NotFound`."""
         run = find_run(self.folder(name))
         rows = [
@@ -114,75 +123,111 @@ def _facts(name: str, tree: Tree) -> dict[str, Any]:
     }
 
 
-def run_addresses(runs: TrainedRuns) -> list[Address]:
+def run_addresses(runs: TrainedRuns, work: Work) -> list[Address]:
     """The addresses of a training server."""
 
     async def model(request: Request) -> Response:
-        name, checkpoint = request.path_params["name"], request.query_params.get("checkpoint")
-        return SentZip(await run_in_threadpool(runs.plan, name, checkpoint, logs=False), runs.packing)
+        return await sent(request, request.query_params.get("checkpoint"), logs=False)
 
     async def logs(request: Request) -> Response:
-        return SentZip(await run_in_threadpool(runs.plan, request.path_params["name"], None, logs=True), runs.packing)
+        return await sent(request, None, logs=True)
+
+    async def sent(request: Request, checkpoint: str | None, *, logs: bool) -> Response:
+        name, connection = request.path_params["name"], request.scope[KEY]
+        key = f"{request.scope['path']}?{checkpoint}"
+        plan = await work.do(key, lambda _check: runs.plan(name, checkpoint, logs=logs), connection)
+        return SentZip(plan, runs)
 
     return [
-        Address(f"{_PREFIX}/jobs", told(lambda: {"jobs": runs.all()})),
-        Address(f"{_PREFIX}/jobs/{{name}}", told(runs.one)),
-        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", told(runs.checkpoints)),
+        Address(f"{_PREFIX}/jobs", work.told(lambda check: {"jobs": runs.all(check)})),
+        Address(f"{_PREFIX}/jobs/{{name}}", work.told(runs.one)),
+        Address(f"{_PREFIX}/jobs/{{name}}/checkpoints", work.told(runs.checkpoints)),
         Address(f"{_PREFIX}/{{name}}/download/model", model),
         Address(f"{_PREFIX}/{{name}}/download/logs", logs),
     ]
 
 
 class SentZip(Response):
-    """The zip of a plan, sent while a thread writes it to a pipe: its length is not known before."""
+    """The zip of a plan, sent while a thread writes it to a pipe: its length is not known before.
 
-    def __init__(self, plan: PackPlan, packing: threading.BoundedSemaphore) -> None:
+    A zip has one of the few places for packing while bytes of it are made, and gives it back while its client takes
+    none: then the pipe fills up, and the thread waits."""
+
+    def __init__(self, plan: PackPlan, runs: TrainedRuns) -> None:
         name = plan.name.encode("ascii", "replace").decode().replace('"', "_")
         named = f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(plan.name)}"
         super().__init__(headers={"Content-Disposition": named, "Content-Type": "application/zip"})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
-        self._plan, self._packing = plan, packing
+        self._plan, self._runs, self._packing = plan, runs, runs.packing
         self._error: BaseException | None = None
+        self._connection: Connection | None = None
+        self._waits_since: float | None = None
+        self._has_place = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         if scope["method"] == "HEAD":
             await send(start)
             await send({"type": "http.response.body"})
-        elif self._packing.acquire(blocking=False):
-            if refusal := await self._send(scope[KEY], start, send):
-                await answer_with(refusal)(scope, receive, send)
+            return
+        if self._packing.locked() or not _make_room(self._runs.on_their_way):
+            refusal: Refusal | None = Refusal(503, "", "several runs are being packed already", {"Retry-After": "10"})
         else:
-            refusal = Refusal(503, "", "several runs are being packed already", {"Retry-After": "10"})
+            self._connection = scope[KEY]
+            self._runs.on_their_way.append(self)
+            try:
+                refusal = await self._send(scope[KEY], start, send)
+            finally:
+                self._runs.on_their_way.remove(self)
+        if refusal:
             await answer_with(refusal)(scope, receive, send)
 
     async def _send(self, connection: Connection, start: Any, send: Any) -> Refusal | None:
         """Send what comes out of the pipe; returns why nothing does. If the run cannot be read to its end the
         connection is cut, so that nobody takes what came for a whole zip."""
-        try:
-            end, writing = os.pipe()
-        except OSError:
-            self._packing.release()
-            raise
+        end, writing = os.pipe()
         if not start_threads("mdl-zip", [partial(self._pack, writing)]):
-            self._packing.release()
             os.close(writing)
             os.close(end)
             return Refusal(503, "", "the system refuses to start a thread", {"Retry-After": "10"})
+        connection.stall_seconds = _STALL_SECONDS
+        await self._take_place()
         try:
-            piece = await run_in_threadpool(os.read, end, _CHUNK)
+            piece = await _read(end)
             if not piece:
                 return Refusal.of(as_problem(self._error or NotFound("there is nothing to be packed")))
             await send(start)
             while piece and not connection.is_closing:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await run_in_threadpool(os.read, end, _CHUNK)
+                await self._taken(connection)
+                piece = await _read(end)
             if self._error is not None:
                 connection.abort()
             await send({"type": "http.response.body"})
         finally:
+            self._give_place()
             os.close(end)
         return None
+
+    async def _take_place(self) -> None:
+        await self._packing.acquire()
+        self._has_place = True
+
+    def _give_place(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._packing.release()
+
+    async def _taken(self, connection: Connection) -> None:
+        """Wait until the client has taken what was sent, without the place for packing."""
+        if not connection.flow.write_paused:
+            return
+        self._give_place()
+        self._waits_since = time.monotonic()
+        await connection.flow.drain()
+        self._waits_since = None
+        if not connection.is_closing:
+            await self._take_place()
 
     def _pack(self, writing: int) -> None:
         try:
@@ -190,5 +235,37 @@ class SentZip(Response):
         except Exception as error:
             self._error = error
         finally:
-            self._packing.release()
             os.close(writing)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long its client has taken nothing."""
+        return 0.0 if self._waits_since is None else time.monotonic() - self._waits_since
+
+    def abort(self) -> None:
+        """End it for a client that takes nothing."""
+        if self._connection is not None:
+            self._connection.abort()
+
+
+def _make_room(on_their_way: Sequence[SentZip]) -> bool:
+    """Whether one more zip can be sent. If too many are, the one goes whose client has taken nothing for longest."""
+    if len(on_their_way) < _MOST_OPEN:
+        return True
+    idlest = max(on_their_way, key=lambda one: one.idle_seconds)
+    if idlest.idle_seconds < _IDLE_SECONDS:
+        return False
+    idlest.abort()
+    return True
+
+
+async def _read(end: int) -> bytes:
+    """What the pipe has, once it has anything; nothing at its end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(end, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(end)
+    return os.read(end, _CHUNK)

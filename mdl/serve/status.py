@@ -6,8 +6,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from mdl.serve.jobs import Jobs
 from mdl.serve.options import ServeOptions
 from mdl.serve.repositories import Repositories
 from mdl.serve.runs import TrainedRuns
+from mdl.serve.work import Check
 
 if TYPE_CHECKING:
     from mdl.client import Client
@@ -41,71 +40,65 @@ HEADERS: Final = {
 }
 """Nothing but the page's own script and style may run, and it may ask this server only."""
 
-_KEPT_SECONDS, _SHARE = 1.0, 5.0
-"""How long a document is good: so many seconds, and so many times as long as it took to make it."""
 _JOBS = 12
 """How many jobs that are over are shown."""
 
 
 class StatusPage:
-    """The document of the page. However many look, it is made at most once a second, less often if that takes long."""
+    """The document of the page. Without a token it names only what is offered without one."""
 
     def __init__(
         self,
         client: Callable[[], Client],
         repositories: Repositories,
+        everything: Repositories,
         runs: TrainedRuns,
         options: ServeOptions,
         jobs: Jobs,
     ) -> None:
-        self._client, self._repositories, self._runs = client, repositories, runs
-        self._options, self._jobs = options, jobs
-        self._lock, self._good_until = threading.Lock(), float("-inf")
-        self._document: dict[str, Any] = {}
-        self._bytes = 0
+        """``repositories`` are offered, and ``everything`` is what only ``gated`` offers."""
+        self._client, self._repositories, self._everything, self._runs = client, repositories, everything, runs
+        self._options, self._jobs, self._bytes = options, jobs, 0
 
-    def document(self) -> dict[str, Any]:
+    def document(self, check: Check) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
-        if self._lock.acquire(blocking=not self._document):  # while a new one is made, the old one is good enough
-            try:
-                began = time.monotonic()
-                if began >= self._good_until:
-                    self._document = self._make()
-                    now = time.monotonic()
-                    self._good_until = now + max(_KEPT_SECONDS, _SHARE * (now - began))
-            finally:
-                self._lock.release()
-        return self._document
-
-    def _make(self) -> dict[str, Any]:
         problems: list[str] = []
 
         def part(make: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+            check()
             try:
                 return list(make())
             except (MdlError, OSError) as error:
                 problems.append(str(error))
                 return []
 
-        return {
+        offered = self._repositories.offered() if self._options.token is None else None
+        document = {
             "schema": "mdl.serve.status/1",
-            "models": part(self._models),
+            "models": part(partial(self._models, offered)),
             "bytes": self._bytes,
             "repositories": part(self._served),
-            "jobs": part(self._recent_jobs),
+            "jobs": part(partial(self._recent_jobs, offered)),
             "releases": [row for folder in self._options.releases for row in part(partial(_released, folder))],
-            "runs": part(self._runs.all),
+            "runs": part(partial(self._runs.all, check)),
             "needs_token": self._options.token is not None,
             "problems": problems,
         }
+        if problems and offered is not None:
+            document["problems"] = ["some of what is here cannot be read; a server with a token says what"]
+        return document
 
-    def _models(self) -> Iterable[dict[str, Any]]:
+    def _models(self, offered: frozenset[str] | None) -> Iterable[dict[str, Any]]:
+        """The models, or those that are ``offered``."""
         client = self._client()
         of_catalog, inventory = client.statuses(), client.inventory()
         names = {model.name for model, _ in of_catalog}
-        others = [row for row in inventory.models if row[0].name not in names]
+        rows = [*of_catalog, *(row for row in inventory.models if row[0].name not in names)]
         self._bytes = inventory.bytes
-        for model, found in (*of_catalog, *others):
+        if offered is not None:
+            rows = [(model, found) for model, found in rows if model.name in offered]
+            self._bytes = sum(found.bytes_present for _, found in rows)
+        for model, found in rows:
             yield {
                 "name": model.name,
                 "title": model.title,
@@ -118,20 +111,25 @@ class StatusPage:
             }
 
     def _served(self) -> Iterable[dict[str, Any]]:
-        for (repo_type, name), (repo, *_) in self._repositories.table().items():
-            head = repo.head
+        table = self._everything.table() if self._options.token is not None else self._repositories.table()
+        for (repo_type, name), (repo, *_) in table.items():
+            served = self._repositories.table().get((repo_type, name))
+            head = served[0].head if served else repo.head
             yield {
                 "id": name if repo_type == "model" else f"{repo_type}s/{name}",
                 "commit": head.commit,
                 "files": len(head.files),
                 "files_at_hub": head.total,
                 "bytes": sum(one.size for one in head.files.values()),
-                "is_served": True,
+                "is_served": served is not None,
             }
 
-    def _recent_jobs(self) -> Iterable[dict[str, Any]]:
+    def _recent_jobs(self, offered: frozenset[str] | None) -> Iterable[dict[str, Any]]:
+        """The newest jobs, or those of models that are ``offered``."""
         over = 0
         for job in self._jobs.all():
+            if offered is not None and not offered.issuperset(job.models):
+                continue
             over += job.status != "running"
             if job.status == "running" or over <= _JOBS:
                 yield _told(job)

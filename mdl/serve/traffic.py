@@ -19,6 +19,9 @@ from mdl.serve.connection import App, Scope
 COUNT = "mdl.count"
 """Under which ASGI's scope has what counts the bytes that go past it, from file to socket."""
 _LONGEST = 500
+WARN_AT = 30
+"""So many wrong tokens from one address are worth a warning."""
+_MOST_ADDRESSES = 1000
 
 
 @dataclass
@@ -32,6 +35,8 @@ class Traffic:
     bytes_sent: int = 0
     files_open: int = 0
     running: int = 0
+    wrong_tokens: int = 0
+    _wrong_by_address: dict[str, int] = field(default_factory=dict)
     _is_log_broken: bool = False
 
     def observed(self, app: App) -> App:
@@ -90,6 +95,15 @@ class Traffic:
                 self.trouble(error)
             self._is_log_broken = True
 
+    def count_wrong_token(self, address: str) -> bool:
+        """Note that a wrong token came from an address. Returns whether it is time to warn of it, which it is once."""
+        self.wrong_tokens += 1
+        counts = self._wrong_by_address
+        counts[address] = counts.get(address, 0) + 1
+        if len(counts) > _MOST_ADDRESSES:
+            del counts[min(counts, key=lambda one: counts[one])]
+        return counts.get(address) == WARN_AT
+
     def metrics(self) -> str:
         """The counters, as Prometheus reads them."""
         statuses = {prometheus.labels(status=str(one)): count for one, count in sorted(self.requests.items())}
@@ -97,6 +111,9 @@ class Traffic:
             [
                 prometheus.Counter("mdl_serve_requests_total", "Requests that were answered.", statuses),
                 prometheus.Counter("mdl_serve_sent_bytes_total", "Bytes of bodies.", {"": self.bytes_sent}),
+                prometheus.Counter(
+                    "mdl_serve_wrong_tokens_total", "Requests with a wrong token.", {"": self.wrong_tokens}
+                ),
                 prometheus.Gauge("mdl_serve_files_open", "Files that are being sent.", {"": self.files_open}),
                 prometheus.Gauge("mdl_serve_requests_running", "Requests that are being answered.", {"": self.running}),
             ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,8 @@ from support.polling import until
 from support.serving import client_of, raw, served
 from support.shell import Shell, machine
 
-from mdl.serve import Serving, hub_api, jobs, status
+from mdl.child_output import Said
+from mdl.serve import Serving, hub_api, jobs, work
 from mdl.serve.connection import Connection
 from mdl.serve.repositories import Revision
 from mdl.serve.status import StatusPage
@@ -197,23 +197,23 @@ def test_requests_that_a_proxy_reads_otherwise(server: Serving) -> None:
 @pytest.mark.fault(496)
 def test_a_status_page_that_takes_long(server: Serving, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the document is made anew everybody else is given the old one, and nobody waits."""
-    monkeypatch.setattr(status, "_KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(status, "_SHARE", 0.0)
+    monkeypatch.setattr(work, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(work, "SHARE", 0.0)
     first = http.get(f"{server.url}/api/status").json()
     begun, done = threading.Event(), threading.Event()
 
-    def make(_page: StatusPage) -> dict[str, Any]:
+    def served_anew(_page: StatusPage) -> list[dict[str, Any]]:
         begun.set()
         assert done.wait(60)
-        return {"schema": "new"}
+        return [{"id": "new"}]
 
-    monkeypatch.setattr(StatusPage, "_make", make)
+    monkeypatch.setattr(StatusPage, "_served", served_anew)
     with ThreadPoolExecutor(1) as pool:
         newest = pool.submit(http.get, f"{server.url}/api/status")
         assert begun.wait(30)
         assert http.get(f"{server.url}/api/status").json() == first
         done.set()
-        assert newest.result().json() == {"schema": "new"}
+        assert newest.result().json()["repositories"] == [{"id": "new"}]
 
 
 @pytest.mark.fault(496)
@@ -221,13 +221,13 @@ def test_hundreds_of_starts(token_server: Serving, http: httpx.Client, monkeypat
     """However many jobs are asked for, one begins at a time, and files are served meanwhile."""
     begun, done, running = threading.Event(), threading.Event(), []
 
-    def run(*_words: Any, **_more: Any) -> subprocess.CompletedProcess[bytes]:
+    def run(*_words: Any, **_more: Any) -> Said:
         running.append(1)
         begun.set()
         assert done.wait(60)
-        return subprocess.CompletedProcess([], 0, b'{"job": "0101-aaaa"}')
+        return Said(0, '{"job": "0101-aaaa"}', "", False, False)
 
-    monkeypatch.setattr(jobs.subprocess, "run", run)
+    monkeypatch.setattr(jobs, "output_of", run)
     auth, url = {"Authorization": f"Bearer {TOKEN}"}, token_server.url
 
     def ask(_number: int) -> int:

@@ -144,8 +144,9 @@ def test_status_of_the_page(tmp_path: Path, http: httpx.Client, monkeypatch: pyt
         head = machine(tmp_path / "head", catalog, hub.url)
         done(head.run("get", "tiny"))
     folders = {"runs": (make_runs(tmp_path / "runs"),), "releases": (tmp_path / "nothing",)}
-    with served(head, **folders) as server:
-        page, found = http.get(server.url), http.get(f"{server.url}/api/status").json()
+    with served(head, token=TOKEN, **folders) as server:
+        page = http.get(server.url, auth=("any", TOKEN))
+        found = http.get(f"{server.url}/api/status", auth=("any", TOKEN)).json()
     assert {one["name"]: one["status"] for one in found["models"]} == {"tiny": "present", "none": "missing"}
     assert [(one["id"], one["is_served"]) for one in found["repositories"]] == [("org/tiny", True)]
     assert [one["job_id"] for one in found["runs"]] == ["going", "tts"]
