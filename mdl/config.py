@@ -393,10 +393,16 @@ class Config:
 
     @property
     def is_offline(self) -> bool:
-        if self.given.get("offline") is not None:
-            return bool(self["offline"])
-        hub = (self.environ.get("HF_HUB_OFFLINE"), self.environ.get("TRANSFORMERS_OFFLINE"))
-        return bool(self["offline"]) or any(is_true(text) for text in hub)
+        return bool(self.offline_by)
+
+    @property
+    def offline_by(self) -> str:
+        """The flag, variable or setting that keeps mdl offline; '' if it is online. Raises `UsageError`."""
+        is_offline, where = self.find("offline")
+        if is_offline or self.given.get("offline") is not None:
+            return where if is_offline else ""
+        names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        return next((name for name in names if is_true(self.environ.get(name))), "")
 
     @property
     def home(self) -> Place:

@@ -222,6 +222,15 @@ class LockError(MdlError):
     code, exit_code = "LOCK", 8
 
 
+def online_hint(offline_by: str) -> str:
+    """How to go online again: ``offline_by`` is the flag, variable or setting that keeps mdl offline."""
+    if not offline_by:
+        return "run it again online"
+    if offline_by.startswith("["):
+        return f"write false for {offline_by} into config.toml, and run it again"
+    return f"run it again without {offline_by}, which keeps mdl offline"
+
+
 class Busy(MdlError):
     """Another process is at work on the same models."""
 

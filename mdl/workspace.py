@@ -104,7 +104,9 @@ class Workspace:
         with contextlib.suppress(UsageError):
             folder = places.state_dir() / "catalogs"
         connect = None if self.config.is_offline else lambda place: self.http(more=[host_of(place)])
-        return WebBases(folder, connect, self.warn, prefers_copies=self.config["frozen"])(url, named)
+        return WebBases(
+            folder, connect, self.warn, prefers_copies=self.config["frozen"], offline_by=self.config.offline_by
+        )(url, named)
 
     def place_of(self, model: Model) -> str:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
@@ -369,7 +371,10 @@ class Workspace:
         """What a source works with that keeps nothing on the disk."""
         from mdl.sources import Context
 
-        return Context(self.endpoint, Path(os.devnull), network, environ=self.environ, remotes=self.remotes)
+        by = self.config.offline_by
+        return Context(
+            self.endpoint, Path(os.devnull), network, environ=self.environ, remotes=self.remotes, offline_by=by
+        )
 
     @property
     def throttle(self) -> Throttle:
@@ -412,7 +417,16 @@ class Workspace:
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context
 
-        context = Context(self.endpoint, store.listings, network, on_event, self.environ, self.remotes, keeps)
+        context = Context(
+            self.endpoint,
+            store.listings,
+            network,
+            on_event,
+            self.environ,
+            self.remotes,
+            keeps,
+            self.config.offline_by,
+        )
         if exact:
             return Resolver(context, exact=True)
         lock = self.locked

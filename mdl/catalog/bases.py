@@ -19,7 +19,15 @@ from urllib.parse import urljoin, urlsplit
 
 from mdl import crc_json
 from mdl.bounds import LAST_MOMENT, finite_number
-from mdl.errors import CatalogError, LockError, MdlError, NetworkError, ProtocolError, UsageError
+from mdl.errors import (
+    CatalogError,
+    LockError,
+    MdlError,
+    NetworkError,
+    ProtocolError,
+    UsageError,
+    online_hint,
+)
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir
 from mdl.places import SHIPPED, expanded
@@ -95,7 +103,8 @@ class _Copy:
 class WebBases:
     """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
     ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
-    in words if a copy is used because the network fails, or because a page came instead of a catalog."""
+    in words if a copy is used because the network fails, or because a page came instead of a catalog. ``offline_by`` is
+    what keeps mdl offline."""
 
     def __init__(
         self,
@@ -104,9 +113,11 @@ class WebBases:
         warn: Callable[[str], None],
         *,
         prefers_copies: bool = False,
+        offline_by: str = "",
     ) -> None:
         self._folder, self._connect, self._warn = folder, connect, warn
         self._fresh = math.inf if prefers_copies else _FRESH
+        self._offline_by = offline_by
 
     def __call__(self, url: str, named: str) -> str:
         """Raises `LockError` if it may not be asked for and there is no copy, `CatalogError`, and what `HttpClient`
@@ -115,7 +126,9 @@ class WebBases:
         if copy and (self._connect is None or 0 <= time.time() - copy.asked < self._fresh):
             return copy.text
         if self._connect is None:
-            raise LockError("offline: this catalog was never fetched", item=bare_url(url), hint="go online once")
+            raise LockError(
+                "offline: this catalog was never fetched", item=bare_url(url), hint=online_hint(self._offline_by)
+            )
         try:
             with self._connect(named) as http:
                 found = _asked(http, url, copy) if copy else http.retry(url, lambda: _asked(http, url, None))

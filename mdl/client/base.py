@@ -185,6 +185,7 @@ class ClientBase:
                 listener,
                 work.config["max_size"],
                 endpoint=work.endpoint.url,
+                offline_by=work.config.offline_by,
             )
             try:
                 yield tools

@@ -12,7 +12,7 @@ from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import CallOptions, Targets
 from mdl.client.catalogs import Catalogs
-from mdl.errors import LockError, NotFound, UsageError
+from mdl.errors import LockError, NotFound, UsageError, online_hint
 from mdl.listener import Listener
 from mdl.workspace import Folder
 
@@ -165,7 +165,8 @@ class Downloads(Catalogs):
         from mdl.operations.outdated import by_receipts
 
         if self.workspace.config.is_offline:
-            raise LockError("offline: nobody can be asked what is newest", hint="run it again online")
+            hint = online_hint(self.workspace.config.offline_by)
+            raise LockError("offline: nobody can be asked what is newest", hint=hint)
         models = self.verifiable(targets, into=into)
         store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store)

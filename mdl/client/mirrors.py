@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 from mdl.cancel import CancelToken
 from mdl.client.base import CallOptions, Targets, Texts
 from mdl.client.remotes import Remotes
-from mdl.errors import LockError
+from mdl.errors import LockError, online_hint
 from mdl.listener import Listener
 from mdl.units import as_text, parse_duration, texts
 
@@ -133,7 +133,7 @@ class Mirrors(Remotes):
 
         work, place = self.workspace, MirrorPlace.parse(url)
         if tools.network is None:
-            raise LockError("offline: no mirror can be asked", item=url, hint="run it again online")
+            raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(work.config.offline_by))
         access = Access.of(place.bucket, work.environ, work.remotes)
         with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
             reporter = Reporter(tools.on_event)

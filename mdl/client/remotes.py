@@ -14,7 +14,7 @@ from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import Texts
 from mdl.client.downloads import Downloads
-from mdl.errors import LockError, MdlError, UsageError
+from mdl.errors import LockError, MdlError, UsageError, online_hint
 from mdl.listener import Listener
 from mdl.units import as_text, parse_duration, texts
 from mdl.workspace import Folder, check_into
@@ -50,7 +50,7 @@ class Remotes(Downloads):
         work, stop = self.workspace, self._stopped_by(cancel)
         remote_named(name, work.remotes)
         if work.config.is_offline:
-            raise LockError("offline: no remote can be asked", item=name, hint="unset MDL_OFFLINE and HF_HUB_OFFLINE")
+            raise LockError("offline: no remote can be asked", item=name, hint=online_hint(work.config.offline_by))
         try:
             with work.network([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as network:
                 yield work.context(network)

@@ -33,6 +33,7 @@ from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, orig
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import Interrupter, RequestLimits, deadline
 from mdl.http.credentials import HostCredential, HostTls
+from mdl.http.hints import loop_hint, plain_http_hint
 from mdl.http.locators import Body, Link, Locate
 from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
@@ -394,7 +395,8 @@ class HttpClient:
             if content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
                 raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
-        raise NetworkError(f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}", final=True)
+        why = f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}"
+        raise NetworkError(why, hint=loop_hint(hops), final=True)
 
     def _check_host(self, url: str, start: str) -> None:
         """Raises `Unsafe` if ``url``, to which ``start`` redirects ('' if none does), may not be asked."""
@@ -427,6 +429,7 @@ class HttpClient:
             is_redirected=bool(opened.hops) or url != start,
             is_located=self.is_located(start),
             credential=next((one for one in self._credentials if one.is_for(opened.url)), None),
+            proxy=self._proxies.choose(opened.url),
         )
 
     def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
@@ -495,7 +498,8 @@ def redirect_target(location: str, current: str) -> str:
         raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
     target = urljoin(current, location)
     if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
-        raise Unsafe(f"refused: a redirect from https to http, to {host_of(target)}", item=host_of(target))
+        why, hint = f"refused: a redirect from https to http, to {host_of(target)}", plain_http_hint(current, target)
+        raise Unsafe(why, item=host_of(target), hint=hint)
     return target.split("#")[0]
 
 

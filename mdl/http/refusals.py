@@ -16,18 +16,21 @@ from mdl.bounds import parse_json
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.http.allowlist import DEFAULT_PORTS, AllowList, host_of
 from mdl.http.credentials import HostCredential, certificate_wanted
+from mdl.http.hints import browser_hint, guard_of, is_of_proxy, proxy_login_hint, proxy_trouble_hint
 from mdl.http.policy import is_temporary, retry_after
+from mdl.http.proxies import Proxy
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
 from mdl.values import value_class
 
-PROXY_PASSWORD = "check the user name and password of the proxy variable"
 _LONGEST = 300
 _LOOKED_AT = 4096
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
 _SAYING = ("error", "errors", "message", "error_description", "detail")
 _CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
 """How S3 and others say that the time of a signature differs from their own clock."""
+_GATEWAY = (502, 503, 504)
+"""Statuses of a proxy that cannot reach the host."""
 _OF_CERTIFICATES = (400, 401, 403, 495, 496)
 _MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificate (is )?(required|missing)", re.I)
 """How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
@@ -102,13 +105,15 @@ def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
 class Asker:
     """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
-    did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host."""
+    did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
+    ``proxy`` is what the request went through."""
 
     sent: str = ""
     is_hub: bool = False
     is_redirected: bool = False
     is_located: bool = False
     credential: HostCredential | None = None
+    proxy: Proxy | None = None
 
     def is_of_hub(self, url: str, code: str) -> bool:
         """Whether a hub refused ``url``, with its own ``code`` if it has one."""
@@ -138,7 +143,16 @@ def error_for_status(
     message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
     message += f" (request {ident})" if ident else ""
     if status == 407:
-        return AuthError(f"the proxy for {message}", hint=PROXY_PASSWORD)
+        hint = proxy_login_hint(asker.proxy, headers.get("proxy-authenticate", ""))
+        return AuthError(f"the proxy for {message}", hint=hint)
+    is_plain = asker.proxy is not None and urlsplit(url).scheme == "http"
+    if is_plain and status in (403, *_GATEWAY) and is_of_proxy(headers):
+        assert asker.proxy is not None
+        message = f"the proxy {asker.proxy.shown} for {message}"
+        hint = proxy_trouble_hint(url, asker.proxy)
+        return AuthError(message, hint=hint) if status == 403 else NetworkError(message, hint=hint)
+    if status in (401, 403, 429, 503) and (guard := guard_of(headers, words)):
+        return AuthError(message, hint=browser_hint(url, guard))
     has_expired = status == 400 and b"<Code>ExpiredToken</Code>" in body  # so says S3 when temporary keys have ended
     if urlsplit(url).scheme == "https" and status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
         return certificate_wanted(url, f"it answered {answer}: {words}")

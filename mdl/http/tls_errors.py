@@ -23,6 +23,8 @@ _OF_A_CERTIFICATE = (
     *("CERTIFICATE_UNKNOWN", "CERTIFICATE_REQUIRED", "UNKNOWN_CA", "ACCESS_DENIED", "ALERT_DECRYPT_ERROR"),
 )
 """How the names of alerts end by which a server refuses a client's certificate, or misses it."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+"""How the names of errors end if the other side speaks something else."""
 _DATES = (9, 10)
 _NAMES = (62, 63, 64)
 _UNKNOWN_MAKER = (2, 18, 19, 20, 21)
@@ -60,6 +62,9 @@ def tls_error(
     if is_alert:
         hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
         return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)
+    if reason.endswith(_NO_TLS):
+        hint = f"what answers at {place} speaks no TLS: check the port; write http:// only if that is what you mean"
+        return TlsError(f"{host}: {cause}", hint=hint)
     return TlsError(f"{host}: {cause}", hint="check the URL and the proxy; mdl doctor tells more")
 
 

@@ -26,8 +26,9 @@ from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
 from mdl.http.connection import HappyEyeballs, RequestLimits
+from mdl.http.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
 from mdl.http.proxies import Proxy
-from mdl.http.refusals import PROXY_PASSWORD, safe_excerpt
+from mdl.http.refusals import safe_excerpt
 from mdl.http.tls_errors import AGAIN, tls_error
 from mdl.http.trust import Trust, empty_context
 from mdl.redact import Secrets, redact_error
@@ -36,6 +37,8 @@ SKIP_BODY = "mdl.skip_body"
 """An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
 """An extension of a request: the `Proxy` that it goes through, or None."""
+PROXY_OFFERS = "mdl.proxy_offers"
+"""An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
 TRUST = "mdl.trust"
 """An extension of a request: the `Trust` that makes its TLS context."""
 _ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
@@ -62,6 +65,8 @@ class PooledTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         proxy: Proxy | None = request.extensions.get(PROXY)
         request.extensions[TRUST] = self._trust
+        if proxy and request.url.scheme == "https":
+            request.extensions["trace"] = _offers_listener(request)
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         pool = self._take(*place)
         if ":" in request.url.host and proxy and not proxy.is_socks:
@@ -131,6 +136,19 @@ def _socks_errors(request: httpx.Request, proxy: Proxy | None) -> Iterator[None]
             raise
         _close_opened()
         raise httpx.ProxyError("it does not speak SOCKS5", request=request) from error
+
+
+def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]], None]:
+    """Listens to what httpcore does for a request, and notes how a proxy that refuses a tunnel wants to be signed in
+    to: the error has its status alone."""
+
+    def listen(name: str, facts: Mapping[str, Any]) -> None:
+        if name == "http11.receive_response_headers.complete" and facts["return_value"][1] == 407:
+            headers = facts["return_value"][3]
+            offers = [value.decode("latin-1") for key, value in headers if key.lower() == b"proxy-authenticate"]
+            request.extensions[PROXY_OFFERS] = ", ".join(offers)
+
+    return listen
 
 
 def _close_opened() -> None:
@@ -240,7 +258,8 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
             return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
         if words.startswith(_DROPPED):
             return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
-        return ProtocolError(f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}")
+        message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
+        return ProtocolError(message, hint=not_http_hint(words, url))
     return NetworkError(f"{where}: {words}", hint=AGAIN)
 
 
@@ -261,7 +280,7 @@ def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) ->
     shown = settings.cert if settings else None
     error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
     if proxy and proxy.url.startswith("https:"):
-        error.message += f" (the TLS may be that of the proxy {proxy.shown})"
+        error.message += f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
     return error
 
 
@@ -270,8 +289,10 @@ def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | Non
     host = host_of(url)
     if isinstance(error, httpx.ProxyError):
         if words.startswith(_REFUSED_BY_PROXY):
-            return AuthError(f"the proxy for {host} answered: {words}", hint=PROXY_PASSWORD)
-        return NetworkError(f"the proxy for {host}: {words}", hint="check the proxy; mdl doctor shows the variables")
+            hint = proxy_login_hint(proxy, error.request.extensions.get(PROXY_OFFERS, ""))
+            return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
+        hint = proxy_trouble_hint(url, proxy) if proxy else "check the proxy; mdl doctor shows the variables"
+        return NetworkError(f"the proxy for {host}: {words}", hint=hint)
     numbered = _ERRNO.fullmatch(words)
     has_address = not numbered or numbered[1] >= "0"
     port = urlsplit(url).port if has_address else None  # a name has none
@@ -281,4 +302,5 @@ def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | Non
         return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
     problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
     reason = numbered[2] if numbered else words
-    return NetworkError(f"{problem}: {reason}", hint="check the network, the host's name and the proxy")
+    hint = proxy_trouble_hint(url, proxy) if proxy else "check the network and the host's name"
+    return NetworkError(f"{problem}: {reason}", hint=hint)

@@ -14,7 +14,17 @@ from mdl.engine.half_files import find_half
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Reason, Wanted
 from mdl.engine.status import model_status
-from mdl.errors import AuthError, Cancelled, LockError, MdlError, NetworkError, NoSpace, StorageError, whole_error
+from mdl.errors import (
+    AuthError,
+    Cancelled,
+    LockError,
+    MdlError,
+    NetworkError,
+    NoSpace,
+    StorageError,
+    online_hint,
+    whole_error,
+)
 from mdl.events import Failed, Noticed, Planned
 from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.operations.reading import watch_reading
@@ -72,7 +82,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         if tools.network is None:
             adopt_kept(decided.plan, store)
             tell_kept(decided.plan, tools.on_event)
-            report = report_of(models, store, _offline(decided), broken)
+            report = report_of(models, store, _offline(decided, tools), broken)
         else:
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
             for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
@@ -106,7 +116,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
     _tell_of_quantisations(models, decided.plan, tools)
-    possible = whole if tools.network else _offline(decided)
+    possible = whole if tools.network else _offline(decided, tools)
     report = report_of(models, store, possible, broken, is_planned=True)
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
@@ -255,9 +265,9 @@ def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCo
     return _Decided(fetched, [copies.predict_duplicate(item) for item in again])
 
 
-def _offline(decided: _Decided) -> Plan:
+def _offline(decided: _Decided, tools: Tools) -> Plan:
     """The plan of which nothing can be fetched."""
-    hint = "run it again online, without --offline and HF_HUB_OFFLINE"
+    hint = online_hint(tools.offline_by)
     missing = (*decided.plan.fetch, *decided.repeated)
     absent = [replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)) for item in missing]
     return replace(decided.plan, fetch=(), refuse=(*decided.plan.refuse, *absent))

@@ -48,6 +48,8 @@ class Tools:
     max_size: int | None = None
     tuning: Tuning | None = None
     endpoint: str = ""
+    offline_by: str = ""
+    """The flag, variable or setting that keeps mdl offline."""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,15 @@ from urllib.parse import unquote, urlsplit
 from mdl.catalog.model import Model
 from mdl.engine.plan import Plan, Wanted
 from mdl.engine.store import Store
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, joint_error
+from mdl.errors import (
+    DigestMismatch,
+    LockError,
+    MdlError,
+    NotFound,
+    ProtocolError,
+    joint_error,
+    online_hint,
+)
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.operations.inventory import cached_files, model_of
@@ -131,7 +139,7 @@ def verify(
     if connect and wrong:
         http = connect([url for row in rows for url in _urls(row.remote)])
         if http is None:
-            hint = "run it again online, without --offline and HF_HUB_OFFLINE"
+            hint = online_hint(tools.offline_by)
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
         else:
             with http, model_locks(models, tools):

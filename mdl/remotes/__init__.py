@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError
+from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
 from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
@@ -257,7 +257,7 @@ class JobSource:
         if self._context.http is None:
             found = self.known(origin)
             if found is None:
-                hint = "run it again without --offline"
+                hint = online_hint(self._context.offline_by)
                 raise LockError("offline, and it was never fetched", item=str(origin), hint=hint)
             return found
         remote = self.remote(origin.remote)

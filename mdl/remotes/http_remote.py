@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from mdl.bounds import MOST_JOBS
-from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.errors import (
+    AuthError,
+    LockError,
+    MdlError,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    UsageError,
+    online_hint,
+)
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
@@ -95,7 +104,8 @@ class HttpRemote:
     def http(self) -> HttpClient:
         """Raises `LockError` offline."""
         if self._context.http is None:
-            raise LockError("offline: no remote can be asked", item=self.name, hint="run it again without --offline")
+            hint = online_hint(self._context.offline_by)
+            raise LockError("offline: no remote can be asked", item=self.name, hint=hint)
         return self._context.http
 
     # What answers say.

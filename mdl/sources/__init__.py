@@ -147,6 +147,8 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=dict)
     remotes: Mapping[str, RemoteSettings] = field(default_factory=dict)
     keeps: bool = True
+    offline_by: str = ""
+    """The flag, variable or setting that keeps mdl offline."""
 
     @property
     def http(self) -> HttpClient | None:

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from mdl.bounds import LARGEST_LIST, MOST_ITEMS, MOST_PAGES, parse_json, whole_number
-from mdl.errors import DigestMismatch, LockError, MdlError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import (
+    DigestMismatch,
+    LockError,
+    MdlError,
+    NotFound,
+    ProtocolError,
+    Unsafe,
+    UsageError,
+    online_hint,
+)
 from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, role_of, told_size
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
@@ -544,7 +553,8 @@ class HubSource:
             hint = f"HF_ENDPOINT={hub} asks that hub; 'mdl get {origin}' takes what the hub in use has by this name"
             raise UsageError(f"it came from {hub}, and {self._url} is the hub in use", item=str(origin), hint=hint)
         if (http := self._context.http) is None:
-            raise LockError("offline, and this revision was never listed here", item=str(origin), hint="go online once")
+            hint = online_hint(self._context.offline_by)
+            raise LockError("offline, and this revision was never listed here", item=str(origin), hint=hint)
         return http
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from mdl.bounds import LARGEST_NUMBER
-from mdl.errors import LockError, MdlError, ProtocolError, UsageError
+from mdl.errors import LockError, MdlError, ProtocolError, UsageError, online_hint
 from mdl.sources.hub import TIME, license_in
 from mdl.sources.hub_origin import parse_reference
 from mdl.values import value_class
@@ -55,7 +55,7 @@ def search(
     if not (text := text.encode(errors="replace").decode()).strip():
         raise UsageError("an empty text (is a variable not set?)", hint="mdl search whisper")
     if (http := context.http) is None:
-        raise LockError("offline: no hub can be searched", hint="run it again online")
+        raise LockError("offline: no hub can be searched", hint=online_hint(context.offline_by))
     words = [("search", text), ("sort", SORTS[sort]), ("limit", str(limit)), *(("expand", fact) for fact in _FACTS)]
     url = f"{context.endpoint.url}/api/{KINDS[kind]}?{urlencode(words)}"
     answer, _, _ = http.retry(url, lambda: http.json("GET", url))

@@ -34,6 +34,7 @@ from mdl.errors import (
     TlsError,
     Unsafe,
     UsageError,
+    online_hint,
 )
 from mdl.extras import require
 from mdl.fs.private import read_whole
@@ -174,7 +175,7 @@ class Bucket:
 
         access, context = self.access, self._context
         if context.http is None:
-            raise LockError("offline, and buckets are not kept", item=str(self), hint="run it again online")
+            raise LockError("offline, and buckets are not kept", item=str(self), hint=online_hint(context.offline_by))
         settings: dict[str, Any] = {
             "aws_endpoint_url_s3": access.url,  # else a variable of this name would take precedence
             "region": access.region,

@@ -27,6 +27,7 @@ from mdl.errors import (
     ProtocolError,
     Unsafe,
     UsageError,
+    online_hint,
 )
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
@@ -131,7 +132,8 @@ class UrlSource:
         """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
         if self._context.network is None:
             if (known := self.known(origin)) is None:
-                raise LockError("offline, and the file's name was never asked for", item=origin.label)
+                hint = online_hint(self._context.offline_by)
+                raise LockError("offline, and the file's name was never asked for", item=origin.label, hint=hint)
             return known
         stated = RemoteFile(RelPath("download"), origin.url, digest=origin.digest)
         try:

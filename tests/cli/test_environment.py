@@ -23,7 +23,7 @@ from support.long import only_long
 from support.loopback_hub import LoopbackHub, Repo
 from support.namespaces import USER, prefix_of
 from support.polling import until
-from support.shell import ExitCode, Shell, done, ended, machine, started, with_environ
+from support.shell import ExitCode, Inside, Shell, done, ended, machine, started, with_environ
 
 from mdl.engine.fetch import Fetcher
 
@@ -232,3 +232,22 @@ def test_a_reader_that_has_left(shell: Shell, words: str) -> None:
     ran = subprocess.run(command, env=shell.environ, cwd=shell.home, stdout=theirs, stderr=subprocess.PIPE, check=False)
     os.close(theirs)
     assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "named"),
+    [
+        (("--offline",), {}, "--offline"),
+        ((), {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
+        ((), {"TRANSFORMERS_OFFLINE": "yes"}, "TRANSFORMERS_OFFLINE"),
+        ((), {"MDL_OFFLINE": "1"}, "MDL_OFFLINE"),
+    ],
+)
+def test_what_keeps_mdl_offline_is_named(
+    tmp_path: Path, mdl: Inside, words: tuple[str, ...], variables: dict[str, str], named: str
+) -> None:
+    """What is not here is 8, and the hint names the flag or variable that forbids to ask for it."""
+    shell = Shell(tmp_path, extra=variables)
+    for command in ("get hf:org/never", "get http://127.0.0.1:9/f.bin", "search word"):
+        ran = mdl(shell, *command.split(), *words)
+        assert (ran.code, named in ran.err.partition("hint:")[2]) == (8, True), ran.err

@@ -296,3 +296,22 @@ def test_a_proxy_behind_tls(monkeypatch: pytest.MonkeyPatch, ca: trustme.CA, sec
         else:
             assert isinstance(refused(f"{secure}/f"), TlsError)
     assert len(heads) == is_trusted
+
+
+@pytest.mark.fault(91)
+def test_the_ways_in_which_a_tunnel_is_opened(monkeypatch: pytest.MonkeyPatch, secure: str) -> None:
+    """The hint tells if no password can help, by what the proxy offers when it refuses a tunnel."""
+    answer = "407 Proxy Authentication Required\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM"
+    with relaying(port_of(secure), tunnel([], answer)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret-1@127.0.0.1:{proxy.port}")
+        error = refused(f"{secure}/f")
+    assert error.exit_code == 4
+    assert "takes Negotiate, NTLM alone" in str(error.hint)
+
+
+@pytest.mark.fault(91)
+def test_a_dead_proxy_before_a_near_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the host is of the own network, the hint sends it past the proxy."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert "NO_PROXY=localhost" in str(refused("http://localhost:8/f").hint)
+    assert "add it to NO_PROXY" in str(refused("http://files.example/f").hint)
