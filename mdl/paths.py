@@ -158,6 +158,12 @@ class RelPath:
         return self.text
 
 
+def is_at_or_below(path: str, folder: str) -> bool:
+    """Whether a path is ``folder`` itself or lies in it, by whole segments; "" is the folder of all."""
+    above = folder.rstrip("/")
+    return not above or path.rstrip("/") == above or path.startswith(f"{above}/")
+
+
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Whether a path matches one of the patterns of ``--include`` or ``--exclude``, as in ``hf download``: ``*``
     matches ``/`` too, case matters, and a trailing ``/`` means everything in that folder."""

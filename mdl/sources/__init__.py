@@ -77,6 +77,10 @@ class Origin:
         """What it is called where events and jobs name it: no revision, no path in a repository, no query."""
         return self.repository or bare_url(str(self))
 
+    def holds(self, place: Origin) -> bool:
+        """Whether ``place`` is this origin, or something below it if this one may stand for a folder."""
+        return self == place
+
     @property
     def label(self) -> str:
         """How people are told of it: the canonical text without what may be secret."""

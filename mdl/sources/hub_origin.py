@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from mdl.errors import UsageError
 from mdl.files import hub_reference, repo_path
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, is_at_or_below, shown
 from mdl.redact import bare_url
 from mdl.sources import Origin
 from mdl.values import value_class
@@ -94,6 +94,13 @@ class HubOrigin(Origin):
     def folder(self) -> str:
         """``org--name``, ``datasets--org--name``."""
         return self.repo_path.replace("/", "--")
+
+    def holds(self, place: Origin) -> bool:
+        """A file of the same repository, at or below the same path; at this very commit, if this names one."""
+        if not isinstance(place, HubOrigin) or (place.repo, place.repo_type) != (self.repo, self.repo_type):
+            return False
+        is_same_commit = not is_pinned(self.revision) or place.revision == self.revision
+        return is_same_commit and is_at_or_below(place.subpath, self.subpath)
 
     def at(self, revision: str) -> HubOrigin:
         return replace(self, revision=check_revision(revision))

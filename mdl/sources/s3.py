@@ -12,7 +12,7 @@ from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, is_at_or_below, shown
 from mdl.sources import Context, Origin
 from mdl.sources.object_store import Access, Bucket, S3Object
 from mdl.threads import in_parallel
@@ -32,6 +32,10 @@ class S3Origin(Origin):
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}" + (f"/{quote(self.key)}" if self.key else "")
+
+    def holds(self, place: Origin) -> bool:
+        """An object of the same bucket, at or below the same key."""
+        return isinstance(place, S3Origin) and place.bucket == self.bucket and is_at_or_below(place.key, self.key)
 
     @property
     def subpath(self) -> str:

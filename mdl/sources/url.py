@@ -65,6 +65,10 @@ class UrlOrigin(Origin):
     def __str__(self) -> str:
         return f"{self.url}#{self.digest.algorithm}={self.digest.hex}" if self.digest else self.url
 
+    def holds(self, place: Origin) -> bool:
+        """The same URL, to the last character: nothing is below a file. A digest beside it says nothing of where."""
+        return isinstance(place, UrlOrigin) and place.url == self.url
+
     @property
     def label(self) -> str:
         return shown_url(self.url)

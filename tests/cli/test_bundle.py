@@ -265,6 +265,24 @@ def test_what_nobody_vouches_for_is_told(
     assert mdl(here, "bundle", "import", "d.tar").code == 0  # the same entry, but for the secret
 
 
+@pytest.mark.parametrize("more", ["/../../x", "/x", "?x=1", "x"])
+def test_a_lock_that_leads_elsewhere_on_the_same_host(
+    here: Shell, there: Shell, server: FaultyServer, mdl: Inside, more: str
+) -> None:
+    """The URL in a bundle's lock is the one of its entry, or nothing is imported (11): another path of the same host
+    may be somebody else's file."""
+    entry = f'[models.direct]\n[[models.direct.files]]\npath = "f.dat"\nurl = "{server.url}/a/f.dat"\n'
+    write_catalog(here, CATALOG + entry)
+    done(mdl(here, "get", "direct"))
+    done(mdl(here, "bundle", "export", "direct", "-o", "d.tar"))
+    found = members_of(here.home / "d.tar")
+    _edited("mdl.lock", b'/a/f.dat"', f'/a/f.dat{more}"'.encode())(found)
+    (here.home / "d.tar").write_bytes(tar_of(found))
+    ran = done(mdl(there, "bundle", "import", str(here.home / "d.tar")), 11)
+    assert ("does not name" in ran.err, models_files(there)) == (True, set())
+    assert not (there.home / ".config").exists()
+
+
 def test_gated_is_told(here: Shell, mdl: Inside) -> None:
     """Who exports a model of a gated repository is told that not everybody may have it; the bundle is the same."""
     open_, gated = (Repo("org/held", {"w.bin": b"w"}, gated=is_gated) for is_gated in (False, True))

@@ -179,18 +179,18 @@ def _models(catalog: bytes, lock: bytes) -> tuple[list[Model], Lock]:
 def _check_sources(model: Model, locked: LockedModel) -> None:
     """See that the lock has the files come from where the entry says. Otherwise later downloads would ask a host or a
     repository that the entry, which the user may know well, does not name. Raises `Unsafe`, `ProtocolError`."""
-    named = {origin.id for origin in model.sources}
+    named = set(model.sources)
     for url in model.urls:
         host = urlsplit(url)
         pages = host.netloc, host.hostname or ""  # if it is a hub's, the lock has hf:… for the URL
-        named |= {parse(url, ()).id, parse(url, pages).id}
+        named |= {parse(url, ()), parse(url, pages)}
     for file in locked.files:
         for text in (file.source, *file.mirrors):
             try:
-                place = parse(text, ()).id
+                place = parse(text, ())
             except UsageError as error:
                 raise ProtocolError(f"its lock cannot be read: {error}", item=LOCK, hint=_AGAIN) from error
-            if not any(place == one or place.startswith(f"{one.rstrip('/')}/") for one in named):
+            if not any(origin.holds(place) for origin in named):
                 why = f"the lock of the bundle has it come from {shown(text)[:200]}, which its entry does not name"
                 raise Unsafe(f"refused: {why}", item=f"{model.name}/{file.path}")
 
