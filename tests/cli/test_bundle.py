@@ -246,19 +246,19 @@ def test_what_nobody_vouches_for_is_told(
 ) -> None:
     """A file without a published digest goes along, and both sides and the README say that it is unverified; what a
     URL has that is secret stays at home."""
-    entry = f'[models.direct]\n[[models.direct.files]]\npath = "f.bin"\nurl = "{server.url}/f.bin?{name}=geheim123"\n'
+    entry = f'[models.direct]\n[[models.direct.files]]\npath = "f.dat"\nurl = "{server.url}/f.dat?{name}=geheim123"\n'
     write_catalog(here, CATALOG + entry)
     done(mdl(here, "get", "direct"))
     ran = done(mdl(here, "bundle", "export", "direct", "-o", "d.tar"))
-    assert "unverified: direct/f.bin" in ran.err
+    assert "unverified: direct/f.dat" in ran.err
     [line] = [line for line in ran.err.splitlines() if "left out" in line]
-    assert line.endswith(": direct/f.bin")
+    assert line.endswith(": direct/f.dat")
     told = done(mdl(here, "bundle", "export", "direct", "-o", "d.tar", "--force", "--json"))
-    assert (told.document["queries_left_out"], "geheim" in told.out + told.err) == (["direct/f.bin"], False)
+    assert (told.document["queries_left_out"], "geheim" in told.out + told.err) == (["direct/f.dat"], False)
     data = (here.home / "d.tar").read_bytes()
-    assert (b"nobody published a digest of f.bin" in data, b"geheim" in data) == (True, False)
+    assert (b"nobody published a digest of f.dat" in data, b"geheim" in data) == (True, False)
     ran = done(mdl(there, "bundle", "import", str(here.home / "d.tar")))
-    assert "unverified: direct/f.bin" in ran.err
+    assert "unverified: direct/f.dat" in ran.err
     found = done(mdl(there, "bundle", "import", str(here.home / "d.tar"), "--json")).document
     assert found["models"][0]["files"][0]["verified"] == "none"
     assert done(mdl(there, "get", "--offline", "direct")).code == 0
