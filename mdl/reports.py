@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
-from mdl.formatting import human_bytes
+from mdl.formatting import counted, human_bytes
 from mdl.values import small_value_class, value_class
+
+_NAMED = 3
+"""How many of many files, or of many reasons, a message names."""
 
 
 @small_value_class
@@ -85,9 +88,14 @@ class Report(BaseReport):
     seconds: float = 0.0
 
     @property
+    def failed(self) -> list[Failure]:
+        """What failed: first the models, then the files."""
+        return failures_of(self.models)
+
+    @property
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        return failures_of(self.models)
+        return [(failure.item, failure.error) for failure in self.failed]
 
     @property
     def error(self) -> MdlError | None:
@@ -95,7 +103,7 @@ class Report(BaseReport):
 
         It has the single errors as ``errors``.
         """
-        return error_of(self.failures, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
+        return error_of(self.failed, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
 
 
 @value_class
@@ -115,25 +123,84 @@ class PlanReport(Report):
         return no_space(self.bytes_to_fetch, self.bytes_to_copy, self.bytes_free) or super().error
 
 
-def failures_of(models: Sequence[Any]) -> list[tuple[str, MdlError]]:
-    """The errors of models, by their names, then those of their files, as ``model/file``. A model has a ``name``, an
-    ``error`` and ``files``; a file has a ``path`` and an ``error``."""
-    found = [(model.name, model.error) for model in models if model.error]
-    files = ((model.name, file) for model in models for file in model.files)
-    return found + [(f"{name}/{file.path}", file.error) for name, file in files if file.error]
+@value_class
+class Failure:
+    """What failed: a model as a whole, or the file at ``path`` of it. The model has ``count`` files."""
+
+    model: str
+    error: MdlError
+    path: str = ""
+    count: int = 0
+
+    @property
+    def item(self) -> str:
+        """``model``, or ``model/file``."""
+        return f"{self.model}/{self.path}" if self.path else self.model
 
 
-def error_of(failures: Sequence[tuple[str, MdlError]], total: int) -> MdlError | None:
-    """The one error that stands for ``failures``, each with its item, among ``total`` items; None if there is none."""
+@value_class
+class FailureSummary:
+    """What failed of one model for one reason: the model as a whole, or the files at ``paths`` of its ``count``."""
+
+    model: str
+    reason: str
+    paths: tuple[str, ...] = ()
+    count: int = 0
+    hint: str | None = None
+
+    @property
+    def item(self) -> str:
+        """What the message is about: the model, or its one file that failed."""
+        return f"{self.model}/{self.paths[0]}" if len(self.paths) == 1 else self.model
+
+    @property
+    def message(self) -> str:
+        """The reason, with the number and some names if several files failed for it."""
+        if len(self.paths) < 2:
+            return self.reason
+        failed = f"{len(self.paths):,} of {counted(self.count, 'file')}" if self.count else f"{len(self.paths):,} files"
+        more = f" and {len(self.paths) - _NAMED:,} more" if len(self.paths) > _NAMED else ""
+        return f"{failed}: {self.reason} ({', '.join(self.paths[:_NAMED])}{more})"
+
+
+def failures_of(models: Sequence[Any]) -> list[Failure]:
+    """What failed: first the models, then the files. A model has a ``name``, an ``error`` and ``files``; a file has a
+    ``path`` and an ``error``."""
+    lost = [Failure(model.name, model.error) for model in models if model.error]
+    files = [(model, file) for model in models for file in model.files if file.error]
+    return lost + [Failure(model.name, file.error, str(file.path), len(model.files)) for model, file in files]
+
+
+def summed_up(failures: Sequence[Failure]) -> list[FailureSummary]:
+    """One summary for each model and reason, in the order in which they come first."""
+    alike: dict[tuple[str, bool, str], list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault((failure.model, bool(failure.path), failure.error.message), []).append(failure)
+    return [
+        FailureSummary(
+            model, reason, tuple(one.path for one in found if one.path), found[0].count, found[0].error.advice
+        )
+        for (model, _, reason), found in alike.items()
+    ]
+
+
+def error_of(failures: Sequence[Failure], total: int) -> MdlError | None:
+    """The one error that stands for ``failures`` among ``total`` items, with their reasons; None if there is none."""
     if not failures:
         return None
-    item, first = failures[0]
     if len(failures) == 1:
-        only = copy.copy(first).on(item)
-        only.__cause__ = first.__cause__
+        [failure] = failures
+        only = copy.copy(failure.error).on(failure.item)
+        only.__cause__ = failure.error.__cause__
         return only
-    reasons = ", ".join(sorted({error.code for _, error in failures}))
-    return whole_error(f"{len(failures)} of {total} failed ({reasons})", [error for _, error in failures])
+    errors = [failure.error for failure in failures]
+    summaries = summed_up(failures)
+    if len(summaries) == 1:
+        [summary] = summaries
+        return whole_error(summary.message, errors).on(summary.item)
+    reasons = "; ".join(f"{summary.item}: {summary.message}" for summary in summaries[:_NAMED])
+    more = f"; and {len(summaries) - _NAMED:,} more reasons" if len(summaries) > _NAMED else ""
+    return whole_error(f"{len(failures):,} of {total:,} failed: {reasons}{more}", errors)
 
 
 def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:

@@ -15,6 +15,7 @@ from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, arg
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
+from mdl.reports import summed_up
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -188,13 +189,19 @@ def payload(report: Report) -> dict[str, Any]:
 
 
 def show_failures(session: Session, report: Report | MirrorReport) -> None:
-    """One line a failure, file by file."""
-    error, failures = report.error, report.failures
-    if error and len(failures) < 2:
+    """One message for each model and reason."""
+    error = report.error
+    if error is None:
+        return
+    failed = report.failed
+    if len(failed) < 2:
         session.console.error(error)
-    elif error:
-        for item, one in failures:
-            session.console.error(MdlError(one.message, item=item, hint=one.advice))
+        return
+    told_hints = set()
+    for summary in summed_up(failed):
+        hint = None if summary.hint in told_hints else summary.hint
+        told_hints.add(summary.hint)
+        session.console.error(MdlError(summary.message, item=summary.item, hint=hint))
 
 
 def _show_plan(session: Session, report: PlanReport) -> None:

@@ -83,17 +83,24 @@ class FailuresOnly:
 
     def __init__(self, stream: NonBlockingStream, failures: Failures, *, at_end: bool = False) -> None:
         self._stream, self._failures, self._at_end = stream, failures, at_end
+        self._expected: dict[str, int] = {}
         self._block = ""
 
     def __call__(self, event: Event) -> None:
-        """Write down a failure."""
-        if isinstance(event, Failed):
+        """Keep the failure of a file until the end, and write down any other."""
+        if isinstance(event, Planned):
+            self._expected.update(event.models)
+        if isinstance(event, Failed) and event.file:
+            self._failures.add(event)
+        elif isinstance(event, Failed):
             self._block += self._failures.text(event)
             if not self._at_end:
                 self._tell()
 
     def close(self) -> None:
         """Tell what is left to tell, and wait until the reader has it all."""
+        for model in self._failures.models_waiting:
+            self._block += self._failures.text_of_files(model, self._expected.get(model, 0))
         self._tell()
         self._stream.drain()
 

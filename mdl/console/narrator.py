@@ -157,12 +157,13 @@ class Narrator:
                 yield from self._finished(event)
             case Failed():
                 self._is_news = True
-                yield Remark("failure", item_of(event), self._failures.text(event))
                 if event.file:
+                    self._failures.add(event)
                     self._models.setdefault(event.model, Tally()).failed += 1
                     yield from self._whole_models()
                 else:
                     self._lost.add(event.model)
+                    yield Remark("failure", item_of(event), self._failures.text(event))
             case Ended():
                 yield from self._ended(event)
             case Verifying(done=done, total=total):
@@ -198,6 +199,8 @@ class Narrator:
             if tally.is_told or not (is_over or is_whole):
                 continue
             tally.is_told = True
+            if tally.failed:
+                yield self._files_failed(name)
             if tally.files and tally.failed:
                 text = f"{tally.failed:,} of {counted(tally.files + tally.failed, 'file')} failed"
                 yield Remark("failed", self._clean(name), text)
@@ -206,9 +209,17 @@ class Narrator:
             elif tally.last and tally.size < self._large:
                 yield self._remark(tally.last)
 
+    def _files_failed(self, model: str) -> Remark:
+        """Why files of a model failed, which were not told of yet."""
+        tally = self._models[model]
+        count = self._expected.get(model, tally.files + tally.failed)
+        return Remark("failure", model, self._failures.text_of_files(model, count))
+
     def _ended(self, event: Ended) -> Iterator[Remark]:
         """What is left to be told, and how all went."""
         if event.status in ("cancelled", "paused"):
+            for model in self._failures.models_waiting:
+                yield self._files_failed(model)
             at = f" at {self._state.amount}" if self._state.whole.bytes_total else ""
             yield Remark("ended", "", event.status + at)
             return

@@ -29,7 +29,7 @@ from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept
 from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource, Remote, of_remote
-from mdl.reports import FileReport, ModelReport, PlanReport, Report
+from mdl.reports import Failure, FileReport, ModelReport, PlanReport, Report
 from mdl.values import value_class
 
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
@@ -46,8 +46,8 @@ class FetchReport(Report):
     release_error: MdlError | None = None
 
     @property
-    def failures(self) -> list[tuple[str, MdlError]]:
-        return super().failures + ([("release", self.release_error)] if self.release_error else [])
+    def failed(self) -> list[Failure]:
+        return super().failed + ([Failure("release", self.release_error)] if self.release_error else [])
 
 
 @value_class

@@ -23,7 +23,7 @@ from mdl.mirror.objects import Head, Objects
 from mdl.mirror.sending import Reading, Reporter, Sending, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.reports import BaseReport, ModelReport, Report, error_of, failures_of
+from mdl.reports import BaseReport, Failure, ModelReport, Report, error_of, failures_of
 from mdl.sources.object_store import Bucket
 from mdl.values import value_class
 
@@ -76,19 +76,24 @@ class MirrorReport(BaseReport):
     seconds: float = 0.0
 
     @property
+    def failed(self) -> list[Failure]:
+        """What failed: first the models, then the files."""
+        return failures_of(self.models)
+
+    @property
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        return failures_of(self.models)
+        return [(failure.item, failure.error) for failure in self.failed]
 
     @property
     def error(self) -> MdlError | None:
         """The one error that stands for all failures; None if all is well. What is corrupt counts more than what is
         missing, as in a `VerifyReport`."""
-        found = self.failures
-        corrupt = [row for row in found if isinstance(row[1], ProtocolError)]
+        failed = self.failed
+        corrupt = [failure for failure in failed if isinstance(failure.error, ProtocolError)]
         total = sum(len(model.files) or 1 for model in self.models)
-        is_check = all(isinstance(error, ProtocolError | NotFound) for _, error in found)
-        return error_of(corrupt if corrupt and is_check else found, total)
+        is_check = all(isinstance(failure.error, ProtocolError | NotFound) for failure in failed)
+        return error_of(corrupt if corrupt and is_check else failed, total)
 
 
 @value_class

@@ -18,6 +18,7 @@ from support.faults import answers, cut, first, honest
 from support.faults.wire import Answer, Request, reply
 from support.faulty_server import FaultyServer
 from support.hubs import Hub
+from support.jobs import the_job
 from support.loopback_hub import Repo
 from support.mirrors import (
     ABSENT,
@@ -460,7 +461,7 @@ def test_a_pull_is_resumed_as_a_job(
     new = {"MDL_HOME": str(tmp_path / "new")}
     mirror("pull", 3, **new)
     mirror("push")
-    ran = done(with_environ(shell, **new).run("jobs", "resume", "--detach"))
+    ran = done(with_environ(shell, **new).run("jobs", "resume", the_job(shell).id, "--detach"))
     done(shell.run("jobs", "watch", ran.out.strip()))
     assert (tmp_path / "new/one/model.bin").read_bytes() == FILES["model.bin"]
 

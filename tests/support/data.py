@@ -13,7 +13,7 @@ from support.loopback_hub import Generated
 MIB = 2**20
 
 DATA = Generated(3 * MIB, "jobs")[0 : 3 * MIB]
-SMALL = b"small enough to be held in memory"
+SMALL = b"\0small enough to be held in memory"
 
 
 @lru_cache(maxsize=16)

@@ -36,6 +36,7 @@ from mdl.events import (
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.reports import FailureSummary
 
 PLAN = Planned(files=4, models=(("m", 2000),))
 PERSIAN = "مدل‌فارسی"
@@ -196,11 +197,40 @@ def test_an_error_is_the_last_word() -> None:
 
 
 def test_a_hint_is_said_once() -> None:
-    """A thousand files that fail for one reason have one hint; another one is said as well."""
-    failed = [Failed("m", name, "NET", "503", hint) for name, hint in (("f", "later"), ("g", "later"), ("h", "never"))]
-    lines = told([replace(progress(0), files=()), *failed])
-    assert [line for line in lines if "hint" in line] == ["  hint: later", "  hint: never"]
-    assert sum("503" in line for line in lines) == 3
+    """A thousand files that fail for one reason have one message and one hint; another reason has its own."""
+    failed = [Failed("m", f"{number:03}", "NET", "503", "later") for number in range(998)]
+    others = [Failed("m", name, "NET", "no route", "later") for name in "ab"] + [
+        Failed("m", "c", "AUTH", "no", "never")
+    ]
+    lines = told([replace(PLAN, models=(("m", 1001),)), replace(progress(0), files=()), *failed, *others])
+    assert [line for line in lines if line.startswith(("mdl:", "  hint"))] == [
+        "mdl: m: 998 of 1,001 files: 503 (000, 001, 002 and 995 more)",
+        "  hint: later",
+        "mdl: m: 2 of 1,001 files: no route (a, b)",
+        "mdl: m/c: no",
+        "  hint: never",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["lines", "none", "bars"])
+def test_failures_of_one_reason_are_said_once(kind: Any) -> None:
+    """Whatever shows the download, and though the command ends with the same failures."""
+    console, _, err, _ = made(kind)
+    failed = [Failed("m", name, "NET", "503", "later") for name in "abcd"]
+    with console.watch() as tell:
+        for event in (Planned(files=9, models=(("m", 9),)), *failed):
+            tell(event)
+    summary = FailureSummary("m", "503", ("a", "b", "c", "d"), 9, "later")
+    console.error(NetworkError(summary.message, item=summary.item, hint="later"))
+    assert err.getvalue().count("503") == 1
+    assert "m: 4 of 9 files: 503 (a, b, c and 1 more)" in err.getvalue()
+
+
+@pytest.mark.parametrize("end", ["paused", "cancelled"])
+def test_failures_are_said_when_it_is_stopped(end: str) -> None:
+    """What failed before a stop is told, though other files of its model are still to come."""
+    lines = told([replace(PLAN, models=(("m", 9),)), Failed("m", "f", "NET", "503"), Ended(status=end)])
+    assert "mdl: m/f: 503" in lines
 
 
 @pytest.mark.parametrize("options", [{"quiet": True}, {"progress": "none"}])
