@@ -232,7 +232,9 @@ class ProgressState:
                 one = self._run(event)
                 one.done = max(0, one.done - event.bytes_discarded)
             case Finished():
-                self.running.pop(key, None)
+                if file := self.running.pop(key, None):
+                    rest = max(0, event.size - file.done)
+                    self.whole = replace(self.whole, bytes_done=self.whole.bytes_done + rest)
                 self.finished.add(key)
             case Failed():
                 self.running.pop(key, None)

@@ -73,6 +73,8 @@ EXIT_CODES: dict[int, tuple[str, str, str]] = {
     143: ("terminated", "terminated, or cancelled; what is there is kept", "run again"),
 }
 """Every number that mdl exits with: a name for it, what it means, and what a script should do."""
+STOPPED = (75, 130, 143)
+"""The exit codes of what a time limit, a window, a pause, Ctrl-C or SIGTERM stopped: nothing of it failed."""
 WORTH_RETRYING = (5, 9, 75, 143)
 """Exit codes after which the same command may succeed later: a scheduler runs it again."""
 NOT_WORTH_RETRYING = (2, 3, 4, 6, 8, 11, 12, 13)

@@ -98,6 +98,11 @@ class Report(BaseReport):
         return [(failure.item, failure.error) for failure in self.failed]
 
     @property
+    def summaries(self) -> list[FailureSummary]:
+        """What failed, one summary for each model and reason."""
+        return summed_up(self.failed)
+
+    @property
     def error(self) -> MdlError | None:
         """The one error that stands for all failures, of their class if they share an exit code; None if all is well.
 

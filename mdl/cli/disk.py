@@ -120,6 +120,8 @@ def clean(
             console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table, below="WHY")
         if any(row["action"] != "kept" for row in rows):
             console.note(f"{human_bytes(total)} freed" if is_asked else _NOT_YET.format(human_bytes(total)))
+        elif told:
+            console.note("nothing to clean: what is listed is kept for its job; 'mdl jobs' shows it")
         else:
             console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
         if models:

@@ -15,7 +15,6 @@ from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, arg
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
-from mdl.reports import summed_up
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -193,12 +192,11 @@ def show_failures(session: Session, report: Report | MirrorReport) -> None:
     error = report.error
     if error is None:
         return
-    failed = report.failed
-    if len(failed) < 2:
+    if len(report.failures) < 2:
         session.console.error(error)
         return
     told_hints = set()
-    for summary in summed_up(failed):
+    for summary in report.summaries:
         hint = None if summary.hint in told_hints else summary.hint
         told_hints.add(summary.hint)
         session.console.error(MdlError(summary.message, item=summary.item, hint=hint))
@@ -215,6 +213,8 @@ def _show_plan(session: Session, report: PlanReport) -> None:
         for model in report.models
         for row in model.files
     ]
+    if not rows and report.error:
+        return
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
     near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
     fetch, free = human_bytes(report.bytes_to_fetch), human_bytes(report.bytes_free)

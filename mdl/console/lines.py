@@ -8,7 +8,7 @@ from mdl.console.failures import Clean, Failures
 from mdl.console.narrator import Narrator, Remark
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import ProgressState, tenth
-from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed
+from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Rewound
 
 _EVERY = 30.0
 _LARGE = 100_000_000
@@ -42,6 +42,10 @@ class Lines:
     def __call__(self, event: Event) -> None:
         """Write down what happened."""
         self._state.update(event)
+        if isinstance(event, Rewound):
+            self._tenth = None  # what is here is counted anew, and only what comes from now on is progress
+        if isinstance(event, Finished) and self._tenth is not None:
+            self._progress()
         if text := "".join(map(_line_of, self._narrator.remarks(event))):
             self._stream.post(text, keep=isinstance(event, _KEPT))
         self._has_failures |= isinstance(event, Failed)

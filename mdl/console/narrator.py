@@ -98,7 +98,12 @@ class Tally:
         """How all went: ``101 files, 400.1 MB in 31 s, 13 MB/s, verified by sha256 (1 checked only by size)``."""
         speed = f", {human_rate(self.fetched / seconds)}" if self.fetched and seconds >= 0.05 else ""
         size, fetched = human_bytes(self.size), human_bytes(self.fetched)
-        part = "" if size == fetched else f", {fetched} of it fetched" if self.fetched else " from this disk"
+        part = ""
+        if not self.fetched:
+            ways = [words for way, words in WAYS.items() if self.ways[way]]
+            part = f" {ways[0]}" if len(ways) == 1 else " from this disk"
+        elif size != fetched:
+            part = f", {fetched} of it fetched"
         checked = f"verified by {self.hashes}" + (f" ({self.weak})" if self.weak else "") if self.hashes else self.weak
         text = f"{counted(self.files, 'file')}, {size}{part} in {human_elapsed(seconds)}{speed}"
         return f"{text}, {checked}" if checked else text

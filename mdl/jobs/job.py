@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, fields
 from typing import TYPE_CHECKING, Any
 
+from mdl.errors import STOPPED
 from mdl.events import FileProgress
 from mdl.presigned import url_identity
 from mdl.sources.hub_origin import HubOrigin
@@ -19,8 +20,6 @@ JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
-_INTERRUPTED = (75, 130, 143)
-"""The exit codes of a job that a time limit, a window, Ctrl-C or SIGTERM stopped."""
 
 
 @value_class
@@ -144,7 +143,7 @@ _SHOWN = (
 def can_be_resumed(job: Job) -> bool:
     """Whether a job was interrupted, so that the same command goes on where it stopped: it was paused, killed, stopped
     by its limits or by a signal. A job that failed by itself is none of these: the same words would fail again."""
-    return job.status in ("paused", "dead") or job.exit_code in _INTERRUPTED
+    return job.status in ("paused", "dead") or job.exit_code in STOPPED
 
 
 def finishers(jobs: Iterable[Job]) -> dict[str, Job]:

@@ -50,7 +50,9 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
 
     ``seconds`` is how long the run took, ``ended`` when it ended, in seconds of the epoch. Raises `OSError`.
     """
-    actions = [file.action for model in report.models for file in model.files]
+    actions = [
+        "unfinished" if file.action == "planned" else file.action for model in report.models for file in model.files
+    ]
     statuses = [model.status for model in report.models]
     success = _last_success(path) if exit_code else ended
     gauges = [
@@ -64,7 +66,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
         Gauge(
             "files",
             "Files of the last run, by what was done.",
-            {labels(action=one): actions.count(one) for one in ("fetched", "kept", "linked", "failed")},
+            {labels(action=one): actions.count(one) for one in ("fetched", "kept", "linked", "failed", "unfinished")},
         ),
         Gauge(
             "models",

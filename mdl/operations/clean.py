@@ -51,7 +51,7 @@ class Waste:
     forget: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
-def find_waste(store: Store, known: Known, wanted: Callable[[Path], bool]) -> list[Waste]:
+def find_waste(store: Store, known: Known, wanted: Callable[[Path], str]) -> list[Waste]:
     """Everything that could go. A partial stays that is ``wanted``, which is told its folder. What another catalog than
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
@@ -103,29 +103,38 @@ def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
     delete(store, deletions).raise_for_errors()
 
 
-def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], bool]:
-    """Whether a job that runs or is paused may want a partial: by its models, or any partial if those are not known.
-    ``state`` is the folder that holds the records of jobs."""
-    jobs = Records(state / "jobs").all() if state else []
-    models = {model for job in jobs if job.status in ("running", "paused") for model in job.models}
-    files = {model: known(model) for model in models}
-    keys = {file_key(model, file.path) for model, found in files.items() for file in found or ()}
-    is_open = None in files.values()
-    return lambda folder: is_open or folder.name.partition(".")[0] in keys
+def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], str]:
+    """The id of the job that runs or is paused and may want a partial, "" if there is none: by its models, or any
+    partial if the files of these are not known. ``state`` is the folder that holds the records of jobs."""
+    job_of_key: dict[str, str] = {}
+    job_of_unknown_files = ""
+    for job in Records(state / "jobs").all() if state else []:
+        if job.status not in ("running", "paused"):
+            continue
+        for model in job.models:
+            files = known(model)
+            if files is None:
+                job_of_unknown_files = job.id
+            for file in files or ():
+                job_of_key[file_key(model, file.path)] = job.id
+    return lambda folder: job_of_key.get(folder.name.partition(".")[0], job_of_unknown_files)
 
 
-def _unfinished(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+def _why_kept(job: str) -> str:
+    return f"job {job} may go on with it" if job else ""
+
+
+def _unfinished(store: Store, wanted: Callable[[Path], str]) -> Iterator[Waste]:
     for folder in stale_dirs(store.partials):
         try:
             record = journal.load(folder / "journal")
             what = record.identity.url if record else "its journal cannot be read"
         except StateError:
             what = "of a newer mdl"
-        kept = "a job may want it" if wanted(folder) else ""
-        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", kept)
+        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", _why_kept(wanted(folder)))
 
 
-def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
+def _archives(store: Store, wanted: Callable[[Path], str]) -> Iterator[Waste]:
     """Zips of training servers that were fetched, at least in part, and not unpacked."""
     archives = Store(store.archives)
     if not is_own_folder(archives.own):
@@ -133,7 +142,7 @@ def _archives(store: Store, wanted: Callable[[Path], bool]) -> Iterator[Waste]:
     yield from _unfinished(archives, wanted)
     for receipt in archives.receipts.all():
         if (place := archives.path_of(receipt)) is not None:
-            kept = "a job may want it" if wanted(Path(file_key(receipt.model, receipt.path))) else ""
+            kept = _why_kept(wanted(Path(file_key(receipt.model, receipt.path))))
             yield Waste("leftover", place, receipt.stamp.size, "fetched, and never unpacked", kept)
 
 

@@ -324,8 +324,8 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     except Cancelled as error:
         if isinstance(error.so_far, Result):
             results.append(error.so_far)
-        lost = [replace(item, refused=NetworkError("not reached")) for item in (*repeated, *waiting)]
-        plan = replace(plan, refuse=(*plan.refuse, *lost))
+        not_reached = [replace(item, refused=error.as_error()) for item in (*repeated, *waiting)]
+        plan = replace(plan, refuse=(*plan.refuse, *not_reached))
         error.so_far = report_of(models, store, plan, broken, results)
         raise
     plan, results = _without_lost(plan, results, tools)

@@ -23,7 +23,7 @@ from mdl.mirror.objects import Head, Objects
 from mdl.mirror.sending import Reading, Reporter, Sending, watched, workers
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.reports import BaseReport, Failure, ModelReport, Report, error_of, failures_of
+from mdl.reports import BaseReport, Failure, FailureSummary, ModelReport, Report, error_of, failures_of, summed_up
 from mdl.sources.object_store import Bucket
 from mdl.values import value_class
 
@@ -84,6 +84,11 @@ class MirrorReport(BaseReport):
     def failures(self) -> list[tuple[str, MdlError]]:
         """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
         return [(failure.item, failure.error) for failure in self.failed]
+
+    @property
+    def summaries(self) -> list[FailureSummary]:
+        """What failed, one summary for each model and reason."""
+        return summed_up(self.failed)
 
     @property
     def error(self) -> MdlError | None:

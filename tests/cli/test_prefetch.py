@@ -156,6 +156,7 @@ def test_stopped_by_its_time_it_goes_on(shell: Shell, server: FaultyServer, gate
     words = f"{PREFETCH} one --max-duration 1.5 --ready-file ready"
     assert is_silent(run(words, 75))
     assert (the_job(shell).status, the_job(shell).bytes_done, metrics(shell)["exit_code"]) == ("paused", GATE, 75)
+    assert (metrics(shell)['files{action="failed"}'], metrics(shell)['files{action="unfinished"}']) == (0, 1)
     assert not (shell.home / "ready").exists()
     for name, model in (("0101-same", "one"), ("0101-rest", "two")):
         records_of(shell).put(replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))

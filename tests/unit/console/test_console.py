@@ -133,7 +133,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
     ),
     "a model of one file": (
         [replace(PLAN, models=(("m", 1),)), Started("m", "f"), Finished("m", "f", 10, "linked", "sha256", "clone")],
-        ["finished  m/f  10 B  sha256 ok  cloned", "1 file, 10 B from this disk in 1.0 s, verified by sha256"],
+        ["finished  m/f  10 B  sha256 ok  cloned", "1 file, 10 B cloned in 1.0 s, verified by sha256"],
     ),
     "what was here is told with the news": (
         [replace(PLAN, models=(("m", 2),)), KEPT[0], Started("m", "f"), fetched("f")],
