@@ -193,7 +193,19 @@ class Settings(TypedDict, total=False):
         ),
     ]
     connections: Annotated[int, Setting(24, _integer(1, 64), "Connections at once, at most, in all (1 to 64).", "N")]
-    retries: Annotated[int, Setting(5, _integer(1, 1000), "Attempts without progress (1 to 1000).", "N")]
+    patience: Annotated[
+        float | str,
+        Setting(
+            "5m",
+            _as_text(parse_duration),
+            "How long to go on without progress once a host has answered; 1h in the background.",
+            "TIME",
+        ),
+    ]
+    retries: Annotated[
+        int | None,
+        Setting(None, _integer(1, 1000), "At most so many attempts without progress (1 to 1000); else no limit.", "N"),
+    ]
     stall: Annotated[
         float | str, Setting("30s", _as_text(parse_duration), "Silence after which a connection is given up.", "TIME")
     ]
@@ -345,6 +357,10 @@ def setting_named(name: str) -> Setting:
 
 
 _LARGEST = 2**20
+_UNANSWERED = 15.0
+"""Seconds for which a host is tried that has never answered: its name or port may be wrong."""
+_UNATTENDED = 3600.0
+_UNTIL_THE_DEADLINE = 7 * 86400.0
 
 
 @value_class
@@ -352,12 +368,14 @@ class Config:
     """The settings in effect: what was ``given``, else the variables, else ``config.toml``, else the defaults.
 
     ``flags`` says that the command line gave them, so that an error names the flag. ``read`` reads ``config.toml``;
-    what `dataclasses.replace` makes of a Config does not read it again.
+    what `dataclasses.replace` makes of a Config does not read it again. ``is_unattended``: nobody waits for what is
+    done, as in the background and of prefetch.
     """
 
     given: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     flags: bool = False
+    is_unattended: bool = False
     read: Callable[[], dict[str, Any]] = field(default_factory=lambda: cache(read_config), compare=False)
 
     @property
@@ -390,6 +408,18 @@ class Config:
             yield text, setting.variable_name
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"
+
+    @property
+    def patience(self) -> tuple[float, float]:
+        """The seconds without progress after which mdl gives up: on a host that has answered, and on one that never
+        did. Where nobody waits, they are an hour from the start, or there is no end before the deadline."""
+        patience, where = self.find("patience")
+        if not self.is_unattended:
+            return patience, min(patience, _UNANSWERED)
+        if not where:
+            has_deadline = self["max_duration"] is not None or self["window"] is not None
+            patience = _UNTIL_THE_DEADLINE if has_deadline else _UNATTENDED
+        return patience, patience
 
     @property
     def is_offline(self) -> bool:

@@ -110,10 +110,12 @@ def describe(event: Event) -> Description:
             return _of(event, "notice", message, facts={"message": message}, reason=message)
         case Retrying(attempt=attempt, delay=delay, why=why):
             facts = {"attempt": attempt, "delay": round(delay, 1), "why": why}
+            if event.outage:
+                facts |= {"idle": round(event.idle), "patience": round(event.patience)}
             numbered = f"retry {attempt} of {event.most}" if event.most else f"retry {attempt}"
             when = f" in {human_duration(delay)}" if delay >= 0.5 else ""
             told = numbered if attempt else "again" if when else ""  # the first refusal of a busy host does not count
-            text = f"{told}{when}: {why}" if told else why
+            text = event.outage or (f"{told}{when}: {why}" if told else why)
             reason = f"attempt {attempt} in {delay:.1f} s: {why}"
             return _of(event, "retrying", text, "WARN", facts=facts, reason=reason)
         case Rewound(bytes_discarded=count, why=why):

@@ -162,7 +162,8 @@ class AuthError(MdlError):
 
 class NetworkError(MdlError):
     """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds.
-    ``is_answer``: the server said so itself, by a status."""
+    ``is_answer``: the server said so itself, by a status. ``is_silence``: it accepted the connection, and nothing came
+    on it."""
 
     code, exit_code = "NET", 5
     default_hint = "run the same command again later; what was fetched is kept"
@@ -176,11 +177,13 @@ class NetworkError(MdlError):
         retry_after: float | None = None,
         final: bool = False,
         is_answer: bool = False,
+        is_silence: bool = False,
     ) -> None:
         super().__init__(message, item=item, hint=hint)
         self.retry_after = retry_after
         self.final = final
         self.is_answer = is_answer
+        self.is_silence = is_silence
 
 
 class ProtocolError(MdlError):

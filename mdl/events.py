@@ -6,6 +6,8 @@ bytes, rates bytes per second, durations seconds.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from mdl.listener import Event as Event
 from mdl.listener import Listener as Listener
 from mdl.listener import silence as silence
@@ -65,15 +67,70 @@ class Progressed(Event):
     files_done: int = 0
 
 
+class Attempt(Protocol):
+    """What `mdl.http.policy.Again` says of the next attempt."""
+
+    @property
+    def why(self) -> str: ...
+    @property
+    def failure(self) -> int: ...
+    @property
+    def delay(self) -> float: ...
+    @property
+    def most(self) -> int: ...
+    @property
+    def idle(self) -> float: ...
+    @property
+    def patience(self) -> float: ...
+
+
+LONG_OUTAGE = 60.0
+"""Seconds without a byte that are worth a line."""
+
+
+def _minutes(seconds: float) -> str:
+    """Whole minutes or hours, as ``--patience`` is written: ``5m``, ``1h``."""
+    minutes = round(seconds / 60)
+    if seconds < LONG_OUTAGE:
+        return f"{seconds:.0f}s"
+    return f"{minutes // 60}h" if minutes >= 60 and minutes % 60 == 0 else f"{minutes}m"
+
+
 @value_class
 class Retrying(Event):
-    """A try failed and another follows in ``delay`` seconds: retry ``attempt`` of ``most``. Both are 0 if no retry is
-    spent, as when another mirror is asked."""
+    """A try failed and another follows in ``delay`` seconds: retry ``attempt`` of ``most`` (0: there is no limit).
+    ``attempt`` is 0 if no patience is spent, as when another mirror is asked. Nothing has moved for ``idle`` seconds;
+    after ``patience`` seconds of that mdl gives up."""
 
     why: str = ""
     attempt: int = 0
     delay: float = 0.0
     most: int = 0
+    idle: float = 0.0
+    patience: float = 0.0
+
+    @classmethod
+    def of(cls, again: Attempt, model: str = "", file: str = "") -> Retrying:
+        """What the retry policy decided, of that file."""
+        return cls(
+            model,
+            file,
+            why=again.why,
+            attempt=again.failure,
+            delay=again.delay,
+            most=again.most,
+            idle=again.idle,
+            patience=again.patience,
+        )
+
+    @property
+    def outage(self) -> str:
+        """What has failed for how long, and until when it is tried; '' within the first minute."""
+        if self.idle < LONG_OUTAGE:
+            return ""
+        what, _, reason = self.why.partition(": ")
+        text = f"{what} for {_minutes(self.idle)}, still trying until {_minutes(self.patience)}"
+        return f"{text}: {reason}" if reason else text
 
 
 @value_class

@@ -339,6 +339,7 @@ class Workspace:
         hosts, tokens = self.hosts(models, more, with_lock=with_lock, mirror=mirror), self._tokens(models)
         credentials, hub, tls = self.credentials.values(), self.endpoint.url, self.host_tls
         stall, connections, retries = (self.config[name] for name in ("stall", "connections", "retries"))
+        patience, unanswered = self.config.patience
         _ = self.config["limit_rate"]  # a wrong setting is the caller's error, before anything is asked
         cancel = cancel or self.cancel
 
@@ -355,7 +356,7 @@ class Workspace:
                 cancel=cancel,
                 connections=connections,
                 throttle=self.throttle,
-                policy=RetryPolicy(retries),
+                policy=RetryPolicy(retries, patience, unanswered),
                 environ=self.environ,
                 tls=tls,
                 warn=self._warn_once,

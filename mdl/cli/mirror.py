@@ -17,10 +17,10 @@ from mdl.paths import shown
 if TYPE_CHECKING:
     from mdl import MirrorItem, MirrorReport, MirrorVersion
 
-_TRANSFER = ("home", "layout", "connections", "retries", "stall", "limit_rate", "max_duration", "window")
+_TRANSFER = ("home", "layout", "connections", "patience", "retries", "stall", "limit_rate", "max_duration", "window")
 PushSettings = Annotated[Settings, _TRANSFER]
 PullSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("mirror", "via"))]
-MirrorSettings = Annotated[Settings, ("connections", "retries", "stall")]
+MirrorSettings = Annotated[Settings, ("connections", "patience", "retries", "stall")]
 Url = Annotated[str, argument("URL", "The mirror: s3://bucket/prefix.")]
 Held = Annotated[list[str] | None, argument("NAME", "Models; without one, all of the mirror.")]
 OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than this.")]

@@ -138,6 +138,8 @@ class Narrator:
         """Models that failed as a whole."""
         self._hosts: set[str] = set()
         self._connections = 0
+        self._bytes_done = 0
+        self._told_outages: set[tuple[str, str]] = set()
 
     def remarks(self, event: Event) -> Iterator[Remark]:
         """What is worth a line now."""
@@ -158,6 +160,9 @@ class Narrator:
                     yield self._remark(event, event.host)
             case Progressed(connections=count):
                 self._connections = max(self._connections, count)
+                if event.bytes_done > self._bytes_done:
+                    self._told_outages.clear()
+                self._bytes_done = event.bytes_done
             case Finished():
                 yield from self._finished(event)
             case Failed():
@@ -171,6 +176,9 @@ class Narrator:
                     yield Remark("failure", item_of(event), self._failures.text(event))
             case Ended():
                 yield from self._ended(event)
+            case Retrying() if event.attempt and not self._verbose:
+                if self._is_worth_a_line(event):
+                    yield self._remark(event)
             case Verifying(done=done, total=total):
                 if (total or 0) - done >= _LONG_CHECK and self._checking != key:
                     self._checking = key
@@ -179,6 +187,14 @@ class Narrator:
                 if isinstance(event, Rewound) and key in self._new:
                     self._new[key] += event.bytes_discarded
                 yield self._remark(event)
+
+    def _is_worth_a_line(self, event: Retrying) -> bool:
+        """The first failure of an outage is told, and once more that it is long; not each attempt."""
+        stage = "long" if event.outage else "short"
+        if (event.why, stage) in self._told_outages or (event.why, "long") in self._told_outages:
+            return False
+        self._told_outages.add((event.why, stage))
+        return True
 
     def _remark(self, event: Event, source: str = "") -> Remark:
         description = describe(event)

@@ -384,6 +384,7 @@ class Download:
             is_ranged=segment.asked_range is not None,
             serves_ranges=record.serves_ranges is True,
             is_hopeless=record.refusals_are_final,
+            has_answered=record.has_answered,
         )
 
     def redact(self, error: MdlError) -> None:

@@ -431,7 +431,7 @@ class WorkQueue:
         asked = download.model, download.origin
         download.attempts, decision = decide(self._policy, download.attempts, outcome, now, random.random())
         if isinstance(decision, Again) and decision.why:
-            self._tell(download, decision.why, decision.failure, decision.delay, decision.most)
+            self._post(Retrying.of(decision, download.model, download.name))
         elif isinstance(decision, Rewind):
             self.rewind(download, decision.why)
         elif isinstance(decision, AskPlainly):
@@ -451,8 +451,8 @@ class WorkQueue:
             self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
         return decision
 
-    def _tell(self, download: Download, why: str, attempt: int = 0, delay: float = 0.0, most: int = 0) -> None:
-        self._post(Retrying(download.model, download.name, why, attempt, delay, most))
+    def _tell(self, download: Download, why: str) -> None:
+        self._post(Retrying(download.model, download.name, why))
 
 
 def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:

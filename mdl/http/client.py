@@ -293,7 +293,8 @@ class HttpClient:
             try:
                 answer = request()
             except MdlError as error:
-                now, ended = time.monotonic(), RequestEnded(began, asked=1, error=error)
+                has_answered = self.pacer.record(origin).has_answered
+                now, ended = time.monotonic(), RequestEnded(began, asked=1, error=error, has_answered=has_answered)
                 state, decision = decide(policy, state, ended, now, random.random())
                 delay = decision.delay if isinstance(decision, Again) else 0.0
                 if isinstance(error, NetworkError) and ended.is_temporary:
@@ -385,6 +386,7 @@ class HttpClient:
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
+            self.record(start).has_answered = True
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
@@ -461,7 +463,8 @@ class HttpClient:
         """The status line and headers, or the words of a refusal, must be there after twice the longest silence, or
         after ``patience`` seconds."""
         seconds = max(2 * self.stall, patience)
-        error = NetworkError(f"the server did not send its whole response headers within {seconds:.0f} s")
+        words = f"the server did not send its whole response headers within {seconds:.0f} s"
+        error = NetworkError(words, is_silence=True)
         return deadline(seconds, error)
 
     def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:

@@ -44,6 +44,7 @@ class _Origin:
     overlooked: float = 0.0
     """How many refusals will lower nothing."""
     failures: int = 0
+    failing_since: float = math.inf
     failed_url: str = ""
     is_several: bool = False
     retry_at: float = -math.inf
@@ -56,8 +57,8 @@ class _Origin:
 class Pacer:
     """The limits of all origins of one client.
 
-    ``connections`` is the highest limit. An origin is down after as many failures in a row as the ``policy`` has tries,
-    if they concern more than one file and no request was served in between.
+    ``connections`` is the highest limit. An origin is down after it has failed for as long, or as often in a row, as
+    the ``policy`` allows, if that concerns more than one file and no request was served in between.
     """
 
     def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
@@ -89,7 +90,7 @@ class Pacer:
         if found.down is None:
             return None
         if now >= found.down_until:
-            found.down, found.failures = None, self._policy.tries - 1
+            found.down = None
             return None
         return NetworkError(found.down.message, hint=found.down.hint, final=True)
 
@@ -105,6 +106,7 @@ class Pacer:
         """The origin sent what a request that ``began`` at that moment asked for, or a good part of it."""
         found = self._origins[origin]
         found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+        found.failing_since = math.inf
         found.failed_url, found.is_several = "", False
         found.overlooked = min(_MOST_OVERLOOKED, found.overlooked + 1 / _SERVED_FOR_REFUSAL)
         if found.limit < found.target and began >= found.refused_at:
@@ -140,7 +142,10 @@ class Pacer:
         if began < found.charged_at or began < found.served_at:
             return
         found.failures += 1
-        pause = self._policy.delay(found.failures, 0.5)
+        found.failing_since = min(found.failing_since, began)
+        limit = self._policy.limit(has_answered=self.record(origin).has_answered or error.is_silence)
+        left = found.failing_since + limit - now
+        pause = min(self._policy.delay(found.failures, 0.5), max(left, 0.0))
         found.charged_at, found.retry_at = now, now + max(delay, pause)
-        if found.failures >= self._policy.tries and found.is_several:
+        if found.is_several and (left <= 0 or self._policy.is_last(found.failures)):
             found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf

@@ -1,16 +1,17 @@
 """The retry policy: what to do when a request has ended. Pure: no socket, no clock, no random numbers of its own.
 
-One rule bounds everything. A response brings new bytes, at least 64 KiB or all that was requested, or it spends budget
-and is followed by a wait. Bytes that replace others which were here before are not new. The budget is restored once the
-file itself is 64 KiB further, if at least an eighth of the bytes received meanwhile was new. Failures of requests that
-overlap in time spend budget once. A refusal by an origin that serves others spends none, but only the file's first one
-since it made progress.
+One rule bounds everything. A response brings new bytes, at least 64 KiB or all that was requested, or it spends
+patience and is followed by a wait. Bytes that replace others which were here before are not new. Patience is time: the
+seconds since anything moved. It is restored once the file itself is 64 KiB further, if at least an eighth of the bytes
+received meanwhile was new. Failures of requests that overlap in time count once. Answers that break the protocol have a
+small count of their own: asking again does not make a lie true. A refusal by an origin that serves others spends
+nothing, but only the file's first one since it made progress.
 
 Ranges and parallel connections are a wish of mdl's own. So a final refusal of a request for a range, or of one beside
 others, is followed by one plain request for the whole file, with nothing else at work on it.
 
-So the number of requests for a file is bounded by its size, `RetryPolicy` and the number of its mirrors, whatever the
-server does. ``tests/unit/http/test_policy.py`` checks that with random servers.
+So the number of requests for a file, and of seconds without progress, is bounded by its size, `RetryPolicy` and the
+number of its mirrors, whatever the server does. ``tests/unit/http/test_policy.py`` checks that with random servers.
 """
 
 from __future__ import annotations
@@ -44,17 +45,28 @@ _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 5
 
 @value_class
 class RetryPolicy:
-    """How often a request is tried without progress, and how long to wait in between.
+    """For how many seconds requests are tried without progress, and how long to wait in between.
 
-    There are ``tries`` in all. The waits double from ``first`` to ``longest`` seconds. A server may break the protocol
-    ``protocol_errors`` times, and refuse ``refused_links`` URLs that a redirect just named.
+    ``patience`` is for a server that has answered in this run, ``unanswered`` for one that never did. There are at most
+    ``tries`` in all; None: any number. The waits double from ``first`` to ``longest`` seconds. A server may break the
+    protocol ``protocol_errors`` times, and refuse ``refused_links`` URLs that a redirect just named.
     """
 
-    tries: int = 5
+    tries: int | None = None
+    patience: float = 300.0
+    unanswered: float = 15.0
     first: float = 0.5
     longest: float = 30.0
     protocol_errors: int = 2
     refused_links: int = 2
+
+    def limit(self, *, has_answered: bool) -> float:
+        """How many seconds without progress are enough, of a server that has answered or not."""
+        return self.patience if has_answered else min(self.patience, self.unanswered)
+
+    def is_last(self, failure: int) -> bool:
+        """Whether the ``failure``-th one in a row is that of the last try."""
+        return self.tries is not None and failure >= self.tries
 
     def delay(self, failure: int, jitter: float, asked: float | None = None) -> float:
         """Seconds to wait after the ``failure``-th failure in a row (from 1).
@@ -71,16 +83,18 @@ class RetryPolicy:
 class State:
     """What one file has spent at its current server, and how far it was when it last made progress.
 
-    ``retry_at``, ``charged_at`` and ``refused_at`` are moments of the caller's clock: no request is sent before the
-    first; a request that began before the second overlapped with a failure that was counted, and one that began before
-    the third with the first refusal since the last progress (`is_first_refusal`). ``done``: bytes of the file that were
-    here. ``received``: bytes from the network in all. ``mirrors``: how many are left to try.
+    ``idle_since`` is when something moved for the last time; infinite if nothing was asked yet. It, ``retry_at``,
+    ``charged_at`` and ``refused_at`` are moments of the caller's clock: no request is sent before ``retry_at``; one
+    that began before ``charged_at`` overlapped with a failure that was counted, and one that began before
+    ``refused_at`` with the first refusal since the last progress (`is_first_refusal`). ``done``: bytes of the file that
+    were here. ``received``: bytes from the network in all. ``mirrors``: how many are left to try.
     """
 
     mirrors: int = 0
     network_errors: int = 0
     protocol_errors: int = 0
     refused_links: int = 0
+    idle_since: float = math.inf
     retry_at: float = -math.inf
     charged_at: float = -math.inf
     refused_at: float = math.inf
@@ -111,7 +125,7 @@ class RequestEnded:
     that refused was named by a redirect. ``others``: how many requests to the same origin still run; ``is_serving``:
     the origin has served some of them since this one began. ``is_ranged``: a part of the file was asked for;
     ``serves_ranges``: the origin has served ranges in this run. ``is_hopeless``: the origin has refused plain requests
-    too, so that its refusals have nothing to do with ranges.
+    too, so that its refusals have nothing to do with ranges. ``has_answered``: the origin has answered in this run.
     """
 
     began: float
@@ -127,6 +141,7 @@ class RequestEnded:
     is_ranged: bool = False
     serves_ranges: bool = False
     is_hopeless: bool = False
+    has_answered: bool = True
 
     @property
     def is_temporary(self) -> bool:
@@ -196,13 +211,16 @@ Outcome = RequestEnded | VersionChanged | Verified
 
 @value_class
 class Again:
-    """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1 to ``most``; 0 if no budget was
-    spent. ``why`` is '' if there is nothing to tell."""
+    """Ask the same server again after ``delay`` seconds. ``failure`` counts from 1 to ``most`` (0: no limit); 0 if
+    nothing was spent. ``why`` is '' if there is nothing to tell. Nothing has moved for ``idle`` seconds; after
+    ``patience`` seconds of that it is enough."""
 
     delay: float = 0.0
     failure: int = 0
     why: str = ""
     most: int = 0
+    idle: float = 0.0
+    patience: float = 0.0
 
 
 @value_class
@@ -260,7 +278,7 @@ def decide(
         if state.changes > 1:
             return _given_up(state, outcome.error)
         return replace(state, done=0), Rewind(outcome.error.message)
-    state = _refilled(state, outcome)
+    state = _refilled(state, outcome, now)
     error = outcome.error
     if error is None:
         if outcome.made_progress:
@@ -273,10 +291,10 @@ def decide(
             return _free(state, error, now)
     is_lie = isinstance(error, ProtocolError)
     if is_lie and outcome.may_be_the_range and not (state.is_plain or outcome.serves_ranges):
-        return _asked_plainly(state, error)
+        return _asked_plainly(state, error, now)
     may_pass = isinstance(error, ProtocolError) and not error.final
     if not (outcome.is_temporary or may_pass or outcome.is_refused_link):
-        return _ended(state, outcome, error)
+        return _ended(state, outcome, error, now)
     if outcome.began < state.charged_at:
         return state, Again(max(0.0, state.retry_at - now))
     return _charged(policy, state, outcome, error, now, jitter)
@@ -288,7 +306,7 @@ def _free(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
     return replace(state, retry_at=max(state.retry_at, now + delay)), Again(delay, why=error.message if delay else "")
 
 
-def _refilled(state: State, outcome: RequestEnded) -> State:
+def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
     """The state with the budget restored, if the file has made enough progress for the bytes received."""
     new = outcome.done - state.done
     enough = PROGRESS if outcome.size is None else min(PROGRESS, outcome.size - state.done)
@@ -300,6 +318,7 @@ def _refilled(state: State, outcome: RequestEnded) -> State:
         network_errors=0,
         protocol_errors=0,
         refused_links=0,
+        idle_since=now,
         refused_at=math.inf,
         done=done,
         received=received,
@@ -310,35 +329,52 @@ def _charged(
     policy: RetryPolicy, state: State, outcome: RequestEnded, error: MdlError, now: float, jitter: float
 ) -> tuple[State, Decision]:
     """One more failure. The first time that a link is refused, a new one is requested at once: most have expired."""
-    asked: float | None = None
     if isinstance(error, NetworkError):
-        failure, most, asked = state.network_errors + 1, policy.tries - 1, error.retry_after
-        state = replace(state, network_errors=failure)
-    elif isinstance(error, ProtocolError):
-        failure, most = state.protocol_errors + 1, min(policy.protocol_errors, policy.tries - 1)
+        return _waited(policy, state, outcome, error, now, jitter)
+    if isinstance(error, ProtocolError):
+        failure, most = state.protocol_errors + 1, policy.protocol_errors
         state = replace(state, protocol_errors=failure)
     else:
         failure, most = state.refused_links + 1, policy.refused_links
         state = replace(state, refused_links=failure)
-    is_enough = failure >= STATUSES_OF_A_RANGE and outcome.is_temporary and outcome.may_be_the_range
-    if failure > most or (is_enough and not state.is_plain):
-        return _ended(state, outcome, error)
+    if failure > most or (isinstance(error, ProtocolError) and policy.is_last(failure)):
+        return _ended(state, outcome, error, now)
     is_first_link = outcome.is_refused_link and failure == 1
-    delay = 0.0 if is_first_link else policy.delay(failure, jitter, asked)
+    delay = 0.0 if is_first_link else policy.delay(failure, jitter)
     state = replace(state, charged_at=now, retry_at=now + delay)
     return state, Again() if is_first_link else Again(delay, failure, error.message, most)
 
 
-def _ended(state: State, outcome: RequestEnded, error: MdlError) -> tuple[State, Decision]:
+def _waited(
+    policy: RetryPolicy, state: State, outcome: RequestEnded, error: NetworkError, now: float, jitter: float
+) -> tuple[State, Decision]:
+    """One more failure of the network or the server, which time may mend. The last try is made when the patience is
+    over, and not before the moment that the server asks for."""
+    failure, idle_since = state.network_errors + 1, min(state.idle_since, outcome.began)
+    state = replace(state, network_errors=failure, idle_since=idle_since)
+    patience = policy.limit(has_answered=outcome.has_answered or error.is_silence)
+    left = idle_since + patience - now
+    may_be_the_range = failure >= STATUSES_OF_A_RANGE and outcome.may_be_the_range and not state.is_plain
+    if left <= 0 or policy.is_last(failure) or may_be_the_range:
+        return _ended(state, outcome, error, now)
+    delay = policy.delay(failure, jitter, error.retry_after)
+    if error.retry_after is None:
+        delay = min(delay, left)
+    state = replace(state, charged_at=now, retry_at=now + delay)
+    most = 0 if policy.tries is None else policy.tries - 1
+    return state, Again(delay, failure, error.message, most, now - idle_since, patience)
+
+
+def _ended(state: State, outcome: RequestEnded, error: MdlError, now: float) -> tuple[State, Decision]:
     """Nothing more is to be had by asking as before."""
     if outcome.may_be_the_range and not state.is_plain:
-        return _asked_plainly(state, error)
+        return _asked_plainly(state, error, now)
     return _given_up(state, error)
 
 
-def _asked_plainly(state: State, error: MdlError) -> tuple[State, Decision]:
+def _asked_plainly(state: State, error: MdlError, now: float) -> tuple[State, Decision]:
     is_for_good = not isinstance(error, NetworkError) or error.final
-    return replace(state, is_plain=True), AskPlainly(error.message, is_for_good)
+    return replace(state, is_plain=True, charged_at=now), AskPlainly(error.message, is_for_good)
 
 
 def _given_up(state: State, error: MdlError, *, rewind: bool = False) -> tuple[State, Decision]:

@@ -250,7 +250,7 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
         return _map_connect_error(error, url, proxy, words)
     where = f"{host} (through the proxy {proxy.shown})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{where} was silent for too long", hint=AGAIN)
+        return NetworkError(f"{where} was silent for too long", hint=AGAIN, is_silence=True)
     if isinstance(error, httpx.UnsupportedProtocol):
         return Unsafe(f"refused: {words}", item=host)
     if isinstance(error, httpx.RemoteProtocolError):

@@ -109,6 +109,8 @@ class Job:
     method: str = "http"
     running: tuple[FileProgress, ...] = ()
     wanted: tuple[Wanted, ...] = ()
+    waiting: str | None = None
+    """What it waits for: a server or network that is away for a while."""
 
     @property
     def stamp(self) -> str:
@@ -121,12 +123,12 @@ class Job:
         return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
 
 
-_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": [], "wanted": []}
+_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": [], "wanted": [], "waiting": None}
 """What records of earlier releases do not have, and what it is for these."""
 _NAMES = tuple(one.name for one in fields(Job) if one.name not in _ADDED)
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status", "method"), str),
-    **dict.fromkeys(("log", "file", "finished_at", "kind", "repo"), (str, type(None))),
+    **dict.fromkeys(("log", "file", "finished_at", "kind", "repo", "waiting"), (str, type(None))),
     **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
     "bytes_done": (int, float),
     **dict.fromkeys(("models", "running", "wanted"), list),

@@ -250,7 +250,11 @@ _EVENTS: dict[str, Callable[[Mapping[str, str]], Event]] = {
         way=facts.get("way"),
     ),
     "retrying": lambda facts: Retrying(
-        why=facts.get("why", ""), attempt=_whole(facts, "attempt"), delay=parse_number(facts["delay"])
+        why=facts.get("why", ""),
+        attempt=_whole(facts, "attempt"),
+        delay=parse_number(facts["delay"]),
+        idle=parse_number(facts.get("idle", "0")),
+        patience=parse_number(facts.get("patience", "0")),
     ),
     "rewound": lambda facts: Rewound(bytes_discarded=_whole(facts, "bytes_discarded"), why=facts.get("why", "")),
     "failed": lambda facts: Failed(code=facts["code"], message=facts.get("error", ""), hint=facts.get("hint")),

@@ -119,6 +119,8 @@ class Records:
             silent = time.time() - self._path(job.id, _HEARTBEAT).stat().st_mtime
             if silent > _SILENT_SECONDS:
                 return f"no sign of life for {human_duration(silent)}"
+        if job.waiting:
+            return job.waiting
         is_partial = job.bytes_total is not None and job.bytes_done < job.bytes_total
         return "no bytes arrive" if is_partial and job.bytes_per_second == 0 else ""
 

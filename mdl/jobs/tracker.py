@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.describe import describe
-from mdl.events import Ended, Event, Planned, Progressed, Started
+from mdl.events import Ended, Event, Planned, Progressed, Retrying, Started
 from mdl.formatting import utc_now
 from mdl.fs import staging
 from mdl.jobs.job import Job
@@ -46,7 +46,11 @@ class Tracker:
                 self.write()
             case Started():
                 self.job = replace(self.job, file=f"{event.model}/{event.file}")
+            case Retrying() if event.outage:
+                self.job = replace(self.job, waiting=redact(event.outage, self._secrets))
             case Progressed():
+                if event.bytes_done > self.job.bytes_done:
+                    self.job = replace(self.job, waiting=None)
                 first = event.files[0] if event.files else None
                 self._has_moved = self._has_moved or event.bytes_per_second > 0
                 self.job = replace(
@@ -84,6 +88,7 @@ class Tracker:
             bytes_per_second=None,
             eta_seconds=None,
             running=(),
+            waiting=None,
             file=None if event.status == "finished" else self.job.file,
             finished_at=utc_now(),
             exit_code=event.exit_code,

@@ -370,7 +370,7 @@ class Reporter:
     def on_retry(self, again: Again) -> None:
         """A request failed and is sent again."""
         if again.failure:
-            self.post(Retrying("", "", again.why, again.failure, again.delay, again.most))
+            self.post(Retrying.of(again))
 
     def look(self, *, now: bool = False) -> None:
         """Tell the events that were posted, and the progress ten times a second, or ``now``."""

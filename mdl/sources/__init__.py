@@ -163,7 +163,7 @@ class Context:
         """What `HttpClient.retry` calls before it asks again, so that the listener hears of it."""
         from mdl.events import Retrying
 
-        return lambda again: self.on_event(Retrying(model, file, again.why, again.failure, again.delay, again.most))
+        return lambda again: self.on_event(Retrying.of(again, model, file))
 
 
 def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:

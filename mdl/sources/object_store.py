@@ -56,6 +56,8 @@ _BLOCK = 2**17
 """Bytes of one block of an object that obstore brings. What has come of a block is lost if the connection breaks."""
 _SECONDS = 180
 """How long obstore retries a request that fails, at most."""
+_MOST_TRIES = 100
+"""Of obstore, whose time is limited anyway."""
 _PAGE_SECONDS = 600.0
 """How long a bucket may take for the next 1000 objects of a listing. One that has only empty pages, and always says
 that more follow, would go on for ever."""
@@ -418,7 +420,8 @@ def _retry_config(policy: RetryPolicy) -> dict[str, Any]:
         "max_backoff": timedelta(seconds=policy.longest),
         "base": 2,
     }
-    return {"max_retries": policy.tries - 1, "retry_timeout": timedelta(seconds=_SECONDS), "backoff": waits}
+    most = _MOST_TRIES if policy.tries is None else policy.tries - 1
+    return {"max_retries": most, "retry_timeout": timedelta(seconds=min(_SECONDS, policy.patience)), "backoff": waits}
 
 
 def _client_options(access: Access, context: Context) -> dict[str, Any]:

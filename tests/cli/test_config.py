@@ -46,7 +46,7 @@ def test_every_setting_and_where_it_is_from(shell: Shell, mdl: Inside) -> None:
     assert found["home"] == ("/flag", "--to")
     assert found["via"] == ("hub", "MDL_VIA")
     assert (found["stall"], found["stores.link"]) == (("9", "config.toml"), ("copy", "config.toml"))
-    assert (found["retries"], found["window"]) == (("5", "the default"), (None, "the default"))
+    assert (found["retries"], found["window"]) == ((None, "the default"), (None, "the default"))
     assert found["allow_hosts"] == (["v", "w", "f"], "MDL_ALLOW_HOSTS, [defaults] allow_hosts")
     assert found["offline"] == ("true", "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE")
     assert found["log_file"] == ("", "MDL_LOG_FILE")
@@ -74,7 +74,8 @@ def test_get_prints_the_value_alone(shell: Shell, mdl: Inside) -> None:
     """config get is for scripts: the value, a list one a line, an empty line for none; an unknown key is 2."""
     settings(shell, '[stores]\nalso = ["/a", "/b"]\n')
     for key, out in {
-        "retries": "5\n",
+        "patience": "5m\n",
+        "retries": "\n",
         "stores.also": "/a\n/b\n",
         "window": "\n",
         "catalog": f"{shell.home}/catalog.toml\n",

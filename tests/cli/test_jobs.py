@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,11 +24,17 @@ from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
-from support.shell import Run, Shell, done, ended, machine, started, with_environ
+from support.processes import free_ports
+from support.shell import Ran, Run, Shell, done, ended, machine, started, with_environ
 
+from mdl.config import Config
 from mdl.errors import Cancelled, Paused
+from mdl.events import Progressed, Retrying
+from mdl.jobs.job import Invocation, Job
 from mdl.jobs.run import JobRun
+from mdl.jobs.tracker import Tracker
 from mdl.process import ProcessId
+from mdl.redact import Secrets
 
 terminated = functools.partial(Cancelled, terminated=True)
 
@@ -309,3 +316,38 @@ def test_stopped_as_soon_as_it_has_a_record(
     monkeypatch.setattr("mdl.jobs.run.Log", Mock(side_effect=stop("by a signal")))
     run("get one", code)
     assert (the_job(shell).status, the_job(shell).exit_code) == (status, code)
+
+
+def test_an_outage_shows_in_jobs() -> None:
+    """What a job waits for is in its record while nothing comes, and goes when bytes do."""
+    job = Job("1-a", "get", ("m",), "", "", Invocation(), "2026-01-01T00:00:00Z", bytes_done=5, bytes_total=9)
+    tracker = Tracker(job, None, Secrets(), Mock())
+    tracker(Retrying("m", "f", "no connection to h: refused", 7, 30.0, 0, 90.0, 300.0))
+    assert tracker.job.waiting == "no connection to h for 2m, still trying until 5m: refused"
+    tracker(Progressed(bytes_done=5, bytes_total=9))
+    assert tracker.job.waiting
+    tracker(Progressed(bytes_done=6, bytes_total=9))
+    assert tracker.job.waiting is None
+
+
+@pytest.mark.parametrize(
+    ("words", "least"),
+    [("get one --patience 1s", 1.0), ("get one --retries 2", 0.2), ("prefetch one --patience 1s", 1.0)],
+)
+def test_patience_of_a_command(tmp_path: Path, mdl: Callable[..., Ran], words: str, least: float) -> None:
+    """--patience is the time, and --retries a ceiling, for a host that does not answer."""
+    shell = machine(tmp_path / "alone", catalog_of(one=f"http://127.0.0.1:{free_ports(1)[0]}/f"))
+    began = time.monotonic()
+    done(mdl(shell, *words.split()), 5)
+    assert time.monotonic() - began >= least
+
+
+def test_an_hour_where_nobody_waits() -> None:
+    """Unattended, the patience is an hour from the start, or lasts until the deadline; what was given holds."""
+    attended = Config({}, {}, read=dict)
+    assert attended.patience == (300.0, 15.0)
+    assert replace(attended, given={"patience": "5s"}).patience == (5.0, 5.0)
+    unattended = replace(attended, is_unattended=True)
+    assert unattended.patience == (3600.0, 3600.0)
+    assert replace(unattended, given={"patience": "10m"}).patience == (600.0, 600.0)
+    assert min(replace(unattended, given={"max_duration": "2d"}).patience) > 2 * 86400

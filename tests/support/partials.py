@@ -11,7 +11,7 @@ from pathlib import Path
 from mdl.engine import journal as journals
 from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
-from mdl.http.ranges import RangeSet
+from mdl.http.ranges import ByteRange, RangeSet
 
 KEY = "a" * 32
 SIZE = 1000
@@ -28,6 +28,9 @@ class KnownBytes:
     @property
     def total(self) -> int:
         return self.have.total
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        return self.have.gaps(size)
 
 
 def opened(folder: Path, identity: Identity = WHO) -> Partial:

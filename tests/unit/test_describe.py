@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +139,13 @@ def test_members_of_an_archive_are_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert seen[2:] == ["0/3 files", "0/3 files", "1/3 files", "2/3 files"]
     progress.finish(30, "packed")
     assert seen[-1] == "3/3 files"
+
+
+def test_a_long_outage_is_told_with_its_end() -> None:
+    """From a minute on: what fails, for how long, and until when it is tried, then why; before, the attempt."""
+    short = Retrying("m", "f", "no connection to host:1: refused", 2, 4.0, 0, 8.0, 300.0)
+    assert describe(short).text == "retry 2 in 4 s: no connection to host:1: refused"
+    long = replace(short, idle=61.0)
+    assert describe(long).text == "no connection to host:1 for 1m, still trying until 5m: refused"
+    hours = replace(long, why="no answer", idle=120.0, patience=3600.0)
+    assert describe(hours).text == "no answer for 2m, still trying until 1h"

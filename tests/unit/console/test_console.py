@@ -16,9 +16,10 @@ from support.console import NAMES, download, made, objects, one, piped, progress
 
 from mdl.console import Console
 from mdl.console.documents import json_text
+from mdl.console.narrator import Narrator
 from mdl.console.streams import NonBlockingStream
 from mdl.console.tables import drawn_table
-from mdl.describe import ended_by
+from mdl.describe import ProgressState, ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
     Ended,
@@ -497,3 +498,17 @@ def test_colors_of_a_table() -> None:
         "\x1b[2mmissing    12 B",
         "",
     ]
+
+
+def test_an_outage_is_two_lines() -> None:
+    """Of an outage its beginning is told and that it is long, not each attempt, and again after bytes have come."""
+    narrator = Narrator(ProgressState(), str, Mock(), lambda: 0.0)
+
+    def lines(*events: Event) -> list[str]:
+        return [remark.text for event in events for remark in narrator.remarks(event)]
+
+    tries = [Retrying("m", f"f{n}", "no connection to h: refused", n, 30.0, 0, 30.0 * n, 300.0) for n in range(1, 9)]
+    first, second = lines(*tries)
+    assert first.startswith("retry 1 in 30 s: no connection to h")
+    assert second == "no connection to h for 1m, still trying until 5m: refused"
+    assert lines(Progressed(bytes_done=1, bytes_total=2), tries[0]) == [first]

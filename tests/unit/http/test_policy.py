@@ -52,9 +52,6 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def gaps(self, size: int) -> list[ByteRange]:
-        return self.have.gaps(size)
-
 
 @dataclass(frozen=True)
 class Reply:
@@ -83,13 +80,19 @@ class World:
             patch.setattr(f"mdl.engine.{module}.time", self.clock)
 
     def run(
-        self, sizes: list[int], *, connections: int, mirrors: int = 0, hosts: int = 1, tries: int = 5
+        self,
+        sizes: list[int],
+        *,
+        connections: int,
+        mirrors: int = 0,
+        hosts: int = 1,
+        policy: RetryPolicy = POLICY,
+        has_answered: bool = True,
     ) -> list[Download]:
-        """Fetch one file of each size; file n is on host n modulo ``hosts``."""
+        """Fetch one file of each size; file n is on host n modulo ``hosts``. Hosts have ``has_answered`` before."""
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
-        policy = RetryPolicy(tries)
         pacer = Pacer(connections, policy)
-        pacer.records.default_factory = partial(OriginRecord, serves_parallel=True)
+        pacer.records.default_factory = partial(OriginRecord, has_answered, serves_parallel=True)
         self.queue = WorkQueue(files, connections, policy, pacer, lambda event: None)
         while not all(one.ended for one in files):
             work = self.queue._next(self.clock.now)
@@ -107,6 +110,7 @@ class World:
         if work.segment is not None:
             reply = self.reply_to(one.url)
             work.segment.began = self.clock.now
+            work.segment.asked_range = work.segment.asked
             self.requests.append((self.clock.now, one.url))
             heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
         elif work.kind == "close":
@@ -126,6 +130,9 @@ class World:
         one, segment = work.download, work.segment
         assert segment is not None
         count = min(segment.left, max(reply.least, int(segment.left * reply.share)))
+        if segment.is_whole and count and one.partial:
+            one.partial = KnownBytes()  # type: ignore[assignment]
+            one.pending = RangeSet()
         if not (one.rewind_why or one.error) and count:
             one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
             segment.at += count
@@ -174,16 +181,37 @@ def _replies(shares: list[float], leasts: list[int], changes: list[bool]) -> st.
 
 FRUITLESS = _replies([0.0], [0, 0, 1, 17, PROGRESS - 1], [False])
 ANY = _replies([0.0, 0.0, 0.1, 0.5, 1.0], [0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS], [False] * 9 + [True])
-BUDGET = POLICY.tries + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
+
+
+def most_tries(policy: RetryPolicy = POLICY) -> int:
+    """Failures in a row for which there is time, if every wait is as short as it may be."""
+    moment, failure = 0.0, 1
+    while moment < policy.patience:
+        moment, failure = moment + policy.delay(failure, 0.0), failure + 1
+    return failure
+
+
+BUDGET = most_tries() + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
 """Failures that one server may have between two steps of progress."""
 calm = settings(deadline=None, max_examples=examples(80))
 
 
+def most_steps(size: int, mirrors: int) -> int:
+    """How often patience is restored: with each 64 KiB of a file; and a file is downloaded again once for a change,
+    once for wrong bytes, once plainly and once for each mirror."""
+    return (mirrors + 4) * (size // PROGRESS + 2)
+
+
 def most_requests(size: int, connections: int, mirrors: int) -> int:
-    """The bound: for each 64 KiB of a file each budget can be spent once, by failures that overlap; and a file is
-    downloaded again once for a change, once for wrong bytes and once for each mirror."""
-    steps = size // PROGRESS + 1
-    return (mirrors + 3) * (steps + 1) * (BUDGET + 1) * connections
+    """The bound: each budget can be spent once in each step, by failures that overlap."""
+    return most_steps(size, mirrors) * (BUDGET + 1) * connections
+
+
+def most_seconds(size: int, mirrors: int, policy: RetryPolicy = POLICY) -> float:
+    """The bound: in each step nothing moves for as long as the patience lasts, beside the last request and the waits
+    for what is no trouble of the network."""
+    others = policy.protocol_errors + policy.refused_links + 4
+    return most_steps(size, mirrors) * (policy.patience + (others + 1) * (LONGEST_REQUEST + policy.longest))
 
 
 @pytest.mark.fault(221)
@@ -204,8 +232,7 @@ def test_requests_and_seconds_are_bounded(
         began = world.clock.now
         world.run([size], connections=connections, mirrors=mirrors)
         assert len(world.requests) <= most_requests(size, connections, mirrors)
-        seconds = world.clock.now - began
-        assert seconds <= len(world.requests) * (LONGEST_REQUEST + POLICY.longest) + 1
+        assert world.clock.now - began <= most_seconds(size, mirrors)
 
 
 @pytest.mark.fault(221)
@@ -218,6 +245,7 @@ def test_fruitless_answers_cost_the_budget(replies: list[Reply], connections: in
         files = world.run([size], connections=connections, mirrors=mirrors)
         steps = files[0].fetched // PROGRESS + 1
         assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
+        assert world.clock.now - 1000.0 <= most_seconds(files[0].fetched, mirrors)
 
 
 @pytest.mark.fault(221)
@@ -225,16 +253,16 @@ def test_fruitless_answers_cost_the_budget(replies: list[Reply], connections: in
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200), st.integers(1, 2**34))
 def test_cut_whole_files_end(cuts: list[float], size: int) -> None:
     """A file that is always sent from its start and cut is received little more than eight times, however it is cut."""
-    state, received, now = State(), 0, 0.0
+    policy, state, received, now = RetryPolicy(5), State(), 0, 0.0
     for share in itertools.cycle(cuts):
         done = int(size * share)
         received, now = received + done, now + 1000.0
         new = max(0, done - state.done)
         ended = RequestEnded(now, new, size, done, size, received, NetworkError("cut") if done < size else None)
-        state, decision = decide(POLICY, state, ended, now + 1.0)
+        state, decision = decide(policy, state, ended, now + 1.0)
         if isinstance(decision, GiveUp) or done == size:
             break
-    assert received <= (MAX_OVERHEAD + POLICY.tries) * size
+    assert received <= (MAX_OVERHEAD + 5) * size
 
 
 @pytest.mark.fault(221)
@@ -247,6 +275,7 @@ def test_without_the_rule_it_never_ends(world: Callable[..., World], monkeypatch
         here.run([100 * MIB], connections=1)
 
 
+FIVE = RetryPolicy(5)
 ONE_BYTE, EMPTY = Reply(least=1), Reply()
 GOOD, RESET = Reply(share=1.0), Reply(error=NETWORK)
 MIB = 2**20
@@ -260,16 +289,16 @@ MIB = 2**20
         ([ONE_BYTE], 5),
         ([RESET], 5),
         ([Reply(least=1, error=NETWORK)], 5),
-        ([Reply(least=1, error=PROTOCOL)], 3),
-        ([Reply(least=1), Reply(error=REFUSED, by_link=True)], 6),
-        ([Reply(least=1, error=NETWORK), Reply(least=1, error=PROTOCOL)], 6),
+        ([Reply(least=1, error=PROTOCOL)], 4),
+        ([Reply(least=1), Reply(error=REFUSED, by_link=True)], 8),
+        ([Reply(least=1, error=NETWORK), Reply(least=1, error=PROTOCOL)], 8),
     ],
     ids=["empty", "one byte", "reset", "byte and cut", "byte and lie", "byte then 403", "cut then lie"],
 )
 def test_answers_without_progress(world: Callable[..., World], replies: list[Reply], most: int) -> None:
     """Answers without progress end a file after the few that the budget allows, whatever they are."""
     here = world(*replies)
-    (one,) = here.run([100 * MIB], connections=1)
+    (one,) = here.run([100 * MIB], connections=1, policy=FIVE)
     assert one.error is not None
     assert len(here.requests) <= most
 
@@ -277,7 +306,7 @@ def test_answers_without_progress(world: Callable[..., World], replies: list[Rep
 def test_good_mirror_is_asked(world: Callable[..., World]) -> None:
     """A host that sends one byte an answer is given up for the mirror, which sends the rest."""
     here = world(*[ONE_BYTE] * 5, *[GOOD] * 100)
-    (one,) = here.run([MIB], connections=1, mirrors=1)
+    (one,) = here.run([MIB], connections=1, mirrors=1, policy=FIVE)
     assert (one.error, one.url) == (None, "https://mirror0.example/0")
 
 
@@ -289,8 +318,9 @@ def test_overlapping_failures_count_once(
 ) -> None:
     """A short outage or an expired link is one failure, however many connections meet it at once."""
     bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is REFUSED, seconds=1.0)
-    here = world(*[bad] * connections, *[GOOD] * 1000)
-    (one,) = here.run([64 * MIB], connections=connections, tries=3)
+    here = world()
+    here.reply_to = lambda url: bad if here.clock.now < 1000.5 else GOOD
+    (one,) = here.run([64 * MIB], connections=connections, policy=RetryPolicy(3))
     assert one.error is None
 
 
@@ -311,7 +341,7 @@ def test_busy_host_holds_up_no_other(world: Callable[..., World]) -> None:
 def test_files_of_a_dead_host_fail_together(world: Callable[..., World]) -> None:
     """Two thousand files of a dead host take as long as one: only the host's budget is spent."""
     here = world(RESET)
-    files = here.run([MIB] * 2000, connections=8)
+    files = here.run([MIB] * 2000, connections=8, has_answered=False)
     assert all(one.error for one in files)
     assert len(here.requests) < 100
     assert here.clock.now - 1000.0 < 60
@@ -321,7 +351,7 @@ def test_broken_file_fails_alone(world: Callable[..., World]) -> None:
     """A file that its host cannot serve fails alone; all others of that host are fetched."""
     here = world()
     here.reply_to = lambda url: RESET if url.endswith("/0") else GOOD
-    files = here.run([MIB] * 20, connections=1)
+    files = here.run([MIB] * 20, connections=1, policy=FIVE)
     assert [one.error is None for one in files] == [False] + [True] * 19
 
 
@@ -410,10 +440,10 @@ def test_broken_files_take_no_connections(world: Callable[..., World], bad: int,
         return Reply(share=1.0, seconds=next(lengths))
 
     here.reply_to = reply_to
-    files = here.run([10_000] * 1000, connections=16)
+    files = here.run([10_000] * 1000, connections=16, policy=FIVE)
     assert sum(one.error is not None for one in files) == bad
     assert max(ended) - 1000.0 < 2 * 1000 * 0.05 / 16
-    assert len(here.requests) <= 1000 - bad + bad * (POLICY.tries + 1)
+    assert len(here.requests) <= 1000 - bad + bad * (5 + 1)
     assert here.clock.now - 1000.0 < 30
 
 
@@ -473,9 +503,9 @@ def test_two_failing_files_end(world: Callable[..., World]) -> None:
     """A request is surplus only if the origin serves the others: two files that both always fail come to an end."""
     here = world()
     here.reply_to = lambda url: Reply(error=NETWORK, seconds=30.0 if url.endswith("/0") else 41.0)
-    files = here.run([MIB, MIB], connections=2)
+    files = here.run([MIB, MIB], connections=2, policy=FIVE)
     assert all(one.error for one in files)
-    assert len(here.requests) <= 2 * POLICY.tries + 2
+    assert len(here.requests) <= 2 * 5 + 2
 
 
 @pytest.mark.fault(222)
@@ -495,3 +525,79 @@ def test_what_threads_share_is_made_once() -> None:
     assert not {"pending", "running"} & vars(one).keys()
     assert queue.take() is not None
     assert {"pending", "running"} <= vars(one).keys()
+
+
+def away(here: World, start: float, seconds: float, error: Callable[[], MdlError]) -> Callable[[str], Reply]:
+    """Every host fails in that time, after the run has begun, and serves 256 KiB an answer before and after."""
+    good = Reply(share=0.25, least=256 * 1024, seconds=0.5)
+    return lambda url: Reply(error=error) if start <= here.clock.now - 1000.0 < start + seconds else good
+
+
+@pytest.mark.fault(57, 223)
+@pytest.mark.parametrize("files", [1, 8])
+@pytest.mark.parametrize("seconds", [5.0, 120.0, 280.0])
+@pytest.mark.parametrize("status", [False, True], ids=["no connection", "503"])
+def test_an_outage_is_waited_for(world: Callable[..., World], seconds: float, files: int, status: bool) -> None:
+    """A network or server that is away for minutes ends no file; half a minute after it is back, bytes come again. How
+    often it is asked meanwhile does not grow with the number of files, and no byte comes twice."""
+    here = world()
+    error = partial(NetworkError, "503", is_answer=True) if status else NETWORK
+    here.reply_to = away(here, 1.0, seconds, error)
+    downloads = here.run([4 * MIB] * files, connections=4)
+    assert not any(one.error for one in downloads)
+    back = next(moment for moment, _ in here.requests if moment - 1000.0 >= 1.0 + seconds)
+    assert back - 1000.0 <= 1.0 + seconds + 30.0
+    asked = [moment for moment, _ in here.requests if 1.0 <= moment - 1000.0 < 1.0 + seconds]
+    assert len(asked) <= (4 + seconds / 15 + 12) * files
+    assert sum(one.fetched for one in downloads) == 4 * MIB * files
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    ("policy", "has_answered", "least", "most"),
+    [
+        (POLICY, True, 300, 340),
+        (POLICY, False, 15, 20),
+        (RetryPolicy(patience=20.0), True, 20, 25),
+        (RetryPolicy(patience=5.0), False, 5, 8),
+        (RetryPolicy(patience=3600.0, unanswered=3600.0), False, 3600, 3640),
+        (RetryPolicy(5), True, 0, 10),
+    ],
+    ids=["answered", "never answered", "given", "given, never answered", "unattended", "a ceiling of tries"],
+)
+@pytest.mark.parametrize("files", [1, 5])
+def test_patience_is_time(
+    world: Callable[..., World], policy: RetryPolicy, has_answered: bool, least: float, most: float, files: int
+) -> None:
+    """A host that is away for good is given up when the patience is over: sooner if it never answered in this run, and
+    for several files at once."""
+    here = world(RESET)
+    downloads = here.run([MIB] * files, connections=4, policy=policy, has_answered=has_answered)
+    assert all(one.error for one in downloads)
+    assert least <= here.clock.now - 1000.0 <= most
+
+
+@pytest.mark.fault(57)
+def test_progress_restores_patience(world: Callable[..., World]) -> None:
+    """A server that brings 256 KiB and is away for four minutes, again and again, is never given up."""
+    here, moved = world(), [1000.0]
+
+    def reply_to(url: str) -> Reply:
+        if here.clock.now - moved[-1] < 240:
+            return RESET
+        moved.append(here.clock.now)
+        return Reply(least=256 * 1024)
+
+    here.reply_to = reply_to
+    (one,) = here.run([2 * MIB], connections=1)
+    assert one.error is None
+    assert len(moved) == 9
+
+
+@pytest.mark.fault(58)
+def test_a_wish_to_wait_is_kept(world: Callable[..., World]) -> None:
+    """A server that asks to wait five minutes is asked again then, though the patience is over by that time."""
+    here = world(Reply(error=partial(NetworkError, "busy", retry_after=300.0, is_answer=True)), GOOD)
+    (one,) = here.run([MIB], connections=1)
+    assert one.error is None
+    assert 300.0 <= here.requests[1][0] - 1000.0 < 301.0
