@@ -19,7 +19,7 @@ from mdl.fs.private import read_whole
 from mdl.paths import shown
 from mdl.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache, place_of, user_folder
 from mdl.process import split_command
-from mdl.units import Window, as_text, is_true, parse_duration, parse_rate, parse_size
+from mdl.units import Window, as_meant, as_text, is_true, parse_duration, parse_rate, parse_size
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -404,7 +404,8 @@ class Config:
         if self.given.get(name) is not None:
             yield self.given[name], setting.flag_name if self.flags else name
         empty = (None,) if setting.may_be_empty else (None, "")
-        if (text := self.environ.get(setting.variable_name)) not in empty:
+        text = self.environ.get(setting.variable_name)
+        if text is not None and (text := as_meant(text)) not in empty:
             yield text, setting.variable_name
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"

@@ -14,6 +14,7 @@ from mdl.http.credentials import NETRC, HostCredential, HostTls
 from mdl.places import expanded
 from mdl.remote_tables import is_variable
 from mdl.toml.problems import Table
+from mdl.units import as_meant
 from mdl.values import value_class
 
 _KEYS = ("token_env", "send", "netrc", "cert", "key", "key_password_env", "ca")
@@ -61,7 +62,7 @@ class HostSettings:
         """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. Raises `UsageError` if it cannot be
         sent. The message does not contain it."""
         source = self.variable or NETRC
-        secret = environ.get(self.variable, "").strip() if self.variable else login(host_of(f"//{self.place}"))
+        secret = as_meant(environ.get(self.variable, "")) if self.variable else login(host_of(f"//{self.place}"))
         is_basic = self.send == "basic"
         if secret and not is_basic and not (secret.isascii() and secret.isprintable() and " " not in secret):
             raise UsageError("it has characters that cannot be sent", item=source, hint="set it anew, in one word")

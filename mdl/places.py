@@ -11,6 +11,7 @@ import platformdirs
 
 from mdl.errors import UsageError, storage_error
 from mdl.fs import staging
+from mdl.units import as_meant
 from mdl.values import value_class
 
 CATALOG_NAME, LOCK_NAME = "catalog.toml", "mdl.lock"
@@ -73,7 +74,7 @@ def find_catalogs(
     """
     if given:
         return tuple(given), "given by --catalog"
-    named = [Path(text) for text in environ.get("MDL_CATALOG", "").split(os.pathsep) if text]
+    named = [Path(text) for text in as_meant(environ.get("MDL_CATALOG", "")).split(os.pathsep) if text]
     if named:
         return tuple(named), "given by MDL_CATALOG"
     for folder in (cwd, *cwd.parents):
@@ -116,12 +117,12 @@ CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 def hub_cache(environ: Mapping[str, str]) -> Path:
     """Hugging Face's cache: ``HF_HUB_CACHE``, ``HF_HOME``, the user cache folder, as huggingface_hub finds it."""
-    named = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
+    named = as_meant(environ.get("HF_HUB_CACHE", "")) or as_meant(environ.get("HUGGINGFACE_HUB_CACHE", ""))
     if named:
         return expanded(os.path.expandvars(named), "HF_HUB_CACHE").absolute()
-    home = environ.get("HF_HOME")
+    home = as_meant(environ.get("HF_HOME", ""))
     if not home:
-        cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = as_meant(environ.get("XDG_CACHE_HOME", "")) or "~/.cache"
         home = os.path.join(cache, "huggingface")
     if home.startswith("~/"):
         return user_folder(lambda _name: str(Path(os.path.expandvars(home)).expanduser().absolute())) / "hub"

@@ -28,7 +28,7 @@ _CLOSING = ")]}>'\",.;:!?"
 """What ends a sentence, not the URL in it."""
 _PLAIN = r"(?i)true|false|none|null|main|host|https?|inline|attachment|(aws|goog)4-[a-z0-9-]+|[0-9.]{1,9}"
 """Values of a query that are no secret, long as they are."""
-_SWITCHES = ("download", "dl", "raw", "inline")
+_SWITCHES = ("download", "dl", "raw", "inline", "recursive")
 _VERSIONS = ("revision", "ref", "branch", "tag", "version", "versionid")
 _FILE_NAMES = ("filename", "filepath", "path")
 _KINDS = ("type", "format", "size", "fp")
@@ -37,6 +37,7 @@ _HARMLESS = (
     | dict.fromkeys(_VERSIONS, r"[\w./+-]{0,128}")
     | dict.fromkeys(_FILE_NAMES, r"[\w ./,+()\[\]~-]{0,255}")
     | dict.fromkeys(_KINDS, r"[\w.-]{0,32}")
+    | {"expand": "true|false|sha|gated|private|lastModified|cardData|tags"}
 )
 """The parameters of a URL that are no secret, by their names in small letters, each with the values that it may have.
 Under the same name a server may take something else: ``download`` a token, ``path`` a URL with a query of its own."""

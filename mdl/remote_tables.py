@@ -13,6 +13,7 @@ from mdl.errors import Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import Table, did_you_mean
+from mdl.units import as_meant
 from mdl.values import value_class
 
 KINDS = {
@@ -63,7 +64,7 @@ class RemoteSettings:
 
     def token(self, environ: Mapping[str, str]) -> OriginToken | None:
         """Its key, for its own origin; None if there is none."""
-        key = environ.get(self.key_variable, "").strip() if self.key_variable else ""
+        key = as_meant(environ.get(self.key_variable, "")) if self.key_variable else ""
         return OriginToken(origin_of(self.address), key, self.key_variable) if key else None
 
 

@@ -21,6 +21,23 @@ def as_text(value: object) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
+_BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before a text."""
+
+
+def as_meant(text: str) -> str:
+    """A URL, path, number, list or token without what editors, shells and .env files put around it: blanks and line
+    ends, a byte-order mark, and one pair of quotes."""
+    before = ""
+    while before != text:
+        before = text
+        text = text.strip().strip(_BYTE_ORDER_MARK)
+    quote = text[:1]
+    if len(text) > 1 and quote in ("'", '"') and text.endswith(quote) and quote not in text[1:-1]:
+        return as_meant(text[1:-1])
+    return text
+
+
 def parse_duration(text: str, flag: str, *, least: float = 0.1) -> float:
     """``90``, ``90s``, ``15m``, ``2h`` or ``30d`` in seconds, from ``least`` to a year.
 
@@ -137,7 +154,7 @@ _TRUE = {"1", "on", "yes", "true"}
 
 def is_true(text: str | None) -> bool:
     """A flag variable as the hub's client reads it: 1, ON, YES or TRUE in any case."""
-    return (text or "").strip().lower() in _TRUE
+    return as_meant(text or "").lower() in _TRUE
 
 
 def texts(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.proxies import Proxy, ProxySettings
-from mdl.http.refusals import Asker, error_for_status
+from mdl.http.refusals import Asker, error_for_status, may_be_the_token, page_of, server_message
 from mdl.http.responses import parse_size
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.http.trust import Trust
@@ -148,6 +148,7 @@ class HttpClient:
         self._proxies = ProxySettings.of(system_settings(environ))
         for problem in self._proxies.problems.values():
             warn(problem)
+        self._open_without: dict[str, bool] = {}
         self.is_closed = False
         self._transport = PooledTransport(connections + 4, self.cancel, Trust(environ, tls, warn))
         self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
@@ -205,6 +206,9 @@ class HttpClient:
                     with self._response_deadline():
                         words = self.beginning(opened, _SMALL)
                     asker = self._asker(opened, url, start or url, sent)
+                    told = server_message(opened.headers, words, secrets)
+                    if method == "GET" and asker.is_hub and sent and not bearer and may_be_the_token(told):
+                        asker = replace(asker, is_open_without=self._is_open_without(url, secrets))
                     error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
                     error.status_code = opened.status
                     error.server_code = opened.headers.get("x-error-code", "")
@@ -348,6 +352,8 @@ class HttpClient:
         content: bytes | Iterable[bytes] | None,
         bearer: str,
         interrupter: Interrupter | None = None,
+        *,
+        is_anonymous: bool = False,
     ) -> tuple[OpenResponse, str]:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
         or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
@@ -370,7 +376,12 @@ class HttpClient:
             at_home = at_home and origin_of(current) == home
             proxy, is_named = self._proxies.choose(current), not hops and url == start
             asked, authorization, sent = self._authorized(
-                current, "" if hops else bearer, at_home=at_home, is_named=is_named, through_proxy=bool(proxy)
+                current,
+                "" if hops else bearer,
+                at_home=at_home,
+                is_named=is_named,
+                through_proxy=bool(proxy),
+                is_anonymous=is_anonymous,
             )
             request = httpx.Request(
                 method,
@@ -410,18 +421,30 @@ class HttpClient:
             raise
 
     def _authorized(
-        self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool
+        self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool, is_anonymous: bool = False
     ) -> tuple[str, Mapping[str, str], str]:
         """The URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from ('' if there
         is none). The token of an origin is sent ``at_home``; the credential of a host only if the URL ``is_named`` by
         the user, the catalog or the lock."""
-        known = self._tokens.get(origin_of(url)) if at_home else None
+        known = self._tokens.get(origin_of(url)) if at_home and not is_anonymous else None
         if token := bearer or (known and known.token):
             return url, {"Authorization": f"Bearer {token}"}, "the token" if bearer or not known else known.source
         for own in self._credentials if is_named else ():
             if own.may_go_to(url, through_proxy=through_proxy):
                 return own.url(url), own.headers(), own.source
         return url, {}, ""
+
+    def _is_open_without(self, url: str, secrets: Secrets) -> bool:
+        """Whether a URL of the hub is served if it is asked once without the token. Each repository is asked once."""
+        page = page_of(url)
+        if page not in self._open_without:
+            headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
+            self._open_without[page] = False
+            with contextlib.suppress(MdlError, httpx.HTTPError, httpx.InvalidURL, ValueError):
+                opened, _ = self._follow("GET", url, url, headers, secrets, None, "", None, is_anonymous=True)
+                self._open_without[page] = opened.status < 400
+                opened.response.close()
+        return self._open_without[page]
 
     def _asker(self, opened: OpenResponse, url: str, start: str, sent: str) -> Asker:
         """Who asked for a response that is a refusal: its hint depends on that."""

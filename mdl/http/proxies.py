@@ -16,6 +16,7 @@ from dataclasses import field
 from urllib.parse import urlsplit
 
 from mdl.http.allowlist import address_of, bracketed, host_of, port_of
+from mdl.units import as_meant
 from mdl.values import value_class
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
@@ -60,14 +61,14 @@ class ProxySettings:
         problems: dict[str, str] = {}
         for scheme in _NAMES:
             variable = _variable(f"{scheme}_proxy", environ)
-            value = environ.get(variable, "").strip()
+            value = as_meant(environ.get(variable, ""))
             if not value:
                 continue
             try:
                 proxies[scheme] = Proxy(read_proxy(value), variable)
             except ValueError as error:
                 problems[scheme] = f"{variable} is not used: {error}; {_HOW}"
-        entries = re.split(r"[\s,]+", environ.get(_variable("no_proxy", environ), ""))
+        entries = re.split(r"[\s,]+", as_meant(environ.get(_variable("no_proxy", environ), "")))
         return cls(proxies, tuple(filter(None, entries)), problems)
 
     def choose(self, url: str) -> Proxy | None:

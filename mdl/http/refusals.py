@@ -34,6 +34,21 @@ _GATEWAY = (502, 503, 504)
 _OF_CERTIFICATES = (400, 401, 403, 495, 496)
 _MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificate (is )?(required|missing)", re.I)
 """How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
+_IS_REFUSED = re.compile(
+    r"(invalid|bad|wrong|unknown|malformed|incorrect) ((user )?access )?(credential|token|authori[sz]ation|api key)"
+    r"|(token|credential|api key)s?\b.{0,40}\b(expired|revoked|invalid|not valid|deleted|disabled|no longer)"
+    r"|(expired|revoked) (user )?(access )?(token|credential)",
+    re.IGNORECASE,
+)
+"""How hubs say that a token is not, or not any more, one of theirs."""
+_LACKS_RIGHT = re.compile(
+    r"fine-?grained|token settings|(permission|scope|right|role)s?\b.{0,60}\btoken"
+    r"|token\b.{0,60}\b(permission|scope|role)|insufficient[ _](scope|permission)",
+    re.IGNORECASE,
+)
+"""How hubs say that a token is good, and may not do this."""
+_NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
+"""What hubs say of a wrong token, and of a repository that is private or not there."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
 """The query in a URL that a server repeats."""
 
@@ -106,7 +121,8 @@ class Asker:
     """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
     a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
     did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
-    ``proxy`` is what the request went through."""
+    ``proxy`` is what the request went through. ``is_open_without``: the same was served when it was asked once more
+    without the token."""
 
     sent: str = ""
     is_hub: bool = False
@@ -114,6 +130,7 @@ class Asker:
     is_located: bool = False
     credential: HostCredential | None = None
     proxy: Proxy | None = None
+    is_open_without: bool = False
 
     def is_of_hub(self, url: str, code: str) -> bool:
         """Whether a hub refused ``url``, with its own ``code`` if it has one."""
@@ -192,12 +209,15 @@ def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker:
         name = f"check the name{_or_dataset(url)}; "
         name += f"a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is" if asker.sent else ""
         return hint.get(code, name if asker.sent else f"{name}a private repository needs HF_TOKEN")
-    page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
-    page = re.sub(r"/(tree|revision)/.*", "", page)
+    page = page_of(url)
+    if asker.sent and asker.is_open_without:
+        return f"{asker.sent} is not accepted; without it this repository is open: unset it, or make a new one"
+    if asker.sent and _LACKS_RIGHT.search(words):
+        return f"{asker.sent} lacks a right for this: change it in the token's settings, or use another token"
     if code == "GatedRepo":
         need = "with an account that has access, then set HF_TOKEN" if not asker.sent else "with the token's account"
         return f"gated: accept the licence at {page} {need}"
-    if "Invalid credentials" in words:
+    if _IS_REFUSED.search(words):
         return f"{asker.sent or 'HF_TOKEN'} is wrong or has expired; make a new one"
     if asker.sent:
         return (
@@ -205,6 +225,17 @@ def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker:
             "not say which; 'mdl doctor' says whose token it is"
         )
     return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
+
+
+def page_of(url: str) -> str:
+    """The page of the repository that a URL of the hub is about."""
+    page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
+    return re.sub(r"/(tree|revision)/.*", "", page)
+
+
+def may_be_the_token(words: str) -> bool:
+    """Whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
+    return bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
 
 
 def _or_dataset(url: str) -> str:

@@ -20,6 +20,7 @@ import truststore
 from mdl.errors import TlsError, UsageError
 from mdl.fs.private import read_whole
 from mdl.http.credentials import HostTls
+from mdl.units import as_meant
 
 _LARGEST_FILE = 16 * 2**20
 UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -74,7 +75,8 @@ class Trust:
 def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambda words: None) -> ssl.SSLContext:
     """A context that trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR. Raises
     `TlsError`, which names the file that cannot be used."""
-    file, folder = environ.get("SSL_CERT_FILE", ""), environ.get("SSL_CERT_DIR", "")
+    file = as_meant(environ.get("SSL_CERT_FILE", ""))
+    folder = as_meant(environ.get("SSL_CERT_DIR", ""))
     context = _new_context(file, folder)
     context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mdl.errors import UsageError
+from mdl.units import as_meant
 from mdl.values import value_class
 
 TOKEN_VARIABLE = "MDL_SERVE_TOKEN"
@@ -36,7 +37,7 @@ def token_of(environ: Mapping[str, str], named: str | None) -> str | None:
     """The token in the variable ``named``, or in ``MDL_SERVE_TOKEN``; None if no variable is named and that one is not
     set. Raises `UsageError` for one that is missing, too short, or cannot be sent."""
     variable = named or TOKEN_VARIABLE
-    token = environ.get(variable, "").strip()
+    token = as_meant(environ.get(variable, ""))
     if not token and named is None:
         return None
     hint = f"'openssl rand -hex 24' makes a good one for {variable}"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from mdl.errors import UsageError
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.http.allowlist import OriginToken, host_of, is_public, origin_of
-from mdl.units import is_true
+from mdl.units import as_meant, is_true
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
@@ -35,13 +35,14 @@ class Endpoint:
     def from_environ(cls, environ: Mapping[str, str]) -> Endpoint:
         """HF_ENDPOINT and the token. Raises `UsageError` for an endpoint over plain http on a public host, and
         for a token that cannot be sent."""
-        url = (environ.get("HF_ENDPOINT") or DEFAULT).rstrip("/")
+        url = (as_meant(environ.get("HF_ENDPOINT", "")) or DEFAULT).rstrip("/")
         try:
             parts, host = urlsplit(url), host_of(url)
             sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
         except ValueError:
             sound = False
-        if not sound or "@" in parts.netloc or parts.query or parts.fragment:
+        is_one_word = url.isprintable() and not re.search(r"\s", url)
+        if not (sound and is_one_word) or "@" in parts.netloc or parts.query or parts.fragment:
             raise UsageError("HF_ENDPOINT is not an http(s) URL", item="HF_ENDPOINT")
         if parts.scheme == "http" and is_public(host):
             why = f"HF_ENDPOINT is plain http to {host}; a token would be sent in the clear"
@@ -69,33 +70,41 @@ def token_places(environ: Mapping[str, str]) -> list[str]:
 
 
 def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each token and where it stands. Raises `UsageError` if the token file is a pipe, a device, or too large for a
-    token; a file that is missing or cannot be read has no token."""
+    """Each token and where it stands. Raises `UsageError` if the token file is a pipe, a device, too large for a token,
+    or no text; a file that is missing or may not be read has no token."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if text := environ.get(name, "").strip():
+        if text := as_meant(environ.get(name, "")):
             yield text, name
     path = token_path(environ)
     if path is None:
         return
     try:
-        if text := read_whole(path, _LARGEST_TOKEN).decode().strip():
+        if text := as_meant(_decoded(read_whole(path, _LARGEST_TOKEN))):
             yield text, str(path)
     except OSError as error:
         if error.errno in UNREADABLE_ERRNOS:
             hint = "name the file that holds the token, or set HF_TOKEN"
             raise UsageError(f"cannot read a token from {path}: {error.strerror}", item=str(path), hint=hint) from error
-    except UnicodeDecodeError:
-        pass
+    except UnicodeDecodeError as error:
+        hint = "write the token into it again, as plain text, or set HF_TOKEN"
+        raise UsageError(f"the token file {path} is no text", item=str(path), hint=hint) from error
+
+
+def _decoded(data: bytes) -> str:
+    """The text of a small file as editors and shells of all systems write one. Raises `UnicodeDecodeError`."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
 
 
 def token_path(environ: Mapping[str, str]) -> Path | None:
     """The hub's token file: HF_TOKEN_PATH, else ``token`` in HF_HOME, else in the cache folder."""
-    if environ.get("HF_TOKEN_PATH"):
-        return _expanded(environ["HF_TOKEN_PATH"], environ)
-    if environ.get("HF_HOME"):
-        return _expanded(environ["HF_HOME"], environ) / "token"
+    if named := as_meant(environ.get("HF_TOKEN_PATH", "")):
+        return _expanded(named, environ)
+    if hub_home := as_meant(environ.get("HF_HOME", "")):
+        return _expanded(hub_home, environ) / "token"
     home = environ.get("HOME")
-    cache = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    cache = as_meant(environ.get("XDG_CACHE_HOME", "")) or (f"{home}/.cache" if home else "")
     return _expanded(cache, environ) / "huggingface" / "token" if cache else None
 
 

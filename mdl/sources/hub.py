@@ -273,7 +273,7 @@ class HubSource:
                     listing = self._ask(origin)
                 except MdlError as error:
                     raise error.on(str(origin)) from error
-                if self._context.keeps:
+                if self._context.keeps and not listing.unlisted:
                     self._keep(origin, listing)
             self._asked[whole] = listing
             return listing

@@ -46,6 +46,7 @@ from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
 from mdl.threads import in_thread
+from mdl.units import as_meant
 from mdl.values import value_class
 
 LINK_SECONDS = 3600
@@ -100,8 +101,8 @@ class Access:
         profile = _profile(environ)
         endpoint = str(
             remote.get("endpoint_url")
-            or environ.get("AWS_ENDPOINT_URL_S3")
-            or environ.get("AWS_ENDPOINT_URL")
+            or as_meant(environ.get("AWS_ENDPOINT_URL_S3", ""))
+            or as_meant(environ.get("AWS_ENDPOINT_URL", ""))
             or profile.get("endpoint_url", "")
         ).rstrip("/")
         if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or not host_of(endpoint)):
@@ -110,8 +111,8 @@ class Access:
             )
         region = str(
             remote.get("region")
-            or environ.get("AWS_REGION")
-            or environ.get("AWS_DEFAULT_REGION")
+            or as_meant(environ.get("AWS_REGION", ""))
+            or as_meant(environ.get("AWS_DEFAULT_REGION", ""))
             or profile.get("region", "us-east-1")
         )
         presigns = bool(remote.get("presign", not _NO_SIGNED_URLS.fullmatch(host_of(endpoint))))
@@ -119,7 +120,7 @@ class Access:
         keys = [environ.get(name, "") for name in names]
         if not keys[0]:
             keys = [profile.get(name.lower(), "") for name in names]
-        keys = [key.strip() for key in keys]
+        keys = [as_meant(key) for key in keys]
         for name, value in zip((*names, "AWS_REGION"), (*keys, region), strict=True):
             if not (value.isascii() and value.isprintable()) or " " in value:
                 raise UsageError(
@@ -134,7 +135,7 @@ class Access:
 def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
     """The user's profile in ``~/.aws/config`` and ``~/.aws/credentials``; empty if there is none."""
     home = Path(environ.get("HOME") or "/nonexistent", ".aws")
-    name = environ.get("AWS_PROFILE") or "default"
+    name = as_meant(environ.get("AWS_PROFILE", "")) or "default"
     found: dict[str, str] = {}
     for variable, file, section in (
         ("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),

@@ -152,3 +152,46 @@ def test_token_that_cannot_be_sent(text: str, tmp_path: Path) -> None:
 def test_is_true(text: str | None, meant: bool) -> None:
     """A flag is set by the same values as for the hub's own client."""
     assert is_true(text) == meant
+
+
+AROUND = ["{}", " {}", "{}\r\n", '"{}"', "'{}'", "\ufeff{}\n", ' "{}" \n', "\t{}\u00a0"]
+"""How editors, shells and .env files leave a short text."""
+
+
+@pytest.mark.parametrize("form", AROUND)
+def test_what_stands_around_a_short_text(tmp_path: Path, form: str) -> None:
+    """Blanks, line ends, a byte-order mark and quotes are no part of a URL, path or token."""
+    place = tmp_path / "token"
+    place.write_text(form.format("hf_file"), "utf-8")
+    found = Endpoint.from_environ(
+        {"HF_ENDPOINT": form.format("HTTP://127.0.0.1:8000/hub/"), "HF_TOKEN": form.format("hf_x")}
+    )
+    assert (found.url, found.token) == ("http://127.0.0.1:8000/hub", "hf_x")
+    found = Endpoint.from_environ({"HF_TOKEN_PATH": form.format(place)})
+    assert (found.token, found.token_from) == ("hf_file", str(place))
+    assert token_path({"HF_HOME": form.format(tmp_path)}) == place
+
+
+@pytest.mark.parametrize("text", ["hf_a", "hf_a\r\n", '"hf_a"'])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le-bom", "utf-8-sig"])
+def test_a_token_file_of_another_system(tmp_path: Path, text: str, encoding: str) -> None:
+    """PowerShell's redirection writes UTF-16, and Notepad a byte-order mark."""
+    data = b"\xff\xfe" + text.encode("utf-16-le") if encoding == "utf-16-le-bom" else text.encode(encoding)
+    (tmp_path / "token").write_bytes(data)
+    assert Endpoint.from_environ({"HF_HOME": str(tmp_path)}).token == "hf_a"
+
+
+def test_a_token_file_that_is_no_text(tmp_path: Path) -> None:
+    """It is 2 and names the file, unless another token is used."""
+    (tmp_path / "token").write_bytes(b"\x80\x81")
+    with pytest.raises(UsageError, match="token is no text"):
+        Endpoint.from_environ({"HF_HOME": str(tmp_path)})
+    assert Endpoint.from_environ({"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x"}).token == "hf_x"
+
+
+@pytest.mark.parametrize("url", ["ht tp://h", "http://h h/", "http://h\tx", "h", '"', "http://h/\u202e"])
+def test_an_endpoint_that_cannot_be_read(url: str) -> None:
+    """It is 2 and names the variable, never 11."""
+    with pytest.raises(UsageError) as caught:
+        Endpoint.from_environ({"HF_ENDPOINT": url})
+    assert (caught.value.exit_code, caught.value.item) == (2, "HF_ENDPOINT")

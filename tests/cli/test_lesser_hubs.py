@@ -1,0 +1,99 @@
+"""Hubs that know less than the hub, and what they say of a token."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from support.data import files_below
+from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.loopback_hub import LoopbackHub, Repo
+from support.shell import Inside, done, machine, with_environ
+
+REPO = Repo("org/repo", {"config.json": b"{}", "sub/model.safetensors": b"w" * 2000, "x.txt": b"x"}, lfs_threshold=100)
+
+
+@pytest.mark.parametrize("lacks", [{"expand"}, {"tree"}, {"tree", "expand"}], ids=sorted)
+@pytest.mark.parametrize("at", ["", f"@{REPO.commit}"], ids=["branch", "commit"])
+def test_everything_is_fetched_and_verified(mdl: Inside, tmp_path: Path, lacks: Collection[str], at: str) -> None:
+    """What is missing is asked for in a simpler way: siblings name the files, their own answers say size and digest."""
+    with LoopbackHub([REPO], lacks=lacks) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        ran = done(mdl(shell, "get", f"org/repo{at}", "--json"))
+        rows = ran.document["models"][0]["files"]
+        assert files_below(shell.models / "org--repo") == dict(REPO.files)
+        assert {row["verified"] for row in rows} <= {"sha256", "git-sha1"}
+        asked = len(hub.requests)
+        done(mdl(shell, "get", f"org/repo@{REPO.commit}", "--offline"))
+        done(mdl(shell, "get", "org/repo", "config.json"))
+        assert len(hub.requests) - asked <= 3
+
+
+def test_named_files_need_no_list(mdl: Inside, tmp_path: Path) -> None:
+    """A hub that lists nothing gives a file that is named; for the whole it is 3, with the URL and what to write."""
+    with LoopbackHub([REPO], lacks={"tree", "siblings"}) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/repo", "config.json", "sub/model.safetensors"))
+        assert files_below(shell.models / "org--repo").keys() == {"config.json", "sub/model.safetensors"}
+        done(mdl(shell, "get", "org/repo", "none.json"), 3)
+        ran = done(mdl(shell, "get", "org/repo"), 3)
+        assert f"this hub lists no files at {hub.url}/api/models/org/repo/tree/" in ran.err
+        assert "mdl get org/repo FILE" in ran.err
+
+
+def test_a_repository_that_is_not_there(mdl: Inside, tmp_path: Path) -> None:
+    """What the hub itself calls missing is not asked for in another way."""
+    with LoopbackHub([REPO]) as hub:
+        done(mdl(machine(tmp_path, endpoint=hub.url), "get", "org/none"), 3)
+        assert len(hub.requests) == 1
+
+
+def test_a_commit_that_is_none(mdl: Inside, tmp_path: Path) -> None:
+    """It is 6, and the hint says how a commit is named."""
+    with FaultyServer(lambda request, number: reply(200, b'{"sha": "main"}')) as server:
+        ran = done(mdl(machine(tmp_path, endpoint=server.url), "get", "org/repo"), 6)
+        assert "org/repo@COMMIT" in ran.err
+
+
+# --- tokens ------------------------------------------------------------------------------------------------
+
+
+REFUSALS = [
+    (401, "Invalid username or password.", "without it this repository is open"),
+    (401, "Invalid credentials in Authorization header", "without it this repository is open"),
+    (401, "Your access token has expired", "without it this repository is open"),
+    (403, "Please enable access to public gated repositories in your fine-grained token settings.", "token's settings"),
+    (403, "The token lacks the required permission scope", "token's settings"),
+]
+
+
+@pytest.mark.parametrize(("status", "words", "hint"), REFUSALS, ids=[words for _, words, _ in REFUSALS])
+def test_a_token_that_is_refused(mdl: Inside, tmp_path: Path, status: int, words: str, hint: str) -> None:
+    """It is 4 in the hub's words; mdl asks once without the token, fetches nothing so, and says whether that helps."""
+    with LoopbackHub([REPO]) as hub:
+
+        def answer(request: Request, number: int) -> Answer:
+            if request.header("authorization"):
+                return reply(status, b"{}", ("X-Error-Message", words))
+            return hub._api.answer(request, number)
+
+        with FaultyServer(answer) as server:
+            shell = with_environ(machine(tmp_path, endpoint=server.url), HF_TOKEN='"hf_old"')
+            ran = done(mdl(shell, "get", "org/repo"), 4)
+            assert words.rstrip(".") in ran.err
+            assert hint in ran.err
+            assert "HF_TOKEN" in ran.err
+            sent = [request.header("authorization") for request in server.requests]
+            assert sent[0] == "Bearer hf_old"
+            assert sent.count("") + sent.count(None) <= 1  # type: ignore[arg-type]
+            assert not (shell.models / "org--repo").exists()
+
+
+def test_a_refusal_without_help(mdl: Inside, tmp_path: Path) -> None:
+    """If it is refused without the token too, nothing is said of an open repository."""
+    with FaultyServer(lambda request, number: reply(401, b"{}", ("X-Error-Message", "Invalid token"))) as server:
+        shell = with_environ(machine(tmp_path, endpoint=server.url), HF_TOKEN="hf_old")
+        ran = done(mdl(shell, "get", "org/repo"), 4)
+        assert "make a new one" in ran.err
+        assert "open" not in ran.err
