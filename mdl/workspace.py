@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mdl.http.network import Network
     from mdl.remote_tables import RemoteSettings
     from mdl.reports import Report
-    from mdl.sources import Context
+    from mdl.sources import CachedListing, Context
     from mdl.sources.endpoint import Endpoint
 
 Folder = str | os.PathLike[str]
@@ -238,6 +238,16 @@ class Workspace:
             others = [] if self._usual_home == store.root else [Store(self._usual_home)]
         return LocalCopies(store, others, tuple(dict.fromkeys(caches)), also, link)
 
+    def _cached_listing(self, store: Store, reference: str) -> CachedListing | None:
+        """What the hub's cache tells of the revision of a repository: the one that is ``store``, and the usual one."""
+        from mdl.engine.hub_repos import cached_listing
+        from mdl.sources.hub_origin import parse_reference
+
+        caches = [store.root] if store.layout.is_by_digest else []
+        with contextlib.suppress(UsageError):
+            caches.append(places.hub_cache(self.environ))
+        return cached_listing(dict.fromkeys(caches), parse_reference(reference))
+
     # The network, and the limits on it.
 
     @cached_property
@@ -427,6 +437,7 @@ class Workspace:
             self.remotes,
             keeps,
             self.config.offline_by,
+            cached=partial(self._cached_listing, store),
         )
         if exact:
             return Resolver(context, exact=True)

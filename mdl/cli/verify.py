@@ -15,7 +15,7 @@ from mdl.paths import shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import VerifyReport
+    from mdl import Client, VerifyReport
 
 
 _REPLACING = re.compile("'mdl verify --repair --force [^']*'")
@@ -76,7 +76,7 @@ def verify(
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
     models_facts = [{"name": name, "files": files} for name, files in report.models.items()]
-    return session.show({"models": models_facts}, lambda: _show_verified(session, report), error=report.error)
+    return session.show({"models": models_facts}, lambda: _show_verified(session, report, client), error=report.error)
 
 
 def _remedy(session: Session, hint: str) -> str:
@@ -90,7 +90,7 @@ def _remedy(session: Session, hint: str) -> str:
     return _REPLACING.sub(f"'mdl {typed(with_flags(words, missing))}'", hint)
 
 
-def _show_verified(session: Session, report: VerifyReport) -> None:
+def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:
     """What is not ok, and one line for the whole; the digests of all if that was asked for."""
     console, files = session.console, [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
     for name, file in files if console.verbose else ():
@@ -110,4 +110,6 @@ def _show_verified(session: Session, report: VerifyReport) -> None:
     elif files:
         console.note(summary)
     elif not report.errors:
-        console.note("nothing of mdl's is here to verify")
+        unread = sum(status.files_present for _, status in client.inventory().models)
+        told = f"; {counted(unread, 'file')} of other programs not read, see: mdl list --local" if unread else ""
+        console.note(f"nothing of mdl's is here to verify{told}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mdl.engine.hub_cache import UNFINISHED
@@ -31,16 +31,16 @@ _LOCAL_DIR = Path(".cache", "huggingface", "download")
 
 
 def find_half(
-    final: Path, folder: Path, remote: RemoteFile, repos: Sequence[CachedRepo], *, is_final_half: bool
+    final: Path, folder: Path, remote: RemoteFile, in_cache: Mapping[str, Sequence[Path]], *, is_final_half: bool
 ) -> HalfFile | None:
     """The unfinished file that has most of ``remote``: under its ``final`` name if that ``is_final_half``, beside it,
-    where the hub's client leaves one in the model's ``folder``, or in ``repos`` of the hub's cache. None if there is
-    none, or no digest."""
+    where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if there is none,
+    or no digest."""
     if remote.digest is None or not remote.size:
         return None
     if is_final_half and (here := _half_at(final, remote.size, is_final=True)):
         return here
-    places = [*_beside(final), *_of_hub_client(folder, remote), *_in_cache(repos, remote.digest.hex)]
+    places = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
     found = [half for place in places if (half := _half_at(place, remote.size))]
     return max(found, key=lambda half: half.size, default=None)
 
@@ -75,8 +75,11 @@ def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:
                 yield entry
 
 
-def _in_cache(repos: Sequence[CachedRepo], digest_hex: str) -> Iterator[Path]:
+def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
+    """What the hub's client has left unfinished in its cache, by the digests that the whole files will have."""
+    found: dict[str, list[Path]] = {}
     for repo in repos:
         for blob in repo.blobs:
-            if blob.name.startswith(f"{digest_hex}.") and blob.name.endswith(UNFINISHED):
-                yield blob
+            if blob.name.endswith(UNFINISHED):
+                found.setdefault(blob.name.partition(".")[0], []).append(blob)
+    return found

@@ -19,7 +19,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mdl.files import HubFile
@@ -53,21 +53,67 @@ def repo_folder_of(hub: HubFile) -> str:
     return repo_folder(hub.repo_type, hub.repo)
 
 
-def locate(cache: Path, folders: Sequence[str], path: str) -> Place:
-    """The place of ``path`` below the cache's own ``folders``, each in the one before. Those that are links of the user
-    or root are followed. Raises `Unsafe` for names that lead elsewhere."""
-    RelPath.of_repository("/".join([*folders, path]))
-    base = cache
-    steps: list[str] = []
-    for folder in folders:
-        steps.append(folder)
-        here = base.joinpath(*steps)
-        if _is_own_link(here):
-            if base != cache:
-                here = Path(os.path.realpath(here.parent)) / folder
-            base = here
-            steps = []
-    return base, RelPath.of_repository("/".join([*steps, path]))
+class CacheFolders:
+    """The cache's own folders, each looked at once: those that are links of the user or root are followed."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self._bases: dict[tuple[str, ...], tuple[Path, str]] = {}
+        self._refs: dict[tuple[str, str], Place] = {}
+
+    def place(self, folders: tuple[str, ...], path: RelPath) -> Place:
+        """The place of ``path`` below ``folders``, each in the one before. Raises `Unsafe` for names of folders that
+        lead elsewhere."""
+        if folders not in self._bases:
+            self._bases[folders] = self._base(folders)
+        base, front = self._bases[folders]
+        return base, RelPath(f"{front}{path.text}")
+
+    def _base(self, folders: tuple[str, ...]) -> tuple[Path, str]:
+        """Where the last link leads to, and the folders below that."""
+        RelPath.of_repository("/".join(folders))
+        base = self.cache
+        steps: list[str] = []
+        for folder in folders:
+            steps.append(folder)
+            here = base.joinpath(*steps)
+            if _is_own_link(here):
+                if base != self.cache:
+                    here = Path(os.path.realpath(here.parent)) / folder
+                base = here
+                steps = []
+        return base, "".join(f"{step}/" for step in steps)
+
+    def snapshot(self, hub: HubFile) -> Place:
+        """Where programs look for a file: in the snapshot of its commit."""
+        path = RelPath.of_repository(hub.path)
+        return self.place((repo_folder_of(hub), SNAPSHOTS, hub.revision), path)
+
+    def blob(self, hub: HubFile, digest_hex: str) -> Place:
+        """Where the bytes of a file are, or would be, under the name of their digest."""
+        return self.place((repo_folder_of(hub), BLOBS), RelPath(digest_hex))
+
+    def ref(self, hub: HubFile) -> Place:
+        """Where the commit of the branch of a file is recorded. Raises `Unsafe`."""
+        repo = repo_folder_of(hub)
+        key = repo, hub.branch or "main"
+        if key not in self._refs:
+            RelPath.parse(f"{repo}/{REFS}/{key[1]}")
+            self._refs[key] = self.place((repo, REFS), RelPath(key[1]))
+        return self._refs[key]
+
+    def bytes_of(self, hub: HubFile, digest_hex: str, *, has_links: bool = True) -> Place:
+        """Where the bytes of a file are: in its snapshot, in its blob, or in the shared store to which that is a link.
+        If they are nowhere, where they are to go: into the blob, or on a disk without links into the snapshot."""
+        snapshot = self.snapshot(hub)
+        if is_plain_file(snapshot):
+            return snapshot
+        blob = self.blob(hub, digest_hex)
+        if shared := shared_target(self.cache, f"{blob[0]}/{blob[1].text}"):
+            return shared
+        if not has_links and not os.path.lexists(path_of(blob)):
+            return snapshot
+        return blob
 
 
 def followed(folder: Path) -> Path:
@@ -82,43 +128,16 @@ def _is_own_link(path: Path) -> bool:
     return False
 
 
-def snapshot_place(cache: Path, hub: HubFile) -> Place:
-    """Where programs look for a file: in the snapshot of its commit."""
-    return locate(cache, (repo_folder_of(hub), SNAPSHOTS, hub.revision), hub.path)
-
-
-def blob_place(cache: Path, hub: HubFile, digest_hex: str) -> Place:
-    """Where the bytes of a file are, or would be, under the name of their digest."""
-    return locate(cache, (repo_folder_of(hub), BLOBS), digest_hex)
-
-
-def ref_place(cache: Path, hub: HubFile) -> Place:
-    """Where the commit of the branch of a file is recorded."""
-    return locate(cache, (repo_folder_of(hub), REFS), hub.branch or "main")
-
-
-def bytes_place(cache: Path, hub: HubFile, digest_hex: str, *, has_links: bool = True) -> Place:
-    """Where the bytes of a file are: in its snapshot, in its blob, or in the shared store to which that is a link. If
-    they are nowhere, where they are to go: into the blob, or on a disk without links into the snapshot."""
-    snapshot = snapshot_place(cache, hub)
-    if is_plain_file(snapshot):
-        return snapshot
-    blob = blob_place(cache, hub, digest_hex)
-    if shared := shared_target(cache, path_of(blob)):
-        return shared
-    if not has_links and not os.path.lexists(path_of(blob)):
-        return snapshot
-    return blob
-
-
-def shared_target(cache: Path, blob: Path) -> Place | None:
+def shared_target(cache: Path, blob: str | Path) -> Place | None:
     """The place in the shared store to which a blob is a link; None if it is none."""
-    with contextlib.suppress(OSError):
-        target = os.path.join(os.path.realpath(blob.parent), os.readlink(blob))
-        text = os.path.relpath(os.path.normpath(target), os.path.realpath(cache))
-        if match := _SHARED.fullmatch(text):
-            return locate(cache, (BLOBS, match[1]), match[2])
-    return None
+    try:
+        link = os.readlink(blob)
+    except OSError:
+        return None
+    target = os.path.join(os.path.realpath(Path(blob).parent), link)
+    text = os.path.relpath(os.path.normpath(target), os.path.realpath(cache))
+    match = _SHARED.fullmatch(text)
+    return CacheFolders(cache).place((BLOBS, match[1]), RelPath(match[2])) if match else None
 
 
 def shared_links(cache: Path, blobs: Iterable[Path]) -> dict[Path, set[Path]]:
@@ -165,9 +184,10 @@ def link_text(pointer: Place, blob: Place) -> str:
 
 def is_plain_file(place: Place) -> bool:
     """Whether a regular file is there, and no link."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISREG(path_of(place).lstat().st_mode)
-    return False
+    try:
+        return stat.S_ISREG(os.lstat(f"{place[0]}/{place[1].text}").st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def path_of(place: Place) -> Path:

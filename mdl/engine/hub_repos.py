@@ -33,6 +33,7 @@ from mdl.fs.entries import open_for_reading, trusted_owners
 from mdl.fs.private import read_whole
 from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.sources import CachedListing
 from mdl.sources.gguf import quantised_as
 from mdl.sources.hub_origin import HubOrigin, parse_reference
 from mdl.values import value_class
@@ -55,13 +56,19 @@ class CachedFile:
     size: int | None
     since: float | None
 
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that its blob is named by; None if it has none."""
+        return Digest.of_etag(self.blob.name) if self.blob else None
+
     def remote(self, origin: HubOrigin, endpoint: str) -> RemoteFile | None:
         """The file at the hub whose URL is ``endpoint``; None if its name cannot be one."""
         try:
-            digest = Digest.of_etag(self.blob.name) if self.blob else None
             hub = HubFile(origin.repo, origin.repo_type, self.commit, self.path)
             url = origin.file_url(endpoint, self.commit, self.path)
-            return RemoteFile(RelPath.of_repository(self.path), url, self.size, digest, commit=self.commit, hub=hub)
+            return RemoteFile(
+                RelPath.of_repository(self.path), url, self.size, self.digest, commit=self.commit, hub=hub
+            )
         except MdlError:
             return None
 
@@ -84,17 +91,18 @@ class CachedRepo:
         """The folder of its blobs itself."""
         return followed(self.real_folder / BLOBS)
 
-    def listed(self, commit: str) -> dict[str, Digest]:
-        """The digests of a commit's files, by their paths, as the hub's client has noted them; none if it has not."""
+    def listed(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
+        """The size and digest of each of a commit's files, by its path, as the hub's client has noted them; none if it
+        has not."""
         if commit not in self._listings:
             self._listings[commit] = self._listing(commit)
         return self._listings[commit]
 
     @cached_property
-    def _listings(self) -> dict[str, dict[str, Digest]]:
+    def _listings(self) -> dict[str, dict[str, tuple[int | None, Digest]]]:
         return {}
 
-    def _listing(self, commit: str) -> dict[str, Digest]:
+    def _listing(self, commit: str) -> dict[str, tuple[int | None, Digest]]:
         try:
             data = read_whole(
                 self.real_folder / TREES / f"{commit}.json", LARGEST_JSON, owners=trusted_owners(self.cache)
@@ -103,12 +111,24 @@ class CachedRepo:
         except (OSError, ValueError, Unsafe):
             return {}
         entries = listing.get("files") if isinstance(listing, dict) else None
-        found: dict[str, Digest] = {}
+        found: dict[str, tuple[int | None, Digest]] = {}
         for path, facts in entries.items() if isinstance(entries, dict) else ():
             names = (facts.get("lfs_sha256"), facts.get("blob_id")) if isinstance(facts, dict) else ()
             digests = [Digest.of_etag(name) for name in names if isinstance(name, str)]
-            found.update((path, digest) for digest in digests[:1] if digest)
+            size = facts.get("size") if isinstance(facts, dict) else None
+            if digests and digests[0]:
+                found[path] = (size if isinstance(size, int) else None, digests[0])
         return found
+
+    def listing_of(self, commit: str) -> list[tuple[str, int | None, Digest]]:
+        """What it tells of a commit: the path, size and digest of each file. Without a listing of the hub's client,
+        these are the files that are here; nothing if the digest of one of them is not known."""
+        if listed := self.listed(commit):
+            return [(path, size, digest) for path, (size, digest) in listed.items()]
+        files = [file for file in self.files if file.commit == commit]
+        known = [(file.path, file.size, file.digest) for file in files]
+        found = [(path, size, digest) for path, size, digest in known if digest]
+        return found if len(found) == len(files) else []
 
     @cached_property
     def refs(self) -> dict[Path, str]:
@@ -216,6 +236,17 @@ def all_shared_links(cache: Path) -> dict[Path, set[Path]]:
         for shared, links in shared_links(cache, repo.blobs).items():
             found.setdefault(shared, set()).update(links)
     return found
+
+
+def cached_listing(caches: Iterable[Path], origin: HubOrigin) -> CachedListing | None:
+    """What the first of these caches that has the revision tells of it; None if none has."""
+    for cache in caches:
+        repo = repo_in(cache, origin)
+        commit = repo.commit_of(origin.revision or "main")
+        files = repo.listing_of(commit) if commit else []
+        if commit and files:
+            return commit, files
+    return None
 
 
 def repo_in(cache: Path, origin: HubOrigin) -> CachedRepo:

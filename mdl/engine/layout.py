@@ -91,6 +91,7 @@ class HubCache(Layout):
         self.has_links = True
         """Whether this disk has symbolic links, as far as `prepare` has found out."""
         self._is_prepared = False
+        self._places = hub_cache.CacheFolders(root)
         self._snapshots: dict[str, set[Path]] = {}
 
     def folder(self, model: str) -> Path:
@@ -100,15 +101,15 @@ class HubCache(Layout):
 
     def place(self, model: str, remote: RemoteFile) -> tuple[Path, RelPath]:
         hub = _hub_file(remote)
-        hub_cache.ref_place(self._root, hub)
+        self._places.ref(hub)
         if remote.digest is None:
-            snapshot = hub_cache.snapshot_place(self._root, hub)
+            snapshot = self._places.snapshot(hub)
             if hub_cache.is_plain_file(snapshot):
                 return snapshot
-        return hub_cache.bytes_place(self._root, hub, _digest_of(remote), has_links=self.has_links)
+        return self._places.bytes_of(hub, _digest_of(remote), has_links=self.has_links)
 
     def names_digest(self, remote: RemoteFile, place: tuple[Path, RelPath]) -> bool:
-        return place != hub_cache.snapshot_place(self._root, _hub_file(remote))
+        return place != self._places.snapshot(_hub_file(remote))
 
     def is_of_same_file(self, receipt: Receipt, remote: RemoteFile) -> bool:
         is_of_commit = bool(receipt.hub and remote.hub and receipt.hub.revision == remote.hub.revision)
@@ -130,10 +131,10 @@ class HubCache(Layout):
 
     def expose(self, remote: RemoteFile, folders: OpenFolders) -> None:
         hub = _hub_file(remote)
-        pointer = hub_cache.snapshot_place(self._root, hub)
+        pointer = self._places.snapshot(hub)
         if hub_cache.is_plain_file(pointer):
             return  # its bytes are there: see `place`
-        blob = hub_cache.blob_place(self._root, hub, _digest_of(remote))
+        blob = self._places.blob(hub, _digest_of(remote))
         found = folders.entry(*pointer)
         here = found.stat()
         wanted = hub_cache.link_text(pointer, blob)
@@ -152,13 +153,13 @@ class HubCache(Layout):
             staging.give_name(hub_cache.path_of(blob), found)
 
     def pointer(self, remote: RemoteFile) -> Path | None:
-        return hub_cache.path_of(hub_cache.snapshot_place(self._root, _hub_file(remote)))
+        return hub_cache.path_of(self._places.snapshot(_hub_file(remote)))
 
     def mark_complete(self, remotes: Sequence[RemoteFile], *, is_news: bool) -> None:
         """Record the commit of the branch. If only the commit was asked for, or the source was not asked just now,
         record it only if nothing is recorded for the branch."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
-            with open_parent(*hub_cache.ref_place(self._root, hub)) as ref:
+            with open_parent(*self._places.ref(hub)) as ref:
                 known = ref.read(_LONGEST_REF)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
                     stage = make_private_dir(self.own / "stage")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from mdl.engine import journal
 from mdl.engine.adoption import stale_dirs
+from mdl.engine.hub_cache import remove_shared, shared_files
+from mdl.engine.hub_repos import all_shared_links
 from mdl.engine.receipts import file_key
 from mdl.engine.store import Store
 from mdl.errors import MdlError, StateError
@@ -36,9 +38,10 @@ _LEFT = "left by a process that is gone"
 
 @value_class
 class Waste:
-    """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, or ``unlisted`` for a model that no catalog
-    names; ``bytes`` on the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. An unlisted
-    model is removed as `mdl.Client.delete` does it.
+    """``kind``: ``partial``, ``superseded``, ``receipt``, ``leftover``, ``shared`` for a file that the hub's client
+    kept for several repositories and none has any more, or ``unlisted`` for a model that no catalog names; ``bytes`` on
+    the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. An unlisted model is removed as
+    `mdl.Client.delete` does it.
 
     ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it.
     """
@@ -57,12 +60,12 @@ def find_waste(store: Store, known: Known, wanted: Callable[[Path], str]) -> lis
     if os.path.lexists(store.own) and not is_own_folder(store.own):
         return []
     files = _counted_once(_files(store, known))
-    return [*_unfinished(store, wanted), *_archives(store, wanted), *files, *_leftovers(store)]
+    return [*_unfinished(store, wanted), *_archives(store, wanted), *files, *_leftovers(store), *_shared(store)]
 
 
 def remove(waste: Waste) -> bool:
     """Remove it. What cannot be removed is left for the next time; tells whether it is gone."""
-    if waste.kind not in ("receipt", "unlisted"):
+    if waste.kind not in ("receipt", "unlisted", "shared"):
         staging.remove(waste.path)
         if os.path.lexists(waste.path):
             return False
@@ -226,6 +229,21 @@ def _leftovers(store: Store) -> Iterator[Waste]:
             yield from _left_in(folder)
     for folder in stale_dirs(store.own / "side"):
         yield Waste("leftover", folder, _size(folder), _LEFT)
+
+
+def _shared(store: Store) -> Iterator[Waste]:
+    """Files of the hub cache's shared store to which no repository of the cache leads."""
+    if not store.layout.is_by_digest:
+        return
+    links = all_shared_links(store.root)
+    for path in shared_files(store.root):
+        if path not in links:
+            why = "no repository of Hugging Face's cache leads to it"
+            yield Waste("shared", path, _size(path), why, forget=bound(_forget_shared, store.root, path))
+
+
+def _forget_shared(cache: Path, path: Path) -> None:
+    remove_shared(cache, path, lambda: path in all_shared_links(cache))
 
 
 def _left_in(folder: Path) -> Iterator[Waste]:

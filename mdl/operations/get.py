@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.engine.connection_scaler import Tuning
-from mdl.engine.half_files import find_half
+from mdl.engine.half_files import find_half, unfinished_blobs
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
 from mdl.engine.plan import Item, Plan, Reason, Wanted
 from mdl.engine.status import model_status
@@ -243,7 +243,9 @@ def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
     if force:
         return decided
     small = (tools.tuning or Tuning()).small
-    repos = tools.local_copies.repos if tools.local_copies else ()
+    is_looked_for = any((item.remote.size or 0) > small for item in decided.plan.fetch)
+    repos = tools.local_copies.repos if tools.local_copies and is_looked_for else ()
+    in_cache = unfinished_blobs(repos)
 
     def with_half(item: Item) -> Item:
         model, remote = item.wanted.model, item.remote
@@ -251,7 +253,7 @@ def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
             return item
         final = tools.store.final_path(model, remote)
         is_final_half = item.reason == Reason.UNFINISHED
-        half = find_half(final, tools.store.folder(model), remote, repos, is_final_half=is_final_half)
+        half = find_half(final, tools.store.folder(model), remote, in_cache, is_final_half=is_final_half)
         return replace(item, half=half) if half and half.size > item.local.partial else item
 
     plan = decided.plan

@@ -219,7 +219,8 @@ def _listed(repo: CachedRepo, file: CachedFile, endpoint: str) -> RemoteFile | N
     hub's client keeps."""
     remote = file.remote(repo.origin, endpoint)
     if remote and remote.digest is None:
-        return replace(remote, digest=repo.listed(file.commit).get(file.path))
+        size_and_digest = repo.listed(file.commit).get(file.path)
+        return replace(remote, digest=size_and_digest[1]) if size_and_digest else remote
     return remote
 
 

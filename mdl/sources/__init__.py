@@ -8,7 +8,7 @@ A new source is one module here, with a function ``parse(text, page_hosts) -> Or
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
 from mdl.files import RemoteFile
+from mdl.hashing import Digest
 from mdl.listener import Listener, silence
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
@@ -138,10 +139,15 @@ class Source(Protocol):
         """The hosts, as the allow-list takes them, that are asked for ``origin`` beyond those always allowed."""
 
 
+CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]]]
+"""The commit of a revision, and the path, size and digest of each of its files."""
+
+
 @value_class
 class Context:
     """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
     whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
+    ``cached`` tells what the cache of the hub's client has of a repository, by the text of its reference.
     """
 
     endpoint: Endpoint
@@ -153,6 +159,7 @@ class Context:
     keeps: bool = True
     offline_by: str = ""
     """The flag, variable or setting that keeps mdl offline."""
+    cached: Callable[[str], CachedListing | None] = lambda _reference: None
 
     @property
     def http(self) -> HttpClient | None:

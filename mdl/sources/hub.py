@@ -30,7 +30,7 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
-from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, role_of, told_size
+from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, Voucher, role_of, told_size
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
@@ -83,7 +83,7 @@ class Listing:
     """What a repository held at a commit. A commit never changes, so its listing is kept for good. ``modified_at`` is
     when that was, as the hub just said it; it is not kept. ``access`` is unknown if the hub was not asked for it.
     ``refused`` are files whose names cannot be kept on this system. ``unlisted`` is the URL at which a hub without
-    lists was asked; '' if it has them."""
+    lists was asked; '' if it has them. ``vouched_by`` says who says which digests the files have."""
 
     commit: str
     entries: tuple[Entry, ...]
@@ -91,6 +91,7 @@ class Listing:
     access: Access = field(default="unknown", compare=False)
     refused: tuple[RefusedFile, ...] = ()
     unlisted: str = ""
+    vouched_by: Voucher = "hub"
 
     def below(self, path: str) -> Sequence[Entry]:
         """The file at ``path``, or every file in the folder of that name; all files if ``path`` is ''."""
@@ -268,6 +269,8 @@ class HubSource:
             is_offline = self._context.network is None
             if listing is None and (is_pinned(origin.revision) or is_offline):
                 listing = self._listings.get(self._hub_of(origin), origin)
+            if listing is None and is_offline:
+                listing = self._cached(origin)
             if listing is None:
                 try:
                     listing = self._ask(origin)
@@ -277,6 +280,21 @@ class HubSource:
                     self._keep(origin, listing)
             self._asked[whole] = listing
             return listing
+
+    def _cached(self, origin: HubOrigin) -> Listing | None:
+        """What the cache of the hub's client says of a revision; None if it has nothing of it. It does not say which
+        hub that was."""
+        if origin.endpoint:
+            return None
+        found = self._context.cached(str(origin.whole))
+        if found is None:
+            return None
+        commit, files = found
+        entries = []
+        for path, size, digest in files:
+            with contextlib.suppress(Unsafe):  # it cannot be kept here, and so is not here
+                entries.append(Entry(RelPath.of_repository(path), size, digest))
+        return Listing(commit, tuple(entries), vouched_by="folder")
 
     def _keep(self, origin: HubOrigin, listing: Listing) -> None:
         with contextlib.suppress(OSError, Unsafe):  # a listing that cannot be kept is asked for again
@@ -424,7 +442,7 @@ class HubSource:
                 probed=entry.size is not None,
                 hub=HubFile(origin.repo, origin.repo_type, commit, entry.path.text, origin.branch, hub),
                 access=listing.access,
-                vouched_by="hub",
+                vouched_by=listing.vouched_by,
             )
             for entry in entries
         ]

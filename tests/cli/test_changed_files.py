@@ -133,6 +133,16 @@ def test_what_was_only_touched_is_not_edited(shell: Shell, mdl: Inside) -> None:
     assert not config(shell).exists()
 
 
+def test_what_is_listed_and_not_read_is_told(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+    """Where there is nothing of mdl's, verify says that files of other programs are listed and were not read."""
+    shell = Shell(tmp_path, hub.url)
+    assert done(mdl(shell, "verify")).err == "nothing of mdl's is here to verify\n"
+    place = shell.models / "theirs" / "model.bin"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(WEIGHTS)
+    assert "1 file of other programs not read, see: mdl list --local" in done(mdl(shell, "verify")).err
+
+
 def test_the_hubs_cache(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
     """What was edited through the snapshot's link is changed in that layout too."""
     shell = Shell(tmp_path, hub.url)

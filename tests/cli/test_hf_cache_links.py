@@ -250,16 +250,31 @@ def test_something_else_in_the_way(shell: Shell, cache: Path, mdl: Inside, name:
 
 
 REFUSED = [
-    *((Repo("org/tiny", {name: b"x", "config.json": b"{}"}), "main", (11,)) for name in NAMES),
     *((Repo("org/tiny", FILES, branch=branch), branch, (2, 11)) for branch in BRANCHES),
     *((Repo("org/tiny", FILES, commit=commit), "main", (2, 6, 11)) for commit in COMMITS),
 ]
 
 
-@pytest.mark.parametrize(("repo", "branch", "codes"), REFUSED, ids=[*NAMES, *BRANCHES, *COMMITS])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_name_that_leaves(tmp_path: Path, mdl: Inside, name: str) -> None:
+    """A file whose name would leave its folder is refused alone: 11, the other file is there, and nothing is made
+    elsewhere. Names that lead nowhere else on this system are kept as they are."""
+    is_kept = name in ("a\\..\\x", "a/%2e%2e/x")
+    with Hub([Repo("org/tiny", {name: b"x", "config.json": b"{}"})]) as hub:
+        shell = Shell(tmp_path / "home", hub.url)
+        shell.home.mkdir()
+        assert mdl(shell, "get", "hf:org/tiny", *LAYOUT).code == (0 if is_kept else 11)
+    there = [path for path in repo_of(shell).rglob("*") if path.is_symlink()]
+    snapshots = repo_of(shell) / "snapshots"
+    names = {"/".join(path.relative_to(snapshots).parts[1:]) for path in there}
+    assert names == ({"config.json", name} if is_kept else {"config.json"})
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(("repo", "branch", "codes"), REFUSED, ids=[*BRANCHES, *COMMITS])
 def test_names_that_leave(tmp_path: Path, mdl: Inside, repo: Repo, branch: str, codes: tuple[int, ...]) -> None:
-    """A file name of the hub that leaves its folder, or would somewhere, a branch whose ref would not be in refs, and a
-    commit that is not one, or has no place in the cache: refused before anything is fetched, nothing made."""
+    """A branch whose ref would not be in refs, and a commit that is not one, or has no place in the cache: refused
+    before anything is fetched, nothing made."""
     with Hub([repo]) as hub:
         shell = Shell(tmp_path, hub.url)
         assert mdl(shell, "get", "hf:org/tiny", f"--revision={branch}", *LAYOUT).code in codes

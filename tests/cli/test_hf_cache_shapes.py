@@ -272,6 +272,27 @@ def test_what_cannot_be_verified_is_told(shell: Shell, mdl: Inside, hf: Hf) -> N
     assert (ran.code, statuses(ran)["config.json"]) == (6, "corrupt")
 
 
+@pytest.mark.parametrize("shape", ["as hf left it", "copied without links"])
+@pytest.mark.parametrize("layout", [LAYOUT, ("--json",)], ids=["cache", "plain"])
+def test_offline_uses_what_is_there(
+    shell: Shell, hub: Hub, mdl: Inside, hf: Hf, layout: tuple[str, ...], shape: str
+) -> None:
+    """A repository that mdl never listed is used offline as the hub's client has noted it, in both layouts; nobody but
+    that folder vouches for it, so that it is unverified."""
+    fill(hf, shell)
+    if shape == "copied without links":
+        flatten(shell)
+    asked = len(hub.requests)
+    for target in ("org/tiny", f"hf:org/tiny@{COMMIT}"):
+        ran = done(mdl(shell, "get", target, "--offline", *layout))
+        assert {file["action"] for file in ran.document["models"][0]["files"]} <= {"kept", "linked"}
+    assert len(hub.requests) == asked
+    (repo_of(shell) / "refs" / "main").unlink()
+    shutil.rmtree(repo_of(shell) / "trees")
+    shutil.rmtree(snapshot(shell))
+    assert mdl(shell, "get", "org/twin", "--offline", *layout).code == 8
+
+
 def share(hf: Hf, shell: Shell, repo: str) -> None:
     """Have the hub's client keep the weights of a repository in the store that repositories share."""
     blob = cache_of(shell) / f"models--{repo.replace('/', '--')}" / "blobs" / sha256(WEIGHTS)
@@ -296,3 +317,17 @@ def test_rm_frees_a_shared_blob_with_the_last_repository(shell: Shell, mdl: Insi
     assert not shared.exists()
     assert not shared.with_name(f"{shared.name}.refs").exists()
     assert scanned(hf, shell) == {}
+
+
+def test_clean_finds_a_shared_blob_that_nobody_has(shell: Shell, mdl: Inside, hf: Hf) -> None:
+    """What another program left in the shared store is shown, and goes with --yes; what a repository has stays."""
+    fill(hf, shell)
+    share(hf, shell, "org/tiny")
+    assert done(mdl(shell, "clean", *LAYOUT)).document["items"] == []
+    shutil.rmtree(repo_of(shell))
+    (item,) = done(mdl(shell, "clean", *LAYOUT)).document["items"]
+    assert (item["kind"], item["bytes"] >= len(WEIGHTS)) == ("shared", True)
+    shared = Path(item["path"])
+    assert shared.exists()
+    done(mdl(shell, "clean", "--yes", *LAYOUT))
+    assert not shared.exists()
