@@ -23,7 +23,7 @@ from mdl.serve.answers import Handler
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
 
-AT_ONCE = 4
+AT_ONCE = 2
 """How many are done at a time: each may take a core."""
 KEPT_SECONDS, SHARE, OLDEST_SECONDS = 1.0, 5.0, 60.0
 """How long an answer is good: so many seconds, and so many times as long as it took to make it. An older one is given
