@@ -188,12 +188,15 @@ def _plan(model: Model, locked: LockedModel, tools: Tools, mirror: Mirror) -> _P
 
 
 def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, mirror: Mirror) -> Sending:
-    """One file as it is to be sent. Raises `LockError` if it has no digest, `UsageError` if it has the marker's name,
-    `NotFound` if it is not here."""
+    """One file as it is to be sent. Raises `LockError` if it has no digest, or only a bundle's, `UsageError` if it has
+    the marker's name, `NotFound` if it is not here."""
     item, path = f"{name}/{remote.path}", remote.path.text
     if remote.digest is None:
         hint = f"'mdl get {name}' brings it, and the lock then has the digest of what came"
         raise LockError("the lock has no digest of it", item=item, hint=hint)
+    if not remote.is_vouched_for:
+        hint = f"online, 'mdl lock {name}' asks its source; if you trust the bundle, take 'bundled' out of the lock"
+        raise LockError("only a bundle says which bytes are right", item=item, hint=hint)
     if remote.path.folded == MARKER:
         raise UsageError("a mirror has a file of its own with that name", item=item)
     local = store.quick_check(name, remote)

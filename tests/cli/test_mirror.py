@@ -99,6 +99,14 @@ def client(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clien
 # --- push ------------------------------------------------------------------------------------------------------
 
 
+def test_what_only_a_bundle_says_is_not_pushed(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
+    """Others take from a mirror what their lock has: a digest that only a bundle names is not spread (8)."""
+    lock = shell.home / "mdl.lock"
+    lock.write_text(lock.read_text().replace("role = ", "bundled = true\nrole = "))
+    assert "only a bundle says which bytes are right" in mirror("push", 8).err
+    assert store.objects() == set()
+
+
 @pytest.mark.fault(560)
 def test_what_is_pushed_lies_there_to_be_used(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
     """The folder of the version has exactly the model's files, each with its sha256, and the marker, which tells of
