@@ -18,7 +18,6 @@ from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import inference_files
 from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
-from mdl.trainers.patterns import PLAIN
 from mdl.trainers.runs import FINAL, Checkpoint, Run
 from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
@@ -103,6 +102,8 @@ def select(
     checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
     link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
     """
+    if checkpoint is None and not (options.include or options.logs or options.whole_run):
+        run.check_recognised()
     taken = checkpoint.name if checkpoint else "the model"
     skipped = [
         Skipped(shown(one.name), shown(f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"))
@@ -174,6 +175,12 @@ class _Selecting:
             inference_only=self.options.inference_only,
             incomplete=self._check_truncated(members),
         )
+        if self.options.whole_run and not (self.run.is_recognised and self.run.checkpoints):
+            packed = [member.path.name for member in members if member.entry]
+            weights = sum(is_weights(name) for name in packed)
+            self.notes.append(
+                f"no model is recognised: all {counted(len(packed), 'file')} are packed, {weights:,} of them weights"
+            )
         total = sum(member.entry.stamp.size for member in members if member.entry)
         return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), total)
 
@@ -292,7 +299,7 @@ class _Selecting:
         there, as of a folder that no trainer's layout fits."""
         *_, last = self.run.checkpoints or (None,)
         is_of_files = self.options.logs or self.options.include or self.options.whole_run
-        if last is None or self.checkpoint or is_of_files or self.run.layout == PLAIN.name:
+        if last is None or self.checkpoint or is_of_files or not self.run.is_recognised:
             return None
         return last if last.is_finished or len(self.run.checkpoints) == 1 else None
 
@@ -332,8 +339,6 @@ class _Selecting:
         run, model = self.run, self.run.model_beside_checkpoints
         own = {entry.path for entry in model.entries} if model else set()
         others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
-        if not run.checkpoints and not self.options.include:
-            self.notes.append("no model is recognised in this folder, so all of it is packed")
         if self.options.whole_run or self.options.include or not others:
             return list(self.tree.below(run.model_base))
         count = counted(len(others), "checkpoint")

@@ -75,15 +75,15 @@ def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     session.empty = {"run": run}
     found = mdl.checkpoints(place_of(run, "RUN"))
-    same = ("name", "step", "bytes", "complete", "latest", "best", "note")
+    same = ("name", "step", "epoch", "bytes", "complete", "latest", "best", "note")
     rows: list[dict[str, Any]] = [
         {name: getattr(one, name) for name in same}
         | {"files": len(one.files), "modified_at": utc_time(one.modified_ns / 1e9)}
         for one in found.checkpoints
     ]
     below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
-    facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows, "best_note": found.best_note}
-    facts |= {"also": below}
+    facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows}
+    facts |= {"latest_note": found.latest_note, "best_note": found.best_note, "also": below}
 
     def show() -> None:
         _show_checkpoints(session, found, rows)
@@ -100,14 +100,15 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         if entry.kind in ("unreadable", "escapes"):
             session.console.note(f"not looked at: {entry.path} ({entry.why})")
     if not rows:
-        session.console.note(f"there is no model in {found.tree.root}")
+        if not found.runs_below:
+            session.console.note(f"there is no model in {found.tree.root}")
         return
     session.console.table(
-        ("NAME", "STEP", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
+        ("NAME", "STEP", "EPOCH", "SIZE", "FILES", "TIME", "STATE", "NOTE"),
         [
             (
                 shown(row["name"]),
-                "-" if row["step"] is None else str(row["step"]),
+                *("-" if row[axis] is None else str(row[axis]) for axis in ("step", "epoch")),
                 human_bytes(row["bytes"]),
                 str(row["files"]),
                 local_time(row["modified_at"] or ""),
@@ -120,6 +121,8 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         ],
         below="NOTE",
     )
+    if found.latest_note:
+        session.console.note(f"latest: {found.latest_note}")
     if not any(row["best"] for row in rows):
         session.console.note(f"layout {found.layout}; best: {found.best_note or 'none is recorded'}")
 

@@ -11,22 +11,33 @@ import re
 from dataclasses import replace
 
 from mdl.paths import shown
+from mdl.trainers.axes import NameSays
+from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.trainers.choice import latest_of
 from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import Layout
-from mdl.trainers.patterns import DEEPSPEED_LATEST, Pattern, Place, named_in
-from mdl.trainers.runs import UNRECORDED, Checkpoint, Found, checkpoint, finished_model, newest_complete, parse_count
+from mdl.trainers.named import named_folders
+from mdl.trainers.patterns import Pattern, Place, named_in, no_record
 from mdl.trainers.tree import IsName, Tree, join
 
 _STATE = "trainer_state.json"
 _LONGEST_NAME = 255
 _STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
+DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
+
+
+def _recorded_epoch(tree: Tree, folder: str) -> NameSays:
+    """The epoch in a checkpoint's own record, if it was saved at the end of one."""
+    return NameSays(epoch=parse_count(tree.json(join(folder, _STATE)).get("epoch")))
+
+
 _NUMBERED = Pattern(
     rf"checkpoint-((?P<step>[0-9]+)|best|last)|{_STAGING}",
     best="checkpoint-best",
-    last="checkpoint-last",
+    last=("checkpoint-last",),
     staging=_STAGING,
     kinds=("folder",),
-    holds=".*",
+    record=_recorded_epoch,
     written_last=_STATE,
 )
 
@@ -56,16 +67,12 @@ def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
     merged = join(base, "merged")
     has_merged = tree.files_named(merged, _HF_MODEL.fullmatch)
     finished = [checkpoint(tree, "merged", merged, tree.below(merged))] if has_merged else []
-    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished])
-    last = [row for row in rows if row.name == "checkpoint-last"]
-    by_age = [*rows, *finished, *(row for row in rows if row.name != "checkpoint-best"), *last]
-    recorded = _recorded_best(tree, newest_complete(by_age), base)
-    best = next((row for row in rows if row.name == (recorded or "checkpoint-best")), None)
-    note = f"{recorded} is recorded as best and is gone" if recorded else UNRECORDED
+    finished = [replace(row, is_derived=True) for row in finished]
+    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished], named_folders(tree, base))
+    latest, _ = latest_of([*rows, *finished])
     folders = (base, *(row.base for row in rows))
     is_adapter = any(tree.is_file(join(folder, "adapter_config.json")) for folder in folders)
-    layout = "peft" if is_adapter else ""
-    return Found.of([*rows, *finished], by_age=by_age, best=best, best_note=note, layout=layout)
+    return Found((*rows, *finished), _recorded_best(tree, latest, base), "peft" if is_adapter else "")
 
 
 def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
@@ -100,6 +107,7 @@ _LOGS = ("trainer_log.jsonl", "running_log.txt", "*_results.json", "training_*.p
 HF_RUN = Layout(
     "hf-trainer",
     _find_hf_run,
+    trainers="HF Trainer (also PEFT, axolotl, LLaMA-Factory, DeepSpeed, FSDP)",
     keep=(
         *("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json"),
         *("tf_model*.h5*", "flax_model*.msgpack*", "adapter_*", "*/adapter_*", "config.json", "generation_config.json"),
@@ -108,7 +116,7 @@ HF_RUN = Layout(
     ),
     drop=(*RESUME, *((glob, "a log") for glob in _LOGS), ("last_run_prepared/*", "prepared data")),
 )
-HF_MODEL = replace(HF_RUN, find=_find_hf_model)
+HF_MODEL = replace(HF_RUN, find=_find_hf_model, trainers="")
 
 
 # diffusers
@@ -128,11 +136,13 @@ def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
 
 DIFFUSERS = Layout(
     "diffusers",
-    replace(
+    trainers="diffusers",
+    find=replace(
         _NUMBERED,
         written_last="random_states_*.pkl",
         final=_PIPELINE,
         final_alone=True,
+        record=no_record,
         places=_diffusers_place,
     ).find,
     keep=(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from mdl.errors import NotFound
 from mdl.paths import matches
+from mdl.trainers.checkpoint import Checkpoint, Found
 from mdl.trainers.completeness import RESUME, is_index, missing_shard
-from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Entry, Tree
 from mdl.values import value_class
 from mdl.weights import is_weights
 
+OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
 _FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"
 _UNMERGED = (
@@ -37,7 +39,8 @@ class InferenceFiles:
 
 @value_class
 class Layout:
-    """How one trainer names what it saves.
+    """How one trainer names what it saves. ``trainers`` says whose layout it is, in the words of the documentation.
+    ``weights`` matches the names of files that hold weights though their suffix does not tell.
 
     ``find`` looks into a folder and answers None if it is not of this layout. ``ends_with_model``: the trainer writes
     the finished model as one file, the last and latest.
@@ -53,6 +56,8 @@ class Layout:
     drop: tuple[tuple[str, str], ...] = RESUME
     notes: tuple[tuple[str, str], ...] = ()
     ends_with_model: bool = False
+    trainers: str = ""
+    weights: str = r"(?!)"
 
     def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
         """Split the checkpoint's files.
@@ -70,7 +75,9 @@ class Layout:
             else:
                 unknown.append(entry)
         left = [*keep, *unknown]
-        if not any(entry.is_file and is_weights(entry.name) for entry in left):
+        if not any(
+            entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name)) for entry in left
+        ):
             for globs, shards, command in _UNMERGED:
                 if any(matches(checkpoint.relative(entry), globs) for entry, _ in drop):
                     raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")

@@ -1,7 +1,7 @@
 """Trainers of LoRAs that write one file per save, the finished one without a number: kohya sd-scripts and ai-toolkit.
 
 kohya: ``{name}-000005``, ``{name}-step00001000``, ``{name}`` when finished, with ``…-state`` folders beside. The
-number in a name counts epochs or steps, which cannot be compared; ``ss_steps`` in the file's header can.
+number in a name counts epochs or steps; ``ss_steps`` in the file's header counts steps.
 
 ai-toolkit: ``{name}_000000500`` files or folders, ``{name}`` when finished; variants of one step belong together.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from mdl.bounds import parse_json
+from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint, parse_count
 from mdl.trainers.completeness import header_metadata
 from mdl.trainers.layout import Layout
-from mdl.trainers.patterns import COUNTS_EPOCHS
-from mdl.trainers.runs import Checkpoint, Found, checkpoint, parse_count, step_and_name
-from mdl.trainers.tree import Entry, Tree, join
+from mdl.trainers.tree import Entry, Tree, join, natural_key
 from mdl.values import value_class
 
 _KOHYA_UNNAMED = {"epoch", "at"}
@@ -59,23 +59,24 @@ class _Lora:
             if run in runs:
                 beside = (*self.beside, *(self.to_resume if number == newest else ()))
                 (rows if number else finals).append(self._checkpoint(tree, base, number, kept, beside))
-        rows, finals = sorted(rows, key=step_and_name), sorted(finals, key=step_and_name)
-        by_age = [*rows, *(row for row in rows if row.note != COUNTS_EPOCHS), *finals]
-        return Found.of([*rows, *finals], by_age=by_age) if by_age else None
+        rows.sort(key=lambda row: (row.step or 0, row.epoch or 0, natural_key(row.name)))
+        finals = [replace(row, last=0) for row in sorted(finals, key=lambda row: (row.step or 0, row.name))]
+        return Found((*rows, *finals)) if rows or finals else None
 
     def _checkpoint(self, tree: Tree, base: str, number: str, kept: list[Entry], beside: tuple[str, ...]) -> Checkpoint:
         """The row is named after the file without CRITIC, LoRA or refiner in its name, which is the shortest."""
         main = min(kept, key=lambda entry: (len(entry.name), entry.name))
         if main.kind == "folder" and len(kept) == 1:
-            return checkpoint(tree, main.name, main.path, tree.below(main.path), parse_count(number))
-        step, note = _recorded_step(tree, main), ""
-        if step is None:
-            step, note = parse_count(number), COUNTS_EPOCHS if re.fullmatch(self.epoch, number) else ""
+            return checkpoint(tree, main.name, main.path, tree.below(main.path), step=parse_count(number))
+        step = _recorded_step(tree, main)
+        counts_epochs = re.fullmatch(self.epoch, number) is not None
+        epoch = parse_count(number) if counts_epochs else None
+        if step is None and not counts_epochs:
+            step = parse_count(number)
         paths = [*(_state(entry) for entry in kept), *(join(base, name) for name in beside)]
         entries = [*kept, *filter(None, map(tree.get, paths))]
-        return checkpoint(
-            tree, main.name, base, [part for one in entries for part in tree.with_contents(one)], step, note=note
-        )
+        members = [part for entry in entries for part in tree.with_contents(entry)]
+        return checkpoint(tree, main.name, base, members, step=step, epoch=epoch)
 
 
 def _state(entry: Entry) -> str:
@@ -97,7 +98,8 @@ def _recorded_step(tree: Tree, entry: Entry) -> int | None:
 
 KOHYA = Layout(
     "kohya",
-    _Lora(
+    trainers="kohya sd-scripts and musubi-tuner",
+    find=_Lora(
         r"(?P<run>.+?)(-(step)?(?P<number>[0-9]{6}|(?<=step)[0-9]{8}))?(?P<suffix>\.(safetensors|ckpt|pt))",
         keys=("ss_steps", "ss_network_module"),
         epoch="[0-9]{6}",
@@ -109,7 +111,8 @@ KOHYA = Layout(
 )
 AI_TOOLKIT = Layout(
     "ai-toolkit",
-    _Lora(
+    trainers="ai-toolkit",
+    find=_Lora(
         r"(CRITIC_)?(?P<run>.+?)(_LoRA)?(_(?P<number>[0-9]{9}))?(_refiner)?(?P<suffix>\.safetensors|\.pt)?",
         keys=("training_info",),
         beside=("config.yaml",),

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import re
 
+from mdl.trainers.axes import what_name_says
 from mdl.trainers.tree import Entry, Tree, join
-from mdl.weights import WEIGHT_SUFFIXES
+from mdl.weights import is_weights
 
-_BEFORE, _AFTER = r"(?:.*[-_.=])?", r"(?:[-_.=].*)?"
-_COUNTED = r"(?:global_?)?steps?|iter(?:ation)?s?|checkpoint|ckpt|model(?=[-_][0-9]{5})"
-_STEP = rf"{_BEFORE}(?:{_COUNTED})[-_=]?(?P<step>[0-9]+)(?!-of-){_AFTER}"
-_EPOCH = rf"{_BEFORE}(?:epochs?|ep)[-_=]?(?P<epoch>[0-9]+)(?!-of-){_AFTER}"
-BEST = rf"(?i:{_BEFORE}best{_AFTER})"
-LAST = rf"(?i:{_BEFORE}(?:last|latest|final){_AFTER})"
-NAMED = rf"(?i:{_STEP}|{_EPOCH})|{BEST}|{LAST}"
-"""A checkpoint's whole name; the group ``step`` or ``epoch`` is its number."""
 _LONGEST_NAME = 255
-_OF_TRAINING = r"(?:.*[-_.])?(?:optimi[sz]er|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
-WEIGHTS = rf"(?i:.+(?:{'|'.join(map(re.escape, WEIGHT_SUFFIXES))}))"
-HOLDS = rf"(?!{_OF_TRAINING})(?:{WEIGHTS}|.+\.data-[0-9]{{5}}-of-[0-9]{{5}})|model_index\.json"
-"""The name of a file in it that is a model's."""
+_OF_TRAINING = re.compile(
+    r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
+)
+
+
+def holds_model(name: str) -> bool:
+    """Whether a file of this name is a model's, or declares one."""
+    return name == "model_index.json" or (is_weights(name) and not _OF_TRAINING.fullmatch(name))
 
 
 def own_state(tree: Tree, base: str) -> str:
@@ -37,10 +34,9 @@ def own_state(tree: Tree, base: str) -> str:
 def named_folders(tree: Tree, base: str) -> list[Entry]:
     """The folders in ``base`` that are named like checkpoints and hold a model."""
     own = own_state(tree, base)
+    named = [folder for folder in tree.subfolders(base) if what_name_says(folder.name).is_checkpoint]
     return [
         folder
-        for folder in tree.subfolders(base)
-        if re.fullmatch(NAMED, folder.name)
-        and folder.name != own
-        and any(child.is_file and re.fullmatch(HOLDS, child.name) for child in tree.children(folder.path))
+        for folder in named
+        if folder.name != own and any(child.is_file and holds_model(child.name) for child in tree.children(folder.path))
     ]

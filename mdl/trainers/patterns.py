@@ -1,331 +1,230 @@
-"""Patterns: trainers whose names tell all there is to know. A table.
-
-A row says which names are checkpoints, which number in a name is the step, which checkpoint is the best and which the
-last, and what lies beside. A trainer that needs more than this has a module of its own.
-"""
+"""Patterns: how trainers name what they save, as rows of regular expressions. A trainer that needs more than this has a
+module of its own; the rows are in `mdl.trainers.table`."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from math import inf
-from typing import Any
 
 from mdl.paths import matches
-from mdl.trainers.completeness import RESUME
-from mdl.trainers.layout import Layout
-from mdl.trainers.named import BEST, HOLDS, LAST, NAMED, own_state
-from mdl.trainers.runs import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count, step_and_name
-from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join
+from mdl.trainers.axes import NameSays, plain_name, what_name_says
+from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.trainers.named import named_folders, own_state
+from mdl.trainers.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
-from mdl.weights import is_weights
+from mdl.weights import stem_of
 
-OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
-COUNTS_EPOCHS = "its number counts epochs"
-_NO_NAME = "(?!)"
+NO_NAME = "(?!)"
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
+_LONGEST_RECORD = 2**16
 
 
 def named_in(tree: Tree, path: str, pattern: str) -> str:
     """The name that a pattern finds in the first 64 KiB of a file; "" if it finds none."""
-    found = re.search(pattern, tree.head(path, 2**16).decode("utf-8", "replace"), re.MULTILINE)
-    return found[1] if found else ""
+    text = tree.head(path, _LONGEST_RECORD).decode("utf-8", "replace")
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def _here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+def here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
     return [(base, base)]
 
 
-def _here_or_in_only_run(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
-    """Coqui: the folder itself, or the only ``{run}-{date}`` in it; a configuration lies beside the checkpoints."""
-
-    def is_run(folder: str) -> bool:
-        return tree.is_file(join(folder, "config.json")) and bool(tree.files_named(folder, is_saved))
-
-    if is_run(base):
-        return [(base, base)]
-    inner = [child.path for child in tree.subfolders(base) if is_run(child.path)]
-    return [(inner[0], inner[0])] if len(inner) == 1 else []
+def matching(pattern: str) -> IsName:
+    """Says whether a pattern matches a whole name."""
+    return re.compile(pattern).fullmatch
 
 
-def _experiments(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
-    """Ultralytics: every ``weights`` folder below, the experiment with the highest number last (``train10``)."""
-    if tree.is_file(join(base, "best.pt")) and tree.is_file(join(base, "last.pt")):
-        return [(base, base)]
-    folders = [folder for folder in tree.folders_named(base, "weights") if tree.files_named(folder, is_saved)]
-    return [(folder, folder.rpartition("/")[0]) for folder in folders]
+def no_record(_tree: Tree, _folder: str) -> NameSays:
+    return NameSays()
 
 
 @value_class
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    The group ``step`` or ``epoch`` of ``saved`` is the number; files with the same group ``name`` are one checkpoint.
-    A checkpoint counts only if ``holds`` matches one of its files, or a name in its folder; the name of a folder there
-    ends with a slash. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
+    The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell.
+    Files with the same group ``name`` are one checkpoint, which is called so. A checkpoint counts only if ``holds``
+    is true of one of its files, or a name in its folder; the name of a folder there ends with a slash. ``weights`` are
+    files that hold weights though their suffix does not tell. ``requires``: a name that must be in the folder, or else
+    it is not this trainer's.
+
+    ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
+    file, the oldest first. If the trainer leaves every best that it had, ``keeps_bests``, the one with the highest
+    number is the best. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
     to every checkpoint that is not a folder.
 
     ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
-    matches, one with a number and without that file was cut short.
-
-    The latest is the one that a file names, if ``newest_in`` gives that file and a pattern for the name in it.
-    Otherwise it is the newest complete one of these, in the newest place that has any: the last, those with a number
-    in the order of ``age``, the others, the best.
+    matches, one with a number and without that file was cut short. ``newest_in`` gives a file that names the latest,
+    and a pattern for the name, or the number, in it. ``record`` reads numbers from the trainer's own record in a
+    checkpoint's folder. ``order`` tells apart what has the same step or epoch.
     """
 
     saved: str
-    best: str = _NO_NAME
-    last: str = _NO_NAME
-    staging: str = _NO_NAME
-    final: str = _NO_NAME
+    best: str = NO_NAME
+    last: tuple[str, ...] = ()
+    derived: str = NO_NAME
+    staging: str = NO_NAME
+    final: str = NO_NAME
     final_alone: bool = False
+    keeps_bests: bool = False
     kinds: tuple[Kind, ...] = FILES
-    holds: str = ".+"
+    holds: IsName = lambda _name: True
+    weights: str = NO_NAME
+    requires: str = ""
     written_last: str = ""
-    places: Callable[[Tree, str, IsName], list[Place]] = _here
-    age: Callable[[Checkpoint], Any] = step_and_name
+    places: Callable[[Tree, str, IsName], list[Place]] = here
+    order: Callable[[str], int] = lambda _name: 0
     beside: tuple[str, ...] = ()
-    newest_in: tuple[str, str] = ("", _NO_NAME)
+    newest_in: tuple[str, str] = ("", NO_NAME)
+    record: Callable[[Tree, str], NameSays] = no_record
+    is_saved: Callable[[Tree, Entry], bool] = lambda _tree, _entry: True
     unnumbered_note: str = ""
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """The checkpoints in ``base``; None if it holds none."""
+        if self.requires and not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
+            return None
         rows: list[Checkpoint] = []
-        by_age: list[Checkpoint] = []
-        best = None
-        file, pattern = self.newest_in
-        newest = named_in(tree, join(base, file), pattern)
-        places = self.places(tree, base, re.compile(self.saved).fullmatch)
-        for folder, place in places:
+        places = self.places(tree, base, lambda name: re.fullmatch(self.saved, plain_name(name)))
+        for number, (folder, place) in enumerate(places):
             saved = self.checkpoints(tree, folder, place)
-            if step := next((row.step for row in saved if row.name == newest), None):
-                note = f"newer than the one '{file}' names, so perhaps not finished"
-                saved = [replace(row, note=row.note or note) if (row.step or 0) > step else row for row in saved]
-            bests, others, numbered, lasts = ([row for row in saved if self._rank(row) == rank] for rank in range(4))
-            rows += [*numbered, *bests, *others, *lasts]
-            by_age += [*bests, *others, *numbered, *lasts]
-            named = [row for row in numbered if re.fullmatch(self.best, row.name)] or (bests if len(bests) == 1 else [])
-            best = named[-1] if named else None
-        finals = finished_model(tree, base, self.final, rows) if places and self.final != _NO_NAME else []
-        by_age = [*finals, *by_age, *(row for row in rows if row.name == newest)]
+            rows += [replace(row, place=number) for row in saved]
+        rows = self._with_recorded(tree, base, rows)
+        finals: list[Checkpoint] = []
+        if places and self.final != NO_NAME:
+            finals = finished_model(tree, base, self.final, rows, named_folders(tree, base))
         is_found = rows or (finals and self.final_alone)
-        return Found.of([*rows, *finals], by_age=by_age, best=best) if is_found else None
+        return Found((*rows, *finals)) if is_found else None
 
-    def _rank(self, row: Checkpoint) -> int:
-        if re.fullmatch(self.last, row.name):
-            return 3
-        if row.step is not None:
-            return 2
-        return 0 if re.fullmatch(self.best, row.name) else 1
+    def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """The rows, the one that the trainer's own file names as the latest marked as recorded. What is newer than
+        that one was perhaps still being written."""
+        file, pattern = self.newest_in
+        name = named_in(tree, join(base, file), pattern)
+        number = parse_count(name)
+        recorded = [row for row in rows if name and row.name == name]
+        if not recorded and number is not None:
+            recorded = [row for row in rows if row.step == number]
+        if len(recorded) != 1 or not recorded[0].complete:
+            return rows
+        [newest] = recorded
+        note = f"newer than the one '{file}' names, so perhaps not finished"
+        marked = []
+        for row in rows:
+            is_newer = row.step is not None and newest.step is not None and row.step > newest.step
+            note_of_row = row.note or (note if is_newer else "")
+            marked.append(replace(row, is_recorded=row is newest, note=note_of_row))
+        return marked
 
     def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
-        """The checkpoints in ``folder`` in the order of ``age``; the names of their members begin in ``place``."""
-        saves: dict[str, list[Entry]] = defaultdict(list)
-        named, kinds, own = re.compile(self.saved).fullmatch, self.kinds, own_state(tree, folder)
-        for entry in tree.children(folder):
-            if entry.kind in kinds and entry.name != own and (match := named(entry.name)):
-                saves[match.groupdict().get("name") or entry.name].append(entry)
+        """The checkpoints in ``folder``: those with a number first, in their order; then the best, the others, the
+        last. The names of their members begin in ``place``."""
+        saves = self._saves(tree, folder)
         if not saves:
             return []
-        beside = [one for one in tree.children(place) if matches(one.name, self.beside)]
+        beside = [child for child in tree.children(place) if matches(child.name, self.beside)]
         inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
-        last = self.written_last
-        marked = {name for name in saves if last and any(fnmatchcase(one.name, last) for one in inside[name])}
-        is_held, rows = re.compile(self.holds).fullmatch, []
+        marked = {
+            name for name, entries in inside.items() if any(fnmatchcase(one.name, self.written_last) for one in entries)
+        }
+        rows = []
         for name, parts in saves.items():
-            (step, note), wrong = self._step(parts[0]), ""
-            if not any(is_held(one.name + "/" * (one.kind == "folder")) for one in inside[name]):
+            if not any(self.holds(one.name + "/" * (one.kind == "folder")) for one in inside[name]):
                 continue
+            says = self._says(tree, name, parts[0])
+            wrong = ""
             if re.fullmatch(self.staging, name):
                 wrong = "a staging folder, which the trainer renames when it is complete"
-            elif marked and name not in marked and step is not None:
-                wrong = f"{last}, which is written last, is missing"
-            is_folder = parts[0].kind == "folder"
-            base = parts[0].path if is_folder else place
-            entries = [*([] if is_folder else beside), *(one for part in parts for one in tree.below(part.path))]
-            rows.append(checkpoint(tree, name, base, entries, step, wrong=wrong, note=note))
-        return sorted(rows, key=self.age)
+            elif marked and name not in marked and says.is_counted:
+                wrong = f"{self.written_last}, which is written last, is missing"
+            rows.append(self._row(tree, name, parts, beside, says, place, wrong))
+        return sorted(self._with_one_best(rows), key=_display_order(rows))
 
-    def _step(self, entry: Entry) -> tuple[int | None, str]:
-        """The number in its name, or in the name of the file that it links to; and what to say of it."""
-        for path in (entry.path, entry.real):
-            name = re.fullmatch(self.saved, path.rpartition("/")[2])
-            groups = name.groupdict() if name else {}
-            if groups.get("step"):
-                return parse_count(groups["step"]), ""
-            if groups.get("epoch"):
-                return parse_count(groups["epoch"]), COUNTS_EPOCHS
-        return None, self.unnumbered_note
+    def _saves(self, tree: Tree, folder: str) -> dict[str, list[Entry]]:
+        """The files and folders of each checkpoint, by its name."""
+        saves: dict[str, list[Entry]] = defaultdict(list)
+        own = own_state(tree, folder)
+        for entry in tree.children(folder):
+            match = re.fullmatch(self.saved, plain_name(entry.name)) if entry.kind in self.kinds else None
+            if match and entry.name != own and self.is_saved(tree, entry):
+                saves[match.groupdict().get("name") or entry.name].append(entry)
+        return saves
 
+    def _row(
+        self, tree: Tree, name: str, parts: list[Entry], beside: list[Entry], says: NameSays, place: str, wrong: str
+    ) -> Checkpoint:
+        is_folder = parts[0].kind == "folder"
+        entries = [entry for part in parts for entry in tree.below(part.path)]
+        row = checkpoint(
+            tree,
+            name,
+            parts[0].path if is_folder else place,
+            entries if is_folder else [*beside, *entries],
+            step=says.step,
+            epoch=says.epoch,
+            wrong=wrong,
+            note="" if says.is_counted else self.unnumbered_note,
+            weights=self.weights,
+        )
+        lasts = [at for at, last in enumerate(self.last) if re.fullmatch(last, name)]
+        return replace(
+            row,
+            last=lasts[-1] + self.order(name) if lasts else None,
+            says_best=re.fullmatch(self.best, name) is not None,
+            is_derived=says.is_derived or re.fullmatch(self.derived, name) is not None,
+            others=says.others,
+            order=self.order(name),
+        )
 
-_COQUI_BESIDE = ("config.json", "*speaker*", "*language_ids*", "vocab*")
-COQUI = Layout(
-    "coqui",
-    Pattern(
-        r"(checkpoint_|best_model_)(?P<step>[0-9]+)\.pth|best_model\.pth",
-        best=r"best_model.*",
-        places=_here_or_in_only_run,
-        beside=_COQUI_BESIDE,
-        unnumbered_note="a copy of the best model",
-    ).find,
-    keep=("checkpoint_*.pth", "best_model*.pth", *_COQUI_BESIDE),
-    drop=(),
-    notes=(("checkpoint_*.pth", OPTIMIZER_INSIDE), ("best_model*.pth", OPTIMIZER_INSIDE)),
-)
+    def _with_one_best(self, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """Of a trainer that leaves every best that it had, only the newest says so; the others are copies."""
+        numbered = [row for row in rows if row.says_best and row.complete and row.step is not None]
+        if not self.keeps_bests or not numbered:
+            return rows
+        newest = max(numbered, key=lambda row: row.step or 0)
+        return [
+            replace(row, says_best=row is newest, is_derived=row.is_derived or (row.says_best and not row.is_counted))
+            for row in rows
+        ]
 
+    def _says(self, tree: Tree, name: str, entry: Entry) -> NameSays:
+        """What the trainer's record says of a checkpoint; else its name, or the name of the file that it links to."""
+        recorded = self.record(tree, entry.path)
+        says = [self._said_by(path.rpartition("/")[2]) for path in (entry.path, entry.real)]
+        counted = next((one for one in says if one.is_counted), says[0])
+        step = counted.step if recorded.step is None else recorded.step
+        epoch = counted.epoch if recorded.epoch is None else recorded.epoch
+        return replace(counted, step=step, epoch=epoch, is_derived=says[0].is_derived)
 
-def _epochs_after_their_updates(row: Checkpoint) -> tuple[float, ...]:
-    """fairseq: the checkpoint of a whole epoch comes after those of all updates in it."""
-    return *map(int, re.findall("[0-9]+", row.name)), inf, inf
-
-
-FAIRSEQ = Layout(
-    "fairseq",
-    Pattern(
-        r"checkpoint(?P<epoch>[0-9]+)\.pt|checkpoint_[0-9]+_(?P<step>[0-9]+)\.pt|checkpoint_(best|last)\.pt",
-        best=r"checkpoint_best\.pt",
-        last=r"checkpoint_last\.pt",
-        age=_epochs_after_their_updates,
-        beside=("dict.*.txt",),
-    ).find,
-    keep=("*.pt", "dict.*.txt"),
-    drop=(),
-    notes=(("*.pt", OPTIMIZER_INSIDE),),
-)
-
-ULTRALYTICS = Layout(
-    "ultralytics",
-    Pattern(
-        r"(best|last|epoch(?P<epoch>[0-9]+))\.pt",
-        best=r"best\.pt",
-        last=r"last\.pt",
-        places=_experiments,
-        beside=("args.yaml", "results.csv"),
-    ).find,
-    keep=("*.pt", "args.yaml", "results.csv"),
-    drop=(),
-    notes=(("*.pt", "contains optimizer state unless the training came to its end; stripping it needs torch"),),
-)
-
-
-_KERAS_EPOCH = r"((?<![A-Za-z0-9.])|(?<=[^0-9]\.)|(?<=ep)|(?<=epoch))(?P<epoch>[0-9]+)(?!\.?[0-9])"
-"""A whole number in a name that the user chose, the last one; ``0.34`` is a metric, ``resnet50`` a model."""
-KERAS = Layout(
-    "keras",
-    Pattern(rf"(.*{_KERAS_EPOCH}.*|.+)\.(keras|weights\.h5)", best=r"(?i)(.*[^a-z])?best([^a-z].*)?").find,
-    keep=("*.keras", "*.h5"),
-    drop=(),
-    notes=(
-        ("*.keras", "contains optimizer state; saving it again without needs Keras"),
-        ("*.weights.h5", "is weights alone; the code that builds the model is needed"),
-    ),
-)
+    def _said_by(self, name: str) -> NameSays:
+        match = re.fullmatch(self.saved, plain_name(name))
+        if match is None:
+            return NameSays()
+        says = what_name_says(stem_of(name))
+        groups = {axis: digits for axis, digits in match.groupdict().items() if axis != "name"}
+        if not groups:
+            return says
+        return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
 
 
-DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
-DEEPSPEED = Layout(
-    "deepspeed",
-    Pattern(
-        r".*?(?P<step>[0-9]+)|.+",
-        kinds=("folder",),
-        holds=r".*_(model|optim)_states\.pt",
-        final=r"(model|pytorch_model)\b.*\.(safetensors|bin)",
-        newest_in=("latest", DEEPSPEED_LATEST),
-    ).find,
-    keep=("mp_rank_*_model_states.pt", "model*.safetensors*", "pytorch_model*.bin*", "config.json", "tokenizer*"),
-    drop=(*RESUME, ("*_optim_states.pt", "optimizer state")),
-    notes=(("mp_rank_*_model_states.pt", "is a pickle of the model and the training; reading it needs torch"),),
-)
+def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:
+    """A sort key: those with numbers by these, as far as they compare; then the best, the others, the last."""
+    numbered = [row for row in rows if row.is_counted and row.last is None]
+    by_epoch = any(row.step is None for row in numbered) and all(row.epoch is not None for row in numbered)
 
-FSDP = Layout(
-    "fsdp",
-    Pattern(
-        r".*?(?P<step>[0-9]+)|.+",
-        kinds=("folder",),
-        holds=r"pytorch_model_fsdp(_[0-9]+/|(_rank[0-9]+)?(_[0-9]+)?\.bin)",
-    ).find,
-    keep=(
-        *("pytorch_model_fsdp.bin", "pytorch_model_fsdp_[0-9].bin", "model*.safetensors*", "pytorch_model*.bin*"),
-        *("config.json", "generation_config.json", "tokenizer*"),
-    ),
-)
-"""Folders of accelerate's, with full weights in one file or with shards that must be merged before use."""
+    def key(row: Checkpoint) -> tuple[object, ...]:
+        group = 3 if row.last is not None else 0
+        if not group and not row.is_counted:
+            group = 1 if row.says_best else 2
+        epoch = row.epoch or 0
+        step = row.step or 0
+        numbers = (epoch, row.step is None, step) if by_epoch else (step, False, epoch)
+        return group, row.last or 0, numbers, row.order, natural_key(stem_of(row.name)), row.name
 
-TENSORFLOW = Layout(
-    "tensorflow",
-    Pattern(
-        r"(?P<name>(.*[-_.])?(?P<step>[0-9]+)(\.ckpt)?|.+)\.(index|meta|data-[0-9]{5}-of-[0-9]{5})",
-        holds=r".+\.data-[0-9]{5}-of-[0-9]{5}",
-        newest_in=("checkpoint", r'^model_checkpoint_path:\s*"(?:[^"]*/)?([^"/]+)"'),
-    ).find,
-    keep=(
-        *("saved_model.pb", "keras_metadata.pb", "fingerprint.pb", "variables/*", "assets/*", "assets.extra/*"),
-        *("*.index", "*.data-*", "*.meta"),
-    ),
-    drop=(),
-    notes=(("*.index", "may hold the optimizer's variables too; the code that builds the model is needed"),),
-)
-_GRAPH = r"saved_model\.pb"
-SAVED_MODEL = replace(
-    TENSORFLOW,
-    find=Pattern(
-        r"(.*[-_.])?(?P<step>[0-9]+)|.+", kinds=("folder",), holds=_GRAPH, final=_GRAPH, final_alone=True
-    ).find,
-)
-"""TensorFlow's finished models; those in numbered folders are versions, as TensorFlow Serving counts them."""
-
-
-_NAMED = Pattern(
-    NAMED,
-    best=BEST,
-    last=LAST,
-    kinds=(*FILES, "folder"),
-    holds=HOLDS,
-    final=rf"(?!(?:{NAMED.replace('?P<step>', '').replace('?P<epoch>', '')})$)(?:{HOLDS})",
-    beside=(
-        *("config*", "*config.json", "*.yaml", "*.yml", "vocab*", "tokenizer*", "special_tokens_map.json"),
-        *("merges.txt", "*.model", "*label*", "*speaker*", "README.md"),
-    ),
-)
-
-
-def _find_named(tree: Tree, base: str) -> Found | None:
-    """One file without a number, beside other weights, is a part of one model, however it is called."""
-    found = _NAMED.find(tree, base)
-    named = [row for row in found.checkpoints if row.name != FINAL] if found else []
-    is_alone = len(named) == 1 and named[0].step is None and named[0].base == base
-    return None if found and is_alone and len(found.checkpoints) > 1 else found
-
-
-def find_folders(tree: Tree, base: str, *, of_any_name: bool) -> Found:
-    """The folders in ``base`` that hold weights: those named like checkpoints, or all of them."""
-    saved = f"{NAMED}|.+" if of_any_name else NAMED
-    return replace(_NAMED, saved=saved, kinds=("folder",), final=_NO_NAME).find(tree, base) or Found(())
-
-
-def _find_weights(tree: Tree, base: str) -> Found:
-    entries = list(tree.below(base))
-    has_weights = any(entry.is_file and is_weights(entry.name) for entry in entries)
-    return Found.of([checkpoint(tree, FINAL, base, entries)] if has_weights else [])
-
-
-PLAIN = Layout(
-    "plain",
-    _find_weights,
-    keep=(
-        *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.onnx", "*.h5", "*.keras", "*.msgpack"),
-        *("*.nemo", "*.tflite", "*.pb", "*.npz"),
-        *("*.json", "*.txt", "*.model", "*.yaml", "*.yml", "*.md", "*.py"),
-    ),
-    notes=tuple(
-        (glob, "may contain optimizer state; stripping it needs torch") for glob in ("*.pt", "*.pth", "*.ckpt")
-    ),
-)
-"""A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""
-NAMED_LAYOUT = replace(PLAIN, name="named", find=_find_named)
-"""Folders and files of no known trainer whose names say that they are checkpoints."""
+    return key

@@ -13,10 +13,10 @@ import os
 import re
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from mdl.bounds import parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
@@ -164,6 +164,18 @@ class Tree:
     def reader(self) -> contextlib.closing[TreeReader]:
         """A context manager for opening files of the tree one after another."""
         return contextlib.closing(TreeReader(self))
+
+    @contextlib.contextmanager
+    def opened(self, entry: Entry) -> Iterator[BinaryIO | None]:
+        """A context with the file of an entry, open; None if there is no file that can be read."""
+        try:
+            with self.reader() as reader:
+                fd, _ = reader.open(entry)
+        except (OSError, ProtocolError):
+            yield None
+            return
+        with os.fdopen(fd, "rb") as file:
+            yield file
 
     def head(self, path: str, count: int) -> bytes:
         """The first ``count`` bytes of a file; empty if there is no file that can be read."""

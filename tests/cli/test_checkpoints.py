@@ -46,12 +46,12 @@ def test_an_incomplete_checkpoint(mdl: Inside, shell: Shell) -> None:
     assert "trainer_state.json" in rows[1]["note"]
     ran = mdl(shell, "checkpoints", "run")
     lines = [re.split(r"  +", line.strip()) for line in ran.out.splitlines()]
-    assert lines[0] == ["NAME", "STEP", "SIZE", "FILES", "TIME", "STATE", "NOTE"]
-    assert [(line[0], line[1], line[5]) for line in lines[1:3]] == [
+    assert lines[0] == ["NAME", "STEP", "EPOCH", "SIZE", "FILES", "TIME", "STATE", "NOTE"]
+    assert [(line[0], line[1], line[6]) for line in lines[1:3]] == [
         ("checkpoint-500", "500", "complete, latest, best"),
         ("checkpoint-1000", "1000", "incomplete"),
     ]
-    assert "trainer_state.json" in lines[2][6]
+    assert "trainer_state.json" in lines[2][7]
     assert (ran.code, "\x1b" in ran.out + ran.err) == (0, False)
 
 

@@ -155,11 +155,11 @@ def test_verify_shows_what_is_not_ok(run: Run, shell: Shell) -> None:
 def test_strict_verify_says_what_helps(mdl: Inside, tmp_path: Path) -> None:
     """A file that no digest is known of is wrong with --strict alone; a lock helps, a repair would not."""
     with FaultyServer(honest(b"x" * 1000)) as server:
-        shell = machine(tmp_path / "plain", f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
+        shell = machine(tmp_path / "plain", f'schema = 1\n[models.one]\nsource = "{server.url}/f.dat"\n')
         done(mdl(shell, "get", "one"))
     usual = done(mdl(shell, "verify", "one"))
     assert (usual.out.splitlines()[1].split(), "1 unverified; 0 files ok" in usual.err) == (
-        ["unverified", "one/f.bin"],
+        ["unverified", "one/f.dat"],
         True,
     )
     assert done(mdl(shell, "verify", "one", "--strict"), 6).err.endswith(

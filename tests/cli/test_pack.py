@@ -193,7 +193,7 @@ def test_each_file_is_packed_as_suits_it(mdl: Inside, tmp_path: Path, mode: str,
     for name, data in small.items():
         (run / f"{name}.bin").write_bytes(data)
         (run / f"large-{name}.bin").write_bytes(data * (2**20 // len(data) + 2) if name != "noise" else noise(2**21))
-    assert mdl(Shell(tmp_path), "pack", "run", "--compress", mode).code == 0
+    assert mdl(Shell(tmp_path), "pack", "run", "--all", "--compress", mode).code == 0
     read_whole(tmp_path / "model_run.zip")
     with zipfile.ZipFile(tmp_path / "model_run.zip") as opened:
         method = {one.filename: one.compress_type for one in opened.infolist()}

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mdl.trainers import inference_files, recognise
+from mdl.trainers import find_run, inference_files, recognise
+from mdl.trainers.checkpoint import Checkpoint, Found
 from mdl.trainers.layout import InferenceFiles
-from mdl.trainers.runs import Checkpoint, Found
 from mdl.trainers.tree import Tree
 from support.weights import safetensors_file, whole_file
 
@@ -76,9 +76,10 @@ def found(run: Path, base: str = "") -> Found:
 
 
 def rows(found: Found) -> str:
-    """The checkpoints in their order: ``name@step``, then ``!`` for an incomplete one, ``*`` for the latest and ``+``
-    for the best."""
-    marked = ((row, "" if row.step is None else f"@{row.step}") for row in found.checkpoints)
+    """The checkpoints in their order: ``name@step``, or ``name@eEPOCH`` if only that is known, then ``!`` for an
+    incomplete one, ``*`` for the latest and ``+`` for the best."""
+    epochs = {row.name: "" if row.epoch is None else f"@e{row.epoch}" for row in found.checkpoints}
+    marked = ((row, epochs[row.name] if row.step is None else f"@{row.step}") for row in found.checkpoints)
     return " ".join(
         f"{row.name}{step}{'!' * (not row.complete)}{'*' * row.latest}{'+' * row.best}" for row, step in marked
     )
@@ -94,8 +95,9 @@ def row(found: Found, name: str) -> Checkpoint:
 
 def inferred(run: Path, name: str) -> tuple[InferenceFiles, str]:
     """What inference needs of a checkpoint; and the names below its base, as ``kept | dropped | unknown``."""
-    tree = scanned(run)
-    checkpoint = row(recognise(tree), name)
-    files = inference_files(tree, checkpoint)
+    scanned(run)
+    seen = find_run(run)
+    checkpoint = row(Found(seen.checkpoints), name)
+    files = inference_files(seen.tree, checkpoint)
     parts = (files.keep, [entry for entry, _ in files.drop], files.unknown)
     return files, " | ".join(" ".join(sorted(map(checkpoint.relative, part))) for part in parts)

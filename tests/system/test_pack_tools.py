@@ -236,7 +236,7 @@ def test_only_bytes_are_packed(tmp_path: Path, make: Callable[[Path], None]) -> 
 
 def scene_of_a_proc_file(folder: Path) -> None:
     mount("mount", "--bind", "/proc/version", str(folder / "run" / "version.bin"))
-    pack(folder / "run", folder / "x.zip")
+    pack(folder / "run", folder / "x.zip", whole_run=True)
     held = read_whole(folder / "x.zip")
     assert (held["version.bin"], held["w.bin"]) == (b"", b"weights")
 

@@ -55,17 +55,17 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def test_a_run_layout(copy: Copy) -> None:
-    """One row in patterns.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
+    """One row in table.py and its line in LAYOUTS: `mdl checkpoints` knows the trainer, its steps and its best."""
     row = """
 ACME = Layout(
     "acme",
     Pattern(r"acme-((?P<step>[0-9]+)|best)\\.pt", best=r"acme-best\\.pt").find,
+    trainers="Acme",
     keep=("*.pt",),
 )
 """
-    with (copy.root / "trainers/patterns.py").open("a") as file:
-        file.write(row)
-    copy.line("trainers/__init__.py", "patterns.COQUI,", "    patterns.ACME,")
+    copy.word("trainers/table.py", "# Folders and files of no trainer that is known\n", row)
+    copy.line("trainers/table.py", "    COQUI,", "    ACME,")
     (copy.home / "run").mkdir()
     for name in ("acme-10.pt", "acme-9.pt", "acme-best.pt"):
         (copy.home / "run" / name).write_bytes(b"x")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.long import examples
 from support.runs import put
 
+import mdl
 from mdl.errors import NotFound
 from mdl.trainers import LAYOUTS, find_run, inference_files, recognise
 from mdl.trainers.runs import parse_count
@@ -45,8 +46,8 @@ PATHS = st.builds(str.__add__, st.sampled_from(["", *FOLDERS.split()]), st.sampl
 @given(st.dictionaries(PATHS, st.sampled_from(CONTENTS), max_size=12))
 @settings(max_examples=examples(300), deadline=None)
 def test_any_folder(files: dict[str, bytes]) -> None:
-    """Nothing raises. At most one row is the latest and one the best; if any row is complete, one is the latest, and
-    it is complete. For inference every file is kept, dropped or unknown, once, or the whole is refused. The same holds
+    """Nothing raises. At most one row is the latest and one the best, and they are complete; if none is the latest it
+    is said why. For inference every file is kept, dropped or unknown, once, or the whole is refused. The same holds
     for a whole run with its inner folders."""
     with tempfile.TemporaryDirectory() as folder:
         for path, content in files.items():
@@ -55,9 +56,10 @@ def test_any_folder(files: dict[str, bytes]) -> None:
         for found in (recognise(tree), recognise(tree, "model"), run):
             rows = found.checkpoints
             latest = [row for row in rows if row.latest]
-            assert len(latest) == any(row.complete for row in rows)
+            assert len(latest) == (1 if rows and not found.latest_note else 0)
             assert all(row.complete for row in latest)
             assert len([row for row in rows if row.best]) == (0 if found.best_note else 1)
+            assert all(row.complete for row in rows if row.best)
             assert len({row.name for row in rows}) == len(rows)
             assert all(row.note for row in rows if not row.complete)
             for row in rows:
@@ -85,7 +87,7 @@ def test_no_count(value: object) -> None:
 def test_every_name_has_one_filter() -> None:
     """Layouts of one name have the same globs, so that it does not matter which of them found a checkpoint."""
     filters = {(layout.name, layout.keep, layout.drop, layout.notes) for layout in LAYOUTS}
-    assert len(filters) == len({layout.name for layout in LAYOUTS}) == 15
+    assert len(filters) == len({layout.name for layout in LAYOUTS})
 
 
 NAMES = st.sampled_from([*"abA", "a0", "a-b", "a.b", "a b", "ä"])
@@ -108,3 +110,11 @@ def test_tree_is_in_order(paths: list[str]) -> None:
             inside = [one for one in tree.entries if one.path.startswith(f"{entry.path}/")]
             assert list(tree.below(entry.path)) == (inside if entry.kind == "folder" else [entry])
             assert tree.below(f"{entry.path}x/y") == ()
+
+
+def test_the_documentation_lists_the_table() -> None:
+    """docs/trained-runs.md names the trainers of every layout, in the order of the table."""
+    page = (Path(mdl.__file__).parents[1] / "docs" / "trained-runs.md").read_text()
+    listed = " ".join(page.split("mdl recognises ", 1)[1].split("\n\n")[0].split())
+    trainers = dict.fromkeys(layout.trainers for layout in LAYOUTS if layout.trainers)
+    assert listed == "; ".join([*trainers, "and any folder with exactly one set of weights."])

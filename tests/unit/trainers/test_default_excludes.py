@@ -65,7 +65,7 @@ def test_secrets_below_are_left_out_and_named(tmp_path: Path) -> None:
     below.mkdir(parents=True)
     for name in (".git", "server.key", "tokens.txt"):
         (below / name).write_text("gitdir: /elsewhere\n")
-    plan = planned(tmp_path / "run")
+    plan = planned(tmp_path / "run", whole_run=True)
     assert names(plan) == {"sub/deep/tokens.txt"}
     assert skipped(plan) == {"sub/deep/.git": "version control", "sub/deep/server.key": "may hold a secret"}
 

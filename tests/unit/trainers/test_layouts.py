@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support.runs import found, index_of, inferred, latest, put, row, rows, write
+from support.runs import found, index_of, inferred, latest, put, row, rows, scanned, write
 
 from mdl.errors import NotFound
 from mdl.trainers import find_run, inference_files
-from mdl.trainers.runs import Found
+from mdl.trainers.checkpoint import Found
 
 INSIDE = "contains optimizer state; stripping it needs torch"
 HF = "{model.safetensors,config.json,tokenizer.json,optimizer.pt,scheduler.pt,rng_state.pth,training_args.bin}"
@@ -39,7 +39,7 @@ LIGHTNING = (
 NEMO = (
     "2024-07-01_12-00-00/checkpoints/asr--wer=0.{30-epoch=1-step=100,20-epoch=2-step=200,20-epoch=2-step=200-last}.ckpt"
 )
-YOLO = "runs/detect/{train,train10}/{weights/{best,last,epoch5,epoch10}.pt,args.yaml,results.csv}"
+YOLO = "runs/detect/train10/{weights/{best,last,epoch5,epoch10}.pt,args.yaml,results.csv}"
 COQUI = "{checkpoint_1000,checkpoint_10000,best_model_9000,best_model_800,best_model}.pth"
 COQUI_BESIDE = "{config.json,speakers.pth,language_ids.json,trainer_0_log.txt}"
 FAIRSEQ = "checkpoint{2,10,_10_5000,_best,_last}.pt dict.en.txt"
@@ -117,7 +117,7 @@ CASES = {
     "a pipeline in an HF Trainer's run": Case(
         "hf-trainer",
         f"checkpoint-5/{HF} checkpoint-5/{STATE} model_index.json unet/diffusion_pytorch_model.safetensors",
-        "checkpoint-5@5*",
+        "unet checkpoint-5@5*",
     ),
     "deepspeed: 'latest' names the latest": Case(
         "deepspeed",
@@ -165,8 +165,8 @@ CASES = {
     "kohya: a bare number of epochs does not compare with steps": Case(
         "kohya",
         "a-{000009,step00000100}.safetensors a-{000999,step00000095,000012}.ckpt a-000012-state/train_state.json",
-        "a-000009.safetensors@90 a-step00000095.ckpt@95 a-step00000100.safetensors@100 a-000012.ckpt@120* "
-        "a-000999.ckpt@999",
+        "a-000999.ckpt@e999 a-000009.safetensors@90 a-step00000095.ckpt@95 a-step00000100.safetensors@100 "
+        "a-000012.ckpt@120",
         {
             "a-000009.safetensors": {"ss_steps": "90"},
             "a-step00000100.safetensors": {"ss_steps": "100"},
@@ -176,7 +176,7 @@ CASES = {
     "kohya: a run without a name": Case(
         "kohya",
         "{epoch-000001,at-step00000010,last}.safetensors",
-        "epoch-000001.safetensors@1 at-step00000010.safetensors@10 last.safetensors*",
+        "epoch-000001.safetensors@e1 at-step00000010.safetensors@10 last.safetensors*",
     ),
     "kohya: a torn final, and a hostile count": Case(
         "kohya",
@@ -254,11 +254,10 @@ CASES = {
         files="mp_rank_00/gpt-step=9.ckpt mp_rank_01/gpt-step=9.ckpt |  | ",
         notes=(f"mp_rank_00/gpt-step=9.ckpt {INSIDE}", f"mp_rank_01/gpt-step=9.ckpt {INSIDE}"),
     ),
-    "ultralytics: the newest experiment": Case(
+    "ultralytics: the only experiment": Case(
         "ultralytics",
         YOLO,
-        "runs-detect-train-epoch5.pt@5 runs-detect-train-epoch10.pt@10 runs-detect-train-best.pt "
-        "runs-detect-train-last.pt epoch5.pt@5 epoch10.pt@10 best.pt+ last.pt*",
+        "epoch5.pt@e5 epoch10.pt@e10 best.pt+ last.pt*",
         of="best.pt",
         files="args.yaml results.csv weights/best.pt |  | ",
         notes=(
@@ -266,7 +265,7 @@ CASES = {
         ),
     ),
     "ultralytics: an empty last": Case(
-        "ultralytics", "{best,last,epoch5}.pt", "epoch5.pt@5* best.pt+ last.pt!", {"last.pt": b""}
+        "ultralytics", "{best,last,epoch5}.pt", "epoch5.pt@e5* best.pt+ last.pt!", {"last.pt": b""}
     ),
     **{
         f"coqui in '{inner}'": Case(
@@ -283,7 +282,7 @@ CASES = {
     "fairseq": Case(
         "fairseq",
         FAIRSEQ,
-        "checkpoint2.pt@2 checkpoint_10_5000.pt@5000 checkpoint10.pt@10 checkpoint_best.pt+ checkpoint_last.pt*",
+        "checkpoint2.pt@e2 checkpoint_10_5000.pt@5000 checkpoint10.pt@e10 checkpoint_best.pt+ checkpoint_last.pt*",
         of="checkpoint_best.pt",
         files="checkpoint_best.pt dict.en.txt |  | ",
         notes=(f"checkpoint_best.pt {INSIDE}",),
@@ -291,13 +290,13 @@ CASES = {
     "fairseq: an epoch's end is newer than its updates": Case(
         "fairseq",
         FAIRSEQ,
-        "checkpoint2.pt@2 checkpoint_10_5000.pt@5000 checkpoint10.pt@10* checkpoint_best.pt+",
+        "checkpoint2.pt@e2 checkpoint_10_5000.pt@5000 checkpoint10.pt@e10* checkpoint_best.pt+",
         {"checkpoint_last.pt": None},
     ),
     "keras: a metric is no epoch": Case(
         "keras",
-        "{model.09-0.34,model.10-0.9,best,resnet50,epoch05-0.2}.keras",
-        "epoch05-0.2.keras@5 model.09-0.34.keras@9 model.10-0.9.keras@10* best.keras+ resnet50.keras",
+        "{model.09-0.34,model.10-0.9,best,epoch05-0.2}.keras",
+        "epoch05-0.2.keras@e5 model.09-0.34.keras@e9 model.10-0.9.keras@e10* best.keras+",
         of="best.keras",
         files="best.keras |  | ",
         notes=("best.keras contains optimizer state; saving it again without needs Keras",),
@@ -357,8 +356,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_layouts(tmp_path: Path, case: Case) -> None:
     """The rows are in the order of their numbers, whatever their times; the inference files are those needed."""
-    seen = found(write(tmp_path, case.run, case.contents))
-    assert (seen.layout, rows(seen)) == (case.layout, case.rows)
+    write(tmp_path, case.run, case.contents)
+    scanned(tmp_path)
+    run = find_run(tmp_path)
+    assert (run.layout, rows(Found(run.checkpoints))) == (case.layout, case.rows)
     if case.of:
         files, names = inferred(tmp_path, case.of)
         assert (names, files.notes) == (case.files, case.notes)
@@ -469,20 +470,11 @@ def test_incomplete(tmp_path: Path, run: str, contents: dict[str, object], name:
     assert why in seen.note
 
 
-NOTES = {
-    "epochs": ("a-000001.safetensors", "a-000001.safetensors", "its number counts epochs"),
-    "fairseq's epochs": ("checkpoint3.pt", "checkpoint3.pt", "its number counts epochs"),
-    "ultralytics' epochs": ("{best,last,epoch3}.pt", "epoch3.pt", "its number counts epochs"),
-    "keras' epochs": ("m.05.keras", "m.05.keras", "its number counts epochs"),
-    "coqui's copy": ("best_model.pth config.json", "best_model.pth", "a copy of the best model"),
-    "a header's steps": ("a-step00000010.safetensors", "a-step00000010.safetensors", ""),
-}
-
-
-@pytest.mark.parametrize(("run", "name", "note"), NOTES.values(), ids=NOTES)
-def test_notes(tmp_path: Path, run: str, name: str, note: str) -> None:
-    """A row says what its number counts if that is not steps."""
-    assert row(found(write(tmp_path, run)), name).note == note
+def test_a_copy_of_the_best_model_is_noted(tmp_path: Path) -> None:
+    """A row says what its number does not."""
+    assert (
+        row(found(write(tmp_path, "best_model.pth config.json")), "best_model.pth").note == "a copy of the best model"
+    )
 
 
 REFUSED = {
@@ -654,18 +646,18 @@ def test_ai_toolkit_hostile_header(tmp_path: Path, info: str) -> None:
 SAVED = "{model.safetensors,config.json}"
 STATES = "{optimizer.bin,scheduler.bin,random_states_0.pkl}"
 BY_NAME: dict[str, tuple[str, str, str]] = {
-    "folders": (f"{{epoch_9,epoch_10,best_model}}/{SAVED} train.log", "named", "epoch_9@9 epoch_10@10* best_model+"),
-    "folders in checkpoints": (f"checkpoints/{{epoch_9,best_model}}/{SAVED}", "named", "epoch_9@9* best_model+"),
+    "folders": (f"{{epoch_9,epoch_10,best_model}}/{SAVED} train.log", "named", "epoch_9@e9 epoch_10@e10* best_model+"),
+    "folders in checkpoints": (f"checkpoints/{{epoch_9,best_model}}/{SAVED}", "named", "epoch_9@e9* best_model+"),
     "folders in model": (f"model/{{step-90,step-100,last}}/{SAVED}", "named", "step-90@90 step-100@100 last*"),
     "accelerate's, and the finished model": (
         f"epoch_{{0,1}}/model.safetensors epoch_{{0,1}}/{STATES} {SAVED}",
         "hf-trainer",
-        "epoch_0@0 epoch_1@1 final*",
+        "epoch_0@e0 epoch_1@e1* final",
     ),
     "files": (
         "{epoch_1,epoch_10,best_model,latest}.pth",
         "named",
-        "epoch_1.pth@1 epoch_10.pth@10 best_model.pth+ latest.pth*",
+        "epoch_1.pth@e1 epoch_10.pth@e10 best_model.pth+ latest.pth*",
     ),
     "a step says more than an epoch": (
         f"checkpoint_a_epoch_{{9_step_1000,10_step_990}}/{SAVED}",
@@ -683,13 +675,13 @@ BY_NAME: dict[str, tuple[str, str, str]] = {
         "best_model+ checkpoint-5@5* final",
     ),
     "any folder, if a trainer is known": (f"{HF_RUN} swa/{SAVED}", "hf-trainer", "swa checkpoint-5@5*"),
-    "any folder, if none is": ("exp1/a.pt exp2/b.pt notes/c.txt", "plain", "exp1 exp2 final*"),
+    "any folder, if none is": ("exp1/a.pt exp2/b.pt notes/c.txt", "plain", "exp1 exp2"),
     "a file alone": ("best_model.pth", "named", "best_model.pth*+"),
-    "one part of a model": ("encoder.pt best_head.pt", "plain", "final*"),
+    "one part of a model": ("encoder.pt best_head.pt", "plain", "best_head.pt encoder.pt"),
     "shards are no steps": (
         "{step,epoch}-0000{1,2}-of-00002.gguf",
         "plain",
-        "final*",
+        "epoch-00001-of-00002.gguf step-00001-of-00002.gguf",
     ),
     "no weights": ("{epoch_1,best_model}/plot.png", "plain", ""),
     "Lightning's own choice of a name": (
@@ -700,7 +692,7 @@ BY_NAME: dict[str, tuple[str, str, str]] = {
     "a torn best": (
         f"epoch_1/{SAVED} best_model/{{model.safetensors.tmp,model.bin}}",
         "named",
-        "epoch_1@1* best_model!+",
+        "epoch_1@e1* best_model!",
     ),
 }
 

@@ -1,0 +1,112 @@
+"""Axes: what the name of a checkpoint says of its place in a training: a step, an epoch, best, last. Pure.
+
+A number counts only if the word beside it says what it counts. A number with a point is a metric.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from mdl.values import value_class
+
+_STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
+_EPOCH_WORD = re.compile(r"epochs?|ep|epo")
+_OTHER_WORD = re.compile(r"seed|fold|rank|part|run|exp(eriment)?|trial|version|worker|gpu|node|shard|split|cv|lr")
+"""What counts something else than the steps of one training."""
+_TOKEN = re.compile(r"(?P<word>[a-z]+)|(?P<float>[0-9]+\.[0-9]+(?:e[-+]?[0-9]+)?)|(?P<number>[0-9]+)")
+_SHARD = re.compile(r"[0-9]+-of-[0-9]+")
+_SHORT = re.compile(r"(?:^|[-_])e(?P<epoch>[0-9]+)(?:_s(?P<step>[0-9]+))?$")
+"""How trainers of voices abbreviate both: ``name_e20_s4000``, ``name-e15``."""
+_COMPOSED = re.compile(r"(?:^|[-_])ep(?P<epoch>[0-9]+)-ba(?P<step>[0-9]+)(?:$|[-_])")
+_LONG_MODEL = re.compile(r"(?:^|[-_.])model[-_](?P<step>[0-9]{5,18})(?:$|[-_.])")
+"""A count that is padded with zeros, or so high that it counts nothing else: ``model_0001999``."""
+_BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
+_LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
+_DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
+_LONGEST_COUNT = 18
+
+
+@value_class
+class NameSays:
+    """What a name says. ``others`` are the words and numbers that count something else, such as ``seed``.
+
+    ``is_derived``: it is an average of others, or what the training began with.
+    """
+
+    step: int | None = None
+    epoch: int | None = None
+    is_best: bool = False
+    is_last: bool = False
+    is_derived: bool = False
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_counted(self) -> bool:
+        return self.step is not None or self.epoch is not None
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is the name of a checkpoint, whatever trainer chose it."""
+        return self.is_counted or self.is_best or self.is_last
+
+
+def plain_name(name: str) -> str:
+    """The name as the trainer wrote it: a browser that downloads ``epoch=1.ckpt`` may write ``epoch%3D1.ckpt``."""
+    return unquote(name) if "%" in name else name
+
+
+def what_name_says(stem: str) -> NameSays:
+    """What a checkpoint's name, without its suffix, says."""
+    text = _SHARD.sub(" ", plain_name(stem).lower())
+    counts: dict[str, int] = {}
+    others: list[tuple[str, int]] = []
+    tokens = list(_TOKEN.finditer(text))
+    for at, token in enumerate(tokens):
+        if not token["number"] or len(token["number"]) > _LONGEST_COUNT:
+            continue
+        before = tokens[at - 1] if at else None
+        after = tokens[at + 1] if at + 1 < len(tokens) else None
+        number = int(token["number"])
+        word_before = before["word"] if before and _is_beside(text, before.end(), token.start()) else None
+        word_after = after["word"] if after and _is_beside(text, token.end(), after.start()) else None
+        axis = _axis_of(word_before)
+        if axis is None and word_before and _OTHER_WORD.fullmatch(word_before):
+            others.append((word_before, number))
+        elif axis is None and not _counts_next(tokens, at, text):
+            axis = _axis_of(word_after)
+        if axis:
+            counts.setdefault(axis, number)
+    short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
+    if short and "step" not in counts:
+        counts = {axis: int(digits) for axis, digits in short.groupdict().items() if digits}
+    return NameSays(
+        counts.get("step"),
+        counts.get("epoch"),
+        _BEST.fullmatch(text) is not None,
+        _LAST.fullmatch(text) is not None,
+        _DERIVED.fullmatch(text) is not None,
+        tuple(sorted(others)),
+    )
+
+
+def _is_beside(text: str, end: int, start: int) -> bool:
+    """Whether nothing, or one separator, stands between two tokens."""
+    between = text[end:start]
+    return len(between) <= 1 and between in ("", "-", "_", "=", ".", " ", ":", "+")
+
+
+def _counts_next(tokens: list[re.Match[str]], at: int, text: str) -> bool:
+    """Whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
+    if at + 2 >= len(tokens):
+        return False
+    word, number = tokens[at + 1], tokens[at + 2]
+    return bool(number["number"]) and _is_beside(text, word.end(), number.start())
+
+
+def _axis_of(word: str | None) -> str | None:
+    if word is None:
+        return None
+    if _STEP_WORD.fullmatch(word):
+        return "step"
+    return "epoch" if _EPOCH_WORD.fullmatch(word) else None

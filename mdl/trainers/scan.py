@@ -1,0 +1,259 @@
+"""Scan: what is in a folder that a user calls a run. One run; or several, which are never taken for one; or weights of
+which nobody can say that they are one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mdl.trainers.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint
+from mdl.trainers.choice import choose
+from mdl.trainers.completeness import is_model
+from mdl.trainers.layout import Layout
+from mdl.trainers.runs import Run
+from mdl.trainers.table import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
+from mdl.trainers.tree import Entry, Tree, join
+from mdl.values import value_class
+from mdl.weights import TENSORFLOW_SHARD, is_weights, stem_of
+
+_SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}.*")
+_RANK = re.compile(r"rank_?[0-9]+")
+"""The number of a process that writes its own part of the model."""
+_OF_TRAINERS = LAYOUTS[:-1]
+"""All layouts but the plain one, which has whatever the others do not know."""
+SEVERAL_RUNS = "this folder holds several runs"
+UNRECOGNISED = "no model is recognised in this folder"
+
+
+@value_class
+class _RunBelow:
+    """A run in a folder below, and what was found in it."""
+
+    path: str
+    found: Found
+
+
+def find_in(tree: Tree, name: str) -> Run:
+    """The run that a tree is, called ``name``."""
+    own = _own_run(tree, "")
+    if own.checkpoints:
+        found = choose(own)
+        return Run(name, tree, found.layout, found.checkpoints, found.best_note, _beside(tree, own), found.latest_note)
+    with_weights = _folders_with_weights(tree)
+    runs = [run for folder in tree.subfolders() for run in _runs_in(tree, folder.path, with_weights)]
+    loose = [entry for entry in tree.entries if _is_model(entry) and not any(_is_in(entry, run.path) for run in runs)]
+    sets = {_set_of(entry) for entry in loose}
+    if len(runs) == 1 and not sets:
+        found = choose(runs[0].found)
+    elif not runs and len(sets) <= 1:
+        found = choose(_with_layout(find_weights(tree, ""), PLAIN))
+    else:
+        return _several(tree, name, runs, loose)
+    return Run(name, tree, found.layout or PLAIN.name, found.checkpoints, found.best_note, (), found.latest_note)
+
+
+def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found | None:
+    """What the first of the ``layouts`` that recognises ``base`` finds there; None if none does."""
+    for layout in layouts:
+        found = layout.find(tree, base)
+        if found:
+            return _with_layout(found, layout)
+    return None
+
+
+def _with_layout(found: Found, layout: Layout) -> Found:
+    rows = tuple(replace(row, layout=layout.name, ends_with_model=layout.ends_with_model) for row in found.checkpoints)
+    return replace(found, layout=found.layout or layout.name, checkpoints=rows)
+
+
+# One run
+
+
+def _own_run(tree: Tree, base: str) -> Found:
+    """What is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout fits."""
+    found = recognise_layout(tree, base, _OF_TRAINERS) or Found(())
+    for name in (CHECKPOINTS_FOLDER, MODEL_FOLDER):
+        folder = join(base, name)
+        if base == folder or not tree.is_folder(folder):
+            continue
+        layouts = LAYOUTS if name == MODEL_FOLDER else _OF_TRAINERS
+        inside = recognise_layout(tree, folder, layouts)
+        if inside and inside.checkpoints:
+            outer = found if found.checkpoints else _weights_directly_in(tree, base)
+            found = _merged(outer, inside, base, folder)
+    has_model = any(row.name == FINAL for row in found.checkpoints)
+    of_any_name = bool(found.checkpoints) and not has_model
+    for folder in (base, join(base, CHECKPOINTS_FOLDER), join(base, MODEL_FOLDER)):
+        folders = find_folders(tree, folder, of_any_name=of_any_name)
+        found = _with_folders(found, [row for row in folders if row.is_known or not _is_run(tree, row.base)])
+    return found
+
+
+def _is_run(tree: Tree, base: str) -> bool:
+    """Whether a folder holds several checkpoints of its own, so that it is none itself."""
+    inside = recognise_layout(tree, base, _OF_TRAINERS)
+    return inside is not None and len(inside.checkpoints) > 1
+
+
+def _weights_directly_in(tree: Tree, base: str) -> Found:
+    """The weights in a folder itself, as one finished model; nothing if they may be several."""
+    sets = {_set_of(child) for child in tree.children(base) if _is_model(child)}
+    return _with_layout(find_weights(tree, base), PLAIN) if len(sets) == 1 else Found(())
+
+
+def _merged(outer: Found, inner: Found, base: str, folder: str) -> Found:
+    """The rows of ``base`` and those of ``inner``, found in ``folder``.
+
+    A finished model that lies beside ``folder`` stays the last row, unless ``folder`` is where the run's model is.
+    """
+    rows = [row for row in outer.checkpoints if row.name != FINAL and row.base != folder]
+    finals = [] if folder == join(base, MODEL_FOLDER) else _finals_beside(outer, base, folder)
+    if not rows and not finals:
+        return inner
+    names = {row.name for row in (*rows, *finals)}
+    inside = [row for row in inner.checkpoints if row.name not in names]
+    told_by = outer if rows else inner
+    return Found((*rows, *inside, *finals), told_by.recorded_best, told_by.layout)
+
+
+def _finals_beside(outer: Found, base: str, folder: str) -> list[Checkpoint]:
+    """The finished model in ``base`` itself, without what is in ``folder``; empty if there is none."""
+    finals = []
+    for row in outer.checkpoints:
+        if row.name != FINAL or row.base != base:
+            continue
+        entries = tuple(entry for entry in row.entries if not _is_in(entry, folder))
+        beside = replace(row, entries=entries)
+        if any("/" not in beside.relative(entry) and is_model(entry.name) for entry in beside.files):
+            finals.append(beside)
+    return finals
+
+
+def _with_folders(found: Found, folders: Iterable[Checkpoint]) -> Found:
+    """These rows after those of ``folders`` that are not among them. What a row has is in no other one."""
+    names = {row.name for row in found.checkpoints}
+    taken = {row.base for row in found.checkpoints}
+    taken |= {entry.path for row in found.checkpoints for entry in row.entries}
+    is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
+    more = []
+    for row in folders:
+        if row.base in taken or row.name in names or any(entry.path in taken for entry in row.entries):
+            continue
+        is_aside = row.is_derived or (is_of_trainer and not row.is_known)
+        more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
+    layout = found.layout or (NAMED_LAYOUT.name if more else "")
+    return replace(found, checkpoints=(*more, *found.checkpoints), layout=layout)
+
+
+def _beside(tree: Tree, own: Found) -> tuple[tuple[str, int], ...]:
+    """The folders in a run that hold several checkpoints of their own, and how many."""
+    taken = {CHECKPOINTS_FOLDER, MODEL_FOLDER}
+    for row in own.checkpoints:
+        taken.add(row.base)
+        if row.name != FINAL:
+            taken |= {entry.path.partition("/")[0] for entry in row.entries}
+    with_weights = _folders_with_weights(tree)
+    others = [folder.path for folder in tree.subfolders() if folder.path not in taken]
+    runs = [run for path in others for run in _runs_in(tree, path, with_weights)]
+    return _counted(runs)
+
+
+# Several runs
+
+
+def _runs_in(tree: Tree, path: str, with_weights: frozenset[str]) -> list[_RunBelow]:
+    """The runs in a folder: itself, or those below it."""
+    if path not in with_weights:
+        return []
+    found = _own_run(tree, path)
+    if found.checkpoints:
+        return [_RunBelow(path, found)]
+    return [run for folder in tree.subfolders(path) for run in _runs_in(tree, folder.path, with_weights)]
+
+
+def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -> Run:
+    """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
+    large = [run for run in runs if len(run.found.checkpoints) > 1]
+    first_of_sets = {_set_of(entry): entry.path for entry in reversed(loose)}
+    paths = [*(run.path for run in runs if run not in large), *first_of_sets.values()]
+    common = _common_folder([run.path for run in runs] + [entry.path for entry in loose])
+    chosen = {_child_of(common, path) for path in paths} - {_child_of(common, run.path) for run in large}
+    rows = [_candidate(tree, path) for path in sorted(chosen)]
+    found = choose(Found(tuple(rows)))
+    unmarked = tuple(replace(row, latest=False, best=False) for row in found.checkpoints)
+    layouts = {run.found.layout for run in runs}
+    layout = layouts.pop() if len(layouts) == 1 and not loose else PLAIN.name
+    note = SEVERAL_RUNS if runs else UNRECOGNISED
+    return Run(name, tree, layout, unmarked, note, _counted(large), note, is_recognised=False)
+
+
+def _candidate(tree: Tree, path: str) -> Checkpoint:
+    """A folder, or a file with the other files of its set, that a user may mean."""
+    own = tree.get(path)
+    folder, _, name = path.rpartition("/")
+    if own is not None and own.kind == "folder":
+        return replace(checkpoint(tree, name, path, tree.below(path)), layout=NAMED_LAYOUT.name)
+    parts = [entry for entry in tree.children(folder) if _is_model(entry) and own and _set_of(entry) == _set_of(own)]
+    return replace(checkpoint(tree, name, folder, parts), layout=PLAIN.name)
+
+
+def _counted(runs: Iterable[_RunBelow]) -> tuple[tuple[str, int], ...]:
+    counts = ((run.path, len(run.found.checkpoints)) for run in runs)
+    return tuple((path, count) for path, count in counts if count > 1)
+
+
+def _common_folder(paths: list[str]) -> str:
+    """The deepest folder that all paths are in."""
+    parts = [path.split("/")[:-1] for path in paths]
+    common = []
+    for names in zip(*parts, strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return "/".join(common)
+
+
+def _child_of(folder: str, path: str) -> str:
+    """The entry directly in ``folder`` that ``path`` is, or is in."""
+    below = path[len(folder) + 1 :] if folder else path
+    return join(folder, below.partition("/")[0])
+
+
+def _folders_with_weights(tree: Tree) -> frozenset[str]:
+    """Every folder with weights in it, however deep."""
+    folders: set[str] = set()
+    for entry in tree.entries:
+        if not entry.is_file or not _may_be_model(entry.name):
+            continue
+        folder = entry.path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return frozenset(folders)
+
+
+def _may_be_model(name: str) -> bool:
+    """Whether a file may be a model's, by its name; the names that only their trainer's layout knows are among them."""
+    return is_weights(name) or "." not in name or name.endswith((".zip", ".pkl", ".best")) or ".ep." in name
+
+
+def _is_model(entry: Entry) -> bool:
+    """Whether it is a file of weights that is not the training's alone, in whichever folder a checkpoint begins."""
+    if entry.kind != "file" or not is_weights(entry.name):
+        return False
+    parts = entry.path.split("/")
+    return all(is_model("/".join(parts[at:])) for at in range(len(parts)))
+
+
+def _set_of(entry: Entry) -> tuple[str, str]:
+    """What tells apart sets of weights: the folder, and the name without its suffix and the number of a part."""
+    folder = entry.path.rpartition("/")[0]
+    if entry.name.endswith(".distcp"):
+        return folder, ""
+    shard = _SHARD.fullmatch(entry.name) or TENSORFLOW_SHARD.fullmatch(entry.name)
+    return folder, _RANK.sub("rank", shard[1] if shard else stem_of(entry.name))
+
+
+def _is_in(entry: Entry, folder: str) -> bool:
+    return entry.path == folder or entry.path.startswith(f"{folder}/")
