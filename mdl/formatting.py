@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
@@ -14,6 +16,16 @@ _ENDLESS = 10**100
 """No disk has so many bytes, and no clock so many seconds. A comparison takes numbers that a float cannot hold."""
 _LEAST = 6
 """Columns of a cut name that its start and its end have at least, if there is room."""
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as JSON in UTF-8 that every program can read, whatever names of the disk are in it: one that is no UTF-8
+    is escaped as on a terminal."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _LONE_SURROGATE.sub(lambda half: rf"\\u{ord(half[0]):04x}", text).encode()
 
 
 def human_bytes(count: float | None) -> str:

@@ -58,6 +58,16 @@ def shown(text: str) -> str:
     )
 
 
+def escape_surrogates(text: str) -> str:
+    """``text`` with every lone surrogate escaped, as `shown` does it, so that it can be written as UTF-8. Python reads
+    the bytes of a name that is no UTF-8 as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 @lru_cache(maxsize=2**14)
 def why_unsafe(segment: str) -> str | None:
     """Why one path segment is refused, or None when it is fine."""

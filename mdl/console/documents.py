@@ -1,4 +1,5 @@
-"""Documents: values as JSON, without secrets and without characters that a terminal would obey."""
+"""Documents: values as JSON, without secrets, without characters that a terminal would obey, and valid whatever names
+are in them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.errors import Problem
-from mdl.paths import is_harmful_in_prose
+from mdl.paths import escape_surrogates, is_harmful_in_prose
 from mdl.redact import Requested, redact, redact_value
 
 _Redact = Callable[[str, Iterable[str]], str]
@@ -41,15 +42,18 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
     match value:
         case Requested():
-            return str(value)
+            return escape_surrogates(str(value))
         case Problem():
             return _redacted(value.to_dict(), secrets, redact)
         case str() | Path():
-            text = str(value) if isinstance(value, Path) else value
+            text = escape_surrogates(str(value))
             is_plain = how is redact_value and not secrets and "://" not in text
             return text if is_plain else how(text, secrets)
         case dict():
-            return {key: _redacted(inner, secrets, redact if key == "error" else how) for key, inner in value.items()}
+            return {
+                escape_surrogates(str(key)): _redacted(inner, secrets, redact if key == "error" else how)
+                for key, inner in value.items()
+            }
         case list() | tuple():
             return [_redacted(inner, secrets, how) for inner in value]
         case _ if is_dataclass(value) and type(value).__str__ is object.__str__:

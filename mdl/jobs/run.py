@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from mdl import process
 from mdl.cancel import CancelToken
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
-from mdl.formatting import utc_now
+from mdl.formatting import json_bytes, utc_now
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job, Wanted
 from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
@@ -289,8 +288,8 @@ def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     lines = {key: str(value).split("\n") for key, value in facts.items() if key not in ("schema", "models")}
     lines |= {"models": [one["name"] for one in models], "paths": [one["path"] for one in models]}
     variables = {f"MDL_HOOK_{key.upper()}": _fitting(one) for key, one in lines.items()}
-    with tempfile.NamedTemporaryFile("w", prefix="mdl-hook-", suffix=".json") as file:
-        json.dump(facts, file)
+    with tempfile.NamedTemporaryFile(prefix="mdl-hook-", suffix=".json") as file:
+        file.write(json_bytes(facts))
         file.flush()
         yield variables | {"MDL_HOOK_COUNT": str(len(models)), "MDL_HOOK_FILE": file.name}
 

@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mdl.files import Stamp
+from mdl.formatting import json_bytes
 from mdl.serve.conditions import Answer
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
@@ -33,19 +34,28 @@ class Address:
     post: bool = False
 
 
+class JsonResponse(Response):
+    """A value as JSON. A name of this disk that is no UTF-8 is escaped in it as on a terminal."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)
+
+
 def told(make: Callable[..., Any], headers: Mapping[str, str] | None = None) -> Handler:
     """A handler that answers with what ``make`` returns, as JSON. ``make`` is called in a thread, with the variable
     parts of the path by their names."""
 
     async def answer(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
+        return JsonResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
 
     return answer
 
 
 def answer_with(refusal: Refusal) -> Response:
     """A refusal, as the hub words it: in headers and as JSON."""
-    return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
+    return JsonResponse({"error": refusal.message}, refusal.status, refusal.headers)
 
 
 async def body_of(request: Request) -> bytes:

@@ -13,14 +13,14 @@ from urllib.parse import parse_qs
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mdl.bounds import parse_json
 from mdl.errors import MdlError
 from mdl.serve import hub_api
 from mdl.serve.access import Access, WrongTokenError
-from mdl.serve.answers import Address, Handler, SentFile, answer_with, body_of
+from mdl.serve.answers import Address, Handler, JsonResponse, SentFile, answer_with, body_of
 from mdl.serve.conditions import answer_to
 from mdl.serve.connection import KEY, App
 from mdl.serve.hub_api import Asked
@@ -154,17 +154,17 @@ class _Server:
     def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         if asked.call == "refs":
-            return JSONResponse(hub_api.refs(repo))
+            return JsonResponse(hub_api.refs(repo))
         at = hub_api.revision(repo, asked)
         if asked.call == "info":
-            return JSONResponse(hub_api.info(repo, at), headers=hub_api.warning(repo, at))
+            return JsonResponse(hub_api.info(repo, at), headers=hub_api.warning(repo, at))
         if asked.call == "paths-info":
-            return JSONResponse(hub_api.paths_info(at, _paths_in(body)))
+            return JsonResponse(hub_api.paths_info(at, _paths_in(body)))
         recursive = request.query_params.get("recursive", "").lower() in ("1", "true")
         items = hub_api.tree(at, asked.path, recursive=recursive)
         if items is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} is not on this disk", {"X-Repo-Commit": at.commit})
-        return JSONResponse(items, headers=hub_api.warning(repo, at))
+        return JsonResponse(items, headers=hub_api.warning(repo, at))
 
 
 def _paths_in(body: bytes) -> list[str]:

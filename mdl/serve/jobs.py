@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mdl import places
 from mdl.bounds import parse_json
@@ -23,7 +23,7 @@ from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
 from mdl.process import python_command
-from mdl.serve.answers import Address, body_of, told
+from mdl.serve.answers import Address, JsonResponse, body_of, told
 from mdl.serve.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def job_addresses(jobs: Jobs) -> list[Address]:
         name = await _model_in(request)
         async with beginning:
             started = await run_in_threadpool(jobs.start, name)
-        return JSONResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
+        return JsonResponse({"job": started}, 202, {"Location": f"/api/jobs/{started}"})
 
     return [
         Address("/api/jobs", told(lambda: _rows(jobs.all())), changes=True),

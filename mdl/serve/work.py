@@ -8,7 +8,6 @@ clients have all left is given up (docs/adr/0056).
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mdl.formatting import json_bytes
 from mdl.serve.answers import Handler
 from mdl.serve.connection import KEY, Connection
 from mdl.serve.refusals import Refusal
@@ -90,7 +90,7 @@ class Work:
 
         def made(check: Check) -> _Answer:
             began = time.monotonic()
-            body = json.dumps(make(check), separators=(",", ":")).encode()
+            body = json_bytes(make(check))
             ended = time.monotonic()
             return _Answer(body, ended, ended + max(KEPT_SECONDS, SHARE * (ended - began)))
 

@@ -95,3 +95,25 @@ def test_hostile_names_are_shown_harmless(mdl: Inside, shell: Shell) -> None:
     document = mdl(shell, "checkpoints", "evil", "--json")
     assert document.code == 0
     assert json.dumps(document.document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def test_names_that_are_no_utf_8(mdl: Inside, shell: Shell) -> None:
+    """A name that is no UTF-8 is escaped in each document as on a terminal: valid JSON, which every program reads."""
+    odd = os.fsdecode(b"checkpoint-\xff")
+    run = write(shell.home / os.fsdecode(b"r\xe9"), f"{{{odd},checkpoint-10}}/{{model.safetensors,trainer_state.json}}")
+    for words, code in (
+        (("checkpoints", str(run)), 0),
+        (("checkpoints", str(shell.home)), 0),
+        (("pack", str(run), "-n", "-o", str(shell.home / "x.zip")), 11),
+        (("pack", str(run), "--checkpoint", "nothing"), 3),
+        (("list", "--local", "--to", str(run)), 0),
+        (("unpack", str(run / "none.zip")), 3),
+    ):
+        ran = mdl(shell, *words, "--json")
+        assert ran.code == code, ran.err
+        assert "\\ud" not in ran.out.replace("\\\\ud", ""), ran.out
+        assert json.loads(ran.out) == json.loads(ran.out.encode())
+    names = [row["name"] for row in mdl(shell, "checkpoints", str(run), "--json").document["checkpoints"]]
+    assert sorted(names) == ["checkpoint-10", "checkpoint-\\udcff"]
+    lines = mdl(shell, "pack", str(run), "--progress", "json", "-o", str(shell.home / "x.zip")).err
+    assert "\\ud" not in lines.replace("\\\\ud", "")

@@ -135,6 +135,25 @@ def test_names_of_zips(server: Serving, http: httpx.Client) -> None:
         assert (refused.status_code, "refused" in refused.json()["error"]) == (400, True), name
 
 
+def test_names_that_are_no_utf_8(tmp_path: Path, http: httpx.Client) -> None:
+    """A checkpoint whose name is no UTF-8 is listed with the others, escaped as on a terminal, in valid JSON."""
+    runs = make_runs(tmp_path / "runs")
+    odd = os.fsdecode(b"checkpoint-\xff")
+    put(runs / "tts" / odd / "model.safetensors", {})
+    put(runs / "tts" / odd / "trainer_state.json", {})
+    (runs / os.fsdecode(b"run-\xfe")).mkdir()
+    with served(machine(tmp_path / "head"), runs=(runs,)) as server:
+        base = f"{server.url}/api/training"
+        answer = http.get(f"{base}/jobs/tts/checkpoints")
+        names = [row["name"] for row in answer.json()["checkpoints"]]
+        assert ("checkpoint-\\udcff" in names, "checkpoint-1000" in names) == (True, True)
+        assert [row["job_id"] for row in http.get(f"{base}/jobs").json()["jobs"]] == ["going", "tts"]
+        for path in ("/api/status", "/metrics", "/", "/api/training/jobs/tts"):
+            assert http.get(server.url + path).status_code == 200, path
+        for asked in ("checkpoint-%FF", "checkpoint-%5Cudcff"):
+            assert http.get(f"{base}/tts/download/model?checkpoint={asked}").status_code in (400, 404)
+
+
 def test_status_of_the_page(tmp_path: Path, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
     """The page's facts: models by what is here of them, repositories, runs, releases; what cannot be read is told. The
     page itself may run nothing but its own script."""
