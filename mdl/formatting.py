@@ -22,8 +22,10 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def json_bytes(value: Any) -> bytes:
-    """``value`` as JSON in UTF-8 that every program can read, whatever names of the disk are in it: one that is no UTF-8
-    is escaped as on a terminal."""
+    """``value`` as JSON in UTF-8 that every program can read, whatever names of the disk are in it.
+
+    A name that is no UTF-8 is escaped as on a terminal.
+    """
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return _LONE_SURROGATE.sub(lambda half: rf"\\u{ord(half[0]):04x}", text).encode()
 
