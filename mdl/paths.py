@@ -23,6 +23,8 @@ from pathlib import Path
 
 from mdl.errors import Unsafe
 
+_LONGEST_NAME = 80
+"""Characters of a name that somebody else chose, in a hint."""
 _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
 }
@@ -266,3 +268,15 @@ def record_name(model: str) -> str:
 def model_of_record(name: str) -> str:
     """The model that a name made by `record_name` is of."""
     return name.replace("%2F", "/").replace("%25", "%")
+
+
+def names_for_a_hint(names: Iterable[str], most: int = 10) -> str:
+    """Names that somebody else chose, as a hint may list them: escaped, cut, and at most so many; one that is more than
+    a plain name is quoted, so that it is no sentence of mdl's."""
+    found = []
+    for name in names:
+        text = shown(name)
+        text = text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+        found.append(text if re.fullmatch(r"[\w./+@:-]+", text) else f"'{text}'")
+    more = f" and {len(found) - most:,} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more

@@ -146,10 +146,11 @@ def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
     """The hooks that the hub's client has without mdl's; none if its own client cannot be made from the environment,
     as with a proxy of a scheme that it does not know."""
     import huggingface_hub
+    from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
 
     try:
         hooks = huggingface_hub.get_session().event_hooks
-    except (ValueError, ImportError, OSError):
+    except (ValueError, ImportError, OSError, hub_httpx.InvalidURL):
         return {"request": [], "response": []}
     return {event: list(found) for event, found in hooks.items()}
 

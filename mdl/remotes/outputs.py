@@ -23,7 +23,7 @@ from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
 from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
-from mdl.paths import RelPath, refuse_twins, shown
+from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
 from mdl.redact import bare_url
 from mdl.values import value_class
 
@@ -245,7 +245,7 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     if checkpoint:
         found = [one for one in found if _is_of(one.path, checkpoint)]
     if not found:
-        names = ", ".join(one.path.text for one in files[:_NAMED]) or "nothing"
+        names = names_for_a_hint((one.path.text for one in files), _NAMED) or "nothing"
         what = f"no checkpoint {shown(checkpoint)!r}" if checkpoint else "no log" if logs else "no file"
         raise NotFound(f"{what} is among its results", hint=f"available: {names}")
     return found

@@ -20,7 +20,7 @@ from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Link
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, names_for_a_hint
 from mdl.remotes import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
 from mdl.remotes.http_remote import HttpRemote
 from mdl.remotes.outputs import first_text
@@ -149,7 +149,7 @@ class Trainer(HttpRemote):
             meant = [one for one in found if one.is_best] or meant
         if not meant:
             what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
-            names = ", ".join(shown(one.name) for one in found[:10]) or "none yet"
+            names = names_for_a_hint(one.name for one in found) or "none yet"
             raise NotFound(f"the server {what}", item=job, hint=f"available: {names}")
         check_checkpoint(meant[0].name)
         return meant[0]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mdl.errors import NotFound, UsageError
 from mdl.files import RemoteFile
+from mdl.paths import names_for_a_hint
 
 _FILE = re.compile(
     r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
@@ -39,10 +40,10 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
         raise NotFound("the repository has no GGUF file", item=item, hint="leave out the colon and what follows it")
     named = _by_name(found, wanted) or _by_name({_PREFIX.sub("", name): one for name, one in found.items()}, wanted)
     if not named:
-        there = ", ".join(sorted(filter(None, found))) or "none in any file's name"
+        there = names_for_a_hint(sorted(filter(None, found)), 30) or "none in any file's name"
         raise NotFound(f"no file is quantised as {wanted}", item=item, hint=f"available: {there}")
     if len(named) > 1:
-        paths = ", ".join(sorted(one[0].path.text for one in named.values()))
+        paths = names_for_a_hint(sorted(one[0].path.text for one in named.values()), 30)
         raise UsageError(f"several models are quantised as {wanted}", item=item, hint=f"name one of its files: {paths}")
     [shards] = named.values()
     _check_complete(shards, item)

@@ -34,7 +34,7 @@ from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, Vouche
 from mdl.fs.private import read_regular
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
-from mdl.paths import RelPath, shown, why_not_kept
+from mdl.paths import RelPath, names_for_a_hint, shown, why_not_kept
 from mdl.sources import Context
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.kept import keep, kept_path, read_kept
@@ -406,7 +406,7 @@ class HubSource:
         if not entries:
             names = [entry.path.text for entry in listing.entries]
             near = get_close_matches(origin.subpath, names, 3, 0.4) or names[:3]
-            hint = f"available: {', '.join(near)}" + (" …" if len(names) > len(near) else "")
+            hint = f"available: {names_for_a_hint(near)}" + (" …" if len(names) > len(near) else "")
             raise NotFound(f"{origin.subpath} is not there at {listing.commit[:12]}", item=str(origin), hint=hint)
         files = self._remote_files(origin, listing, entries) if origin.subpath else self._all_files(origin, listing)
         if not origin.quant:

