@@ -217,8 +217,11 @@ class Download:
     @property
     def heeds_validators(self) -> bool:
         """Whether another ETag means another version of the file. Several machines behind one name may each send their
-        own, and so may several mirrors in one object store: then the digest decides."""
-        return not self.remote.digest or not (self.attempts.changes or self.remote.places)
+        own, and so may several mirrors in one object store: then the digest decides. Without a digest the file comes in
+        one answer, which needs no validator."""
+        if self.remote.digest is None:
+            return not self.attempts.is_plain
+        return not (self.attempts.changes or self.remote.places)
 
     @property
     def digest(self) -> Digest | None:

@@ -71,7 +71,7 @@ class Fetcher:
                 return
             download.responses += 1
             download.answered_by = opened.url
-            if accept.validator:
+            if accept.validator and (download.remote.digest or download.heeds_validators):
                 download.part.note_validator(origin_of(opened.url), accept.validator)
             if opened.location:
                 download.location = opened.location
@@ -89,7 +89,8 @@ class Fetcher:
         segment.asked_url = download.address()
         with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
             _check_published(download, opened)
-            validator = None if download.remote.digest else download.remote.validator
+            heeds = download.remote.digest is None and download.heeds_validators
+            validator = download.remote.validator if heeds else None
             verdict = self._verdict(download, opened, None, validator)
             if verdict is None:
                 return None
@@ -164,12 +165,17 @@ class Fetcher:
         if is_promised and size is not None and verdict.total not in (None, size):
             error.final = download.attempts.is_suspicious  # it was asked past every cache, and says the same again
             raise self._named(error, opened)
-        self._queue.decide(download, VersionChanged(error))
+        is_same_size = size is not None and verdict.total in (None, size)
+        if is_same_size and not pinned and len(download.running) > 1:  # what runs is of one version
+            why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
+            raise NetworkError(why, final=True, is_answer=True)
+        self._queue.decide(download, VersionChanged(error, is_same_size))
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
             if self._most is not None and size is not None and size > self._most:
                 raise too_large("the server has more than was announced", self._most)
-            download.remote = replace(download.remote, size=size, validator=verdict.validator)
+            validator = verdict.validator if download.heeds_validators else None
+            download.remote = replace(download.remote, size=size, validator=validator)
         return None
 
     def _fetches_whole(self, opened: OpenResponse) -> bool:

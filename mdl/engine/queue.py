@@ -433,6 +433,7 @@ class WorkQueue:
         if isinstance(decision, Again) and decision.why:
             self._post(Retrying.of(decision, download.model, download.name))
         elif isinstance(decision, Rewind):
+            download.single_stream = download.single_stream or download.attempts.is_plain
             self.rewind(download, decision.why)
         elif isinstance(decision, AskPlainly):
             download.single_stream, download.range_was_refused = True, decision.is_for_good

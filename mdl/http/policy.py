@@ -191,9 +191,11 @@ class RequestEnded:
 
 @value_class
 class VersionChanged:
-    """The server has another version of the file than the one begun; ``error`` says so."""
+    """The server has another version of the file than the one begun; ``error`` says so. ``is_same_size``: only its
+    validator differs. Several servers of one name may each have their own."""
 
     error: ProtocolError
+    is_same_size: bool = False
 
 
 @value_class
@@ -273,11 +275,11 @@ def decide(
             state = replace(state, is_clean_retry=True, done=0, received=outcome.received)
             return state, Rewind(outcome.error.message)
         return _given_up(state, outcome.error, rewind=True)
-    if isinstance(outcome, VersionChanged):  # it is downloaded from its start, once
-        state = replace(state, changes=state.changes + 1)
-        if state.changes > 1:
-            return _given_up(state, outcome.error)
-        return replace(state, done=0), Rewind(outcome.error.message)
+    if isinstance(outcome, VersionChanged):  # it is downloaded from its start, once; then in one answer, once
+        is_plain = state.is_plain or (state.changes > 0 and outcome.is_same_size)
+        if state.changes > 0 and (state.is_plain or not is_plain):
+            return _given_up(replace(state, changes=state.changes + 1), outcome.error)
+        return replace(state, changes=state.changes + 1, is_plain=is_plain, done=0), Rewind(outcome.error.message)
     state = _refilled(state, outcome, now)
     error = outcome.error
     if error is None:

@@ -13,6 +13,8 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
+from mdl.engine.connection_scaler import Tuning
+
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)
 KNOWN = pytest.mark.parametrize("known", [True, False])
@@ -131,8 +133,53 @@ def test_a_small_file_that_changes_once_is_fetched_anew(bench: Bench, size: int)
 
 
 @pytest.mark.fault(12)
-def test_a_small_file_that_always_changes_is_given_up(bench: Bench) -> None:
-    """A file that is another at every request is the server's fault: 6, after two requests for it."""
-    turns = faults.alternate(*(faults.honest(noise(1000, n), etag=f'"v{n}"') for n in range(9)))
+@pytest.mark.parametrize("size", [1000, 4 * MIB])
+def test_a_file_that_always_changes_is_given_up(bench: Bench, size: int) -> None:
+    """A file that is another at every request, and of another size, is the server's fault: 6, after two requests."""
+    turns = faults.alternate(*(faults.honest(noise(size + n, n), etag=f'"v{n}"') for n in range(9)))
     run = bench.fetch(turns, DATA, known=False)
     assert (run.code, len(run.requests)) == (6, 3)
+
+
+def of_server(number: int) -> dict[str, str | None]:
+    """Validators as machine ``number`` behind one name sends them."""
+    return {"etag": f'"s{number}"', "modified": formatdate(1e9 + number, usegmt=True)}
+
+
+BALANCED: dict[str, list[dict[str, str | None]]] = {
+    "three servers": [of_server(0), of_server(1), of_server(2)],
+    "each answer": [of_server(n) for n in range(50)],
+    "one weak": [{"etag": 'W/"s0"', "modified": None}, of_server(1)],
+    "one without": [{"etag": None, "modified": None}, of_server(1), of_server(2)],
+    "dates alone": [{"etag": None, "modified": of_server(n)["modified"]} for n in range(3)],
+}
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("size", [1000, 12 * MIB])
+@pytest.mark.parametrize("kind", BALANCED)
+def test_servers_of_one_name(bench: Bench, kind: str, size: int, connections: int) -> None:
+    """Servers behind a balancer, each with validators of its own, bring a file without a digest in one answer, with at
+    most three times the bytes; it is reported as unverified."""
+    data = noise(size, 3)
+    bench.tuning = Tuning(probe_after=0.0, fast_enough=1e99)
+    turns = faults.alternate(*(faults.honest(data, **validators) for validators in BALANCED[kind]))  # type: ignore[arg-type]
+    with FaultyServer(turns) as server:
+        run = bench.run(loose(f"{server.url}/f"), connections=connections)
+        sent = server.bytes_sent
+    assert (run.code, run.status) == (0, "unverified"), run.error
+    assert bench.has(data)
+    assert sent <= 3 * size + MIB
+
+
+@pytest.mark.fault(12)
+def test_servers_of_one_name_after_a_kill(bench: Bench) -> None:
+    """What came in one answer without a validator is not gone on with: it starts anew."""
+    turns = faults.alternate(*(stalled(faults.honest(DATA, etag=f'"v{n}"'), SIZE // 2) for n in range(50)))
+    with FaultyServer(turns) as server:
+        assert bench.run(loose(f"{server.url}/f"), stop_at=SIZE // 2).code == 130
+        server.handler = faults.honest(DATA)
+        run = bench.run(loose(f"{server.url}/f"))
+    assert (run.code, run.row.resumed_at) == (0, 0)
+    assert bench.has(DATA)
