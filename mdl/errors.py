@@ -160,6 +160,10 @@ class AuthError(MdlError):
     code, exit_code = "AUTH", 4
 
 
+KEPT = "; what was fetched is kept"
+"""What hints add to "run the same command again". It is taken away where nothing was fetched."""
+
+
 class NetworkError(MdlError):
     """The network or the server fails, also after all retries. ``retry_after`` is the server's own wish, in seconds.
     ``is_answer``: the server said so itself, by a status. ``is_silence``: it accepted the connection, and nothing came

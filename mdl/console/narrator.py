@@ -190,10 +190,10 @@ class Narrator:
 
     def _is_worth_a_line(self, event: Retrying) -> bool:
         """The first failure of an outage is told, and once more that it is long; not each attempt."""
-        stage = "long" if event.outage else "short"
-        if (event.why, stage) in self._told_outages or (event.why, "long") in self._told_outages:
+        what, stage = event.why.partition(": ")[0], "long" if event.outage else "short"
+        if (what, stage) in self._told_outages or (what, "long") in self._told_outages:
             return False
-        self._told_outages.add((event.why, stage))
+        self._told_outages.add((what, stage))
         return True
 
     def _remark(self, event: Event, source: str = "") -> Remark:

@@ -59,7 +59,7 @@ class Fetcher:
         allowed = (412, 416) if asked else ()
         segment.abort = stop = Interrupter()
         with self._http.open(
-            "GET", segment.asked_url, headers, start=download.url, allow=allowed, interrupter=stop
+            "GET", segment.asked_url, headers, start=download.url, allow=allowed, interrupter=stop, is_file=True
         ) as opened:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
@@ -87,7 +87,7 @@ class Fetcher:
         `MdlError`."""
         size = download.remote.size
         segment.asked_url = download.address()
-        with self._http.open("GET", segment.asked_url, _headers(download), start=download.url) as opened:
+        with self._http.open("GET", segment.asked_url, _headers(download), start=download.url, is_file=True) as opened:
             _check_published(download, opened)
             heeds = download.remote.digest is None and download.heeds_validators
             validator = download.remote.validator if heeds else None

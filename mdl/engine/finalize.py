@@ -18,7 +18,7 @@ from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import FileModified, Partial
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Ready, Store
-from mdl.errors import DigestMismatch, MdlError, NetworkError, Occupied, internal_error
+from mdl.errors import KEPT, DigestMismatch, MdlError, NetworkError, Occupied, internal_error
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
 from mdl.files import HalfFile, Stamp
 from mdl.formatting import human_bytes
@@ -220,6 +220,8 @@ class Finalizer:
         """Close a file that failed, and report it. The bytes that came are kept."""
         error = download.error or NetworkError("not reached")
         error.on(f"{download.model}/{download.name}")
+        if not download.done and error.advice:
+            error.hint = error.advice.removesuffix(KEPT)
         try:
             if download.hasher:
                 download.hasher.stop()

@@ -28,7 +28,7 @@ import httpx
 from mdl import __version__
 from mdl.bounds import LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
-from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.http.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.http.body import NO_LIMIT, Block, BodyReader, Throttle
 from mdl.http.connection import Interrupter, RequestLimits, deadline
@@ -39,8 +39,9 @@ from mdl.http.origin_record import OriginRecord
 from mdl.http.pacer import Pacer
 from mdl.http.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.http.proxies import Proxy, ProxySettings
-from mdl.http.refusals import Asker, error_for_status, may_be_the_token, page_of, server_message
+from mdl.http.refusals import Asker, error_for_status, is_not_yet, may_be_the_token, page_of, server_message
 from mdl.http.responses import parse_size
+from mdl.http.tls_errors import SILENCE
 from mdl.http.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.http.trust import Trust
 from mdl.json_stream import Take, read_json
@@ -175,6 +176,7 @@ class HttpClient:
         content: bytes | Iterable[bytes] | None = None,
         bearer: str = "",
         interrupter: Interrupter | None = None,
+        is_file: bool = False,
     ) -> Iterator[OpenResponse]:
         """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
         sent once, and follows none. Content in blocks is iterated over anew if the connection turns out to be dead; its
@@ -183,13 +185,15 @@ class HttpClient:
 
         ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
         host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
-        Another thread may end the request with the ``interrupter``.
+        Another thread may end the request with the ``interrupter``. If a file is asked for (``is_file``), an answer
+        that it is not there yet is a `NetworkError` too.
 
         A status of 400 or more that is not in ``allow`` raises the error that it means (`AuthError`, `NotFound`,
         `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
         `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
         opened: OpenResponse | None = None
+        began = time.monotonic()
         secrets = Secrets([bearer, *(token.token for token in self._tokens.values())])
         for credential in self._credentials:
             secrets.add_all(credential.values())
@@ -202,7 +206,8 @@ class HttpClient:
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
-                if opened.status >= 400 and opened.status not in allow:
+                is_refusal = opened.status >= 400 and opened.status not in allow
+                if is_refusal or (is_file and is_not_yet(opened.status, opened.headers)):
                     with self._response_deadline():
                         words = self.beginning(opened, _SMALL)
                     asker = self._asker(opened, url, start or url, sent)
@@ -215,7 +220,10 @@ class HttpClient:
                     error.redirected = bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound))
                     raise error
                 yield opened
-            except Exception:
+            except Exception as why:
+                is_silent = isinstance(why, httpx.ReadTimeout) or (isinstance(why, NetworkError) and why.is_silence)
+                if opened is None and is_silent:
+                    self.record(start or url).note_silence(began, time.monotonic())
                 self.cancel.check()  # a cancel closes the connections, which causes every kind of error
                 raise
             finally:
@@ -305,6 +313,7 @@ class HttpClient:
                     with self._pacer_lock:
                         self.pacer.failed(origin, url, began, now, delay, error)
                 if not isinstance(decision, Again):
+                    error.hint = error.advice.removesuffix(KEPT) if error.advice else None
                     raise
                 if on_retry:
                     on_retry(decision)
@@ -393,7 +402,8 @@ class HttpClient:
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
             limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
-            response = self._send(request, limits, link.patience)
+            first_byte = self.record(start).first_byte_limit(self.stall, self.policy.patience)
+            response = self._send(request, limits, max(link.patience, first_byte))
             if proxy is None and limits.peer and not is_private(limits.peer):
                 met_public = True
                 self._public.add(host)
@@ -487,7 +497,7 @@ class HttpClient:
         after ``patience`` seconds."""
         seconds = max(2 * self.stall, patience)
         words = f"the server did not send its whole response headers within {seconds:.0f} s"
-        error = NetworkError(words, is_silence=True)
+        error = NetworkError(words, hint=SILENCE, is_silence=True)
         return deadline(seconds, error)
 
     def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:

@@ -6,6 +6,7 @@ ends, so that it costs once and not once a file.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +30,8 @@ class OriginRecord:
     opened to find that out, and the answer is awaited. ``refusals_are_final``: it has refused a plain request on its
     only connection too, so that a refusal has nothing to do with ranges. ``range_troubles``: how many requests for
     the first byte of a file were refused for the moment. ``first_byte``: the shortest time in seconds
-    that an answer took.
+    that an answer took. ``silences``: how often it accepted a connection and sent nothing in time, the last time at the
+    moment ``silent_at``. Each time it gets twice the time.
     """
 
     has_answered: bool = False
@@ -39,11 +41,22 @@ class OriginRecord:
     refusals_are_final: bool = False
     range_troubles: int = 0
     first_byte: float | None = None
+    silences: int = 0
+    silent_at: float = -math.inf
 
     @property
     def may_have_two(self) -> bool:
         """Whether a second connection for a file is worth a try, or is known to be served."""
         return self.serves_ranges is not False and self.serves_parallel is not False
+
+    def note_silence(self, began: float, now: float) -> None:
+        """A request that ``began`` at that moment brought no answer in time. Those that overlap count once."""
+        if began >= self.silent_at:
+            self.silences, self.silent_at = self.silences + 1, now
+
+    def first_byte_limit(self, stall: float, patience: float) -> float:
+        """Seconds within which an answer must begin, if ``stall`` is the usual time and ``patience`` the longest."""
+        return max(stall, min(patience, stall * 2.0 ** min(self.silences, 20)))
 
     def note_refused_range(self) -> None:
         """The whole file came where a part was asked for, or after that was refused. An origin that has served ranges

@@ -17,7 +17,7 @@ from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.http.allowlist import DEFAULT_PORTS, AllowList, host_of
 from mdl.http.credentials import HostCredential, certificate_wanted
 from mdl.http.hints import browser_hint, guard_of, is_of_proxy, proxy_login_hint, proxy_trouble_hint
-from mdl.http.policy import is_temporary, retry_after
+from mdl.http.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
 from mdl.http.proxies import Proxy
 from mdl.paths import shown
 from mdl.redact import bare_url, redact_value
@@ -51,6 +51,11 @@ _NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid
 """What hubs say of a wrong token, and of a repository that is private or not there."""
 _QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
 """The query in a URL that a server repeats."""
+
+
+def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the answer to a request for a file says, without an error, that the file is not there yet."""
+    return status == 202 or (status == 204 and "retry-after" in headers)
 
 
 def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
@@ -176,10 +181,12 @@ def error_for_status(
     if status in (401, 403, 404, 410) or has_expired:
         kind = NotFound if status in (404, 410) else AuthError
         return kind(message, hint=_advice(kind, code, words, url, asker))
-    if not is_temporary(status, None):
-        return NetworkError(message, hint="the server will not serve this as asked", final=True, is_answer=True)
     asked = retry_after(headers)
-    if asked is not None and not is_temporary(status, asked):
+    if is_not_yet(status, headers):
+        message = f"{host_of(url)} is preparing the file ({answer})" + (f": {words}" if words else "")
+    elif not is_temporary(status, None) and asked is None:  # who names a time will serve it later
+        return NetworkError(message, hint="the server will not serve this as asked", final=True, is_answer=True)
+    if asked is not None and asked > LONGEST_RETRY_AFTER:
         return NetworkError(
             f"{message}; it asks to wait {asked:.0f} s",
             hint="run the same command again later",

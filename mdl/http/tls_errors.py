@@ -13,6 +13,7 @@ from mdl.http.allowlist import host_of
 from mdl.http.credentials import certificate_wanted, place_of
 
 AGAIN = "run the same command again; what was fetched is kept"
+SILENCE = "nothing has come; if a proxy checks files before it passes them on: --stall 10m"
 _PASSING = (
     *("ALERT_INTERNAL_ERROR", "ALERT_USER_CANCELLED", "ALERT_BAD_RECORD_MAC", "ALERT_RECORD_OVERFLOW"),
     *("ALERT_DECRYPTION_FAILED", "ALERT_DECODE_ERROR", "ALERT_UNEXPECTED_MESSAGE", "BAD_RECORD_MAC"),

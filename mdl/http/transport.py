@@ -29,7 +29,7 @@ from mdl.http.connection import HappyEyeballs, RequestLimits
 from mdl.http.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
 from mdl.http.proxies import Proxy
 from mdl.http.refusals import safe_excerpt
-from mdl.http.tls_errors import AGAIN, tls_error
+from mdl.http.tls_errors import AGAIN, SILENCE, tls_error
 from mdl.http.trust import Trust, empty_context
 from mdl.redact import Secrets, redact_error
 
@@ -250,7 +250,7 @@ def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
         return _map_connect_error(error, url, proxy, words)
     where = f"{host} (through the proxy {proxy.shown})" if proxy else host
     if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{where} was silent for too long", hint=AGAIN, is_silence=True)
+        return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
     if isinstance(error, httpx.UnsupportedProtocol):
         return Unsafe(f"refused: {words}", item=host)
     if isinstance(error, httpx.RemoteProtocolError):

@@ -231,7 +231,7 @@ class UrlSource:
     ) -> RemoteFile:
         from mdl.http.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
 
-        with http.open("GET", url, headers, allow=(416,) if headers else ()) as opened:
+        with http.open("GET", url, headers, allow=(416,) if headers else (), is_file=True) as opened:
             if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
                 raise ProtocolError("the server sent a partial answer without a usable Content-Range")
             remote = replace(remote, path=name(opened.headers)) if name else remote

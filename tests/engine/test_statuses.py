@@ -7,12 +7,13 @@ from email.utils import format_datetime
 
 import pytest
 from support import faults
-from support.bench import Bench, pinned
+from support.bench import Bench, loose, pinned
 from support.data import MIB, noise
-from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.polling import until
 
-from mdl.events import Failed
+from mdl.events import Failed, Retrying
+from mdl.http.origin_record import OriginRecord
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)
@@ -173,3 +174,71 @@ def test_probe_follows_the_same_rules(bench: Bench) -> None:
     """A request for an unknown size obeys the allow-list as well, and an error there is the file's (C47)."""
     run = bench.fetch(faults.redirects("http://localhost:{port}/x"), DATA, known=False)
     assert (run.code, len(run.requests)) == (11, 1)
+
+
+def not_yet(status: int, wish: str) -> Handler:
+    """That status with Retry-After, three times, then the file."""
+    later = reply(status, b"" if status == 204 else b"thawing, please wait", *([("Retry-After", wish)] if wish else []))
+    return faults.first(3, faults.always(later), faults.honest(DATA))
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    ("status", "wish"),
+    [(202, "2"), (202, ""), (204, "2"), (409, "2"), (423, "2"), (425, ""), (429, "2"), (503, "2")],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_not_yet(bench: Bench, status: int, wish: str, known: bool) -> None:
+    """A server that is preparing the file is waited for, as it asks, and its words are told."""
+    run = bench.fetch(not_yet(status, wish), DATA, known=known, retries=9)
+    assert (run.code, bench.has(DATA)) == (0, True)
+    assert bench.waits[0] == (float(wish) if wish else None)
+    told = [event.why for event in run.events if isinstance(event, Retrying)]
+    assert status == 204 or "thawing, please wait" in told[0]
+    assert status != 202 or "is preparing the file (202 Accepted)" in told[0]
+
+
+def test_an_archived_object_is_final(bench: Bench) -> None:
+    """An object of an archive that nobody has asked back is told in the bucket's words, and not waited for."""
+    words = b"<Error><Code>InvalidObjectState</Code><Message>The object's storage class is GLACIER</Message></Error>"
+    run = bench.fetch(faults.answers(403, ("Content-Type", "application/xml"), body=words), DATA)
+    assert (run.code, run.retries) == (4, 0)
+    assert "storage class is GLACIER" in run.error["message"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@BOTH_SIZES
+def test_silence_before_the_first_byte(bench: Bench, data: bytes, known: bool) -> None:
+    """A server that accepts a connection and is silent gets twice the time at each new try, and then the file comes."""
+    slow = faults.first(3, faults.stall_before_headers(), faults.honest(data))
+    with FaultyServer(slow) as server:
+        file = pinned(f"{server.url}/f", data) if known else loose(f"{server.url}/f")
+        run = bench.run(file, stall=0.1, retries=9)
+    assert (run.code, bench.has(data)) == (0, True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_nothing_ever_came(bench: Bench, known: bool) -> None:
+    """If nothing ever comes the hint names --stall, and nothing is said to be kept."""
+    run = bench.fetch(faults.stall_before_headers(), DATA, known=known, stall=0.1, retries=3)
+    assert run.code == 5
+    assert "--stall 10m" in run.error["hint"]
+    assert "kept" not in run.error["hint"]
+
+
+@pytest.mark.parametrize("handler", [faults.answers(503), faults.short_body(DATA, 0)], ids=["503", "cut at once"])
+def test_no_hint_claims_what_was_not_kept(bench: Bench, handler: Handler) -> None:
+    """Where nothing was fetched, no hint says that it is kept; where something was, the hint says so."""
+    assert "kept" not in bench.fetch(handler, DATA, retries=2).error["hint"]
+    later = faults.choose(faults.resumes, handler, faults.short_body(DATA, MIB))
+    assert "what was fetched is kept" in bench.fetch(later, DATA, retries=2).error["hint"]
+
+
+def test_a_silent_origin_gets_more_time() -> None:
+    """Twice the time after each silence, those that overlap counted once, up to the patience, never under --stall."""
+    record = OriginRecord()
+    for began, now in ((0.0, 30.0), (1.0, 31.0), (30.5, 90.5), (91.0, 211.0)):
+        record.note_silence(began, now)
+    assert record.first_byte_limit(30.0, 300.0) == 240.0
+    assert record.first_byte_limit(60.0, 300.0) == 300.0
+    assert record.first_byte_limit(600.0, 300.0) == 600.0
