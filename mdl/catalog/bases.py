@@ -47,7 +47,10 @@ Fetch = Callable[[str, str], str]
 DEEPEST = 8
 """So many catalogs may extend one another in a row."""
 MOST = 64
-"""So many catalogs may be read for one."""
+"""So many catalogs may be read for one, and so many may one extend."""
+MOST_BYTES = 64 * 2**20
+"""Characters of all catalogs that are read for one, together."""
+_LONGEST_NAME = 200
 _LARGEST = 16 * 2**20
 _FRESH = 600.0
 _VERSION = 1
@@ -78,7 +81,7 @@ def place_of_base(text: str, of: Place) -> Place:
 
 def name_of(place: Place) -> str:
     """How a catalog is called in messages."""
-    return bare_url(place) if isinstance(place, str) else str(place)
+    return bare_url(place)[:_LONGEST_NAME] if isinstance(place, str) else str(place)
 
 
 def identity_of(place: Place) -> Place:

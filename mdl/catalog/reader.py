@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl.catalog.bases import DEEPEST, MOST, Fetch, Place, identity_of, name_of, place_of_base
+from mdl.catalog.bases import DEEPEST, MOST, MOST_BYTES, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.parser import Draft
 from mdl.errors import CatalogError, LockError, UsageError
@@ -57,6 +57,10 @@ class _Reading:
         self._named: list[Draft] = []
         self._drafts: dict[Place, Draft] = {}
         """Each after those that it extends."""
+        self._length = 0
+        """Characters of all that was read of bases."""
+        self._is_full = False
+        """Whether there are too many of them, which is told once."""
 
     def read(self, path: Path, text: str | None = None) -> None:
         """Read a file that was named; ``text`` is what is in it, if that is known."""
@@ -80,8 +84,14 @@ class _Reading:
         """Read a catalog, and what it extends. ``chain`` are those that lead to it, with their names."""
         known = identity_of(place)
         chain = {**chain, known: name_of(place)}
-        draft = Draft(self._problems.file(name_of(place), text))
+        draft = Draft(self._problems.file(name_of(place), text, is_of_others=len(chain) > 1))
+        if len(draft.extends) > MOST:
+            why = f"names {len(draft.extends):,} catalogs, and at most {MOST} are read for one"
+            draft.text.wrong(("extends",), why)
+            return self._drafts.setdefault(known, draft)
         for key, base in draft.extends:
+            if self._is_full:
+                break
             try:
                 self._read_base(place_of_base(base, place), chain)
             except CatalogError as error:
@@ -101,11 +111,16 @@ class _Reading:
         if len(chain) > DEEPEST:
             raise CatalogError(f"over {DEEPEST} catalogs extend one another: {way}", item="too deep")
         if len(self._drafts) + len(chain) >= MOST:
+            self._is_full = True
             raise CatalogError(f"over {MOST} catalogs: {way}", item="too many")
         if isinstance(place, Path):
             text = read_text(place)
         else:
             text = self._fetch(place, next((url for url in chain if isinstance(url, str)), place))
+        self._length += len(text)
+        if self._length > MOST_BYTES:
+            self._is_full = True
+            raise CatalogError(f"over {MOST_BYTES // 2**20} MiB of catalogs: {way}", item="too much")
         self._with_bases(place, text, chain)
 
 

@@ -12,7 +12,7 @@ from mdl.errors import UsageError
 from mdl.paths import shown
 from mdl.sources import is_reference
 from mdl.sources.hub_origin import parse_page, shown_url, why_bad_id
-from mdl.sources.url import has_extension
+from mdl.sources.url import FILE_NAME, has_extension
 
 _GIT = re.compile(
     r"(?:(?:git\+)?(?:https?|git)://|(?:ssh://)?git@)(?P<host>[\w.-]+(?::\d+(?=/))?)[:/](?P<path>[^?#]+?)(?P<git>\.git)?/?",
@@ -24,13 +24,6 @@ _REPOSITORY = re.compile(
     r"(?:(?:datasets|models|spaces)/)?(?P<id>[^/@:\s]+/[^/@:\s]+)(?P<more>@[^:\s]+)?(?P<quant>:[^/@:\s]+)?"
 )
 _MANY_FILES = re.compile(r"[*?\[]")
-_FILE = re.compile(
-    r".*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
-    r"|tiktoken|vocab|json|jsonl|yaml|yml|toml|xml|md|txt|csv|tsv|jinja|py|html|png|jpe?g|webp|gif|svg|wav|mp3|flac"
-    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)",
-    re.IGNORECASE,
-)
-"""The names of files. That a repository is called so is possible, and nobody would mean it."""
 
 
 def reference_in(word: str, page_hosts: Collection[str]) -> str | None:
@@ -108,7 +101,7 @@ def is_file_word(word: str, repository: str, page_hosts: Collection[str]) -> boo
     if owner.lower() in page_hosts or (rest and _HOST.fullmatch(owner)):
         return False
     match = _REPOSITORY.fullmatch(word)
-    if _FILE.fullmatch(word) or not match or why_bad_id(match["id"]):
+    if FILE_NAME.fullmatch(word) or not match or why_bad_id(match["id"]):
         return True
     if has_extension(rest) and not (match["more"] or match["quant"]):
         said = shown(word)[:200]

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mdl.errors import (
     AuthError,
@@ -29,9 +29,10 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
+from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
-from mdl.paths import RelPath
+from mdl.paths import RelPath, shown
 from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
@@ -47,6 +48,13 @@ VERSION = 1
 _LARGEST_NAME_FILE = 2**16
 _LONGEST_NAME = 120
 _EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
+FILE_NAME = re.compile(
+    r".*\.(safetensors|gguf|ggml|onnx|pt|pth|ckpt|bin|h5|hdf5|keras|tflite|npy|npz|msgpack|parquet|arrow|pkl|model|spm"
+    r"|tiktoken|vocab|json|jsonl|yaml|yml|toml|xml|md|txt|csv|tsv|jinja|py|html|png|jpe?g|webp|gif|svg|wav|mp3|flac"
+    r"|mp4|zip|tar|gz|tgz|bz2|xz|zst|7z)",
+    re.IGNORECASE,
+)
+"""The names of files, by their extensions."""
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
 """Names of algorithms in a fragment, which people expect to be compared."""
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
@@ -74,21 +82,30 @@ class UrlOrigin(Origin):
         return shown_url(self.url)
 
     @property
-    def _last(self) -> str:
+    def last_part(self) -> str:
         """What the URL ends in, percent-decoded and without ``;parameters``."""
         return unquote(urlsplit(bare_url(self.url)).path.rpartition("/")[2])
 
     @property
     def is_named(self) -> bool:
         """Whether the URL ends in a name with an extension. If not, its server is asked for the name."""
-        return has_extension(self._last)
+        return has_extension(self.last_part)
+
+    @property
+    def name_in_query(self) -> str:
+        """The file's name if one value of the query, and no other, ends in one; else ''. A value that has no extension
+        that files are known by may be a secret."""
+        values = parse_qsl(urlsplit(self.url).query, keep_blank_values=True)
+        names = {value.rpartition("/")[2] for _, value in values}
+        found = [name for name in names if FILE_NAME.fullmatch(name)]
+        return found[0] if len(found) == 1 else ""
 
     @property
     def file_name(self) -> RelPath:
         """The name that the URL ends in."""
-        if not self._last or "/" in self._last:
+        if not self.last_part or "/" in self.last_part:
             raise UsageError("the URL ends in no file name", item=self.label, hint="name the file: mdl get URL -o NAME")
-        return RelPath.parse(self._last)
+        return RelPath.parse(self.last_part)
 
     @property
     def folder(self) -> str:
@@ -146,6 +163,9 @@ class UrlSource:
             if error.item == stated.path.text:
                 error.item = origin.label
             raise
+        if not origin.is_named and found.path.text == origin.last_part:
+            told = f"saved as {shown(found.path.text)}: the URL names no file; -o NAME"
+            self._context.on_event(Noticed(message=told))
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
             facts = {"url": bare_url(origin.url), "name": found.path.text}
             keep(self._place_of_name(origin), "mdl-url-name", VERSION, facts)
@@ -261,7 +281,8 @@ def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
     from mdl.http.attachment import attached_name
 
     try:
-        return RelPath.parse(name) if (name := attached_name(headers)) else origin.file_name
+        name = attached_name(headers) or ("" if origin.is_named else origin.name_in_query)
+        return RelPath.parse(name) if name else origin.file_name
     except Unsafe as error:
         error.hint = "give it another name: mdl get URL -o NAME"
         raise

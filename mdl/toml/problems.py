@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
 _LONGEST_GUESS = 80
+_MOST_OWN, _MOST_OF_OTHERS = 10_000, 20
+"""How many problems are told of the user's own files, and of those that come from elsewhere."""
 _GUESSES = 500_000
 """Names compared for "did you mean" in one run; a file with countless problems gets no more guesses."""
 
@@ -35,9 +37,9 @@ class Problems:
         self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
-    def file(self, path: Path | str, text: str = "") -> TomlText:
-        """The next file."""
-        self._files.append(TomlText(path, text, self))
+    def file(self, path: Path | str, text: str = "", *, is_of_others: bool = False) -> TomlText:
+        """The next file; ``is_of_others`` if somebody else wrote it."""
+        self._files.append(TomlText(path, text, self, is_of_others=is_of_others))
         return self._files[-1]
 
     def guess(self, word: str, known: Collection[str]) -> str:
@@ -50,17 +52,32 @@ class Problems:
         return folded[near[0]] if near else ""
 
     def check(self) -> None:
-        """Raises the error if there are any problems."""
-        lines = [words for file in self._files for _, words in sorted(file.found, key=itemgetter(0))]
-        if lines:
-            head = [f"{len(lines)} mistakes in {self._what}:"] if len(lines) > 1 else []
-            raise self._error("\n".join([*head, *lines]))
+        """Raises the error if there are any problems. Of those in files of others it has the first, and says how many
+        more there are."""
+        own: list[str] = []
+        others: list[str] = []
+        for file in self._files:
+            lines = [words for _, words in sorted(file.found, key=itemgetter(0))]
+            if file.is_of_others:
+                others += lines
+            else:
+                own += lines
+        count = len(own) + len(others)
+        if not count:
+            return
+        told = [*own[:_MOST_OWN], *others[:_MOST_OF_OTHERS]]
+        if count > 1:
+            told.insert(0, f"{count} mistakes in {self._what}:")
+        if left := count - len(own[:_MOST_OWN]) - len(others[:_MOST_OF_OTHERS]):
+            told.append(f"and {left} more")
+        raise self._error("\n".join(told))
 
 
 class TomlText:
     """One file being read: where its keys stand, and how its problems are told."""
 
-    def __init__(self, path: Path | str, text: str, problems: Problems) -> None:
+    def __init__(self, path: Path | str, text: str, problems: Problems, *, is_of_others: bool = False) -> None:
+        self.is_of_others = is_of_others
         self.text, self.problems, self.name = text, problems, shown(str(path))
         self.found: list[tuple[int, str]] = []
         """What is wrong with it, each with its line."""

@@ -202,3 +202,23 @@ def test_a_job_keeps_the_digest(tmp_path: Path) -> None:
         assert url in job.again.words
         server.handler = faults.honest(SMALL + b"!")
         assert shell.run("jobs", "resume", job.id).code == 6
+
+
+IN_QUERY = [
+    ("repo?Revision=master&FilePath=unet/model.safetensors", "model.safetensors", False),
+    ("download?file=m.gguf&v=1.2", "m.gguf", False),
+    ("repo?a=x.json&b=y.json", "repo", True),
+    ("repo?token=abc.def12345", "repo", True),
+    ("repo?id=7", "repo", True),
+    ("m.bin?FilePath=other.safetensors", "m.bin", False),
+]
+
+
+@pytest.mark.parametrize(("tail", "name", "is_told"), IN_QUERY, ids=[tail for tail, _, _ in IN_QUERY])
+def test_the_name_is_in_the_query(mdl: Inside, tmp_path: Path, tail: str, name: str, is_told: bool) -> None:
+    """If neither path nor server name the file, the one value of the query that does is its name; else a line says what
+    it is saved as."""
+    with FaultyServer(lambda request, number: reply(200, bytes(100))) as server:
+        ran = mdl(machine(tmp_path), "get", f"{server.url}/api/{tail}", "--json")
+    [row] = ran.document["models"][0]["files"]
+    assert (row["path"], "the URL names no file" in ran.err) == (name, is_told)

@@ -11,7 +11,7 @@ import pytest
 import trustme
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.relay import relaying, secured
-from support.shell import Inside, Shell, done, machine, settings, with_environ
+from support.shell import Inside, Shell, done, machine, settings, with_environ, write_catalog
 
 from mdl.catalog.bases import DEEPEST, MOST
 from mdl.catalog.model import Catalog
@@ -315,3 +315,27 @@ def test_the_lock_covers_what_is_inherited(tmp_path: Path, mdl: Inside) -> None:
         assert ran.err.startswith("locked a, 1 file, 5 B\n")
         done(mdl(shell, "get", "a", "--locked"))
     assert (ran.out, (tmp_path / "mdl.lock").exists()) == (f"{tmp_path}/mdl.lock\n", True)
+
+
+@pytest.mark.parametrize("count", [60, 800, 5000])
+def test_a_catalog_that_extends_very_many(tmp_path: Path, mdl: Inside, count: int) -> None:
+    """2 after a bounded number of requests, with about 20 messages: one file that names too many is wrong before any of
+    them is asked for, and that there are too many in all is told once."""
+    names = ", ".join(f'"x{number}.toml"' for number in range(count))
+    text = f"schema = 1\nextends = [{names}]\n".encode()
+    with FaultyServer(lambda request, number: reply(200, text)) as server:
+        ran = done(mdl(own(tmp_path, f"{server.url}/a.toml"), "list"), 2)
+        assert len(server.requests) <= (64 if count <= 64 else 1)
+    assert len(ran.err.splitlines()) < 25
+    assert len(ran.err) < 20_000
+
+
+def test_many_mistakes_are_counted(tmp_path: Path, mdl: Inside) -> None:
+    """Of a base the first are told with their lines, and how many more there are; of the own catalog, all."""
+    shell = machine(tmp_path, "schema = 1\n" + "".join(f"[models.m{number}]\nwrong = 1\n" for number in range(300)))
+    ran = done(mdl(shell, "list"), 2)
+    assert ("600 mistakes in the catalog" in ran.err, ran.err.count("catalog.toml:")) == (True, 600)
+    (tmp_path / "catalog.toml").rename(tmp_path / "base.toml")
+    write_catalog(shell, 'schema = 1\nextends = ["base.toml"]\n')
+    ran = done(mdl(shell, "list"), 2)
+    assert ("and 580 more" in ran.err, ran.err.count("base.toml:")) == (True, 20)
