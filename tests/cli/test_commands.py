@@ -128,7 +128,7 @@ def test_a_repair_ends_with_the_reason_why_it_failed(run: Run, shell: Shell) -> 
     vocab = shell.models / "tiny/vocab.txt"
     for break_it, verdict in ((lambda: spoil(vocab, b"xxx\ntwo\n"), "corrupt"), (vocab.unlink, "missing")):
         break_it()
-        ran = run("verify tiny --repair --retries 1", 5, HF_ENDPOINT="http://127.0.0.1:1")
+        ran = run("verify tiny --repair --retries 1", 5, HTTP_PROXY="http://127.0.0.1:1")
         assert [line.split() for line in ran.out.splitlines()[1:]] == [[verdict, "tiny/vocab.txt"]]
         assert (f"1 {verdict}; 2 files ok" in ran.err, "fetches what is wrong" in ran.err) == (True, False)
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.data import MIB, files_below, noise, write_files
+from support.data import MIB, files_below, noise, spoil, write_files
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
 from support.trainer_server import training_server
@@ -252,15 +252,10 @@ def test_no_file_of_a_zip_is_repaired_alone(mdl: Inside, box: Box) -> None:
     """A file that came in a zip is named with the command that brings it again, which works."""
     folder = box.job("j32")
     done(mdl(box.shell, "fetch", "box", "j32"))
-    spoil(folder / "config.json")
+    spoil(folder / "config.json", b"[]")
     assert "'mdl fetch box j32' again, with --force" in done(mdl(box.shell, "verify", "box/j32", "--repair"), 6).err
     done(mdl(box.shell, "fetch", "box", "j32", "--force"))
     done(mdl(box.shell, "verify", "box/j32"))
-
-
-def spoil(file: Path) -> None:
-    file.unlink()
-    file.write_bytes(b"[]")
 
 
 def test_a_zip_of_zeros(mdl: Inside, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,7 +452,7 @@ def test_what_came_from_a_bucket_is_repaired(mdl: Inside, store: Shell, words: t
     """``verify --repair`` signs a new link to what is wrong."""
     folder = Path(done(mdl(store, *words)).out.splitlines()[-1])
     [file] = folder.rglob("a.safetensors")
-    spoil(file)
+    spoil(file, bytes(len(WEIGHTS)))
     done(mdl(store, "verify"), 6)
     done(mdl(store, "verify", "--repair"))
     assert file.read_bytes() == WEIGHTS

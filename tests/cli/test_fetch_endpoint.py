@@ -46,7 +46,7 @@ def answers(bucket: FaultyServer) -> Callable[[dict[str, Any]], Any]:
     ``p5`` is refused; no worker knows any other."""
     link = {"url": f"{bucket.url}/results/p1/lora/a.bin?X-Amz-Signature={SIGNATURE}", "filename": "a.bin"}
     wrong = {"url": f"{bucket.url}/results/p5/a.bin?X-Amz-Signature=CANARY-OF-P5", "filename": "a.bin", "size": 9}
-    inline = {"type": "file_data", "filename": "b.bin", "data": base64.b64encode(b"inline").decode(), "size": 6}
+    inline = {"type": "file_data", "filename": "b.bin", "data": base64.b64encode(b"inlin\0").decode(), "size": 6}
     status = {"p1": "completed", "p2": "completed", "p3": "running", "p4": "failed", "p5": "completed"}
     words = f"no access with {KEY} to {bucket.url}/x?X-Amz-Signature={SIGNATURE}"
 
@@ -75,7 +75,7 @@ def test_many_jobs(mdl: Inside, shell: Shell, endpoint: Endpoint, bucket: Faulty
     assert codes == {"gpu/p1": 0, "gpu/p2": 0, "gpu/p3": 14, "gpu/p4": 3, "gpu/p5": 0, "gpu/p6": 3}
     assert [error["exit_code"] for error in files if error] == [4]
     assert (shell.models / "gpu" / "p1" / "a.bin").read_bytes() == DATA
-    assert (shell.models / "gpu" / "p2" / "b.bin").read_bytes() == b"inline"
+    assert (shell.models / "gpu" / "p2" / "b.bin").read_bytes() == b"inlin\0"
     assert "workers 3 times" in found["gpu/p6"]["message"]
     told = ran.out + ran.err + "".join(path.read_text(errors="replace") for path in shell.home.rglob("*.log*"))
     assert "no access with ***" in told

@@ -51,7 +51,7 @@ def shell(tmp_path: Path, hub: Hub) -> Shell:
 @pytest.fixture
 def full(shell: Shell, server: FaultyServer, mdl: Inside, hf: Hf) -> Shell:
     """A disk with models of every origin: of the catalog, of references, of the hub's client, of nobody."""
-    server.handler = honest(b"from a url")
+    server.handler = honest(b"from a ur\0")
     done(mdl(shell, "get", "tiny", "hf:org/other"))
     done(mdl(shell, "get", f"{server.url}/files/direct.bin"))
     done(mdl(shell, "get", "hf:org/tiny", *CACHE))
@@ -182,7 +182,7 @@ def test_columns(full: Shell, mdl: Inside) -> None:
 
 def test_a_size_that_nobody_published(shell: Shell, server: FaultyServer, mdl: Inside) -> None:
     """The list has the size on the disk if there is no other."""
-    server.handler = honest(b"x" * 1500)
+    server.handler = honest(b"x\0" * 750)
     write_catalog(shell, f'schema = 1\n[models.one]\n[[models.one.files]]\npath = "f"\nurl = "{server.url}/f"\n')
     assert done(mdl(shell, "list")).out.split()[-4:] == ["missing", "?", "-", "-"]
     done(mdl(shell, "get", "one"))

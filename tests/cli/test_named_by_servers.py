@@ -115,7 +115,8 @@ def test_after_a_redirect(tmp_path: Path, mdl: Inside, status: int) -> None:
     same file; a redirect's own header names nothing."""
     signed = [f"/x?X-Amz-Signature={number}" for number in range(20)]
     named = ("Content-Disposition", 'attachment; filename="dreamLora_v12.safetensors"')
-    data = (8).to_bytes(8, "little") + b'{"a": 1}' + SMALL
+    header = f'{{"a":{{"dtype":"U8","shape":[{len(SMALL)}],"data_offsets":[0,{len(SMALL)}]}}}}'.encode()
+    data = len(header).to_bytes(8, "little") + header + SMALL
     with FaultyServer(faults.with_headers(faults.honest(data), named)) as files:
 
         def away(_request: Request, number: int) -> Answer:

@@ -113,12 +113,12 @@ def test_a_pinned_commit(shell: Shell, hub: LoopbackHub, ok: Run, rows: Rows) ->
 def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Run, rows: Rows) -> None:
     """A plain URL is asked for one byte: another ETag or size is another file; nothing else is fetched."""
     shell = machine(tmp_path / "home", unpinned(f"{server.url}/f.bin"))
-    server.handler = honest(b"one" * 100, etag='"1"')
+    server.handler = honest(b"on\0" * 100, etag='"1"')
     ok(shell, "get one")
     before = len(server.requests)
     assert rows(shell)["one"]["state"] == "current"
     assert [request.header("range") for request in server.requests[before:]] == ["bytes=0-0"]
-    server.handler = honest(b"two" * 100, etag='"2"')
+    server.handler = honest(b"tw\0" * 100, etag='"2"')
     row = rows(shell)["one"]
     assert (row["state"], row["changes"][0]["bytes_to_fetch"]) == ("outdated", 300)
 
@@ -126,9 +126,9 @@ def test_a_url_tells_by_its_etag(tmp_path: Path, server: FaultyServer, ok: Run, 
 def test_a_url_of_the_command_line(tmp_path: Path, server: FaultyServer, ok: Run, rows: Rows) -> None:
     """A URL that no catalog has is asked again as it was; one with a query was not kept whole, and nobody is asked."""
     shell = machine(tmp_path / "home")
-    server.handler = honest(b"one" * 100, etag='"1"')
+    server.handler = honest(b"on\0" * 100, etag='"1"')
     ok(shell, f"get {server.url}/f.bin; get {server.url}/sub/g.bin?key=secret")
-    server.handler = honest(b"two" * 100, etag='"2"')
+    server.handler = honest(b"tw\0" * 100, etag='"2"')
     before = len(server.requests)
     found = {name.partition("_")[2]: row["state"] for name, row in rows(shell).items()}
     assert (sorted(found.values()), len(server.requests) - before) == (["outdated", "unknown"], 1)

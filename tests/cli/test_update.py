@@ -147,9 +147,9 @@ def test_killed_between_lock_and_files(shell: Shell, hub: Hub, ok: Run) -> None:
 def test_a_url_without_a_digest(tmp_path: Path, server: FaultyServer, ok: Run) -> None:
     """A file whose digest was trusted on first use is fetched again if its ETag is another, and locked anew."""
     shell = machine(tmp_path / "home", f'schema = 1\n[models.one]\nsource = "{server.url}/f.bin"\n')
-    server.handler = honest(b"one" * 100, etag='"1"')
+    server.handler = honest(b"on\0" * 100, etag='"1"')
     ok(shell, "lock; get one")
-    server.handler = honest(b"two" * 100, etag='"2"')
+    server.handler = honest(b"tw\0" * 100, etag='"2"')
     assert "one: 1 of 1 file, 300 B\n" in ok(shell, "update one").err
-    assert bytes_of(shell, "one")["f.bin"] == b"two" * 100
+    assert bytes_of(shell, "one")["f.bin"] == b"tw\0" * 100
     ok(shell, "get one --locked; verify one")
