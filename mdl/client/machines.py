@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdl import places
@@ -151,21 +152,30 @@ class Machines(Mirrors):
         """A manifest that has a scheduler bring the models and groups ``names``, or all that is locked. ``name`` is the
         format: ``k8s``, ``slurm``, ``systemd`` or ``cron``. Nothing is contacted.
 
-        ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``
-        (for cron it is the ``mdl`` of this PATH if nothing is said), ``schedule``, ``mail_to``, ``shape``, ``image``,
-        ``claim``, ``secret``. Raises `LockError` if Kubernetes is to have a model that is not locked, or nothing is
-        named and nothing locked, `UsageError`, `NotFound`, `CatalogError`.
+        ``window`` are the hours in which systemd and cron begin a run. ``options`` are texts: ``home``, ``program``,
+        ``schedule``, ``mail_to``, ``shape``, ``image``, ``claim``, ``secret``. Without a ``program`` it is the ``mdl``
+        of this PATH, for systemd only if a service can run that. Raises `LockError` if Kubernetes is to have a model
+        that is not locked, or nothing is named and nothing locked, `UsageError`, `NotFound`, `CatalogError`.
         """
         from mdl.operations.render.plan import render
+        from mdl.operations.render.programs import is_reachable
+        from mdl.operations.render.work import USUAL_PROGRAM
 
         work = self.workspace
         path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
         variables = {name: value for name in ("HF_ENDPOINT",) if (value := work.environ.get(name))}
-        if (
-            name == "cron"
-            and not options.get("program")
-            and (here := shutil.which("mdl", path=work.environ.get("PATH")))
-        ):
-            options["program"] = shlex.quote(os.path.abspath(here))
+        warnings: list[str] = []
+        here = shutil.which("mdl", path=work.environ.get("PATH"))
+        if here and not options.get("program"):
+            here = os.path.abspath(here)
+            if name == "cron" or (name == "systemd" and is_reachable(here)):
+                options["program"] = shlex.quote(here)
+            elif name == "systemd" and not is_reachable(USUAL_PROGRAM):
+                options["lacks_program"] = True
+                warnings.append(
+                    f"the unit starts {USUAL_PROGRAM}, which is not there, because no service can run {here}; "
+                    f"the unit has the line that installs mdl for all users"
+                )
         options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
-        return render(name, texts(names or ()), self.catalog, work.lock, **options)
+        found = render(name, texts(names or ()), self.catalog, work.lock, **options)
+        return replace(found, warnings=tuple(warnings))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -88,6 +89,13 @@ def test_what_is_refused(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
         (shell, "cron plain --limit-rate x", 2),
         (shell, "cron plain --schedule '5 * * * *\n* * * * * id'", 2),
         (shell, "slurm plain --to '/a\nb'", 2),
+        *(
+            (shell, f"{kind} plain --limit-rate '08:00,2M\n22:00,off'", 2)
+            for kind in ("cron", "k8s", "slurm", "systemd")
+        ),
+        *((shell, f"{kind} plain --mdl '/opt/mdl a\x1bb'", 2) for kind in ("cron", "slurm", "systemd")),
+        (shell, "k8s plain --image 'a\nb'", 2),
+        (shell, "cron plain --mail-to 'a\nb'", 2),
         (shell, "systemd plain --to models", 2),
         (shell, "systemd plain --mdl bin/mdl", 2),
         (shell, "cron plain --mdl 'python3 -m mdl'", 2),
@@ -339,3 +347,28 @@ def test_crontab_line(tmp_path: Path, mdl: Inside, run: Run, programs: Path) -> 
         ran = run(["sh", "-c", line.removeprefix("@daily ").replace("\\%", "%")], **environ)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
         assert (tmp_path / "to" / ODD / "f.bin").read_bytes() == SMALL
+
+
+def test_a_program_that_no_service_can_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+    """The unit starts the mdl that runs if any user can run it; otherwise the one for all users, and one warning names
+    both. The manifest and the exit code are the same, and the unit has the line that installs it."""
+    tmp_path.chmod(0o700)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mdl").write_text("#!/bin/sh\n")
+    (own / "mdl").chmod(0o755)
+    ran = done(mdl(with_environ(shell, PATH=str(own)), "render", "systemd", "plain"))
+    if not Path("/usr/local/bin/mdl").exists():
+        assert f"no service can run {own}/mdl" in ran.err
+        assert ran.err.count("/usr/local/bin/mdl") == 1
+    assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out
+    assert "ln -sf /opt/mdl/bin/mdl /usr/local/bin/mdl  # in a checkout of mdl\n" in ran.out
+    with TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "mdl").write_text("#!/bin/sh\n")
+        (Path(folder) / "mdl").chmod(0o755)
+        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+        assert (f"\nExecStart={folder}/mdl prefetch" in ran.out, "no service" in ran.err) == (True, False)
+        (Path(folder) / "mdl").write_text(f"#!{own}/python\n")
+        ran = done(mdl(with_environ(shell, PATH=folder), "render", "systemd", "plain"))
+        assert "\nExecStart=/usr/local/bin/mdl prefetch" in ran.out

@@ -7,18 +7,24 @@ import shlex
 from pathlib import PurePosixPath
 
 from mdl.errors import NOT_WORTH_RETRYING
-from mdl.operations.render.work import RenderedFile, Work, meaning, ranges
+from mdl.operations.render.work import (
+    HOMES,
+    INSTALL_FOR_ALL,
+    RenderedFile,
+    Work,
+    meaning,
+    ranges,
+)
 
 _USUAL_HOME = "/srv/models"
-_HOMES = ("/home", "/root", "/run/user")
-"""What systemd hides from a service whose ProtectHome= says so."""
 _STOPPED = (75, 143)
 """How a run ends that was stopped and will go on: its time was over, or systemctl stopped it."""
 _COPIED = "#   cp {} /etc/mdl/  # and what the catalog extends\n"
+_INSTALLED = f"#   {INSTALL_FOR_ALL}  # in a checkout of mdl\n"
 _SERVICE = """\
 # Made by 'mdl render systemd'. It brings models by night. To install:
 #
-#   useradd --system --home-dir /var/lib/mdl --shell /usr/sbin/nologin mdl
+{installed}#   useradd --system --home-dir /var/lib/mdl --shell /usr/sbin/nologin mdl
 #   install -d -o mdl -g mdl {home} && install -d /etc/mdl
 {copied}#   mdl render systemd … --unit service > /etc/systemd/system/mdl-prefetch.service
 #   mdl render systemd … --unit timer > /etc/systemd/system/mdl-prefetch.timer
@@ -108,6 +114,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         variables["MDL_CATALOG"] = "/etc/mdl/catalog.toml"
     service = _SERVICE.format(
         home=shlex.quote(home),
+        installed=_INSTALLED if work.lacks_program else "",
         writable=_quoted(home),
         variables="\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
         copied=_COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml") if work.catalog else "",
@@ -125,7 +132,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
 
 
 def _is_in_home(path: str) -> bool:
-    return any(PurePosixPath(path).is_relative_to(home) for home in _HOMES)
+    return any(PurePosixPath(path).is_relative_to(home) for home in HOMES)
 
 
 def _argument(word: str) -> str:

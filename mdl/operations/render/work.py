@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 
+from mdl.bounds import brief
 from mdl.errors import EXIT_CODES, UsageError
 from mdl.units import Window
 from mdl.values import value_class
@@ -16,7 +17,14 @@ NIGHT = "22:00-06:00"
 MINUTE = 5
 """The minute of an hour at which a nightly run begins, so that not everything on a machine begins at once."""
 _MOST_LATE = 10
-_USUAL_PROGRAM = "/usr/local/bin/mdl"
+_DOCUMENTS = ("catalog_text", "lock_text")
+"""Fields with whole documents, in which lines end. Every other text is one line of a manifest."""
+USUAL_PROGRAM = "/usr/local/bin/mdl"
+"""Where a service looks for mdl if nothing else is said."""
+INSTALL_FOR_ALL = "python3 -m venv /opt/mdl && /opt/mdl/bin/pip install . && ln -sf /opt/mdl/bin/mdl /usr/local/bin/mdl"
+"""The line that installs mdl for all users, in a checkout of it."""
+HOMES = ("/home", "/root", "/run/user")
+"""What systemd hides from a service whose ProtectHome= says so."""
 
 
 @value_class
@@ -25,8 +33,8 @@ class Work:
 
     ``names`` are models and groups of the catalog; ``program`` are the words by which mdl is called if that was said,
     ``home`` is the models folder and ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the
-    environment that it needs beside them. It ``is_locked`` if the lock has all models. ``limits`` are flags of
-    ``mdl get`` with their values.
+    environment that it needs beside them. It ``is_locked`` if the lock has all models, and ``lacks_program`` if there
+    is no mdl yet that a service can run. ``limits`` are flags of ``mdl get`` with their values.
 
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
@@ -42,6 +50,7 @@ class Work:
     is_locked: bool = False
     limits: Sequence[str] = ()
     window: Window | None = None
+    lacks_program: bool = field(default=False, repr=False)
     schedule: str = ""
     mail_to: str = ""
     shape: str = "job"
@@ -55,10 +64,10 @@ class Work:
 
     def check(self) -> None:
         """Raises `UsageError` for what a manifest cannot have."""
-        texts = (*self.program, self.home, self.catalog, self.schedule, self.mail_to, *self.variables.values())
-        for text in texts:
-            if not text.isprintable():
-                raise UsageError(f"a manifest cannot have {text!r}", hint="leave out control characters")
+        for name, value in vars(self).items():
+            for text in _texts_in(value) if name not in _DOCUMENTS else ():
+                if not text.isprintable():
+                    raise UsageError(f"a manifest cannot have {brief(text)}", hint="leave out control characters")
         if self.home and not self.home.startswith("/"):
             raise UsageError("it must be an absolute path", item="--to", hint="begin it with /")
         for flag, text, pattern in (
@@ -84,7 +93,7 @@ class Work:
         """The words of ``mdl prefetch`` for what starts programs by their full paths. Raises `UsageError`."""
         program, *words = self.command("prefetch", *more)
         if not self.program:
-            program = _USUAL_PROGRAM
+            program = USUAL_PROGRAM
         elif not program.startswith("/"):
             raise UsageError(
                 f"{program!r} is not a full path", item="--mdl", hint="begin it with /: PATH is short there"
@@ -106,6 +115,17 @@ class Work:
         return min(sum(window.is_open(hour * 60 + minute + one) for one in late) // 2 for hour in hours)
 
 
+def _texts_in(value: object) -> Iterator[str]:
+    """Every text of a field: itself, those of a list, the keys and values of a table."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from map(str, value)
+        yield from map(str, value.values())
+    elif isinstance(value, Sequence):
+        yield from map(str, value)
+
+
 @value_class
 class RenderedFile:
     """One file of a manifest: what it is called usually, and its text."""
@@ -116,12 +136,14 @@ class RenderedFile:
 
 @value_class
 class Rendered:
-    """A manifest: its format and its files, which stand one after the other in ``text``. ``left_out`` names the files
+    """A manifest: its format and its files, which stand one after the other in ``text``. ``warnings`` say what it needs
+    that is not there. ``left_out`` names the files
     and models of whose URLs something is not in it because it may be a secret."""
 
     format: str
     files: tuple[RenderedFile, ...]
     left_out: Sequence[str] = field(default=(), repr=False)
+    warnings: Sequence[str] = ()
 
     @property
     def text(self) -> str:
