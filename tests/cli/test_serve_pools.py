@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.runs import put
 from support.serving import client_of, connected, raw, served
-from support.shell import Shell, machine
+from support.shell import Inside, Shell, done, machine
 
 import mdl.serve as serve
 from mdl.serve import Serving, connection, runs, work
@@ -342,6 +343,26 @@ def test_what_is_told_without_a_token(shell: Shell, http: httpx.Client, tmp_path
     assert {row["name"] for row in found["models"]} == {"open", "never", "org--held"}
     assert {row["id"]: row["is_served"] for row in found["repositories"]} == {"org/open": True, "org/held": False}
     assert refused.status_code == 403
+
+
+def test_jobs_of_what_is_not_offered(
+    tmp_path: Path, http: httpx.Client, mdl: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a token only jobs of models are told of which everything here is offered, whatever they were called."""
+    with LoopbackHub([Repo("org/open", {"config.json": CONFIG}), replace(HELD, gated=False)]) as hub:
+        shell = machine(tmp_path, endpoint=hub.url)
+        done(mdl(shell, "get", "org/open"))
+        done(mdl(shell, "get", "hf:org/held"))
+        hub.publish(replace(HELD, gated=True))
+        done(mdl(shell, "get", "hf:org/held"))
+        assert mdl(shell, "get", "org/nothing").code == 3
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with served(shell) as server:
+        jobs = http.get(f"{server.url}/api/status").json()["jobs"]
+    assert {name for job in jobs for name in job["models"]} == {"org--open"}
+    with served(shell, token=TOKEN) as server:
+        jobs = http.get(f"{server.url}/api/status", headers=BEARER).json()["jobs"]
+    assert {name for job in jobs for name in job["models"]} >= {"org--open", "org--held"}
 
 
 def test_wrong_tokens_are_counted(shell: Shell, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
