@@ -123,7 +123,7 @@ class Machines(Mirrors):
             with self._tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
                 bundle = bundle.confirmed_by(known_here(bundle, tools, catalog_here, lock_here))
                 added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
-                files = import_files(bundle, tools)
+                files = import_files(bundle, tools, may_replace=replace)
                 folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
         for model in added:
             self._put(model.name, entry_facts(model), replace=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.hubs import Hub
+from support.hubs import Hub, cache_of
 from support.loopback_hub import LoopbackHub, Repo
 from support.serving import client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
@@ -75,6 +75,31 @@ def test_a_bundle_never_stands_for_the_hub(
                 assert http.get(f"{server.url}/org/model/resolve/{revision}/extra.bin").status_code == 404
                 tree = http.get(f"{server.url}/api/models/org/model/tree/{revision}").json()
                 assert [item["path"] for item in tree] == ["config.json", "w.bin"]
+
+
+@pytest.mark.parametrize("layout", ["plain", "hf-cache"])
+def test_a_bundle_takes_no_place_of_the_hub(layout: str, tmp_path: Path, http: httpx.Client, mdl: Inside) -> None:
+    """A bundle whose model is called as what came from the hub, or which lies in the same cache, replaces nothing of it
+    (7, nothing written), unless ``--replace`` says so."""
+    name = "org--model" if layout == "plain" else "other"
+    with LoopbackHub([MODEL]) as hub, LoopbackHub([FORGED]) as theirs:
+        maker = machine(tmp_path / "theirs", ENTRY.format(name=name, commit=COMMIT), theirs.url)
+        done(mdl(maker, "get", name))
+        done(mdl(maker, "bundle", "export", name, "-o", "b.tar"))
+        shell = machine(tmp_path / "home", endpoint=hub.url)
+        done(mdl(shell, "get", "hf:org/model", "--layout", layout))
+        words = ("bundle", "import", str(maker.home / "b.tar"), "--layout", layout)
+        assert mdl(shell, *words).code == 7
+        with served(shell) as server:
+            assert http.get(f"{server.url}/org/model/resolve/{COMMIT}/config.json").content == RIGHT
+        assert "bundled" not in ((shell.home / "mdl.lock").read_text() if (shell.home / "mdl.lock").exists() else "")
+        done(mdl(shell, *words, "--replace"))
+        cached = cache_of(shell) / "models--org--model" / "snapshots" / COMMIT
+        place = (shell.models / name if layout == "plain" else cached) / "config.json"
+        assert place.read_bytes() == THEIRS
+        if layout == "hf-cache":
+            done(mdl(shell, "get", "hf:org/model", "--layout", layout))
+            assert place.read_bytes() == RIGHT
 
 
 def test_a_bundle_alone(their_bundle: Path, tmp_path: Path, http: httpx.Client, mdl: Inside) -> None:

@@ -17,7 +17,7 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.engine.plan import Item, Plan, Wanted
-from mdl.engine.store import Ready
+from mdl.engine.store import Ready, Store
 from mdl.errors import (
     CatalogError,
     DigestMismatch,
@@ -247,9 +247,9 @@ def known_here(bundle: Bundle, tools: Tools, catalog: Catalog, lock: Lock) -> di
     return found
 
 
-def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
+def import_files(bundle: Bundle, tools: Tools, *, may_replace: bool) -> tuple[BundledFile, ...]:
     """Bring the files of a bundle into the store; those that are here already are not read. ``tools`` resolves past the
-    user's lock.
+    user's lock. Files here that somebody else vouches for give way only if they may be replaced.
 
     What comes from a bundle came from no hub, whatever its lock says: nobody knows who may have it.
 
@@ -268,7 +268,10 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
                 remote = replace(remote, hub=hub, access="unknown")
                 watch = watch_reading(model.name, remote, tools.on_event)
                 local = LocalFile() if number in clashes else store.check(model.name, remote, watch=watch)
-                wanted.append(Wanted(model.name, remote, local, clashes.get(number)))
+                error: MdlError | None = clashes.get(number)
+                if error is None and not (may_replace or remote.is_vouched_for):
+                    error = _why_not_replaced(model.name, local, remote, store)
+                wanted.append(Wanted(model.name, remote, local, error))
         plan = Plan.of(wanted)
         refused = [item.refused.on(item.remote.path.text) for item in plan.refuse if item.refused]
         if refused:
@@ -293,6 +296,18 @@ def import_files(bundle: Bundle, tools: Tools) -> tuple[BundledFile, ...]:
         facts = (file.size or 0, bundle.sums[place], verified_by(file), action)
         rows.append(BundledFile(name, file.path.text, *facts))
     return tuple(rows)
+
+
+def _why_not_replaced(model: str, local: LocalFile, remote: RemoteFile, store: Store) -> Occupied | None:
+    """Why a file here does not give way to one for which only the bundle vouches; None if it does."""
+    hint = "--replace takes the bundle's; --to DIR imports beside it"
+    pointer, receipt = store.layout.pointer(remote), local.receipt
+    if pointer is not None and os.path.lexists(pointer) and store.pointer_state(model, remote) != "right":
+        return Occupied("the cache has another file of this name and commit", hint=hint)
+    if receipt is None or not (local.untouched and receipt.is_vouched_for) or receipt.matches(remote):
+        return None
+    why = f"another file is here, for which the {receipt.vouched_by} vouches; for this one only the bundle does"
+    return Occupied(why, hint=hint)
 
 
 @dataclass
