@@ -47,7 +47,8 @@ def no_record(_tree: Tree, _folder: str) -> NameSays:
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell.
+    The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell,
+    unless there are no counts in it.
     Files with the same group ``name`` are one checkpoint, which is called so. A checkpoint counts only if ``holds``
     is true of one of its files, or a name in its folder; the name of a folder there ends with a slash. ``weights`` are
     files that hold weights though their suffix does not tell. ``requires``: a name that must be in the folder, or else
@@ -77,6 +78,7 @@ class Pattern:
     holds: IsName = lambda _name: True
     weights: str = NO_NAME
     requires: str = ""
+    counts_in_name: bool = True
     written_last: str = ""
     places: Callable[[Tree, str, IsName], list[Place]] = here
     order: Callable[[str], int] = lambda _name: 0
@@ -208,6 +210,8 @@ class Pattern:
             return NameSays()
         says = what_name_says(stem_of(name))
         groups = {axis: digits for axis, digits in match.groupdict().items() if axis != "name"}
+        if not self.counts_in_name:
+            return replace(says, step=None, epoch=None)
         if not groups:
             return says
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))

@@ -89,8 +89,12 @@ class Run:
         meanings = [[row for row in rows if row.name == name], [row for row in rows if stem_of(row.name) == name]]
         number = parse_count(name)
         if number is not None:
-            meanings.append([row for row in rows if row.step == number])
-            meanings.append([row for row in rows if row.epoch == number])
+            for numbered in (
+                [row for row in rows if row.step == number],
+                [row for row in rows if row.epoch == number],
+            ):
+                meanings.append([row for row in numbered if not (row.is_derived or row.says_best)])
+                meanings.append(numbered)
         if name not in ("latest", "best"):
             meanings.append(self._folder_of_weights(name))
         return next((rows for rows in meanings if rows), [])

@@ -162,7 +162,13 @@ def _speechbrain_record(tree: Tree, folder: str) -> NameSays:
 
 SPEECHBRAIN = Layout(
     "speechbrain",
-    Pattern(r"CKPT\+.+", kinds=("folder",), holds=matching(r"CKPT\.yaml"), record=_speechbrain_record).find,
+    Pattern(
+        r"CKPT\+.+",
+        kinds=("folder",),
+        holds=matching(r"CKPT\.yaml"),
+        record=_speechbrain_record,
+        counts_in_name=False,
+    ).find,
     trainers="SpeechBrain",
     keep=("*.ckpt", "CKPT.yaml", "*.yaml"),
     drop=(("optimizer*.ckpt", "optimizer state"), ("dataloader*.ckpt", "the state of the data"), *RESUME),
@@ -398,7 +404,7 @@ def _is_orbax(tree: Tree, entry: Entry) -> bool:
 ORBAX = Layout(
     "orbax",
     Pattern(
-        rf"(?:.*[-_])?(?P<step>[0-9]+)|{ORBAX_STAGING.pattern}",
+        rf"{ORBAX_STAGING.pattern}|(?:.*[-_])?(?P<step>[0-9]+)",
         kinds=("folder",),
         staging=ORBAX_STAGING.pattern,
         holds=matching(r"_CHECKPOINT_METADATA|manifest\.ocdbt|default/|state/|params/|items/"),
@@ -407,6 +413,7 @@ ORBAX = Layout(
     ).find,
     trainers="orbax and Flax",
     keep=_ANY,
+    weights=r".+",
 )
 
 
@@ -422,6 +429,7 @@ SPACY = Layout(
     ).find,
     trainers="spaCy",
     keep=_ANY,
+    weights="model",
 )
 
 
@@ -507,7 +515,7 @@ PLAIN = Layout(
     ),
 )
 """A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""
-MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers models", keep=_ANY)
+MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers models", keep=_ANY, weights=r".+")
 
 
 def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:
