@@ -100,8 +100,7 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
         if entry.kind in ("unreadable", "escapes"):
             session.console.note(f"not looked at: {entry.path} ({entry.why})")
     if not rows:
-        if not found.runs_below:
-            session.console.note(f"there is no model in {found.tree.root}")
+        session.console.note(found.latest_note or f"there is no model in {found.tree.root}")
         return
     session.console.table(
         ("NAME", "STEP", "EPOCH", "SIZE", "FILES", "TIME", "STATE", "NOTE"),

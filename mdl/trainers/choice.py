@@ -51,8 +51,10 @@ def latest_of(rows: Sequence[Checkpoint]) -> tuple[Checkpoint | None, str]:
     if all(row.epoch is not None for row in candidates):
         newest = _greatest([(row.epoch or 0, row.order, not row.says_best) for row in candidates], candidates)
         return _only(newest, "several have the same epoch")
+    if all(row.is_counted for row in candidates):
+        return _only(candidates, "steps and epochs do not compare")
     if any(row.is_counted for row in candidates):
-        return _only(candidates, "steps and epochs do not compare, and names without either do not tell")
+        return _only(candidates, "only some have a step or an epoch")
     return _only(candidates, "no name and no record tells")
 
 

@@ -118,11 +118,7 @@ class Run:
         """Raises `NotFound` with the candidates if nobody can say what the model of this folder is."""
         if self.is_recognised and self.checkpoints:
             return
-        raise NotFound(
-            self._why_unrecognised(),
-            item=str(self.tree.root),
-            hint=f"{self._advice()}; --all packs the folder as it is",
-        )
+        raise NotFound(self._why_unrecognised(), item=str(self.tree.root), hint=self._advice())
 
     def _why_unrecognised(self) -> str:
         if self.runs_below:
@@ -157,10 +153,17 @@ class Run:
         return f"no checkpoint {shown(name)}"
 
     def _advice(self) -> str:
-        if self.runs_below and not self.is_recognised:
-            return f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
+        """What to do if nobody can say what is meant."""
         way = f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint NAME"
-        return f"{way}; {self._there_are()}" if self.checkpoints else self._there_are()
+        if self.runs_below and not self.is_recognised:
+            way = f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
+        elif self.checkpoints:
+            way = f"{way}; {self._there_are()}"
+        else:
+            way = self._there_are()
+        if self.is_recognised and self.checkpoints:
+            return way
+        return f"{way}; --all packs the folder as it is"
 
     def _there_are(self) -> str:
         rows = self.checkpoints
