@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+from mdl.bounds import parse_number
 from mdl.redact import bare_url
 
 _SIGNING_PARAMETERS = {
@@ -61,7 +62,7 @@ def expires_at(url: str) -> float:
     query = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
     try:
         if "Expires" in query:
-            return float(query["Expires"])
+            return parse_number(query["Expires"])
         if "se" in query and "sig" in query:
             moment = datetime.fromisoformat(query["se"])
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

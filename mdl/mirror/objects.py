@@ -261,17 +261,25 @@ class Objects:
 
     def _parsed(self, answer: bytes, key: str) -> ElementTree.Element:
         try:
-            return ElementTree.fromstring(answer, ElementTree.XMLParser(target=_PlainXml()))
-        except _Declaration as error:
-            raise self._failed("the store's answer is not plain XML", key) from error
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise self._failed("the store's answer is not XML", key) from error
+            return plain_xml(answer)
+        except ProtocolError as error:
+            raise self._failed(error.message, key) from error
 
     def _failed(self, why: str, key: str) -> MdlError:
         return ProtocolError(why, item=self._item(key), hint="does this endpoint speak S3?")
 
     def _item(self, key: str) -> str:
         return f"{self.bucket}/{shown(key)}" if key else str(self.bucket)
+
+
+def plain_xml(answer: bytes) -> ElementTree.Element:
+    """The root of an answer in XML, in any encoding. Raises `ProtocolError` if it is none, or declares anything."""
+    try:
+        return ElementTree.fromstring(answer, ElementTree.XMLParser(target=_PlainXml()))
+    except _Declaration as error:
+        raise ProtocolError("the store's answer is not plain XML") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ProtocolError("the store's answer is not XML") from error
 
 
 class _Declaration(Exception):

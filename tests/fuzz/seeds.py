@@ -159,6 +159,59 @@ def _tensors(header: Any, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
+_SETTINGS = b"""[defaults]
+connections = 8
+stall = "30s"
+limit_rate = 20000000
+[hooks]
+on_complete = "true"
+[stores]
+also = ["/models"]
+[remotes.gpu]
+kind = "runpod"
+endpoint = "abc123"
+[remotes.store]
+kind = "bucket"
+url = "s3://training/prefix"
+[hosts."civitai.com"]
+token_env = "CIVITAI_TOKEN"
+send = "query:token"
+"""
+_REPOSITORIES = [
+    {"id": "org/model", "downloads": 5, "likes": 1, "gated": "auto", "private": False, "tags": ["license:mit"]}
+    | {"lastModified": "2026-01-01T00:00:00.000Z", "usedStorage": 1000},
+    {"id": "other"},
+]
+_MARKER = {
+    "schema": "mdl.mirror-complete/1",
+    "name": "m",
+    "version": "0123456789abcdef",
+    "files": [{"path": "a/b.bin", "size": 5, "sha256": _SHA}],
+    "source": "hf:org/m",
+    "commit": _COMMIT,
+}
+_UPLOADS = b"""<?xml version="1.0"?><ListMultipartUploadsResult xmlns="urn:x"><IsTruncated>true</IsTruncated>
+<NextKeyMarker>k</NextKeyMarker><Upload><Key>k/1</Key><UploadId>u</UploadId></Upload></ListMultipartUploadsResult>"""
+_PARTS = b"""<ListPartsResult><Part><PartNumber>1</PartNumber><Size>5</Size><ETag>e</ETag>
+<LastModified>2026-01-01T00:00:00.000Z</LastModified></Part></ListPartsResult>"""
+_NODE = {
+    "schema": "mdl.get/1",
+    "ok": True,
+    "exit_code": 0,
+    "error": None,
+    "seconds": 1.5,
+    "bytes_fetched": 5,
+    "models": [{"name": "m", "status": "present", "files": [{"path": "a", "size": 5, "action": "fetched"}]}],
+}
+_LOG = b"""2026-01-01T00:00:00.000Z INFO planned - files=2 bytes_total=9 bytes_kept=0 bytes_to_fetch=9 models="{}"
+2026-01-01T00:00:00.000Z INFO started - model=m file=a index=1 bytes=5 resumed_at=0 host=h
+2026-01-01T00:00:00.000Z INFO progress - percent=5 bytes_done=1 bytes_total=10 bytes_per_second=5
+2026-01-01T00:00:00.000Z WARNING retrying - model=m file=a why="no route" attempt=1 delay=1.5
+2026-01-01T00:00:00.000Z INFO ended - status=done exit_code=0
+"""
+_OLLAMA = "application/vnd.ollama.image.model"
+
+
 _PLAIN, _PACKED = Member(name=b"config.json", data=b"{}\n"), Member(name=b"a/m.bin", data=b"ab" * 99, method=DEFLATED)
 _BESIDE = Member(name="é.txt".encode(), flags=UTF8, extra=extra(0x5455, b"\1" + bytes(4)), descriptor={})
 _WIDE = Member(name=b"w", extra=wide(10, 10), local={"packed": 2**32 - 1, "size": 2**32 - 1})
@@ -222,6 +275,28 @@ SEEDS: dict[str, list[bytes]] = {
         )
     ],
     "history": [json.dumps(_HISTORY).encode()],
+    "settings": [_SETTINGS],
+    "base": [
+        _sealed({"mdl-base": 1, "text": "schema = 1\n", "validator": {"If-None-Match": "x"}, "at": 1.5, "asked": 2.5})
+    ],
+    "search": [json.dumps(_REPOSITORIES).encode()],
+    "marker": [json.dumps(_MARKER).encode()],
+    "holder": [json.dumps({"host": "h", "process": "0123456789ab-1-2-3", "since": "12:00:00", "token": "ab"}).encode()],
+    "bucket_list": [_UPLOADS, _PARTS, _UPLOADS.decode().encode("utf-16")],
+    "node": [b"0\n" + json.dumps(one).encode() for one in (_NODE, _NODE | {"exit_code": 6, "error": _JOB["error"]})],
+    "job_log": [_LOG],
+    "gauges": [
+        b"# TYPE mdl_prefetch_last_success_timestamp_seconds gauge\nmdl_prefetch_last_success_timestamp_seconds 1.7e9\n"
+    ],
+    "lease": [json.dumps({"process": "0123456789ab-1-2-3", "host": "h", "pid": 12, "since": "12:00:00"}).encode()],
+    "ollama": [json.dumps({"layers": [{"mediaType": _OLLAMA, "digest": f"sha256:{_SHA}", "size": 1}]}).encode()],
+    "training_run": [
+        b'{"global_step": 1500, "best_global_step": 1000, "loss": NaN, "log_history": [], "best_metric": 1e999}',
+        json.dumps({"weight_map": {"w": "model-00001-of-00002.safetensors"}, "metadata": {"total_size": 5}}).encode(),
+        _tensors({"__metadata__": {"ss_steps": "1500", "training_info": '{"step": 5}'}}),
+    ],
+    "expiry": [b"Expires=1700000000\nse=2026-01-01T00:00:00Z&sig=x\nX-Amz-Date=20260101T000000Z&X-Amz-Expires=3600"],
+    "numbers": [b'{"size": 12, "loss": NaN, "long": 1000000000000000019884624838656, "list": [1.5, -1]}', b"[0, 1e3]"],
     "content_range": [
         b'206 100 199 1000\ncontent-range: bytes 100-199/1000\ncontent-length: 100\netag: "a"\nbegun: "a"',
         b"200 100 199 1000\ncontent-length: 1000\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\ndate: Fri, 02 Jan 2026",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,27 +23,49 @@ from mdl import crc_json
 from mdl.archive.directory import ArchiveLimits, read_directory
 from mdl.archive.history import from_json, to_json
 from mdl.archive.manifest import Manifest
-from mdl.archive.reader import Archive
+from mdl.archive.opening import open_archive
+from mdl.bounds import brief, parse_json, whole_number
+from mdl.catalog.bases import WebBases
 from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.reader import read_catalog, read_text
+from mdl.config import check_config
+from mdl.config import read_text as read_settings
+from mdl.describe import describe
 from mdl.engine import journal as journals
 from mdl.engine.layout import HubCache
 from mdl.engine.receipts import RECORD, Receipts, file_key
 from mdl.engine.store import Store
-from mdl.errors import CatalogError, MdlError, UsageError
+from mdl.errors import CatalogError, LockError, MdlError, UsageError
+from mdl.fleet.report import FleetReport, node_report
+from mdl.fleet.work import Answer
+from mdl.formatting import human_bytes, human_duration
+from mdl.http.responses import parse_size
 from mdl.jobs.job import shown_facts
+from mdl.jobs.log import event_of, is_end, readable
+from mdl.jobs.prefetch import _last_success
 from mdl.jobs.records import Records
+from mdl.locks import _holder
+from mdl.mirror.layout import Marker
+from mdl.mirror.objects import _all, _text, _time, plain_xml
 from mdl.operations.bundle.importing import open_bundle
 from mdl.operations.edit import without_model
+from mdl.operations.formats import Folder
+from mdl.operations.formats.ollama import recognize
 from mdl.operations.lock_file import read_lock
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
+from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
 from mdl.remotes import job_of
+from mdl.remotes.bucket_lock import Holder
 from mdl.remotes.outputs import error_in, outputs_of
 from mdl.remotes.trainer import routes_in
 from mdl.safetensors import read_header, why_truncated
-from mdl.sources.hub import Listing, Listings, _entry
+from mdl.sources import hub
+from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
+from mdl.sources.hub_search import _found
+from mdl.sources.kept import kept_path
+from mdl.trainers import find_run
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
@@ -167,17 +190,22 @@ def listing(data: bytes) -> None:
         assert listings.get("https://h", origin) == found
 
 
+def parsed(data: bytes) -> object:
+    """What mdl makes of the JSON that a server answers; None if it refuses it."""
+    try:
+        return parse_json(data, allow_nan=True)
+    except ValueError:
+        return None
+
+
 def tree(data: bytes) -> None:
     """A hub's listing gives safe paths and sizes, or is refused."""
-    try:
-        page = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    entries = [_entry(item) for item in page] if isinstance(page, list) else []
-    refuse_twins(entry.path for entry in entries)
-    for entry in entries:
+    page, found = parsed(data), hub._Found()
+    for item in page if isinstance(page, list) else ():
+        hub._take_item(item, found)
+    for entry in found.entries:
         _safe(entry.path)
-        assert entry.size >= 0
+        assert entry.size is None or entry.size >= 0
 
 
 def relpath(data: bytes) -> None:
@@ -234,7 +262,7 @@ def zip_directory(data: bytes) -> None:
         assert at <= member.header_at < member.data_at
         at = member.data_at + member.packed
     assert at <= len(data)
-    with Archive(path, ArchiveLimits(bytes=2**24)) as archive, open(os.devnull, "wb") as null:
+    with open_archive(path, ArchiveLimits(bytes=2**24)) as archive, open(os.devnull, "wb") as null:
         for member in archive.members:
             steps: list[int] = []
             archive.copy(member, null.fileno(), steps.append)
@@ -274,10 +302,7 @@ def history(data: bytes) -> None:
 
 def answer(data: bytes) -> None:
     """What a remote answers is files with safe names, a job, a route, or an error of mdl's own."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return
+    found = parsed(data)
     job_of(found)
     error_in(found)
     if isinstance(found, dict):
@@ -288,8 +313,125 @@ def answer(data: bytes) -> None:
         assert one.data is None or one.size == len(one.data)
 
 
+def settings(data: bytes) -> None:
+    """A ``config.toml`` is read, or every mistake in it is told."""
+    place = _file("config.toml", data)
+    text = read_settings(place)
+    if text is not None:
+        check_config(place, text)
+
+
+def base(data: bytes) -> None:
+    """A kept copy of a catalog on the web is used or ignored."""
+    folder, url = _FOLDER / "bases", "https://team.example/a.toml"
+    kept_path(folder, url, ".json").parent.mkdir(parents=True, exist_ok=True)
+    kept_path(folder, url, ".json").write_bytes(sealed(data))
+    try:
+        text = WebBases(folder, None, lambda _words: None)(url, url)
+    except LockError:
+        return  # offline, and the copy is damaged
+    assert isinstance(text, str)
+
+
+def search(data: bytes) -> None:
+    """What a hub's search answers is rows that can be shown as JSON, or an error."""
+    found = parsed(data)
+    if isinstance(found, list):
+        json.dumps([vars(one) for one in _found(found, "model")], allow_nan=False)
+
+
+def marker(data: bytes) -> None:
+    """A mirror's marker stays the same if it is written and read again."""
+    found = Marker.from_json(data, "s3://b/m")
+    assert Marker.from_json(found.to_json(), "s3://b/m") == found
+
+
+def holder(data: bytes) -> None:
+    """The marker of a bucket's mutex names somebody, whatever is in it."""
+    assert str(Holder.of(data).busy())
+
+
+def bucket_list(data: bytes) -> None:
+    """One page of a bucket's list is rows or an error, in whatever encoding."""
+    root = plain_xml(data)
+    rows = [(_text(row, "Key"), _text(row, "UploadId")) for row in _all(root, "Upload")]
+    assert all(isinstance(text, str) for row in rows for text in row)
+    for row in _all(root, "Part"):
+        assert (parse_size(_text(row, "Size")) or 0) < 2**63
+        _time(row, "LastModified")
+
+
+def node(data: bytes) -> None:
+    """What a node says is a row that can be shown as JSON, and never a fault of mdl."""
+    first, _, out = text_of(data).partition("\n")
+    code = int(first) % 256 if first.isascii() and first.isdigit() and len(first) < 9 else 0
+    found = node_report(Answer("n1", code, out, "words"), {("m", "a"): 5}, ["m"])
+    assert found.error is None or found.error.exit_code != MdlError.exit_code
+    report = FleetReport("ssh", "get", 1, (found,))
+    json.dumps([found.document, found.seconds, found.bytes, found.status, report.exit_code], allow_nan=False)
+
+
+def job_log(data: bytes) -> None:
+    """Any line of a log is an event, or text."""
+    lines = lines_of(data)
+    for line in lines:
+        if event := event_of(line):
+            describe(event)
+        is_end(line)
+    assert len(list(readable(lines))) >= len(lines)
+
+
+def gauges(data: bytes) -> None:
+    """What another program wrote into the file of metrics is not believed, and stops nothing."""
+    assert _last_success(_file("mdl.prom", data)) >= 0
+
+
+def lease(data: bytes) -> None:
+    """Whoever is said to hold a mutex is named in words."""
+    assert _holder(_file("lease", data)).startswith("another")
+
+
+def ollama(data: bytes) -> None:
+    """A manifest of Ollama's names files that are there, or none."""
+    blob = f"blobs/sha256-{'ab' * 32}"
+    files = {"manifests/registry.ollama.ai/library/m/8b": len(data), blob: 1}
+    for model in recognize(Folder("models", files, lambda _path: text_of(data))) or ():
+        assert {file.at for file in model.files} == {blob}
+
+
+def training_run(data: bytes) -> None:
+    """A run's folder whose records hold anything is listed: its checkpoints and whether they are complete."""
+    names = ("trainer_state.json", "model.safetensors.index.json", "adapter_config.json", "config.json")
+    for name in names:
+        _file(f"run/checkpoint-1500/{name}", data)
+    _file("run/checkpoint-1500/model-00001-of-00002.safetensors", data)
+    _file("run/train_state.json", data)
+    for checkpoint in find_run(_FOLDER / "run").checkpoints:
+        assert checkpoint.step is None or 0 <= checkpoint.step < 2**63
+
+
+def expiry(data: bytes) -> None:
+    """When a signed URL expires is a moment, or never."""
+    for line in lines_of(data):
+        found = expires_at(f"https://h/p?{line}")
+        assert found == math.inf or 0 <= found < 2**63
+
+
+def numbers(data: bytes) -> None:
+    """What a JSON document holds can be written as text, and what is no size is none."""
+    found = parsed(data)
+    json.dumps(found)
+    for value in found.values() if isinstance(found, dict) else found if isinstance(found, list) else [found]:
+        human_bytes(value if isinstance(value, int | float) else None)
+        human_duration(value if isinstance(value, int | float) else None)
+        if type(value) is int and 0 <= value < 2**63:
+            assert whole_number(value) == value
+        assert len(brief(value)) < 200
+
+
 _HERE = (
     *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
-    *(manifest, history, bundle),
+    *(manifest, history, bundle, settings, base, search, marker, holder, bucket_list, node, job_log, gauges, lease),
+    *(ollama, training_run, expiry, numbers),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}
