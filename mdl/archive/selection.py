@@ -15,7 +15,7 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes
 from mdl.junk import is_log
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
-from mdl.trainers import inference_files
+from mdl.trainers import companions_of, inference_files
 from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
 from mdl.trainers.runs import FINAL, Checkpoint, Run
@@ -155,7 +155,10 @@ class _Selecting:
     def select(self) -> Selection:
         self._refuse_incomplete()
         base, entries = self._candidates()
+        beside = self._companions(base)
         members = self._members(base, [*entries, *self._added_entries(base, entries)])
+        members += self._beside(members, beside)
+        members.sort(key=lambda member: member.path.text)
         self._refuse_unreadable_and_escaping()
         members = self._without_secrets(members)
         self._note_base_models(members)
@@ -231,6 +234,35 @@ class _Selecting:
                 continue
             kept.append(member)
         return kept
+
+    def _companions(self, base: str) -> tuple[Entry, ...]:
+        """What belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left out."""
+        if self.checkpoint is None or self.options.logs:
+            return ()  # all of a folder is packed, or a choice of it by name
+        found = companions_of(self.tree, self.checkpoint)
+        head = f"{base}/" if base else ""
+        for entry in found.exports:
+            name = shown(entry.path.removeprefix(head))
+            way = f"--include {name} adds it" if entry.kind == "file" else "--all packs the whole folder"
+            if entry.path.removeprefix(head) not in self.added:
+                self.skipped.append(Skipped(name, f"beside the weights, and of the same name; {way}"))
+        return found.along
+
+    def _beside(self, members: Iterable[Member], beside: Iterable[Entry]) -> list[Member]:
+        """The members that these entries become: by their own names, or by their paths below the run where a name is
+        taken."""
+        taken = {member.path.folded for member in members}
+        there = {member.entry.path for member in members if member.entry}
+        more = []
+        for entry in beside:
+            if entry.path in there:
+                continue
+            name = entry.path if RelPath(entry.name).folded in taken else entry.name
+            member = self._member(entry, name)
+            if member is not None:
+                taken.add(member.path.folded)
+                more.append(member)
+        return more
 
     def _note_base_models(self, members: Iterable[Member]) -> None:
         """Say of each adapter which model it needs."""

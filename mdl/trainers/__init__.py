@@ -9,13 +9,14 @@ from pathlib import Path
 
 from mdl.trainers.checkpoint import FINAL, Checkpoint, Found
 from mdl.trainers.choice import choose
+from mdl.trainers.companions import Companions, companions
 from mdl.trainers.layout import InferenceFiles
 from mdl.trainers.runs import Run
 from mdl.trainers.scan import find_in, recognise_layout
 from mdl.trainers.table import LAYOUTS, NAMED_LAYOUT
 from mdl.trainers.tree import Tree
 
-__all__ = ["LAYOUTS", "find_run", "inference_files", "recognise"]
+__all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise"]
 
 
 def find_run(folder: Path) -> Run:
@@ -38,6 +39,12 @@ def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     name = _own_layout(tree, checkpoint)
     layout = next(layout for layout in LAYOUTS if layout.name == name)
     return layout.inference_files(tree, checkpoint)
+
+
+def companions_of(tree: Tree, checkpoint: Checkpoint) -> Companions:
+    """What lies beside and above a checkpoint and belongs to it."""
+    name = _own_layout(tree, checkpoint)
+    return companions(tree, checkpoint, next(layout for layout in LAYOUTS if layout.name == name))
 
 
 def _own_layout(tree: Tree, row: Checkpoint) -> str:

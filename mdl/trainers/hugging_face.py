@@ -15,7 +15,7 @@ from mdl.trainers.axes import NameSays
 from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
 from mdl.trainers.choice import latest_of
 from mdl.trainers.completeness import RESUME
-from mdl.trainers.layout import Layout
+from mdl.trainers.layout import CONFIGS, VOCABULARY, Layout
 from mdl.trainers.named import named_folders
 from mdl.trainers.patterns import Pattern, Place, named_in, no_record
 from mdl.trainers.tree import IsName, Tree, join
@@ -108,6 +108,7 @@ HF_RUN = Layout(
     "hf-trainer",
     _find_hf_run,
     trainers="HF Trainer (also PEFT, axolotl, LLaMA-Factory, DeepSpeed, FSDP)",
+    above=(*CONFIGS, *VOCABULARY),
     keep=(
         *("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json"),
         *("tf_model*.h5*", "flax_model*.msgpack*", "adapter_*", "*/adapter_*", "config.json", "generation_config.json"),

@@ -26,6 +26,19 @@ _UNMERGED = (
 """If nothing that can be loaded is left: globs of dropped names, what they show, and what merges the shards."""
 
 
+ADAPTER = "adapter_"
+"""How the files of an adapter begin, which no other model needs."""
+CONFIGS = (
+    *("config.*", "*[_-]config.*", "hparams.*", "hyperparams.*", "hyper_parameters.*", "hyperparameters.*"),
+    *("args.*", "model_args.*", "params.*", "train_opt.*", "opt.*", ".hydra/config.yaml"),
+)
+"""What trainers call the settings that a model is built from."""
+VOCABULARY = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
+    "chat_template*",
+)
+
+
 @value_class
 class InferenceFiles:
     """``keep`` are known to be needed, ``drop`` known not to be, each with its reason; ``unknown`` are kept and
@@ -48,6 +61,9 @@ class Layout:
     For inference, globs are matched with names below the checkpoint's base; ``*`` crosses ``/``. A name that matches
     ``drop`` (with its reason) is dropped even if it matches ``keep``. ``notes`` are a glob each, and what to say of a
     kept file that matches it.
+
+    ``above`` are globs of what the model is loaded with; what of it a checkpoint does not have is looked for in its
+    folder and in those above, up to the run's own.
     """
 
     name: str
@@ -58,6 +74,7 @@ class Layout:
     ends_with_model: bool = False
     trainers: str = ""
     weights: str = r"(?!)"
+    above: tuple[str, ...] = CONFIGS
 
     def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
         """Split the checkpoint's files.

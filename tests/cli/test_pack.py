@@ -505,3 +505,68 @@ def test_every_pack_of_an_adapter_names_its_base(mdl: Inside, trained: Shell, wo
     ran = mdl(trained, "pack", "own", *words.split())
     assert ran.code == 0, ran.err
     assert ran.err.count("needs its base model, /data/models/base, a folder of the machine that it was trained on") == 1
+
+
+LIGHTNING = "version_0/{checkpoints/{epoch=1-step=10.ckpt,epoch=2-step=20.ckpt},hparams.yaml}"
+BESIDE = {
+    "Lightning": (LIGHTNING, "epoch=1-step=10.ckpt", "epoch=1-step=10.ckpt hparams.yaml"),
+    "Lightning with Hydra above": (
+        f"{LIGHTNING} .hydra/{{config.yaml,overrides.yaml}}",
+        "epoch=2-step=20.ckpt",
+        "epoch=2-step=20.ckpt hparams.yaml config.yaml",
+    ),
+    "any suffix": ("ckpts/{step_1.pt,step_2.pt} config.toml args.json", "2", "step_2.pt config.toml args.json"),
+    "the nearest": (
+        "config.yaml a/config.yaml a/checkpoints/{step_1.pt,step_2.pt}",
+        "latest",
+        "step_2.pt config.yaml",
+    ),
+    "not what it has": (
+        "config.json tokenizer.json checkpoint-{5,9}/{model.safetensors,config.json,trainer_state.json}",
+        "checkpoint-9",
+        "model.safetensors config.json trainer_state.json tokenizer.json",
+    ),
+    "no adapter's file for a model": (
+        "adapter_config.json checkpoint-{5,9}/{model.safetensors,trainer_state.json}",
+        "checkpoint-9",
+        "model.safetensors trainer_state.json",
+    ),
+    "settings of the same stem": ("step_12.{pt,json} step_13.{pt,json}", "13", "step_13.pt step_13.json"),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_belongs_to_a_checkpoint_goes_along(mdl: Inside, trained: Shell, case: str) -> None:
+    """Its settings, of any suffix, go along wherever between it and the run's folder they lie."""
+    files, pick, expected = BESIDE[case]
+    run = "own/a" if case == "the nearest" else "own"
+    write(trained.home / "own", files, {path: {} for path in files.split() if path.endswith("adapter_config.json")})
+    ran = mdl(trained, "pack", run, "--checkpoint", pick, "-o", "x.zip")
+    assert ran.code == 0, ran.err
+    assert {*read_whole(trained.home / "x.zip")} - {MANIFEST} == {*expected.split()}
+
+
+def test_a_name_that_is_taken(mdl: Inside, trained: Shell) -> None:
+    """Two files of one name: the second is called by its path below the run."""
+    write(trained.home / "own", "args.json conf/args.yaml checkpoints/{step_1.pt,ARGS.YAML} .hydra/config.yaml")
+    write(trained.home / "own", "checkpoints/{step_1.json,config.json} step_1.json")
+    ran = mdl(trained, "pack", "own", "--checkpoint", "1", "-o", "x.zip")
+    assert ran.code == 0, ran.err
+    assert {"step_1.pt", "step_1.json", "config.json", "args.json"} <= {*read_whole(trained.home / "x.zip")}
+
+
+def test_exports_are_listed(mdl: Inside, trained: Shell) -> None:
+    """What lies beside the weights under the same name, in another format, is left out and listed; its name adds it."""
+    write(
+        trained.home / "own",
+        "args.yaml weights/{best.pt,last.pt,best.onnx,best.engine,best_saved_model/saved_model.pb}",
+    )
+    ran = mdl(trained, "pack", "own", "--checkpoint", "best", "--json", "-o", "x.zip")
+    assert ran.code == 0, ran.err
+    whys = {one["path"]: one["why"] for one in ran.document["skipped"]}
+    assert {path for path, why in whys.items() if "of the same name" in why} == {
+        *("weights/best.onnx", "weights/best.engine", "weights/best_saved_model")
+    }
+    assert {*read_whole(trained.home / "x.zip")} - {MANIFEST} == {"weights/best.pt", "args.yaml"}
+    ran = mdl(trained, "pack", "own", "--checkpoint", "best", "--include", "weights/best.onnx", "-o", "y.zip")
+    assert {*read_whole(trained.home / "y.zip")} - {MANIFEST} == {"weights/best.pt", "weights/best.onnx", "args.yaml"}
