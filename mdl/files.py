@@ -250,8 +250,9 @@ class LocalFile:
     own_digest: Digest | None = None
     foreign: bool = False
     hint: str = ""
-    has_holes: bool = False
-    """Bytes of it were never written. That is looked at if it was hashed, and is no file of mdl's."""
+    written: tuple[tuple[int, int], ...] | None = None
+    """The ranges of it that were written, as far as that is sure, if it has holes. This is looked at before a file is
+    read that is not mdl's: what was reserved and then read counts as written."""
 
     @property
     def untouched(self) -> bool:

@@ -22,7 +22,7 @@ from mdl.errors import KEPT, DigestMismatch, MdlError, NetworkError, Occupied, i
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
 from mdl.files import HalfFile, Stamp
 from mdl.formatting import human_bytes
-from mdl.fs.copying import copy_range
+from mdl.fs.copying import copy_range, read_no_further
 from mdl.fs.entries import open_for_reading
 from mdl.fs.staging import StagedFile
 from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
@@ -103,6 +103,7 @@ class Finalizer:
         partial, borrowed = download.part, 0
         partial.set_length(size)
         with contextlib.suppress(OSError), open_for_reading(half.path, os.O_NOFOLLOW) as source:
+            read_no_further(source)
             for wanted in partial.gaps(size):
                 for first, last in half.ranges:
                     start, stop = max(first, wanted.start), min(last, wanted.stop)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mdl.engine.hub_cache import UNFINISHED
 from mdl.engine.hub_repos import CachedRepo
-from mdl.files import HalfFile, RemoteFile
+from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.fs.copying import data_ranges
 from mdl.fs.entries import open_for_reading
 
@@ -31,27 +31,28 @@ _LOCAL_DIR = Path(".cache", "huggingface", "download")
 
 
 def find_half(
-    final: Path, folder: Path, remote: RemoteFile, in_cache: Mapping[str, Sequence[Path]], *, is_final_half: bool
+    final: Path, folder: Path, remote: RemoteFile, in_cache: Mapping[str, Sequence[Path]], half_final: LocalFile | None
 ) -> HalfFile | None:
-    """The unfinished file that has most of ``remote``: under its ``final`` name if that ``is_final_half``, beside it,
-    where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if there is none,
-    or no digest."""
+    """The unfinished file that has most of ``remote``: the one under its ``final`` name, if that is ``half_final``,
+    beside it, where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if
+    there is none, or no digest."""
     if remote.digest is None or not remote.size:
         return None
-    if is_final_half and (here := _half_at(final, remote.size, is_final=True)):
-        return here
+    if half_final and half_final.stamp and half_final.stamp.size:
+        ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
+        if ranges:
+            return HalfFile(final, ranges, is_final=True)
     places = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
     found = [half for place in places if (half := _half_at(place, remote.size))]
     return max(found, key=lambda half: half.size, default=None)
 
 
-def _half_at(path: Path, size: int, *, is_final: bool = False) -> HalfFile | None:
+def _half_at(path: Path, size: int) -> HalfFile | None:
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         length = os.fstat(fd).st_size
         ranges = data_ranges(fd)
-        is_whole = is_final and ranges == [(0, size)]  # what has the final name was read already, and is another file
-        if 0 < length <= size and ranges and not is_whole:
-            return HalfFile(path, tuple(ranges), is_final)
+        if 0 < length <= size and ranges:
+            return HalfFile(path, tuple(ranges))
     return None
 
 

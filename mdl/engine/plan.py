@@ -195,7 +195,7 @@ def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
         return False
     if remote.size is None:
         return True  # it is asked for before anything is fetched, and then this is decided again
-    return local.stamp.size < remote.size or (local.stamp.size == remote.size and local.has_holes)
+    return local.stamp.size < remote.size or (local.stamp.size == remote.size and local.written is not None)
 
 
 def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:

@@ -191,15 +191,17 @@ class Store:
         found = found or self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
-        receipt, digest = found.receipt, remote.digest
+        receipt, digest, size = found.receipt, remote.digest, found.stamp.size
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
-        if deep or (digest and remote.size in (None, found.stamp.size) and not is_settled):
+        if receipt is None and digest:
+            found = replace(found, written=_written(self.final_path(model, remote)))
+        if deep or (digest and remote.size in (None, size) and not is_settled):
             print_, stamp = hash_file(self.final_path(model, remote), remote.hash_algorithm, self.stoppable(watch))
+            if found.written is not None:
+                copying.drop_what_was_read(self.final_path(model, remote))
             if print_.digest == digest:
                 return replace(found, fingerprint=replace(print_, digest=digest), stamp=stamp)
             found = replace(found, fingerprint=print_, stamp=stamp)
-            if receipt is None and remote.size in (None, print_.size):
-                found = replace(found, has_holes=_has_holes(self.final_path(model, remote)))
         if receipt and found.is_edited and found.stamp and found.stamp.size == receipt.stamp.size:
             print_, stamp = hash_file(self.final_path(model, remote), receipt.digest.algorithm, self.stoppable(watch))
             found = replace(found, fingerprint=found.fingerprint or print_, stamp=stamp, own_digest=print_.digest)
@@ -363,7 +365,7 @@ class Store:
             if not here.untouched and not has_same_bytes:
                 hint = "use --force to replace it, or --to for another folder"
                 raise Occupied("another file was put there meanwhile", item=item.remote.path.text, hint=hint)
-        elif seen and now and seen.receipt is None and not _holds(item.source, entry):
+        elif seen and now and seen.receipt is None and not _holds(item.source, entry, seen):
             hint = "use --force to replace it, or --to for another folder"
             why = "another file is there, which is no part of this one"
             raise Occupied(why, item=item.remote.path.text, hint=hint)
@@ -430,20 +432,25 @@ def _clash(other: RelPath, why: str) -> Unsafe:
     return Unsafe(f"refused: {shown(other.text)} {why}", hint=hint)
 
 
-def _has_holes(path: Path) -> bool:
+def _written(path: Path) -> tuple[tuple[int, int], ...] | None:
+    """The ranges of a file that were written, if it has holes; None if it has none."""
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
-        return copying.data_ranges(fd) != [(0, os.fstat(fd).st_size)]
-    return False
+        ranges = copying.data_ranges(fd)
+        if ranges != [(0, os.fstat(fd).st_size)]:
+            return tuple(ranges)
+    return None
 
 
-def _holds(source: Partial | Path | StagedFile, entry: EntryAt) -> bool:
-    """Whether all bytes of the file at an entry are in the file that is to take its place. Raises `OSError`."""
+def _holds(source: Partial | Path | StagedFile, entry: EntryAt, seen: LocalFile) -> bool:
+    """Whether all bytes that were written to the file at an entry, which was ``seen``, are in the file that is to take
+    its place. Raises `OSError`."""
     with contextlib.ExitStack() as stack:
         fd = stack.enter_context(open_for_reading(source)) if isinstance(source, Path) else source.fd
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         there = os.open(entry.name, flags, dir_fd=entry.folder)
         stack.callback(os.close, there)
-        return copying.holds(fd, there)
+        ranges = [(0, os.fstat(there).st_size)] if seen.written is None else seen.written
+        return copying.holds(fd, there, ranges)
 
 
 def hash_file(path: Path, algorithm: str, watch: Callable[[int], None]) -> tuple[Fingerprint, Stamp]:

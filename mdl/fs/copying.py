@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -138,7 +138,8 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
 
 def data_ranges(fd: int) -> list[tuple[int, int]]:
     """The ranges of an open file that were written, each from a first byte to before a last one. In a file with holes
-    their edges are left out, for the system only tells whole blocks, parts of which may not have been written."""
+    their edges are left out, for the system only tells whole blocks, parts of which may not have been written. To be
+    asked before the file is read: what was reserved and then read counts as written."""
     size = os.fstat(fd).st_size
     found: list[tuple[int, int]] = []
     at = 0
@@ -158,14 +159,28 @@ def data_ranges(fd: int) -> list[tuple[int, int]]:
     return found
 
 
-def holds(whole: int, part: int) -> bool:
-    """Whether an open file has, at the same places, all bytes that were written to another one."""
-    for start, stop in data_ranges(part):
+def holds(whole: int, part: int, ranges: Iterable[tuple[int, int]]) -> bool:
+    """Whether an open file has the same bytes as another one in these ranges."""
+    for start, stop in ranges:
         for at in range(start, stop, _COMPARED):
             count = min(_COMPARED, stop - at)
             if os.pread(part, count, at) != os.pread(whole, count, at):
                 return False
     return True
+
+
+def drop_what_was_read(path: Path) -> None:
+    """Have the system forget what was read of a file: see `data_ranges`."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_no_further(fd: int) -> None:
+    """Have the system read of an open file only what is asked for: see `data_ranges`."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def _mount_of(fd: int) -> tuple[int, str]:

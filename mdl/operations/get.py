@@ -252,8 +252,10 @@ def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
         if (remote.size or 0) <= small or (tools.hub_client and remote.hub):
             return item
         final = tools.store.final_path(model, remote)
-        is_final_half = item.reason == Reason.UNFINISHED
-        half = find_half(final, tools.store.folder(model), remote, in_cache, is_final_half=is_final_half)
+        half_final = None
+        if item.reason == Reason.UNFINISHED:
+            half_final = item.local
+        half = find_half(final, tools.store.folder(model), remote, in_cache, half_final)
         return replace(item, half=half) if half and half.size > item.local.partial else item
 
     plan = decided.plan

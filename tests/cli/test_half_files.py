@@ -15,6 +15,8 @@ from support.hubs import Hub, actions, cache_of
 from support.loopback_hub import Generated, Repo
 from support.shell import Inside, Ran, Shell, done
 
+from mdl.fs.copying import drop_what_was_read
+
 SIZE = 40 * MIB
 WEIGHTS = Generated(SIZE, "half")[0:SIZE]
 CONFIG = b'{"layers": 2}'
@@ -48,14 +50,24 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def sparse(path: Path, *ranges: tuple[int, int]) -> Path:
-    """A file of the final size in which only these ranges were written."""
+def reserved(path: Path, *ranges: tuple[int, int]) -> Path:
+    """A file for all of which room was reserved (``fallocate``), and in which only these ranges were written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, SIZE)
+        for start, stop in ranges:
+            os.pwrite(file.fileno(), WEIGHTS[start:stop], start)
+    return path
+
+
+def sparse(path: Path, *ranges: tuple[int, int], size: int = 40) -> Path:
+    """A file of so many MiB, of which only these ranges were written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for start, stop in ranges:
             file.seek(start)
             file.write(WEIGHTS[start:stop])
-        file.truncate(SIZE)
+        file.truncate(size * MIB)
     return path
 
 
@@ -77,7 +89,10 @@ PLACES: dict[str, Callable[[Path, Path], Path]] = {
     ),
     "hf": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.incomplete", FIRST),
     "hf, 2.x": lambda _, cache: write(cache / "models--org--tiny/blobs" / f"{HEX}.0a1b2c3d.incomplete", FIRST),
+    "aria2, reserved": lambda into, _: reserved(into / NAME, (0, 10 * MIB), (20 * MIB, 40 * MIB)),
+    "a downloader that reserves": lambda into, _: reserved(into / f"{NAME}.part", (0, 10 * MIB), (20 * MIB, 40 * MIB)),
     "aria2, preallocated": lambda into, _: sparse(into / NAME, (0, 10 * MIB), (20 * MIB, 40 * MIB)),
+    "aria2, shorter and with holes": lambda into, _: sparse(into / NAME, (0, 10 * MIB), (18 * MIB, 38 * MIB), size=38),
     "a downloader with holes": lambda into, _: sparse(into / f"{NAME}.part", (0, 20 * MIB), (30 * MIB, 40 * MIB)),
     "whole, but not renamed": lambda into, _: write(into / f"{NAME}.part", WEIGHTS),
 }
@@ -89,6 +104,7 @@ def test_what_is_there_is_not_fetched(shell: Shell, mdl: Inside, into: Path, pla
     is, unless it has the final name."""
     half = PLACES[place](into, cache_of(shell))
     left, facts = half.read_bytes(), half.stat()
+    drop_what_was_read(half)
     planned = done(get(shell, mdl, into, "-n")).document
     assert planned["bytes_to_fetch"] <= 11 * MIB
     assert planned["bytes_kept"] >= 29 * MIB
@@ -108,6 +124,14 @@ def test_in_the_hubs_cache(shell: Shell, mdl: Inside) -> None:
     ran = done(mdl(shell, "get", "org/tiny", "--layout", "hf-cache", "--json"))
     assert ran.document["bytes_fetched"] <= 11 * MIB
     assert half.read_bytes() == FIRST
+
+
+@pytest.mark.parametrize("make", [sparse, reserved])
+def test_nothing_was_written_yet(shell: Shell, mdl: Inside, into: Path, make: Callable[..., Path]) -> None:
+    """A file in which nothing was written gives way, as an empty one does."""
+    make(into / NAME)
+    done(get(shell, mdl, into))
+    assert (into / NAME).read_bytes() == WEIGHTS
 
 
 WRONG = WEIGHTS[:HALF][::-1]

@@ -208,7 +208,7 @@ def test_folder_in_the_way(bench: Bench, kind: str) -> None:
         assert f"{place} is a {'folder' if kind == 'folder' else 'file where'}" in run.error["message"]
 
 
-@pytest.mark.parametrize("theirs", [OTHER, b"mine"], ids=["same size", "other size"])
+@pytest.mark.parametrize("theirs", [OTHER, DATA + b"mine"], ids=["same size", "longer"])
 def test_strangers_file(bench: Bench, theirs: bytes, tmp_path: Path) -> None:
     """A stranger's other bytes are left alone (7 and a hint), also if a forced download fails; --force replaces the
     name, not the inode (F119, F120)."""

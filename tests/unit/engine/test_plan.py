@@ -82,7 +82,7 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str]] = {
         remote(),
         "refuse",
     ),
-    "no receipt, with holes": (replace(there(WRONG), has_holes=True), remote(), "fetch"),
+    "no receipt, with holes": (replace(there(WRONG), written=((0, 40),)), remote(), "fetch"),
     "no receipt, longer": (there(stamp=Stamp(101, 5, 7)), remote(), "refuse"),
     "no receipt, shorter, no digest": (there(stamp=Stamp(99, 5, 7)), bare(), "refuse"),
     "no receipt, nothing to compare with": (there(), bare(), "refuse"),
