@@ -115,10 +115,10 @@ class Report(BaseReport):
 class PlanReport(Report):
     """What a download would do: nothing was written. Of ``bytes_total``, ``bytes_to_fetch`` come from the network and
     ``bytes_elsewhere`` are elsewhere on this disk, ``bytes_to_copy`` of which need room; ``bytes_free`` is what the
-    disk has."""
+    disk has, None if it does not tell."""
 
     bytes_to_fetch: int = 0
-    bytes_free: int = 0
+    bytes_free: int | None = 0
     bytes_total: int = 0
     bytes_elsewhere: int = 0
     bytes_to_copy: int = 0
@@ -208,10 +208,10 @@ def error_of(failures: Sequence[Failure], total: int) -> MdlError | None:
     return whole_error(f"{len(failures):,} of {total:,} failed: {reasons}{more}", errors)
 
 
-def no_space(to_fetch: int, to_copy: int, free: int) -> NoSpace | None:
-    """The error of a plan that needs more bytes than are free; None if it fits."""
+def no_space(to_fetch: int, to_copy: int, free: int | None) -> NoSpace | None:
+    """The error of a plan that needs more bytes than are ``free``; None if it fits, or if nobody knows."""
     need = to_fetch + to_copy
-    if need <= free:
+    if free is None or need <= free:
         return None
     copied = f" ({human_bytes(to_copy)} of it for copies from elsewhere on this machine)" if to_copy else ""
     short = f"{human_bytes(free)} are free: {human_bytes(need - free)} short"

@@ -14,7 +14,7 @@ from mdl.archive.reader import AnyArchive, ArchiveEntry
 from mdl.archive.streaming import BackgroundSync, Progress
 from mdl.end_records import ReadableFile
 from mdl.errors import NoSpace, Occupied, ProtocolError
-from mdl.fs import nearest_existing, staging
+from mdl.fs import disk_space, staging
 from mdl.weights import is_of_another_format, is_weights, why_not_whole
 
 FindCopy = Callable[[ManifestEntry], Path | None]
@@ -68,13 +68,14 @@ def check_free_space(archive: AnyArchive, folder: Path) -> None:
 
     Raises `NoSpace` with the bytes needed and free, before anything is written.
     """
-    space = os.statvfs(nearest_existing(folder))
-    free, hint = space.f_bavail * space.f_frsize, "free some space, or unpack to another disk; nothing was written"
-    if archive.size > free:
+    space = disk_space(folder)
+    hint = "free some space, or unpack to another disk; nothing was written"
+    free = space.free_bytes
+    if free is not None and archive.size > free:
         what = f"it unpacks to {archive.size:,} bytes and {free:,} are free: {archive.size - free:,} short"
         raise NoSpace(what, item=str(folder), hint=hint)
-    if space.f_files and len(archive.members) > space.f_favail:
-        what = f"it unpacks to {len(archive.members):,} files and the disk has inodes for {space.f_favail:,} more"
+    if space.free_files is not None and len(archive.members) > space.free_files:
+        what = f"it unpacks to {len(archive.members):,} files and the disk has inodes for {space.free_files:,} more"
         raise NoSpace(what, item=str(folder), hint=hint)
 
 

@@ -217,5 +217,6 @@ def _show_plan(session: Session, report: PlanReport) -> None:
         return
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)
     near = f"{elsewhere(report.bytes_elsewhere, report.bytes_to_copy)}; " if report.bytes_elsewhere else ""
-    fetch, free = human_bytes(report.bytes_to_fetch), human_bytes(report.bytes_free)
-    session.console.note(f"{fetch} to fetch; {near}{free} free on the disk")
+    fetch = human_bytes(report.bytes_to_fetch)
+    free = "free space not known" if report.bytes_free is None else f"{human_bytes(report.bytes_free)} free on the disk"
+    session.console.note(f"{fetch} to fetch; {near}{free}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from mdl import __version__
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
 from mdl.errors import MdlError, NoSpace, StorageError
+from mdl.fs import disk_space
 from mdl.fs.private import check_own_folder, read_regular
 from mdl.http.client import HttpClient
 from mdl.http.credentials import NETRC, HostCredential
@@ -152,13 +153,13 @@ def _writable(folder: Path, advice: str) -> str:
     while not os.path.lexists(parent) and parent != parent.parent:  # a link to nowhere exists, and cannot be written
         parent = parent.parent
     try:
-        space = os.statvfs(parent)
-        free = space.f_bavail * space.f_frsize
-        files = f", room for {space.f_favail:,} files" if space.f_files else ""
-        detail = f"{folder}{'' if parent == folder else ' (does not exist yet)'}: {free / 1e9:.1f} GB free{files}"
-        if free <= 0:
+        space = disk_space(parent)
+        files = f", room for {space.free_files:,} files" if space.free_files is not None else ""
+        free = "free space not known" if space.free_bytes is None else f"{space.free_bytes / 1e9:.1f} GB free"
+        detail = f"{folder}{'' if parent == folder else ' (does not exist yet)'}: {free}{files}"
+        if space.free_bytes == 0:
             raise NoSpace(detail, hint=f"free some space, or {advice}")
-        if space.f_files and space.f_favail <= 0:
+        if space.free_files == 0:
             raise NoSpace(detail, hint=f"remove files that are not needed ('df -i' shows the inodes), or {advice}")
         own = folder / ".mdl"
         if os.path.lexists(own):

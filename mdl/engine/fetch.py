@@ -44,7 +44,7 @@ class Fetcher:
     of unknown size may have ``most`` bytes."""
 
     def __init__(
-        self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int], most: int | None = None
+        self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int | None], most: int | None = None
     ) -> None:
         self._http, self._queue, self._free_space, self._most = http, queue, free_space, most
 
@@ -223,6 +223,12 @@ class Fetcher:
         """The error, which also says if the server sent a page or a pointer."""
         return name_impostor(error, self._http.beginning(opened)) if opened.status == 200 else error
 
+    def _check_reserve(self) -> None:
+        """Raises `NoSpace` before a file without an announced end has filled the disk."""
+        free = self._free_space()
+        if free is not None and free < _RESERVE:
+            raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
+
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
         cut or may be, `OSError`."""
@@ -245,8 +251,8 @@ class Fetcher:
             partial.write(start, piece)
             segment.at += len(piece)
             download.add_fetched(len(piece))
-            if stop is None and segment.at // _RESERVE != start // _RESERVE and self._free_space() < _RESERVE:
-                raise NoSpace("the file has no announced end and the disk is nearly full", hint="free some space")
+            if stop is None and segment.at // _RESERVE != start // _RESERVE:
+                self._check_reserve()
             if stop is None and self._most is not None and segment.at > self._most:
                 raise too_large("the server sends more than it may", self._most)
             if hasher:

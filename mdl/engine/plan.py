@@ -137,8 +137,8 @@ class Plan:
         borrowed = sum(item.half.size for item in self.fetch if item.half)
         return borrowed + sum(_size(item) for item in self.linked if item.way == "copy")
 
-    def check_space(self, free: int) -> None:
-        """Raises `NoSpace` if the whole plan needs more than ``free`` bytes."""
+    def check_space(self, free: int | None) -> None:
+        """Raises `NoSpace` if the whole plan needs more than ``free`` bytes. None: the disk does not tell."""
         if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
             raise error
 

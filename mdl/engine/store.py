@@ -412,7 +412,7 @@ class Store:
             return self._inspect(receipt.model, receipt.remote).kind == "absent"
         return False
 
-    def free_space(self) -> int:
+    def free_space(self) -> int | None:
         """Bytes that an ordinary user can still write on the file system of the models folder."""
         return free_space(self.root)
 

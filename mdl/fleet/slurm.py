@@ -31,6 +31,7 @@ from mdl.fleet.engine import Nodes, check_hosts
 from mdl.fleet.slurm_job import job_script
 from mdl.fleet.work import Answer, Work
 from mdl.formatting import counted
+from mdl.fs.entries import make_folders
 from mdl.fs.private import read_left
 from mdl.paths import shown
 
@@ -99,7 +100,7 @@ class Slurm:
         """A folder for this job, which nobody else can read."""
         shared = Path(self._nodes.shared).expanduser() if self._nodes.shared else places.state_dir() / "fleet"
         try:
-            shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(shared)
             self._sweep(shared)
             return Path(tempfile.mkdtemp(prefix="mdl-fleet-", dir=shared.absolute()))
         except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mdl.errors import StorageError, storage_error
 from mdl.fs.entries import user_name
+from mdl.values import value_class
 
 _UNSUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -40,10 +41,32 @@ def look_anew(folder: Path) -> None:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
-def free_space(folder: Path) -> int:
-    """Bytes that an ordinary user can still write on the file system of a folder, which may not exist yet."""
-    space = os.statvfs(nearest_existing(folder))
-    return space.f_bavail * space.f_frsize
+@value_class
+class DiskSpace:
+    """How many bytes and files an ordinary user can still write on a file system; None for what it does not tell."""
+
+    free_bytes: int | None
+    free_files: int | None
+
+
+def disk_space(folder: Path) -> DiskSpace:
+    """The room on the file system of ``folder``, which may not exist yet.
+
+    Some FUSE mounts, buckets and shares have no answer, or say that they have 0 blocks in all: they do not know.
+    """
+    try:
+        status = os.statvfs(nearest_existing(folder))
+    except OSError:
+        return DiskSpace(None, None)
+    free_bytes = status.f_bavail * status.f_frsize if status.f_blocks > 0 else None
+    free_files = status.f_favail if status.f_files > 0 else None
+    return DiskSpace(free_bytes, free_files)
+
+
+def free_space(folder: Path) -> int | None:
+    """Bytes that an ordinary user can still write on the file system of ``folder``, which may not exist yet; None if
+    it does not tell."""
+    return disk_space(folder).free_bytes
 
 
 def is_unsupported(error: OSError) -> bool:
@@ -83,11 +106,8 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
     permissions to check, or whose folder it is."""
     found = storage_error(error, item)
-    if error.errno == errno.ENOSPC:
-        with contextlib.suppress(OSError):
-            space = os.statvfs(nearest_existing(root))
-            if space.f_files > 0 and space.f_favail == 0:  # a file system that does not count inodes reports 0 of 0
-                found.hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
+    if error.errno == errno.ENOSPC and disk_space(root).free_files == 0:
+        found.hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         named = error.filename if isinstance(error.filename, str | bytes) else ""
         refusing = nearest_existing(Path(os.fsdecode(named)))

@@ -76,11 +76,13 @@ def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = Non
     return "copy"
 
 
-def clone_link_or_copy(fd: int, source: Path, target: Path, rule: SharingRule, room: int, on_bytes: OnBytes) -> Way:
+def clone_link_or_copy(
+    fd: int, source: Path, target: Path, rule: SharingRule, room: int | None, on_bytes: OnBytes
+) -> Way:
     """Make a file ``target`` with the bytes of the open file ``source``, and return how.
 
-    A copy is made only if it takes at most ``room`` bytes, and reports to ``on_bytes``. The caller has to pass a linked
-    file to `make_read_only`. Raises `OSError`, and what ``on_bytes`` raises.
+    A copy is made only if it takes at most ``room`` bytes (None: the disk does not tell), and reports to ``on_bytes``.
+    The caller has to pass a linked file to `make_read_only`. Raises `OSError`, and what ``on_bytes`` raises.
     """
     if rule.clones():
         try:
@@ -99,7 +101,7 @@ def clone_link_or_copy(fd: int, source: Path, target: Path, rule: SharingRule, r
                 return "link"
             target.unlink()  # meanwhile another file has the name of the open one
     size = os.fstat(fd).st_size
-    if size > room:
+    if room is not None and size > room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     out = _create(target)
     try:

@@ -6,6 +6,7 @@ If a folder is replaced meanwhile, the work still happens in the folders that we
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from mdl.errors import Occupied, Unsafe
 from mdl.paths import RelPath
 from mdl.values import value_class
 
+_MOST_LINKS = 40
+"""How many links, one behind the other, Linux follows."""
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -103,6 +106,15 @@ def names_below(folder: Path, is_left_out: Callable[[Path], bool] = lambda _: Fa
         yield from (Path(at, name) for name in sorted([*names, *links]))
 
 
+def make_folders(folder: Path, mode: int = 0o700) -> None:
+    """Make ``folder`` and what is missing above it, each with ``mode``; what is there is left as it is. Raises
+    `OSError`. (``Path.mkdir`` with ``parents`` gives the mode to the last one only.)"""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode)
+
+
 def _open_root(root: Path, *, make: bool) -> int:
     """Open a folder, or the target of a link that `is_untrusted_link` accepts: of the very link that was checked."""
     try:
@@ -127,6 +139,23 @@ def _open_root(root: Path, *, make: bool) -> int:
 def is_untrusted_link(path: Path, status: os.stat_result) -> bool:
     """Whether this is a link that another user made; see `trusted_owners`."""
     return stat.S_ISLNK(status.st_mode) and status.st_uid not in trusted_owners(path.parent)
+
+
+def open_named(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file that the user named, to be written. A link there is followed if `is_untrusted_link` trusts it: of a
+    folder that others can write, another user could lead it to any file of this one. Raises `OSError`."""
+    for _ in range(_MOST_LINKS):
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW, mode)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        link = os.lstat(path)
+        target = path.parent / os.readlink(path)
+        if is_untrusted_link(path, link) or not os.path.samestat(link, os.lstat(path)):
+            raise OSError(errno.ELOOP, f"it is a symbolic link of {user_name(link.st_uid)}", str(path))
+        path = target
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def trusted_owners(folder: Path) -> frozenset[int]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Occupied, ProtocolError, Unsafe
-from mdl.fs.entries import OPEN_FOLDER, open_step, trusted_owners, user_name
+from mdl.fs.entries import OPEN_FOLDER, make_folders, open_step, trusted_owners, user_name
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -57,10 +57,7 @@ def make_private_dir(path: Path) -> Path:
     """
     _, above = _split(path)
     mode = 0o777 if _OWN in path.parts else 0o700
-    for folder in (*reversed(above.parents), above):
-        if not folder.exists():
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode)
+    make_folders(above, mode)
     with _inside(path, make=True):
         return path
 

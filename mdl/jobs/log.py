@@ -22,6 +22,7 @@ from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
 from mdl.formatting import human_bytes, human_rate, utc_now
 from mdl.fs import staging
+from mdl.fs.entries import make_folders, open_named
 from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
 from mdl.locks import try_lock, unlock_and_close
@@ -40,21 +41,26 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 class Log:
     """One log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``; ``kept`` old ones stay. If
-    ``is_own``, the folder is mdl's own, and a symlink in the file's place is not followed.
+    ``is_own``, the folder is mdl's own, and no link in the file's place is followed; elsewhere one of this user is.
 
     Raises `OSError` if it cannot be opened or written.
     """
 
     def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT, is_own: bool = False) -> None:
         self.path, self._largest, self._kept = path, largest, kept
-        self._flags = _FLAGS | os.O_NOFOLLOW if is_own else _FLAGS
         if is_own:
             make_private_dir(path.parent)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._fd = os.open(path, self._flags, 0o600)
+            make_folders(path.parent)
+        self._is_own = is_own
+        self._fd = self._open()
         self._line_end = b""
         """What the next line begins with: a newline if a torn line could not be removed."""
+
+    def _open(self) -> int:
+        if self._is_own:
+            return os.open(self.path, _FLAGS | os.O_NOFOLLOW, 0o600)
+        return open_named(self.path, _FLAGS)
 
     def append(self, text: str) -> None:
         """Add a line, or several, whole or not at all, while other processes may append too."""
@@ -98,7 +104,7 @@ class Log:
             return False
 
     def _reopen(self) -> None:
-        fresh = os.open(self.path, self._flags, 0o600)
+        fresh = self._open()
         os.close(self._fd)
         self._fd = fresh
 

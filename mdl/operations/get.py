@@ -84,7 +84,11 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             tell_kept(decided.plan, tools.on_event)
             report = report_of(models, store, _offline(decided, tools), broken)
         else:
-            replace(decided.plan, linked=tuple(decided.repeated)).check_space(store.free_space())
+            free = store.free_space()
+            if free is None and decided.plan.fetch:
+                why = f"{store.root}: this disk does not say how much space is free, so the plan is not held against it"
+                tools.on_event(Noticed(message=why))
+            replace(decided.plan, linked=tuple(decided.repeated)).check_space(free)
             for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
                 store.receipts.begin(name, [one.remote.path for one in wanted if one.model == name])
             wait_for_others(decided.plan.fetch, tools)

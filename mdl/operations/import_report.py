@@ -38,7 +38,7 @@ class ImportReport(BaseReport):
     files: tuple[ImportedFile, ...]
     left_out: Mapping[str, str]
     bytes_to_copy: int = 0
-    bytes_free: int = 0
+    bytes_free: int | None = 0
 
     @property
     def error(self) -> MdlError | None:

@@ -99,7 +99,7 @@ def serving(
     """
     check_installed()
     from mdl.http.credentials import is_loopback
-    from mdl.jobs.log import Log
+    from mdl.jobs.log import Log, no_log
     from mdl.serve.app import application
     from mdl.serve.traffic import Traffic
 
@@ -115,8 +115,10 @@ def serving(
             warn("the token crosses the network in the clear: use a network that you trust, or a TLS proxy before mdl")
         log = None
         if options.log_file is not None:
-            with storage_trouble(options.log_file, _WHEN_FULL):
+            try:
                 log = stack.enter_context(contextlib.closing(Log(options.log_file)))
+            except OSError as error:
+                warn(no_log(options.log_file, error))
         traffic = Traffic(log, secrets, lambda error: warn(f"no request log is kept: {error.strerror}"))
         app = application(client, options, traffic, warn, is_local=is_loopback(address))
         thread = stack.enter_context(_answering(app, sock))

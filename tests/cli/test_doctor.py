@@ -362,7 +362,7 @@ def test_a_folder_of_mdls_own_that_no_download_takes(tmp_path: Path, is_link: bo
 def test_nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, words: str) -> None:
     """No byte or no inode free is 7."""
     real = os.statvfs(tmp_path)
-    names = ("f_bavail", "f_frsize", "f_files", "f_favail")
+    names = ("f_blocks", "f_bavail", "f_frsize", "f_files", "f_favail")
     facts = {name: getattr(real, name) or 1 for name in names} | {field: 0}
     monkeypatch.setattr(os, "statvfs", lambda _: type("Space", (), facts)())
     found = checked(tmp_path)

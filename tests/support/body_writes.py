@@ -27,7 +27,7 @@ def judge_writes(patch: pytest.MonkeyPatch, verdict: Verdict) -> None:
 
 def free_bytes(patch: pytest.MonkeyPatch, count: Callable[[], int]) -> None:
     """Let every file system have so many bytes free."""
-    patch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=count(), f_frsize=1))
+    patch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_blocks=2**60, f_bavail=count(), f_frsize=1, f_files=0))
 
 
 class CloseFails:
