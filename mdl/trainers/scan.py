@@ -20,6 +20,11 @@ from mdl.weights import TENSORFLOW_SHARD, is_weights, stem_of
 _SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}.*")
 _RANK = re.compile(r"rank_?[0-9]+")
 """The number of a process that writes its own part of the model."""
+_OF_LAYOUTS = re.compile(
+    r"(g|do)_[0-9]{8}|model|model\..+\.best|snapshot\.(ep|iter)\.[0-9]+|network-snapshot-[0-9]+\.pkl|.+\.zip"
+    r"|manifest\.ocdbt|_CHECKPOINT_METADATA|MLmodel|model_index\.json|config\.cfg"
+)
+"""Names that have no suffix of weights, by which a layout of the table knows a model."""
 _OF_TRAINERS = LAYOUTS[:-1]
 """All layouts but the plain one, which has whatever the others do not know."""
 SEVERAL_RUNS = "this folder holds several runs"
@@ -235,7 +240,7 @@ def _folders_with_weights(tree: Tree) -> frozenset[str]:
 
 def _may_be_model(name: str) -> bool:
     """Whether a file may be a model's, by its name; the names that only their trainer's layout knows are among them."""
-    return is_weights(name) or "." not in name or name.endswith((".zip", ".pkl", ".best")) or ".ep." in name
+    return is_weights(name) or _OF_LAYOUTS.fullmatch(name) is not None
 
 
 def _is_model(entry: Entry) -> bool:

@@ -489,3 +489,17 @@ def test_a_job_that_no_catalog_knows(mdl: Inside, store: Shell) -> None:
     assert done(mdl(store, "path", "store/p1")).out == f"{store.models / 'store' / 'p1'}\n"
     assert done(mdl(store, "show", "store/p1", "--json")).document["model"]["files_present"] == 1
     done(mdl(store, "path", "store/p9"), 3)
+
+
+def test_cut_weights_of_a_bucket_are_not_served(mdl: Inside, store: Shell, s3_url: str, tmp_path: Path) -> None:
+    """What was cut where it was saved comes with the right digest; it is not put into service."""
+    whole = whole_file("a.pt")
+    api = s3_api(s3_url)
+    for name, data in (("whole", whole), ("cut", whole[:-300])):
+        api.put_object(Bucket="training", Key=f"pre/results/{name}/lora/a.pt", Body=data)
+        api.put_object(Bucket="training", Key=f"pre/processes/{name}.json", Body=b'{"status": "completed"}')
+    site = tmp_path / "site"
+    assert "a.pt" in done(mdl(store, "fetch", "store", "cut", "--release", str(site)), 6).err
+    assert not (site / "current").exists()
+    done(mdl(store, "fetch", "store", "whole", "--release", str(site)))
+    assert (site / "current" / "lora" / "a.pt").read_bytes() == whole
