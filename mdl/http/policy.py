@@ -33,6 +33,9 @@ MAX_OVERHEAD = 8
 """How many bytes may be received for one that is new. Without this limit a file that a server always sends from the
 start would be fetched for ever."""
 
+LONG_OUTAGE = 60.0
+"""Seconds without a byte that users are told of. One request is made at that moment, so that they hear of it then."""
+
 LONGEST_RETRY_AFTER = 600.0
 """Seconds. If a server asks for a longer wait, mdl gives up and quotes the server."""
 
@@ -362,6 +365,9 @@ def _waited(
     delay = policy.delay(failure, jitter, error.retry_after)
     if error.retry_after is None:
         delay = min(delay, left)
+        until_it_is_long = idle_since + LONG_OUTAGE - now
+        if 0 < until_it_is_long < delay:
+            delay = until_it_is_long
     state = replace(state, charged_at=now, retry_at=now + delay)
     most = 0 if policy.tries is None else policy.tries - 1
     return state, Again(delay, failure, error.message, most, now - idle_since, patience)
