@@ -22,6 +22,7 @@ from support.polling import until
 from support.runs import put
 from support.serving import client_of, connected, raw, served
 from support.shell import Inside, Shell, done, machine
+from support.weights import safetensors_of
 
 import mdl.serve as serve
 from mdl.serve import Serving, connection, runs, work
@@ -48,8 +49,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
         client_of(shell).download(["open", "hf:org/held"]).raise_for_errors()
         hub.publish(Repo(HELD.id, HELD.files, gated=True))
         client_of(shell).download("hf:org/held").raise_for_errors()
-    put(home / "runs/one/model.safetensors", {})
-    put(home / "runs/one/weights.bin", noise(ZIP_BYTES, 3))
+    put(home / "runs/one/config.json", {})
+    put(home / "runs/one/model.safetensors", safetensors_of(noise(ZIP_BYTES, 3), ZIP_BYTES))
     for number in range(6):
         put(home / f"runs/r{number}/model.safetensors", {})
     return shell
@@ -129,7 +130,7 @@ def test_work_for_nobody_is_given_up(server: Serving, gate: Gate) -> None:
     """Work goes on as long as one of its clients waits, and ends when the last one has left."""
     with connected(server.url, f"GET {JOBS} HTTP/1.1\r\nHost: localhost\r\n\r\n") as last:
         with connected(server.url, f"GET {JOBS} HTTP/1.1\r\nHost: localhost\r\n\r\n"):
-            until(lambda: server.traffic.running == 2)
+            until(lambda: server.traffic.running == 2 and gate.begun == [""])
         until(lambda: server.traffic.running == 1)
         assert (gate.begun, gate.ended) == ([""], [])
         last.close()
