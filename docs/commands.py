@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterator
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +63,8 @@ def document(found: list[Page]) -> str:
         lines += [line for text in page.about for line in ("", _escaped(text))]
         for title, rows in page.panels.items():
             lines += ["", f"**{title}**", "", *_table(rows)]
-        width = max((len(row.usage) for row in page.examples), default=0)
-        lines += ["", "```sh", *(f"{row.usage.ljust(width)}  # {row.about}" for row in page.examples), "```"]
+        examples = [line for row in page.examples for line in (f"# {row.about}", row.usage)]
+        lines += ["", "```sh", *examples, "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +75,9 @@ def _table(rows: tuple[Row, ...], *, is_linked: bool = False) -> list[str]:
 
 
 def _code(text: str) -> str:
-    return "`{}`".format(text.strip().replace("|", "\\|"))
+    """``text`` as code in a cell, where a bar would end the cell."""
+    code = text.strip()
+    return f"<code>{escape(code, quote=False).replace('|', '&#124;')}</code>" if "|" in code else f"`{code}`"
 
 
 def _escaped(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 from mdl.config import Setting, settings_table
@@ -38,13 +39,19 @@ def _rows(settings: Iterable[Setting]) -> str:
     for one in settings:
         takes = "" if isinstance(one.default, bool) else f" {one.metavar}"
         flag = _code(one.flag_name and one.flag_name + takes)
-        cells = (_code(one.name), flag, _code(one.variable_name), _default(one), one.help)
-        escaped = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
-        lines.append(f"| {' | '.join(escaped)} |")
+        cells = (_code(one.name), flag, _code(one.variable_name), _default(one), _prose(one.help))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def _prose(text: str) -> str:
+    return text.replace("|", "&#124;").replace("<", "&lt;")
+
+
 def _code(text: str) -> str:
+    """``text`` as code in a cell, where a bar would end the cell."""
+    if "|" in text:
+        return f"<code>{escape(text, quote=False).replace('|', '&#124;')}</code>"
     return f"`{text}`" if text else ""
 
 

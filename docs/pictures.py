@@ -7,7 +7,8 @@ Nothing is waited for by the clock: each step goes on when the screen shows what
 is nothing: the commands run in a home of their own, which the pictures call ``~``. Needs tmux.
 
 Two are recordings, which move: every row of the screen is drawn once for each text that stood in it, and is visible
-for as long as that did. A reader who wants less motion sees the last screen.
+for as long as that did. They begin with the last screen, which is also what a
+printer, and a reader who wants less motion, gets.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _LAST_LOOK = 5.0
 _MOTION = """\
 .row { visibility: hidden }
 .last { visibility: visible }
-@media (prefers-reduced-motion: reduce) { .row { animation: none !important } }"""
+@media print, (prefers-reduced-motion: reduce) { .row { animation: none !important } }"""
 
 _DARK = "484f58 ff7b72 3fb950 d29922 58a6ff bc8cff 39c5cf b1bac4"
 _LIGHT = "6e7681 ffa198 56d364 e3b341 79c0ff d2a8ff 56d4dd f0f6fc"
@@ -272,9 +273,8 @@ class Recording:
                 keyframes.append(f"@keyframes k{len(rows)} {{ {steps} }}")
                 look = " last" if is_shown[-1] else ""
                 row = _drawn_row(text, at, looks)
-                rows.append(
-                    f'<g class="row{look}" style="animation: k{len(rows)} {total:.1f}s step-end infinite">{row}</g>'
-                )
+                animation = f"k{len(rows)} {total:.1f}s step-end {_LAST_LOOK - total:.1f}s infinite"
+                rows.append(f'<g class="row{look}" style="animation: {animation}">{row}</g>')
         frame = Console(width=COLUMNS, record=True, file=StringIO(), force_terminal=True)
         frame.print("\n" * (height - 1))
         styles = "\n".join((*(f".{look} {{ {css} }}" for css, look in looks.items()), _MOTION, *keyframes))

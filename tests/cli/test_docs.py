@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -53,6 +54,9 @@ ELSEWHERE = (
     "pip install",
     "install -d",
     "cp catalog",
+    "cp mdl-prefetch",
+    "/opt/mdl/bin/pip",
+    "ln -sf /opt/mdl",
     ".ci/run",
     "python ",
     "export AWS",
@@ -216,3 +220,52 @@ def test_the_front_page_is_short() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 150
     assert re.findall(r"<!-- (\w+) -->\n```sh\n", text) == ["demo", "test"]
+
+
+COLUMNS = 75
+"""What a block of code of the site shows; the rest is cut off."""
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_nothing_is_cut_off(page: Path) -> None:
+    """A line of code fits into its block, with its comment above it; a cell of a table has no backslash in its code."""
+    text = page.read_text("utf-8")
+    code = "\n".join(re.findall(r"^ *```.*\n((?:.*\n)*?) *```$", text, re.MULTILINE)).split("\n")
+    assert [line for line in code if len(line) > COLUMNS] == []
+    cells = [line for line in text.split("\n") if line.startswith("|")]
+    assert [line for line in cells if re.search(r"`[^`|]*\\\\\|", line)] == []
+
+
+@pytest.mark.parametrize("picture", ["resume", "release"])
+def test_a_picture_begins_with_its_end(picture: str) -> None:
+    """The first frame of an animation, which a printer shows, is its last screen."""
+    text = (ROOT / "docs" / "pictures" / f"{picture}.svg").read_text("utf-8")
+    steps = {name: re.findall(r"([0-9.]+)% { visibility: (\w+) }", rule) for name, rule in re.findall(KEYFRAMES, text)}
+    rows = re.findall(r'class="row( last)?" style="animation: (k\d+) ([0-9.]+)s step-end (-[0-9.]+)s', text)
+    assert rows
+    for last, name, total, delay in rows:
+        at = -100 * float(delay) / float(total)
+        shown = [look for percent, look in steps[name] if float(percent) <= at + 0.5][-1]
+        assert (shown == "visible") == bool(last), name
+    assert "@media print" in text
+
+
+KEYFRAMES = r"@keyframes (k\d+) \{ (.*) \}"
+
+
+def test_the_strict_build_can_fail(tmp_path: Path) -> None:
+    """CI builds the site so that a link to a page that does not exist fails it: shown by a page that has one."""
+    pytest.importorskip("material")
+    [line] = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if "mkdocs build" in line]
+    assert "--strict" in line
+    assert "--quiet" not in line
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    with (tmp_path / "docs" / "guide.md").open("a") as page:
+        page.write("[gone](no-such-page.md)\n")
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "no-such-page.md" in ran.stderr) == (1, True)
