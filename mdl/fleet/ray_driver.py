@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT
+from mdl.extras import to_install
 from mdl.fleet.work import TOO_LONG
 
 _LOOK_SECONDS = 0.25
@@ -46,7 +47,7 @@ def _drive(replies: IO[str]) -> None:
         _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except ImportError:
-        _tell(replies, usage="Ray is not installed", hint="pip install 'mdl[ray]'")
+        _tell(replies, usage="Ray is not installed", hint=to_install("ray"))
         return
     except (OSError, RuntimeError, ValueError) as error:
         _tell(replies, network=f"no cluster: {' '.join(str(error).split())[:300]}")

@@ -222,6 +222,19 @@ def test_the_front_page_is_short() -> None:
     assert re.findall(r"<!-- (\w+) -->\n```sh\n", text) == ["demo", "test"]
 
 
+INSTALLED = re.compile(r"\\b(?:pipx|pip|uv tool) install +(?!-q -e)(?:--[a-z-]+ +)*(\\S+)")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))])
+def test_mdl_is_installed_from_a_checkout(page: str) -> None:
+    """Until it is published, no page has pip look for mdl or an extra of it on an index, or invents an address."""
+    text = (ROOT / page).read_text("utf-8")
+    named = [word.strip("`'.,;:").partition("[")[0] for word in INSTALLED.findall(text)]
+    assert [word for word in named if word.startswith("mdl")] == []
+    assert "OWNER/mdl" not in text
+    assert "'mdl[" not in text
+
+
 COLUMNS = 75
 """What a block of code of the site shows; the rest is cut off."""
 

@@ -98,4 +98,4 @@ def test_no_cluster(tmp_path: Path, hub: LoopbackHub) -> None:
     shell = head_of(tmp_path / "head", hub, RAY_ADDRESS="127.0.0.1:9", RAY_USAGE_STATS_ENABLED="0")
     ran = WithRay(shell.home, shell.endpoint, shell.extra).run("fleet", "status", "model", *ON)
     assert (ran.code, "RAY_ADDRESS" in ran.err) == (5, True), ran.err
-    assert "pip install 'mdl[ray]'" in done(shell.run("fleet", "status", "model", *ON), 2).err
+    assert "pip install 'ray" in done(shell.run("fleet", "status", "model", *ON), 2).err

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from mdl.extras import to_install
+from mdl.extras import libraries, to_install
+
+REQUIRED = [
+    "httpx>=0.28",
+    'obstore>=0.12; extra == "s3"',
+    "starlette>=0.41.2; extra == 'serve'",
+    "uvicorn>=0.30; extra == 'serve'",
+]
 
 
 @pytest.mark.parametrize(
     ("left_by_its_tool", "command"),
     [
-        ("pyvenv.cfg", "'/x y/python' -m pip install 'mdl[s3]'"),
-        ("pipx_metadata.json", "pipx runpip mdl install 'mdl[s3]'"),
-        ("uv-receipt.toml", "uv pip install --python '/x y/python' 'mdl[s3]'"),
+        ("pyvenv.cfg", "'/x y/python' -m pip install "),
+        ("pipx_metadata.json", "pipx runpip mdl install "),
+        ("uv-receipt.toml", "uv pip install --python '/x y/python' "),
     ],
 )
 def test_an_extra_goes_where_mdl_is(
@@ -26,4 +34,14 @@ def test_an_extra_goes_where_mdl_is(
     (tmp_path / "mdl" / left_by_its_tool).touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "mdl"))
     monkeypatch.setattr(sys, "executable", "/x y/python")
-    assert to_install("s3") == command
+    monkeypatch.setattr("importlib.metadata.requires", lambda _name: REQUIRED)
+    assert to_install("s3") == command + "'obstore>=0.12'"
+    assert to_install("serve") == command + "'starlette>=0.41.2' 'uvicorn>=0.30'"
+
+
+def test_no_index_is_asked_for_mdl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an index has under mdl's name is somebody else's: the libraries are named, else the checkout."""
+    for extra in ("s3", "serve", "ray"):
+        assert not re.search(r"\bmdl\b", " ".join(libraries(extra)))
+    monkeypatch.setattr("importlib.metadata.requires", lambda _name: None)
+    assert libraries("s3") == [".[s3]"]
