@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from mdl.errors import NetworkError
 from mdl.http.origin_record import OriginRecord
-from mdl.http.policy import RetryPolicy
+from mdl.http.policy import RetryPolicy, shortened
 
 _RISE_SECONDS = 5.0
 _LONGEST_RISE_SECONDS = 600.0
@@ -145,7 +145,7 @@ class Pacer:
         found.failing_since = min(found.failing_since, began)
         limit = self._policy.limit(has_answered=self.record(origin).has_answered or error.is_silence)
         left = found.failing_since + limit - now
-        pause = min(self._policy.delay(found.failures, 0.5), max(left, 0.0))
+        pause = shortened(self._policy.delay(found.failures, 0.5), now - found.failing_since, limit)
         found.charged_at, found.retry_at = now, now + max(delay, pause)
         if found.is_several and (left <= 0 or self._policy.is_last(found.failures)):
             found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf

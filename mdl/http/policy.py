@@ -82,6 +82,13 @@ class RetryPolicy:
         return max(drawn, asked) if asked is not None else drawn
 
 
+def shortened(delay: float, idle: float, patience: float) -> float:
+    """A wait that does not go beyond the end of the patience, nor beyond the moment at which an outage is long, if
+    nothing has moved for ``idle`` seconds."""
+    left = [moment - idle for moment in (LONG_OUTAGE, patience) if moment > idle]
+    return max(0.0, min([delay, *left]))
+
+
 @value_class
 class State:
     """What one file has spent at its current server, and how far it was when it last made progress.
@@ -364,10 +371,7 @@ def _waited(
         return _ended(state, outcome, error, now)
     delay = policy.delay(failure, jitter, error.retry_after)
     if error.retry_after is None:
-        delay = min(delay, left)
-        until_it_is_long = idle_since + LONG_OUTAGE - now
-        if 0 < until_it_is_long < delay:
-            delay = until_it_is_long
+        delay = shortened(delay, now - idle_since, patience)
     state = replace(state, charged_at=now, retry_at=now + delay)
     most = 0 if policy.tries is None else policy.tries - 1
     return state, Again(delay, failure, error.message, most, now - idle_since, patience)
