@@ -141,11 +141,19 @@ class Marker:
                 raise ValueError(f"its schema is {schema[:40]}")
             files = tuple(_marked(one) for one in facts["files"])
             texts = ("source", "commit", "license", "written_at", "written_by")
-            return cls(str(facts["name"]), str(facts["version"]), files, *(str(facts.get(key, "")) for key in texts))
+            more = (_writable(facts.get(key, "")) for key in texts)
+            return cls(_writable(facts["name"]), _writable(facts["version"]), files, *more)
         except (ValueError, TypeError, KeyError, AttributeError, MdlError) as error:
             if isinstance(error, ProtocolError) and error.final:
                 raise
             raise ProtocolError(f"not a marker of a mirror: {error}", item=item, hint="push the model again") from error
+
+
+def _writable(value: object) -> str:
+    """``value`` as text. Raises ``ValueError`` for half a character, which JSON can name and no file can hold."""
+    text = str(value)
+    text.encode()
+    return text
 
 
 def _newer(schema: str, item: str) -> ProtocolError:
