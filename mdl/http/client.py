@@ -370,8 +370,10 @@ class HttpClient:
         home, at_home, current = origin_of(start), True, url
         met_public = url != start and host_of(start) in self._public
         link = Link(url)
+        located_by: list[Mapping[str, str]] = []
         if locate := self.locators.get(urlsplit(url).scheme):
-            hops.append({":url": url})
+            located_by.append({":url": url})
+            hops += located_by
             located = locate(url)
             found = located.response(headers) if isinstance(located, Body) else located
             if not isinstance(found, Link):
@@ -381,7 +383,7 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
-            self._check_host(current, start if hops else "")
+            self._check_host(current, start, is_redirected=len(hops) > len(located_by))
             at_home = at_home and origin_of(current) == home
             proxy, is_named = self._proxies.choose(current), not hops and url == start
             asked, authorization, sent = self._authorized(
@@ -421,13 +423,15 @@ class HttpClient:
         why = f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}"
         raise NetworkError(why, hint=loop_hint(hops), final=True)
 
-    def _check_host(self, url: str, start: str) -> None:
-        """Raises `Unsafe` if ``url``, to which ``start`` redirects ('' if none does), may not be asked."""
+    def _check_host(self, url: str, start: str, *, is_redirected: bool) -> None:
+        """Raises `Unsafe` if ``url`` may not be asked, to which ``start`` led: by a redirect, or as a locator says."""
         try:
             self._hosts.check(url)
         except Unsafe as error:
-            if start:
-                error.message, error.item = f"it redirects, which is {error.message}", shown(bare_url(start))[:200]
+            if is_redirected:
+                error.message = f"it redirects, which is {error.message}"
+            if url != start:
+                error.item = shown(bare_url(start))[:200]
             raise
 
     def _authorized(

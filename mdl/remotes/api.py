@@ -23,8 +23,9 @@ from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.remote_tables import RemoteSettings
 from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id
+from mdl.remotes.answers import Judged, judge
 from mdl.remotes.http_remote import HttpRemote, Missed
-from mdl.remotes.outputs import Output, outputs_of, safe_name
+from mdl.remotes.outputs import Output, safe_name
 from mdl.remotes.results import Results
 from mdl.sources import Context
 
@@ -41,7 +42,7 @@ class Api(HttpRemote):
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self._results = Results(self._outputs)
+        self._results = Results(self._outputs, self.tell)
 
     def hosts(self) -> tuple[str, ...]:
         status_url = self.settings.get("status_url")
@@ -92,19 +93,18 @@ class Api(HttpRemote):
     def _status_url(self, job: str) -> str:
         return _with_job(self.settings.get("status_url") or self.settings.get("url"), job)
 
-    def _outputs(self, job: str) -> list[Output]:
+    def _outputs(self, job: str) -> Judged:
         """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
         url = _with_job(self.settings.get("url"), job)
         answer = self._asked(url)
         if isinstance(answer, Output):
-            return [answer]
-        try:
-            found = outputs_of(answer, job, base=url)
-        except NotFound:
-            if isinstance(answer, dict) and "status" in answer:
-                self.job(answer, job).check_is_done()
-            raise
-        return [replace(one, is_stable=True) if _is_own(one.url, url) else one for one in found]
+            return Judged((answer,))
+        judged = judge(answer, job, base=url)
+        if not judged.outputs and isinstance(answer, dict) and "status" in answer:
+            self.job(answer, job).check_is_done()
+        judged.raise_for_nothing(job, self._secrets)
+        outputs = [replace(output, is_stable=_is_own(output.url, url)) for output in judged.outputs]
+        return replace(judged, outputs=tuple(outputs))
 
     def _asked(self, url: str) -> Any:
         """The JSON, or the text, that is answered; an `Output` if the answer is a file itself."""

@@ -22,6 +22,7 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
+from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.client import MAX_JSON, HttpClient
@@ -29,6 +30,7 @@ from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.remote_tables import RemoteSettings
 from mdl.remotes import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
+from mdl.remotes.answers import Judged
 from mdl.remotes.outputs import error_in
 from mdl.sources import Context
 
@@ -113,6 +115,11 @@ class HttpRemote:
     def words(self, value: Any) -> str:
         """What a worker says went wrong, without secrets."""
         return error_in(value, self._secrets)
+
+    def tell(self, job: str, judged: Judged) -> None:
+        """Say what an answer holds beside the files of the job."""
+        for note in judged.notes(self._secrets):
+            self._context.on_event(Noticed(f"{self.name}/{job}", message=note))
 
     def job(self, record: Any, name: str = "") -> RemoteJob:
         """As `job_of`, with an error without secrets."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mdl.errors import NotFound
@@ -17,6 +17,7 @@ from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.presigned import expires_at
 from mdl.remotes import JobOrigin, job_and_path
+from mdl.remotes.answers import Judged
 from mdl.remotes.outputs import Output, select
 
 _EXPIRES_SOON = 60.0
@@ -30,15 +31,16 @@ class _Answer:
     """The outputs of a job by their paths, and when they ``came``. ``uses`` says how often a link may still be handed
     out: once, as it has failed if it is asked for again, and once more to ask for a size that was not told."""
 
+    judged: Judged
     outputs: dict[str, Output] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     came: float = field(default_factory=lambda: time.time())
 
     @classmethod
-    def of(cls, outputs: Sequence[Output]) -> _Answer:
-        found = cls()
-        for one in outputs:
-            found.put(one)
+    def of(cls, judged: Judged) -> _Answer:
+        found = cls(judged)
+        for output in judged.outputs:
+            found.put(output)
         return found
 
     def put(self, one: Output) -> None:
@@ -50,7 +52,7 @@ class _Answer:
         one = self.outputs.get(path)
         if one is None:
             return False
-        if one.data is not None or one.is_stable:
+        if one.data is not None or one.is_stable or one.error:
             return True
         end = expires_at(one.url)
         return bool(one.url) and self.uses[path] > 0 and end - time.time() > min(_EXPIRES_SOON, (end - self.came) / 2)
@@ -67,14 +69,20 @@ class _Answer:
 class Results:
     """The files of a remote's jobs. May be used by several threads: of those that want the same job, one asks.
 
-    ``ask(job)`` asks the remote for all outputs of a job; ``complete(job, output)`` for the bytes, or the link, of one
-    that is known by its key.
+    ``ask(job)`` asks the remote for what its answer holds; ``complete(job, output)`` for the bytes, or the link, of an
+    output that is known by its key. ``tell(job, judged)`` is called once for each job whose files are listed.
     """
 
     def __init__(
-        self, ask: Callable[[str], list[Output]], complete: Callable[[str, Output], Output] = lambda job, output: output
+        self,
+        ask: Callable[[str], Judged],
+        tell: Callable[[str, Judged], None],
+        complete: Callable[[str, Output], Output] = lambda job, output: output,
     ) -> None:
-        self._ask, self._complete = ask, complete
+        self._ask = ask
+        self._tell = tell
+        self._complete = complete
+        self._told: set[str] = set()
         self._answers: dict[str, _Answer] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
@@ -85,6 +93,9 @@ class Results:
             answer = self._answers.get(origin.job)
             if answer is None or not answer.is_fresh:
                 answer = self._asked(origin.job)
+            if origin.job not in self._told:
+                self._told.add(origin.job)
+                self._tell(origin.job, answer.judged)
         found = list(answer.outputs.values())
         wanted = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
         return [
@@ -108,6 +119,8 @@ class Results:
             one = answer.outputs.get(path)
             if one is None:
                 raise NotFound("the remote's answer does not name this file any more", item=f"{job}/{path}")
+            if one.error:
+                raise one.error
             answer.uses[path] -= 1
         self._let_go(job)
         if one.data is not None:

@@ -24,11 +24,13 @@ from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolEr
 from mdl.files import RemoteFile
 from mdl.http.allowlist import host_of
 from mdl.http.locators import Body, Link
+from mdl.pages import paged
 from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, status_of
+from mdl.remotes.answers import Judged, judge
 from mdl.remotes.http_remote import HttpRemote, Missed
-from mdl.remotes.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs, outputs_of
+from mdl.remotes.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs
 from mdl.remotes.results import Results
 from mdl.sources import Context
 
@@ -36,6 +38,8 @@ _LONGEST_WAIT = 90.0
 """Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
 _LARGEST = 32 * 2**20
 """Bytes of an answer: a result of 20 MiB, and room."""
+_MOST_PIECES = 64
+"""Answers of a stream, each of which may be as large as any answer."""
 _TRIES = 3
 """So many workers are asked for a process, for the next one may know it."""
 _POLLS = (1.0, 2.0, 3.0, 5.0)
@@ -81,7 +85,7 @@ class Runpod(HttpRemote):
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self._results = Results(self._outputs, self._complete)
+        self._results = Results(self._outputs, self.tell, self._complete)
         self._missed: dict[str, Missed] = {}
 
     # What a remote does.
@@ -165,31 +169,57 @@ class Runpod(HttpRemote):
 
     # The results of one job.
 
-    def _outputs(self, job: str) -> list[Output]:
-        """Every file in the result of a job. A link among them may be good for a short time only."""
+    def _outputs(self, job: str) -> Judged:
+        """What the result of a job holds. A link in it may be good for a short time only."""
         missed = self._missed.get(job, Missed()).copy()
         facts = self._in_queue(job, missed)
         if facts is None:
             return self._outputs_of_process(job, missed)
         self.job(facts, job).check_is_done()
-        if facts.get("output") is None:
+        output = facts.get("output") or self._streamed(job) or facts.get("output")
+        if output is None:
             raise _no_result(job)
-        return outputs_of(facts["output"], job)
+        return self._judged(output, job)
 
-    def _outputs_of_process(self, job: str, missed: Missed) -> list[Output]:
+    def _judged(self, answer: Any, job: str) -> Judged:
+        """What an answer holds. Raises `NotFound` if that is no file, and the error of the files if none can be had."""
+        judged = judge(answer, job)
+        judged.raise_for_nothing(job, self._secrets)
+        return judged
+
+    def _streamed(self, job: str) -> list[Any] | None:
+        """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
+
+        def ask(page: int) -> tuple[list[Any], int | None]:
+            answer = self.ask("GET", f"{self.base}/stream/{quote(job, safe='')}", most=_LARGEST, item=job)
+            rows = answer.get("stream") if isinstance(answer, dict) else None
+            pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows or ()]
+            return pieces, page + 1 if pieces else None
+
+        pieces: list[Any] = []
+        try:
+            for piece in paged(0, ask, repr, "the stream of the job", most_pages=_MOST_PIECES):
+                pieces.append(piece)
+        except (NotFound, ProtocolError):
+            pass  # the endpoint has no stream of it, or goes on to give the same pieces
+        return [piece for piece in pieces if piece is not None] or None
+
+    def _outputs_of_process(self, job: str, missed: Missed) -> Judged:
         """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
         the worker gives."""
         try:
             if items := self._items(job, missed):
-                return outputs_of(items, job)
+                judged = self._judged(items, job)
+                if not any(isinstance(output.error, NoDownload) for output in judged.outputs):
+                    return judged
         except (NoDownload, WorkerFailed):
             pass  # without a bucket a worker names no URLs; or it does not understand the question
         try:
             if found := keyed_outputs(self._of_process("list_files", job, missed), job):
-                return found
+                return Judged(tuple(found))
         except WorkerFailed:
             pass
-        return outputs_of(self._of_process("download", job, missed), job)
+        return self._judged(self._of_process("download", job, missed), job)
 
     def _items(self, job: str, missed: Missed) -> list[Any]:
         """The rows of a bulk answer. A worker leaves out the processes that it does not know, without a word."""
@@ -204,7 +234,7 @@ class Runpod(HttpRemote):
     def _complete(self, job: str, output: Output) -> Output:
         """An output that is known by its key, with its bytes or its link."""
         answer = self._of_process("download", job, Missed(), s3_key=output.key)
-        found = outputs_of(answer, job)[0]
+        found = self._judged(answer, job).outputs[0]
         return replace(found, size=found.size if output.size is None else output.size)
 
     def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
@@ -308,6 +338,8 @@ class Runpod(HttpRemote):
             raise WorkerFailed(f"the endpoint reports {status} for the request", item=item)
         if "status" not in answer:
             output = answer.get("output", answer)  # of a gateway that leaves the envelope out
+        if output is None and isinstance(answer.get("id"), str):
+            output = self._streamed(answer["id"])
         if output is None:
             raise _no_result(item)
         facts = output if isinstance(output, dict) else {}

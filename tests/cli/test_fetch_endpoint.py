@@ -121,3 +121,49 @@ def test_a_link_to_another_size(mdl: Inside, shell: Shell, endpoint: Endpoint, b
     ran = done(mdl(shell, "fetch", "gpu", "p1"), 6)
     assert f"{len(DATA)} bytes, expected {len(DATA) + more}" in ran.err
     assert not (shell.models / "gpu" / "p1" / "a.bin").exists()
+
+
+@pytest.mark.fault(411)
+def test_what_is_no_file_hinders_nothing(
+    mdl: Inside, shell: Shell, endpoint: Endpoint, bucket: FaultyServer, tmp_path: Path
+) -> None:
+    """The links of an answer that are pages are named and not asked; its files come, and are put into service."""
+    link = f"{bucket.url}/f/w.bin?sig={SIGNATURE}"
+    more = {"homepage": "https://example.com", "run": {"dashboard": "https://t.example/r/1?token=CANARY"}}
+    told = {
+        "process_status": {"id": "p1", "status": "completed"},
+        "bulk_download": {"error": "unknown type"},
+        "list_files": {"error": "unknown type"},
+        "download": {"weights": link, "error_message": "", **more},
+    }
+    endpoint.api.functions = [lambda given: told[given["type"]]]
+    ran = done(mdl(shell, "fetch", "gpu", "p1", "--release", str(tmp_path / "served")))
+    noted = "not fetched, no file: homepage (https://example.com), dashboard (https://t.example/r/1)"
+    assert ran.err.count(noted) == 1
+    assert "CANARY" not in ran.out + ran.err
+    assert sorted(path.name for path in (tmp_path / "served" / "current").iterdir()) == ["mdl-manifest.json", "w.bin"]
+    assert "redirects" not in ran.err
+
+
+@pytest.mark.fault(402)
+def test_a_file_that_cannot_be_had_alone(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
+    """Weights in a text that nobody calls base64 are refused alone, and not at all if they are not wanted."""
+    answer = {"files": [{"name": "w.safetensors", "content": "abcd"}, {"name": "note.txt", "content": "abcd"}]}
+    body = json.dumps(answer).encode()
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        ran = done(mdl(shell, "fetch", "web", "j1"), 6)
+        assert '"encoding": "base64"' in ran.err
+        assert (shell.models / "web" / "j1" / "note.txt").read_bytes() == b"abcd"
+        assert not (shell.models / "web" / "j1" / "w.safetensors").exists()
+        done(mdl(shell, "fetch", "web", "j1", "--include", "*.txt"))
+
+
+def test_the_words_of_a_worker_that_failed(mdl: Inside, shell: Shell) -> None:
+    """A job that is done, of which the worker says that it failed, is told in the worker's words."""
+    answer = {"status": "COMPLETED", "result": {"ok": False, "reason": {"error": "no space left on device"}}}
+    body = json.dumps(answer).encode()
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        ran = done(mdl(shell, "fetch", "web", "j1"), 3)
+    assert "no space left on device" in ran.err

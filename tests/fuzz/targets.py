@@ -56,8 +56,9 @@ from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
 from mdl.remotes import job_of
+from mdl.remotes.answers import judge
 from mdl.remotes.bucket_lock import Holder
-from mdl.remotes.outputs import error_in, outputs_of
+from mdl.remotes.outputs import error_in
 from mdl.remotes.trainer import routes_in
 from mdl.safetensors import read_header, why_truncated
 from mdl.sources import hub
@@ -307,10 +308,10 @@ def answer(data: bytes) -> None:
     error_in(found)
     if isinstance(found, dict):
         routes_in(found)
-    for one in outputs_of(found, "job"):
-        _safe(one.path)
-        assert (one.data is None) != (not one.url) or one.key
-        assert one.data is None or one.size == len(one.data)
+    for output in judge(found, "job").outputs:
+        _safe(output.path)
+        assert [output.data is not None, output.url != "", output.error is not None].count(True) == 1
+        assert output.data is None or output.size == len(output.data)
 
 
 def settings(data: bytes) -> None:

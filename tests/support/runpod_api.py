@@ -61,6 +61,8 @@ class Job:
     status: str = "IN_QUEUE"
     output: Any = None
     has_output: bool = False
+    pieces: list[Any] = field(default_factory=list)
+    """What a generator yields, which is given once, in a stream."""
     error: str | None = None
     worker: str = ""
     done: threading.Event = field(default_factory=threading.Event)
@@ -84,7 +86,7 @@ class Asked:
 
 class RunpodApi:
     """The endpoint's queue. ``asked`` is what clients asked; ``scripted`` answers come first: an answer for each
-    operation (``run``, ``runsync``, ``status``, ``cancel``, ``health``), used once, in their order."""
+    operation (``run``, ``runsync``, ``status``, ``stream``, ``cancel``, ``health``), used once, in their order."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -146,6 +148,10 @@ class RunpodApi:
             return Answer(404, {"error": "job not found"})
         if asked.method == "GET" and operation == "status":
             return Answer(200, job_asked.told())
+        if asked.method == "GET" and operation == "stream":
+            pieces = [{"output": piece} for piece in job_asked.pieces]
+            job_asked.pieces = []
+            return Answer(200, {"status": job_asked.status, "stream": pieces})
         if asked.method == "POST" and operation == "cancel":
             if not job_asked.done.is_set():
                 job_asked.status = "CANCELLED"

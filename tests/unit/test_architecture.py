@@ -60,7 +60,7 @@ _PURE = """
     json_stream end_records junk weights units values
     http/allowlist http/attachment http/credentials http/hints http/origin_record http/pacer http/policy http/proxies
     http/ranges http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
-    sources/hub_origin remotes/outputs remote_tables jobs/job
+    sources/hub_origin remotes/outputs remotes/answers remotes/answer_words remote_tables jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
     archive/manifest archive/history mirror/layout

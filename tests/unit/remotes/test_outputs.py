@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
-from mdl.remotes.outputs import error_in, items_of, keyed_outputs, outputs_of, select
+from mdl.remotes.answers import judge
+from mdl.remotes.outputs import Output, error_in, items_of, keyed_outputs, select
 
 DATA = b"0123456789"
 TEXT = base64.b64encode(DATA).decode()
@@ -19,6 +20,13 @@ URL = "https://bucket.example/p/results/j1/lora/a.safetensors?X-Amz-Signature=s"
 
 LINKED = ("a.safetensors", None, URL, None)
 APART = ("lora/a.safetensors", None, URL, None)
+
+
+def outputs_of(answer: Any, job: str, base: str = "") -> list[Output]:
+    """The files in an answer; raises as a remote does if there is none."""
+    judged = judge(answer, job, base)
+    judged.raise_for_nothing(job)
+    return list(judged.outputs)
 
 
 def file_data(**more: Any) -> dict[str, Any]:
@@ -190,5 +198,5 @@ def test_any_answer(answer: Any) -> None:
         return
     assert found
     for one in found:
-        assert (one.data is None) != (one.url == "")
+        assert [one.data is not None, one.url != "", one.error is not None].count(True) == 1
         assert one.data is None or one.size == len(one.data)

@@ -179,9 +179,27 @@ def test_no_result(
     queued(api, status, **facts)
     with pytest.raises(error) as caught:
         gpu.open().files(JobOrigin("gpu", QUEUED))
-    assert len(api.asked) == 1
+    is_without_output = status == "COMPLETED" and facts.get("output") is None
+    assert api.operations() == (["status", "stream"] if is_without_output else ["status"])
     assert re.search(words, all_of(caught.value))
     assert caught.value.item
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[FILE], [{"step": 1}, None, FILE], [{"output": FILE}], [json.dumps(FILE)], list(json.dumps(FILE))],
+    ids=["a file", "news before it", "nested", "a text", "a text in pieces"],
+)
+@pytest.mark.parametrize("facts", [{}, {"output": None}, {"output": []}])
+def test_a_result_that_is_in_the_stream_alone(
+    gpu: World, api: RunpodApi, pieces: list[Any], facts: dict[str, Any]
+) -> None:
+    """What a generator yields is not among the output of its job: its stream is asked before a result is lost."""
+    queued(api, "COMPLETED", pieces=pieces, **facts)
+    remote = gpu.open()
+    [file] = remote.files(JobOrigin("gpu", QUEUED))
+    assert remote.locate(file.url).response({}).read() == DATA
+    assert set(api.operations()) == {"status", "stream"}
 
 
 # Workers that do not see each other.
