@@ -112,7 +112,7 @@ def path_of(url: str) -> str:
 
 def _words_of(key: str) -> list[str]:
     """The words of a key in lower case: ``loraUrl`` has two, ``LoRA`` is one."""
-    words = []
+    words: list[str] = []
     for part in re.split(r"[\W_]+", key):
         is_word = _word_meaning(part.lower()) != "unknown"
         words += [part] if is_word else _WORD.findall(part)
