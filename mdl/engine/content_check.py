@@ -79,14 +79,19 @@ def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | Non
     return ProtocolError(f"what came is cut: {why}", hint="run the same command again; the server ended it too early")
 
 
+def _is_mostly_zeros(data: bytes) -> bool:
+    """Whether these are the upper bytes of a text in UTF-16 without a mark: any two bytes may be some letter."""
+    return data.count(0) > len(data) * 3 // 4
+
+
 def _text_of(beginning: bytes) -> str:
     """The text that a file begins with, if that is nothing but printable characters in UTF-8 or UTF-16; else ""."""
     encoding = "utf-8-sig"
     if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    elif beginning[1:2] == b"\0":
+    elif _is_mostly_zeros(beginning[1::2]):
         encoding = "utf-16-le"
-    elif beginning[:1] == b"\0":
+    elif _is_mostly_zeros(beginning[::2]):
         encoding = "utf-16-be"
     decoder = codecs.getincrementaldecoder(encoding)()
     try:

@@ -52,6 +52,8 @@ RIGHT = {
     "a.tar": tar_file({}),
     "a.pth.tar": torch_file(),
     "a.engine": b"ftrt\x00\x01",
+    "raw.bin": b"\0weight" * 9,
+    "even.bin": b"w\0eightss" * 9,
     "error.json": b'{"error": "this is what was asked for"}',
     "error.txt": b"Unauthorized",
     "LICENSE": b"Unauthorized",
