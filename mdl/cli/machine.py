@@ -11,6 +11,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, argument
 from mdl.cli.session import Session
 from mdl.errors import joint_error
+from mdl.formatting import counted
 
 if TYPE_CHECKING:  # `schema` needs nothing of these
     from mdl import Client
@@ -78,14 +79,14 @@ def _is_offline(client: Client) -> bool:
 
 def _catalog(client: Client) -> str:
     paths, why = client.workspace.catalog_paths
-    return f"{len(client.catalog.models)} models in {', '.join(map(str, paths))} ({why})"
+    return f"{counted(len(client.catalog.models), 'model')} in {', '.join(map(str, paths))} ({why})"
 
 
 def _lock(client: Client) -> str:
     lock = client.workspace.locked
     if lock is None:
         return "none; 'mdl lock' writes one"
-    return f"{len(lock.models)} models in {client.workspace.lock_path}"
+    return f"{counted(len(lock.models), 'model')} in {client.workspace.lock_path}"
 
 
 @command(

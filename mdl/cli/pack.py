@@ -139,7 +139,8 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
         return _show_plan(session, _plan(session, run, what, how))
     with session.operation_log(log_file) as log:
         packed = _write(session, _plan(session, run, what, how), how, log)
-        log.note(packed.name, f"wrote {packed.path or 'standard output'}, {packed.files} files, {packed.bytes} bytes")
+        where = packed.path or "standard output"
+        log.note(packed.name, f"wrote {where}, {counted(packed.files, 'file')}, {packed.bytes} bytes")
     for path in packed.changed:
         session.console.warn(f"{path} changed while it was read; it is packed as it was read")
     facts = {

@@ -10,7 +10,7 @@ from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import human_bytes, local_time
+from mdl.formatting import counted, human_bytes, local_time
 from mdl.hashing import fingerprint
 from mdl.paths import shown
 from mdl.places import place_of
@@ -110,7 +110,7 @@ def unpack(
             return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"], log)
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing():
             done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
-        log.note(archive.name, f"unpacked into {done.path}, {done.files} files, {done.bytes} bytes")
+        log.note(archive.name, f"unpacked into {done.path}, {counted(done.files, 'file')}, {done.bytes} bytes")
     path = str(done.path)
     facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
     return session.show(facts, lambda: session.console.data(path))
