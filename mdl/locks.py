@@ -37,7 +37,7 @@ _Taken = TypeVar("_Taken")
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
 _LARGEST_HOLDER = 1000
-_LONGEST_HOST = 100
+_LONGEST_HOST, _LONGEST_HELD = 100, 50
 _FILE_POLL_SECONDS, _FOLDER_POLL_SECONDS = 0.2, 0.01
 _LONGEST_POLL_SECONDS = 1.0
 _BEAT_SECONDS = 10.0
@@ -100,7 +100,7 @@ def file_lock(
         fd = waiting.until(lambda: _open_locked(lock))
         stack.callback(unlock_and_close, fd)
         with suppress_storage_trouble():
-            stack.callback(waiting.until(lambda: _take_lease(lease, fd)).stop)
+            stack.callback(waiting.until(lambda: _take_lease(lease, fd, name)).stop)
         yield
 
 
@@ -149,9 +149,9 @@ def _open_locked(path: Path) -> int | None:
             return None  # else it was removed before it was locked: once more
 
 
-def _take_lease(path: Path, lock: int) -> Heartbeat | None:
+def _take_lease(path: Path, lock: int, name: str) -> Heartbeat | None:
     """Make the file ``path``, which only one process can; None if another one that may be alive made it. ``lock`` is
-    the lock file, open. The lease of a dead process is removed. Raises `OSError`."""
+    the lock file, open, of what has this ``name``. The lease of a dead process is removed. Raises `OSError`."""
     while True:
         try:
             lease = Heartbeat(path, os.O_EXCL)
@@ -162,7 +162,8 @@ def _take_lease(path: Path, lock: int) -> Heartbeat | None:
             continue
         with _undone_if_it_fails(lease.stop):
             process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
-            text = json.dumps({"process": process, "pid": os.getpid(), "host": host, "since": since})
+            facts = {"name": name[:_LONGEST_HELD], "process": process, "pid": os.getpid(), "host": host, "since": since}
+            text = json.dumps(facts)
             with contextlib.suppress(OSError):  # without a text it is a lease too
                 lease.write(text.encode())
             return lease

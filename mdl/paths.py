@@ -11,6 +11,7 @@ writes nothing, and many of the hub's datasets have (``2023-07-19T13:48:53/detai
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -260,13 +261,19 @@ def _sorted(files: Iterable[RelPath], folders: Iterable[RelPath] = ()) -> list[t
     return sorted(named, key=itemgetter(0))
 
 
-def record_name(model: str) -> str:
-    """The name of a model as one part of a path: ``gpu/job-1`` is ``gpu%2Fjob-1``. `model_of_record` reads it back."""
+def record_name(name: str) -> str:
+    """How mdl names its own records of a model, or of whatever has this ``name``: 32 hex digits, as some disks take
+    names of 143 bytes or fewer. Which one a record is of stands inside (ADR 52)."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def former_record_name(model: str) -> str:
+    """How earlier versions named their records of a model: ``gpu/job-1`` is ``gpu%2Fjob-1``."""
     return model.replace("%", "%25").replace("/", "%2F")
 
 
-def model_of_record(name: str) -> str:
-    """The model that a name made by `record_name` is of."""
+def model_of_former_record(name: str) -> str:
+    """The model that a name made by `former_record_name` is of."""
     return name.replace("%2F", "/").replace("%25", "%")
 
 

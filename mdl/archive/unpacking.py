@@ -27,7 +27,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """A new, private folder beside ``final``. It is removed at the end unless it was renamed."""
     final.parent.mkdir(parents=True, exist_ok=True)
     staging.sweep(final.parent)
-    folder = staging.unique_staged_name(final)
+    folder = staging.staged_name(final)
     folder.mkdir(mode=0o700)
     try:
         yield folder

@@ -22,19 +22,26 @@ from mdl.errors import Busy, Unsafe
 from mdl.fs import copying, staging, sync
 from mdl.fs.private import is_own_folder, make_private_dir, open_new, open_own
 from mdl.locks import has_reliable_locks, may_be_alive
-from mdl.paths import record_name
-from mdl.process import PATTERN, ProcessId
+from mdl.paths import former_record_name, record_name
+from mdl.process import ProcessId
 
-_OWNED = re.compile(rf"[0-9a-f]{{32}}\.({PATTERN})")
+_KEYED = re.compile(r"([0-9a-f]{16})(?:[0-9a-f]{16})?\.(.+)")
+"""The name of a partial: a key and a process. Earlier versions took keys of 32 digits."""
 _LOOK_SECONDS = 0.2
 
 
 def leftovers(partials: Path, key: str) -> list[Path]:
     """The partial folders of ``key``, of all processes of this user."""
     with contextlib.suppress(OSError):
-        found = (entry for entry in partials.iterdir() if entry.name.startswith(f"{key}."))
+        found = (entry for entry in partials.iterdir() if key_of(entry) == key)
         return sorted(entry for entry in found if is_own_folder(entry))
     return []
+
+
+def key_of(folder: Path) -> str:
+    """The key of the file that a folder of ``partials`` or ``side`` is of; '' if it is none of mdl's."""
+    match = _KEYED.fullmatch(folder.name)
+    return match[1] if match else ""
 
 
 def size_of_partial(folder: Path) -> int:
@@ -94,8 +101,8 @@ def _other_holder(partials: Path, keys: frozenset[str]) -> str:
     mine = str(ProcessId.current())
     with contextlib.suppress(OSError):
         for entry in sorted(partials.iterdir()):
-            key, _, owner = entry.name.partition(".")
-            if key in keys and owner != mine and is_own_folder(entry) and is_held(entry):
+            owner = entry.name.partition(".")[2]
+            if key_of(entry) in keys and owner != mine and is_own_folder(entry) and is_held(entry):
                 return _holder(entry)
     return ""
 
@@ -103,8 +110,10 @@ def _other_holder(partials: Path, keys: frozenset[str]) -> str:
 def remove_stale(own: Path, models: Iterable[str]) -> None:
     """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
     models, copies that never got a final name, and partials whose bytes have been published."""
-    staged = ("stage", "listings", "locks", "wanted", *(f"receipts/{record_name(model)}" for model in models))
-    for folder in (own / name for name in staged):
+    staged = [own / name for name in ("stage", "listings", "locks", "wanted")]
+    for model in models:
+        staged += [own / "receipts" / name(model) for name in (record_name, former_record_name)]
+    for folder in staged:
         if is_own_folder(folder):
             staging.sweep(folder)
     for folder in stale_dirs(own / "side"):
@@ -119,7 +128,7 @@ def stale_dirs(place: Path) -> list[Path]:
     not make."""
     with contextlib.suppress(OSError):
         if not place.is_symlink():
-            return sorted(one for one in place.iterdir() if _OWNED.fullmatch(one.name) and not is_held(one))
+            return sorted(one for one in place.iterdir() if key_of(one) and _owner(one).pid and not is_held(one))
     return []
 
 

@@ -146,7 +146,7 @@ class Finalizer:
         if error:
             self._queue.discarded(download, len(data), error.message)
             raise error
-        staged = self._store.stage(download.remote, data)
+        staged = self._store.stage(data)
         self._queue.fetched(work)
         self._small.add((work, self._ready(download, staged, print_)))
 

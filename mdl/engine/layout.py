@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdl.engine import hub_cache
-from mdl.errors import StorageError, UsageError, storage_error
+from mdl.errors import StorageError, UsageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.fs import is_unsupported, look_anew, reading_error, staging
 from mdl.fs.entries import is_untrusted_link, open_parent, user_name
+from mdl.fs.name_limits import is_name_too_long, name_too_long
 from mdl.fs.private import is_trusted_owner, make_private_dir
 from mdl.fs.staging import OpenFolders
 from mdl.paths import RelPath
@@ -200,6 +201,8 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
         except (FileNotFoundError, NotADirectoryError):
             return _absent(final)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return _unstorable(Path(final))
             raise reading_error(error, Path(here), Path(here).parent) from error
         if is_untrusted_link(Path(here), status):
             hint = "take another folder: --to DIR, or HF_HUB_CACHE for Hugging Face's cache"
@@ -224,14 +227,18 @@ def _status(path: str) -> os.stat_result:
 
 
 def _absent(final: str) -> LocalFile:
-    """Nothing is there. Raises `StorageError` if nothing can be: a name that the system or the locale cannot store is
-    found before the download."""
+    """Nothing is there; it says why if nothing can be, for its name is too long. Raises `StorageError` if the locale
+    cannot encode it."""
     try:
-        os.lstat(final)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise storage_error(error, final) from error
+        if is_name_too_long(Path(final)):
+            return _unstorable(Path(final))
     except UnicodeEncodeError as error:
         hint = "set PYTHONUTF8=1, or a locale of UTF-8 (LC_ALL=C.UTF-8)"
         raise StorageError(f"the current locale ({error.encoding}) cannot encode this file name", hint=hint) from error
     return _ABSENT
+
+
+def _unstorable(final: Path) -> LocalFile:
+    """Nothing is there, nor can be."""
+    too_long = name_too_long(final)
+    return LocalFile(why=too_long.message, hint=too_long.hint or "")

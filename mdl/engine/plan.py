@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mdl.errors import MdlError, Occupied, Unsafe
+from mdl.errors import MdlError, Occupied, StorageError, Unsafe
 from mdl.files import HalfFile, LocalFile, RefusedFile, RemoteFile
 from mdl.reports import no_space
 from mdl.values import small_value_class, value_class
@@ -38,6 +38,7 @@ class Reason(StrEnum):
     UNSAFE = "unsafe"
     OCCUPIED = "occupied"
     EDITED = "edited"
+    UNSTORABLE = "this disk does not take its name"
     UNRESOLVED = "not to be had"
 
 
@@ -166,6 +167,9 @@ def _decide(one: Wanted, force: bool) -> Item:
         return Item(one, Reason.UNSAFE, refused=unsafe)
     if local.kind == "folder":
         return Item(one, Reason.OCCUPIED, refused=Occupied(local.why, item=remote.path.text))
+    if local.kind == "absent" and local.why:
+        unstorable = StorageError(local.why, item=remote.path.text, hint=local.hint)
+        return Item(one, Reason.UNSTORABLE, refused=unstorable)
     if local.kind == "absent":
         return Item(one, Reason.PARTIAL if local.partial else Reason.MISSING)
     if force:

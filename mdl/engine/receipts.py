@@ -28,7 +28,7 @@ from mdl.fs import staging, sync, write_all
 from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
 from mdl.hashing import Fingerprint
 from mdl.locks import try_lock, unlock_and_close
-from mdl.paths import RelPath, model_of_record, record_name
+from mdl.paths import RelPath, former_record_name, model_of_former_record, record_name
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 
@@ -43,8 +43,9 @@ _SPARE = 32
 
 
 def file_key(model: str, path: RelPath) -> str:
-    """The name of mdl's own records of one file: 32 hex digits, however long the path is."""
-    return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:32]
+    """How mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is. Earlier versions
+    took 32, which begin with these."""
+    return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:16]
 
 
 def new_receipt(
@@ -131,7 +132,7 @@ class Receipts:
         """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
         with contextlib.suppress(OSError):
             if not self._folder.is_symlink():
-                return sorted(model_of_record(entry.name) for entry in self._folder.iterdir() if _has_any(entry))
+                return sorted({_model_of(entry) for entry in self._folder.iterdir() if _has_any(entry)})
         return []
 
     def may_have(self, model: str) -> bool:
@@ -181,7 +182,7 @@ class Receipts:
         A disk that takes no note is no reason to stop."""
         with contextlib.suppress(OSError, Unsafe):
             folder = make_private_dir(self._wanted(model).parent)
-            data = crc_json.dumps(sorted(path.text for path in paths))
+            data = crc_json.dumps({"model": model, "wanted": sorted(path.text for path in paths)})
             staging.write_file(folder / self._wanted(model).name, data, durable=False)
 
     def finish(self, model: str) -> None:
@@ -193,11 +194,13 @@ class Receipts:
         """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
         with contextlib.suppress(OSError):
             found = crc_json.loads((read_regular(self._wanted(model), _LARGEST) or b"").rstrip(b"\n"))
+            if isinstance(found, dict):
+                found = found.get("wanted")
             return frozenset(map(str, found if isinstance(found, list) else ()))
         return frozenset()
 
     def _wanted(self, model: str) -> Path:
-        return self._folder.parent / "wanted" / f"{record_name(model)}.json"
+        return _place_of(self._folder.parent / "wanted", model, ".json")
 
     def restore(self, receipt: Receipt, before: Receipt | None) -> None:
         """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
@@ -221,11 +224,11 @@ class Receipts:
 
     def place(self, model: str) -> Path:
         """The folder in which the record of ``model`` is."""
-        return self._folder / record_name(model)
+        return _place_of(self._folder, model)
 
     def _record(self, model: str) -> _Record:
         if (record := self._records.get(model)) is None:
-            record = self._records[model] = _Record(model, f"{self._folder}/{record_name(model)}")
+            record = self._records[model] = _Record(model, str(self.place(model)))
         record.refresh()
         return record
 
@@ -416,6 +419,24 @@ class _Record:
             path.unlink(missing_ok=True)
         self._clear()
         self.refresh()
+
+
+def _place_of(folder: Path, model: str, suffix: str = "") -> Path:
+    """Where something that is kept of a model is in ``folder``. What an earlier version made stays where it is."""
+    place, former = (folder / f"{name(model)}{suffix}" for name in (record_name, former_record_name))
+    return former if os.path.lexists(former) and not os.path.lexists(place) else place
+
+
+def _model_of(folder: Path) -> str:
+    """The model whose record is in a folder, as its first line that makes sense says. Without one it is called by the
+    name of the folder, as the records of earlier versions are: then it is shown, and can be removed."""
+    with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(folder / RECORD), "rb") as file:
+        for line in iter(lambda: file.readline(_LONGEST), b""):
+            facts = crc_json.loads(line.removesuffix(b"\n"))
+            model = facts.get("model") if isinstance(facts, dict) else None
+            if isinstance(model, str) and record_name(model) == folder.name:
+                return model
+    return model_of_former_record(folder.name)
 
 
 def _has_any(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
-from mdl.engine.adoption import claimed_bytes, leftovers
+from mdl.engine.adoption import claimed_bytes, key_of, leftovers
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
@@ -226,7 +226,7 @@ class Store:
             found = self.partials.lstat()
             state = found.st_ino, found.st_mtime_ns
             if state != self._partials_seen[0]:
-                self._partials_seen = state, {entry.name.partition(".")[0] for entry in self.partials.iterdir()}
+                self._partials_seen = state, set(map(key_of, self.partials.iterdir()))
         except OSError:
             return 0
         key = file_key(model, remote.path)
@@ -272,14 +272,14 @@ class Store:
             partial.mark_present(ByteRange(0, copied))
         return partial
 
-    def stage(self, remote: RemoteFile, data: bytes) -> StagedFile:
+    def stage(self, data: bytes) -> StagedFile:
         """Write the bytes of a small file under a staged name. Raises `Unsafe`, `OSError`."""
         if self._stage is None:
             self._stage = make_private_dir(self.own / "stage")
         try:
-            return StagedFile.write(self._stage, remote.path.name, data)
+            return StagedFile.write(self._stage, data)
         except FileNotFoundError:
-            return StagedFile.write(make_private_dir(self._stage), remote.path.name, data)
+            return StagedFile.write(make_private_dir(self._stage), data)
 
     def publish(self, ready: Ready) -> None:
         """Give verified bytes their final name and write the receipt. Raises `Occupied`, `Busy`, `Unsafe`,

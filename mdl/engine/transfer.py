@@ -8,6 +8,7 @@ if no worker is left the transfer ends.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import queue
 import threading
@@ -25,6 +26,7 @@ from mdl.engine.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.fs import explain_oserror
+from mdl.fs.name_limits import name_too_long
 from mdl.http.client import HttpClient
 from mdl.process import free_descriptors
 from mdl.threads import current_processor, start_threads, stay_on
@@ -238,6 +240,11 @@ class Transfer:
         self._synced_at = now if is_due else self._synced_at
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            pointer = self._store.layout.pointer(download.remote)
+            too_long = name_too_long(pointer or self._store.final_path(download.model, download.remote))
+            too_long.item = download.name
+            return too_long
         if isinstance(error, OSError):
             return explain_oserror(error, download.name, self._store.root)
         return error if isinstance(error, MdlError) else internal_error(error)

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import unicodedata
 from pathlib import Path
 
 from mdl.fs import nearest_existing
-from mdl.fs.staging import unique_staged_name
+from mdl.fs.staging import hidden_name
 from mdl.values import value_class
 
-_PROBE = "mdl-probe-\u00e9"
-_OTHER_CASE = "MDL-PROBE-\u00e9"
-_OTHER_FORM = unicodedata.normalize("NFD", _PROBE)
+_PROBE = "\u00e9"
+"""Stands in the name of a probe: it has two Unicode forms."""
 
 
 @value_class
@@ -38,17 +38,13 @@ class NameFolding:
 def name_folding(folder: Path) -> NameFolding:
     """Ask ``folder``, or the nearest one above it that is there, with a file of our own that is gone afterwards. A
     folder that takes no file tells names apart: whatever must be written there will say what is wrong."""
-    staged = unique_staged_name(nearest_existing(folder) / _PROBE)
+    staged = nearest_existing(folder) / hidden_name(f"{secrets.token_hex(3)}{_PROBE}")
     with contextlib.suppress(OSError, UnicodeEncodeError):
         os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
-            return NameFolding(
-                case=os.path.lexists(_renamed(staged, _OTHER_CASE)), form=os.path.lexists(_renamed(staged, _OTHER_FORM))
-            )
+            other_case = staged.with_name(staged.name.replace(".mdl-tmp", ".MDL-TMP"))
+            other_form = staged.with_name(unicodedata.normalize("NFD", staged.name))
+            return NameFolding(case=os.path.lexists(other_case), form=os.path.lexists(other_form))
         finally:
             staged.unlink(missing_ok=True)
     return NameFolding()
-
-
-def _renamed(staged: Path, other: str) -> Path:
-    return staged.with_name(staged.name.replace(_PROBE, other))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
@@ -20,12 +20,10 @@ from mdl.paths import RelPath
 from mdl.process import PATTERN, ProcessId
 
 _STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
+"""Earlier versions wrote the final name in front of the process."""
 _ABANDONED_SECONDS = 86400.0
-_LONGEST = 150
-"""Bytes of a final name that its staged name repeats."""
-_MARK = os.urandom(4).hex()
-_numbers = itertools.count()
-"""What tells the staged names of one process apart: also from those of a dead process that had the same id."""
+_MARK_BYTES = 5
+"""Random bytes that tell the staged names of one process apart: also from those of a dead one that had the same id."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -95,7 +93,7 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = Tr
     """Write ``data`` under a staged name in ``folder``, synced if ``durable``; returns the path. Raises `OSError` with
     the name that the file is to get: people do not know the staged one, and a full disk tells none."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = unique_staged_name(folder / name)
+    staged = staged_name(folder / name)
     try:
         fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         try:
@@ -117,7 +115,7 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = Tr
 def stage_link(folder: Path, name: str, target: str) -> Path:
     """Make a symbolic link to ``target`` under a staged name in ``folder``; returns its path. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
-    staged = unique_staged_name(folder / name)
+    staged = staged_name(folder / name)
     os.symlink(target, staged)
     return staged
 
@@ -144,7 +142,7 @@ def publish_link(stage: Path, target: str, entry: EntryAt) -> None:
         staged.unlink(missing_ok=True)
         if error.errno != errno.EXDEV:
             raise
-    near = Path(_hidden_name(entry.name))
+    near = Path(hidden_name())
     os.symlink(target, near, dir_fd=entry.folder)
     try:
         _give_name(near, entry, entry.folder)
@@ -162,9 +160,9 @@ class StagedFile:
     is_published: bool = False
 
     @classmethod
-    def write(cls, folder: Path, name: str, data: bytes) -> StagedFile:
+    def write(cls, folder: Path, data: bytes) -> StagedFile:
         """Stage ``data`` in a folder that is there, not synced yet. Raises `OSError`."""
-        path = folder / _hidden_name(f"{_unique_mark()}-{name}")
+        path = folder / hidden_name()
         staged = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
         try:
             write_all(staged.fd, data)
@@ -288,7 +286,7 @@ def rename_noreplace(source: Path, folder: int, name: str, source_folder: int | 
 
 
 def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
-    near = Path(_hidden_name(entry.name))
+    near = Path(hidden_name())
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -318,7 +316,7 @@ def take_over(folder: Path, mine: Path) -> bool:
 def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
     """Remove a file that another process left. It is renamed first: if ``is_it`` says that it is another file, which a
     third process put there meanwhile, it gets its name back, and this returns False. Raises `OSError`."""
-    mine = unique_staged_name(path)
+    mine = staged_name(path)
     try:
         os.replace(path, mine)
     except FileNotFoundError:
@@ -332,23 +330,14 @@ def take_away(path: Path, is_it: Callable[[Path], bool]) -> bool:
 
 
 def staged_name(final: Path) -> Path:
-    """The hidden name beside ``final`` under which this process writes it; the name contains the `ProcessId`."""
-    return final.with_name(_hidden_name(final.name))
+    """A hidden name in the folder of ``final``, under which it is written first. No other call returns it."""
+    return final.parent / hidden_name()
 
 
-def unique_staged_name(final: Path) -> Path:
-    """A `staged_name` that no other thread of this process has."""
-    return final.with_name(_hidden_name(f"{_unique_mark()}-{final.name}"))
-
-
-def _hidden_name(name: str) -> str:
-    """The staged name of a file that is called ``name``."""
-    return f".{os.fsdecode(os.fsencode(name)[:_LONGEST])}.{ProcessId.current()}.mdl-tmp"
-
-
-def _unique_mark() -> str:
-    """A text that no other call in this process returns."""
-    return f"{_MARK}{next(_numbers):04x}"
+def hidden_name(mark: str = "") -> str:
+    """The name of a staged file: short, whatever its final name is, as some disks take 143 bytes or fewer (ADR 52). It
+    has the `ProcessId` in it, for `sweep`, and the ``mark``, or a random one if there is none."""
+    return f".{mark or secrets.token_hex(_MARK_BYTES)}.{ProcessId.current()}.mdl-tmp"
 
 
 def sweep(folder: Path) -> None:
@@ -394,7 +383,6 @@ def remove(path: Path) -> None:
 def retire(path: Path) -> None:
     """Remove a folder so that it is never visible half: it is renamed first. Raises `OSError`."""
     gone = staged_name(path)
-    remove(gone)
     os.replace(path, gone)
     remove(gone)
 
@@ -402,8 +390,7 @@ def retire(path: Path) -> None:
 def retire_entry(entry: EntryAt, stage: Path) -> None:
     """As `retire`, of the folder at ``entry``: it is renamed into ``stage``, which `sweep` clears if this process is
     killed. On another file system it is removed where it is. Raises `OSError`."""
-    gone = staged_name(stage / entry.name)
-    remove(gone)
+    gone = stage / hidden_name()
     try:
         os.replace(entry.name, gone, src_dir_fd=entry.folder)
     except OSError as error:
@@ -418,7 +405,7 @@ def staged_file(final: Path) -> Iterator[int]:
     """A new file, open under a staged name. At the end it is synced and gets its final name; if anything is raised, it
     is removed. Raises `OSError`."""
     sweep(final.parent)
-    staged = unique_staged_name(final)
+    staged = staged_name(final)
     fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         yield fd

@@ -14,7 +14,7 @@ from functools import partial as bound
 from pathlib import Path
 
 from mdl.engine import journal
-from mdl.engine.adoption import stale_dirs
+from mdl.engine.adoption import key_of, stale_dirs
 from mdl.engine.hub_cache import remove_shared, shared_files
 from mdl.engine.hub_repos import all_shared_links
 from mdl.engine.receipts import file_key
@@ -54,7 +54,7 @@ class Waste:
     forget: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
-def find_waste(store: Store, known: Known, wanted: Callable[[Path], str]) -> list[Waste]:
+def find_waste(store: Store, known: Known, wanted: Callable[[str], str]) -> list[Waste]:
     """Everything that could go. A partial stays that is ``wanted``, which is told its folder. What another catalog than
     the store's brought or kept is not superseded, for ``known`` says nothing of that one's models."""
     if os.path.lexists(store.own) and not is_own_folder(store.own):
@@ -106,7 +106,7 @@ def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
     delete(store, deletions).raise_for_errors()
 
 
-def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], str]:
+def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[str], str]:
     """The id of the job that runs or is paused and may want a partial, "" if there is none: by its models, or any
     partial if the files of these are not known. ``state`` is the folder that holds the records of jobs."""
     job_of_key: dict[str, str] = {}
@@ -120,24 +120,24 @@ def wanted_by_jobs(known: Known, state: Path | None) -> Callable[[Path], str]:
                 job_of_unknown_files = job.id
             for file in files or ():
                 job_of_key[file_key(model, file.path)] = job.id
-    return lambda folder: job_of_key.get(folder.name.partition(".")[0], job_of_unknown_files)
+    return lambda key: job_of_key.get(key, job_of_unknown_files)
 
 
 def _why_kept(job: str) -> str:
     return f"job {job} may go on with it" if job else ""
 
 
-def _unfinished(store: Store, wanted: Callable[[Path], str]) -> Iterator[Waste]:
+def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
     for folder in stale_dirs(store.partials):
         try:
             record = journal.load(folder / "journal")
             what = record.identity.url if record else "its journal cannot be read"
         except StateError:
             what = "of a newer mdl"
-        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", _why_kept(wanted(folder)))
+        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", _why_kept(wanted(key_of(folder))))
 
 
-def _archives(store: Store, wanted: Callable[[Path], str]) -> Iterator[Waste]:
+def _archives(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
     """Zips of training servers that were fetched, at least in part, and not unpacked."""
     archives = Store(store.archives)
     if not is_own_folder(archives.own):
@@ -145,7 +145,7 @@ def _archives(store: Store, wanted: Callable[[Path], str]) -> Iterator[Waste]:
     yield from _unfinished(archives, wanted)
     for receipt in archives.receipts.all():
         if (place := archives.path_of(receipt)) is not None:
-            kept = _why_kept(wanted(Path(file_key(receipt.model, receipt.path))))
+            kept = _why_kept(wanted(file_key(receipt.model, receipt.path)))
             yield Waste("leftover", place, receipt.stamp.size, "fetched, and never unpacked", kept)
 
 

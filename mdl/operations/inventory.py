@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
-from mdl.engine.adoption import size_of_partial
+from mdl.engine.adoption import key_of, size_of_partial
 from mdl.engine.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.engine.receipts import file_key
 from mdl.engine.status import FileStatus, ModelStatus, Status, local_status, status_of
@@ -65,7 +65,7 @@ def take_inventory(
     total = sum(sizes.values()) + sum(row.unfinished for row in found)
     told = {file_key(row.model.name, file.remote.path) for row in found for file in row.status.rows}
     partials = [folder for store in stores for folder in _entries(store.partials)]
-    loose = sum(size_of_partial(folder) for folder in partials if folder.name.partition(".")[0] not in told)
+    loose = sum(size_of_partial(folder) for folder in partials if key_of(folder) not in told)
     return Inventory(tuple((row.model, row.status) for row in found), total, loose)
 
 

@@ -17,7 +17,7 @@ from mdl.engine.receipts import RECORD, Receipts, new_receipt
 from mdl.engine.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 from mdl.sources import hub as hub_source
 
@@ -56,7 +56,7 @@ def kinds(shell: Shell, mdl: Inside) -> dict[str, tuple[str, str]]:
 
 def record_of(shell: Shell, model: str = "tiny") -> Path:
     """The record of a model's receipts."""
-    return shell.models / ".mdl" / "receipts" / model / RECORD
+    return shell.models / ".mdl" / "receipts" / record_name(model) / RECORD
 
 
 def every_kind(shell: Shell, superseded: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from support.shell import Inside, Shell, done, ended, machine, started, write_ca
 from mdl import crc_json
 from mdl.engine.receipts import RECORD, file_key
 from mdl.fs import staging
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 
 FILE = RelPath.parse("f.bin")
@@ -128,7 +128,7 @@ def test_of_a_job_that_was_paused_before_it_came_to_it(
 
 def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
-    folder = shell.models / ".mdl" / "receipts" / "one"
+    folder = shell.models / ".mdl" / "receipts" / record_name("one")
     folder.mkdir(parents=True)
     staged = staging.staged_name(folder / RECORD)
     staged.write_bytes(b"00000000 {")
@@ -139,7 +139,7 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
 
 def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> None:
     """What a killed mdl left of a receipt is a leftover, whole or half."""
-    folder = shell.models / ".mdl" / "receipts" / "two"
+    folder = shell.models / ".mdl" / "receipts" / record_name("two")
     done(mdl(shell, "get", "two"))
     (receipt,) = folder.glob("*.receipts")
     staged = folder / f".{'a' * 12}-{receipt.name}.{dead_owner()}.mdl-tmp"
@@ -150,7 +150,7 @@ def test_a_receipt_that_a_killed_one_was_writing(shell: Shell, mdl: Inside) -> N
 def test_what_of_a_newer_mdl_stops_a_get(shell: Shell, mdl: Inside) -> None:
     """A newer mdl's receipt and journal are 12, which names 'mdl clean'; after it the get goes through."""
     done(mdl(shell, "get", "two"))
-    (receipt,) = (shell.models / ".mdl" / "receipts" / "two").iterdir()
+    (receipt,) = (shell.models / ".mdl" / "receipts" / record_name("two")).iterdir()
     receipt.write_bytes(crc_json.dumps({"mdl-receipt": 9}))
     assert mdl(shell, "get", "two").code == 12
     assert found(shell, mdl, "--yes") == {receipt.name: "deleted"}

@@ -21,8 +21,8 @@ from support.shell import Inside, Ran, Shell, done, machine
 
 from mdl import crc_json
 from mdl.engine.receipts import file_key
-from mdl.locks import file_lock
-from mdl.paths import RelPath
+from mdl.locks import file_lock, try_lock
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 
 WEIGHTS, LATER = noise(2 * MIB, 1), noise(MIB + 5, 2)
@@ -203,7 +203,8 @@ def test_the_hubs_client_at_work(shell: Shell, mdl: Inside, hf: Hf) -> None:
     """While Hugging Face's client holds the lock of one of its files, the repository is not touched: 9."""
     hf("snapshot", repo_id="org/tiny", cache_dir=cache_of(shell), endpoint=shell.endpoint)
     lock = next((cache_of(shell) / ".locks" / "models--org--tiny").glob("*.lock"))
-    with file_lock(lock.parent, lock.stem, 0.0, lambda _holder: None):
+    with lock.open("r+b") as held:
+        assert try_lock(held.fileno())
         rm(shell, mdl, "hf:org/tiny", "--yes", *CACHE, code=9)
     assert offline(hf, shell) == FILES
 
@@ -490,7 +491,7 @@ def test_results_of_remote_jobs(shell: Shell, mdl: Inside) -> None:
     inner = shell.models / "tiny" / "twin"
     (shell.models / "twin").rename(inner)
     place = shell.models / ".mdl" / "receipts"
-    for record in (place / "twin").iterdir():
+    for record in (place / record_name("twin")).iterdir():
         lines = record.read_bytes().splitlines()
         facts = [crc_json.loads(line) | {"model": "tiny/twin"} for line in lines]
         (place / "tiny%2Ftwin").mkdir()

@@ -13,7 +13,7 @@ from mdl.engine.journal import Identity
 from mdl.engine.partial import Partial
 from mdl.http.ranges import ByteRange, RangeSet
 
-KEY = "a" * 32
+KEY = "a" * 16
 SIZE = 1000
 WHO = Identity("https://h/m.bin", SIZE, "sha256:" + "ab" * 32, None, None)
 OTHER = replace(WHO, digest="sha256:" + "cd" * 32)

@@ -22,7 +22,7 @@ from support.shell import machine, settings
 
 from mdl.engine.receipts import file_key
 from mdl.errors import NoSpace
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 
 DATA = noise(6 * MIB)
 SIZE = len(DATA)
@@ -138,7 +138,7 @@ def forbidden(folder: Path) -> None:
     """A folder of the models folder that may not be written, or not even entered, is 7, and the place is named; with
     permission the same command ends well."""
     for mode in (0o500, 0o000):
-        for name in ("", ".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", "m"):
+        for name in ("", ".mdl", ".mdl/partials", ".mdl/receipts", f".mdl/receipts/{record_name('m')}", "m"):
             bench = Bench(folder / f"{mode:o}-{name.replace('/', '-')}", pytest.MonkeyPatch())
             place = bench.store.root / name
             place.mkdir(parents=True)

@@ -28,22 +28,23 @@ from mdl.engine.receipts import file_key
 from mdl.errors import Unsafe
 from mdl.fs.entries import EntryAt
 from mdl.jobs.log import LARGEST
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 
 DATA, SMALL = noise(2**21), noise(1000)
 KEY = file_key("m", RelPath.parse(NAME))
+RECORD = record_name("m")
 STATE = ".local/state/mdl"
 KNOWN = (0, 2, 7, 9, 11, 12)
 WORDS = ("prefetch", "m", "--metrics", "m.prom", "--ready-file", "ready.json")
 
 MODELS_FOLDERS = [
-    *(".mdl", ".mdl/partials", ".mdl/receipts", ".mdl/receipts/m", ".mdl/locks"),
+    *(".mdl", ".mdl/partials", ".mdl/receipts", f".mdl/receipts/{RECORD}", ".mdl/locks"),
     *(f".mdl/partials/{KEY}.{whose}" for whose in ("dead", "me")),
 ]
 MODELS_FILES = [
     *(f".mdl/partials/{KEY}.dead/{name}" for name in ("data", "journal")),
-    *(".mdl/receipts/m/all.receipts", ".mdl/locks/m.lock", ".mdl/locks/m.who", f"m/{NAME}"),
+    *(f".mdl/receipts/{RECORD}/all.receipts", f".mdl/locks/{RECORD}.lock", f".mdl/locks/{RECORD}.who", f"m/{NAME}"),
 ]
 STATE_FOLDERS = [f"{STATE}/{name}" for name in ("jobs", "locks")]
 STATE_FILES = [
@@ -53,7 +54,7 @@ STATE_FILES = [
 ]
 READ_FILES = [f"{STATE}/jobs/x.job", "mdl.lock", ".config/mdl/config.toml"]
 """Files that the user may write, or another mdl: a link there may be the user's own wish."""
-RELEASE_FILES = ["releases.json", ".mdl/releases.lock", ".mdl/releases.who"]
+RELEASE_FILES = ["releases.json", *(f".mdl/{record_name('releases')}.{end}" for end in ("lock", "who"))]
 
 
 def cases(folders: list[str], files: list[str], read: Sequence[str] = ()) -> list[Any]:

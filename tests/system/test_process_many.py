@@ -22,6 +22,7 @@ from support.shell import Ran, Shell, beside, machine
 from mdl import locks
 from mdl.engine.store import Store
 from mdl.errors import Busy
+from mdl.paths import record_name
 from mdl.process import ProcessId
 
 LONG = os.environ.get("MDL_LONG") == "1"
@@ -120,7 +121,7 @@ def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
 
     def removed(fd: int, patience: float = 0.5) -> bool | None:
         monkeypatch.setattr(locks, "try_lock", real)
-        (tmp_path / "m.lock").unlink()
+        (tmp_path / f"{record_name('m')}.lock").unlink()
         return real(fd, patience)
 
     monkeypatch.setattr(locks, "try_lock", removed)
@@ -132,15 +133,15 @@ def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_lock_of_a_dead_process(tmp_path: Path) -> None:
     """A lock file that a dead process left delays no process, whatever process has its id now."""
     for pid in (ProcessId(dead_owner()).pid, os.getpid(), 1):
-        (tmp_path / "m.lock").write_text(f"{pid}\n")
-        (tmp_path / "m.who").write_text(json.dumps({"pid": pid, "since": "00:00:00"}))
+        (tmp_path / f"{record_name('m')}.lock").write_text(f"{pid}\n")
+        (tmp_path / f"{record_name('m')}.who").write_text(json.dumps({"pid": pid, "since": "00:00:00"}))
         with turn(tmp_path):
-            assert json.loads((tmp_path / "m.who").read_text())["pid"] == os.getpid()
-        assert not (tmp_path / "m.who").exists()
+            assert json.loads((tmp_path / f"{record_name('m')}.who").read_text())["pid"] == os.getpid()
+        assert not (tmp_path / f"{record_name('m')}.who").exists()
 
 
 @pytest.mark.fault(133)
-@pytest.mark.parametrize("name", ["m.lock", "m.who"])
+@pytest.mark.parametrize("name", [f"{record_name('m')}.{end}" for end in ("lock", "who")])
 def test_a_link_in_place_of_a_lock(tmp_path: Path, name: str) -> None:
     """A link in place of a lock, or of its holder's record, is not followed: its target keeps bytes and mode."""
     (tmp_path / "precious").write_text("mine")

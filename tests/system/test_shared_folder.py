@@ -29,7 +29,7 @@ from support.shell import Ran, beside, done, machine, with_environ
 from mdl import locks
 from mdl.engine.layout import inspect_path
 from mdl.errors import Busy
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 
 TOGETHER = [(3, "estale,flock")]
@@ -111,7 +111,7 @@ def test_one_downloads_for_all(tmp_path: Path, count: int, lies: str) -> None:
     models = tmp_path / "models"
     assert (models / "one" / "f.bin").read_bytes() == DATA
     assert list((models / ".mdl" / "partials").iterdir()) == []
-    assert [path.name for path in (models / ".mdl" / "locks").iterdir()] == ["one.lock"]
+    assert [path.name for path in (models / ".mdl" / "locks").iterdir()] == [f"{record_name('one')}.lock"]
 
 
 @pytest.mark.fault(112, 601)
@@ -159,7 +159,7 @@ def test_a_lease_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
         pass
     with turn(tmp_path):
-        (tmp_path / "m.who").unlink()
+        (tmp_path / f"{record_name('m')}.who").unlink()
         with turn(tmp_path):
             pass
 
@@ -188,16 +188,16 @@ def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
     successor."""
     with turn(tmp_path):
         for age in (30.0, 90.0):
-            os.utime(tmp_path / "m.who", (0.0, time.time() - age))
+            os.utime(tmp_path / f"{record_name('m')}.who", (0.0, time.time() - age))
             refused = pytest.raises(Busy) if age < 60 else contextlib.nullcontext()
             with refused, turn(tmp_path):
                 pass
     with contextlib.ExitStack() as successor:
         with turn(tmp_path):
-            os.utime(tmp_path / "m.who", (0.0, 0.0))
+            os.utime(tmp_path / f"{record_name('m')}.who", (0.0, 0.0))
             successor.enter_context(turn(tmp_path))
-        assert json.loads((tmp_path / "m.who").read_bytes())["pid"] == os.getpid()
-    assert not (tmp_path / "m.who").exists()
+        assert json.loads((tmp_path / f"{record_name('m')}.who").read_bytes())["pid"] == os.getpid()
+    assert not (tmp_path / f"{record_name('m')}.who").exists()
 
 
 @pytest.mark.fault(603)
@@ -211,11 +211,11 @@ def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.Monke
         lease.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
         return False
 
-    (tmp_path / "m.who").write_text("{}")
+    (tmp_path / f"{record_name('m')}.who").write_text("{}")
     monkeypatch.setattr(locks, "_may_hold", overtaken)
     with pytest.raises(Busy, match="process 7 on n7, since 12:00:00"), turn(tmp_path):
         pass
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["m.lock", "m.who"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{record_name('m')}.lock", f"{record_name('m')}.who"]
 
 
 def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from support.shell import Inside, Shell, settings, with_environ
 
 from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job
+from mdl.paths import record_name
 from mdl.process import ProcessId
 
 Made = Callable[[Path], object]
@@ -156,7 +157,7 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, mdl: Inside, reader: 
 def test_an_odd_receipt_is_none(shell: Shell, mdl: Inside, kind: str) -> None:
     """In place of a receipt they count as no receipt: the file is hashed, and kept."""
     assert mdl(shell, "get", "one").code == 0
-    [receipt] = (shell.models / ".mdl" / "receipts" / "one").iterdir()
+    [receipt] = (shell.models / ".mdl" / "receipts" / record_name("one")).iterdir()
     receipt.unlink()
     NOT_REGULAR[kind](receipt)
     ran = shell.run("get", "one", "--json", prefix=("prlimit", "--data=400000000"))
@@ -233,5 +234,5 @@ def test_json_that_is_too_much(shell: Shell, mdl: Inside, text: str) -> None:
     (jobs / "0102-abcd.job").write_bytes(b"%08x %s\n" % (zlib.crc32(body), body))
     assert mdl(shell, "jobs").code == 0
     (shell.models / ".mdl" / "locks").mkdir(parents=True)
-    (shell.models / ".mdl" / "locks" / "one.who").write_text(JSON[text])
+    (shell.models / ".mdl" / "locks" / f"{record_name('one')}.who").write_text(JSON[text])
     assert mdl(shell, "get", "one").code == 0

@@ -27,6 +27,7 @@ from mdl.engine.journal import Journal
 from mdl.engine.partial import Partial
 from mdl.events import Event, Noticed, Progressed
 from mdl.locks import Heartbeat, file_lock, folder_lock, is_locked
+from mdl.paths import record_name
 
 DATA = noise(3 * MIB, 7)
 HANDLER = honest(DATA)
@@ -157,7 +158,7 @@ def test_a_forked_process_keeps_no_lock(home: Path, kind: str) -> None:
     lock that is let go is free all the same."""
     place = home / ".mdl" / "locks"
     place.mkdir(parents=True)
-    path = {"file": place / "one.lock", "folder": place, "heartbeat": place / "beat"}[kind]
+    path = {"file": place / f"{record_name('one')}.lock", "folder": place, "heartbeat": place / "beat"}[kind]
 
     def child_of(path: Path) -> subprocess.Popen[bytes]:
         found = [int(one.name) for one in Path("/proc/self/fd").iterdir() if os.path.realpath(one) == str(path)]
@@ -225,8 +226,8 @@ def test_a_fork_leaves_what_its_parent_has_begun(home: Path) -> None:
                 stack.close()
             os._exit(0)
         os.waitpid(child, 0)
-        assert is_locked(place / "one.lock")
-        assert (place / "one.who").exists()
+        assert is_locked(place / f"{record_name('one')}.lock")
+        assert (place / f"{record_name('one')}.who").exists()
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
@@ -270,7 +271,7 @@ def test_an_interrupt_while_a_lock_is_taken(home: Path, monkeypatch: pytest.Monk
             pass
     assert len(os.listdir("/proc/self/fd")) == before
     with file_lock(place, "one", 0, lambda _: None):
-        assert is_locked(place / "one.lock")
+        assert is_locked(place / f"{record_name('one')}.lock")
 
 
 def test_who_waits_for_its_own_process_is_told_so(home: Path) -> None:

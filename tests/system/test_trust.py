@@ -27,7 +27,7 @@ from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import private
 from mdl.fs.private import make_private_dir, open_own, read_regular
 from mdl.http.ranges import ByteRange
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
 STRANGER, USER = 12345, 12346
@@ -100,7 +100,7 @@ def test_a_folder_of_another_user(bench: Bench, server: FaultyServer, file: Cata
 
 
 @pytest.mark.fault(244)
-@pytest.mark.parametrize("depth", ["partials", "receipts", "receipts/m", "locks"])
+@pytest.mark.parametrize("depth", ["partials", "receipts", f"receipts/{record_name('m')}", "locks"])
 def test_a_folder_in_it_of_another_user(bench: Bench, file: CatalogFile, depth: str) -> None:
     """The same for every folder in `.mdl` that mdl writes to."""
     forged(bench)
@@ -141,7 +141,7 @@ def test_a_partial_that_was_open_to_all(bench: Bench, file: CatalogFile) -> None
 
 
 @pytest.mark.fault(244)
-@pytest.mark.parametrize("place", ["listings/x.json", "hashes", "locks/m.who"])
+@pytest.mark.parametrize("place", ["listings/x.json", "hashes", f"locks/{record_name('m')}.who"])
 def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
     """Every file in `.mdl` that is another user's, or that others may write, is read as if it were absent."""
     path = tmp_path / ".mdl" / place
@@ -156,7 +156,7 @@ def test_other_files_of_another_user(tmp_path: Path, place: str) -> None:
 @pytest.mark.fault(244)
 def test_a_lock_of_another_user(bench: Bench, file: CatalogFile) -> None:
     """A lock file of another user, who may hold it for ever, in one's own `.mdl` gives way to a new one."""
-    lock = make_private_dir(bench.store.locks) / "m.lock"
+    lock = make_private_dir(bench.store.locks) / f"{record_name('m')}.lock"
     lock.touch()
     os.chown(lock, STRANGER, -1)
     assert code_of(bench, file) == 0

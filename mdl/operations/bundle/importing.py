@@ -350,7 +350,7 @@ class _Import:
                 print_ = _fingerprint(data, remote.hash_algorithm)
                 self._check_remote(print_, item)
                 progress.add(len(data), about)
-                self.staged.append(store.stage(remote, data))
+                self.staged.append(store.stage(data))
                 self.ready.append(Ready(model, remote, self.staged[-1], print_, verified, item.seen))
                 if len(self.ready) == _BATCH:
                     self._publish()

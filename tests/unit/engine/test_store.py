@@ -20,7 +20,7 @@ from mdl.engine.store import Ready, Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
-from mdl.paths import RelPath
+from mdl.paths import RelPath, record_name
 from mdl.process import ProcessId
 
 DATA = b"weights" * 100
@@ -173,7 +173,7 @@ def test_partial_bytes_are_seen(store: Store) -> None:
 
 def test_small_file_is_published_whole(store: Store, final: Path) -> None:
     """A small file gets the mode of a user's own files, and a receipt."""
-    store.publish(Ready("model", REMOTE, store.stage(REMOTE, DATA), PRINT, "sha256"))
+    store.publish(Ready("model", REMOTE, store.stage(DATA), PRINT, "sha256"))
     assert final.read_bytes() == DATA
     (store.root / "probe").touch()
     assert final.stat().st_mode == (store.root / "probe").stat().st_mode
@@ -195,7 +195,7 @@ def test_what_killed_processes_left_is_removed(store: Store) -> None:
     """What a killed process staged for a model goes with the next download of it, and so does its partial if the file
     has its final name already. The published file, half a download and what a living process has stay."""
     mine = f".b.{ProcessId.current()}.mdl-tmp"
-    folders = [store.own / "stage", store.listings, store.own / "receipts" / "m"]
+    folders = [store.own / "stage", store.listings, store.receipts.place("m")]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / f".a.{dead_owner()}.mdl-tmp").touch()
@@ -211,7 +211,7 @@ def test_what_killed_processes_left_is_removed(store: Store) -> None:
     assert (store.root / "final").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("name", ["stage", "listings", "receipts/m"])
+@pytest.mark.parametrize("name", ["stage", "listings", f"receipts/{record_name('m')}"])
 def test_behind_a_link_nothing_is_removed(store: Store, tmp_path: Path, name: str) -> None:
     """A link in place of one of mdl's own folders leads to what is not mdl's."""
     outside = tmp_path / "outside"
@@ -262,7 +262,7 @@ def test_unreadable_file_is_named(store: Store, final: Path, monkeypatch: pytest
 def give(store: Store, data: bytes = DATA) -> None:
     """Publish bytes of which no digest was known."""
     print_ = Fingerprint(Digest("sha256", sha256(data)), len(data))
-    store.publish(Ready("m", replace(REMOTE, digest=None), store.stage(REMOTE, data), print_, "none"))
+    store.publish(Ready("m", replace(REMOTE, digest=None), store.stage(data), print_, "none"))
 
 
 def on_rename(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -307,7 +307,7 @@ def small(store: Store, name: str, data: bytes, seen: LocalFile | None = None) -
     """A small file that is ready to be published."""
     remote = RemoteFile(RelPath.parse(name), f"https://h/{name}", len(data))
     print_ = Fingerprint(Digest("sha256", sha256(data)), len(data))
-    return Ready("m", remote, store.stage(remote, data), print_, "size", seen)
+    return Ready("m", remote, store.stage(data), print_, "size", seen)
 
 
 def test_one_error_is_of_one_file(store: Store) -> None:
@@ -335,7 +335,7 @@ def test_nothing_is_claimed_before_it_is_on_the_disk(store: Store, monkeypatch: 
     assert store.publish_all(files) == [None] * 3
     staged, rest = told[:3], told[3:]
     assert all(step.startswith("sync ") and step.endswith("mdl-tmp") for step in staged)
-    assert rest[:5] == ["sync all.receipts", "sync m", "name one", "name two", "name three"]
+    assert rest[:5] == ["sync all.receipts", f"sync {record_name('m')[-12:]}", "name one", "name two", "name three"]
     assert sorted(rest[5:]) == ["sync m", "sync sub"]
 
 
