@@ -18,6 +18,8 @@ from mdl.weights import is_weights
 
 _DATA = ".parquet"
 """The suffix of a data set's own files, which are to it what weights are to a model."""
+_SECOND = 10**9
+"""Nanoseconds."""
 _VOCAB = ("vocab", "tokenizer", "spiece", "merges", "sentencepiece", "special_tokens")
 
 
@@ -158,6 +160,18 @@ class Stamp:
     def of(cls, status: StatResult) -> Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
+    def fits(self, now: Stamp) -> bool:
+        """Whether a file with the stamp ``now`` is the one of which this stamp was taken, or an archiver's copy of it.
+
+        A copy has another inode, and what archives, image layers and snapshots keep of a time may be its whole second.
+        A file that was edited has a time with a fraction. (ADR 52)
+        """
+        if self == now:
+            return True
+        is_another_file = self.inode != now.inode
+        is_cut = now.mtime_ns == self.mtime_ns // _SECOND * _SECOND
+        return is_another_file and is_cut and self.size == now.size
+
     def is_of(self, status: StatResult) -> bool:
         """Whether it is the stamp of this file."""
         same_file = self.inode == status.st_ino and self.size == status.st_size
@@ -216,6 +230,10 @@ class Receipt:
             vouched_by=self.vouched_by,
         )
 
+    def replaced_one_of(self, stamp: Stamp) -> bool:
+        """Whether the file that this one takes the place of has this stamp."""
+        return self.replaced is not None and self.replaced.fits(stamp)
+
     def matches(self, remote: RemoteFile) -> bool:
         """Whether the source still has the file that came then, by all that both tell. A validator tells versions of
         one URL apart, not two URLs (RFC 9110, 8.8.3): without a digest another URL or commit is another file."""
@@ -272,7 +290,7 @@ class LocalFile:
         """Whether the file was changed after mdl wrote it. Other bytes under the old stamp are damage of the disk."""
         if self.receipt is None or self._is_the_same or self.is_unmodified:
             return False
-        return self.foreign or self.stamp is None or self.stamp != self.receipt.replaced
+        return self.foreign or self.stamp is None or not self.receipt.replaced_one_of(self.stamp)
 
     @property
     def _hashed(self) -> list[Digest]:
@@ -283,7 +301,9 @@ class LocalFile:
 
     @property
     def _is_the_same(self) -> bool:
-        return self.receipt is not None and self.receipt.stamp == self.stamp and not self.foreign
+        if self.receipt is None or self.stamp is None or self.foreign:
+            return False
+        return self.receipt.stamp.fits(self.stamp)
 
 
 def told_size(value: object, item: str) -> int:

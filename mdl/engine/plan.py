@@ -189,7 +189,7 @@ def _decide(one: Wanted, force: bool) -> Item:
         return Item(one, Reason.EDITED, refused=_edited(local, remote))
     if local.is_unmodified and remote.digest is None and receipt.matches(remote):
         return Item(one, Reason.ADOPTED, adopt=True)
-    is_older = local.stamp is not None and local.stamp == receipt.replaced
+    is_older = local.stamp is not None and receipt.replaced_one_of(local.stamp)
     return Item(one, Reason.OUTDATED if local.is_unmodified or is_older else Reason.DAMAGED)
 
 

@@ -330,7 +330,7 @@ class Store:
     def _receipt(self, item: Ready, stamp: Stamp, there: os.stat_result | None, before: Receipt | None) -> Receipt:
         """The receipt of a file that will take the place of the one that is ``there``; ``before`` is its last one."""
         now = Stamp.of(there) if before and there else None
-        is_own = before is not None and now in (before.stamp, before.replaced)
+        is_own = before is not None and now is not None and (before.stamp.fits(now) or before.replaced_one_of(now))
         is_shared = before is not None and before.catalog != self.catalog
         validators = () if isinstance(item.source, Path | StagedFile) else item.source.validators.values()
         return new_receipt(

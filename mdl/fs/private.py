@@ -227,6 +227,9 @@ def _inside(path: Path, *, make: bool = False) -> Iterator[tuple[int, _Trust]]:
 def _hide_from_git(folder: int) -> None:
     """Have git pass over mdl's own folder, which may stand in somebody's project (``--into .``)."""
     with contextlib.suppress(OSError):
+        if os.stat(".gitignore", dir_fd=folder, follow_symlinks=False).st_size:
+            return  # to open it for writing would copy it out of an image's layer
+    with contextlib.suppress(OSError):
         fd = os.open(".gitignore", os.O_WRONLY | os.O_CREAT | _OPEN, 0o600, dir_fd=folder)
         try:
             if not os.fstat(fd).st_size:

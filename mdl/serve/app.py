@@ -145,11 +145,12 @@ class _Server:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
         at = hub_api.revision(repo, asked)
         found = hub_api.file(repo, at, asked.path)
-        file = found.open()
-        if file is None:
+        opened = found.open()
+        if opened is None:
             raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
+        file, stamp = opened
         answer = answer_to(headers, found.size, found.etag)
-        return SentFile(file, found.receipt.stamp, answer, hub_api.file_headers(at, found), self.traffic)
+        return SentFile(file, stamp, answer, hub_api.file_headers(at, found), self.traffic)
 
     def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
         repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)

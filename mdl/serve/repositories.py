@@ -50,8 +50,8 @@ class ServedFile:
         """As the hub has it: the sha256 of a large file, the blob id in git of a small one."""
         return f'"{self.digest.hex}"'
 
-    def open(self) -> BinaryIO | None:
-        """The file, if it is still the one that was verified; else None."""
+    def open(self) -> tuple[BinaryIO, Stamp] | None:
+        """The file and its stamp, if it is still the one that was verified; else None."""
         path = self.store.path_of(self.receipt)
         if path is None:
             return None
@@ -59,10 +59,11 @@ class ServedFile:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        if Stamp.of(os.fstat(fd)) != self.receipt.stamp:
+        stamp = Stamp.of(os.fstat(fd))
+        if not self.receipt.stamp.fits(stamp):
             os.close(fd)
             return None
-        return os.fdopen(fd, "rb", buffering=0)
+        return os.fdopen(fd, "rb", buffering=0), stamp
 
 
 @value_class
