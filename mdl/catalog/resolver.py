@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
-from mdl.events import Noticed
 from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted
 from mdl.listener import Event
@@ -86,6 +85,8 @@ class Resolver:
         if found.refused:
             if not found.files:
                 raise found.refused[0].error
+            from mdl.events import Noticed
+
             self._on_event(Noticed(model.name, message=_left_out(found.refused)))
         return list(found.files)
 

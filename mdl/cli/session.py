@@ -68,10 +68,14 @@ class Session:
 
     def config_of(self, settings: Settings) -> Config:
         """The settings with the flags of this command."""
+        given = {**settings, "catalog": self.common.catalog}
+        return replace(self.config, given=given, is_unattended="patience" in settings and self._is_unattended())
+
+    def _is_unattended(self) -> bool:
+        """Whether nobody waits for what is downloaded."""
         from mdl.jobs.processes import is_background
 
-        given = {**settings, "catalog": self.common.catalog}
-        return replace(self.config, given=given, is_unattended=self.command == "prefetch" or is_background())
+        return self.command == "prefetch" or is_background()
 
     def check_config(self) -> None:
         """Raises `UsageError` if ``config.toml``, or the setting that the console was made by, is wrong."""

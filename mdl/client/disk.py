@@ -93,9 +93,10 @@ class Disk(ClientBase):
             found.update((model.name, model) for model in models)
         return list(found.values())
 
-    def _one(self, target: str | Model) -> Model:
-        """The model that ``target`` means; also one of which no catalog knows, if anything of it is here."""
-        models = self._models_here(target)
+    def _one(self, target: str | Model, *, is_asked: bool = False) -> Model:
+        """The model that ``target`` means; also one of which no catalog knows, if anything of it is here. If its source
+        ``is_asked``, a reference means the hub in use."""
+        models = self._models_here(target, is_asked=is_asked)
         if len(models) != 1:
             members = ", ".join(model.name for model in models)
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
@@ -218,9 +219,10 @@ class Disk(ClientBase):
         files = lock.models[model.name].files if lock.covers(model) else ()
         return list(dict.fromkeys(filter(None, (file.revision for file in files))))
 
-    def _models_here(self, target: str | Model) -> list[Model]:
-        """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. Raises
-        `NotFound`, which says what is near."""
+    def _models_here(self, target: str | Model, *, is_asked: bool = False) -> list[Model]:
+        """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
+        means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`,
+        which says what is near."""
         from mdl.operations.inventory import at_its_hub, model_of
         from mdl.sources import is_reference
 
@@ -231,7 +233,10 @@ class Disk(ClientBase):
                 if target in receipts.models() or remote in self.workspace.remotes:
                     raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
             models = self.models(target)
-            return [one if one.is_of_catalog else at_its_hub(one, receipts.in_order(one.name)) for one in models]
+            return [
+                model if is_asked or model.is_of_catalog else at_its_hub(model, receipts.in_order(model.name))
+                for model in models
+            ]
         except NotFound as error:
             here = receipts.models()
             if target in here:

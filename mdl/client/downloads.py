@@ -40,7 +40,8 @@ class Downloads(Catalogs):
         **options: Unpack[CallOptions],
     ) -> Path:
         """As `download`, of one model: returns its folder, and raises the error if anything failed."""
-        report = self.download([self._one(target)], revision=revision, force=force, **options)
+        model = self._one(target, is_asked=not self.workspace.config.is_offline)
+        report = self.download([model], revision=revision, force=force, **options)
         report.raise_for_errors()
         return report.models[0].path
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
-from mdl.presigned import url_identity
-from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -60,6 +58,9 @@ class Wanted:
 
 def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Wanted:
     """What a command asks for of ``model``, whose files go to ``folder``, with the globs of its command line."""
+    from mdl.presigned import url_identity
+    from mdl.sources.hub_origin import HubOrigin
+
     sources = {url_identity(file.url) for file in model.files}
     parts = set()
     is_whole = bool(model.files)

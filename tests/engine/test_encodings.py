@@ -135,12 +135,3 @@ def test_an_encoding_twice_over(bench: Bench, where: str) -> None:
             tracemalloc.stop()
     assert run.code == code
     assert peak < INFLATED // 2
-
-
-@pytest.mark.fault(32)
-def test_a_listing_of_more_than_ten_mib(bench: Bench) -> None:
-    """An API answer of more than 10 MiB is a lie, however few bytes it was on the wire."""
-    body = gzip.compress(b" " * (11 * MIB) + b"[]", 1, mtime=0)
-    with FaultyServer(always(reply(200, body, GZIP))) as server:
-        run = bench.run(source=COMMIT, hub=server.url)
-        assert (run.code, run.error["code"], len(server.requests)) == (6, "PROTO", 1)

@@ -60,7 +60,6 @@ NO_USABLE_RANGE = {
 
 
 @pytest.mark.fault(3, 5, 9, 20)
-@pytest.mark.parametrize("way", ["memory"], indirect=True)
 @KNOWN
 @pytest.mark.parametrize("kind", NO_USABLE_RANGE)
 def test_no_usable_range(bench: Bench, kind: str, known: bool) -> None:
@@ -220,9 +219,10 @@ def test_part_of_wrong_length(bench: Bench, length: int) -> None:
 def test_sizes_at_the_edges(bench: Bench, size: int, known: bool) -> None:
     """No byte, one byte, a whole number of segments and one more: all arrive (A21)."""
     bench.segments(MIB)
-    run = bench.fetch(faults.honest(DATA[:size]), DATA[:size], known=known)
+    data = (b"\0" + DATA)[:size]
+    run = bench.fetch(faults.honest(data), data, known=known)
     assert (run.code, run.report.bytes_fetched) == (0, size)
-    assert bench.has(DATA[:size])
+    assert bench.has(data)
 
 
 @pytest.mark.fault(22)

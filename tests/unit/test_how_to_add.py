@@ -145,9 +145,9 @@ def test_a_setting(copy: Copy) -> None:
     copy.line(
         "config.py",
         "connections: Annotated[int,",
-        '    patience: Annotated[int, Setting(3, _integer(1, 9), "How patient mdl is.", "N")]',
+        '    calmness: Annotated[int, Setting(3, _integer(1, 9), "How calm mdl is.", "N")]',
     )
-    code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).workspace.config['patience'])"
+    code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).workspace.config['calmness'])"
 
     def read(given: str, **environ: str) -> str:
         environ = {"HOME": str(copy.home), "PYTHONPATH": str(copy.root.parent), **environ}
@@ -158,8 +158,8 @@ def test_a_setting(copy: Copy) -> None:
 
     assert read("{}") == "3"
     (copy.home / ".config/mdl").mkdir(parents=True)
-    (copy.home / ".config/mdl/config.toml").write_text("[defaults]\npatience = 5\n")
-    assert (read("{}"), read("{}", MDL_PATIENCE="7"), read("{'patience': 9}", MDL_PATIENCE="7")) == ("5", "7", "9")
-    assert "--patience N" in copy.run("get", "--help").stdout.replace("<", "").replace(">", "")
-    refused = copy.run("get", "one", "--patience", "10", "--offline")
-    assert (refused.returncode, "--patience: '10' is not a number from 1 to 9" in refused.stderr) == (2, True)
+    (copy.home / ".config/mdl/config.toml").write_text("[defaults]\ncalmness = 5\n")
+    assert (read("{}"), read("{}", MDL_CALMNESS="7"), read("{'calmness': 9}", MDL_CALMNESS="7")) == ("5", "7", "9")
+    assert "--calmness N" in copy.run("get", "--help").stdout.replace("<", "").replace(">", "")
+    refused = copy.run("get", "one", "--calmness", "10", "--offline")
+    assert (refused.returncode, "--calmness: '10' is not a number from 1 to 9" in refused.stderr) == (2, True)
