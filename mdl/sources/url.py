@@ -29,7 +29,6 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
-from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
@@ -165,6 +164,8 @@ class UrlSource:
             raise
         if not origin.is_named and found.path.text == origin.last_part:
             told = f"saved as {shown(found.path.text)}: the URL names no file; -o NAME"
+            from mdl.events import Noticed
+
             self._context.on_event(Noticed(message=told))
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
             facts = {"url": bare_url(origin.url), "name": found.path.text}
