@@ -22,7 +22,7 @@ from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
-from mdl.remotes.outputs import error_in
+from mdl.remotes.outputs import error_in, may_be_archive
 from mdl.sources import Context, Origin
 from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
@@ -262,8 +262,8 @@ class JobSource:
             return found
         remote = self.remote(origin.remote)
         files = remote.files(origin)
-        if not remote.is_zipped:
-            self.keep(origin, files)
+        if not remote.is_zipped and not any(may_be_archive(file.path, origin.job) for file in files):
+            self.keep(origin, files)  # what an archive holds is kept once it was unpacked
         return files
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
@@ -277,7 +277,7 @@ class JobSource:
             return None
 
     def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
-        """Keep which ``files`` a job has. Those of a zip have the URL of the zip. What cannot be kept is asked for
+        """Keep which ``files`` a job has. Those of an archive have its URL. What cannot be kept is asked for
         again."""
         rows = [[one.path.text, one.url, one.size] for one in files]
         with contextlib.suppress(OSError, MdlError):

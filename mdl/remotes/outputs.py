@@ -17,7 +17,7 @@ from mdl.files import RemoteFile, told_size
 from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
 from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
-from mdl.remotes.answer_words import path_of
+from mdl.remotes.answer_words import is_file_name, path_of
 from mdl.values import value_class
 
 ASK_FOR_URL = (
@@ -130,6 +130,26 @@ def checked_path(text: str) -> RelPath:
         return RelPath.parse(text)
     except MdlError as error:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
+
+
+_ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a name says that its file is an archive which mdl unpacks."""
+    return _ARCHIVE.fullmatch(name) is not None
+
+
+def may_be_archive(path: RelPath, job: str) -> bool:
+    """Whether a file of a job may be an archive by its name: it says so, or is packed with gzip, or has no suffix that
+    tells what it is. A file that nobody named is called after the job."""
+    name = path.name
+    return is_archive_name(name) or name.lower().endswith(".gz") or not is_file_name(name) or name == unnamed(job)
+
+
+def unnamed(job: str) -> str:
+    """What the one file of a job is called if nothing tells what it is."""
+    return f"{job}.bin"
 
 
 File = TypeVar("File", Output, RemoteFile)

@@ -330,9 +330,9 @@ def sent(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("job", "where", "trouble", "code"),
     [
-        ("k22", "mdl.operations.fetch.unpack", full, 7),
-        ("k23", "mdl.operations.fetch.unpack", stopped, 130),
-        ("k24", "mdl.operations.fetch.adopt_kept", sent, 130),
+        ("k22", "mdl.operations.job_archives.unpack", full, 7),
+        ("k23", "mdl.operations.job_archives.unpack", stopped, 130),
+        ("k24", "mdl.operations.job_archives.adopt_kept", sent, 130),
     ],
 )
 def test_what_was_fetched_is_kept(

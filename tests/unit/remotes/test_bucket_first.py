@@ -52,14 +52,14 @@ def test_no_worker_is_asked(gpu: World, endpoint: Endpoint, store: JobStore, tmp
     """Jobs, status and files come from the bucket, without one request to the endpoint; pictures stay behind."""
     store.put("processes/j1.json", record("completed"))
     store.put("processes/j2.json", record("running"))
-    store.put("results/j1/lora/a.bin", b"\0weight")
+    store.put("results/j1/lora/a.bin", b"\0\0eight")
     store.put("results/j1/samples/x.png", b"png")
     remote = gpu.open()
     assert {job.id: job.status for job in remote.jobs()} == {"j1": "done", "j2": "running"}
     assert (remote.status("j1").status, remote.status("j1").bytes) == ("done", 10)
     report = gpu.fetch(tmp_path / "home", JobOrigin("gpu", "j1"))
     assert report.exit_code == 0, report.error
-    assert [path.read_bytes() for path in (tmp_path / "home" / "m0").rglob("*.*")] == [b"\0weight"]
+    assert [path.read_bytes() for path in (tmp_path / "home" / "m0").rglob("*.*")] == [b"\0\0eight"]
     assert endpoint.api.asked == []
 
 

@@ -1,0 +1,312 @@
+"""Job archives: what comes as an archive from a job is fetched beside the models, unpacked, and published by file."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlencode
+
+from mdl.archive.directory import ArchiveLimits
+from mdl.archive.formats import BEGINNING, archive_kind, model_in_an_archive
+from mdl.archive.opening import open_archive
+from mdl.archive.tar_format import BLOCK, is_header
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import narrow
+from mdl.engine.plan import Item, Plan, Wanted
+from mdl.engine.store import Ready, Store
+from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
+from mdl.events import Noticed
+from mdl.files import RemoteFile
+from mdl.fs import staging
+from mdl.hashing import Digest, Fingerprint
+from mdl.operations.get import get
+from mdl.operations.release import unpack
+from mdl.operations.report import kept_and_refused, model_report, report_of
+from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept
+from mdl.paths import RelPath, matching, refuse_twins
+from mdl.redact import bare_url
+from mdl.remotes import JobOrigin, JobSource
+from mdl.remotes.outputs import is_archive_name, may_be_archive, unnamed
+from mdl.reports import FileReport, ModelReport, Report
+from mdl.values import value_class
+
+_WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
+
+
+def origin_of(model: Model) -> JobOrigin:
+    """The job that a model is the results of."""
+    [origin] = model.sources
+    return cast(JobOrigin, origin)
+
+
+def source_of(model: Model, tools: Tools) -> JobSource:
+    """The source of a job's files."""
+    return cast(JobSource, tools.resolver.source(origin_of(model)))
+
+
+@value_class
+class JobFiles:
+    """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
+    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_zipped``: its remote sends all
+    of it as one zip, whatever that holds."""
+
+    model: Model
+    archives: tuple[RemoteFile, ...] = ()
+    others: tuple[RemoteFile, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    is_zipped: bool = False
+
+    @property
+    def without_archives(self) -> Model | None:
+        """The model of its other files alone; None if there are none."""
+        if not self.archives:
+            return self.model
+        return picking(self.model, self.others) if self.others else None
+
+
+def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
+    """The same model, of these files alone."""
+    return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
+
+
+def files_of_job(model: Model, tools: Tools) -> JobFiles:
+    """Which files of a job are wanted, and which of them may be archives. Offline nobody is asked, and what is known
+    was unpacked before. Raises as the remote does."""
+    if tools.network is None:
+        return JobFiles(model)
+    source, origin = source_of(model, tools), origin_of(model)
+    is_zipped = source.remote(origin.remote).is_zipped
+    found = source.resolve(origin)
+    if is_zipped:
+        return JobFiles(model, tuple(found), (), model.include, model.exclude, is_zipped=True)
+    archives = {file.path for file in found if may_be_archive(file.path, origin.job)}
+    if not archives:
+        return JobFiles(model)
+    names = {file.path.text for file in found}
+    named = matching(names, model.include)
+    excluded = matching(names, model.exclude)
+    is_of_members = bool(model.include) and not named
+    picked = [
+        file
+        for file in found
+        if file.path.text not in excluded and (not model.include or file.path.text in named or is_of_members)
+    ]
+    return JobFiles(
+        model,
+        tuple(_versioned(file) for file in picked if file.path in archives),
+        tuple(file for file in picked if file.path not in archives and not is_of_members),
+        model.include if is_of_members else (),
+        model.exclude,
+    )
+
+
+def _versioned(archive: RemoteFile) -> RemoteFile:
+    """The archive with a URL that is another one once it is known to have changed."""
+    facts = json.dumps([archive.size, str(archive.digest), archive.validator])
+    version = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    return replace(archive, url=f"{archive.url}?{urlencode({'v': version})}")
+
+
+@value_class
+class _Member:
+    """One file of a job as it came: ``place`` is where its bytes are now."""
+
+    remote: RemoteFile
+    place: Path
+    verified: str
+
+
+@value_class
+class ArchiveFetch:
+    """How the archives of jobs are fetched; see `mdl.operations.fetch.FetchOptions`."""
+
+    tools: Tools
+    limits: ArchiveLimits
+    keep_archive: bool = False
+    allow_running: bool = False
+    force: bool = False
+
+    def fetch(self, job: JobFiles) -> Report:
+        """Fetch the archives of a job, open each as `unpack` does, and publish what they hold, file by file.
+
+        An archive is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
+        Raises `MdlError`.
+        """
+        tools, model = self.tools, job.model
+        store, source, origin = tools.store, source_of(model, tools), origin_of(model)
+        archives = Store(store.archives, cancel=store.cancel)
+        with model_locks([model], tools):
+            for archive in job.archives:
+                store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
+            if not self._is_archive_wanted(job) and (kept := self.kept(job)):
+                tell_kept(kept, tools.on_event)
+                return report_of([model], store, kept, {})
+            if job.is_zipped:
+                told = "waiting for the server, which makes the zip before it sends"
+                tools.on_event(Noticed(model.name, message=told))
+            report = get(
+                [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
+            )
+            if error := report.error:
+                row = replace(report.models[0], path=store.folder(model.name), files=(), error=error)
+                return replace(report, models=(row,))
+            try:
+                if job.is_zipped:
+                    self._check_unchanged(source, origin, job.archives)
+                row = self._publish(job, archives)
+            except (ProtocolError, Unsafe):
+                _discard(model, archives)
+                raise
+            if row.is_whole:
+                _discard(model, archives)
+            return replace(report, models=(row,))
+
+    def kept(self, job: JobFiles) -> Plan | None:
+        """The files of a job if all are here, as they came with these very archives; None if they are not."""
+        if self.force:
+            return None
+        model, store = job.model, self.tools.store
+        known = source_of(model, self.tools).known(origin_of(model)) or []
+        came = {file.url for file in known}
+        urls = {archive.url for archive in job.archives} | {_without_version(archive) for archive in job.archives}
+        if not all({archive.url, _without_version(archive)} & came for archive in job.archives):
+            return None
+        members = [file for file in known if file.url in urls]
+        asked = narrow(members, job.include, job.exclude, model.name)
+        found = Plan.of(Wanted(model.name, file, store.quick_check(model.name, file)) for file in asked)
+        return None if found.fetch or found.refuse else found
+
+    def _is_archive_wanted(self, job: JobFiles) -> bool:
+        """Whether an archive is to be kept, and is not here."""
+        store = self.tools.store
+        if not self.keep_archive:
+            return False
+        kept = [_beside(job, archive) for archive in job.archives]
+        folder = origin_of(job.model).remote
+        found = Plan.of(Wanted(folder, archive, store.quick_check(folder, archive)) for archive in kept)
+        return len(found.keep) < len(kept)
+
+    def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
+        """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
+        after = source.resolve(origin)
+        if [file.url for file in after] != [file.url for file in archives] and not self.allow_running:
+            hint = "run the same command again; --allow-running takes what is there"
+            raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
+
+    def _publish(self, job: JobFiles, archives: Store) -> ModelReport:
+        """Unpack the archives beside the models, and give every file its final name; returns how each went."""
+        model, store = job.model, self.tools.store
+        with (
+            storage_trouble(store.root, _WHEN_FULL),
+            store.scratch_folder(model.name, job.archives[0]) as scratch,
+        ):
+            members: list[_Member] = []
+            opened: list[RemoteFile] = []
+            for number, archive in enumerate(job.archives):
+                path = archives.final_path(model.name, archive)
+                if job.is_zipped or _is_archive(path, archive, origin_of(model).job, self.limits):
+                    members += self._unpacked(archive, path, scratch / f"{number}")
+                    opened.append(archive)
+                else:
+                    members.append(_as_it_is(archive, path, archives))
+            files = [member.remote for member in members]
+            refuse_twins(file.path for file in (*files, *job.others))
+            source_of(model, self.tools).keep(origin_of(model), [*files, *job.others])
+            asked = narrow(files, job.include, job.exclude, model.name)
+            found = Plan.of(
+                (Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=self.force
+            )
+            adopt_kept(found, store)
+            by_path = {member.remote.path: member for member in members}
+            rows = [_published(item, by_path[item.remote.path], store) for item in found.fetch]
+            for archive in opened if self.keep_archive else ():
+                path = archives.final_path(model.name, archive)
+                whole = store.fingerprint(path, archive)
+                beside = replace(_beside(job, archive), size=whole.size)
+                store.publish(Ready(origin_of(model).remote, beside, path, whole, "size"))
+        return model_report(model, store, [*rows, *(row for _, row in kept_and_refused(found))])
+
+    def _unpacked(self, archive: RemoteFile, path: Path, folder: Path) -> list[_Member]:
+        """The files in an archive, each where the archive lies in the job."""
+        tools = self.tools
+        limits = replace(self.limits, bytes=self.limits.bytes or tools.max_size)
+        done = unpack(path, folder, limits=limits, cancel=tools.store.cancel, on_event=tools.on_event)
+        above = archive.path.text.rpartition("/")[0]
+        found = []
+        for file in done.manifest.files:
+            name = f"{above}/{file.path}" if above else file.path
+            remote = RemoteFile(RelPath.parse(name), archive.url, file.size, Digest("sha256", file.sha256))
+            verified = "sha256" if done.verified == "sha256" else "size"
+            found.append(_Member(remote, RelPath.parse(file.path).under(done.path), verified))
+        return found
+
+
+def _is_archive(path: Path, archive: RemoteFile, job: str, limits: ArchiveLimits) -> bool:
+    """Whether a file is to be unpacked: one that is called an archive, or begins as one, and that is not itself
+    weights. Raises `ProtocolError` for one that is only called so."""
+    name = archive.path.name
+    with path.open("rb") as file:
+        kind = archive_kind(file.read(BEGINNING))
+    if not is_archive_name(name) and (kind is None or (kind == "tar.gz" and not _holds_tar(path))):
+        return False
+    if kind != "zip":
+        return True
+    with open_archive(path, limits) as opened:
+        members = {member.path.text for member in opened.members if not member.is_folder}
+        told_name = "" if name == unnamed(job) else name
+        return bool(opened.manifest) or not model_in_an_archive(told_name, members)
+
+
+def _holds_tar(path: Path) -> bool:
+    try:
+        with gzip.open(path) as file:
+            return is_header(file.read(BLOCK).ljust(BLOCK, b"\0"))
+    except (OSError, EOFError):
+        return False
+
+
+def _as_it_is(archive: RemoteFile, path: Path, archives: Store) -> _Member:
+    """A file that is no archive, or is itself weights."""
+    print_ = archives.fingerprint(path, archive)
+    verified = print_.digest.algorithm if archive.digest else "size"
+    remote = replace(archive, url=_without_version(archive), size=print_.size, digest=print_.digest)
+    return _Member(remote, path, verified)
+
+
+def _without_version(archive: RemoteFile) -> str:
+    return archive.url.partition("?")[0]
+
+
+def _beside(job: JobFiles, archive: RemoteFile) -> RemoteFile:
+    """The archive under the name that it is kept by, in the folder of its remote."""
+    if job.is_zipped:
+        return archive
+    return replace(archive, path=RelPath.parse(f"{origin_of(job.model).job}_{archive.path.name}"))
+
+
+def _discard(model: Model, archives: Store) -> None:
+    """Remove the archives of a job, and their receipts."""
+    for place in (archives.folder(model.name), archives.receipts.place(model.name)):
+        staging.remove(place)
+
+
+def _published(item: Item, member: _Member, store: Store) -> FileReport:
+    store.cancel.check()
+    remote, digest = item.remote, item.remote.digest
+    assert digest is not None
+    assert remote.size is not None
+    row = FileReport(remote.path.text, remote.size, digest.hex, "fetched", member.verified, url=bare_url(remote.url))
+    try:
+        with storage_trouble(remote.path, _WHEN_FULL):
+            print_ = Fingerprint(digest, remote.size)
+            store.publish(Ready(item.wanted.model, remote, member.place, print_, member.verified, item.seen))
+    except MdlError as error:
+        return replace(row, action="failed", verified="none", error=error)
+    return row

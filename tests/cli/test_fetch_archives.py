@@ -1,0 +1,198 @@
+"""``mdl fetch`` of jobs whose results are archives, from whatever kind of remote: unpacked as by ``unpack``."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.data import files_below
+from support.faulty_server import Answer, FaultyServer, Request, reply
+from support.moto_store import s3_api
+from support.shell import Inside, Shell, done, settings
+from support.weights import whole_file
+
+WEIGHTS = whole_file("w.safetensors")
+FILES = {"w.safetensors": WEIGHTS, "config.json": b"{}"}
+
+
+def zipped(files: Mapping[str, bytes] = FILES) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(files: Mapping[str, bytes] = FILES, mode: str = "w") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Web:
+    """A machine with the remote ``web``, an API whose answers name files of its own."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.bodies: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.url = ""
+
+    def __call__(self, request: Request, number: int) -> Answer:
+        body, headers = self.bodies.get(request.path, (b"no such file", {}))
+        return reply(200 if headers else 404, body, *headers.items())
+
+    def serve(self, path: str, body: bytes, **headers: str) -> None:
+        told = {"Content-Type": "application/octet-stream"}
+        told |= {key.replace("_", "-"): value for key, value in headers.items()}
+        self.bodies[path] = (body, told)
+
+    def answer(self, value: Any) -> None:
+        text = json.dumps(value).replace("{url}", self.url)
+        self.serve("/results/j1", text.encode(), Content_Type="application/json")
+
+    @property
+    def files(self) -> set[str]:
+        return set(files_below(self.shell.models / "web"))
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    web = Web(Shell(tmp_path))
+    with FaultyServer(web) as server:
+        web.url = server.url
+        settings(web.shell, f'[remotes.web]\nkind = "api"\nurl = "{server.url}/results/{{job}}"\n')
+        yield web
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/f/result.zip", zipped(), {}),
+        ("/f/result.tar", tarred(), {}),
+        ("/f/result.tar.gz", tarred(mode="w:gz"), {}),
+        ("/f/abc", zipped(), {"Content_Type": "application/zip"}),
+        ("/f/abc", tarred(mode="w:gz"), {}),
+        ("/results/j1", zipped(), {"Content_Type": "application/zip"}),
+        ("/results/j1", zipped(), {"Content_Disposition": 'attachment; filename="run.zip"'}),
+        ("/results/j1", zipped(), {}),
+        ("/results/j1", tarred(mode="w:gz"), {"Content_Type": "application/gzip"}),
+    ],
+    ids=["zip", "tar", "tar.gz", "type of a link", "bytes of a link", "type", "disposition", "bytes", "gzip"],
+)
+def test_an_archive_is_unpacked(
+    mdl: Inside, web: Web, tmp_path: Path, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    """Whatever says that it is an archive, its name, its type or its first bytes: what it holds is put into service,
+    and not fetched again."""
+    web.answer({"zip_url": f"{{url}}{path}"})
+    web.serve(path, body, **headers)
+    done(mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site")))
+    assert web.files == {"j1/w.safetensors", "j1/config.json"}
+    assert set(files_below(tmp_path / "site" / "current")) == {"w.safetensors", "config.json", "mdl-manifest.json"}
+    again = done(mdl(web.shell, "fetch", "web", "j1", "--json")).document
+    assert again["bytes_fetched"] == 0
+    assert {file["action"] for file in again["models"][0]["files"]} == {"kept"}
+    done(mdl(web.shell, "fetch", "web", "j1", "-n"))
+    done(mdl(web.shell, "verify", "web/j1"))
+
+
+def test_files_beside_an_archive(mdl: Inside, web: Web) -> None:
+    """The members of an archive lie beside the job's other files, which come as ever; the archive may be kept."""
+    web.answer({"zip_url": "{url}/f/a.zip", "notes": "{url}/f/notes.txt", "second": "{url}/f/b.tar"})
+    web.serve("/f/a.zip", zipped())
+    web.serve("/f/b.tar", tarred({"vocab.txt": b"a"}))
+    web.serve("/f/notes.txt", b"text")
+    done(mdl(web.shell, "fetch", "web", "j1", "--keep-archive"))
+    own = {"j1/w.safetensors", "j1/config.json", "j1/notes.txt", "j1/vocab.txt"}
+    assert web.files == own | {"j1_a.zip", "j1_b.tar"}
+    assert done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["bytes_fetched"] == 0
+    assert len(done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["models"][0]["files"]) == 4
+
+
+@pytest.mark.fault(411)
+def test_twins(mdl: Inside, web: Web) -> None:
+    """A member that would lie where a file of the job does is refused, before anything of the archive is there."""
+    web.answer({"zip_url": "{url}/f/a.zip", "config": "{url}/f/Config.json"})
+    web.serve("/f/a.zip", zipped())
+    web.serve("/f/Config.json", b"{}")
+    done(mdl(web.shell, "fetch", "web", "j1"), 11)
+    assert "j1/w.safetensors" not in web.files
+
+
+@pytest.mark.parametrize(("words", "names"), [(("--include", "*.json"), {"config.json"}), ((), set(FILES))])
+def test_include_picks_among_members(mdl: Inside, web: Web, words: tuple[str, ...], names: set[str]) -> None:
+    """Where no file of the job itself is meant, patterns pick among the members of its archive."""
+    web.answer({"zip_url": "{url}/f/a.zip"})
+    web.serve("/f/a.zip", zipped())
+    done(mdl(web.shell, "fetch", "web", "j1", *words))
+    assert web.files == {f"j1/{name}" for name in names}
+    done(mdl(web.shell, "fetch", "web", "j1", "--include", "*.zip"))
+    assert web.files == {f"j1/{name}" for name in FILES}
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("policy.zip", zipped({"data": b"{}", "policy.pth": b"PK", "policy.optimizer.pth": b"PK"})),
+        ("model.keras", whole_file("model.keras")),
+        ("model.pt", whole_file("model.pt")),
+        ("table.csv.gz", gzip.compress(b"a,b\n", mtime=0)),
+        ("words", b"not an archive, and no model\0"),
+    ],
+    ids=["a policy", "Keras", "torch", "gzip", "no suffix"],
+)
+def test_what_is_no_archive_stays(mdl: Inside, web: Web, name: str, body: bytes) -> None:
+    """Weights that are a zip, and files that are none, are kept as they are, and not fetched twice."""
+    web.answer({"model_url": f"{{url}}/f/{name}"})
+    web.serve(f"/f/{name}", body)
+    done(mdl(web.shell, "fetch", "web", "j1"))
+    assert (web.shell.models / "web" / "j1" / name).read_bytes() == body
+    assert done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["bytes_fetched"] <= 1
+    done(mdl(web.shell, "verify", "web/j1"))
+
+
+@pytest.mark.fault(402, 411)
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (zipped()[:-10], 6),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), 6),
+        (b"<html><title>hello</title></html>", 6),
+        (zipped({"../x": b"x"}), 11),
+        (zipped({"w.safetensors": WEIGHTS, "W.safetensors": WEIGHTS}), 11),
+        (zipped({"a/../../b": b"x"}), 11),
+    ],
+    ids=["cut", "a 7z", "a page", "leads out", "twins", "leads out inside"],
+)
+def test_a_bad_archive(mdl: Inside, web: Web, tmp_path: Path, body: bytes, code: int) -> None:
+    """What is cut, lies or leads out publishes nothing, and is not put into service."""
+    web.answer({"zip_url": "{url}/f/a.zip"})
+    web.serve("/f/a.zip", body)
+    ran = mdl(web.shell, "fetch", "web", "j1", "--release", str(tmp_path / "site"))
+    assert ran.code == code, ran.err
+    assert not (tmp_path / "site" / "current").exists()
+    assert not web.files
+
+
+def test_an_archive_in_a_bucket(mdl: Inside, s3_url: str, tmp_path: Path) -> None:
+    """An archive among the results in a bucket is unpacked where it lies."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
+    shell = Shell(tmp_path, extra=keys)
+    settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://training/pre"\n')
+    api = s3_api(s3_url)
+    api.create_bucket(Bucket="training")
+    api.put_object(Bucket="training", Key="pre/results/p1/out/model.tar.gz", Body=tarred(mode="w:gz"))
+    for _ in range(2):
+        done(mdl(shell, "fetch", "store", "p1"))
+        assert set(files_below(shell.models / "store")) == {"p1/out/w.safetensors", "p1/out/config.json"}
