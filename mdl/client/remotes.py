@@ -165,7 +165,7 @@ class Remotes(Downloads):
         """Bring the `results` of jobs to this disk, verified as far as that is possible, and say how it went.
 
         ``wait`` for jobs that still run, in seconds (in all) or as "2h", or with True until they end; ``allow_running``
-        takes what is there of them. What comes as a zip, tar or tar.gz is checked and unpacked; ``keep_archive`` keeps it
+        takes what is there of them. A zip, tar or tar.gz is checked and unpacked; ``keep_archive`` keeps it
         beside its folder, ``limits`` says how much it may hold. The results of one job may be put into service in the
         folder ``release``, as `mdl.release` does with ``keep`` and ``check``: what was fetched of it, without logs.
         What fails is in the report, and for one job hinders no other: `NotFinished`, `NotFound`, `ProtocolError`, what
