@@ -52,6 +52,8 @@ _MOST_ITEMS = MOST_ITEMS
 """Files and folders of all pages together."""
 _USED = ("sha", "gated", "private", "lastModified")
 """What of the facts of a repository is used to list it; ``siblings`` may be long."""
+_ACCESS = ("gated", "private")
+"""What says who may have the files of a repository."""
 _TOLD = (*_USED, "cardData", "tags")
 _SIMPLER = (400, 404)
 """How a hub answers that does not know ``expand``."""
@@ -463,8 +465,20 @@ class HubSource:
                 raise
             about = self._plain_revision(origin, about, error)
             files, unlisted = about.siblings or _Found(), "" if about.siblings else self._tree_url(origin, commit)
-        access: Access = about.access if about else "unknown"
-        return files.listing(commit, modified_at=about.modified_at if about else None, access=access, unlisted=unlisted)
+        modified_at = about.modified_at if about else None
+        access = about.access if about else self._access_at(origin)
+        return files.listing(commit, modified_at=modified_at, access=access, unlisted=unlisted)
+
+    def _access_at(self, origin: HubOrigin) -> Access:
+        """Who may have the files of a commit, which is all that its listing does not tell. A hub that does not answer
+        has said nothing."""
+        url = origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
+        with contextlib.suppress(MdlError):
+            info, _, _ = self._http(origin).json_lists(
+                f"{url}?{_expanded(_ACCESS)}", {"siblings": lambda _: None}, self._too_long
+            )
+            return _access_in(info) if isinstance(info, dict) else "unknown"
+        return "unknown"
 
     def _revision(self, origin: HubOrigin) -> _Revision:
         """What the hub says of a revision that is no commit. Raises `ProtocolError` if it names no commit for it."""

@@ -37,8 +37,8 @@ include = ["1.txt", "2.txt"]
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A machine with models in both layouts. One is of a repository that was gated after it was fetched, and that its
-    hub says now. Of three others nobody ever said anything: one was fetched with a token, one without, and the bytes of
-    one were taken from the first of them."""
+    hub says now. Three others were fetched by their commits: one with a token, one without, and the bytes of one were
+    taken from the first of them."""
     home = tmp_path_factory.mktemp("head")
     unknown = Repo("org/unknown", {"config.json": b'{"unknown": 1}'})
     copy, pinned = Repo("org/copy", unknown.files), Repo("org/pinned", {"config.json": b'{"pinned": 1}'})
@@ -148,7 +148,7 @@ def test_what_the_api_tells(server: Serving) -> None:
 def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
     """Of a repository that is gated, or of which its hub did not say that it is not, nothing is served without
     ``gated``; that its bytes came without a token proves nothing. What is not here is answered in the same way."""
-    names = ("org/secret", "org/unknown", "org/copy", "org/pinned")
+    names = ("org/secret",)
     with served(shell) as careful, served(shell, gated=True) as open_handed:
         for name in names:
             for path in (f"/{name}/resolve/main/config.json", f"/api/models/{name}", f"/api/models/{name}/tree/main"):
@@ -160,6 +160,9 @@ def test_gated_and_private(http: httpx.Client, shell: Shell) -> None:
                 assert b'": 1' not in refused.content
                 assert http.get(open_handed.url + path).status_code == 200
         assert http.get(f"{open_handed.url}/org/none/resolve/main/config.json").status_code == 404
+        for name in ("org/unknown", "org/copy", "org/pinned"):  # public, as the hub said of each commit
+            [commit] = {row["sha"] for row in [http.get(f"{careful.url}/api/models/{name}").json()]}
+            assert http.get(f"{careful.url}/{name}/resolve/{commit}/config.json").status_code == 200
 
 
 @pytest.mark.fault(542)

@@ -105,11 +105,11 @@ def test_a_file_that_changes(run: Path, monkeypatch: pytest.MonkeyPatch, change:
     at_write(monkeypatch, MOMENTS[moment], lambda: CHANGES[change](run / "m.bin"))
     if not allow:
         with pytest.raises(ProtocolError) as caught:
-            write_pack(planned(run))
+            write_pack(planned(run, whole_run=True))
         assert (caught.value.exit_code, caught.value.item) == (6, "m.bin")
         assert ((run.parent / "x.zip").read_bytes(), staged_in(run.parent)) == (BEFORE, [])
         return
-    written = write_pack(planned(run), allow_changing=True)
+    written = write_pack(planned(run, whole_run=True), allow_changing=True)
     held, skipped = read_whole(run.parent / "x.zip"), [one.path for one in written.skipped]
     assert [*written.changed, *skipped] == ["m.bin"]
     assert skipped or (change, moment) != ("delete", "before")
@@ -141,7 +141,7 @@ def test_the_run_itself_swapped(tmp_path: Path, what: str) -> None:
     """Also with allow_changing, nothing is read of another folder that came into the run's place, or of one that a link
     in its place leads to."""
     run, out = make_run(tmp_path), tmp_path / "x.zip"
-    plan = planned(run)
+    plan = planned(run, whole_run=True)
     run.rename(tmp_path / "moved")
     other = make_run(tmp_path, "other")
     other.rename(run) if what == "folder" else run.symlink_to("other")
@@ -201,7 +201,7 @@ def vandal(run: Path) -> Iterator[subprocess.Popen[bytes]]:
 def attempt(run: Path, allow: bool) -> int:
     """Pack once, as the command line would see it: the exit code."""
     try:
-        write_pack(planned(run), allow_changing=allow)
+        write_pack(planned(run, whole_run=True), allow_changing=allow)
     except OSError:
         return 7
     except MdlError as error:

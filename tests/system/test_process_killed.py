@@ -30,7 +30,7 @@ from support.shell import done, machine
 
 from mdl.cli import main
 from mdl.engine.store import Store
-from mdl.http.transport import tls_context
+from mdl.http.trust import make_context
 from mdl.paths import RelPath
 
 LONG = os.environ.get("MDL_LONG") == "1"
@@ -107,8 +107,8 @@ def left(folder: Path) -> list[str]:
 def prepare(folder: Path, url: str) -> None:
     """Live once without a fork, so that all that is imported and made late is there for every child."""
     os.environ["HOME"] = str(folder)
-    context = tls_context()
-    pytest.MonkeyPatch().setattr("mdl.http.transport.tls_context", lambda: context)
+    context = make_context(os.environ)
+    pytest.MonkeyPatch().setattr("mdl.http.trust.make_context", lambda *_: context)
     assert get(folder / "before", url) == 0
     until(lambda: gc.collect() >= 0 and threading.active_count() == 1)
 

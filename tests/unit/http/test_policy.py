@@ -562,7 +562,7 @@ def test_an_outage_is_waited_for(world: Callable[..., World], seconds: float, fi
         (RetryPolicy(patience=20.0), True, 20, 25),
         (RetryPolicy(patience=5.0), False, 5, 8),
         (RetryPolicy(patience=3600.0, unanswered=3600.0), False, 3600, 3640),
-        (RetryPolicy(5), True, 0, 10),
+        (RetryPolicy(5), True, 0, 16),  # twice the longest four waits: its own, and those of its origin
     ],
     ids=["answered", "never answered", "given", "given, never answered", "unattended", "a ceiling of tries"],
 )

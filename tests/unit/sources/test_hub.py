@@ -52,6 +52,27 @@ def test_commit_is_listed_once(here: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "access"),
+    [
+        ({"json": {"private": False, "gated": False}}, "public"),
+        ({"json": {"private": False, "gated": "manual"}}, "gated"),
+        ({"json": {"private": True, "gated": False}}, "private"),
+        ({"json": []}, "unknown"),
+        ({"status_code": 404}, "unknown"),
+        ({"status_code": 503}, "unknown"),
+    ],
+)
+def test_who_may_have_a_file_of_a_commit(here: World, answer: dict[str, Any], access: str) -> None:
+    """A listing does not tell, so the hub is asked once beside it; a hub that does not answer has said nothing."""
+    url = f"{HUB}/api/models/org/repo/revision/{COMMIT}?expand=gated&expand=private"
+    here.mock.reset()
+    here.mock.add_response(url=url, **answer)
+    here.tree(large())
+    assert here.hub.resolve(PINNED)[0].access == access
+    assert here.offline.resolve(PINNED)[0].access == access
+
+
+@pytest.mark.parametrize(
     ("facts", "access"),
     [
         ({"private": False, "gated": False}, "public"),
