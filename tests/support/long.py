@@ -15,5 +15,5 @@ def examples(count: int) -> int:
 
 
 def only_long(why: str) -> pytest.MarkDecorator:
-    """Leaves a test out of the default suite; ``why`` says what it takes. ``.ci/run`` runs it with MDL_LONG=1."""
+    """Leaves a test out of the default suite; ``why`` says what it takes. ``.ci/long`` runs it with MDL_LONG=1."""
     return pytest.mark.skipif(not LONG, reason=f"{why}: asked for with MDL_LONG=1")

@@ -1,6 +1,6 @@
 """`mdl serve` for the hub's client in JavaScript, ``@huggingface/hub``.
 
-It needs node, and in the variable HUB_JS the folder in which ``npm install @huggingface/hub`` was run: `.ci/run` makes
+It needs node, and in the variable HUB_JS the folder in which ``npm install @huggingface/hub`` was run: `.ci/long` makes
 one.
 """
 
