@@ -328,6 +328,7 @@ class Paused(Cancelled):
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_TAKEN = {errno.EINVAL, errno.ESPIPE, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def storage_error(
@@ -348,6 +349,9 @@ def storage_error(
         return NoSpace(words, item=item, hint=when_too_large)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StorageError(words, item=item, hint="raise the limit of open files (ulimit -n)")
+    if error.errno in _NOT_TAKEN:
+        hint = "this file system does not take what was asked of it: take a folder on a local disk"
+        return StorageError(words, item=item, hint=hint)
     return StorageError(words, item=item, hint="check the folder's permissions and the disk")
 
 

@@ -82,6 +82,14 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def discard_leftovers(partials: Path, key: str, mine: Path) -> None:
+    """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if a living process works on one."""
+    for folder in leftovers(partials, key):
+        if folder != mine and is_held(folder):
+            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def wait_for_owners(
     partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: CancelToken
 ) -> None:

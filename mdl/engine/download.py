@@ -16,7 +16,7 @@ from functools import cached_property
 from mdl.engine.connection_scaler import ConnectionScaler, Tuning
 from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
-from mdl.engine.stream_hasher import StreamHasher
+from mdl.engine.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
@@ -114,7 +114,7 @@ class Download:
 
     partial: Partial | None = None
     """None until it is open; a small file has none."""
-    hasher: StreamHasher | None = None
+    hasher: StreamHasher | InOrderHasher | None = None
     expected: tuple[str, ...] = ()
     """Prefix digests that are known beforehand, in a repair."""
     location: str | None = None
@@ -400,7 +400,8 @@ class Download:
     def switch_server(self) -> None:
         """Another server is asked from now on, of which nothing is known."""
         self.location, self.first_response_seen, self.range_was_refused = None, False, False
-        if self.single_stream and self.partial and self.remote.size is not None and not self.running:
+        may_go_on = self.partial is not None and not self.partial.is_in_order and not self.running
+        if self.single_stream and may_go_on and self.partial and self.remote.size is not None:
             self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
 
     def result(self, lost: MdlError | None = None) -> FileResult:

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from mdl.engine.download import Download, Segment
 from mdl.engine.journal import Identity
+from mdl.engine.ordered_partial import OrderedPartial
 from mdl.engine.plan import too_large
 from mdl.engine.queue import WorkQueue
-from mdl.engine.stream_hasher import StreamHasher
+from mdl.engine.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
 from mdl.hashing import Digest
 from mdl.http.allowlist import host_of, origin_of
@@ -133,7 +134,9 @@ class Fetcher:
         elif download.range_was_refused:
             self._queue.record(download).note_refused_range()
         if download.part.total or download.length_discovered:
-            self.rewind(download, "the server does not serve ranges")
+            is_in_order = download.part.is_in_order
+            why = "this folder takes no part of a file" if is_in_order else "the server does not serve ranges"
+            self.rewind(download, why)
         if asked is not None or download.attempts.is_plain:
             download.expected = ()  # everything is fetched anew: only the digest of the whole file decides
         download.pending.remove(0, 2**63)
@@ -188,10 +191,8 @@ class Fetcher:
         """Discard the bytes of the file, report it, and begin anew. Nothing else may work on the file."""
         if download.hasher:
             download.hasher.stop()
-        if download.length_discovered:  # the size was only how far the stream came
-            download.remote = replace(download.remote, size=None)
+        forget_answers(download)
         lost = download.part.rewind(Identity.of(download.remote))
-        download.first_response_seen, download.length_discovered, download.location = False, False, None
         download.rewind_why = ""
         size = download.remote.size
         download.pending.remove(0, 2**63)
@@ -199,12 +200,15 @@ class Fetcher:
             download.part.set_length(size)
             if not download.single_stream:
                 download.pending.add(0, size)
-        download.hasher = None if size is None else self.start_hasher(download)
+        has_hasher = size is not None or download.part.is_in_order
+        download.hasher = self.start_hasher(download) if has_hasher else None
         self._queue.discarded(download, lost, why)
 
-    def start_hasher(self, download: Download) -> StreamHasher:
-        """Start a thread that hashes the file while it is fetched."""
+    def start_hasher(self, download: Download) -> StreamHasher | InOrderHasher:
+        """Have the file hashed while it is fetched: by a thread, or as it is written in order."""
         partial, size = download.part, download.remote.size
+        if isinstance(partial, OrderedPartial):
+            return partial.hash_from_now_on(download.remote.hash_algorithm, size)
         assert size is not None
         again: set[int] = set()
 
@@ -268,6 +272,13 @@ class Fetcher:
             raise ProtocolError("neither a length nor a digest tells the file's end from a cut")
         download.remote = replace(download.remote, size=segment.at)
         download.length_discovered = True
+
+
+def forget_answers(download: Download) -> None:
+    """Nothing counts any more that answers told of the file, which begins anew."""
+    if download.length_discovered:  # the size was only how far the stream came
+        download.remote = replace(download.remote, size=None)
+    download.first_response_seen, download.length_discovered, download.location = False, False, None
 
 
 def name_impostor(error: ProtocolError, beginning: bytes | bytearray) -> ProtocolError:

@@ -13,7 +13,7 @@ from mdl.cancel import CancelToken
 from mdl.end_records import ReadableFile
 from mdl.engine.content_check import LOOKED_AT, check_content, check_whole
 from mdl.engine.download import Download
-from mdl.engine.fetch import Fetcher, name_impostor
+from mdl.engine.fetch import Fetcher, forget_answers, name_impostor
 from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import FileModified, Partial
 from mdl.engine.queue import Work, WorkQueue
@@ -79,6 +79,43 @@ class Finalizer:
         )
 
     def _open(self, download: Download) -> None:
+        """Open the partial: one that is written at any place, or in order where nothing else is taken."""
+        if not self._store.writes_in_order:
+            try:
+                self._open_anywhere(download)
+                return
+            except OSError as error:
+                if not self.switches_to_order(error):
+                    raise
+                self._drop(download)
+        self._open_in_order(download)
+
+    def switches_to_order(self, error: OSError) -> bool:
+        """Whether an error of a partial's means that this folder takes writes in order alone. It is told once."""
+        is_news = self._store.write_in_order(error)
+        if is_news:
+            words = error.strerror or str(error)
+            self._post(Noticed(message=f"this folder takes writes in order alone ({words}): {_IN_ORDER}"))
+        return is_news is not None
+
+    def _drop(self, download: Download) -> None:
+        """Give up a partial that the folder does not take."""
+        if download.hasher:
+            download.hasher.stop()
+        if download.partial:
+            with contextlib.suppress(OSError):
+                download.partial.close()
+            download.partial.discard()
+        download.hasher = download.partial = None
+        download.expected = ()
+        download.pending.remove(0, 2**63)
+
+    def _open_in_order(self, download: Download) -> None:
+        download.partial = self._store.open_in_order(download.model, download.remote)
+        download.single_stream, download.resumed_at = True, 0
+        download.hasher = self._fetcher.start_hasher(download)
+
+    def _open_anywhere(self, download: Download) -> None:
         remote = download.remote
         receipt = self._store.receipts.get(download.model, remote.path) if self._repair else None
         if receipt and receipt.digest == remote.digest and receipt.prefixes and download.item.local.kind == "file":
@@ -118,7 +155,13 @@ class Finalizer:
 
     def rewind(self, download: Download) -> None:
         """Begin anew. No byte of a small file is kept that could be discarded, but its new version may be large."""
-        if download.partial:
+        if download.partial and self._store.writes_in_order and not download.partial.is_in_order:
+            lost = download.partial.total
+            self._drop(download)
+            forget_answers(download)
+            self._open(download)
+            self._queue.discarded(download, lost, download.rewind_why)
+        elif download.partial:
             self._fetcher.rewind(download, download.rewind_why)
         elif not download.small:
             self._open(download)
@@ -181,7 +224,14 @@ class Finalizer:
         partial, size = download.part, download.remote.size
         assert size is not None
         if download.hasher is None:
-            partial.set_length(size)
+            try:
+                partial.set_length(size)
+            except OSError as refusal:
+                if not self.switches_to_order(refusal):
+                    raise
+                self._queue.rewind(download, "this folder takes writes in order alone")
+                self._queue.ready(download)
+                return
             download.hasher = self._fetcher.start_hasher(download)
         self._post(Verifying(download.model, download.name, done=download.hasher.done, total=size))
         print_: Fingerprint | None = None
@@ -221,7 +271,8 @@ class Finalizer:
         """Close a file that failed, and report it. The bytes that came are kept."""
         error = download.error or NetworkError("not reached")
         error.on(f"{download.model}/{download.name}")
-        if not download.done and error.advice:
+        is_kept = download.done and not (download.partial and download.partial.is_in_order)
+        if not is_kept and error.advice:
             error.hint = error.advice.removesuffix(KEPT)
         try:
             if download.hasher:
@@ -240,8 +291,13 @@ class Finalizer:
     def _why_modified(self, partial: Partial, print_: Fingerprint) -> FileModified | None:
         """The error if another program changed the file while it was written. If that may be, the whole file is hashed
         again: the digest is that of the bytes as they were before. Raises `OSError`."""
-        if partial.seal(print_.size):
-            return None
+        try:
+            if partial.seal(print_.size):
+                return None
+        except OSError as error:
+            if partial.is_in_order or not self.switches_to_order(error):
+                raise
+            return FileModified("this folder does not take a file that is cut")
         if not partial.was_cut:
             now = fingerprint(partial.fd, print_.digest.algorithm, watch=self._check_cancel)
             if now.digest == print_.digest:
@@ -275,6 +331,9 @@ class Finalizer:
         source, size = host_of(download.answered_by or download.url), ready.fingerprint.size
         self._queue.end(download)
         self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
+
+
+_IN_ORDER = "one connection a file, and what breaks starts anew"
 
 
 def _is_another(download: Download) -> Occupied:

@@ -38,6 +38,9 @@ class FileModified(StorageError):
 class Partial:
     """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
 
+    is_in_order = False
+    """Whether its bytes can only be written one after the other: see `mdl.engine.ordered_partial`."""
+
     def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
         self.folder, self.fd, self.validators = folder, fd, validators
         self._journal, self._have, self._claimed = journal, have, have.copy()

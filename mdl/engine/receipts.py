@@ -24,7 +24,7 @@ from mdl import crc_json
 from mdl.engine.receipt_lines import VERSION, gone_line, line_of, receipt_of
 from mdl.errors import StateError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
-from mdl.fs import staging, sync, write_all
+from mdl.fs import refuses_order, staging, sync, write_all
 from mdl.fs.private import make_private_dir, open_own, open_regular, read_regular
 from mdl.hashing import Fingerprint
 from mdl.locks import try_lock, unlock_and_close
@@ -362,9 +362,20 @@ class _Record:
 
     def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
         """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
-        is of no use. Raises `OSError`, `Unsafe`."""
+        is of no use, and so it is on a mount that takes no appending. Raises `OSError`, `Unsafe`, `StateError`."""
         if not written and not is_anew:
             return
+        try:
+            self._append(written, is_anew=is_anew)
+        except OSError as error:
+            if not refuses_order(error):
+                raise
+            self.check_version()  # what a newer mdl wrote would be lost
+            for path, receipt in written.items():
+                self._take(path, receipt)
+            self._rewrite()
+
+    def _append(self, written: Mapping[str, Receipt | None], *, is_anew: bool) -> None:
         make_private_dir(self._folder)
         lines = {line_of(one) if one else gone_line(path): (path, one) for path, one in written.items()}
         data = b"".join(lines)

@@ -21,7 +21,7 @@ from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
-from mdl.fs import copying, free_space, nearest_existing, reading_error, staging, sync
+from mdl.fs import copying, free_space, nearest_existing, reading_error, refuses_order, staging, sync
 from mdl.fs.entries import EntryAt, open_for_reading
 from mdl.fs.name_folding import NameFolding, name_folding
 from mdl.fs.private import make_private_dir
@@ -34,6 +34,7 @@ from mdl.process import ProcessId
 from mdl.values import value_class
 
 if TYPE_CHECKING:
+    from mdl.engine.ordered_partial import OrderedPartial
     from mdl.engine.partial import Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
@@ -111,6 +112,9 @@ class Store:
         self.listings = self.own / "listings"
         self.locks = self.own / "locks"
         self.archives = self.own / "archives"
+        self.writes_in_order = False
+        """Whether a call was refused that only a file needs which is written at any place: see `write_in_order`."""
+        self._switching = threading.Lock()
         self._stage: Path | None = None
         self._partials_seen: tuple[tuple[int, int], set[str]] = ((0, 0), set())
         self._foldings: dict[Path, NameFolding] = {}
@@ -240,6 +244,21 @@ class Store:
         from mdl.engine.partial import Partial
 
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
+
+    def write_in_order(self, error: OSError) -> bool | None:
+        """After this ``error`` of a partial's: whether this folder's files are written in order from now on, and were
+        not before; None if the error means something else."""
+        if not refuses_order(error):
+            return None
+        with self._switching:
+            is_news, self.writes_in_order = not self.writes_in_order, True
+        return is_news
+
+    def open_in_order(self, model: str, remote: RemoteFile) -> OrderedPartial:
+        """Begin a partial that is written in order. Raises as `OrderedPartial.open` does."""
+        from mdl.engine.ordered_partial import OrderedPartial
+
+        return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
     def has_leftovers(self) -> bool:
         """Whether there is any partial at all."""

@@ -19,6 +19,41 @@ _STEP = 512 * 1024
 """The thread is woken for this many new bytes."""
 
 
+class InOrderHasher:
+    """Hashes what is written to a partial in order, as it is written. ``size`` is that of the file, if it is known. It
+    is used as a `StreamHasher` is."""
+
+    def __init__(self, partial: Partial, algorithm: str, size: int | None) -> None:
+        self._partial, self._algorithm = partial, algorithm
+        self._hasher = new_hasher(algorithm, size or 0)
+        self._prefixes: list[str] = []
+        self.done = 0
+        self.thread: threading.Thread | None = None
+
+    def feed(self, data: memoryview | bytes) -> None:
+        """Hash the next bytes."""
+        left = memoryview(data)
+        while left:
+            block = left[: PREFIX_STEP - self.done % PREFIX_STEP]
+            self._hasher.update(block)
+            self.done += len(block)
+            left = left[len(block) :]
+            if self.done % PREFIX_STEP == 0:
+                self._prefixes.append(self._hasher.copy().hexdigest())
+
+    def wake(self) -> None:
+        """It never sleeps."""
+
+    def stop(self, *, wait: bool = True) -> None:
+        """It has no thread."""
+
+    def result(self, on_bytes: Callable[[int], None]) -> Fingerprint | None:
+        """The fingerprint of what was written; None if something is missing."""
+        if self.done != self._partial.total:
+            return None
+        return Fingerprint(Digest(self._algorithm, self._hasher.hexdigest()), self.done, tuple(self._prefixes))
+
+
 class StreamHasher:
     """A thread that reads and hashes one partial of ``size`` bytes behind its front.
 

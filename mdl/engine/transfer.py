@@ -236,8 +236,18 @@ class Transfer:
             try:
                 partial.sync_and_claim()
             except Exception as error:
-                self._queue.fail(download, self._explained(download, error))
+                if not self._switched_to_order(download, error):
+                    self._queue.fail(download, self._explained(download, error))
         self._synced_at = now if is_due else self._synced_at
+
+    def _switched_to_order(self, download: Download, error: BaseException) -> bool:
+        """Whether the error means that the folder takes writes in order alone; then the file begins anew, in order."""
+        if not isinstance(error, OSError) or download.partial is None or download.partial.is_in_order:
+            return False
+        if not self._finalizer.switches_to_order(error):
+            return False
+        self._queue.rewind(download, "this folder takes writes in order alone")
+        return True
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
@@ -269,6 +279,9 @@ class Transfer:
     def _on_error(self, work: Work, error: BaseException) -> None:
         """A piece of work ended by an error; one that a stop caused means nothing."""
         if self._http.cancel.is_set():
+            return
+        if work.segment and self._switched_to_order(work.download, error):
+            self._queue.request_ended(work.download, work.segment)
             return
         explained = self._explained(work.download, error)
         if work.segment and error is explained:

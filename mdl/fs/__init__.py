@@ -17,6 +17,7 @@ from mdl.fs.entries import user_name
 from mdl.values import value_class
 
 _UNSUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_ORDERED = frozenset({errno.EINVAL, errno.ESPIPE})
 
 
 def filesystem_type(folder: Path) -> str:
@@ -75,6 +76,12 @@ def is_unsupported(error: OSError) -> bool:
     return error.errno in _UNSUPPORTED
 
 
+def refuses_order(error: OSError) -> bool:
+    """Whether an error may mean that a mount takes writes in order alone, into a file that is open from its first byte
+    to its last, as those of buckets do: it refuses another offset, to go on with a file, to cut one, or to link one."""
+    return is_unsupported(error) or error.errno in _ORDERED
+
+
 def sync(fd: int, *, data_only: bool = False) -> None:
     """Bring an open file or folder to the disk; ``data_only`` leaves out its times. A file system that cannot sync is
     left alone: it has no better way. Raises `OSError`."""
@@ -108,6 +115,8 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     found = storage_error(error, item)
     if error.errno == errno.ENOSPC and disk_space(root).free_files == 0:
         found.hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
+    if refuses_order(error) and error.errno != errno.EPERM:
+        found.hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         named = error.filename if isinstance(error.filename, str | bytes) else ""
         refusing = nearest_existing(Path(os.fsdecode(named)))

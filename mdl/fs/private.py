@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.errors import Occupied, ProtocolError, Unsafe
+from mdl.fs import refuses_order
 from mdl.fs.entries import OPEN_FOLDER, make_folders, open_step, trusted_owners, user_name
 from mdl.paths import shown
 from mdl.values import value_class
@@ -80,14 +81,25 @@ def open_new(path: Path, flags: int, mode: int = 0o600) -> int:
     try:
         fd = open_own(path, flags | os.O_CREAT, mode)
     except Unsafe:
-        path.unlink()
-        fd = open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
-    try:
-        os.ftruncate(fd, 0)
-    except OSError:
-        os.close(fd)
+        return _made_anew(path, flags, mode)
+    except OSError as error:
+        if error.errno != errno.EACCES and refuses_order(error):  # it would be emptied, which this mount may not take
+            return _made_anew(path, flags, mode)
         raise
+    try:
+        if os.fstat(fd).st_size:
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        os.close(fd)
+        if not refuses_order(error):
+            raise
+        return _made_anew(path, flags, mode)
     return fd
+
+
+def _made_anew(path: Path, flags: int, mode: int) -> int:
+    path.unlink(missing_ok=True)
+    return open_own(path, flags | os.O_CREAT | os.O_EXCL, mode, may_be_shared=True)
 
 
 def is_own_folder(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """File systems that can do less, mounted for real by FUSE: short names (eCryptfs), writes in order alone (buckets).
 
 Run as a program this is the file system itself, which passes everything on to a folder: ``MOUNT FOLDER LIMIT…``, where
-a limit is ``names=143``, ``in-order`` or ``no-writes``.
+a limit is ``names=143``; ``in-order``: a file is written once, from its first byte to its last; ``cuts``: but it may be
+cut and extended before; ``write-only``: and not read before it is closed; ``no-writes``: it has 4,096 bytes at most.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
     import mfusepy
 
     longest = next((int(limit.removeprefix("names=")) for limit in limits if limit.startswith("names=")), 255)
-    in_order = "in-order" in limits or "no-writes" in limits
+    in_order, takes_cuts, is_write_only = (name in limits for name in ("in-order", "cuts", "write-only"))
     takes_writes = "no-writes" not in limits
     ends: dict[int, int] = {}
+    written: set[int] = set()
     changing = threading.Lock()
 
     def place(path: str) -> str:
@@ -134,25 +136,29 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
             return fd
 
         def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+            if is_write_only and fh in written:
+                raise mfusepy.FuseOSError(errno.EBADF)
             return os.pread(fh, size, offset)
 
         def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
             with changing:
-                if not takes_writes and len(data) > 4096:
+                if not takes_writes and offset + len(data) > 4096:
                     raise mfusepy.FuseOSError(errno.ENOTSUP)
                 if in_order and offset != ends[fh]:
                     raise mfusepy.FuseOSError(errno.EINVAL)
                 ends[fh] = offset + len(data)
+                written.add(fh)
             return os.pwrite(fh, data, offset)
 
         def truncate(self, path: str, length: int, fh: int | None = None) -> None:
-            if in_order and (length or os.path.getsize(place(path))):
+            if in_order and not takes_cuts:
                 raise mfusepy.FuseOSError(errno.ENOTSUP)
             os.truncate(place(path), length)
 
         def release(self, path: str, fh: int) -> None:
             with changing:
                 ends.pop(fh, None)
+                written.discard(fh)
             os.close(fh)
 
         def fsync(self, path: str, datasync: int, fh: int) -> None:
