@@ -211,8 +211,11 @@ _NO_WEIGHTS = re.compile(r"training_args\.bin", re.IGNORECASE)
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a file of this name is, by its longest suffix; None if the table does not have it. A path will do."""
+    """What a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk. A path
+    will do."""
     file_name = name.rpartition("/")[2]
+    if why_junk(file_name):
+        return None
     if TENSORFLOW_SHARD.fullmatch(file_name):
         return _SHARD
     parts = file_name.lower().split(".")
@@ -227,7 +230,7 @@ def is_weights(name: str) -> bool:
     """Whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
     kind = kind_of(name)
     file_name = name.rpartition("/")[2]
-    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name) and not why_junk(file_name)
+    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name)
 
 
 def holds_no_text(name: str) -> bool:

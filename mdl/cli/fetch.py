@@ -25,9 +25,12 @@ class WhatFlags:
 
     checkpoint: Annotated[
         str | None,
-        flag("--checkpoint NAME", "One checkpoint: its name or step; of a training server also latest or best."),
+        flag("--checkpoint NAME", "One checkpoint: its name, its step, latest or best."),
     ] = None
     logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
+    everything: Annotated[
+        bool, flag("--all", "All files: pictures, logs, all checkpoints, what file managers left there.")
+    ] = False
     into: Annotated[str | None, flag("--into DIR", "One job: its files land in DIR itself.", panel="Where")] = None
     wait: Annotated[
         str | None,
@@ -76,7 +79,9 @@ def fetch(
     """Download the results of training jobs; the last lines are the folders. Run it again to go on."""
     _check(what, service, jobs)
     client = session.client(settings)
-    models = client.results(remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, **globs.globs)
+    models = client.results(
+        remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, everything=what.everything, **globs.globs
+    )
     folders = begin(session, client, models, what.into)
     method = "s3" if client.workspace.remotes[remote].kind == "bucket" else "http"
     if dry_run:
@@ -104,6 +109,8 @@ def _check(what: WhatFlags, service: ServiceFlags, jobs: list[str]) -> None:
     if what.checkpoint == "":  # as of a variable of a script that is not set
         hint = "name one, as --checkpoint latest, or leave it out for the whole model"
         raise UsageError("the name of the checkpoint is empty", item="--checkpoint", hint=hint)
+    if what.everything and (what.checkpoint or what.logs):
+        raise UsageError("takes all files of a job", item="--all", hint="leave out --checkpoint and --logs")
     if what.checkpoint and what.logs:
         raise UsageError("the logs are of a whole job", item="--logs", hint="leave out --checkpoint")
     if service.release is None and service.check is not None:

@@ -130,11 +130,14 @@ class Remotes(Downloads):
         logs: bool = False,
         include: Texts = (),
         exclude: Texts = (),
+        everything: bool = False,
     ) -> list[Model]:
         """The results of ``jobs`` of a remote as models, which are called ``REMOTE/JOB`` (``REMOTE/JOB_CHECKPOINT``):
         to `fetch`, `plan` or `verify`. ``checkpoint`` is a name, a step, ``latest`` or ``best``; ``logs`` are the logs
-        alone. By default pictures and logs are left out; ``include`` picks among everything. Contacts nothing. Raises
-        `UsageError` for a remote or an id that cannot be one."""
+        alone. By default pictures, logs, litter and, of a folder in a bucket, what is no part of the model are left
+        out; ``include`` picks among all but the litter, and ``everything`` takes all. Contacts nothing. Raises
+        `UsageError` for a remote or an id that cannot be one.
+        """
         from mdl.catalog.model import Model
         from mdl.remote_tables import remote_named
         from mdl.remotes import JobOrigin, check_checkpoint, check_job_id
@@ -142,7 +145,8 @@ class Remotes(Downloads):
         name = remote_named(remote, self.workspace.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)
         model = Model("", include=texts(include), exclude=texts(exclude))
-        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, bool(model.include)) for job in texts(jobs)]
+        is_all = everything or bool(model.include)
+        origins = [JobOrigin(name, check_job_id(job), checkpoint, logs, is_all, everything) for job in texts(jobs)]
         found = {one.folder: replace(model, name=one.folder, sources=(one,)) for one in origins}
         return list(found.values())
 

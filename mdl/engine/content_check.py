@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from mdl.end_records import ReadableFile
 from mdl.errors import AuthError, ProtocolError
 from mdl.http.refusals import impostor, server_message
+from mdl.junk import why_junk_path
 from mdl.weights import BEGINNING as LOOKED_AT
 from mdl.weights import holds_no_text, kind_of, why_not_whole
 
@@ -51,6 +52,8 @@ def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> A
 
 
 def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError | ProtocolError | None:
+    if why_junk_path(name):
+        return None
     suffix = PurePosixPath(name).suffix.lower()
     if size <= _LONGEST_POINTER and beginning.startswith(_POINTER):
         return _named(beginning, ProtocolError)
@@ -73,7 +76,9 @@ def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | Non
     """Why an open file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A server
     that builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut.
     """
-    why = why_not_whole(file, size, name) if size else None
+    why = None
+    if size and not why_junk_path(name):
+        why = why_not_whole(file, size, name)
     if why is None:
         return None
     return ProtocolError(f"what came is cut: {why}", hint="run the same command again; the server ended it too early")

@@ -16,7 +16,8 @@ from mdl.errors import MdlError, NetworkError
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.operations.get import get, plan
-from mdl.operations.job_archives import ArchiveFetch, JobFiles, files_of_job, origin_of, picking, source_of
+from mdl.operations.job_archives import ArchiveFetch, JobFiles, files_of_job, picking
+from mdl.operations.job_choice import origin_of, source_of
 from mdl.operations.pack import plan_files, write_pack
 from mdl.operations.release import ReleaseResult, release
 from mdl.operations.report import model_report, report_of

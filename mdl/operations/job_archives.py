@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 from urllib.parse import urlencode
 
 from mdl.archive.directory import ArchiveLimits
@@ -26,6 +25,7 @@ from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.hashing import Digest, Fingerprint
 from mdl.operations.get import get
+from mdl.operations.job_choice import choose, origin_of, source_of
 from mdl.operations.release import unpack
 from mdl.operations.report import kept_and_refused, model_report, report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept
@@ -39,22 +39,11 @@ from mdl.values import value_class
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 
 
-def origin_of(model: Model) -> JobOrigin:
-    """The job that a model is the results of."""
-    [origin] = model.sources
-    return cast(JobOrigin, origin)
-
-
-def source_of(model: Model, tools: Tools) -> JobSource:
-    """The source of a job's files."""
-    return cast(JobSource, tools.resolver.source(origin_of(model)))
-
-
 @value_class
 class JobFiles:
     """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
     the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_zipped``: its remote sends all
-    of it as one zip, whatever that holds."""
+    of it as one zip, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
 
     model: Model
     archives: tuple[RemoteFile, ...] = ()
@@ -62,11 +51,12 @@ class JobFiles:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     is_zipped: bool = False
+    is_chosen: bool = False
 
     @property
     def without_archives(self) -> Model | None:
         """The model of its other files alone; None if there are none."""
-        if not self.archives:
+        if not self.archives and not self.is_chosen:
             return self.model
         return picking(self.model, self.others) if self.others else None
 
@@ -86,9 +76,18 @@ def files_of_job(model: Model, tools: Tools) -> JobFiles:
     found = source.resolve(origin)
     if is_zipped:
         return JobFiles(model, tuple(found), (), model.include, model.exclude, is_zipped=True)
-    archives = {file.path for file in found if may_be_archive(file.path, origin.job)}
+    listed = found
+    found = choose(model, found, tools)
+    is_chosen = len(found) < len(listed)
+    is_synced = source.remote(origin.remote).is_synced(origin.job)
+    archives = {
+        file.path
+        for file in found
+        if is_archive_name(file.path.name) or (not is_synced and may_be_archive(file.path, origin.job))
+    }
     if not archives:
-        return JobFiles(model)
+        source.keep(origin, found)
+        return JobFiles(model, (), tuple(found), is_chosen=is_chosen)
     names = {file.path.text for file in found}
     named = matching(names, model.include)
     excluded = matching(names, model.exclude)
@@ -104,6 +103,7 @@ def files_of_job(model: Model, tools: Tools) -> JobFiles:
         tuple(file for file in picked if file.path not in archives and not is_of_members),
         model.include if is_of_members else (),
         model.exclude,
+        is_chosen=is_chosen,
     )
 
 

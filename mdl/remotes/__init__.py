@@ -22,7 +22,7 @@ from mdl.files import RemoteFile
 from mdl.http.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.remote_tables import KINDS, RemoteSettings, remote_named
-from mdl.remotes.outputs import error_in, may_be_archive
+from mdl.remotes.outputs import error_in
 from mdl.sources import Context, Origin
 from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
@@ -35,7 +35,8 @@ _LARGEST_LISTING = 64 * 2**20
 @value_class
 class JobOrigin(Origin):
     """The results of one job: all of them, those of one ``checkpoint``, or its ``logs``. With ``everything`` the
-    pictures and logs beside the weights are among them."""
+    pictures and logs beside the weights are among them, and with ``litter`` also what file systems and file managers
+    left there."""
 
     scheme: ClassVar[str] = "job"
 
@@ -44,9 +45,15 @@ class JobOrigin(Origin):
     checkpoint: str = ""
     logs: bool = False
     everything: bool = False
+    litter: bool = False
 
     def __str__(self) -> str:
-        facts = {"checkpoint": self.checkpoint, "logs": self.logs and "1", "all": self.everything and "1"}
+        facts = {
+            "checkpoint": self.checkpoint,
+            "logs": self.logs and "1",
+            "all": self.everything and "1",
+            "litter": self.litter and "1",
+        }
         query = urlencode({key: value for key, value in facts.items() if value})
         return f"job://{self.remote}/{quote(self.job, safe='')}" + (f"?{query}" if query else "")
 
@@ -69,7 +76,7 @@ def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
         raise UsageError("not a job of a remote", item=shown(text)[:200], hint="write job://REMOTE/JOB")
     checkpoint = RelPath.parse(query["checkpoint"]).text if "checkpoint" in query else ""
     remote = RelPath.parse(parts.netloc).text
-    return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query)
+    return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query, "litter" in query)
 
 
 def job_and_path(url: str) -> tuple[str, str]:
@@ -145,6 +152,10 @@ class Remote(Protocol):
 
     is_zipped: bool
     """Whether the results of a job come as one zip."""
+
+    def is_synced(self, job: str) -> bool:
+        """Whether the files of a job that were listed are a folder that was copied as it was, and not what somebody
+        named as the results."""
 
     def check(self) -> list[Check]:
         """Whether it can be reached and used, part by part. A part that fails is a row with ``ok`` False."""
@@ -261,10 +272,7 @@ class JobSource:
                 raise LockError("offline, and it was never fetched", item=str(origin), hint=hint)
             return found
         remote = self.remote(origin.remote)
-        files = remote.files(origin)
-        if not remote.is_zipped and not any(may_be_archive(file.path, origin.job) for file in files):
-            self.keep(origin, files)  # what an archive holds is kept once it was unpacked
-        return files
+        return remote.files(origin)
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         """The files that a job had when it was fetched."""

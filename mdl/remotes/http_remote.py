@@ -7,7 +7,7 @@ so it is asked first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,7 @@ class HttpRemote:
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         self.settings, self._context, self.base = settings, context, settings.address
         self.name = settings.name
+        self._in_bucket: set[str] = set()
         named = settings.get("bucket")
         self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
         token = settings.token(context.environ)
@@ -59,6 +60,9 @@ class HttpRemote:
 
     def metrics(self) -> Mapping[str, float]:
         return {}
+
+    def is_synced(self, job: str) -> bool:
+        return job in self._in_bucket
 
     def hosts(self) -> tuple[str, ...]:
         return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
@@ -116,9 +120,9 @@ class HttpRemote:
         """What a worker says went wrong, without secrets."""
         return error_in(value, self._secrets)
 
-    def tell(self, job: str, judged: Judged) -> None:
-        """Say what an answer holds beside the files of the job."""
-        for note in judged.notes(self._secrets):
+    def tell(self, job: str, judged: Judged, notes: Sequence[str]) -> None:
+        """Say what an answer holds beside the files of the job, and more ``notes``."""
+        for note in (*judged.notes(self._secrets), *notes):
             self._context.on_event(Noticed(f"{self.name}/{job}", message=note))
 
     def job(self, record: Any, name: str = "") -> RemoteJob:
@@ -187,6 +191,7 @@ class HttpRemote:
         if self.bucket is None or found is None:
             return None
         if found.bytes:
+            self._in_bucket.add(origin.job)
             return self.bucket.files(origin)
         found.check_is_done()
         missed["the bucket (it has a record, but no result)"] += 1

@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 from mdl.bounds import OutOfBounds, parse_integer, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
+from mdl.formatting import human_bytes
 from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
+from mdl.junk import is_log, why_junk_path
 from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
 from mdl.remotes.answer_words import is_file_name, path_of
 from mdl.values import value_class
@@ -26,6 +28,7 @@ ASK_FOR_URL = (
 NAME_KEYS = ("filename", "file_name", "name", "key", "s3_key")
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _NAMED = 10
+_FEW = 3
 
 
 class NoDownload(ProtocolError):
@@ -152,12 +155,15 @@ def unnamed(job: str) -> str:
     return f"{job}.bin"
 
 
+CHOICES = ("latest", "best")
+"""What a user calls a checkpoint whose name he leaves to the run."""
 File = TypeVar("File", Output, RemoteFile)
 
 
 def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, everything: bool = False) -> list[File]:
     """Those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures; of these the
     ones of a ``checkpoint``, which is the name or the end of the name of a file or folder (``step_1500``, ``1500``).
+    Which is the ``latest`` or the ``best`` is not decided here: then all that may be it are returned.
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
@@ -166,7 +172,7 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     else:
         rest = [one for one in files if not _is_log(one.path) and not _is_picture(one.path)]
         found = list(files) if everything or not rest else rest
-    if checkpoint:
+    if checkpoint and checkpoint not in CHOICES:
         found = [one for one in found if _is_of(one.path, checkpoint)]
     if not found:
         names = names_for_a_hint((one.path.text for one in files), _NAMED) or "nothing"
@@ -175,9 +181,26 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     return found
 
 
+def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
+    """The results, and what file systems, file managers and killed programs left among them."""
+    results: list[File] = []
+    litter: list[File] = []
+    for file in files:
+        is_litter = why_junk_path(file.path.text) is not None
+        (litter if is_litter else results).append(file)
+    return results, litter
+
+
+def litter_note(litter: Sequence[File]) -> str:
+    """That litter is not fetched, in one line."""
+    named = names_for_a_hint((file.path.text for file in litter), _FEW)
+    size = human_bytes(sum(file.size or 0 for file in litter))
+    return f"not fetched: {named}, {size}, left by file systems and file managers; --all brings them"
+
+
 def _is_log(path: RelPath) -> bool:
     *folders, name = path.text.lower().split("/")
-    return folders[:1] == ["logs"] or name.endswith(".log") or name.startswith("events.out.tfevents")
+    return folders[:1] == ["logs"] or is_log(name)
 
 
 def _is_picture(path: RelPath) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mdl.errors import NotFound
@@ -18,7 +18,7 @@ from mdl.http.locators import Body, Link
 from mdl.presigned import expires_at
 from mdl.remotes import JobOrigin, job_and_path
 from mdl.remotes.answers import Judged
-from mdl.remotes.outputs import Output, select
+from mdl.remotes.outputs import Output, litter_note, select, without_litter
 
 _EXPIRES_SOON = 60.0
 """A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""
@@ -70,13 +70,13 @@ class Results:
     """The files of a remote's jobs. May be used by several threads: of those that want the same job, one asks.
 
     ``ask(job)`` asks the remote for what its answer holds; ``complete(job, output)`` for the bytes, or the link, of an
-    output that is known by its key. ``tell(job, judged)`` is called once for each job whose files are listed.
+    output that is known by its key. ``tell(job, judged, notes)`` is called once for each job whose files are listed.
     """
 
     def __init__(
         self,
         ask: Callable[[str], Judged],
-        tell: Callable[[str, Judged], None],
+        tell: Callable[[str, Judged, Sequence[str]], None],
         complete: Callable[[str, Output], Output] = lambda job, output: output,
     ) -> None:
         self._ask = ask
@@ -93,10 +93,14 @@ class Results:
             answer = self._answers.get(origin.job)
             if answer is None or not answer.is_fresh:
                 answer = self._asked(origin.job)
-            if origin.job not in self._told:
-                self._told.add(origin.job)
-                self._tell(origin.job, answer.judged)
         found = list(answer.outputs.values())
+        notes = []
+        if not origin.litter:
+            found, litter = without_litter(found)
+            notes += [litter_note(litter)] if litter else []
+        if origin.job not in self._told:
+            self._told.add(origin.job)
+            self._tell(origin.job, answer.judged, notes)
         wanted = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
         return [
             RemoteFile(one.path, origin.url_of(one.path), one.size, one.digest, probed=one.size is not None)

@@ -5,6 +5,7 @@ A new layout is a row of ``table``; if regular expressions cannot tell, a module
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mdl.trainers.checkpoint import FINAL, Checkpoint, Found
@@ -16,7 +17,7 @@ from mdl.trainers.scan import find_in, recognise_layout
 from mdl.trainers.table import LAYOUTS, NAMED_LAYOUT
 from mdl.trainers.tree import Tree
 
-__all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise"]
+__all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise", "run_of_listing"]
 
 
 def find_run(folder: Path) -> Run:
@@ -27,6 +28,14 @@ def find_run(folder: Path) -> Run:
     tree = Tree.scan(folder)
     name = folder.name if folder.name not in ("", "..") else tree.root.name
     return find_in(tree, name or "run")
+
+
+def run_of_listing(name: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> Run:
+    """The run that files elsewhere are, from their paths and sizes in bytes; ``read`` brings a small one.
+
+    What only the weights themselves could tell, such as whether they are whole, is not known.
+    """
+    return find_in(Tree.of_listing(files, read), name)
 
 
 def recognise(tree: Tree, base: str = "") -> Found:

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -24,10 +24,15 @@ from mdl.files import Stamp
 from mdl.junk import is_log
 from mdl.trainers.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
+from mdl.weights import is_weights
 
 MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
+_LARGEST_RECORD = 16 * 2**20
+"""Bytes of a file elsewhere that is read to learn what the files beside it are."""
+_NOWHERE = Path("/dev/null/listing")
+"""The root of a tree whose files are elsewhere: no file can be opened below it."""
 NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
@@ -80,6 +85,7 @@ class Tree:
     entries: tuple[Entry, ...]
     _by_path: dict[str, Entry] = field(repr=False)
     _children: dict[str, list[Entry]] = field(repr=False)
+    _read: Callable[[str], bytes] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def scan(cls, folder: Path) -> Tree:
@@ -99,6 +105,27 @@ class Tree:
         for entry in found:
             children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
         return cls(root, identity, found, {entry.path: entry for entry in found}, children)
+
+    @classmethod
+    def of_listing(cls, files: Mapping[str, int], read: Callable[[str], bytes]) -> Tree:
+        """The tree of files that are elsewhere, from their paths and sizes in bytes. ``read`` brings a small file;
+        weights are not read. What `why_excluded` leaves out of a folder is left out of this one as well."""
+        entries: dict[str, Entry] = {}
+        for path, size in files.items():
+            *folders, name = path.split("/")
+            above = ["/".join(folders[:count]) for count in range(1, len(folders) + 1)]
+            why = why_excluded(name, is_folder=False)
+            whys = [why_excluded(folder, is_folder=True) for folder in folders]
+            if why or any(whys):
+                continue
+            for folder in above:
+                entries.setdefault(folder, Entry(folder, "folder", real=folder))
+            entries[path] = Entry(path, "file", Stamp(size, 0, 0), path)
+        found = tuple(sorted(entries.values(), key=_segments))
+        children: dict[str, list[Entry]] = {}
+        for entry in found:
+            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        return cls(_NOWHERE, (0, 0), found, entries, children, read)
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
@@ -182,6 +209,9 @@ class Tree:
         entry = self._by_path.get(path)
         if entry is None or entry.kind != "file":
             return b""
+        if self._read is not None:
+            is_small = entry.stamp.size <= _LARGEST_RECORD and not is_weights(entry.name)
+            return self._read(path)[:count] if is_small else b""
         try:
             with self.reader() as reader:
                 fd, _ = reader.open(entry)

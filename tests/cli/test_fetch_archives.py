@@ -189,10 +189,10 @@ def test_an_archive_in_a_bucket(mdl: Inside, s3_url: str, tmp_path: Path) -> Non
     """An archive among the results in a bucket is unpacked where it lies."""
     keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
     shell = Shell(tmp_path, extra=keys)
-    settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://training/pre"\n')
+    settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://archives-of-jobs/pre"\n')
     api = s3_api(s3_url)
-    api.create_bucket(Bucket="training")
-    api.put_object(Bucket="training", Key="pre/results/p1/out/model.tar.gz", Body=tarred(mode="w:gz"))
+    api.create_bucket(Bucket="archives-of-jobs")
+    api.put_object(Bucket="archives-of-jobs", Key="pre/results/p1/out/model.tar.gz", Body=tarred(mode="w:gz"))
     for _ in range(2):
         done(mdl(shell, "fetch", "store", "p1"))
         assert set(files_below(shell.models / "store")) == {"p1/out/w.safetensors", "p1/out/config.json"}

@@ -1,0 +1,160 @@
+"""``mdl fetch`` from a bucket, where the results of a job are a folder as it was synced: what of it is the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from support.data import files_below
+from support.moto_store import s3_api
+from support.shell import Inside, Shell, done, settings
+from support.weights import whole_file
+
+APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(139)
+
+
+@pytest.fixture
+def shell(s3_url: str, tmp_path: Path) -> Shell:
+    """A machine with the remote ``store``, an empty bucket."""
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL_S3": s3_url}
+    shell = Shell(tmp_path, extra=keys)
+    bucket = bucket_of(shell)
+    settings(shell, f'[remotes.store]\nkind = "bucket"\nurl = "s3://{bucket}/pre"\n')
+    s3_api(s3_url).create_bucket(Bucket=bucket)
+    return shell
+
+
+def bucket_of(shell: Shell) -> str:
+    """The name of its own bucket: tests share a store."""
+    return "b" + hashlib.sha256(str(shell.home).encode()).hexdigest()[:20]
+
+
+Put = Callable[[Iterable[str] | Mapping[str, bytes]], None]
+
+
+@pytest.fixture
+def put(s3_url: str, shell: Shell) -> Put:
+    """Put whole files of these names below ``results/p1/``; of a path that begins with a slash, below the prefix."""
+    api = s3_api(s3_url)
+
+    def put(files: Iterable[str] | Mapping[str, bytes]) -> None:
+        for name in files:
+            data = files[name] if isinstance(files, Mapping) else content_of(name)
+            key = f"pre{name}" if name.startswith("/") else f"pre/results/p1/{name}"
+            api.put_object(Bucket=bucket_of(shell), Key=key, Body=data)
+
+    return put
+
+
+def content_of(name: str) -> bytes:
+    if name.endswith((".safetensors", ".pt", ".ckpt", ".pth", ".bin")):
+        return whole_file(name)
+    return b"{}" if name.endswith(".json") else b"text\0"
+
+
+def fetched(shell: Shell, folder: str = "p1") -> set[str]:
+    return set(files_below(shell.models / "store" / folder))
+
+
+LITTER = {"._w.safetensors": APPLE_DOUBLE, ".nfs0001": b"x", "sub/.DS_Store": b"x", "@eaDir/w.safetensors": b"x"}
+
+
+def test_litter_is_not_fetched(mdl: Inside, shell: Shell, put: Put, tmp_path: Path) -> None:
+    """What file managers left beside the results is named in one line, and does not stop the job; ``--all`` brings it
+    as it is."""
+    put(["w.safetensors", "config.json"])
+    put(LITTER)
+    ran = done(mdl(shell, "fetch", "store", "p1", "--release", str(tmp_path / "site")))
+    assert fetched(shell) == {"w.safetensors", "config.json"}
+    assert ran.err.count("--all brings them") == 1
+    done(mdl(shell, "fetch", "store", "p1", "--include", "*.safetensors"))
+    assert fetched(shell) == {"w.safetensors", "config.json"}
+    done(mdl(shell, "fetch", "store", "p1", "--all"))
+    assert fetched(shell) == {"w.safetensors", "config.json", *LITTER}
+
+
+HF = [
+    *(f"checkpoint-{step}/{name}" for step in (500, 1000) for name in ("model.safetensors", "config.json")),
+    *(f"checkpoint-{step}/optimizer.pt" for step in (500, 1000)),
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "names"),
+    [
+        ([*HF, "model.safetensors", "config.json"], (), {"model.safetensors", "config.json"}),
+        (HF[:2] + HF[4:5], (), {"checkpoint-500/model.safetensors", "checkpoint-500/config.json"}),
+        (HF, (), {name for name in HF if not name.endswith("optimizer.pt")}),
+        ([*HF, "model.safetensors"], ("--all",), {*HF, "model.safetensors"}),
+        (HF, ("--checkpoint", "latest"), {name for name in HF if name.startswith("checkpoint-1000/")}),
+        (HF, ("--checkpoint", "500"), {name for name in HF if name.startswith("checkpoint-500/")}),
+        (
+            ["loss=0.9-epoch=1.ckpt", "loss=0.4-epoch=2.ckpt"],
+            ("--checkpoint", "latest"),
+            {"loss=0.4-epoch=2.ckpt"},
+        ),
+        (["epoch_1.pt", "best.pt"], ("--checkpoint", "best"), {"best.pt"}),
+        (["lora/a.safetensors", "optimizer.pt"], (), {"lora/a.safetensors"}),
+        (["one.safetensors", "two.safetensors"], (), {"one.safetensors", "two.safetensors"}),
+    ],
+)
+def test_what_of_a_folder_is_fetched(
+    mdl: Inside, shell: Shell, put: Put, files: list[str], words: tuple[str, ...], names: set[str]
+) -> None:
+    """The finished model, else the only checkpoint, else all weights; what only a resumed training reads is left, and
+    said. A checkpoint that is asked for comes as it is."""
+    put(files)
+    put({"/processes/p1.json": b'{"status": "completed"}'})
+    ran = done(mdl(shell, "fetch", "store", "p1", *words))
+    folder = f"p1_{words[1]}" if len(words) == 2 else "p1"
+    assert fetched(shell, folder) == names
+    is_part = not words and names != set(files)
+    assert ("left out: " in ran.err, "--all takes all" in ran.err) == (is_part, is_part)
+    assert done(mdl(shell, "fetch", "store", "p1", *words, "--json")).document["bytes_fetched"] == 0
+    done(mdl(shell, "fetch", "store", "p1", *words, "--offline"))
+
+
+def test_records_of_the_trainer_count(mdl: Inside, shell: Shell, put: Put) -> None:
+    """Which checkpoint is the best is what the trainer recorded; a sharded one is whole if its index says so."""
+    state = {"best_model_checkpoint": "run/checkpoint-500", "global_step": 1000}
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    put([name for name in HF if "model" not in name])
+    put([f"checkpoint-{step}/model-00001-of-00001.safetensors" for step in (500, 1000)])
+    for step in (500, 1000):
+        put({f"checkpoint-{step}/model.safetensors.index.json": json.dumps(index).encode()})
+        put({f"checkpoint-{step}/trainer_state.json": json.dumps(state | {"global_step": step}).encode()})
+    done(mdl(shell, "fetch", "store", "p1", "--checkpoint", "best"))
+    assert all(name.startswith("checkpoint-500/") for name in fetched(shell, "p1_best"))
+    assert fetched(shell, "p1_best")
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["epoch_3.pt", "step_900.pt"], ["epoch_3.pt", "step_900.pt"]),
+        ([f"{run}/checkpoint-{step}/model.safetensors" for run in ("a", "b") for step in (1, 2)], ["a (2", "b (2"]),
+    ],
+)
+def test_what_nobody_can_tell(mdl: Inside, shell: Shell, put: Put, files: list[str], named: list[str]) -> None:
+    """Steps and epochs do not compare, and several runs have no latest: that is 3 with the candidates."""
+    put(files)
+    ran = done(mdl(shell, "fetch", "store", "p1", "--checkpoint", "latest"), 3)
+    assert [name for name in named if name not in ran.err] == []
+    assert not fetched(shell, "p1_latest")
+
+
+def test_results_of_a_managed_training_service(mdl: Inside, shell: Shell, put: Put) -> None:
+    """Objects below the job's own folder are its results where there is neither a record nor ``results/``; that its
+    status is unknown is said."""
+    put({"/p7/output/w.safetensors": whole_file("w.safetensors")})
+    ran = done(mdl(shell, "fetch", "store", "p7"))
+    assert fetched(shell, "p7") == {"output/w.safetensors"}
+    assert ran.err.count("its status is unknown") == 1
+    done(mdl(shell, "verify", "store/p7"))
+    nothing = done(mdl(shell, "fetch", "store", "p8"), 3).err
+    assert "pre/results/p8/" in nothing
+    assert "pre/p8/" in nothing
+    done(mdl(shell, "fetch", "store", "results"), 3)
