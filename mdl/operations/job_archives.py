@@ -33,7 +33,7 @@ from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource
 from mdl.remotes.outputs import is_archive_name, may_be_archive, unnamed
-from mdl.reports import FileReport, ModelReport, Report
+from mdl.reports import FileReport, Report
 from mdl.values import value_class
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
@@ -154,16 +154,21 @@ class ArchiveFetch:
             report = get(
                 [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
             )
-            if error := report.error:
-                row = replace(report.models[0], path=store.folder(model.name), files=(), error=error)
+            [came] = report.models
+            failed = [row for row in came.files if row.error]
+            if came.error or (job.is_zipped and failed):
+                row = replace(came, path=store.folder(model.name), files=(), error=report.error)
                 return replace(report, models=(row,))
+            names = {row.path for row in failed}
+            whole = tuple(archive for archive in job.archives if archive.path.text not in names)
             try:
                 if job.is_zipped:
                     self._check_unchanged(source, origin, job.archives)
-                row = self._publish(job, archives)
+                rows = self._publish(replace(job, archives=whole), archives) if whole else []
             except (ProtocolError, Unsafe):
                 _discard(model, archives)
                 raise
+            row = model_report(model, store, [*rows, *failed])
             if row.is_whole:
                 _discard(model, archives)
             return replace(report, models=(row,))
@@ -200,7 +205,7 @@ class ArchiveFetch:
             hint = "run the same command again; --allow-running takes what is there"
             raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
 
-    def _publish(self, job: JobFiles, archives: Store) -> ModelReport:
+    def _publish(self, job: JobFiles, archives: Store) -> list[FileReport]:
         """Unpack the archives beside the models, and give every file its final name; returns how each went."""
         model, store = job.model, self.tools.store
         with (
@@ -231,7 +236,7 @@ class ArchiveFetch:
                 whole = store.fingerprint(path, archive)
                 beside = replace(_beside(job, archive), size=whole.size)
                 store.publish(Ready(origin_of(model).remote, beside, path, whole, "size"))
-        return model_report(model, store, [*rows, *(row for _, row in kept_and_refused(found))])
+        return [*rows, *(row for _, row in kept_and_refused(found))]
 
     def _unpacked(self, archive: RemoteFile, path: Path, folder: Path) -> list[_Member]:
         """The files in an archive, each where the archive lies in the job."""

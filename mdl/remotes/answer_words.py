@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 from mdl.redact import bare_url
 from mdl.weights import kind_of
 
-Meaning = Literal["output", "page", "place", "unknown"]
-"""What a key says of a link under it. ``place`` is only that it is one, as ``url`` does: then the key around it, or the
-answer as a whole, says what is there."""
+Meaning = Literal["output", "page", "place", "hyperlink", "unknown"]
+"""What a key says of a link under it. ``place`` is a URL, as of a file: it is one unless the key around it says
+something else. ``hyperlink`` is a link of whatever kind, which the key around it must tell."""
 
 _OUTPUT = """
     download file result output artifact asset attachment object export
@@ -35,9 +35,12 @@ _SERVICE = """
     kaggle grafana
 """
 """Trackers and code hosts: whatever else the key says, what they link to is a page."""
-_PLACE = "url uri urls uris href link src location address presigned signed public s3 path value"
+_PLACE = "url uri presigned signed"
+_HYPERLINK = "href link src location address public s3 path value"
+"""Words that leave it wholly to the key around them."""
 
 _MEANINGS: dict[str, Meaning] = {
+    **dict.fromkeys(_HYPERLINK.split(), "hyperlink"),
     **dict.fromkeys(_PLACE.split(), "place"),
     **dict.fromkeys(_PAGE.split(), "page"),
     **dict.fromkeys(_OUTPUT.split(), "output"),
@@ -54,18 +57,21 @@ _OF_PAGES = re.compile(r".*\.(?:php[0-9]?|aspx?|jsp|cgi|do|git)|index\.x?html?",
 def key_meaning(key: str) -> Meaning:
     """What one key says. The last word that says something decides: a ``model_page`` is a page."""
     words = _words_of(key)
+    if words == ["links"]:  # a list of an API's own
+        return "page"
     if not _SERVICES.isdisjoint(words):
         return "page"
     meanings = [_word_meaning(word) for word in reversed(words)]
     decisive = [meaning for meaning in meanings if meaning in ("output", "page")]
     if decisive:
         return decisive[0]
-    return "place" if "place" in meanings else "unknown"
+    weaker: tuple[Meaning, ...] = ("place", "hyperlink")
+    return next((meaning for meaning in weaker if meaning in meanings), "unknown")
 
 
 def keys_meaning(keys: Sequence[str]) -> Meaning:
     """What the keys on the way to a value say, the innermost last. Numbers and words for a place leave it to the key
-    around them; with nothing around, they mean an output."""
+    around them; with nothing around that says anything, a URL is an output."""
     is_place = False
     for key in reversed(keys):
         if not key or key.isdigit():
@@ -73,6 +79,8 @@ def keys_meaning(keys: Sequence[str]) -> Meaning:
         meaning = key_meaning(key)
         if meaning == "place":
             is_place = True
+        elif meaning == "hyperlink":
+            continue
         elif meaning == "unknown" and is_place:
             return "output"
         else:

@@ -41,11 +41,14 @@ from mdl.values import value_class
 from mdl.weights import holds_no_text, kind_of
 
 _DEEPEST = 8
+_DEEPEST_WORDS = 3
 _MOST = 100_000
 _NAMED = 10
 """How many keys a message names."""
 _LINKS = ("url", "download_url", "presigned_url", "file_url", "href", "link")
 """Keys whose text is a link, even if it is not a whole URL."""
+_FILE_NAMES = NAME_KEYS[:2]
+"""Keys whose text can only be the name of a file, and no title."""
 _BASE64 = ("data", "base64", "file_data")
 """Keys whose text is base64, beside those that end in base64 or b64."""
 _TEXTS = (*_BASE64, "content", "body", "blob", "bytes", "payload", "value", "file", "image", "audio", "video")
@@ -55,6 +58,7 @@ _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;
 _ENCODINGS = ("encoding", "content_encoding", "content_transfer_encoding", "transfer_encoding", "type", "format")
 _ANSWERS = frozenset({"answer", "body", "response", "payload", "return", "returned"})
 """Keys under which a gateway has the worker's answer as a text, beside those that say an output."""
+_MERE_PLACES = ("place", "hyperlink")
 _FAILED = re.compile(r"(?i)error|errored|failed|failure|fail")
 _SAYING = ("error", "error_message", "reason", "detail", "message", "errors", "exception", "msg", "stderr")
 
@@ -139,7 +143,9 @@ class _Reader:
     """Walks through one answer, and collects what is ``found`` and what is ``ignored``."""
 
     def __init__(self, job: str, base: str) -> None:
-        self._job, self._base = job, base
+        self._job = job
+        self._base = base
+        self._is_in_text = False
         self.found: list[_Found] = []
         self.ignored: list[Ignored] = []
 
@@ -161,10 +167,12 @@ class _Reader:
             self._add_base64(text, {}, keys)
         elif is_web_url(text) or (key in _LINKS and _is_place(text)):
             self._read_link(text, {}, keys)
-        elif _says_json(keys, text):
+        elif not self._is_in_text and _says_json(keys, text):
             inner = _json_in(text)
             if not isinstance(inner, str):
-                self.read(inner, keys)
+                self._is_in_text = True
+                self.read(inner, ())
+                self._is_in_text = False
 
     def _read_object(self, value: Mapping[str, Any], keys: tuple[str, ...]) -> None:
         own = self._read_file(value, keys)
@@ -175,7 +183,6 @@ class _Reader:
 
     def _read_file(self, value: Mapping[str, Any], keys: tuple[str, ...]) -> set[str]:
         """Read the one file that an object describes, if it describes one. Returns its keys that were read with it."""
-        texts = {key for key, text in value.items() if isinstance(text, str)}
         link = first_text(value, _LINKS)
         content_key = _content_key(value)
         if content_key and is_web_url(value[content_key]):
@@ -184,14 +191,14 @@ class _Reader:
         if link and (is_web_url(link) or _is_place(link)):
             link_key = next(key for key in value if value[key] == link)
             self._read_link(link, value, (*keys, str(link_key)))
-            return texts if first_text(value, NAME_KEYS) else {key for key in texts if key in (*_LINKS, link_key)}
+            return {link_key, *_LINKS, *NAME_KEYS}
         if content_key:
             content_keys = (*keys, content_key)
             if _is_base64(value, content_key):
                 self._add_base64(value[content_key], value, content_keys)
             else:
                 self._add_text(value[content_key], value)
-            return texts
+            return {content_key, *_LINKS, *NAME_KEYS}
         return set()
 
     def _read_link(self, text: str, facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:
@@ -202,9 +209,7 @@ class _Reader:
                 self.ignored.append(Ignored(shown(_telling_key(keys))[:60], place))
             return
         if is_web_url(url):
-            name = first_text(facts, NAME_KEYS) or path_of(url)
-            if not first_text(facts, NAME_KEYS) and keys and is_named_like_a_file(keys[-1]):
-                name = keys[-1]
+            name = _name_of_link(url, facts, keys)
             output = Output(RelPath.parse("file"), url, None, content_type=told_kind(facts), digest=told_digest(facts))
             self._add(name, output, facts)
         else:
@@ -266,12 +271,26 @@ class _Reader:
         for key in reversed(keys):
             coded = _BASE64_KEY.fullmatch(key)
             stem = (coded["stem"] or "").strip("-_. ") if coded else key
-            if stem and not stem.isdigit() and stem not in _TEXTS[:4] and key_meaning(stem) != "place":
+            if stem and not stem.isdigit() and stem not in _TEXTS[:4] and key_meaning(stem) not in _MERE_PLACES:
                 return stem
         return self._job
 
 
 # What the fields of an answer say
+
+
+def _name_of_link(url: str, facts: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The name of the file behind a link: what the answer calls it, else the last part of its path. A ``name`` without
+    a suffix is a title if the path has a name with one."""
+    told = first_text(facts, _FILE_NAMES)
+    if told:
+        return told
+    title = first_text(facts, NAME_KEYS)
+    if title and (is_file_name(title) or not is_file_name(path_of(url).rpartition("/")[2])):
+        return title
+    if keys and is_named_like_a_file(keys[-1]):
+        return keys[-1]
+    return path_of(url)
 
 
 def _content_key(value: Mapping[str, Any]) -> str:
@@ -289,7 +308,7 @@ def _content_key(value: Mapping[str, Any]) -> str:
         return next((key for key in _TEXTS if isinstance(value.get(key), str) and value[key]), "")
     if name:
         found = next((key for key in (*_BASE64, "content") if isinstance(value.get(key), str) and value[key]), "")
-        is_file = found != "content" or is_file_name(name) or bool(first_text(value, NAME_KEYS[:2]))
+        is_file = found != "content" or is_file_name(name) or bool(first_text(value, _FILE_NAMES))
         return found if is_file else ""
     return ""
 
@@ -382,7 +401,7 @@ def _innermost(keys: Sequence[str]) -> str:
 def _telling_key(keys: Sequence[str]) -> str:
     """The key by which a user finds a link: its own, and those around it that are only words for a place."""
     named = [key for key in keys if key]
-    telling = [at for at, key in enumerate(named) if key_meaning(key) != "place" and not key.isdigit()]
+    telling = [at for at, key in enumerate(named) if key_meaning(key) not in _MERE_PLACES and not key.isdigit()]
     return ".".join(named[telling[-1] :] if telling else named)
 
 
@@ -413,19 +432,23 @@ def _failure_in(value: Any) -> str:
 
 def _words_in(value: Any) -> str:
     """The first text under a key for words of an error, wherever it is nested."""
-    for facts in _objects_in(value):
-        for key in _SAYING:
-            if words := _text_of(facts.get(key)):
-                return words
+    return next((words for words in map(_said_in, _objects_in(value)) if words), "")
+
+
+def _said_in(facts: Mapping[str, Any], depth: int = 0) -> str:
+    """The text under a key for words of an error in one object, or in an object or list that is there in its place."""
+    for key in _SAYING:
+        said = facts.get(key)
+        if isinstance(said, list) and said:
+            said = said[0]
+        words = ""
+        if isinstance(said, str):
+            words = said.strip()[:LONGEST_TEXT]
+        elif isinstance(said, dict) and depth < _DEEPEST_WORDS:
+            words = _said_in(said, depth + 1)
+        if words:
+            return words
     return ""
-
-
-def _text_of(said: Any) -> str:
-    if isinstance(said, list) and said:
-        said = said[0]
-    if isinstance(said, str):
-        return said.strip()[:LONGEST_TEXT]
-    return _words_in(said) if isinstance(said, dict) else ""
 
 
 def _objects_in(value: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:

@@ -31,7 +31,8 @@ from mdl.sources import Context
 
 _LARGEST = 32 * 2**20
 """Bytes of an answer in JSON, which may have files in it."""
-_LONGEST_URL = 8192
+_LARGEST_TEXT = 2**20
+"""Bytes of an answer in plain text that may be a URL, or JSON, and no file."""
 _JOB = "{job}"
 _CHECK = "mdl-check"
 """A job that is asked for to see whether the API answers; that it is not there is an answer too."""
@@ -123,7 +124,7 @@ class Api(HttpRemote):
         is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
         is_json = kind.endswith(("/json", "+json"))
         length = content_length(opened.headers)
-        is_text = kind == "text/plain" and length is not None and length <= _LONGEST_URL
+        is_text = kind == "text/plain" and length is not None and length <= _LARGEST_TEXT
         if is_attached or not (is_json or is_text):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
         text = self.http.read(opened, _LARGEST)
@@ -133,9 +134,9 @@ class Api(HttpRemote):
             except ValueError as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
         words = text.decode("utf-8", "replace").strip()
-        if not words.startswith(("http://", "https://")):
-            return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
-        return words
+        if words.startswith(("http://", "https://")) or judge(words, "").outputs:
+            return words
+        return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
 
 
 open_remote = Api

@@ -5,6 +5,7 @@ What files an answer holds is judged in `mdl.remotes.answers`.
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
@@ -19,8 +20,9 @@ from mdl.hashing import Digest
 from mdl.http.refusals import safe_excerpt, server_message
 from mdl.junk import is_log, why_junk_path
 from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
-from mdl.remotes.answer_words import is_file_name, path_of
+from mdl.remotes.answer_words import path_of
 from mdl.values import value_class
+from mdl.weights import kind_of
 
 ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
@@ -135,6 +137,7 @@ def checked_path(text: str) -> RelPath:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
 
+_TEXTS = (".yaml", ".yml", ".toml", ".cfg", ".ini", ".md", ".jsonl", ".model", ".log")
 _ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
 
 
@@ -146,8 +149,9 @@ def is_archive_name(name: str) -> bool:
 def may_be_archive(path: RelPath, job: str) -> bool:
     """Whether a file of a job may be an archive by its name: it says so, or is packed with gzip, or has no suffix that
     tells what it is. A file that nobody named is called after the job."""
-    name = path.name
-    return is_archive_name(name) or name.lower().endswith(".gz") or not is_file_name(name) or name == unnamed(job)
+    name = path.name.lower()
+    is_telling = kind_of(name) is not None or mimetypes.guess_type(name)[0] is not None or name.endswith(_TEXTS)
+    return is_archive_name(name) or name.endswith(".gz") or not is_telling or path.name == unnamed(job)
 
 
 def unnamed(job: str) -> str:

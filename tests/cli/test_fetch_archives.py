@@ -83,12 +83,24 @@ def web(tmp_path: Path) -> Iterator[Web]:
         ("/f/result.tar.gz", tarred(mode="w:gz"), {}),
         ("/f/abc", zipped(), {"Content_Type": "application/zip"}),
         ("/f/abc", tarred(mode="w:gz"), {}),
+        ("/f/result.v2", zipped(), {}),
         ("/results/j1", zipped(), {"Content_Type": "application/zip"}),
         ("/results/j1", zipped(), {"Content_Disposition": 'attachment; filename="run.zip"'}),
         ("/results/j1", zipped(), {}),
         ("/results/j1", tarred(mode="w:gz"), {"Content_Type": "application/gzip"}),
     ],
-    ids=["zip", "tar", "tar.gz", "type of a link", "bytes of a link", "type", "disposition", "bytes", "gzip"],
+    ids=[
+        "zip",
+        "tar",
+        "tar.gz",
+        "type of a link",
+        "bytes of a link",
+        "odd suffix",
+        "type",
+        "disposition",
+        "bytes",
+        "gzip",
+    ],
 )
 def test_an_archive_is_unpacked(
     mdl: Inside, web: Web, tmp_path: Path, path: str, body: bytes, headers: dict[str, str]
@@ -118,6 +130,15 @@ def test_files_beside_an_archive(mdl: Inside, web: Web) -> None:
     assert web.files == own | {"j1_a.zip", "j1_b.tar"}
     assert done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["bytes_fetched"] == 0
     assert len(done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["models"][0]["files"]) == 4
+
+
+def test_one_that_failed_hinders_no_other(mdl: Inside, web: Web) -> None:
+    """What an archive holds comes though another file of the job is not there."""
+    web.answer({"zip_url": "{url}/f/a.zip", "model_url": "{url}/f/gone"})
+    web.serve("/f/a.zip", zipped())
+    ran = done(mdl(web.shell, "fetch", "web", "j1", "--json"), 3)
+    assert [file["path"] for file in ran.document["models"][0]["files"] if file["error"]] == ["gone"]
+    assert web.files == {"j1/w.safetensors", "j1/config.json"}
 
 
 @pytest.mark.fault(411)

@@ -30,10 +30,19 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ({"wandb_model_url": "https://wandb.example/t/r", "modelUrl": f"{B}/m"}, [("m", f"{B}/m")]),
     ({"files": {"w.safetensors": f"{B}/d/1", "0": f"{B}/d/2"}}, [("w.safetensors", f"{B}/d/1"), ("2", f"{B}/d/2")]),
     ({"message": f"see {B}/w.safetensors", "downloadurl": f"{B}/w"}, [("w", f"{B}/w")]),
+    (
+        {"name": "My model", "url": f"{B}/w.safetensors", "lora": f"{B}/l.bin"},
+        [("w.safetensors", f"{B}/w.safetensors"), ("l.bin", f"{B}/l.bin")],
+    ),
+    ({"foo": {"href": f"{B}/x"}, "links": [f"{B}/y"], "bar": {"url": f"{B}/z"}}, [("z", f"{B}/z")]),
+    ({"download_links": [f"{B}/y"], "link": f"{B}/z"}, [("z", f"{B}/z"), ("y", f"{B}/y")]),
     # a text is a text
     ({"files": [{"name": "note.txt", "content": "abcd"}]}, [("note.txt", b"abcd")]),
     ({"files": [{"name": "n.txt", "content": "YQ==", "encoding": "base64"}]}, [("n.txt", b"a")]),
-    ({"files": [{"name": "n.json", "content": '{"url": "https://h.example/x.bin"}'}]}, None),
+    (
+        {"files": [{"name": "n.json", "content": '{"url": "https://h.example/x.bin"}'}]},
+        [("n.json", b'{"url": "https://h.example/x.bin"}')],
+    ),
     # base64 that is said plainly
     ({"filename": "w.safetensors", "blob_b64": coded(SAFETENSORS)}, [("w.safetensors", SAFETENSORS)]),
     ({"weights_b64": coded(SAFETENSORS)}, [("weights.safetensors", SAFETENSORS)]),
@@ -68,7 +77,6 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
         [("x/w.bin", f"{B}/x"), ("y/W.bin", f"{B}/y")],
     ),
 ]
-FILES[9] = (FILES[9][0], [("n.json", b'{"url": "https://h.example/x.bin"}')])
 
 
 @pytest.mark.parametrize(
@@ -175,3 +183,11 @@ def test_words_beside_files() -> None:
     assert [output.path.text for output in judged.outputs] == ["w.bin"]
     assert judged.notes() == ["the worker says: disk full"]
     assert judge({"message": "well done", "weights": f"{B}/w.bin"}, "j1").notes() == []
+
+
+def test_words_that_are_nested_without_end() -> None:
+    """Objects in objects are looked at in a bounded time."""
+    value: dict[str, Any] = {}
+    for _ in range(400):
+        value = {"error": value, "reason": value}
+    assert judge(value, "j1").words == ""

@@ -122,6 +122,16 @@ def test_a_text_that_is_a_url(web: World, host: Host, server: FaultyServer, tmp_
     assert (tmp_path / "m0" / "b.bin").read_bytes() == DATA
 
 
+def test_a_text_that_is_json(web: World, host: Host, server: FaultyServer, tmp_path: Path) -> None:
+    """JSON that is sent as plain text is an answer if it names files; else it is the file."""
+    host.body("/results/j1", json.dumps({"url": f"{server.url}/bucket/b.bin"}).encode(), Content_Type="text/plain")
+    host.body("/results/j2", b'{"loss": 1}', Content_Type="text/plain")
+    report = web.fetch(tmp_path, JobOrigin("web", "j1"), JobOrigin("web", "j2"))
+    assert report.exit_code == 0, report.error
+    assert (tmp_path / "m0" / "b.bin").read_bytes() == DATA
+    assert (tmp_path / "m1" / "j2.txt").read_bytes() == b'{"loss": 1}'
+
+
 @pytest.mark.fault(410)
 def test_a_link_that_expires(web: World, host: Host, server: FaultyServer, tmp_path: Path) -> None:
     """When the link is refused in the middle, the API is asked for another one, and the download goes on there."""

@@ -178,13 +178,20 @@ def test_words_of_an_error(error: Any, words: str) -> None:
     assert error_in(error) == words
 
 
+KEYS = ["url", "data", "filename", "size", "type", "output", "error", "image_b64", "href", "ok"]
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=40),
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(
-                st.sampled_from(["url", "data", "filename", "size", "type", "output", "x"]), inner, max_size=5
+                st.sampled_from(
+                    ["url", "data", "filename", "size", "type", "output", "error", "image_b64", "href", "ok"]
+                ),
+                inner,
+                max_size=5,
             )
         ),
         max_leaves=20,
