@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection
 from functools import partial
@@ -18,6 +19,8 @@ from mdl.sources.object_store import Access, Bucket, S3Object
 from mdl.threads import in_parallel
 from mdl.values import value_class
 
+_LONGEST_NAME = 120
+"""Characters of a folder's name; with a hash behind it fits on every disk."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
@@ -49,7 +52,11 @@ class S3Origin(Origin):
 
     @property
     def folder(self) -> str:
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{self.bucket}--{self.key.strip('/').replace('/', '--')}").strip("._-")
+        place = f"{self.bucket}--{self.key.strip('/').replace('/', '--')}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-")
+        if len(name) <= _LONGEST_NAME:
+            return name
+        return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
 def parse(text: str, page_hosts: Collection[str]) -> S3Origin:

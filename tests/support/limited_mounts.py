@@ -2,7 +2,8 @@
 
 Run as a program this is the file system itself, which passes everything on to a folder: ``MOUNT FOLDER LIMIT…``, where
 a limit is ``names=143``; ``in-order``: a file is written once, from its first byte to its last; ``cuts``: but it may be
-cut and extended before; ``write-only``: and not read before it is closed; ``no-writes``: it has 4,096 bytes at most.
+cut and extended before; ``write-only``: and not read before it is closed; ``bare``: no
+modes, times and syncing either; ``no-writes``: it has 4,096 bytes at most.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
 
     longest = next((int(limit.removeprefix("names=")) for limit in limits if limit.startswith("names=")), 255)
     in_order, takes_cuts, is_write_only = (name in limits for name in ("in-order", "cuts", "write-only"))
+    is_bare = "bare" in limits
     takes_writes = "no-writes" not in limits
     ends: dict[int, int] = {}
     written: set[int] = set()
@@ -112,9 +114,13 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
             return os.readlink(place(path))
 
         def chmod(self, path: str, mode: int) -> None:
+            if is_bare:
+                raise mfusepy.FuseOSError(errno.ENOTSUP)
             os.chmod(place(path), mode)
 
         def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
+            if is_bare:
+                raise mfusepy.FuseOSError(errno.ENOTSUP)
             os.utime(place(path), ns=times)
 
         def create(self, path: str, mode: int, fi: Any = None) -> int:
@@ -162,6 +168,8 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
             os.close(fh)
 
         def fsync(self, path: str, datasync: int, fh: int) -> None:
+            if is_bare:
+                raise mfusepy.FuseOSError(errno.ENOSYS)
             os.fsync(fh)
 
     mfusepy.FUSE(Limited(), point, foreground=True, nothreads=True, default_permissions=True, attr_timeout=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.bench import Bench
-from support.data import files_below, noise
+from support.data import files_below, flip, noise
 from support.limited_mounts import limited_mount
 from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner
@@ -32,7 +32,7 @@ def shell_on(disk: Path, tmp_path: Path, hub: LoopbackHub) -> Shell:
     return with_environ(machine(tmp_path / "home", endpoint=hub.url), MDL_HOME=str(disk / "models"))
 
 
-KINDS = [("in-order",), ("in-order", "cuts"), ("in-order", "write-only")]
+KINDS = [("in-order",), ("in-order", "cuts"), ("in-order", "write-only"), ("in-order", "bare")]
 WAYS = [(), ("--connections", "1"), ("--layout", "hf-cache")]
 
 
@@ -121,3 +121,30 @@ def test_not_even_in_order(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> Non
         assert ran.code == 7
         assert "does not take writes, not even in order" in ran.err
         assert "local disk with --to" in ran.err
+
+
+def test_other_ways_into_it(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
+    """What import and bundle bring there is right as well."""
+    with limited_mount(tmp_path, "in-order") as disk:
+        there = shell_on(disk, tmp_path, hub)
+        here = machine(tmp_path / "other", 'schema = 1\n[models.m]\nsource = "hf:org/repo"\n', hub.url)
+        done(mdl(here, "lock"))
+        done(mdl(here, "get", "m"))
+        done(mdl(here, "bundle", "export", "m", "-o", str(tmp_path / "m.tar")))
+        done(mdl(there, "bundle", "import", str(tmp_path / "m.tar")))
+        assert files_below(disk / "models" / "m") == FILES
+        done(mdl(there, "import", str(here.models / "m"), "--as", "copy", "--copy", "--to", str(disk / "imported")))
+        (imported,) = (folder for folder in (disk / "imported").iterdir() if not folder.name.startswith("."))
+        assert files_below(imported) == FILES
+
+
+def test_a_repair(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
+    """A damaged file is fetched whole."""
+    with limited_mount(tmp_path, "in-order") as disk:
+        shell = shell_on(disk, tmp_path, hub)
+        done(mdl(shell, "get", "org/repo"))
+        place = tmp_path / "below" / "models" / "org--repo" / "model.safetensors"
+        flip(place, 20_000_000)
+        assert mdl(shell, "verify", "hf:org/repo").code == 6
+        done(mdl(shell, "verify", "hf:org/repo", "--repair"))
+        assert files_below(disk / "models" / "org--repo") == FILES

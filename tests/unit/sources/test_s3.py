@@ -88,12 +88,16 @@ def put(url: str, objects: dict[str, bytes]) -> None:
         api.put_object(Bucket="training", Key=key, Body=data)
 
 
+LONG = f"{'k' * 100}/{'k' * 100}"
+
+
 @pytest.mark.parametrize(
     ("text", "origin", "folder"),
     [
         ("s3://training", S3Origin("training"), "training"),
         ("s3://training/a/b.bin", S3Origin("training", "a/b.bin"), "training--a--b.bin"),
         ("s3://training/a%20b/", S3Origin("training", "a b/"), "training--a_b"),
+        (f"s3://training/{LONG}", S3Origin("training", LONG), f"training--{'k' * 100}--{'k' * 8}-0e1e033d"),
     ],
 )
 def test_reference(text: str, origin: S3Origin, folder: str) -> None:
