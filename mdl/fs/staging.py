@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdl.fs import is_unsupported, sync, write_all
+from mdl.fs import is_unsupported, refuses_order, sync, write_all
 from mdl.fs.entries import EntryAt, open_parent
 from mdl.paths import RelPath
 from mdl.process import PATTERN, ProcessId
@@ -176,8 +176,16 @@ class StagedFile:
         sync(self.fd)
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
-        """As `give_name`."""
-        copied = give_name(self.path, entry)
+        """As `give_name`. A file that is written may have to be closed first, as on mounts of buckets."""
+        try:
+            copied = give_name(self.path, entry)
+        except OSError as error:
+            if error.errno != errno.EBUSY and not refuses_order(error):
+                raise
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            copied = give_name(self.path, entry)
         self.is_published = True
         return copied
 

@@ -2,8 +2,8 @@
 
 Run as a program this is the file system itself, which passes everything on to a folder: ``MOUNT FOLDER LIMIT…``, where
 a limit is ``names=143``; ``in-order``: a file is written once, from its first byte to its last; ``cuts``: but it may be
-cut and extended before; ``write-only``: and not read before it is closed; ``bare``: no
-modes, times and syncing either; ``no-writes``: it has 4,096 bytes at most.
+cut and extended before; ``write-only``: and not read before it is closed; ``closed``: and
+has its name once it is closed; ``bare``: no modes, times and syncing either; ``no-writes``: it has 4,096 bytes at most.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
     longest = next((int(limit.removeprefix("names=")) for limit in limits if limit.startswith("names=")), 255)
     in_order, takes_cuts, is_write_only = (name in limits for name in ("in-order", "cuts", "write-only"))
     is_bare = "bare" in limits
+    must_be_closed = "closed" in limits
+    writers: dict[int, str] = {}
     takes_writes = "no-writes" not in limits
     ends: dict[int, int] = {}
     written: set[int] = set()
@@ -98,6 +100,8 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
             os.unlink(place(path))
 
         def rename(self, old: str, new: str) -> None:
+            if must_be_closed and old in writers.values():
+                raise mfusepy.FuseOSError(errno.EBUSY)
             os.rename(place(old), place(new))
 
         def link(self, target: str, source: str) -> None:
@@ -154,12 +158,16 @@ def _serve(point: str, below: str, limits: list[str]) -> None:
                     raise mfusepy.FuseOSError(errno.EINVAL)
                 ends[fh] = offset + len(data)
                 written.add(fh)
+                writers[fh] = path
             return os.pwrite(fh, data, offset)
 
         def truncate(self, path: str, length: int, fh: int | None = None) -> None:
             if in_order and not takes_cuts:
                 raise mfusepy.FuseOSError(errno.ENOTSUP)
             os.truncate(place(path), length)
+
+        def flush(self, path: str, fh: int) -> None:
+            writers.pop(fh, None)
 
         def release(self, path: str, fh: int) -> None:
             with changing:

@@ -32,7 +32,7 @@ def shell_on(disk: Path, tmp_path: Path, hub: LoopbackHub) -> Shell:
     return with_environ(machine(tmp_path / "home", endpoint=hub.url), MDL_HOME=str(disk / "models"))
 
 
-KINDS = [("in-order",), ("in-order", "cuts"), ("in-order", "write-only"), ("in-order", "bare")]
+KINDS = [("in-order",), ("in-order", "cuts"), ("in-order", "write-only"), ("in-order", "bare"), ("in-order", "closed")]
 WAYS = [(), ("--connections", "1"), ("--layout", "hf-cache")]
 
 
