@@ -175,7 +175,8 @@ class ArchiveFetch:
 
     def kept(self, job: JobFiles) -> Plan | None:
         """The files of a job if all are here, as they came with these very archives; None if they are not."""
-        if self.force:
+        may_have_changed = any(archive.size is None and not job.is_zipped for archive in job.archives)
+        if self.force or (self.allow_running and may_have_changed):
             return None
         model, store = job.model, self.tools.store
         known = source_of(model, self.tools).known(origin_of(model)) or []

@@ -6,6 +6,7 @@ The rules are those of `mdl.trainers`, over the paths that a remote lists. Of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import cast
 
 from mdl.catalog.model import Model
@@ -23,6 +24,8 @@ from mdl.trainers.completeness import RESUME
 from mdl.trainers.runs import Run
 
 _LARGEST_RECORD = 16 * 2**20
+_SOME = 1
+"""Bytes of a file whose size is not known: it is not empty."""
 _RESUME = tuple(glob for glob, _ in RESUME)
 
 
@@ -58,19 +61,26 @@ def choose(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[Remo
 
 
 def _run(model: Model, files: Sequence[RemoteFile], tools: Tools) -> Run:
-    """The run that the files of a job are."""
+    """The run that the files of a job are. The trainer's records are read in a bucket alone: a link that a worker gave
+    may be good for one download."""
     urls = {file.path.text: file.url for file in files}
+    origin = origin_of(model)
+    is_synced = source_of(model, tools).remote(origin.remote).is_synced(origin.job)
     assert tools.network is not None
     http = tools.network.http
 
+    @cache
     def read(path: str) -> bytes:
+        if not is_synced:
+            return b""
         try:
             with http.open("GET", urls[path]) as opened:
                 return http.read(opened, _LARGEST_RECORD)
         except MdlError:
             return b""
 
-    return run_of_listing(model.name, {file.path.text: file.size or 0 for file in files}, read)
+    sizes = {file.path.text: _SOME if file.size is None else file.size for file in files}
+    return run_of_listing(model.name, sizes, read)
 
 
 def _what_pack_takes(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[RemoteFile]:

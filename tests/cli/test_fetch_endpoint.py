@@ -167,3 +167,13 @@ def test_the_words_of_a_worker_that_failed(mdl: Inside, shell: Shell) -> None:
         settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
         ran = done(mdl(shell, "fetch", "web", "j1"), 3)
     assert "no space left on device" in ran.err
+
+
+def test_the_latest_of_what_a_worker_names(mdl: Inside, shell: Shell, bucket: FaultyServer) -> None:
+    """Which of the files in an answer is the latest is told as in a run's folder, though no size is known."""
+    names = ["loss=0.9-epoch=1.bin", "loss=0.4-epoch=2.bin", "loss=0.7-epoch=3.bin"]
+    body = json.dumps({"files": [f"{bucket.url}/f/{name}?sig={SIGNATURE}" for name in names]}).encode()
+    with FaultyServer(lambda request, number: reply(200, body, ("Content-Type", "application/json"))) as api:
+        settings(shell, f'[remotes.web]\nkind = "api"\nurl = "{api.url}/results/{{job}}"\n')
+        done(mdl(shell, "fetch", "web", "j1", "--checkpoint", "latest"))
+        assert [path.name for path in (shell.models / "web" / "j1_latest").iterdir()] == [names[2]]
