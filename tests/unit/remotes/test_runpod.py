@@ -668,6 +668,7 @@ def test_a_link_to_another_host(gpu: World, api: RunpodApi, tmp_path: Path) -> N
     report = gpu.fetch(tmp_path / "home", JobOrigin("gpu", "p1"))
     assert report.exit_code == 11
     assert "elsewhere.example is not on the allow-list" in str(report.error)
+    assert "redirects" not in str(report.error)
 
 
 def test_bulk(gpu: World, api: RunpodApi, tmp_path: Path) -> None:
