@@ -23,6 +23,7 @@ OTHER = replace(WHO, digest="sha256:" + "cd" * 32)
 class KnownBytes:
     """A partial without bytes that knows which ones it has."""
 
+    is_in_order = False
     have: RangeSet = field(default_factory=RangeSet)
 
     @property
