@@ -10,6 +10,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         aria2c:aria2 wget:wget nft:nftables ip:iproute2 faketime:faketime zsh:zsh fish:fish mandoc:mandoc tmux:tmux
         chromium:chromium buildah:buildah debootstrap:debootstrap
         qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static exportfs:nfs-kernel-server
+        squid:squid fusermount3:fuse3
         sshfs:sshfs /usr/lib/openssh/sftp-server:openssh-sftp-server
         sbatch:slurm-client slurmctld:slurmctld slurmd:slurmd munged:munge sshd:openssh-server ssh:openssh-client
         crontab:cron systemd-analyze:systemd

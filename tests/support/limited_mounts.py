@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -31,7 +32,12 @@ def limited_mount(folder: Path, *limits: str) -> Iterator[Path]:
 
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("NO /dev/fuse HERE: file systems with limits are not tried")
-    pytest.importorskip("mfusepy", reason="mfusepy IS NOT HERE: file systems with limits are not tried")
+    if not shutil.which("fusermount3"):
+        pytest.skip("NO fusermount3 HERE: file systems with limits are not tried")
+    try:
+        import mfusepy  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: the library of the system is missing
+        pytest.skip(f"NO FUSE HERE: file systems with limits are not tried: {error}")
     point, below = folder / "mount", folder / "below"
     point.mkdir()
     below.mkdir()
