@@ -23,14 +23,14 @@ from mdl import crc_json
 from mdl.archive.directory import ArchiveLimits
 from mdl.archive.history import from_json
 from mdl.archive.manifest import NAME
-from mdl.archive.reader import Archive
+from mdl.archive.opening import open_archive
 from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.engine import journal
 from mdl.engine.receipts import RECORD, Receipts
 from mdl.jobs.records import Records
-from mdl.paths import model_of_record
+from mdl.paths import record_name
 from mdl.process import ProcessId
 
 PATIENCE = 120.0
@@ -42,7 +42,7 @@ ONE = Repo("bench/one", {"config.json": b"{}\n", "model.bin": Generated(SIZE, "o
 TWIN = Repo("bench/twin", {"copy.bin": Generated(SIZE, "one")})
 LONG = Repo("bench/long", {"config.json": b"[]\n", "model.bin": Generated(5 * SIZE, "long")})
 DAMAGED = 17 * 2**20
-_DIRECT = b"nobody published a digest of this\n" * 99
+_DIRECT = b"nobody published a digest of this\0" * 99
 _KNOWN = {
     f"models/{repo.id[6:]}/{path}": hex_digest(content, "sha256")
     for repo in (ONE, TWIN, LONG)
@@ -191,7 +191,7 @@ def _trouble(path: Path, name: str) -> str:
         digests = (hashlib.sha256(data), hashlib.sha1(b"blob %d\0" % len(data) + data))
         return "" if path.name in [one.hexdigest() for one in digests] else "wrong bytes under a final name"
     if name == "out.zip":
-        with Archive(path, ArchiveLimits()) as archive, open(os.devnull, "wb") as null:
+        with open_archive(path, ArchiveLimits()) as archive, open(os.devnull, "wb") as null:
             for member in archive.members:
                 archive.copy(member, null.fileno(), lambda _count: None)
     checks: dict[str, Callable[[], object]] = {
@@ -202,13 +202,20 @@ def _trouble(path: Path, name: str) -> str:
         "metrics.prom": lambda: data.endswith(b"\n") and data.count(b"# TYPE mdl_prefetch_") >= 9,
         "journal": lambda: (journal.load(path), True),
         "main": lambda: re.fullmatch(rb"[0-9a-f]{40}", data),
-        RECORD: lambda: not Receipts(path.parents[1]).useless(model_of_record(path.parent.name))[1],
+        RECORD: lambda: not data or _is_whole_record(path),
         ".tar": lambda: _is_whole_bundle(path),
         ".sha256sums": lambda: all(_is_listed(path, line) for line in data.decode().splitlines()),
         ".json": lambda: crc_json.loads(data.rstrip(b"\n")) or path.parent.name != "listings",
     }
     look = checks.get(path.name) or checks.get(path.suffix) or (lambda: True)
     return "" if look() else "damaged"
+
+
+def _is_whole_record(path: Path) -> bool:
+    """It says which model it is of, and every byte of it can be read."""
+    receipts = Receipts(path.parents[1])
+    models = [model for model in receipts.models() if record_name(model) == path.parent.name]
+    return len(models) == 1 and not receipts.useless(models[0])[1]
 
 
 def _is_whole(model: str) -> bool:

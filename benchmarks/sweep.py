@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -51,9 +52,12 @@ def _damage(stage: Stage) -> None:
     stage.must("get", "long")
     stage.hub.bytes_per_second = PACE
     (stage.place / "models/long/config.json").unlink()
-    with (stage.place / "models/long/model.bin").open("rb+") as file:
+    model = stage.place / "models/long/model.bin"
+    times = model.stat()
+    with model.open("rb+") as file:
         file.seek(DAMAGED)
         file.write(b"damaged")
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))  # a failing disk changes no times
 
 
 def _slow(stage: Stage) -> None:
