@@ -229,6 +229,7 @@ def here(tmp_path: Path, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-table", metavar="FILE", help="write how every row of the fault matrix ended")
+    parser.addoption("--golden", action="store_true", help="write what the commands print as it is now")
 
 
 def pytest_configure(config: pytest.Config) -> None:
