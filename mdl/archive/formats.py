@@ -88,22 +88,26 @@ def _named(what: str, command: str, name: str) -> ProtocolError:
     return ProtocolError(f"this is {what}; {_UNPACKS}", hint=hint)
 
 
-_TORCH = re.compile(r"(?P<top>[^/]+/)data\.pkl")
+_TORCH = re.compile(r"(?P<top>[^/]+/)(?:data\.pkl|archive_format)|serialized_exported_program\.json")
+"""What stands beside the ``version`` in a zip of ``torch.save`` and of ``torch.export``."""
 _MODELS = (
     ("a Keras model", frozenset({"metadata.json", "config.json", "model.weights.h5"})),
     ("a model of stable-baselines3", frozenset({"data", "policy.pth"})),
+    ("a torch file", frozenset({"sys_info", "pickle", "storages", "tensors"})),
 )
-"""Models that are a zip with these names in it."""
+"""Models that are an archive with these names in it."""
 
 
 def model_in_an_archive(name: str, members: Collection[str]) -> str:
     """What a file called ``name`` is if programs load it as it is, though it is an archive too; "" if it is nothing
-    else than one. ``members`` are the names in it."""
-    tops = [match["top"] for match in map(_TORCH.fullmatch, members) if match]
+    else than one. ``members`` are the names in it. Of a torch file they alone tell, whatever it is called."""
+    tops = [match["top"] or "" for match in map(_TORCH.fullmatch, members) if match]
     if any(f"{top}version" in members for top in tops):
         return "a torch file"
     for what, names in _MODELS:
         if names.issubset(members):
             return what
     kind = kind_of(name)
-    return f"a {kind.name} file" if kind and kind.holds_weights else ""
+    if kind is None or not kind.holds_weights or kind.loaded_with == "torch":
+        return ""
+    return f"a {kind.name} file"

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdl.archive.directory import ArchiveLimits
-from mdl.archive.formats import BEGINNING, archive_kind, not_an_archive
+from mdl.archive.formats import BEGINNING, archive_kind, model_in_an_archive, not_an_archive
+from mdl.archive.manifest import NAME as MANIFEST
 from mdl.archive.reader import AnyArchive, ZipArchive
 from mdl.archive.tar_format import BLOCK, is_header
 from mdl.archive.tar_reader import TarArchive, first_bytes
 from mdl.archive.zip_format import END, END_RECORD, FULL16
+from mdl.end_records import zip_names
 from mdl.errors import NotFound, ProtocolError, storage_trouble
 from mdl.paths import shown
+from mdl.weights import kind_of
 
 _ZIP_TAIL = END_RECORD.size + FULL16
 
@@ -33,7 +36,7 @@ def open_archive(path: Path, limits: ArchiveLimits, watch: Callable[[int], None]
             kind = archive_kind(beginning)
             if kind is None and not _has_zip_end(fd):
                 raise not_an_archive(beginning, shown(path.name)).on(str(path))
-            if kind == "tar.gz" and not is_header(first_bytes(path, fd, BLOCK)):
+            if kind == "tar.gz" and not _holds_tar(path, fd):
                 what = "this is packed with gzip, and holds no tar"
                 hint = f"unpack it with 'gunzip {shown(path.name)}'; mdl unpacks zip, tar and tar.gz"
                 raise ProtocolError(what, item=str(path), hint=hint)
@@ -43,6 +46,30 @@ def open_archive(path: Path, limits: ArchiveLimits, watch: Callable[[int], None]
     if kind in ("tar", "tar.gz"):
         return TarArchive(path, fd, limits, is_gzip=kind == "tar.gz", watch=watch)
     return ZipArchive(path, fd, limits)
+
+
+def is_to_be_unpacked(path: Path, *, is_called_so: bool) -> bool:
+    """Whether a file is an archive of files: it begins as a zip, a tar or a tar.gz, or ``is_called_so``; and it is not
+    itself what programs load, as a torch file is.
+
+    A zip is told by the names in it, a tar by its own name. Raises `NotFound`, `ProtocolError`, `StorageError`.
+    """
+    kind = kind_of(path.name)
+    is_called_a_model = kind is not None and kind.holds_weights and kind.is_certain
+    with os.fdopen(_opened(path), "rb") as file, storage_trouble(path, ""):
+        fd = file.fileno()
+        archive = archive_kind(os.pread(fd, BEGINNING, 0))
+        if archive == "zip":
+            members = zip_names(file, os.fstat(fd).st_size)
+            if members:
+                return MANIFEST in members or not model_in_an_archive(path.name, members)
+        if archive == "tar.gz" and not _holds_tar(path, fd):
+            archive = None
+    return is_called_so or (archive is not None and not is_called_a_model)
+
+
+def _holds_tar(path: Path, fd: int) -> bool:
+    return is_header(first_bytes(path, fd, BLOCK))
 
 
 def _opened(path: Path) -> int:

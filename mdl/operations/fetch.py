@@ -114,12 +114,13 @@ def plan_fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> 
     kept: list[Report] = []
     rest: list[Model] = []
     for job in jobs:
-        found = work.kept(job) if job.archives else None
-        if found:
-            kept.append(report_of([job.model], tools.store, found, {}, is_planned=True))
-        left = job.without_archives if found or not job.archives else picking(job.model, (*job.archives, *job.others))
-        if left:
-            rest.append(left)
+        here, needed = work.split(job)
+        if here.members:
+            kept.append(report_of([job.model], tools.store, here.plan, {}, is_planned=True))
+        if needed.archives:
+            rest.append(picking(job.model, (*needed.archives, *job.others)))
+        elif job.without_archives:
+            rest.append(job.without_archives)
     report = plan(rest, tools, force=options.force)
     bytes_kept = sum(one.bytes_kept for one in kept)
     return replace(

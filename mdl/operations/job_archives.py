@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
 from mdl.archive.directory import ArchiveLimits
-from mdl.archive.formats import BEGINNING, archive_kind, model_in_an_archive
-from mdl.archive.opening import open_archive
-from mdl.archive.tar_format import BLOCK, is_header
+from mdl.archive.opening import is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.store import Ready, Store
 from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
-from mdl.events import Noticed
+from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.fs import staging
 from mdl.hashing import Digest, Fingerprint
@@ -32,8 +29,8 @@ from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept
 from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.remotes import JobOrigin, JobSource
-from mdl.remotes.outputs import is_archive_name, may_be_archive, unnamed
-from mdl.reports import FileReport, Report
+from mdl.remotes.outputs import is_archive_name, may_be_archive
+from mdl.reports import FileReport, ModelReport, Report
 from mdl.values import value_class
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
@@ -79,12 +76,7 @@ def files_of_job(model: Model, tools: Tools) -> JobFiles:
     listed = found
     found = choose(model, found, tools)
     is_chosen = len(found) < len(listed)
-    is_synced = source.remote(origin.remote).is_synced(origin.job)
-    archives = {
-        file.path
-        for file in found
-        if is_archive_name(file.path.name) or (not is_synced and may_be_archive(file.path, origin.job))
-    }
+    archives = {file.path for file in found if may_be_archive(file.path.name)}
     if not archives:
         source.keep(origin, found)
         return JobFiles(model, (), tuple(found), is_chosen=is_chosen)
@@ -124,6 +116,14 @@ class _Member:
 
 
 @value_class
+class Kept:
+    """What is here of a job, as it came with its archives: these ``members``; ``plan`` has those that are wanted."""
+
+    members: tuple[RemoteFile, ...]
+    plan: Plan
+
+
+@value_class
 class ArchiveFetch:
     """How the archives of jobs are fetched; see `mdl.operations.fetch.FetchOptions`."""
 
@@ -145,9 +145,10 @@ class ArchiveFetch:
         with model_locks([model], tools):
             for archive in job.archives:
                 store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
-            if not self._is_archive_wanted(job) and (kept := self.kept(job)):
-                tell_kept(kept, tools.on_event)
-                return report_of([model], store, kept, {})
+            here, job = self.split(job)
+            tell_kept(here.plan, tools.on_event)
+            if not job.archives:
+                return report_of([model], store, here.plan, {})
             if job.is_zipped:
                 told = "waiting for the server, which makes the zip before it sends"
                 tools.on_event(Noticed(model.name, message=told))
@@ -155,49 +156,57 @@ class ArchiveFetch:
                 [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
             )
             [came] = report.models
-            failed = [row for row in came.files if row.error]
-            if came.error or (job.is_zipped and failed):
+            if came.error or (job.is_zipped and not came.is_whole):
                 row = replace(came, path=store.folder(model.name), files=(), error=report.error)
                 return replace(report, models=(row,))
-            names = {row.path for row in failed}
-            whole = tuple(archive for archive in job.archives if archive.path.text not in names)
+            rows = [row for _, row in kept_and_refused(here.plan)]
             try:
                 if job.is_zipped:
                     self._check_unchanged(source, origin, job.archives)
-                rows = self._publish(replace(job, archives=whole), archives) if whole else []
+                rows += self._publish(job, here, came, archives)
             except (ProtocolError, Unsafe):
                 _discard(model, archives)
                 raise
-            row = model_report(model, store, [*rows, *failed])
+            row = model_report(model, store, rows)
             if row.is_whole:
                 _discard(model, archives)
-            return replace(report, models=(row,))
+            return replace(report, models=(row,), bytes_kept=report.bytes_kept + here.plan.bytes_kept)
 
-    def kept(self, job: JobFiles) -> Plan | None:
-        """The files of a job if all are here, as they came with these very archives; None if they are not."""
-        may_have_changed = any(archive.size is None and not job.is_zipped for archive in job.archives)
-        if self.force or (self.allow_running and may_have_changed):
-            return None
-        model, store = job.model, self.tools.store
-        known = source_of(model, self.tools).known(origin_of(model)) or []
-        came = {file.url for file in known}
-        urls = {archive.url for archive in job.archives} | {_without_version(archive) for archive in job.archives}
-        if not all({archive.url, _without_version(archive)} & came for archive in job.archives):
-            return None
-        members = [file for file in known if file.url in urls]
-        asked = narrow(members, job.include, job.exclude, model.name)
-        found = Plan.of(Wanted(model.name, file, store.quick_check(model.name, file)) for file in asked)
-        return None if found.fetch or found.refuse else found
+    def split(self, job: JobFiles) -> tuple[Kept, JobFiles]:
+        """What is here of a job, as it came with these very archives, and the job with the archives to fetch."""
+        known = source_of(job.model, self.tools).known(origin_of(job.model)) or []
+        kept: list[RemoteFile] = []
+        needed: list[RemoteFile] = []
+        for archive in job.archives:
+            members = [file for file in known if file.url in (archive.url, _without_version(archive))]
+            if self._is_here(job, archive, members):
+                kept += members
+            else:
+                needed.append(archive)
+        if needed and (job.include or job.exclude):  # what the patterns name is known once all members are
+            kept = []
+            needed = list(job.archives)
+        asked = narrow(kept, job.include, job.exclude, job.model.name) if kept else ()
+        return Kept(tuple(kept), self._plan(job.model.name, asked)), replace(job, archives=tuple(needed))
 
-    def _is_archive_wanted(self, job: JobFiles) -> bool:
-        """Whether an archive is to be kept, and is not here."""
+    def _plan(self, model: str, files: Iterable[RemoteFile]) -> Plan:
         store = self.tools.store
-        if not self.keep_archive:
+        return Plan.of(Wanted(model, file, store.quick_check(model, file)) for file in files)
+
+    def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
+        """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
+        may_have_changed = self.allow_running and archive.size is None and not job.is_zipped
+        if not members or self.force or may_have_changed:
             return False
-        kept = [_beside(job, archive) for archive in job.archives]
-        folder = origin_of(job.model).remote
-        found = Plan.of(Wanted(folder, archive, store.quick_check(folder, archive)) for archive in kept)
-        return len(found.keep) < len(kept)
+        names = {file.path.text for file in members}
+        asked = matching(names, job.include) if job.include else names
+        asked -= matching(names, job.exclude)
+        found = self._plan(job.model.name, [file for file in members if file.path.text in asked])
+        was_unpacked = any(file.url == archive.url for file in members)
+        if self.keep_archive and was_unpacked:
+            beside = self._plan(origin_of(job.model).remote, [_beside(job, archive)])
+            return not (found.fetch or found.refuse or beside.fetch or beside.refuse)
+        return not (found.fetch or found.refuse)
 
     def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
         """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
@@ -206,32 +215,47 @@ class ArchiveFetch:
             hint = "run the same command again; --allow-running takes what is there"
             raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
 
-    def _publish(self, job: JobFiles, archives: Store) -> list[FileReport]:
-        """Unpack the archives beside the models, and give every file its final name; returns how each went."""
+    def _publish(self, job: JobFiles, here: Kept, came: ModelReport, archives: Store) -> list[FileReport]:
+        """Unpack the archives that came beside the models, and give every file its final name; returns how each went.
+        One that cannot be unpacked hinders no other."""
         model, store = job.model, self.tools.store
+        fetched = {row.path: row for row in came.files}
+        rows = [row for row in came.files if row.error]
+        members: list[_Member] = []
+        opened: list[RemoteFile] = []
         with (
             storage_trouble(store.root, _WHEN_FULL),
             store.scratch_folder(model.name, job.archives[0]) as scratch,
         ):
-            members: list[_Member] = []
-            opened: list[RemoteFile] = []
             for number, archive in enumerate(job.archives):
+                row = fetched[archive.path.text]
+                if row.error:
+                    continue
                 path = archives.final_path(model.name, archive)
-                if job.is_zipped or _is_archive(path, archive, origin_of(model).job, self.limits):
-                    members += self._unpacked(archive, path, scratch / f"{number}")
-                    opened.append(archive)
-                else:
-                    members.append(_as_it_is(archive, path, archives))
+                try:
+                    if job.is_zipped or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
+                        members += self._unpacked(archive, path, scratch / f"{number}")
+                        opened.append(archive)
+                    else:
+                        members.append(_as_it_is(archive, path, row, archives))
+                except (ProtocolError, Unsafe) as error:
+                    if job.is_zipped:
+                        raise
+                    staging.remove(path)
+                    rows.append(replace(row, action="failed", verified="none", error=error))
+                    told = Failed(model.name, row.path, error.code, error.message, error.advice, error.item)
+                    self.tools.on_event(told)
             files = [member.remote for member in members]
-            refuse_twins(file.path for file in (*files, *job.others))
-            source_of(model, self.tools).keep(origin_of(model), [*files, *job.others])
-            asked = narrow(files, job.include, job.exclude, model.name)
+            everything = [*here.members, *files, *job.others]
+            refuse_twins(file.path for file in everything)
+            source_of(model, self.tools).keep(origin_of(model), everything)
+            asked = narrow(files, job.include, job.exclude, model.name) if files else ()
             found = Plan.of(
                 (Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=self.force
             )
             adopt_kept(found, store)
             by_path = {member.remote.path: member for member in members}
-            rows = [_published(item, by_path[item.remote.path], store) for item in found.fetch]
+            rows += [_published(item, by_path[item.remote.path], store) for item in found.fetch]
             for archive in opened if self.keep_archive else ():
                 path = archives.final_path(model.name, archive)
                 whole = store.fingerprint(path, archive)
@@ -254,33 +278,12 @@ class ArchiveFetch:
         return found
 
 
-def _is_archive(path: Path, archive: RemoteFile, job: str, limits: ArchiveLimits) -> bool:
-    """Whether a file is to be unpacked: one that is called an archive, or begins as one, and that is not itself
-    weights. Raises `ProtocolError` for one that is only called so."""
-    name = archive.path.name
-    with path.open("rb") as file:
-        kind = archive_kind(file.read(BEGINNING))
-    if not is_archive_name(name) and (kind is None or (kind == "tar.gz" and not _holds_tar(path))):
-        return False
-    if kind != "zip":
-        return True
-    with open_archive(path, limits) as opened:
-        members = {member.path.text for member in opened.members if not member.is_folder}
-        told_name = "" if name == unnamed(job) else name
-        return bool(opened.manifest) or not model_in_an_archive(told_name, members)
-
-
-def _holds_tar(path: Path) -> bool:
-    try:
-        with gzip.open(path) as file:
-            return is_header(file.read(BLOCK).ljust(BLOCK, b"\0"))
-    except (OSError, EOFError):
-        return False
-
-
-def _as_it_is(archive: RemoteFile, path: Path, archives: Store) -> _Member:
+def _as_it_is(archive: RemoteFile, path: Path, came: FileReport, archives: Store) -> _Member:
     """A file that is no archive, or is itself weights."""
-    print_ = archives.fingerprint(path, archive)
+    if came.sha256 is not None and came.size is not None:
+        print_ = Fingerprint(Digest("sha256", came.sha256), came.size)
+    else:
+        print_ = archives.fingerprint(path, archive)
     verified = print_.digest.algorithm if archive.digest else "size"
     remote = replace(archive, url=_without_version(archive), size=print_.size, digest=print_.digest)
     return _Member(remote, path, verified)

@@ -9,6 +9,7 @@ import mimetypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from mdl.junk import is_log, why_junk_path
 from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
 from mdl.remotes.answer_words import path_of
 from mdl.values import value_class
-from mdl.weights import kind_of
+from mdl.weights import is_weights, kind_of
 
 ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
@@ -137,21 +138,31 @@ def checked_path(text: str) -> RelPath:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
 
-_TEXTS = (".yaml", ".yml", ".toml", ".cfg", ".ini", ".md", ".jsonl", ".model", ".log")
+_TELLING_TYPES = ("text/", "image/", "audio/", "video/", "application/json")
+_TELLING_SUFFIXES = (".yaml", ".yml", ".toml", ".cfg", ".ini", ".md", ".jsonl", ".model", ".log")
 _ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
 
 
 def is_archive_name(name: str) -> bool:
     """Whether a name says that its file is an archive which mdl unpacks."""
-    return _ARCHIVE.fullmatch(name) is not None
+    return _ARCHIVE.fullmatch(name) is not None and not is_weights(name)
 
 
-def may_be_archive(path: RelPath, job: str) -> bool:
-    """Whether a file of a job may be an archive by its name: it says so, or is packed with gzip, or has no suffix that
-    tells what it is. A file that nobody named is called after the job."""
-    name = path.name.lower()
-    is_telling = kind_of(name) is not None or mimetypes.guess_type(name)[0] is not None or name.endswith(_TEXTS)
-    return is_archive_name(name) or name.endswith(".gz") or not is_telling or path.name == unnamed(job)
+def may_be_archive(name: str) -> bool:
+    """Whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed with
+    gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
+    kind = kind_of(name)
+    if kind is not None:
+        is_of_torch = kind.loaded_with == "torch"
+        return is_of_torch or is_archive_name(name) or name.lower().endswith(".gz")
+    media_type = _media_types().guess_type(name)[0] or ""
+    return not media_type.startswith(_TELLING_TYPES) and not name.lower().endswith(_TELLING_SUFFIXES)
+
+
+@cache
+def _media_types() -> mimetypes.MimeTypes:
+    """Those of Python itself: what a machine's own tables say differs from one to the next."""
+    return mimetypes.MimeTypes()
 
 
 def unnamed(job: str) -> str:

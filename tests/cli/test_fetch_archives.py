@@ -16,7 +16,7 @@ from support.data import files_below
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
-from support.weights import whole_file
+from support.weights import PICKLE, whole_file
 
 WEIGHTS = whole_file("w.safetensors")
 FILES = {"w.safetensors": WEIGHTS, "config.json": b"{}"}
@@ -84,6 +84,11 @@ def web(tmp_path: Path) -> Iterator[Web]:
         ("/f/abc", zipped(), {"Content_Type": "application/zip"}),
         ("/f/abc", tarred(mode="w:gz"), {}),
         ("/f/result.v2", zipped(), {}),
+        ("/f/x.bin", zipped(), {"Content_Type": "application/zip"}),
+        ("/f/x.bin", tarred(), {}),
+        ("/f/x.bin", tarred(mode="w:gz"), {"Content_Type": "application/gzip"}),
+        ("/f/model.pt", zipped(), {}),
+        ("/f/export.php", zipped(), {"Content_Type": "application/zip"}),
         ("/results/j1", zipped(), {"Content_Type": "application/zip"}),
         ("/results/j1", zipped(), {"Content_Disposition": 'attachment; filename="run.zip"'}),
         ("/results/j1", zipped(), {}),
@@ -96,6 +101,11 @@ def web(tmp_path: Path) -> Iterator[Web]:
         "type of a link",
         "bytes of a link",
         "odd suffix",
+        "zip called bin",
+        "tar called bin",
+        "tar.gz called bin",
+        "zip called pt",
+        "made by a script",
         "type",
         "disposition",
         "bytes",
@@ -141,6 +151,34 @@ def test_one_that_failed_hinders_no_other(mdl: Inside, web: Web) -> None:
     assert web.files == {"j1/w.safetensors", "j1/config.json"}
 
 
+def test_what_is_here_is_not_fetched_again(mdl: Inside, web: Web) -> None:
+    """Of a job that has more files by now, those that may be archives and are here are kept, one by one."""
+    answer = {"first_url": "{url}/f/x.bin", "zip_url": "{url}/f/a.zip"}
+    web.serve("/f/x.bin", whole_file("model.pt"))
+    web.serve("/f/a.zip", zipped())
+    web.answer(answer)
+    done(mdl(web.shell, "fetch", "web", "j1"))
+    web.answer(answer | {"second_url": "{url}/f/y.bin"})
+    web.serve("/f/y.bin", zipped({"vocab.txt": b"a"}))
+    ran = done(mdl(web.shell, "fetch", "web", "j1", "--json"))
+    actions = {file["path"]: file["action"] for file in ran.document["models"][0]["files"]}
+    kept = dict.fromkeys(("x.bin", "w.safetensors", "config.json"), "kept")
+    assert actions == kept | {"vocab.txt": "fetched"}
+    assert done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["bytes_fetched"] <= 1
+    planned = done(mdl(web.shell, "fetch", "web", "j1", "-n", "--json")).document
+    assert {file["action"] for file in planned["models"][0]["files"]} == {"kept"}
+
+
+def test_a_bad_archive_hinders_no_other(mdl: Inside, web: Web) -> None:
+    """Of several archives one that cannot be unpacked fails alone, with its own reason."""
+    web.answer({"zip_url": "{url}/f/a.zip", "model_url": "{url}/f/x.bin"})
+    web.serve("/f/a.zip", zipped())
+    web.serve("/f/x.bin", zipped({"../x": b"x"}))
+    ran = done(mdl(web.shell, "fetch", "web", "j1", "--json"), 11)
+    assert [file["path"] for file in ran.document["models"][0]["files"] if file["error"]] == ["x.bin"]
+    assert web.files == {"j1/w.safetensors", "j1/config.json"}
+
+
 @pytest.mark.fault(411)
 def test_twins(mdl: Inside, web: Web) -> None:
     """A member that would lie where a file of the job does is refused, before anything of the archive is there."""
@@ -168,10 +206,18 @@ def test_include_picks_among_members(mdl: Inside, web: Web, words: tuple[str, ..
         ("policy.zip", zipped({"data": b"{}", "policy.pth": b"PK", "policy.optimizer.pth": b"PK"})),
         ("model.keras", whole_file("model.keras")),
         ("model.pt", whole_file("model.pt")),
+        ("x.bin", whole_file("model.pt")),
+        ("x", whole_file("model.pt")),
+        ("best.pth.tar", PICKLE + bytes(100)),
+        ("model.nemo", whole_file("model.nemo")),
+        ("x.bin", bytes(range(256))),
         ("table.csv.gz", gzip.compress(b"a,b\n", mtime=0)),
         ("words", b"not an archive, and no model\0"),
     ],
-    ids=["a policy", "Keras", "torch", "gzip", "no suffix"],
+    ids=[
+        *("a policy", "Keras", "torch", "torch called bin", "torch without a suffix", "a pickle", "NeMo", "numbers"),
+        *("gzip", "no suffix"),
+    ],
 )
 def test_what_is_no_archive_stays(mdl: Inside, web: Web, name: str, body: bytes) -> None:
     """Weights that are a zip, and files that are none, are kept as they are, and not fetched twice."""
@@ -213,7 +259,10 @@ def test_an_archive_in_a_bucket(mdl: Inside, s3_url: str, tmp_path: Path) -> Non
     settings(shell, '[remotes.store]\nkind = "bucket"\nurl = "s3://archives-of-jobs/pre"\n')
     api = s3_api(s3_url)
     api.create_bucket(Bucket="archives-of-jobs")
-    api.put_object(Bucket="archives-of-jobs", Key="pre/results/p1/out/model.tar.gz", Body=tarred(mode="w:gz"))
-    for _ in range(2):
-        done(mdl(shell, "fetch", "store", "p1"))
-        assert set(files_below(shell.models / "store")) == {"p1/out/w.safetensors", "p1/out/config.json"}
+    for job, name in (("p1", "out/model.tar.gz"), ("p2", "out/x.bin"), ("p3", "out/x")):
+        api.put_object(Bucket="archives-of-jobs", Key=f"pre/results/{job}/{name}", Body=tarred(mode="w:gz"))
+        for fetched in (True, False):
+            ran = done(mdl(shell, "fetch", "store", job, "--json"))
+            assert (ran.document["bytes_fetched"] > 1) is fetched
+            names = set(files_below(shell.models / "store" / job))
+            assert names == {"out/w.safetensors", "out/config.json"}
