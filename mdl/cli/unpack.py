@@ -100,7 +100,9 @@ def unpack(
     if len(only_looks) > 1:
         raise UsageError("--list reads no file of the archive, --test reads all", hint="choose one of the two")
     if listing:
-        return _show_members(session, archive, mdl.contents(archive, limits=limits, cancel=session.cancel))
+        with session.console.watch(method="inline") as on_event:
+            rows = mdl.contents(archive, limits=limits, cancel=session.cancel, on_event=on_event)
+        return _show_members(session, archive, rows)
     if testing:
         with session.console.watch(method="inline") as on_event, all_or_nothing():
             rows = mdl.verify_archive(archive, limits=limits, cancel=session.cancel, on_event=on_event)

@@ -84,14 +84,20 @@ class ReleaseResult:
 
 
 def contents(
-    archive: StrPath, *, limits: ArchiveLimits | None = None, cancel: CancelToken | None = None
+    archive: StrPath,
+    *,
+    limits: ArchiveLimits | None = None,
+    cancel: CancelToken | None = None,
+    on_event: Listener = silence,
 ) -> list[ArchiveMember]:
     """The files of an archive, by their paths. What the archive says of itself is checked as for `unpack`; the bytes of
-    its files are not looked at, and nothing is written. ``cancel`` stops the work from another thread.
+    its files are not looked at, and nothing is written. ``cancel`` stops the work from another thread. ``on_event`` is
+    told of a file that programs load as it is, such as a torch file.
 
     Raises `ProtocolError` if it is damaged, `Unsafe` if it holds what must not be unpacked or exceeds ``limits``.
     """
     with open_archive(place_of(archive, "archive"), limits or ArchiveLimits(), _stop_by(cancel)) as opened:
+        _tell_of_model(opened, on_event)
         return _members(opened, opened.digests)
 
 
@@ -366,7 +372,7 @@ def _tell_of_model(archive: AnyArchive, on_event: Listener) -> None:
     names = {member.path.text for member in archive.members if not member.is_folder}
     model = model_in_an_archive(archive.path.name, names)
     if model:
-        what = f"{archive.path.name} is {model}: programs load it as it is, and this takes it apart"
+        what = f"{archive.path.name} is {model}: programs load it as it is; unpacking takes it apart"
         on_event(Noticed(archive.path.name, message=what))
 
 

@@ -19,6 +19,7 @@ from support.namespaces import MOUNTS, apart, bound_by_modes, small_disk
 from support.packing import memory_of
 from support.partials import dead_owner
 from support.shell import Inside, Shell
+from support.weights import torch_file, whole_file, zipped
 from support.zip_bytes import Member, Zip
 
 from mdl.archive.directory import ArchiveLimits
@@ -422,6 +423,32 @@ def test_command_tests_an_archive(mdl: Inside, tmp_path: Path) -> None:
     assert mdl(shell, "unpack", "a.zip", "--list").code == 0
     damaged = mdl(shell, "unpack", "a.zip", "--test")
     assert (damaged.code, damaged.out, "x.bin" in damaged.err) == (6, "", True)
+
+
+@pytest.mark.parametrize("how", [["--list"], ["--list", "--json"], ["--test"], ["--to", "out"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("net.pt", torch_file(), "a torch file"),
+        ("x.bin", torch_file(), "a torch file"),
+        ("model.keras", whole_file("model.keras"), "a Keras model"),
+        ("policy.zip", zipped({"data": b"{}", "policy.pth": b"PK"}), "stable-baselines3"),
+        ("x.nemo", whole_file("x.nemo"), "a NeMo file"),
+        ("a.zip", zipped({"data/x": b"1"}), ""),
+        ("a.pt", zipped({"data/x": b"1"}), ""),
+    ],
+    ids=["torch", "called bin", "Keras", "a policy", "NeMo", "files", "files called pt"],
+)
+def test_command_says_what_a_model_is(
+    mdl: Inside, tmp_path: Path, how: list[str], name: str, data: bytes, told: str
+) -> None:
+    """A file that programs load as it is gets one line that says what it is, however the command looks into it."""
+    shell = Shell(tmp_path)
+    (shell.home / name).write_bytes(data)
+    ran = mdl(shell, "unpack", name, *how)
+    assert ran.code == 0, ran.err
+    lines = [line for line in ran.err.splitlines() if "programs load it as it is" in line]
+    assert [told in line for line in lines] == ([True] if told else []), ran.err
 
 
 # As a user runs it.
