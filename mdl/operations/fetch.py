@@ -218,7 +218,7 @@ def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running:
                 found.check_is_done(allow_running=allow_running, logs=origin.logs)
                 return
             if not has_answered:
-                tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.status}"))
+                tools.on_event(Noticed(model.name, message=f"waiting for the job, which is still {found.standing}"))
             has_answered = True
         except NetworkError as error:
             if not has_answered or left <= 0:

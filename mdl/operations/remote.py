@@ -117,9 +117,9 @@ def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     ``older_than`` seconds ago. Pure."""
     age = job.age(now)
     if job.error and not job.is_over and not (job.updated_at or job.created_at):
-        return CleanedJob(job, "kept", f"its record cannot be read: {job.error}")
+        return CleanedJob(job, "kept", f"nothing tells how it stands: {job.error}")
     if not job.is_over:
-        return CleanedJob(job, "kept", f"it is still {job.status}")
+        return CleanedJob(job, "kept", f"it is still {job.standing}")
     if not (job.updated_at or job.created_at):
         return CleanedJob(job, "kept", "its record tells no time")
     return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")

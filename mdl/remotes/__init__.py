@@ -93,16 +93,24 @@ def job_of_url(url: str) -> JobOrigin:
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 _STATUS: dict[str, JobStatus] = {
-    **dict.fromkeys(("queued", "pending", "starting", "in_queue", "created", "waiting"), "queued"),
+    **dict.fromkeys(("queued", "pending", "starting", "inqueue", "created", "waiting"), "queued"),
+    **dict.fromkeys(("submitted", "scheduled", "accepted", "notstarted", "provisioning", "preparing"), "queued"),
+    **dict.fromkeys(("running", "inprogress", "processing", "active", "started", "training", "executing"), "running"),
+    **dict.fromkeys(("finalizing", "completing", "uploading", "stopping", "cancelling", "canceling"), "running"),
     **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
-    **dict.fromkeys(("failed", "error", "timed_out", "timeout"), "failed"),
+    **dict.fromkeys(("failed", "failure", "error", "crashed", "timedout", "timeout"), "failed"),
     **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
 }
+"""What the words of remotes mean, in small letters and without anything between them."""
+_NO_LETTER = re.compile(r"[^a-z]+")
+_LONGEST_WORD = 60
 
 
 @value_class
 class RemoteJob:
-    """One training job. Times are ISO 8601 in UTC; ``bytes`` are those of its results, if they are known."""
+    """One training job. Times are ISO 8601 in UTC; ``bytes`` are those of its results, if they are known. ``error`` is
+    what went wrong; of a job that counts as ``running``, since mdl does not know the remote's word for how it stands,
+    it is that word."""
 
     id: str
     status: JobStatus
@@ -114,6 +122,11 @@ class RemoteJob:
     @property
     def is_over(self) -> bool:
         return self.status in ("done", "failed", "cancelled")
+
+    @property
+    def standing(self) -> str:
+        """How it stands, in words."""
+        return f"{self.status} ({self.error})" if self.error else self.status
 
     def age(self, now: float) -> float:
         """Seconds from the last time that its record tells until ``now``, in seconds since 1970; -inf if it tells
@@ -131,7 +144,7 @@ class RemoteJob:
             raise NotFound(f"the job {how}{why}", item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
-            raise NotFinished(f"the job is still {self.status}", item=self.id, hint=hint)
+            raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)
 
 
 @value_class
@@ -187,10 +200,10 @@ def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:
     return sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
 
 
-def status_of(word: object) -> JobStatus:
-    """The status that a remote's own word means; one that is unknown is of a job that still runs."""
-    text = str(word).strip().lower().rpartition(".")[2]
-    return _STATUS.get(text, "running")
+def status_of(word: object) -> JobStatus | None:
+    """The status that a remote's own word means; None for one that mdl does not know."""
+    last = str(word).lower().rpartition(".")[2]
+    return _STATUS.get(_NO_LETTER.sub("", last).removeprefix("jobstate"))
 
 
 def moment_of(value: object) -> str | None:
@@ -218,16 +231,30 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
     updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
     error = error_in(facts.get("error") or facts.get("error_message"))
+    word = facts.get("status") or facts.get("state")
+    status = status_of(word)
+    if status is None:
+        status = "running"
+        error = _unknown(word, error)
     found = facts.get("size_bytes")
     count = found if type(found) is int and found >= 0 else None
     return RemoteJob(
         ident,
-        status_of(facts.get("status") or facts.get("state")),
+        status,
         moment_of(created),
         moment_of(updated),
         count,
         error or None,
     )
+
+
+def _unknown(word: object, error: str) -> str:
+    """What is told of a job with this word for how it stands, which mdl does not know."""
+    if not word:
+        told = "its remote does not say how it stands"
+    else:
+        told = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
+    return f"{told}: {error}" if error else told
 
 
 def of_remote(error: MdlError, name: str) -> MdlError:

@@ -291,6 +291,21 @@ def test_status(store: JobStore, remote: Remote) -> None:
     assert remote("status store none", 3).err.startswith("mdl: store: none: ")
 
 
+def test_a_status_that_mdl_does_not_know(store: JobStore, remote: Remote, shell: Shell, mdl: Inside) -> None:
+    """A job whose record has another word counts as running, and the word is told wherever its status is: it is
+    fetched with --allow-running alone, and never cleaned away."""
+    store.job("odd", "paused", 90)
+    told = "its remote says 'paused', which mdl does not know"
+    assert f"error:   {told}\n" in remote("status store odd").out
+    [job] = remote("status store odd --json").document["jobs"]
+    assert (job["status"], job["error"]) == ("running", told)
+    assert f"odd: {told}" in remote("jobs store").err
+    assert f"kept    it is still running ({told})" in remote("clean store --older-than 30d").out
+    ran = done(mdl(shell, "fetch", "store", "odd"), 14)
+    assert f"the job is still running ({told})" in ran.err
+    done(mdl(shell, "fetch", "store", "odd", "--allow-running"))
+
+
 def test_cancel(endpoint: Endpoint, remote: Remote) -> None:
     """A job of the queue is cancelled, once; one that the endpoint does not know is 3."""
     job = endpoint.api._submit({"type": "train"}, "run")

@@ -69,7 +69,9 @@ def test_it_shows_first(store: JobStore, clean: Clean) -> None:
     assert actions(clean("--json")) == KEPT | dict.fromkeys(OLD, "would delete")
     ran = clean()
     assert "old       1.0 kB  would delete  done 40 days ago\n" in ran.out
-    assert "torn           ?  kept          its record cannot be read: the record of this job is not JSON\n" in ran.out
+    assert (
+        "torn           ?  kept          nothing tells how it stands: the record of this job is not JSON\n" in ran.out
+    )
     assert ran.err == "would delete jobs: 2, 2.0 kB; --yes does\n"
     assert store.objects() == before
 

@@ -38,10 +38,10 @@ def job(
         (job(updated=3), "kept", "done 3 days ago"),
         (job(created=-1), "kept", "done just now"),
         (job("running"), "kept", "it is still running"),
-        (job("running", error="a warning"), "kept", "it is still running"),
+        (job("running", error="a warning"), "kept", "it is still running (a warning)"),
         (job("queued"), "kept", "it is still queued"),
         (job(created=None), "kept", "its record tells no time"),
-        (job("running", created=None, error="no JSON"), "kept", "its record cannot be read: no JSON"),
+        (job("running", created=None, error="no JSON"), "kept", "nothing tells how it stands: no JSON"),
     ],
 )
 def test_which_jobs_are_old(found: RemoteJob, action: str, why: str) -> None:

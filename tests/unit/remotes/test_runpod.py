@@ -102,7 +102,7 @@ def all_of(error: MdlError) -> str:
         ("IN_QUEUE", None, "queued", None),
         ("IN_PROGRESS", None, "running", None),
         ("RUNNING", None, "running", None),
-        ("WAITING_FOR_THE_MOON", None, "running", None),
+        ("WAITING_FOR_THE_MOON", None, "running", "its remote says 'WAITING_FOR_THE_MOON', which mdl does not know"),
         ("COMPLETED", None, "done", None),
         ("CANCELLED", None, "cancelled", None),
         ("TIMED_OUT", None, "failed", "it ran longer than the endpoint allows (TIMED_OUT)"),
@@ -115,7 +115,8 @@ def all_of(error: MdlError) -> str:
 def test_words_of_the_queue(
     gpu: World, api: RunpodApi, word: str, error: str | None, status: str, words: str | None
 ) -> None:
-    """Each state of the queue has its status, an unknown one is running; of an error only its message is told."""
+    """Each state of the queue has its status; an unknown one counts as running, and is told. Of an error only its
+    message is told."""
     queued(api, word, error=error)
     found = gpu.open().status(QUEUED)
     assert found.status == status
