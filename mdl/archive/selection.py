@@ -19,7 +19,7 @@ from mdl.trainers import companions_of, inference_files
 from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
 from mdl.trainers.runs import FINAL, Checkpoint, Run
-from mdl.trainers.tree import NO_STAMP, Entry, Tree, TreeReader, join
+from mdl.trainers.tree import Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
 from mdl.weights import is_weights, kind_of
 
@@ -194,8 +194,8 @@ class _Selecting:
         packed = {member.path.text: member for member in usual._members(base, entries)}
         left_out = set()
         for name in self.options.include:
-            entry = self.tree.get(join(base, name))
-            if entry is None or entry.kind not in ("file", "excluded"):
+            entry = self.tree.find(join(base, name))
+            if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
                 continue
             if name not in packed or self._secret_of([packed[name]]):
                 left_out.add(name)
@@ -205,7 +205,7 @@ class _Selecting:
         """What is packed by name besides these entries."""
         there = {entry.path for entry in entries}
         paths = [join(base, name) for name in sorted(self.added)]
-        named = [self.tree.get(path) for path in paths if path not in there]
+        named = [self.tree.find(path) for path in paths if path not in there]
         return [entry for entry in named if entry is not None]
 
     def _members(self, base: str, entries: Iterable[Entry]) -> list[Member]:
@@ -399,7 +399,7 @@ class _Selecting:
         why = ""
         if kind == "special" or (kind == "excluded" and name not in self.added):
             why = entry.why
-        elif kind == "excluded" and entry.stamp == NO_STAMP:
+        elif entry.is_excluded_folder:
             why = f"{entry.why}, and a folder: only files can be added"
         elif name == NAME:
             why = "the archive gets a new manifest"

@@ -14,7 +14,7 @@ import re
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -67,6 +67,11 @@ class Entry:
     def is_file(self) -> bool:
         """Whether it is the name of a file, be it one that may be packed or a link out of the run."""
         return self.kind in FILES
+
+    @property
+    def is_excluded_folder(self) -> bool:
+        """Whether it is a folder that is left out with all that is in it."""
+        return self.kind == "excluded" and self.stamp == NO_STAMP
 
     def is_same_as(self, status: os.stat_result) -> bool:
         """Whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
@@ -129,6 +134,22 @@ class Tree:
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at ``path``, also if that is in a folder which is left out: it is looked into only now. What is
+        there is excluded as its folder is. Raises `Unsafe` as `scan`."""
+        known: Mapping[str, Entry] = self._by_path
+        while path not in known:
+            outer = next((known[above] for above in _folders_above(path) if above in known), None)
+            if outer is None or not outer.is_excluded_folder:
+                return None
+            walk = _Walk(str(self.root))
+            try:
+                walk.folder(outer.path, outer.real, (self.identity,))
+            except OSError as error:
+                return _unseen(path, outer.real, error)
+            known = {entry.path: _excluded_as(outer, entry) for entry in walk.found}
+        return known[path]
 
     def is_file(self, path: str) -> bool:
         entry = self._by_path.get(path)
@@ -295,6 +316,18 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def join(folder: str, name: str) -> str:
     """The path of ``name`` in ``folder``; "" is the run's own folder."""
     return f"{folder}/{name}" if folder else name
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """The folders that a path is in, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _excluded_as(folder: Entry, entry: Entry) -> Entry:
+    """An entry of a folder that is left out."""
+    return replace(entry, kind="excluded", why=folder.why) if entry.kind == "file" else entry
 
 
 def _segments(entry: Entry) -> list[str]:

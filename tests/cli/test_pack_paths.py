@@ -132,6 +132,54 @@ def test_a_secret_that_is_named_is_packed(run: Path) -> None:
     assert (".env" in names(plan), ".env" in skipped(plan)) == (False, True)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/config",
+        ".git/hooks/pre-commit",
+        "wandb/run-1/files/config.yaml",
+        ".cache/x.json",
+        "logs/wandb/run-1/summary.json",
+        "wandb/secrets/settings.json",
+        "wandb/.env",
+        "inside/x.json",
+    ],
+)
+def test_a_file_in_a_folder_that_is_left_out(run: Path, name: str) -> None:
+    """Its own name adds it alone, also where such folders are nested or a link leads to one; the rest of the folder
+    stays left out and is listed."""
+    place = run / name
+    if name.startswith("inside/"):
+        (run / ".cache").mkdir()
+        (run / "inside").symlink_to(".cache")
+        place = run / ".cache" / "x.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("{}")
+    (place.parent / "other.json").write_text("{}")
+    usual = planned(run)
+    plan = planned(run, include=[name])
+    assert names(plan) == {*names(usual), name}
+    assert skipped(plan) == skipped(usual)
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code"),
+    [(".git", 0), (".git/none", 3), (".git/config/none", 3), (".git/out", 3), (".git/../model.safetensors", 3)],
+)
+def test_what_cannot_be_added(run: Path, name: str, exit_code: int) -> None:
+    """A folder that is left out is not added as a whole; what is not in it, or leads out of the run, is not found."""
+    (run / ".git").mkdir()
+    (run / ".git" / "config").write_text("x")
+    (run.parent / "outside").write_text("hush")
+    (run / ".git" / "out").symlink_to("../../outside")
+    if exit_code:
+        assert refused(run, include=[name]).exit_code == exit_code
+        return
+    plan = planned(run, include=[name])
+    assert name not in names(plan)
+    assert "only files can be added" in {one.path: one.why for one in plan.selection.skipped}[name]
+
+
 TOKEN = "hf_" + "Ab1Cd2Ef3G" * 4
 HOLDS = "holds what looks like a Hugging Face token"
 
@@ -202,6 +250,18 @@ def test_a_secret_that_is_allowed(mdl: Inside, trained: Shell, leaky: Path) -> N
     for words in ([], ["--include", "*.yaml"]):
         ran = mdl(trained, "pack", "run", "--allow-secrets", *words)
         assert (ran.code, "--include NAME" in ran.err) == (2, True), ran.err
+
+
+def test_a_secret_in_a_folder_that_is_left_out(mdl: Inside, trained: Shell, run: Path) -> None:
+    """A file that is added from such a folder is looked at for secrets as every other."""
+    (run / "wandb").mkdir()
+    (run / "wandb" / "debug.json").write_text(json.dumps({"token": TOKEN}))
+    ran = mdl(trained, "pack", "run", "--include", "wandb/debug.json")
+    assert (ran.code, f"left out: wandb/debug.json ({HOLDS}" in ran.err) == (0, True), ran.err
+    assert "wandb/debug.json" not in read_whole(trained.home / "model_run.zip")
+    ran = mdl(trained, "pack", "run", "--include", "wandb/debug.json", "--allow-secrets")
+    assert ran.code == 0, ran.err
+    assert "wandb/debug.json" in read_whole(trained.home / "model_run.zip")
 
 
 def test_weights_with_a_secret_are_packed_and_named(run: Path) -> None:

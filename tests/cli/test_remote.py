@@ -303,7 +303,7 @@ def test_a_status_that_mdl_does_not_know(store: JobStore, remote: Remote, shell:
     assert f"kept    it is still running ({told})" in remote("clean store --older-than 30d").out
     ran = done(mdl(shell, "fetch", "store", "odd"), 14)
     assert f"the job is still running ({told})" in ran.err
-    done(mdl(shell, "fetch", "store", "odd", "--allow-running"))
+    done(mdl(shell, "fetch", "store", "odd", "--allow-running", "-n"))
 
 
 def test_cancel(endpoint: Endpoint, remote: Remote) -> None:
