@@ -49,10 +49,11 @@ class Pattern:
 
     The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell,
     unless there are no counts in it.
-    Files with the same group ``name`` are one checkpoint, which is called so. A checkpoint counts only if ``holds``
-    is true of one of its files, or a name in its folder; the name of a folder there ends with a slash. ``weights`` are
-    files that hold weights though their suffix does not tell. ``requires``: a name that must be in the folder, or else
-    it is not this trainer's.
+    Files with the same group ``name`` are one checkpoint, which is called so; so are those whose names differ in the
+    group ``piece`` alone: each process writes one, and a piece that any checkpoint has, all must have. A checkpoint
+    counts only if ``holds`` is true of one of its files, or a name in its folder; the name of a folder there ends
+    with a slash. ``weights`` are files that hold weights though their suffix does not tell. ``requires``: a name that
+    must be in the folder, or else it is not this trainer's.
 
     ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
     file, the oldest first. If the trainer leaves every best that it had, ``keeps_bests``, the one with the highest
@@ -93,7 +94,7 @@ class Pattern:
         if self.requires and not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
             return None
         rows: list[Checkpoint] = []
-        places = self.places(tree, base, lambda name: re.fullmatch(self.saved, plain_name(name)))
+        places = self.places(tree, base, self._match)
         for number, (folder, place) in enumerate(places):
             saved = self.checkpoints(tree, folder, place)
             rows += [replace(row, place=number) for row in saved]
@@ -135,6 +136,10 @@ class Pattern:
         marked = {
             name for name, entries in inside.items() if any(fnmatchcase(one.name, self.written_last) for one in entries)
         }
+        pieces = {
+            name: {_group(self._match(part.name), "piece") for part in parts} - {""} for name, parts in saves.items()
+        }
+        all_pieces = set[str]().union(*pieces.values())
         rows = []
         for name, parts in saves.items():
             if not any(self.holds(one.name + "/" * (one.kind == "folder")) for one in inside[name]):
@@ -145,6 +150,9 @@ class Pattern:
                 wrong = "a staging folder, which the trainer renames when it is complete"
             elif marked and name not in marked and says.is_counted:
                 wrong = f"{self.written_last}, which is written last, is missing"
+            elif pieces[name] and pieces[name] != all_pieces:
+                missing = min(all_pieces - pieces[name], key=natural_key)
+                wrong = f"its part {missing.strip('-_.')} is missing"
             rows.append(self._row(tree, name, parts, beside, says, place, wrong))
         return sorted(self._with_one_best(rows), key=_display_order(rows))
 
@@ -153,10 +161,18 @@ class Pattern:
         saves: dict[str, list[Entry]] = defaultdict(list)
         own = own_state(tree, folder)
         for entry in tree.children(folder):
-            match = re.fullmatch(self.saved, plain_name(entry.name)) if entry.kind in self.kinds else None
-            if match and entry.name != own and self.is_saved(tree, entry):
-                saves[match.groupdict().get("name") or entry.name].append(entry)
-        return saves
+            match = self._match(entry.name)
+            if match is None or entry.kind not in self.kinds or entry.name == own or not self.is_saved(tree, entry):
+                continue
+            saves[_shared_name(match) or entry.name].append(entry)
+        named = {}
+        for name, parts in saves.items():
+            is_alone = len(parts) == 1 and _group(self._match(parts[0].name), "piece") != ""
+            named[parts[0].name if is_alone else name] = parts
+        return named
+
+    def _match(self, name: str) -> re.Match[str] | None:
+        return re.fullmatch(self.saved, plain_name(name))
 
     def _row(
         self, tree: Tree, name: str, parts: list[Entry], beside: list[Entry], says: NameSays, place: str, wrong: str
@@ -205,16 +221,29 @@ class Pattern:
         return replace(counted, step=step, epoch=epoch, is_derived=says[0].is_derived)
 
     def _said_by(self, name: str) -> NameSays:
-        match = re.fullmatch(self.saved, plain_name(name))
+        match = self._match(name)
         if match is None:
             return NameSays()
         says = what_name_says(stem_of(name))
-        groups = {axis: digits for axis, digits in match.groupdict().items() if axis != "name"}
+        groups = {axis: digits for axis, digits in match.groupdict().items() if axis in ("step", "epoch")}
         if not self.counts_in_name:
             return replace(says, step=None, epoch=None)
         if not groups:
             return says
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
+
+
+def _group(match: re.Match[str] | None, group: str) -> str:
+    """What a group matched; "" if it, or anything at all, did not."""
+    return (match.groupdict().get(group) or "") if match else ""
+
+
+def _shared_name(match: re.Match[str]) -> str:
+    """What the checkpoint is called that several files are: by their group ``name``, else as they are without their
+    ``piece``; "" if a name has neither."""
+    if _group(match, "piece"):
+        return match.string[: match.start("piece")] + match.string[match.end("piece") :]
+    return _group(match, "name")
 
 
 def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:

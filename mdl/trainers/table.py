@@ -135,11 +135,13 @@ WENET = Layout(
     trainers="WeNet",
     keep=("*.pt", "*.yaml", "units.txt", "global_cmvn", "*.model"),
 )
-_FAIRSEQ_NAME = r"checkpoint(?:_(?=[0-9]+_))?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?\.pt"
+_FAIRSEQ_NAME = r"checkpoint(?:_(?=[0-9]+_))?(?P<epoch>[0-9]+)(?:_(?P<step>[0-9]+))?"
+_PIECE = r"(?P<piece>([-_.](([a-z]+_)?rank|shard|model_part)[-_]?[0-9]+)+)"
+"""What a trainer appends that has each process write its own piece: ``-rank0``, ``-model_part-1-shard0``."""
 FAIRSEQ = Layout(
     "fairseq",
     Pattern(
-        rf"{_FAIRSEQ_NAME}|checkpoint_(best|last)\.pt|checkpoint\.best_.+\.pt",
+        rf"({_FAIRSEQ_NAME}|checkpoint_(best|last)|checkpoint\.best_.+?){_PIECE}?\.pt",
         best=r"checkpoint_best\.pt",
         last=(r"checkpoint_last\.pt",),
         order=lambda name: int(
@@ -525,7 +527,7 @@ def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:
 
 
 _NAMED = Pattern(
-    r".+",
+    rf".+?{_PIECE}\.[a-z.]+|.+",
     best=r"(?i)(.*[-_.=+])?best([-_.=+].*)?",
     last=(r"(?i)(.*[-_.=+])?(last|latest|final)([-_.=+].*)?",),
     kinds=(*FILES, "folder"),

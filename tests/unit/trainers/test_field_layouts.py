@@ -153,6 +153,43 @@ CASES = {
     ),
     ".pth.tar": Case("named", "epoch_{1,2}.pth.tar", "epoch_1.pth.tar@e1 epoch_2.pth.tar@e2*", "1", "epoch_1.pth.tar"),
     "composer": Case("named", "ep{1-ba100,2-ba200}.pt", "ep1-ba100.pt@100 ep2-ba200.pt@200*", "200", "ep2-ba200.pt"),
+    "composer, one file a rank": Case(
+        "named",
+        "ep{1-ba100,2-ba200}-rank{0,1,10}.pt latest-rank{0,1,10}.pt",
+        "ep1-ba100.pt@100 ep2-ba200.pt@200 latest.pt*",
+        "200",
+        "ep2-ba200-rank0.pt ep2-ba200-rank1.pt ep2-ba200-rank10.pt",
+        "ep2-ba200-rank0.pt ep2-ba200-rank1.pt ep2-ba200-rank10.pt",
+    ),
+    "composer, only the first rank": Case(
+        "named",
+        "ep{1-ba100,2-ba200}-rank0.pt",
+        "ep1-ba100-rank0.pt@100 ep2-ba200-rank0.pt@200*",
+        "ep2-ba200-rank0",
+        "ep2-ba200-rank0.pt",
+    ),
+    "composer, cut short": Case(
+        "named",
+        "ep1-ba100-rank{0,1}.pt ep2-ba200-rank0.pt",
+        "ep1-ba100.pt@100* ep2-ba200-rank0.pt@200!",
+        "latest",
+        "ep1-ba100-rank0.pt ep1-ba100-rank1.pt",
+    ),
+    "ranks and parts of any trainer": Case(
+        "named",
+        "step-{5,50}-model_part-{0,1}-shard{0,1}.pth",
+        "step-5.pth@5 step-50.pth@50*",
+        "5",
+        "step-5-model_part-0-shard0.pth step-5-model_part-0-shard1.pth step-5-model_part-1-shard0.pth "
+        "step-5-model_part-1-shard1.pth",
+    ),
+    "fairseq in shards": Case(
+        "fairseq",
+        "checkpoint{1,2,_last}-shard{0,1}.pt",
+        "checkpoint1.pt@e1 checkpoint2.pt@e2 checkpoint_last.pt*",
+        "2",
+        "checkpoint2-shard0.pt checkpoint2-shard1.pt",
+    ),
     "nnU-Net": Case(
         "nnunet",
         "fold_{0,1}/checkpoint_{best,final}.pth plans.json dataset.json",
