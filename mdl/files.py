@@ -82,7 +82,10 @@ class RemoteFile:
     in bytes; None if it is not known yet. ``validator`` is the source's own strong ETag or date; it identifies the file
     only if no digest is known. ``mirrors`` are URLs of the same bytes.
     ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
-    ``access`` says who may have it, and ``vouched_by`` who says that it has this digest.
+    ``access`` says who may have it, and ``vouched_by`` who says that it has this digest. ``probed``: its server was
+    asked, and told nothing else. ``is_left_open``: it was not asked, though nobody knows a digest. ``is_name_open``:
+    the answer that brings it may give it another name. Errors call it by its ``label``, if it has one, else by its
+    model and path.
     """
 
     path: RelPath
@@ -99,6 +102,14 @@ class RemoteFile:
     places: tuple[str, ...] = field(default=(), compare=False)
     access: Access = field(default="unknown", compare=False)
     vouched_by: Voucher = field(default="url", compare=False)
+    is_left_open: bool = field(default=False, compare=False)
+    is_name_open: bool = field(default=False, compare=False)
+    label: str = field(default="", compare=False)
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether its server is still to say what it has there: the answer that brings the bytes says that too."""
+        return not self.probed and (self.size is None or self.is_left_open)
 
     @property
     def is_vouched_for(self) -> bool:

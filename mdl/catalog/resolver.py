@@ -7,23 +7,28 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted
-from mdl.listener import Event
+from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.hub_origin import shown_url
-from mdl.sources.url import UrlSource
+from mdl.sources.url import UrlOrigin, UrlSource
 from mdl.threads import in_parallel
 from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.http.client import OpenResponse
 
 _NAMED = 3
 """How many files a message names."""
 _LONGEST_NAME = 80
+IsNew = Callable[[str, RemoteFile], bool]
+"""Whether nothing of a file of a model is here."""
 Found = TypeVar("Found")
 File = TypeVar("File", bound=RemoteFile | RefusedFile)
 
@@ -90,8 +95,11 @@ class Resolver:
             self._on_event(Noticed(model.name, message=_left_out(found.refused)))
         return list(found.files)
 
-    def resolve_each(self, model: Model) -> Resolved:
-        """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left."""
+    def resolve_each(self, model: Model, is_new: IsNew | None = None) -> Resolved:
+        """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left.
+
+        With ``is_new``, which tells by model and file whether nothing of a file is here, the servers of URLs are not
+        asked about new files: see `met`."""
         if model.gone:
             hint = f"see {', '.join(model.see)}" if model.see else model.note or None
             raise NotFound(f"has no data any more: {model.gone}", item=model.name, hint=hint)
@@ -103,12 +111,12 @@ class Resolver:
         try:
             for origin in model.sources:
                 try:
-                    files += self._of_origin(origin, model)
+                    files += self._of_origin(origin, model, is_new)
                 except MdlError as error:
                     errors.append(_of_model(error, model))
             for file in model.files:
                 try:
-                    files.append(self._named(file))
+                    files.append(self._named(file, model, is_new))
                 except MdlError as error:
                     if error.item in (None, file.path.text):
                         item = f"{model.name}/{file.path.text}"
@@ -127,10 +135,14 @@ class Resolver:
         refused = tuple(file for file in narrowed if isinstance(file, RefusedFile))
         return Resolved(tuple(kept), left, tuple(errors), refused)
 
-    def _of_origin(self, origin: Origin, model: Model) -> list[RemoteFile | RefusedFile]:
+    def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> list[RemoteFile | RefusedFile]:
         """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
         lacks."""
         source = self.source(origin)
+        if is_new and isinstance(source, UrlSource) and isinstance(origin, UrlOrigin) and self._is_one_file(model):
+            unasked = source.unasked(origin)
+            if is_new(model.name, unasked):
+                return [replace(unasked, label=f"{model.name}: {origin.label}") if model.is_of_catalog else unasked]
         ask_refused = getattr(source, "refused", None)  # only hubs have names that cannot be kept
         files = [*source.resolve(origin), *(ask_refused(origin) if ask_refused else ())]
         found = narrow(files, model.include, model.exclude, origin.label)
@@ -141,10 +153,20 @@ class Resolver:
             for one in found
         ]
 
-    def resolve_all(self, models: Sequence[Model]) -> Iterator[Resolved | MdlError]:
+    def _is_one_file(self, model: Model) -> bool:
+        """Whether a model has one source, whose files no pattern chooses by their names: a single URL then needs no
+        name before it is asked for."""
+        patterns = (*model.include, *model.exclude, *self._include, *self._exclude)
+        return len(model.sources) == 1 and not model.files and not patterns
+
+    def met(self, remote: RemoteFile, opened: OpenResponse, on_event: Listener) -> RemoteFile:
+        """An unasked file with what the answer that brings it says about it. Raises `MdlError`."""
+        return UrlSource(self._context).met(remote, opened, on_event)
+
+    def resolve_all(self, models: Sequence[Model], is_new: IsNew | None = None) -> Iterator[Resolved | MdlError]:
         """`resolve_each` of the models, or the error that it raises, in their order. Several are asked for at once, so
         that one host does not keep the others waiting."""
-        yield from self._in_parallel([partial(self.resolve_each, model) for model in models])
+        yield from self._in_parallel([partial(self.resolve_each, model, is_new) for model in models])
 
     def probe_all(self, remotes: Sequence[RemoteFile]) -> Iterator[RemoteFile | MdlError]:
         """What each file's server tells of it, or the error, in their order; several are asked at once."""
@@ -223,11 +245,13 @@ class Resolver:
                     self._context.network.locators[origin.scheme] = locate
             return self._opened[origin.scheme]
 
-    def _named(self, file: CatalogFile) -> RemoteFile:
+    def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
         origin, stated = self._parsed(file.url), self._stated(file)
         if file.digest is not None and not (self._exact and origin.repository):
             return stated
+        if is_new and isinstance(origin, UrlOrigin) and is_new(model.name, stated):
+            return replace(stated, is_left_open=True, label="" if model.is_of_catalog else origin.label)
         return self.source(origin).complete(origin, stated)
 
     def _known_file(self, file: CatalogFile) -> RemoteFile:

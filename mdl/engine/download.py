@@ -18,7 +18,7 @@ from mdl.engine.partial import Partial
 from mdl.engine.plan import Item
 from mdl.engine.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import MdlError
-from mdl.files import RemoteFile
+from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.http.allowlist import origin_of
 from mdl.http.origin_record import OriginRecord
@@ -132,6 +132,9 @@ class Download:
     exclusive = False
     ended = False
     is_begun = False
+    met: Item | None = None
+    """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
+    before."""
     length_discovered = False
     """The size was unknown, and the end of the stream told it."""
     is_borrowed_from_final = False
@@ -235,10 +238,20 @@ class Download:
         return self.partial
 
     @property
+    def is_unasked(self) -> bool:
+        """Whether the answer to its first request is to say what file it is."""
+        return self.remote.is_unasked and not self.via_hub
+
+    @property
+    def seen(self) -> LocalFile | None:
+        """The only file under its final name that it may replace; None if it may replace any."""
+        return (self.met or self.item).seen
+
+    @property
     def small(self) -> bool:
         """Whether it is fetched in one piece and held in memory."""
         fits = self.remote.size is not None and self.remote.size <= self._tuning.small
-        return fits and not self.expected and self.partial is None
+        return fits and not self.expected and self.partial is None and not self.is_unasked
 
     @property
     def is_busy(self) -> bool:

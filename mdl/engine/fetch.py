@@ -49,9 +49,9 @@ class Fetcher:
     ) -> None:
         self._http, self._queue, self._free_space, self._most = http, queue, free_space, most
 
-    def fetch(self, download: Download, segment: Segment) -> None:
-        """Fetch what the segment asks for, or as much of it as the server sends. Raises `MdlError`, `OSError` from the
-        disk."""
+    def fetch(self, download: Download, segment: Segment, meet: Callable[[Download, OpenResponse], None]) -> None:
+        """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
+        an unasked file is goes to ``meet``, which begins the file. Raises `MdlError`, `OSError` from the disk."""
         asked = segment.asked_range = segment.asked
         headers = _headers(download) | ({"Range": asked.header} if asked else {})
         if asked and self._http.is_located(download.url) and (etag := _etag(download)):
@@ -67,6 +67,10 @@ class Fetcher:
             if self._fetches_whole(opened):
                 self._queue.fetches_whole(segment)
             _check_published(download, opened)
+            if download.is_unasked:
+                meet(download, opened)
+                if download.part.total:
+                    return  # a part of it is here: only the rest is asked for
             accept = self._judge(download, segment, asked, opened)
             if accept is None:
                 return

@@ -16,25 +16,31 @@ from mdl.engine.download import Download
 from mdl.engine.fetch import Fetcher, forget_answers, name_impostor
 from mdl.engine.hub_client import HubClient
 from mdl.engine.partial import FileModified, Partial
+from mdl.engine.plan import Item, Plan, Reason, Wanted
 from mdl.engine.queue import Work, WorkQueue
 from mdl.engine.store import Ready, Store
 from mdl.errors import KEPT, DigestMismatch, MdlError, NetworkError, Occupied, internal_error
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
-from mdl.files import HalfFile, Stamp
+from mdl.files import HalfFile, RemoteFile, Stamp
 from mdl.formatting import human_bytes
 from mdl.fs.copying import copy_range, read_no_further
 from mdl.fs.entries import open_for_reading
 from mdl.fs.staging import StagedFile
 from mdl.hashing import Digest, Fingerprint, fingerprint, new_hasher
 from mdl.http.allowlist import host_of
+from mdl.http.client import OpenResponse
 from mdl.http.policy import Verified
 from mdl.http.ranges import ByteRange
+from mdl.listener import Listener
 from mdl.threads import Batches
+
+Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
 
 
 class Finalizer:
     """Does these steps for the files of one transfer. ``count`` is how many there are; with ``repair`` only the bad
-    blocks of a damaged file are fetched."""
+    blocks of a damaged file are fetched. ``describe`` reads off the head of an answer what an unasked file is. All
+    files together may have ``most`` bytes."""
 
     def __init__(
         self,
@@ -47,9 +53,12 @@ class Finalizer:
         count: int,
         repair: bool,
         on_error: Callable[[Work, Exception], None],
+        describe: Describe,
+        most: int | None,
     ) -> None:
         self._store, self._queue, self._fetcher, self._post = store, queue, fetcher, post
         self._cancel, self._count, self._repair, self._on_error = cancel, count, repair, on_error
+        self._describe, self._most = describe, most
         self._small = Batches(self._publish_batch)
         self._has_leftovers = store.has_leftovers()
 
@@ -66,6 +75,9 @@ class Finalizer:
                 self._queue.discarded(download, lost, "the file comes in one piece")
         else:
             self._open(download)
+        self._tell_started(download)
+
+    def _tell_started(self, download: Download) -> None:
         self._post(
             Started(
                 download.model,
@@ -77,6 +89,25 @@ class Finalizer:
                 host=host_of(download.url),
             )
         )
+
+    def meet(self, download: Download, opened: OpenResponse) -> None:
+        """Begin a file of which nobody was asked before. The head of its first answer says what it is: its size, digest
+        and validator, and its name if the URL has none. Raises what the plan would have refused: `Unsafe`, `Occupied`,
+        `StorageError`; and `ProtocolError`."""
+        remote = self._describe(download.remote, opened, self._post)
+        local = self._store.check(download.model, remote)
+        decided = Plan.of([Wanted(download.model, remote, local)], force=download.item.reason == Reason.FORCED)
+        for item in decided.refuse:
+            assert item.refused is not None
+            raise item.refused
+        if remote.path != download.remote.path:
+            self._store.receipts.begin(download.model, [remote.path])
+        download.met = Item(Wanted(download.model, remote, local), Reason.MISSING)
+        download.remote = remote
+        self._queue.check_room(self._most, self._store.free_space())
+        download.is_begun = True
+        self._open(download)
+        self._tell_started(download)
 
     def _open(self, download: Download) -> None:
         """Open the partial: one that is written at any place, or in order where nothing else is taken."""
@@ -163,7 +194,7 @@ class Finalizer:
             self._queue.discarded(download, lost, download.rewind_why)
         elif download.partial:
             self._fetcher.rewind(download, download.rewind_why)
-        elif not download.small:
+        elif not (download.small or download.is_unasked):
             self._open(download)
         download.rewind_why = ""
         self._queue.ready(download)
@@ -270,7 +301,7 @@ class Finalizer:
     def close(self, download: Download) -> None:
         """Close a file that failed, and report it. The bytes that came are kept."""
         error = download.error or NetworkError("not reached")
-        error.on(f"{download.model}/{download.name}")
+        error.on(download.remote.label or f"{download.model}/{download.name}")
         is_kept = download.done and not (download.partial and download.partial.is_in_order)
         if not is_kept and error.advice:
             error.hint = error.advice.removesuffix(KEPT)
@@ -324,7 +355,7 @@ class Finalizer:
         verified = "none" if download.length_discovered else "size"
         if download.digest:
             verified = download.digest.algorithm
-        return Ready(download.model, download.remote, source, print_, verified, download.item.seen, stamp)
+        return Ready(download.model, download.remote, source, print_, verified, download.seen, stamp)
 
     def _published(self, download: Download, ready: Ready) -> None:
         download.fingerprint, download.verified = ready.fingerprint, ready.verified

@@ -36,7 +36,7 @@ def find_half(
     """The unfinished file that has most of ``remote``: the one under its ``final`` name, if that is ``half_final``,
     beside it, where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if
     there is none, or no digest."""
-    if remote.digest is None or not remote.size:
+    if remote.digest is None or remote.size == 0:
         return None
     if half_final and half_final.stamp and half_final.stamp.size:
         ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
@@ -47,11 +47,13 @@ def find_half(
     return max(found, key=lambda half: half.size, default=None)
 
 
-def _half_at(path: Path, size: int) -> HalfFile | None:
+def _half_at(path: Path, size: int | None) -> HalfFile | None:
+    """The unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         length = os.fstat(fd).st_size
         ranges = data_ranges(fd)
-        if 0 < length <= size and ranges:
+        is_longer = size is not None and length > size
+        if length and ranges and not is_longer:
             return HalfFile(path, tuple(ranges))
     return None
 

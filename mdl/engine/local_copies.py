@@ -54,7 +54,8 @@ class LocalCopies:
                 path = Path(os.path.realpath(place))
                 status = os.stat(path)
                 inode = (status.st_dev, status.st_ino)
-                if not stat.S_ISREG(status.st_mode) or status.st_size != remote.size or inode in seen:
+                has_its_size = remote.size in (None, status.st_size)
+                if not stat.S_ISREG(status.st_mode) or not has_its_size or inode in seen:
                     continue
                 seen.add(inode)
                 rule, way = SharingRule(self.link, may_make_read_only=is_ours), None
@@ -72,12 +73,14 @@ class LocalCopies:
 
     def _places(self, remote: RemoteFile) -> Iterator[tuple[Path, bool]]:
         """Where to look, and whether it is mdl's own file or a blob: the hub's client never writes into a blob."""
-        if remote.digest is None or not remote.size:
+        if remote.digest is None or remote.size == 0:
             return
         for _, path, receipt in self._published.get(remote.digest, ()):
             yield path, not receipt.adopted
         for repo in self.repos:
             yield repo.real_blobs / remote.digest.hex, True
+        if remote.size is None:  # what is told apart by its size alone cannot be looked for
+            return
         for path in self._in_snapshots(remote):
             yield path, False
         for path in self._by_size.get(remote.size, ()):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mdl.engine.download import Download, FileResult, Segment
+from mdl.engine.plan import too_large
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Event, Retrying, Rewound
 from mdl.http.allowlist import host_of
@@ -34,6 +35,7 @@ from mdl.http.policy import (
     Rewind,
     decide,
 )
+from mdl.reports import no_space
 from mdl.values import value_class
 
 MOST_BEGUN = 64
@@ -114,6 +116,15 @@ class WorkQueue:
             for download in (*self.active, *self._publishing):
                 found.add(download)
             return found
+
+    def check_room(self, most: int | None, free: int | None) -> None:
+        """A file turned out to have more bytes than were planned. Raises `Unsafe` if all files together have more than
+        ``most`` bytes now, `NoSpace` if what is left of them is more than the ``free`` bytes of the disk."""
+        progress = self.progress()
+        if most is not None and progress.size > most:
+            raise too_large(f"it has {progress.size:,} bytes in all", most)
+        if error := no_space(progress.size - progress.done, 0, free):
+            raise error
 
     def results(self, lost: MdlError) -> tuple[FileResult, ...]:
         """How every file ended; ``lost`` is the error of those that did not."""
@@ -261,7 +272,8 @@ class WorkQueue:
                 download.prepare()
                 self.active.append(download)
                 record = self._pacer.record(download.origin)
-                if download.small and not download.error and (segment := download.next_segment(record)):
+                comes_at_once = download.small or download.is_unasked
+                if comes_at_once and not download.error and (segment := download.next_segment(record)):
                     return self._fetch(download, segment)
                 download.exclusive = True
                 return Work("close" if download.error else "begin", download)

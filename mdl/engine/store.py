@@ -223,18 +223,34 @@ class Store:
         stamp = receipt.stamp if receipt and receipt.stamp == found.stamp else found.stamp
         return replace(found, stamp=stamp, receipt=receipt, partial=partial) if receipt or partial else found
 
-    def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
-        """How many bytes of a file its best partial has. The folder of partials is listed when it has changed: there
-        may be thousands of files to look at."""
+    def is_new(self, model: str, remote: RemoteFile) -> bool:
+        """Whether nothing of the file is here: neither under its name, nor a partial, whatever that is of. May be asked
+        from any thread."""
+        try:
+            place = self.final_path(model, remote)
+        except MdlError:
+            return False
+        return not os.path.lexists(place) and file_key(model, remote.path) not in self._keys_of_partials()
+
+    def _keys_of_partials(self) -> set[str]:
+        """The keys of the files that have a partial. The folder of partials is listed when it has changed: there may be
+        thousands of files to look at."""
         try:
             found = self.partials.lstat()
             state = found.st_ino, found.st_mtime_ns
-            if state != self._partials_seen[0]:
-                self._partials_seen = state, set(map(key_of, self.partials.iterdir()))
+            seen = self._partials_seen
+            if state != seen[0]:
+                seen = self._partials_seen = state, set(map(key_of, self.partials.iterdir()))
         except OSError:
-            return 0
+            return set()
+        return seen[1]
+
+    def _claimed_bytes(self, model: str, remote: RemoteFile) -> int:
+        """How many bytes of a file its best partial has."""
         key = file_key(model, remote.path)
-        return claimed_bytes(self.partials, key, Identity.of(remote)) if key in self._partials_seen[1] else 0
+        if key not in self._keys_of_partials():
+            return 0
+        return claimed_bytes(self.partials, key, Identity.of(remote))
 
     def _inspect(self, model: str, remote: RemoteFile) -> LocalFile:
         return inspect_path(*self.layout.place(model, remote), self.own)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from mdl.engine.connection_scaler import Tuning
 from mdl.engine.download import Download, FileResult
 from mdl.engine.fetch import Fetcher
-from mdl.engine.finalize import Finalizer
+from mdl.engine.finalize import Describe, Finalizer
 from mdl.engine.hub_client import HubClient
 from mdl.engine.plan import Item
 from mdl.engine.queue import MOST_BEGUN, Work, WorkQueue
@@ -66,9 +66,10 @@ class Result:
 class Transfer:
     """Fetches, verifies and publishes every item, over at most ``http.connections`` connections at once.
 
-    ``tell`` gets the events. ``bytes_kept`` are the bytes of whole files that are on the disk already, for the
-    progress. With ``repair`` only the bad blocks of damaged files are fetched. The ``hub_client``, if there is one,
-    fetches the hub's files. A file whose size nobody told is given up after ``most`` bytes.
+    ``tell`` gets the events. ``describe`` reads off the head of an answer what an unasked file is. ``bytes_kept`` are
+    the bytes of whole files that are on the disk already, for the progress. With ``repair`` only the bad blocks of
+    damaged files are fetched. The ``hub_client``, if there is one, fetches the hub's files. All files together may have
+    ``most`` bytes.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Transfer:
         store: Store,
         http: HttpClient,
         tell: Listener,
+        describe: Describe,
         *,
         bytes_kept: int = 0,
         repair: bool = False,
@@ -104,6 +106,8 @@ class Transfer:
             count=len(items),
             repair=repair,
             on_error=self._on_error,
+            describe=describe,
+            most=most,
         )
         self._store, self._http, self._tell = store, http, tell
         self._bytes_kept, self._hub_client = bytes_kept, hub_client
@@ -304,7 +308,7 @@ class Transfer:
         elif segment and download.small:
             self._finalizer.fetch_small(work)
         elif segment:
-            self._fetcher.fetch(download, segment)
+            self._fetcher.fetch(download, segment, self._finalizer.meet)
             self._queue.request_ended(download, segment)
 
 

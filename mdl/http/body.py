@@ -22,6 +22,7 @@ from mdl.errors import NetworkError, ProtocolError
 from mdl.http.connection import BODY_SOCKET, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
 from mdl.http.tls import TlsStream
+from mdl.http.tls_errors import SILENCE
 from mdl.http.transport import SKIP_BODY, broken_tls
 from mdl.units import NO_RATE_LIMIT, Timetable
 
@@ -108,8 +109,11 @@ class BodyReader:
         self._cancel, self._stall, self._slow, self._throttle = cancel, stall, slow, throttle
         self._buffers = threading.local()
 
-    def blocks(self, response: httpx.Response, length: int | None, *, decode: bool) -> Iterator[Block]:
-        """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one.
+    def blocks(
+        self, response: httpx.Response, length: int | None, *, decode: bool, first_byte: float = 0.0
+    ) -> Iterator[Block]:
+        """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one. The
+        first may take ``first_byte`` seconds, if that is more than the longest silence.
 
         ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. Raises `NetworkError`
         if the body ends early, or if the connection is silent or brings less than 1 kB/s; `ProtocolError` for an
@@ -119,20 +123,28 @@ class BodyReader:
         pieces = _decoded(response) if is_coded else self._raw(response, length)
         longest, waited, count = max(self._slow, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
-        while True:
-            began = time.monotonic()
-            with deadline(longest, silent):
-                block = next(pieces, None)
-            self._cancel.check()
-            if block is None:
-                return
-            waited, count = waited + time.monotonic() - began, count + len(block)
+        block = self._first(pieces, max(longest, first_byte))
+        while block is not None:
             if waited >= self._slow:
                 if count < _SLOWEST * waited:
                     raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
                 waited, count = 0.0, 0
             self._throttle.take(len(block), self._cancel)
             yield block
+            began = time.monotonic()
+            with deadline(longest, silent):
+                block = next(pieces, None)
+            self._cancel.check()
+            if block is not None:
+                waited, count = waited + time.monotonic() - began, count + len(block)
+
+    def _first(self, pieces: Iterator[Block], seconds: float) -> Block | None:
+        """The first piece of a body; None if it is empty. Raises `NetworkError` if none comes in time."""
+        words = f"the server sent its head, and nothing of the body for {seconds:.0f} s"
+        with deadline(seconds, NetworkError(words, hint=SILENCE, is_silence=True)):
+            block = next(pieces, None)
+        self._cancel.check()
+        return block
 
     def _raw(self, response: httpx.Response, length: int | None) -> Iterator[Block]:
         if length == 0:

@@ -89,7 +89,7 @@ class OpenResponse:
     ``url`` is where it came from in the end. ``hops`` are the headers of the redirects on the way, with lower-case
     keys. ``location`` is the URL to ask directly the next time, with the same ``start``; None if that is the start
     itself, or a URL on the start's host that only another host named. ``is_fresh`` if mdl signed ``url`` itself for
-    this request.
+    this request. The first byte of its body may take ``first_byte`` seconds, as the head might.
     """
 
     response: httpx.Response
@@ -97,6 +97,7 @@ class OpenResponse:
     hops: tuple[Mapping[str, str], ...]
     location: str | None
     is_fresh: bool = False
+    first_byte: float = 0.0
 
     @property
     def status(self) -> int:
@@ -222,7 +223,7 @@ class HttpClient:
                 yield opened
             except Exception as why:
                 is_silent = isinstance(why, httpx.ReadTimeout) or (isinstance(why, NetworkError) and why.is_silence)
-                if opened is None and is_silent:
+                if is_silent and (opened is None or not opened.response.num_bytes_downloaded):
                     self.record(start or url).note_silence(began, time.monotonic())
                 self.cancel.check()  # a cancel closes the connections, which causes every kind of error
                 raise
@@ -232,7 +233,7 @@ class HttpClient:
 
     def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
         """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
-        return self._reader.blocks(opened.response, length, decode=decode)
+        return self._reader.blocks(opened.response, length, decode=decode, first_byte=opened.first_byte)
 
     def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
         """About the first ``count`` bytes of a body; fewer or none if they cannot be read."""
@@ -413,7 +414,8 @@ class HttpClient:
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
                 location = None if is_back or current == start or link.authorized else current
-                return OpenResponse(response, current, tuple(hops), location, link.is_fresh and len(hops) == 1), sent
+                is_fresh = link.is_fresh and len(hops) == 1
+                return OpenResponse(response, current, tuple(hops), location, is_fresh, first_byte), sent
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             current = _target_of(response, current)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.catalog.resolver import IsNew
 from mdl.engine.connection_scaler import Tuning
 from mdl.engine.half_files import find_half, unfinished_blobs
 from mdl.engine.local_copies import LocalCopies, reuse, unique_by_digest
@@ -30,6 +31,7 @@ from mdl.files import LocalFile, RefusedFile, RemoteFile
 from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
+from mdl.paths import RelPath
 from mdl.pickles import head_of, is_pickle, warning
 from mdl.reports import PlanReport, Report
 from mdl.sources.gguf import quantisations
@@ -64,7 +66,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
     """
     began, store = time.monotonic(), tools.store
     with model_locks(models, tools):
-        wanted, unkept, broken = _resolve(models, tools)
+        wanted, unkept, broken = _resolve(models, tools, is_new=store.is_new if tools.network else None)
         sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
         sized.check_size(tools.max_size)
         decided = _with_halves(_reuse(sized, tools, force=force), tools, force=force)
@@ -90,14 +92,16 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
                 tools.on_event(Noticed(message=why))
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(free)
             for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
-                store.receipts.begin(name, [one.remote.path for one in wanted if one.model == name])
+                named = [one for one in wanted if one.model == name and not one.remote.is_name_open]
+                store.receipts.begin(name, [one.remote.path for one in named])
             wait_for_others(decided.plan.fetch, tools)
             try:
-                report = _execute(models, decided, broken, tools)
+                report, brought = _execute(models, decided, broken, tools)
             except Cancelled as stopped:
                 if isinstance(stopped.so_far, Report):
                     stopped.so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
                 raise
+            wanted = [replace(one, remote=brought.get((one.model, one.remote.path), one.remote)) for one in wanted]
         names = {(name, file.path) for name, file in decided.plan.unkept}
         for model in report.models:
             if not model.error and not any(row.error for row in model.files if (model.name, row.path) not in names):
@@ -113,8 +117,10 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
 def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began, store = time.monotonic(), tools.store
-    wanted, unkept, broken = _resolve(models, tools)
-    decided = _predict(_with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools), tools, force=force)
+    wanted, unkept, broken = _resolve(models, tools, is_new=None)
+    decided = _predict(
+        _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools, is_planned=True), tools, force=force
+    )
     decided = _with_halves(decided, tools, force=force)
     whole = decided.whole
     whole.check_size(tools.max_size)
@@ -136,14 +142,14 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
 
 
 def _resolve(
-    models: Sequence[Model], tools: Tools
+    models: Sequence[Model], tools: Tools, is_new: IsNew | None
 ) -> tuple[list[Wanted], list[tuple[str, RefusedFile]], dict[str, MdlError]]:
     """The files of all models, those with a name that cannot be kept here, and the models that could not be resolved,
-    or not from all of their sources."""
+    or not from all of their sources. ``is_new`` is as `Resolver.resolve_each` has it."""
     wanted: list[Wanted] = []
     unkept: list[tuple[str, RefusedFile]] = []
     broken: dict[str, MdlError] = {}
-    for model, found in zip(models, tools.resolver.resolve_all(models), strict=True):
+    for model, found in zip(models, tools.resolver.resolve_all(models, is_new), strict=True):
         try:
             if isinstance(found, MdlError):
                 raise found
@@ -188,10 +194,22 @@ def _joined(errors: Sequence[MdlError]) -> MdlError:
     return whole_error("; ".join(f"{error.item}: {error.message}" for error in errors), errors)
 
 
-def _with_sizes(plan: Plan, tools: Tools) -> Plan:
-    """Ask for the sizes that are unknown, of files that must be fetched. The transfer meets what fails here again, and
-    tells it of the file."""
-    unknown = [item for item in plan.fetch if item.remote.size is None]
+def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:
+    """Ask for the sizes that are unknown, of files of which something is on this disk that is to be judged by them. (Of
+    a new file, the answer that brings it tells the size.) The transfer meets what fails here again, and tells it of the
+    file."""
+    copies = tools.local_copies
+
+    def is_asked(item: Item) -> bool:
+        if item.remote.size is not None:
+            return False
+        model, remote = item.wanted.model, item.remote
+        is_brought_by_hub_client = tools.hub_client is not None and remote.hub is not None
+        if is_planned or is_brought_by_hub_client or not tools.store.is_new(model, remote):
+            return True
+        return copies is not None and bool(copies.candidates(model, remote))
+
+    unknown = [item for item in plan.fetch if is_asked(item)]
     answers = zip(unknown, tools.resolver.probe_all([item.remote for item in unknown]), strict=True)
     probed = {item: answer for item, answer in answers if not isinstance(answer, MdlError)}
     fetch: list[Item] = []
@@ -247,13 +265,17 @@ def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
     if force:
         return decided
     small = (tools.tuning or Tuning()).small
-    is_looked_for = any((item.remote.size or 0) > small for item in decided.plan.fetch)
+
+    def is_small(item: Item) -> bool:
+        return item.remote.size is not None and item.remote.size <= small
+
+    is_looked_for = any(item.remote.digest and not is_small(item) for item in decided.plan.fetch)
     repos = tools.local_copies.repos if tools.local_copies and is_looked_for else ()
     in_cache = unfinished_blobs(repos)
 
     def with_half(item: Item) -> Item:
         model, remote = item.wanted.model, item.remote
-        if (remote.size or 0) <= small or (tools.hub_client and remote.hub):
+        if is_small(item) or (tools.hub_client and remote.hub):
             return item
         final = tools.store.final_path(model, remote)
         half_final = None
@@ -297,8 +319,11 @@ def _planned(plan: Plan) -> Planned:
 # Carry out.
 
 
-def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools) -> Report:
-    """Fetch what is left to fetch, each digest once; what wants the same bytes gets them from the first.
+def _execute(
+    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools
+) -> tuple[Report, dict[tuple[str, RelPath], RemoteFile]]:
+    """Fetch what is left to fetch, each digest once; what wants the same bytes gets them from the first. Returns also
+    the files that were fetched, as their servers described them, by model and the path that was planned.
 
     Raises `Cancelled` with the `Report` so far.
     """
@@ -306,7 +331,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
     adopt_kept(plan, store)
     tell_kept(plan, on_event)
     if not plan.fetch:
-        return report_of(models, store, plan, broken)
+        return report_of(models, store, plan, broken), {}
     from mdl.engine.transfer import Result, Transfer
 
     assert tools.network is not None
@@ -320,6 +345,7 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
                 store,
                 tools.network.http,
                 on_event,
+                tools.resolver.met,
                 bytes_kept=whole,
                 hub_client=tools.hub_client,
                 most=tools.max_size,
@@ -337,7 +363,11 @@ def _execute(models: Sequence[Model], decided: _Decided, broken: dict[str, MdlEr
         error.so_far = report_of(models, store, plan, broken, results)
         raise
     plan, results = _without_lost(plan, results, tools)
-    return report_of(models, store, plan, broken, results)
+    brought: dict[tuple[str, RelPath], RemoteFile] = {}
+    for result in results:
+        for file in result.files:
+            brought[file.item.wanted.model, file.item.remote.path] = file.remote
+    return report_of(models, store, plan, broken, results), brought
 
 
 def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan, list[Result]]:

@@ -67,7 +67,7 @@ def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: 
 def kept_and_refused(plan: Plan) -> Iterator[tuple[Item, FileReport]]:
     """The files of which nothing is fetched, and how they went."""
     yield from ((item, _kept(item)) for item in plan.keep)
-    yield from ((item, _failed(item, item.refused)) for item in plan.refuse)
+    yield from ((item, _failed(item.remote, item.refused)) for item in plan.refuse)
 
 
 def _status(row: FileReport) -> str:
@@ -92,16 +92,16 @@ def _planned(item: Item) -> FileReport:
     return _row(item.remote, "planned", resumed_at=item.bytes_here)
 
 
-def _failed(item: Item, error: MdlError | None, resumed_at: int = 0) -> FileReport:
+def _failed(remote: RemoteFile, error: MdlError | None, resumed_at: int = 0) -> FileReport:
     """A file that did not come. One that a stop came before has not failed: the next run fetches it."""
     if error and error.exit_code in STOPPED:
-        return _row(item.remote, "planned", resumed_at=resumed_at)
-    return _row(item.remote, "failed", error=error, resumed_at=resumed_at)
+        return _row(remote, "planned", resumed_at=resumed_at)
+    return _row(remote, "failed", error=error, resumed_at=resumed_at)
 
 
 def _fetched(one: FileResult) -> FileReport:
     if one.error:
-        return _failed(one.item, one.error, one.resumed_at)
+        return _failed(one.remote, one.error, one.resumed_at)
     known: dict[str, Any] = {"size": one.size, "sha256": _sha256(one.digest), "resumed_at": one.resumed_at}
     return _row(one.remote, "fetched", one.verified, **known)
 

@@ -302,7 +302,9 @@ def repair(
             errors[refused.item] = refused
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
-    result = Transfer(plan.fetch, tools.store, http, tools.on_event, repair=True, tuning=tools.tuning).run()
+    result = Transfer(
+        plan.fetch, tools.store, http, tools.on_event, tools.resolver.met, repair=True, tuning=tools.tuning
+    ).run()
     for file in result.files:
         if file.error:
             name = f"{file.item.wanted.model}/{file.remote.path}"

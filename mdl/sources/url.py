@@ -1,8 +1,9 @@
 """Direct URLs: what a catalog or a command line names by itself, on any web server or CDN.
 
-A server need not answer HEAD, or may answer it wrongly, so the first byte is asked for instead: the answer
-tells the size, whether ranges are served, and the file's validator; and the file's name, if the URL does not end in one
-with an extension.
+What a server has under a URL is told by its answer to a GET: size, validator and digest, and the file's name if the URL
+does not end in one with an extension. A download reads that off the answer that brings the bytes (`UrlSource.met`), as
+some servers and proxies fetch the whole file for every request. Who only wants to know (a plan, a lock, whether a file
+that is here has changed) asks for the first byte: a server need not answer HEAD, or may answer it wrongly.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.http.client import HttpClient
+    from mdl.http.client import HttpClient, OpenResponse
+    from mdl.listener import Listener
 
 VERSION = 1
 """Of the file that keeps what a server called its file."""
@@ -162,15 +164,38 @@ class UrlSource:
             if error.item == stated.path.text:
                 error.item = origin.label
             raise
-        if not origin.is_named and found.path.text == origin.last_part:
-            told = f"saved as {shown(found.path.text)}: the URL names no file; -o NAME"
+        self._note_name(origin, found.path, self._context.on_event)
+        return [found]
+
+    def unasked(self, origin: UrlOrigin) -> RemoteFile:
+        """The file of ``origin`` before anybody was asked. Its name is what its server called it before, what the URL
+        ends in, or a name that stands for the one that the server will tell."""
+        name = self._kept_name(origin)
+        with contextlib.suppress(UsageError, Unsafe):
+            name = name or origin.file_name
+        return replace(
+            self.file(origin, name or RelPath("download")), is_left_open=True, is_name_open=True, label=origin.label
+        )
+
+    def met(self, remote: RemoteFile, opened: OpenResponse, on_event: Listener) -> RemoteFile:
+        """The same file with what the answer that brings it says about it. Raises `ProtocolError`, `Unsafe`,
+        `UsageError`."""
+        if not remote.is_name_open:
+            return described(remote, remote.url, opened)
+        origin = UrlOrigin(remote.url, remote.digest)
+        found = described(replace(remote, path=_name_of(origin, opened.headers)), remote.url, opened)
+        self._note_name(origin, found.path, on_event)
+        return found
+
+    def _note_name(self, origin: UrlOrigin, path: RelPath, on_event: Listener) -> None:
+        """Keep what the server called its file, and say so if neither it nor the URL named one."""
+        if not origin.is_named and path.text == origin.last_part:
             from mdl.events import Noticed
 
-            self._context.on_event(Noticed(message=told))
+            on_event(Noticed(message=f"saved as {shown(path.text)}: the URL names no file; -o NAME"))
         with contextlib.suppress(OSError, Unsafe):  # a name that cannot be kept is asked for again
-            facts = {"url": bare_url(origin.url), "name": found.path.text}
+            facts = {"url": bare_url(origin.url), "name": path.text}
             keep(self._place_of_name(origin), "mdl-url-name", VERSION, facts)
-        return [found]
 
     def known(self, origin: UrlOrigin) -> list[RemoteFile] | None:
         name = origin.file_name if origin.is_named else self._kept_name(origin)
@@ -250,28 +275,33 @@ class UrlSource:
         name: Callable[[Mapping[str, str]], RelPath] | None,
         headers: Mapping[str, str],
     ) -> RemoteFile:
-        from mdl.http.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
-
         with http.open("GET", url, headers, allow=(416,) if headers else (), is_file=True) as opened:
-            if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
-                raise ProtocolError("the server sent a partial answer without a usable Content-Range")
             remote = replace(remote, path=name(opened.headers)) if name else remote
-            names, pinned = (remote.path.text, url), remote.digest is not None
-            size = announced_size(opened.status, opened.headers, names, pinned=pinned)
-            if opened.status == 416 and size is None:
-                raise ProtocolError("the server refused a range that lies inside the file (416)")
-            validator = validator_of(opened.headers)
-            digest, commit = remote.digest, remote.commit
-            for hop in opened.hops:
-                digest = digest or Digest.of_etag(hop.get("x-linked-etag"))
-                commit = commit or hop.get("x-repo-commit")
-                size = size if size is not None else parse_size(hop.get("x-linked-size", ""))
-            digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
-        known = remote.size if remote.size is not None else size
-        if digest is None and None not in (size, known) and size != known:
-            hint = "the source or the catalog's size is wrong; look at both"
-            raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
-        return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
+            return described(remote, url, opened)
+
+
+def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
+    """``remote`` with what the answer of ``url`` says about it in its head. Raises `ProtocolError`."""
+    from mdl.http.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
+
+    if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
+        raise ProtocolError("the server sent a partial answer without a usable Content-Range")
+    names, pinned = (remote.path.text, url), remote.digest is not None
+    size = announced_size(opened.status, opened.headers, names, pinned=pinned)
+    if opened.status == 416 and size is None:
+        raise ProtocolError("the server refused a range that lies inside the file (416)")
+    validator = validator_of(opened.headers)
+    digest, commit = remote.digest, remote.commit
+    for hop in opened.hops:
+        digest = digest or Digest.of_etag(hop.get("x-linked-etag"))
+        commit = commit or hop.get("x-repo-commit")
+        size = size if size is not None else parse_size(hop.get("x-linked-size", ""))
+    digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
+    known = remote.size if remote.size is not None else size
+    if digest is None and None not in (size, known) and size != known:
+        hint = "the source or the catalog's size is wrong; look at both"
+        raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
+    return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
 
 
 open_source = UrlSource

@@ -165,7 +165,7 @@ def test_stopped_before_it_knows_what_to_fetch(tmp_path: Path, how: str, code: i
     with FaultyServer(routes({"/first": gate, "/second": second})) as server:
         no_size = re.sub(r"(size|sha256) = .*\n", "", catalog_of(one=f"{server.url}/first"))
         two = catalog_of(two=f"{server.url}/second").removeprefix("schema = 1\n")
-        shell = machine(tmp_path / "home", no_size + two)
+        shell = machine(tmp_path / "home", no_size + two, MDL_CONNECTIONS="1")
         with started(shell, "get", "one", "two") as process:
             gate.wait()
             process.send_signal(signal.SIGUSR1 if how == "pause" else signal.SIGTERM)

@@ -80,7 +80,7 @@ def test_the_others_are_fetched(
             error_url(server, rows, path),
         )
         asked = sum(request.path.endswith(path) for request in server.requests)
-        assert asked == (2 if path == "shut.bin" else 1)
+        assert asked in ((1, 2) if path == "shut.bin" else (1,))
     right = {"a.bin": sha256(SMALL), "b.bin": sha256(DATA)}
     assert here(shell) == {name: right[name] for name in arrived}
     again = run(words.format(url=server.url), code)

@@ -57,7 +57,7 @@ def test_page_of_the_right_length(bench: Bench, data: bytes) -> None:
 @pytest.mark.fault(41)
 @pytest.mark.parametrize("make", [faults.head_refused, faults.head_hangs, faults.head_lies])
 def test_head_is_never_asked(bench: Bench, make: Callable[[bytes], Handler]) -> None:
-    """What a server does with HEAD does not matter: sizes come from a GET of the first byte (B41)."""
+    """What a server does with HEAD does not matter: a GET tells the size (B41)."""
     run = bench.fetch(make(DATA), DATA, known=False)
     assert (run.code, run.row.size, {request.method for request in run.requests}) == (0, SIZE, {"GET"})
 

@@ -12,7 +12,10 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request, reply
 from support.polling import until
 
+from mdl.errors import NetworkError
 from mdl.events import Failed, Retrying
+from mdl.http.allowlist import AllowList
+from mdl.http.client import HttpClient, Timeouts
 from mdl.http.origin_record import OriginRecord
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
@@ -232,6 +235,29 @@ def test_no_hint_claims_what_was_not_kept(bench: Bench, handler: Handler) -> Non
     assert "kept" not in bench.fetch(handler, DATA, retries=2).error["hint"]
     later = faults.choose(faults.resumes, handler, faults.short_body(DATA, MIB))
     assert "what was fetched is kept" in bench.fetch(later, DATA, retries=2).error["hint"]
+
+
+def _quickly_stalled() -> HttpClient:
+    return HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.1))
+
+
+@pytest.mark.parametrize("length", [SIZE, None], ids=["large", "unknown"])
+def test_silence_after_the_head(length: int | None) -> None:
+    """A head that comes at once, and no byte of the body in time, is a silence too: the next answer gets twice as
+    long. What comes after the first byte is not."""
+    with FaultyServer(faults.stall_in_body(DATA, 0)) as server, _quickly_stalled() as http:
+        waited: list[float] = []
+        for _ in range(3):
+            waited.append(http.record(server.url).first_byte_limit(0.1, 300.0))
+            with pytest.raises(NetworkError) as told, http.open("GET", server.url + "/f") as opened:
+                list(http.body(opened, length))
+            assert told.value.is_silence
+            assert "--stall 10m" in (told.value.hint or "")
+        assert waited == [0.1, 0.2, 0.4]
+        server.handler = faults.stall_in_body(DATA, MIB)
+        with pytest.raises(NetworkError), http.open("GET", server.url + "/f") as opened:
+            list(http.body(opened, SIZE))
+        assert http.record(server.url).silences == 3
 
 
 def test_a_silent_origin_gets_more_time() -> None:

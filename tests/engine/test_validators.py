@@ -52,10 +52,10 @@ def test_flapping_versions(bench: Bench, handler: Handler, known: bool) -> None:
 @KNOWN
 @pytest.mark.parametrize("etag", [faults.ETAG, '"v2"'])
 def test_it_grows_while_it_comes(bench: Bench, etag: str, known: bool) -> None:
-    """A file that becomes longer between two segments: refused if its digest is known, else the new one, whole."""
+    """A file that becomes longer between two answers: refused if its digest is known, else the new one, whole."""
     bench.segments_in_turn(MIB)
     longer = noise(5 * MIB, 2)
-    grows = faults.first(3, faults.honest(DATA), faults.honest(longer, etag=etag))
+    grows = faults.first(1, faults.cut(faults.honest(DATA), 2 * MIB), faults.honest(longer, etag=etag))
     run = bench.fetch(grows, DATA, known=known, connections=1)
     assert run.code == (6 if known else 0)
     assert run.rewound == run.report.bytes_discarded
@@ -116,7 +116,7 @@ def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
     """The new version of a file is small: it goes into the partial that was begun, and nothing stays open or behind."""
     bench.segments(256 * 1024)
     others, new = set(threading.enumerate()), noise(300 * 1024, 9)
-    shrinks = faults.first(1, faults.honest(DATA, etag='"v1"'), faults.honest(new, etag='"v2"'))
+    shrinks = faults.first(1, faults.cut(faults.honest(DATA, etag='"v1"'), MIB), faults.honest(new, etag='"v2"'))
     assert bench.fetch(shrinks, DATA, known=False, connections=2).code == 0
     assert bench.has(new)
     until(lambda: not any(thread.name == "mdl-hasher" for thread in {*threading.enumerate()} - others))
@@ -125,9 +125,10 @@ def test_a_large_file_that_becomes_a_small_one(bench: Bench) -> None:
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("size", [2000, 300 * 1024, 2 * MIB])
 def test_a_small_file_that_changes_once_is_fetched_anew(bench: Bench, size: int) -> None:
-    """A small file without a digest changed between the plan and the request: its new version comes, of any size."""
+    """A small file without a digest changed between two answers: its new version comes, of any size."""
     new = noise(size, 11)
-    changed = faults.first(1, faults.honest(DATA[:1000], etag='"v1"'), faults.honest(new, etag='"v2"'))
+    cut = faults.cut(faults.honest(DATA[:1000], etag='"v1"'), 500)
+    changed = faults.first(1, cut, faults.honest(new, etag='"v2"'))
     assert bench.fetch(changed, DATA[:1000], known=False).code == 0
     assert bench.has(new)
 
@@ -136,7 +137,8 @@ def test_a_small_file_that_changes_once_is_fetched_anew(bench: Bench, size: int)
 @pytest.mark.parametrize("size", [1000, 4 * MIB])
 def test_a_file_that_always_changes_is_given_up(bench: Bench, size: int) -> None:
     """A file that is another at every request, and of another size, is the server's fault: 6, after two requests."""
-    turns = faults.alternate(*(faults.honest(noise(size + n, n), etag=f'"v{n}"') for n in range(9)))
+    versions = [faults.honest(noise(size + n, n), etag=f'"v{n}"') for n in range(9)]
+    turns = faults.alternate(*(faults.cut(version, size // 2) for version in versions))
     run = bench.fetch(turns, DATA, known=False)
     assert (run.code, len(run.requests)) == (6, 3)
 

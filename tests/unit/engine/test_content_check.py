@@ -163,7 +163,7 @@ def test_right_ones_come(bench: Bench, name: str) -> None:
 def test_a_message_is_asked_for_once(bench: Bench) -> None:
     """A message with status 200 is told, not retried, and nothing of it is left."""
     run = bench.fetch(honest(UNAUTHORIZED), UNAUTHORIZED, known=False, path="m.pt")
-    assert (run.code, len(run.requests)) == (6, 2)  # one for the size, one for the bytes
+    assert (run.code, len(run.requests)) == (6, 1)
     assert (bench.strangers(), bench.partials) == ([], [])
 
 
