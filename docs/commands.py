@@ -1,4 +1,4 @@
-"""Writes commands.md, beside this file, and the man page, from the pages that the help shows.
+"""Writes commands.md, beside this file, and the man page, from the Typer app that the help is made from.
 
 python docs/commands.py           # write them
 python docs/commands.py --check   # write nothing; exit with 1 if they are not up to date
@@ -9,63 +9,169 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import typer
-
+from mdl.cli.command import loaded
 from mdl.cli.commands import GROUPS
-from mdl.cli.main import app_of
-from mdl.cli.pages import OPTIONS, Page, Row, page_of, root_page
+from mdl.cli.flags import PANELS, ROOT_PANEL
+from mdl.cli.main import EXAMPLES, root
 from mdl.errors import EXIT_CODES
 
-_DATED: Final = "2026-11-23"
+_DATED: Final = "2026-11-26"
 """A man page bears a date: that of the last change of its form."""
 _STYLE: Final = 70
+_DOWNLOADERS: Final = ("get", "fetch", "prefetch", "verify")
+"""The commands whose common options stand in one table."""
+_SHARED: Final = "Download options"
 DOCUMENT = Path(__file__).with_suffix(".md")
 MANUAL = DOCUMENT.with_name("man") / "mdl.1"
 
 
+class Row(NamedTuple):
+    """A flag, an argument, a command or an example, and what it is or does."""
+
+    usage: str
+    about: str
+
+
+Panels = Mapping[str, tuple[Row, ...]]
+"""The rows below each heading."""
+
+
+class Page(NamedTuple):
+    """What is said of one command: ``mdl get``. ``about`` has a text for each paragraph."""
+
+    name: str
+    usage: str
+    about: tuple[str, ...]
+    panels: Panels
+    examples: tuple[Row, ...]
+
+
+def root_page() -> Page:
+    """The page of ``mdl`` itself: every command in its group, then the options that all share."""
+    panels = {
+        group: tuple(Row(name, listed.summary) for name, listed in commands.items())
+        for group, commands in GROUPS.items()
+    }
+    page = _page(root(), "mdl")
+    return page._replace(panels=panels | {ROOT_PANEL: page.panels[ROOT_PANEL]}, examples=_examples(EXAMPLES))
+
+
 def pages() -> list[Page]:
-    """The page of ``mdl``, then that of every command in the order of the help, each before those below it.
+    """The page of every command in the order of the help, each before those below it."""
+    found: list[Page] = []
+    for commands in GROUPS.values():
+        for name in commands:
+            command = loaded(name)
+            found.append(_page(command, f"mdl {name}"))
+            for word, below in getattr(command, "commands", {}).items():
+                found.append(_page(below, f"mdl {name} {word}"))
+    return found
 
-    The options that all share are on the first page alone.
-    """
-    found: Any = typer.main.get_command(app_of(name for group in GROUPS.values() for name in group))
-    root = root_page(found)
-    commands = [page for name, one in found.commands.items() for page in _pages(one, name)]
-    return [root, *(_without(page, root.panels[OPTIONS]) for page in commands)]
 
-
-def _pages(command: Any, name: str) -> Iterator[Page]:
-    yield page_of(command, name)
+def _page(command: Any, name: str) -> Page:
+    context = command.make_context(name, [], resilient_parsing=True)
+    panels: dict[str, list[Row]] = {}
     for word, below in getattr(command, "commands", {}).items():
-        yield from _pages(below, f"{name} {word}")
+        first_sentence = re.split(r"\.(?:\s|$)", below.help or "", maxsplit=1)[0]
+        panels.setdefault("Commands", []).append(Row(word, " ".join(first_sentence.split())))
+    for param in command.params:
+        if not param.hidden:
+            panel = param.rich_help_panel if param.param_type_name == "option" else "Arguments"
+            panels.setdefault(panel, []).append(_row(param, context))
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    about = tuple(" ".join(text.split()) for text in re.split(r"\n\s*\n", command.help or ""))
+    examples = [line for line in (command.epilog or "").splitlines() if line.startswith("  ")]
+    return Page(name, usage, about, {panel: tuple(rows) for panel, rows in panels.items()}, _examples(examples))
 
 
-def _without(page: Page, shared: Collection[Row]) -> Page:
-    panels = {title: tuple(row for row in rows if row not in shared) for title, rows in page.panels.items()}
-    return page._replace(panels={title: rows for title, rows in panels.items() if rows})
+def _row(param: Any, context: Any) -> Row:
+    if param.param_type_name == "argument":
+        return Row(param.metavar, param.help)
+    is_switch = param.is_flag or param.count
+    value = "" if is_switch else param.metavar or param.display_type(context).strip("<>")
+    default = f" [default: {param.default}]" if param.default and param.show_default and not is_switch else ""
+    return Row(f"{', '.join(sorted(param.opts, key=len))} {value}".rstrip(), f"{param.help}{default}")
 
 
-def document(found: list[Page]) -> str:
+def _examples(lines: Iterable[str]) -> tuple[Row, ...]:
+    """Command lines, each with what it does behind two spaces and a ``#``."""
+    return tuple(Row(*line.strip().split("  # ", 1)) for line in lines)
+
+
+def _without(page: Page, apart: Panels) -> Page:
+    """A page without the rows that stand in a table of their own."""
+    panels: dict[str, tuple[Row, ...]] = {}
+    for title, rows in page.panels.items():
+        own = tuple(row for row in rows if row not in apart.get(title, ()))
+        if own:
+            panels[title] = own
+    return page._replace(panels=panels)
+
+
+def _shared_by(found: Iterable[Page]) -> Panels:
+    """The options that all these pages have."""
+    first, *others = [page.panels for page in found]
+    shared: dict[str, tuple[Row, ...]] = {}
+    for title in PANELS:
+        rows = tuple(row for row in first.get(title, ()) if all(row in panels.get(title, ()) for panels in others))
+        if rows:
+            shared[title] = rows
+    return shared
+
+
+def _has_all(page: Page, shared: Panels) -> bool:
+    return all(set(rows) <= set(page.panels.get(title, ())) for title, rows in shared.items())
+
+
+class Reference(NamedTuple):
+    """All pages. What the commands share is apart: ``shared`` by those whose names are ``sharing``."""
+
+    root: Page
+    shared: Panels
+    sharing: tuple[str, ...]
+    commands: tuple[Page, ...]
+
+
+def reference() -> Reference:
+    """Everything that both files say."""
+    top = root_page()
+    everywhere = dict.fromkeys(PANELS, top.panels[ROOT_PANEL])
+    commands = [_without(page, everywhere) for page in pages()]
+    shared = _shared_by(page for page in commands if page.name.removeprefix("mdl ") in _DOWNLOADERS)
+    sharing = tuple(page.name for page in commands if _has_all(page, shared))
+    apart = tuple(_without(page, shared) if page.name in sharing else page for page in commands)
+    return Reference(top, shared, sharing, apart)
+
+
+def document(found: Reference) -> str:
     """``docs/commands.md``."""
-    root, *commands = found
     lines = ["# Commands", "", "`python docs/commands.py` writes this; `man mdl` and `mdl help` say the same."]
-    for title, rows in root.panels.items():
+    for title, rows in found.root.panels.items():
         lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in GROUPS)]
+    lines += ["", f"## {_SHARED}", "", f"{_listed(found.sharing)} take all of these."]
+    for title, rows in found.shared.items():
+        lines += ["", f"**{title}**", "", *_table(rows)]
     lines += ["", "## Exit codes", "", "| code | name | meaning | a script should |", "|---|---|---|---|"]
     lines += [f"| {code} | {' | '.join(texts)} |" for code, texts in EXIT_CODES.items()]
-    for page in commands:
+    for page in found.commands:
         lines += ["", f"## {page.name}", "", "```", page.usage, "```"]
         lines += [line for text in page.about for line in ("", _escaped(text))]
         for title, rows in page.panels.items():
             lines += ["", f"**{title}**", "", *_table(rows)]
+        if page.name in found.sharing:
+            lines += ["", f"It takes the [{_SHARED.lower()}](#{_SHARED.lower().replace(' ', '-')}) too."]
         examples = [line for row in page.examples for line in (f"# {row.about}", row.usage)]
         lines += ["", "```sh", *examples, "```"]
     return "\n".join(lines) + "\n"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _table(rows: tuple[Row, ...], *, is_linked: bool = False) -> list[str]:
@@ -85,20 +191,26 @@ def _escaped(text: str) -> str:
     return re.sub(r"([|*_<>\[\]])", r"\\\1", text)
 
 
-def manual(found: list[Page]) -> str:
+def manual(found: Reference) -> str:
     """The man page, for man(7)."""
-    root, *commands = found
-    lines = [f'.TH MDL 1 {_DATED} mdl "mdl manual"', ".SH NAME", *_filled(f"mdl - {_named(root.about[0])}")]
-    lines += [".SH SYNOPSIS", ".nf", _roff(root.usage), ".fi", ".SH DESCRIPTION", *_filled(root.about[0])]
-    for title, rows in root.panels.items():
+    top = found.root
+    lines = [f'.TH MDL 1 {_DATED} mdl "mdl manual"', ".SH NAME", *_filled(f"mdl - {_named(top.about[0])}")]
+    lines += [".SH SYNOPSIS", ".nf", _roff(top.usage), ".fi", ".SH DESCRIPTION", *_filled(top.about[0])]
+    for title, rows in top.panels.items():
         lines += [f'.SS "{_roff(title)}"', *_items(rows)]
-    lines += [".SH EXAMPLES", *_examples(root.examples), ".SH COMMANDS"]
-    for page in commands:
+    lines += [".SH EXAMPLES", *_example_lines(top.examples), f".SH {_SHARED.upper()}"]
+    lines += _filled(f"{_listed(found.sharing)} take all of these.")
+    for title, rows in found.shared.items():
+        lines += [f'.SS "{_roff(title)}"', *_items(rows)]
+    lines += [".SH COMMANDS"]
+    for page in found.commands:
         lines += [f'.SS "{_roff(page.name)}"', ".nf", _roff(page.usage), ".fi"]
         lines += [line for text in page.about for line in (".PP", *_filled(text))]
         for title, rows in page.panels.items():
             lines += [".PP", f"\\fB{_roff(title)}\\fR", *_items(rows)]
-        lines += [".PP", "\\fBExamples\\fR", *_examples(page.examples)]
+        if page.name in found.sharing:
+            lines += [".PP", *_filled(f"It takes the {_SHARED.lower()} too.")]
+        lines += [".PP", "\\fBExamples\\fR", *_example_lines(page.examples)]
     codes = tuple(Row(f"{code} {name}", f"{what}: {todo}") for code, (name, what, todo) in EXIT_CODES.items())
     lines += [".SH EXIT STATUS", *_items(codes)]
     return "\n".join(lines) + "\n"
@@ -113,7 +225,7 @@ def _items(rows: tuple[Row, ...]) -> Iterator[str]:
         yield from (".TP", f"\\fB{_roff(row.usage.strip())}\\fR", *_filled(row.about))
 
 
-def _examples(rows: tuple[Row, ...]) -> Iterator[str]:
+def _example_lines(rows: tuple[Row, ...]) -> Iterator[str]:
     yield ".nf"
     for row in rows:
         yield from (f"# {_roff(row.about)}", _roff(row.usage))
@@ -136,7 +248,8 @@ def _roff(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write both files; with ``--check`` say which one is not up to date. Returns the exit code."""
-    found, code = pages(), 0
+    found = reference()
+    code = 0
     for place, text in ((MANUAL, manual(found)), (DOCUMENT, document(found))):
         if "--check" not in arguments:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -17,13 +17,14 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from mdl.cli.commands import COMMANDS, NO_CATALOG
-from mdl.cli.flags import Common, flag
-from mdl.cli.parsing import QuickCommand, QuickGroup
+from mdl.cli.classes import Command, Group
+from mdl.cli.commands import COMMANDS, GROUPS, NO_CATALOG
+from mdl.cli.flags import PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
+from mdl.cli.usage import HABITS
 from mdl.config import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
-from mdl.errors import Cancelled, Problem, as_problem
+from mdl.errors import Cancelled, Problem, UsageError, as_problem
 from mdl.values import value_class
 
 Body = TypeVar("Body", bound=Callable[..., int])
@@ -33,7 +34,7 @@ _NOT_SHOWN_AGAIN = {field.name for field in dataclasses.fields(Common)} | {"deta
 
 
 @value_class
-class Command:
+class Registered:
     """A command. ``group_help`` is the help of a command that has others below it."""
 
     name: str
@@ -44,7 +45,7 @@ class Command:
     examples: Sequence[str]
 
 
-REGISTERED: dict[str, Command] = {}
+REGISTERED: dict[str, Registered] = {}
 """Every command of the modules that were imported so far, by its name; ``jobs show`` is one below ``jobs``."""
 
 
@@ -60,22 +61,21 @@ def command(
     """
 
     def note(body: Body) -> Body:
-        REGISTERED[name] = Command(name, body, checks_config, asks, group_help, examples)
+        REGISTERED[name] = Registered(name, body, checks_config, asks, group_help, examples)
         return body
 
     return note
 
 
-def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
-    """Register a command with Typer, under its ``alias`` if it has one, and the commands below it."""
-    found = REGISTERED[name]
-    run = _spread(found)
-    if not found.group_help:
-        last = alias or name.split()[-1]
-        app.command(last, cls=QuickCommand, hidden=bool(alias), epilog="\n".join(found.examples))(run)
-        return
-    examples = "\n".join(found.examples)
-    group = typer.Typer(help=found.group_help, epilog=examples, context_settings=HELP_FLAGS, rich_markup_mode=None)
+def typer_command(name: str, called: str = "") -> Any:
+    """Typer's object for the command of this ``name``, which may be ``called`` otherwise, and for those below it."""
+    registered = REGISTERED[name]
+    run = _spread(registered)
+    texts: dict[str, Any] = {"epilog": epilog_of(registered.examples), "context_settings": HELP_FLAGS}
+    if not registered.group_help:
+        app = _typer()
+        app.command(called or name.split()[-1], cls=Command, **texts)(run)
+        return typer.main.get_command(app)
 
     def before(ctx: typer.Context, **values: Any) -> None:
         if ctx.invoked_subcommand is None:
@@ -83,30 +83,75 @@ def add_command(app: typer.Typer, name: str, *, alias: str = "") -> None:
         ctx.obj = merged(ctx.obj or Common(), _filled(Common, values))
 
     parameters = list(inspect.signature(run).parameters.values())
-    group.callback(cls=QuickGroup, invoke_without_command=True)(_signed(before, parameters))
-    for other in [one for one in REGISTERED if one.startswith(f"{name} ")]:
-        add_command(group, other)
-    app.add_typer(group, name=name)
+    app = _typer(name=name, help=registered.group_help, **texts)
+    app.callback(cls=Group, invoke_without_command=True)(_signed(before, parameters))
+    group: Any = typer.main.get_command(app)
+    for below in REGISTERED:
+        if below.startswith(f"{name} "):
+            group.add_command(typer_command(below))
+    return group
 
 
-def add_root(app: typer.Typer, own: Mapping[str, Any]) -> None:
-    """Register the flags before the command with Typer: the common ones, and its ``own``, whose callbacks do all."""
-    parameters = [
-        _CONTEXT,
-        *(_parameter(field, Common) for field in dataclasses.fields(Common)),
+class RootGroup(Group):
+    """The group of ``mdl`` itself. Until a command is called, what the table says of it stands for it: only the module
+    of the command that is called is imported."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for group, commands in GROUPS.items():
+            for name, listed in commands.items():
+                self.add_command(
+                    Command(name=name, help=listed.summary, short_help=listed.summary, rich_help_panel=group)
+                )
+        for name, listed in COMMANDS.items():
+            if listed.see:
+                self.add_command(Command(name=name, hidden=True))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            return args[0], loaded(args[0]), args[1:]
+        if args[0] in HABITS and not ctx.resilient_parsing:
+            raise UsageError("there is no such command", item=f"mdl {args[0]}", hint=HABITS[args[0]])
+        return super().resolve_command(ctx, args)
+
+
+@functools.cache
+def loaded(name: str) -> Any:
+    """Typer's object for a command of the table, whose module is imported for it."""
+    listed = COMMANDS[name]
+    importlib.import_module(f"mdl.cli.{listed.module}")
+    return typer_command(listed.see or name, called=name)
+
+
+def root_group(own: Mapping[str, Any], **texts: str) -> Any:
+    """Typer's group for ``mdl`` itself, without commands. Its flags are the common ones, and its ``own``, whose
+    callbacks do all."""
+    flags = [
+        *(_parameter(field, Common, panel=ROOT_PANEL) for field in dataclasses.fields(Common)),
         *(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=own[key]) for key in own),
     ]
 
     def before(ctx: typer.Context, **values: Any) -> None:
         ctx.obj = _filled(Common, values)
 
-    app.callback(cls=QuickGroup)(_signed(before, parameters))
+    app = _typer(name="mdl", context_settings=HELP_FLAGS, **texts)
+    app.callback(cls=RootGroup)(_signed(before, [_CONTEXT, *flags]))
+    return typer.main.get_command(app)
+
+
+def epilog_of(examples: Sequence[str]) -> str:
+    """The end of a help: the examples, one a line."""
+    return "\n".join(("", "Examples:", *(f"  {example}" for example in examples)))
+
+
+def _typer(**given: Any) -> typer.Typer:
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", **given)
 
 
 _CONTEXT = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
-def _spread(command: Command) -> Callable[..., None]:
+def _spread(command: Registered) -> Callable[..., None]:
     """The function that Typer is given: every flag is a parameter of it."""
     hints = get_type_hints(command.body, include_extras=True)
     groups: dict[str, type] = {}
@@ -125,6 +170,7 @@ def _spread(command: Command) -> Callable[..., None]:
         hides = [] if command.asks else ["yes"]
         hides += ["catalog"] if command.name.split()[0] in NO_CATALOG else []
         parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
+    parameters.sort(key=_panel_number)
 
     def run(ctx: typer.Context, **values: Any) -> None:
         common = merged(ctx.obj or Common(), _filled(Common, values))
@@ -203,13 +249,20 @@ def _signed(run: Callable[..., None], parameters: list[inspect.Parameter]) -> Ca
 _hints_of = functools.cache(partial(get_type_hints, include_extras=True))
 
 
-def _parameter(field: dataclasses.Field[Any], group: type, hides: Sequence[str] = ()) -> inspect.Parameter:
-    annotation = _hints_of(group)[field.name]
-    if field.name in hides:
-        kind, option = get_args(annotation)
-        option = copy.copy(option)
-        option.hidden = True
-        annotation = Annotated[kind, option]
+def _panel_number(parameter: inspect.Parameter) -> int:
+    """Where a parameter stands in the help. The context and the arguments come first."""
+    panels = [option.rich_help_panel for option in get_args(parameter.annotation)[1:]]
+    return PANELS.index(panels[0]) if panels and panels[0] else -1
+
+
+def _parameter(
+    field: dataclasses.Field[Any], group: type, hides: Sequence[str] = (), panel: str = ""
+) -> inspect.Parameter:
+    kind, option = get_args(_hints_of(group)[field.name])
+    option = copy.copy(option)
+    option.hidden = field.name in hides
+    option.rich_help_panel = panel or option.rich_help_panel
+    annotation = Annotated[kind, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 

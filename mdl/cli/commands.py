@@ -81,31 +81,3 @@ COMMANDS: Final[dict[str, Listed]] = {
     "info": Listed("list", see="show"),
 }
 """Every command by its name, also the aliases that no help shows."""
-
-HABITS: Final[dict[str, str]] = {
-    **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
-    "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
-    "adopt": "mdl import DIR",
-    **dict.fromkeys(
-        ("cache", "models", "scan-cache"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"
-    ),
-    **dict.fromkeys(("delete", "uninstall", "prune"), "mdl rm NAME deletes a model, mdl clean what nothing needs"),
-    **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
-    **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
-    **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
-    **dict.fromkeys(("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"),
-    **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
-    **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
-    **dict.fromkeys(
-        ("stop", "kill", "cancel", "pause"), "mdl jobs shows the ids; mdl jobs pause ID, mdl jobs cancel ID"
-    ),
-    **dict.fromkeys(("resume", "continue"), "mdl jobs resume; or mdl get again, which continues where it was"),
-    **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
-    **dict.fromkeys(("completion", "completions"), "mdl --install-completion"),
-    **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
-    **dict.fromkeys(
-        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
-    ),
-    **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
-}
-"""What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""

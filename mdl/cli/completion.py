@@ -1,181 +1,127 @@
-"""Completion: what the Tab key offers: commands, options, and the models, jobs, checkpoints and so on that there are.
+"""Completion: what the Tab key offers for a value: the models, jobs, checkpoints and so on that there are.
 
-A shell passes the line as it was typed so far. mdl answers with rows: a word, a tab, what it is; a row ``:file`` or
-``:folder`` has the shell complete a path by itself. Nothing is contacted.
+Typer knows the commands and the options, and asks these callbacks for the rest. Nothing is contacted. A value for which
+nothing is offered is completed by the shell, as a path.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from mdl.cli.commands import GROUPS
-from mdl.cli.pages import Row, rows_below, value_of
-from mdl.cli.parsing import name_of
 from mdl.paths import shown
 
 if TYPE_CHECKING:
     from mdl import Client
 
+Offer = tuple[str, str]
+"""A value, and what it is."""
+OffersOf = Callable[[typer.Context], Iterable[Offer]]
+Callback = Callable[[typer.Context, str], list[str]]
+"""How Typer asks: with the context of the line that was typed so far, and the beginning of the value."""
 _MOST_JOBS = 50
-_MORE = ",…"
-_FILE, _FOLDER = Row(":file", ""), Row(":folder", "")
+_SEVERAL = ",…"
 
 
-@dataclass
-class _Typed:
-    """What stands on the line before the last word: the ``path`` of the command (``jobs show``), its ``arguments``,
-    the values of its ``options`` by their long names, and the option whose value the last word is, if it is one."""
-
-    command: Any
-    path: str = ""
-    arguments: list[str] = field(default_factory=list)
-    options: dict[str, list[str]] = field(default_factory=dict)
-    pending: Any = None
-    is_ended: bool = False
-    """After ``--`` there are no options."""
+def offer_row(value: str, about: str) -> str:
+    """A value that Tab offers, as the scripts of the shells read it: with what it is behind a tab."""
+    return f"{value}\t{shown(' '.join(about.split()))}".rstrip("\t")
 
 
-def words_of(line: str) -> list[str]:
-    """The words after ``mdl``; the last is the one to be completed, and may be empty. An open quote ends them."""
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    words: list[str] = []
-    try:
-        words += lexer
-    except ValueError:
-        return [*words, lexer.token.lstrip("'\"")][1:]
-    return [*words, ""][1:] if line[-1:].isspace() else words[1:]
+def callback(offers_of: OffersOf) -> Callback:
+    """The callback that Typer is given, from a function that knows what may stand there."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        del incomplete  # Typer looks which of them begin so
+        return [offer_row(value, about) for value, about in offers_of(ctx) if value.isprintable()]
+
+    return complete
 
 
-def complete(root: Any, words: list[str]) -> Iterator[str]:
-    """The rows for the last of ``words``: each a word that begins so, and behind a tab what it is."""
-    *before, last = words or [""]
-    typed = _read(root, before)
-    option, has_value, value = last.partition("=")
-    if typed.pending is None and has_value and option.startswith("--") and not typed.is_ended:
-        typed.pending, last = _option(typed.command, option), value
-    for row in _offers(typed, last):
-        if row.usage.startswith((last, ":")) and row.usage.isprintable():
-            yield "\t".join(shown(" ".join(text.split())) for text in row if text)
+def _separated(offers_of: OffersOf) -> Callback:
+    """The same for values between commas: those before the last comma are there already."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        before = incomplete[: incomplete.rfind(",") + 1]
+        given = before.split(",")
+        return [offer_row(before + value, about) for value, about in offers_of(ctx) if value not in given]
+
+    return complete
 
 
-def _read(root: Any, words: Iterable[str]) -> _Typed:
-    """What the whole words of a line mean."""
-    typed = _Typed(root)
-    for word in words:
-        below = getattr(typed.command, "commands", {})
-        if typed.pending is not None:
-            typed.options.setdefault(name_of(typed.pending), []).append(word)
-            typed.pending = None
-        elif word == "--" and not typed.is_ended:
-            typed.is_ended = True
-        elif word.startswith("-") and not typed.is_ended:
-            name, has_value, value = word.partition("=")
-            option = _option(typed.command, name)
-            if option is not None and has_value:
-                typed.options.setdefault(name_of(option), []).append(value)
-            elif option is not None and value_of(option):
-                typed.pending = option
-        elif word in below and not typed.arguments:
-            typed.command, typed.path = below[word], f"{typed.path} {word}".strip()
-        else:
-            typed.arguments.append(word)
-    return typed
+def offers(word: str) -> Callback | None:
+    """What is offered where ``word`` stands for the value: ``NAME``, ``plain|hf-cache``, ``COLUMN,…``."""
+    if word.islower():
+        choices = [(choice, "") for choice in word.split("|")]
+        return callback(lambda ctx: choices)
+    if word.endswith(_SEVERAL):
+        return _separated(_BY_WORD[word.removesuffix(_SEVERAL)])
+    known = [_BY_WORD[part] for part in word.split("|") if part in _BY_WORD]
+    return callback(known[0]) if known else None
 
 
-def _option(command: Any, name: str) -> Any:
-    return next((param for param in command.params if name in param.opts), None)
+def _arguments(ctx: typer.Context) -> list[str]:
+    """The arguments that were typed so far. Behind an option that still lacks its value Typer leaves them unread."""
+    words = [*ctx.args]
+    for param in ctx.command.params:
+        value: Any = ctx.params.get(param.name)
+        if param.param_type_name == "argument" and value:
+            words += value if isinstance(value, list | tuple) else [value]
+    return words
 
 
-def _offers(typed: _Typed, last: str) -> Iterator[Row]:
-    """All that may stand there."""
-    if typed.pending is not None:
-        yield from _values(typed, typed.pending, last)
-    elif last.startswith("-") and not typed.is_ended:
-        yield from _options(typed.command)
-    elif not typed.path and not typed.arguments:
-        for commands in GROUPS.values():
-            yield from (Row(name, listed.summary) for name, listed in commands.items())
-    else:
-        yield from rows_below(typed.command) if not typed.arguments else ()
-        wanted = [param for param in typed.command.params if param.param_type_name == "argument"]
-        at = min(len(typed.arguments), len(wanted) - 1)
-        if wanted and (at == len(typed.arguments) or wanted[at].nargs == -1):
-            yield from _values(typed, wanted[at], last)
-        elif not hasattr(typed.command, "commands"):
-            yield from _options(typed.command)
-
-
-def _options(command: Any) -> Iterator[Row]:
-    for param in command.params:
-        if param.param_type_name == "option" and not param.hidden:
-            yield Row(max(param.opts, key=len), (param.help or "").partition(" [")[0].rstrip("."))
-
-
-def _values(typed: _Typed, param: Any, last: str) -> Iterator[Row]:
-    """What may be the value of a parameter, by its name in this command, or else by the words for its value; for
-    ``WORD,…`` several, of which those before the last comma of ``last`` are there already."""
-    word = value_of(param).strip("[]")
-    if word.endswith(_MORE):
-        before = last[: last.rfind(",") + 1]
-        for row in _OFFERS[word.removesuffix(_MORE)](typed):
-            if row.usage not in before.split(","):
-                yield Row(before + row.usage, row.about)
-    elif named := _OFFERS.get(f"{typed.path} {name_of(param)}"):
-        yield from named(typed)
-    elif word.islower():
-        yield from (Row(choice, "") for choice in word.split("|"))
-    else:
-        for offer in dict.fromkeys(_OFFERS[kind] for kind in word.split("|") if kind in _OFFERS):
-            yield from offer(typed)
-
-
-def _client(typed: _Typed) -> Client:
+def _client(ctx: typer.Context) -> Client:
     """A client of the models folder and the catalogs that the line names."""
     from mdl import Client
     from mdl.config import Config
 
+    catalogs = [*(ctx.find_root().params["catalog"] or ()), *(ctx.params["catalog"] or ())]
     given = {
         "offline": True,
-        "home": typed.options.get("--to", [None])[-1],
-        "layout": typed.options.get("--layout", [None])[-1],
+        "home": ctx.params.get("home"),
+        "layout": ctx.params.get("layout"),
+        "catalog": [path.expanduser() for path in catalogs],
     }
-    catalogs = [Path(path).expanduser() for path in typed.options.get("--catalog", [])]
-    return Client(config=Config({**given, "catalog": catalogs}, flags=True), on_warning=lambda _: None)
+    return Client(config=Config(given, flags=True), on_warning=lambda _: None)
 
 
-def _targets(typed: _Typed) -> Iterator[Row]:
+def _targets(ctx: typer.Context) -> Iterator[Offer]:
     """The models and groups of the catalog."""
-    catalog = _client(typed).catalog
+    catalog, given = _client(ctx).catalog, _arguments(ctx)
     for model in catalog.models.values():
-        if model.name not in typed.arguments:
-            yield Row(model.name, model.title or model.kind)
+        if model.name not in given:
+            yield model.name, model.title or model.kind
     for name, members in catalog.groups.items():
-        if name not in typed.arguments:
-            yield Row(name, f"group: {', '.join(members)}")
+        if name not in given:
+            yield name, f"group: {', '.join(members)}"
 
 
-def _models(typed: _Typed) -> Iterator[Row]:
+def _models(ctx: typer.Context) -> Iterator[Offer]:
     """The same, and what else is in the models folder."""
-    known = [*_targets(typed)]
-    yield from known
-    names = {row.usage for row in known} | {*typed.arguments}
-    for name in _folders(_client(typed).workspace.config.home.path):
+    names = {*_arguments(ctx)}
+    for name, about in _targets(ctx):
+        names.add(name)
+        yield name, about
+    for name in _folders(_client(ctx).workspace.config.home.path):
         if name not in names:
-            yield Row(name, "on this disk, in no catalog")
+            yield name, _IN_NO_CATALOG
 
 
-def _here(typed: _Typed) -> Iterator[Row]:
+def _here(ctx: typer.Context) -> Iterator[Offer]:
     """What is in the models folder."""
-    client = _client(typed)
-    known, home = client.catalog.models, client.workspace.config.home.path
-    for name in sorted({*client.workspace.store([]).receipts.models(), *_folders(home)} - {*typed.arguments}):
-        yield Row(name, known[name].title if name in known else "on this disk, in no catalog")
+    client = _client(ctx)
+    models = client.catalog.models
+    present = {*client.workspace.store([]).receipts.models(), *_folders(client.workspace.config.home.path)}
+    for name in sorted(present - {*_arguments(ctx)}):
+        yield name, models[name].title if name in models else _IN_NO_CATALOG
+
+
+_IN_NO_CATALOG: Final = "on this disk, in no catalog"
 
 
 def _folders(place: Path) -> list[str]:
@@ -186,115 +132,115 @@ def _folders(place: Path) -> list[str]:
 
 
 _OPEN: Final = {
-    "jobs pause": ("running",),
-    "jobs limit": ("running",),
-    "jobs cancel": ("running", "paused"),
-    "jobs resume": ("paused", "failed", "cancelled", "dead"),
+    "mdl jobs pause": ("running",),
+    "mdl jobs limit": ("running",),
+    "mdl jobs cancel": ("running", "paused"),
+    "mdl jobs resume": ("paused", "failed", "cancelled", "dead"),
 }
 """The statuses of the jobs that a command is for."""
 
 
-def _jobs(typed: _Typed) -> Iterator[Row]:
+def _jobs(ctx: typer.Context) -> Iterator[Offer]:
     from mdl import places
     from mdl.jobs.records import Records
 
-    found = [
+    given = _arguments(ctx)
+    jobs = [
         job
         for job in Records(places.state_dir() / "jobs").all()
-        if job.status in _OPEN.get(typed.path, (job.status,)) and job.id not in typed.arguments
+        if job.status in _OPEN.get(ctx.command_path, (job.status,)) and job.id not in given
     ]
-    for job in found[:_MOST_JOBS]:
-        yield Row(job.id, f"{job.status}: {' '.join((job.command, *job.models))}")
+    for job in jobs[:_MOST_JOBS]:
+        yield job.id, f"{job.status}: {' '.join((job.command, *job.models))}"
 
 
-def _remotes(typed: _Typed) -> Iterator[Row]:
-    for remote in _client(typed).remotes.values():
-        yield Row(remote.name, f"{remote.kind}: {remote.address}")
+def _remotes(ctx: typer.Context) -> Iterator[Offer]:
+    for remote in _client(ctx).remotes.values():
+        yield remote.name, f"{remote.kind}: {remote.address}"
 
 
-def _checkpoints(typed: _Typed) -> Iterator[Row]:
+_BY_ROLE: Final = (("latest", "the newest complete one"), ("best", "the one that the trainer calls best"))
+
+
+def _checkpoints(ctx: typer.Context) -> Iterator[Offer]:
     """The checkpoints of the run that the line names."""
     import mdl
     from mdl.formatting import human_bytes
 
-    if not typed.arguments:
-        return
-    for one in reversed(mdl.checkpoints(Path(typed.arguments[0]).expanduser()).checkpoints):
-        marks = [human_bytes(one.bytes), *(mark for mark in ("latest", "best") if getattr(one, mark))]
-        yield Row(one.name, ", ".join([*marks, *([] if one.complete else ["incomplete"])]))
-    yield from _BY_ROLE
+    for run in _arguments(ctx)[:1]:
+        for checkpoint in reversed(mdl.checkpoints(Path(run).expanduser()).checkpoints):
+            marks = [mark for mark in ("latest", "best") if getattr(checkpoint, mark)]
+            if not checkpoint.complete:
+                marks.append("incomplete")
+            yield checkpoint.name, ", ".join([human_bytes(checkpoint.bytes), *marks])
+        yield from _BY_ROLE
 
 
-_BY_ROLE = (Row("latest", "the newest complete one"), Row("best", "the one that the trainer calls best"))
-
-
-def _releases(typed: _Typed) -> Iterator[Row]:
-    for place in typed.arguments[:1]:
+def _releases(ctx: typer.Context) -> Iterator[Offer]:
+    for place in _arguments(ctx)[:1]:
         for name in _folders(Path(place).expanduser() / "releases"):
-            yield Row(name, "a release")
+            yield name, "a release"
 
 
-def _keys(_: _Typed) -> Iterator[Row]:
+def _keys(_: typer.Context) -> Iterator[Offer]:
     from mdl.config import settings_table
 
     for name, setting in settings_table().items():
         if not setting.of_a_run:
-            yield Row(name, setting.help.rstrip("."))
+            yield name, setting.help.rstrip(".")
 
 
-def _columns(_: _Typed) -> Iterator[Row]:
+def _columns(_: typer.Context) -> Iterator[Offer]:
     from mdl.cli.model_table import COLUMNS
 
-    yield from (Row(name, column.about) for name, column in COLUMNS.items())
+    for name, column in COLUMNS.items():
+        yield name, column.about
 
 
-def _schemas(_: _Typed) -> Iterator[Row]:
-    from mdl import schemas
+def _schemas(_: typer.Context) -> Iterator[Offer]:
+    from mdl.schemas import names
 
-    yield from (Row(name, "") for name in schemas.names())
+    for name in names():
+        yield name, ""
 
 
-def _topics(typed: _Typed) -> Iterator[Row]:
-    if not typed.arguments:
-        yield Row("exit-codes", "what each exit code means")
+def _topics(ctx: typer.Context) -> Iterator[Offer]:
+    if not _arguments(ctx):
+        yield "exit-codes", "what each exit code means"
         for commands in GROUPS.values():
-            yield from (Row(name, listed.summary) for name, listed in commands.items())
+            for name, listed in commands.items():
+                yield name, listed.summary
 
 
-def _of_catalog(key: str) -> Callable[[_Typed], Iterator[Row]]:
-    """The kinds, or the tags, that the models of the catalog have."""
-
-    def rows(typed: _Typed) -> Iterator[Row]:
-        found = [getattr(model, key) for model in _client(typed).catalog.models.values()]
-        words = {word for one in found for word in ([one] if isinstance(one, str) else one)}
-        yield from (Row(word, "") for word in sorted(words))
-
-    return rows
+def _kinds(ctx: typer.Context) -> Iterator[Offer]:
+    for kind in sorted({model.kind for model in _client(ctx).catalog.models.values()}):
+        yield kind, ""
 
 
-_OFFERS: Final[dict[str, Callable[[_Typed], Iterable[Row]]]] = {
+def _tags(ctx: typer.Context) -> Iterator[Offer]:
+    tags: set[str] = set()
+    for model in _client(ctx).catalog.models.values():
+        tags.update(model.tags)
+    for tag in sorted(tags):
+        yield tag, ""
+
+
+_BY_WORD: Final[dict[str, OffersOf]] = {
     "TARGET": _targets,
     "NAME": _models,
     "REF": _models,
     "GROUP": _targets,
     "ID": _jobs,
     "REMOTE": _remotes,
-    "KIND": _of_catalog("kind"),
-    "TAG": _of_catalog("tags"),
+    "KIND": _kinds,
+    "TAG": _tags,
     "KEY": _keys,
     "COLUMN": _columns,
-    "FILE": lambda _: (_FILE,),
-    "ARCHIVE": lambda _: (_FILE,),
-    "CMD": lambda _: (_FILE,),
-    "DIR": lambda _: (_FOLDER,),
-    "RUN": lambda _: (_FOLDER,),
-    **dict.fromkeys(("add NAME", "import --as", "get --output"), lambda _: ()),
-    "pack --checkpoint": _checkpoints,
-    "fetch --checkpoint": lambda _: _BY_ROLE,
-    "rollback --to": _releases,
-    "rm NAME|REF": _here,
-    "verify NAME": _here,
-    "schema NAME": _schemas,
-    "help COMMAND": _topics,
+    "VERSION": _releases,
 }
-"""What is offered for the word that stands for a value, or for one parameter of one command."""
+"""What is offered for the word that stands for a value."""
+here = callback(_here)
+checkpoints = callback(_checkpoints)
+by_role = callback(lambda _: _BY_ROLE)
+schema_names = callback(_schemas)
+topics = callback(_topics)

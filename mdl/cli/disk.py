@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument, flag
 from mdl.cli.session import Session
@@ -28,7 +29,9 @@ _NAMED = 5
 def rm(
     session: Session,
     settings: LookSettings,
-    names: Annotated[list[str], argument("NAME|REF", "Models as 'mdl list --local' names them.")],
+    names: Annotated[
+        list[str], argument("NAME|REF", "Models as 'mdl list --local' names them.", autocompletion=completion.here)
+    ],
     force: Annotated[
         bool, flag("--force", "Also what you changed or added, and what another program brought for it.")
     ] = False,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import mdl
 from mdl import UsageError
+from mdl.cli import completion
+from mdl.cli.classes import FOREVER
 from mdl.cli.command import command
 from mdl.cli.flags import DownloadSettings, DryRun, Force, Globs, JobFlags, argument, flag
 from mdl.cli.get import begin, run_job, show, show_plan
-from mdl.cli.parsing import FOREVER
 from mdl.cli.session import Session
 from mdl.cli.unpack import BombFlags, Check, Keep, released_facts, show_release
 from mdl.values import value_class
@@ -25,7 +26,11 @@ class WhatFlags:
 
     checkpoint: Annotated[
         str | None,
-        flag("--checkpoint NAME", "One checkpoint: its name, its step, latest or best."),
+        flag(
+            "--checkpoint NAME",
+            "One checkpoint: its name, its step, latest or best.",
+            autocompletion=completion.by_role,
+        ),
     ] = None
     logs: Annotated[bool, flag("--logs", "The logs, and nothing else.")] = False
     everything: Annotated[

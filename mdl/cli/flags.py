@@ -8,28 +8,37 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from mdl.cli.completion import offers
 from mdl.config import Progress, Settings, settings_table
 from mdl.values import value_class
+
+PANELS: Final = ("What", "Where", "Speed and hours", "Lock", "Afterwards", "Output")
+"""The headings under which the help shows the flags of a command, in this order."""
+ROOT_PANEL: Final = "Options, before or after the command"
+"""The heading of the flags that all commands share, in the help of ``mdl`` itself."""
 
 
 def flag(usage: str, about: str, *, panel: str = "What", **more: Any) -> Any:
     """A flag as its help shows it: ``-o --output FILE``, in the ``panel`` of that name. ``--output`` is also read from
-    ``MDL_OUTPUT``."""
+    ``MDL_OUTPUT``. What Tab offers is told by the word for its value."""
     words = usage.split()
     names = [word for word in words if word.startswith("-")]
-    variable = "MDL_" + names[-1][2:].upper().replace("-", "_")
+    value = " ".join(words[len(names) :])
     options: dict[str, Any] = {
-        "envvar": variable,
+        "envvar": "MDL_" + names[-1][2:].upper().replace("-", "_"),
         "show_envvar": False,
-        "metavar": " ".join(words[len(names) :]) or None,
+        "metavar": value or None,
         "rich_help_panel": panel,
+        "autocompletion": offers(value),
     }
     return typer.Option(*names, help=about, **options | more)
 
 
-def argument(word: str, about: str) -> Any:
-    """An argument as its help shows it: the ``word`` that stands for its value, and what that is."""
-    return typer.Argument(metavar=word, help=about)
+def argument(word: str, about: str, **more: Any) -> Any:
+    """An argument as its help shows it: the ``word`` that stands for its value, and what that is. The word also tells
+    what Tab offers."""
+    options = {"autocompletion": offers(word), **more}
+    return typer.Argument(metavar=word, help=about, show_default=False, **options)
 
 
 bare_flag = partial(flag, envvar=None)
@@ -50,7 +59,14 @@ class Common:
     ] = None
     quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
     verbose: Annotated[
-        int, flag("-v --verbose", "Show each file, hosts, digests, tracebacks too.", panel="Output", count=True)
+        int,
+        flag(
+            "-v --verbose",
+            "Show each file, hosts, digests, tracebacks too.",
+            panel="Output",
+            count=True,
+            show_default=False,
+        ),
     ] = 0
     no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
     yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False

@@ -43,7 +43,9 @@ def get(
     job: JobFlags,
     dry_run: DryRun = False,
     force: Force = False,
-    output: Annotated[str | None, bare_flag("-o --output NAME", "One URL: the name of its file.")] = None,
+    output: Annotated[
+        str | None, bare_flag("-o --output NAME", "One URL: the name of its file.", autocompletion=None)
+    ] = None,
     sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
     """Download models; the last line is the folder. Run it again to go on after any interruption."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
+import textwrap
 from typing import Annotated
 
+import typer
+
+from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import argument
-from mdl.cli.help_text import help_text
-from mdl.cli.main import build
-from mdl.cli.pages import Page, Row, page_of, root_page
-from mdl.cli.parsing import unknown_command
+from mdl.cli.main import root
 from mdl.cli.session import Session
+from mdl.cli.usage import usage_error
 from mdl.errors import EXIT_CODES
 
 EXIT_CODES_TOPIC = "exit-codes"
@@ -25,7 +30,8 @@ EXIT_CODES_TOPIC = "exit-codes"
 def show_help(
     session: Session,
     topic: Annotated[
-        list[str] | None, argument("COMMAND", "A command, or exit-codes; without one, all commands.")
+        list[str] | None,
+        argument("COMMAND", "A command, or exit-codes; without one, all commands.", autocompletion=completion.topics),
     ] = None,
 ) -> int:
     """Show the help of a command, or what the exit codes mean.
@@ -33,33 +39,37 @@ def show_help(
     Run 'mdl --install-completion' once, and the Tab key completes models, jobs and options in bash, zsh and fish.
     """
     words = topic or []
-    page = exit_codes_page() if words == [EXIT_CODES_TOPIC] else _page(words)
-    text = help_text(page, color=not (session.common.no_color or session.common.json))
-    return session.show({"topic": " ".join(words), "text": text}, lambda: session.console.stdout.write(text))
+    if not session.common.json:
+        _print(words, has_color=not session.common.no_color)
+        return 0
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        _print(words, has_color=False)
+    return session.show({"topic": " ".join(words), "text": text.getvalue()})
 
 
-def _page(words: list[str]) -> Page:
-    """The page of the command that ``words`` call. Raises `UsageError` if there is no such command."""
-    found = build(words)
-    if not words:
-        return root_page(found)
-    for number, word in enumerate(words):
-        below = getattr(found, "commands", {})
-        if word not in below:
-            raise unknown_command(word, " ".join(("mdl", *words[:number])), below) if number else unknown_command(word)
-        found = below[word]
-    return page_of(found, " ".join(words))
+def _print(words: list[str], *, has_color: bool) -> None:
+    """Print the help of the command that ``words`` call. Raises `UsageError` if there is no such command."""
+    if words == [EXIT_CODES_TOPIC]:
+        typer.echo(exit_codes())
+        return
+    try:
+        root().main(args=[*words, "--help"], prog_name="mdl", standalone_mode=False, color=None if has_color else False)
+    except typer.TyperException as error:
+        raise usage_error(error) from error
 
 
-def exit_codes_page() -> Page:
+def exit_codes() -> str:
     """What every number means that mdl exits with, and what a script should do about it."""
-    rows = tuple(
-        Row(f"{number:>3}  {name}", f"{_sentence(meaning)} {_sentence(todo)}")
-        for number, (name, meaning, todo) in EXIT_CODES.items()
-    )
-    about = "mdl ends with one of these numbers. A script can act on it: case $? in 5|75) try again later ;; esac"
-    return Page("mdl help exit-codes", "", (about,), {"Exit codes": rows}, ())
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    lines = ["mdl ends with one of these numbers. A script can act on it: case $? in 5|75) try again later ;; esac", ""]
+    for number, (name, meaning, todo) in EXIT_CODES.items():
+        head = f"{number:>4}  {name:<12}"
+        lines.append(
+            textwrap.fill(
+                f"{meaning}: {todo}",
+                shutil.get_terminal_size().columns,
+                initial_indent=head,
+                subsequent_indent=" " * len(head),
+            )
+        )
+    return "\n".join(lines)

@@ -35,7 +35,7 @@ def import_folder(
     session: Session,
     folder: Annotated[str, argument("DIR", "A folder with models of another program.")],
     settings: Annotated[Settings, ("home",)],
-    name: Annotated[str | None, flag("--as NAME", "The name of the one model in it.")] = None,
+    name: Annotated[str | None, flag("--as NAME", "The name of the one model in it.", autocompletion=None)] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
     move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 from mdl import MdlError, NotFound, UsageError, places, schemas
+from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, argument
 from mdl.cli.session import Session
@@ -97,7 +98,10 @@ def _lock(client: Client) -> str:
 )
 def schema(
     session: Session,
-    name: Annotated[str | None, argument("NAME", "A command, or event; without one, the names of all.")] = None,
+    name: Annotated[
+        str | None,
+        argument("NAME", "A command, or event; without one, the names of all.", autocompletion=completion.schema_names),
+    ] = None,
 ) -> int:
     """The JSON Schema of what a command prints with --json, or of one line of --progress json (event).
 

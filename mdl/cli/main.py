@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
@@ -15,49 +14,35 @@ from typing import Annotated, Any
 import typer
 
 from mdl import __version__
-from mdl.cli.command import HELP_FLAGS, add_command, add_root, report
+from mdl.cli.command import epilog_of, report, root_group
 from mdl.cli.commands import COMMANDS
-from mdl.cli.flags import Common
-from mdl.cli.parsing import misuse
+from mdl.cli.flags import ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
+from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, StorageError, UsageError
 from mdl.process import without_core_files
 
-LINE = "_MDL_COMPLETE_LINE"
-"""The variable in which a shell passes what was typed so far."""
+_COMPLETE = "_MDL_COMPLETE"
+"""The variable by which a shell asks Typer what the Tab key offers."""
 _HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
-
-
-def build(arguments: Sequence[str]) -> Any:
-    """Typer's group with the one command that ``arguments`` call, or with every command that they name."""
-    words = [word for word in arguments if not word.startswith("-")]
-    called = words[:1] if words and words[0] in COMMANDS else [word for word in words if word in COMMANDS]
-    return _built(tuple(called), "--no-color" not in arguments)
+EXAMPLES = (
+    "mdl demo  # try all of it on this machine, without a network",
+    "mdl list  # which models there are, and what is here",
+    "mdl get bert-fa  # download one; the last line is its folder",
+)
+_LEARN_MORE = """\
+Learn more:
+  mdl COMMAND --help  # every option of a command, with examples
+  mdl help exit-codes  # what an exit code means, and what to do
+  mdl --install-completion  # let Tab complete models, jobs and options"""
 
 
 @cache
-def _built(names: tuple[str, ...], has_color: bool) -> Any:
-    return typer.main.get_command(app_of(names, has_color=has_color))
-
-
-def app_of(names: Iterable[str], *, has_color: bool = True) -> typer.Typer:
-    """The app with the commands of these names; a help without ``has_color`` has no escape codes."""
-    app = typer.Typer(
-        name="mdl",
-        help=_HELP,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings=HELP_FLAGS | ({} if has_color else {"color": False}),
-    )
-    add_root(app, _OWN)
-    for name in dict.fromkeys(names):
-        importlib.import_module(f"mdl.cli.{COMMANDS[name].module}")
-        add_command(app, COMMANDS[name].see or name, alias=name if COMMANDS[name].see else "")
-    return app
+def root() -> Any:
+    """Typer's group of all commands."""
+    return root_group(_OWN, help=_HELP, epilog=f"{epilog_of(EXAMPLES)}\n\n{_LEARN_MORE}")
 
 
 def _version(wanted: bool | None) -> None:
@@ -84,10 +69,31 @@ def _show_completion(shell: str | None) -> None:
 
 _OWN = {
     "version": Annotated[
-        bool | None, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Show the version.")
+        bool | None,
+        flag("-V --version", "Show the version.", panel=ROOT_PANEL, envvar=None, callback=_version, is_eager=True),
     ],
-    "install_completion": Annotated[str | None, typer.Option(hidden=True, callback=_install_completion, is_eager=True)],
-    "show_completion": Annotated[str | None, typer.Option(hidden=True, callback=_show_completion, is_eager=True)],
+    "install_completion": Annotated[
+        str | None,
+        flag(
+            "--install-completion bash|zsh|fish",
+            "Let Tab complete models, jobs and options.",
+            panel=ROOT_PANEL,
+            envvar=None,
+            callback=_install_completion,
+            is_eager=True,
+        ),
+    ],
+    "show_completion": Annotated[
+        str | None,
+        flag(
+            "--show-completion bash|zsh|fish",
+            "Print the script for that.",
+            panel=ROOT_PANEL,
+            envvar=None,
+            callback=_show_completion,
+            is_eager=True,
+        ),
+    ],
 }
 """The options that stand only before the command. Each ends mdl."""
 
@@ -103,13 +109,13 @@ def run(arguments: Sequence[str]) -> int:
 def _run(words: list[str]) -> int:
     try:
         listen()
-        if LINE in os.environ:
-            return _complete(os.environ[LINE])
-        group = build(words)
+        if _COMPLETE in os.environ:
+            return _complete()
         if not gc.isenabled():  # `mdl.__main__` put it off; what is imported already is never looked through
             gc.freeze()
             gc.enable()
-        code = int(group.main(args=words, prog_name="mdl", standalone_mode=False) or 0)
+        color = False if "--no-color" in words else None
+        code = int(root().main(args=words, prog_name="mdl", standalone_mode=False, color=color) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -132,18 +138,17 @@ def _run(words: list[str]) -> int:
 def _misused(words: Sequence[str], error: typer.TyperException | UsageError) -> int:
     """Show a call that cannot be parsed as every other error, as a document too if its words ask for one."""
     name = next((word for word in words if word in COMMANDS), "")
-    usage = error if isinstance(error, UsageError) else misuse(error, name)
+    usage = error if isinstance(error, UsageError) else usage_error(error, f"mdl {name}".strip())
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
     common = Common(json="--json" in words, progress="json" if wants_lines else None)
     return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)
 
 
-def _complete(line: str) -> int:
-    """Answer a shell whose user has typed ``line`` and pressed Tab. What goes wrong is nobody's business there."""
-    from mdl.cli.completion import complete, words_of
+def _complete() -> int:
+    """Have Typer answer a shell whose user has pressed Tab. What goes wrong is nobody's business there."""
+    from typer.completion import get_completion_inspect_parameters
 
-    with contextlib.suppress(Exception):
-        words = words_of(line)
-        for row in complete(build(words), words):
-            sys.stdout.write(f"{row}\n")
+    get_completion_inspect_parameters()  # Typer gets to know the shells by it
+    with contextlib.suppress(Exception, SystemExit):
+        root().main(args=[], prog_name="mdl")
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import mdl
 from mdl import StorageError, UsageError
+from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
@@ -34,7 +35,12 @@ class SelectionFlags:
     ] = None
     exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches; repeatable.")] = None
     checkpoint: Annotated[
-        str | None, flag("--checkpoint NAME", "One checkpoint: its name or step, latest or best.")
+        str | None,
+        flag(
+            "--checkpoint NAME",
+            "One checkpoint: its name or step, latest or best.",
+            autocompletion=completion.checkpoints,
+        ),
     ] = None
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False

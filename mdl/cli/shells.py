@@ -1,67 +1,58 @@
-"""Shells: the scripts by which bash, zsh and fish ask mdl what the Tab key offers, and where each of them belongs."""
+"""Shells: the scripts by which bash, zsh and fish ask Typer what the Tab key offers, and where each of them belongs.
+
+Typer's own scripts insert names as they are into bash, and pass titles to ``eval`` in zsh (ADR 62).
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from mdl import StorageError, UsageError
 
-_BASH = """\
-_mdl_offer() {
-    local row
-    while IFS= read -r row; do COMPREPLY+=("$(printf %q "${row%%$'\\t'*}")"); done
-}
-_mdl_completion() {
-    local word=${COMP_WORDS[COMP_CWORD]} row
-    [ "$word" = "=" ] && word=""
+_ASK: Final = "env _MDL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS"
+"""How every script asks: for rows of a value, a tab and what it is."""
+
+_BASH = f"""\
+_mdl_completion() {{
+    local line=${{COMP_LINE:0:COMP_POINT}} word=${{COMP_WORDS[COMP_CWORD]}} row typed before
+    case $word in [=:]) word= ;; esac
+    typed=${{line##*[[:space:]]}}
+    before=${{typed%"$word"}}
     COMPREPLY=()
     while IFS= read -r row; do
-        case $row in
-            :file) compopt -o default 2>/dev/null || _mdl_offer < <(compgen -f -- "$word") ;;
-            :folder) compopt -o dirnames 2>/dev/null || _mdl_offer < <(compgen -d -- "$word") ;;
-            *) _mdl_offer <<< "$row" ;;
-        esac
-    done < <(_MDL_COMPLETE_LINE="${COMP_LINE:0:COMP_POINT}" "$1" 2>/dev/null)
-}
-complete -F _mdl_completion mdl
+        row=${{row%%$'\\t'*}}
+        [ -n "$row" ] && COMPREPLY+=("$(printf %q "${{row#"$before"}}")")
+    done < <({_ASK}="$line" "$1" 2>/dev/null)
+}}
+complete -o default -F _mdl_completion mdl
 """
 
-_ZSH = """\
+_ZSH = f"""\
 #compdef mdl
-_mdl() {
-    local row line="${words[1,CURRENT-1]} $PREFIX"
+_mdl() {{
+    local row line="${{words[1,CURRENT-1]}} $PREFIX"
     local -a rows
-    for row in ${(f)"$(_MDL_COMPLETE_LINE=$line ${words[1]/#\\~/$HOME} 2>/dev/null)"}; do
-        case $row in
-            :file) compset -P '--*='; _files; return ;;
-            :folder) compset -P '--*='; _files -/; return ;;
-            *) rows+=("${${row//:/\\\\:}/$'\\t'/:}") ;;
-        esac
+    for row in ${{(f)"$({_ASK}=$line ${{words[1]/#\\~/$HOME}} 2>/dev/null)"}}; do
+        rows+=("${{${{row//:/\\\\:}}/$'\\t'/:}}")
     done
     compset -P '--*='
-    _describe -V 'mdl' rows
-}
+    if (( $#rows )); then _describe -V 'mdl' rows; else _files; fi
+}}
 if [ "$funcstack[1]" = "_mdl" ]; then _mdl "$@"; else compdef _mdl mdl; fi
 """
 
-_FISH = """\
+_FISH = f"""\
 function __mdl_complete
     set -l word (commandline --current-token --cut-at-cursor)
     set -l option (string match --regex -- '^--[^=]*=' $word)
     set -l value (string replace --regex -- '^--[^=]*=' '' $word)
-    for row in (env _MDL_COMPLETE_LINE=(commandline --current-process --cut-at-cursor | string collect) mdl 2>/dev/null)
-        switch $row
-            case ':file'
-                set row (__fish_complete_path "$value")
-            case ':folder'
-                set row (__fish_complete_directories "$value" folder)
-        end
-        for one in $row
-            echo "$option$one"
-        end
+    set -l line (commandline --current-process --cut-at-cursor | string collect)
+    set -l rows ({_ASK}=$line mdl 2>/dev/null | string match --regex '.+')
+    test -n "$rows"; or set rows (__fish_complete_path "$value")
+    for row in $rows
+        echo "$option$row"
     end
 end
 complete --command mdl --no-files --keep-order --arguments '(__mdl_complete)'
@@ -71,7 +62,7 @@ _SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def script(shell: str, environ: Mapping[str, str]) -> str:
-    """The script by which a shell completes ``mdl``; ``this`` is the shell that started mdl. Raises `UsageError`."""
+    """The script by which a shell completes ``mdl``; ``auto`` is the shell of the user. Raises `UsageError`."""
     return _SCRIPTS[_known(shell, environ)]
 
 
@@ -80,11 +71,14 @@ def install(shell: str, environ: Mapping[str, str]) -> str:
     shell = _known(shell, environ)
     home = Path.home()
     fish = Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "fish", "completions", "mdl.fish")
-    bash, zsh = home / ".bash_completions" / "mdl.sh", home / ".zfunc" / "_mdl"
-    load = "fpath+=~/.zfunc; autoload -Uz compinit; compinit"
+    bash = home / ".bash_completions" / "mdl.sh"
     place, start, line = {
         "bash": (bash, home / ".bashrc", f"source '{bash}'"),
-        "zsh": (zsh, Path(environ.get("ZDOTDIR") or home, ".zshrc"), load),
+        "zsh": (
+            home / ".zfunc" / "_mdl",
+            Path(environ.get("ZDOTDIR") or home, ".zshrc"),
+            "fpath+=~/.zfunc; autoload -Uz compinit; compinit",
+        ),
         "fish": (fish, None, ""),
     }[shell]
     try:
@@ -100,24 +94,9 @@ def install(shell: str, environ: Mapping[str, str]) -> str:
 
 
 def _known(shell: str, environ: Mapping[str, str]) -> str:
-    """The name of a shell that mdl has a script for: the one that started mdl if it is ``this``."""
-    found = _parent() if shell == "this" else shell
-    for name in (found, Path(environ.get("SHELL", "")).name if shell == "this" else ""):
-        if name in _SCRIPTS:
-            return name
-    hint = "name it, as in mdl --install-completion bash"
-    raise UsageError(f"completion is there for {', '.join(_SCRIPTS)}", item=found or "this shell", hint=hint)
-
-
-_PS_SECONDS = 5.0
-
-
-def _parent() -> str:
-    """The name of the program that started mdl."""
-    from mdl.child_output import output_of
-
-    try:
-        name = output_of(["ps", "-o", "comm=", "-p", str(os.getppid())], seconds=_PS_SECONDS).out
-    except OSError:
-        return ""
-    return Path(name.strip().lstrip("-")).name
+    """The name of a shell that mdl has a script for: the user's login shell if it is ``auto``. Raises `UsageError`."""
+    name = Path(environ.get("SHELL", "")).name if shell == "auto" else shell
+    if name not in _SCRIPTS:
+        hint = "name it, as in mdl --install-completion bash"
+        raise UsageError(f"completion is there for {', '.join(_SCRIPTS)}", item=name or "this shell", hint=hint)
+    return name

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 from mdl import UsageError
+from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, JobFlags, argument, flag
 from mdl.cli.session import Session, typed, with_flags
@@ -48,7 +49,10 @@ def verify(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[list[str] | None, argument("NAME", "Models to check; without one, all that are here.")] = None,
+    names: Annotated[
+        list[str] | None,
+        argument("NAME", "Models to check; without one, all that are here.", autocompletion=completion.here),
+    ] = None,
 ) -> int:
     """Read what is on disk again and compare it with its digests."""
     client = session.client(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import select
@@ -87,7 +88,8 @@ source = "hf:org/whisper"
 nightly = ["bert-fa", "whisper"]
 """
 MODELS = ["bert-fa", "whisper", "nightly"]
-FILES, FOLDERS = [":file"], [":folder"]
+PATHS: list[str] = []
+"""The shell completes a path by itself where nothing is offered."""
 LINES = {
     "mdl ge": ["get"],
     "mdl get ": MODELS,
@@ -95,6 +97,7 @@ LINES = {
     "mdl get whisper ": ["bert-fa", "nightly"],
     "mdl get 'b": ["bert-fa"],
     "mdl get hf:": [],
+    "mdl jobs --status pa": ["paused"],
     "mdl verify ": ["org--other"],
     "mdl update ": [*MODELS, "org--other"],
     "mdl show org": ["org--other"],
@@ -114,10 +117,10 @@ LINES = {
     "mdl list --sort t": ["tags", "title"],
     "mdl list --columns=name,si": ["name,size", "name,since"],
     "mdl list --columns since,si": ["since,size"],
-    "mdl --catalog ": FILES,
-    "mdl get --to=": FOLDERS,
-    "mdl unpack ": FILES,
-    "mdl pack ": FOLDERS,
+    "mdl --catalog ": PATHS,
+    "mdl get --to=": PATHS,
+    "mdl unpack ": PATHS,
+    "mdl pack ": PATHS,
     "mdl pack run --checkpoint ": ["checkpoint-20", "checkpoint-10", "latest", "best"],
     "mdl fetch g": ["gpu"],
     "mdl fetch gpu --checkpoint ": ["latest", "best"],
@@ -127,7 +130,6 @@ LINES = {
     "mdl help exit": ["exit-codes"],
     "mdl jobs p": ["pause"],
     "mdl doctor --off": ["--offline"],
-    "mdl nonsense ": [],
     "mdl show 'unclosed ": [],
 }
 
@@ -147,11 +149,20 @@ def shell(tmp_path: Path) -> Shell:
     return shell
 
 
+def asked(line: str) -> dict[str, str]:
+    """The variables by which the scripts of the shells ask Typer."""
+    return {
+        "_MDL_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": line,
+    }
+
+
 def offered(run: Run, line: str) -> list[list[str]]:
     """The rows for a line."""
-    ran = run("", _MDL_COMPLETE_LINE=line)
+    ran = run("", **asked(line))
     assert ran.err == ""
-    return [row.split("\t") for row in ran.out.splitlines()]
+    return [row.split("\t") for row in ran.out.splitlines() if row]
 
 
 def test_what_is_offered(run: Run) -> None:
@@ -183,19 +194,17 @@ def test_completing_is_quick(shell: Shell, line: str) -> None:
     """The Tab key waits for no network, no tables and no validation: nothing of these is imported."""
     code = "import sys; from mdl.cli.main import run; run([]); sys.exit(' '.join({*sys.argv[1:]} & {*sys.modules}))"
     words = [sys.executable, "-c", code, "httpx", "ssl", "rich", "pydantic", "huggingface_hub"]
-    environ = {**shell.environ, "_MDL_COMPLETE_LINE": line}
+    environ = {**shell.environ, **asked(line)}
     ran = subprocess.run(words, env=environ, cwd=shell.home, capture_output=True, text=True, check=False)
     assert ran.stderr.strip() == ""
 
 
-def test_the_shell_is_found_or_asked_for(run: Run, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a name it is the shell that started mdl, else the user's; for any other the name is asked for."""
-    monkeypatch.setattr(shells, "_parent", lambda: "python")
+def test_the_shell_is_found_or_asked_for(run: Run, shell: Shell) -> None:
+    """Without a name it is the user's shell; for a shell that mdl has no script for the name is asked for."""
     assert "zsh completes mdl" in run("--install-completion", SHELL="/usr/bin/zsh").out
     assert (shell.home / ".zfunc" / "_mdl").read_text() == run("--show-completion zsh").out
     assert "hint: name it, as in mdl --install-completion bash" in run("--install-completion", 2, SHELL="tcsh").err
-    monkeypatch.setattr(shells, "_parent", lambda: "fish")
-    assert "fish completes mdl" in run("--install-completion", SHELL="/bin/bash").out
+    assert "tcsh: completion is there for bash, zsh, fish" in run("--install-completion tcsh", 2).err
 
 
 START = {
@@ -244,16 +253,34 @@ def test_in_a_real_shell(typist: Typist, shell: Shell) -> None:
     assert "whisky.zip" in typist.until("hint: ")
 
 
+def test_what_no_shell_may_run(typist: Typist, shell: Shell) -> None:
+    """Tab runs nothing that a title or a name says; a name with a colon is completed whole."""
+    title = "'It is \\\\\");touch ran;a=(\\\\\"' $(touch ran) `touch ran`"
+    entry = f"""[models.odd]\ntitle = {json.dumps(title)}\nsource = "hf:org/odd"\n"""
+    (shell.home / "catalog.toml").write_text(f"schema = 1\n{entry}{entry.replace('odd', 'other')}")
+    typist.press(f"mdl get o{TAB}{TAB}")
+    typist.until("odd", "other")
+    typist.press(f"{CLEAR_LINE}mdl path od{TAB} --nope{ENTER}")
+    typist.until("--nope")
+    assert not (shell.home / "ran").exists()
+
+
 @pytest.mark.fault(465)
 def test_names_that_a_shell_would_run(tmp_path: Path) -> None:
-    """Every name that bash offers is one word, quoted: a file's too where bash itself does not do that, as macOS's."""
-    names = ["a b;touch c", "a`d`", "a$(e)"]
-    for name in names:
-        (tmp_path / name).touch()
-    (tmp_path / "mdl").write_text("#!/bin/sh\nprintf 'a b;touch c\\tx\\na`d`\\na$(e)\\n:file\\n'\n")
+    """Every name that bash offers is one word, quoted; of one with a colon what stands before it is there already."""
+    names = ["a b;touch c", "a`d`", "a$(e)", "hf:org/a b"]
+    (tmp_path / "mdl").write_text("#!/bin/sh\nprintf 'a b;touch c\\tx\\na`d`\\na$(e)\\nhf:org/a b\\n'\n")
     (tmp_path / "mdl").chmod(0o755)
     (tmp_path / "mdl.sh").write_text(shells.script("bash", {}))
-    line = "COMP_LINE='mdl get a' COMP_POINT=9 COMP_WORDS=(mdl get a) COMP_CWORD=2; _mdl_completion ./mdl"
-    script = f"enable -n compopt; . ./mdl.sh; {line}; eval \"printf '%s\\n' ${{COMPREPLY[*]}}\""
-    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert sorted(ran.stdout.splitlines()) == sorted(names * 2)
+    for line, words, offered_names in (
+        ("mdl get a", "mdl get a", names),
+        ("mdl get hf:org/a", "mdl get hf : org/a", [*names[:3], "org/a b"]),
+        ("mdl get hf:", "mdl get hf :", [*names[:3], "org/a b"]),
+    ):
+        last = len(words.split()) - 1
+        call = (
+            f"COMP_LINE='{line}' COMP_POINT={len(line)} COMP_WORDS=({words}) COMP_CWORD={last}; _mdl_completion ./mdl"
+        )
+        script = f". ./mdl.sh; {call}; eval \"printf '%s\\n' ${{COMPREPLY[*]}}\""
+        ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert ran.stdout.splitlines() == offered_names

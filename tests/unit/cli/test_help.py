@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import re
 import runpy
 import shlex
@@ -14,22 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from support.shell import Run, Shell, machine, with_environ
 from support.terminal import Told
 
 from mdl import errors
-from mdl.cli.command import REGISTERED
-from mdl.cli.commands import COMMANDS, GROUPS, HABITS, NO_CATALOG
-from mdl.cli.help_text import text_of
-from mdl.cli.main import app_of, build
-from mdl.cli.pages import PANELS, ROOT_USAGE, Page, page_of, root_page
+from mdl.cli.command import REGISTERED, loaded
+from mdl.cli.commands import COMMANDS, GROUPS, NO_CATALOG
+from mdl.cli.flags import PANELS
+from mdl.cli.main import root
+from mdl.cli.usage import HABITS
 from mdl.errors import EXIT_CODES, Problem
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = runpy.run_path(str(ROOT / "docs" / "commands.py"))
 MANUAL: Path = REFERENCE["MANUAL"]
-_APP: Any = typer.main.get_command(app_of(name for group in GROUPS.values() for name in group))
 
 
 def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -38,7 +38,7 @@ def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from below(one, f"{name} {word}")
 
 
-EVERY = dict(pair for name, one in _APP.commands.items() for pair in below(one, name))
+EVERY = dict(pair for group in GROUPS.values() for name in group for pair in below(loaded(name), name))
 """Every command, also those below others."""
 
 
@@ -47,68 +47,76 @@ def shell(tmp_path: Path) -> Shell:
     return machine(tmp_path)
 
 
-def texts(page: Page) -> Iterator[str]:
-    for rows in page.panels.values():
-        yield from (row.about for row in rows)
-    yield from page.about
+def shown(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The help of a command in a pipe that is so wide."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        root().main(args=[*name.split(), "--help"], prog_name="mdl", standalone_mode=False)
+    return text.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 57, 100])
-@pytest.mark.parametrize("name", ["", *EVERY])
-def test_nothing_is_cut_or_broken(name: str, width: int) -> None:
-    """Each line fits, each example is one whole line of at most 80 columns, and every word is there in its order."""
-    page = page_of(EVERY[name], name) if name else root_page(_APP)
-    text = text_of(page, width)
-    examples = [row.usage for row in page.examples]
-    long = [line for line in text.splitlines() if len(line) > width and len(line.split()) > 1]
-    assert [line for line in long if not any(one in line for one in examples)] == []
-    assert all(len(f"  {row.usage}  # {row.about}") <= 80 for row in page.examples)
-    assert all(re.search(rf"^  {re.escape(one)} +# \S", text, re.MULTILINE) for one in examples)
-    words = " ".join(text.split())
-    assert [about for about in texts(page) if " ".join(about.split()) not in words] == []
+def letters(text: str) -> str:
+    """``text`` without what lays it out."""
+    return re.sub(r"[\s│╭╮╰╯─]", "", text)
 
 
-def test_the_first_screen() -> None:
-    """Every command stands in its group with its whole summary. A terminal of 24 lines shows the usage and the demo."""
-    text = text_of(root_page(_APP), 80)
-    assert [line[:-1] for line in text.splitlines() if line[:-1] in GROUPS] == list(GROUPS)
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_nothing_is_cut_or_taken_for_markup(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option stands there whole, and every text as it was written, with its brackets; no line is too long."""
+    for name in EVERY if width == 80 else ("get", "jobs pause", "add", "unpack", "remote", "fetch", "list"):
+        text = shown(name, width, monkeypatch)
+        command = EVERY[name]
+        for line in text.splitlines():
+            assert len(line) <= width or "  # " in line, (name, line)
+        texts = [command.help, command.epilog]
+        for param in command.params:
+            if not param.hidden:
+                assert all(option in text for option in param.opts if option.startswith("-")), (name, param.opts)
+                texts.append(param.help)
+        assert text.count("…") == "".join(texts).count("…") + text.count(",…"), name
+        for word in " ".join(texts).split():
+            assert letters(word) in letters(text), (name, word)
+
+
+def test_the_first_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command stands in its group with its whole summary; the end of it is where to begin."""
+    text = shown("", 80, monkeypatch)
+    assert re.findall(r"╭─ ([\w ]+) ─", text) == list(GROUPS)
     for name, listed in ((name, listed) for group in GROUPS.values() for name, listed in group.items()):
-        assert re.search(rf"^  {name} +{re.escape(listed.summary)}$", text, re.MULTILINE), name
-        assert 0 < len(listed.summary) <= 50
+        assert re.search(rf"^│ {name} +{re.escape(listed.summary)} +│$", text, re.MULTILINE), name
     seen = "\n".join(text.splitlines()[-23:])
-    assert (ROOT_USAGE in seen, "mdl demo" in seen, "mdl help exit-codes" in seen) == (True, True, True)
+    assert ("mdl demo" in seen, "mdl help exit-codes" in seen) == (True, True)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_option_is_readable(name: str) -> None:
     """An option stands under one of the headings; the word for its value is upper case, or a list of choices."""
-    page = page_of(EVERY[name], name)
-    assert set(page.panels) <= {"Commands", "Arguments", *PANELS}
     for param in EVERY[name].params:
         assert param.param_type_name == "argument" or param.rich_help_panel in PANELS, param.opts
-    for title, rows in page.panels.items():
-        for row in rows if title != "Commands" else ():
-            word = row.usage.split()[-1] if title == "Arguments" else row.usage.partition("--")[2].partition(" ")[2]
-            assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|path|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), row.usage
-            assert row.about, row.usage
-            assert not re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", row.about), row.about
+        assert param.help, param.opts
+        assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|[a-z0-9-]+(\|[a-z0-9-]+)+|)", param.metavar or ""), param.metavar
+        assert not re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", param.help), param.help
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_example_can_be_typed(name: str) -> None:
     """Each command has two or more examples; all name it, and Typer understands every call of mdl in them."""
-    examples = page_of(EVERY[name], name).examples
+    examples = [line for line in EVERY[name].epilog.splitlines() if line.startswith("  ")]
     assert len(examples) >= 2
-    for row in examples:
-        calls = re.findall(r"\bmdl ((?:'[^']*'|[^|>&)'])+)", row.usage)
-        assert any(call.startswith(name) for call in calls), row.usage
+    for example in examples:
+        assert len(example) <= 80
+        usage, about = example.split("  # ")
+        calls = re.findall(r"\bmdl ((?:'[^']*'|[^|>&)'])+)", usage)
+        assert about
+        assert any(call.startswith(name) for call in calls), usage
         for words in map(shlex.split, (call.replace('"', "") for call in calls)):
-            found: Any = build(words)
-            context = found.make_context("mdl", [*words])
+            command: Any = root()
+            context = command.make_context("mdl", [*words])
             while rest := [*context._protected_args, *context.args]:
-                word, one, others = context.command.resolve_command(context, rest)
-                context = one.make_context(word, others, parent=context)
-                if not hasattr(one, "commands"):
+                word, command, others = context.command.resolve_command(context, rest)
+                context = command.make_context(word, others, parent=context)
+                if not hasattr(command, "commands"):
                     break
 
 
@@ -128,13 +136,18 @@ def test_a_catalog_is_shown_by_what_reads_one() -> None:
     assert NO_CATALOG.isdisjoint(("get", "list", "lock", "rm", "prefetch", "config", "clean"))
 
 
-@pytest.mark.parametrize("words", ["--help", "get --help", "jobs -h", "help jobs pause", "help exit-codes"])
+@pytest.mark.parametrize("words", ["--help", "get --help", "jobs -h", "help jobs pause"])
 def test_colours_are_for_terminals(words: str, told: Told, shell: Shell, request: pytest.FixtureRequest) -> None:
-    """A terminal shows headings bold and names in a colour; a pipe has none, nor any with NO_COLOR or --no-color."""
+    """A terminal shows colours; a pipe has none, nor any with NO_COLOR or --no-color."""
     text = told(shell, *words.split())
-    assert ("\x1b[1m" in text, "\x1b[36m" in text) == (request.node.callspec.params["told"] == "terminal",) * 2
+    assert ("\x1b[1" in text) == (request.node.callspec.params["told"] == "terminal")
     assert "\x1b" not in told(with_environ(shell, NO_COLOR="1"), *words.split())
     assert "\x1b" not in told(shell, *words.split(), "--no-color")
+
+
+def test_a_pipe_has_no_colours_in_ci(run: Run) -> None:
+    """The variable by which Typer knows a CI does not make a pipe a terminal."""
+    assert "\x1b" not in run("get --help", GITHUB_ACTIONS="true").out
 
 
 def test_help_is_a_command(run: Run) -> None:
@@ -150,35 +163,43 @@ def test_help_is_a_command(run: Run) -> None:
 
 
 MISTAKES = {
-    "lsit": "mdl: mdl lsit: there is no such command\n  hint: did you mean mdl list?\n",
-    "jobs pasue": "mdl: mdl jobs pasue: there is no such command\n  hint: did you mean mdl jobs pause",
-    "pull bert": "hint: to download a model: mdl get NAME",
+    "lsit": "mdl: mdl: no such command 'lsit'\n  hint: did you mean 'list' or 'ls'?\n",
+    "jobs pasue": "mdl: mdl jobs: no such command 'pasue'\n  hint: did you mean 'pause'",
+    "zzzz": "mdl: mdl: no such command 'zzzz'\n  hint: mdl --help\n",
+    "pull bert": "mdl: mdl pull: there is no such command\n  hint: to download a model: mdl get NAME",
     "login": "hint: set HF_TOKEN",
-    "get": "mdl: mdl get: TARGET is missing: catalog name",
-    "get x --exlude y": "mdl: --exlude: there is no such option\n  hint: did you mean --exclude?\n",
-    "get x --progress loud": "--progress: 'loud' is not one of auto, bars, lines, json, none\n  hint: mdl get --help",
-    "get x --to": "mdl: --to: a value must follow\n  hint: mdl get --help",
-    "get x --json=3": "mdl: --json: it takes no value",
-    "jobs show a b": "mdl: b: more words than the command takes\n  hint: mdl jobs show --help",
-    "unpack a --keep 0": "mdl: --keep: '0' is not a number of at least 1",
-    "unpack a --max-ratio x": "mdl: --max-ratio: 'x' is not a number of at least 1",
-    "--catalog": "mdl: --catalog: a value must follow\n  hint: mdl --help",
-    "--json": "mdl: mdl: the command is missing",
+    "get": "mdl: mdl get: missing argument 'TARGET'\n  hint: mdl get --help\n",
+    "get x --exlude y": "mdl: mdl get: no such option: --exlude\n  hint: did you mean --exclude?\n",
+    "get x --progress loud": "mdl: mdl get: invalid value for '--progress': Value error, 'loud' is not one of 'auto'",
+    "get x --to": "mdl: mdl get: option '--to' requires an argument\n  hint: mdl get --help\n",
+    "get x --json=3": "mdl: mdl get: option '--json' does not take a value",
+    "jobs show a b": "mdl: mdl jobs show: got unexpected extra argument(s) (b)\n  hint: mdl jobs show --help\n",
+    "unpack a --keep 0": "mdl: mdl unpack: invalid value for '--keep': Input should be greater than or equal to 1",
+    "unpack a --max-ratio x": "mdl: mdl unpack: invalid value for '--max-ratio': Input should be a valid number",
+    "--catalog": "mdl: mdl: option '--catalog' requires an argument\n  hint: mdl --help\n",
+    "--json": "missing command\n  hint: mdl --help\n",
+    "help jobs pasue": "hint: did you mean 'pause'",
 }
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_mistakes_are_told_in_plain_words(run: Run, words: str) -> None:
-    """What is wrong, on which word, and what to type; not a word of Typer or pydantic."""
+def test_mistakes_are_told_in_two_lines(run: Run, words: str) -> None:
+    """What is wrong, on which command, and what to do: Typer's words in the form of every other error."""
     ran = run(words, 2)
     assert MISTAKES[words] in ran.err
-    assert not re.search(r"Input should|Invalid value|Got unexpected|Missing (option|argument)|No such", ran.err)
+    assert len(ran.err.splitlines()) == 2
+
+
+def test_a_mistake_is_a_document_too(run: Run) -> None:
+    """With --json a call that cannot be parsed is the document of its command."""
+    document = run("get --json --nope", 2).document
+    assert (document["schema"], document["error"]["code"]) == ("mdl.get/1", "USAGE")
 
 
 def test_a_mistake_in_a_variable_names_it(run: Run) -> None:
     """A wrong value is told on the variable that it came from."""
-    assert "mdl: MDL_KEEP: 'x' is not a number" in run("unpack a", 2, MDL_KEEP="x").err
-    assert "mdl: MDL_FORCE: 'maybe' is neither yes nor no" in run("get x", 2, MDL_FORCE="maybe").err
+    assert "invalid value of MDL_KEEP: Input should be a valid integer" in run("unpack a", 2, MDL_KEEP="x").err
+    assert "invalid value of MDL_FORCE: Input should be a valid boolean" in run("get x", 2, MDL_FORCE="maybe").err
 
 
 def test_habits_lead_to_commands_that_are_there() -> None:

@@ -14,10 +14,9 @@ import typer
 from support.catalogs import entry_of
 from support.data import SMALL
 from support.shell import Shell, machine
-from typer.core import TyperCommand, TyperGroup
 
-from mdl.cli import command
-from mdl.cli.main import build
+from mdl.cli import classes, command
+from mdl.cli.main import root
 from mdl.errors import UsageError
 
 CALLS = (
@@ -64,7 +63,7 @@ def outcome(words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patch:
         patch.setattr(command, "guarded", guarded)
         try:
-            build(words.split())(args=words.split(), standalone_mode=False)
+            root().main(args=words.split(), prog_name="mdl", standalone_mode=False)
         except (typer.TyperException, UsageError):
             told.append("refused")
     return told
@@ -79,9 +78,14 @@ def test_a_word_means_what_typer_makes_of_it(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     quick = outcome(words, monkeypatch)
-    monkeypatch.setattr(command, "QuickCommand", TyperCommand)
-    monkeypatch.setattr(command, "QuickGroup", TyperGroup)
-    assert quick == outcome(words, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(classes, "_process_value", lambda _, by_typer, ctx, value: by_typer(ctx, value))
+        root.cache_clear()
+        command.loaded.cache_clear()
+        slow = outcome(words, monkeypatch)
+    root.cache_clear()
+    command.loaded.cache_clear()
+    assert quick == slow
     assert quick
 
 
