@@ -18,7 +18,7 @@ from mdl.junk import why_junk_path
 from mdl.weights import BEGINNING as LOOKED_AT
 from mdl.weights import holds_no_text, kind_of, why_not_whole
 
-__all__ = ["LOOKED_AT", "check_content", "check_whole"]
+__all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_POINTER = 1024
@@ -52,6 +52,19 @@ def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> A
 
 
 def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError | ProtocolError | None:
+    if message := check_message(name, beginning, size, url=url):
+        return message
+    kind = None if why_junk_path(name) else kind_of(name)
+    if kind is None or kind.can_begin_with(beginning, size):
+        return None
+    suffix = PurePosixPath(name).suffix.lower()
+    hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
+    return ProtocolError(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint=hint)
+
+
+def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> AuthError | ProtocolError | None:
+    """As `check_content`, for what a server says in place of a file: a page, an error text or a git-lfs pointer. A file
+    of another format is not refused."""
     if why_junk_path(name):
         return None
     suffix = PurePosixPath(name).suffix.lower()
@@ -65,11 +78,7 @@ def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError 
         words = server_message({}, text.encode())
         said = f": {words}" if words else ""
         return ProtocolError(f"the server sent a message, not the file{said}", hint=_MESSAGE_HINT)
-    kind = kind_of(name)
-    if kind is None or kind.can_begin_with(beginning, size):
-        return None
-    hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
-    return ProtocolError(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint=hint)
+    return None
 
 
 def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:

@@ -19,10 +19,20 @@ from typing import Literal
 from urllib.parse import quote
 
 from mdl.catalog.model import Model
+from mdl.engine.content_check import LOOKED_AT, check_message
 from mdl.engine.plan import Item, Plan, Wanted
 from mdl.engine.receipts import new_receipt
 from mdl.engine.store import Ready, hash_file
-from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, StorageError, UsageError, storage_error
+from mdl.errors import (
+    DigestMismatch,
+    MdlError,
+    NotFound,
+    Occupied,
+    ProtocolError,
+    StorageError,
+    UsageError,
+    storage_error,
+)
 from mdl.events import Failed, Finished, Planned
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.fs import copying, nearest_existing
@@ -228,7 +238,7 @@ class _Import:
                     continue
                 found = self._matches(file, prints)
                 sure.update(name for name, _ in found)
-                yield self._place(model, file, self._target(model, file, prints, found), prints, stamp)
+                yield self._place(model, file, self._checked_target(model, file, prints, found), prints, stamp)
             except (OSError, MdlError) as error:
                 yield self._told_failed(model, file, error)
         matched = [(name, one.path) for file, prints, _ in small for name, one in self._matches(file, prints)]
@@ -237,7 +247,7 @@ class _Import:
             found = self._matches(file, prints)
             found = [(name, one) for name, one in found if name in sure or one.commit == file.commit is not None]
             try:
-                yield self._place(model, file, self._target(model, file, prints, found), prints, stamp)
+                yield self._place(model, file, self._checked_target(model, file, prints, found), prints, stamp)
             except (OSError, MdlError) as error:
                 yield self._told_failed(model, file, error)
 
@@ -280,6 +290,26 @@ class _Import:
         if not found and file.digest in {print_.digest for print_ in prints.values()}:
             found = [one for one in (self._known.at_commit(file),) if one]
         return sorted(found, key=lambda one: one[1].path.text != file.path and one[1].path.name != file.path)
+
+    def _checked_target(
+        self,
+        model: FoundModel,
+        file: FoundFile,
+        prints: Mapping[str, Fingerprint],
+        found: Sequence[tuple[str, RemoteFile]],
+    ) -> Target:
+        """As `_target`. Raises also `ProtocolError` if a server's message was kept under the name of a model's file, as
+        some programs do, and no digest says that it belongs there."""
+        target = self._target(model, file, prints, found)
+        has_its_digest = file.digest in {print_.digest for print_ in prints.values()}
+        if target.verified != "none" or has_its_digest:
+            return target
+        with open_for_reading(self._folder / file.at, os.O_NOFOLLOW) as fd:
+            beginning = os.pread(fd, LOOKED_AT, 0)
+        if message := check_message(target.remote.path.text, beginning, file.size):
+            hint = "fetch it again: what it says tells why the download failed"
+            raise ProtocolError(f"it is no model file: {message.message}", hint=hint)
+        return target
 
     def _target(
         self,

@@ -74,7 +74,7 @@ def comfy(tmp_path: Path) -> Path:
         "models/vae/ae.safetensors": VAE,
         "models/loras/sdxl/dream v1.2.safetensors": LORA,
         "models/checkpoints/put_checkpoints_here": b"",
-        "models/diffusers/small/unet/model.bin": b"u" * 100,
+        "models/diffusers/small/unet/model.bin": b"\0" * 100,
         "models/diffusers/small/model_index.json": b"{}",
         "main.py": b"",
     }
@@ -394,7 +394,7 @@ def test_a_stop_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_links_and_strangers(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
     """A link is never followed, hidden files are left out, and a name that mdl refuses is a failure of that file. A
     hub's cache and a models folder of mdl's are refused, as are two ways at once and --as for several models."""
-    folder = written(tmp_path / "mine", {"a.bin": b"a", ".git/config": b"g", "con.txt": b"c"})
+    folder = written(tmp_path / "mine", {"a.bin": b"\0", ".git/config": b"g", "con.txt": b"c"})
     (tmp_path / "secret").write_text("secret")
     (folder / "link.bin").symlink_to(tmp_path / "secret")
     (folder / "up").symlink_to(tmp_path)
@@ -482,7 +482,7 @@ def test_another_program_s_folder_keeps_its_modes(shell: Shell, tmp_path: Path, 
 @pytest.mark.fault(463)
 def test_a_folder_whose_name_is_no_text(shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside) -> None:
     """It is imported under a name that is one; without it, 11."""
-    folder = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), {"x.bin": b"1"})
+    folder = written(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), {"x.bin": b"\0"})
     assert rows(shell, str(folder), "--as", "good")["x.bin"]["action"] == "imported"
     assert "path refused" in done(mdl(shell, "import", str(folder)), 11).err
 
@@ -492,7 +492,7 @@ def test_what_goes_while_the_folder_is_read(
     shell: Shell, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file and a folder that another program removes hinder nothing else; a folder that is all gone is 7."""
-    folder = written(tmp_path / "busy", {"stays.bin": b"1", "part.tmp": b"2", "tmp/x": b"3"})
+    folder = written(tmp_path / "busy", {"stays.bin": b"\0", "part.tmp": b"2", "tmp/x": b"3"})
     walk = os.walk
 
     def losing(top: Path, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -509,3 +509,40 @@ def test_what_goes_while_the_folder_is_read(
     assert set(rows(shell, str(folder))) == {"stays.bin"}
     monkeypatch.setattr(importing.os, "walk", lost)
     rows(shell, str(folder), code=7)
+
+
+REFUSAL = b'{"error":"Unauthorized","message":"The creator requires you to be logged in"}'
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 5\n"
+MESSAGES = {
+    "dream.safetensors": (REFUSAL, "The creator requires you to be logged in"),
+    "sub/old.ckpt": (b"Quota exceeded, try again tomorrow.\n", "Quota exceeded"),
+    "model.gguf": (b"<!doctype html><title>Sign in</title>", "a page to sign in at"),
+    "large.bin": (b"Blocked by the firewall. " * 90_000, "Blocked by the firewall"),
+    "pointer.onnx": (POINTER, "git-lfs pointer"),
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("--move",)], ids=["import", "move"])
+def test_what_a_server_said_is_no_model(
+    shell: Shell, tmp_path: Path, rows: Rows, mdl: Inside, flags: tuple[str, ...]
+) -> None:
+    """A refusal that another program kept under a model's name is told as that: 6. The other files come, and the
+    original stays."""
+    texts = {name: data for name, (data, _) in MESSAGES.items()}
+    folder = written(tmp_path / "mine", {**texts, "right.safetensors": LORA, "notes.txt": REFUSAL})
+    told = rows(shell, str(folder), *flags, code=6)
+    assert {name for name, row in told.items() if row["action"] == "failed"} == set(MESSAGES)
+    for name, (data, words) in MESSAGES.items():
+        assert words in told[name]["error"]["message"], told[name]
+        assert (folder / name).read_bytes() == data
+    assert not [path for path in shell.models.rglob("*") if path.name in ("dream.safetensors", "old.ckpt")]
+    again = mdl(shell, "import", str(folder))
+    assert "fetch it again" in again.err
+
+
+def test_a_text_with_its_digest_belongs_there(shell: Shell, tmp_path: Path, rows: Rows) -> None:
+    """If the catalog has the digest of a text under such a name, it is imported."""
+    file = f'path = "odd.bin"\nurl = "{NOBODY}/odd.bin"\nsize = {len(REFUSAL)}\nsha256 = "{sha256(REFUSAL)}"\n'
+    write_catalog(shell, f"schema = 1\n[[models.odd.files]]\n{file}")
+    folder = written(tmp_path / "mine", {"odd.bin": REFUSAL, "big.bin": BIG})
+    assert rows(shell, str(folder))["odd.bin"]["verified"] == "sha256"
