@@ -30,6 +30,7 @@ TESTS = (
     "system/test_proxy_use.py",
     "unit/http/test_connection.py",
     "unit/http/test_decoding.py",
+    "unit/http/test_handing_over.py",
     "unit/http/test_locators.py",
     "unit/http/test_one_answer.py",
     "unit/http/test_private_addresses.py",

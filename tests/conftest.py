@@ -32,6 +32,7 @@ from support.terminal import Terminal
 from support.xet_store import LITTLE, NAME, PART, XetStore
 
 from mdl.cli import main
+from mdl.http.transport import PooledTransport
 
 sys.dont_write_bytecode = False  # else every worker compiles all tests, and pytest's part of them, anew
 # No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.
@@ -219,6 +220,14 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def httpx_mock(httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch) -> HTTPXMock:
+    """That of pytest-httpx, which answers in the place of httpx's own transport: mdl's asks that one."""
+    stand_in = httpx.HTTPTransport(verify=False)
+    monkeypatch.setattr(PooledTransport, "handle_request", lambda self, request: stand_in.handle_request(request))
+    return httpx_mock
 
 
 @pytest.fixture

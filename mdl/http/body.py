@@ -1,14 +1,12 @@
 """Bodies off the wire: fast, cancellable, within the rate limit, and never more bytes than were announced.
 
 httpx makes the request. Its own body loop parses every 64 KiB through h11, which takes most of the time of a large
-download. So for a large body of known length the first chunk comes from ``iter_raw()``, which empties the parser, and
-the rest is read straight off the socket (under TLS through `mdl.http.tls`) into one reused buffer. Small, chunked and
-encoded bodies are read the ordinary way.
+download. So a body whose length the server announces is read from the connection (`Connection.receive`) into one reused
+buffer, off the socket or through `mdl.http.tls`. Chunked and encoded bodies are read the ordinary way.
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 import time
@@ -19,11 +17,10 @@ import httpx
 
 from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, ProtocolError
-from mdl.http.connection import BODY_SOCKET, deadline
+from mdl.http.connection import Connection, deadline
 from mdl.http.responses import codings_of, is_readable, unreadable
-from mdl.http.tls import TlsStream
 from mdl.http.tls_errors import SILENCE
-from mdl.http.transport import SKIP_BODY, broken_tls
+from mdl.http.transport import broken_tls
 from mdl.units import NO_RATE_LIMIT, Timetable
 
 STEP = 256 * 1024
@@ -33,7 +30,6 @@ _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _TLS_BUFFER = 512 * 1024
 """Bytes of it that are used under TLS, which needs memory of its own beside it."""
-_LARGE = 1024 * 1024
 _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
@@ -46,7 +42,6 @@ _QUANTUM_SECONDS = 0.01
 _SMALLEST_QUANTUM = 4096
 
 Block = memoryview | bytes
-BodySocket = socket.socket | TlsStream
 
 
 def minute_of_day() -> int:
@@ -120,7 +115,7 @@ class BodyReader:
         encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
         """
         is_coded = decode and codings_of(response.headers)
-        pieces = _decoded(response) if is_coded else self._raw(response, length)
+        pieces = _decoded(response) if is_coded else self._raw(response, length, first_byte)
         longest, waited, count = max(self._slow, self._stall), 0.0, 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         block = self._first(pieces, max(longest, first_byte))
@@ -140,83 +135,72 @@ class BodyReader:
 
     def _first(self, pieces: Iterator[Block], seconds: float) -> Block | None:
         """The first piece of a body; None if it is empty. Raises `NetworkError` if none comes in time."""
-        words = f"the server sent its head, and nothing of the body for {seconds:.0f} s"
-        with deadline(seconds, NetworkError(words, hint=SILENCE, is_silence=True)):
+        with deadline(seconds, _nothing_after_head(seconds)):
             block = next(pieces, None)
         self._cancel.check()
         return block
 
-    def _raw(self, response: httpx.Response, length: int | None) -> Iterator[Block]:
-        if length == 0:
-            return
-        got = 0
-        sock = None if length is None or length < _LARGE else _body_socket(response)
-        stream = response.iter_raw()
-        for chunk in stream:
-            piece = chunk if length is None else chunk[: length - got]
-            got += len(piece)
-            if piece:
-                yield piece
-            if sock is not None:
-                break  # else the body is read to its end, so that its connection can be used again
-        if length is None or got >= length:
-            return
-        left = length - got
-        if sock is not None:
-            straight = left
-            # ``stream`` stays referenced until here: if it were collected, the response would close the socket.
-            if isinstance(sock, socket.socket):
-                sock.settimeout(self._stall)
-            left = yield from self._through_memory(sock, left, response.request)
-            if not left and response.extensions[SKIP_BODY](straight):
-                for _ in stream:  # nothing but its end comes, which gives the connection back
-                    pass
-            del stream
-        if left:
-            raise NetworkError(f"the connection ended after {length - left} of {length} bytes", hint=_AGAIN)
+    def _raw(self, response: httpx.Response, length: int | None, first_byte: float) -> Iterator[Block]:
+        """The bytes on the wire."""
+        connection = response.extensions.get("network_stream")
+        if isinstance(connection, Connection) and connection.left is not None:
+            return self._straight(response, connection, length, first_byte)
+        return _parsed(response, length)
 
-    def _through_memory(self, sock: BodySocket, left: int, request: httpx.Request) -> Generator[memoryview, None, int]:
-        """Returns how many of the ``left`` bytes are missing when the connection ends."""
+    def _straight(
+        self, response: httpx.Response, connection: Connection, length: int | None, first_byte: float
+    ) -> Iterator[Block]:
+        """A body that the server announced the length of, past httpx and its parser."""
         if not hasattr(self._buffers, "data"):
             self._buffers.data = bytearray(_BUFFER)
-        view = memoryview(self._buffers.data)[: _TLS_BUFFER if isinstance(sock, TlsStream) else None]
+        is_tls = connection.get_extra_info("ssl_object") is not None
+        view = memoryview(self._buffers.data)[: _TLS_BUFFER if is_tls else None]
+        size = connection.left or 0
+        if length is not None:
+            size = length
+        left = size
+        seconds = max(self._stall, first_byte)
         while left:
-            count, error = _receive(sock, view[: min(self._throttle.quantum(len(view)), left)], self._stall)
+            count, error = connection.receive(view[: min(self._throttle.quantum(len(view)), left)], seconds)
             if count:
                 left -= count
+                seconds = self._stall
                 yield view[:count]
             if isinstance(error, ssl.SSLError):
-                raise broken_tls(error, request, is_open=True) from error
+                raise broken_tls(error, response.request, is_open=True) from error
+            if isinstance(error, TimeoutError) and left == size:
+                raise _nothing_after_head(seconds) from error
+            if isinstance(error, TimeoutError):
+                raise NetworkError(f"no byte for {seconds:.0f} s", hint=_AGAIN) from error
             if error:
-                raise _broken(error, self._stall) from error
+                why = f"the connection broke: {error.strerror or error}"
+                raise NetworkError(why, hint="run the same command again") from error
             if count == 0:
-                break
-        return left
+                raise _cut_off(size - left, size)
+        response.close()
 
 
-def _body_socket(response: httpx.Response) -> BodySocket | None:
-    """What brings the bytes of the response's body as they are; None if nothing does."""
-    if response.http_version != "HTTP/1.1" or "transfer-encoding" in response.headers:
-        return None
-    stream = response.extensions.get("network_stream")
-    found = stream.get_extra_info(BODY_SOCKET) if stream is not None else None
-    return found if isinstance(found, BodySocket) else None
+def _parsed(response: httpx.Response, length: int | None) -> Iterator[Block]:
+    """A body in chunks, or one that ends with the connection."""
+    if length == 0:
+        return
+    got = 0
+    for chunk in response.iter_raw():  # to its end, so that its connection can be used again
+        piece = chunk if length is None else chunk[: length - got]
+        got += len(piece)
+        if piece:
+            yield piece
+    if length is not None and got < length:
+        raise _cut_off(got, length)
 
 
-def _receive(sock: BodySocket, view: memoryview, stall: float) -> tuple[int, OSError | None]:
-    """One read: how many bytes it brought, and the error that ended it."""
-    if isinstance(sock, TlsStream):
-        return sock.receive(view, stall)
-    try:
-        return sock.recv_into(view), None
-    except OSError as error:
-        return 0, error
+def _nothing_after_head(seconds: float) -> NetworkError:
+    words = f"the server sent its head, and nothing of the body for {seconds:.0f} s"
+    return NetworkError(words, hint=SILENCE, is_silence=True)
 
 
-def _broken(error: OSError, stall: float) -> NetworkError:
-    if isinstance(error, TimeoutError):
-        return NetworkError(f"no byte for {stall:.0f} s", hint=_AGAIN)
-    return NetworkError(f"the connection broke: {error.strerror or error}", hint="run the same command again")
+def _cut_off(got: int, size: int) -> NetworkError:
+    return NetworkError(f"the connection ended after {got} of {size} bytes", hint=_AGAIN)
 
 
 def _decoded(response: httpx.Response) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ import errno
 import itertools
 import math
 import os
+import re
 import select
 import selectors
 import socket
@@ -30,12 +31,11 @@ import httpcore
 from mdl.cancel import CancelToken, wake
 from mdl.errors import NetworkError, Unsafe
 from mdl.http.allowlist import bracketed, is_private
-from mdl.http.tls import TlsStream
+from mdl.http.tls import ByteStream, TlsStream
 from mdl.threads import in_thread
 
-BODY_SOCKET = "mdl.body_socket"
-"""The extra info of a `Connection` from which large bodies are read: its socket, or its `TlsStream`. None under TLS
-that is inside TLS."""
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+"""How the head of a response ends, and a chunked body. The parser takes both kinds of line ends."""
 _HEAD_START = 0.25
 """Seconds that an address has for itself before the next one is tried beside it (RFC 8305, 5)."""
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
@@ -120,7 +120,19 @@ def deadline(seconds: float, error: NetworkError) -> Iterator[None]:
         _deadline.reset(token)
 
 
-class SocketStream(httpcore.NetworkStream):
+def _until_deadline(seconds: float | None) -> tuple[float | None, NetworkError | None]:
+    """How long a read may wait that may wait for ``seconds`` itself, and the error of the deadline if that ends first.
+    Raises that error if the deadline is over."""
+    moment, error = _deadline.get()
+    left = moment - time.monotonic()
+    if left == math.inf or (seconds is not None and seconds <= left):
+        return seconds, None
+    if left <= 0:
+        raise error
+    return left, error
+
+
+class SocketStream(ByteStream):
     """A connected socket for httpcore, on which a read and a write are one system call each.
 
     The kernel keeps the time limits. Where Python keeps them, it sets them and polls the socket before each call, and
@@ -140,6 +152,15 @@ class SocketStream(httpcore.NetworkStream):
         except OSError as error:
             raise httpcore.ReadError(str(error)) from error
 
+    def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        try:
+            self._limit(socket.SO_RCVTIMEO, seconds)
+            return self._sock.recv_into(view), None
+        except BlockingIOError:
+            return 0, TimeoutError("timed out")
+        except OSError as error:
+            return 0, error
+
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
             self._limit(socket.SO_SNDTIMEO, timeout)
@@ -151,10 +172,7 @@ class SocketStream(httpcore.NetworkStream):
             raise httpcore.WriteError(str(error)) from error
 
     def _limit(self, option: int, seconds: float | None) -> None:
-        """Have the kernel end each call after ``seconds``. A large body is read with a time limit of Python's, which is
-        taken back here."""
-        if self._sock.gettimeout() is not None:
-            self._sock.settimeout(None)
+        """Have the kernel end each call after ``seconds``."""
         if self._limits.get(option) != seconds:
             microseconds = 0 if seconds is None else max(1, int(seconds * 1e6))  # 0 is no limit
             timeval = struct.pack("@ll", *divmod(microseconds, 1_000_000))
@@ -171,22 +189,26 @@ class SocketStream(httpcore.NetworkStream):
 
 
 class Connection(httpcore.NetworkStream):
-    """A connection for httpcore that keeps the limits of each request and is shut down on cancel.
+    """A connection for httpcore that hands over one response at a time, keeps the limits of each request and is shut
+    down on cancel.
 
-    Raises `httpcore.ConnectError` if the connection is already dead.
+    A parser gets no byte that comes after the end of its response. Each head ends with an empty line, and so does each
+    chunked body: so a parser gets the bytes up to the next empty line, and of a body whose length is known (``left``)
+    just that many. If more came, it is still here when the response is over, and the connection is readable.
     """
 
-    def __init__(
-        self,
-        stream: httpcore.NetworkStream,
-        cancel: CancelToken,
-        *,
-        is_layered: bool = False,
-        peer: str | None = None,
-    ) -> None:
+    def __init__(self, stream: ByteStream, cancel: CancelToken, peer: str | None = None) -> None:
         """``peer`` is the address if it is known: a server that has ended the connection right after the handshake may
-        have said why, which is still to be read."""
-        self._stream, self._cancel, self._is_layered = stream, cancel, is_layered
+        have said why, which is still to be read. Raises `httpcore.ConnectError` if the connection is already dead."""
+        self._stream = stream
+        self._cancel = cancel
+        self._came = b""
+        self._line_end = b""
+        self._is_detached = False
+        self.left: int | None = None
+        """Bytes of the response's body that are still to come. None: that is not known, or the head is read."""
+        self.is_broken = False
+        """Whether a request could not be sent whole."""
         sock = stream.get_extra_info("socket")
         cancel.register(sock)
         if peer is None:
@@ -199,39 +221,80 @@ class Connection(httpcore.NetworkStream):
         self.peer = peer
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        moment, error = _deadline.get()
-        left = moment - time.monotonic()
-        if left == math.inf or (timeout is not None and timeout <= left):
-            return self._stream.read(max_bytes, timeout)
-        if left <= 0:
-            raise error
-        try:
-            return self._stream.read(max_bytes, left)
-        except httpcore.ReadTimeout:
-            raise error from None
+        """What the parser of the response gets next."""
+        if not self._came:
+            seconds, late = _until_deadline(timeout)
+            try:
+                self._came = self._stream.read(max_bytes, seconds)
+            except httpcore.ReadTimeout:
+                if late:
+                    raise late from None
+                raise
+        count = self._up_to_empty_line() if self.left is None else min(self.left, len(self._came))
+        return self._take(count)
+
+    def receive(self, view: memoryview, seconds: float) -> tuple[int, OSError | None]:
+        """Read a body whose length is known into ``view``, past the parser. Returns how many bytes came (0 at the end
+        of the body or the connection) and the error that ended it: a `TimeoutError` if nothing came for ``seconds``."""
+        assert self.left is not None
+        view = view[: self.left]
+        if self._came or not view:
+            data = self._take(min(len(self._came), len(view)))
+            view[: len(data)] = data
+            return len(data), None
+        patience, late = _until_deadline(seconds)
+        count, error = self._stream.receive(view, patience)
+        if late and isinstance(error, TimeoutError):
+            raise late
+        self.left -= count
+        return count, error
+
+    def _up_to_empty_line(self) -> int:
+        """How many of the bytes that came belong to what ends with the next empty line."""
+        came = self._line_end + self._came
+        found = _EMPTY_LINE.search(came)
+        if found is None:
+            self._line_end = came[-2:]
+            return len(self._came)
+        count = found.end() - len(self._line_end)
+        self._line_end = b""
+        return count
+
+    def _take(self, count: int) -> bytes:
+        data = self._came[:count]
+        self._came = self._came[count:]
+        if self.left is not None:
+            self.left -= count
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if limits := RequestLimits.current.get():
             limits.check_peer(self.peer)
             if limits.interrupter:
                 limits.interrupter.attach(self._stream.get_extra_info("socket"))
+        self.left = None
+        self.is_broken = True
         self._stream.write(buffer, timeout)
+        self.is_broken = False
+
+    def detach(self) -> Connection:
+        """The same connection for another parser. From now on this one is not closed by closing it here."""
+        self._is_detached = True
+        return Connection(self._stream, self._cancel, self.peer)
 
     def close(self) -> None:
-        self._stream.close()
+        if not self._is_detached:
+            self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        is_layered = isinstance(self._stream, TlsStream)  # TLS to a proxy, and inside it to a host
-        name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy, see `_AddressForProxy`
-        secured = TlsStream(self._stream, ssl_context, name, timeout)
-        return Connection(secured, self._cancel, is_layered=is_layered, peer=self.peer)
+        name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy
+        return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.peer)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == BODY_SOCKET:
-            is_tls = isinstance(self._stream, TlsStream)
-            return None if self._is_layered else self._stream if is_tls else self._stream.get_extra_info("socket")
+        if info == "is_readable" and self._came:
+            return True
         return self._stream.get_extra_info(info)
 
 

@@ -6,6 +6,7 @@ came is moved into memory first, and its records are decrypted there.
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections.abc import Callable
@@ -28,7 +29,16 @@ _FILL_SECONDS = 0.02
 Result = TypeVar("Result")
 
 
-class TlsStream(httpcore.NetworkStream):
+class ByteStream(httpcore.NetworkStream):
+    """A stream for httpcore that can also be read into memory."""
+
+    def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        """Read into ``view``. Returns how many bytes came (0 at the end of the connection) and the error that ended it:
+        a `TimeoutError` if nothing came for ``seconds``."""
+        raise NotImplementedError
+
+
+class TlsStream(ByteStream):
     """TLS over ``carrier``: a connection, or TLS to a proxy. ``timeout`` in seconds is that of each step.
 
     Raises `httpcore.ConnectTimeout`, `httpcore.ConnectError` if the handshake fails.
@@ -36,7 +46,7 @@ class TlsStream(httpcore.NetworkStream):
 
     def __init__(
         self,
-        carrier: httpcore.NetworkStream,
+        carrier: ByteStream,
         context: ssl.SSLContext,
         server_hostname: str | None,
         timeout: float | None,
@@ -134,20 +144,17 @@ class TlsStream(httpcore.NetworkStream):
         else:
             self._incoming.write_eof()
 
-    def receive(self, view: memoryview, seconds: float) -> tuple[int, OSError | None]:
-        """Read a large body into ``view``: fill it, or take as much as comes in 20 ms.
-
-        Returns how many bytes came (0 at the end of the connection) and the error that ended it: a `TimeoutError` if
-        nothing came for ``seconds``. This needs a carrier that is not TLS itself.
-        """
+    def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        """As the one of every stream; it fills ``view``, or takes as much as comes in 20 ms."""
         read, size, count, began = self._tls.read, len(view), 0, time.monotonic()
+        patience = math.inf if seconds is None else seconds
         while count < size:
             try:
                 while more := read(size - count, view[count:]):  # a record at a time
                     count += more  # type: ignore[operator]  # with a buffer it is a number
                 return count, None
             except ssl.SSLWantReadError:
-                left = began + (_FILL_SECONDS if count else seconds) - time.monotonic()
+                left = began + (_FILL_SECONDS if count else patience) - time.monotonic()
                 if not count and left <= 0:
                     return 0, TimeoutError("timed out")
                 if left <= 0 or (count and size - count < _PIECE):
@@ -156,20 +163,18 @@ class TlsStream(httpcore.NetworkStream):
                 return count, None
             except OSError as error:
                 return count, error
-            try:
-                self._take(view[count:][:_LARGE_PIECE], left)
-            except OSError as error:
-                return count, None if count and isinstance(error, TimeoutError) else error
+            broken = self._take(view[count:][:_LARGE_PIECE], left)
+            if broken:
+                return count, None if count and isinstance(broken, TimeoutError) else broken
         return count, None
 
-    def _take(self, room: memoryview, seconds: float) -> None:
-        """Take from the socket what came, or what comes first, by way of ``room``. Raises `TimeoutError`, `OSError`."""
-        sock = self._carrier.get_extra_info("socket")
-        sock.settimeout(seconds)
-        if reply := self._outgoing.read():
-            sock.sendall(reply)
+    def _take(self, room: memoryview, seconds: float) -> OSError | None:
+        """Take from the carrier what came, or what comes first, by way of ``room``. Returns the error that ended it."""
+        self._flush(seconds)
         if self._is_short:
             time.sleep(_REST_SECONDS)
-        count = sock.recv_into(room)
-        self._is_short = count < len(room) // 2
-        self._add(room[:count])
+        count, error = self._carrier.receive(room, None if seconds == math.inf else seconds)
+        if error is None:
+            self._is_short = count < len(room) // 2
+            self._add(room[:count])
+        return error

@@ -1,47 +1,62 @@
 """The transport: which connection carries a request, through which proxy, which certificates it trusts, and
 what its errors mean.
 
-Each connection is in a pool of its own, which carries one request at a time. One large pool would look at all of its
-connections for every request, and the number of them decides how soon small files come. The one used last is used next.
-Reading the trusted certificates takes a while: it is done when the first request needs them. If more bytes came on a
-connection than its response, the connection is closed: the next response must not begin with them.
+httpcore opens connections, speaks with proxies and has the parser of responses; `mdl.http.connection` is its network. A
+pool of httpcore opens one connection and is dropped: it would look at all of its connections for every request, and
+their number decides how soon small files come. Here the one used last is used next. Each request on a connection that
+is kept has a parser of its own, and a connection on which more came than its response is closed: so no response begins
+with bytes that came with the one before.
+
+Reading the trusted certificates takes a while: it is done when the first request needs them.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import platform
 import re
 import ssl
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 from socksio import SOCKSError
 
 from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
-from mdl.http.connection import HappyEyeballs, RequestLimits
+from mdl.http.connection import Connection, HappyEyeballs, RequestLimits
 from mdl.http.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
 from mdl.http.proxies import Proxy
 from mdl.http.refusals import safe_excerpt
+from mdl.http.responses import parse_size
 from mdl.http.tls_errors import AGAIN, SILENCE, tls_error
-from mdl.http.trust import Trust, empty_context
+from mdl.http.trust import Trust
 from mdl.redact import Secrets, redact_error
 
-SKIP_BODY = "mdl.skip_body"
-"""An extension of a response: `_OneResponse.skip`."""
 PROXY = "mdl.proxy"
 """An extension of a request: the `Proxy` that it goes through, or None."""
 PROXY_OFFERS = "mdl.proxy_offers"
 """An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
 TRUST = "mdl.trust"
 """An extension of a request: the `Trust` that makes its TLS context."""
-_ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+_KEEP_SECONDS = 5.0
+"""How long a connection is kept that nobody uses."""
+_TROUBLE = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+"""httpcore's errors. Each has a namesake in httpx."""
 _PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
 """The received bytes, as the parser quotes them in its errors."""
 _DROPPED = ("peer closed", "Server disconnected")
@@ -52,89 +67,157 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
 """How the system's errors begin; the numbers of a failed look-up of a name are negative."""
 
 
+Place = tuple[str | None, str, str, int | None]
+"""What a connection leads to: the URL of the proxy, and the scheme, host and port of the server."""
+
+
+@dataclass
+class _Idle:
+    """A connection that nobody uses, since the ``moment``."""
+
+    place: Place
+    connection: Connection
+    moment: float
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may go over it. It is readable if more came than the last response, or its end."""
+        is_old = time.monotonic() - self.moment > _KEEP_SECONDS
+        return not is_old and not self.connection.get_extra_info("is_readable")
+
+
 class PooledTransport(httpx.BaseTransport):
     """Sends requests over connections that are kept, each through the proxy that its extension `PROXY` names. At most
     ``most_idle`` connections are kept.
     """
 
     def __init__(self, most_idle: int, cancel: CancelToken, trust: Trust) -> None:
-        self._most_idle, self._backend, self._trust = most_idle, HappyEyeballs(cancel), trust
-        self._idle: list[tuple[tuple[object, ...], httpx.HTTPTransport]] = []
+        self._most_idle = most_idle
+        self._backend = HappyEyeballs(cancel)
+        self._trust = trust
+        self._idle: list[_Idle] = []
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         proxy: Proxy | None = request.extensions.get(PROXY)
         request.extensions[TRUST] = self._trust
-        if proxy and request.url.scheme == "https":
-            request.extensions["trace"] = _offers_listener(request)
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
-        pool = self._take(*place)
-        if ":" in request.url.host and proxy and not proxy.is_socks:
-            request.url = _AddressForProxy(request.url)
+        sent = _for_httpcore(request, proxy)
+        origin = sent.url.origin
+        kept = self._take(place)
+        sender: httpcore.ConnectionInterface
+        if kept:
+            sender = httpcore.HTTP11Connection(origin, kept)
+        else:
+            sender = self._pool(request, proxy).create_connection(origin)
+            if proxy and request.url.scheme == "https":
+                request.extensions["trace"] = _offers_listener(request)
         try:
-            with _socks_errors(request, proxy):
-                response = pool.handle_request(request)
+            with _httpx_errors(request, proxy):
+                answer = sender.handle_request(sent)
         except BaseException:
-            pool.close()
+            sender.close()
+            _close_opened()
             raise
-        connection = response.extensions.get("network_stream")
-        response.stream = one = _OneResponse(response.stream, connection, lambda: self._give_back(place, pool))
-        response.extensions[SKIP_BODY] = one.skip
-        return response
+        body = _Body(request, sender, answer, lambda unused: self._give_back(place, unused))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
     def close(self) -> None:
         with self._lock:
             idle, self._idle, self._most_idle = self._idle, [], 0
-        for _, pool in idle:
-            pool.close()
+        for unused in idle:
+            unused.connection.close()
 
-    def _take(self, proxy: str | None, scheme: str, host: str, port: int | None) -> httpx.HTTPTransport:
-        with self._lock:
-            for at in reversed(range(len(self._idle))):
-                if self._idle[at][0] == (proxy, scheme, host, port):
-                    return self._idle.pop(at)[1]
-        context = self._trust.context(_plain(host), port or DEFAULT_PORTS["https"]) if scheme == "https" else None
-        return self._open_pool(proxy, context or empty_context())
+    def _take(self, place: Place) -> Connection | None:
+        """Of the connections to ``place`` that can be used again, the one that was used last."""
+        while True:
+            with self._lock:
+                there = [idle for idle in self._idle if idle.place == place]
+                if not there:
+                    return None
+                last = there[-1]
+                self._idle.remove(last)
+            if last.is_usable:
+                return last.connection
+            last.connection.close()
 
-    def _give_back(self, place: tuple[object, ...], pool: httpx.HTTPTransport) -> None:
+    def _give_back(self, place: Place, connection: Connection) -> None:
         """Keep the connection, and close the one that was idle for longest if there are too many."""
+        unused = _Idle(place, connection, time.monotonic())
+        surplus: _Idle | None = None
         with self._lock:
-            if pool._pool.connections:
-                self._idle.append((place, pool))
-            dead = [self._idle.pop(0)[1]] if len(self._idle) > self._most_idle else []
-        for one in dead:
-            one.close()
+            self._idle.append(unused)
+            if len(self._idle) > self._most_idle:
+                surplus = self._idle.pop(0)
+        if surplus:
+            surplus.connection.close()
 
-    def _open_pool(self, proxy: str | None, context: ssl.SSLContext) -> httpx.HTTPTransport:
-        through = httpx.Proxy(proxy) if proxy else None
-        if through and through.url.scheme == "https":
-            through.ssl_context = self._trust.context(_plain(through.url.host), port_of(str(through.url)))
-        pool = httpx.HTTPTransport(verify=context, limits=_ONE, proxy=through, trust_env=False)
-        # httpcore accepts a backend, but httpx has no parameter for it. Without ours no address would be checked.
-        if not hasattr(pool._pool, "_network_backend"):
-            raise AssertionError("this version of httpcore has no network backend to replace")
-        pool._pool._network_backend = self._backend
-        return pool
+    def _pool(self, request: httpx.Request, proxy: Proxy | None) -> httpcore.ConnectionPool:
+        """What opens a connection for this request."""
+        is_secure = request.url.scheme == "https"
+        context = self._context(request.url, DEFAULT_PORTS["https"]) if is_secure else None
+        if proxy is None:
+            return httpcore.ConnectionPool(context, network_backend=self._backend)
+        through = httpx.Proxy(proxy.url)
+        address = _core_url(through.url)
+        if proxy.is_socks:
+            login = through.raw_auth
+            return httpcore.SOCKSProxy(address, login, ssl_context=context, network_backend=self._backend)
+        to_proxy = self._context(through.url, port_of(proxy.url)) if through.url.scheme == "https" else None
+        if not is_secure:  # the request says by itself where it goes
+            return httpcore.ConnectionPool(to_proxy, network_backend=self._backend)
+        return httpcore.HTTPProxy(
+            address,
+            through.raw_auth,
+            ssl_context=context,
+            proxy_ssl_context=to_proxy,
+            network_backend=self._backend,
+        )
+
+    def _context(self, url: httpx.URL, port: int) -> ssl.SSLContext:
+        """The TLS context for the server of ``url``, whose port is ``port`` if the URL has none."""
+        return self._trust.context(url.host.rstrip(".").lower(), url.port or port)
 
 
-def _plain(host: str) -> str:
-    """A host as `host_of` writes it."""
-    return host.rstrip(".").lower()
+def _for_httpcore(request: httpx.Request, proxy: Proxy | None) -> httpcore.Request:
+    """The request as httpcore sends it. A proxy without a tunnel is asked itself, for the whole URL."""
+    url = _core_url(request.url)
+    headers = request.headers.raw
+    if proxy and not proxy.is_socks:
+        if request.url.scheme == "http":
+            through = httpx.Proxy(proxy.url)
+            url = _core_url(through.url)
+            url.target = b"http://" + request.url.netloc + request.url.raw_path
+            if through.raw_auth:
+                login = base64.b64encode(b":".join(through.raw_auth))
+                headers = [(b"Proxy-Authorization", b"Basic " + login), *headers]
+        elif ":" in request.url.host:
+            url.host = b"[" + url.host + b"]"  # httpcore writes it as it is into what it asks a proxy for
+    return httpcore.Request(request.method, url, headers=headers, content=request.stream, extensions=request.extensions)
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _announced_length(method: str, status: int, headers: httpx.Headers) -> int | None:
+    """How many bytes the response's body has; None if only its parser can tell."""
+    if method == "HEAD" or status in (204, 304) or "transfer-encoding" in headers:
+        return None
+    return parse_size(headers.get("content-length", ""))
 
 
 @contextlib.contextmanager
-def _socks_errors(request: httpx.Request, proxy: Proxy | None) -> Iterator[None]:
-    """Inside the block the errors of a server that does not speak SOCKS5 are `httpx.ProxyError`. httpcore lets those of
-    socksio through, asserts that the answers are of the right kind, and leaves the connection open."""
+def _httpx_errors(request: httpx.Request, proxy: Proxy | None) -> Iterator[None]:
+    """Inside the block httpcore's errors become those of httpx. So do those for a server that does not speak SOCKS5:
+    httpcore lets the errors of socksio through, and asserts that the answers are of the right kind."""
     try:
         yield
-    except httpx.ProxyError:
-        _close_opened()
-        raise
+    except _TROUBLE as error:
+        raise getattr(httpx, type(error).__name__)(str(error), request=request) from error
     except (AssertionError, ValueError, IndexError, KeyError, SOCKSError) as error:
         if proxy is None or not proxy.is_socks or isinstance(error, httpx.InvalidURL):
             raise
-        _close_opened()
         raise httpx.ProxyError("it does not speak SOCKS5", request=request) from error
 
 
@@ -158,58 +241,46 @@ def _close_opened() -> None:
         limits.opened.close()
 
 
-class _AddressForProxy(httpx.URL):
-    """A URL with an IPv6 address. httpcore writes the host as it gets it into what it asks a proxy for, and gets it
-    without the brackets that it needs there."""
+class _Body(httpx.SyncByteStream):
+    """The body of a response, as its parser reads it. When it is closed, the connection is given back if it was read to
+    its end, whether by the parser or past it, and nothing more came.
 
-    @property
-    def raw_host(self) -> bytes:
-        return b"[" + super().raw_host + b"]"
-
-
-class _OneResponse(httpx.SyncByteStream):
-    """A response's body. When it is closed and more bytes than the response have come, the connection is closed too.
-
-    Bytes that come later make the idle connection readable, and httpcore does not use a readable connection again.
+    Bytes that come later make the idle connection readable, and then it is not used again.
     """
 
-    def __init__(self, stream: Any, connection: Any, give_back: Callable[[], None]) -> None:
-        self._stream, self._connection, self._give_back = stream, connection, give_back
+    def __init__(
+        self,
+        request: httpx.Request,
+        sender: httpcore.ConnectionInterface,
+        answer: httpcore.Response,
+        give_back: Callable[[Connection], None],
+    ) -> None:
+        self._request = request
+        self._sender = sender
+        self._answer = answer
+        self._give_back = give_back
         self._is_closed = False
+        headers = httpx.Headers(answer.headers)
+        is_last = "close" in headers.get("connection", "").lower()
+        self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
+        self._connection: Connection = answer.extensions["network_stream"]
+        self._connection.left = _announced_length(request.method, answer.status, headers)
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._stream
-
-    def skip(self, count: int) -> bool:
-        """Tell the parser that the last ``count`` bytes of the body were read straight off the socket. Returns whether
-        the rest of the stream can be read now, which is nothing but the end, and the connection be used again."""
-        if self._connection.get_extra_info("is_readable"):
-            return False  # there are more bytes than the response, or the connection has ended
-        try:
-            reader = self._stream._httpcore_stream._stream._connection._h11_state._reader
-            if reader._remaining != count:
-                return False
-        except AttributeError:
-            return False
-        reader._remaining = 0
-        return True
+        with _httpx_errors(self._request, None):
+            yield from self._answer.iter_stream()
 
     def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
-        # Neither httpx nor httpcore has a public way to ask the parser what it holds after the response. If the parser
-        # is not found where it is expected, no connection is used twice.
-        try:
-            has_more = bool(self._stream._httpcore_stream._stream._connection._h11_state.trailing_data[0])
-        except AttributeError:
-            has_more = True
-        if has_more and self._connection is not None:
-            self._connection.close()
-        try:
-            self._stream.close()
-        finally:
-            self._give_back()
+        unused = self._connection.detach()
+        self._answer.close()
+        is_read = self._sender.is_idle() or (self._connection.left == 0 and self._may_stay)
+        if is_read and not self._connection.is_broken and not self._connection.get_extra_info("is_readable"):
+            self._give_back(unused)
+        else:
+            unused.close()
 
 
 def system_settings(environ: Mapping[str, str]) -> Mapping[str, str]:

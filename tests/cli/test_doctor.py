@@ -184,7 +184,7 @@ def test_a_token_file_that_others_can_read(monkeypatch: pytest.MonkeyPatch, tmp_
         (reply(503, b"we are being repaired"), 5, "being repaired"),
         (reply(429, b"slow down"), 5, "slow down"),
         (reply(200, b"<html>Please sign in</html>", ("Content-Type", "text/html")), 6, "not that of a hub"),
-        (Answer(200, [("Content-Length", "5")], b"[", "close"), 5, "closed"),
+        (Answer(200, [("Content-Length", "5")], b"[", "close"), 5, "ended after"),
     ],
 )
 def test_an_endpoint_that_does_not_serve(answer: Answer, code: int, words: str) -> None:

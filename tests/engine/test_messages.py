@@ -17,7 +17,7 @@ GATED = ("X-Error-Code", "GatedRepo")
 FAULTS: dict[str, tuple[Handler, int, str, str]] = {
     "a part for the whole": (faults.answers(206, ("Content-Range", "bytes 0-9/10")), 6, "PROTO", "a part of the file"),
     "other bytes": (faults.honest(faults.Flipped(DATA)), 6, "HASH", "wrong bytes"),
-    "cut": (faults.short_body(DATA, 0), 5, "NET", "received 0 bytes"),
+    "cut": (faults.short_body(DATA, 0), 5, "NET", "the connection ended after 0 of"),
     "another length": (faults.wrong_length(DATA, 5), 6, "PROTO", f"announces {len(DATA) + 5} bytes"),
     "endless": (faults.endless(framing="chunked"), 6, "HASH", "wrong bytes"),
     "two lengths": (faults.bad_length(DATA, "two headers"), 6, "PROTO", "Content-Length"),
