@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -86,6 +87,11 @@ OF_CLI = {
     *("child_output", "process", "redact", "schemas", "units", "values"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
+
+
+DOCUMENTED = {"os._exit", "sys._getframe", "_thread"}
+"""What begins with an underscore and is in Python's documentation all the same."""
+BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller"}
 
 
 @cache
@@ -203,6 +209,95 @@ def test_nobody_swallows_a_signal() -> None:
 
 def _names(node: ast.AST) -> list[str]:
     return [one.id for one in ast.walk(node) if isinstance(one, ast.Name)]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name != "_"
+
+
+def evaluated(node: ast.AST) -> Iterator[ast.AST]:
+    """What is below the node, without annotations and what is for the type checker alone."""
+    for field, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            is_for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in _names(child.test)
+            if isinstance(child, ast.AST) and field not in ("annotation", "returns") and not is_for_types:
+                yield child
+                yield from evaluated(child)
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """The names that a module gives by itself: to functions, classes and variables, and to attributes of ``self``."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node.value):
+            names.add(node.attr)
+    return names
+
+
+def is_own(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("self", "cls", "super()")
+
+
+def private_names(tree: ast.Module, everywhere: set[str]) -> set[str]:
+    """The names beginning with an underscore that a module takes of what is not its own.
+
+    ``everywhere`` are the names that mdl's modules define: those it may take of ``self``, which may be of a class of
+    another module. Of other objects it takes only names that it defines itself; and none at all if it imports a library
+    from outside of Python, whose objects nothing here tells from mdl's.
+    """
+    has_library = any(name.split(".")[0] in ONLY for name in imports(tree))
+    here = set() if has_library else defined(tree)
+    found: set[str] = set()
+    for node in evaluated(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if node.attr not in (everywhere if is_own(node.value) else here):
+                found.add(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if any(map(is_private, alias.name.split(".")))}
+        elif isinstance(node, ast.ImportFrom):
+            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            found |= {str(node.module) for name in names if is_private(name)}
+        elif isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", "") or getattr(node.func, "id", "")
+            texts = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            if called in BY_NAME:
+                found |= {text for text in texts if any(map(is_private, text.split(".")))}
+    return found - DOCUMENTED
+
+
+def test_no_private_name_of_a_library() -> None:
+    """What a library may change without a word, mdl does not touch."""
+    everywhere = set().union(*map(defined, trees().values()))
+    found = {module: private_names(tree, everywhere) for module, tree in trees().items()}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ("import httpx\npool._pool = 1", True),
+        ("import httpx\nclass A:\n def __init__(self, pool): self._pool = pool._pool", True),
+        ("import httpx\nclass A(httpx.B):\n def f(self): return self._theirs", True),
+        ("import httpx\nclass A:\n def f(self): self._own = self._own", False),
+        ("class A:\n _own = 1\n def f(self, other): return other._own", False),
+        ("def f(reader): reader._remaining = 0", True),
+        ("def f(reader): return getattr(reader, '_remaining')", True),
+        ("from operator import attrgetter\nattrgetter('state._reader')", True),
+        ("from h11._readers import ContentLengthReader", True),
+        ("from argparse import _SubParsersAction", True),
+        ("import typer._completion_shared", True),
+        ("def f(state: zlib._Decompress) -> zlib._Compress: ...", False),
+        ("import os\nos._exit(1)", False),
+    ],
+)
+def test_private_names_are_found(code: str, is_found: bool) -> None:
+    """The test above finds what it is for, and nothing that is mdl's own."""
+    tree = ast.parse(code)
+    assert bool(private_names(tree, defined(tree))) == is_found
 
 
 def test_only_console_prints() -> None:
