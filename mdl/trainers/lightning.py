@@ -8,16 +8,12 @@ Lightning's last is ``last.ckpt``, NeMo's ``…-last.ckpt``. NeMo writes the fin
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from dataclasses import replace
 
 from mdl.trainers.axes import plain_name, what_name_says
-from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint
 from mdl.trainers.completeness import RESUME
 from mdl.trainers.layout import OPTIMIZER_INSIDE, Layout
 from mdl.trainers.patterns import Pattern, Place
 from mdl.trainers.tree import FILES, Entry, IsName, Tree, join, natural_key
-from mdl.weights import stem_of
 
 _SAVED = (*FILES, "folder")
 _MARK = re.compile(r"(.*\b|.*_)(epoch|step)=[0-9]+.*\.ckpt|last(-v[0-9]+)?\.ckpt")
@@ -72,51 +68,40 @@ LIGHTNING = Layout(
 )
 
 
-def _find_nemo(tree: Tree, base: str) -> Found | None:
-    rows: list[Checkpoint] = []
-    is_nemo = False
-    for place, folder in enumerate(_versions(tree, base)):
-        ranks = [child for child in tree.subfolders(folder) if _RANK.fullmatch(child.name)]
-        saves: dict[str, list[Entry]] = defaultdict(list)
-        for above in (folder, *(rank.path for rank in ranks)):
-            for entry in tree.children(above):
-                is_file = entry.is_file and entry.name.endswith((".ckpt", ".nemo"))
-                if is_file or (entry.kind == "folder" and what_name_says(entry.name).step is not None):
-                    saves[entry.name].append(entry)
-        if not saves:
-            continue
-        is_named = any(name.endswith(".nemo") or _NEMO_LAST.fullmatch(name) for name in saves)
-        is_marked = any(child.name.endswith(_UNFINISHED) for child in tree.children(folder))
-        is_nemo = is_nemo or is_named or is_marked or bool(ranks)
-        saved = [_nemo_checkpoint(tree, folder, ranks, parts) for parts in saves.values()]
-        rows += [replace(row, place=place) for row in saved]
-    rows.sort(key=lambda row: (row.is_derived, row.place, row.last is not None, row.step or 0, natural_key(row.name)))
-    return Found(tuple(rows)) if is_nemo else None
+def _is_saved_by_nemo(_tree: Tree, entry: Entry) -> bool:
+    if entry.is_file:
+        return entry.name.endswith((".ckpt", ".nemo"))
+    return what_name_says(entry.name).step is not None
 
 
-def _nemo_checkpoint(tree: Tree, folder: str, ranks: list[Entry], parts: list[Entry]) -> Checkpoint:
-    """What was saved under one name. Every rank writes its part: if one rank has it, all must."""
-    name, wrong = parts[0].name, ""
-    stem = name.removesuffix(".nemo").removesuffix(".ckpt")
-    says = what_name_says(stem_of(name))
-    have = {entry.path.rpartition("/")[0] for entry in parts}
-    missing = [rank.name for rank in ranks if rank.path not in have]
-    if tree.get(join(folder, stem + _UNFINISHED)):
-        wrong = f"{stem}{_UNFINISHED} says that it was still being written"
-    elif missing and len(missing) < len(ranks):
-        wrong = f"the part of {missing[0]} is missing"
-    if len(parts) == 1 and parts[0].kind == "folder":
-        base, entries = parts[0].path, list(tree.below(parts[0].path))
-    else:
-        base, entries = folder, [part for entry in parts for part in tree.with_contents(entry)]
-    row = checkpoint(tree, name, base, entries, step=says.step, epoch=says.epoch, wrong=wrong)
-    last = _version_of_name(name) if _NEMO_LAST.fullmatch(name) else None
-    return replace(row, last=last, is_derived=name.endswith(".nemo"))
+def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+    folders = _versions(tree, base)
+    return [(folder, folder) for folder in folders] if any(_is_nemo(tree, folder) for folder in folders) else []
+
+
+def _is_nemo(tree: Tree, folder: str) -> bool:
+    """Whether a name in a folder is one that only NeMo gives."""
+    for entry in tree.children(folder):
+        if entry.name.endswith((".nemo", _UNFINISHED)) or (entry.kind == "folder" and _RANK.fullmatch(entry.name)):
+            return True
+        if _NEMO_LAST.fullmatch(entry.name) and _is_saved_by_nemo(tree, entry):
+            return True
+    return False
 
 
 NEMO = Layout(
     "nemo",
-    _find_nemo,
+    Pattern(
+        r".+",
+        last=(_NEMO_LAST.pattern,),
+        derived=r".+\.nemo",
+        kinds=_SAVED,
+        unfinished=_UNFINISHED,
+        pieces_in=_RANK.pattern,
+        order=_version_of_name,
+        places=_nemo_places,
+        is_saved=_is_saved_by_nemo,
+    ).find,
     trainers="NeMo",
     keep=("*.nemo", "*.ckpt", "*.yaml", "weights/*", "context/*"),
     drop=(),

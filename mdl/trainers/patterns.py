@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from mdl.paths import matches
 from mdl.trainers.axes import NameSays, plain_name, what_name_says
@@ -44,16 +43,29 @@ def no_record(_tree: Tree, _folder: str) -> NameSays:
 
 
 @value_class
+class _Save:
+    """What was saved under one name: its ``entries``, which ``pieces`` they are, and the ``names`` in it: those in its
+    folder, those of folders with a slash, or else its own."""
+
+    entries: Sequence[Entry]
+    pieces: frozenset[str]
+    names: Sequence[str]
+
+
+@value_class
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
     The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell,
-    unless there are no counts in it.
-    Files with the same group ``name`` are one checkpoint, which is called so; so are those whose names differ in the
-    group ``piece`` alone: each process writes one, and a piece that any checkpoint has, all must have. A checkpoint
-    counts only if ``holds`` is true of one of its files, or a name in its folder; the name of a folder there ends
-    with a slash. ``weights`` are files that hold weights though their suffix does not tell. ``requires``: a name that
-    must be in the folder, or else it is not this trainer's.
+    unless there are no counts in it. Files with the same group ``name`` are one checkpoint, which is called so.
+
+    So are the pieces of a checkpoint, of which each process writes one: files whose names differ in the group ``piece``
+    alone, or that lie under one name in several folders called ``pieces_in``. All must be there, except of the
+    checkpoints called ``partial``.
+
+    A checkpoint counts only if ``holds`` is true of one of its files, or of a name in its folder; the name of a folder
+    there ends with a slash. ``weights`` are files that hold weights though their suffix does not tell. ``requires`` is
+    a name that must be in the folder, or else it is not this trainer's.
 
     ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
     file, the oldest first. If the trainer leaves every best that it had, ``keeps_bests``, the one with the highest
@@ -61,7 +73,8 @@ class Pattern:
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
     to every checkpoint that is not a folder.
 
-    ``staging`` matches folders that are not complete yet. If any checkpoint has a file that the glob ``written_last``
+    ``staging`` matches folders that are not complete yet. A name without its suffix and with ``unfinished`` behind it
+    marks a checkpoint that is still being written. If any checkpoint has a file that the glob ``written_last``
     matches, one with a number and without that file was cut short. ``newest_in`` gives a file that names the latest,
     and a pattern for the name, or the number, in it. ``record`` reads numbers from the trainer's own record in a
     checkpoint's folder. ``order`` tells apart what has the same step or epoch.
@@ -81,6 +94,9 @@ class Pattern:
     requires: str = ""
     counts_in_name: bool = True
     written_last: str = ""
+    unfinished: str = ""
+    pieces_in: str = NO_NAME
+    partial: str = NO_NAME
     places: Callable[[Tree, str, IsName], list[Place]] = here
     order: Callable[[str], int] = lambda _name: 0
     beside: tuple[str, ...] = ()
@@ -132,58 +148,66 @@ class Pattern:
         if not saves:
             return []
         beside = [child for child in tree.children(place) if matches(child.name, self.beside)]
-        inside = {name: tree.children(parts[0].path) or parts for name, parts in saves.items()}
-        marked = {
-            name for name, entries in inside.items() if any(fnmatchcase(one.name, self.written_last) for one in entries)
-        }
-        pieces = {
-            name: {_group(self._match(part.name), "piece") for part in parts} - {""} for name, parts in saves.items()
-        }
-        all_pieces = set[str]().union(*pieces.values())
+        marked = {name for name, save in saves.items() if any(matches(one, [self.written_last]) for one in save.names)}
+        all_pieces = {entry.name for entry in self._piece_folders(tree, folder)}
+        for save in saves.values():
+            all_pieces |= save.pieces
         rows = []
-        for name, parts in saves.items():
-            if not any(self.holds(one.name + "/" * (one.kind == "folder")) for one in inside[name]):
+        for name, save in saves.items():
+            if not any(map(self.holds, save.names)):
                 continue
-            says = self._says(tree, name, parts[0])
+            says = self._says(tree, name, save.entries[0])
+            missing = all_pieces - save.pieces if save.pieces else set()
             wrong = ""
             if re.fullmatch(self.staging, name):
                 wrong = "a staging folder, which the trainer renames when it is complete"
+            elif self.unfinished and tree.get(join(folder, stem_of(name) + self.unfinished)):
+                wrong = f"{stem_of(name)}{self.unfinished} says that it was still being written"
             elif marked and name not in marked and says.is_counted:
                 wrong = f"{self.written_last}, which is written last, is missing"
-            elif pieces[name] and pieces[name] != all_pieces:
-                missing = min(all_pieces - pieces[name], key=natural_key)
-                wrong = f"its part {missing.strip('-_.')} is missing"
-            rows.append(self._row(tree, name, parts, beside, says, place, wrong))
+            elif missing and not re.fullmatch(self.partial, name):
+                wrong = f"the part of {min(missing, key=natural_key).strip('-_.')} is missing"
+            rows.append(self._row(tree, name, save, beside, says, place, wrong))
         return sorted(self._with_one_best(rows), key=_display_order(rows))
 
-    def _saves(self, tree: Tree, folder: str) -> dict[str, list[Entry]]:
+    def _piece_folders(self, tree: Tree, folder: str) -> list[Entry]:
+        return [child for child in tree.subfolders(folder) if re.fullmatch(self.pieces_in, child.name)]
+
+    def _saves(self, tree: Tree, folder: str) -> dict[str, _Save]:
         """The files and folders of each checkpoint, by its name."""
-        saves: dict[str, list[Entry]] = defaultdict(list)
+        found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
         own = own_state(tree, folder)
-        for entry in tree.children(folder):
-            match = self._match(entry.name)
-            if match is None or entry.kind not in self.kinds or entry.name == own or not self.is_saved(tree, entry):
-                continue
-            saves[_shared_name(match) or entry.name].append(entry)
-        named = {}
-        for name, parts in saves.items():
-            is_alone = len(parts) == 1 and _group(self._match(parts[0].name), "piece") != ""
-            named[parts[0].name if is_alone else name] = parts
-        return named
+        places = {folder: "", **{child.path: child.name for child in self._piece_folders(tree, folder)}}
+        for place, piece in places.items():
+            for entry in tree.children(place):
+                match = self._match(entry.name)
+                if match is None or entry.kind not in self.kinds or entry.name == own or not self.is_saved(tree, entry):
+                    continue
+                found[_shared_name(match) or entry.name].append((piece or _group(match, "piece"), entry))
+        saves = {}
+        for name, parts in found.items():
+            entries = [entry for _, entry in parts]
+            names = [child.name + "/" * (child.kind == "folder") for child in tree.children(entries[0].path) or entries]
+            own_name = entries[0].name if len(entries) == 1 and parts[0][0] else name
+            saves[own_name] = _Save(entries, frozenset(piece for piece, _ in parts if piece), names)
+        return saves
 
     def _match(self, name: str) -> re.Match[str] | None:
         return re.fullmatch(self.saved, plain_name(name))
 
     def _row(
-        self, tree: Tree, name: str, parts: list[Entry], beside: list[Entry], says: NameSays, place: str, wrong: str
+        self, tree: Tree, name: str, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str
     ) -> Checkpoint:
-        is_folder = parts[0].kind == "folder"
-        entries = [entry for part in parts for entry in tree.below(part.path)]
+        folder = save.entries[0]
+        is_folder = len(save.entries) == 1 and folder.kind == "folder"
+        members = [*beside]
+        for entry in save.entries:
+            members += tree.with_contents(entry)
         row = checkpoint(
             tree,
             name,
-            parts[0].path if is_folder else place,
-            entries if is_folder else [*beside, *entries],
+            folder.path if is_folder else place,
+            tree.below(folder.path) if is_folder else members,
             step=says.step,
             epoch=says.epoch,
             wrong=wrong,
@@ -252,9 +276,12 @@ def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[o
     by_epoch = any(row.step is None for row in numbered) and all(row.epoch is not None for row in numbered)
 
     def key(row: Checkpoint) -> tuple[object, ...]:
-        group = 3 if row.last is not None else 0
-        if not group and not row.is_counted:
+        group = 0
+        if row.last is not None:
+            group = 3
+        elif not row.is_counted:
             group = 1 if row.says_best else 2
+            group = 4 if row.is_derived else group
         epoch = row.epoch or 0
         step = row.step or 0
         numbers = (epoch, row.step is None, step) if by_epoch else (step, False, epoch)

@@ -249,38 +249,22 @@ STYLEGAN = Layout(
 )
 
 
-_NNUNET_BESIDE = ("plans.json", "dataset.json", "dataset_fingerprint.json")
-
-
-def _find_nnunet(tree: Tree, base: str) -> Found | None:
-    """A checkpoint is the files of one name in all folds, with the plan above them."""
-    folds = [folder for folder in tree.subfolders(base) if re.fullmatch(r"fold_([0-9]+|all)", folder.name)]
-    if not folds or not tree.is_file(join(base, "plans.json")):
-        return None
-    rows = []
-    for at, name in enumerate(("checkpoint_best.pth", "checkpoint_latest.pth", "checkpoint_final.pth")):
-        parts = [tree.get(join(fold.path, name)) for fold in folds]
-        saved = [part for part in parts if part is not None]
-        if not saved:
-            continue
-        beside = [tree.get(join(base, other)) for other in _NNUNET_BESIDE]
-        wrong = (
-            ""
-            if len(saved) == len(folds) or name == "checkpoint_latest.pth"
-            else f"{folds[parts.index(None)].name} has none"
-        )
-        row = checkpoint(tree, name, base, [*filter(None, beside), *saved], wrong=wrong)
-        rows.append(replace(row, last=at if at else None, says_best=not at))
-    return Found(tuple(rows)) if rows else None
-
-
 NNUNET = Layout(
     "nnunet",
-    _find_nnunet,
+    Pattern(
+        r"checkpoint_(best|latest|final)\.pth",
+        best=r"checkpoint_best\.pth",
+        last=(r"checkpoint_latest\.pth", r"checkpoint_final\.pth"),
+        requires=r"plans\.json",
+        pieces_in=r"fold_([0-9]+|all)",
+        partial=r"checkpoint_latest\.pth",
+        beside=("plans.json", "dataset.json", "dataset_fingerprint.json"),
+    ).find,
     trainers="nnU-Net",
     keep=("fold_*/*.pth", "*.json"),
     notes=(("*.pth", OPTIMIZER_INSIDE),),
 )
+"""A checkpoint is the files of one name in all folds. The latest is deleted at the end of a fold."""
 
 
 # Large models in shards

@@ -197,6 +197,13 @@ CASES = {
         "latest",
         "fold_0/checkpoint_final.pth fold_1/checkpoint_final.pth plans.json dataset.json",
     ),
+    "nnU-Net, while it trains": Case(
+        "nnunet",
+        "fold_{0,1}/checkpoint_best.pth fold_0/checkpoint_final.pth fold_1/checkpoint_latest.pth plans.json",
+        "checkpoint_best.pth+ checkpoint_latest.pth* checkpoint_final.pth!",
+        "best",
+        "fold_0/checkpoint_best.pth fold_1/checkpoint_best.pth plans.json",
+    ),
     "darknet": Case(
         "darknet",
         "yolov3_{1000,2000,last,best,final}.weights yolov3.cfg",
