@@ -4,9 +4,11 @@ texts that are no markup, and a plain help for narrow terminals."""
 from __future__ import annotations
 
 import copy
+import io
 import os
 import re
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -29,6 +31,7 @@ _MAY_LACK_VALUE: Final = {
 one."""
 _LEAST_COLUMNS_OF_PANELS: Final = 60
 """On narrower terminals Rich would cut the names of options."""
+_NARROWEST: Final = 30
 _LONGEST_BESIDE_TEXT: Final = 14
 """There a longer usage has a line of its own."""
 
@@ -48,7 +51,9 @@ class _Shared:
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        columns = shutil.get_terminal_size().columns
+        columns = max(shutil.get_terminal_size().columns, _NARROWEST)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a stdout of another encoding has not every letter of a help
+            sys.stdout.reconfigure(errors="replace")
         if columns < _LEAST_COLUMNS_OF_PANELS:
             shown = _for_help(self, ctx, str)
             shown.epilog = f"\b{shown.epilog}" if shown.epilog else None  # Typer does not wrap what follows a \b

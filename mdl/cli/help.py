@@ -63,7 +63,7 @@ def exit_codes() -> str:
     """What every number means that mdl exits with, and what a script should do about it."""
     lines = ["mdl ends with one of these numbers. A script can act on it: case $? in 5|75) try again later ;; esac", ""]
     for number, (name, meaning, todo) in EXIT_CODES.items():
-        head = f"{number:>4}  {name:<12}"
+        head = f"{number:>4}  {name:<13}"
         lines.append(
             textwrap.fill(
                 f"{meaning}: {todo}",

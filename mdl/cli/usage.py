@@ -69,21 +69,25 @@ def usage_error(error: typer.TyperException, called: str = "mdl") -> UsageError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else called
     option = getattr(error, "option_name", "")
-    message, _, near = error.message.partition(". Did you mean ")
+    message, _, alike = error.message.partition(". Did you mean ")
+    near = " or ".join(f"{path} {name}" for name in re.findall("'([^']+)'", alike))
     if context and getattr(error, "param", None):
         message = _of_value(error, context)
     elif option:
         near = _nearest(option, getattr(error, "possibilities", None) or ())
-    hint = f"did you mean {near.rstrip('?').replace(', ', ' or ')}?" if near else f"{path} --help"
-    text = " ".join(message.split()).rstrip(".")
-    return UsageError(f"{text[:1].lower()}{text[1:]}", item=path, hint=_of_others(option, context) or hint)
+    hint = f"did you mean {near}?" if near else f"{path} --help"
+    text = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
+    item = path if path != "mdl" else None
+    return UsageError(f"{text[:1].lower()}{text[1:]}", item=item, hint=_of_others(option, context) or hint)
 
 
 def _of_value(error: Any, context: Any) -> str:
-    """What is wrong with a value. It may have come from a variable, which Typer does not say."""
+    """What is wrong with a value, and where it came from; what is meant if it is missing."""
     source = context.get_parameter_source(error.param.name)
     if source is not None and source.name == "ENVIRONMENT":
         return f"invalid value of {error.param.envvar}: {error.message}"
+    if error.param.required and not error.message:
+        return f"{error.format_message().rstrip('.')}: {error.param.help[:1].lower()}{error.param.help[1:]}"
     return str(error.format_message())
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.shell import Run, Shell, machine, with_environ
+from support.shell import Run, Shell, done, machine, with_environ
 from support.terminal import Told
 
 from mdl import errors
@@ -150,6 +150,13 @@ def test_a_pipe_has_no_colours_in_ci(run: Run) -> None:
     assert "\x1b" not in run("get --help", GITHUB_ACTIONS="true").out
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_stdout_of_another_encoding(shell: Shell, encoding: str) -> None:
+    """What an encoding cannot say is a question mark, and no fault."""
+    ran = done(with_environ(shell, PYTHONIOENCODING=encoding).run("get", "--help"))
+    assert (ran.code, "[FILE?]" in ran.out, ran.err) == (0, True, "")
+
+
 def test_help_is_a_command(run: Run) -> None:
     """mdl help COMMAND is mdl COMMAND --help; mdl and mdl help are mdl --help; version and ls mean what they say."""
     assert run("help get").out == run("get --help").out
@@ -163,22 +170,22 @@ def test_help_is_a_command(run: Run) -> None:
 
 
 MISTAKES = {
-    "lsit": "mdl: mdl: no such command 'lsit'\n  hint: did you mean 'list' or 'ls'?\n",
-    "jobs pasue": "mdl: mdl jobs: no such command 'pasue'\n  hint: did you mean 'pause'",
-    "zzzz": "mdl: mdl: no such command 'zzzz'\n  hint: mdl --help\n",
+    "lsit": "mdl: no such command 'lsit'\n  hint: did you mean mdl list or mdl ls?\n",
+    "jobs pasue": "mdl: mdl jobs: no such command 'pasue'\n  hint: did you mean mdl jobs pause",
+    "zzzz": "mdl: no such command 'zzzz'\n  hint: mdl --help\n",
     "pull bert": "mdl: mdl pull: there is no such command\n  hint: to download a model: mdl get NAME",
     "login": "hint: set HF_TOKEN",
-    "get": "mdl: mdl get: missing argument 'TARGET'\n  hint: mdl get --help\n",
+    "get": "mdl: mdl get: missing argument 'TARGET': catalog name, group, org/repo",
     "get x --exlude y": "mdl: mdl get: no such option: --exlude\n  hint: did you mean --exclude?\n",
-    "get x --progress loud": "mdl: mdl get: invalid value for '--progress': Value error, 'loud' is not one of 'auto'",
+    "get x --progress loud": "mdl: mdl get: invalid value for '--progress': 'loud' is not one of 'auto'",
     "get x --to": "mdl: mdl get: option '--to' requires an argument\n  hint: mdl get --help\n",
     "get x --json=3": "mdl: mdl get: option '--json' does not take a value",
     "jobs show a b": "mdl: mdl jobs show: got unexpected extra argument(s) (b)\n  hint: mdl jobs show --help\n",
     "unpack a --keep 0": "mdl: mdl unpack: invalid value for '--keep': Input should be greater than or equal to 1",
     "unpack a --max-ratio x": "mdl: mdl unpack: invalid value for '--max-ratio': Input should be a valid number",
-    "--catalog": "mdl: mdl: option '--catalog' requires an argument\n  hint: mdl --help\n",
+    "--catalog": "mdl: option '--catalog' requires an argument\n  hint: mdl --help\n",
     "--json": "missing command\n  hint: mdl --help\n",
-    "help jobs pasue": "hint: did you mean 'pause'",
+    "help jobs pasue": "hint: did you mean mdl jobs pause",
 }
 
 
