@@ -129,8 +129,9 @@ def _paths(value: Any, name: str) -> tuple[Path, ...]:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    found = value.split(",") if isinstance(value, str) else _many(value, name)
-    return tuple(str(one) for one in found if one)
+    texts = value.split(",") if isinstance(value, str) else _many(value, name)
+    cleaned = [as_meant(str(text)) for text in texts]
+    return tuple(text for text in cleaned if text)
 
 
 def _many(value: Any, name: str) -> Sequence[str | os.PathLike[str]]:
@@ -481,7 +482,7 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
 
     problems = Problems("config.toml", UsageError)
     file = problems.file(path, text)
-    data = file.parse() or {}
+    data: dict[str, Any] = _as_meant(file.parse() or {})
     top = Table(data, (), file)
     tables: dict[str, dict[str, Setting]] = {}
     for setting in settings_table().values():
@@ -504,6 +505,16 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
         error.hint = _MEND
         raise
     return data
+
+
+def _as_meant(value: Any) -> Any:
+    """A value of ``config.toml``, its texts cleaned as those of variables are: both are pasted from .env files, and a
+    person changes one into the other."""
+    if isinstance(value, dict):
+        return {key: _as_meant(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_as_meant(below) for below in value]
+    return as_meant(value) if isinstance(value, str) else value
 
 
 def _check_settings(table: Table, settings: Mapping[str, Setting]) -> None:

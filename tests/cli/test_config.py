@@ -276,3 +276,59 @@ def test_it_is_read_once(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("mdl.config.read_text", lambda path: read.append(path) or path.read_text())
     done(mdl(shell, "config"))
     assert read == [config_of(shell)]
+
+
+AROUND = {
+    "blanks": "  {} ",
+    "line end of Windows": "{}\\r",
+    "quotes": "'{}'",
+    "mark": "\\ufeff{}",
+    "all": " \\ufeff'{}' \\r\\n",
+}
+PASTED = {
+    "home": ("/models", "/models"),
+    "via": ("hub", "hub"),
+    "connections": ("3", "3"),
+    "stall": ("9s", "9s"),
+    "limit_rate": ("20M", "20M"),
+    "window": ("22:00-06:00", "22:00-06:00"),
+    "allow_hosts": (["a.example", "b.example"], ["a.example", "b.example"]),
+    "mirror": (["s3://bucket/prefix"], ["s3://bucket/prefix"]),
+    "stores.link": ("copy", "copy"),
+    "stores.also": (["/other"], ["/other"]),
+    "log_file": ("/log", "/log"),
+    "hooks.on_complete": ("true", "true"),
+}
+
+
+def written(around: str, value: str | list[str]) -> str:
+    """A value of TOML, its texts with what editors and .env files put around them."""
+    if isinstance(value, list):
+        return "[" + ", ".join(written(around, text) for text in value) + "]"
+    return f'"{around.format(value)}"'
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_what_is_put_around_a_value(shell: Shell, mdl: Inside, around: str) -> None:
+    """Blanks, quotes, a line end of Windows and a byte-order mark around a value of config.toml are no part of it, as
+    in a variable, whatever it is: a path, a URL, a choice, a number, a list, a host's or a remote's."""
+    tables: dict[str, list[str]] = {}
+    for name, (value, _) in PASTED.items():
+        table, key = settings_table()[name].key
+        tables.setdefault(table, []).append(f"{key} = {written(around, value)}")
+    lines = [line for table, keys in tables.items() for line in (f"[{table}]", *keys)]
+    pasted = {name: written(around, name) for name in ("bucket", "s3://bucket/p", "FILES_TOKEN", "basic")}
+    lines += ["[remotes.store]", f"kind = {pasted['bucket']}", f"url = {pasted['s3://bucket/p']}"]
+    lines += ['[hosts."files.example"]', f"token_env = {pasted['FILES_TOKEN']}", f"send = {pasted['basic']}"]
+    settings(shell, "\n".join(lines))
+    shell = with_environ(shell, MDL_HOME="")
+    found = rows(done(mdl(shell, "config", "--json")))
+    assert {name: found[name][0] for name in PASTED} == {name: meant for name, (_, meant) in PASTED.items()}
+    [remote] = done(mdl(shell, "remote", "list", "--json")).document["remotes"]
+    assert (remote["kind"], remote["address"]) == ("bucket", "s3://bucket/p")
+
+
+def test_a_list_of_a_variable(shell: Shell, mdl: Inside) -> None:
+    """Each item of a list may have blanks and quotes around it."""
+    found = rows(done(mdl(with_environ(shell, MDL_ALLOW_HOSTS=" a.example , 'b.example',"), "config", "--json")))
+    assert found["allow_hosts"][0] == ["a.example", "b.example"]
