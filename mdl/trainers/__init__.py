@@ -6,12 +6,13 @@ A new layout is a row of ``table``; if regular expressions cannot tell, a module
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mdl.trainers.checkpoint import FINAL, Checkpoint, Found
 from mdl.trainers.choice import choose
 from mdl.trainers.companions import Companions, companions
-from mdl.trainers.layout import InferenceFiles
+from mdl.trainers.layout import InferenceFiles, Layout
 from mdl.trainers.runs import Run
 from mdl.trainers.scan import find_in, recognise_layout
 from mdl.trainers.table import LAYOUTS, NAMED_LAYOUT
@@ -45,23 +46,27 @@ def recognise(tree: Tree, base: str = "") -> Found:
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
     """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
-    name = _own_layout(tree, checkpoint)
-    layout = next(layout for layout in LAYOUTS if layout.name == name)
-    return layout.inference_files(tree, checkpoint)
+    row = _as_its_contents_tell(tree, checkpoint)
+    return _layout_of(row).inference_files(tree, row)
 
 
 def companions_of(tree: Tree, checkpoint: Checkpoint) -> Companions:
     """What lies beside and above a checkpoint and belongs to it."""
-    name = _own_layout(tree, checkpoint)
-    return companions(tree, checkpoint, next(layout for layout in LAYOUTS if layout.name == name))
+    row = _as_its_contents_tell(tree, checkpoint)
+    return companions(tree, row, _layout_of(row))
 
 
-def _own_layout(tree: Tree, row: Checkpoint) -> str:
-    """The name of the layout that a checkpoint is packed by: of a folder that is known by its name alone, its contents
+def _layout_of(row: Checkpoint) -> Layout:
+    return next(layout for layout in LAYOUTS if layout.name == row.layout)
+
+
+def _as_its_contents_tell(tree: Tree, row: Checkpoint) -> Checkpoint:
+    """The checkpoint with the layout that it is packed by: of a folder that is known by its name alone, its contents
     tell."""
-    named = NAMED_LAYOUT.name
-    if row.layout not in ("", named) or row.name == FINAL:
-        return row.layout
+    if row.layout not in ("", NAMED_LAYOUT.name) or row.name == FINAL:
+        return row
     inside = recognise(tree, row.base).checkpoints
     is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
-    return inside[0].layout if is_model else named
+    if not is_model:
+        return replace(row, layout=NAMED_LAYOUT.name)
+    return replace(row, layout=inside[0].layout, weights=inside[0].weights)

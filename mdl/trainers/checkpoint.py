@@ -9,7 +9,7 @@ from dataclasses import field, replace
 from mdl.trainers.completeness import is_model, why_incomplete
 from mdl.trainers.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights import folder_kind_of
+from mdl.weights import folder_kind_of, is_weights
 
 CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
@@ -32,6 +32,8 @@ class Checkpoint:
     says that it is the best. ``is_derived``: it is the finished model, an average, or something else that is no step of
     the training. ``others`` are counts of something else in its name, such as a seed. ``place`` counts the folders of
     one run, the newest has the highest; ``order`` tells apart what has the same step.
+
+    ``weights`` matches the names of files that hold weights though their suffix does not tell.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Checkpoint:
     others: tuple[tuple[str, int], ...] = ()
     place: int = 0
     order: int = 0
+    weights: str = r"(?!)"
 
     @property
     def files(self) -> list[Entry]:
@@ -86,6 +89,10 @@ class Checkpoint:
         """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
         return self.name == FINAL or (self.latest and self.ends_with_model)
 
+    def is_weights(self, entry: Entry) -> bool:
+        """Whether one of its files holds weights, by its name."""
+        return entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name) is not None)
+
     def relative(self, entry: Entry) -> str:
         """The path of one of its entries below its base."""
         return entry.path[len(self.base) + 1 :] if self.base else entry.path
@@ -108,19 +115,20 @@ def checkpoint(
     ``wrong`` says why it is incomplete, if the trainer's own marks show that. ``weights`` matches the names of files
     that hold weights though their suffix does not tell.
     """
-    row = Checkpoint(name, base, tuple(entries), step, epoch=epoch)
+    row = Checkpoint(name, base, tuple(entries), step, epoch=epoch, weights=weights)
     wrong = wrong or why_incomplete(tree, row.entries)
-    if not wrong and not _holds_weights(tree, row, weights):
+    if not wrong and not _holds_weights(tree, row):
         wrong = "it holds no weights"
     return replace(row, complete=not wrong, note=wrong or note)
 
 
-def _holds_weights(tree: Tree, row: Checkpoint, weights: str) -> bool:
+def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
     """Whether a file is a model's by its name, or a folder is one by its format's marker."""
-    if any(
-        entry.is_file and (is_model(row.relative(entry)) or re.fullmatch(weights, entry.name)) for entry in row.entries
-    ):
-        return True
+    for entry in row.entries:
+        if not entry.is_file:
+            continue
+        if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
+            return True
     folders = {entry.path.rpartition("/")[0] for entry in row.entries}
     return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders if folder)
 

@@ -40,7 +40,7 @@ def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
     if not any(name.startswith(ADAPTER) for name in names):
         along = [entry for entry in along if not entry.name.startswith(ADAPTER)]
     exports: list[Entry] = []
-    for entry in _of_the_same_stem(tree, row, layout):
+    for entry in _of_the_same_stem(tree, row):
         is_settings = entry.kind == "file" and _SETTINGS.fullmatch(entry.name) is not None
         (along if is_settings else exports).append(entry)
     along = [entry for entry in along if entry.path not in own and not is_log(entry.name)]
@@ -70,11 +70,11 @@ def _with_folders_above(folder: str) -> Iterator[str]:
         yield folder
 
 
-def _of_the_same_stem(tree: Tree, row: Checkpoint, layout: Layout) -> Iterator[Entry]:
+def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
     """What lies beside the weights of a checkpoint and is called like them, but for the suffix."""
     own = {entry.path for entry in row.entries}
     for weights in row.entries:
-        if not weights.is_file or not (is_weights(weights.name) or re.fullmatch(layout.weights, weights.name)):
+        if not row.is_weights(weights):
             continue
         stem = stem_of(weights.name)
         for child in tree.children(weights.path.rpartition("/")[0]):

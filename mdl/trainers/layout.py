@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
@@ -12,7 +11,6 @@ from mdl.trainers.checkpoint import Checkpoint, Found
 from mdl.trainers.completeness import RESUME, is_index, missing_shard
 from mdl.trainers.tree import Entry, Tree
 from mdl.values import value_class
-from mdl.weights import is_weights
 
 OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
 _DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
@@ -53,7 +51,6 @@ class InferenceFiles:
 @value_class
 class Layout:
     """How one trainer names what it saves. ``trainers`` says whose layout it is, in the words of the documentation.
-    ``weights`` matches the names of files that hold weights though their suffix does not tell.
 
     ``find`` looks into a folder and answers None if it is not of this layout. ``ends_with_model``: the trainer writes
     the finished model as one file, the last and latest.
@@ -73,7 +70,6 @@ class Layout:
     notes: tuple[tuple[str, str], ...] = ()
     ends_with_model: bool = False
     trainers: str = ""
-    weights: str = r"(?!)"
     above: tuple[str, ...] = CONFIGS
 
     def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
@@ -81,7 +77,9 @@ class Layout:
 
         Raises `NotFound` if nothing that can be loaded would be left, or if a shard that an index names is missing.
         """
-        keep, drop, unknown = [], [], []
+        keep: list[Entry] = []
+        drop: list[tuple[Entry, str]] = []
+        unknown: list[Entry] = []
         for entry in (one for one in checkpoint.entries if one.kind != "folder"):
             name = checkpoint.relative(entry)
             why = next((why for glob, why in self.drop if fnmatchcase(name, glob)), None)
@@ -92,9 +90,7 @@ class Layout:
             else:
                 unknown.append(entry)
         left = [*keep, *unknown]
-        if not any(
-            entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name)) for entry in left
-        ):
+        if not any(map(checkpoint.is_weights, left)):
             for globs, shards, command in _UNMERGED:
                 if any(matches(checkpoint.relative(entry), globs) for entry, _ in drop):
                     raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")

@@ -77,7 +77,6 @@ HIFIGAN = Layout(
     trainers="HiFi-GAN",
     keep=("g_*", "config*"),
     drop=(("do_*", "the discriminator and the optimizers"),),
-    weights=r"(g|do)_[0-9]{8}",
 )
 F5_TTS = Layout(
     "f5-tts",
@@ -121,7 +120,6 @@ ESPNET1 = Layout(
     ).find,
     trainers="ESPnet 1",
     keep=("model.*", "snapshot.*"),
-    weights=_ESPNET1,
 )
 WENET = Layout(
     "wenet",
@@ -245,7 +243,6 @@ STYLEGAN = Layout(
     ).find,
     trainers="StyleGAN",
     keep=("*.pkl", "training_options.json"),
-    weights=_STYLEGAN,
 )
 
 
@@ -396,10 +393,10 @@ ORBAX = Layout(
         holds=matching(r"_CHECKPOINT_METADATA|manifest\.ocdbt|default/|state/|params/|items/"),
         requires=r"(?:.*[-_])?[0-9]+(\.orbax-checkpoint-tmp.*)?",
         is_saved=_is_orbax,
+        weights=r".+",
     ).find,
     trainers="orbax and Flax",
     keep=_ANY,
-    weights=r".+",
 )
 
 
@@ -415,7 +412,6 @@ SPACY = Layout(
     ).find,
     trainers="spaCy",
     keep=_ANY,
-    weights="model",
 )
 
 
@@ -438,7 +434,6 @@ STABLE_BASELINES = Layout(
     ).find,
     trainers="stable-baselines3",
     keep=("*.zip", "*vec*normalize*.pkl"),
-    weights=r".+\.zip",
 )
 ALLENNLP = Layout(
     "allennlp",
@@ -472,7 +467,8 @@ def _find_marked(tree: Tree, base: str) -> Found | None:
     kind = folder_kind_of([child.name for child in tree.children(base)])
     if kind is None:
         return None
-    return Found((checkpoint(tree, FINAL, base, tree.below(base), weights=kind.weights),))
+    row = checkpoint(tree, FINAL, base, tree.below(base), weights=kind.weights)
+    return Found((replace(row, weights=r".+"),))  # what its program loads, that alone knows
 
 
 def find_weights(tree: Tree, base: str) -> Found:
@@ -501,7 +497,7 @@ PLAIN = Layout(
     ),
 )
 """A folder of weights whose names fit no trainer: one checkpoint, all that is in it."""
-MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers models", keep=_ANY, weights=r".+")
+MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers models", keep=_ANY)
 
 
 def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:
