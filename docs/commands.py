@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mdl.cli.command import loaded
-from mdl.cli.commands import GROUPS
+from mdl.cli.commands import groups
 from mdl.cli.flags import PANELS, ROOT_PANEL
 from mdl.cli.main import EXAMPLES, root
 from mdl.errors import EXIT_CODES
@@ -55,7 +55,7 @@ def root_page() -> Page:
     """The page of ``mdl`` itself: every command in its group, then the options that all share."""
     panels = {
         group: tuple(Row(name, listed.summary) for name, listed in commands.items())
-        for group, commands in GROUPS.items()
+        for group, commands in groups().items()
     }
     page = _page(root(), "mdl")
     return page._replace(panels=panels | {ROOT_PANEL: page.panels[ROOT_PANEL]}, examples=_examples(EXAMPLES))
@@ -64,7 +64,7 @@ def root_page() -> Page:
 def pages() -> list[Page]:
     """The page of every command in the order of the help, each before those below it."""
     found: list[Page] = []
-    for commands in GROUPS.values():
+    for commands in groups().values():
         for name in commands:
             command = loaded(name)
             found.append(_page(command, f"mdl {name}"))
@@ -152,7 +152,7 @@ def document(found: Reference) -> str:
     """``docs/commands.md``."""
     lines = ["# Commands", "", "`python docs/commands.py` writes this; `man mdl` and `mdl help` say the same."]
     for title, rows in found.root.panels.items():
-        lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in GROUPS)]
+        lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in groups())]
     lines += ["", f"## {_SHARED}", "", f"{_listed(found.sharing)} take all of these."]
     for title, rows in found.shared.items():
         lines += ["", f"**{title}**", "", *_table(rows)]

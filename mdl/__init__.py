@@ -56,13 +56,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
-    from mdl.fleet.report import FleetReport as FleetReport, NodeModel as NodeModel, NodeReport as NodeReport
-    from mdl.operations.bundle.contents import (
-        BundledFile as BundledFile,
-        BundleExport as BundleExport,
-        BundleImport as BundleImport,
-        BundlePart as BundlePart,
-    )
     from mdl.operations.clean import Waste as Waste
     from mdl.operations.configure import SettingValue as SettingValue
     from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
@@ -73,12 +66,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.operations.remote_model import RemoteModel as RemoteModel
     from mdl.operations.inventory import Inventory as Inventory
     from mdl.operations.lock import LockReport as LockReport
-    from mdl.operations.mirror import (
-        MirroredFile as MirroredFile,
-        MirrorReport as MirrorReport,
-        MirrorVersion as MirrorVersion,
-    )
-    from mdl.operations.mirror_clean import MirrorItem as MirrorItem
     from mdl.operations.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
@@ -107,7 +94,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         releases as releases,
     )
     from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
-    from mdl.operations.render.work import Rendered as Rendered, RenderedFile as RenderedFile
     from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
     from mdl.operations.verify import VerifyReport as VerifyReport
     from mdl.reports import (
@@ -131,8 +117,6 @@ _HOMES = {
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
-    "mdl.fleet.report": "FleetReport NodeModel NodeReport",
-    "mdl.operations.bundle.contents": "BundledFile BundleExport BundleImport BundlePart",
     "mdl.operations.clean": "Waste",
     "mdl.operations.configure": "SettingValue",
     "mdl.operations.export": "Export ExportedFile",
@@ -143,15 +127,12 @@ _HOMES = {
     "mdl.operations.remote_model": "RemoteModel",
     "mdl.operations.inventory": "Inventory",
     "mdl.operations.lock": "LockReport",
-    "mdl.operations.mirror": "MirroredFile MirrorReport MirrorVersion",
-    "mdl.operations.mirror_clean": "MirrorItem",
     "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
     "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
     "verify_archive",
     "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
     "mdl.operations.remote": "CleanedJob RemoteReport",
-    "mdl.operations.render.work": "Rendered RenderedFile",
     "mdl.operations.update": "Move UpdateReport",
     "mdl.operations.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",

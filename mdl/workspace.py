@@ -454,7 +454,7 @@ class Workspace:
             first = (mirror,) if mirror else self.config["mirror"]
             if lock is None or not (first or model.mirrors):
                 return pinned
-            from mdl.mirror.layout import with_mirrors
+            from mdl.catalog.mirror_layout import with_mirrors
 
             return with_mirrors(pinned, lock.models[model.name], first, alone=bool(mirror))
 

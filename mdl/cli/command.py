@@ -18,13 +18,14 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 
 from mdl.cli.classes import Command, Group
-from mdl.cli.commands import COMMANDS, GROUPS, NO_CATALOG
+from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
 from mdl.cli.flags import PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
-from mdl.cli.usage import HABITS
+from mdl.cli.usage import habits
 from mdl.config import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, Problem, UsageError, as_problem
+from mdl.plugin import broken_plugins
 from mdl.values import value_class
 
 Body = TypeVar("Body", bound=Callable[..., int])
@@ -93,33 +94,41 @@ def typer_command(name: str, called: str = "") -> Any:
 
 
 class RootGroup(Group):
-    """The group of ``mdl`` itself. Until a command is called, what the table says of it stands for it: only the module
-    of the command that is called is imported."""
+    """The group of ``mdl`` itself. In a list of commands, what the table says of each stands for it: only the module of
+    the command that is called is imported, and plug-ins are looked for only if it is none of mdl's own."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        for group, commands in GROUPS.items():
-            for name, listed in commands.items():
-                self.add_command(
-                    Command(name=name, help=listed.summary, short_help=listed.summary, rich_help_panel=group)
-                )
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands in the order of the help, which does not show the aliases at their end."""
+        for heading, listed_below in groups().items():
+            for name, listed in listed_below.items():
+                summary = listed.summary
+                self.add_command(Command(name=name, help=summary, short_help=summary, rich_help_panel=heading))
         for name, listed in COMMANDS.items():
             if listed.see:
                 self.add_command(Command(name=name, hidden=True))
+        return list(self.commands)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] in COMMANDS:
-            return args[0], loaded(args[0]), args[1:]
-        if args[0] in HABITS and not ctx.resilient_parsing:
-            raise UsageError("there is no such command", item=f"mdl {args[0]}", hint=HABITS[args[0]])
+        name = args[0]
+        if find(name):
+            return name, loaded(name), args[1:]
+        if not ctx.resilient_parsing:
+            if name in broken_plugins():
+                why = f"the plug-in {name} cannot be used: {broken_plugins()[name]}"
+                raise UsageError(why, hint="mdl doctor shows more")
+            if name in habits():
+                raise UsageError("there is no such command", item=f"mdl {name}", hint=habits()[name])
+        self.list_commands(ctx)  # what is near is looked for among them
         return super().resolve_command(ctx, args)
 
 
 @functools.cache
 def loaded(name: str) -> Any:
     """Typer's object for a command of the table, whose module is imported for it."""
-    listed = COMMANDS[name]
-    importlib.import_module(f"mdl.cli.{listed.module}")
+    listed = find(name)
+    if listed is None:
+        raise KeyError(name)
+    importlib.import_module(listed.module)
     return typer_command(listed.see or name, called=name)
 
 
@@ -210,8 +219,8 @@ def _warn_of_unknown_variables(session: Session) -> None:
     asked = {name for name in session.environ if name.startswith("MDL_") and not name.startswith(_NO_SETTINGS)}
     if not asked - known:
         return
-    for module in {listed.module for listed in COMMANDS.values()}:
-        importlib.import_module(f"mdl.cli.{module}")
+    for module in {listed.module for listed in commands().values()}:
+        importlib.import_module(module)
     for found in REGISTERED.values():
         for parameter in inspect.signature(_spread(found)).parameters.values():
             known |= {one.envvar for one in get_args(parameter.annotation)[1:] if one.envvar}

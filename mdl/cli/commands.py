@@ -1,13 +1,14 @@
 """The table of commands: in which group the help shows each one, what it does in a few words, and its module.
 
-``mdl --help``, the completions, the man page and ``docs/commands.md`` are made from it. Only the module of the command
-that is called is imported.
+``mdl --help``, the completions, the man page and ``docs/commands.md`` are made from it, and from what plug-ins add to
+it. Only the module of the command that is called is imported; plug-ins are looked for only if it is none of mdl's own.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from mdl.plugin import plugins
 from mdl.values import value_class
 
 
@@ -23,51 +24,45 @@ class Listed:
 
 GROUPS: Final[dict[str, dict[str, Listed]]] = {
     "Get": {
-        "get": Listed("get", "Download models, and verify them"),
-        "list": Listed("list", "List the catalog's models and what is here"),
-        "show": Listed("list", "Show one model: files, sizes, licence, status"),
-        "verify": Listed("verify", "Compare what is on disk with its digests"),
-        "outdated": Listed("versions", "Show what has moved since it was fetched"),
-        "update": Listed("versions", "Bring the newest version of models"),
-        "import": Listed("import_folder", "Adopt what another program downloaded"),
-        "search": Listed("search", "Find repositories of the hub"),
-        "path": Listed("list", "Print the folder of a model"),
-        "rm": Listed("disk", "Delete models from this disk"),
-        "prefetch": Listed("prefetch", "Download from cron: silent, one at a time"),
+        "get": Listed("mdl.cli.get", "Download models, and verify them"),
+        "list": Listed("mdl.cli.list", "List the catalog's models and what is here"),
+        "show": Listed("mdl.cli.list", "Show one model: files, sizes, licence, status"),
+        "verify": Listed("mdl.cli.verify", "Compare what is on disk with its digests"),
+        "outdated": Listed("mdl.cli.versions", "Show what has moved since it was fetched"),
+        "update": Listed("mdl.cli.versions", "Bring the newest version of models"),
+        "import": Listed("mdl.cli.import_folder", "Adopt what another program downloaded"),
+        "search": Listed("mdl.cli.search", "Find repositories of the hub"),
+        "path": Listed("mdl.cli.list", "Print the folder of a model"),
+        "rm": Listed("mdl.cli.disk", "Delete models from this disk"),
+        "prefetch": Listed("mdl.cli.prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {
-        "init": Listed("catalog", "Begin a catalog of your own"),
-        "add": Listed("catalog", "Put a model into the catalog"),
-        "remove": Listed("catalog", "Take a model out of the catalog"),
-        "lock": Listed("catalog", "Write down commits, sizes and digests"),
-        "export": Listed("export", "List locked files for aria2, sha256sum and others"),
+        "init": Listed("mdl.cli.catalog", "Begin a catalog of your own"),
+        "add": Listed("mdl.cli.catalog", "Put a model into the catalog"),
+        "remove": Listed("mdl.cli.catalog", "Take a model out of the catalog"),
+        "lock": Listed("mdl.cli.catalog", "Write down commits, sizes and digests"),
+        "export": Listed("mdl.cli.export", "List locked files for aria2, sha256sum and others"),
     },
     "Trained runs": {
-        "checkpoints": Listed("pack", "List the checkpoints of a run"),
-        "pack": Listed("pack", "Zip a trained model, a checkpoint or the logs"),
-        "unpack": Listed("unpack", "Unpack a zip, or put it into service"),
-        "releases": Listed("unpack", "List the releases of a folder, and the current one"),
-        "rollback": Listed("unpack", "Serve the previous release again"),
-        "fetch": Listed("fetch", "Download the results of remote training jobs"),
-        "remote": Listed("remote", "Ask the remotes about their jobs"),
+        "checkpoints": Listed("mdl.cli.pack", "List the checkpoints of a run"),
+        "pack": Listed("mdl.cli.pack", "Zip a trained model, a checkpoint or the logs"),
+        "unpack": Listed("mdl.cli.unpack", "Unpack a zip, or put it into service"),
+        "releases": Listed("mdl.cli.unpack", "List the releases of a folder, and the current one"),
+        "rollback": Listed("mdl.cli.unpack", "Serve the previous release again"),
+        "fetch": Listed("mdl.cli.fetch", "Download the results of remote training jobs"),
+        "remote": Listed("mdl.cli.remote", "Ask the remotes about their jobs"),
     },
-    "Many machines": {
-        "fleet": Listed("fleet", "Get, verify or look on many nodes at once"),
-        "mirror": Listed("mirror", "Keep what is locked in your own object store"),
-        "serve": Listed("serve", "Serve what is on this disk, with a status page"),
-        "bundle": Listed("bundle", "Take models to machines without a network"),
-        "render": Listed("render", "Print manifests for Kubernetes, Slurm and others"),
-    },
+    "Many machines": {},
     "Jobs": {
-        "jobs": Listed("jobs", "List, watch, pause, resume or cancel downloads"),
+        "jobs": Listed("mdl.cli.jobs", "List, watch, pause, resume or cancel downloads"),
     },
     "This machine": {
-        "config": Listed("config", "Show or set the settings of this user"),
-        "doctor": Listed("machine", "Check network, token, disk and settings"),
-        "clean": Listed("disk", "Remove what nothing needs any more"),
-        "demo": Listed("demo", "Try everything on this machine, without a network"),
-        "schema": Listed("machine", "Print the JSON Schema of a command's output"),
-        "help": Listed("help", "Show the help of a command, or the exit codes"),
+        "config": Listed("mdl.cli.config", "Show or set the settings of this user"),
+        "doctor": Listed("mdl.cli.machine", "Check network, token, disk and settings"),
+        "clean": Listed("mdl.cli.disk", "Remove what nothing needs any more"),
+        "demo": Listed("mdl.cli.demo", "Try everything on this machine, without a network"),
+        "schema": Listed("mdl.cli.machine", "Print the JSON Schema of a command's output"),
+        "help": Listed("mdl.cli.help", "Show the help of a command, or the exit codes"),
     },
 }
 
@@ -76,8 +71,35 @@ NO_CATALOG: Final = frozenset((*GROUPS["Trained runs"], *GROUPS["Jobs"], "search
 
 COMMANDS: Final[dict[str, Listed]] = {
     **{name: listed for group in GROUPS.values() for name, listed in group.items()},
-    "download": Listed("get", see="get"),
-    "ls": Listed("list", see="list"),
-    "info": Listed("list", see="show"),
+    "download": Listed("mdl.cli.get", see="get"),
+    "ls": Listed("mdl.cli.list", see="list"),
+    "info": Listed("mdl.cli.list", see="show"),
 }
 """Every command by its name, also the aliases that no help shows."""
+
+
+def find(name: str) -> Listed | None:
+    """The command of this name, of mdl itself or of a plug-in."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    for plugin in plugins():
+        if name in plugin.commands:
+            added = plugin.commands[name]
+            return Listed(added.module, added.summary)
+    return None
+
+
+def groups() -> dict[str, dict[str, Listed]]:
+    """Every command that the help shows, by group: mdl's own, and behind those of its group, or below a heading of
+    their own, those of plug-ins. A plug-in cannot replace a command of mdl's own."""
+    found = {heading: dict(commands) for heading, commands in GROUPS.items()}
+    for plugin in plugins():
+        for name, added in plugin.commands.items():
+            if name not in COMMANDS:
+                found.setdefault(plugin.heading, {})[name] = Listed(added.module, added.summary)
+    return {heading: commands for heading, commands in found.items() if commands}
+
+
+def commands() -> dict[str, Listed]:
+    """Every command by its name, those of plug-ins and the aliases that no help shows among them."""
+    return {name: listed for group in groups().values() for name, listed in group.items()} | COMMANDS

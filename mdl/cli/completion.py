@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from mdl.cli.commands import GROUPS
+from mdl.cli.commands import groups
 from mdl.paths import shown
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _schemas(_: typer.Context) -> Iterator[Offer]:
 def _topics(ctx: typer.Context) -> Iterator[Offer]:
     if not _arguments(ctx):
         yield "exit-codes", "what each exit code means"
-        for commands in GROUPS.values():
+        for commands in groups().values():
             for name, listed in commands.items():
                 yield name, listed.summary
 

@@ -18,7 +18,7 @@ from mdl.paths import shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import Client, MirrorReport, Model, PlanReport, Report
+    from mdl import Client, Model, PlanReport, Report
 
 
 @command(
@@ -189,7 +189,7 @@ def payload(report: Report) -> dict[str, Any]:
     return facts | {"seconds": round(report.seconds, 3)}
 
 
-def show_failures(session: Session, report: Report | MirrorReport) -> None:
+def show_failures(session: Session, report: Any) -> None:
     """One message for each model and reason."""
     error = report.error
     if error is None:

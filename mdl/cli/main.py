@@ -15,7 +15,7 @@ import typer
 
 from mdl import __version__
 from mdl.cli.command import epilog_of, report, root_group
-from mdl.cli.commands import COMMANDS
+from mdl.cli.commands import find
 from mdl.cli.flags import ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
@@ -137,11 +137,13 @@ def _run(words: list[str]) -> int:
 
 def _misused(words: Sequence[str], error: typer.TyperException | UsageError) -> int:
     """Show a call that cannot be parsed as every other error, as a document too if its words ask for one."""
-    name = next((word for word in words if word in COMMANDS), "")
+    named = {word: listed for word in words if (listed := find(word))}
+    name = next(iter(named), "")
     usage = error if isinstance(error, UsageError) else usage_error(error, f"mdl {name}".strip())
     wants_lines = "--progress=json" in words or ("--progress", "json") in pairwise(words)
     common = Common(json="--json" in words, progress="json" if wants_lines else None)
-    return report(Session((COMMANDS[name].see or name if name else "mdl"), common, os.environ), usage)
+    command = named[name].see or name if name else "mdl"
+    return report(Session(command, common, os.environ), usage)
 
 
 def _complete() -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import typer
 
 from mdl.errors import UsageError
+from mdl.plugin import plugins
 
 HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
@@ -22,7 +23,6 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("ps", "top"), "mdl jobs shows what runs, and what ran"),
     **dict.fromkeys(("login", "logout", "auth", "whoami"), "set HF_TOKEN to your token; mdl doctor says whose it is"),
     **dict.fromkeys(("run", "generate"), 'mdl runs no models; give your program the folder: "$(mdl path NAME)"'),
-    **dict.fromkeys(("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"),
     **dict.fromkeys(("status", "diff", "fsck"), "mdl list shows what is here; mdl verify compares it with its digests"),
     **dict.fromkeys(("log", "logs"), "mdl jobs log prints the log of the newest job"),
     **dict.fromkeys(
@@ -32,12 +32,18 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("env", "settings"), "mdl config shows the settings in use, and where they come from"),
     **dict.fromkeys(("completion", "completions"), "mdl --install-completion"),
     **dict.fromkeys(("zip", "archive", "export-run"), "mdl pack RUN"),
-    **dict.fromkeys(
-        ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"
-    ),
     **dict.fromkeys(("unzip", "extract", "deploy"), "mdl unpack ARCHIVE; with --release it is put into service"),
 }
 """What people of ``git``, ``hf``, ``ollama`` and ``docker`` type, and what mdl has for it."""
+
+
+def habits() -> dict[str, str]:
+    """What users of other tools type, and what mdl and its plug-ins have for it."""
+    found = dict(HABITS)
+    for plugin in plugins():
+        found.update(plugin.habits)
+    return found
+
 
 FOREIGN_OPTIONS: Final[dict[str, str]] = {
     "--local-dir": "--into DIR puts the files of one target into DIR itself; --to DIR is the models folder",

@@ -5,12 +5,12 @@ Typer, no Rich, no signals.
 from __future__ import annotations
 
 from mdl.client.base import CallOptions, ClientOptions, MdlWarning, Targets, Texts
-from mdl.client.machines import Machines
+from mdl.client.remotes import Remotes
 
 __all__ = ["CallOptions", "Client", "ClientOptions", "MdlWarning", "Targets", "Texts"]
 
 
-class Client(Machines):
+class Client(Remotes):
     """Everything that mdl does with models, under one set of settings.
 
     Settings are keyword arguments (`mdl.Settings` lists them). What is not given is read as the command line reads it:

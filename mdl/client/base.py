@@ -122,7 +122,7 @@ class ClientBase:
         """
         self.workspace.throttle.change(parse_rate("off" if rate is None else as_text(rate), "limit_rate"))
 
-    def _stopped_by(self, cancel: CancelToken | None) -> CancelToken:
+    def stopped_by(self, cancel: CancelToken | None) -> CancelToken:
         """What stops one operation: the client's own token, or the one that its caller gave."""
         stop = CancelToken(self.workspace.cancel)
         if _is_token(cancel):
@@ -130,7 +130,7 @@ class ClientBase:
         return stop
 
     @contextlib.contextmanager
-    def _tools(
+    def tools(
         self,
         models: Sequence[Model],
         *,
@@ -155,7 +155,7 @@ class ClientBase:
         for name in unknown:
             where = f": give it to mdl.Client({name}=…)" if name in client_settings() else ""
             raise TypeError(f"{name!r} is no option of one call{where}")
-        work, stop = self.workspace, self._stopped_by(cancel)
+        work, stop = self.workspace, self.stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:

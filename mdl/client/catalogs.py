@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mdl import places
 from mdl.cancel import CancelToken
-from mdl.client.base import Texts
+from mdl.client.base import Targets, Texts
 from mdl.client.disk import Disk
 from mdl.errors import LockError, UsageError
 from mdl.listener import Listener
@@ -17,6 +17,7 @@ from mdl.units import texts
 from mdl.workspace import Folder
 
 if TYPE_CHECKING:
+    from mdl.catalog.model import Model
     from mdl.operations.edit import Entry
     from mdl.operations.export import Export
     from mdl.operations.lock import LockReport
@@ -47,7 +48,7 @@ class Catalogs(Disk):
         path = self.workspace.lock_path
         asked = None if names is None else texts(names)
         models = [] if check else list(self.catalog.models.values())
-        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, online=not check) as tools:
+        with self.tools(models, on_event=on_event, cancel=cancel, exact=True, online=not check) as tools:
             report = lock(self.catalog, path, tools, names=asked, check=check, upgrade=texts(upgrade))
         self.workspace.forget_lock()
         return report
@@ -66,7 +67,7 @@ class Catalogs(Disk):
         `AuthError`, `NetworkError`, `ProtocolError`."""
         from mdl.sources.hub_search import search
 
-        work, stop = self.workspace, self._stopped_by(cancel)
+        work, stop = self.workspace, self.stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             online = not work.config.is_offline
             network = stack.enter_context(work.network([], stop, with_lock=False)) if online else None
@@ -95,6 +96,19 @@ class Catalogs(Disk):
         """What a command that reads the lock means without names: the catalog's own models that are locked."""
         return [model.name for model in self.catalog.meant() if model.name in self.workspace.lock.models]
 
+    def locked_models(self, targets: Targets | None = None) -> list[Model]:
+        """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock
+        does not cover them, `NotFound`, `CatalogError`, `StateError`."""
+        lock = self.workspace.lock
+        if targets is None:
+            targets = self._own_locked()
+        models = self.models(targets)
+        if not models:
+            raise LockError("nothing is locked", item=str(self.workspace.lock_path), hint="'mdl lock' writes the lock")
+        for model in models:
+            lock.pin(model, stale=self.workspace.config["frozen"])
+        return models
+
     def init(self, place: Folder | None = None) -> Path:
         """Begin a catalog of the user's own, with nothing in it; returns its path. ``place`` is
         a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
@@ -118,9 +132,9 @@ class Catalogs(Disk):
         sources = [reference_in(one, HUB_HOSTS) or str(parse(one)) for one in texts(source)]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
         entry["source"] = sources[0] if len(sources) == 1 else sources
-        return self._put(name, {**entry, **facts}, texts(groups))
+        return self.put_entry(name, {**entry, **facts}, texts(groups))
 
-    def _put(self, name: str, entry: Entry, groups: Sequence[str] = (), *, replace: bool = False) -> Path:
+    def put_entry(self, name: str, entry: Entry, groups: Sequence[str] = (), *, replace: bool = False) -> Path:
         """Put an entry into the user's catalog, as `add` does, or in the place of the one of this name."""
         from mdl.operations.edit import BEGINNING, EMPTY, add_model
 

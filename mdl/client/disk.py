@@ -96,7 +96,7 @@ class Disk(ClientBase):
     def _one(self, target: str | Model, *, is_asked: bool = False) -> Model:
         """The model that ``target`` means; also one of which no catalog knows, if anything of it is here. If its source
         ``is_asked``, a reference means the hub in use."""
-        models = self._models_here(target, is_asked=is_asked)
+        models = self.models_here(target, is_asked=is_asked)
         if len(models) != 1:
             members = ", ".join(model.name for model in models)
             raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
@@ -210,7 +210,7 @@ class Disk(ClientBase):
         from mdl.operations.remote_model import ask
 
         model = self._one(target)
-        with self._tools([model], cancel=cancel) as tools:
+        with self.tools([model], cancel=cancel) as tools:
             return model, ask(model, tools)
 
     def locked_commits(self, model: Model) -> list[str]:
@@ -219,7 +219,7 @@ class Disk(ClientBase):
         files = lock.models[model.name].files if lock.covers(model) else ()
         return list(dict.fromkeys(filter(None, (file.revision for file in files))))
 
-    def _models_here(self, target: str | Model, *, is_asked: bool = False) -> list[Model]:
+    def models_here(self, target: str | Model, *, is_asked: bool = False) -> list[Model]:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`,
         which says what is near."""
@@ -265,7 +265,7 @@ class Disk(ClientBase):
         errors: list[MdlError] = []
         for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
             try:
-                for model in self._models_here(target):
+                for model in self.models_here(target):
                     deletions += plan(model, stores, known, force=force)
             except MdlError as error:
                 if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):

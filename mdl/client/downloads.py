@@ -65,7 +65,7 @@ class Downloads(Catalogs):
         from mdl.operations.get import get
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, **options) as tools:
+        with self.tools(models, **options) as tools:
             report = get(models, tools, force=force)
         if not self.workspace.config["frozen"]:
             self.workspace.remember_first(models, report)
@@ -79,7 +79,7 @@ class Downloads(Catalogs):
         from mdl.operations.get import plan
 
         models = self.models(targets, revision=revision)
-        with self._tools(models, **options) as tools:
+        with self.tools(models, **options) as tools:
             return plan(models, tools, force=force)
 
     def verify(
@@ -103,7 +103,7 @@ class Downloads(Catalogs):
         from mdl.operations.verify import verify
 
         work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
-        with self._tools(models, **options, online=False) as tools, contextlib.ExitStack() as stack:
+        with self.tools(models, **options, online=False) as tools, contextlib.ExitStack() as stack:
 
             def connect(urls: Sequence[str]) -> HttpClient | None:
                 """Only a repair needs the network, and is held to window and duration."""
@@ -157,7 +157,7 @@ class Downloads(Catalogs):
         if targets is None:
             here = {model.name for model in models}
             models += [one for one in self.catalog.meant() if one.name in lock.models and one.name not in here]
-        with self._tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
+        with self.tools(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as tools:
             return outdated(models, tools, lock, beyond_pins=beyond_pins)
 
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
@@ -207,7 +207,7 @@ class Downloads(Catalogs):
         from mdl.operations.get import plan
 
         models = self._to_update(targets, options.get("into"))
-        with self._tools(models, **options, exact=True, keeps=False) as tools:
+        with self.tools(models, **options, exact=True, keeps=False) as tools:
             return plan(models, tools, force=force)
 
     def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
@@ -250,7 +250,7 @@ class Downloads(Catalogs):
         if self.workspace.is_cache:
             raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
         models = list(self.catalog.models.values())
-        with self._tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
+        with self.tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
             place = Path(os.path.realpath(places.place_of(folder, "DIR")))
             return import_folder(
                 place, tools, catalog_files(models, tools.resolver), name=name, how=how, dry_run=dry_run

@@ -47,7 +47,7 @@ class Remotes(Downloads):
         from mdl.remote_tables import remote_named
         from mdl.remotes import JobOrigin, of_remote
 
-        work, stop = self.workspace, self._stopped_by(cancel)
+        work, stop = self.workspace, self.stopped_by(cancel)
         remote_named(name, work.remotes)
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint=online_hint(work.config.offline_by))
@@ -183,7 +183,7 @@ class Remotes(Downloads):
         seconds = math.inf if wait is True else parse_duration(as_text(wait or 0), "wait", least=0)
         service = Service(places.place_of(release, "--release"), keep, check) if release is not None else None
         options = FetchOptions(seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service)
-        with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
+        with self.tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
             return fetch(models, tools, options)
 
     def plan_fetch(
@@ -201,5 +201,5 @@ class Remotes(Downloads):
         from mdl.operations.fetch import FetchOptions, plan_fetch
 
         options = FetchOptions(allow_running=allow_running, force=force)
-        with self._tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
+        with self.tools(models, into=into, on_event=on_event, cancel=cancel) as tools:
             return plan_fetch(models, tools, options)

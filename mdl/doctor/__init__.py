@@ -15,12 +15,13 @@ from pathlib import Path
 
 from mdl import __version__
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
-from mdl.errors import MdlError, NoSpace, StorageError
+from mdl.errors import MdlError, NoSpace, StorageError, UsageError
 from mdl.fs import disk_space
 from mdl.fs.private import check_own_folder, read_regular
 from mdl.http.client import HttpClient
 from mdl.http.credentials import NETRC, HostCredential
 from mdl.pickles import head_of, is_pickle, warning
+from mdl.plugin import broken_plugins, plugins
 from mdl.sources.endpoint import Endpoint
 from mdl.values import value_class
 
@@ -82,10 +83,19 @@ class Environment:
     credentials: Callable[[], Iterable[HostCredential]] = tuple
 
 
+def plug_ins() -> str | None:
+    """The commands that plug-ins add. Raises `UsageError` if one of them cannot be used."""
+    broken = [f"{name}: {reason}" for name, reason in broken_plugins().items()]
+    if broken:
+        raise UsageError(f"cannot be used: {'; '.join(broken)}", hint="install their packages again, or remove them")
+    return ", ".join(name for plugin in plugins() for name in (*plugin.commands, *plugin.sources)) or None
+
+
 def run_checks(environment: Environment) -> Iterator[CheckResult]:
     """Run every check, one after the other. Nothing is raised but an interruption."""
     local: dict[str, Check] = {
         "versions": versions,
+        "plug-ins": plug_ins,
         "settings": environment.settings,
         "catalog": environment.catalog,
         "lock": environment.lock,

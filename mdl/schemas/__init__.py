@@ -18,14 +18,25 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from mdl.plugin import plugins
+
 _SHARED, _LINE = "shared", "event"
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Every schema there is, sorted."""
-    found = (entry.name for entry in files(__name__).iterdir())
-    return tuple(sorted(name[:-5] for name in found if name.endswith(".json") and name != f"{_SHARED}.json"))
+    found = {entry.name.removesuffix(".json") for entry in files(__name__).iterdir() if entry.name.endswith(".json")}
+    return tuple(sorted((found | _packages_of_plugins().keys()) - {_SHARED}))
+
+
+@cache
+def _packages_of_plugins() -> dict[str, str]:
+    """The package that has the schema of a plug-in's command: a file beside the command, of the command's name."""
+    packages = {
+        name: added.module.rpartition(".")[0] for plugin in plugins() for name, added in plugin.commands.items()
+    }
+    return {name: package for name, package in packages.items() if files(package).joinpath(f"{name}.json").is_file()}
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -47,14 +58,18 @@ def schema(name: str) -> dict[str, Any]:
 
 def empty(command: str) -> dict[str, Any]:
     """What the document of ``command`` holds if it failed before it had results."""
-    if command not in names():
+    try:
+        properties = _read(command)["properties"]
+    except FileNotFoundError:
         return {}
-    properties = _read(command)["properties"]
     return {key: one["default"] for key, one in properties.items() if "default" in one}
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((files(__name__) / f"{name}.json").read_text("utf-8"))
+    place = files(__name__) / f"{name}.json"
+    if not place.is_file() and name in _packages_of_plugins():
+        place = files(_packages_of_plugins()[name]) / f"{name}.json"
+    found: dict[str, Any] = json.loads(place.read_text("utf-8"))
     return found
 
 

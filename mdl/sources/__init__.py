@@ -2,7 +2,8 @@
 the files.
 
 A new source is one module here, with a function ``parse(text, page_hosts) -> Origin`` and a function
-``open_source(context) -> Source``, and one line in `SOURCES`.
+``open_source(context) -> Source``, and one line in `SOURCES`; or such a module of a plug-in, which names it
+(`mdl.plugin`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.listener import Listener, silence
 from mdl.paths import RelPath, shown
+from mdl.plugin import plugins
 from mdl.redact import bare_url
 from mdl.values import value_class
 
@@ -46,7 +48,7 @@ class Origin:
     """Where files come from, as a frozen value. ``str(origin)`` is its one canonical text, which `parse` reads back."""
 
     scheme: ClassVar[str]
-    """A key of `SOURCES`."""
+    """A key of `SOURCES`, or of the ``sources`` of a plug-in."""
 
     @property
     def revision(self) -> str | None:
@@ -192,20 +194,31 @@ def parse(text: str, page_hosts: Collection[str] = HUB_HOSTS) -> Origin:
     if scheme is None:
         hint = "write hf:org/repo, hf:org/repo@revision/path or https://…"
         raise UsageError("not a reference to a source", item=shown(text)[:200], hint=hint)
-    origin: Origin = importlib.import_module(SOURCES[scheme]).parse(text, page_hosts)
+    origin: Origin = _module_of(scheme).parse(text, page_hosts)
     return origin
 
 
 def _scheme_of(text: str) -> str | None:
-    """The scheme of `SOURCES` that reads ``text``. What looks like a URL of another scheme is read as one of https,
-    whose parser says what is wrong with it."""
+    """The scheme of `SOURCES`, or of a plug-in, that reads ``text``. What looks like a URL of another scheme is read as
+    one of https, whose parser says what is wrong with it."""
     scheme = text.partition(":")[0].lower()
     if scheme in SOURCES and text.startswith((f"{scheme}:", f"{scheme}://")[scheme.startswith("http")]):
         return scheme
-    return "https" if "://" in text else None
+    if "://" not in text:
+        return None
+    is_of_plugin = scheme not in SOURCES and any(scheme in plugin.sources for plugin in plugins())
+    return scheme if is_of_plugin else "https"
 
 
 def open_source(scheme: str, context: Context) -> Source:
-    """The source of a scheme of `SOURCES`."""
-    source: Source = importlib.import_module(SOURCES[scheme]).open_source(context)
+    """The source of a scheme of `SOURCES`, or of a plug-in."""
+    source: Source = _module_of(scheme).open_source(context)
     return source
+
+
+def _module_of(scheme: str) -> Any:
+    """The module that reads the references of a scheme."""
+    if scheme in SOURCES:
+        return importlib.import_module(SOURCES[scheme])
+    [module, *_] = [plugin.sources[scheme] for plugin in plugins() if scheme in plugin.sources]
+    return importlib.import_module(module)

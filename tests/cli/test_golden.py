@@ -198,7 +198,8 @@ CHANGING = [
     (rf"mdl-get-{_HEX}{{8}}", "mdl-get-DIGEST"),
     (r'"by": "[\d:]+"', '"by": "WHO"'),
     (r"(?<=\S) {3,}", "  "),  # the width of a column is that of its widest value
-    (r"\b[\d.,]+ [kMGT]?B/s", "SPEED"),
+    (r"(?m)^ *\d+%  .* left\n", ""),  # how far it is, which a slow machine tells
+    (r"(, )?\b[\d.,]+ [kMGT]?B/s", ""),
     (r"\b\d+(\.\d+)? (s|ms)\b", "SECONDS"),
     (r'("(seconds|bytes_per_second|eta_seconds|bytes_free)": )[\d.]+', r"\1NUMBER"),
     (r"[\d.,]+ [kMGT]B free\b", "ROOM free"),

@@ -19,12 +19,13 @@ from support.shell import Ran, Shell, settings
 
 from mdl import schemas
 from mdl.cli import main
-from mdl.cli.commands import COMMANDS
+from mdl.cli.commands import commands
 from mdl.console.documents import document
 from mdl.errors import Cancelled, MdlError, UsageError
 from mdl.jobs.job import Invocation, Job, shown_facts
 
 HEAD = {"schema", "ok", "exit_code", "error"}
+COMMANDS = commands()
 WORDS = sorted(COMMANDS)
 CATALOG = 'schema = 1\n[models.tiny]\nsource = "hf:org/tiny"\n[models.lost]\ngone = "it burnt down"\n'
 ENUMS_AND_PATTERNS = (

@@ -15,7 +15,7 @@ from support.serving import client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
 
 from mdl.engine.receipts import Receipts
-from mdl.serve import repositories
+from mdl.plugins.serve import repositories
 
 COMMIT = "c" * 40
 RIGHT, THEIRS = b'{"right": 1}', b'{"wrong": 1}'

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fuzz.all_targets import TARGETS
 from fuzz.mutation import examples
 from fuzz.seeds import SEEDS
-from fuzz.targets import TARGETS
 from fuzz.trial import keep, kept, name_of, tried
 
 _MEMORY = 2 * 2**30

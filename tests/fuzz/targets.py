@@ -27,6 +27,7 @@ from mdl.archive.opening import open_archive
 from mdl.bounds import brief, parse_json, whole_number
 from mdl.catalog.bases import WebBases
 from mdl.catalog.lock import Lock, entry_of
+from mdl.catalog.mirror_layout import Marker
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.config import check_config
 from mdl.config import read_text as read_settings
@@ -36,18 +37,12 @@ from mdl.engine.layout import HubCache
 from mdl.engine.receipts import RECORD, Receipts, file_key
 from mdl.engine.store import Store
 from mdl.errors import CatalogError, LockError, MdlError, UsageError
-from mdl.fleet.report import FleetReport, node_report
-from mdl.fleet.work import Answer
 from mdl.formatting import human_bytes, human_duration
-from mdl.http.responses import parse_size
 from mdl.jobs.job import shown_facts
 from mdl.jobs.log import event_of, is_end, readable
 from mdl.jobs.prefetch import _last_success
 from mdl.jobs.records import Records
 from mdl.locks import _holder
-from mdl.mirror.layout import Marker
-from mdl.mirror.objects import _all, _text, _time, plain_xml
-from mdl.operations.bundle.importing import open_bundle
 from mdl.operations.edit import without_model
 from mdl.operations.formats import Folder
 from mdl.operations.formats.ollama import recognize
@@ -73,7 +68,7 @@ _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_ME
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 
 
-def _file(name: str, data: bytes) -> Path:
+def placed(name: str, data: bytes) -> Path:
     """``data`` in a file of that name, the same one every time."""
     path = _FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +90,7 @@ def _seal(body: bytes) -> bytes:
         return check + body
 
 
-def _safe(path: RelPath) -> None:
+def check_safe(path: RelPath) -> None:
     """A parsed path stays below the folder that it is joined to, and can be written."""
     base = "/somewhere/models"
     joined = os.path.normpath(path.under(Path(base)))
@@ -108,12 +103,12 @@ def _safe(path: RelPath) -> None:
 
 def catalog(data: bytes) -> None:
     """A catalog that is read has safe paths, and each of its models can be removed, or an error says why not."""
-    path = _file("catalog.toml", data)
+    path = placed("catalog.toml", data)
     found = read_catalog([path])
     for model in found.models.values():
-        _safe(RelPath.parse(model.name))
+        check_safe(RelPath.parse(model.name))
         for file in model.files:
-            _safe(file.path)
+            check_safe(file.path)
         assert len(entry_of(model)) == 16
     for name in list(found.models)[:2]:
         try:
@@ -124,19 +119,19 @@ def catalog(data: bytes) -> None:
 
 def lock(data: bytes) -> None:
     """A lock stays the same if it is written and read again."""
-    path = _file("mdl.lock", data)
+    path = placed("mdl.lock", data)
     found = read_lock(path, path)
     assert found is not None
     for model in found.models.values():
         for file in model.files:
-            _safe(file.path)
+            check_safe(file.path)
     assert Lock.from_toml(found.to_toml()) == found
     assert found.differences(found) == []
 
 
 def journal(data: bytes) -> None:
     """A journal never claims what lies outside the file, nor the same byte twice."""
-    record = journals.load(_file("journal", sealed(data)))
+    record = journals.load(placed("journal", sealed(data)))
     if record is None:
         return
     ranges = list(record.have)
@@ -150,11 +145,11 @@ def receipt(data: bytes) -> None:
     """A receipt is valid or ignored, and never names a file outside the models folder."""
     path = RelPath.parse("a/b.bin")
     for name in (RECORD, f"{file_key('m', path)}.receipt"):
-        _file(f"root/.mdl/receipts/m/{name}", sealed(data))
+        placed(f"root/.mdl/receipts/m/{name}", sealed(data))
     store = Store(_FOLDER / "root")
     for found in (store.receipts.get("m", path), *store.receipts.all()):
         if found:
-            _safe(found.path)
+            check_safe(found.path)
             texts = (found.model, found.verified, found.url, found.validator or "", found.commit or "", *found.prefixes)
             assert all(isinstance(one, str) for one in texts)
             for layout in (None, HubCache):
@@ -167,8 +162,8 @@ def receipt(data: bytes) -> None:
 
 def job(data: bytes) -> None:
     """Records are listed, found and cleaned whatever is in one of them."""
-    _file("jobs/1122-aaaa.job", sealed(data))
-    _file("jobs/1122-bbbb.job", crc_json.dumps({"mdl-job": 1}))
+    placed("jobs/1122-aaaa.job", sealed(data))
+    placed("jobs/1122-bbbb.job", crc_json.dumps({"mdl-job": 1}))
     records = Records(_FOLDER / "jobs")
     for one in records.all():
         json.dumps(shown_facts(one))
@@ -185,7 +180,7 @@ def listing(data: bytes) -> None:
     found = listings.get("https://h", origin)
     if found:
         for entry in found.entries:
-            _safe(entry.path)
+            check_safe(entry.path)
             assert isinstance(entry.size, int)
         listings.put("https://h", origin, found)
         assert listings.get("https://h", origin) == found
@@ -205,7 +200,7 @@ def tree(data: bytes) -> None:
     for item in page if isinstance(page, list) else ():
         hub._take_item(item, found)
     for entry in found.entries:
-        _safe(entry.path)
+        check_safe(entry.path)
         assert entry.size is None or entry.size >= 0
 
 
@@ -218,7 +213,7 @@ def relpath(data: bytes) -> None:
             found.append(RelPath.parse(line))
         except MdlError:
             continue
-        _safe(found[-1])
+        check_safe(found[-1])
     refuse_twins(found)
     refuse_twin_folders(found)
     assert len({path.folded for path in found}) == len(found)
@@ -254,12 +249,12 @@ def safetensors(data: bytes) -> None:
 
 def zip_directory(data: bytes) -> None:
     """The members of an archive have safe paths and do not overlap; each is read whole."""
-    path = _file("a.zip", data)
+    path = placed("a.zip", data)
     with path.open("rb") as file:
         found = read_directory(file.fileno(), ArchiveLimits())
     at = 0
     for member in found:
-        _safe(member.path)
+        check_safe(member.path)
         assert at <= member.header_at < member.data_at
         at = member.data_at + member.packed
     assert at <= len(data)
@@ -268,18 +263,6 @@ def zip_directory(data: bytes) -> None:
             steps: list[int] = []
             archive.copy(member, null.fileno(), steps.append)
             assert sum(steps) == member.size
-
-
-def bundle(data: bytes) -> None:
-    """The members of a bundle have safe paths, none twice, and are all there before any is used."""
-    with open_bundle(_file("b.tar", data), lambda _done: None) as found:
-        assert sum(file.size or 0 for _, file in found.files.values()) <= len(data)
-        for place, (name, file) in found.files.items():
-            _safe(RelPath.parse(place))
-            assert place in found.sums
-            assert file.digest
-            assert name in {model.name for model in found.models}
-        refuse_twins(map(RelPath.parse, found.files))
 
 
 def manifest(data: bytes) -> None:
@@ -296,7 +279,7 @@ def history(data: bytes) -> None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # as it says of itself; `ReleaseDir` makes one error of them
     for name in (*found.releases, *found.served):
-        _safe(RelPath.parse(name))
+        check_safe(RelPath.parse(name))
     assert from_json(to_json(found)) == found
     found.kept(1, set(found.releases))
 
@@ -309,14 +292,14 @@ def answer(data: bytes) -> None:
     if isinstance(found, dict):
         routes_in(found)
     for output in judge(found, "job").outputs:
-        _safe(output.path)
+        check_safe(output.path)
         assert [output.data is not None, output.url != "", output.error is not None].count(True) == 1
         assert output.data is None or output.size == len(output.data)
 
 
 def settings(data: bytes) -> None:
     """A ``config.toml`` is read, or every mistake in it is told."""
-    place = _file("config.toml", data)
+    place = placed("config.toml", data)
     text = read_settings(place)
     if text is not None:
         check_config(place, text)
@@ -352,26 +335,6 @@ def holder(data: bytes) -> None:
     assert str(Holder.of(data).busy())
 
 
-def bucket_list(data: bytes) -> None:
-    """One page of a bucket's list is rows or an error, in whatever encoding."""
-    root = plain_xml(data)
-    rows = [(_text(row, "Key"), _text(row, "UploadId")) for row in _all(root, "Upload")]
-    assert all(isinstance(text, str) for row in rows for text in row)
-    for row in _all(root, "Part"):
-        assert (parse_size(_text(row, "Size")) or 0) < 2**63
-        _time(row, "LastModified")
-
-
-def node(data: bytes) -> None:
-    """What a node says is a row that can be shown as JSON, and never a fault of mdl."""
-    first, _, out = text_of(data).partition("\n")
-    code = int(first) % 256 if first.isascii() and first.isdigit() and len(first) < 9 else 0
-    found = node_report(Answer("n1", code, out, "words"), {("m", "a"): 5}, ["m"])
-    assert found.error is None or found.error.exit_code != MdlError.exit_code
-    report = FleetReport("ssh", "get", 1, (found,))
-    json.dumps([found.document, found.seconds, found.bytes, found.status, report.exit_code], allow_nan=False)
-
-
 def job_log(data: bytes) -> None:
     """Any line of a log is an event, or text."""
     lines = lines_of(data)
@@ -384,12 +347,12 @@ def job_log(data: bytes) -> None:
 
 def gauges(data: bytes) -> None:
     """What another program wrote into the file of metrics is not believed, and stops nothing."""
-    assert _last_success(_file("mdl.prom", data)) >= 0
+    assert _last_success(placed("mdl.prom", data)) >= 0
 
 
 def lease(data: bytes) -> None:
     """Whoever is said to hold a mutex is named in words."""
-    assert _holder(_file("lease", data)).startswith("another")
+    assert _holder(placed("lease", data)).startswith("another")
 
 
 def ollama(data: bytes) -> None:
@@ -404,9 +367,9 @@ def training_run(data: bytes) -> None:
     """A run's folder whose records hold anything is listed: its checkpoints and whether they are complete."""
     names = ("trainer_state.json", "model.safetensors.index.json", "adapter_config.json", "config.json")
     for name in names:
-        _file(f"run/checkpoint-1500/{name}", data)
-    _file("run/checkpoint-1500/model-00001-of-00002.safetensors", data)
-    _file("run/train_state.json", data)
+        placed(f"run/checkpoint-1500/{name}", data)
+    placed("run/checkpoint-1500/model-00001-of-00002.safetensors", data)
+    placed("run/train_state.json", data)
     for checkpoint in find_run(_FOLDER / "run").checkpoints:
         assert checkpoint.step is None or 0 <= checkpoint.step < 2**63
 
@@ -432,7 +395,7 @@ def numbers(data: bytes) -> None:
 
 _HERE = (
     *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
-    *(manifest, history, bundle, settings, base, search, marker, holder, bucket_list, node, job_log, gauges, lease),
+    *(manifest, history, settings, base, search, marker, holder, job_log, gauges, lease),
     *(ollama, training_run, expiry, numbers),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}

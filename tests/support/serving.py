@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from mdl import Client
 from mdl.config import Config
+from mdl.plugins.serve.options import ServeOptions
+from mdl.plugins.serve.server import Serving, serving
 from mdl.redact import Secrets
-from mdl.serve import Serving, serving
-from mdl.serve.options import ServeOptions
 from support.hubs import cache_of
 from support.shell import Shell
 

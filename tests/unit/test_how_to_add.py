@@ -132,7 +132,9 @@ def count(session: Session) -> int:
 ''',
     )
     copy.line(
-        "cli/commands.py", '"clean": Listed(', '        "count": Listed("count", "Count the models of the catalog"),'
+        "cli/commands.py",
+        '"clean": Listed(',
+        '        "count": Listed("mdl.cli.count", "Count the models of the catalog"),',
     )
     shutil.copy(copy.root / "schemas" / "path.json", copy.root / "schemas" / "count.json")
     assert "Count the models" in copy.run("--help").stdout

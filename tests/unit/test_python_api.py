@@ -273,10 +273,10 @@ def test_reports_keep_the_errors(hub: LoopbackHub) -> None:
 
 
 def test_every_report_has_an_exit_code() -> None:
-    """Whatever the operation, its report says in the same words whether it failed; those of one file, model or node are
-    rows of a report."""
+    """Whatever the operation, its report says in the same words whether it failed; those of one file or model are its
+    rows."""
     reports = {name: getattr(mdl, name) for name in dir(mdl) if name.endswith("Report")}
-    for row in ("FileReport", "ModelReport", "NodeReport"):
+    for row in ("FileReport", "ModelReport"):
         del reports[row]
     for report in reports.values():
         assert {"error", "exit_code", "raise_for_errors"} <= set(dir(report)), report

@@ -21,10 +21,10 @@ from support.terminal import Told
 
 from mdl import errors
 from mdl.cli.command import REGISTERED, loaded
-from mdl.cli.commands import COMMANDS, GROUPS, NO_CATALOG
+from mdl.cli.commands import NO_CATALOG, commands, groups
 from mdl.cli.flags import PANELS
 from mdl.cli.main import root
-from mdl.cli.usage import HABITS
+from mdl.cli.usage import habits
 from mdl.errors import EXIT_CODES, Problem
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +38,7 @@ def below(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from below(one, f"{name} {word}")
 
 
-EVERY = dict(pair for group in GROUPS.values() for name in group for pair in below(loaded(name), name))
+EVERY = dict(pair for group in groups().values() for name in group for pair in below(loaded(name), name))
 """Every command, also those below others."""
 
 
@@ -82,8 +82,8 @@ def test_nothing_is_cut_or_taken_for_markup(width: int, monkeypatch: pytest.Monk
 def test_the_first_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command stands in its group with its whole summary; the end of it is where to begin."""
     text = shown("", 80, monkeypatch)
-    assert re.findall(r"╭─ ([\w ]+) ─", text) == list(GROUPS)
-    for name, listed in ((name, listed) for group in GROUPS.values() for name, listed in group.items()):
+    assert re.findall(r"╭─ ([\w ]+) ─", text) == list(groups())
+    for name, listed in ((name, listed) for group in groups().values() for name, listed in group.items()):
         assert re.search(rf"^│ {name} +{re.escape(listed.summary)} +│$", text, re.MULTILINE), name
     seen = "\n".join(text.splitlines()[-23:])
     assert ("mdl demo" in seen, "mdl help exit-codes" in seen) == (True, True)
@@ -211,9 +211,10 @@ def test_a_mistake_in_a_variable_names_it(run: Run) -> None:
 
 def test_habits_lead_to_commands_that_are_there() -> None:
     """No command has the name of a habit, and each hint names commands that mdl has."""
-    for word, hint in HABITS.items():
-        assert word not in COMMANDS
-        assert [name for name in re.findall(r"\bmdl (?:-\S+ )*([a-z]+)", hint) if name not in (*COMMANDS, "runs")] in (
+    for word, hint in habits().items():
+        assert word not in commands()
+        named = re.findall(r"\bmdl (?:-\S+ )*([a-z]+)", hint)
+        assert [name for name in named if name not in (*commands(), "runs")] in (
             [],
             ["uploads"],
         )

@@ -1,1 +1,0 @@
-"""Mirror: an object store that holds what the lock holds, and what mdl asks of it beyond reading."""

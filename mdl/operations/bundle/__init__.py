@@ -1,1 +1,0 @@
-"""Bundles: models as one plain tar for machines without a network, and back into a store there."""

@@ -1,0 +1,213 @@
+"""Export: models of this disk become one plain tar, or parts of one. Only bytes that were verified go in, and they are
+hashed once more while they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+from mdl.archive.streaming import BackgroundHash, Progress
+from mdl.archive.tar_format import END, header, padding
+from mdl.archive.unpacking import staged_folder
+from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.model import Model
+from mdl.engine.plan import Item, Plan, Wanted
+from mdl.errors import (
+    DigestMismatch,
+    LockError,
+    MdlError,
+    NotFound,
+    storage_error,
+    storage_trouble,
+    whole_error,
+)
+from mdl.formatting import counted
+from mdl.fs import free_space
+from mdl.fs.entries import open_for_reading
+from mdl.hashing import Digest
+from mdl.operations.excerpt import catalog_of, left_out, portable_lock
+from mdl.operations.reading import watch_reading
+from mdl.operations.tools import Tools, adopt_kept, model_locks
+from mdl.plugins.bundle import contents
+from mdl.plugins.bundle.contents import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
+from mdl.plugins.bundle.media import BundleOutput, BundleWriter
+from mdl.reports import no_space
+from mdl.threads import Workers
+from mdl.values import value_class
+
+_BLOCK = 2**20
+_WHEN_FULL = "nothing was left behind; free some space, or choose another disk with -o"
+_WHEN_TOO_LARGE = "nothing was left behind; --split 4G writes parts for a disk that takes no larger files"
+
+
+@value_class
+class _Packed:
+    """One file that goes into a bundle, and where it is. ``is_restricted``: its hub gives it only to some."""
+
+    row: BundledFile
+    source: Path
+    is_restricted: bool
+
+
+def export_bundle(
+    models: Sequence[Model],
+    tools: Tools,
+    lock: Lock,
+    path: Path,
+    *,
+    split: int | None = None,
+    force: bool = False,
+) -> BundleExport:
+    """Write ``models``, all of which must be here and right, to the tar ``path``, or to parts of at most ``split``
+    bytes. ``lock`` is the catalog's. ``force`` replaces files that are no bundle.
+
+    Returns what was written. Raises `NotFound` for a file that is not here, `LockError` for a model of which nothing is
+    known, `DigestMismatch` for a damaged file, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`,
+    `Cancelled`.
+    """
+    models = sorted(models, key=lambda model: model.name)
+    catalog, written = catalog_of(models)
+    BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
+    with model_locks(models, tools), Workers(1, "mdl-hash") as hashers:
+        locks: dict[str, LockedModel] = {}
+        packed: list[_Packed] = []
+        cut: list[str] = []
+        for model in models:
+            locked, files = _look(model, lock, tools)
+            cut += left_out([model], [locked])
+            locks[model.name] = portable_lock(locked, entry_of(written[model.name]))
+            packed += files
+        rows = tuple(one.row for one in packed)
+        texts = _texts(models, catalog, locks, rows)
+        sizes = {name: len(text) for name, text in texts.items()} | {row.place: row.size for row in rows}
+        heads = {name: header(f"{TOP}/{name}", size) for name, size in sizes.items()}
+        total = sum(len(heads[name]) + size + len(padding(size)) for name, size in sizes.items()) + len(END)
+        output = BundleOutput(path, total, split)
+        output.check(force=force)
+        if error := no_space(total, 0, free_space(path.parent)):
+            error.hint = "free some space, or choose another disk with -o"
+            raise error.on(str(path))
+        progress = Progress(tools.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), tools.store.cancel)
+        with (
+            storage_trouble(path, _WHEN_FULL, _WHEN_TOO_LARGE),
+            staged_folder(path) as folder,
+            closing(BundleWriter(output, folder)) as writer,
+        ):
+            for name, text in texts.items():
+                writer.write(heads[name] + text + padding(len(text)))
+                progress.add(len(text), name)
+            for one in packed:
+                writer.write(heads[one.row.place])
+                _write(one, writer, progress, BackgroundHash(hashers))
+            writer.write(END)
+            sums = writer.publish()
+    progress.finish(total, "bundled")
+    restricted = dict.fromkeys(one.row.model for one in packed if one.is_restricted)
+    return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted), tuple(cut))
+
+
+def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Packed]]:
+    """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
+    `export_bundle`."""
+    store, name = tools.store, model.name
+    target = model.target
+    remotes = tools.resolver.known(model)
+    if remotes is None:
+        raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
+    wanted = []
+    for remote in remotes:
+        local = store.check(name, remote, watch=watch_reading(name, remote, tools.on_event))
+        wanted.append(Wanted(name, remote, local))
+    plan = Plan.of(wanted)
+    if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
+        count = f"{counted(len(errors), 'file')} of {len(remotes)}"
+        why = f"{count} are not here as they should be; the first is {errors[0]}"
+        raise errors[0] if len(errors) == 1 else whole_error(why, errors).on(name)
+    adopt_kept(plan, store)
+    mirrors = {file.path: file.mirrors for file in model.files}
+    found = {one.path: LockedFile.of(one, mirrors=mirrors.get(one.path, ())) for one in remotes}
+    if lock.covers(model):
+        found = {one.path: one for one in lock.models[name].files}
+    packed: list[_Packed] = []
+    for item in plan.keep:
+        path, place = item.remote.path, store.final_path(name, item.remote)
+        size, sha256 = _sha256(item, place, tools)
+        one = replace(found[path], size=size)
+        if one.digest is None:
+            one = replace(one, digest=Digest("sha256", sha256), tofu=True)
+        found[path] = one
+        receipt = store.receipts.get(name, path)
+        accesses = {item.remote.access, receipt.access if receipt else "unknown"}
+        is_restricted = not accesses.isdisjoint(("gated", "private"))
+        row = BundledFile(name, path.text, size, sha256, contents.verified_by(one))
+        packed.append(_Packed(row, place, is_restricted))
+    return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
+
+
+def _why_not(item: Item, target: str) -> MdlError:
+    error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' brings it")
+    error.item = f"{item.wanted.model}/{item.remote.path}"
+    return error
+
+
+def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:
+    """The size of a file, and the digest that its bytes must have. Only a file of which nothing but the git digest is
+    known is read for that, and compared with it. Raises `DigestMismatch`, `StorageError`."""
+    store, remote = tools.store, item.remote
+    receipt = store.receipts.get(item.wanted.model, remote.path)
+    known = [one for one in (remote.digest, receipt.digest if receipt else None) if one]
+    for digest in known:
+        if digest.algorithm == "sha256" and receipt:
+            return receipt.stamp.size, digest.hex
+    print_ = store.fingerprint(place, remote)
+    if remote.digest and print_.digest != remote.digest:
+        raise _mismatch(f"{item.wanted.model}/{remote.path}", item.wanted.model)
+    return print_.size, store.fingerprint(place, replace(remote, digest=None)).digest.hex
+
+
+def _mismatch(item: str, model: str) -> DigestMismatch:
+    hint = f"'mdl verify --repair {model}' fetches what is wrong; nothing was written"
+    return DigestMismatch("the bytes on this disk are not the right ones", item=item, hint=hint)
+
+
+def _texts(
+    models: Sequence[Model], catalog: str, locks: dict[str, LockedModel], files: Sequence[BundledFile]
+) -> dict[str, bytes]:
+    """The texts of a bundle by their names, in their order."""
+    readme = contents.readme(models, locks, files)
+    found = {README: readme.encode(), CATALOG: catalog.encode(), LOCK: Lock(locks).to_toml().encode()}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+    found[SUMS] = contents.sums(digests | {file.place: file.sha256 for file in files}).encode()
+    return {name: found[name] for name in contents.HEAD}
+
+
+def _write(one: _Packed, writer: BundleWriter, progress: Progress, hasher: BackgroundHash) -> None:
+    """Write one file, and compare what was read with its digest. Raises `DigestMismatch`, `StorageError`, `OSError`."""
+    row, item = one.row, f"{one.row.model}/{one.row.path}"
+    for block in _blocks(one):
+        writer.write(block)
+        hasher.update(block)
+        progress.add(len(block), item)
+    if hasher.hexdigest() != row.sha256:
+        raise _mismatch(item, row.model)
+    writer.write(padding(row.size))
+
+
+def _blocks(one: _Packed) -> Iterator[memoryview]:
+    """The bytes of a file, as many as it should have, in two buffers by turns: the block before may still be in use.
+    Raises `DigestMismatch` if there are fewer or more, `StorageError`."""
+    item, buffers, at = f"{one.row.model}/{one.row.path}", cycle((bytearray(_BLOCK), bytearray(_BLOCK))), 0
+    try:
+        with open_for_reading(one.source, os.O_NOFOLLOW) as fd:
+            while at <= one.row.size and (count := os.preadv(fd, [buffer := next(buffers)], at)):
+                yield memoryview(buffer)[:count]
+                at += count
+    except OSError as error:
+        raise storage_error(error, item) from error
+    if at != one.row.size:
+        raise _mismatch(item, one.row.model)

@@ -1,0 +1,246 @@
+"""Report: what the nodes answered, as rows and one error. Pure.
+
+A node's own JSON document tells what it has of each model; all kinds of documents (get, verify, list) end in the same
+words: ``present``, ``partial``, ``missing``, ``corrupt``, ``changed`` or ``unverified``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from mdl.bounds import LARGEST_NUMBER, parse_json
+from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, ProtocolError, UsageError, whole_error
+from mdl.paths import shown
+from mdl.plugins.fleet.work import Answer
+from mdl.reports import BaseReport
+from mdl.values import value_class
+
+Sizes = Mapping[tuple[str, str], int]
+"""The bytes of each file that is locked, by the name of its model and its path."""
+_NOT_THERE = (126, 127)
+"""What a shell says if there is no such program, or it cannot be run."""
+_WORST = ("corrupt", "missing", "partial", "changed", "unverified", "present")
+"""What a node can say of a model, the worst first."""
+_SCHEMAS = ("mdl.get/1", "mdl.verify/1", "mdl.list/1")
+"""The documents of the commands that a node is asked for."""
+_LOOK = "look at the log of that node, and at its version of mdl"
+_ADVICE = {
+    3: "'mdl fleet get' brings what is missing; 'mdl list' shows which names there are",
+    4: "a node has a token of its own: set HF_TOKEN there, and accept the licence with that account",
+    5: "run the same command again later; what was fetched is kept on the nodes",
+    6: "'mdl fleet verify --repair' fetches what is wrong there",
+    7: "look at the disk of that node",
+    75: "run the same command again; what was fetched is kept on the nodes",
+}
+"""What to do about a node that ended with this code."""
+_LONGEST = 300
+"""Characters of a node's sentence that are quoted."""
+_DEEPEST = 20
+"""The most levels that a document of mdl has; it becomes a part of another document."""
+
+
+@value_class
+class NodeModel:
+    """What a node has of one model: its ``status``, and how many ``bytes`` of it are right."""
+
+    name: str
+    status: str
+    bytes: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all of it is there, and nothing of it is wrong."""
+        return self.status in ("present", "unverified")
+
+
+@value_class
+class NodeReport:
+    """How one node did, in ``seconds``. ``exit_code`` is None if it did not answer. ``error`` is None if all is well.
+    ``document`` is what its mdl printed with ``--json``. The failure of a node that was ``replaced_by`` another one
+    does not count."""
+
+    node: str
+    exit_code: int | None
+    seconds: float = 0.0
+    bytes_fetched: int = 0
+    models: tuple[NodeModel, ...] = ()
+    error: MdlError | None = None
+    document: dict[str, Any] | None = None
+    replaced_by: str = ""
+
+    @property
+    def status(self) -> str:
+        """The worst of its models; ``no answer``, or ``failed`` if it tells of none."""
+        if self.exit_code is None and not isinstance(self.error, ProtocolError):
+            return "no answer"
+        found = {model.status for model in self.models}
+        return next((status for status in _WORST if status in found), "failed")
+
+    @property
+    def bytes(self) -> int:
+        """The right bytes of all models."""
+        return sum(model.bytes for model in self.models)
+
+
+@value_class
+class FleetReport(BaseReport):
+    """How a command went on every node of ``engine``, in ``seconds``. ``asked`` is how many nodes were to do it.
+    ``left_out`` names the files and models of whose URLs something was not sent because it may be a secret."""
+
+    engine: str
+    task: str
+    asked: int
+    nodes: tuple[NodeReport, ...] = ()
+    seconds: float = 0.0
+    left_out: Sequence[str] = ()
+
+    @property
+    def counted(self) -> tuple[NodeReport, ...]:
+        """The nodes that no other one replaced."""
+        return tuple(node for node in self.nodes if not node.replaced_by)
+
+    @property
+    def failed(self) -> tuple[NodeReport, ...]:
+        """Those of them that failed."""
+        return tuple(node for node in self.counted if node.error)
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all: of the class of their one reason, or a `PartialFailure`."""
+        errors = [node.error for node in self.failed if node.error]
+        if len(errors) < 2:
+            return errors[0] if errors else None
+        counts = ", ".join(
+            f"{count:,} {status}" for status, count in Counter(one.status for one in self.failed).items()
+        )
+        return whole_error(f"{len(errors):,} of {len(self.counted):,} nodes are not well: {counts}", errors)
+
+
+def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeReport:
+    """What a node's answer means, of which the models ``names`` were asked. A model of which a node that reports
+    success tells nothing is missing."""
+    document = _document(answer.out)
+    facts = document or {}
+    told = {model.name: model for model in _models(facts, sizes) if model.name in names}
+    if document and not answer.exit_code and not document.get("error"):
+        told |= {name: NodeModel(name, "missing", 0) for name in names if name not in told}
+    models, seconds = tuple(told.values()), facts.get("seconds")
+    return NodeReport(
+        answer.node,
+        answer.exit_code,
+        round(seconds if isinstance(seconds, int | float) and 0 < seconds < LARGEST_NUMBER else answer.seconds, 3),
+        _count(facts.get("bytes_fetched")),
+        models,
+        _error(answer, document, models),
+        document,
+        answer.replaced_by,
+    )
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    """The last line that is a document of mdl."""
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            try:
+                found = parse_json(line)
+            except ValueError:
+                continue
+            is_ours = found.get("schema") in _SCHEMAS and type(found.get("exit_code")) is int
+            if is_ours and _is_flat(found, _DEEPEST):
+                return dict(found)
+    return None
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    """Whether nothing is nested more deeply than that."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(one, levels - 1) for one in inner)
+
+
+def _models(document: Mapping[str, Any], sizes: Sizes) -> Iterator[NodeModel]:
+    """What any of the three documents tells of each model."""
+    for model in _tables(document.get("models")):
+        name, files = str(model.get("name")), _tables(model.get("files"))
+        if "bytes_present" in model:
+            yield NodeModel(name, _status(model.get("status")), _count(model["bytes_present"]))
+        elif "status" in model:
+            here = [file for file in files if file.get("action") in ("fetched", "kept", "linked")]
+            yield NodeModel(name, _status(model["status"]), sum(_count(file.get("size")) for file in here))
+        else:
+            here = [file for file in files if file.get("status") in ("ok", "unverified")]
+            total = sum(sizes.get((name, str(file.get("path"))), 0) for file in here)
+            yield NodeModel(name, _verified({str(file.get("status")) for file in files}), total)
+
+
+def _status(value: Any) -> str:
+    return str(value) if value in _WORST else "missing"
+
+
+def _verified(statuses: set[str]) -> str:
+    """The status of a model, from those that `verify` found of its files."""
+    if "corrupt" in statuses:
+        return "corrupt"
+    if "missing" in statuses:
+        return "missing" if statuses == {"missing"} else "partial"
+    for status in ("changed", "unverified"):
+        if status in statuses:
+            return status
+    return "present" if statuses else "missing"
+
+
+def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[NodeModel, ...]) -> MdlError | None:
+    """Why the node is not well; None if it is."""
+    lines = [line for line in answer.err.splitlines() if line.strip()]
+    words = _quoted(lines[-1]) if lines else ""
+    if answer.fault:
+        return ProtocolError(answer.fault, item=answer.node, hint=_LOOK)
+    if answer.exit_code is None:
+        return NetworkError(words or "no answer", item=answer.node, hint=answer.hint)
+    if answer.exit_code in _NOT_THERE:
+        return UsageError(words or "there is no mdl", item=answer.node, hint="--mdl says how a node calls its mdl")
+    told = document.get("error") if document else None
+    if isinstance(told, dict):
+        item = ": ".join(_quoted(one) for one in (answer.node, told.get("item")) if one)
+        message = _quoted(told.get("message"))
+        if told.get("hint"):
+            message += f"; {shown(answer.node)} says: {_quoted(told['hint'])}"
+        return _of_code(answer.exit_code, message, item, _ADVICE.get(answer.exit_code, _LOOK), str(told.get("code")))
+    if answer.exit_code:
+        message = words or f"it ended with {answer.exit_code}, and no result"
+        return _of_code(answer.exit_code, message, answer.node, _LOOK)
+    if document is None:
+        said = [line for line in answer.out.splitlines() if line.strip()]
+        last = words or (_quoted(said[-1]) if said else "nothing")
+        return ProtocolError(
+            f"it ended with 0, and no result of mdl; it said last: {last}", item=answer.node, hint=_LOOK
+        )
+    bad = [f"{model.name} is {model.status}" for model in models if not model.is_right]
+    return NotFound(", ".join(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
+
+
+def _quoted(words: object) -> str:
+    """What a node said, in one line that a terminal can show, cut."""
+    return shown(" ".join(str(words).split()))[:_LONGEST]
+
+
+def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: str = "") -> MdlError:
+    """The error of the class that has this exit code; of one of its kinds, if ``code`` names that. A node that ends
+    with another one, or says that mdl itself is at fault, is not believed: it does not answer as mdl does."""
+    if exit_code in (130, 143):
+        error = Cancelled(message, terminated=exit_code == 143).as_error()
+    else:
+        kinds = {kind.exit_code: kind for kind in MdlError.__subclasses__()}
+        kind = kinds.get(exit_code, ProtocolError)
+        error = next((one for one in kind.__subclasses__() if one.code == code), kind)(message)
+    error.item, error.hint = item, hint
+    return error
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= LARGEST_NUMBER else 0

@@ -1,0 +1,282 @@
+"""Slurm: one batch job with one task on each node, which Slurm places, restarts and cancels.
+
+The job and its answers are in a folder that all nodes see: one file a node, so that progress can be told and a node
+that dies hides no other. ``sbatch --wait`` tells if the job ends in another way than by its own last line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mdl import places
+from mdl.bounds import (
+    LARGEST_CHILD_OUTPUT,
+    LARGEST_FOREIGN_FILE,
+    LARGEST_WORDS,
+    parse_whole_number,
+    whole_number,
+)
+from mdl.cancel import CancelToken
+from mdl.child_output import Child, Said, output_of, read_ready
+from mdl.errors import Cancelled, NetworkError, ProtocolError, UsageError, storage_error
+from mdl.formatting import counted
+from mdl.fs.entries import make_folders
+from mdl.fs.private import read_left
+from mdl.paths import shown
+from mdl.plugins.fleet.engine import Nodes, check_hosts
+from mdl.plugins.fleet.slurm_job import job_script
+from mdl.plugins.fleet.work import Answer, Work
+
+_LOOK_SECONDS = 0.5
+_OVER = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+    *("REVOKED", "TIMEOUT"),
+)
+"""The states of jobs that are over; Slurm tells of them for some minutes."""
+_EACH = 4
+"""How many looks there are to one question to Slurm, once ``sbatch`` has ended."""
+_ASK_SECONDS = 15.0
+"""How often Slurm is asked why a job does not begin."""
+_OLD_SECONDS = 86400.0
+"""After this the folder of a job that Slurm does not have any more is nobody's."""
+_LONGEST_WORDS = 300
+_LAG_SECONDS = 60.0
+"""How long what a node has written may take until it is seen here, as on NFS."""
+
+
+def open_engine(nodes: Nodes) -> Slurm:
+    """Raises `UsageError` if it is not said how many nodes, or there is no Slurm here."""
+    if nodes.count is None and not nodes.hosts:
+        raise UsageError("how many nodes?", item="--on slurm", hint="--nodes N, or --hosts a,b,c")
+    hosts = _each(nodes.hosts, nodes.environ, nodes.cancel) if nodes.hosts else ()
+    if nodes.count and nodes.count < len(hosts):
+        raise UsageError(f"--hosts names {len(hosts)} nodes, and --nodes says {nodes.count}", item="--nodes")
+    return Slurm(replace(nodes, hosts=hosts))
+
+
+def _each(hosts: Sequence[str], environ: Mapping[str, str], cancel: CancelToken) -> tuple[str, ...]:
+    """The nodes that are meant, each once: Slurm writes ``n[1-4]`` for four. Raises `UsageError`."""
+    check_hosts(hosts)
+    asked = _call(["scontrol", "show", "hostnames", ",".join(hosts)], environ, cancel)
+    if asked.code:
+        raise UsageError(asked.err.strip() or "these are no nodes", item="--hosts")
+    found = tuple(dict.fromkeys(asked.out.split()))
+    check_hosts(found)
+    return found
+
+
+class Slurm:
+    """An `Engine`."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self.goes_on, self.waiting = "", set[str]()
+
+    @property
+    def count(self) -> int:
+        return self._nodes.count or len(self._nodes.hosts)
+
+    def run(self, work: Work) -> Generator[Answer]:
+        """See `Engine.run`."""
+        folder = self._folder()
+        try:
+            (folder / "node.sh").write_text(work.script())
+            (folder / "job.sh").write_text(job_script(work, str(folder), self._nodes.fan_out))
+            yield from self._follow(self._submit(folder), folder)
+        except OSError as error:
+            raise storage_error(error, str(folder)) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self) -> Path:
+        """A folder for this job, which nobody else can read."""
+        shared = Path(self._nodes.shared).expanduser() if self._nodes.shared else places.state_dir() / "fleet"
+        try:
+            make_folders(shared)
+            self._sweep(shared)
+            return Path(tempfile.mkdtemp(prefix="mdl-fleet-", dir=shared.absolute()))
+        except OSError as error:
+            raise storage_error(error, str(shared)) from error
+
+    def _sweep(self, shared: Path) -> None:
+        """Remove the folders of jobs that are over, and whose mdl did not live to do it."""
+        for old in shared.glob("mdl-fleet-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > _OLD_SECONDS and self._state(old.name)[0] in ("", *_OVER):
+                    shutil.rmtree(old, ignore_errors=True)
+
+    def _submit(self, folder: Path) -> Child:
+        """Submit the job, which has the name of its folder."""
+        words = ["sbatch", "--wait", f"--job-name={folder.name}", f"--chdir={folder}", "--requeue", "--no-kill"]
+        words += [f"--nodes={self.count}", "--ntasks-per-node=1", "--signal=TERM@60", "--output=job.out"]
+        words += [f"--nodelist={','.join(self._nodes.hosts)}"] if self._nodes.hosts else []
+        try:
+            sbatch = Child([*words, "job.sh"], folder=folder, environ=self._nodes.environ, most=LARGEST_WORDS)
+        except FileNotFoundError as error:
+            raise _absent("sbatch") from error
+        self._nodes.note(f"submitted to Slurm as {folder.name}; it waits for {counted(self.count, 'node')}")
+        return sbatch
+
+    def _follow(self, sbatch: Child, folder: Path) -> Iterator[Answer]:
+        """Every answer as it comes, those of a restarted job too, until the job has ended."""
+        last, told, looks = -1, set[str](), 0
+        asked, why = time.monotonic() - 0.9 * _ASK_SECONDS, ""  # it is not in the queue at once
+        try:
+            while True:
+                looks += sbatch.is_over()
+                is_over = looks > 1 and looks % _EACH == 0 and self._state(folder.name)[0] in ("", *_OVER)
+                is_over = is_over and (sbatch.process.returncode != 0 or looks > _LAG_SECONDS / _LOOK_SECONDS)
+                run = _latest(folder)
+                if run > last:
+                    last, told, self.waiting = run, set(), {*_names(folder / str(run))}
+                    self._nodes.note(f"Slurm's job {shown(_words_in(folder / str(run) / 'job'))}")
+                elif last < 0 and time.monotonic() - asked >= _ASK_SECONDS:
+                    asked, why = time.monotonic(), self._waits(folder.name, why)
+                is_over = is_over or (folder / str(last) / "ended").exists()
+                for answer in _answers(folder / str(last), told):
+                    told.add(answer.node)
+                    self.waiting.discard(answer.node)
+                    yield answer
+                if is_over:
+                    break
+                read_ready([sbatch], 0.0, self._nodes.cancel)
+                self._nodes.cancel.wait(_LOOK_SECONDS)
+        finally:
+            sbatch.end()
+            if not (folder / str(last) / "ended").exists():
+                (folder / "node.sh").unlink(missing_ok=True)  # without it the job does not restart itself
+                self.goes_on = _cancel(folder.name, self._nodes.environ)
+        yield from self._silent(folder, last, told, sbatch)
+
+    def _state(self, name: str) -> tuple[str, str]:
+        """The state of a job in Slurm's word, and why it waits; two empty texts if Slurm has none of that name, and
+        ``?`` if it does not answer. ``sbatch`` also ends while a job is queued again."""
+        words = ["squeue", "--noheader", "--states=all", f"--name={name}", "--format=%T %r"]
+        asked = _call(words, self._nodes.environ, self._nodes.cancel)
+        if asked.code:
+            return "?", ""
+        state, _, why = asked.out.strip().partition(" ")
+        return shown(state)[:_LONGEST_WORDS], shown(why)[:_LONGEST_WORDS]
+
+    def _waits(self, name: str, known: str) -> str:
+        """Why the job does not begin, which is told if it is not ``known``. Raises `Cancelled` if it will not."""
+        state, why = self._state(name)
+        if state == "CANCELLED":
+            raise Cancelled("Slurm's job was cancelled", terminated=True)
+        if state != "PENDING" or why in ("None", known):
+            return known
+        self._nodes.note(f"the job waits: Slurm says {why}")
+        return why
+
+    def _silent(self, folder: Path, last: int, told: set[str], sbatch: Child) -> Iterator[Answer]:
+        """The nodes of the last run that did not answer, and those of earlier ones that it did without. Raises
+        `MdlError` if there never was one."""
+        words = bytes(sbatch.err).decode(errors="replace").strip().replace("sbatch: error: ", "")
+        code = sbatch.process.returncode
+        if last < 0:
+            if words:
+                raise UsageError(words, item="sbatch", hint="see sinfo and squeue")
+            hint = f"all nodes must see {folder.parent}; --shared names another folder"
+            raise NetworkError(f"the job ended ({code}), and no node has answered", item="sbatch", hint=hint)
+        names = _names(folder / str(last))
+        log = _words_in(folder / "job.out").replace("srun: error: ", "").splitlines()
+        for name in names:
+            if name not in told:
+                about = [line for line in log if re.search(rf"\b{re.escape(name)}\b", line)] or log
+                yield Answer(name, None, err=about[-1] if about else "the job ended before it answered")
+        for run in _runs(folder):
+            for answer in _answers(folder / str(run), {*names}) if run < last else ():
+                yield replace(answer, replaced_by="the restarted job")
+
+
+def _runs(folder: Path) -> list[int]:
+    """The numbers of the runs that have begun, in order: Slurm counts the restarts of a job."""
+    named = [path for path in folder.iterdir() if re.fullmatch(r"0|[1-9][0-9]{0,3}", path.name)]
+    return sorted(int(path.name) for path in named if not path.is_symlink() and (path / "job").exists())
+
+
+def _latest(folder: Path) -> int:
+    """The number of the run that began last; -1 if none did."""
+    return max(_runs(folder), default=-1)
+
+
+def _owners(path: Path) -> set[int]:
+    """Who may have written what lies in a folder of ours: this user, and the one that the file system says it is."""
+    return {os.geteuid(), path.stat().st_uid}
+
+
+def _words_in(path: Path) -> str:
+    """What a node has left in a file of words; '' if there is none, or it is none that may be read."""
+    try:
+        return read_left(path, LARGEST_FOREIGN_FILE, _owners(path.parent)).decode(errors="replace").strip()
+    except (OSError, ProtocolError):
+        return ""
+
+
+def _names(run: Path) -> list[str]:
+    return _words_in(run / "nodes").split()
+
+
+def _answers(run: Path, without: Collection[str]) -> Iterator[Answer]:
+    """What the nodes of one run have answered so far, but for those ``without``."""
+    for path in sorted(path for path in run.glob("*.code") if path.stem not in without):
+        try:
+            answer = _answer(path)
+        except ProtocolError as error:
+            answer = Answer(path.stem, None, fault=error.message)
+        except OSError as error:
+            answer = Answer(path.stem, None, fault=f"its answer cannot be read: {error.strerror or error}")
+        if answer is not None:
+            yield answer
+
+
+def _answer(path: Path) -> Answer | None:
+    """What a node has answered, of which ``path`` has the exit code; None if it has none, as on a full disk. Raises
+    `ProtocolError`, `OSError`."""
+    owners = _owners(path.parent)
+    text = read_left(path, LARGEST_FOREIGN_FILE, owners).decode(errors="replace")
+    words = text.split()
+    if not words:
+        return None
+    try:
+        code, seconds = (parse_whole_number(word) for word in words)
+        whole_number(code, most=255)
+    except ValueError as error:
+        raise ProtocolError(f"{shown(path.name)} has no exit code in it: {shown(text[:_LONGEST_WORDS])}") from error
+    said = [read_left(path.with_suffix(ending), LARGEST_CHILD_OUTPUT, owners) for ending in (".out", ".err")]
+    out, err = (data.decode(errors="replace") for data in said)
+    return Answer(path.stem, code, out, err, float(seconds))
+
+
+def _cancel(name: str, environ: Mapping[str, str]) -> str:
+    """Cancel the job of that name, if there still is one. Returns what to do if Slurm did not."""
+    try:
+        asked = _call(["scancel", f"--name={name}"], environ, CancelToken())
+    except UsageError as error:
+        return f"the job may go on: {error.message}"
+    why = shown(asked.err.strip().removeprefix("scancel: error: "))[:_LONGEST_WORDS]
+    return f"the job may go on ({why}); cancel it: scancel --name={name}" if asked.code else ""
+
+
+def _call(words: Sequence[str], environ: Mapping[str, str], cancel: CancelToken) -> Said:
+    """What a program of Slurm says. Raises `UsageError` if it is not there, `ProtocolError` if it says too much, and as
+    ``cancel``."""
+    try:
+        said = output_of(words, environ=environ, cancel=cancel)
+    except OSError as error:
+        raise _absent(words[0]) from error
+    if said.is_too_long:
+        raise ProtocolError(f"it says more than {LARGEST_WORDS:,} bytes", item=words[0], hint="is it Slurm's own?")
+    return said
+
+
+def _absent(program: str) -> UsageError:
+    return UsageError("it is not installed here", item=program, hint="run this where Slurm is")

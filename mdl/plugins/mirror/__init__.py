@@ -1,0 +1,142 @@
+"""Mirrors: what the lock holds in the user's own object stores: put there, looked at, fetched from there, cleaned.
+
+    from mdl.plugins import mirror
+
+    mirror.push(mdl.Client(), "s3://models/mirror", ["bert-fa"])
+
+A mirror is named by ``s3://bucket/prefix``. The keys are those that a bucket needs as a source: ``AWS_…``, ``~/.aws``,
+or the remote of that bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Unpack
+
+from mdl.cancel import CancelToken
+from mdl.errors import LockError, online_hint
+from mdl.listener import Listener
+from mdl.plugin import Plugin, PluginCommand
+from mdl.units import as_text, parse_duration, texts
+
+if TYPE_CHECKING:
+    from mdl.client import CallOptions, Client, Targets, Texts
+    from mdl.operations.tools import Tools
+    from mdl.plugins.mirror.cleaning import MirrorItem
+    from mdl.plugins.mirror.operation import Mirror, MirrorReport, MirrorVersion
+    from mdl.reports import Report
+
+PLUGIN = Plugin(
+    commands={"mirror": PluginCommand("mdl.plugins.mirror.command", "Keep what is locked in your own object store")},
+    heading="Many machines",
+    habits=dict.fromkeys(
+        ("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"
+    ),
+)
+
+
+def push(
+    client: Client,
+    url: str,
+    targets: Targets | None = None,
+    *,
+    read_back: bool = False,
+    on_event: Listener | None = None,
+    cancel: CancelToken | None = None,
+) -> MirrorReport:
+    """Put the locked files of ``targets``, or of all that is locked, into the mirror at ``url``; each file must be
+    on this disk, and is hashed while it is sent. What is there already is kept; with ``read_back`` every object is
+    read and hashed afterwards. What fails for one file is in the report. Run it again after any interruption: an
+    upload goes on at the part that it had reached. Raises `LockError` for what the lock does not cover, `NotFound`,
+    `AuthError`, `NetworkError`, `UsageError`, `Deadline`, `Cancelled`."""
+    from mdl.plugins.mirror import operation
+
+    models, work = client.locked_models(targets), client.workspace
+    with client.tools(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        mirror.objects.require_keys()
+        return operation.push(models, work.lock, tools, mirror, work.throttle, read_back=read_back)
+
+
+def pull(
+    client: Client, url: str, targets: Targets | None = None, *, force: bool = False, **options: Unpack[CallOptions]
+) -> Report:
+    """As `Client.download`, of locked models, from the mirror at ``url`` alone. Raises as that, and `LockError` for
+    what the lock does not cover."""
+    from mdl.plugins.mirror import operation
+
+    models = client.locked_models(targets)
+    with client.tools(models, **options, mirror=url) as tools, _opened(client, url, tools) as mirror:
+        return operation.pull(models, client.workspace.lock, tools, mirror, force=force)
+
+
+def check(
+    client: Client,
+    url: str,
+    targets: Targets | None = None,
+    *,
+    deep: bool = False,
+    on_event: Listener | None = None,
+    cancel: CancelToken | None = None,
+) -> MirrorReport:
+    """Compare what the mirror at ``url`` has with the lock: sizes and metadata, or with ``deep`` every byte. What
+    is wrong is in the report. Raises as `push`."""
+    from mdl.plugins.mirror import operation
+
+    models = client.locked_models(targets)
+    with client.tools(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        return operation.check(models, client.workspace.lock, mirror, deep=deep)
+
+
+def versions(
+    client: Client, url: str, names: Texts | None = None, *, cancel: CancelToken | None = None
+) -> list[MirrorVersion]:
+    """Every version of a model that the mirror at ``url`` has, of all models or of these. Raises `NotFound` if
+    there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Cancelled`."""
+    from mdl.plugins.mirror import operation
+
+    with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        return operation.versions(mirror, client.workspace.lock, None if names is None else texts(names))
+
+
+def clean(
+    client: Client,
+    url: str,
+    names: Texts | None = None,
+    *,
+    older_than: float | str = "1d",
+    remove: bool = False,
+    cancel: CancelToken | None = None,
+) -> list[MirrorItem]:
+    """What in the mirror at ``url`` nobody needs any more: uploads that were not ended, versions that the lock has
+    left behind, versions without a marker; deleted only with ``remove``. What is younger than ``older_than``
+    seconds, or "7d", and what the lock names, stays. An item that could not be deleted has its ``error``. Raises as
+    `mirror_versions`."""
+    from mdl.plugins.mirror import cleaning
+
+    seconds, lock = parse_duration(as_text(older_than), "--older-than", least=0), client.workspace.lock
+    asked = None if names is None else texts(names)
+    with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        mirror.objects.require_keys()
+        return cleaning.clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
+
+
+@contextlib.contextmanager
+def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
+    """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
+    from mdl.catalog.mirror_layout import MirrorPlace
+    from mdl.http.allowlist import host_of
+    from mdl.plugins.mirror.objects import Objects
+    from mdl.plugins.mirror.operation import Mirror
+    from mdl.plugins.mirror.sending import Reporter
+    from mdl.sources.object_store import Access, Bucket
+
+    work, place = client.workspace, MirrorPlace.parse(url)
+    if tools.network is None:
+        raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(work.config.offline_by))
+    access = Access.of(place.bucket, work.environ, work.remotes)
+    with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
+        reporter = Reporter(tools.on_event)
+        objects = Objects(Bucket(place.bucket, access, work.context(network)), network.http, reporter.on_retry)
+        yield Mirror(place, objects.bucket, objects, network.connections, reporter)

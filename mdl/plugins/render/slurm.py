@@ -1,0 +1,52 @@
+"""slurm: a batch script that has Slurm run it again when that may help. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from mdl.errors import WORTH_RETRYING
+from mdl.plugins.render.work import RenderedFile, Work, meaning
+
+_SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name=mdl-get
+#SBATCH --output=mdl-get-%j.log --open-mode=append
+#SBATCH --ntasks=1 --cpus-per-task=2 --mem=2G
+#SBATCH --time=4:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+# Made by 'mdl render slurm'; flags of sbatch have precedence over those above. Start it with: sbatch FILE
+{variables}
+cancelled=
+{command} &
+mdl=$!
+# Slurm sends USR1 two minutes before the time is over, and scancel TERM: mdl stops, and what it has fetched is kept.
+trap 'kill -TERM "$mdl"' USR1
+trap 'cancelled=1; kill -TERM "$mdl"' TERM
+wait "$mdl"
+code=$?
+while kill -0 "$mdl" 2>/dev/null; do
+    wait "$mdl"
+    code=$?
+done
+
+# Run it again later after {meaning}; but not what was cancelled.
+case $cancelled$code in
+{codes})
+    [ "${{SLURM_RESTART_COUNT:-0}}" -lt 20 ] && scontrol requeue "$SLURM_JOB_ID"
+    ;;
+esac
+exit "$code"
+"""
+
+
+def render(work: Work) -> tuple[RenderedFile, ...]:
+    """A script for ``sbatch``: one task, on whichever node has the network, into a folder that the others see."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in work.environ.items())
+    text = _SCRIPT.format(
+        variables=exports,
+        command=shlex.join(work.command("get")),
+        codes="|".join(map(str, WORTH_RETRYING)),
+        meaning=meaning(WORTH_RETRYING),
+    )
+    return (RenderedFile("mdl-get.sbatch", text),)

@@ -1,0 +1,177 @@
+"""The application: what the options ask for, put together; who may ask, and where each answer is made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from mdl.bounds import parse_json
+from mdl.errors import MdlError
+from mdl.plugins.serve import hub_api
+from mdl.plugins.serve.access import Access, WrongTokenError
+from mdl.plugins.serve.answers import Address, Handler, JsonResponse, SentFile, answer_with, body_of
+from mdl.plugins.serve.conditions import answer_to
+from mdl.plugins.serve.connection import KEY, App
+from mdl.plugins.serve.hub_api import Asked
+from mdl.plugins.serve.jobs import Jobs, job_addresses
+from mdl.plugins.serve.options import ServeOptions
+from mdl.plugins.serve.refusals import Refusal
+from mdl.plugins.serve.repositories import Repositories
+from mdl.plugins.serve.runs import TrainedRuns, run_addresses
+from mdl.plugins.serve.status import HEADERS, PAGE, StatusPage
+from mdl.plugins.serve.traffic import WARN_AT, Traffic
+from mdl.plugins.serve.work import AT_ONCE, Work
+from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.client import Client
+
+
+def application(
+    client: Callable[[], Client],
+    options: ServeOptions,
+    traffic: Traffic,
+    warn: Callable[[str], None],
+    *,
+    is_local: bool,
+) -> App:
+    """The ASGI application; it ``is_local`` if only this machine can reach it."""
+    workspace, runs = client().workspace, TrainedRuns(options.runs)
+    repositories = Repositories(workspace.stores(), workspace.endpoint.url, gated=options.gated)
+    jobs = Jobs(client, options.get_words, options.token)
+    everything = repositories
+    if options.token is not None and not options.gated:
+        everything = Repositories(workspace.stores(), workspace.endpoint.url, gated=True)
+    status = StatusPage(client, repositories, everything, runs, options, jobs)
+    access, work = Access(options.token, loopback=is_local), Work()
+    server = _Server(repositories, access, traffic, status, work, warn, options.gated)
+    return server.application([*run_addresses(runs, work), *job_addresses(jobs)])
+
+
+@value_class
+class _Server:
+    """What the routes answer from. ``warn`` is told what should never happen, and who guesses tokens. ``gated``:
+    repositories that are not known to be public are served too."""
+
+    repositories: Repositories
+    access: Access
+    traffic: Traffic
+    status: StatusPage
+    work: Work
+    warn: Callable[[str], None]
+    gated: bool
+    listing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    """Held while a listing is made, so that many of large repositories keep no file waiting."""
+
+    def application(self, others: Sequence[Address]) -> App:
+        """The ASGI application; the ``others`` are looked at before the hub's protocol."""
+        own = [
+            Address("/", self._page),
+            Address("/api/status", self.work.told(self.status.document, {"Cache-Control": "no-store"})),
+            Address("/metrics", self._metrics),
+        ]
+        routes = [self._route(one) for one in (*own, *others)]
+        routes.append(Route("/{path:path}", self._guarded(self._hub), methods=["GET", "HEAD", "POST"]))
+        return self.traffic.observed(Starlette(routes=routes))
+
+    def _route(self, one: Address) -> Route:
+        methods = ["POST"] if one.post else ["GET", "HEAD"]
+        return Route(one.path, self._guarded(one.handler, changes=one.changes), methods=methods)
+
+    def _guarded(self, handler: Handler, *, changes: bool = False) -> Handler:
+        """The handler, for those who may ask; what it raises becomes an answer."""
+
+        @functools.wraps(handler)
+        async def run(request: Request) -> Response:
+            try:
+                self._check(request, changes=changes)
+                return await handler(request)
+            except MdlError as error:
+                refusal = Refusal.of(error)
+            except Refusal as error:
+                refusal = error
+            except Exception as error:
+                self.warn(f"a request failed: {type(error).__name__}: {error}")
+                refusal = Refusal(500, "", "a fault in mdl itself; the server's own output says more")
+            return answer_with(refusal)
+
+        return run
+
+    def _check(self, request: Request, *, changes: bool) -> None:
+        """Raises `Refusal` for a request that must not be answered."""
+        try:
+            self.access.check(request.headers)
+        except WrongTokenError as error:
+            address = request.client.host if request.client else "an unknown address"
+            if self.traffic.count_wrong_token(address):
+                self.warn(f"{WARN_AT} wrong tokens came from {address}: perhaps somebody guesses; there is no lock-out")
+            raise error.refusal from None
+        if request.scope[KEY].is_beyond and not self.access.has_token:
+            raise Refusal(503, "", "too many connections are open", {"Retry-After": "5", "Connection": "close"})
+        if request.scope["path"].startswith("/api/"):
+            self.access.check_site(request.headers)
+        if changes:
+            self.access.check_change()
+
+    async def _page(self, _request: Request) -> Response:
+        return HTMLResponse(PAGE, headers=HEADERS)
+
+    async def _metrics(self, _request: Request) -> Response:
+        return PlainTextResponse(self.traffic.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def _hub(self, request: Request) -> Response:
+        """A file of a repository, or what the hub's API says about one."""
+        asked = hub_api.asked_by(request.scope["raw_path"].decode("latin-1"))
+        if (request.method == "POST") != (asked.call == "paths-info"):
+            raise Refusal(405, "", "this address is read, not written to", {"Allow": "GET, HEAD"})
+        if asked.call == "resolve":
+            return await run_in_threadpool(self._file, asked, request.headers)
+        body = await body_of(request) if request.method == "POST" else b""
+        async with self.listing:
+            return await run_in_threadpool(self._api, asked, request, body)
+
+    def _file(self, asked: Asked, headers: Mapping[str, str]) -> Response:
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
+        at = hub_api.revision(repo, asked)
+        found = hub_api.file(repo, at, asked.path)
+        opened = found.open()
+        if opened is None:
+            raise Refusal(404, "EntryNotFound", f"{asked.path} was changed, or is gone", {"X-Repo-Commit": at.commit})
+        file, stamp = opened
+        answer = answer_to(headers, found.size, found.etag)
+        return SentFile(file, stamp, answer, hub_api.file_headers(at, found), self.traffic)
+
+    def _api(self, asked: Asked, request: Request, body: bytes) -> Response:
+        repo = hub_api.repository(self.repositories.table(), asked, gated=self.gated)
+        if asked.call == "refs":
+            return JsonResponse(hub_api.refs(repo))
+        at = hub_api.revision(repo, asked)
+        if asked.call == "info":
+            return JsonResponse(hub_api.info(repo, at), headers=hub_api.warning(repo, at))
+        if asked.call == "paths-info":
+            return JsonResponse(hub_api.paths_info(at, _paths_in(body)))
+        recursive = request.query_params.get("recursive", "").lower() in ("1", "true")
+        items = hub_api.tree(at, asked.path, recursive=recursive)
+        if items is None:
+            raise Refusal(404, "EntryNotFound", f"{asked.path} is not on this disk", {"X-Repo-Commit": at.commit})
+        return JsonResponse(items, headers=hub_api.warning(repo, at))
+
+
+def _paths_in(body: bytes) -> list[str]:
+    """The paths that a form, or a JSON object, asks for."""
+    if body.lstrip().startswith(b"{"):
+        with contextlib.suppress(ValueError):
+            named = parse_json(body).get("paths", [])
+            return [str(one) for one in named] if isinstance(named, list) else [str(named)]
+    return parse_qs(body.decode("utf-8", "replace"), max_num_fields=100_000).get("paths", [])
