@@ -200,17 +200,6 @@ def _front(text: str, width: int) -> str:
     return text
 
 
-def folded(text: str, width: int) -> list[str]:
-    """``text`` as lines of at most ``width`` columns, as `wrap` makes them; a word that is too long is broken."""
-    lines = []
-    for line in wrap(text, width):
-        while cells(line) > width:
-            lines.append(_front(line, width))
-            line = line[len(lines[-1]) :]
-        lines.append(line)
-    return lines
-
-
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """``text`` as lines of at most ``width`` columns, broken between words; all but the first begin with ``indent``. A
     word that is longer than a line stays whole."""

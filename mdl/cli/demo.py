@@ -66,7 +66,7 @@ def _play(session: Session, folder: Path, *, stays: bool) -> int:
         console.heading(line)
 
     stdout = _STDERR if session.common.json else None
-    code = Demo(folder, say, heading, console.remove_bars, stdout=stdout, color=not session.common.no_color).play()
+    code = Demo(folder, say, heading, console.leave_bars, stdout=stdout, color=not session.common.no_color).play()
     if code or stays:
         heading(f"Everything is in {folder}.")
     else:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHORTEST_IN_A_FILE = 8
 """Characters of a secret that is looked for in the text of a file; a shorter one may stand there by chance."""
+_BELOW_BARS = "\n\x1b[?25h"
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -152,12 +153,10 @@ class Console:
         if self._hide:
             self._hide()
 
-    def remove_bars(self) -> None:
-        """Remove the bars that another process, which was killed, left on the terminal."""
+    def leave_bars(self) -> None:
+        """Go on below the bars that another process, which was killed, left on the terminal, and show the cursor."""
         if self.stderr.can_move_cursor:
-            from mdl.console.bars import REMOVE_BARS
-
-            self.stderr.write(REMOVE_BARS)
+            self.stderr.write(_BELOW_BARS)
 
     def table(
         self,
@@ -297,14 +296,13 @@ class Console:
 
         is_off = is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
         wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
-        if wants_bars and self.stderr.can_move_cursor and self.stderr.is_unicode:
-            from mdl.console.bars import Bars
-            from mdl.console.window import Window
+        if wants_bars and ((self.stderr.can_move_cursor and self.stderr.is_unicode) or self.stderr.is_notebook):
+            from mdl.console.drawing import Drawing
 
-            window = Window(self._environ)
-            bars = Bars(self.stderr, self.clean, self._failures, self._clock, window, verbose=self.verbose)
-            self._above, self._hide = bars.say, bars.hide
-            return bars
+            drawing = Drawing(self.stderr, self.clean, self._failures, self._clock, self._cancel, verbose=self.verbose)
+            self._above = drawing.say
+            self._hide = drawing.hide
+            return drawing
         return Lines(self.stderr, self.clean, self._failures, self._clock, verbose=self.verbose)
 
     def _end_session(self) -> None:
@@ -317,7 +315,7 @@ class Console:
 def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:
     """``with progress_bars() as tell``: a listener that shows a download on ``stream`` (stderr without one).
 
-    It draws bars on a terminal, and writes plain lines to anything else, a notebook's stderr among them. For a script
-    that uses mdl as a library: no signal is touched, and a stream that breaks is left as it is.
+    It draws bars on a terminal, and in a notebook that has ``ipywidgets``; to anything else it writes plain lines. For
+    a script that uses mdl as a library: no signal is touched, and a stream that breaks is left as it is.
     """
     return Console(stderr=stream, is_own=False).watch()

@@ -25,8 +25,8 @@ class ReportSession:
     """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or
     failed if there was an exception or a `Failed` event.
 
-    ``others`` get the same events after ``renderer``. If a time limit ends it, ``cancel`` is set: a reader that
-    takes nothing must not prolong it."""
+    ``others`` get the same events after ``renderer``. If a time limit or a stop ends it, ``cancel`` is set: a
+    reader that takes nothing must not prolong it."""
 
     def __init__(
         self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], cancel: CancelToken
@@ -46,8 +46,9 @@ class ReportSession:
         self._renderer(event)
         for listener in self._others:
             listener(event)
-        if self.end and self.end.status == "paused" and not self._cancel.is_set():
-            self._cancel.set(DeadlineReached("its time is over"))
+        if self.end and self.end.status in ("cancelled", "paused") and not self._cancel.is_set():
+            is_paused = self.end.status == "paused"
+            self._cancel.set(DeadlineReached("its time is over") if is_paused else Cancelled())
 
     def end_with(self, error: MdlError | None) -> None:
         """Tell that ``error`` is how it ended, if there is one."""

@@ -58,6 +58,8 @@ class NonBlockingStream:
         """Text that waits for the reader, and whether it must be kept."""
         self._loose = 0
         """Bytes in the backlog that may be dropped."""
+        self._waits_until = 0.0
+        """After a stop: when no write waits any longer for a reader that has taken nothing since."""
         self._lock = RLock()
         self.trouble = self._dropped = 0
         self.descriptor = None
@@ -75,6 +77,15 @@ class NonBlockingStream:
     def is_terminal(self) -> bool:
         """A terminal is at the other end."""
         return self.descriptor is not None and os.isatty(self.descriptor)
+
+    @property
+    def is_notebook(self) -> bool:
+        """It is the stderr of a notebook that can show what changes."""
+        if self._stream is not sys.stderr or "ipykernel" not in sys.modules:
+            return False
+        from importlib.util import find_spec
+
+        return find_spec("ipywidgets") is not None
 
     @property
     def can_move_cursor(self) -> bool:
@@ -171,18 +182,20 @@ class NonBlockingStream:
             writing = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             writing = self.descriptor
-        until = 0.0
         try:
             self._stream.flush()
             while self._backlog:
-                if self._has_room(writing, _TICK if wait else 0.0) and self._write_chunk(writing):
-                    until = 0.0
+                if self._has_room(writing, _TICK if wait and not self._waits_until else 0.0) and self._write_chunk(
+                    writing
+                ):
+                    self._waits_until = 0.0
                 elif not wait:
                     return
                 else:
                     time.sleep(_TINY)
-                    until = until or (time.monotonic() + _PATIENCE if self._cancel.is_set() else 0.0)
-                    if until and time.monotonic() >= until:
+                    if not self._waits_until and self._cancel.is_set():
+                        self._waits_until = time.monotonic() + _PATIENCE
+                    if self._waits_until and time.monotonic() >= self._waits_until:
                         return
         except (OSError, ValueError) as error:
             self._break(error)

@@ -1,27 +1,31 @@
-"""Tables for a terminal: as wide as it is, in its colours. Imported only when a table is drawn on one."""
+"""Tables for a terminal, drawn by Rich. Imported only when a table is drawn on one."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from itertools import zip_longest
+
+from rich.table import Table
+from rich.text import Text
 
 from mdl.console.streams import NonBlockingStream
-from mdl.formatting import cells, clip, folded, is_number, pad, shorten, wrap
+from mdl.console.terminal import Shortened, terminal_console
+from mdl.formatting import cells, is_number, wrap
 
+_GAP = 2
 _LEAST, _LEAST_OF_WIDE, _WIDE = 10, 26, 40
 """A column is cut to no fewer cells than this, and to no fewer than 26 if it was a wide one."""
-_ROOM = 12
-"""The widest column gets this much before the gaps between all columns become narrower."""
-_BOLD, _GREEN, _YELLOW, _RED, _CYAN, _DIM = "1", "32", "33", "31", "36", "2"
+_LEAST_FOLDED = 12
+"""A column goes on in the next line in no fewer cells than this."""
 _INDENT = "  "
-_COLORS = {
-    **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), _GREEN),
-    **dict.fromkeys(("partial", "unverified", "changed", "paused", "stalled", "cancelled", "would delete"), _YELLOW),
-    **dict.fromkeys(("corrupt", "failed", "dead", "gone"), _RED),
-    "running": _CYAN,
-    "missing": _DIM,
+_STYLES = {
+    **dict.fromkeys(("present", "ok", "done", "fetched", "kept", "linked"), "green"),
+    **dict.fromkeys(("partial", "unverified", "changed", "paused", "stalled", "cancelled", "would delete"), "yellow"),
+    **dict.fromkeys(("corrupt", "failed", "dead", "gone"), "red"),
+    "running": "cyan",
+    "missing": "dim",
 }
-"""The colours of statuses, by their first word or by all of them."""
+"""The looks of statuses, by their first word or by all of them."""
 
 
 def drawn_table(
@@ -34,74 +38,67 @@ def drawn_table(
 ) -> str:
     """A table for the terminal ``stream``.
 
-    With ``cut`` each row stays one line: the columns ``cut`` are cut in this order, and if that is not enough those of
-    ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column goes
-    on in the next line. If the table is too wide, the text of the column ``below`` stands under each row instead.
+    With ``cut`` each row stays one line: the columns ``cut`` are cut, the widest first, and if that is not enough those
+    of ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column
+    goes on in the next line. If the table is too wide, the text of the column ``below`` stands under each row instead.
     """
-    width = stream.size[0]
     body = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
     widths = {name: max(cells(name), *(cells(row[at]) for row in body), 0) for at, name in enumerate(headers)}
-    gap = 2
-    under = -1
-    if below and sum(widths.values()) + gap * (len(widths) - 1) > width:
-        under = headers.index(below)
-        del widths[below]
+    least = dict(widths)
+    """The fewest cells of each column that is shown."""
+    folded = ""
+    texts_below: list[str] = []
     if cut is not None:
-        widths = _fitted(widths, width, gap, cut, drop)
-    else:
-        widest = max(widths, key=widths.__getitem__, default="")
-        left = width - sum(widths.values()) + widths.get(widest, 0)
-        gap = 2 if left - 2 * len(widths) >= min(widths.get(widest, 0), 2 * _ROOM) else 1
-        widths[widest] = min(widths[widest], max(_ROOM, left - gap * (len(widths) - 1)))
-    columns = [at for at, name in enumerate(headers) if name in widths]
-    right = {at for at in columns if body and all(is_number(row[at]) for row in body)}
-
-    def line(texts: Sequence[str], code: str = "") -> str:
-        shown = []
-        for at, text in zip(columns, texts, strict=True):
-            padded = pad(text, widths[headers[at]], right=at in right)
-            color = code or (_color(text) if headers[at] in ("STATUS", "ACTION") else "")
-            if text and color and stream.has_colors:
-                padded = padded.replace(text, f"\x1b[{color}m{text}\x1b[0m", 1)
-            shown.append(padded)
-        return (" " * gap).join(shown).rstrip() + "\n"
-
-    lines = [line([headers[at] for at in columns], _BOLD)]
+        for name in cut:
+            least[name] = _LEAST_OF_WIDE if widths[name] >= _WIDE else min(widths[name], _LEAST)
+        for name in drop:
+            if _needed(least) > stream.size[0]:
+                del least[name]
+    elif below and _needed(widths) > stream.size[0]:
+        texts_below = [row[headers.index(below)] for row in body]
+        del least[below]
+    elif widths:
+        folded = max(widths, key=widths.__getitem__)
+        least[folded] = min(widths[folded], _LEAST_FOLDED)
+    columns = [at for at, name in enumerate(headers) if name in least]
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for at in columns:
+        is_right = bool(body) and all(is_number(row[at]) for row in body)
+        is_whole = headers[at] != folded and headers[at] not in (cut or ())
+        table.add_column(Text(headers[at]), justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
     for row in body:
-        texts = [row[at] for at in columns]
-        if cut is not None:
-            lines.append(line([_clipped(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]))
-        else:
-            parts = [folded(text, widths[headers[at]]) for at, text in zip(columns, texts, strict=True)]
-            lines += [line(texts) for texts in zip_longest(*parts, fillvalue="")]
-        if under >= 0 and row[under] not in ("", "-"):
-            lines += [f"{one}\n" for one in wrap(_INDENT + row[under], width - 1, _INDENT)]
-    return "".join(lines)
+        table.add_row(*(_cell(headers[at], row[at], is_cut=headers[at] in (cut or ())) for at in columns))
+    lines = _lines(stream, table, _needed(least))
+    if not texts_below:
+        return "".join(lines)
+    head, *row_lines = lines
+    text = head
+    for line, below_it in zip(row_lines, texts_below, strict=True):
+        text += line
+        if below_it not in ("", "-"):
+            text += "".join(f"{part}\n" for part in wrap(_INDENT + below_it, stream.size[0] - 1, _INDENT))
+    return text
 
 
-def _fitted(widths: dict[str, int], width: int, gap: int, cut: Sequence[str], drop: Sequence[str]) -> dict[str, int]:
-    """The widths of the columns that are left, and fit if they can."""
-    found = dict(widths)
-
-    def over() -> int:
-        return sum(found.values()) + gap * (len(found) - 1) - width
-
-    for name in cut:
-        least = _LEAST_OF_WIDE if found[name] >= _WIDE else min(found[name], _LEAST)
-        found[name] = max(least, found[name] - max(0, over()))
-    for name in drop:
-        if over() > 0:
-            del found[name]
-    for name in reversed(cut):  # what was left out may have given more room than was needed
-        if name in found:
-            found[name] = min(widths[name], found[name] + max(0, -over()))
-    return found
+def _needed(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + _GAP * (len(widths) - 1)
 
 
-def _clipped(text: str, width: int) -> str:
-    """A text that has room; of a path its end stays, which tells the most."""
-    return shorten(text, width) if text.startswith("/") else clip(text, width)
+def _lines(stream: NonBlockingStream, table: Table, least: int) -> list[str]:
+    """The table as lines, in ``least`` columns if the terminal is narrower: it breaks them itself."""
+    file = io.StringIO()
+    console = terminal_console(stream, file)
+    console.width = max(console.width, least)
+    console.print(table)
+    return [f"{line.rstrip()}\n" for line in file.getvalue().splitlines()]
 
 
-def _color(text: str) -> str:
-    return _COLORS.get(text) or _COLORS.get(text.partition(" ")[0], "")
+def _cell(header: str, text: str, *, is_cut: bool) -> Text | Shortened:
+    if is_cut and text.startswith("/"):
+        return Shortened(text)  # the end of a path tells the most
+    style = _STYLES.get(text) or _STYLES.get(text.partition(" ")[0], "")
+    cell = Text(text, style if header in ("STATUS", "ACTION") else "")
+    if is_cut:
+        cell.no_wrap = True
+        cell.overflow = "ellipsis"
+    return cell

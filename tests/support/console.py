@@ -72,32 +72,38 @@ def piped(encoding: str = "utf-8") -> Iterator[tuple[IO[str], Reader]]:
         yield file, Reader(reading)
 
 
-def download(console: Console, *, fails: bool = True, at_retry: Callable[[], object] = lambda: None) -> None:
-    """Four files with odd names, of which the last one fails. The terminal has time to show every frame."""
+def download(console: Console, *, fails: bool = True, is_seen: Callable[[], object] = lambda: True) -> None:
+    """Four files with odd names, of which the last one fails. They are under way until ``is_seen``."""
     with console.watch("job-1") as tell:
-
-        def show(event: Event) -> None:
-            tell(event)
-            until(console.stderr.is_ready)
-
-        show(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000, models=(("m", 4),)))
+        tell(Planned(files=4, bytes_total=4000, bytes_to_fetch=4000, models=(("m", 4),)))
         for index, name in enumerate(NAMES, 1):
-            show(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
+            tell(Started("m", name, index, 4, 1000, 300 if index == 1 else 0))
         for step in range(0, 1000, 90):
             running = tuple(one(name, step, index=index) for index, name in enumerate(NAMES, 1))
-            show(Progressed("", "", step * 4, 4000, 9e7, 9.0, running))
-        at_retry()
-        show(Retrying("m", NAMES[1], f"{NAMES[1]} is reset " * 20, 2, 4.0))
-        show(Rewound("m", NAMES[1], 100, "ETag changed"))
+            last_look = Progressed("", "", step * 4, 4000, 9e7, 9.0, running)
+            tell(last_look)
+        until(lambda: is_seen() or tell(last_look))
+        tell(Retrying("m", NAMES[1], f"{NAMES[1]} is reset " * 20, 2, 4.0))
+        tell(Rewound("m", NAMES[1], 100, "ETag changed"))
         for name in NAMES[:3] if fails else NAMES:
-            show(Finished("m", name, 1000, "fetched", "sha256"))
+            tell(Finished("m", name, 1000, "fetched", "sha256"))
         if fails:
-            show(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
-        show(Progressed(bytes_done=4000, bytes_total=4000))
+            tell(Failed("m", NAMES[3], "NET", "503 Service Unavailable", "try later"))
+        tell(Progressed(bytes_done=4000, bytes_total=4000))
+
+
+def seen_download(console: Console, terminal: Terminal, *, fails: bool = True) -> None:
+    """`download`, in which all files are seen under way: as bars, or as lines."""
+    download(console, fails=fails, is_seen=lambda: is_under_way(terminal))
+
+
+def is_under_way(terminal: Terminal) -> bool:
+    seen = terminal.reader.so_far()
+    return "90%" in seen or seen.count("99%") > len(NAMES) + 1
 
 
 def on_terminal(
-    use: Callable[[Console], object] = download,
+    use: Callable[[Console, Terminal], object] = seen_download,
     progress: Any = "auto",
     *,
     columns: int = 80,
@@ -109,5 +115,6 @@ def on_terminal(
     """What a terminal gets to see of ``use``: stderr, or both streams."""
     terminal = Terminal(columns, encoding=encoding)
     out, environ = terminal.file if both else io.StringIO(), {"TERM": "xterm-256color", **environ}
-    use(Console(progress, False, 0, color, environ=environ, stdout=out, stderr=terminal.file, clock=ticking(0.3)))
+    console = Console(progress, False, 0, color, environ=environ, stdout=out, stderr=terminal.file, clock=ticking(0.3))
+    use(console, terminal)
     return terminal.text()

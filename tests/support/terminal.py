@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from mdl.formatting import cells
+from support.polling import until
 from support.shell import Shell
 
 EVIL = "a\x1b]0;PWN\x07\x1b[2Jb\x9b31mc\u202ed[red]e[/]f"
@@ -53,6 +54,10 @@ class Reader:
         except OSError:  # how Linux says that the other side of a terminal is gone
             return
 
+    def so_far(self) -> str:
+        """What was written until now."""
+        return bytes(self._bytes).decode("utf-8", "replace")
+
     def data(self) -> bytes:
         """All that was written, once the writers have closed it."""
         self._thread.join(30)
@@ -75,6 +80,10 @@ class Terminal:
     def resize(self, columns: int) -> None:
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
+    def until_shown(self, text: str) -> None:
+        """Wait until ``text`` has reached the terminal, which a thread reads."""
+        until(lambda: text in self.reader.so_far(), f"not shown: {text}")
+
     def text(self) -> str:
         """Close the terminal; all that reached it."""
         self.file.close()
@@ -93,7 +102,7 @@ class Screen:
 
     def __init__(self, output: str, columns: int = sys.maxsize) -> None:
         self.columns = columns
-        self.rows, self.row, self.column, self.widest, self.cursor, self.wraps = [""], 0, 0, 0, True, True
+        self.rows, self.row, self.column, self.widest, self.cursor = [""], 0, 0, 0, True
         self.feed(output)
 
     @property
@@ -110,20 +119,10 @@ class Screen:
             elif kind == "K":
                 assert code == "2"
                 self.rows[self.row] = ""
-            elif kind == "J":
-                self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
             elif code == "?25":
                 self.cursor = kind == "h"
-            elif code == "?7":
-                self.wraps = kind == "h"
             else:
                 assert kind == "m", f"an escape code that is not known here: {code}{kind}"
-
-    def made_narrower(self, columns: int) -> None:
-        """What most terminals do: a row that has no room any more goes on in the next one."""
-        self.columns, rows = columns, self.rows
-        assert max(map(cells, rows[: self.row]), default=0) <= columns, "rows above the cursor are not moved here"
-        self.rows = [row[at : at + columns] for row in rows for at in range(0, max(1, len(row)), columns)]
 
     def _write(self, text: str) -> None:
         for char in text:
@@ -133,9 +132,8 @@ class Screen:
             elif char == "\r":
                 self.column = 0
             else:
-                if self.column == self.columns and self.wraps:
+                if self.column == self.columns:
                     self._write("\r\n")
-                self.column = min(self.column, self.columns - 1)
                 row = self.rows[self.row]
                 self.rows[self.row] = row[: self.column] + char + row[self.column + 1 :]
                 self.column += 1

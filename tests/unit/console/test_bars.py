@@ -7,23 +7,29 @@ import io
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from support.console import NAMES, download, on_terminal, one, piped, progress, ticking
+import rich.console
+from support.console import NAMES, download, is_under_way, on_terminal, one, piped, progress, seen_download, ticking
+from support.polling import until
 from support.terminal import Screen, Terminal
 
+from mdl.cancel import CancelToken
 from mdl.console import Console, progress_bars
-from mdl.console.frame import Frame
+from mdl.console.bars import Bars
+from mdl.console.streams import NonBlockingStream
 from mdl.describe import ProgressState
 from mdl.errors import MdlError
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells
 
 ESC = "\x1b"
-finished = functools.partial(download, fails=False)
+finished = functools.partial(seen_download, fails=False)
 """No file fails: a failure is told in full, and so may wrap."""
 
 
@@ -75,10 +81,16 @@ def test_bars_never_wrap(columns: int, wished: str, widest: int) -> None:
 def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
     """If the terminal echoes a Ctrl-C at the cursor, no row of the bars is left behind."""
 
-    def echoed(console: Console) -> None:
-        descriptor = console.stderr.descriptor
-        assert descriptor is not None
-        download(console, fails=False, at_retry=lambda: os.write(descriptor, b"^C"))
+    def echoed(console: Console, terminal: Terminal) -> None:
+        def is_echoed() -> bool:
+            if not is_under_way(terminal):
+                return False
+            descriptor = console.stderr.descriptor
+            assert descriptor is not None
+            os.write(descriptor, b"^C")
+            return True
+
+        download(console, fails=False, is_seen=is_echoed)
 
     seen = on_terminal(echoed, columns=columns)
     assert seen.count("^C") == 1
@@ -107,9 +119,10 @@ def test_what_stays_on_the_terminal() -> None:
 def test_cursor_comes_back_after_an_error(error: BaseException) -> None:
     """Whatever ends a download, the cursor that the bars hid is shown again."""
 
-    def broken(console: Console) -> None:
+    def broken(console: Console, terminal: Terminal) -> None:
         with suppress(BaseException), console.watch() as tell:
-            tell(Started("m", "f"))
+            tell(progress(300, 1000, one("f", 300)))
+            terminal.until_shown("30%")
             raise error
 
     seen = on_terminal(broken)
@@ -120,16 +133,25 @@ def test_cursor_comes_back_after_an_error(error: BaseException) -> None:
 def test_words_above_the_bars() -> None:
     """A warning given while bars are drawn stands above them; data for the same terminal waits for their end."""
 
-    def use(console: Console) -> None:
+    def use(console: Console, terminal: Terminal) -> None:
         with console.watch() as tell:
             tell(progress(300, 1000, one("f", 300)))
-            console.warn("mind [red]this")
+            terminal.until_shown("30%")
+            console.warn("mind [red]this :smile:")
             console.data("/models/m")
+            terminal.until_shown("mind")
             tell(Finished("m", "f", 10))
 
     screen = Screen(on_terminal(use, both=True))
-    summary = "1 file, 10 B from this disk in 1.8 s, unverified"
-    assert screen.text == ["mdl: warning: mind [red]this", "✓ m/f  10 B  unverified", summary, "/models/m"]
+    assert screen.text[:2] == ["mdl: warning: mind [red]this :smile:", "✓ m/f  10 B  unverified"]
+    assert screen.text[2].startswith("1 file, 10 B from this disk in ")
+    assert screen.text[3:] == ["/models/m"]
+
+
+def test_a_short_download_is_not_drawn() -> None:
+    """What is over at once has its lines, and neither a bar nor a hidden cursor."""
+    seen = on_terminal(lambda console, _: download(console))
+    assert ("m  1 of 4 files failed" in seen, "\x1b[?25l" in seen, "%" in seen) == (True, False, False)
 
 
 # --- a terminal that changes or stands still ---------------------------------------------------------------
@@ -147,70 +169,86 @@ def running(step: int) -> Progressed:
     return progress(step, 1000, *(one(name, step, index=at) for at, name in enumerate(names, 1)))
 
 
+def drawn_console(terminal: Terminal, **options: Any) -> Console:
+    environ = {"TERM": "xterm"}
+    return Console(environ=environ, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(1.1), **options)
+
+
 def test_a_terminal_that_is_made_narrower(terminal: Terminal) -> None:
-    """Rows that the terminal wraps when it is made narrower leave nothing behind, and what is above them stays."""
-    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(1.1))
+    """The next frame fits the new width, and what stands above the bars stays."""
+    console = drawn_console(terminal)
+    terminal.reader.start()
     with console.watch() as tell:
         tell(Planned(models=(("first", 1), ("second", 1))))
         tell(Finished("first", "f", 10, "linked"))
         tell(running(300))
-        tell(running(310))
-        screen = Screen(terminal.seen(), 100)
-        screen.made_narrower(45)
-        assert len(screen.rows) > 8
+        terminal.until_shown("30%")
         terminal.resize(45)
         tell(running(400))
-        screen.feed(terminal.seen())
-        assert len(screen.rows) == 6
-        assert screen.widest < 100
+        terminal.until_shown("40%")
         tell(Finished("second", "f", 10, "linked"))
-    screen.feed(terminal.seen())
-    assert screen.text[:2] == [f"✓ {name}/f  10 B  unverified  linked" for name in ("first", "second")]
-    assert screen.cursor
-
-
-def test_frames_for_a_width_that_is_gone(terminal: Terminal) -> None:
-    """Frames that were drawn before the new width was known are cut by the terminal: they leave no row behind."""
-    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(1.1))
-    with console.watch() as tell:
-        for step in range(3):
-            tell(running(300 + step))
-        screen = Screen(terminal.seen(), 45)
-        assert len(screen.rows) == 5
-    screen.feed(terminal.seen())
-    assert (screen.text, screen.wraps) == ([], True)
+    seen = terminal.text()
+    later = seen[seen.index("40%") :]
+    assert Screen(later).widest < 45
+    text = Screen(seen).text
+    assert text == [f"✓ {name}/f  10 B  unverified  linked" for name in ("first", "second")] + text[2:]
+    assert Screen(seen).cursor
 
 
 @pytest.mark.fault(136)
 def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
     """A terminal that takes nothing (Ctrl-S) holds no event up; what matters is on it later, in order, and no row."""
-    console = Console(environ={"TERM": "xterm"}, stdout=io.StringIO(), stderr=terminal.file, clock=ticking(0.3))
+    console = drawn_console(terminal)
     with console.watch() as tell:
         tell(Planned(models=tuple((f"file-{step}", 1) for step in range(0, 2000, 10))))
+        tell(running(1))
+        until(lambda: "%" in terminal.seen())
         for step in range(2000):
             tell(running(step % 1000))
             if step % 10 == 0:
                 tell(Finished(f"file-{step}", "f", 1))
-        assert sum(len(data) for data, _ in console.stderr._backlog) < 100_000
         terminal.reader.start()
-        console.stderr.drain()
         tell(running(990))
+        terminal.until_shown("99%")
     seen = terminal.text()
-    screen = Screen(seen)
-    assert [re.findall(r"file-(\d+)", row) for row in screen.text[:-1]] == [[str(at)] for at in range(0, 2000, 10)]
-    assert "99%" in seen
-    assert screen.cursor
+    told = [re.findall(r"file-(\d+)", row) for row in Screen(seen).text if "file-" in row]
+    assert told == [[str(at)] for at in range(0, 2000, 10)]
+    assert Screen(seen).cursor
+
+
+@pytest.mark.fault(136)
+def test_a_stop_while_the_terminal_stands_still(terminal: Terminal) -> None:
+    """A stop does not wait for a terminal that takes nothing, though the drawing thread does."""
+    stop = CancelToken()
+    console = drawn_console(terminal, cancel=stop)
+    with suppress(KeyboardInterrupt), console.watch() as tell:
+        tell(running(1))
+        until(lambda: "%" in terminal.seen())
+        for step in range(200):
+            console.warn("a line " * 100)
+            tell(running(step))
+        until(lambda: not terminal_has_room(terminal))
+        stop.set()
+        raise KeyboardInterrupt
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mdl-drawing")]
+    terminal.reader.start()
+    terminal.text()
+
+
+def terminal_has_room(terminal: Terminal) -> bool:
+    return NonBlockingStream(terminal.file, {}).is_ready()
 
 
 def test_progress_bars_on_a_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that uses mdl as a library has the same bars, on a stream of its choice, and its signals untouched."""
     monkeypatch.setenv("TERM", "xterm")
+    terminal.reader.start()
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)]
     with progress_bars(terminal.file) as tell:
         tell(running(300))
+        terminal.until_shown("total")
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGWINCH)] == before
-    seen = terminal.seen()
-    assert "total" in seen
+    seen = terminal.text()
     assert (Screen(seen).text, Screen(seen).cursor) == ([], True)
 
 
@@ -227,7 +265,7 @@ class NotebookStream(io.StringIO):
 
 
 def test_progress_bars_elsewhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """In a notebook there are plain lines, in its own cell."""
+    """In a notebook without widgets there are plain lines, in its own cell."""
     monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
     with suppress(KeyboardInterrupt), progress_bars() as tell:
         tell(Noticed("m", message="read me"))
@@ -250,11 +288,13 @@ def test_a_library_leaves_a_broken_stream_as_it_is() -> None:
 
 
 class Board:
-    """A frame that is drawn again and again of one state."""
+    """Bars that are drawn again and again of one state."""
 
     def __init__(self, *events: Event) -> None:
         self.state = ProgressState()
-        self.frame = Frame(self.state, lambda text: text)
+        self.now = 0.0
+        self.stream = Mock(spec=NonBlockingStream, size=(80, 24), is_terminal=True, has_colors=False)
+        self.bars = Bars(self.stream, lambda text: text, lambda: self.now)
         self.take(*events)
 
     def take(self, *events: Event) -> None:
@@ -262,7 +302,12 @@ class Board:
             self.state.update(event)
 
     def text(self, width: int = 80, height: int = 24, now: float = 0.0) -> list[str]:
-        return ["".join(piece for piece, _ in line) for line in self.frame.draw(width, height, now)]
+        self.stream.size = width, height
+        self.now = now
+        self.bars.take(self.state)
+        file = io.StringIO()
+        rich.console.Console(file=file, width=width - 2, force_terminal=True, color_system=None).print(self.bars)
+        return [line.rstrip() for line in file.getvalue().splitlines() if line.strip()]
 
     def later(self, width: int = 80, height: int = 24) -> list[str]:
         """What is drawn when the running files have lasted for a while."""
@@ -284,23 +329,12 @@ def test_unknown_total_is_not_guessed() -> None:
 
 
 def test_only_what_lasts_has_a_row() -> None:
-    """A file has a row once it has run for a second; till then it is counted, and the count stays for a second, so that
-    rows do not come and go while small files rush through."""
+    """A file has a row once it has run for a second, so that rows do not come and go while small files rush through."""
     drawn = Board(Planned(files=101, bytes_total=1000), progress(10, 1000, *(one(name, 10) for name in ("a", "b"))))
-    assert [line.split()[:2] for line in drawn.text()] == [["2", "files"], ["total", "0/101"]]
+    assert [line.split()[:2] for line in drawn.text()] == [["total", "5"]]
     drawn.take(progress(20, 1000, one("a", 20), one("c", 1)))
-    assert [line.split()[0] for line in drawn.text(now=1.0)] == ["m/a", "+", "total"]
-    drawn.take(progress(30, 1000, one("a", 30)))
-    assert [line.split()[0] for line in drawn.text(now=1.9)] == ["m/a", "+", "total"]
-    assert [line.split()[0] for line in drawn.text(now=2.1)] == ["m/a", "total"]
-
-
-def test_a_file_with_a_row_is_not_counted() -> None:
-    """Files that get their rows at the same time leave no count of themselves below."""
-    drawn = board(files=3)
-    assert [line.split()[0] for line in drawn.text()] == ["3", "total"]
-    assert [line.split()[0] for line in drawn.text(now=0.9)] == ["3", "total"]
-    assert [line.split()[0] for line in drawn.text(now=1.1)] == ["m/0.bin", "m/1.bin", "m/2.bin", "total"]
+    assert [line.split()[0] for line in drawn.text(now=1.0)] == ["m/a", "total"]
+    assert "0/101 files" in drawn.text(now=1.0)[-1]
 
 
 def test_many_running_files() -> None:
@@ -309,7 +343,7 @@ def test_many_running_files() -> None:
     assert len(lines) == 10
     assert lines[8].strip() == "+ 12 files on the way"
     assert len(board(files=20).later(height=8)) == 6
-    assert [line.split()[0] for line in board(files=2).later(height=2)] == ["2", "total"]
+    assert [line.split()[0] for line in board(files=2).later(height=2)] == ["+", "total"]
 
 
 def test_columns_stand_still() -> None:
@@ -334,15 +368,17 @@ def test_narrow_terminals() -> None:
     assert ("━" in at[40][0], "250 B / 1.0 kB" in at[40][0]) == (False, True)
     assert ("━" in at[80][0], "250 B / 1.0 kB" in at[80][0]) == (True, True)
     assert re.search(r"total +5 B/s  7 s left +25% +250 B / 1.0 kB", at[80][-1])
-    assert re.search(r"total +━+╸?─+ +25% +250 B / 1.0 kB +5 B/s  7 s left", at[120][-1])
+    assert re.search(r"total +━+╸? +25% +250 B / 1.0 kB +5 B/s  7 s left", at[120][-1])
 
 
 def test_speed_of_each_file() -> None:
-    """A wide terminal shows how fast each file comes, measured over the last second."""
+    """A wide terminal shows how fast each file comes, measured over the last seconds."""
     drawn = board()
-    drawn.text(120)
-    drawn.take(progress(650, 1000, one("0.bin", 650, index=0)))
-    assert drawn.text(120, now=2.0)[0].endswith(" 200 B/s")
+    drawn.later(120)
+    for now, done in ((6.0, 450), (7.0, 650)):
+        drawn.take(progress(done, 1000, one("0.bin", done, index=0)))
+        lines = drawn.text(120, now=now)
+    assert lines[0].endswith(" 200 B/s")
 
 
 def test_names_that_differ_look_different() -> None:
@@ -409,7 +445,7 @@ def drawn_table(
     **options: Any,
 ) -> str:
     return on_terminal(
-        lambda console: console.table(headers, rows, cut=cut, drop=drop, below=below), both=True, **options
+        lambda console, _: console.table(headers, rows, cut=cut, drop=drop, below=below), both=True, **options
     )
 
 
@@ -418,8 +454,8 @@ def test_list_on_a_narrow_terminal() -> None:
     rows = [["m" * 24, "dataset", "missing", "-", "cc-by-nc-sa-4.0", "reading comprehension (some, words, here)"]] * 2
     screen = Screen(drawn_table(["NAME", "KIND", "STATUS", "SIZE", "LICENSE", "TITLE"], rows))
     assert screen.widest <= 80
-    assert sum(row.startswith("m" * 24 + " dataset missing") for row in screen.rows) == 2
-    titles = "".join(row[62:] for row in screen.rows[1:])
+    assert sum(row.startswith("m" * 24 + "  dataset  missing") for row in screen.rows) == 2
+    titles = "".join(row[screen.rows[0].index("TITLE") :] for row in screen.rows[1:])
     assert "".join(titles.split()) == "".join(rows[0][5].split()) * 2
 
 
@@ -464,7 +500,7 @@ def test_reasons_have_room() -> None:
 
 def test_entries_are_wrapped_at_words() -> None:
     """What is said of a thing is broken between words and stands under its own beginning; in a pipe it is one line."""
-    seen = on_terminal(lambda console: console.entry("note:  ", "two words " * 5), both=True, columns=40)
+    seen = on_terminal(lambda console, _: console.entry("note:  ", "two words " * 5), both=True, columns=40)
     first, *more = [row.rstrip() for row in Screen(seen, 40).rows if row.strip()]
     assert first.startswith("note:  two words")
     assert all(row.startswith("       t") for row in more)
@@ -494,7 +530,7 @@ def test_colors_move_nothing() -> None:
     """In colours every word stands where it stands without them, also one at the right of its column."""
     table = ["NAME", "SIZE", "STATUS"], [["m", "654.0 MB", "running"], ["n", "1 B", "stalled"]]
     colored, plain = drawn_table(*table), drawn_table(*table, NO_COLOR="1")
-    assert (Screen(colored).rows, ESC in plain) == (Screen(plain).rows, False)
+    assert (Screen(colored).text, ESC in plain) == (Screen(plain).text, False)
     assert f"{ESC}[36mrunning{ESC}[0m" in colored
 
 
@@ -502,7 +538,7 @@ def test_errors_are_wrapped_at_words() -> None:
     """On a terminal an error is broken between words, under its own beginning, with its colours; in a pipe it is one
     line."""
     error = MdlError("no connection to huggingface.co: Connection refused", item="org/a-long-name", hint="look " * 12)
-    seen = on_terminal(lambda console: console.error(error), columns=40)
+    seen = on_terminal(lambda console, _: console.error(error), columns=40)
     assert [row.rstrip() for row in Screen(seen, 40).rows if row] == [
         "mdl: org/a-long-name: no connection to",
         "     huggingface.co: Connection refused",
