@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TextIO, cast
+from importlib import import_module
+from typing import Any, TextIO, cast
 
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich import get_console
+from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.jupyter import JupyterMixin
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
@@ -87,20 +90,22 @@ def _field(name: str, width: int | None = None, *, style: str = "none") -> TextC
     )
 
 
-class Bars:
-    """The rows at the foot of the terminal. `take` what there is to be shown, then `draw`."""
+class Bars(JupyterMixin):
+    """The rows at the foot of the terminal, or in the cell of a notebook. `take` what there is to be shown, then
+    `draw`."""
 
     def __init__(self, stream: NonBlockingStream, clean: Clean, clock: Callable[[], float]) -> None:
         self._stream = stream
         self._clean = clean
         self._clock = clock
+        self._console = get_console()
         if stream.is_terminal:
             self._console = terminal_console(stream, cast(TextIO, Output(stream)))
-        else:
-            self._console = Console(markup=False, emoji=False, highlight=False)  # finds the notebook by itself
         self._files = Progress(console=self._console, expand=True, get_time=clock, speed_estimate_period=_SPEED_PERIOD)
         self._whole = Progress(console=self._console, expand=True, get_time=clock)
         self._live: Live | None = None
+        self._in_notebook: Any = None
+        """The output of a cell that has the rows."""
         self._began: dict[_Key, float] = {}
         self._tasks: dict[_Key, TaskID] = {}
         self._texts: list[Text] = []
@@ -134,6 +139,9 @@ class Bars:
 
     def draw(self, text: str) -> None:
         """Draw the rows, and ``text``, whole lines, above them. Waits for the terminal."""
+        if not self._stream.is_terminal:
+            self._draw_in_notebook(text)
+            return
         with self._console:
             if self._live is None:
                 self._live = Live(
@@ -148,7 +156,7 @@ class Bars:
                 self._live.start()
             if text:
                 self._console.print(Text.from_ansi(text.rstrip("\n")), soft_wrap=True)
-            if not text or self._console.is_jupyter:
+            else:
                 self._live.refresh()
 
     def hide(self) -> None:
@@ -156,6 +164,17 @@ class Bars:
         if self._live:
             self._live.stop()
             self._live = None
+        if self._in_notebook:
+            self._in_notebook.update(Text())
+            self._in_notebook = None
+
+    def _draw_in_notebook(self, text: str) -> None:
+        """Draw the rows in one output of the cell, which changes; lines go to the notebook's stderr."""
+        self._stream.post(text, keep=True)
+        if self._in_notebook is None:
+            self._in_notebook = import_module("IPython.display").display(self, display_id=True)
+        else:
+            self._in_notebook.update(self)
 
     def __rich__(self) -> RenderableType:
         """The rows as they are now."""

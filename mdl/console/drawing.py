@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _BEFORE_DRAWING = 0.4
 """Seconds that a download has to last to be drawn."""
-_BETWEEN_FRAMES = 0.2
+_BETWEEN_FRAMES = 0.25
 _AFTER_HIDING = 1.0
 """Seconds without a frame after the bars were hidden: meanwhile the process is suspended."""
 _PATIENCE = 0.35

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _SHORTEST_IN_A_FILE = 8
 """Characters of a secret that is looked for in the text of a file; a shorter one may stand there by chance."""
+_MOST_ROWS_DRAWN = 1000
+"""Rows of a table that Rich draws: it takes about 0.3 ms for each (ADR 61)."""
 _BELOW_BARS = "\n\x1b[?25h"
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
@@ -167,13 +169,14 @@ class Console:
         drop: Sequence[str] = (),
         below: str = "",
     ) -> None:
-        """Write a table to stdout: drawn on a terminal, else plain aligned lines that a program can split again. On a
-        terminal the columns ``cut``, ``drop`` and ``below`` give room: see `mdl.console.tables`."""
+        """Write a table to stdout: drawn on a terminal, where the columns ``cut``, ``drop`` and ``below`` give room, as
+        `mdl.console.tables` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can split
+        again."""
         if self.json_output:
             return
         heads = [*map(shown, headers)]
         body = [[shown(redact_value(cell, self.secrets)) for cell in row] for row in rows]
-        if self.stdout.can_move_cursor:
+        if self.stdout.can_move_cursor and len(body) <= _MOST_ROWS_DRAWN:
             from mdl.console.tables import drawn_table
 
             self._out(drawn_table(self.stdout, heads, body, cut, drop, below))
@@ -315,7 +318,7 @@ class Console:
 def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:
     """``with progress_bars() as tell``: a listener that shows a download on ``stream`` (stderr without one).
 
-    It draws bars on a terminal, and in a notebook that has ``ipywidgets``; to anything else it writes plain lines. For
-    a script that uses mdl as a library: no signal is touched, and a stream that breaks is left as it is.
+    It draws bars on a terminal and in a notebook, and writes plain lines to anything else. For a script that uses mdl
+    as a library: no signal is touched, and a stream that breaks is left as it is.
     """
     return Console(stderr=stream, is_own=False).watch()

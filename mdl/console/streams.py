@@ -80,12 +80,9 @@ class NonBlockingStream:
 
     @property
     def is_notebook(self) -> bool:
-        """It is the stderr of a notebook that can show what changes."""
-        if self._stream is not sys.stderr or "ipykernel" not in sys.modules:
-            return False
-        from importlib.util import find_spec
-
-        return find_spec("ipywidgets") is not None
+        """It is the stderr of a notebook's kernel."""
+        ipython = sys.modules.get("IPython")
+        return self._stream is sys.stderr and ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
     @property
     def can_move_cursor(self) -> bool:

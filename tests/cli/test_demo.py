@@ -44,8 +44,8 @@ def test_the_demo_ends_well(tmp_path: Path) -> None:
 
 @only_long("the demo once more")
 def test_the_demo_on_a_terminal(tmp_path: Path) -> None:
-    """On eighty columns every heading is bold and stands alone below an empty line, nothing is escaped, and what follows
-    the killed command stands below its bars. Its temporary folder is gone in the end."""
+    """On eighty columns every heading is bold and stands alone below an empty line, nothing is escaped, and the
+    story goes on below the bars of the killed command. Its temporary folder is gone in the end."""
     (tmp_path / "tmp").mkdir()
     shell, seen = Shell(tmp_path, extra={"TERM": "xterm", "TMPDIR": str(tmp_path / "tmp")}), Terminal(80)
     command = [sys.executable, "-c", _SMALL, "demo"]

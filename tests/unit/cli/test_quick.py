@@ -111,8 +111,11 @@ _OF_NETWORK = "httpx httpcore ssl mdl.http.client mdl.http.policy mdl.engine.tra
 @pytest.mark.parametrize(
     ("words", "spared"),
     [
-        ("list", f"{_OF_NETWORK} {_OFFERED} mdl.toml.positions"),
-        ("get one --catalog catalog.toml --progress none", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions"),
+        ("--version", f"{_OF_NETWORK} {_OFFERED} rich"),
+        ("list", f"{_OF_NETWORK} {_OFFERED} mdl.toml.positions rich"),
+        ("list --json", f"{_OF_NETWORK} {_OFFERED} mdl.toml.positions rich"),
+        ("get one --catalog catalog.toml --progress none", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions rich"),
+        ("get one --catalog catalog.toml --progress bars", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions rich"),
         ("get --help", f"{_OF_NETWORK} {_OFFERED} mdl.catalog.model"),
         ("--help", f"{_OF_NETWORK} mdl.archive mdl.trainers mdl.engine.plan mdl.remotes"),
     ],

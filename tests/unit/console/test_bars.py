@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -265,13 +266,71 @@ class NotebookStream(io.StringIO):
 
 
 def test_progress_bars_elsewhere(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """In a notebook without widgets there are plain lines, in its own cell."""
+    """What only says that it is a terminal gets plain lines."""
     monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
     with suppress(KeyboardInterrupt), progress_bars() as tell:
         tell(Noticed("m", message="read me"))
         raise KeyboardInterrupt
     assert notebook.getvalue() == "m: read me\ncancelled\n"
     assert capfd.readouterr().err == ""
+
+
+class Cell:
+    """The outputs of a notebook's cell: IPython's `display`, and what it returns."""
+
+    def __init__(self) -> None:
+        self.outputs: list[str] = []
+
+    def display(self, shown: Any, *, display_id: bool) -> Cell:
+        assert display_id
+        self.update(shown)
+        return self
+
+    def update(self, shown: Any) -> None:
+        self.outputs.append(shown._repr_mimebundle_([], [])["text/html"])
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
+    """A cell of a notebook in which this process runs."""
+    made = Cell()
+    shell = Mock(spec=["kernel"])
+    monkeypatch.setitem(sys.modules, "IPython", Mock(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", Mock(display=made.display))
+    return made
+
+
+def test_progress_bars_in_a_notebook(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook one output of the cell has the bars, which change and are gone in the end; lines are on its stderr,
+    and a name is no markup, neither Rich's nor HTML."""
+    monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
+    with progress_bars() as tell:
+        tell(Noticed("m", message="read me"))
+        tell(Planned(files=2, bytes_total=2000))
+        tell(Started("m", "x<b>[red].bin"))
+        until(lambda: any("x&lt;b&gt;[red].bin" in html for html in cell.outputs) or tell(slow("x<b>[red].bin")))
+        tell(Finished("m", "f", 1000, "fetched", "sha256"))
+    assert notebook.getvalue().startswith("m: read me\n✓ m/f  1.0 kB  sha256 ok\n")
+    assert any("total" in html for html in cell.outputs)
+    assert "total" not in cell.outputs[-1]
+
+
+def slow(name: str) -> Retrying:
+    """What has a row at once."""
+    return Retrying("m", name, "busy", 1, 4.0)
+
+
+@pytest.mark.parametrize("has_kernel", [False, True])
+def test_another_stream_is_no_notebook(cell: Cell, has_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook a stream of the caller's gets lines; so does stderr in IPython without a notebook."""
+    if not has_kernel:
+        monkeypatch.setitem(sys.modules, "IPython", Mock(get_ipython=lambda: None))
+    monkeypatch.setattr("sys.stderr", notebook := NotebookStream())
+    stream = io.StringIO() if has_kernel else notebook
+    with progress_bars(stream) as tell:
+        tell(Started("m", "f", total=1000, resumed_at=300))
+    assert stream.getvalue() == "started   m/f  resumed at 300 B of 1.0 kB\n"
+    assert cell.outputs == []
 
 
 def test_a_library_leaves_a_broken_stream_as_it_is() -> None:
