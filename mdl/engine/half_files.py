@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mdl.engine.hub_cache import UNFINISHED
@@ -18,14 +18,27 @@ from mdl.engine.hub_repos import CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.fs.copying import data_ranges
 from mdl.fs.entries import open_for_reading
+from mdl.weights import BEGINNING, kind_of
 
 _ENDINGS = (
     *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),
     *("-partial", ".filepart", ".downloading", ".unfinished", ".!qB", ".!ut", ".bc!", ".fdmdownload", ".dltmp"),
 )
-"""What programs add to the name of a file until all of it has come. (aria2 and axel use the final name, and note where
-they are in a file beside it.)"""
-_RSYNC = re.compile(r"[A-Za-z0-9]{6}")
+_NAMES = (
+    ("{name}(?:" + "|".join(map(re.escape, _ENDINGS)) + ")", "most programs"),
+    (r"{stem}\.[\w+-]{{8}}{suffix}\.part", "Firefox"),
+    (r"{name}\.[\w+-]{{8}}\.part", "Firefox, of a name without an extension"),
+    (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
+)
+"""How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
+are in a file beside it: see `mdl.engine.aria2`.)"""
+_NAMELESS = (
+    (r"Unconfirmed [0-9]+\.crdownload", "Chrome and its relatives"),
+    (r"\.(?:com\.google\.Chrome|org\.chromium\.Chromium|com\.microsoft\.Edge)\.[A-Za-z0-9]{6}", "the same"),
+    (r"[\w+-]{8}\.[A-Za-z0-9.]+\.part", "Firefox"),
+)
+"""Names that do not tell which file it will be. Such a file is taken only if it begins as that one must."""
+_NAMELESS_PATTERNS = [re.compile(pattern, re.ASCII) for pattern, _ in _NAMELESS]
 _LOCAL_DIR = Path(".cache", "huggingface", "download")
 """Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
 
@@ -42,8 +55,12 @@ def find_half(
         ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
         if ranges:
             return HalfFile(final, ranges, is_final=True)
-    places = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
-    found = [half for place in places if (half := _half_at(place, remote.size))]
+    named = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
+    return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
+
+
+def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
+    found = [half for place in places if (half := _half_at(place, size))]
     return max(found, key=lambda half: half.size, default=None)
 
 
@@ -59,14 +76,33 @@ def _half_at(path: Path, size: int | None) -> HalfFile | None:
 
 
 def _beside(final: Path) -> Iterator[Path]:
-    for ending in _ENDINGS:
-        yield final.with_name(f"{final.name}{ending}")
+    """Files beside ``final`` whose names tell that they are to become it."""
     yield final.with_name(f"{final.name}.download") / final.name  # Safari makes a folder
+    parts = {"name": re.escape(final.name), "stem": re.escape(final.stem), "suffix": re.escape(final.suffix)}
+    patterns = [re.compile(pattern.format(**parts), re.ASCII) for pattern, _ in _NAMES]
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in patterns):
+            yield final.with_name(name)
+
+
+def _nameless(final: Path) -> Iterator[Path]:
+    """Files beside ``final`` whose names do not tell what they are to become, and that begin as it must."""
+    kind = kind_of(final.name)
+    if kind is None:
+        return
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in _NAMELESS_PATTERNS):
+            place = final.with_name(name)
+            with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
+                size = os.fstat(fd).st_size
+                if kind.can_begin_with(os.pread(fd, BEGINNING, 0), size):
+                    yield place
+
+
+def _names_in(folder: Path) -> list[str]:
     with contextlib.suppress(OSError):
-        start = f".{final.name}."
-        for entry in final.parent.iterdir() if final.parent.is_dir() else ():
-            if entry.name.startswith(start) and _RSYNC.fullmatch(entry.name.removeprefix(start)):
-                yield entry
+        return sorted(entry.name for entry in folder.iterdir())
+    return []
 
 
 def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:

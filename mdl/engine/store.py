@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.engine.adoption import claimed_bytes, key_of, leftovers
+from mdl.engine.aria2 import pieces_there
 from mdl.engine.journal import Identity
 from mdl.engine.layout import Layout, inspect_path
 from mdl.engine.receipts import Receipts, file_key, new_receipt
@@ -468,7 +469,10 @@ def _clash(other: RelPath, why: str) -> Unsafe:
 
 
 def _written(path: Path) -> tuple[tuple[int, int], ...] | None:
-    """The ranges of a file that were written, if it has holes; None if it has none."""
+    """The ranges of a file that were written, if it has holes or aria2 noted which pieces are there; else None."""
+    noted = pieces_there(path)
+    if noted is not None:
+        return noted
     with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
         ranges = copying.data_ranges(fd)
         if ranges != [(0, os.fstat(fd).st_size)]:
