@@ -5,9 +5,10 @@ Only equal axes are compared: steps with steps, epochs with epochs. A metric is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from mdl.paths import shown
 from mdl.trainers.checkpoint import Checkpoint, Found
@@ -28,34 +29,41 @@ def latest_of(rows: Sequence[Checkpoint]) -> tuple[Checkpoint | None, str]:
     whole = [row for row in rows if row.complete]
     if not whole:
         return None, "no complete checkpoint" if rows else ""
-    newest_place = max((row.place for row in whole if not row.is_aside), default=None)
-    if newest_place is not None:
-        whole = [row for row in whole if row.place == newest_place]
+    whole = _of_newest_place(whole)
     recorded = [row for row in whole if row.is_recorded]
     if len(recorded) == 1:
         return recorded[0], ""
     lasts = [row for row in whole if row.last is not None]
     if lasts:
-        newest = _greatest([(row.last or 0, stem_of(row.name) == "latest") for row in lasts], lasts)
+        newest = _greatest(lasts, lambda row: (row.last, stem_of(row.name) == "latest"))
         return _only(newest, "several are called the last")
     candidates = [row for row in whole if not row.is_aside] or whole
     if len(candidates) == 1:
         return candidates[0], ""
     if len({row.others for row in candidates}) > 1:
         return _only(candidates, "they are of several trainings")
-    if all(row.step is not None for row in candidates):
-        newest = _greatest(
-            [(row.step or 0, row.epoch or 0, not row.says_best, row.order) for row in candidates], candidates
-        )
-        return _only(newest, "several have the same step")
-    if all(row.epoch is not None for row in candidates):
-        newest = _greatest([(row.epoch or 0, row.order, not row.says_best) for row in candidates], candidates)
-        return _only(newest, "several have the same epoch")
-    if all(row.is_counted for row in candidates):
+    for axis in ("step", "epoch"):
+        if all(getattr(row, axis) is not None for row in candidates):
+            return _only(_greatest(candidates, _newest_by(axis)), f"several have the same {axis}")
+    counted = [row for row in candidates if row.is_counted]
+    if len(counted) == len(candidates):
         return _only(candidates, "steps and epochs do not compare")
-    if any(row.is_counted for row in candidates):
+    if counted:
         return _only(candidates, "only some have a step or an epoch")
     return _only(candidates, "no name and no record tells")
+
+
+def _newest_by(axis: str) -> Callable[[Checkpoint], tuple[object, ...]]:
+    """A key that is the greatest for the newest by its step or its epoch; of equal ones, for one not called best."""
+    return lambda row: (getattr(row, axis), row.epoch or 0, not row.says_best, row.order)
+
+
+def _of_newest_place(rows: list[Checkpoint]) -> list[Checkpoint]:
+    """Those in the newest of a run's folders that has more than the best or an average; all if none has."""
+    places = [row.place for row in rows if not row.is_aside]
+    if not places:
+        return rows
+    return [row for row in rows if row.place == max(places)]
 
 
 def best_of(rows: Sequence[Checkpoint], recorded: str) -> tuple[Checkpoint | None, str]:
@@ -68,15 +76,14 @@ def best_of(rows: Sequence[Checkpoint], recorded: str) -> tuple[Checkpoint | Non
         if not named[-1].complete:
             return None, f"{recorded} is recorded as best and is not complete"
         return named[-1], ""
-    bests = [row for row in rows if row.says_best and row.complete]
-    newest_place = max((row.place for row in bests), default=0)
-    bests = [row for row in bests if row.place == newest_place]
-    if len(bests) == 1:
-        return bests[0], ""
-    if bests:
-        return _only(bests, "several are called best")
-    torn = [row.name for row in rows if row.says_best]
-    return None, f"{torn[-1]} is not complete" if torn else UNRECORDED
+    called_best = [row for row in rows if row.says_best]
+    whole = [row for row in called_best if row.complete]
+    if whole:
+        newest = _greatest(whole, lambda row: row.place)
+        return _only(newest, "several are called best")
+    if called_best:
+        return None, f"{called_best[-1].name} is not complete"
+    return None, UNRECORDED
 
 
 def choose(found: Found) -> Found:
@@ -124,13 +131,19 @@ def newer_incomplete(rows: Sequence[Checkpoint], chosen: Checkpoint) -> tuple[Ch
 
 def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) -> str:
     """The names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
-    named = [shown(row.name) + (_numbers(row) if with_numbers else _state(row)) for row in rows[:_NAMED]]
+    tell = _numbers if with_numbers else _state
+    named = ", ".join(shown(row.name) + tell(row) for row in rows[:_NAMED])
     more = len(rows) - _NAMED
-    return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
+    return f"{named} and {more:,} more" if more > 0 else named
 
 
 def _numbers(row: Checkpoint) -> str:
-    numbers = [f"{axis} {number}" for axis, number in (("epoch", row.epoch), ("step", row.step)) if number is not None]
+    """Its numbers in brackets; of one without any, whether it is complete."""
+    numbers = []
+    if row.epoch is not None:
+        numbers.append(f"epoch {row.epoch}")
+    if row.step is not None:
+        numbers.append(f"step {row.step}")
     return f" ({', '.join(numbers)})" if numbers else _state(row)
 
 
@@ -138,15 +151,16 @@ def _state(row: Checkpoint) -> str:
     return "" if row.complete else " (incomplete)"
 
 
-def _greatest(keys: Sequence[tuple[object, ...]], rows: Sequence[Checkpoint]) -> list[Checkpoint]:
+def _greatest(rows: Sequence[Checkpoint], key: Callable[[Checkpoint], Any]) -> list[Checkpoint]:
     """The rows whose key is the greatest."""
-    top = max(keys)
-    return [row for key, row in zip(keys, rows, strict=True) if key == top]
+    top = max(map(key, rows))
+    return [row for row in rows if key(row) == top]
 
 
 def _only(rows: Sequence[Checkpoint], why: str) -> tuple[Checkpoint | None, str]:
     """The only one of some rows, or of those that are links to one file; else None, and why with the candidates."""
     real_files = {tuple(sorted(entry.real for entry in row.files)) for row in rows}
-    if len(rows) == 1 or (len(real_files) == 1 and () not in real_files):
+    are_one = len(real_files) == 1 and () not in real_files
+    if len(rows) == 1 or are_one:
         return min(rows, key=lambda row: row.name), ""
     return None, f"{why}: {candidates_text(rows)}"

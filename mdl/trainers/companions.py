@@ -33,17 +33,21 @@ def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
     """What lies beside and above a checkpoint and belongs to it."""
     own = {entry.path for entry in row.entries}
     names = [entry.name for entry in row.entries]
-    along: list[Entry] = []
+    is_adapter = any(name.startswith(ADAPTER) for name in names)
+    found: list[Entry] = []
     for pattern in layout.above:
-        if not any(matches(name, [pattern]) for name in names):
-            along += _nearest(tree, row.base, pattern)
-    if not any(name.startswith(ADAPTER) for name in names):
-        along = [entry for entry in along if not entry.name.startswith(ADAPTER)]
+        if any(matches(name, [pattern]) for name in names):
+            continue
+        nearest = _nearest(tree, row.base, pattern)
+        found += [entry for entry in nearest if is_adapter or not entry.name.startswith(ADAPTER)]
     exports: list[Entry] = []
     for entry in _of_the_same_stem(tree, row):
-        is_settings = entry.kind == "file" and _SETTINGS.fullmatch(entry.name) is not None
-        (along if is_settings else exports).append(entry)
-    along = [entry for entry in along if entry.path not in own and not is_log(entry.name)]
+        is_settings = entry.kind == "file" and _SETTINGS.fullmatch(entry.name)
+        if is_settings:
+            found.append(entry)
+        else:
+            exports.append(entry)
+    along = [entry for entry in found if entry.path not in own and not is_log(entry.name)]
     return Companions(tuple(dict.fromkeys(along)), tuple(dict.fromkeys(exports)))
 
 
@@ -53,10 +57,10 @@ def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
     for folder in _with_folders_above(base):
         if "/" in pattern:
             named = tree.get(join(folder, pattern))
-            files = [named] if named else []
+            found = [named] if named else []
         else:
-            files = [child for child in tree.children(folder) if matches(child.name, [pattern])]
-        files = [file for file in files if file.kind == "file" and not is_weights(file.name)]
+            found = [child for child in tree.children(folder) if matches(child.name, [pattern])]
+        files = [entry for entry in found if entry.kind == "file" and not is_weights(entry.name)]
         if files:
             return files
     return []
@@ -78,7 +82,10 @@ def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
             continue
         stem = stem_of(weights.name)
         for child in tree.children(weights.path.rpartition("/")[0]):
-            is_file = child.kind == "file" and child.name.startswith(f"{stem}.")
-            is_folder = child.kind == "folder" and child.name.startswith((f"{stem}_", f"{stem}."))
-            if child.path not in own and (is_file or (is_folder and _EXPORT_FOLDER.fullmatch(child.name))):
+            if child.path in own:
+                continue
+            if child.kind == "file" and child.name.startswith(f"{stem}."):
+                yield child
+            is_form = child.name.startswith((f"{stem}_", f"{stem}.")) and _EXPORT_FOLDER.fullmatch(child.name)
+            if child.kind == "folder" and is_form:
                 yield child

@@ -18,7 +18,7 @@ from mdl.weights import is_weights, why_not_whole
 
 _INDEX = re.compile(r".+\.(safetensors|bin|h5|msgpack)\.index(\.[^.]+)?\.json")
 _SHARD = re.compile(r".+-[0-9]{5}-of-[0-9]{5}(\.[^.]+)?\.(safetensors|bin)")
-_PART = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.gguf)|(.+\.data)-[0-9]{5}-of-([0-9]{5})")
+_PART = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-(?P<total>[0-9]{5})(?P<suffix>\.gguf)?")
 _STAGED = re.compile(r"(.+)\.(tmp|part|partial)", re.IGNORECASE)
 _ONLY_TRAINER_READS = ("*_model_states.pt", "pytorch_model_fsdp_*")
 _RESUME = {
@@ -40,12 +40,14 @@ _RESUME = {
 }
 RESUME = tuple((glob, why) for why, globs in _RESUME.items() for glob in globs.split())
 """Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
+_RESUME_GLOBS = tuple(glob for glob, _ in RESUME)
 
 
 def is_model(name: str) -> bool:
     """Whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
-    is_shard = matches(name, _ONLY_TRAINER_READS)
-    return is_weights(name) and (is_shard or not matches(name, (glob for glob, _ in RESUME)))
+    if not is_weights(name):
+        return False
+    return matches(name, _ONLY_TRAINER_READS) or not matches(name, _RESUME_GLOBS)
 
 
 def is_index(name: str) -> bool:
@@ -54,14 +56,19 @@ def is_index(name: str) -> bool:
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
     """What shows that files that were saved together are incomplete; "" if nothing does."""
-    folders = _by_folder(entries)
-    return next((why for folder, files in folders.items() for why in _faults(tree, folder, files)), "")
+    for folder, files in _by_folder(entries).items():
+        for why in _faults(tree, folder, files):
+            return why
+    return ""
 
 
 def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
     """Which shard, index or part of a split file is missing beside these files; "" if none is."""
-    folders = _by_folder(entry for entry in entries if entry.kind == "file")
-    return next((why for files in folders.values() for why in _missing_parts(tree, files)), "")
+    files_alone = (entry for entry in entries if entry.kind == "file")
+    for files in _by_folder(files_alone).values():
+        for why in _missing_parts(tree, files):
+            return why
+    return ""
 
 
 def _by_folder(entries: Iterable[Entry]) -> dict[str, dict[str, Entry]]:
@@ -95,18 +102,32 @@ def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]
 def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
     """Missing shards that an index names, a missing index, missing parts of a split file."""
     indexes = [entry for name, entry in files.items() if is_index(name)]
-    yield from (why for entry in indexes if (why := missing_shard(tree, entry.path)))
+    for index in indexes:
+        why = missing_shard(tree, index.path)
+        if why:
+            yield why
     numbered = [name for name in files if "-of-" in name]
     shards = [name for name in numbered if _SHARD.fullmatch(name)]
     if shards and not indexes:
         yield f"the index of {shards[0]} is missing"
-    parts = {part.groups() for part in map(_PART.fullmatch, numbered) if part}
-    for gguf, gguf_total, suffix, data, data_total in sorted(parts, key=str):
-        stem, total, first = (gguf, gguf_total, 1) if gguf else (data, data_total, 0)
-        wanted = range(first, first + min(int(total), len(files) + 1))
-        others = [f"{stem}-{number:05}-of-{total}{suffix or ''}" for number in wanted]
-        others += [] if gguf else [data.removesuffix("data") + "index"]
-        yield from (f"{other} is missing" for other in others if other not in files)
+    split_files = {part.groups(): part for part in map(_PART.fullmatch, numbered) if part}
+    for part in split_files.values():
+        for name in _all_parts(part, len(files)):
+            if name not in files:
+                yield f"{name} is missing"
+
+
+def _all_parts(part: re.Match[str], most: int) -> list[str]:
+    """The names of all parts of the split file that one is a ``part`` of; no more than one more than ``most``. None if
+    it is of no format that tells."""
+    stem, total, suffix = part["stem"], part["total"], part["suffix"]
+    count = min(int(total), most + 1)
+    if suffix == ".gguf":
+        return [f"{stem}-{number:05}-of-{total}{suffix}" for number in range(1, count + 1)]
+    if not stem.endswith(".data"):
+        return []
+    index = f"{stem.removesuffix('.data')}.index"  # TensorFlow counts its parts from 0
+    return [*(f"{stem}-{number:05}-of-{total}" for number in range(count)), index]
 
 
 def missing_shard(tree: Tree, index: str) -> str | None:
@@ -138,5 +159,7 @@ def why_cut(tree: Tree, entry: Entry) -> str | None:
 
 def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:
     """What the trainer wrote into the header of a safetensors file; empty for any other file."""
-    header = read_header(lambda count: tree.head(entry.path, count)) if entry.name.endswith(SAFETENSORS) else None
+    if not entry.name.endswith(SAFETENSORS):
+        return {}
+    header = read_header(lambda count: tree.head(entry.path, count))
     return header.metadata if header else {}

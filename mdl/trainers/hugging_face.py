@@ -20,6 +20,7 @@ from mdl.trainers.named import named_folders
 from mdl.trainers.patterns import Pattern, Place, named_in, no_record
 from mdl.trainers.tree import IsName, Tree, join
 
+ADAPTER_CONFIG = "adapter_config.json"
 _STATE = "trainer_state.json"
 _LONGEST_NAME = 255
 _STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
@@ -58,20 +59,23 @@ def _find_hf_run(tree: Tree, base: str) -> Found | None:
 
 def _find_hf_model(tree: Tree, base: str) -> Found | None:
     """A finished model alone: weights beside their configuration."""
-    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", "adapter_config.json"))
-    return _hf_found(tree, base, []) if is_configured and tree.files_named(base, _HF_MODEL.fullmatch) else None
+    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", ADAPTER_CONFIG))
+    if not is_configured or not tree.files_named(base, _HF_MODEL.fullmatch):
+        return None
+    return _hf_found(tree, base, [])
 
 
 def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
     """These checkpoints; axolotl's ``merged`` folder; and the model in the run's own folder."""
     merged = join(base, "merged")
-    has_merged = tree.files_named(merged, _HF_MODEL.fullmatch)
-    finished = [checkpoint(tree, "merged", merged, tree.below(merged))] if has_merged else []
-    finished = [replace(row, is_derived=True) for row in finished]
+    finished: list[Checkpoint] = []
+    if tree.files_named(merged, _HF_MODEL.fullmatch):
+        row = checkpoint(tree, "merged", merged, tree.below(merged))
+        finished.append(replace(row, is_derived=True))
     finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished], named_folders(tree, base))
     latest, _ = latest_of([*rows, *finished])
     folders = (base, *(row.base for row in rows))
-    is_adapter = any(tree.is_file(join(folder, "adapter_config.json")) for folder in folders)
+    is_adapter = any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in folders)
     return Found((*rows, *finished), _recorded_best(tree, latest, base), "peft" if is_adapter else "")
 
 
@@ -79,14 +83,14 @@ def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
     """The name of the best checkpoint in the newest checkpoint's state file, else in the run's own; else ""."""
     for folder in (latest.base, base) if latest else (base,):
         state = tree.json(join(folder, _STATE))
-        step, path = parse_count(state.get("best_global_step")), state.get("best_model_checkpoint")
+        step = parse_count(state.get("best_global_step"))
+        if step:
+            return f"checkpoint-{step}"
+        path = state.get("best_model_checkpoint")
         name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else ""
-        if step or 0 < len(name) <= _LONGEST_NAME:
-            return f"checkpoint-{step}" if step else name
+        if 0 < len(name) <= _LONGEST_NAME:
+            return name
     return ""
-
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def base_model_note(tree: Tree, folder: str) -> str:
@@ -128,11 +132,15 @@ _SAVED = rf"random_states_[0-9]+\.pkl|unet|unet_ema|transformer|controlnet|prior
 
 def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
     """The folder, if it or a checkpoint in it holds what diffusers saves, and no checkpoint is HF Trainer's."""
-    folders = [folder.path for folder in tree.subfolders(base) if is_saved(folder.name)]
-    is_hf = any(tree.is_file(join(folder, _STATE)) for folder in folders)
-    is_own = any(re.fullmatch(_SAVED, child.name) for folder in folders for child in tree.children(folder))
-    is_own = is_own or any(re.fullmatch(_PIPELINE, child.name) for child in tree.children(base))
-    return [(base, base)] if is_own and not is_hf else []
+    is_own = bool(tree.files_named(base, re.compile(_PIPELINE).fullmatch))
+    for folder in tree.subfolders(base):
+        if not is_saved(folder.name):
+            continue
+        names = [child.name for child in tree.children(folder.path)]
+        if _STATE in names:
+            return []
+        is_own = is_own or any(re.fullmatch(_SAVED, name) for name in names)
+    return [(base, base)] if is_own else []
 
 
 DIFFUSERS = Layout(

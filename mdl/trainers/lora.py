@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from mdl.bounds import parse_json
 from mdl.trainers.checkpoint import Checkpoint, Found, checkpoint, parse_count
@@ -41,27 +41,48 @@ class _Lora:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """The checkpoints in ``base``; None if it holds none."""
-        saves: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for entry in tree.children(base):
-            name = re.fullmatch(self.saved, entry.name)
-            is_kind = name and (entry.is_file if name["suffix"] else entry.kind == "folder")
-            if name and is_kind and entry.name not in self.to_resume:
-                saves[name["run"], name["number"] or ""].append(entry)
-        runs = {run for run, number in saves if number}
-        runs |= {"last"} if runs & _KOHYA_UNNAMED else set()
-        headers = ((run, header_metadata(tree, entry)) for (run, _), kept in saves.items() for entry in kept)
-        runs |= {run for run, header in headers if any(key in header for key in self.keys)}
+        saves = self._saves(tree, base)
+        runs = self._runs(tree, saves)
         numbers = {number for run, number in saves if run in runs}
         newest = "" if "" in numbers else max(numbers, default="")
         rows: list[Checkpoint] = []
         finals: list[Checkpoint] = []
         for (run, number), kept in saves.items():
-            if run in runs:
-                beside = (*self.beside, *(self.to_resume if number == newest else ()))
-                (rows if number else finals).append(self._checkpoint(tree, base, number, kept, beside))
+            if run not in runs:
+                continue
+            beside = (*self.beside, *self.to_resume) if number == newest else self.beside
+            row = self._checkpoint(tree, base, number, kept, beside)
+            if number:
+                rows.append(row)
+            else:
+                finals.append(replace(row, last=0))
         rows.sort(key=lambda row: (row.step or 0, row.epoch or 0, natural_key(row.name)))
-        finals = [replace(row, last=0) for row in sorted(finals, key=lambda row: (row.step or 0, row.name))]
+        finals.sort(key=lambda row: (row.step or 0, row.name))
         return Found((*rows, *finals)) if rows or finals else None
+
+    def _saves(self, tree: Tree, base: str) -> dict[tuple[str, str], list[Entry]]:
+        """The files and folders that may be checkpoints, by their run and number; "" is no number."""
+        saves: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in tree.children(base):
+            name = re.fullmatch(self.saved, entry.name)
+            if name is None or entry.name in self.to_resume:
+                continue
+            is_kind = entry.is_file if name["suffix"] else entry.kind == "folder"
+            if is_kind:
+                saves[name["run"], name["number"] or ""].append(entry)
+        return saves
+
+    def _runs(self, tree: Tree, saves: Mapping[tuple[str, str], list[Entry]]) -> set[str]:
+        """The names that are a run's: that of a file with a number, or with a header of this trainer."""
+        runs = {run for run, number in saves if number}
+        if runs & _KOHYA_UNNAMED:
+            runs.add("last")
+        for (run, _), kept in saves.items():
+            for entry in kept:
+                header = header_metadata(tree, entry)
+                if any(key in header for key in self.keys):
+                    runs.add(run)
+        return runs
 
     def _checkpoint(self, tree: Tree, base: str, number: str, kept: list[Entry], beside: tuple[str, ...]) -> Checkpoint:
         """The row is named after the file without CRITIC, LoRA or refiner in its name, which is the shortest."""
@@ -88,12 +109,16 @@ def _recorded_step(tree: Tree, entry: Entry) -> int | None:
     """The count of steps in the header, or in the state saved with the file."""
     header = header_metadata(tree, entry)
     try:
-        info: Any = parse_json(header.get("training_info", "{}"), allow_nan=True)
+        info = parse_json(header.get("training_info", "{}"), allow_nan=True)
     except ValueError:
         info = {}
+    told = info if isinstance(info, dict) else {}
     state = tree.json(join(_state(entry), "train_state.json"))
-    found = (header.get("ss_steps"), info.get("step") if isinstance(info, dict) else None, state.get("current_step"))
-    return next((count for count in map(parse_count, found) if count is not None), None)
+    for count in (header.get("ss_steps"), told.get("step"), state.get("current_step")):
+        step = parse_count(count)
+        if step is not None:
+            return step
+    return None
 
 
 KOHYA = Layout(
