@@ -29,7 +29,9 @@ command_of() { # the line after the mark "<!-- $1 -->" and its code fence in the
     awk -v mark="<!-- $1 -->" '$0 == mark { getline; getline; print; exit }' README.md
 }
 
-run() {
+run() { # says how long it took: nothing depends on that, but whoever makes the whole quicker wants to know
     echo "\$ $1"
+    local began=$SECONDS
     bash -c "$1"
+    echo "  $((SECONDS - began)) s"
 }
