@@ -1,14 +1,10 @@
-"""Threads: as many as the system allows, on which processor they run, several calls at once whose results come in
-order, and work in batches."""
+"""Threads: as many as the system allows, several calls at once whose results come in order, and work in batches."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Generic, ParamSpec, Self, TypeVar
 
@@ -35,20 +31,6 @@ def start_threads(
             threads.pop()
             break
     return threads
-
-
-def current_processor() -> int | None:
-    """The number of the processor on which the calling thread runs now; None if the system does not tell."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/stat").read_text().rpartition(")")[2].split()[36])  # proc(5), "processor"
-    return None
-
-
-def stay_on(processor: int) -> None:
-    """Have the calling thread, and those that it starts, run on this processor alone, if the system allows that."""
-    if hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, {processor})
 
 
 def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
 
 from mdl.engine.connection_scaler import Tuning
 from mdl.engine.download import Download, FileResult
@@ -29,7 +27,7 @@ from mdl.fs import explain_oserror
 from mdl.fs.name_limits import name_too_long
 from mdl.http.client import HttpClient
 from mdl.process import free_descriptors
-from mdl.threads import current_processor, start_threads, stay_on
+from mdl.threads import start_threads
 from mdl.units import Speed
 from mdl.values import value_class
 
@@ -39,12 +37,8 @@ _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
 """Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
 _LAST_SYNC_SECONDS = 0.5
-_TINY = 128 * 1024
-"""Bytes. Files that have no more on average keep the interpreter busy for longer than anything else."""
 _OTHER_DESCRIPTORS = 16
 """What a transfer opens besides, and for a moment."""
-_CHOOSE_SECONDS = 1.0
-"""The processor on which the workers run is chosen anew after so long."""
 
 
 @value_class
@@ -93,7 +87,6 @@ class Transfer:
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
-        self._are_tiny = not via_hub and _are_tiny(downloads)
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
         self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
@@ -117,15 +110,11 @@ class Transfer:
         self._synced_at = time.monotonic()
         self._fault: MdlError | None = None
         self._workers: list[threading.Thread] = []
-        self._processor: int | None = None
-        """The one that all workers run on; None if each runs on any."""
-        self._chosen_at = -math.inf
 
     def run(self) -> Result:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
         count = min(self._connections, max(1, self._most_at_once))
-        self._choose_processor()
         try:
             start_threads("mdl-worker", [self._work] * count, self._workers)
             if not self._workers:
@@ -133,7 +122,6 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             while self._queue.wait(_TICK):
-                self._choose_processor()
                 self._queue.scale(is_limited=self._http.throttle.is_full)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
@@ -157,17 +145,6 @@ class Transfer:
             self._stop_syncing.set()
         self._report()
         return Result(self._queue.results(self._fault or NetworkError("not reached")))
-
-    def _choose_processor(self) -> None:
-        """Have the workers share one processor while they fetch tiny files: the one on which this thread runs now.
-
-        Only one thread at a time runs Python. If that thread is on another processor than the one before, it finds none
-        of what it needs in the caches. The system puts a thread that has slept on an idle processor if there is one. So
-        the workers follow this thread, once a second, and do not stay where another program is at work.
-        """
-        now = time.monotonic()
-        if self._are_tiny and now - self._chosen_at >= _CHOOSE_SECONDS:
-            self._chosen_at, self._processor = now, current_processor()
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
@@ -265,12 +242,8 @@ class Transfer:
 
     def _work(self) -> None:
         """What one worker does until nothing is left. An error ends only the file that it concerns."""
-        processor: int | None = None
         try:
             while (work := self._queue.take()) is not None:
-                if self._processor not in (None, processor):
-                    processor = self._processor
-                    stay_on(processor)
                 try:
                     self._do(work)
                 except BaseException as error:
@@ -318,9 +291,3 @@ def _fitting(connections: int, descriptors: int) -> tuple[int, int]:
     pairs = (descriptors - _OTHER_DESCRIPTORS) // 2
     fitting = max(1, min(connections, pairs // 2))
     return fitting, max(1, min(max(MOST_BEGUN, fitting), pairs - fitting))
-
-
-def _are_tiny(downloads: Sequence[Download]) -> bool:
-    """Whether all files come in one piece, and have `_TINY` bytes on average at most."""
-    sizes = [one.remote.size or 0 for one in downloads]
-    return all(one.small for one in downloads) and sum(sizes) <= _TINY * len(sizes)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
-import pytest
 from support import faults
 from support.bench import Bench, pinned
 from support.data import noise
 from support.faulty_server import FaultyServer
 
-from mdl.engine import transfer
 from mdl.events import Finished
 
 FILES = {f"part{number % 3}/{number:02}.bin": noise(1000 + number, number) for number in range(60)}
@@ -57,23 +54,3 @@ def test_the_disk_refuses_one(bench: Bench) -> None:
     assert run.report is not None
     assert [row.path for row in run.report.models[0].files if row.error] == ["part0/00.bin"]
     assert run.code == 7
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, 0), (12, 2**20), (1, 2**20 + 1)])
-def test_workers_share_a_processor_for_tiny_files_alone(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, count: int, size: int
-) -> None:
-    """Every worker runs on the processor of the thread that reports. If there is as much to hash, or a file that comes
-    in several pieces, the workers use all processors."""
-    moved = list[tuple[str, int]]()
-    monkeypatch.setattr(transfer, "current_processor", lambda: 5)
-    monkeypatch.setattr(
-        transfer, "stay_on", lambda processor: moved.append((threading.current_thread().name, processor))
-    )
-    served = FILES | {f"{number}.bin": noise(size, number) for number in range(count)}
-    with FaultyServer(faults.routes({f"/{path}": faults.honest(data) for path, data in served.items()})) as server:
-        files = [pinned(f"{server.url}/{path}", data, path=path) for path, data in served.items()]
-        assert bench.run(*files, connections=4).code == 0
-    assert bool(moved) is (count == 0)
-    assert len(moved) == len(set(moved)), "each worker is moved once"
-    assert {processor for _, processor in moved} <= {5}

@@ -3,12 +3,11 @@ that stays on one moves no other."""
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
 
-from mdl.threads import Batches, current_processor, start_threads, stay_on
+from mdl.threads import Batches, start_threads
 
 MANY, EACH = 8, 200
 
@@ -69,31 +68,3 @@ def test_a_fault_in_a_batch() -> None:
         batches[0].add(0)
     batches[0].add(2)
     assert seen == [1, 2]
-
-
-has_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no processor affinity")
-
-
-@has_affinity
-def test_a_thread_stays_on_one_processor() -> None:
-    """Only the thread that calls it, and it runs there."""
-    before, found = os.sched_getaffinity(0), list[tuple[set[int], int | None]]()
-    last = max(before)
-
-    def stay() -> None:
-        stay_on(last)
-        found.append((os.sched_getaffinity(0), current_processor()))
-
-    for thread in start_threads("staying", [stay]):
-        thread.join()
-    assert found == [({last}, last)]
-    assert os.sched_getaffinity(0) == before
-    assert current_processor() in before
-
-
-@has_affinity
-def test_a_processor_that_is_not_there() -> None:
-    """A thread that may not run there goes on where it is."""
-    before = os.sched_getaffinity(0)
-    stay_on(2**10)
-    assert os.sched_getaffinity(0) == before
