@@ -172,7 +172,7 @@ class Settings(TypedDict, total=False):
         Setting(
             None,
             _of_text(place_of),
-            "Models folder; files land in DIR/<name>/.",
+            "Models folder: the files of a model land in DIR/<name>/.",
             "DIR",
             "--to",
             "MDL_HOME",
@@ -245,9 +245,11 @@ class Settings(TypedDict, total=False):
             None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE", panel="What"
         ),
     ]
-    locked: Annotated[bool, _switch_setting("The lock must exist and cover every model; else exit code 8.", "Lock")]
+    locked: Annotated[
+        bool, _switch_setting("Stop with exit code 8 if the lock does not cover what the catalog says.", "Lock")
+    ]
     frozen: Annotated[
-        bool, _switch_setting("Use the lock as it is, even if the catalog changed; ask no hub API.", "Lock")
+        bool, _switch_setting("Use the lock as it is, even if the catalog has changed since; ask no hub API.", "Lock")
     ]
     mirror: Annotated[
         str | Sequence[str],

@@ -115,7 +115,7 @@ def lock(
     check: Annotated[
         bool, flag("--check", "Compare catalog and lock, offline; what differs is listed: exit code 8.")
     ] = False,
-    upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model anew; repeatable.")] = None,
+    upgrade: Annotated[list[str] | None, flag("--upgrade NAME", "Resolve this model again; repeatable.")] = None,
     names: Annotated[
         list[str] | None, argument("NAME", "Models and groups to lock; without one, all of your own catalog.")
     ] = None,

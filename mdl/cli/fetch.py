@@ -36,7 +36,7 @@ class WhatFlags:
     everything: Annotated[
         bool, flag("--all", "All files: pictures, logs, all checkpoints, what file managers left there.")
     ] = False
-    into: Annotated[str | None, flag("--into DIR", "One job: its files land in DIR itself.", panel="Where")] = None
+    into: Annotated[str | None, flag("--into DIR", "Put the files of one job directly into DIR.", panel="Where")] = None
     wait: Annotated[
         str | None,
         flag(

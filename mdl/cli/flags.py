@@ -83,7 +83,7 @@ DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 
 DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
-Force = Annotated[bool, flag("--force", "Fetch anew, and replace files that are not mdl's.")]
+Force = Annotated[bool, flag("--force", "Download again, and replace files that mdl did not write.")]
 LockedNames = Annotated[list[str] | None, argument("NAME", "Models and groups; without one, all that is locked.")]
 Metrics = Annotated[
     Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
@@ -132,7 +132,9 @@ class Globs:
 class Where(Globs):
     """Which files of a model, and where they go."""
 
-    into: Annotated[str | None, flag("--into DIR", "One target: its files land in DIR itself.", panel="Where")] = None
+    into: Annotated[
+        str | None, flag("--into DIR", "Put the files of one target directly into DIR: DIR/config.json.", panel="Where")
+    ] = None
 
     @property
     def files(self) -> dict[str, Any]:

@@ -44,7 +44,12 @@ def get(
     dry_run: DryRun = False,
     force: Force = False,
     output: Annotated[
-        str | None, bare_flag("-o --output NAME", "One URL: the name of its file.", autocompletion=None)
+        str | None,
+        bare_flag(
+            "-o --output NAME",
+            "The name of the file of one URL; --to or --into says where it goes.",
+            autocompletion=None,
+        ),
     ] = None,
     sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:

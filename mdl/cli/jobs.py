@@ -31,10 +31,10 @@ _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
 
 _STATUSES = ("running", "paused", "done", "failed", "cancelled", "dead")
-_A_PART = "The job: its id, or any part that no other id has."
+_A_PART = "The job: any unique part of its id."
 Id = Annotated[str, argument("ID", _A_PART)]
 IdOrLast = Annotated[str | None, argument("ID", f"{_A_PART} Without one, the newest job.")]
-Ids = Annotated[list[str], argument("ID", "The jobs: their ids, or parts that no others have.")]
+Ids = Annotated[list[str], argument("ID", "The jobs: any unique parts of their ids.")]
 
 
 def _records(session: Session) -> Records:

@@ -58,7 +58,7 @@ FOREIGN_OPTIONS: Final[dict[str, str]] = {
         "--connections N is how many at once, in all",
     ),
     **dict.fromkeys(
-        ("--continue", "--resume", "-c", "-C"), "the same command continues where it was; --force begins anew"
+        ("--continue", "--resume", "-c", "-C"), "the same command continues where it was; --force begins again"
     ),
     **dict.fromkeys(("--timeout", "--max-time"), "--stall TIME for silence, --max-duration TIME for the whole"),
     **dict.fromkeys(("--branch", "--ref", "--commit", "--tag"), "--revision REV"),

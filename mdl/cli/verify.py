@@ -29,9 +29,9 @@ class RepairFlags:
 
     repair: Annotated[bool, flag("--repair", "Fetch what is wrong, and only that.")] = False
     dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
-    force: Annotated[bool, flag("--force", "With --repair: also replace files that were changed or are not mdl's.")] = (
-        False
-    )
+    force: Annotated[
+        bool, flag("--force", "With --repair: also replace files that were changed, or that mdl did not write.")
+    ] = False
     strict: Annotated[bool, flag("--strict", "A file that was changed or has no published hash counts as wrong.")] = (
         False
     )

@@ -127,7 +127,7 @@ def update(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> int:
-    """Bring the newest version of models: the lock is written anew for them, then what changed is fetched."""
+    """Update models to their newest version: they are locked again, then what changed is fetched."""
     client = session.client(settings)
     models = client.updatable(names, into=where.into)
     folders = begin(session, client, models, where.into)

@@ -92,7 +92,7 @@ def test_what_is_not_there(run: Run, shell: Shell, words: str, code: int, said: 
     [
         ("get tiny --max-workers 4", "--connections N is how many at once, in all"),
         ("get tiny -x16", "--connections N is how many at once, in all"),
-        ("get tiny --continue", "the same command continues where it was; --force begins anew"),
+        ("get tiny --continue", "the same command continues where it was; --force begins again"),
         ("get tiny --dir x", "mdl get --help"),
         ("get tiny --jsn", "did you mean --json?"),
         ("list --branch main", "mdl list --help"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mdl.workspace import Folder
 
 PLUGIN = Plugin(
-    commands={"bundle": PluginCommand("mdl.plugins.bundle.command", "Take models to machines without a network")},
+    commands={"bundle": PluginCommand("mdl.plugins.bundle.command", "Export models for machines without a network")},
     heading="Many machines",
     habits=dict.fromkeys(
         ("save", "load"), "mdl bundle export NAME -o FILE, and mdl bundle import FILE on the other machine"

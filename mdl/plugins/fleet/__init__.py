@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mdl.workspace import Folder
 
 PLUGIN = Plugin(
-    commands={"fleet": PluginCommand("mdl.plugins.fleet.command", "Get, verify or look on many nodes at once")},
+    commands={"fleet": PluginCommand("mdl.plugins.fleet.command", "Run get, verify or status on many nodes")},
     heading="Many machines",
 )
 
