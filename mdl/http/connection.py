@@ -189,12 +189,15 @@ class SocketStream(ByteStream):
 
 
 class Connection(httpcore.NetworkStream):
-    """A connection for httpcore that hands over one response at a time, keeps the limits of each request and is shut
-    down on cancel.
+    """A connection for httpcore that hands over one response (`detach` makes it one for the next), keeps the limits of
+    the request and is shut down on cancel.
 
     A parser gets no byte that comes after the end of its response. Each head ends with an empty line, and so does each
     chunked body: so a parser gets the bytes up to the next empty line, and of a body whose length is known (``left``)
     just that many. If more came, it is still here when the response is over, and the connection is readable.
+
+    While a chunked body comes so fast that a read brings all that fits, nobody looks for its end, which would take half
+    as long again as reading it. If it ends in such a read, the connection counts as readable.
     """
 
     def __init__(self, stream: ByteStream, cancel: CancelToken, peer: str | None = None) -> None:
@@ -203,10 +206,12 @@ class Connection(httpcore.NetworkStream):
         self._stream = stream
         self._cancel = cancel
         self._came = b""
-        self._line_end = b""
+        self._line_end = b""  # what was handed over last, if an empty line may have begun in it
         self._is_detached = False
+        self._is_in_body = False
+        self._is_end_unseen = False
         self.left: int | None = None
-        """Bytes of the response's body that are still to come. None: that is not known, or the head is read."""
+        """Bytes of the response's body that are still to come; None if that is not known, or if the head is read."""
         self.is_broken = False
         """Whether a request could not be sent whole."""
         sock = stream.get_extra_info("socket")
@@ -230,8 +235,18 @@ class Connection(httpcore.NetworkStream):
                 if late:
                     raise late from None
                 raise
-        count = self._up_to_empty_line() if self.left is None else min(self.left, len(self._came))
-        return self._take(count)
+        if self.left is not None:
+            return self._take(self.left)
+        self._is_end_unseen = self._is_in_body and len(self._came) == max_bytes
+        if self._is_end_unseen:
+            self._line_end = self._came[-2:].replace(b"\n\n", b"\n")
+            return self._take(max_bytes)
+        return self._take(self._up_to_empty_line())
+
+    def begin_body(self, length: int | None) -> None:
+        """The head of the response was read. Its body has so many bytes, if that is known."""
+        self._is_in_body = True
+        self.left = length
 
     def receive(self, view: memoryview, seconds: float) -> tuple[int, OSError | None]:
         """Read a body whose length is known into ``view``, past the parser. Returns how many bytes came (0 at the end
@@ -239,7 +254,7 @@ class Connection(httpcore.NetworkStream):
         assert self.left is not None
         view = view[: self.left]
         if self._came or not view:
-            data = self._take(min(len(self._came), len(view)))
+            data = self._take(len(view))
             view[: len(data)] = data
             return len(data), None
         patience, late = _until_deadline(seconds)
@@ -251,20 +266,23 @@ class Connection(httpcore.NetworkStream):
 
     def _up_to_empty_line(self) -> int:
         """How many of the bytes that came belong to what ends with the next empty line."""
-        came = self._line_end + self._came
-        found = _EMPTY_LINE.search(came)
-        if found is None:
-            self._line_end = came[-2:]
+        before = len(self._line_end)
+        if found := _EMPTY_LINE.search(self._line_end + self._came[:2]):
+            count = found.end() - before
+        elif found := _EMPTY_LINE.search(self._came):
+            count = found.end()
+        else:
+            self._line_end = (self._line_end + self._came[-2:])[-2:]
             return len(self._came)
-        count = found.end() - len(self._line_end)
         self._line_end = b""
         return count
 
     def _take(self, count: int) -> bytes:
+        """The next ``count`` of the bytes that came, or all."""
         data = self._came[:count]
         self._came = self._came[count:]
         if self.left is not None:
-            self.left -= count
+            self.left -= len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -272,7 +290,6 @@ class Connection(httpcore.NetworkStream):
             limits.check_peer(self.peer)
             if limits.interrupter:
                 limits.interrupter.attach(self._stream.get_extra_info("socket"))
-        self.left = None
         self.is_broken = True
         self._stream.write(buffer, timeout)
         self.is_broken = False
@@ -293,7 +310,7 @@ class Connection(httpcore.NetworkStream):
         return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.peer)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self._came:
+        if info == "is_readable" and (self._came or self._is_end_unseen):
             return True
         return self._stream.get_extra_info(info)
 

@@ -264,7 +264,7 @@ class _Body(httpx.SyncByteStream):
         is_last = "close" in headers.get("connection", "").lower()
         self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
         self._connection: Connection = answer.extensions["network_stream"]
-        self._connection.left = _announced_length(request.method, answer.status, headers)
+        self._connection.begin_body(_announced_length(request.method, answer.status, headers))
 
     def __iter__(self) -> Iterator[bytes]:
         with _httpx_errors(self._request, None):

@@ -86,6 +86,7 @@ INTERIM = st.sampled_from(
     [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2]
 )
 BODIES = st.sampled_from([b"", b"a", LINES, LINES[:-1], LINES[1:], b"\n\n", b"\n\r\n\n", bytes(range(256)) * 2])
+READ = httpcore.HTTP11Connection.READ_NUM_BYTES
 REQUEST = httpcore.Request("GET", "http://host/", headers={"Host": "host"})
 
 
@@ -118,6 +119,7 @@ def test_a_chunked_response(
     wire = interim + head % (b"Transfer-Encoding", b"chunked") + chunked(body, sizes, extension, trailer)
     connection = Watched(Scripted(pieces_of(wire + surplus, cuts)))
     sender, response = asked(connection)
+    connection.begin_body(None)
     assert response.read() == body
     response.close()
     assert connection.handed == wire
@@ -134,7 +136,7 @@ def test_a_response_with_a_length(
     connection = Watched(Scripted(pieces_of(start + body + surplus, cuts)))
     _, response = asked(connection)
     assert connection.handed == start
-    connection.left = len(body)
+    connection.begin_body(len(body))
     if way == "parser":
         assert response.read() == body
         assert connection.handed == start + body
@@ -145,6 +147,29 @@ def test_a_response_with_a_length(
         assert (came, connection.handed) == (body, start)
     assert connection.left == 0
     assert connection.get_extra_info("is_readable") == bool(surplus)
+
+
+@pytest.mark.parametrize("surplus", SURPLUS)
+@pytest.mark.parametrize("last", [b"x", b"\n", b"\n\n", b"\n\r", b"\n\r\n"])
+@pytest.mark.parametrize("beyond", range(-2, 12))
+def test_a_chunked_body_that_fills_reads(beyond: int, last: bytes, surplus: bytes) -> None:
+    """If reads bring all that fits, the end is looked for in the last one alone: wherever the body is cut, the parser
+    gets nothing after its end, or the connection counts as readable."""
+    framed = len(chunked(bytes(2 * READ), [], b"", b"\r\n")) - 2 * READ
+    body = bytes(2 * READ + beyond - framed - len(last)) + last
+    wire = chunked(body, [], b"", b"\r\n")
+    assert len(wire) == 2 * READ + beyond
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection = Watched(Scripted([head, wire + surplus]))
+    _, response = asked(connection)
+    connection.begin_body(None)
+    assert response.read() == body
+    is_right = connection.handed == head + wire
+    is_readable = connection.get_extra_info("is_readable")
+    if beyond > 0:
+        assert (is_right, is_readable) == (True, bool(surplus))
+    else:
+        assert is_readable or (is_right and not surplus)
 
 
 @pytest.mark.parametrize("is_detached", [True, False])
