@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from mdl.paths import matches
@@ -47,17 +47,33 @@ class _Save:
     """What was saved under one name: its ``entries``, which ``pieces`` they are, and the ``names`` in it: those in its
     folder, those of folders with a slash, or else its own."""
 
+    name: str
     entries: Sequence[Entry]
     pieces: frozenset[str]
     names: Sequence[str]
+
+    @classmethod
+    def of(cls, tree: Tree, name: str, parts: Sequence[tuple[str, Entry]]) -> _Save:
+        """``parts`` are its pieces with what each is called; "" is one that is none. A piece alone has its own name."""
+        entries = [entry for _, entry in parts]
+        pieces = frozenset(piece for piece, _ in parts if piece)
+        names = []
+        for child in tree.children(entries[0].path) or entries:
+            names.append(f"{child.name}/" if child.kind == "folder" else child.name)
+        own_name = entries[0].name if pieces and len(entries) == 1 else name
+        return cls(own_name, entries, pieces, names)
+
+    def has(self, glob: str) -> bool:
+        """Whether a name in it matches a glob."""
+        return any(matches(name, [glob]) for name in self.names)
 
 
 @value_class
 class Pattern:
     """What one trainer calls its checkpoints, as regular expressions that match a whole name.
 
-    The groups ``step`` and ``epoch`` of ``saved`` are its numbers; without such groups the words of the name tell,
-    unless there are no counts in it. Files with the same group ``name`` are one checkpoint, which is called so.
+    The groups ``step`` and ``epoch`` of ``saved`` are its numbers, if they match any; without such groups the words of
+    the name tell. Files with the same group ``name`` are one checkpoint, which is called so.
 
     So are the pieces of a checkpoint, of which each process writes one: files whose names differ in the group ``piece``
     alone, or that lie under one name in several folders called ``pieces_in``. All must be there, except of the
@@ -92,7 +108,6 @@ class Pattern:
     holds: IsName = lambda _name: True
     weights: str = NO_NAME
     requires: str = ""
-    counts_in_name: bool = True
     written_last: str = ""
     unfinished: str = ""
     pieces_in: str = NO_NAME
@@ -107,38 +122,41 @@ class Pattern:
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """The checkpoints in ``base``; None if it holds none."""
-        if self.requires and not any(re.fullmatch(self.requires, child.name) for child in tree.children(base)):
+        if self.requires and not _first_match(self.requires, tree.children(base)):
             return None
         rows: list[Checkpoint] = []
         places = self.places(tree, base, self._match)
         for number, (folder, place) in enumerate(places):
-            saved = self.checkpoints(tree, folder, place)
-            rows += [replace(row, place=number) for row in saved]
+            for row in self.checkpoints(tree, folder, place):
+                rows.append(replace(row, place=number))
         rows = self._with_recorded(tree, base, rows)
         finals: list[Checkpoint] = []
         if places and self.final != NO_NAME:
             finals = finished_model(tree, base, self.final, rows, named_folders(tree, base))
-        is_found = rows or (finals and self.final_alone)
-        return Found((*rows, *finals)) if is_found else None
+        if rows or (finals and self.final_alone):
+            return Found((*rows, *finals))
+        return None
 
     def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
         """The rows, the one that the trainer's own file names as the latest marked as recorded. What is newer than
         that one was perhaps still being written."""
         file, pattern = self.newest_in
         name = named_in(tree, join(base, file), pattern)
-        number = parse_count(name)
-        recorded = [row for row in rows if name and row.name == name]
-        if not recorded and number is not None:
-            recorded = [row for row in rows if row.step == number]
+        if not name:
+            return rows
+        recorded = [row for row in rows if row.name == name]
+        if not recorded:
+            number = parse_count(name)
+            recorded = [row for row in rows if row.step is not None and row.step == number]
         if len(recorded) != 1 or not recorded[0].complete:
             return rows
-        [newest] = recorded
-        note = f"newer than the one '{file}' names, so perhaps not finished"
+        newest = recorded[0]
         marked = []
         for row in rows:
-            is_newer = row.step is not None and newest.step is not None and row.step > newest.step
-            note_of_row = row.note or (note if is_newer else "")
-            marked.append(replace(row, is_recorded=row is newest, note=note_of_row))
+            note = row.note
+            if not note and row.step is not None and newest.step is not None and row.step > newest.step:
+                note = f"newer than the one '{file}' names, so perhaps not finished"
+            marked.append(replace(row, is_recorded=row is newest, note=note))
         return marked
 
     def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
@@ -148,80 +166,86 @@ class Pattern:
         if not saves:
             return []
         beside = [child for child in tree.children(place) if matches(child.name, self.beside)]
-        marked = {name for name, save in saves.items() if any(matches(one, [self.written_last]) for one in save.names)}
-        all_pieces = {entry.name for entry in self._piece_folders(tree, folder)}
-        for save in saves.values():
-            all_pieces |= save.pieces
+        are_marked = any(save.has(self.written_last) for save in saves)
+        pieces = {entry.name for entry in self._piece_folders(tree, folder)}
+        for save in saves:
+            pieces |= save.pieces
         rows = []
-        for name, save in saves.items():
+        for save in saves:
             if not any(map(self.holds, save.names)):
                 continue
-            says = self._says(tree, name, save.entries[0])
-            missing = all_pieces - save.pieces if save.pieces else set()
-            wrong = ""
-            if re.fullmatch(self.staging, name):
-                wrong = "a staging folder, which the trainer renames when it is complete"
-            elif self.unfinished and tree.get(join(folder, stem_of(name) + self.unfinished)):
-                wrong = f"{stem_of(name)}{self.unfinished} says that it was still being written"
-            elif marked and name not in marked and says.is_counted:
+            says = self._says(tree, save.entries[0])
+            wrong = self._why_unfinished(tree, folder, save)
+            missing = pieces - save.pieces
+            if not wrong and are_marked and says.is_counted and not save.has(self.written_last):
                 wrong = f"{self.written_last}, which is written last, is missing"
-            elif missing and not re.fullmatch(self.partial, name):
+            if not wrong and save.pieces and missing and not re.fullmatch(self.partial, save.name):
                 wrong = f"the part of {min(missing, key=natural_key).strip('-_.')} is missing"
-            rows.append(self._row(tree, name, save, beside, says, place, wrong))
+            rows.append(self._row(tree, save, beside, says, place, wrong))
         return sorted(self._with_one_best(rows), key=_display_order(rows))
+
+    def _why_unfinished(self, tree: Tree, folder: str, save: _Save) -> str:
+        """What the trainer's own marks say against a checkpoint; "" if they say nothing."""
+        if re.fullmatch(self.staging, save.name):
+            return "a staging folder, which the trainer renames when it is complete"
+        mark = stem_of(save.name) + self.unfinished
+        if self.unfinished and tree.get(join(folder, mark)):
+            return f"{mark} says that it was still being written"
+        return ""
 
     def _piece_folders(self, tree: Tree, folder: str) -> list[Entry]:
         return [child for child in tree.subfolders(folder) if re.fullmatch(self.pieces_in, child.name)]
 
-    def _saves(self, tree: Tree, folder: str) -> dict[str, _Save]:
-        """The files and folders of each checkpoint, by its name."""
-        found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    def _saves(self, tree: Tree, folder: str) -> list[_Save]:
+        """What was saved in a folder, and in those of its pieces, under each name."""
         own = own_state(tree, folder)
-        places = {folder: "", **{child.path: child.name for child in self._piece_folders(tree, folder)}}
+        parts: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+        places = {folder: ""}
+        for child in self._piece_folders(tree, folder):
+            places[child.path] = child.name
         for place, piece in places.items():
             for entry in tree.children(place):
                 match = self._match(entry.name)
-                if match is None or entry.kind not in self.kinds or entry.name == own or not self.is_saved(tree, entry):
+                if match is None or entry.kind not in self.kinds or entry.name == own:
                     continue
-                found[_shared_name(match) or entry.name].append((piece or _group(match, "piece"), entry))
-        saves = {}
-        for name, parts in found.items():
-            entries = [entry for _, entry in parts]
-            names = [child.name + "/" * (child.kind == "folder") for child in tree.children(entries[0].path) or entries]
-            own_name = entries[0].name if len(entries) == 1 and parts[0][0] else name
-            saves[own_name] = _Save(entries, frozenset(piece for piece, _ in parts if piece), names)
-        return saves
+                if self.is_saved(tree, entry):
+                    parts[_shared_name(match) or entry.name].append((piece or _group(match, "piece"), entry))
+        return [_Save.of(tree, name, pieces) for name, pieces in parts.items()]
 
     def _match(self, name: str) -> re.Match[str] | None:
         return re.fullmatch(self.saved, plain_name(name))
 
-    def _row(
-        self, tree: Tree, name: str, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str
-    ) -> Checkpoint:
-        folder = save.entries[0]
-        is_folder = len(save.entries) == 1 and folder.kind == "folder"
-        members = [*beside]
+    def _row(self, tree: Tree, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str) -> Checkpoint:
+        base = place
+        members = list(beside)
         for entry in save.entries:
             members += tree.with_contents(entry)
+        if len(save.entries) == 1 and save.entries[0].kind == "folder":
+            base = save.entries[0].path
+            members = list(tree.below(base))
         row = checkpoint(
             tree,
-            name,
-            folder.path if is_folder else place,
-            tree.below(folder.path) if is_folder else members,
+            save.name,
+            base,
+            members,
             step=says.step,
             epoch=says.epoch,
             wrong=wrong,
             note="" if says.is_counted else self.unnumbered_note,
             weights=self.weights,
         )
-        lasts = [at for at, last in enumerate(self.last) if re.fullmatch(last, name)]
+        order = self.order(save.name)
+        last = None
+        for at, pattern in enumerate(self.last):
+            if re.fullmatch(pattern, save.name):
+                last = at + order
         return replace(
             row,
-            last=lasts[-1] + self.order(name) if lasts else None,
-            says_best=re.fullmatch(self.best, name) is not None,
-            is_derived=says.is_derived or re.fullmatch(self.derived, name) is not None,
+            last=last,
+            says_best=re.fullmatch(self.best, save.name) is not None,
+            is_derived=says.is_derived or re.fullmatch(self.derived, save.name) is not None,
             others=says.others,
-            order=self.order(name),
+            order=order,
         )
 
     def _with_one_best(self, rows: list[Checkpoint]) -> list[Checkpoint]:
@@ -230,31 +254,37 @@ class Pattern:
         if not self.keeps_bests or not numbered:
             return rows
         newest = max(numbered, key=lambda row: row.step or 0)
-        return [
-            replace(row, says_best=row is newest, is_derived=row.is_derived or (row.says_best and not row.is_counted))
-            for row in rows
-        ]
+        with_one = []
+        for row in rows:
+            is_copy = row.says_best and not row.is_counted
+            with_one.append(replace(row, says_best=row is newest, is_derived=row.is_derived or is_copy))
+        return with_one
 
-    def _says(self, tree: Tree, name: str, entry: Entry) -> NameSays:
+    def _says(self, tree: Tree, entry: Entry) -> NameSays:
         """What the trainer's record says of a checkpoint; else its name, or the name of the file that it links to."""
         recorded = self.record(tree, entry.path)
-        says = [self._said_by(path.rpartition("/")[2]) for path in (entry.path, entry.real)]
-        counted = next((one for one in says if one.is_counted), says[0])
-        step = counted.step if recorded.step is None else recorded.step
-        epoch = counted.epoch if recorded.epoch is None else recorded.epoch
-        return replace(counted, step=step, epoch=epoch, is_derived=says[0].is_derived)
+        by_name = self._said_by(entry.name)
+        says = by_name
+        if not says.is_counted:
+            target = self._said_by(entry.real.rpartition("/")[2])
+            says = replace(target, is_derived=by_name.is_derived) if target.is_counted else by_name
+        step = says.step if recorded.step is None else recorded.step
+        epoch = says.epoch if recorded.epoch is None else recorded.epoch
+        return replace(says, step=step, epoch=epoch)
 
     def _said_by(self, name: str) -> NameSays:
         match = self._match(name)
         if match is None:
             return NameSays()
         says = what_name_says(stem_of(name))
-        groups = {axis: digits for axis, digits in match.groupdict().items() if axis in ("step", "epoch")}
-        if not self.counts_in_name:
-            return replace(says, step=None, epoch=None)
-        if not groups:
+        groups = match.groupdict()
+        if "step" not in groups and "epoch" not in groups:
             return says
         return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
+
+
+def _first_match(pattern: str, entries: Iterable[Entry]) -> Entry | None:
+    return next((entry for entry in entries if re.fullmatch(pattern, entry.name)), None)
 
 
 def _group(match: re.Match[str] | None, group: str) -> str:
@@ -276,15 +306,19 @@ def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[o
     by_epoch = any(row.step is None for row in numbered) and all(row.epoch is not None for row in numbered)
 
     def key(row: Checkpoint) -> tuple[object, ...]:
-        group = 0
-        if row.last is not None:
-            group = 3
-        elif not row.is_counted:
-            group = 1 if row.says_best else 2
-            group = 4 if row.is_derived else group
         epoch = row.epoch or 0
         step = row.step or 0
         numbers = (epoch, row.step is None, step) if by_epoch else (step, False, epoch)
-        return group, row.last or 0, numbers, row.order, natural_key(stem_of(row.name)), row.name
+        return _display_group(row), row.last or 0, numbers, row.order, natural_key(stem_of(row.name)), row.name
 
     return key
+
+
+def _display_group(row: Checkpoint) -> int:
+    if row.last is not None:
+        return 3
+    if row.is_counted:
+        return 0
+    if row.is_derived:
+        return 4
+    return 1 if row.says_best else 2

@@ -163,11 +163,10 @@ def _speechbrain_record(tree: Tree, folder: str) -> NameSays:
 SPEECHBRAIN = Layout(
     "speechbrain",
     Pattern(
-        r"CKPT\+.+",
+        r"CKPT\+(?P<step>).+",  # the numbers in the name are a date
         kinds=("folder",),
         holds=matching(r"CKPT\.yaml"),
         record=_speechbrain_record,
-        counts_in_name=False,
     ).find,
     trainers="SpeechBrain",
     keep=("*.ckpt", "CKPT.yaml", "*.yaml"),
