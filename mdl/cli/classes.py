@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import HAS_RICH, TyperCommand, TyperGroup
 
 from mdl.cli.completion import offer_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 FOREVER: Final = "forever"
 """The value of ``--wait`` without a time."""
@@ -32,6 +32,7 @@ one."""
 _LEAST_COLUMNS_OF_PANELS: Final = 60
 """On narrower terminals Rich would cut the names of options."""
 _NARROWEST: Final = 30
+_WIDEST: Final = 100
 _LONGEST_BESIDE_TEXT: Final = 14
 """There a longer usage has a line of its own."""
 
@@ -51,21 +52,18 @@ class _Shared:
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        columns = max(shutil.get_terminal_size().columns, _NARROWEST)
+        columns = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
         if isinstance(sys.stdout, io.TextIOWrapper):  # a stdout of another encoding has not every letter of a help
             sys.stdout.reconfigure(errors="replace")
-        if columns < _LEAST_COLUMNS_OF_PANELS:
+        if columns >= _LEAST_COLUMNS_OF_PANELS and HAS_RICH:
+            shown = _for_help(self, ctx, _no_markup)
+            _set_up_rich(ctx, columns)
+        else:
             shown = _for_help(self, ctx, str)
-            shown.epilog = f"\b{shown.epilog}" if shown.epilog else None  # Typer does not wrap what follows a \b
+            shown.epilog = f"\b{shown.epilog}"  # Typer breaks no line that follows a \b
             shown.rich_markup_mode = None
             formatter.width = columns
             formatter.write_dl = partial(formatter.write_dl, col_max=_LONGEST_BESIDE_TEXT)
-        else:
-            from typer import rich_utils
-
-            rich_utils.FORCE_TERMINAL = None
-            rich_utils.COLOR_SYSTEM = None if ctx.color is False or os.environ.get("NO_COLOR") else "auto"
-            shown = _for_help(self, ctx, _no_markup)
         super(_Shared, shown).format_help(ctx, formatter)  # type: ignore[misc]
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
@@ -112,6 +110,16 @@ def _process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, va
     return param.callback(ctx, param, processed) if param.callback else processed
 
 
+def _set_up_rich(ctx: Any, columns: int) -> None:
+    """Have Typer's Rich keep to mdl's rules for width and colours: those of a pipe hold in a CI, too."""
+    os.environ.pop("TERMINAL_WIDTH", None)  # Typer reads a number from it, whatever it holds
+    from typer import rich_utils
+
+    rich_utils.MAX_WIDTH = columns
+    rich_utils.FORCE_TERMINAL = None
+    rich_utils.COLOR_SYSTEM = None if ctx.color is False or os.environ.get("NO_COLOR") else "auto"
+
+
 def _no_markup(text: str) -> str:
     """``text`` as Rich shows it literally."""
     return text.replace("[", "\\[")
@@ -120,16 +128,17 @@ def _no_markup(text: str) -> str:
 def _for_help(command: Any, ctx: Any, literal: Callable[[str], str]) -> Any:
     """A copy of a command for its help: texts by ``literal``, no type where a flag or a word says enough."""
     shown = copy.copy(command)
-    shown.help, shown.epilog = literal(command.help or ""), literal(command.epilog or "")
+    shown.help = literal(command.help or "")
+    shown.epilog = literal(command.epilog or "")
     shown.params = [_param_for_help(param, literal) for param in command.params]
     help_option = shown.get_help_option(ctx)
-    help_option.rich_help_panel = shown.params[-1].rich_help_panel if shown.params else None
+    help_option.rich_help_panel = shown.params[-1].rich_help_panel
     help_option.metavar = ""
-    below: Iterable[tuple[str, Any]] = getattr(command, "commands", {}).items()
-    if below:
-        shown.commands = {name: copy.copy(one) for name, one in below}
-        for one in shown.commands.values():
-            one.help = literal(_first_sentence(one.help or ""))
+    if isinstance(command, TyperGroup):
+        command.list_commands(ctx)
+        shown.commands = {name: copy.copy(below) for name, below in command.commands.items()}
+        for below in shown.commands.values():
+            below.help = literal(_first_sentence(below.help or ""))
     return shown
 
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -99,6 +99,8 @@ class RootGroup(Group):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands in the order of the help, which does not show the aliases at their end."""
+        if self.commands:
+            return list(self.commands)
         for heading, listed_below in groups().items():
             for name, listed in listed_below.items():
                 summary = listed.summary
@@ -174,32 +176,39 @@ def _spread(command: Registered) -> Callable[..., None]:
             settings[parameter.name] = kind.__metadata__[0]
         else:
             plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
-    parameters = [_CONTEXT, *plain, *(_setting(name) for names in settings.values() for name in names)]
+    hidden = set() if command.asks else {"yes"}
+    if command.name.split()[0] in NO_CATALOG:
+        hidden.add("catalog")
+    parameters = [_CONTEXT, *plain]
+    for names in settings.values():
+        parameters += map(_setting, names)
     for group in (*groups.values(), Common):
-        hides = [] if command.asks else ["yes"]
-        hides += ["catalog"] if command.name.split()[0] in NO_CATALOG else []
-        parameters += [_parameter(field, group, hides) for field in dataclasses.fields(group)]
+        parameters += [_parameter(field, group, hidden) for field in dataclasses.fields(group)]
     parameters.sort(key=_panel_number)
 
     def run(ctx: typer.Context, **values: Any) -> None:
         common = merged(ctx.obj or Common(), _filled(Common, values))
-        made: dict[str, Any] = {key: _filled(group, values) for key, group in groups.items()}
-        made.update(
-            (key, {name: None if values[name] is False else values[name] for name in names})
-            for key, names in settings.items()
-        )
-        made.update((parameter.name, values[parameter.name]) for parameter in plain)
+        arguments: dict[str, Any] = {parameter.name: values[parameter.name] for parameter in plain}
+        for key, group in groups.items():
+            arguments[key] = _filled(group, values)
+        for key, names in settings.items():
+            arguments[key] = {name: _given(values[name]) for name in names}
 
         def begin(session: Session) -> int:
             _warn_of_unknown_variables(session)
             if not command.checks_config:
                 session.check_config()
-            return command.body(session, **made)
+            return command.body(session, **arguments)
 
         raise typer.Exit(guarded(command.name.split()[0], common, begin, _words(command.name, ctx, common)))
 
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
+
+
+def _given(value: Any) -> Any:
+    """The value of a setting's flag; None if it was not given, of a switch too."""
+    return None if value is False else value
 
 
 def _filled(group: type, values: Mapping[str, Any]) -> Any:
@@ -265,11 +274,11 @@ def _panel_number(parameter: inspect.Parameter) -> int:
 
 
 def _parameter(
-    field: dataclasses.Field[Any], group: type, hides: Sequence[str] = (), panel: str = ""
+    field: dataclasses.Field[Any], group: type, hidden: Container[str] = (), panel: str = ""
 ) -> inspect.Parameter:
     kind, option = get_args(_hints_of(group)[field.name])
     option = copy.copy(option)
-    option.hidden = field.name in hides
+    option.hidden = field.name in hidden
     option.rich_help_panel = panel or option.rich_help_panel
     annotation = Annotated[kind, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -74,39 +73,41 @@ def usage_error(error: typer.TyperException, called: str = "mdl") -> UsageError:
     """What Typer refused of the command that was ``called``, in Typer's words, and what to do."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else called
-    option = getattr(error, "option_name", "")
     message, _, alike = error.message.partition(". Did you mean ")
-    near = " or ".join(f"{path} {name}" for name in re.findall("'([^']+)'", alike))
+    hint = f"{path} --help"
+    if alike:
+        commands = [f"{path} {name}" for name in re.findall("'([^']+)'", alike)]
+        hint = f"did you mean {' or '.join(commands)}?"
+    if context and getattr(error, "option_name", None):
+        hint = _instead_of(error, context) or hint
     if context and getattr(error, "param", None):
         message = _of_value(error, context)
-    elif option:
-        near = _nearest(option, getattr(error, "possibilities", None) or ())
-    hint = f"did you mean {near}?" if near else f"{path} --help"
-    text = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
-    item = path if path != "mdl" else None
-    return UsageError(f"{text[:1].lower()}{text[1:]}", item=item, hint=_of_others(option, context) or hint)
+    text = " ".join(message.split()).rstrip(".")
+    return UsageError(f"{text[:1].lower()}{text[1:]}", item=path if path != "mdl" else None, hint=hint)
 
 
 def _of_value(error: Any, context: Any) -> str:
     """What is wrong with a value, and where it came from; what is meant if it is missing."""
-    source = context.get_parameter_source(error.param.name)
+    param = error.param
+    told = error.message.removeprefix("Value error, ")  # pydantic's word for what Typer refuses itself
+    source = context.get_parameter_source(param.name)
     if source is not None and source.name == "ENVIRONMENT":
-        return f"invalid value of {error.param.envvar}: {error.message}"
-    if error.param.required and not error.message:
-        return f"{error.format_message().rstrip('.')}: {error.param.help[:1].lower()}{error.param.help[1:]}"
-    return str(error.format_message())
+        return f"invalid value of {param.envvar}: {told}"
+    if not told:
+        return f"{error.format_message().rstrip('.')}: {param.help[:1].lower()}{param.help[1:]}"
+    return str(error.format_message()).replace(error.message, told)
 
 
-def _nearest(option: str, possibilities: Iterable[str]) -> str:
-    """The option that is most alike, if it is so in more than its dashes."""
-    bare = {name.lstrip("-"): name for name in possibilities}
-    return next((bare[name] for name in get_close_matches(option.lstrip("-"), bare, 1)), "")
-
-
-def _of_others(option: str, context: Any) -> str:
-    """How this command says what an ``option`` of another tool means, if it has the options for it."""
-    said = FOREIGN_OPTIONS.get(option, "")
+def _instead_of(error: Any, context: Any) -> str:
+    """What to write instead of an option that the command does not have: what it has for that of another tool, or the
+    option that is most alike, if it is so in more than its dashes."""
     known: set[str] = set()
-    for param in context.command.params if said and context else ():
-        known.update(() if param.hidden else param.opts)
-    return said if set(re.findall(r"(?<!\S)--[a-z0-9-]+", said)) <= known else ""
+    for param in context.command.params:
+        if not param.hidden:
+            known.update(param.opts)
+    said = FOREIGN_OPTIONS.get(error.option_name, "")
+    if said and known.issuperset(re.findall(r"(?<!\S)--[a-z0-9-]+", said)):
+        return said
+    bare = {name.lstrip("-"): name for name in getattr(error, "possibilities", None) or ()}
+    near = get_close_matches(error.option_name.lstrip("-"), bare, 1)
+    return f"did you mean {bare[near[0]]}?" if near else ""

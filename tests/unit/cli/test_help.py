@@ -157,6 +157,19 @@ def test_a_stdout_of_another_encoding(shell: Shell, encoding: str) -> None:
     assert (ran.code, "[FILE?]" in ran.out, ran.err) == (0, True, "")
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [{"COLUMNS": "99999999999"}, {"COLUMNS": "x"}, {"COLUMNS": "1"}, {"TERMINAL_WIDTH": "x"}, {"TYPER_USE_RICH": "0"}],
+    ids=lambda environ: "".join(environ),
+)
+def test_no_variable_breaks_the_help(shell: Shell, environ: dict[str, str]) -> None:
+    """A width that is none, or that no terminal has, is not taken as it is; without Rich it is plain."""
+    ran = done(with_environ(shell, **environ).run("get", "--help"))
+    assert (ran.code, ran.err) == (0, "")
+    assert "[FILE…]" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 100
+
+
 def test_help_is_a_command(run: Run) -> None:
     """mdl help COMMAND is mdl COMMAND --help; mdl and mdl help are mdl --help; version and ls mean what they say."""
     assert run("help get").out == run("get --help").out

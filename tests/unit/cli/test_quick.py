@@ -57,7 +57,7 @@ def outcome(words: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     told: list[object] = []
 
     def guarded(name: str, common: object, body: Any, words: tuple[str, ...]) -> int:
-        told.append((name, common, inspect.getclosurevars(body).nonlocals["made"], words))
+        told.append((name, common, inspect.getclosurevars(body).nonlocals["arguments"], words))
         return 0
 
     with monkeypatch.context() as patch:
