@@ -33,14 +33,11 @@ _CALM = 1.0
 """Seconds for which the speed of the whole stays."""
 _SPEED_PERIOD = 5.0
 """Seconds over which Rich measures the speed of a file."""
-_WITH_SPEED, _WITH_BAR, _WITH_BYTES = 98, 60, 34
+_WITH_SPEED, _WITH_BAR, _WITH_BYTES = 99, 61, 35
 """How wide a terminal is that has room for the speed of each file; for its bar; for its bytes."""
-_PERCENT, _FIGURES = 5, 25
+_PERCENT, _FIGURES = 5, 26
 """Columns of the percentage, and of percentage and bytes, with the gaps before them."""
 _INDENT = "  "
-_ROOM = 2
-"""Columns that stay free at the right, for a ``^C`` that the terminal echoes: it wraps no row."""
-
 _Key = tuple[str, str]
 
 
@@ -76,7 +73,7 @@ class _Speed(ProgressColumn):
     """How fast a file comes, once Rich has measured it."""
 
     def __init__(self) -> None:
-        super().__init__(Column(width=10, no_wrap=True))
+        super().__init__(Column(width=11, no_wrap=True))
 
     def render(self, task: Task) -> Text:
         return Text(human_rate(task.speed) if task.speed else "", justify="right")
@@ -119,7 +116,7 @@ class Bars(JupyterMixin):
         """Copy what there is to be shown of ``state``."""
         if self._stream.is_terminal:
             columns, rows = self._stream.size
-            self._console.size = ConsoleDimensions(columns - _ROOM, rows)
+            self._console.size = ConsoleDimensions(columns - 1, rows)
         width, height = self._console.size
         self._choose_columns(width)
         now = self._clock()
@@ -184,6 +181,8 @@ class Bars(JupyterMixin):
         rows += self._texts
         if self._whole_task is not None:
             rows.append(self._whole.get_renderable())
+        if self._stream.is_terminal:
+            rows.append(Text())  # for the cursor, and for a "^C" or "Killed" that is written there
         return Group(*rows)
 
     def _choose_columns(self, width: int) -> None:
@@ -192,12 +191,12 @@ class Bars(JupyterMixin):
         whole: list[ProgressColumn] = [_field("label", style="bold")]
         figures: list[ProgressColumn] = [_field("percent", 4)]
         if width >= _WITH_BYTES:
-            figures.append(_field("amount", 19))
+            figures.append(_field("amount", 20))
         if width >= _WITH_BAR:
             columns.append(_Bar())
         if width >= _WITH_SPEED:
             whole = [_Name(), _Bar()]
-            columns += [*figures, _Speed(), _field("nothing", 13)]
+            columns += [*figures, _Speed(), _field("nothing", 12)]
             figures.append(_field("pace", 24, style="bold"))
         else:
             columns += figures

@@ -32,7 +32,7 @@ _SHORTEST_IN_A_FILE = 8
 """Characters of a secret that is looked for in the text of a file; a shorter one may stand there by chance."""
 _MOST_ROWS_DRAWN = 1000
 """Rows of a table that Rich draws: it takes about 0.3 ms for each (ADR 61)."""
-_BELOW_BARS = "\n\x1b[?25h"
+_SHOW_CURSOR = "\x1b[?25h"
 BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
@@ -158,7 +158,7 @@ class Console:
     def leave_bars(self) -> None:
         """Go on below the bars that another process, which was killed, left on the terminal, and show the cursor."""
         if self.stderr.can_move_cursor:
-            self.stderr.write(_BELOW_BARS)
+            self.stderr.write(_SHOW_CURSOR)
 
     def table(
         self,

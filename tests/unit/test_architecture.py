@@ -46,7 +46,7 @@ LEVELS = [
 
 ONLY = {
     "typer": {"cli"},
-    "rich": {"console"},
+    "rich": {"console/bars", "console/tables", "console/terminal"},
     "httpx": {"http"},
     "httpcore": {"http/connection", "http/tls", "http/transport"},
     "certifi": {"http/trust"},

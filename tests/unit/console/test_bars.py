@@ -149,6 +149,29 @@ def test_words_above_the_bars() -> None:
     assert screen.text[3:] == ["/models/m"]
 
 
+def test_the_drawing_thread_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reports an event does not wait for what draws it, though that takes for ever."""
+    may_go_on, threads = threading.Event(), list[str]()
+
+    def draw(_text: str) -> None:
+        threads.append(threading.current_thread().name)
+        may_go_on.wait()
+
+    monkeypatch.setitem(sys.modules, "mdl.console.bars", Mock(Bars=lambda *_: Mock(draw=draw)))
+
+    def use(console: Console, _: Terminal) -> None:
+        with console.watch() as tell:
+            tell(running(1))
+            until(lambda: threads)
+            for step in range(1000):
+                tell(running(step))
+                console.warn("a line")
+            may_go_on.set()
+
+    assert on_terminal(use).count("a line") == 1000
+    assert set(threads) == {"mdl-drawing-0"}
+
+
 def test_a_short_download_is_not_drawn() -> None:
     """What is over at once has its lines, and neither a bar nor a hidden cursor."""
     seen = on_terminal(lambda console, _: download(console))
@@ -199,11 +222,11 @@ def test_a_terminal_that_is_made_narrower(terminal: Terminal) -> None:
 @pytest.mark.fault(136)
 def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
     """A terminal that takes nothing (Ctrl-S) holds no event up; what matters is on it later, in order, and no row."""
-    console = drawn_console(terminal)
+    console, screen = drawn_console(terminal), Screen("")
     with console.watch() as tell:
         tell(Planned(models=tuple((f"file-{step}", 1) for step in range(0, 2000, 10))))
         tell(running(1))
-        until(lambda: "%" in terminal.seen())
+        until(lambda: screen.feed(terminal.seen()) or "total" in "".join(screen.text))
         for step in range(2000):
             tell(running(step % 1000))
             if step % 10 == 0:
@@ -211,10 +234,9 @@ def test_a_terminal_that_stands_still(terminal: Terminal) -> None:
         terminal.reader.start()
         tell(running(990))
         terminal.until_shown("99%")
-    seen = terminal.text()
-    told = [re.findall(r"file-(\d+)", row) for row in Screen(seen).text if "file-" in row]
-    assert told == [[str(at)] for at in range(0, 2000, 10)]
-    assert Screen(seen).cursor
+    screen.feed(terminal.text())
+    assert [re.findall(r"file-(\d+)", row) for row in screen.text[:-1]] == [[str(at)] for at in range(0, 2000, 10)]
+    assert screen.cursor
 
 
 @pytest.mark.fault(136)
@@ -365,7 +387,7 @@ class Board:
         self.now = now
         self.bars.take(self.state)
         file = io.StringIO()
-        rich.console.Console(file=file, width=width - 2, force_terminal=True, color_system=None).print(self.bars)
+        rich.console.Console(file=file, width=width - 1, force_terminal=True, color_system=None).print(self.bars)
         return [line.rstrip() for line in file.getvalue().splitlines() if line.strip()]
 
     def later(self, width: int = 80, height: int = 24) -> list[str]:

@@ -43,6 +43,15 @@ def test_import_is_cheap() -> None:
     assert not heavy & set(loaded.stdout.split())
 
 
+@pytest.mark.parametrize("kind", ["auto", "bars", "lines", "json", "none"])
+def test_a_pipe_imports_no_rich(kind: str) -> None:
+    """Whatever is asked for, and whatever is said: without a terminal Rich is not imported."""
+    script = f"download(console); {SAYS_ALL}; console.error(Failure('no')); print('rich' in sys.modules)"
+    code = f"from mdl.errors import MdlError as Failure\n{START.format(script=script)}"
+    ran = subprocess.run([sys.executable, "-c", code, kind], env=ENVIRON, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "False"), ran.stderr
+
+
 @pytest.mark.fault(135)
 @pytest.mark.parametrize(
     ("script", "streams", "ended"),
