@@ -89,15 +89,14 @@ class Run:
         meanings = [[row for row in rows if row.name == name], [row for row in rows if stem_of(row.name) == name]]
         number = parse_count(name)
         if number is not None:
-            for numbered in (
-                [row for row in rows if row.step == number],
-                [row for row in rows if row.epoch == number],
-            ):
+            for axis in ("step", "epoch"):
+                numbered = [row for row in rows if getattr(row, axis) == number]
                 meanings.append([row for row in numbered if not (row.is_derived or row.says_best)])
                 meanings.append(numbered)
-        if name not in ("latest", "best"):
-            meanings.append(self._folder_of_weights(name))
-        return next((rows for rows in meanings if rows), [])
+        for meant in meanings:
+            if meant:
+                return meant
+        return self._folder_of_weights(name) if name not in ("latest", "best") else []
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
         """The incomplete checkpoints that are newer than ``chosen``."""
@@ -109,9 +108,9 @@ class Run:
         *_, last = self.checkpoints or (None,)
         if last and (last.is_finished or len(self.checkpoints) == 1):
             return last
-        what = (
-            "no finished model in this run, only checkpoints" if self.checkpoints else "there is no model in this run"
-        )
+        what = "there is no model in this run"
+        if self.checkpoints:
+            what = "no finished model in this run, only checkpoints"
         raise NotFound(what, item=str(self.tree.root), hint=self._advice())
 
     def check_recognised(self) -> None:
@@ -129,16 +128,22 @@ class Run:
 
     def _runs(self) -> str:
         """The runs in this folder with the number of their checkpoints."""
-        runs = [*self.runs_below, *((row.base, 1) for row in self.checkpoints if not self.is_recognised)]
-        named = [f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs[:_MOST_RUNS]]
+        runs = list(self.runs_below)
+        if not self.is_recognised:
+            runs += [(row.base, 1) for row in self.checkpoints]
+        named = ", ".join(f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs[:_MOST_RUNS])
         more = len(runs) - _MOST_RUNS
-        return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
+        return f"{named} and {more:,} more" if more > 0 else named
 
     def _folder_of_weights(self, name: str) -> list[Checkpoint]:
         """The folder of this name if it holds weights, whatever wrote it."""
-        for path in (join(above, name) for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER)):
-            if self.tree.is_folder(path) and any(is_weights(entry.name) for entry in self.tree.below(path)):
-                return [replace(checkpoint(self.tree, name, path, self.tree.below(path)), layout="plain")]
+        for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
+            path = join(above, name)
+            if not self.tree.is_folder(path):
+                continue
+            entries = self.tree.below(path)
+            if any(is_weights(entry.name) for entry in entries):
+                return [replace(checkpoint(self.tree, name, path, entries), layout="plain")]
         return []
 
     def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:

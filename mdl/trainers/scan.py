@@ -43,19 +43,21 @@ def find_in(tree: Tree, name: str) -> Run:
     """The run that a tree is, called ``name``."""
     own = _own_run(tree, "")
     if own.checkpoints:
-        found = choose(own)
-        return Run(name, tree, found.layout, found.checkpoints, found.best_note, _beside(tree, own), found.latest_note)
-    with_weights = _folders_with_weights(tree)
-    runs = [run for folder in tree.subfolders() for run in _runs_in(tree, folder.path, with_weights)]
+        return _one_run(tree, name, own, _beside(tree, own))
+    runs = _runs_in_all(tree, tree.subfolders())
     loose = [entry for entry in tree.entries if _is_model(entry) and not any(_is_in(entry, run.path) for run in runs)]
     sets = {_set_of(entry) for entry in loose}
     if len(runs) == 1 and not sets:
-        found = choose(runs[0].found)
-    elif not runs and len(sets) <= 1:
-        found = choose(_with_layout(find_weights(tree, ""), PLAIN))
-    else:
-        return _several(tree, name, runs, loose)
-    return Run(name, tree, found.layout or PLAIN.name, found.checkpoints, found.best_note, (), found.latest_note)
+        return _one_run(tree, name, runs[0].found)
+    if not runs and len(sets) <= 1:
+        return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
+    return _several(tree, name, runs, loose)
+
+
+def _one_run(tree: Tree, name: str, found: Found, runs_below: tuple[tuple[str, int], ...] = ()) -> Run:
+    chosen = choose(found)
+    layout = chosen.layout or PLAIN.name
+    return Run(name, tree, layout, chosen.checkpoints, chosen.best_note, runs_below, chosen.latest_note)
 
 
 def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found | None:
@@ -112,8 +114,13 @@ def _merged(outer: Found, inner: Found, base: str, folder: str) -> Found:
 
     A finished model that lies beside ``folder`` stays the last row, unless ``folder`` is where the run's model is.
     """
-    rows = [row for row in outer.checkpoints if row.name != FINAL and row.base != folder]
-    finals = [] if folder == join(base, MODEL_FOLDER) else _finals_beside(outer, base, folder)
+    rows: list[Checkpoint] = []
+    finals: list[Checkpoint] = []
+    for row in outer.checkpoints:
+        if row.name != FINAL and row.base != folder:
+            rows.append(row)
+        elif row.name == FINAL and row.base == base and folder != join(base, MODEL_FOLDER):
+            finals += _without(row, folder)
     if not rows and not finals:
         return inner
     names = {row.name for row in (*rows, *finals)}
@@ -122,32 +129,34 @@ def _merged(outer: Found, inner: Found, base: str, folder: str) -> Found:
     return Found((*rows, *inside, *finals), told_by.recorded_best, told_by.layout)
 
 
-def _finals_beside(outer: Found, base: str, folder: str) -> list[Checkpoint]:
-    """The finished model in ``base`` itself, without what is in ``folder``; empty if there is none."""
-    finals = []
-    for row in outer.checkpoints:
-        if row.name != FINAL or row.base != base:
-            continue
-        entries = tuple(entry for entry in row.entries if not _is_in(entry, folder))
-        beside = replace(row, entries=entries)
-        if any("/" not in beside.relative(entry) and is_model(entry.name) for entry in beside.files):
-            finals.append(beside)
-    return finals
+def _without(final: Checkpoint, folder: str) -> list[Checkpoint]:
+    """The finished model without what is in ``folder``; nothing if no file of a model is left directly in its own
+    folder."""
+    entries = tuple(entry for entry in final.entries if not _is_in(entry, folder))
+    beside = replace(final, entries=entries)
+    for entry in beside.files:
+        if "/" not in beside.relative(entry) and is_model(entry.name):
+            return [beside]
+    return []
 
 
 def _with_folders(found: Found, folders: Iterable[Checkpoint]) -> Found:
     """These rows after those of ``folders`` that are not among them. What a row has is in no other one."""
     names = {row.name for row in found.checkpoints}
-    taken = {row.base for row in found.checkpoints}
-    taken |= {entry.path for row in found.checkpoints for entry in row.entries}
+    taken: set[str] = set()
+    for row in found.checkpoints:
+        taken.add(row.base)
+        taken.update(entry.path for entry in row.entries)
     is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
     more = []
     for row in folders:
-        if row.base in taken or row.name in names or any(entry.path in taken for entry in row.entries):
+        if row.base in taken or row.name in names or not taken.isdisjoint(entry.path for entry in row.entries):
             continue
         is_aside = row.is_derived or (is_of_trainer and not row.is_known)
         more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
-    layout = found.layout or (NAMED_LAYOUT.name if more else "")
+    layout = found.layout
+    if not layout and more:
+        layout = NAMED_LAYOUT.name
     return replace(found, checkpoints=(*more, *found.checkpoints), layout=layout)
 
 
@@ -157,14 +166,21 @@ def _beside(tree: Tree, own: Found) -> tuple[tuple[str, int], ...]:
     for row in own.checkpoints:
         taken.add(row.base)
         if row.name != FINAL:
-            taken |= {entry.path.partition("/")[0] for entry in row.entries}
-    with_weights = _folders_with_weights(tree)
-    others = [folder.path for folder in tree.subfolders() if folder.path not in taken]
-    runs = [run for path in others for run in _runs_in(tree, path, with_weights)]
-    return _counted(runs)
+            taken.update(entry.path.partition("/")[0] for entry in row.entries)
+    others = [folder for folder in tree.subfolders() if folder.path not in taken]
+    return _counted(_runs_in_all(tree, others))
 
 
 # Several runs
+
+
+def _runs_in_all(tree: Tree, folders: Iterable[Entry]) -> list[_RunBelow]:
+    """The runs in these folders."""
+    with_weights = _folders_with_weights(tree)
+    runs: list[_RunBelow] = []
+    for folder in folders:
+        runs += _runs_in(tree, folder.path, with_weights)
+    return runs
 
 
 def _runs_in(tree: Tree, path: str, with_weights: frozenset[str]) -> list[_RunBelow]:
@@ -174,18 +190,27 @@ def _runs_in(tree: Tree, path: str, with_weights: frozenset[str]) -> list[_RunBe
     found = _own_run(tree, path)
     if found.checkpoints:
         return [_RunBelow(path, found)]
-    return [run for folder in tree.subfolders(path) for run in _runs_in(tree, folder.path, with_weights)]
+    runs: list[_RunBelow] = []
+    for folder in tree.subfolders(path):
+        runs += _runs_in(tree, folder.path, with_weights)
+    return runs
 
 
 def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -> Run:
     """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
-    large = [run for run in runs if len(run.found.checkpoints) > 1]
-    first_of_sets = {_set_of(entry): entry.path for entry in reversed(loose)}
-    paths = [*(run.path for run in runs if run not in large), *first_of_sets.values()]
-    common = _common_folder([run.path for run in runs] + [entry.path for entry in loose])
-    chosen = {_child_of(common, path) for path in paths} - {_child_of(common, run.path) for run in large}
-    rows = [_candidate(tree, path) for path in sorted(chosen)]
-    found = choose(Found(tuple(rows)))
+    first_of_sets: dict[tuple[str, str], str] = {}
+    for entry in loose:
+        first_of_sets.setdefault(_set_of(entry), entry.path)
+    common = _common_folder([*(run.path for run in runs), *(entry.path for entry in loose)])
+    chosen = {_child_of(common, path) for path in first_of_sets.values()}
+    large: list[_RunBelow] = []
+    for run in runs:
+        if len(run.found.checkpoints) > 1:
+            large.append(run)
+        else:
+            chosen.add(_child_of(common, run.path))
+    chosen -= {_child_of(common, run.path) for run in large}
+    found = choose(Found(tuple(_candidate(tree, path) for path in sorted(chosen))))
     unmarked = tuple(replace(row, latest=False, best=False) for row in found.checkpoints)
     layouts = {run.found.layout for run in runs}
     layout = layouts.pop() if len(layouts) == 1 and not loose else PLAIN.name
@@ -199,13 +224,16 @@ def _candidate(tree: Tree, path: str) -> Checkpoint:
     folder, _, name = path.rpartition("/")
     if own is not None and own.kind == "folder":
         return replace(checkpoint(tree, name, path, tree.below(path)), layout=NAMED_LAYOUT.name)
-    parts = [entry for entry in tree.children(folder) if _is_model(entry) and own and _set_of(entry) == _set_of(own)]
+    parts = []
+    for entry in tree.children(folder):
+        if own is not None and _is_model(entry) and _set_of(entry) == _set_of(own):
+            parts.append(entry)
     return replace(checkpoint(tree, name, folder, parts), layout=PLAIN.name)
 
 
 def _counted(runs: Iterable[_RunBelow]) -> tuple[tuple[str, int], ...]:
-    counts = ((run.path, len(run.found.checkpoints)) for run in runs)
-    return tuple((path, count) for path, count in counts if count > 1)
+    large = [run for run in runs if len(run.found.checkpoints) > 1]
+    return tuple((run.path, len(run.found.checkpoints)) for run in large)
 
 
 def _common_folder(paths: list[str]) -> str:

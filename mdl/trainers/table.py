@@ -527,19 +527,22 @@ def _find_named(tree: Tree, base: str) -> Found | None:
     if found is None:
         return None
     rows = list(found.checkpoints)
-    own = {entry.path for row in rows for entry in row.entries}
-    others = [
-        child for child in tree.children(base) if child.is_file and holds_model(child.name) and child.path not in own
-    ]
+    of_rows: dict[str, Entry] = {}
+    taken: set[str] = {folder.path for folder in named_folders(tree, base)}
+    for row in rows:
+        taken.add(row.base)
+        of_rows.update({entry.path: entry for entry in row.entries})
+    others = []
+    for child in tree.children(base):
+        if child.is_file and holds_model(child.name) and child.path not in of_rows:
+            others.append(child)
     if not others:
         return found
     if len(rows) == 1 and not rows[0].is_counted and rows[0].base == base:
         return None
-    taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
-    taken += [folder.path for folder in named_folders(tree, base)]
-    beside = {entry.path for row in rows for entry in row.entries if not holds_model(entry.name)}
-    entries = tree.all_but(base, set(taken) - beside)
-    return replace(found, checkpoints=(*rows, checkpoint(tree, FINAL, base, entries)))
+    taken.update(path for path, entry in of_rows.items() if holds_model(entry.name))  # the others belong to all
+    final = checkpoint(tree, FINAL, base, tree.all_but(base, taken))
+    return replace(found, checkpoints=(*rows, final))
 
 
 NAMED_LAYOUT = replace(PLAIN, name="named", find=_find_named, trainers="names like `epoch_10` or `step-500`")

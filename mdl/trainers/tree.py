@@ -182,11 +182,6 @@ class Tree:
         """The files directly in ``folder`` that have such a name."""
         return [entry for entry in self.children(folder) if entry.is_file and is_name(entry.name)]
 
-    def folders_named(self, base: str, name: str) -> list[str]:
-        """The paths of all folders of this name below ``base``, as people count: ``v2`` before ``v10``."""
-        below = (entry.path for entry in self.below(base) if entry.kind == "folder" and entry.name == name)
-        return sorted(below, key=lambda path: [natural_key(part) for part in path.split("/")])
-
     def with_contents(self, entry: Entry) -> list[Entry]:
         """An entry, and all that is below it."""
         return [entry, *self.below(entry.path)] if entry.kind == "folder" else [entry]
@@ -194,8 +189,11 @@ class Tree:
     def all_but(self, base: str, taken: Iterable[str]) -> list[Entry]:
         """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
         others = set(taken)
-        left = (child for child in self.children(base) if child.path not in others)
-        return [entry for child in left for entry in self.with_contents(child)]
+        found: list[Entry] = []
+        for child in self.children(base):
+            if child.path not in others:
+                found += self.with_contents(child)
+        return found
 
     def is_unchanged(self, entry: Entry) -> bool:
         """Whether the file is still the one that was scanned."""
