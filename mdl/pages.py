@@ -21,10 +21,12 @@ def paged(
     most_pages: int = MOST_PAGES,
     most_items: int = MOST_ITEMS,
     noun: str = "entries",
+    may_be_empty: bool = False,
 ) -> Iterator[Item]:
     """The items of all pages. ``ask`` gives the items of one page, and the question for the next one, or None after the
     last. ``key`` tells two items apart, and ``what`` names the list, as in "the bucket's list of uploads";
-    ``noun`` is what its items are.
+    ``noun`` is what its items are. A page without any item may name a next one if it ``may_be_empty``: a bucket that
+    keeps old versions has such pages.
 
     Raises `ProtocolError` if a page is asked for twice, or brings nothing new and names a next one, and for more than
     ``most_pages`` or ``most_items``; what ``ask`` raises.
@@ -45,7 +47,8 @@ def paged(
             raise ProtocolError(f"{what} has more than {most_items:,} {noun}", hint=_LARGE)
         known = len(seen)
         seen.update(map(key, items))
-        if len(seen) == known and question is not None:
+        brings_nothing = len(seen) == known and not (may_be_empty and not items)
+        if brings_nothing and question is not None:
             raise ProtocolError(f"{what} does not come to an end: a page of it brings nothing new")
         yield from items
 

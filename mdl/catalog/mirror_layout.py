@@ -28,14 +28,14 @@ MARKER = "complete.json"
 LARGEST_MARKER = 64 * 2**20
 SCHEMA = "mdl.mirror-complete/1"
 _VERSION = re.compile(r"[0-9a-f]{16}")
-_PART = 64 * 2**20
+_PART = 32 * 2**20
 _MOST_PARTS = 10_000
 """S3's own limit."""
 _MIB = 2**20
 
 
 def part_size(size: int) -> int:
-    """Bytes of each part of a file of ``size`` bytes but the last: 64 MiB, or as much as makes at most 10,000 parts."""
+    """Bytes of each part of a file of ``size`` bytes but the last: 32 MiB, or as much as makes at most 10,000 parts."""
     least = -(-size // _MOST_PARTS)
     return max(_PART, -(-least // _MIB) * _MIB)
 

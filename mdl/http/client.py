@@ -384,6 +384,8 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
+            signed = link.headers if current == link.url else {}
+            secrets.add_all(signed.values())
             self._check_host(current, start, is_redirected=len(hops) > len(located_by))
             at_home = at_home and origin_of(current) == home
             proxy, is_named = self._proxies.choose(current), not hops and url == start
@@ -398,7 +400,7 @@ class HttpClient:
             request = httpx.Request(
                 method,
                 asked,
-                headers={**_HEADERS, **headers, **authorization},
+                headers={**_HEADERS, **headers, **signed, **authorization},
                 content=content,
                 extensions={PROXY: proxy, "timeout": dict(self._timeout)},
             )
@@ -413,7 +415,8 @@ class HttpClient:
             self.record(start).has_answered = True
             if response.status_code not in _REDIRECTS:
                 is_back = not at_home and origin_of(current) == home
-                location = None if is_back or current == start or link.authorized else current
+                is_asked_anew = link.authorized or bool(link.headers)
+                location = None if is_back or current == start or is_asked_anew else current
                 is_fresh = link.is_fresh and len(hops) == 1
                 return OpenResponse(response, current, tuple(hops), location, is_fresh, first_byte), sent
             hops.append({**_lower(response.headers), ":url": current})
@@ -525,7 +528,7 @@ def _target_of(response: httpx.Response, current: str) -> str:
     S3 names the region then, and no URL."""
     location, region = (str(response.headers.get(name, "")) for name in ("location", "x-amz-bucket-region"))
     if region and not location:
-        raise UsageError(f"the bucket is in the region {shown(region)[:40]}", hint="set AWS_REGION to that")
+        raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
     return redirect_target(location, current)
 
 

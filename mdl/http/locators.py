@@ -20,12 +20,14 @@ class Link:
     """An http(s) URL. Its server may take ``patience`` seconds until it answers; 0 for the usual time. ``authorized``
     if the token of its origin is sent, and the locator is asked for each request: a signed link has all that it needs,
     and S3 refuses one that comes with more. ``is_fresh`` if mdl signed it just now: what is not there
-    by this link will not be there by another one."""
+    by this link will not be there by another one. ``headers`` go to this URL alone, and with each request anew: of a
+    bucket that takes no signed URLs they have the signature."""
 
     url: str = field(repr=False)
     patience: float = 0.0
     authorized: bool = False
     is_fresh: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @value_class

@@ -134,21 +134,23 @@ def clean(
     on_found: Callable[[Sequence[CleanedJob]], None],
 ) -> Iterator[CleanedJob]:
     """Judge every job of the bucket that ``settings`` mean, tell ``on_found``, and yield what became of each: deleted
-    only with ``remove``, and then under a lock. Raises `Busy`, and as `Remote.jobs`."""
+    only with ``remove``, and then by one process of this user at a time. Raises `Busy`, and as `Remote.jobs`.
+
+    Two machines may clean one bucket at once: each reads a record again before it deletes the job, and to delete what
+    is gone already is no error.
+    """
     remote = BucketRemote(settings, context)
-    with contextlib.ExitStack() as stack:
-        check = stack.enter_context(_lock(settings, remote)) if remove else None
+    with _alone(settings) if remove else contextlib.nullcontext():
         now = time.time()
         found = [judge(job, older_than, now) for job in remote.jobs()]
         on_found(found)
-        for one in delete(remote, found, check) if check else found:
+        for one in delete(remote, found) if remove else found:
             yield replace(one, error=of_remote(one.error, settings.name)) if one.error else one
 
 
 @contextlib.contextmanager
-def _lock(settings: RemoteSettings, remote: BucketRemote) -> Iterator[Callable[[], None]]:
-    """Be the one who cleans this bucket: on this machine by a lock file, if the user has a home folder, and everywhere
-    by a marker in the bucket. Yields what looks whether it is still so. Raises `Busy`."""
+def _alone(settings: RemoteSettings) -> Iterator[None]:
+    """Be the one who cleans this bucket on this machine, if the user has a home folder. Raises `Busy`."""
     place = hashlib.sha256(f"{settings.get('endpoint_url')} {settings.address}".encode()).hexdigest()[:16]
     with contextlib.ExitStack() as stack:
         try:
@@ -157,20 +159,19 @@ def _lock(settings: RemoteSettings, remote: BucketRemote) -> Iterator[Callable[[
         except Busy as error:
             why = error.message.replace("is at work on it", "is cleaning it")
             raise Busy(why, item=settings.name, hint="run it again when that one has ended") from error
-        yield stack.enter_context(remote.lock())
+        yield
 
 
-def delete(remote: BucketRemote, found: Sequence[CleanedJob], check: Callable[[], None]) -> Iterator[CleanedJob]:
+def delete(remote: BucketRemote, found: Sequence[CleanedJob]) -> Iterator[CleanedJob]:
     """Delete what was ``found`` to be old, job by job, and yield what became of each.
 
     Each record is read once more just before: a job that changed since it was judged is kept. A job that cannot be
-    deleted does not stop the others. ``check`` is called before each one, and may raise.
+    deleted does not stop the others.
     """
     for one in found:
         if one.action != "would delete":
             yield one
             continue
-        check()
         try:
             if remote.status(one.job.id) != one.job:
                 yield replace(one, action="kept", why="it changed meanwhile", is_changed=True)
@@ -203,7 +204,7 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
     scheme = urlsplit(url).scheme
     locate = source.locate if scheme == "job" else getattr(open_source(scheme, context), "locate", None)
     found = locate(url) if locate else Link(url)
-    if not isinstance(found, Link):
+    if not isinstance(found, Link) or found.headers:
         hint = f"mdl fetch {origin.remote} {origin.job}"
         raise NotFound(f"there is no link to {names[0]}: its bytes come without one", item=origin.job, hint=hint)
     return found.url

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +12,9 @@ from mdl.bounds import LARGEST_FOREIGN_FILE, MOST_JOBS, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.events import Noticed
 from mdl.files import RemoteFile
-from mdl.http.allowlist import host_of
-from mdl.http.locators import Body, Link
+from mdl.http.locators import Link
 from mdl.remote_tables import RemoteSettings
 from mdl.remotes import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
-from mdl.remotes.bucket_lock import bucket_lock
 from mdl.remotes.outputs import litter_note, select, without_litter
 from mdl.sources import Context
 from mdl.sources.s3 import S3Origin, S3Source, parse
@@ -109,10 +106,6 @@ class BucketRemote:
         self._bucket.delete([one.key for one in self._bucket.list(f"{self._prefix}results/{check_job_id(job)}")])
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
 
-    def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        """Held by the one who cleans; see `bucket_lock`."""
-        return bucket_lock(self._bucket, f"{self._prefix}.mdl-clean")
-
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)
         found = self._source.resolve(S3Origin(self._bucket.name, f"{self._folder_of(job)}/"))
@@ -125,7 +118,7 @@ class BucketRemote:
         own = JobOrigin(self.settings.name, job)
         return [replace(one, url=own.url_of(one.path)) for one in chosen]
 
-    def locate(self, url: str) -> Link | Body:
+    def locate(self, url: str) -> Link:
         job, path = job_and_path(url)
         return self._bucket.locate(f"{self._folder_of(job)}/{path}")
 
@@ -142,7 +135,7 @@ class BucketRemote:
         return next(iter(self._bucket.list(folder)), None) is not None
 
     def hosts(self) -> tuple[str, ...]:
-        return (host_of(self._bucket.access.url),)
+        return (self._bucket.host,)
 
     def _read(self, job: str, size: int) -> RemoteJob:
         data = self._bucket.read(f"{self._prefix}processes/{job}.json", LARGEST_FOREIGN_FILE)

@@ -1,29 +1,36 @@
-"""Object store: one bucket of an S3-compatible store, by obstore: listed, signed, read, written.
+"""Object store: one bucket of an S3-compatible store, by boto3. No other room knows boto3.
 
-obstore (the extra ``s3``) lists, signs and reads small objects. The files themselves are fetched by mdl's own client,
-with a URL that is signed when it is needed and again before it expires; only from a bucket that takes no signed URLs
-does obstore bring the bytes.
+boto3 knows where a user's credentials are (variables, profiles, SSO, the role of a machine or a pod), signs requests
+and reads answers. mdl's own HTTP client sends every request to the bucket: so the allow-list, the proxy, the
+certificates, the time limits, the rate limit, the retries and a cancel are those of all other requests. boto3 hands its
+signed requests over for that in its event ``before-send`` (ADR 59). The bytes of an object come over a signed URL by
+the engine, like those of any file; a URL is signed when it is needed, and anew once it has expired.
 
-Protocol: https://docs.aws.amazon.com/AmazonS3/latest/API, sections ListObjectsV2 and "Authenticating requests: using
-query parameters". An ETag with ``-N`` is of a multipart upload and no hash of the file; without it, it may be one of
-the encrypted bytes. So neither is used as a digest: a ``sha256`` in the object's metadata is.
+Protocol: https://docs.aws.amazon.com/AmazonS3/latest/API. An ETag with ``-N`` is that of an upload in parts, and no
+hash of the file; without it, it may be the hash of the encrypted bytes. So neither is used as a digest of a file: the
+``sha256`` in the object's metadata is.
 """
 
 from __future__ import annotations
 
-import configparser
+import base64
 import contextlib
-import math
+import hashlib
+import html
+import io
+import os
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import field
-from datetime import datetime, timedelta
-from functools import cached_property, partial
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
 
+from mdl.bounds import LARGEST_XML, MOST_ITEMS, MOST_UPLOADS, whole_number
 from mdl.errors import (
     AuthError,
     LockError,
@@ -31,17 +38,20 @@ from mdl.errors import (
     NetworkError,
     NotFound,
     ProtocolError,
-    TlsError,
-    Unsafe,
     UsageError,
     online_hint,
 )
 from mdl.extras import require
-from mdl.fs.private import read_whole
+from mdl.hashing import Digest
 from mdl.http.allowlist import host_of
-from mdl.http.locators import Body, Link, Part
-from mdl.http.policy import RetryPolicy
+from mdl.http.body import Block
+from mdl.http.client import HttpClient, OnRetry
+from mdl.http.locators import Link
+from mdl.http.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
+from mdl.http.refusals import impostor, request_id, safe_excerpt
+from mdl.http.responses import parse_size, recorded_digest
 from mdl.http.trust import make_context
+from mdl.pages import paged
 from mdl.paths import shown
 from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
@@ -51,395 +61,674 @@ from mdl.values import value_class
 
 LINK_SECONDS = 3600
 """How long a signed URL is good for. Credentials that end sooner end it too."""
-_MOST_OBJECTS = 1_000_000
-_LARGEST_PROFILES = 2**20
-_BLOCK = 2**17
-"""Bytes of one block of an object that obstore brings. What has come of a block is lost if the connection breaks."""
-_SECONDS = 180
-"""How long obstore retries a request that fails, at most."""
-_MOST_TRIES = 100
-"""Of obstore, whose time is limited anyway."""
-_PAGE_SECONDS = 600.0
-"""How long a bucket may take for the next 1000 objects of a listing. One that has only empty pages, and always says
-that more follow, would go on for ever."""
-_NOWHERE = "http://127.0.0.1:0"
-"""obstore follows a redirect to any host, and sends the session token there. So this is the proxy of all hosts but the
-bucket's own: nobody can listen on port 0, and a redirect to another host fails."""
-_CODE = re.compile(r"<Code>([^<]{1,100})</Code>(?:\s*<Message>([^<]{0,400}))?")
-_STATUS = re.compile(r"status code: (\d{3})")
-_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
-"""Temporary keys are good for some hours, and S3 says 400 when they are not any more."""
+_ITEMS_OF_A_PAGE = 1000
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SPEAKS_S3 = "does this endpoint speak S3?"
+_BLOCK = 2**18
+"""Bytes of a body that are sent at a time."""
+_REFUSALS = tuple(range(400, 600))
 _NO_SIGNED_URLS = re.compile(r"(?i)s3api-[a-z0-9-]+\.runpod\.io")
 """RunPod's network volumes (https://docs.runpod.io/storage/s3-api): "presigned URLs: not supported"."""
+_LISTS_CHECKSUMS = re.compile(r"\.amazonaws\.com(\.cn)?$")
+"""Hosts that list the sha256 of each part. AWS does, and there the ETag of a part is no MD5 if the bucket encrypts with
+KMS. SeaweedFS takes these checksums and insists on them in the end, but lists none, so that nobody could go on."""
+_NOT_SIGNED = ("expect", "transfer-encoding", "user-agent", "content-length")
+"""Headers of boto3's requests that its signature leaves out, or that mdl's client sends itself."""
+
+_EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired")
+"""Temporary keys are good for some hours, and S3 says 400 when they are not any more."""
+_OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
+_REFUSED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AccountProblem")
+_ABSENT = ("NoSuchBucket", "NoSuchKey", "NoSuchUpload")
+_PASSING = (
+    "InternalError",
+    "SlowDown",
+    "ServiceUnavailable",
+    "OperationAborted",
+    "ConditionalRequestConflict",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "IncompleteBody",
+    "RequestTimeout",
+)
+"""Failures that may not happen again: the store is busy, or the body that came is not the one that was signed."""
+
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Question = TypeVar("Question", bound=Hashable)
+OnSent = Callable[[int], None]
+"""Is told how many bytes of a body were sent; a negative number of bytes has to be sent again."""
+
+
+def _tell_nobody(_count: int) -> None:
+    pass
 
 
 @value_class
 class Access:
-    """Where a bucket is, and who asks for it. ``endpoint`` is '' for AWS itself; without ``key_id`` requests are not
-    signed. ``presigns`` is False if the bucket takes no signed URLs."""
+    """Where a bucket is, as the user's settings and variables say. ``endpoint`` and ``region`` are '' if they say
+    nothing: then it is what boto3 reads in ``~/.aws``, else AWS itself. ``presigns`` is False if the bucket takes no
+    signed URLs."""
 
-    region: str
     endpoint: str = ""
-    key_id: str = ""
-    secret: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
+    region: str = ""
     presigns: bool = True
-
-    @property
-    def url(self) -> str:
-        """What stands before the bucket's name."""
-        return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
 
     @classmethod
     def of(cls, bucket: str, environ: Mapping[str, str], remotes: Mapping[str, RemoteSettings]) -> Access:
-        """What the remote of this bucket says, else the variables ``AWS_…``, else the files in ``~/.aws``.
-
-        Raises `UsageError` for an endpoint that is no URL.
-        """
+        """What the remote of this bucket says, else the variables ``AWS_…``. Raises `UsageError` for an endpoint that
+        is no URL, and a region that cannot be one."""
         own = [one for one in remotes.values() if one.kind == "bucket" and one.get("url").split("/")[2:3] == [bucket]]
-        remote = own[0].values if own else {}
-        profile = _profile(environ)
-        endpoint = str(
-            remote.get("endpoint_url")
-            or as_meant(environ.get("AWS_ENDPOINT_URL_S3", ""))
-            or as_meant(environ.get("AWS_ENDPOINT_URL", ""))
-            or profile.get("endpoint_url", "")
-        ).rstrip("/")
-        if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or not host_of(endpoint)):
-            raise UsageError(
-                "the endpoint is not an http(s) URL", item=shown(endpoint)[:200], hint="see AWS_ENDPOINT_URL"
-            )
-        region = str(
-            remote.get("region")
-            or as_meant(environ.get("AWS_REGION", ""))
-            or as_meant(environ.get("AWS_DEFAULT_REGION", ""))
-            or profile.get("region", "us-east-1")
-        )
+        remote: Mapping[str, Any] = own[0].values if own else {}
+
+        def first(key: str, *variables: str) -> str:
+            values = [str(remote.get(key, "")), *(as_meant(environ.get(name, "")) for name in variables)]
+            return next(filter(None, values), "")
+
+        endpoint = first("endpoint_url", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL").rstrip("/")
+        _check_endpoint(endpoint)
+        region = first("region", "AWS_REGION", "AWS_DEFAULT_REGION")
+        _check_sendable(region, "AWS_REGION")
         presigns = bool(remote.get("presign", not _NO_SIGNED_URLS.fullmatch(host_of(endpoint))))
-        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-        keys = [environ.get(name, "") for name in names]
-        if not keys[0]:
-            keys = [profile.get(name.lower(), "") for name in names]
-        keys = [as_meant(key) for key in keys]
-        for name, value in zip((*names, "AWS_REGION"), (*keys, region), strict=True):
-            if not (value.isascii() and value.isprintable()) or " " in value:
-                raise UsageError(
-                    "it has a character that cannot be sent",
-                    item=name,
-                    hint="set it again without blanks and line breaks",
-                )
-        key_id, secret, token = keys
-        return cls(region, endpoint, key_id, secret, token, presigns)
-
-
-def _profile(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The user's profile in ``~/.aws/config`` and ``~/.aws/credentials``; empty if there is none."""
-    home = Path(environ.get("HOME") or "/nonexistent", ".aws")
-    name = as_meant(environ.get("AWS_PROFILE", "")) or "default"
-    found: dict[str, str] = {}
-    for variable, file, section in (
-        ("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", name),
-    ):
-        parser = configparser.ConfigParser(interpolation=None)
-        with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
-            parser.read_string(read_whole(Path(environ.get(variable) or home / file), _LARGEST_PROFILES).decode())
-            found |= dict(parser[section]) if section in parser else {}
-    return found
+        return cls(endpoint, region, presigns)
 
 
 @value_class
 class S3Object:
-    """One object as a listing tells it; ``key`` is the whole one, ``size`` in bytes."""
+    """One object; ``key`` is the whole one, ``size`` in bytes. ``modified`` is when it was written, if the store tells
+    that. ``sha256`` is what its metadata says, which a listing does not tell."""
 
     key: str
     size: int
-    etag: str | None
-    modified: datetime
+    etag: str | None = None
+    modified: datetime | None = None
+    sha256: Digest | None = None
 
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> S3Object:
-        return cls(str(row["path"]), int(row["size"]), row["e_tag"], row["last_modified"])
+    @property
+    def is_folder(self) -> bool:
+        """Whether it only stands for a folder, as the web pages of stores make one."""
+        return self.key.endswith("/") and not self.size
+
+
+@value_class
+class UploadedPart:
+    """One part that a bucket has. ``etag`` is the MD5 of its bytes if the store does not encrypt; ``checksum`` is their
+    sha256 in base64, if the store keeps that. ``modified`` is when it was written, if the store tells that."""
+
+    number: int
+    size: int
+    etag: str
+    checksum: str = ""
+    modified: datetime | None = field(default=None, compare=False)
+
+
+@value_class
+class PartedUpload:
+    """An upload in parts that was begun. ``keeps_checksums`` if the store takes and lists a sha256 of each part."""
+
+    key: str
+    id: str = field(repr=False)
+    keeps_checksums: bool = False
+    begun_at: datetime | None = None
 
 
 class Bucket:
-    """One bucket. Its methods ask the network and may be called from several threads."""
+    """One bucket. Its methods ask the network and may be called from several threads.
 
-    def __init__(self, name: str, access: Access, context: Context) -> None:
-        """Raises `UsageError` if obstore is not installed."""
+    They raise `AuthError`, `NotFound` (no such bucket, object or upload), `NetworkError` after all retries,
+    `ProtocolError`, `Unsafe`, `UsageError` for settings that boto3 does not understand, `LockError` offline,
+    `Cancelled`.
+    """
+
+    def __init__(self, name: str, access: Access, context: Context, on_retry: OnRetry | None = None) -> None:
+        """``on_retry`` hears of each request that is sent again; without it the listener of ``context`` does. Raises
+        `UsageError` if boto3 is not installed."""
         self.name, self.access, self._context = name, access, context
-        if context.http is not None:
-            require("s3", "obstore", why="buckets need obstore, which is not installed", item=str(self))
-
-    @cached_property
-    def _store(self) -> Any:
-        """The store of obstore."""
-        from obstore.store import S3Store
-
-        access, context = self.access, self._context
-        if context.http is None:
-            raise LockError("offline, and buckets are not kept", item=str(self), hint=online_hint(context.offline_by))
-        settings: dict[str, Any] = {
-            "aws_endpoint_url_s3": access.url,  # else a variable of this name would take precedence
-            "region": access.region,
-            "virtual_hosted_style_request": False,
-            "disable_bulk_delete": True,  # not every store has DeleteObjects; RunPod's volumes do not
-            "client_options": _client_options(access, context),
-            "retry_config": _retry_config(context.http.policy),
-        }
-        if access.key_id:
-            settings |= {"access_key_id": access.key_id, "secret_access_key": access.secret}
-            settings |= {"token": access.token} if access.token else {}
-        elif not _has_role(context.environ):
-            settings["skip_signature"] = True
-        return S3Store(self.name, **settings)
+        self._on_retry = on_retry or context.on_retry()
+        self._opening = threading.Lock()
+        self._client: Any = None
+        self._credentials: Any = None
+        if context.network is not None:
+            self._require_boto3()
 
     def __str__(self) -> str:
         return f"s3://{self.name}"
 
+    # Where the bucket is, and who asks.
+
+    @cached_property
+    def url(self) -> str:
+        """The endpoint: what stands before the bucket's name. Nobody is asked for it."""
+        if self.access.endpoint:
+            return self.access.endpoint
+        self._require_boto3()
+        with self._trouble(""):
+            url: str = self._new_client(is_signed=False).meta.endpoint_url
+        _check_endpoint(url)
+        return url.rstrip("/")
+
+    @property
+    def host(self) -> str:
+        """The host that is asked, as the allow-list takes it. Raises `UsageError`."""
+        return host_of(self.url)
+
+    @property
+    def lists_checksums(self) -> bool:
+        """Whether this store takes and lists a sha256 of each part."""
+        return bool(_LISTS_CHECKSUMS.search(self.host))
+
+    @property
+    def http(self) -> HttpClient:
+        """mdl's client. Raises `LockError` offline."""
+        if self._context.http is None:
+            hint = online_hint(self._context.offline_by)
+            raise LockError("offline, and buckets are not kept", item=str(self), hint=hint)
+        return self._context.http
+
+    def require_keys(self) -> None:
+        """Raises `AuthError` if there is nothing to sign with."""
+        self._open()
+        if self._credentials is None:
+            raise self._without_keys()
+
+    def _without_keys(self) -> AuthError:
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; 'aws configure list' shows them"
+        return AuthError("there are no keys to sign with", item=str(self), hint=hint)
+
+    def _require_boto3(self) -> None:
+        require("s3", "boto3", "botocore", why="buckets need boto3, which is not installed", item=str(self))
+
+    @cached_property
+    def _session(self) -> Any:
+        """boto3's session, which has the variables and files of mdl's own environment."""
+        import boto3
+        from botocore.session import Session
+
+        environ, core = self._context.environ, Session()
+        home = Path(environ.get("HOME") or "/nonexistent", ".aws")
+        for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
+            place = Path(as_meant(environ.get(variable, "")) or home / name).expanduser()
+            core.set_config_variable(f"{name}_file", str(place if place.is_file() else os.devnull))
+        for variable, name in (("AWS_PROFILE", "profile"), ("SSL_CERT_FILE", "ca_bundle")):
+            if value := as_meant(environ.get(variable, "")):
+                core.set_config_variable(name, value)
+        keys = [as_meant(environ.get(name, "")) for name in _KEYS]
+        for name, value in zip(_KEYS, keys, strict=True):
+            _check_sendable(value, name)
+        if keys[0] and not keys[1]:
+            raise AuthError(f"{_KEYS[0]} is set, and {_KEYS[1]} is not", item=str(self), hint=f"set {_KEYS[1]} too")
+        if keys[0]:
+            core.set_credentials(*keys)
+        return boto3.Session(botocore_session=core)
+
+    def _new_client(self, *, is_signed: bool) -> Any:
+        """A client of boto3 that signs with the session's credentials, or does not sign."""
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        config = Config(
+            signature_version="s3v4" if is_signed else UNSIGNED,
+            s3={
+                "addressing_style": "path",
+                "payload_signing_enabled": True,  # so a store that checks signatures refuses a damaged body
+                "us_east_1_regional_endpoint": "regional",
+            },
+            retries={"total_max_attempts": 1},  # mdl's own policy is around each call
+            request_checksum_calculation="when_required",  # not every store knows the checksums of AWS
+            response_checksum_validation="when_required",
+        )
+        region = self.access.region or self._session.region_name or "us-east-1"
+        return self._session.client("s3", region, endpoint_url=self.access.endpoint or None, config=config)
+
+    def _open(self) -> Any:
+        """boto3's client, whose credentials are good. To find or renew them may ask the network: SSO, STS, or the
+        metadata service of a machine or pod."""
+        http = self.http
+        from botocore.credentials import RefreshableCredentials
+
+        with self._opening:
+            http.cancel.check()
+            if self._client is None:
+                make_context(self._context.environ)  # raises if a file of certificates has none
+                with self._trouble("", AuthError):
+                    session = self._session
+                    self._credentials = in_thread(session.get_credentials, http.cancel.check)
+                    client = self._new_client(is_signed=self._credentials is not None)
+                client.meta.events.register("before-send.s3", self._send)
+                self._client = client
+            credentials = self._credentials
+            if credentials is not None:
+                with self._trouble("", AuthError):
+                    if isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed():
+                        in_thread(credentials.get_frozen_credentials, http.cancel.check)
+                    found = credentials.get_frozen_credentials()
+                for name, value in zip(_KEYS, found[:3], strict=True):
+                    _check_sendable(value or "", name)
+        return self._client
+
+    # Objects.
+
     def list(self, prefix: str) -> Iterator[S3Object]:
-        """Every object below ``prefix``, page by page; the empty objects that stand for folders too.
+        """Every object below ``prefix``, page by page; the empty objects ``folder/`` that stand for folders too."""
+        below = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
-        Raises `NotFound` if there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`.
-        """
-        import obstore
+        def ask(token: str) -> tuple[Sequence[S3Object], str | None]:
+            more = {"ContinuationToken": token} if token else {}
+            return self._ask(_read_page, "list_objects_v2", Prefix=below, MaxKeys=_ITEMS_OF_A_PAGE, **more)
 
-        seen: set[str] = set()
-        with self._trouble(prefix):
-            pages = obstore.list(self._store, prefix=prefix.strip("/") or None, chunk_size=1000)
-        while True:
-            with self._trouble(prefix):
-                page = self._wait(lambda: next(pages, None), until=time.monotonic() + _PAGE_SECONDS)
-            if page is None:
-                return
-            for row in page:
-                key = str(row["path"])
-                if key in seen:
-                    raise ProtocolError("the bucket's listing repeats itself", item=f"{self}/{shown(key)}")
-                seen.add(key)
-                if len(seen) > _MOST_OBJECTS:
-                    raise ProtocolError(f"the bucket lists over {_MOST_OBJECTS} objects", item=f"{self}/{prefix}")
-                yield S3Object.of(row)
+        what = "the bucket's listing"
+        yield from self._paged("", ask, lambda found: found.key, what, below, MOST_ITEMS, may_be_empty=True)
 
     def head(self, key: str) -> S3Object:
-        """One object. Raises as `list`, and `NotFound`."""
-        with self._trouble(key):
-            return S3Object.of(self._wait(lambda: self._store.head(key)))
+        """One object with its metadata. Raises `NotFound` also if there is no such bucket."""
+
+        def read(answer: Mapping[str, Any]) -> S3Object:
+            size = whole_number(answer["ContentLength"])
+            digest = recorded_digest(answer["ResponseMetadata"]["HTTPHeaders"])
+            return S3Object(key, size, answer.get("ETag"), answer.get("LastModified"), digest)
+
+        return self._ask(read, "head_object", Key=key)
 
     def read(self, key: str, most: int) -> bytes:
-        """A small object. Raises as `list`, and `ProtocolError` if it has more than ``most`` bytes."""
-        with self._trouble(key):
-            found = self._wait(lambda: self._store.get(key))
-            if found.meta["size"] > most:
-                raise ProtocolError(f"has over {most} bytes", item=f"{self}/{shown(key)}")
-            return bytes(self._wait(found.bytes))
+        """A small object. Raises `ProtocolError` if it has more than ``most`` bytes."""
 
-    def part(self, key: str, start: int, stop: int | None) -> Part:
-        """A range of an object, as it comes. Raises as `read`."""
-        asked = {"range": {"offset": start} if stop is None else (start, stop)}
-        with self._trouble(key):
-            try:
-                found = self._wait(lambda: self._store.get(key, options=asked if start or stop else None))
-            except Exception as error:
-                if "416" not in _STATUS.findall(str(error)):
-                    raise
-                return Part(self.head(key).size, ())
-        told = {"ETag": found.meta["e_tag"] or "", "Content-Type": "application/octet-stream"}
-        if digest := found.attributes.get("sha256"):
-            told["X-Amz-Meta-Sha256"] = str(digest)
-        return Part(found.meta["size"], self._blocks(key, found.stream(min_chunk_size=_BLOCK)), told)
+        def read() -> bytes:
+            data = bytearray()
+            for block in self.blocks(key):
+                data += block
+                if len(data) > most:
+                    raise ProtocolError(f"has over {most} bytes", item=self._item(key))
+            return bytes(data)
 
-    def _blocks(self, key: str, stream: Any) -> Iterator[bytes]:
-        while True:
-            with self._trouble(key):
-                block = self._wait(lambda: next(stream, None))
-            if block is None:
-                return
-            yield bytes(block)
+        return self.http.retry(self.url, read, self._on_retry)
+
+    def blocks(self, key: str) -> Iterator[Block]:
+        """The bytes of an object, block by block, asked for once. Each block is valid until the next one is asked."""
+        link, http = self.locate(key), self.http
+        with http.open("GET", link.url, link.headers, allow=_REFUSALS, content=b"") as opened:
+            if opened.status >= 400:
+                code, words = _code_and_words(http.beginning(opened))
+                raise self._refusal(opened.status, code, words, opened.headers, self._item(key))
+            yield from http.body(opened, parse_size(opened.headers.get("content-length", "")))
+
+    def locate(self, key: str) -> Link:
+        """A URL by which this object can be read for `LINK_SECONDS`; or, if the bucket takes no signed URLs, for some
+        minutes with the headers of the link."""
+        client, plain = self._open(), f"{self.url}/{self.name}/{quote(key)}"
+        if self._credentials is None:
+            return Link(plain, is_fresh=True)
+        with self._trouble(key):
+            if self.access.presigns:
+                named = {"Bucket": self.name, "Key": key}
+                return Link(client.generate_presigned_url("get_object", named, LINK_SECONDS), is_fresh=True)
+            from botocore.auth import S3SigV4Auth
+            from botocore.awsrequest import AWSRequest
+
+            request = AWSRequest("GET", plain)
+            S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", client.meta.region_name).add_auth(request)
+            return Link(plain, is_fresh=True, headers=dict(request.headers.items()))
+
+    def put(
+        self,
+        key: str,
+        data: bytes | bytearray,
+        metadata: Mapping[str, str] | None = None,
+        on_sent: OnSent = _tell_nobody,
+    ) -> None:
+        """Write an object in place of any of this name."""
+        self._ask(_nothing, "put_object", Key=key, Body=_Body(data, on_sent), **_described(metadata or {}))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write a small object if there is none of this name; False if there is one. A bucket that knows no conditions
-        writes it in any case. Raises as `list`."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError
-
-        with self._trouble(key):
-            try:
-                self._wait(lambda: obstore.put(self._store, key, data, mode="create"))
-            except AlreadyExistsError:
+        """Write a small object if there is none of this name; False if there is one, or if another program is writing
+        it. A bucket that knows no conditions writes it in any case."""
+        try:
+            self._ask(_nothing, "put_object", Key=key, Body=data, IfNoneMatch="*", **_described({}))
+        except MdlError as error:
+            if error.server_code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
                 return False
-            except Exception as error:
-                if "NotImplemented" not in str(error):
-                    raise
-                self.write(key, data)
+            if error.server_code != "NotImplemented":
+                raise
+            self.put(key, data)
         return True
 
-    def write(self, key: str, data: bytes) -> None:
-        """Write a small object in place of any of this name. Raises as `list`."""
-        import obstore
-
-        with self._trouble(key):
-            self._wait(lambda: obstore.put(self._store, key, data))
-
-    def age(self, key: str) -> float:
-        """Seconds since an object was written. Raises as `head`."""
-        return time.time() - self.head(key).modified.timestamp()
-
-    def discard(self, key: str) -> None:
-        """Delete an object within a second, also while this run is being stopped. A failure is not an error."""
-        until = time.monotonic() + 1.0
-
-        def look() -> None:
-            if time.monotonic() > until:
-                raise NetworkError("the bucket does not answer")
-
-        with contextlib.suppress(MdlError), self._trouble(key):
-            in_thread(lambda: self._store.delete(key), look)
-
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects. It is not an error if one is not there. Raises as `list`."""
+        """Delete objects. It is not an error if one is not there. Not every store has DeleteObjects: RunPod's network
+        volumes do not."""
         for key in keys:
-            with self._trouble(key), contextlib.suppress(FileNotFoundError):
-                self._wait(lambda key=key: self._store.delete(key))
+            with contextlib.suppress(NotFound):
+                self._ask(_nothing, "delete_object", Key=key)
 
-    def locate(self, key: str) -> Link | Body:
-        """A signed URL of an object, or the object itself if the bucket takes no signed URLs."""
-        return Link(self.sign(key), is_fresh=True) if self.access.presigns else Body(partial(self.part, key))
+    # Uploads in parts.
 
-    def sign(self, key: str) -> str:
-        """A URL by which anybody may read this object for `LINK_SECONDS`."""
-        import obstore
+    def begin(self, key: str, metadata: Mapping[str, str]) -> PartedUpload:
+        """Begin an upload in parts."""
+        more = {"ChecksumAlgorithm": "SHA256"} if self.lists_checksums else {}
+        return self._ask(
+            lambda answer: PartedUpload(key, answer["UploadId"], self.lists_checksums),
+            "create_multipart_upload",
+            Key=key,
+            **_described(metadata),
+            **more,
+        )
 
-        if not self.access.key_id and not _has_role(self._context.environ):
-            return f"{self.access.url}/{self.name}/{quote(key)}"
-        with self._trouble(key):
-            url: str = obstore.sign(self._store, "GET", key, timedelta(seconds=LINK_SECONDS))
-        return url
+    def send_part(
+        self, upload: PartedUpload, number: int, data: bytes | bytearray, on_sent: OnSent = _tell_nobody
+    ) -> UploadedPart:
+        """Send part ``number`` (from 1) of an upload, in place of one that is there."""
+        checksum = checksum_of(data) if upload.keeps_checksums else ""
+        more = {"ChecksumSHA256": checksum} if checksum else {}
+        return self._ask(
+            lambda answer: UploadedPart(number, len(data), answer.get("ETag", ""), checksum),
+            "upload_part",
+            Key=upload.key,
+            UploadId=upload.id,
+            PartNumber=number,
+            Body=_Body(data, on_sent),
+            **more,
+        )
 
-    def _wait(self, call: Any, until: float = math.inf) -> Any:
-        http = self._context.http
-        assert http is not None
+    def complete(self, upload: PartedUpload, parts: Sequence[UploadedPart]) -> None:
+        """Make an object of the parts, in place of any of its name."""
+        rows = []
+        for part in parts:
+            row: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
+            if part.checksum:
+                row["ChecksumSHA256"] = part.checksum
+            rows.append(row)
+        self._ask(
+            _nothing, "complete_multipart_upload", Key=upload.key, UploadId=upload.id, MultipartUpload={"Parts": rows}
+        )
 
-        def look() -> None:
-            http.cancel.check()
-            if time.monotonic() > until:
-                raise NetworkError("the bucket's listing does not come to an end", item=str(self))
+    def abort(self, upload: PartedUpload) -> None:
+        """Throw an upload away with its parts; it is not an error if it is gone already."""
+        with contextlib.suppress(NotFound):
+            self._ask(_nothing, "abort_multipart_upload", Key=upload.key, UploadId=upload.id)
 
-        return in_thread(call, look)
+    def uploads(self, prefix: str) -> Sequence[PartedUpload]:
+        """The uploads that were begun and not ended, of all keys that begin with ``prefix``, without their parts."""
+
+        def ask(markers: tuple[str, str]) -> tuple[Sequence[PartedUpload], tuple[str, str] | None]:
+            more = {"KeyMarker": markers[0], "UploadIdMarker": markers[1]} if markers[0] else {}
+            return self._ask(_read_uploads, "list_multipart_uploads", Prefix=prefix, **more)
+
+        what = "the bucket's list of uploads"
+        found = self._paged(("", ""), ask, lambda one: (one.key, one.id), what, prefix)
+        return [one for one in found if one.key.startswith(prefix)]
+
+    def parts(self, upload: PartedUpload) -> Sequence[UploadedPart]:
+        """The parts of an upload that the bucket has."""
+
+        def ask(marker: int) -> tuple[Sequence[UploadedPart], int | None]:
+            more = {"PartNumberMarker": marker} if marker else {}
+            return self._ask(_read_parts, "list_parts", Key=upload.key, UploadId=upload.id, **more)
+
+        what = "the bucket's list of parts"
+        return list(self._paged(0, ask, lambda part: part.number, what, upload.key))
+
+    # One request.
+
+    def _ask(self, read: Callable[[Mapping[str, Any]], Answer], operation: str, **named: Any) -> Answer:
+        """What ``read`` makes of the answer to one request, which is sent again while the network or the store
+        fails."""
+
+        def request() -> Answer:
+            client = self._open()
+            with self._trouble(named.get("Key", named.get("Prefix", ""))):
+                return read(getattr(client, operation)(Bucket=self.name, **named))
+
+        return self.http.retry(self.url, request, self._on_retry)
+
+    def _paged(
+        self,
+        first: Question,
+        ask: Callable[[Question], tuple[Sequence[Item], Question | None]],
+        identity: Callable[[Item], Hashable],
+        what: str,
+        key: str,
+        most: int = MOST_UPLOADS,
+        *,
+        may_be_empty: bool = False,
+    ) -> Iterator[Item]:
+        try:
+            yield from paged(first, ask, identity, what, most_items=most, may_be_empty=may_be_empty)
+        except ProtocolError as error:
+            raise error.on(self._item(key)) from None
+
+    def _send(self, request: Any, **_: Any) -> Any:
+        """Send a request that boto3 has signed: the answer as boto3 takes it. See "before-send" at
+        https://docs.aws.amazon.com/botocore/latest/topics/events.html."""
+        from botocore.awsrequest import AWSResponse
+
+        if request.context.get("s3_redirect", {}).get("redirected"):  # after an error that names the bucket's region
+            raise _in_other_region(f"its host is {host_of(request.url)}", item="")
+        http = self.http
+        headers = {name: _text(value) for name, value in request.headers.items() if name.lower() not in _NOT_SIGNED}
+        content: bytes | _Blocks = b""  # even an empty body keeps a redirect from being followed
+        if request.body:
+            body = request.body if isinstance(request.body, _Body) else _Body(request.body)
+            headers["Content-Length"] = str(len(body.getbuffer()))
+            content = _Blocks(body, http)
+        with http.open(request.method, request.url, headers, allow=_REFUSALS, content=content) as opened:
+            data = http.read(opened, LARGEST_XML) if request.method != "HEAD" else b""
+        if request.method in ("GET", "POST") and opened.status < 300:
+            code, words = _error_in(data)
+            if code:  # S3 puts the parts together while it answers
+                raise self._refusal(opened.status, code, words, opened.headers, item="")
+        return AWSResponse(request.url, opened.status, opened.headers, _Raw(data))
 
     @contextlib.contextmanager
-    def _trouble(self, key: str) -> Iterator[None]:
-        """obstore's errors as mdl's own, in the bucket's words."""
-        item = f"{self}/{shown(key)}" if key else str(self)
+    def _trouble(self, key: str, other: type[MdlError] = ProtocolError) -> Iterator[None]:
+        """boto3's errors as mdl's own, in the store's words. What boto3 does not know is an ``other``."""
         try:
             yield
-        except MdlError:
-            raise
+        except MdlError as error:
+            raise error.on(self._item(key)) from error
         except Exception as error:
-            if not isinstance(error, FileNotFoundError) and not type(error).__module__.startswith("obstore"):
-                raise
-            raise s3_error(error, item) from error
+            raise self._translated(error, key, other) from error
+
+    def _translated(self, error: Exception, key: str, other: type[MdlError]) -> MdlError:
+        from botocore import exceptions
+
+        item = self._item(key)
+        if isinstance(error, exceptions.ClientError) and other is not AuthError:
+            told, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+            status, headers = metadata.get("HTTPStatusCode", 0), metadata.get("HTTPHeaders", {})
+            return self._refusal(status, str(told.get("Code", "")), str(told.get("Message", "")), headers, item)
+        words = safe_excerpt(str(error)) or type(error).__name__
+        settings_errors = (
+            exceptions.ProfileNotFound,
+            exceptions.ConfigParseError,
+            exceptions.InvalidConfigError,
+            exceptions.UnknownCredentialError,
+            exceptions.InfiniteLoopConfigError,
+            exceptions.InvalidRegionError,
+            exceptions.ParamValidationError,
+        )
+        if isinstance(error, settings_errors):
+            return UsageError(words, item=item, hint="see AWS_PROFILE, AWS_REGION and the files in ~/.aws")
+        if isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError)):
+            return NetworkError(f"no credentials: {words}", item=item, hint="check the network and the proxy")
+        if isinstance(error, exceptions.BotoCoreError) or other is AuthError:
+            hint = "'aws sts get-caller-identity' shows whether they work; 'aws sso login' renews those of SSO"
+            return AuthError(f"no credentials: {words}", item=item, hint=hint)
+        return other(f"the store's answer is not one of S3: {words}", item=item, hint=_SPEAKS_S3)
+
+    def _refusal(self, status: int, code: str, words: str, headers: Mapping[str, str], item: str) -> MdlError:
+        if (status in (401, 403) or code == "AccessDenied") and self._credentials is None:
+            return self._without_keys()
+        found = self._credentials.get_frozen_credentials() if self._credentials else ("", "", "")
+        error = refusal(status, code, safe_excerpt(words, filter(None, found)), headers, item)
+        error.status_code, error.server_code = status, code
+        return error
+
+    def _item(self, key: str) -> str:
+        return f"{self}/{shown(key)}" if key else str(self)
 
 
-def s3_error(error: Exception, item: str) -> MdlError:
-    """What an error of obstore means, by the bucket's own code (S3's "List of error codes")."""
-    text = str(error).partition("\n\nDebug source")[0]
-    coded, status = _CODE.search(text), _STATUS.search(text)
-    code, words = (coded[1], coded[2] or "") if coded else ("", "")
-    number = int(status[1]) if status else 0
-    told = "" if coded else _plain(text)
-    if type(error).__name__ == "InvalidPathError":
-        return Unsafe(f"the key is not a safe path: {shown(text.partition(': ')[2])[:200]}", item=item)
-    kinds = {"PermissionDeniedError": 403, "UnauthenticatedError": 401}
-    number = kinds.get(type(error).__name__, number)
-    found = refusal(404 if isinstance(error, FileNotFoundError) else number, code, words or told, item)
-    return found or _no_connection(str(error), item) or NetworkError(_told(code, words or told), item=item)
-
-
-def refusal(status: int, code: str, words: str, item: str) -> MdlError | None:
-    """What a bucket's refusal means: its HTTP status (0 if that is not known), its own ``code`` and its words. None if
-    it may be trouble of the network or the server."""
-    told = _told(code, words)
+def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item: str) -> MdlError:
+    """What a bucket's refusal means, by its own ``code`` (S3's "List of error codes"), else by its HTTP status. An
+    answer to a HEAD has no code but the status."""
+    told = shown(f"{code}: {words}".strip(": "))[:300]
     if code == "RequestTimeTooSkewed":
         return AuthError(told, item=item, hint="this machine's clock is wrong; set it, and run the same command again")
     if code in _EXPIRED:
         hint = "get new keys (aws sso login, aws sts), and run the same command again: it continues where it stopped"
         return AuthError(told, item=item, hint=hint)
-    if code in ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"):
-        return UsageError(f"the bucket is in another region: {told}", item=item, hint="set AWS_REGION to the one named")
-    if status == 404 or code in ("NoSuchBucket", "NoSuchKey"):
+    if code in _OTHER_REGION:
+        return _in_other_region(told, item)
+    if code == "NoSuchBucket":
         hint = "check the bucket's name, and its endpoint: AWS_ENDPOINT_URL_S3, or endpoint_url of its remote"
-        hint = hint if code == "NoSuchBucket" else "see 'mdl remote check'"
-        return NotFound(told if code else "there is no such object", item=item, hint=hint)
-    if status in (401, 403):
+        return NotFound(told, item=item, hint=hint)
+    is_named = bool(code) and not code.isdigit()
+    if code in _ABSENT or status == 404:
+        return NotFound(told if is_named else "there is no such object", item=item, hint="see 'mdl remote check'")
+    if code in _REFUSED or status in (401, 403):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
-        return AuthError(told or "the bucket refuses these keys", item=item, hint=hint)
+        return AuthError(told if is_named else "the bucket refuses these keys", item=item, hint=hint)
+    asked, ident = retry_after(headers), request_id(headers)
+    told = (told or f"the store answered {status}") + (f" (request {ident})" if ident else "")
+    is_final = code not in _PASSING and not is_temporary(status, asked)
+    if asked is not None and asked > LONGEST_RETRY_AFTER:
+        is_final = True
+        told += f"; it asks to wait {asked:.0f} s"
+    return NetworkError(told, item=item, retry_after=asked, final=is_final, is_answer=True)
+
+
+def _in_other_region(told: str, item: str) -> UsageError:
+    hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' tells it"
+    return UsageError(f"the bucket is in another region: {told}", item=item, hint=hint)
+
+
+def _check_endpoint(url: str) -> None:
+    if url and (urlsplit(url).scheme not in ("http", "https") or not host_of(url)):
+        raise UsageError("the endpoint is not an http(s) URL", item=shown(url)[:200], hint="see AWS_ENDPOINT_URL")
+
+
+def _check_sendable(value: str, variable: str) -> None:
+    """Raises `UsageError` if a text from a variable or file cannot stand in a header."""
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        hint = "set it again without blanks and line breaks"
+        raise UsageError("it has a character that cannot be sent", item=variable, hint=hint)
+
+
+# What boto3 makes of an answer, as mdl's own values. They raise `KeyError`, `ValueError`.
+
+
+def _nothing(_answer: Mapping[str, Any]) -> None:
     return None
 
 
-def _told(code: str, words: str) -> str:
-    return shown(f"{code}: {words}".strip(": "))[:300]
+def _read_page(answer: Mapping[str, Any]) -> tuple[Sequence[S3Object], str | None]:
+    found = [
+        S3Object(row["Key"], whole_number(row["Size"]), row.get("ETag"), row["LastModified"])
+        for row in answer.get("Contents", ())
+    ]
+    token = answer.get("NextContinuationToken") or None
+    return found, token if answer.get("IsTruncated") else None
 
 
-def _no_connection(text: str, item: str) -> MdlError | None:
-    """Why obstore did not come to ask; only its debugging text has the system's words. None if that is not it."""
-    asked = re.search(r"performing [A-Z]+ (\S+)", text)
-    host = host_of(asked[1]) if asked else "the bucket"
-    if "redirect without LOCATION" in text:  # S3 tells the region in a header, which obstore does not pass on
-        hint = "set AWS_REGION to the bucket's own; 'aws s3api get-bucket-location' tells it"
-        return UsageError("the bucket is in another region", item=item, hint=hint)
-    if f"{_NOWHERE.removeprefix('http://')}," in text:
-        return Unsafe(f"refused: {host} redirects to another host", item=item, hint="look at the endpoint_url")
-    if found := re.search(r"Invalid(?:Certificate|Message)\(\s*(\w+)", text):
-        hint = "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more"
-        return TlsError(f"{host}: its certificate is not trusted ({found[1]})", item=item, hint=hint)
-    if "kind: Connect" in text and (found := re.search(r'(?:message|error): "([^"]{1,200})"', text)):
-        hint = "check the network, the host's name and the proxy"
-        return NetworkError(f"no connection to {host}: {shown(found[1])}", item=item, hint=hint)
-    return None
+def _read_uploads(answer: Mapping[str, Any]) -> tuple[Sequence[PartedUpload], tuple[str, str] | None]:
+    found = [
+        PartedUpload(row["Key"], row["UploadId"], row.get("ChecksumAlgorithm") == "SHA256", row.get("Initiated"))
+        for row in answer.get("Uploads", ())
+    ]
+    following = (answer.get("NextKeyMarker", ""), answer.get("NextUploadIdMarker", ""))
+    return found, following if answer.get("IsTruncated") and following[0] else None
 
 
-def _plain(text: str) -> str:
-    """The end of obstore's sentence, which tells what happened."""
-    return text.rpartition(" - ")[2].strip() or text
+def _read_parts(answer: Mapping[str, Any]) -> tuple[Sequence[UploadedPart], int | None]:
+    found = []
+    for row in answer.get("Parts", ()):
+        size, checksum = whole_number(row["Size"]), row.get("ChecksumSHA256", "")
+        found.append(UploadedPart(row["PartNumber"], size, row.get("ETag", ""), checksum, row.get("LastModified")))
+    following = answer.get("NextPartNumberMarker") or None
+    return found, following if answer.get("IsTruncated") else None
 
 
-def _has_role(environ: Mapping[str, str]) -> bool:
-    """Whether the machine's own role gives credentials, which obstore asks for by itself."""
-    names = (
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    )
-    return any(environ.get(name) for name in names)
+def _described(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {"Metadata": dict(metadata), "ContentType": "application/octet-stream"}
 
 
-def _retry_config(policy: RetryPolicy) -> dict[str, Any]:
-    """The same tries and waits as for mdl's own requests."""
-    waits = {
-        "init_backoff": timedelta(seconds=policy.first),
-        "max_backoff": timedelta(seconds=policy.longest),
-        "base": 2,
-    }
-    most = _MOST_TRIES if policy.tries is None else policy.tries - 1
-    return {"max_retries": most, "retry_timeout": timedelta(seconds=min(_SECONDS, policy.patience)), "backoff": waits}
+def checksum_of(data: bytes | bytearray) -> str:
+    """The sha256 of a part as S3 writes it: in base64."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
-def _client_options(access: Access, context: Context) -> dict[str, Any]:
-    """The same proxy, CA certificates and patience as for mdl's own requests."""
-    assert context.http is not None
-    url = access.url
-    options: dict[str, Any] = {
-        "allow_http": url.startswith("http:"),
-        "connect_timeout": timedelta(seconds=10),
-        "read_timeout": timedelta(seconds=context.http.stall),
-        "timeout": timedelta(days=1),
-    }
-    if proxy := context.http.proxy_for(url):
-        options["proxy_url"] = proxy.url
-    elif access.key_id or not _has_role(context.environ):  # a role's credentials come from hosts of their own
-        options |= {"proxy_url": _NOWHERE, "proxy_excludes": f"{host_of(url)},{urlsplit(url).hostname}"}
-    if file := context.environ.get("SSL_CERT_FILE"):
-        make_context(context.environ)  # raises if there are no certificates in it
-        options["root_certificate"] = Path(file).read_bytes()
-    return options
+class _Body(io.BytesIO):
+    """A body as boto3 takes and hashes it. ``on_sent`` is told of its bytes when they are sent."""
+
+    def __init__(self, data: bytes | bytearray, on_sent: OnSent = _tell_nobody) -> None:
+        super().__init__(data)
+        self.on_sent, self.sent = on_sent, 0
+
+
+class _Blocks:
+    """A body as mdl's client sends it: in blocks, within the rate limit, as often as it takes."""
+
+    def __init__(self, body: _Body, http: HttpClient) -> None:
+        self._body, self._http = body, http
+
+    def __iter__(self) -> Iterator[bytes]:
+        body, http = self._body, self._http
+        body.on_sent(-body.sent)
+        body.sent = 0
+        body.seek(0)
+        while block := body.read(http.throttle.quantum(_BLOCK)):
+            http.throttle.take(len(block), http.cancel)
+            http.cancel.check()
+            body.sent += len(block)
+            body.on_sent(len(block))
+            yield block
+
+
+class _Raw(io.BytesIO):
+    """The body of an answer as boto3 reads it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+# XML that boto3 is not given, or does not look at.
+
+
+def _error_in(answer: bytes) -> tuple[str, str]:
+    """Code and words of a failure that an answer tells of which began with 200; each '' if it tells of none. Raises
+    `ProtocolError` if the answer is not plain XML: no answer of S3 declares anything, and what a document type could
+    declare can make a parser work for ever."""
+    if page := impostor(answer):
+        raise ProtocolError(f"{page[0]}, not XML", hint=_SPEAKS_S3)
+    try:
+        root = ElementTree.fromstring(answer, ElementTree.XMLParser(target=_PlainXml()))
+    except _Declaration as error:
+        raise ProtocolError("the store's answer is not plain XML", hint=_SPEAKS_S3) from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ProtocolError("the store's answer is not XML", hint=_SPEAKS_S3) from error
+    if root.tag.rpartition("}")[2] != "Error":
+        return "", ""
+    code, words = _code_and_words(answer)
+    return code or "InternalError", words
+
+
+class _Declaration(Exception):
+    pass
+
+
+class _PlainXml(ElementTree.TreeBuilder):
+    """Refuses a document type before it is read, in whatever encoding."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise _Declaration
+
+
+def _code_and_words(answer: bytes) -> tuple[str, str]:
+    """The code and the message of an ``<Error>``; each '' if there is none."""
+    text = answer.decode("utf-8", "replace")
+    found = []
+    for tag in ("Code", "Message"):
+        match = re.search(rf"<{tag}>([^<]{{0,400}})</{tag}>", text)
+        found.append(html.unescape(match[1]) if match else "")
+    return found[0], found[1]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
-from functools import partial
 from typing import ClassVar
 from urllib.parse import quote, unquote
 
 from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
-from mdl.http.allowlist import host_of
-from mdl.http.locators import Body, Link
+from mdl.http.locators import Link
 from mdl.paths import RelPath, is_at_or_below, shown
 from mdl.sources import Context, Origin
 from mdl.sources.object_store import Access, Bucket, S3Object
-from mdl.threads import in_parallel
 from mdl.values import value_class
 
 _LONGEST_NAME = 120
@@ -85,15 +82,13 @@ class S3Source:
 
     def resolve(self, origin: S3Origin) -> list[RemoteFile]:
         """Every object below the prefix, or the one object of that name."""
-        prefix = origin.key.rstrip("/")
-        found = self._without_folders(origin.bucket, list(self.bucket(origin.bucket).list(prefix)))
-        files = [self._file(origin, one, prefix) for one in found]
-        if files:
-            return files
+        prefix, bucket = origin.key.rstrip("/"), self.bucket(origin.bucket)
+        found = [one for one in bucket.list(prefix) if not one.is_folder]
+        if found:
+            return [self._file(origin, one, prefix) for one in found]
         if not prefix:
             raise NotFound("the bucket is empty", item=str(origin))
-        one = self.bucket(origin.bucket).head(prefix)
-        return [self._file(origin, one, prefix.rpartition("/")[0])]
+        return [self._file(origin, bucket.head(prefix), prefix.rpartition("/")[0])]
 
     def known(self, origin: S3Origin) -> list[RemoteFile] | None:
         return None
@@ -108,36 +103,23 @@ class S3Source:
         return UrlSource(self._context).probe(stated)
 
     def hosts(self, origin: S3Origin) -> tuple[str, ...]:
-        return (host_of(Access.of(origin.bucket, self._context.environ, self._context.remotes).url),)
+        """None if a setting is wrong or boto3 is missing: the error is raised once the bucket is asked."""
+        try:
+            return (self.bucket(origin.bucket).host,)
+        except UsageError:
+            return ()
 
-    def locate(self, url: str) -> Link | Body:
-        """The signed URL that an ``s3://`` URL stands for at this moment, or the object itself."""
+    def locate(self, url: str) -> Link:
+        """The signed URL that an ``s3://`` URL stands for at this moment."""
         origin = parse(url, ())
         return self.bucket(origin.bucket).locate(origin.key)
-
-    def _without_folders(self, bucket: str, found: list[S3Object]) -> list[S3Object]:
-        """Without the empty objects ``folder/`` that stand for folders. obstore lists them without the slash, so one
-        that has nothing below it is known only by asking for it."""
-        folders = {
-            "/".join(parts[:end]) for one in found for parts in [one.key.split("/")] for end in range(1, len(parts))
-        }
-
-        http, place = self._context.http, self.bucket(bucket)
-        assert http is not None
-        empty = [one for one in found if not one.size and one.key not in folders]
-        asked = in_parallel([partial(place.head, one.key) for one in empty], http.connections, http.cancel.check)
-        for one, answer in zip(empty, asked, strict=True):
-            if isinstance(answer, NotFound):
-                folders.add(one.key)
-            elif isinstance(answer, MdlError):
-                raise answer
-        return [one for one in found if one.size or one.key not in folders]
 
     def _file(self, origin: S3Origin, one: S3Object, prefix: str) -> RemoteFile:
         try:
             path = RelPath.parse(one.key[len(prefix) :].lstrip("/"))
         except MdlError as error:
-            raise error.on(f"{origin.bucket}/{shown(one.key)}") from error
+            item = f"s3://{origin.bucket}/{shown(one.key)}"
+            raise type(error)(error.message, item=item, hint=error.hint) from error
         return RemoteFile(path, str(S3Origin(origin.bucket, one.key)), one.size, validator=one.etag)
 
 

@@ -18,7 +18,7 @@ from support.runpod_api import Answer as Told
 from support.shell import ExitCode, Inside, Ran, Shell, done, machine, settings, with_environ
 from support.terminal import Terminal
 
-pytest.importorskip("obstore")
+pytest.importorskip("boto3")
 DEAD = "http://127.0.0.1:9"
 SECRET = "canary/secret+key"
 JSON = ("Content-Type", "application/json")
@@ -95,10 +95,10 @@ def test_list_contacts_nothing(shell: Shell, remote: Remote) -> None:
 
 @pytest.mark.parametrize("words", ["--help", "remote --help", "fetch --help", "list", "remote list"])
 def test_what_asks_no_remote_imports_nothing_for_it(shell: Shell, words: str) -> None:
-    """Help, and what contacts nothing, start without obstore and without httpx, also if there are remotes."""
+    """Help, and what contacts nothing, start without boto3 and without httpx, also if there are remotes."""
     settings(shell, TABLES)
     code = f"import sys; from mdl.cli.main import run; run({words.split()!r}); "
-    code += "print({'obstore', 'httpx'} & {*sys.modules})"
+    code += "print({'boto3', 'botocore', 'httpx'} & {*sys.modules})"
     ran = subprocess.run(
         [sys.executable, "-c", code], env=shell.environ, cwd=shell.home, capture_output=True, text=True
     )

@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 from fuzz.targets import check_safe, placed, text_of
 from mdl.errors import MdlError
-from mdl.http.responses import parse_size
 from mdl.paths import RelPath, refuse_twins
 from mdl.plugins.bundle.importing import open_bundle
 from mdl.plugins.fleet.report import FleetReport, node_report
 from mdl.plugins.fleet.work import Answer
-from mdl.plugins.mirror.objects import _all, _text, _time, plain_xml
 
 
 def bundle(data: bytes) -> None:
@@ -27,16 +25,6 @@ def bundle(data: bytes) -> None:
         refuse_twins(map(RelPath.parse, found.files))
 
 
-def bucket_list(data: bytes) -> None:
-    """One page of a bucket's list is rows or an error, in whatever encoding."""
-    root = plain_xml(data)
-    rows = [(_text(row, "Key"), _text(row, "UploadId")) for row in _all(root, "Upload")]
-    assert all(isinstance(text, str) for row in rows for text in row)
-    for row in _all(root, "Part"):
-        assert (parse_size(_text(row, "Size")) or 0) < 2**63
-        _time(row, "LastModified")
-
-
 def node(data: bytes) -> None:
     """What a node says is a row that can be shown as JSON, and never a fault of mdl."""
     first, _, out = text_of(data).partition("\n")
@@ -47,4 +35,4 @@ def node(data: bytes) -> None:
     json.dumps([found.document, found.seconds, found.bytes, found.status, report.exit_code], allow_nan=False)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (bundle, bucket_list, node)}
+TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (bundle, node)}

@@ -281,7 +281,6 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "search": [json.dumps(_REPOSITORIES).encode()],
     "marker": [json.dumps(_MARKER).encode()],
-    "holder": [json.dumps({"host": "h", "process": "0123456789ab-1-2-3", "since": "12:00:00", "token": "ab"}).encode()],
     "bucket_list": [_UPLOADS, _PARTS, _UPLOADS.decode().encode("utf-16")],
     "node": [b"0\n" + json.dumps(one).encode() for one in (_NODE, _NODE | {"exit_code": 6, "error": _JOB["error"]})],
     "job_log": [_LOG],

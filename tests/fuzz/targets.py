@@ -12,10 +12,15 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
+
+from support.networks import network_of
 
 from fuzz.net import TARGETS as NET
 from fuzz.net import lines_of, text_of
@@ -25,6 +30,7 @@ from mdl.archive.history import from_json, to_json
 from mdl.archive.manifest import Manifest
 from mdl.archive.opening import open_archive
 from mdl.bounds import brief, parse_json, whole_number
+from mdl.cancel import CancelToken
 from mdl.catalog.bases import WebBases
 from mdl.catalog.lock import Lock, entry_of
 from mdl.catalog.mirror_layout import Marker
@@ -38,6 +44,7 @@ from mdl.engine.receipts import RECORD, Receipts, file_key
 from mdl.engine.store import Store
 from mdl.errors import CatalogError, LockError, MdlError, UsageError
 from mdl.formatting import human_bytes, human_duration
+from mdl.http.client import HttpClient
 from mdl.jobs.job import shown_facts
 from mdl.jobs.log import event_of, is_end, readable
 from mdl.jobs.prefetch import _last_success
@@ -52,15 +59,16 @@ from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
 from mdl.remotes import job_of
 from mdl.remotes.answers import judge
-from mdl.remotes.bucket_lock import Holder
 from mdl.remotes.outputs import error_in
 from mdl.remotes.trainer import routes_in
 from mdl.safetensors import read_header, why_truncated
-from mdl.sources import hub
+from mdl.sources import Context, hub
+from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found
 from mdl.sources.kept import kept_path
+from mdl.sources.object_store import Access, Bucket, PartedUpload
 from mdl.trainers import find_run
 
 _MEMORY = Path("/dev/shm")
@@ -330,9 +338,43 @@ def marker(data: bytes) -> None:
     assert Marker.from_json(found.to_json(), "s3://b/m") == found
 
 
-def holder(data: bytes) -> None:
-    """The marker of a bucket's mutex names somebody, whatever is in it."""
-    assert str(Holder.of(data).busy())
+class _Store:
+    """A client that has one answer."""
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(self) -> None:
+        self.cancel, self.connections, self.locators = CancelToken(), 1, dict[str, Any]()
+        self.data, self.status = b"", 200
+
+    @contextmanager
+    def open(self, *_: object, **__: object) -> Iterator[_Store]:
+        yield self
+
+    def read(self, _opened: object, most: int) -> bytes:
+        return self.data[:most]
+
+    def retry(self, _url: str, request: Callable[[], Any], _on_retry: object) -> Any:
+        return request()
+
+
+@cache
+def _bucket() -> tuple[Bucket, _Store]:
+    store, keys = _Store(), {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    network = network_of(cast("HttpClient", store))
+    context = Context(Endpoint("http://h", None, ""), Path("/nonexistent"), network, environ=keys)
+    return Bucket("training", Access("http://127.0.0.1:9"), context), store
+
+
+def bucket_list(data: bytes) -> None:
+    """One page of a bucket's list is rows or an error, in whatever encoding; a refusal is an error."""
+    bucket, store = _bucket()
+    store.data, upload = data, PartedUpload("k", "id")
+    for store.status in (200, 400):
+        for ask in (lambda: bucket.list(""), lambda: bucket.uploads(""), lambda: bucket.parts(upload)):
+            with suppress(MdlError):
+                assert all(0 <= getattr(row, "size", 0) < 2**63 for row in ask())
+                assert store.status == 200
 
 
 def job_log(data: bytes) -> None:
@@ -395,7 +437,7 @@ def numbers(data: bytes) -> None:
 
 _HERE = (
     *(catalog, lock, journal, receipt, job, listing, tree, relpath, redaction, safetensors, zip_directory, answer),
-    *(manifest, history, settings, base, search, marker, holder, job_log, gauges, lease),
+    *(manifest, history, settings, base, search, marker, bucket_list, job_log, gauges, lease),
     *(ollama, training_run, expiry, numbers),
 )
 TARGETS: dict[str, Callable[[bytes], None]] = {one.__name__: one for one in (*_HERE, *NET)}

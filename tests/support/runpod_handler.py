@@ -16,21 +16,26 @@ PROCESSES: dict[str, dict[str, Any]] = {}
 
 
 def store() -> Any:
-    """The bucket of this worker; None if it has none."""
+    """boto3's client for the bucket of this worker; None if it has none."""
     if "S3_BUCKET" not in os.environ:
         return None
-    from obstore.store import S3Store
+    import boto3
+    from botocore.config import Config
 
-    return S3Store(
-        os.environ["S3_BUCKET"],
-        prefix=os.environ.get("S3_PREFIX") or None,
-        endpoint=os.environ["S3_ENDPOINT"],
-        access_key_id=os.environ["S3_KEY"],
-        secret_access_key=os.environ["S3_SECRET"],
-        region="us-east-1",
-        virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
+    return boto3.client(
+        "s3",
+        endpoint_url=os.environ["S3_ENDPOINT"],
+        aws_access_key_id=os.environ["S3_KEY"],
+        aws_secret_access_key=os.environ["S3_SECRET"],
+        region_name="us-east-1",
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
+
+
+def place_of(key: str) -> dict[str, str]:
+    """Where an object of this worker is."""
+    prefix = os.environ.get("S3_PREFIX", "").strip("/")
+    return {"Bucket": os.environ["S3_BUCKET"], "Key": f"{prefix}/{key}".lstrip("/")}
 
 
 def handler(job: dict[str, Any]) -> Any:
@@ -56,9 +61,9 @@ def train(given: dict[str, Any]) -> Any:
         import json
 
         for path, data in files.items():
-            bucket.put(f"results/{name}/{path}", data)
+            bucket.put_object(**place_of(f"results/{name}/{path}"), Body=data)
         record = {"id": name, "status": PROCESSES[name]["status"], "created_at": PROCESSES[name]["created_at"]}
-        bucket.put(f"processes/{name}.json", json.dumps(record).encode())
+        bucket.put_object(**place_of(f"processes/{name}.json"), Body=json.dumps(record).encode())
     return {"process_id": name, "status": PROCESSES[name]["status"], "worker": os.environ["RUNPOD_POD_ID"]}
 
 
@@ -135,12 +140,8 @@ def list_files(given: dict[str, Any]) -> Any:
 
 
 def signed(bucket: Any, name: str, path: str) -> str:
-    import datetime
-
-    import obstore
-
-    seconds = float(os.environ.get("S3_LINK_SECONDS", "3600"))
-    url: str = obstore.sign(bucket, "GET", f"results/{name}/{path}", datetime.timedelta(seconds=seconds))
+    seconds = int(float(os.environ.get("S3_LINK_SECONDS", "3600")))
+    url: str = bucket.generate_presigned_url("get_object", place_of(f"results/{name}/{path}"), seconds)
     return url
 
 

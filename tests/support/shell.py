@@ -53,6 +53,7 @@ class Shell:
     def environ(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
+            "AWS_EC2_METADATA_DISABLED": "true",
             "HOME": str(self.home),
             "HF_ENDPOINT": self.endpoint,
             "MDL_HOME": str(self.models),
@@ -150,7 +151,8 @@ def ended(process: subprocess.Popen[str], code: int) -> Ran:
 def environ(home: Path, **more: str) -> dict[str, str]:
     """A child's environment without any setting of this machine."""
     root = str(Path(__file__).parents[2])
-    return {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", **more}
+    usual = {"PATH": os.environ["PATH"], "PYTHONPATH": root, "NO_COLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    return {"HOME": str(home), **usual, **more}
 
 
 class _Child(subprocess.Popen[str]):

@@ -55,14 +55,15 @@ ONLY = {
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},
     "h11": {"plugins/serve"},
-    "obstore": {"sources/object_store"},
+    "boto3": {"sources/object_store"},
+    "botocore": {"sources/object_store"},
     "huggingface_hub": {"sources/hub", "engine/hub_client"},
 }
 _PURE = """
     bounds pages describe formatting paths safetensors presigned redact crc_json files events listener errors reports
     json_stream end_records junk weights units values
     http/allowlist http/attachment http/credentials http/hints http/origin_record http/pacer http/policy http/proxies
-    http/ranges http/refusals http/responses http/sigv4 engine/plan engine/content_check engine/connection_scaler
+    http/ranges http/refusals http/responses engine/plan engine/content_check engine/connection_scaler
     sources/hub_origin remotes/outputs remotes/answers remotes/answer_words remote_tables jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/typed sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names

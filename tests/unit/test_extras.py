@@ -12,7 +12,8 @@ from mdl.extras import libraries, to_install
 
 REQUIRED = [
     "httpx>=0.28",
-    'obstore>=0.12; extra == "s3"',
+    'boto3>=1.36; extra == "s3"',
+    'botocore>=1.36; extra == "s3"',
     "starlette>=0.41.2; extra == 'serve'",
     "uvicorn>=0.30; extra == 'serve'",
 ]
@@ -35,7 +36,7 @@ def test_an_extra_goes_where_mdl_is(
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "mdl"))
     monkeypatch.setattr(sys, "executable", "/x y/python")
     monkeypatch.setattr("importlib.metadata.requires", lambda _name: REQUIRED)
-    assert to_install("s3") == command + "'obstore>=0.12'"
+    assert to_install("s3") == command + "'boto3>=1.36' 'botocore>=1.36'"
     assert to_install("serve") == command + "'starlette>=0.41.2' 'uvicorn>=0.30'"
 
 

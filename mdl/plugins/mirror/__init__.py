@@ -53,10 +53,10 @@ def push(
     `AuthError`, `NetworkError`, `UsageError`, `Deadline`, `Cancelled`."""
     from mdl.plugins.mirror import operation
 
-    models, work = client.locked_models(targets), client.workspace
+    models = client.locked_models(targets)
     with client.tools(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
-        mirror.objects.require_keys()
-        return operation.push(models, work.lock, tools, mirror, work.throttle, read_back=read_back)
+        mirror.bucket.require_keys()
+        return operation.push(models, client.workspace.lock, tools, mirror, read_back=read_back)
 
 
 def pull(
@@ -118,7 +118,7 @@ def clean(
     seconds, lock = parse_duration(as_text(older_than), "--older-than", least=0), client.workspace.lock
     asked = None if names is None else texts(names)
     with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
-        mirror.objects.require_keys()
+        mirror.bucket.require_keys()
         return cleaning.clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
 
@@ -126,8 +126,6 @@ def clean(
 def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
     """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
     from mdl.catalog.mirror_layout import MirrorPlace
-    from mdl.http.allowlist import host_of
-    from mdl.plugins.mirror.objects import Objects
     from mdl.plugins.mirror.operation import Mirror
     from mdl.plugins.mirror.sending import Reporter
     from mdl.sources.object_store import Access, Bucket
@@ -136,7 +134,8 @@ def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
     if tools.network is None:
         raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(work.config.offline_by))
     access = Access.of(place.bucket, work.environ, work.remotes)
-    with work.network([], tools.network.cancel, [host_of(access.url)], with_lock=False) as network:
+    host = Bucket(place.bucket, access, work.context(tools.network)).host
+    with work.network([], tools.network.cancel, [host], with_lock=False) as network:
         reporter = Reporter(tools.on_event)
-        objects = Objects(Bucket(place.bucket, access, work.context(network)), network.http, reporter.on_retry)
-        yield Mirror(place, objects.bucket, objects, network.connections, reporter)
+        bucket = Bucket(place.bucket, access, work.context(network), reporter.on_retry)
+        yield Mirror(place, bucket, network.connections, reporter)

@@ -11,8 +11,8 @@ from mdl.catalog.lock import Lock
 from mdl.catalog.mirror_layout import MARKER, MirrorPlace
 from mdl.errors import MdlError, NotFound
 from mdl.formatting import human_age
-from mdl.plugins.mirror.objects import PartedUpload
 from mdl.plugins.mirror.operation import Held, Mirror, held_by
+from mdl.sources.object_store import PartedUpload
 from mdl.values import value_class
 
 
@@ -48,7 +48,7 @@ def clean(
     marked = {(one.name, one.version): one.marked for one in held if one.marked}
     items: list[MirrorItem] = []
     busy: set[tuple[str, str]] = set()
-    for upload in mirror.objects.uploads(mirror.place.prefix):
+    for upload in mirror.bucket.uploads(mirror.place.prefix):
         parts = mirror.place.split(upload.key)
         if parts and (names is None or parts[0] in names):
             found = _judge_upload(upload, parts, mirror, older_than, now)
@@ -69,7 +69,7 @@ def clean(
 def _deleted(item: MirrorItem, mirror: Mirror) -> MirrorItem:
     """The item after it was deleted, or kept because a push that began meanwhile has written into it."""
     if item.upload:
-        mirror.objects.abort(item.upload)
+        mirror.bucket.abort(item.upload)
     if item.kind == "incomplete" and _is_changed(item, mirror):
         return replace(item, action="kept", why="a push is at work on it")
     mirror.bucket.delete(item.keys)
@@ -123,7 +123,7 @@ def _judge_upload(
 ) -> MirrorItem | None:
     """What is to happen to an upload; None if it has ended. It is as old as its newest part: a push may take days."""
     try:
-        parts = mirror.objects.parts(upload)
+        parts = mirror.bucket.parts(upload)
     except NotFound:
         return None
     name, url = place[0], mirror.place.url(*place)

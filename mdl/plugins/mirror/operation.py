@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +19,12 @@ from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkEr
 from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
-from mdl.http.body import Throttle
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
-from mdl.plugins.mirror.objects import Head, Objects
-from mdl.plugins.mirror.sending import Reading, Reporter, Sending, watched, workers
+from mdl.plugins.mirror.sending import Reading, Reporter, Sender, Sending, watched, workers
 from mdl.reports import BaseReport, Failure, FailureSummary, ModelReport, Report, error_of, failures_of, summed_up
-from mdl.sources.object_store import Bucket
+from mdl.sources.object_store import Bucket, S3Object
+from mdl.threads import in_thread
 from mdl.values import value_class
 
 Found = TypeVar("Found")
@@ -107,7 +107,6 @@ class Mirror:
 
     place: MirrorPlace
     bucket: Bucket
-    objects: Objects
     connections: int
     reporter: Reporter
 
@@ -118,10 +117,9 @@ class Mirror:
         try:
             data = self.bucket.read(key, LARGEST_MARKER)
         except NotFound as error:
-            if "NoSuchBucket" in error.message:
-                error.item = str(self.bucket)
-                raise
-            return None
+            if error.server_code != "NoSuchBucket":
+                return None
+            raise NotFound(error.message, item=str(self.bucket), hint=error.hint) from error
         found = Marker.from_json(data, f"{self.bucket}/{key}")
         if (found.name, found.version) != (name, version):
             raise ProtocolError("it is the marker of something else", item=f"{self.bucket}/{key}")
@@ -129,16 +127,14 @@ class Mirror:
 
     def look(self) -> None:
         """Tell what happened meanwhile. Raises `Cancelled`."""
-        self.objects.http.cancel.check()
+        self.bucket.http.cancel.check()
         self.reporter.look()
 
 
 # Push.
 
 
-def push(
-    models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, throttle: Throttle, *, read_back: bool = False
-) -> MirrorReport:
+def push(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, read_back: bool = False) -> MirrorReport:
     """Put the locked files of ``models`` into the mirror, and the marker of each model last.
 
     What is there already is kept after its size and sha256 were compared; with ``read_back`` every object is read and
@@ -149,17 +145,14 @@ def push(
     _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
     plans = [_plan(model, lock.models[model.name], tools, mirror) for model in models]
     files = [one for plan in plans for one in plan.files]
-    for one in files:
-        one.throttle, one.reads_back = throttle, read_back
     total = sum(one.size for one in files)
     counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
     mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
     mirror.reporter.files = files
-    numbered = [(number, one) for number, one in enumerate(files, 1) for _ in range(one.steps)]
-    steps = [partial(one.step, mirror.reporter.post, number, len(files)) for number, one in numbered]
+    most = workers(mirror.connections, mirror.bucket.http.throttle.rate)
     try:
-        for _ in watched(steps, workers(mirror.connections, throttle.rate), mirror.look):
-            pass  # what fails for a file is its error
+        with contextlib.closing(Sender(mirror.bucket, most, mirror.reporter.post, reads_back=read_back)) as sender:
+            in_thread(partial(sender.send, files), mirror.look)
         mirror.reporter.look(now=True)
     except Cancelled as stopped:
         stopped.hint = "the parts that were sent are kept; run the same command again to go on"
@@ -204,7 +197,7 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
         raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
     size, key = remote.size, mirror.place.key(name, locked.version, path)
     size = local.stamp.size if size is None else size
-    return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key, objects=mirror.objects)
+    return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key)
 
 
 def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:
@@ -249,9 +242,9 @@ def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
             raise NetworkError("somebody else is writing the marker", item=f"{mirror.bucket}/{key}")
         return there if there.files == marker.files else None
 
-    if found := mirror.objects.http.retry(mirror.bucket.access.url, write, mirror.reporter.on_retry):
+    if found := mirror.bucket.http.retry(mirror.bucket.url, write, mirror.reporter.on_retry):
         return found
-    mirror.bucket.write(key, marker.to_json())  # the version says which files it has: a marker of others is wrong
+    mirror.bucket.put(key, marker.to_json())  # the version says which files it has: a marker of others is wrong
     return marker
 
 
@@ -287,7 +280,7 @@ def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mir
         sha256 = digest.hex if digest and is_known else told.sha256 if told else ""
         size = told.size if file.size is None and told else file.size
         key = mirror.place.key(locked.name, locked.version, path)
-        found.append(Reading(locked.name, path, key, size, sha256, mirror.objects, deep=deep))
+        found.append(Reading(locked.name, path, key, size, sha256, mirror.bucket, deep=deep))
     return found
 
 
@@ -306,7 +299,7 @@ def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Mar
     return _at_once([partial(mirror.marker, one.name, one.version) for one in versions], mirror)
 
 
-def _judged(reading: Reading, head: Head | MdlError | None) -> MirroredFile:
+def _judged(reading: Reading, head: S3Object | MdlError | None) -> MirroredFile:
     """What is wrong with one object, by what the bucket told of it and what was read."""
     item, expected = f"{reading.model}/{reading.name}", reading.sha256
     result = MirroredFile(reading.name, reading.size, expected or None, "ok")
@@ -411,7 +404,7 @@ def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
         held = found.setdefault((name, version), Held(name, version))
         held.keys.append(one.key)
         held.bytes += one.size
-        held.modified = max(held.modified or one.modified, one.modified)
+        held.modified = max((time for time in (held.modified, one.modified) if time), default=None)
         held.marked = one.modified if path == MARKER else held.marked
     return list(found.values())
 

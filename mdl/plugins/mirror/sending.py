@@ -1,9 +1,8 @@
 """Sending: files of this disk become objects of a mirror, large ones in parts, which a later run goes on with.
 
-mdl relies on no earlier digest: it hashes each file from its first byte to its last, part by part and in order, just
-before a part is sent. The object appears only when the last part is there and the digest is the one of the lock.
-A part is read a second time, from memory mostly, when it is sent: if it is not the part that was hashed, its last
-block is kept back and the file fails.
+mdl relies on no earlier digest: it hashes each file from its first byte to its last, part by part. A part is read into
+memory and sent from there, so that what is sent is what was hashed. The last part leaves only if the whole digest is
+the one of the lock, and only then is there an object.
 """
 
 from __future__ import annotations
@@ -15,24 +14,22 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 from mdl.catalog.mirror_layout import part_size
-from mdl.errors import DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
+from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.fs.entries import open_for_reading
 from mdl.hashing import Digest, new_hasher, read_blocks
-from mdl.http.allowlist import host_of
-from mdl.http.body import NO_LIMIT
 from mdl.http.policy import Again
-from mdl.plugins.mirror.objects import Head, Objects, PartedUpload, UploadedPart, checksum_of
-from mdl.threads import in_parallel, in_thread
+from mdl.sources.object_store import Bucket, PartedUpload, S3Object, UploadedPart, checksum_of
+from mdl.threads import Workers, in_parallel, in_thread
 from mdl.units import Speed
 
-_BLOCK = 2**18
 _TICK = 0.1
 _LOOKS = 3
 _MOST_WORKERS = 4
@@ -41,92 +38,27 @@ _LONGEST_PART = 10.0
 """Seconds that a part may take by the rate limit before fewer are sent at once: what a short run sends must count."""
 
 
-class OpenFile:
-    """A file that is closed once no part of it is used any more: a step that fails does not close it for the others."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises `OSError`, also for a link."""
-        self.fd = -1
-        with open_for_reading(path, os.O_NOFOLLOW) as fd:
-            self.fd = os.dup(fd)
-
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-
-
-class LocalPart:
-    """The bytes ``[start, stop)`` of an open file, as they were when they were hashed: a `Payload`."""
-
-    def __init__(self, sending: Sending, file: OpenFile, start: int, stop: int, sha256: str, md5: str) -> None:
-        self._sending, self._file, self._start, self._stop = sending, file, start, stop
-        self.size, self.sha256, self.md5 = stop - start, sha256, md5
-        self._sent = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Raises `StorageError` before its last block if the bytes are not the same any more."""
-        again, sending = hashlib.sha256(), self._sending
-        sending.sent(-self._sent)
-        self._sent = 0
-        for view in read_blocks(self._file.fd, self._start, self._stop, bytearray(_BLOCK)):
-            block = bytes(view)
-            again.update(block)
-            if self._sent + len(block) == self.size and again.hexdigest() != self.sha256:
-                raise sending.changed()
-            sending.throttle.take(len(block), sending.objects.http.cancel)
-            self._sent += len(block)
-            sending.sent(len(block))
-            yield block
-        if self._sent < self.size:
-            raise sending.changed()
-
-    def is_same_as(self, part: UploadedPart) -> bool:
-        """Whether the bucket has these very bytes already, as far as it tells."""
-        if part.checksum:
-            return part.checksum == checksum_of(self.sha256)
-        return part.size == self.size and part.etag.strip('"').lower() == self.md5
-
-
 class Sending:
     """One file on its way into a mirror. ``key`` is that of its object, ``digest`` that of the lock.
 
     Afterwards it has an ``error``, or its ``action`` is ``pushed`` or ``kept``. ``bytes_sent`` of it went over the
-    network, ``resumed_at`` were in the bucket as parts. `step` is called as often as there are ``steps``, by any
-    threads.
+    network, ``resumed_at`` were in the bucket as parts.
     """
 
-    def __init__(
-        self,
-        model: str,
-        name: str,
-        path: Path,
-        size: int,
-        digest: Digest,
-        *,
-        key: str,
-        objects: Objects,
-    ) -> None:
-        self.model, self.name, self.size, self.key = model, name, size, key
-        self.objects, self.throttle, self.reads_back = objects, NO_LIMIT, False
+    def __init__(self, model: str, name: str, path: Path, size: int, digest: Digest, *, key: str) -> None:
+        self.model, self.name, self.path, self.size, self.digest, self.key = model, name, path, size, digest, key
         self.sha256 = digest.hex if digest.algorithm == "sha256" else ""
+        self.part_size = part_size(size)
+        self.parts = max(1, -(-size // self.part_size))
         self.action = "failed"
         self.error: MdlError | None = None
+        self.is_running = False
         self.bytes_sent = self.resumed_at = self.done = 0
-        self._file: OpenFile | None = None
-        self._path, self._digest = path, digest
-        self._part_size = part_size(size)
-        self.steps = max(1, -(-size // self._part_size))
-        self._reading, self._counting = threading.Lock(), threading.Lock()
-        self._is_begun = self.is_over = self._is_own = False
-        self._hashed = 0
-        self._upload: PartedUpload | None = None
-        self._there: dict[int, UploadedPart] = {}
-        self._parts: dict[int, UploadedPart] = {}
-        self._whole, self._sha256 = new_hasher(digest.algorithm, size), hashlib.sha256()
+        self._counting = threading.Lock()
 
     @property
-    def is_running(self) -> bool:
-        return self._is_begun and not self.is_over
+    def item(self) -> str:
+        return f"{self.model}/{self.name}"
 
     def sent(self, count: int) -> None:
         """Note that ``count`` bytes went over the network; it is negative for bytes that have to go again."""
@@ -134,197 +66,259 @@ class Sending:
             self.done += count
             self.bytes_sent += max(count, 0)
 
-    def changed(self) -> MdlError:
-        """What is wrong with a file whose bytes are not the ones that were hashed."""
-        return StorageError("the file changed while it was sent", item=self._item, hint="run the same command again")
-
-    def step(self, post: Callable[[Event], None], index: int, count: int) -> None:
-        """Send the next part; the first step begins the file, and the one that ends last makes the object."""
-        try:
-            self._step(post, index, count)
-        except (MdlError, OSError) as error:
-            why = storage_error(error, str(self._path)) if isinstance(error, OSError) else error
-            with self._counting:
-                is_first, self.error, self.is_over = self.error is None, self.error or why, True
-            self._file = None  # it is closed once no part of it is being sent
-            if is_first:
-                post(Failed(self.model, self.name, why.code, why.message, why.advice, why.item))
-
-    def _step(self, post: Callable[[Event], None], index: int, count: int) -> None:
-        with self._reading:
-            if self.is_over:
-                return
-            if not self._is_begun:
-                if self._is_there(post) or (not self._find_upload() and self._is_there(post)):
-                    return
-                self._begin()
-                host = host_of(self.objects.bucket.access.url)
-                at = {"index": index, "count": count, "total": self.size, "resumed_at": self.resumed_at}
-                post(Started(self.model, self.name, host=host, **at))  # type: ignore[arg-type]
-            part, number = self._hash_next(), self._hashed
-        self._send(part, number)
+    def found(self, count: int) -> None:
+        """Note that ``count`` bytes were in the bucket already."""
         with self._counting:
-            is_last = len(self._parts) == self.steps
-        if is_last and not self.is_over:
-            self._end(post)
+            self.done += count
 
-    def _is_there(self, post: Callable[[Event], None]) -> bool:
+    def size_of(self, number: int) -> int:
+        """Bytes of part ``number`` (from 1)."""
+        return max(0, min(self.part_size, self.size - (number - 1) * self.part_size))
+
+    def is_object(self, found: S3Object | None) -> bool:
+        """Whether that is the object of this file, as far as the bucket tells."""
+        return found is not None and (found.size, found.sha256) == (self.size, Digest("sha256", self.sha256))
+
+    def other_bytes(self, why: str) -> MdlError:
+        return DigestMismatch(why, item=self.item, hint=f"'mdl verify {self.model} --repair' brings the right ones")
+
+
+class Sender:
+    """Sends files into a bucket, at most ``most`` parts at once. ``post`` is told what happens, by any thread. With
+    ``reads_back`` every object is read and hashed once it is there."""
+
+    def __init__(self, bucket: Bucket, most: int, post: Callable[[Event], None], *, reads_back: bool) -> None:
+        self._bucket, self._most, self._post, self._reads_back = bucket, most, post, reads_back
+        self._in_memory: deque[Future[UploadedPart]] = deque()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Begin no further part."""
+        self._is_closed = True
+
+    def send(self, files: Sequence[Sending]) -> None:
+        """Send all files; what becomes of one is in it. The parts of a file are read and hashed here, in order, and
+        sent by the workers; small files are left to them whole."""
+        with Workers(self._most, "mdl-push") as workers:
+            for index, file in enumerate(files, 1):
+                place = (index, len(files))
+                if file.parts == 1:
+                    workers.submit(self._guarded, file, self._send_small, place)
+                else:
+                    self._guarded(file, self._send_large, place, workers)
+
+    def _guarded(self, file: Sending, send: Callable[..., None], *args: object) -> None:
+        """Do a step of a file; if it fails, the file does."""
+        try:
+            send(file, *args)
+        except (MdlError, OSError) as error:
+            why = storage_error(error, str(file.path)) if isinstance(error, OSError) else error
+            file.error, file.is_running = why, False
+            self._post(Failed(file.model, file.name, why.code, why.message, why.advice, why.item))
+
+    def _send_small(self, file: Sending, place: tuple[int, int]) -> None:
+        with open_for_reading(file.path, os.O_NOFOLLOW) as fd:
+            if self._is_kept(file, fd):
+                return
+            self._tell_start(file, place)
+            whole = new_hasher(file.digest.algorithm, file.size)
+            data = self._read(file, fd, 1, whole)
+        self._bucket.put(file.key, data, {"sha256": file.sha256}, file.sent)
+        self._check_made(file)
+
+    def _send_large(self, file: Sending, place: tuple[int, int], workers: Workers) -> None:
+        with open_for_reading(file.path, os.O_NOFOLLOW) as fd:
+            if self._is_kept(file, fd):
+                return
+            found = self._find_upload(file)
+            if found is None and self._is_kept(file, fd):
+                return
+            upload, there = found or (None, {})
+            file.resumed_at = sum(part.size for part in there.values())
+            self._tell_start(file, place)
+            is_own = upload is None
+            if upload is None:
+                upload = self._bucket.begin(file.key, {"sha256": file.sha256})
+            whole = new_hasher(file.digest.algorithm, file.size)
+            parts: list[Future[UploadedPart]] = []
+            try:
+                for number in range(1, file.parts + 1):
+                    self._wait_for_memory()
+                    data = self._read(file, fd, number, whole)
+                    part = workers.submit(self._send_part, file, upload, number, data, there.get(number))
+                    parts.append(part)
+                    self._in_memory.append(part)
+            except DigestMismatch:
+                for part in parts:
+                    part.exception()  # a part that comes after the abort would stay
+                if is_own:
+                    self._bucket.abort(upload)
+                raise
+        workers.submit(self._guarded, file, self._finish, upload, parts)
+
+    def _is_kept(self, file: Sending, fd: int) -> bool:
         """Whether the mirror has the object already; then nothing is left to do. A small file whose sha256 nobody told
         is hashed first."""
-        self._is_begun = True
-        file = self._open()
-        if not self.sha256:
-            for view in read_blocks(file.fd, 0, self.size):
-                self._sha256.update(view)
-            self.sha256, self._sha256 = self._sha256.hexdigest(), hashlib.sha256()
-        if not self._is_right(self.objects.head(self.key)) or (self.reads_back and self._wrong_bytes()):
+        file.is_running = True
+        if (size := os.fstat(fd).st_size) != file.size:
+            raise file.other_bytes(f"it has {size} bytes, not {file.size}")
+        if not file.sha256:
+            sha256 = hashlib.sha256()
+            for view in read_blocks(fd, 0, file.size):
+                sha256.update(view)
+            file.sha256 = sha256.hexdigest()
+        if not file.is_object(self._look(file)) or (self._reads_back and self._wrong_bytes(file)):
             return False
-        self.action, self.is_over, self.done, self._file = "kept", True, self.size, None
-        post(Finished(self.model, self.name, self.size, "mirrored", "sha256" if self.reads_back else ""))
+        file.action, file.is_running, file.done = "kept", False, file.size
+        self._post(Finished(file.model, file.name, file.size, "mirrored", "sha256" if self._reads_back else ""))
         return True
 
-    def _is_right(self, head: Head | None) -> bool:
-        return head == Head(self.size, Digest("sha256", self.sha256))
-
-    def _open(self) -> OpenFile:
-        self._file = file = OpenFile(self._path)
-        if (size := os.fstat(file.fd).st_size) != self.size:
-            raise self._other_bytes(f"it has {size} bytes, not {self.size}")
-        return file
-
-    def _find_upload(self) -> bool:
-        """Find the upload of this file that has come furthest. False if one was ended meanwhile: the object may be
-        there now."""
-        is_sure = True
-        for one in self.objects.uploads(self.key) if self.steps > 1 else ():
-            if one.key != self.key or (self.objects.keeps_checksums and not one.keeps_checksums):
+    def _find_upload(self, file: Sending) -> tuple[PartedUpload | None, Mapping[int, UploadedPart]] | None:
+        """The upload of this file that has come furthest, with its parts. None if one was ended meanwhile: the object
+        may be there now. An upload that has a part of another size is another program's: its object would not have the
+        metadata of a mirror."""
+        bucket, is_sure = self._bucket, True
+        best: PartedUpload | None = None
+        there: dict[int, UploadedPart] = {}
+        for upload in bucket.uploads(file.key):
+            if upload.key != file.key or (bucket.lists_checksums and not upload.keeps_checksums):
                 continue
             try:
-                parts = self.objects.parts(one)
+                parts = bucket.parts(upload)
             except NotFound:
                 is_sure = False
                 continue
-            if len(parts) > len(self._there) and all(part.size == self._size_of(part.number) for part in parts):
-                self._upload, self._there = one, {part.number: part for part in parts}
-        return is_sure
+            if len(parts) > len(there) and all(part.size == file.size_of(part.number) for part in parts):
+                best, there = upload, {part.number: part for part in parts}
+        return (best, there) if is_sure else None
 
-    def _begin(self) -> None:
-        """Go on with the upload that was found, or begin one. A file of one part needs none."""
-        self.resumed_at = sum(part.size for part in self._there.values())
-        if self._upload is None and self.steps > 1:
-            self._upload, self._is_own = self.objects.begin(self.key, {"sha256": self.sha256}), True
+    def _tell_start(self, file: Sending, place: tuple[int, int]) -> None:
+        index, count = place
+        self._post(
+            Started(
+                file.model,
+                file.name,
+                host=self._bucket.host,
+                index=index,
+                count=count,
+                total=file.size,
+                resumed_at=file.resumed_at,
+            )
+        )
 
-    def _size_of(self, number: int) -> int:
-        """Bytes of that part. An upload that has a part of another size is another program's: its object would not
-        have the metadata of a mirror."""
-        return max(0, min(self._part_size, self.size - (number - 1) * self._part_size))
+    def _wait_for_memory(self) -> None:
+        """Wait until fewer than ``most`` parts are in memory."""
+        while len(self._in_memory) >= self._most:
+            self._in_memory.popleft().exception()
 
-    def _hash_next(self) -> LocalPart:
-        """Read the next part and hash it. Raises `DigestMismatch` at the last one if the file is not the locked one."""
-        file, start = self._file, self._hashed * self._part_size
-        if file is None:
-            raise self.changed()
-        stop = min(self.size, start + self._part_size)
-        sha256, md5, came = hashlib.sha256(), hashlib.md5(usedforsecurity=False), start
-        needs_md5 = any(not part.checksum for part in self._there.values())
-        for view in read_blocks(file.fd, start, stop):
-            self.objects.http.cancel.check()
-            for hasher in (self._whole, sha256, *((md5,) if needs_md5 else ())):
-                hasher.update(view)
-            came += len(view)
-        if came < stop:
-            raise self.changed()
-        self._hashed += 1
-        if self._hashed == self.steps and self._whole.hexdigest() != self._digest.hex:
-            if self._upload and self._is_own:
-                self.objects.abort(self._upload)
-            raise self._other_bytes("its bytes are not the ones that the lock names")
-        return LocalPart(self, file, start, stop, sha256.hexdigest(), md5.hexdigest())
+    def _read(self, file: Sending, fd: int, number: int, whole: hashlib._Hash) -> bytes:
+        """The bytes of part ``number``, which ``whole`` hashes too. Raises `DigestMismatch` at the last one if the file
+        is not the locked one."""
+        start = (number - 1) * file.part_size
+        blocks: list[bytes] = []
+        for view in read_blocks(fd, start, start + file.size_of(number)):
+            self._check_open()
+            whole.update(view)
+            blocks.append(bytes(view))
+        data = b"".join(blocks)
+        if len(data) < file.size_of(number):
+            raise StorageError("the file changed while it was sent", item=file.item, hint="run the same command again")
+        if number == file.parts and whole.hexdigest() != file.digest.hex:
+            raise file.other_bytes("its bytes are not the ones that the lock names")
+        return data
 
-    def _other_bytes(self, why: str) -> MdlError:
-        return DigestMismatch(why, item=self._item, hint=f"'mdl verify {self.model} --repair' brings the right ones")
+    def _check_open(self) -> None:
+        self._bucket.http.cancel.check()
+        if self._is_closed:
+            raise Cancelled
 
-    def _send(self, part: LocalPart, number: int) -> None:
-        """Send one part, unless the bucket has it; a file of one part is sent as a whole."""
-        there = self._there.get(number)
-        if self._upload is None:
-            self.objects.put(self.key, part, {"sha256": self.sha256})
-            there = UploadedPart(number, part.size, "")
-        elif there and part.is_same_as(there):
-            there = replace(there, checksum=checksum_of(part.sha256) if self._upload.keeps_checksums else "")
-            with self._counting:
-                self.done += part.size
-        else:
-            try:
-                there = self.objects.send_part(self._upload, number, part)
-            except MdlError as error:  # mostly NotFound
-                if not self._is_right(self._made()):
-                    raise self._ended(error) from error
-                there = UploadedPart(number, part.size, "")  # another process was faster, and completed the upload
-        with self._counting:
-            self._parts[number] = there
+    def _send_part(
+        self, file: Sending, upload: PartedUpload, number: int, data: bytes, there: UploadedPart | None
+    ) -> UploadedPart:
+        """Send one part, unless the bucket has it."""
+        self._check_open()
+        if there and is_same(there, data):
+            file.found(len(data))
+            return there
+        try:
+            return self._bucket.send_part(upload, number, data, file.sent)
+        except MdlError as error:  # mostly NotFound
+            if not file.is_object(self._made(file)):
+                raise self._ended(file, error) from error
+        return UploadedPart(number, len(data), "")  # another process was faster, and completed the upload
 
-    def _ended(self, error: MdlError) -> MdlError:
+    def _finish(self, file: Sending, upload: PartedUpload, parts: Sequence[Future[UploadedPart]]) -> None:
+        """Make the object once all parts are there, and look what the mirror has then."""
+        sent = [part.result() for part in parts]
+        try:
+            self._bucket.complete(upload, sent)
+        except NotFound as error:  # completed by another process, or before an answer that was lost
+            if self._made(file) is None:
+                raise self._ended(file, error) from error
+        self._check_made(file)
+
+    def _check_made(self, file: Sending) -> None:
+        """Compare what the mirror now tells of the object, and read it back if that is wanted."""
+        if not file.is_object(self._made(file)):
+            hint = "does another program write there? does the store keep metadata?"
+            raise DigestMismatch("the mirror has another object there than was sent", item=file.item, hint=hint)
+        if self._reads_back and (why := self._wrong_bytes(file)):
+            raise why
+        file.action, file.is_running = "pushed", False
+        self._post(Finished(file.model, file.name, file.size, "pushed", "sha256"))
+
+    def _ended(self, file: Sending, error: MdlError) -> MdlError:
         """What it means that the bucket refuses a part: an upload that it does not have any more can be begun anew."""
-        if not isinstance(error, NotFound) or "NoSuchUpload" not in error.message:
+        if error.server_code != "NoSuchUpload":
             return error
         hint = "a clean, or a rule of the bucket, did that; run the same command again"
-        return NetworkError(f"its upload was thrown away meanwhile: {error.message}", item=self._item, hint=hint)
+        return NetworkError(f"its upload was thrown away meanwhile: {error.message}", item=file.item, hint=hint)
 
-    def _end(self, post: Callable[[Event], None]) -> None:
-        """Make the object, compare what the mirror now tells of it, and read it back if that is wanted."""
-        gone: NotFound | None = None
-        if self._upload:
-            try:
-                self.objects.complete(self._upload, [self._parts[number] for number in sorted(self._parts)])
-            except NotFound as error:  # completed by another process, or before an answer that was lost
-                gone = error
-        head = self._made()
-        if gone and head is None:
-            raise self._ended(gone)
-        if not self._is_right(head):
-            hint = "does another program write there? does the store keep metadata?"
-            raise DigestMismatch("the mirror has another object there than was sent", item=self._item, hint=hint)
-        if self.reads_back and (why := self._wrong_bytes()):
-            raise why
-        self.action, self.is_over, self._file = "pushed", True, None
-        post(Finished(self.model, self.name, self.size, "pushed", "sha256"))
-
-    def _made(self) -> Head | None:
+    def _made(self, file: Sending) -> S3Object | None:
         """What the bucket tells of the object, which this process or another one has just made. It is asked up to three
         times: not every store shows an object whole at once, and the other process may not be done."""
-        http = self.objects.http
+        http = self._bucket.http
         for failure in range(1, _LOOKS):
-            if self._is_right(head := self.objects.head(self.key)):
-                return head
+            if file.is_object(found := self._look(file)):
+                return found
             http.cancel.wait(http.policy.delay(failure, random.random()))
-        return self.objects.head(self.key)
+        return self._look(file)
 
-    def _wrong_bytes(self) -> MdlError | None:
-        """Read the object back: what is wrong with it."""
-        found = hash_object(self.objects, self.key)
-        if found == self.sha256:
+    def _look(self, file: Sending) -> S3Object | None:
+        try:
+            return self._bucket.head(file.key)
+        except NotFound:
             return None
-        return DigestMismatch(f"the mirror's object has the sha256 {found}, not {self.sha256}", item=self._item)
 
-    @property
-    def _item(self) -> str:
-        return f"{self.model}/{self.name}"
+    def _wrong_bytes(self, file: Sending) -> MdlError | None:
+        """Read the object back: what is wrong with it."""
+        found = hash_object(self._bucket, file.key)
+        if found == file.sha256:
+            return None
+        return DigestMismatch(f"the mirror's object has the sha256 {found}, not {file.sha256}", item=file.item)
 
 
-def hash_object(objects: Objects, key: str, watch: Callable[[int], None] = lambda _count: None) -> str:
+def is_same(part: UploadedPart, data: bytes) -> bool:
+    """Whether the bucket has these very bytes as that part, as far as it tells: by its checksum, else by its MD5."""
+    if part.checksum:
+        return part.checksum == checksum_of(data)
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return part.size == len(data) and part.etag.strip('"').lower() == md5
+
+
+def hash_object(bucket: Bucket, key: str, watch: Callable[[int], None] = lambda _count: None) -> str:
     """The sha256 of an object, of which every byte is read; ``watch`` is called with the bytes so far. Raises as
-    `Objects`."""
+    `Bucket`."""
 
     def read() -> str:
         sha256, done = hashlib.sha256(), 0
-        for block in objects.read(key):
+        for block in bucket.blocks(key):
             sha256.update(block)
             done += len(block)
             watch(done)
         return sha256.hexdigest()
 
-    return objects.http.retry(objects.bucket.access.url, read)
+    return bucket.http.retry(bucket.url, read)
 
 
 class Reading:
@@ -332,22 +326,25 @@ class Reading:
     are what is expected, if that is known. ``actual`` is the sha256 of the bytes that were read."""
 
     def __init__(
-        self, model: str, name: str, key: str, size: int | None, sha256: str, objects: Objects, *, deep: bool
+        self, model: str, name: str, key: str, size: int | None, sha256: str, bucket: Bucket, *, deep: bool
     ) -> None:
         self.model, self.name, self.key, self.sha256 = model, name, key, sha256
         self.expected_size, self.size = size, size or 0
         self.done = self.bytes_sent = 0
         self.is_running, self.actual = False, ""
-        self._objects, self._deep = objects, deep
+        self._bucket, self._deep = bucket, deep
 
-    def step(self) -> Head | None:
-        """What the bucket tells of it; None if it is not there. Raises as `Objects`."""
-        head = self._objects.head(self.key)
-        if head and self._deep and self.expected_size in (None, head.size):
-            self.size, self.is_running = head.size, True
-            self.actual = hash_object(self._objects, self.key, self._read)
+    def step(self) -> S3Object | None:
+        """What the bucket tells of it; None if it is not there. Raises as `Bucket`."""
+        try:
+            found = self._bucket.head(self.key)
+        except NotFound:
+            return None
+        if self._deep and self.expected_size in (None, found.size):
+            self.size, self.is_running = found.size, True
+            self.actual = hash_object(self._bucket, self.key, self._read)
             self.is_running = False
-        return head
+        return found
 
     def _read(self, done: int) -> None:
         self.done = self.bytes_sent = done

@@ -2,105 +2,167 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from mdl.cancel import CancelToken
-from mdl.errors import Cancelled, MdlError, StorageError
+from mdl.catalog import mirror_layout as layout
+from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError
+from mdl.events import Event
 from mdl.hashing import Digest
-from mdl.plugins.mirror.objects import Objects, UploadedPart
-from mdl.plugins.mirror.sending import LocalPart, OpenFile, Sending, watched, workers
+from mdl.http.policy import RetryPolicy
+from mdl.plugins.mirror.sending import Sender, Sending, is_same, watched, workers
+from mdl.sources.object_store import Bucket, PartedUpload, S3Object, UploadedPart
 
-DATA = bytes(range(256)) * 4096
+PART = 2**20
+DATA = bytes(range(256)) * 4096 * 3
 
 
 class _Http:
-    def __init__(self) -> None:
-        self.cancel = CancelToken()
+    cancel = CancelToken()
+    policy = RetryPolicy(first=0.0, longest=0.0)
 
 
-class _Objects:
-    def __init__(self) -> None:
-        self.http = _Http()
+class _Bucket:
+    """A bucket in memory. ``at_part`` is called before a part is stored."""
+
+    host, lists_checksums = "h", False
+
+    def __init__(self, at_part: Callable[[int], None] = lambda _number: None) -> None:
+        self.http, self.at_part = _Http(), at_part
+        self.parts_sent: dict[int, bytes] = {}
+        self.objects: dict[str, bytes] = {}
+        self.aborted = 0
+
+    def head(self, key: str) -> S3Object:
+        if key not in self.objects:
+            raise NotFound("there is no such object")
+        data = self.objects[key]
+        return S3Object(key, len(data), sha256=Digest("sha256", hashlib.sha256(data).hexdigest()))
+
+    def uploads(self, prefix: str) -> list[PartedUpload]:
+        return []
+
+    def begin(self, key: str, metadata: object) -> PartedUpload:
+        return PartedUpload(key, "u")
+
+    def send_part(self, upload: PartedUpload, number: int, data: bytes, on_sent: Callable[[int], None]) -> UploadedPart:
+        self.at_part(number)
+        self.parts_sent[number] = data
+        on_sent(len(data))
+        return UploadedPart(number, len(data), "")
+
+    def complete(self, upload: PartedUpload, parts: list[UploadedPart]) -> None:
+        self.objects[upload.key] = b"".join(self.parts_sent[part.number] for part in parts)
+
+    def abort(self, upload: PartedUpload) -> None:
+        self.aborted += 1
+        self.parts_sent.clear()
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> LocalPart:
-    """All but the first and the last byte of a file, as they were just hashed."""
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of three parts."""
+    monkeypatch.setattr(layout, "_PART", PART)
     path = tmp_path / "f.bin"
     path.write_bytes(DATA)
-    objects = cast("Objects", _Objects())
-    digest = Digest("sha256", hashlib.sha256(DATA).hexdigest())
-    sending = Sending("one", "f.bin", path, len(DATA), digest, key="k", objects=objects)
-    inner = DATA[1:-1]
-    md5 = hashlib.md5(inner, usedforsecurity=False).hexdigest()
-    return LocalPart(sending, OpenFile(path), 1, len(DATA) - 1, hashlib.sha256(inner).hexdigest(), md5)
+    return path
 
 
-def test_a_part_is_sent_as_often_as_it_takes(part: LocalPart) -> None:
-    """It can be iterated over again, and what was sent in vain does not count as done."""
-    assert b"".join(part) == DATA[1:-1]
-    iterator = iter(part)
-    next(iterator)
-    assert b"".join(part) == DATA[1:-1]
-    assert part._sending.done == part.size
-    assert part._sending.bytes_sent > part.size
+def sent(path: Path, bucket: _Bucket, most: int = 2) -> Sending:
+    """The file after it was sent."""
+    told: list[Event] = []
+    file = Sending("one", "f.bin", path, len(DATA), Digest("sha256", hashlib.sha256(DATA).hexdigest()), key="k")
+    Sender(cast("Bucket", bucket), most, told.append, reads_back=False).send([file])
+    return file
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_parts_make_the_file(path: Path, most: int) -> None:
+    """All parts are there, in their order, whoever sends them."""
+    bucket = _Bucket()
+    file = sent(path, bucket, most)
+    assert (file.action, file.error, file.done, file.bytes_sent) == ("pushed", None, len(DATA), len(DATA))
+    assert bucket.objects == {"k": DATA}
 
 
 @pytest.mark.fault(563)
-@pytest.mark.parametrize("at", [1, len(DATA) // 2, len(DATA) - 2])
-def test_a_file_that_changes_while_it_is_sent(part: LocalPart, tmp_path: Path, at: int) -> None:
-    """Whichever byte changed after the part was hashed: its last block is not sent, and the error names the file."""
-    with (tmp_path / "f.bin").open("r+b") as file:
-        file.seek(at)
-        file.write(bytes([DATA[at] ^ 1]))
-    sent = bytearray()
-    with pytest.raises(StorageError, match=r"one/f.bin: the file changed") as caught:
-        for block in part:
-            sent += block
-    assert len(sent) < part.size
-    assert caught.value.exit_code == 7
+@pytest.mark.parametrize("at", [0, 3 * PART - 1])
+def test_a_file_that_changes_while_it_is_sent(path: Path, at: int) -> None:
+    """A part that was hashed is sent as it was hashed; a part that changes before that is found, and then there is no
+    object, no last part, and nothing of the others."""
+
+    def change(number: int) -> None:
+        if number == 1:
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes([DATA[at] ^ 1]))
+
+    bucket = _Bucket(change)
+    file = sent(path, bucket, 1)
+    if at == 0:
+        assert (file.action, bucket.objects) == ("pushed", {"k": DATA})
+        return
+    assert isinstance(file.error, DigestMismatch)
+    assert (bucket.objects, bucket.parts_sent, bucket.aborted) == ({}, {}, 1)
 
 
-def test_a_file_that_is_cut_while_it_is_sent(part: LocalPart, tmp_path: Path) -> None:
-    """It fails as well, and not one byte is made up for what is missing."""
-    with (tmp_path / "f.bin").open("r+b") as file:
-        file.truncate(1000)
-    with pytest.raises(StorageError, match="changed"):
-        b"".join(part)
+def test_a_file_that_is_cut_while_it_is_sent(path: Path) -> None:
+    """It fails, and not one byte is made up for what is missing."""
+
+    def cut(number: int) -> None:
+        with path.open("r+b") as file:
+            file.truncate(PART)
+
+    file = sent(path, _Bucket(cut), 1)
+    assert isinstance(file.error, StorageError)
+    assert "the file changed" in file.error.message
+    assert file.error.item == "one/f.bin"
 
 
-def test_which_part_of_the_bucket_is_the_same(part: LocalPart) -> None:
+def test_a_part_that_fails_ends_its_file_alone(path: Path) -> None:
+    """The error is that of the part; the next file is sent."""
+
+    def fail(number: int) -> None:
+        if number == 2:
+            raise NetworkError("no", final=True)
+
+    bucket = _Bucket(fail)
+    assert str(sent(path, bucket).error) == "no"
+    assert bucket.objects == {}
+
+
+def test_which_part_of_the_bucket_is_the_same() -> None:
     """By its checksum if the store keeps one, else by its size and its MD5; an ETag that is no MD5 is not believed."""
-    import base64
-
-    checksum = base64.b64encode(bytes.fromhex(part.sha256)).decode()
-    same = UploadedPart(1, part.size, f'"{part.md5}"')
+    md5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()
+    checksum = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
     rows: list[tuple[Any, bool]] = [
-        (same, True),
-        (UploadedPart(1, part.size, '"an-encrypted-one"'), False),
-        (UploadedPart(1, part.size + 1, f'"{part.md5}"'), False),
-        (UploadedPart(1, part.size, '"x"', checksum), True),
-        (UploadedPart(1, part.size, f'"{part.md5}"', "AAAA"), False),
+        (UploadedPart(1, len(DATA), f'"{md5}"'), True),
+        (UploadedPart(1, len(DATA), '"an-encrypted-one"'), False),
+        (UploadedPart(1, len(DATA) + 1, f'"{md5}"'), False),
+        (UploadedPart(1, len(DATA), '"x"', checksum), True),
+        (UploadedPart(1, len(DATA), f'"{md5}"', "AAAA"), False),
     ]
-    assert [part.is_same_as(row) for row, _ in rows] == [expected for _, expected in rows]
+    assert [is_same(row, DATA) for row, _ in rows] == [expected for _, expected in rows]
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
+def test_no_link_is_followed(path: Path) -> None:
     """A file that was replaced by a link is not opened."""
-    (tmp_path / "secret").write_bytes(b"of somebody else")
-    (tmp_path / "link").symlink_to(tmp_path / "secret")
-    with pytest.raises(OSError, match="symbolic links"):
-        OpenFile(tmp_path / "link")
+    (path.parent / "link").symlink_to(path)
+    bucket = _Bucket()
+    assert isinstance(sent(path.parent / "link", bucket).error, StorageError)
+    assert bucket.objects == {}
 
 
 @pytest.mark.parametrize(
     ("connections", "rate", "most"),
-    [(16, None, 4), (2, None, 2), (16, 1e9, 4), (16, 20e6, 2), (16, 1e6, 1), (1, 1e9, 1)],
+    [(16, None, 4), (2, None, 2), (16, 1e9, 4), (16, 20e6, 4), (16, 10e6, 2), (16, 1e6, 1), (1, 1e9, 1)],
 )
 def test_a_low_rate_is_not_shared_by_many_parts(connections: int, rate: float | None, most: int) -> None:
     """What is sent in ten seconds are whole parts, as far as the rate allows: unfinished ones are lost with a kill."""

@@ -24,12 +24,12 @@ DIGESTS = st.integers(0, 2**256 - 1).map(lambda number: Digest("sha256", f"{numb
 
 @given(size=st.integers(0, 48 * 2**40))
 def test_there_are_never_more_parts_than_a_store_takes(size: int) -> None:
-    """At most 10,000 parts of 64 MiB or more, and as few more bytes a part as whole MiB allow."""
+    """At most 10,000 parts of 32 MiB or more, and as few more bytes a part as whole MiB allow."""
     part = part_size(size)
-    assert part >= 64 * MIB
+    assert part >= 32 * MIB
     assert part % MIB == 0
     assert -(-size // part) <= 10_000
-    assert part == 64 * MIB or -(-size // (part - MIB)) > 10_000
+    assert part == 32 * MIB or -(-size // (part - MIB)) > 10_000
 
 
 @given(prefix=st.lists(NAMES, max_size=2), name=NAMES, path=st.lists(NAMES, min_size=1, max_size=3))

@@ -105,7 +105,7 @@ def test_nothing_is_converted_for_nothing(words: str, tmp_path: Path) -> None:
 
 
 _OFFERED = "mdl.events mdl.jobs.job mdl.engine.plan"
-_OF_NETWORK = "httpx httpcore ssl mdl.http.client mdl.http.policy mdl.engine.transfer huggingface_hub obstore"
+_OF_NETWORK = "httpx httpcore ssl mdl.http.client mdl.http.policy mdl.engine.transfer huggingface_hub boto3 botocore"
 
 
 @pytest.mark.parametrize(

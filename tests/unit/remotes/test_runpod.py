@@ -815,7 +815,7 @@ def test_real_workers_result_too_large(real_gpu: World) -> None:
 def test_a_real_worker_with_a_bucket(s3_url: str, tmp_path: Path) -> None:
     """A worker that writes to a bucket answers with signed links: it is asked once for the plan and the download, and
     neither the link nor a key is in anything that is kept."""
-    pytest.importorskip("obstore")
+    pytest.importorskip("boto3")
     from support.runpod_handler import pattern
 
     store = JobStore.at(s3_url)

@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.faults import always, choose, redirects, reply
-from support.faulty_server import FaultyServer
+from support.faults import Answer, always, choose, first, redirects, reply, stall_before_headers
+from support.faulty_server import FaultyServer, Request
 from support.moto_store import s3_api
 from support.networks import network_of
+from support.polling import until
 
-from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, Unsafe, UsageError
+from mdl.bounds import MOST_PAGES
+from mdl.errors import (
+    AuthError,
+    Cancelled,
+    MdlError,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    TlsError,
+    Unsafe,
+    UsageError,
+)
+from mdl.extras import to_install
 from mdl.http.allowlist import AllowList
 from mdl.http.client import HttpClient, Timeouts
 from mdl.http.policy import RetryPolicy
 from mdl.remote_tables import RemoteSettings
-from mdl.sources import Context, object_store, parse
+from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.object_store import Access, s3_error
+from mdl.sources.object_store import Access, Bucket
 from mdl.sources.s3 import S3Origin, S3Source
 
-obstore = pytest.importorskip("obstore")
+pytest.importorskip("boto3")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "the-secret"}
+NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 
 
 LISTING = b"""<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>training</Name>
 <KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated><Contents><Key>a.bin</Key>
 <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"x"</ETag><Size>1</Size></Contents></ListBucketResult>"""
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+
+
+OPEN: list[HttpClient] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """The clients of a test are closed after it."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 @pytest.fixture
@@ -41,12 +69,11 @@ def moto(s3_url: str) -> str:
 
 
 @pytest.fixture
-def bucket(moto: str, request: pytest.FixtureRequest) -> Callable[..., S3Source]:
+def bucket(moto: str) -> Callable[..., S3Source]:
     """A source of the bucket ``training``, made anew with these objects."""
 
     def make(objects: dict[str, bytes], **environ: str) -> S3Source:
         source = source_at(moto, **environ)
-        request.addfinalizer(source._context.http.close)  # type: ignore[union-attr]
         put(moto, objects)
         return source
 
@@ -61,13 +88,14 @@ def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> 
         network_of(http),
         environ=KEYS | {"AWS_ENDPOINT_URL_S3": url} | environ,
     )
+    OPEN.append(http)
     source = S3Source(found)
     http.locators["s3"] = source.locate
     return source
 
 
 def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The endpoint of a remote wins against the variables, in obstore as well, which reads them by itself."""
+    """The endpoint of a remote wins against the variables, in boto3 as well, which reads them by itself."""
     put(moto, {"a.bin": b"a"})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     table = {"url": "s3://training", "endpoint_url": moto}
@@ -75,7 +103,7 @@ def test_the_remotes_endpoint_is_the_one_that_is_asked(moto: str, monkeypatch: p
     remotes = {"store": RemoteSettings("store", "bucket", table)}
     source = S3Source(replace(source._context, remotes=remotes))
     assert [str(file.path) for file in source.resolve(S3Origin("training"))] == ["a.bin"]
-    assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")  # type: ignore[union-attr]
+    assert source.locate("s3://training/a.bin").url.startswith(f"{moto}/training/a.bin?")
 
 
 def put(url: str, objects: dict[str, bytes]) -> None:
@@ -124,39 +152,129 @@ def test_no_reference(text: str, error: type[MdlError]) -> None:
         parse(text)
 
 
+def bucket_of(access: Access, **environ: str) -> Bucket:
+    """A bucket that asks nobody."""
+    return Bucket("training", access, Context(Endpoint("http://h", None, ""), Path("/nonexistent"), environ=environ))
+
+
+def signer(source: S3Source) -> str:
+    """Who signs for the bucket: the id of the key and the region in its signature."""
+    link = source.bucket("training").locate("a.bin").url
+    return link.partition("X-Amz-Credential=")[2].partition("%2Fs3%2F")[0].replace("%2F", " ")
+
+
+def profiles(folder: Path, **files: str) -> str:
+    """A home folder with these files in ``.aws``."""
+    (folder / ".aws").mkdir()
+    for name, text in files.items():
+        (folder / ".aws" / name).write_text(text)
+    return str(folder)
+
+
 def test_access_comes_from_remote_then_environment_then_profile(tmp_path: Path) -> None:
-    """Endpoint and region: the remote of this bucket, the variables, ``~/.aws``. Keys: the variables, ``~/.aws``."""
-    (tmp_path / ".aws").mkdir()
-    (tmp_path / ".aws/credentials").write_text(
-        "[work]\naws_access_key_id = FILED\naws_secret_access_key = filed%secret\n"
-    )
-    (tmp_path / ".aws/config").write_text("[profile work]\nregion = eu-west-3\nendpoint_url = https://filed.example\n")
-    home = {"HOME": str(tmp_path), "AWS_PROFILE": "work"}
-    assert Access.of("training", home, {}) == Access("eu-west-3", "https://filed.example", "FILED", "filed%secret")
-    named = {**home, **KEYS, "AWS_ENDPOINT_URL": "https://named.example", "AWS_REGION": "eu-north-1"}
-    assert Access.of("training", named, {}) == Access("eu-north-1", "https://named.example", "AKID", "the-secret")
+    """Endpoint and region: the remote of this bucket, the variables, ``~/.aws``, AWS itself."""
+    config = "[profile work]\nregion = eu-west-3\nendpoint_url = https://filed.example\n"
+    config += "[profile own]\nservices = own\n[services own]\ns3 =\n  endpoint_url = https://own.example\n"
+    home = {"HOME": profiles(tmp_path, config=config), "AWS_PROFILE": "work"}
+    assert bucket_of(Access.of("training", home, {}), **home).url == "https://filed.example"
+    assert bucket_of(Access(), **{**home, "AWS_PROFILE": "own"}).url == "https://own.example"
+    named = {**home, "AWS_ENDPOINT_URL": "https://named.example", "AWS_REGION": "eu-north-1"}
+    assert Access.of("training", named, {}) == Access("https://named.example", "eu-north-1")
     table = {"url": "s3://training/prefix", "endpoint_url": "https://remote.example/", "region": "auto"}
     remotes = {"store": RemoteSettings("store", "bucket", table)}
-    assert Access.of("training", named, remotes).url == "https://remote.example"
-    assert Access.of("other", named, remotes).url == "https://named.example"
-    assert Access.of("training", {}, {}) == Access("us-east-1")
-    assert "the-secret" not in repr(Access.of("training", named, {}))
+    assert Access.of("training", named, remotes) == Access("https://remote.example", "auto")
+    assert Access.of("other", named, remotes).endpoint == "https://named.example"
+    assert bucket_of(Access()).url == "https://s3.us-east-1.amazonaws.com"
+    assert bucket_of(Access(region="cn-north-1")).url == "https://s3.cn-north-1.amazonaws.com.cn"
+
+
+@pytest.mark.fault(478)
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_an_endpoint_with_the_default_port(scheme: str, port: int) -> None:
+    """What is signed is the header Host as it is sent: without the port."""
+    links = []
+    while len({link.partition("X-Amz-Date=")[2][:16] for link in links}) != 1:  # until both are of one second
+        sources = [source_at(f"{scheme}://h.example{more}") for more in ("", f":{port}")]
+        links = [source.bucket("training").locate("a.bin").url for source in sources]
+    assert len({link.partition("X-Amz-Signature=")[2] for link in links}) == 1
+
+
+PLAIN = "[work]\naws_access_key_id = FILED\naws_secret_access_key = filed%secret\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "credentials", "environ", "expected"),
+    [
+        ("", PLAIN, {"AWS_PROFILE": "work"}, "FILED"),
+        ("", PLAIN, {"AWS_PROFILE": "work", **KEYS}, "AKID"),
+        ("[profile work]\ncredential_process = {} PROCESS\n", "", {"AWS_PROFILE": "work"}, "PROCESS"),
+        ("[default]\naws_access_key_id = DEFAULT\naws_secret_access_key = d\n", "", {}, "DEFAULT"),
+        ("", PLAIN, {}, ""),
+    ],
+    ids=["a profile", "the variables win", "a program", "the default profile", "nobody"],
+)
+def test_whose_credentials_sign(
+    tmp_path: Path, config: str, credentials: str, environ: dict[str, str], expected: str
+) -> None:
+    """The chain that users of AWS know: variables, profiles, a program. Without any, nothing is signed."""
+    program = tmp_path / "program"
+    facts = {"Version": 1, "AccessKeyId": "PROCESS", "SecretAccessKey": "s", "SessionToken": "t"}
+    program.write_text(f"#!{sys.executable}\nprint({json.dumps(json.dumps(facts))})\n")
+    program.chmod(0o700)
+    home = profiles(tmp_path, config=config.format(program), credentials=credentials)
+    source = source_at("http://127.0.0.1:9", **{**NO_KEYS, "HOME": home, "AWS_REGION": "eu-west-3", **environ})
+    day = "" if not expected else signer(source).split()[1]
+    assert signer(source) == (f"{expected} {day} eu-west-3" if expected else "")
+
+
+def test_the_role_of_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service of a cluster that gives a pod its credentials is asked, with the pod's token."""
+    facts = {"AccessKeyId": "POD", "SecretAccessKey": "s", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}
+    with FaultyServer(always(reply(200, json.dumps(facts).encode()))) as pod:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{pod.url}/v1/credentials")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "of-the-pod")
+        assert signer(source_at("http://127.0.0.1:9", **NO_KEYS)).startswith("POD ")
+        assert [request.header("authorization") for request in pod.requests] == ["of-the-pod"]
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "kind", "words"),
+    [
+        ("", {"AWS_PROFILE": "nobody"}, UsageError, "nobody"),
+        ("[profile", {"AWS_PROFILE": "work"}, UsageError, "config"),
+        ("[profile work]\ncredential_process = /no/such/program\n", {"AWS_PROFILE": "work"}, AuthError, "program"),
+        ("[profile work]\ncredential_process = false\n", {"AWS_PROFILE": "work"}, AuthError, "custom-process"),
+        ("[profile work]\nrole_arn = a\nsource_profile = x\n", {"AWS_PROFILE": "work"}, UsageError, "x"),
+        ("", {"AWS_ACCESS_KEY_ID": "AKID"}, AuthError, "AWS_SECRET_ACCESS_KEY"),
+        ("", {"AWS_REGION": "not/a/region"}, UsageError, "region"),
+    ],
+)
+def test_credentials_that_cannot_be_had(
+    tmp_path: Path, config: str, environ: dict[str, str], kind: type[MdlError], words: str
+) -> None:
+    """A wrong setting is 2, a refusal of the one who gives them 4, in the words of the one who says so."""
+    environ = {**NO_KEYS, "HOME": profiles(tmp_path, config=config), **environ}
+    with pytest.raises(kind, match=words) as caught:
+        source_at("http://127.0.0.1:9", **environ).resolve(S3Origin("training"))
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
 def test_what_cannot_be_sent(name: str) -> None:
     """A key that cannot stand in a header is refused by its variable; the line break behind one does no harm."""
     with pytest.raises(UsageError) as caught:
-        Access.of("training", {**KEYS, name: "the-\nsecret"}, {})
+        source_at("http://127.0.0.1:9", **{name: "the-\nsecret"}).bucket("training").locate("a")
     assert caught.value.item == name
     assert "the-" not in caught.value.message
-    assert Access.of("training", {**KEYS, "AWS_SESSION_TOKEN": "token\r\n"}, {}).token == "token"
+    source_at("http://127.0.0.1:9", **{name: "eu-west-3\r\n"}).bucket("training").locate("a")
 
 
 def test_profiles_that_are_no_file(tmp_path: Path) -> None:
     """A named pipe in the place of the profiles is not waited for."""
     os.mkfifo(tmp_path / "config")
-    assert Access.of("training", {"AWS_CONFIG_FILE": str(tmp_path / "config")}, {}) == Access("us-east-1")
+    pipe = str(tmp_path / "config")
+    source = source_at("http://127.0.0.1:9", AWS_CONFIG_FILE=pipe, AWS_SHARED_CREDENTIALS_FILE=pipe)
+    assert signer(source).startswith("AKID ")
 
 
 def test_certificates_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -233,37 +351,91 @@ def test_no_such_bucket(bucket: Callable[..., S3Source]) -> None:
         source.resolve(S3Origin("elsewhere"))
 
 
-def test_repeated_listing(monkeypatch: pytest.MonkeyPatch, bucket: Callable[..., S3Source]) -> None:
-    """A bucket that lists the same page again and again is told from one that has much."""
-    source = bucket({"p/a": b""})
-    real = list(obstore.list(source.bucket("training")._store))
-    monkeypatch.setattr(obstore, "list", lambda *_, **__: iter(real * 2))
-    with pytest.raises(ProtocolError, match="repeats itself"):
-        source.resolve(S3Origin("training"))
+def a_page(keys: Sequence[str], token: str) -> Answer:
+    """A page of a listing that names a next one."""
+    rows = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>"
+        for key in keys
+    )
+    more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+    return reply(200, f"<ListBucketResult>{more}{rows}</ListBucketResult>".encode())
 
 
-def test_a_listing_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that always says that more follows, and sends none of it, is left after some time."""
-    empty = LISTING.partition(b"<Contents>")[0].replace(b"false", b"true")
-    page = reply(200, empty + b"<NextContinuationToken>7</NextContinuationToken></ListBucketResult>")
-    monkeypatch.setattr(object_store, "_PAGE_SECONDS", 0.0)
-    with FaultyServer(lambda request, number: page) as server, pytest.raises(NetworkError, match="to an end"):
+@pytest.mark.parametrize(
+    ("page", "most", "words"),
+    [
+        (lambda number: a_page(["a"], str(number)), 2, "brings nothing new"),
+        (lambda number: a_page([f"a{number}"], "7"), 2, "in circles"),
+        (lambda number: a_page([], str(number)), MOST_PAGES, "more than 1,000 pages"),
+    ],
+    ids=["the same page", "the same token", "empty pages"],
+)
+def test_a_listing_without_an_end(page: Callable[[int], Answer], most: int, words: str) -> None:
+    """A bucket that always says that more follows is left after a number of pages that has a bound."""
+    asked: list[Request] = []
+
+    def handle(request: Request, number: int) -> Answer:
+        asked.append(request)
+        return page(len(asked))
+
+    with FaultyServer(handle) as server, pytest.raises(ProtocolError, match=words) as caught:
+        source_at(server.url).resolve(S3Origin("training"))
+    assert "s3://training" in str(caught.value)
+    assert len(asked) <= most
+
+
+def test_a_bucket_that_keeps_old_versions_has_empty_pages() -> None:
+    """A page without an object may stand before one that has some."""
+    pages = first(1, always(a_page([], "2")), always(reply(200, LISTING)))
+    with FaultyServer(pages) as server:
+        assert [file.path.text for file in source_at(server.url).resolve(S3Origin("training"))] == ["a.bin"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"<ListBucketResult>", b"<html><body>Log in</body></html>"])
+def test_a_listing_that_is_none(body: bytes) -> None:
+    """What is no list is 6, and not an empty bucket."""
+    with FaultyServer(always(reply(200, body))) as server, pytest.raises(ProtocolError, match="XML") as caught:
+        source_at(server.url).resolve(S3Origin("training"))
+    assert "does this endpoint speak S3" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("Size", "9" * 30), ("Size", "9" * 5000), ("Size", "-1"), ("LastModified", "soon"), ("Key", "")]
+)
+def test_an_entry_that_makes_no_sense(tag: str, value: str) -> None:
+    """A number beyond every file, a time that is none: 6."""
+    body = re.sub(f"<{tag}>[^<]*</{tag}>", f"<{tag}>{value}</{tag}>", LISTING.decode())
+    with FaultyServer(always(reply(200, body.encode()))) as server, pytest.raises((ProtocolError, Unsafe)):
         source_at(server.url).resolve(S3Origin("training"))
 
 
-def test_a_bucket_that_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_redirects() -> None:
     """A bucket cannot send mdl to another host: no request, and no session token, goes there."""
-    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "the-session-token"}
     once = RetryPolicy(tries=1, first=0.01, longest=0.02)
-    with FaultyServer(lambda request, number: reply(200, LISTING)) as other:
+    with FaultyServer(always(reply(200, LISTING))) as other:
         away = redirects(other.url.replace("127.0.0.1", "localhost"))
-        with FaultyServer(away) as server:
-            with pytest.raises(Unsafe, match="redirects to another host"):
-                source_at(server.url, once, **keys).resolve(S3Origin("training"))
-            assert other.requests == []
-            monkeypatch.setattr(object_store, "_NOWHERE", other.url)  # the control: obstore goes where it is sent
-            source_at(server.url, once, **keys).resolve(S3Origin("training"))
-            assert {request.header("x-amz-security-token") for request in other.requests} == {"the-session-token"}
+        with FaultyServer(away) as server, pytest.raises(NetworkError, match="redirects"):
+            source_at(server.url, once, AWS_SESSION_TOKEN="the-session-token").resolve(S3Origin("training"))
+        assert other.requests == []
+
+
+MALFORMED = reply(
+    400,
+    b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is wrong; expecting 'eu-west-3'"
+    b"</Message><Region>eu-west-3</Region></Error>",
+    ("x-amz-bucket-region", "eu-west-3"),
+)
+
+
+@pytest.mark.parametrize(
+    "answer", [MALFORMED, reply(301, b"<Error/>", ("x-amz-bucket-region", "eu-west-3"))], ids=["400", "301"]
+)
+def test_a_bucket_of_another_region(answer: Answer) -> None:
+    """2, naming the setting. No second region is tried: a signed link would be refused there."""
+    with FaultyServer(always(answer)) as server, pytest.raises(UsageError, match="in another region") as caught:
+        source_at(server.url).resolve(S3Origin("training"))
+    assert "AWS_REGION" in str(caught.value.hint)
+    assert len(server.requests) == 1
 
 
 def test_deletes_are_of_one_object_each() -> None:
@@ -273,53 +445,33 @@ def test_deletes_are_of_one_object_each() -> None:
         assert [request.target for request in server.requests] == ["/training/a", "/training/b"]
 
 
-SENDING = "Error performing GET https://h.example/b?list-type=2 in 1ms - HTTP error: error sending request"
-CONNECT = "\n\nDebug source:\nHttpError { kind: Connect, source: "
-
-
-class Generic(Exception):
-    __module__ = "obstore.exceptions"
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "words"),
-    [
-        (
-            "status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message>",
-            AuthError,
-            "no such key",
-        ),
-        ("status code: 403: <Code>RequestTimeTooSkewed</Code><Message>too far</Message>", AuthError, "clock"),
-        (
-            "status code: 400: <Code>AuthorizationHeaderMalformed</Code><Message>expecting 'eu-1'</Message>",
-            UsageError,
-            "eu-1",
-        ),
-        ("status code: 503: <Code>SlowDown</Code><Message>reduce your request rate</Message>", NetworkError, "reduce"),
-        (
-            "Error performing GET http://x in 1ms, after 5 retries - HTTP error: error sending request",
-            NetworkError,
-            "error sending",
-        ),
-        (f'{SENDING}{CONNECT}Os {{ message: "Connection refused" }}', NetworkError, "to h.example: Connection refused"),
-        (f'{SENDING}{CONNECT}Custom {{ error: "no such name" }}', NetworkError, "to h.example: no such name"),
-        (f"{SENDING}{CONNECT}InvalidCertificate(\n  UnknownIssuer", TlsError, "h.example: its certificate"),
-    ],
-)
-def test_errors(text: str, kind: type[MdlError], words: str) -> None:
-    """Each code of the bucket has its class, with the bucket's words and what to do."""
-    found = s3_error(Generic(f"Generic S3 error: {text}\n\nDebug source:\nsecret things"), "s3://training")
-    assert type(found) is kind
-    assert words in f"{found.message} {found.hint}"
-    assert "Debug" not in found.message
-
-
-def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One clear line says what is missing and how to install it."""
+def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear line says what is missing and how to install it. A mirror that is never asked does not need it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="obstore, which is not installed") as caught:
+    with pytest.raises(UsageError, match="boto3, which is not installed") as caught:
         source_at("http://127.0.0.1:9").resolve(S3Origin("training"))
-    assert str(caught.value.hint).startswith(f"{sys.executable} -m pip install 'obstore")
+    assert caught.value.hint == to_install("s3")
+    assert source_at("", AWS_ENDPOINT_URL_S3="").hosts(S3Origin("training")) == ()
+
+
+@pytest.mark.parametrize("who", ["the bucket", "the one who gives credentials"])
+def test_a_cancel_does_not_wait(tmp_path: Path, who: str) -> None:
+    """Neither for a bucket that does not answer, nor for a program that boto3 waits for."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    home = profiles(tmp_path, config=f"[profile slow]\ncredential_process = cat {gate}\n")
+    slow = {**NO_KEYS, "AWS_PROFILE": "slow", "HOME": home} if who != "the bucket" else {}
+    with FaultyServer(stall_before_headers()) as server, ThreadPoolExecutor(1) as pool:
+        source = source_at(server.url, **slow)
+        asking = pool.submit(source.resolve, S3Origin("training"))
+        if slow:
+            with gate.open("w"):  # opens once the program reads
+                source._context.http.cancel.set()  # type: ignore[union-attr]
+                assert isinstance(asking.exception(timeout=10), Cancelled)
+        else:
+            until(lambda: bool(server.requests))
+            source._context.http.cancel.set()  # type: ignore[union-attr]
+            assert isinstance(asking.exception(timeout=10), Cancelled)
 
 
 @pytest.mark.fault(441)
