@@ -1,7 +1,7 @@
 """Connections: how one is opened, to the first address that answers (RFC 8305), and what a request may do on it.
 
-httpx does not tell which connection of its pool carries a request. So each connection asks, when it is written to or
-read, for the limits of the calling thread's request: which address it may reach, and until when data must have come.
+httpcore hands nothing on to the connection that carries a request. So each one asks, when it is written to or read, for
+the limits of the calling thread's request: which address it may reach, and until when data must have come.
 A read that gets one byte now and then never times out by itself, nor do interim responses (1xx) without end.
 """
 
@@ -69,8 +69,7 @@ class RequestLimits:
 
     ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
     ``interrupter`` ends it from another thread.
-    `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection,
-    which is ``opened``.
+    `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
     """
 
     current: ClassVar[ContextVar[RequestLimits | None]] = ContextVar("current", default=None)
@@ -82,7 +81,6 @@ class RequestLimits:
     interrupter: Interrupter | None = None
     peer: str = ""
     is_fresh: bool = False
-    opened: httpcore.NetworkStream | None = None
 
     def check_peer(self, peer: str) -> None:
         """Note the address that the request goes to. Raises `Unsafe` if the request may not go there."""
@@ -96,7 +94,8 @@ class RequestLimits:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Inside the block these limits hold for what the calling thread sends."""
-        self.peer, self.is_fresh, self.opened = "", False, None
+        self.peer = ""
+        self.is_fresh = False
         token = self.current.set(self)
         try:
             yield
@@ -316,10 +315,16 @@ class Connection(httpcore.NetworkStream):
 
 
 class HappyEyeballs(httpcore.SyncBackend):
-    """Opens connections for httpcore, to the first address of a host that answers."""
+    """Opens a connection for httpcore, to the first address of a host that answers."""
 
     def __init__(self, cancel: CancelToken) -> None:
         self._cancel = cancel
+        self._opened: Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection that was opened, if one was."""
+        if self._opened:
+            self._opened.close()
 
     def connect_tcp(
         self,
@@ -340,8 +345,9 @@ class HappyEyeballs(httpcore.SyncBackend):
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
         connection = Connection(SocketStream(sock), self._cancel)
+        self._opened = connection
         if limits := RequestLimits.current.get():
-            limits.is_fresh, limits.opened = True, connection
+            limits.is_fresh = True
             try:
                 limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
             except Unsafe:

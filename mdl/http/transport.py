@@ -32,7 +32,7 @@ from socksio import SOCKSError
 from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.http.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
-from mdl.http.connection import Connection, HappyEyeballs, RequestLimits
+from mdl.http.connection import Connection, HappyEyeballs
 from mdl.http.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
 from mdl.http.proxies import Proxy
 from mdl.http.refusals import safe_excerpt
@@ -93,7 +93,7 @@ class PooledTransport(httpx.BaseTransport):
 
     def __init__(self, most_idle: int, cancel: CancelToken, trust: Trust) -> None:
         self._most_idle = most_idle
-        self._backend = HappyEyeballs(cancel)
+        self._cancel = cancel
         self._trust = trust
         self._idle: list[_Idle] = []
         self._lock = threading.Lock()
@@ -104,12 +104,13 @@ class PooledTransport(httpx.BaseTransport):
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         sent = _for_httpcore(request, proxy)
         origin = sent.url.origin
+        network = HappyEyeballs(self._cancel)
         kept = self._take(place)
         sender: httpcore.ConnectionInterface
         if kept:
             sender = httpcore.HTTP11Connection(origin, kept)
         else:
-            sender = self._pool(request, proxy).create_connection(origin)
+            sender = self._pool(request, proxy, network).create_connection(origin)
             if proxy and request.url.scheme == "https":
                 request.extensions["trace"] = _offers_listener(request)
         try:
@@ -117,7 +118,7 @@ class PooledTransport(httpx.BaseTransport):
                 answer = sender.handle_request(sent)
         except BaseException:
             sender.close()
-            _close_opened()
+            network.close()  # httpcore leaves open what a SOCKS proxy refused
             raise
         body = _Body(request, sender, answer, lambda unused: self._give_back(place, unused))
         return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
@@ -152,26 +153,26 @@ class PooledTransport(httpx.BaseTransport):
         if surplus:
             surplus.connection.close()
 
-    def _pool(self, request: httpx.Request, proxy: Proxy | None) -> httpcore.ConnectionPool:
+    def _pool(self, request: httpx.Request, proxy: Proxy | None, network: HappyEyeballs) -> httpcore.ConnectionPool:
         """What opens a connection for this request."""
         is_secure = request.url.scheme == "https"
         context = self._context(request.url, DEFAULT_PORTS["https"]) if is_secure else None
         if proxy is None:
-            return httpcore.ConnectionPool(context, network_backend=self._backend)
+            return httpcore.ConnectionPool(context, network_backend=network)
         through = httpx.Proxy(proxy.url)
         address = _core_url(through.url)
         if proxy.is_socks:
             login = through.raw_auth
-            return httpcore.SOCKSProxy(address, login, ssl_context=context, network_backend=self._backend)
+            return httpcore.SOCKSProxy(address, login, ssl_context=context, network_backend=network)
         to_proxy = self._context(through.url, port_of(proxy.url)) if through.url.scheme == "https" else None
         if not is_secure:  # the request says by itself where it goes
-            return httpcore.ConnectionPool(to_proxy, network_backend=self._backend)
+            return httpcore.ConnectionPool(to_proxy, network_backend=network)
         return httpcore.HTTPProxy(
             address,
             through.raw_auth,
             ssl_context=context,
             proxy_ssl_context=to_proxy,
-            network_backend=self._backend,
+            network_backend=network,
         )
 
     def _context(self, url: httpx.URL, port: int) -> ssl.SSLContext:
@@ -202,7 +203,9 @@ def _core_url(url: httpx.URL) -> httpcore.URL:
 
 def _announced_length(method: str, status: int, headers: httpx.Headers) -> int | None:
     """How many bytes the response's body has; None if only its parser can tell."""
-    if method == "HEAD" or status in (204, 304) or "transfer-encoding" in headers:
+    if method == "HEAD" or status in (204, 304):
+        return 0
+    if "transfer-encoding" in headers:
         return None
     return parse_size(headers.get("content-length", ""))
 
@@ -232,13 +235,6 @@ def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]
             request.extensions[PROXY_OFFERS] = ", ".join(offers)
 
     return listen
-
-
-def _close_opened() -> None:
-    """Close the connection that was opened for the calling thread's request."""
-    limits = RequestLimits.current.get()
-    if limits and limits.opened:
-        limits.opened.close()
 
 
 class _Body(httpx.SyncByteStream):

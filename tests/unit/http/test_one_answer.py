@@ -109,6 +109,29 @@ def test_bytes_after_an_answer(more: bytes) -> None:
 
 
 @pytest.mark.fault(230)
+@pytest.mark.parametrize("more", [b"", b"unasked", SMUGGLED], ids=["none", "body", "answer"])
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", Answer(200, [("Content-Length", "5000")])),
+        ("GET", Answer(204)),
+        ("GET", Answer(304, [("Content-Length", "5000")])),
+        ("GET", Answer(200, [("Transfer-Encoding", "chunked")], b"1388\r\n" + TINY + b"\r\n0\r\n\r\n")),
+    ],
+    ids=["head", "204", "304", "chunked"],
+)
+def test_bytes_after_an_answer_without_a_length(method: str, answer: Answer, more: bytes) -> None:
+    """The same for answers without a body, whatever length they tell, and for one in chunks."""
+    with FaultyServer(lambda request, number: Answer(None, body=whole(answer) + more)) as server:
+        with HttpClient(LOOPBACK) as http:
+            for _ in range(3):
+                with http.open(method, server.url + "/f") as opened:
+                    body = b"".join(map(bytes, http.body(opened)))
+                assert (opened.status, body) == (answer.status, TINY if answer.body else b"")
+        assert server.connections == (3 if more else 1)
+
+
+@pytest.mark.fault(230)
 @pytest.mark.parametrize("how", ["plain", "tls"])
 @pytest.mark.parametrize("more", [b"", BRIEF, SMUGGLED * 100], ids=["none", "answer", "answers"])
 def test_bytes_after_a_large_body(
