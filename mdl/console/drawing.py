@@ -22,7 +22,7 @@ from mdl.console.narrator import Narrator, Remark
 from mdl.console.streams import NonBlockingStream
 from mdl.console.style import Style
 from mdl.describe import ProgressState
-from mdl.events import Ended, Event, Failed, Finished, Progressed, Retrying, Started, Verifying
+from mdl.events import Event, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, shorten
 from mdl.threads import start_threads
 
@@ -100,7 +100,7 @@ class Drawing:
             self._state.update(event)
             is_in_row = isinstance(event, Retrying) and event.file and not self._verbose
             lines = [self._line_of(remark) for remark in self._narrator.remarks(event) if not is_in_row]
-            self._add("".join(lines), keep=isinstance(event, Finished | Failed | Ended))
+            self._add("".join(lines))
         if isinstance(event, Started | Progressed | Verifying) and not self._is_asked_for:
             self._is_asked_for = True
             self._thread = next(iter(start_threads("mdl-drawing", [self._run])), None)
@@ -108,7 +108,7 @@ class Drawing:
     def say(self, text: str) -> None:
         """Put plain lines above the bars."""
         with self._lock:
-            self._add(text if text.endswith("\n") else f"{text}\n", keep=True)
+            self._add(text if text.endswith("\n") else f"{text}\n")
 
     def hide(self) -> None:
         """Take the bars away for a moment and show the cursor, unless the terminal takes nothing. A signal handler may
@@ -127,7 +127,6 @@ class Drawing:
         with self._lock:
             self._is_drawing = False
             self._stream.post(self._take_lines(), keep=True)
-            self._stream.post(dropped_text(self._stream.take_dropped()), keep=True)
         self._stream.drain()
 
     def _wait_for(self, thread: Thread) -> None:
@@ -138,13 +137,14 @@ class Drawing:
             if until is None and self._cancel.is_set():
                 until = time.monotonic() + _PATIENCE
 
-    def _add(self, text: str, *, keep: bool) -> None:
+    def _add(self, text: str) -> None:
         """Write ``text``, or have it written with the next frame."""
-        if text and self._is_drawing:
-            self._dropped += len(self._lines) == _MOST_LINES
-            self._lines.append(text)
+        if not self._is_drawing:
+            self._stream.post(text, keep=True)
         elif text:
-            self._stream.post(text, keep=keep)
+            if len(self._lines) == _MOST_LINES:
+                self._dropped += 1
+            self._lines.append(text)
 
     def _take_lines(self) -> str:
         """What is to scroll up; it is forgotten here."""

@@ -142,7 +142,7 @@ class NonBlockingStream:
         """Write ``text`` as soon as the reader has room, and wait for it only with ``wait``. Text is dropped if newer
         text needs its place, unless ``keep`` is set."""
         with self._lock:
-            if self._stream is None or self.trouble:
+            if self._stream is None or self.trouble or not text:
                 return
             try:  # undecodable file names as they were, what the encoding lacks as an escape
                 data = text.encode(self.encoding, "surrogateescape")

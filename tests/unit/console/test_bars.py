@@ -149,8 +149,10 @@ def test_words_above_the_bars() -> None:
     assert screen.text[3:] == ["/models/m"]
 
 
-def test_the_drawing_thread_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever reports an event does not wait for what draws it, though that takes for ever."""
+@pytest.mark.parametrize(("lines", "left_out"), [(1000, 0), (10_050, 50)])
+def test_the_drawing_thread_alone_draws(lines: int, left_out: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reports an event does not wait for what draws it, though that takes for ever. Of the lines that are told
+    meanwhile the newest are kept, and the others counted."""
     may_go_on, threads = threading.Event(), list[str]()
 
     def draw(_text: str) -> None:
@@ -163,12 +165,14 @@ def test_the_drawing_thread_alone_draws(monkeypatch: pytest.MonkeyPatch) -> None
         with console.watch() as tell:
             tell(running(1))
             until(lambda: threads)
-            for step in range(1000):
+            for step in range(lines):
                 tell(running(step))
-                console.warn("a line")
+                console.warn(f"line {step}.")
             may_go_on.set()
 
-    assert on_terminal(use).count("a line") == 1000
+    seen = on_terminal(use)
+    assert [int(step) for step in re.findall(r"line (\d+)\.", seen)] == [*range(left_out, lines)]
+    assert (f"{left_out} lines are left out here" in seen) == (left_out > 0)
     assert set(threads) == {"mdl-drawing-0"}
 
 
@@ -253,7 +257,7 @@ def test_a_stop_while_the_terminal_stands_still(terminal: Terminal) -> None:
         until(lambda: not terminal_has_room(terminal))
         stop.set()
         raise KeyboardInterrupt
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("mdl-drawing")]
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("mdl-drawing")])
     terminal.reader.start()
     terminal.text()
 
@@ -605,6 +609,14 @@ def test_table_on_a_terminal() -> None:
     assert ESC not in seen
     assert (seen.count("word"), seen.count("Q")) == (40, 90)
     assert Screen(seen).widest <= 60
+
+
+def test_a_very_long_table_is_plain() -> None:
+    """Nobody waits for Rich to draw what nobody reads as a drawing: it is lines as in a pipe, with nothing left out."""
+    rows = [[f"model-{number}", "ok"] for number in range(1001)]
+    assert ESC in drawn_table(["NAME", "STATUS"], rows[:1000], cut=("NAME",))
+    seen = drawn_table(["NAME", "STATUS"], rows, cut=("NAME",))
+    assert (ESC in seen, seen.count("\n"), "model-1000  ok" in seen) == (False, 1002, True)
 
 
 def test_colors_move_nothing() -> None:
