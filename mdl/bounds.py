@@ -49,6 +49,8 @@ LARGEST_XML = 4 * 2**20
 
 LARGEST_LIST = 512 * 2**20
 """Bytes of a list in JSON that is read item by item, such as the files of a repository."""
+MOST_LISTED = 20
+"""Names or sentences, one for each item from outside, that one message has at most."""
 
 _LONGEST_QUOTE = 20
 

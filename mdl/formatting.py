@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mdl.bounds import MOST_LISTED as MOST_LISTED
+
 _UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _NUMBER = r"[\d.,]+( ?([kMGTPE]?B(/s)?|%|s))?|[-?]"
 _GAP = "  "
@@ -102,6 +104,23 @@ def utc_now(timespec: str = "milliseconds") -> str:
 def human_elapsed(seconds: float) -> str:
     """``0.3 s``, ``12 s``, ``4m 05s``: how long something took."""
     return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else human_duration(seconds)
+
+
+def listed(words: Sequence[str], separator: str = ", ", *, most: int = MOST_LISTED, noun: str = "") -> str:
+    """The first of ``words`` as one text, and how many more there are: ``a, b and 7 more``. There may be one for each
+    item that somebody else made. ``noun`` says what they are."""
+    text = separator.join(words[:most])
+    left = len(words) - most
+    if left <= 0:
+        return text
+    joint = " " if separator == ", " else separator
+    return f"{text}{joint}and {left:,} more" + (f" {noun}" if noun else "")
+
+
+def first_of(lines: Sequence[str], *, most: int = MOST_LISTED) -> list[str]:
+    """The first ``lines``, and one that says how many more there are."""
+    left = len(lines) - most
+    return [*lines[:most], f"and {left:,} more"] if left > 0 else list(lines)
 
 
 def counted(count: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.errors import MdlError, NoSpace, whole_error
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_bytes, listed
 from mdl.values import small_value_class, value_class
 
 _NAMED = 3
@@ -164,8 +164,7 @@ class FailureSummary:
         if len(self.paths) < 2:
             return self.reason
         failed = f"{len(self.paths):,} of {counted(self.count, 'file')}" if self.count else f"{len(self.paths):,} files"
-        more = f" and {len(self.paths) - _NAMED:,} more" if len(self.paths) > _NAMED else ""
-        return f"{failed}: {self.reason} ({', '.join(self.paths[:_NAMED])}{more})"
+        return f"{failed}: {self.reason} ({listed(self.paths, most=_NAMED)})"
 
 
 def failures_of(models: Sequence[Any]) -> list[Failure]:
@@ -203,9 +202,9 @@ def error_of(failures: Sequence[Failure], total: int) -> MdlError | None:
     if len(summaries) == 1:
         [summary] = summaries
         return whole_error(summary.message, errors).on(summary.item)
-    reasons = "; ".join(f"{summary.item}: {summary.message}" for summary in summaries[:_NAMED])
-    more = f"; and {len(summaries) - _NAMED:,} more reasons" if len(summaries) > _NAMED else ""
-    return whole_error(f"{len(failures):,} of {total:,} failed: {reasons}{more}", errors)
+    told = [f"{summary.item}: {summary.message}" for summary in summaries]
+    reasons = listed(told, "; ", most=_NAMED, noun="reasons")
+    return whole_error(f"{len(failures):,} of {total:,} failed: {reasons}", errors)
 
 
 def no_space(to_fetch: int, to_copy: int, free: int | None) -> NoSpace | None:

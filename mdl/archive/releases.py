@@ -20,7 +20,7 @@ from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpacking import FindCopy
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
-from mdl.formatting import utc_now
+from mdl.formatting import listed, utc_now
 from mdl.fs import staging
 from mdl.fs.entries import open_parent
 from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
@@ -154,9 +154,9 @@ class ReleaseDir:
         found = [name] if name in here else sorted(one for one in here if name and name in one)
         if not found:
             known = [one for one in history.releases if one in here]
-            raise NotFound("no such release", item=name, hint=f"there are: {', '.join(known)}")
+            raise NotFound("no such release", item=name, hint=f"there are: {listed(known)}")
         if len(found) > 1:
-            raise UsageError(f"{len(found)} releases match", item=name, hint=", ".join(found))
+            raise UsageError(f"{len(found)} releases match", item=name, hint=listed(found))
         return found[0]
 
     def rollback_target(self, history: History) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.archive.secret_scan import ReadAt, secret_in
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_bytes, listed
 from mdl.junk import is_log
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.trainers import companions_of, inference_files
@@ -292,7 +292,7 @@ class _Selecting:
         found = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
         globs = [f"{top}/*.{suffix}" for top, suffixes in sorted(folders.items()) for suffix in sorted(suffixes)]
         flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in globs[:_NAMED])
-        where = ", ".join(shown(top) for top in sorted(folders)[:_NAMED])
+        where = listed([shown(top) for top in sorted(folders)], most=_NAMED)
         self.notes.append(f"packed as well: {found}, {human_bytes(size)}, in {where}; {flags} leaves them out")
 
     def _secret_of(self, members: Iterable[Member]) -> dict[str, tuple[str, bool]]:
@@ -341,8 +341,8 @@ class _Selecting:
             member.path.text: why for member in members if member.entry and (why := why_cut(self.tree, member.entry))
         }
         if truncated and not self.options.allow_incomplete:
-            listed = "; ".join(f"{shown(name)}: {why}" for name, why in list(truncated.items())[:_NAMED])
-            raise ProtocolError(f"not complete: {listed}", item=self.item, hint=_INCOMPLETE)
+            cut = listed([f"{shown(name)}: {why}" for name, why in truncated.items()], "; ", most=_NAMED)
+            raise ProtocolError(f"not complete: {cut}", item=self.item, hint=_INCOMPLETE)
         return tuple(truncated)
 
     def _candidates(self) -> tuple[str, list[Entry]]:
@@ -358,8 +358,7 @@ class _Selecting:
             self.notes += files.notes
             unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
             if unknown:
-                more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-                self.notes.append(f"packed, though not known to be needed: {', '.join(unknown[:_NAMED])}{more}")
+                self.notes.append(f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
             return checkpoint.base, [*files.keep, *files.unknown]
         if checkpoint:
             return checkpoint.base, list(checkpoint.entries)
@@ -425,14 +424,14 @@ class _Selecting:
 
     def _refuse_unreadable_and_escaping(self) -> None:
         if self.unreadable:
-            listed = "\n".join(f"{shown(one.path)}: {one.why or 'not readable'}" for one in self.unreadable)
+            rows = listed([f"{shown(one.path)}: {one.why or 'not readable'}" for one in self.unreadable], "\n")
             count = len(self.unreadable)
-            what = f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{listed}"
+            what = f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{rows}"
             raise StorageError(what, item=self.item, hint="make them readable, or leave them out with --exclude")
         if self.escaping:
-            listed = "; ".join(f"{shown(name)} is {shown(one.why)}" for name, one in self.escaping[:_NAMED])
+            links = listed([f"{shown(name)} is {shown(one.why)}" for name, one in self.escaping], "; ", most=_NAMED)
             hint = "leave it out with --exclude, or put the file itself there"
-            raise Unsafe(f"a link leaves the run: {listed}", item=self.item, hint=hint)
+            raise Unsafe(f"a link leaves the run: {links}", item=self.item, hint=hint)
 
     def _nothing(self) -> NotFound:
         what, hint = "there is no model in this run", "'mdl checkpoints' shows what there is"

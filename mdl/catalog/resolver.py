@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.files import RefusedFile, RemoteFile
-from mdl.formatting import counted
+from mdl.formatting import counted, listed
 from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
@@ -289,9 +289,8 @@ class Resolver:
 
 
 def _left_out(refused: Sequence[RefusedFile]) -> str:
-    names = ", ".join(shown(file.path)[:_LONGEST_NAME] for file in refused[:_NAMED])
-    more = f", … and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-    return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}{more}"
+    names = listed([shown(file.path)[:_LONGEST_NAME] for file in refused], most=_NAMED)
+    return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}"
 
 
 def _sorted(files: Iterable[RemoteFile]) -> list[RemoteFile]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from mdl.cli.command import command
 from mdl.cli.flags import AskSettings, Globs, argument, flag
 from mdl.cli.session import Session
+from mdl.formatting import first_of
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -127,10 +128,10 @@ def lock(
         report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
         on_event.end_with(report.error)
     error = report.error
-    for line in report.changes if not session.common.json else ():
+    for line in first_of(report.changes) if not session.common.json else ():
         session.console.note(_COMMIT.sub("", line), always=error is not None)
-    for one in report.failures.values() if len(report.failures) > 1 else ():
-        session.console.error(one)
+    if len(report.failures) > 1:
+        session.errors([*report.failures.values()])
     if error:
         session.console.error(error)
     facts = {"path": report.path, "changes": report.changes, "models": report.models}

@@ -55,8 +55,7 @@ def rm(
             report, is_done = client.delete(names, force=force), True
         elif going and not session.common.json:
             console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
-    for error in [*report.errors, *(model.error for model in report.models if model.error)]:
-        console.error(error)
+    session.errors([*report.errors, *(model.error for model in report.models if model.error)])
     facts = {"models": [_deleted(model, is_done) for model in report.models], "bytes_freed": report.bytes_freed}
     return session.show(facts, lambda: _show_deleted(session, report) if is_done else None, error=report.error)
 

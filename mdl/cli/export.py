@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from mdl.cli.command import command
 from mdl.cli.flags import LockedNames, flag
 from mdl.cli.session import Session
+from mdl.formatting import first_of
 from mdl.paths import shown
 from mdl.redact import Requested
 
@@ -33,7 +34,7 @@ def export(
 
     def show() -> None:
         session.console.file(found.text)
-        for path, why in found.left_out.items():
-            session.console.note(f"left out: {shown(path)}: {why}")
+        for line in first_of([f"left out: {shown(path)}: {why}" for path, why in found.left_out.items()]):
+            session.console.note(line)
 
     return session.show(facts | {"skipped": left_out}, show)

@@ -8,7 +8,7 @@ from mdl import Settings, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DryRun, argument, flag
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def import_folder(
         report = client.import_folder(folder, name=name, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
         on_event.end_with(report.error)
     error = report.error
-    for one in [file.error for file in report.files if file.error] or ([error] if error else []):
-        session.console.error(one)
+    session.errors([file.error for file in report.files if file.error] or ([error] if error else []))
     left_out = [{"path": path, "why": why} for path, why in report.left_out.items()]
     facts = {name: value for name, value in vars(report).items() if name != "left_out"}
     return session.show(facts | {"skipped": left_out}, lambda: _show(session, report), error=error)
@@ -66,11 +65,9 @@ def _show(session: Session, report: ImportReport) -> None:
     for file in report.files:
         models.setdefault(file.model, []).append(file)
     console.table(("NAME", "FILES", "SIZE", "HOW", "VERIFIED"), [_row(name, files) for name, files in models.items()])
-    left_out = [*report.left_out.items()]
-    for path, why in left_out[:_NAMED]:
-        console.note(f"left out: {shown(path)}: {why}")
-    if len(left_out) > _NAMED:
-        console.note(f"left out: {len(left_out) - _NAMED} more")
+    left_out = [f"left out: {shown(path)}: {why}" for path, why in report.left_out.items()]
+    for line in first_of(left_out, most=_NAMED):
+        console.note(line)
     came = [file for file in report.files if file.action in ("imported", "planned")]
     here = [file for file in report.files if file.action == "kept"]
     if here:

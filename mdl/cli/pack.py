@@ -12,7 +12,7 @@ from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_bytes, local_time, utc_time
+from mdl.formatting import counted, first_of, human_bytes, local_time, utc_time
 from mdl.paths import shown
 from mdl.places import place_of
 from mdl.values import value_class
@@ -102,9 +102,9 @@ def checkpoints(session: Session, run: RunFolder) -> int:
 
 
 def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) -> None:
-    for entry in found.tree.entries:
-        if entry.kind in ("unreadable", "escapes"):
-            session.console.note(f"not looked at: {entry.path} ({entry.why})")
+    unseen = [entry for entry in found.tree.entries if entry.kind in ("unreadable", "escapes")]
+    for line in first_of([f"not looked at: {entry.path} ({entry.why})" for entry in unseen]):
+        session.console.note(line)
     if not rows:
         session.console.note(found.latest_note or f"there is no model in {found.tree.root}")
         return
@@ -147,8 +147,8 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
         packed = _write(session, _plan(session, run, what, how), how, log)
         where = packed.path or "standard output"
         log.note(packed.name, f"wrote {where}, {counted(packed.files, 'file')}, {packed.bytes} bytes")
-    for path in packed.changed:
-        session.console.warn(f"{path} changed while it was read; it is packed as it was read")
+    for line in first_of([f"{path} changed while it was read; it is packed as it was read" for path in packed.changed]):
+        session.console.warn(line)
     facts = {
         "archive": packed.name,
         "bytes": packed.bytes,
@@ -241,5 +241,5 @@ def _show_plan(session: Session, plan: PackPlan) -> int:
 def _show_left_out(session: Session, plan: PackPlan) -> None:
     for note in plan.selection.notes:
         session.console.note(note)
-    for one in plan.left_out:
-        session.console.note(f"left out: {one.path} ({one.why})")
+    for line in first_of([f"left out: {one.path} ({one.why})" for one in plan.left_out]):
+        session.console.note(line)

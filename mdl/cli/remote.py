@@ -208,8 +208,7 @@ def url(session: Session, name: Name, job_id: JobId, include: Include = None) ->
 def _tell(session: Session, errors: Sequence[MdlError]) -> None:
     """Each error on stderr; if stderr is for a program, the one that stands for all."""
     problem = joint_error(errors)
-    for error in [problem] if problem and session.console.is_machine_readable else errors:
-        session.console.error(error)
+    session.errors([problem] if problem and session.console.is_machine_readable else errors)
 
 
 def _age(job: RemoteJob) -> str:

@@ -16,6 +16,7 @@ from mdl.cli.signals import the_signals
 from mdl.config import Config
 from mdl.console import Console
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
+from mdl.formatting import MOST_LISTED, listed
 from mdl.paths import shown
 from mdl.redact import redact
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 _TICK = 0.1
 """Seconds between two looks at whether a signal came, while the user thinks about an answer."""
-_MOST_NAMES = 20
-"""How many files a warning names; the JSON document has all."""
 _KEPT_VARIABLES = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 _OF_OTHERS = {"MDL_DETACH", "MDL_SERVE_TOKEN"}
 _DROPPED_VARIABLES = {*_OF_OTHERS, *(f"MDL_{field.name.upper()}" for field in fields(Common))} - {"MDL_CATALOG"}
@@ -103,6 +102,14 @@ class Session:
             console = self.console
             self._client = Client(config=config, cancel=self.cancel, on_warning=console.warn, secrets=console.secrets)
         return self._client
+
+    def errors(self, errors: Sequence[Problem]) -> None:
+        """Say on stderr what failed, item by item; of many the first, and how many more there are."""
+        for error in errors[:MOST_LISTED]:
+            self.console.error(error)
+        left = len(errors) - MOST_LISTED
+        if left > 0:
+            self.console.note(f"and {left:,} more failed; --json has them all", always=True)
 
     def show(
         self,
@@ -234,10 +241,8 @@ def warn_of_queries(session: Session, left_out: Sequence[str]) -> None:
     """Say on one line of stderr of which files and models something of a URL stays on this machine."""
     if not left_out:
         return
-    names = ", ".join(map(shown, left_out[:_MOST_NAMES]))
-    more = f" and {len(left_out) - _MOST_NAMES:,} more" if len(left_out) > _MOST_NAMES else ""
-    why = "the query or the password of these URLs may be a secret, so it is left out"
-    session.console.warn(f"{why}: {names}{more}")
+    names = listed([shown(name) for name in left_out])
+    session.console.warn(f"the query or the password of these URLs may be a secret, so it is left out: {names}")
 
 
 def typed(words: Iterable[str]) -> str:

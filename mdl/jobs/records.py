@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mdl import crc_json
 from mdl.errors import NotFound, StateError, UsageError
-from mdl.formatting import human_duration
+from mdl.formatting import human_duration, listed
 from mdl.fs import staging
 from mdl.fs.private import make_private_dir, read_regular
 from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finishers, job_of
@@ -88,8 +88,7 @@ class Records:
         )
         found = [name] if name in names else begin if len(begin) == 1 else have
         if len(found) > 1:
-            more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-            raise UsageError(f"{len(found)} jobs match", item=name, hint=", ".join(sorted(found)[:_NAMED]) + more)
+            raise UsageError(f"{len(found)} jobs match", item=name, hint=listed(sorted(found), most=_NAMED))
         if not found:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
         return self._with_status(_read(self._path(found[0]), found[0]))

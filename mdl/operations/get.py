@@ -28,6 +28,7 @@ from mdl.errors import (
 )
 from mdl.events import Failed, Noticed, Planned
 from mdl.files import LocalFile, RefusedFile, RemoteFile
+from mdl.formatting import listed
 from mdl.operations.reading import watch_reading
 from mdl.operations.report import report_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
@@ -191,7 +192,7 @@ def _joined(errors: Sequence[MdlError]) -> MdlError:
     """One error for the sources of one model that failed, each named in it."""
     if len(errors) == 1:
         return errors[0]
-    return whole_error("; ".join(f"{error.item}: {error.message}" for error in errors), errors)
+    return whole_error(listed([f"{error.item}: {error.message}" for error in errors], "; "), errors)
 
 
 def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:

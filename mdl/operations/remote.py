@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from mdl import places
 from mdl.errors import Busy, MdlError, NetworkError, NotFound, UsageError, joint_error
-from mdl.formatting import human_age
+from mdl.formatting import human_age, listed
 from mdl.http.locators import Link
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.locks import file_lock
@@ -195,11 +195,11 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
     files = source.remote(origin.remote).files(origin)
     chosen = [file for file in files if not include or matches(file.path.text, include)]
     names = [file.path.text for file in chosen or files]
-    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    there = listed(names, most=_NAMED)
     if not chosen:
-        raise NotFound("no file of it matches --include", item=origin.job, hint=f"there is {listed}")
+        raise NotFound("no file of it matches --include", item=origin.job, hint=f"there is {there}")
     if len(chosen) > 1:
-        raise UsageError(f"{len(chosen)} files are meant: {listed}", item=origin.job, hint="pick one with --include")
+        raise UsageError(f"{len(chosen)} files are meant: {there}", item=origin.job, hint="pick one with --include")
     url = chosen[0].url
     scheme = urlsplit(url).scheme
     locate = source.locate if scheme == "job" else getattr(open_source(scheme, context), "locate", None)

@@ -26,6 +26,7 @@ from mdl.errors import (
 )
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.formatting import listed
 from mdl.operations.inventory import cached_files, model_of
 from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.reports import BaseReport
@@ -91,11 +92,10 @@ class VerifyReport(BaseReport):
         changed = [(name, file) for name, file in self.files if file.status == "changed"]
         if not changed:
             return ""
-        paths = ", ".join(f"{name}/{file.path}" for name, file in changed[:_NAMED])
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        paths = listed([f"{name}/{file.path}" for name, file in changed], most=_NAMED)
         was = "was" if len(changed) == 1 else "were"
         left = "" if self.bytes_fetched is None else ", and not repaired"
-        return f"{paths}{more} {was} changed after mdl wrote it{left}: {_way_back(name for name, _ in changed)}"
+        return f"{paths} {was} changed after mdl wrote it{left}: {_way_back(name for name, _ in changed)}"
 
 
 @small_value_class
@@ -354,9 +354,8 @@ def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
     kind: type[MdlError] = NotFound
     if any(row.status in corrupt for row in bad):
         kind = DigestMismatch
-    names = ", ".join(f"{row.model}/{row.remote.path} ({row.status})" for row in bad[:_NAMED])
-    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return kind(f"{names}{more}", hint=_remedy(rows, bad))
+    names = listed([f"{row.model}/{row.remote.path} ({row.status})" for row in bad], most=_NAMED)
+    return kind(names, hint=_remedy(rows, bad))
 
 
 def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> str:

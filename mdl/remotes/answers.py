@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 
 from mdl.bounds import LONGEST_TEXT, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError
+from mdl.formatting import listed
 from mdl.paths import RelPath, refuse_twins, shown
 from mdl.redact import bare_url
 from mdl.remotes.answer_words import is_file_name, is_named_like_a_file, is_output, key_meaning, path_of
@@ -98,17 +99,14 @@ class Judged:
             return f"its answer names no file; the worker says: {words}"
         if not self.keys:
             return "its answer names no file"
-        named = ", ".join(shown(key)[:60] for key in self.keys[:_NAMED])
-        more = len(self.keys) - _NAMED
-        return f"its answer names no file; its keys are {named}" + (f" and {more:,} more" if more > 0 else "")
+        named = listed([shown(key)[:60] for key in self.keys], most=_NAMED)
+        return f"its answer names no file; its keys are {named}"
 
     def notes(self, secrets: Iterable[str] = ()) -> list[str]:
         """What a user should know though there are files."""
         found = []
         if self.ignored:
-            named = ", ".join(map(str, self.ignored[:_NAMED]))
-            more = len(self.ignored) - _NAMED
-            found.append(f"not fetched, no file: {named}" + (f" and {more:,} more" if more > 0 else ""))
+            found.append(f"not fetched, no file: {listed([str(one) for one in self.ignored], most=_NAMED)}")
         if words := error_in(self.words, secrets):
             found.append(f"the worker says: {words}")
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field, replace
 
 from mdl.errors import NotFound, Unsafe
-from mdl.formatting import counted
+from mdl.formatting import counted, listed
 from mdl.paths import RelPath, shown
 from mdl.trainers.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, parse_count
 from mdl.trainers.choice import UNRECORDED, candidates_text, newer_incomplete
@@ -131,9 +131,7 @@ class Run:
         runs = list(self.runs_below)
         if not self.is_recognised:
             runs += [(row.base, 1) for row in self.checkpoints]
-        named = ", ".join(f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs[:_MOST_RUNS])
-        more = len(runs) - _MOST_RUNS
-        return f"{named} and {more:,} more" if more > 0 else named
+        return listed([f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs], most=_MOST_RUNS)
 
     def _folder_of_weights(self, name: str) -> list[Checkpoint]:
         """The folder of this name if it holds weights, whatever wrote it."""

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from support.data import noise
-from support.packing import MANIFEST, archive_of, read_whole
+from support.packing import MANIFEST, archive_of, make_run, read_whole
 from support.runs import write
-from support.shell import Inside, Shell
+from support.shell import Inside, Shell, done, machine
 
 from mdl.errors import ProtocolError
 from mdl.events import Event, Started
@@ -570,3 +570,15 @@ def test_exports_are_listed(mdl: Inside, trained: Shell) -> None:
     assert {*read_whole(trained.home / "x.zip")} - {MANIFEST} == {"weights/best.pt", "args.yaml"}
     ran = mdl(trained, "pack", "own", "--checkpoint", "best", "--include", "weights/best.onnx", "-o", "y.zip")
     assert {*read_whole(trained.home / "y.zip")} - {MANIFEST} == {"weights/best.pt", "weights/best.onnx", "args.yaml"}
+
+
+def test_what_is_left_out_is_told_in_few_lines(tmp_path: Path, mdl: Inside) -> None:
+    """A run with thousands of files that are left out is packed with twenty lines about them, and their number."""
+    shell = machine(tmp_path / "home")
+    run = make_run(shell.home)
+    for number in range(1000):
+        (run / f"{number}.socket").symlink_to("nowhere")
+    ran = done(mdl(shell, "pack", str(run), "--all", "-n"))
+    assert ran.err.count("left out: ") == 20
+    assert "and 980 more" in ran.err
+    assert len(done(mdl(shell, "pack", str(run), "--all", "-n", "--json")).document["skipped"]) >= 1000

@@ -12,16 +12,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mdl.bounds import MOST_LISTED
 from mdl.formatting import (
     cells,
     clip,
     counted,
+    first_of,
     human_age,
     human_bytes,
     human_duration,
     human_elapsed,
     human_rate,
     is_number,
+    listed,
     pad,
     shorten,
     shorten_all,
@@ -135,3 +138,17 @@ def test_table_can_be_split_again() -> None:
         ["z", "1.2 kB", "-"],
     ]
     assert lines[1].index("654.2 MB") + 8 == lines[2].index("1.2 kB") + 6
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, ""), (2, "1, 2"), (3, "1, 2, 3"), (4, "1, 2, 3 and 1 more")])
+def test_a_message_names_the_first(count: int, told: str) -> None:
+    """Of many items a message has the first, and says how many more there are."""
+    assert listed([str(number) for number in range(1, count + 1)], most=3) == told
+
+
+def test_sentences_and_lines() -> None:
+    """Sentences end with their number and what they are, lines with one that says it."""
+    assert listed(["a", "b", "c"], "; ", most=1, noun="reasons") == "a; and 2 more reasons"
+    many = [str(number) for number in range(1_234_567)]
+    assert (len(first_of(many)), first_of(many)[-1]) == (MOST_LISTED + 1, "and 1,234,547 more")
+    assert first_of(["a"]) == ["a"]

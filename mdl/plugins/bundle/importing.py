@@ -32,7 +32,7 @@ from mdl.errors import (
     whole_error,
 )
 from mdl.files import LocalFile, RemoteFile
-from mdl.formatting import counted
+from mdl.formatting import counted, listed
 from mdl.fs import write_all
 from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
@@ -216,7 +216,7 @@ def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, may_replace: bool) 
         if before:
             errors.append(Occupied("the lock has other files of it", item=name, hint="--replace takes the bundle's"))
     if errors and not may_replace:
-        raise errors[0] if len(errors) == 1 else whole_error("; ".join(map(str, errors)), errors)
+        raise errors[0] if len(errors) == 1 else whole_error(listed([str(error) for error in errors], "; "), errors)
     return added, locked
 
 

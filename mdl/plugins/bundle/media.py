@@ -13,6 +13,7 @@ from pathlib import Path
 from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
+from mdl.formatting import listed
 from mdl.fs import staging, sync
 from mdl.fs.entries import open_for_reading, open_parent
 from mdl.fs.private import read_whole
@@ -310,7 +311,7 @@ def open_medium(place: Path) -> BundleMedium:
         found = sorted(firsts or others - {*there})  # without a first part, the error names it
         if len(found) != 1:
             hint = "name the tar, its first part, or the folder that was unpacked"
-            names = ", ".join(one.name for one in found)
+            names = listed([one.name for one in found])
             why = f"several are there: {names}" if found else "there is no bundle"
             raise (UsageError if found else NotFound)(why, item=str(place), hint=hint)
         place = found[0]

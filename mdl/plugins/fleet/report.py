@@ -12,6 +12,7 @@ from typing import Any
 
 from mdl.bounds import LARGEST_NUMBER, parse_json
 from mdl.errors import Cancelled, MdlError, NetworkError, NotFound, ProtocolError, UsageError, whole_error
+from mdl.formatting import listed
 from mdl.paths import shown
 from mdl.plugins.fleet.work import Answer
 from mdl.reports import BaseReport
@@ -217,7 +218,7 @@ def _error(answer: Answer, document: Mapping[str, Any] | None, models: tuple[Nod
             f"it ended with 0, and no result of mdl; it said last: {last}", item=answer.node, hint=_LOOK
         )
     bad = [f"{model.name} is {model.status}" for model in models if not model.is_right]
-    return NotFound(", ".join(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
+    return NotFound(listed(bad), item=answer.node, hint="'mdl fleet get' brings it") if bad else None
 
 
 def _quoted(words: object) -> str:
