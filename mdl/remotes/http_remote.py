@@ -149,10 +149,14 @@ class HttpRemote:
         """
         facts = answer if isinstance(answer, dict) else {}
         word = str(facts.get("status") or "").lower()
-        is_done = facts.get("success") is True or word in _CANCELLED or status_of(word) == "cancelled"
-        is_done = is_done or (not word and (unless_told or bool(facts.get("message"))))
+        if word:
+            is_done = word in _CANCELLED or status_of(word) == "cancelled"
+        else:
+            is_done = unless_told or bool(facts.get("message"))
+        is_done = is_done or facts.get("success") is True
         if facts.get("success") is False or facts.get("error") or not is_done:
-            raise self.not_cancelled(job, self.words(facts) or shown(word)[:40] or "it does not say why")
+            why = self.words(facts) or shown(word)[:40] or "it does not say why"
+            raise self.not_cancelled(job, why)
         return RemoteJob(job, "cancelled")
 
     def not_cancelled(self, job: str, words: str) -> UsageError:

@@ -59,7 +59,9 @@ def items_of(answer: Any, job: str) -> list[Any]:
     """The rows of ``download_items`` that are of ``job``. They carry no id, but the path of their URL has it:
     ``…/results/ID/…``. A row whose path names no job counts as one of it."""
     rows = answer.get("download_items") if isinstance(answer, dict) else None
-    return [row for row in rows if _job_in(row) in ("", job)] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if _job_in(row) in ("", job)]
 
 
 def _job_in(row: Any) -> str:
@@ -86,7 +88,11 @@ def keyed_outputs(answer: Any, job: str) -> list[Output]:
 
 def first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
     """The first text under one of ``keys`` that is not empty; '' if there is none."""
-    return next((value[key] for key in keys if isinstance(value.get(key), str) and value[key]), "")
+    for key in keys:
+        text = value.get(key)
+        if isinstance(text, str) and text:
+            return text
+    return ""
 
 
 def is_web_url(text: str) -> bool:
@@ -183,17 +189,21 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
     if logs:
-        found = [one for one in files if _is_log(one.path)]
+        found = [file for file in files if _is_log(file.path)]
     else:
-        rest = [one for one in files if not _is_log(one.path) and not _is_picture(one.path)]
-        found = list(files) if everything or not rest else rest
+        models = [file for file in files if not _is_log(file.path) and not _is_picture(file.path)]
+        found = list(files) if everything or not models else models
     if checkpoint and checkpoint not in CHOICES:
-        found = [one for one in found if _is_of(one.path, checkpoint)]
-    if not found:
-        names = names_for_a_hint((one.path.text for one in files), _NAMED) or "nothing"
-        what = f"no checkpoint {shown(checkpoint)!r}" if checkpoint else "no log" if logs else "no file"
-        raise NotFound(f"{what} is among its results", hint=f"available: {names}")
-    return found
+        found = [file for file in found if _is_of(file.path, checkpoint)]
+    if found:
+        return found
+    what = "no file"
+    if checkpoint:
+        what = f"no checkpoint {shown(checkpoint)!r}"
+    elif logs:
+        what = "no log"
+    names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
+    raise NotFound(f"{what} is among its results", hint=f"available: {names}")
 
 
 def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
@@ -201,8 +211,10 @@ def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
     results: list[File] = []
     litter: list[File] = []
     for file in files:
-        is_litter = why_junk_path(file.path.text) is not None
-        (litter if is_litter else results).append(file)
+        if why_junk_path(file.path.text) is None:
+            results.append(file)
+        else:
+            litter.append(file)
     return results, litter
 
 

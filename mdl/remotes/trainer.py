@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -83,8 +83,11 @@ class Trainer(HttpRemote):
         """Those that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
         answer = self.ask("GET", self.base + self._routes["jobs"])
         if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
-            lists = [rows for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list)]
-            answer = [row for rows in lists for row in rows]
+            listed = []
+            for key, rows in answer.items():
+                if key.endswith("jobs") and isinstance(rows, list):
+                    listed += rows
+            answer = listed
         return self.jobs_in(answer, "jobs", "the server's list of jobs")
 
     def status(self, job: str) -> RemoteJob:
@@ -103,11 +106,13 @@ class Trainer(HttpRemote):
     def checkpoints(self, job: str) -> list[TrainerCheckpoint]:
         """The checkpoints of a job, as the server orders them."""
         answer = self.ask("GET", self._url("checkpoints", job), item=job)
-        rows = answer.get("checkpoints") if isinstance(answer, dict) else answer
+        facts = answer if isinstance(answer, dict) else {"checkpoints": answer}
+        rows = facts.get("checkpoints")
         if not isinstance(rows, list):
             raise ProtocolError("the server's list of checkpoints is not a list", item=job)
-        best = answer.get("best_checkpoint") if isinstance(answer, dict) else None
-        best = best.get("name", best.get("path")) if isinstance(best, dict) else best
+        best = facts.get("best_checkpoint")
+        if isinstance(best, dict):
+            best = best.get("name", best.get("path"))
         found = [_checkpoint(row) for row in rows if isinstance(row, dict)]
         return [replace(one, is_best=one.is_best or one.name == best) for one in found if one.name]
 
@@ -116,12 +121,16 @@ class Trainer(HttpRemote):
         here, and compare. Raises `NotFound` for a checkpoint that the server does not list, with those that it
         does; `Unsafe` for a name that leads elsewhere, before anything is asked."""
         job = check_job_id(origin.job)
-        name, query, row = f"model_{job}", {}, None
+        name = f"model_{job}"
+        query: dict[str, str] = {}
+        row = None
         if origin.logs:
-            name, query = f"logs_{job}", {"logs": "1"}
+            name = f"logs_{job}"
+            query = {"logs": "1"}
         elif origin.checkpoint:
             row = self._chosen(job, origin.checkpoint)
-            name, query = f"model_{job}_{row.name}", {"checkpoint": row.name}
+            name = f"model_{job}_{row.name}"
+            query = {"checkpoint": row.name}
         stands = self.status(job)
         facts = json.dumps([stands.status, stands.updated_at, repr(row)])
         version = hashlib.sha256(facts.encode()).hexdigest()[:12]
@@ -140,16 +149,17 @@ class Trainer(HttpRemote):
     def _chosen(self, job: str, name: str) -> TrainerCheckpoint:
         """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
         check_checkpoint(name)
-        found = self.checkpoints(job)
-        meant = [one for one in found if name in (one.name, str(one.step))]
+        rows = self.checkpoints(job)
+        meant = [row for row in rows if name in (row.name, str(row.step))]
         if name == "latest":
-            newest = max((one.step or -1 for one in found), default=-1)
-            meant = [one for one in found if one.is_latest] or [one for one in found if (one.step or -1) == newest]
+            meant = [row for row in rows if row.is_latest] or _of_the_highest_step(rows)
         elif name == "best":
-            meant = [one for one in found if one.is_best] or meant
+            meant = [row for row in rows if row.is_best] or meant
         if not meant:
-            what = "does not say which checkpoint is the best" if name == "best" else f"has no checkpoint {name!r}"
-            names = names_for_a_hint(one.name for one in found) or "none yet"
+            what = f"has no checkpoint {name!r}"
+            if name == "best":
+                what = "does not say which checkpoint is the best"
+            names = names_for_a_hint(row.name for row in rows) or "none yet"
             raise NotFound(f"the server {what}", item=job, hint=f"available: {names}")
         check_checkpoint(meant[0].name)
         return meant[0]
@@ -187,8 +197,14 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _of_the_highest_step(rows: Sequence[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
+    """Those with the most steps; all if none tells its step."""
+    highest = max((row.step or -1 for row in rows), default=-1)
+    return [row for row in rows if (row.step or -1) == highest]
+
+
 def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
     name = first_text(row, ("name", "checkpoint", "path")).rstrip("/").rpartition("/")[2]
-    step = row.get("step")
-    is_best, is_latest = row.get("is_best") is True, row.get("is_latest") is True
-    return TrainerCheckpoint(name, step if type(step) is int else None, is_best, is_latest)
+    told = row.get("step")
+    step = told if type(told) is int else None
+    return TrainerCheckpoint(name, step, row.get("is_best") is True, row.get("is_latest") is True)
