@@ -382,7 +382,7 @@ class Bucket:
         """Write a small object if there is none of this name; False if there is one, or if another program is writing
         it. A bucket that knows no conditions writes it in any case."""
         try:
-            self._ask(_nothing, "put_object", Key=key, Body=data, IfNoneMatch="*", **_described({}))
+            self._ask(_nothing, "put_object", Key=key, Body=_Body(data), IfNoneMatch="*", **_described({}))
         except MdlError as error:
             if error.server_code in ("PreconditionFailed", "ConditionalRequestConflict", "412"):
                 return False
