@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Shell, done
 
@@ -119,6 +121,31 @@ def test_actions_are_pinned() -> None:
     used = [one["uses"] for one in ACTION["runs"]["steps"] if "uses" in one]
     assert used
     assert [name for name in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
+
+
+PINNED = (ROOT / "action-requirements.txt").read_text("utf-8")
+
+
+def test_packages_are_pinned() -> None:
+    """Each package that is installed is named with its version and its digests, and the rest of the step fetches
+    nothing. What mdl depends on is among them, in a version that mdl takes."""
+    words = [line.split() for line in PINNED.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    pins = {Requirement(name.partition(";")[0]).name: (name, more) for name, *more in words}
+    assert [name for name, more in pins.values() if not re.fullmatch(r"[\w.-]+==[\w.]+", name)] == []
+    for _, more in pins.values():
+        digests = [word for word in more if word.startswith("--hash=")]
+        assert digests
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", digest) for digest in digests)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    for text in (*project["project"]["dependencies"], *project["build-system"]["requires"]):
+        wanted = Requirement(text)
+        version = pins[wanted.name.replace("_", "-")][0].partition("==")[2]
+        assert wanted.specifier.contains(version, prereleases=True), text
+    [install] = [one["run"] for one in ACTION["runs"]["steps"] if one.get("id") == "install"]
+    lines = [line for line in install.splitlines() if line.strip().startswith("pip ")]
+    assert ["--require-hashes" in line or {"--no-deps", "--no-index"} <= {*line.split()} for line in lines] == [
+        True
+    ] * 2
 
 
 def test_its_files_are_there() -> None:
