@@ -33,6 +33,7 @@ from mdl.remotes.outputs import (
     error_in,
     first_text,
     is_web_url,
+    key_of_text,
     safe_name,
     told_digest,
     told_kind,
@@ -295,20 +296,20 @@ def _content_key(value: Mapping[str, Any]) -> str:
     """The key of the text that is the content of a file which an object describes; '' if it describes none."""
     if value.get("type") == "file_data" and isinstance(value.get("data"), str):
         return "data"
-    coded = [key for key, text in value.items() if isinstance(text, str) and text and _BASE64_KEY.fullmatch(key)]
+    coded = [key for key in value if _BASE64_KEY.fullmatch(key) and key_of_text(value, [key])]
     if len(coded) == 1:
         return coded[0]
     if coded:
         return ""
-    is_coded = _is_said_to_be_base64(value)
+    if _is_said_to_be_base64(value):
+        return key_of_text(value, _TEXTS)
     name = first_text(value, NAME_KEYS)
-    if is_coded:
-        return next((key for key in _TEXTS if isinstance(value.get(key), str) and value[key]), "")
-    if name:
-        found = next((key for key in (*_BASE64, "content") if isinstance(value.get(key), str) and value[key]), "")
-        is_file = found != "content" or is_file_name(name) or bool(first_text(value, _FILE_NAMES))
-        return found if is_file else ""
-    return ""
+    if not name:
+        return ""
+    found = key_of_text(value, (*_BASE64, "content"))
+    if found == "content" and not is_file_name(name) and not first_text(value, _FILE_NAMES):
+        return ""
+    return found
 
 
 def _is_base64(value: Mapping[str, Any], key: str) -> bool:
@@ -399,8 +400,11 @@ def _innermost(keys: Sequence[str]) -> str:
 def _telling_key(keys: Sequence[str]) -> str:
     """The key by which a user finds a link: its own, and those around it that are only words for a place."""
     named = [key for key in keys if key]
-    telling = [at for at, key in enumerate(named) if key_meaning(key) not in _MERE_PLACES and not key.isdigit()]
-    return ".".join(named[telling[-1] :] if telling else named)
+    telling = 0
+    for at, key in enumerate(named):
+        if key_meaning(key) not in _MERE_PLACES and not key.isdigit():
+            telling = at
+    return ".".join(named[telling:])
 
 
 def _keys_of(value: Any) -> tuple[str, ...]:
@@ -505,10 +509,11 @@ def _folders_of(group: Sequence[Output]) -> list[str]:
         count += 1
     folders = ["/".join(path[-count:]) for path in paths]
     times = Counter(folder.casefold() for folder in folders)
-    return [
-        folder if output.url and times[folder.casefold()] == 1 and _is_safe(folder) else str(number)
-        for number, (folder, output) in enumerate(zip(folders, group, strict=True), 1)
-    ]
+    named = []
+    for number, (folder, output) in enumerate(zip(folders, group, strict=True), 1):
+        is_name = output.url and times[folder.casefold()] == 1 and _is_safe(folder)
+        named.append(folder if is_name else str(number))
+    return named
 
 
 def _is_safe(folder: str) -> bool:

@@ -88,10 +88,16 @@ def keyed_outputs(answer: Any, job: str) -> list[Output]:
 
 def first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
     """The first text under one of ``keys`` that is not empty; '' if there is none."""
+    key = key_of_text(value, keys)
+    return str(value[key]) if key else ""
+
+
+def key_of_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """The first of ``keys`` under which is a text that is not empty; '' if there is none."""
     for key in keys:
         text = value.get(key)
         if isinstance(text, str) and text:
-            return text
+            return key
     return ""
 
 
