@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdl.plugin import Plugin, PluginCommand
+from mdl.process import split_command
 from mdl.units import texts
 
 if TYPE_CHECKING:
@@ -64,6 +65,27 @@ def manifest(
                 f"the unit starts {USUAL_PROGRAM}, which is not there, because no service can run {here}; "
                 f"the unit has the line that installs mdl for all users"
             )
+    elif program := options.get("program"):
+        doubt = _doubt_about(name, split_command(program, "--mdl")[0])
+        if doubt:
+            options["lacks_program"] = name == "systemd"
+            warnings.append(doubt)
     options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
     found = render(name, texts(names or ()), client.catalog, work.lock, **options)
     return replace(found, warnings=tuple(warnings))
+
+
+def _doubt_about(name: str, program: str) -> str:
+    """Why what a manifest of this format starts may not be able to run the ``program`` that the user named; '' if
+    nothing is known against it. A manifest may be for another machine, so that it is only told."""
+    from mdl.plugins.render.programs import why_closed
+    from mdl.plugins.render.work import INSTALL_FOR_ALL, USUAL_PROGRAM
+
+    is_full = program.startswith("/")
+    if name == "slurm" and "/" in program and not is_full:
+        return f"the script starts {program}, which each node looks for in the folder in which sbatch is called"
+    if name == "systemd" and is_full and program != USUAL_PROGRAM and (why := why_closed(program)):
+        return f"the unit starts {program}, which no service can run: {why}; for all users: {INSTALL_FOR_ALL}"
+    if name == "cron" and is_full and program != USUAL_PROGRAM and not os.access(program, os.X_OK):
+        return f"the crontab starts {program}, which you cannot run on this machine"
+    return ""

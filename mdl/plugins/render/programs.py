@@ -13,22 +13,35 @@ _LONGEST_FIRST_LINE = 4096
 
 
 def is_reachable(program: str) -> bool:
-    """Whether any user can run the ``program``, and the interpreter that its first line names, and neither is in a
-    folder that systemd hides from a service (``ProtectHome=yes``)."""
-    found = Path(program)
-    if not all(_is_open(path) for path in (found, Path(os.path.realpath(found)))):
-        return False
-    interpreter = _interpreter_of(found)
-    return interpreter is None or all(_is_open(path) for path in (interpreter, Path(os.path.realpath(interpreter))))
+    """Whether any user can run the ``program``, and neither it nor its interpreter is in a folder that systemd hides
+    from a service (``ProtectHome=yes``)."""
+    hidden = [path for path in _files_of(program) if any(path.is_relative_to(home) for home in HOMES)]
+    return not hidden and not why_closed(program)
 
 
-def _is_open(program: Path) -> bool:
-    try:
-        is_file = stat.S_ISREG(program.stat().st_mode) and program.stat().st_mode & stat.S_IXOTH
-        is_found = all(folder.stat().st_mode & stat.S_IXOTH for folder in program.parents)
-    except OSError:
-        return False
-    return bool(is_file) and is_found and not any(program.is_relative_to(home) for home in HOMES)
+def why_closed(program: str) -> str:
+    """Why another user than this one cannot run the ``program``: one of its folders, or the interpreter that its first
+    line names, is closed to others or is not there. '' if anybody can."""
+    for path in _files_of(program):
+        try:
+            closed = [folder for folder in reversed(path.parents) if not folder.stat().st_mode & stat.S_IXOTH]
+            status = path.stat()
+        except OSError:
+            return f"{path} is not there, or cannot be seen"
+        if closed:
+            return f"only its owner may enter {closed[0]}"
+        if not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_IXOTH:
+            return f"others may not run {path}"
+    return ""
+
+
+def _files_of(program: str) -> list[Path]:
+    """The program and its interpreter, each under its name and where that leads."""
+    named = [Path(program)]
+    interpreter = _interpreter_of(named[0])
+    if interpreter:
+        named.append(interpreter)
+    return [path for name in named for path in (name, Path(os.path.realpath(name)))]
 
 
 def _interpreter_of(program: Path) -> Path | None:

@@ -153,6 +153,42 @@ def test_how_mdl_is_called(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
     assert "catalog.toml" not in shipped
 
 
+def test_a_program_that_the_target_cannot_run(shell: Shell, mdl: Inside, tmp_path: Path) -> None:
+    """A program that was named, and that a service, a node or this user's cron cannot run, is one warning that says
+    why; the manifest is as it was asked for, and the exit code 0."""
+    closed = tmp_path / "closed"
+    for place in (closed / "bin", tmp_path / "open"):
+        place.mkdir(parents=True)
+        (place / "mdl").write_text("#!/bin/sh\n")
+        (place / "mdl").chmod(0o755)
+    (tmp_path / "open" / "through").symlink_to(closed / "bin" / "mdl")
+    (tmp_path / "open" / "script").write_text(f"#!{closed}/bin/mdl\n")
+    (tmp_path / "open" / "script").chmod(0o755)
+    (tmp_path / "open" / "data").write_text("")
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o111)
+    closed.chmod(0o700)
+    enter = f"only its owner may enter {closed}"
+    told = {
+        f"systemd plain --mdl {closed}/bin/mdl": enter,
+        f"systemd plain --mdl {tmp_path}/open/through": enter,
+        f"systemd plain --mdl {tmp_path}/open/script": enter,
+        f"systemd plain --mdl {tmp_path}/open/data": "others may not run",
+        f"systemd plain --mdl {tmp_path}/none/mdl": "is not there",
+        f"cron plain --mdl {tmp_path}/none/mdl": "which you cannot run",
+        f"cron plain --mdl {tmp_path}/open/data": "which you cannot run",
+        "slurm plain --mdl bin/mdl": "in the folder in which sbatch is called",
+        f"systemd plain --mdl {tmp_path}/open/mdl": "",
+        f"cron plain --mdl {tmp_path}/open/mdl": "",
+        "slurm plain --mdl /opt/mdl/bin/mdl": "",
+    }
+    for words, why in told.items():
+        ran = done(mdl(shell, "render", *words.split()))
+        assert (ran.err.count("mdl: warning:"), why in ran.err) == (bool(why), True), (words, ran.err)
+        assert words.split()[-1] in ran.out
+        assert ("python3 -m venv /opt/mdl" in ran.out) == (bool(why) and words.startswith("systemd"))
+
+
 def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
     """A token of the environment is nowhere: a pod gets it by reference. All that is locked is meant without a name;
     --json has the files."""
