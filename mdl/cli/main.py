@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
@@ -26,6 +26,8 @@ from mdl.process import without_core_files
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
+_ANSWERABLE = "complete_fish"
+"""How the scripts of `mdl.cli.shells` ask. What Typer says to its own scripts, bash and zsh would run (ADR 62)."""
 _HELP = "Bring machine-learning models to this machine, and trained ones away from it: every byte verified."
 EXAMPLES = (
     "mdl demo  # try all of it on this machine, without a network",
@@ -67,33 +69,23 @@ def _show_completion(shell: str | None) -> None:
         raise typer.Exit
 
 
+def _ending(kind: Any, usage: str, about: str, callback: Callable[[Any], None]) -> Any:
+    """A flag that has mdl do something else than run a command."""
+    option = flag(usage, about, panel=ROOT_PANEL, envvar=None, callback=callback, is_eager=True)
+    return Annotated[kind, option]
+
+
 _OWN = {
-    "version": Annotated[
-        bool | None,
-        flag("-V --version", "Show the version.", panel=ROOT_PANEL, envvar=None, callback=_version, is_eager=True),
-    ],
-    "install_completion": Annotated[
+    "version": _ending(bool | None, "-V --version", "Show the version.", _version),
+    "install_completion": _ending(
         str | None,
-        flag(
-            "--install-completion bash|zsh|fish",
-            "Let Tab complete models, jobs and options.",
-            panel=ROOT_PANEL,
-            envvar=None,
-            callback=_install_completion,
-            is_eager=True,
-        ),
-    ],
-    "show_completion": Annotated[
-        str | None,
-        flag(
-            "--show-completion bash|zsh|fish",
-            "Print the script for that.",
-            panel=ROOT_PANEL,
-            envvar=None,
-            callback=_show_completion,
-            is_eager=True,
-        ),
-    ],
+        "--install-completion bash|zsh|fish",
+        "Let Tab complete models, jobs and options.",
+        _install_completion,
+    ),
+    "show_completion": _ending(
+        str | None, "--show-completion bash|zsh|fish", "Print the script for that.", _show_completion
+    ),
 }
 """The options that stand only before the command. Each ends mdl."""
 
@@ -150,7 +142,8 @@ def _complete() -> int:
     """Have Typer answer a shell whose user has pressed Tab. What goes wrong is nobody's business there."""
     from typer.completion import get_completion_inspect_parameters
 
-    get_completion_inspect_parameters()  # Typer gets to know the shells by it
-    with contextlib.suppress(Exception, SystemExit):
-        root().main(args=[], prog_name="mdl")
+    if os.environ[_COMPLETE] == _ANSWERABLE:
+        get_completion_inspect_parameters()  # Typer gets to know the shells by it
+        with contextlib.suppress(Exception, SystemExit):
+            root().main(args=[], prog_name="mdl")
     return 0

@@ -189,6 +189,13 @@ def test_completion_says_no_error(run: Run, shell: Shell) -> None:
     assert offered(run, "mdl get ") == []
 
 
+@pytest.mark.parametrize("asking", ["complete_zsh", "complete_bash", "source_zsh", "x"])
+def test_only_mdl_s_own_scripts_are_answered(run: Run, asking: str) -> None:
+    """What Typer would say to its own scripts, a shell would run: nothing is said."""
+    variables = {**asked("mdl get "), "_MDL_COMPLETE": asking, "COMP_WORDS": "mdl get ", "COMP_CWORD": "2"}
+    assert (run("", **variables).out, run("", **variables).err) == ("", "")
+
+
 @pytest.mark.parametrize("line", ["mdl get ", "mdl jobs show ", "mdl get --"])
 def test_completing_is_quick(shell: Shell, line: str) -> None:
     """The Tab key waits for no network, no tables and no validation: nothing of these is imported."""

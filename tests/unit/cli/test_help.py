@@ -89,35 +89,40 @@ def test_the_first_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("mdl demo" in seen, "mdl help exit-codes" in seen) == (True, True)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_option_is_readable(name: str) -> None:
+def test_every_option_is_readable() -> None:
     """An option stands under one of the headings; the word for its value is upper case, or a list of choices."""
-    for param in EVERY[name].params:
-        assert param.param_type_name == "argument" or param.rich_help_panel in PANELS, param.opts
-        assert param.help, param.opts
-        assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|[a-z0-9-]+(\|[a-z0-9-]+)+|)", param.metavar or ""), param.metavar
-        assert not re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", param.help), param.help
+    for name, command in EVERY.items():
+        for param in command.params:
+            assert param.param_type_name == "argument" or param.rich_help_panel in PANELS, (name, param.opts)
+            assert param.help, (name, param.opts)
+            word = param.metavar or ""
+            assert re.fullmatch(r"([A-Z][A-Z,|_-]*(,…)?|[a-z0-9-]+(\|[a-z0-9-]+)+|)", word), (name, word)
+            said = re.search(r"\b(else|unless|exit) \d+\b|<=|default: (0|None|False)", param.help)
+            assert not said, (name, param.help)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_example_can_be_typed(name: str) -> None:
+def parse(words: list[str]) -> None:
+    """Have Typer read a call of mdl, to the last command that it names."""
+    context: Any = root().make_context("mdl", [*words])
+    while rest := [*context._protected_args, *context.args]:
+        word, command, others = context.command.resolve_command(context, rest)
+        context = command.make_context(word, others, parent=context)
+        if not hasattr(command, "commands"):
+            return
+
+
+def test_every_example_can_be_typed() -> None:
     """Each command has two or more examples; all name it, and Typer understands every call of mdl in them."""
-    examples = [line for line in EVERY[name].epilog.splitlines() if line.startswith("  ")]
-    assert len(examples) >= 2
-    for example in examples:
-        assert len(example) <= 80
-        usage, about = example.split("  # ")
-        calls = re.findall(r"\bmdl ((?:'[^']*'|[^|>&)'])+)", usage)
-        assert about
-        assert any(call.startswith(name) for call in calls), usage
-        for words in map(shlex.split, (call.replace('"', "") for call in calls)):
-            command: Any = root()
-            context = command.make_context("mdl", [*words])
-            while rest := [*context._protected_args, *context.args]:
-                word, command, others = context.command.resolve_command(context, rest)
-                context = command.make_context(word, others, parent=context)
-                if not hasattr(command, "commands"):
-                    break
+    for name, command in EVERY.items():
+        examples = [line for line in command.epilog.splitlines() if line.startswith("  ")]
+        assert len(examples) >= 2, name
+        for example in examples:
+            usage, about = example.split("  # ")
+            calls = re.findall(r"\bmdl ((?:'[^']*'|[^|>&)'])+)", usage)
+            assert (len(example) <= 80, bool(about)) == (True, True), example
+            assert any(call.startswith(name) for call in calls), usage
+            for call in calls:
+                parse(shlex.split(call.replace('"', "")))
 
 
 def test_yes_is_shown_by_what_asks() -> None:
