@@ -146,6 +146,7 @@ class ArchiveFetch:
             for archive in job.archives:
                 store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
             here, job = self.split(job)
+            adopt_kept(here.plan, store)
             tell_kept(here.plan, tools.on_event)
             if not job.archives:
                 return report_of([model], store, here.plan, {})
@@ -181,6 +182,8 @@ class ArchiveFetch:
             members = [file for file in known if file.url in (archive.url, _without_version(archive))]
             if self._is_here(job, archive, members):
                 kept += members
+            elif self._is_settled(job, archive):
+                kept.append(replace(archive, url=_without_version(archive)))
             else:
                 needed.append(archive)
         if needed and (job.include or job.exclude):  # what the patterns name is known once all members are
@@ -191,7 +194,15 @@ class ArchiveFetch:
 
     def _plan(self, model: str, files: Iterable[RemoteFile]) -> Plan:
         store = self.tools.store
-        return Plan.of(Wanted(model, file, store.quick_check(model, file)) for file in files)
+        return Plan.of(Wanted(model, file, store.check(model, file)) for file in files)
+
+    def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
+        """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
+        refused since another file is there that must stay."""
+        if self.force or job.is_zipped or is_archive_name(archive.path.name):
+            return False
+        found = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
+        return bool(found.refuse) or (archive.digest is not None and bool(found.keep))
 
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
         """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""

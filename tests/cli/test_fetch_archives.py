@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import tarfile
@@ -167,6 +168,26 @@ def test_what_is_here_is_not_fetched_again(mdl: Inside, web: Web) -> None:
     assert done(mdl(web.shell, "fetch", "web", "j1", "--json")).document["bytes_fetched"] <= 1
     planned = done(mdl(web.shell, "fetch", "web", "j1", "-n", "--json")).document
     assert {file["action"] for file in planned["models"][0]["files"]} == {"kept"}
+
+
+def test_a_place_that_is_taken(mdl: Inside, web: Web) -> None:
+    """A stranger's file where one that may be no archive would lie is not overwritten, and nothing is fetched in vain;
+    the right bytes are adopted."""
+    place = web.shell.models / "web" / "j1" / "x.bin"
+    place.parent.mkdir(parents=True)
+    body = whole_file("model.pt")
+    web.serve("/f/x.bin", body)
+    row = {"name": "x.bin", "url": "{url}/f/x.bin"}
+    digest = hashlib.sha256(body).hexdigest()
+    for data, told, code in ((b"mine", {}, 7), (body, {"sha256": digest}, 0)):
+        web.answer({"files": [row | told]})
+        place.write_bytes(data)
+        ran = done(mdl(web.shell, "fetch", "web", "j1", "--json"), code)
+        assert ran.document["bytes_fetched"] == 0
+        assert place.read_bytes() == data
+    place.write_bytes(b"mine")
+    done(mdl(web.shell, "fetch", "web", "j1", "--force"))
+    assert place.read_bytes() == body
 
 
 def test_a_bad_archive_hinders_no_other(mdl: Inside, web: Web) -> None:
