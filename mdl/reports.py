@@ -77,15 +77,11 @@ class BaseReport:
             raise error
 
 
-@value_class
-class Report(BaseReport):
-    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
+class ModelsReport(BaseReport):
+    """A report of several ``models``, each of which, or single files of it, may have failed. A model has a ``name``, an
+    ``error`` and ``files``; a file has a ``path`` and an ``error``."""
 
-    models: tuple[ModelReport, ...] = ()
-    bytes_fetched: int = 0
-    bytes_kept: int = 0
-    bytes_discarded: int = 0
-    seconds: float = 0.0
+    models: tuple[Any, ...]
 
     @property
     def failed(self) -> list[Failure]:
@@ -101,6 +97,17 @@ class Report(BaseReport):
     def summaries(self) -> list[FailureSummary]:
         """What failed, one summary for each model and reason."""
         return summed_up(self.failed)
+
+
+@value_class
+class Report(ModelsReport):
+    """How a download went: bytes from the network, bytes that were here before, bytes thrown away, seconds."""
+
+    models: tuple[ModelReport, ...] = ()
+    bytes_fetched: int = 0
+    bytes_kept: int = 0
+    bytes_discarded: int = 0
+    seconds: float = 0.0
 
     @property
     def error(self) -> MdlError | None:

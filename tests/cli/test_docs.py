@@ -222,17 +222,31 @@ def test_the_front_page_is_short() -> None:
     assert re.findall(r"<!-- (\w+) -->\n```sh\n", text) == ["demo", "test"]
 
 
-INSTALLED = re.compile(r"\\b(?:pipx|pip|uv tool) install +(?!-q -e)(?:--[a-z-]+ +)*(\\S+)")
+INSTALLED = re.compile(r"\b(?:pipx|pip|uv tool) install +((?:-[a-z-]+ +)*)(\S+)")
+"""A command that installs: its flags, and the first thing that it installs."""
+
+
+def named_by_index(text: str) -> list[str]:
+    """What a page has pip look for on an index that is mdl itself."""
+    found = [word.strip("`'\".,;:").partition("[")[0] for _, word in INSTALLED.findall(text)]
+    return [word for word in found if word == "mdl"]
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))])
 def test_mdl_is_installed_from_a_checkout(page: str) -> None:
     """Until it is published, no page has pip look for mdl or an extra of it on an index, or invents an address."""
     text = (ROOT / page).read_text("utf-8")
-    named = [word.strip("`'.,;:").partition("[")[0] for word in INSTALLED.findall(text)]
-    assert [word for word in named if word.startswith("mdl")] == []
+    assert named_by_index(text) == []
     assert "OWNER/mdl" not in text
     assert "'mdl[" not in text
+    assert "or from a package index" not in text
+
+
+@pytest.mark.parametrize("line", ["pipx install mdl", "pip install -q 'mdl[s3]'", "uv tool install --force mdl."])
+def test_an_index_is_noticed(line: str) -> None:
+    """A line that would fetch mdl from an index is found; one that installs a checkout is not."""
+    assert named_by_index(f"Run `{line}` now") == ["mdl"]
+    assert named_by_index("pipx install --force '.[s3]'; pip install -q -e '.[test]'; pip install .") == []
 
 
 COLUMNS = 75

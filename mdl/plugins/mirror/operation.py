@@ -22,7 +22,7 @@ from mdl.formatting import utc_now
 from mdl.operations.get import get
 from mdl.operations.tools import Tools
 from mdl.plugins.mirror.sending import Reading, Reporter, Sender, Sending, watched, workers
-from mdl.reports import BaseReport, Failure, FailureSummary, ModelReport, Report, error_of, failures_of, summed_up
+from mdl.reports import ModelReport, ModelsReport, Report, error_of
 from mdl.sources.object_store import Bucket, S3Object
 from mdl.threads import in_thread
 from mdl.values import value_class
@@ -65,7 +65,7 @@ class MirrorVersion:
 
 
 @value_class
-class MirrorReport(BaseReport):
+class MirrorReport(ModelsReport):
     """How a push or a check went. ``bytes_sent`` went over the network; ``bytes_kept`` were in the mirror before;
     ``bytes_read`` of it were read and hashed."""
 
@@ -74,21 +74,6 @@ class MirrorReport(BaseReport):
     bytes_kept: int = 0
     bytes_read: int = 0
     seconds: float = 0.0
-
-    @property
-    def failed(self) -> list[Failure]:
-        """What failed: first the models, then the files."""
-        return failures_of(self.models)
-
-    @property
-    def failures(self) -> list[tuple[str, MdlError]]:
-        """What failed, as ``model`` or ``model/file``, and why: first the models, then the files."""
-        return [(failure.item, failure.error) for failure in self.failed]
-
-    @property
-    def summaries(self) -> list[FailureSummary]:
-        """What failed, one summary for each model and reason."""
-        return summed_up(self.failed)
 
     @property
     def error(self) -> MdlError | None:
