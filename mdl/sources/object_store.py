@@ -107,12 +107,12 @@ def _tell_nobody(_count: int) -> None:
 @value_class
 class Access:
     """Where a bucket is, as the user's settings and variables say. ``endpoint`` and ``region`` are '' if they say
-    nothing: then it is what boto3 reads in ``~/.aws``, else AWS itself. ``presigns`` is False if the bucket takes no
-    signed URLs."""
+    nothing: then it is what boto3 reads in ``~/.aws``, else AWS itself. ``presigns`` says whether the bucket takes
+    signed URLs; None if nothing is said."""
 
     endpoint: str = ""
     region: str = ""
-    presigns: bool = True
+    presigns: bool | None = None
 
     @classmethod
     def of(cls, bucket: str, environ: Mapping[str, str], remotes: Mapping[str, RemoteSettings]) -> Access:
@@ -129,8 +129,7 @@ class Access:
         _check_endpoint(endpoint)
         region = first("region", "AWS_REGION", "AWS_DEFAULT_REGION")
         _check_sendable(region, "AWS_REGION")
-        presigns = bool(remote.get("presign", not _NO_SIGNED_URLS.fullmatch(host_of(endpoint))))
-        return cls(endpoint, region, presigns)
+        return cls(endpoint, region, remote.get("presign"))
 
 
 @value_class
@@ -211,6 +210,13 @@ class Bucket:
     def host(self) -> str:
         """The host that is asked, as the allow-list takes it. Raises `UsageError`."""
         return host_of(self.url)
+
+    @property
+    def presigns(self) -> bool:
+        """Whether the bucket takes signed URLs."""
+        if self.access.presigns is not None:
+            return self.access.presigns
+        return not _NO_SIGNED_URLS.fullmatch(self.host)
 
     @property
     def lists_checksums(self) -> bool:
@@ -300,8 +306,9 @@ class Bucket:
             if credentials is not None:
                 with self._trouble("", AuthError):
                     if isinstance(credentials, RefreshableCredentials) and credentials.refresh_needed():
-                        in_thread(credentials.get_frozen_credentials, http.cancel.check)
-                    found = credentials.get_frozen_credentials()
+                        found = in_thread(credentials.get_frozen_credentials, http.cancel.check)
+                    else:
+                        found = credentials.get_frozen_credentials()
                 for name, value in zip(_KEYS, found[:3], strict=True):
                     _check_sendable(value or "", name)
         return self._client
@@ -358,7 +365,7 @@ class Bucket:
         if self._credentials is None:
             return Link(plain, is_fresh=True)
         with self._trouble(key):
-            if self.access.presigns:
+            if self.presigns:
                 named = {"Bucket": self.name, "Key": key}
                 return Link(client.generate_presigned_url("get_object", named, LINK_SECONDS), is_fresh=True)
             from botocore.auth import S3SigV4Auth

@@ -106,7 +106,7 @@ class S3Source:
         """None if a setting is wrong or boto3 is missing: the error is raised once the bucket is asked."""
         try:
             return (self.bucket(origin.bucket).host,)
-        except UsageError:
+        except MdlError:
             return ()
 
     def locate(self, url: str) -> Link:

@@ -8,7 +8,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -237,6 +239,75 @@ def test_the_role_of_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [request.header("authorization") for request in pod.requests] == ["of-the-pod"]
 
 
+ROLE = "[profile work]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = base\nregion = eu-west-3\n"
+ROLE += "[profile base]\naws_access_key_id = BASE\naws_secret_access_key = s\n"
+
+
+@pytest.fixture
+def sts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], FaultyServer]]:
+    """Who gives the credentials of roles: a server with this answer."""
+    with ExitStack() as stack:
+
+        def make(answer: Answer) -> FaultyServer:
+            server = stack.enter_context(FaultyServer(always(answer)))
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
+            return server
+
+        yield make
+
+
+def role_until(moment: datetime) -> Answer:
+    """The credentials of a role that end at this moment."""
+    facts = "<AccessKeyId>ROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
+    facts += f"<Expiration>{moment:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
+    answer = f"<AssumeRoleResult><Credentials>{facts}</Credentials></AssumeRoleResult>"
+    return reply(200, f"<AssumeRoleResponse>{answer}</AssumeRoleResponse>".encode())
+
+
+@pytest.mark.parametrize("minutes", [60, 5], ids=["good for long", "soon over"])
+def test_the_role_of_a_profile(tmp_path: Path, sts: Callable[[Answer], FaultyServer], minutes: int) -> None:
+    """Its credentials sign; they are made anew before they end."""
+    server = sts(role_until(datetime.now(UTC) + timedelta(minutes=minutes)))
+    environ = {**NO_KEYS, "HOME": profiles(tmp_path, config=ROLE), "AWS_PROFILE": "work"}
+    source = source_at("http://127.0.0.1:9", **environ)
+    assert {signer(source).split()[0] for _ in range(2)} == {"ROLE"}
+    assert b"AssumeRole" in server.requests[0].body
+    assert (len(server.requests) > 1) == (minutes == 5)
+
+
+def test_a_role_that_is_refused(tmp_path: Path, sts: Callable[[Answer], FaultyServer]) -> None:
+    """4, in the words of the one who refuses it."""
+    said = b"<Error><Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error>"
+    sts(reply(403, b"<ErrorResponse>" + said + b"</ErrorResponse>"))
+    environ = {**NO_KEYS, "HOME": profiles(tmp_path, config=ROLE), "AWS_PROFILE": "work"}
+    with pytest.raises(AuthError, match="not authorized to perform"):
+        source_at("http://127.0.0.1:9", **environ).resolve(S3Origin("training"))
+
+
+@pytest.mark.parametrize(
+    ("disabled", "keys", "expected"),
+    [("false", NO_KEYS, "MACHINE"), ("true", NO_KEYS, ""), ("false", KEYS, "AKID")],
+    ids=["the last one asked", "not to be asked", "not needed"],
+)
+def test_the_role_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch, disabled: str, keys: dict[str, str], expected: str
+) -> None:
+    """The machine's metadata service is asked only if nobody else has credentials, and if that is not forbidden."""
+    facts = {"Code": "Success", "AccessKeyId": "MACHINE", "SecretAccessKey": "s", "Token": "t"}
+    facts |= {"Expiration": "2999-01-01T00:00:00Z", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC"}
+
+    def handle(request: Request, number: int) -> Answer:
+        if request.path.endswith("/api/token"):
+            return reply(200, b"token")
+        return reply(200, b"role" if request.path.endswith("/") else json.dumps(facts).encode())
+
+    with FaultyServer(handle) as machine:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", machine.url)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", disabled)
+        assert signer(source_at("http://127.0.0.1:9", **keys)).partition(" ")[0] == expected
+        assert bool(machine.requests) == (expected == "MACHINE")
+
+
 @pytest.mark.parametrize(
     ("config", "environ", "kind", "words"),
     [
@@ -285,13 +356,14 @@ def test_certificates_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         source_at("http://127.0.0.1:9", SSL_CERT_FILE=str(tmp_path / "ca.pem")).resolve(S3Origin("training"))
 
 
-def test_network_volume_takes_no_signed_urls() -> None:
+def test_network_volume_takes_no_signed_urls(tmp_path: Path) -> None:
     """RunPod's volumes refuse them, by its documentation; a remote may say so of any bucket."""
-    assert not Access.of("vol", {"AWS_ENDPOINT_URL": "https://s3api-eu-ro-1.runpod.io"}, {}).presigns
-    assert Access.of("vol", {}, {}).presigns
-    assert not Access.of(
-        "vol", {}, {"v": RemoteSettings("v", "bucket", {"url": "s3://vol", "presign": False})}
-    ).presigns
+    assert not bucket_of(Access.of("vol", {"AWS_ENDPOINT_URL": "https://s3api-eu-ro-1.runpod.io"}, {})).presigns
+    config = "[default]\nendpoint_url = https://s3api-eu-ro-1.runpod.io\n"
+    assert not bucket_of(Access(), HOME=profiles(tmp_path, config=config)).presigns
+    assert bucket_of(Access.of("vol", {}, {})).presigns
+    settings = {"v": RemoteSettings("v", "bucket", {"url": "s3://vol", "presign": False})}
+    assert not bucket_of(Access.of("vol", {}, settings)).presigns
 
 
 def test_listing_becomes_files(bucket: Callable[..., S3Source]) -> None:
