@@ -90,9 +90,13 @@ class Workspace:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog in use. Raises `CatalogError` with every mistake in it."""
+        from mdl.catalog.parsed import ParsedCatalogs
         from mdl.catalog.reader import read_catalog
 
-        return read_catalog(self.catalog_paths[0], self.web_base)
+        folder = None
+        with contextlib.suppress(UsageError):
+            folder = places.state_dir() / "parsed"
+        return read_catalog(self.catalog_paths[0], self.web_base, ParsedCatalogs(folder))
 
     def web_base(self, url: str, named: str) -> str:
         """The text of a catalog at ``url``, which the catalog in use extends; ``named`` is the URL that a file on this

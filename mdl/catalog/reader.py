@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.bases import DEEPEST, MOST, MOST_BYTES, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, Model
@@ -14,12 +14,15 @@ from mdl.errors import CatalogError, LockError, UsageError
 from mdl.fs.private import read_whole
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
+from mdl.toml import parse_toml
 from mdl.toml.problems import Problems, TomlText, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
 _LARGEST = 64 * 2**20
+Parse = Callable[[str], dict[str, Any]]
+"""As `mdl.toml.parse_toml`."""
 
 
 def no_web(url: str, named: str) -> str:
@@ -27,14 +30,15 @@ def no_web(url: str, named: str) -> str:
     raise LockError("this catalog is on the web, and mdl may not ask for it", item=bare_url(url))
 
 
-def read_catalog(paths: Sequence[Path], fetch: Fetch = no_web) -> Catalog:
+def read_catalog(paths: Sequence[Path], fetch: Fetch = no_web, parse: Parse = parse_toml) -> Catalog:
     """The catalog that ``paths`` hold together, with the models and groups of those that they extend; what they say
-    themselves has precedence over that. ``fetch`` brings the text of what is extended by its URL.
+    themselves has precedence over that. ``fetch`` brings the text of what is extended by its URL, and ``parse`` reads
+    the TOML of a text.
 
     Raises `CatalogError` with every problem of every file, each as ``file:line: key: what is wrong``; what ``fetch``
     raises.
     """
-    reading = _Reading(fetch)
+    reading = _Reading(fetch, parse)
     unique = tuple(dict.fromkeys(paths))
     for path in unique:
         reading.read(path)
@@ -51,9 +55,9 @@ def parse_catalog(text: str, path: Path, fetch: Fetch = no_web) -> Catalog:
 class _Reading:
     """Files that are read to be one catalog: those that were named, and those that they extend."""
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, parse: Parse = parse_toml) -> None:
         self._fetch = fetch
-        self._problems = Problems("the catalog", CatalogError)
+        self._problems = Problems("the catalog", CatalogError, parse)
         self._named: list[Draft] = []
         self._drafts: dict[Place, Draft] = {}
         """Each after those that it extends."""

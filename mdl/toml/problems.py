@@ -32,8 +32,9 @@ class Problems:
     """Collects the problems of ``what`` (such as "the catalog"). `check` raises them all at once as ``error``, in the
     order of the files and their lines."""
 
-    def __init__(self, what: str, error: type[MdlError]) -> None:
-        self._what, self._error = what, error
+    def __init__(self, what: str, error: type[MdlError], parse: Callable[[str], dict[str, Any]] = parse_toml) -> None:
+        """``parse`` reads the TOML of a file."""
+        self._what, self._error, self.parse = what, error, parse
         self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
@@ -103,7 +104,7 @@ class TomlText:
         """What the text says; None if it is not TOML, and why is noted."""
         source = self.text.removeprefix("\ufeff")
         try:
-            return parse_toml(source)
+            return self.problems.parse(source)
         except NumbersTooLarge as error:
             for number in error.numbers:
                 self.wrong(number.key, number.words)
