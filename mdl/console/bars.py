@@ -7,12 +7,12 @@ time left of the whole change once a second. A narrow terminal loses columns, an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, TextIO, cast
 
 from rich import get_console
-from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.console import ConsoleDimensions, Group, JustifyMethod, RenderableType
 from rich.jupyter import JupyterMixin
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -24,7 +24,7 @@ from mdl.console.failures import Clean
 from mdl.console.streams import NonBlockingStream
 from mdl.console.terminal import Output, Shortened, terminal_console
 from mdl.describe import FileState, ProgressState, item_of
-from mdl.formatting import cells, counted, human_bytes, human_rate, shorten
+from mdl.formatting import counted, human_bytes, human_rate, shorten
 
 _MOST_ROWS = 8
 _LASTING = 1.0
@@ -34,11 +34,11 @@ _CALM = 1.0
 _SPEED_PERIOD = 5.0
 """Seconds over which Rich measures the speed of a file."""
 _WITH_SPEED, _WITH_BAR, _WITH_BYTES = 99, 61, 35
-"""How wide a terminal is that has room for the speed of each file; for its bar; for its bytes."""
-_PERCENT, _FIGURES = 5, 26
-"""Columns of the percentage, and of percentage and bytes, with the gaps before them."""
+"""How wide a terminal is that has room for speeds and the time left; for bars; for bytes."""
 _INDENT = "  "
 _Key = tuple[str, str]
+_WHOLE: _Key = ("", "")
+"""The row of the whole among those of files."""
 
 
 class _Name(ProgressColumn):
@@ -70,21 +70,20 @@ class _Bar(BarColumn):
 
 
 class _Speed(ProgressColumn):
-    """How fast a file comes, once Rich has measured it."""
+    """How fast the whole comes, or a file, once Rich has measured it."""
 
     def __init__(self) -> None:
         super().__init__(Column(width=11, no_wrap=True))
 
     def render(self, task: Task) -> Text:
-        return Text(human_rate(task.speed) if task.speed else "", justify="right")
+        measured = human_rate(task.speed) if task.speed else ""
+        return Text(task.fields["speed"] or measured, justify="right")
 
 
-def _field(name: str, width: int | None = None, *, style: str = "none") -> TextColumn:
-    """A column with a text of each row, to the right if its ``width`` is fixed, else in all the room that is left."""
-    column = Column(no_wrap=True, overflow="ellipsis", width=width, ratio=None if width else 1)
-    return TextColumn(
-        f"{{task.fields[{name}]}}", style=style, justify="right" if width else "left", markup=False, table_column=column
-    )
+def _field(name: str, width: int, justify: JustifyMethod = "right") -> TextColumn:
+    """A column with one text of each row."""
+    column = Column(no_wrap=True, width=width)
+    return TextColumn(f"{{task.fields[{name}]}}", justify=justify, markup=False, table_column=column)
 
 
 class Bars(JupyterMixin):
@@ -98,16 +97,16 @@ class Bars(JupyterMixin):
         self._console = get_console()
         if stream.is_terminal:
             self._console = terminal_console(stream, cast(TextIO, Output(stream)))
-        self._files = Progress(console=self._console, expand=True, get_time=clock, speed_estimate_period=_SPEED_PERIOD)
-        self._whole = Progress(console=self._console, expand=True, get_time=clock)
+        self._rows = Progress(console=self._console, expand=True, get_time=clock, speed_estimate_period=_SPEED_PERIOD)
         self._live: Live | None = None
         self._in_notebook: Any = None
         """The output of a cell that has the rows."""
         self._began: dict[_Key, float] = {}
         self._tasks: dict[_Key, TaskID] = {}
+        """Of each row what Rich calls it."""
         self._texts: list[Text] = []
-        """Rows between the files and the whole."""
-        self._whole_task: TaskID | None = None
+        """What stands above the rows: files that wait, and how many have no row."""
+        self._below: list[Text] = []
         self._measured_at = -math.inf
         self._speed = ""
         self._time_left = ""
@@ -118,21 +117,25 @@ class Bars(JupyterMixin):
             columns, rows = self._stream.size
             self._console.size = ConsoleDimensions(columns - 1, rows)
         width, height = self._console.size
-        self._choose_columns(width)
+        self._rows.columns = _columns(width)
         now = self._clock()
         self._began = {key: self._began.get(key, now) for key in state.running}
         lasting = [file for key, file in state.running.items() if now - self._began[key] >= _LASTING or file.waiting]
         shown = lasting[: max(0, min(_MOST_ROWS, height - 4))]
-        self._take_files({(file.model, file.file): file for file in shown if not file.waiting})
-        self._texts = []
-        for file in shown:
-            if file.waiting:
-                name = shorten(self._clean(item_of(file)), width // 2)
-                self._texts.append(_row_of(f"{_INDENT}{name}  {self._clean(file.waiting)}", "yellow"))
+        self._texts = [self._waiting(file, width) for file in shown if file.waiting]
         if len(lasting) > len(shown):
-            more = counted(len(lasting) - len(shown), "file")
-            self._texts.append(_row_of(f"{_INDENT}+ {more} on the way", "bright_black"))
-        self._take_whole(state, now)
+            self._texts.append(_line(f"+ {counted(len(lasting) - len(shown), 'file')} on the way", "bright_black"))
+        files = {(file.model, file.file): file for file in shown if not file.waiting}
+        for key in self._tasks.keys() - files.keys() - {_WHOLE}:
+            self._rows.remove_task(self._tasks.pop(key))
+        names = {key: self._clean(item_of(file)) for key, file in files.items()}
+        for key, file in files.items():
+            others = [name for other, name in names.items() if other != key]
+            color = "magenta" if file.checking else "cyan"
+            self._take_row(key, names[key], file.done, file.total, color, others=others, is_checked=file.checking)
+        self._below = []
+        if state.count or state.is_measured:
+            self._take_whole(state, width, now)
 
     def draw(self, text: str) -> None:
         """Draw the rows, and ``text``, whole lines, above them. Waits for the terminal."""
@@ -174,100 +177,82 @@ class Bars(JupyterMixin):
             self._in_notebook.update(self)
 
     def __rich__(self) -> RenderableType:
-        """The rows as they are now."""
-        rows: list[RenderableType] = []
-        if self._tasks:
-            rows.append(self._files.get_renderable())
-        rows += self._texts
-        if self._whole_task is not None:
-            rows.append(self._whole.get_renderable())
+        """The rows as they are now, that of the whole last."""
+        tasks = sorted(self._rows.tasks, key=lambda task: task.id == self._tasks.get(_WHOLE))
+        rows: list[RenderableType] = [*self._texts]
+        if tasks:
+            rows.append(self._rows.make_tasks_table(tasks))
+        rows += self._below
         if self._stream.is_terminal:
             rows.append(Text())  # for the cursor, and for a "^C" or "Killed" that is written there
         return Group(*rows)
 
-    def _choose_columns(self, width: int) -> None:
-        """Which columns there is room for. Without room for its bar the row of the whole has its speed there."""
-        columns: list[ProgressColumn] = [_Name()]
-        whole: list[ProgressColumn] = [_field("label", style="bold")]
-        figures: list[ProgressColumn] = [_field("percent", 4)]
-        if width >= _WITH_BYTES:
-            figures.append(_field("amount", 20))
-        if width >= _WITH_BAR:
-            columns.append(_Bar())
-        if width >= _WITH_SPEED:
-            whole = [_Name(), _Bar()]
-            columns += [*figures, _Speed(), _field("nothing", 12)]
-            figures.append(_field("pace", 24, style="bold"))
-        else:
-            columns += figures
-        self._files.columns = tuple(columns)
-        self._whole.columns = (*whole, *figures)
-
-    def _take_files(self, files: dict[_Key, FileState]) -> None:
-        for key in self._tasks.keys() - files.keys():
-            self._files.remove_task(self._tasks.pop(key))
-        names = {key: _INDENT + self._clean(item_of(file)) for key, file in files.items()}
-        for key, file in files.items():
-            if key not in self._tasks:
-                self._tasks[key] = self._files.add_task(names[key], total=None, completed=file.done)
-            total = _total(file.done, file.total)
-            amount = f"checking {human_bytes(total)}" if file.checking else _amount(file.done, total)
-            self._files.update(
-                self._tasks[key],
-                completed=file.done,
-                bytes_total=total,
-                others=[name for other, name in names.items() if other != key],
-                color="magenta" if file.checking else "cyan",
-                percent=_percent(file.done, total),
-                amount=amount,
-                nothing="",
-            )
-
-    def _take_whole(self, state: ProgressState, now: float) -> None:
-        if not (state.count or state.is_measured):
-            return
+    def _take_whole(self, state: ProgressState, width: int, now: float) -> None:
+        """The row of the whole. Where there are no columns for speed and time left, a line below has them."""
         if state.is_measured and now - self._measured_at >= _CALM:
             self._measured_at = now
             self._speed = state.speed
             self._time_left = state.time_left
         counted_files = state.counted if state.count > 1 else ""
-        title = f"{_INDENT}total  {counted_files}"
-        pace = f"{self._speed:>10}  {self._time_left:<12}"
-        labels = [f"{_INDENT}total  {pace}  {counted_files}", f"{_INDENT}total  {pace}", pace, self._speed]
-        room = self._console.width - (_FIGURES if self._console.width >= _WITH_BYTES else _PERCENT)
-        label = next((text for text in labels if cells(text.rstrip()) <= room), "")
-        if self._whole_task is None:
-            self._whole_task = self._whole.add_task(title, total=None)
-        done = state.whole.bytes_done
-        total = _total(done, state.bytes_total)
-        self._whole.update(
-            self._whole_task,
-            description=title,
+        name = f"total  {counted_files}" if width >= _WITH_BAR else "total"
+        total = state.bytes_total
+        speed = self._speed
+        self._take_row(_WHOLE, name, state.whole.bytes_done, total, "green", speed=speed, time_left=self._time_left)
+        if speed and width < _WITH_SPEED:
+            line = f"{speed:>10}  {self._time_left}" + (f"  {counted_files}" if width < _WITH_BAR else "")
+            self._below = [_line(line, "bold")]
+
+    def _take_row(
+        self,
+        key: _Key,
+        name: str,
+        done: int,
+        total: int | None,
+        color: str,
+        *,
+        others: Sequence[str] = (),
+        is_checked: bool = False,
+        speed: str = "",
+        time_left: str = "",
+    ) -> None:
+        """Add a row, or change it. A size that cannot be right counts as unknown."""
+        if total is not None and not 0 <= done <= total:
+            total = None
+        percent = "" if total is None else f"{done * 100 // total if total else 100}%"
+        amount = f"{human_bytes(done):>8} / {human_bytes(total):<8}"
+        if key not in self._tasks:
+            self._tasks[key] = self._rows.add_task("", total=None, completed=done)
+        self._rows.update(
+            self._tasks[key],
+            description=_INDENT + name,
             completed=done,
+            others=[_INDENT + other for other in others],
             bytes_total=total,
-            others=[],
-            color="green",
-            label=label,
-            percent=_percent(done, total),
-            amount=_amount(done, total),
-            pace=pace,
+            color=color,
+            percent=percent,
+            amount=f"checking {human_bytes(total)}" if is_checked else amount,
+            speed=speed,
+            time_left=f" {time_left}",
         )
 
-
-def _row_of(text: str, style: str) -> Text:
-    return Text(text, style, no_wrap=True, overflow="ellipsis")
-
-
-def _total(done: int, total: int | None) -> int | None:
-    """The size; None if it is not known or cannot be right."""
-    return total if total is not None and 0 <= done <= total else None
+    def _waiting(self, file: FileState, width: int) -> Text:
+        """What a file waits for, in place of its row."""
+        name = shorten(self._clean(item_of(file)), width // 2)
+        return _line(f"{name}  {self._clean(file.waiting)}", "yellow")
 
 
-def _percent(done: int, total: int | None) -> str:
-    if total is None:
-        return ""
-    return f"{done * 100 // total if total else 100}%"
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """The columns for which there is room."""
+    columns: list[ProgressColumn] = [_Name()]
+    if width >= _WITH_BAR:
+        columns.append(_Bar())
+    columns.append(_field("percent", 4))
+    if width >= _WITH_BYTES:
+        columns.append(_field("amount", 20))
+    if width >= _WITH_SPEED:
+        columns += [_Speed(), _field("time_left", 13, "left")]
+    return tuple(columns)
 
 
-def _amount(done: int, total: int | None) -> str:
-    return f"{human_bytes(done):>8} / {human_bytes(total):<8}"
+def _line(text: str, style: str) -> Text:
+    return Text(_INDENT + text, style, no_wrap=True, overflow="ellipsis")
