@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar, cast, dataclass_transform
 
@@ -16,8 +16,8 @@ def value_class(cls: _Class) -> _Class:
     ``dataclass(frozen=True)`` takes.
 
     That one compiles six methods for every class, which was a third of a start of mdl; this one compiles ``__init__``
-    alone, and the others are shared. Type checkers refuse to set a field; at run time nothing does
-    (docs/adr/0045). ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as ever.
+    alone, and the others are shared (docs/adr/0045). To set a field of a value raises ``FrozenInstanceError``.
+    ``fields``, ``replace``, ``field(compare=False)`` and ``field(repr=False)`` work as ever.
     """
     return _made(cls, slots=False)
 
@@ -45,7 +45,27 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
         made.__eq__ = _eq(key)
     if own.get("__hash__") is None:
         made.__hash__ = _hash(key)
+    made.__setattr__ = _set_slot_once if slots else _set_once
+    made.__delattr__ = _refuse
     return cast("_Class", made)
+
+
+def _set_once(self: Any, name: str, value: object) -> None:
+    """What ``__init__`` sets is never set again."""
+    if name in self.__dict__ or name not in self.__match_args__:
+        _refuse(self, name)
+    self.__dict__[name] = value
+
+
+def _set_slot_once(self: Any, name: str, value: object) -> None:
+    """The same for a value with slots."""
+    if hasattr(self, name):
+        _refuse(self, name)
+    object.__setattr__(self, name, value)
+
+
+def _refuse(self: Any, name: str) -> None:
+    raise FrozenInstanceError(f"cannot change the field {name!r} of a {type(self).__qualname__}")
 
 
 def _repr(self: Any) -> str:

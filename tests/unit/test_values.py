@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.values import value_class
+from mdl.values import small_value_class, value_class
 
 
 class Plain:
@@ -78,6 +78,18 @@ def test_as_a_frozen_dataclass(pair: tuple[type, tuple[Any, ...], tuple[Any, ...
     assert one != other or hash(one) == hash(other)
     assert one != right
     assert "'s'" not in repr(one) or kind is not Plain
+
+
+@pytest.mark.parametrize("decorator", [value_class, small_value_class])
+def test_no_field_is_set_twice(decorator: Any) -> None:
+    """A value that is in a set stays there: what its maker gave it can be neither changed nor taken away."""
+    one = decorator(twin(Plain))(1, "a")
+    held = {one}
+    for change in (lambda: setattr(one, "number", 2), lambda: delattr(one, "number"), lambda: setattr(one, "new", 1)):
+        with pytest.raises((FrozenInstanceError, AttributeError)):
+            change()
+    assert one in held
+    assert replace(one, number=2).number == 2
 
 
 def test_the_tools_of_dataclasses_know_it() -> None:
