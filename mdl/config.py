@@ -504,8 +504,7 @@ def check_config(path: Path, text: str) -> dict[str, Any]:
     try:
         problems.check()
     except UsageError as error:
-        error.hint = _MEND
-        raise
+        raise error.but(hint=_MEND) from error
     return data
 
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 EXIT_CODES: dict[int, tuple[str, str, str]] = {
     0: ("ok", "done, or already there", "go on"),
@@ -107,6 +107,14 @@ class Problem(BaseException):
         """The hint, or what usually helps."""
         return self.hint or self.default_hint
 
+    def but(self, **facts: Any) -> Self:
+        """A copy with other ``facts``: ``item``, ``hint``, ``message`` and so on. What was raised stays as it was: who
+        knows more about an error raises, or returns, another one."""
+        copied = type(self).__new__(type(self), *self.args)
+        vars(copied).update(vars(self) | facts)
+        copied.__cause__ = self.__cause__
+        return copied
+
     def to_dict(self) -> dict[str, str | int | None]:
         """What ``--json`` tells of it."""
         return {
@@ -127,10 +135,9 @@ class MdlError(Problem, Exception):
     server_code: str = ""
     """What the server calls it: the hub's ``X-Error-Code``."""
 
-    def on(self, item: str) -> MdlError:
-        """The same error, naming ``item`` if it named nothing yet."""
-        self.item = self.item or item
-        return self
+    def on(self, item: str) -> Self:
+        """The same error if it names an item, else a copy that names this one."""
+        return self if self.item else self.but(item=item)
 
 
 class UsageError(MdlError):
@@ -292,9 +299,7 @@ class Cancelled(Problem):
 
     def as_error(self) -> MdlError:
         """The same as the error of a file that was not reached."""
-        error = MdlError(self.message, item=self.item, hint=self.hint)
-        error.code, error.exit_code = self.code, self.exit_code
-        return error
+        return MdlError(self.message, item=self.item, hint=self.hint).but(code=self.code, exit_code=self.exit_code)
 
 
 class DeadlineReached(Cancelled):
@@ -305,9 +310,7 @@ class DeadlineReached(Cancelled):
 
     def as_deadline(self) -> Deadline:
         """The error for the caller."""
-        error = Deadline(self.message, hint=self.hint)
-        error.so_far = self.so_far
-        return error
+        return Deadline(self.message, hint=self.hint).but(so_far=self.so_far)
 
 
 class Deadline(MdlError):
@@ -415,9 +418,9 @@ def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:
     has them as ``errors``."""
     first, code = errors[0], joint_exit_code(error.exit_code for error in errors)
     kind = type(first) if code == first.exit_code else PartialFailure
-    whole = kind(message, hint=first.advice)
-    whole.code, whole.exit_code = (first.code if kind is type(first) else kind.code), code
-    whole.errors, whole.__cause__ = tuple(errors), first
+    shared_code = first.code if kind is type(first) else kind.code
+    whole = kind(message, hint=first.advice).but(code=shared_code, exit_code=code, errors=tuple(errors))
+    whole.__cause__ = first
     return whole
 
 

@@ -27,7 +27,5 @@ def member_path(name: str) -> RelPath:
     try:
         return RelPath.parse("/".join(kept))
     except Unsafe as error:
-        error.item = shown(name)[:200]
-        if "\\" in name:
-            error.hint = _BACKSLASH
-        raise
+        hint = _BACKSLASH if "\\" in name else error.hint
+        raise error.but(item=shown(name)[:200], hint=hint) from error

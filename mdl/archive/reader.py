@@ -140,9 +140,8 @@ class Archive(ABC, Generic[Entry]):
         try:
             yield
         except (ProtocolError, Unsafe, StateError) as error:
-            error.item = f"{self.path}: {error.item}" if error.item else str(self.path)
-            error.hint = error.hint or _HINTS.get(error.exit_code)
-            raise
+            item = f"{self.path}: {error.item}" if error.item else str(self.path)
+            raise error.but(item=item, hint=error.hint or _HINTS.get(error.exit_code)) from error
 
     def _read_manifest(self) -> Manifest | None:
         """mdl's own member, compared with the others."""

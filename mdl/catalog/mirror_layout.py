@@ -157,9 +157,8 @@ def _writable(value: object) -> str:
 
 
 def _newer(schema: str, item: str) -> ProtocolError:
-    error = ProtocolError(f"a marker of another mdl: its schema is {shown(schema)[:40]}", item=item, hint="upgrade mdl")
-    error.final = True
-    return error
+    why = f"a marker of another mdl: its schema is {shown(schema)[:40]}"
+    return ProtocolError(why, item=item, hint="upgrade mdl").but(final=True)
 
 
 def _marked(facts: Any) -> MarkedFile:

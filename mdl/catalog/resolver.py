@@ -118,10 +118,11 @@ class Resolver:
                 try:
                     files.append(self._named(file, model, is_new))
                 except MdlError as error:
+                    named = error
                     if error.item in (None, file.path.text):
                         item = f"{model.name}/{file.path.text}"
-                        error.item = item if model.is_of_catalog else shown_url(file.url)
-                    failed[file.path] = _of_model(error, model)
+                        named = error.but(item=item if model.is_of_catalog else shown_url(file.url))
+                    failed[file.path] = _of_model(named, model)
                     files.append(self._stated(file))
         finally:
             self._resolving.model = ""
@@ -300,7 +301,7 @@ def _sorted(files: Iterable[RemoteFile]) -> list[RemoteFile]:
 def _of_model(error: MdlError, model: Model) -> MdlError:
     """The same error; its item names the model of the catalog."""
     if model.is_of_catalog and error.item and not error.item.startswith(model.name):
-        error.item = f"{model.name}: {error.item}"
+        return error.but(item=f"{model.name}: {error.item}")
     return error
 
 

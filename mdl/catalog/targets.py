@@ -98,10 +98,10 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
     except NotFound as error:
         near, else_meant = "" if ":" in name else error.hint or "", what_else(name)
         if near.endswith("?") and else_meant:
-            error.hint = f"{near} {else_meant[0].upper()}{else_meant[1:]}"
+            hint: str | None = f"{near} {else_meant[0].upper()}{else_meant[1:]}"
         else:
-            error.hint = "; ".join(filter(None, (near, else_meant))) or error.hint
-        raise
+            hint = "; ".join(filter(None, (near, else_meant))) or error.hint
+        raise error.but(hint=hint) from error
 
 
 def _of_origin(origin: Origin) -> Model:
@@ -124,8 +124,8 @@ def _one_file(targets: Sequence[str | Origin | Model], output: str | None, sha25
         try:
             path = RelPath.parse(output.removeprefix("./"))
         except Unsafe as error:
-            error.item, error.hint = "--output", "it is a name below the model's folder; --into DIR says which folder"
-            raise
+            hint = "it is a name below the model's folder; --into DIR says which folder"
+            raise error.but(item="--output", hint=hint) from error
     digest = sha256_of(sha256, "--sha256") if sha256 is not None else None
     return _pinned(target if isinstance(target, Model) else _of_origin(target), path, digest)
 

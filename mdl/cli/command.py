@@ -343,5 +343,4 @@ def all_or_nothing(left: str = "nothing was written") -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Cancelled) as error:
         stopped = error if isinstance(error, Cancelled) else Cancelled()
-        stopped.hint = left
-        raise stopped from None
+        raise stopped.but(hint=left) from None

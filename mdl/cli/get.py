@@ -147,9 +147,9 @@ def run_job(
                     report = work(on_event=on_event)
                     on_event.end_with(report.error)
             except (Cancelled, Deadline) as stopped:
-                stopped.so_far = stopped.so_far or report
-                if isinstance(stopped.so_far, mdl.Report):
-                    session.empty = session.empty | payload(stopped.so_far)
+                so_far = stopped.so_far or report
+                if isinstance(so_far, mdl.Report):
+                    session.empty = session.empty | payload(so_far)
                 raise
             return report
     try:

@@ -175,8 +175,7 @@ class Session:
                 self.cancel.check()
         except Cancelled as stopped:
             screen.write("\n")  # the question is an unfinished line
-            stopped.hint = "nothing was deleted"
-            raise
+            raise stopped.but(hint="nothing was deleted") from stopped.__cause__
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from mdl import UsageError
@@ -73,7 +74,7 @@ def verify(
     if names or choice.into or settings.get("home"):
         note = _remedy(session, note)
         if report.wrong:
-            report.wrong.hint = _remedy(session, report.wrong.hint or "")
+            report = replace(report, wrong=report.wrong.but(hint=_remedy(session, report.wrong.hint or "")))
     is_told = report.wrong is not None and (report.wrong.hint or "") in note
     if note and not is_told:
         session.console.note(note)

@@ -243,7 +243,8 @@ class Disk(ClientBase):
                 return [model_of(str(target), receipts.in_order(str(target)))]
             if get_close_matches(str(target), here, 1, 0.5):
                 near = get_close_matches(str(target), {*here, *self.catalog.models, *self.catalog.groups}, 3, 0.5)
-                error.hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
+                hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
+                raise error.but(hint=hint) from error
             raise
 
     def delete(self, targets: Targets, *, dry_run: bool = False, force: bool = False) -> DeleteReport:
@@ -268,9 +269,10 @@ class Disk(ClientBase):
                 for model in self.models_here(target):
                     deletions += plan(model, stores, known, force=force)
             except MdlError as error:
+                named = error.on(str(target))
                 if isinstance(error, NotFound) and (error.hint or "").startswith("'mdl list'"):
-                    error.hint = "'mdl list --local' shows what is on this disk"
-                errors.append(error.on(str(target)))
+                    named = named.but(hint="'mdl list --local' shows what is on this disk")
+                errors.append(named)
         return delete(stores[0], deletions, errors, dry_run=dry_run)
 
     def clean(self, *, remove: bool = False, unlisted: bool = False) -> list[tuple[Waste, bool]]:

@@ -134,9 +134,7 @@ class Demo:
             with self._running(command) as process:
                 code = process.wait()
             if code:
-                error = MdlError(f"mdl {command.split()[0]} ended with {code}")
-                error.exit_code = code if code > 0 else 1
-                raise error
+                raise MdlError(f"mdl {command.split()[0]} ended with {code}").but(exit_code=max(1, code))
 
     def _in_service(self) -> str:
         """Say and return which release is in service."""

@@ -110,10 +110,11 @@ def run_checks(environment: Environment) -> Iterator[CheckResult]:
         found = environment.endpoint()
     except MdlError as error:
         if error.item == "HF_ENDPOINT":
-            name, error.hint = "endpoint", "set HF_ENDPOINT to https://host, or unset it"
+            failed = CheckResult.failed("endpoint", error.but(hint="set HF_ENDPOINT to https://host, or unset it"))
         else:
-            name, error.hint = "token", f"put only the token into {error.item}, without spaces or line breaks"
-        yield CheckResult.failed(name, error)
+            hint = f"put only the token into {error.item}, without spaces or line breaks"
+            failed = CheckResult.failed("token", error.but(hint=hint))
+        yield failed
         return
     with contextlib.ExitStack() as closing:
         hub = Hub(found, environment.connect, closing)

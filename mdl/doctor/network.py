@@ -268,5 +268,4 @@ def _ignored(names: list[str]) -> str:
 
 def _reworded(error: MdlError, message: str, hint: str) -> MdlError:
     """The same error, telling a reader of the doctor what to do."""
-    error.message, error.hint, error.item = message, hint, None
-    return error
+    return error.but(message=message, hint=hint, item=None)

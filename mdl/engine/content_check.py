@@ -46,9 +46,7 @@ def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> A
     the last redirect led.
     """
     error = _why_another(name, beginning, size, url)
-    if isinstance(error, ProtocolError):
-        error.final = True
-    return error
+    return error.but(final=True) if isinstance(error, ProtocolError) else error
 
 
 def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError | ProtocolError | None:

@@ -170,8 +170,8 @@ class Fetcher:
         error = ProtocolError(verdict.why, hint="the source is not what was asked for; look at the source")
         is_promised = pinned or (self._http.is_located(download.url) and download.item.remote.validator is None)
         if is_promised and size is not None and verdict.total not in (None, size):
-            error.final = download.attempts.is_suspicious  # it was asked past every cache, and says the same again
-            raise self._named(error, opened)
+            # asked past every cache, it would say the same again
+            raise self._named(error.but(final=download.attempts.is_suspicious), opened)
         is_same_size = size is not None and verdict.total in (None, size)
         if is_same_size and not pinned and len(download.running) > 1:  # what runs is of one version
             why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
@@ -289,7 +289,7 @@ def name_impostor(error: ProtocolError, beginning: bytes | bytearray) -> Protoco
     """The error, which also says if ``beginning`` is that of a web page or a git-lfs pointer."""
     found = impostor(bytes(beginning[:_TELLING]))
     if found:
-        error.message, error.hint = f"{error.message}: {found[0]}", found[1]
+        return error.but(message=f"{error.message}: {found[0]}", hint=found[1])
     return error
 
 
@@ -317,8 +317,7 @@ def _check_published(download: Download, opened: OpenResponse) -> None:
         linked = parse_size(headers.get("x-linked-size", ""))
         if size is not None and linked is not None and linked != size:
             error = ProtocolError(f"the hub has a file of {linked} bytes there, expected {size}")
-            error.final = download.attempts.is_suspicious
-            raise error
+            raise error.but(final=download.attempts.is_suspicious)
         found = Digest.of_etag(headers.get("x-linked-etag"))
         if digest and found and found.algorithm == digest.algorithm and found != digest:
             raise DigestMismatch(f"the hub has another file there: {found}, expected {digest}")

@@ -301,10 +301,11 @@ class Finalizer:
     def close(self, download: Download) -> None:
         """Close a file that failed, and report it. The bytes that came are kept."""
         error = download.error or NetworkError("not reached")
-        error.on(download.remote.label or f"{download.model}/{download.name}")
+        error = error.on(download.remote.label or f"{download.model}/{download.name}")
         is_kept = download.done and not (download.partial and download.partial.is_in_order)
         if not is_kept and error.advice:
-            error.hint = error.advice.removesuffix(KEPT)
+            error = error.but(hint=error.advice.removesuffix(KEPT))
+        download.error = error
         try:
             if download.hasher:
                 download.hasher.stop()

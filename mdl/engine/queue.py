@@ -473,5 +473,5 @@ def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:
     if not others:
         return error
     tried = "; ".join(one.message for one in (*others[1:], error))
-    others[0].message += f"; mirrors: {tried}"
-    return others[0]
+    first = others[0]
+    return first.but(message=f"{first.message}; mirrors: {tried}")

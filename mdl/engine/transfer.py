@@ -136,8 +136,8 @@ class Transfer:
             self._stop(stopped)
             while not self._events.empty():
                 self._tell(self._events.get())
-            stopped.so_far = Result(self._queue.results(stopped.as_error()))
-            raise stopped from error
+            so_far = Result(self._queue.results(stopped.as_error()))
+            raise stopped.but(so_far=so_far) from error
         except BaseException:  # of the listener, or of a signal handler
             self._stop(Cancelled())
             raise
@@ -234,8 +234,7 @@ class Transfer:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             pointer = self._store.layout.pointer(download.remote)
             too_long = name_too_long(pointer or self._store.final_path(download.model, download.remote))
-            too_long.item = download.name
-            return too_long
+            return too_long.but(item=download.name)
         if isinstance(error, OSError):
             return explain_oserror(error, download.name, self._store.root)
         return error if isinstance(error, MdlError) else internal_error(error)

@@ -112,22 +112,22 @@ def nearest_existing(path: Path) -> Path:
 def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
     """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
     permissions to check, or whose folder it is."""
-    found = storage_error(error, item)
+    hint = storage_error(error, item).hint
     if error.errno == errno.ENOSPC and disk_space(root).free_files == 0:
-        found.hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
+        hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
     if refuses_order(error) and error.errno != errno.EPERM:
-        found.hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
+        hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         named = error.filename if isinstance(error.filename, str | bytes) else ""
         refusing = nearest_existing(Path(os.fsdecode(named)))
         refusing = refusing if refusing.is_relative_to(root) else root
-        found.hint = f"check the permissions of {refusing} and the disk"
+        hint = f"check the permissions of {refusing} and the disk"
         with contextlib.suppress(OSError):
             owner = refusing.stat().st_uid
             if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS and owner != os.geteuid():
                 whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
-                found.hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
-    return found
+                hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
+    return storage_error(error, item).but(hint=hint)
 
 
 def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:
@@ -137,5 +137,5 @@ def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:
     if isinstance(error, PermissionError):
         with contextlib.suppress(OSError):
             whose = f"{user_name(closed.lstat().st_uid)} keeps {closed} closed to others"
-            found.hint = f"{whose}: 'chmod -R go+rX' by its owner lets them read it"
+            return found.but(hint=f"{whose}: 'chmod -R go+rX' by its owner lets them read it")
     return found

@@ -216,10 +216,11 @@ class HttpClient:
                     if method == "GET" and asker.is_hub and sent and not bearer and may_be_the_token(told):
                         asker = replace(asker, is_open_without=self._is_open_without(url, secrets))
                     error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
-                    error.status_code = opened.status
-                    error.server_code = opened.headers.get("x-error-code", "")
-                    error.redirected = bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound))
-                    raise error
+                    raise error.but(
+                        status_code=opened.status,
+                        server_code=opened.headers.get("x-error-code", ""),
+                        redirected=bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound)),
+                    )
                 yield opened
             except Exception as why:
                 is_silent = isinstance(why, httpx.ReadTimeout) or (isinstance(why, NetworkError) and why.is_silence)
@@ -314,8 +315,8 @@ class HttpClient:
                     with self._pacer_lock:
                         self.pacer.failed(origin, url, began, now, delay, error)
                 if not isinstance(decision, Again):
-                    error.hint = error.advice.removesuffix(KEPT) if error.advice else None
-                    raise
+                    hint = error.advice.removesuffix(KEPT) if error.advice else None
+                    raise error.but(hint=hint) from error
                 if on_retry:
                     on_retry(decision)
                 self._wait_for(origin, delay)
@@ -433,11 +434,9 @@ class HttpClient:
         try:
             self._hosts.check(url)
         except Unsafe as error:
-            if is_redirected:
-                error.message = f"it redirects, which is {error.message}"
-            if url != start:
-                error.item = shown(bare_url(start))[:200]
-            raise
+            message = f"it redirects, which is {error.message}" if is_redirected else error.message
+            item = error.item if url == start else shown(bare_url(start))[:200]
+            raise error.but(message=message, item=item) from error
 
     def _authorized(
         self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool, is_anonymous: bool = False

@@ -347,7 +347,8 @@ def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) ->
     shown = settings.cert if settings else None
     error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
     if proxy and proxy.url.startswith("https:"):
-        error.message += f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
+        of_proxy = f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
+        return error.but(message=error.message + of_proxy)
     return error
 
 

@@ -132,9 +132,7 @@ class JobRun:
             raise Busy("another mdl started to work on these models first", hint="wait for it; 'mdl jobs' shows it")
         if code is not None:
             why = "the background process ended before the job began"
-            error = MdlError(why, item=self.id, hint=f"the log says why: {log}")
-            error.exit_code = code
-            raise error
+            raise MdlError(why, item=self.id, hint=f"the log says why: {log}").but(exit_code=code)
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:

@@ -55,10 +55,13 @@ def problem_of(job: Job) -> Problem | None:
         return MdlError(why, item=job.id, hint=hint or "run its command again; what was fetched is kept")
     why = facts.get("message") or job.status
     problem: Problem = MdlError(why) if job.status == "failed" else Cancelled(why, terminated=True)
-    problem.item, problem.hint = facts.get("item") or job.id, facts.get("hint") or hint
-    problem.code, problem.status = facts.get("code") or problem.code, job.status
-    problem.exit_code = job.exit_code or problem.exit_code
-    return problem
+    return problem.but(
+        item=facts.get("item") or job.id,
+        hint=facts.get("hint") or hint,
+        code=facts.get("code") or problem.code,
+        status=job.status,
+        exit_code=job.exit_code or problem.exit_code,
+    )
 
 
 class _Told:

@@ -112,11 +112,13 @@ def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deleti
             return [of_folder(store, model.name, partial(_meant, model), force=force)]
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
-            for origin in (one for one in origins for cache in caches if repo_in(cache, one).is_there):
-                error.hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
-            for origin in (one for one in origins if not one.is_whole):
-                error.item = str(origin)  # of the folder there may be something
-            raise
+            hint, item = error.hint, error.item
+            for origin in origins:
+                if any(repo_in(cache, origin).is_there for cache in caches):
+                    hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
+                if not origin.is_whole:
+                    item = str(origin)  # of the folder there may be something
+            raise error.but(hint=hint, item=item) from error
     if model.origin == COMMAND_LINE and origins:
         return [of_repo(store, origin) for origin in origins]
     if found := of_cached_model(store, model.name, force=force):

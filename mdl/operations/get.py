@@ -100,7 +100,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
                 report, brought = _execute(models, decided, broken, tools)
             except Cancelled as stopped:
                 if isinstance(stopped.so_far, Report):
-                    stopped.so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
+                    so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
+                    raise stopped.but(so_far=so_far) from stopped.__cause__
                 raise
             wanted = [replace(one, remote=brought.get((one.model, one.remote.path), one.remote)) for one in wanted]
         names = {(name, file.path) for name, file in decided.plan.unkept}
@@ -167,9 +168,10 @@ def _resolve(
         except MdlError as error:
             wanted = [one for one in wanted if one.model != model.name]
             unkept = [one for one in unkept if one[0] != model.name]
-            broken[model.name] = _with_note(error, model)
+            told = _with_note(error, model)
             if isinstance(error, NetworkError) and _is_all_here(model, tools):
-                error.hint = "all that its source had when it was last asked is here: --offline uses that"
+                told = error.but(hint="all that its source had when it was last asked is here: --offline uses that")
+            broken[model.name] = told
     return wanted, unkept, broken
 
 
@@ -184,7 +186,7 @@ def _is_all_here(model: Model, tools: Tools) -> bool:
 def _with_note(error: MdlError, model: Model) -> MdlError:
     """The same error; if access is denied, its hint has the catalog's note on that too."""
     if isinstance(error, AuthError) and model.note:
-        error.hint = f"{error.hint}; {model.note}" if error.hint else model.note
+        return error.but(hint=f"{error.hint}; {model.note}" if error.hint else model.note)
     return error
 
 
@@ -361,8 +363,7 @@ def _execute(
             results.append(error.so_far)
         not_reached = [replace(item, refused=error.as_error()) for item in (*repeated, *waiting)]
         plan = replace(plan, refuse=(*plan.refuse, *not_reached))
-        error.so_far = report_of(models, store, plan, broken, results)
-        raise
+        raise error.but(so_far=report_of(models, store, plan, broken, results)) from error.__cause__
     plan, results = _without_lost(plan, results, tools)
     brought: dict[tuple[str, RelPath], RemoteFile] = {}
     for result in results:

@@ -396,5 +396,5 @@ class _Import:
 
 def _failed(model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
     known = error if isinstance(error, MdlError) else storage_error(error, file.at)
-    known.item = f"{model.name}/{file.path}"
-    return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=known)
+    named = known.but(item=f"{model.name}/{file.path}")
+    return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=named)

@@ -35,8 +35,8 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
     except UnicodeDecodeError:
         text = "\0"
     except Unsafe as error:
-        error.hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
-        raise
+        hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
+        raise error.but(hint=hint) from error
     except OSError as error:
         if error.errno in UNREADABLE_ERRNOS:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error

@@ -298,8 +298,8 @@ def repair(
     plan = Plan.of(wanted, force=force)
     for one in plan.refuse:
         if (refused := one.refused) is not None:
-            refused.item = f"{one.wanted.model}/{one.remote.path}"
-            errors[refused.item] = refused
+            item = f"{one.wanted.model}/{one.remote.path}"
+            errors[item] = refused.but(item=item)
     adopt_kept(plan, tools.store)
     wait_for_others(plan.fetch, tools)
     result = Transfer(

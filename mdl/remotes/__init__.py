@@ -260,8 +260,7 @@ def _unknown(word: object, error: str) -> str:
 def of_remote(error: MdlError, name: str) -> MdlError:
     """The same error, naming the remote too if it did not yet."""
     item = error.item or name
-    error.item = item if name in re.split(r"[:/\s]+", item) else f"{name}: {item}"
-    return error
+    return error.but(item=item if name in re.split(r"[:/\s]+", item) else f"{name}: {item}")
 
 
 def check_checkpoint(name: str) -> str:

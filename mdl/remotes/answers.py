@@ -259,9 +259,8 @@ class _Reader:
             error = error or wrong
         if error:
             if isinstance(error, ProtocolError):
-                error.final = True  # the same answer would come again
-            error.on(path.text)
-            output = replace(output, error=error, data=None, url="", size=None)
+                error = error.but(final=True)  # the same answer would come again
+            output = replace(output, error=error.on(path.text), data=None, url="", size=None)
         self.found.append(_Found(replace(output, path=path), bool(first_text(facts, NAME_KEYS))))
 
     def _stem(self, keys: Sequence[str]) -> str:

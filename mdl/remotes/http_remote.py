@@ -85,7 +85,7 @@ class HttpRemote:
     def unanswered(self, error: NetworkError, item: str) -> NetworkError:
         """The error of a request that must not be sent again, and was perhaps carried out."""
         if not error.final:
-            error.hint = f"it may have been carried out: 'mdl remote status {self.name} {item}' shows that"
+            return error.but(hint=f"it may have been carried out: 'mdl remote status {self.name} {item}' shows that")
         return error
 
     def _send(self, method: str, url: str, content: Any, most: int, item: str) -> Any:
@@ -99,12 +99,14 @@ class HttpRemote:
         variable = self.settings.key_variable
         if isinstance(error, AuthError) and variable:
             is_set = self.settings.token(self._context.environ) is not None
-            error.hint = f"set {variable} to a valid key of [remotes.{self.name}]; it is {'' if is_set else 'not '}set"
+            hint = f"set {variable} to a valid key of [remotes.{self.name}]; it is {'' if is_set else 'not '}set"
         elif isinstance(error, AuthError):
-            error.hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
+            hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
         elif isinstance(error, NotFound):
-            error.hint = f"check the id of the job, and the URL of [remotes.{self.name}] in config.toml"
-        return error
+            hint = f"check the id of the job, and the URL of [remotes.{self.name}] in config.toml"
+        else:
+            return error
+        return error.but(hint=hint)
 
     @property
     def http(self) -> HttpClient:

@@ -565,8 +565,7 @@ class Bucket:
             return self._without_keys()
         found = self._credentials.get_frozen_credentials() if self._credentials else ("", "", "")
         error = refusal(status, code, safe_excerpt(words, filter(None, found)), headers, item)
-        error.status_code, error.server_code = status, code
-        return error
+        return error.but(status_code=status, server_code=code)
 
     def _item(self, key: str) -> str:
         return f"{self}/{shown(key)}" if key else str(self)

@@ -162,7 +162,7 @@ class UrlSource:
             found = self.probe(stated, partial(_name_of, origin))
         except MdlError as error:
             if error.item == stated.path.text:
-                error.item = origin.label
+                raise error.but(item=origin.label) from error
             raise
         self._note_name(origin, found.path, self._context.on_event)
         return [found]
@@ -315,8 +315,7 @@ def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
         name = attached_name(headers) or ("" if origin.is_named else origin.name_in_query)
         return RelPath.parse(name) if name else origin.file_name
     except Unsafe as error:
-        error.hint = "give it another name: mdl get URL -o NAME"
-        raise
+        raise error.but(hint="give it another name: mdl get URL -o NAME") from error
 
 
 @lru_cache(256)

@@ -80,8 +80,7 @@ class Run:
                 hint = f"give its name, not its path; {self._there_are()}"
                 raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
         except Unsafe as error:
-            error.message = error.message.replace("path", "checkpoint name", 1)
-            raise
+            raise error.but(message=error.message.replace("path", "checkpoint name", 1)) from error
 
     def _called(self, name: str) -> list[Checkpoint]:
         """The checkpoints that ``name`` may mean: the first of these meanings that any of them has."""

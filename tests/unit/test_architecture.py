@@ -304,6 +304,30 @@ def test_private_names_are_found(code: str, is_found: bool) -> None:
     assert bool(private_names(tree, defined(tree))) == is_found
 
 
+FACTS_OF_ERRORS = {
+    "item",
+    "hint",
+    "message",
+    "exit_code",
+    "so_far",
+    "status_code",
+    "server_code",
+    "redirected",
+    "final",
+}
+
+
+def test_nobody_edits_an_error_of_another() -> None:
+    """What an error says is what it was raised with: who knows more raises a copy (`Problem.but`). Secrets alone are
+    taken out of the very error."""
+    for module, tree in trees().items():
+        stores = [
+            node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        ]
+        edited = {ast.unparse(node) for node in stores if node.attr in FACTS_OF_ERRORS and not is_own(node.value)}
+        assert module == "redact" or edited == set(), module
+
+
 def test_nothing_imports_a_plugin() -> None:
     """mdl without its plug-ins is whole: no module outside them imports one, and none of them another."""
     for module in trees():

@@ -90,8 +90,7 @@ def export_bundle(
         output = BundleOutput(path, total, split)
         output.check(force=force)
         if error := no_space(total, 0, free_space(path.parent)):
-            error.hint = "free some space, or choose another disk with -o"
-            raise error.on(str(path))
+            raise error.on(str(path)).but(hint="free some space, or choose another disk with -o")
         progress = Progress(tools.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), tools.store.cancel)
         with (
             storage_trouble(path, _WHEN_FULL, _WHEN_TOO_LARGE),
@@ -151,8 +150,7 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
 
 def _why_not(item: Item, target: str) -> MdlError:
     error = item.refused or NotFound(item.reason, hint=f"'mdl get {target}' brings it")
-    error.item = f"{item.wanted.model}/{item.remote.path}"
-    return error
+    return error.but(item=f"{item.wanted.model}/{item.remote.path}")
 
 
 def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:

@@ -281,8 +281,8 @@ def import_files(bundle: Bundle, tools: Tools, *, may_replace: bool) -> tuple[Bu
         try:
             plan.check_space(store.free_space())
         except NoSpace as error:
-            error.hint = "nothing was written; free some space, or choose another folder with --to"
-            raise
+            hint = "nothing was written; free some space, or choose another folder with --to"
+            raise error.but(hint=hint) from error
         adopt_kept(plan, store)
         wait_for_others(plan.fetch, tools)
         if plan.fetch:

@@ -80,7 +80,6 @@ def fleet(task: str, work: Work, lock: Lock, on: str, nodes: Nodes, on_node: OnN
         for name in engine.waiting - found.keys():
             why = Answer(name, None, err="cancelled before it answered", hint="run the same command again to go on")
             found[name] = node_report(why, sizes, work.names)
-        stopped.so_far = so_far()
-        stopped.hint = engine.goes_on or "it was cancelled on the nodes too; what they have fetched is kept"
-        raise
+        hint = engine.goes_on or "it was cancelled on the nodes too; what they have fetched is kept"
+        raise stopped.but(so_far=so_far(), hint=hint) from stopped.__cause__
     return so_far()

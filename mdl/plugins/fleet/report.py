@@ -235,8 +235,7 @@ def _of_code(exit_code: int, message: str, item: str, hint: str | None, code: st
         kinds = {kind.exit_code: kind for kind in MdlError.__subclasses__()}
         kind = kinds.get(exit_code, ProtocolError)
         error = next((one for one in kind.__subclasses__() if one.code == code), kind)(message)
-    error.item, error.hint = item, hint
-    return error
+    return error.but(item=item, hint=hint)
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:

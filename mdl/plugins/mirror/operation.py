@@ -140,8 +140,8 @@ def push(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, r
             in_thread(partial(sender.send, files), mirror.look)
         mirror.reporter.look(now=True)
     except Cancelled as stopped:
-        stopped.hint = "the parts that were sent are kept; run the same command again to go on"
-        raise
+        hint = "the parts that were sent are kept; run the same command again to go on"
+        raise stopped.but(hint=hint) from stopped.__cause__
     found = tuple(_pushed(plan, mirror) for plan in plans)
     kept = sum(one.size if one.action == "kept" else one.resumed_at for one in files)
     return MirrorReport(found, sum(one.bytes_sent for one in files), kept, seconds=time.monotonic() - began)

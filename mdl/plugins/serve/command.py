@@ -79,7 +79,8 @@ def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
         if server is not None:
             session.empty = server.facts
             requests, sent = server.traffic.requests.total(), human_bytes(server.traffic.bytes_sent)
-            stopped.hint = f"it answered {counted(requests, 'request')}, {sent}"
+            hint = f"it answered {counted(requests, 'request')}, {sent}"
+            raise stopped.but(hint=hint) from stopped.__cause__
         raise
     return 0
 
