@@ -52,7 +52,7 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
 
 def _set_once(self: Any, name: str, value: object) -> None:
     """What ``__init__`` sets is never set again."""
-    if name in self.__dict__ or name not in self.__match_args__:
+    if name in self.__dict__ or name not in self.__dataclass_fields__:
         _refuse(self, name)
     self.__dict__[name] = value
 

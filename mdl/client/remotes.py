@@ -55,8 +55,7 @@ class Remotes(Downloads):
             with work.network([Model(name, sources=(JobOrigin(name, "any"),))], stop, with_lock=False) as network:
                 yield work.context(network)
         except MdlError as error:
-            of_remote(error, name)
-            raise
+            raise of_remote(error, name) from error
 
     @contextlib.contextmanager
     def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:

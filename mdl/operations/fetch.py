@@ -229,6 +229,6 @@ def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running:
 
 def _failed(model: Model, error: MdlError, tools: Tools) -> Report:
     """Tell that a job could not be fetched, and return the report of it."""
-    of_remote(error.on(model.name), origin_of(model).remote)
+    error = of_remote(error.on(model.name), origin_of(model).remote)
     tools.on_event(Failed(model.name, "", error.code, error.message, error.advice, error.item))
     return Report((ModelReport(model.name, tools.store.folder(model.name), "missing", (), error),))

@@ -296,7 +296,7 @@ class Runpod(HttpRemote):
                     raise NoResult(error.message, item=item) from error
             except NetworkError as error:
                 if once:
-                    self.unanswered(error, item)
+                    raise self.unanswered(error, item) from error
                 raise
         raise AssertionError("unreachable")
 

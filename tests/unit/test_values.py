@@ -20,6 +20,7 @@ class Plain:
     name: str = "a"
     secret: str = field(default="s", repr=False)
     cache: list[int] = field(default_factory=list, compare=False)
+    seen: set[int] = field(default_factory=set, init=False, compare=False, repr=False)
 
 
 class One:
@@ -95,7 +96,7 @@ def test_no_field_is_set_twice(decorator: Any) -> None:
 def test_the_tools_of_dataclasses_know_it() -> None:
     """``fields``, ``replace``, ``copy`` and patterns; a value whose fields cannot be hashed cannot be either."""
     one = VALUE[Plain](1, cache=[2])
-    assert [item.name for item in fields(one)] == ["number", "name", "secret", "cache"]
+    assert [item.name for item in fields(one)] == ["number", "name", "secret", "cache", "seen"]
     assert replace(one, name="b") == VALUE[Plain](1, "b") != copy.copy(one) == one
     assert VALUE[Plain].__match_args__ == ("number", "name", "secret", "cache")
     with pytest.raises(TypeError, match="unhashable"):
