@@ -6,7 +6,6 @@ is no command, and a reference no source, of mdl's own, and where all commands a
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cache
@@ -59,6 +58,8 @@ def broken_plugins() -> Mapping[str, str]:
 @cache
 def _found() -> Mapping[str, object]:
     """What each entry point names, or the exception that importing it raised."""
+    import importlib.metadata  # takes as long as a tenth of a start of mdl
+
     found: dict[str, object] = {}
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
