@@ -182,7 +182,9 @@ class Bucket:
     def __init__(self, name: str, access: Access, context: Context, on_retry: OnRetry | None = None) -> None:
         """``on_retry`` hears of each request that is sent again; without it the listener of ``context`` does. Raises
         `UsageError` if boto3 is not installed."""
-        self.name, self.access, self._context = name, access, context
+        self.name = name
+        self.access = access
+        self._context = context
         self._on_retry = on_retry or context.on_retry()
         self._opening = threading.Lock()
         self._client: Any = None
@@ -250,7 +252,8 @@ class Bucket:
         import boto3
         from botocore.session import Session
 
-        environ, core = self._context.environ, Session()
+        environ = self._context.environ
+        core = Session()
         home = Path(environ.get("HOME") or "/nonexistent", ".aws")
         for variable, name in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
             place = Path(as_meant(environ.get(variable, "")) or home / name).expanduser()
@@ -351,7 +354,8 @@ class Bucket:
 
     def blocks(self, key: str) -> Iterator[Block]:
         """The bytes of an object, block by block, asked for once. Each block is valid until the next one is asked."""
-        link, http = self.locate(key), self.http
+        link = self.locate(key)
+        http = self.http
         with http.open("GET", link.url, link.headers, allow=_REFUSALS, content=b"") as opened:
             if opened.status >= 400:
                 code, words = _code_and_words(http.beginning(opened))
@@ -361,7 +365,8 @@ class Bucket:
     def locate(self, key: str) -> Link:
         """A URL by which this object can be read for `LINK_SECONDS`; or, if the bucket takes no signed URLs, for some
         minutes with the headers of the link."""
-        client, plain = self._open(), f"{self.url}/{self.name}/{quote(key)}"
+        client = self._open()
+        plain = f"{self.url}/{self.name}/{quote(key)}"
         if self._credentials is None:
             return Link(plain, is_fresh=True)
         with self._trouble(key):
@@ -538,8 +543,10 @@ class Bucket:
 
         item = self._item(key)
         if isinstance(error, exceptions.ClientError) and other is not AuthError:
-            told, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-            status, headers = metadata.get("HTTPStatusCode", 0), metadata.get("HTTPHeaders", {})
+            told = error.response.get("Error", {})
+            metadata = error.response.get("ResponseMetadata", {})
+            status = metadata.get("HTTPStatusCode", 0)
+            headers = metadata.get("HTTPHeaders", {})
             return self._refusal(status, str(told.get("Code", "")), str(told.get("Message", "")), headers, item)
         words = safe_excerpt(str(error)) or type(error).__name__
         settings_errors = (
@@ -591,7 +598,8 @@ def refusal(status: int, code: str, words: str, headers: Mapping[str, str], item
     if code in _REFUSED or status in (401, 403):
         hint = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do in this bucket"
         return AuthError(told if is_named else "the bucket refuses these keys", item=item, hint=hint)
-    asked, ident = retry_after(headers), request_id(headers)
+    asked = retry_after(headers)
+    ident = request_id(headers)
     told = (told or f"the store answered {status}") + (f" (request {ident})" if ident else "")
     is_final = code not in _PASSING and not is_temporary(status, asked)
     if asked is not None and asked > LONGEST_RETRY_AFTER:
@@ -645,7 +653,8 @@ def _read_uploads(answer: Mapping[str, Any]) -> tuple[Sequence[PartedUpload], tu
 def _read_parts(answer: Mapping[str, Any]) -> tuple[Sequence[UploadedPart], int | None]:
     found = []
     for row in answer.get("Parts", ()):
-        size, checksum = whole_number(row["Size"]), row.get("ChecksumSHA256", "")
+        size = whole_number(row["Size"])
+        checksum = row.get("ChecksumSHA256", "")
         found.append(UploadedPart(row["PartNumber"], size, row.get("ETag", ""), checksum, row.get("LastModified")))
     following = answer.get("NextPartNumberMarker") or None
     return found, following if answer.get("IsTruncated") else None
@@ -665,17 +674,20 @@ class _Body(io.BytesIO):
 
     def __init__(self, data: bytes | bytearray, on_sent: OnSent = _tell_nobody) -> None:
         super().__init__(data)
-        self.on_sent, self.sent = on_sent, 0
+        self.on_sent = on_sent
+        self.sent = 0
 
 
 class _Blocks:
     """A body as mdl's client sends it: in blocks, within the rate limit, as often as it takes."""
 
     def __init__(self, body: _Body, http: HttpClient) -> None:
-        self._body, self._http = body, http
+        self._body = body
+        self._http = http
 
     def __iter__(self) -> Iterator[bytes]:
-        body, http = self._body, self._http
+        body = self._body
+        http = self._http
         body.on_sent(-body.sent)
         body.sent = 0
         body.seek(0)

@@ -109,9 +109,11 @@ def _judge(
     elif locked and held.marked:
         successor = marked.get((held.name, locked.version))
         if successor is None:
-            stays, why = True, f"the locked version {locked.version} is not complete here"
+            stays = True
+            why = f"the locked version {locked.version} is not complete here"
         elif successor < held.marked:
-            stays, why = True, f"it is newer than {locked.version}, which the lock names: is this lock an old one?"
+            stays = True
+            why = f"it is newer than {locked.version}, which the lock names: is this lock an old one?"
     marker = place.key(held.name, held.version, MARKER)
     keys = sorted(held.keys, key=lambda key: key != marker)  # without its marker nobody takes the rest for complete
     url = place.url(held.name, held.version)
@@ -126,7 +128,8 @@ def _judge_upload(
         parts = mirror.bucket.parts(upload)
     except NotFound:
         return None
-    name, url = place[0], mirror.place.url(*place)
+    name = place[0]
+    url = mirror.place.url(*place)
     size = sum(part.size for part in parts)
     times = [one for one in (upload.begun_at, *(part.modified for part in parts)) if one]
     if not times:

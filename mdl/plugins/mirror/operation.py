@@ -168,7 +168,8 @@ def _plan(model: Model, locked: LockedModel, tools: Tools, mirror: Mirror) -> _P
 def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, mirror: Mirror) -> Sending:
     """One file as it is to be sent. Raises `LockError` if it has no digest, or only a bundle's, `UsageError` if it has
     the marker's name, `NotFound` if it is not here."""
-    item, path = f"{name}/{remote.path}", remote.path.text
+    item = f"{name}/{remote.path}"
+    path = remote.path.text
     if remote.digest is None:
         hint = f"'mdl get {name}' brings it, and the lock then has the digest of what came"
         raise LockError("the lock has no digest of it", item=item, hint=hint)
@@ -180,7 +181,8 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
     local = store.quick_check(name, remote)
     if local.kind != "file" or local.stamp is None:
         raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
-    size, key = remote.size, mirror.place.key(name, locked.version, path)
+    size = remote.size
+    key = mirror.place.key(name, locked.version, path)
     size = local.stamp.size if size is None else size
     return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key)
 
@@ -202,7 +204,8 @@ def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:
 
 def _version(locked: LockedModel, files: tuple[MirroredFile, ...], place: MirrorPlace) -> MirrorVersion:
     """What is known of a locked version by its ``files``."""
-    url, size = place.url(locked.name, locked.version), sum(file.size for file in files)
+    url = place.url(locked.name, locked.version)
+    size = sum(file.size for file in files)
     found = MirrorVersion(locked.name, locked.version, url, is_locked=True, objects=len(files), bytes=size)
     return replace(found, files=files)
 
@@ -260,7 +263,9 @@ def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mir
     marked = {file.path: file for file in marker.files} if isinstance(marker, Marker) else {}
     found = []
     for file in locked.files:
-        path, told, digest = file.path.text, marked.get(file.path.text), file.digest
+        path = file.path.text
+        told = marked.get(file.path.text)
+        digest = file.digest
         is_known = digest is not None and digest.algorithm == "sha256"
         sha256 = digest.hex if digest and is_known else told.sha256 if told else ""
         size = told.size if file.size is None and told else file.size
@@ -286,7 +291,8 @@ def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Mar
 
 def _judged(reading: Reading, head: S3Object | MdlError | None) -> MirroredFile:
     """What is wrong with one object, by what the bucket told of it and what was read."""
-    item, expected = f"{reading.model}/{reading.name}", reading.sha256
+    item = f"{reading.model}/{reading.name}"
+    expected = reading.sha256
     result = MirroredFile(reading.name, reading.size, expected or None, "ok")
     hint = f"push it again: mdl mirror push … {reading.model} --verify"
     if isinstance(head, MdlError):
@@ -316,7 +322,8 @@ def _checked(
         return _marked(found, marker)
     why = "it is not complete in the mirror: it has no marker"
     if all(file.status == "missing" for file in files):
-        why, found = "the mirror does not have it", _version(locked, (), place)
+        why = "the mirror does not have it"
+        found = _version(locked, (), place)
     return replace(found, error=NotFound(why, item=locked.name, hint=_PUSH))
 
 
@@ -338,7 +345,8 @@ def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> 
     markers = _markers(held, mirror)
     found = []
     for one, marker in zip(held, markers, strict=True):
-        locked, url = lock.models.get(one.name), mirror.place.url(one.name, one.version)
+        locked = lock.models.get(one.name)
+        url = mirror.place.url(one.name, one.version)
         is_locked = locked is not None and locked.version == one.version
         version = MirrorVersion(one.name, one.version, url, is_locked=is_locked, objects=len(one.keys), bytes=one.bytes)
         found.append(_marked(version, marker))

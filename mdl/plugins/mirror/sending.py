@@ -46,13 +46,20 @@ class Sending:
     """
 
     def __init__(self, model: str, name: str, path: Path, size: int, digest: Digest, *, key: str) -> None:
-        self.model, self.name, self.path, self.size, self.digest, self.key = model, name, path, size, digest, key
+        self.model = model
+        self.name = name
+        self.path = path
+        self.size = size
+        self.digest = digest
+        self.key = key
         self.sha256 = digest.hex if digest.algorithm == "sha256" else ""
         self.part_size = part_size(size)
         self.parts = max(1, -(-size // self.part_size))
         self.action = "failed"
         self.error: MdlError | None = None
         self.is_running = False
+        self.has_lost_part = False
+        """A part could not be sent, so that the others need not be."""
         self.bytes_sent = self.resumed_at = self.done = 0
         self._counting = threading.Lock()
 
@@ -88,7 +95,10 @@ class Sender:
     ``reads_back`` every object is read and hashed once it is there."""
 
     def __init__(self, bucket: Bucket, most: int, post: Callable[[Event], None], *, reads_back: bool) -> None:
-        self._bucket, self._most, self._post, self._reads_back = bucket, most, post, reads_back
+        self._bucket = bucket
+        self._most = most
+        self._post = post
+        self._reads_back = reads_back
         self._in_memory: deque[Future[UploadedPart]] = deque()
         self._is_closed = False
 
@@ -113,7 +123,8 @@ class Sender:
             send(file, *args)
         except (MdlError, OSError) as error:
             why = storage_error(error, str(file.path)) if isinstance(error, OSError) else error
-            file.error, file.is_running = why, False
+            file.error = why
+            file.is_running = False
             self._post(Failed(file.model, file.name, why.code, why.message, why.advice, why.item))
 
     def _send_small(self, file: Sending, place: tuple[int, int]) -> None:
@@ -144,6 +155,8 @@ class Sender:
             try:
                 for number in range(1, file.parts + 1):
                     self._wait_for_memory()
+                    if file.has_lost_part:
+                        break
                     data = self._read(file, fd, number, whole)
                     part = workers.submit(self._send_part, file, upload, number, data, there.get(number))
                     parts.append(part)
@@ -169,7 +182,9 @@ class Sender:
             file.sha256 = sha256.hexdigest()
         if not file.is_object(self._look(file)) or (self._reads_back and self._wrong_bytes(file)):
             return False
-        file.action, file.is_running, file.done = "kept", False, file.size
+        file.action = "kept"
+        file.is_running = False
+        file.done = file.size
         self._post(Finished(file.model, file.name, file.size, "mirrored", "sha256" if self._reads_back else ""))
         return True
 
@@ -177,7 +192,8 @@ class Sender:
         """The upload of this file that has come furthest, with its parts. None if one was ended meanwhile: the object
         may be there now. An upload that has a part of another size is another program's: its object would not have the
         metadata of a mirror."""
-        bucket, is_sure = self._bucket, True
+        bucket = self._bucket
+        is_sure = True
         best: PartedUpload | None = None
         there: dict[int, UploadedPart] = {}
         for upload in bucket.uploads(file.key):
@@ -189,7 +205,8 @@ class Sender:
                 is_sure = False
                 continue
             if len(parts) > len(there) and all(part.size == file.size_of(part.number) for part in parts):
-                best, there = upload, {part.number: part for part in parts}
+                best = upload
+                there = {part.number: part for part in parts}
         return (best, there) if is_sure else None
 
     def _tell_start(self, file: Sending, place: tuple[int, int]) -> None:
@@ -244,6 +261,7 @@ class Sender:
             return self._bucket.send_part(upload, number, data, file.sent)
         except MdlError as error:  # mostly NotFound
             if not file.is_object(self._made(file)):
+                file.has_lost_part = True
                 raise self._ended(file, error) from error
         return UploadedPart(number, len(data), "")  # another process was faster, and completed the upload
 
@@ -264,7 +282,8 @@ class Sender:
             raise DigestMismatch("the mirror has another object there than was sent", item=file.item, hint=hint)
         if self._reads_back and (why := self._wrong_bytes(file)):
             raise why
-        file.action, file.is_running = "pushed", False
+        file.action = "pushed"
+        file.is_running = False
         self._post(Finished(file.model, file.name, file.size, "pushed", "sha256"))
 
     def _ended(self, file: Sending, error: MdlError) -> MdlError:
@@ -311,7 +330,8 @@ def hash_object(bucket: Bucket, key: str, watch: Callable[[int], None] = lambda 
     `Bucket`."""
 
     def read() -> str:
-        sha256, done = hashlib.sha256(), 0
+        sha256 = hashlib.sha256()
+        done = 0
         for block in bucket.blocks(key):
             sha256.update(block)
             done += len(block)
@@ -328,11 +348,17 @@ class Reading:
     def __init__(
         self, model: str, name: str, key: str, size: int | None, sha256: str, bucket: Bucket, *, deep: bool
     ) -> None:
-        self.model, self.name, self.key, self.sha256 = model, name, key, sha256
-        self.expected_size, self.size = size, size or 0
+        self.model = model
+        self.name = name
+        self.key = key
+        self.sha256 = sha256
+        self.expected_size = size
+        self.size = size or 0
         self.done = self.bytes_sent = 0
-        self.is_running, self.actual = False, ""
-        self._bucket, self._deep = bucket, deep
+        self.is_running = False
+        self.actual = ""
+        self._bucket = bucket
+        self._deep = deep
 
     def step(self) -> S3Object | None:
         """What the bucket tells of it; None if it is not there. Raises as `Bucket`."""
@@ -341,7 +367,8 @@ class Reading:
         except NotFound:
             return None
         if self._deep and self.expected_size in (None, found.size):
-            self.size, self.is_running = found.size, True
+            self.size = found.size
+            self.is_running = True
             self.actual = hash_object(self._bucket, self.key, self._read)
             self.is_running = False
         return found
@@ -358,7 +385,8 @@ class Reporter:
         self.tell = tell
         self.files: Sequence[Sending | Reading] = ()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._speed, self._told_at = Speed(time.monotonic()), 0.0
+        self._speed = Speed(time.monotonic())
+        self._told_at = 0.0
 
     def post(self, event: Event) -> None:
         """Any thread may call this."""
@@ -377,7 +405,8 @@ class Reporter:
         if moment - self._told_at < _TICK and not now:
             return
         self._told_at = moment
-        done, total = sum(one.done for one in self.files), sum(one.size for one in self.files)
+        done = sum(one.done for one in self.files)
+        total = sum(one.size for one in self.files)
         rate = self._speed.observe(moment, sum(one.bytes_sent for one in self.files))
         running = [(number, one) for number, one in enumerate(self.files, 1) if one.is_running]
         rows = tuple(FileProgress(one.model, one.name, number, one.done, one.size) for number, one in running)

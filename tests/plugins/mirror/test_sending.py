@@ -126,16 +126,17 @@ def test_a_file_that_is_cut_while_it_is_sent(path: Path) -> None:
     assert file.error.item == "one/f.bin"
 
 
-def test_a_part_that_fails_ends_its_file_alone(path: Path) -> None:
-    """The error is that of the part; the next file is sent."""
+def test_a_part_that_fails_ends_its_file(path: Path) -> None:
+    """The error is that of the part, and what follows in the file is not sent."""
+    tried: list[int] = []
 
     def fail(number: int) -> None:
-        if number == 2:
-            raise NetworkError("no", final=True)
+        tried.append(number)
+        raise NetworkError("no", final=True)
 
     bucket = _Bucket(fail)
-    assert str(sent(path, bucket).error) == "no"
-    assert bucket.objects == {}
+    assert str(sent(path, bucket, 1).error) == "no"
+    assert (bucket.objects, tried) == ({}, [1])
 
 
 def test_which_part_of_the_bucket_is_the_same() -> None:
