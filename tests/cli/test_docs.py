@@ -30,6 +30,7 @@ PAGES = (
     "docs/guide.md",
     "docs/trained-runs.md",
     "docs/recipes.md",
+    "docs/render.md",
     "docs/bundle.md",
     "docs/troubleshooting.md",
     "docs/configuration.md",
