@@ -471,7 +471,7 @@ def test_a_checkpoint_that_is_deleted_meanwhile(trained: Shell, moment: str) -> 
 
     with pytest.raises(ProtocolError) as caught, pytest.MonkeyPatch.context() as patch:
         if moment == "after it was read":
-            patch.setattr(plan.selection.tree, "is_unchanged", lambda _entry: rotate())
+            patch.setattr(type(plan.selection.tree), "is_unchanged", lambda _tree, _entry: rotate())
         write_pack(plan, on_event=rotate if moment == "before it is read" else lambda _event: None)
     error = caught.value
     assert ("deleted while it was read" in error.message, "same command" in (error.hint or "")) == (True, True), error

@@ -174,7 +174,7 @@ def test_found_by_any_part_of_its_id(records: Told) -> None:
         records.put(replace(DONE, id=f"0405-aaa{letter}"))
     with pytest.raises(UsageError, match="11 jobs match") as many:
         records.find("0405")
-    assert (many.value.hint or "").endswith("0405-aaaq, and 1 more")
+    assert (many.value.hint or "").endswith("0405-aaaq and 1 more")
     for none in ("zz", ""):
         with pytest.raises(NotFound):
             records.find(none)

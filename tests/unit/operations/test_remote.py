@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl.errors import AuthError, Busy, MdlError, NetworkError, NotFound
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.operations.remote import CleanedJob, RemoteReport, delete, judge, write_metrics
 from mdl.remotes import Check, JobStatus, RemoteJob, of_remote
 
@@ -82,8 +82,7 @@ def test_what_is_deleted() -> None:
         last=old("last"),
     )
     found = [judge(old(name), 0, NOW) for name in shop.answers] + [judge(old("busy", "running"), 0, NOW)]
-    asked: list[int] = []
-    rows = list(delete(shop, found, lambda: asked.append(1)))
+    rows = list(delete(shop, found))
     assert {one.job.id: (one.action, one.is_changed, type(one.error)) for one in rows} == {
         "gone": ("kept", True, type(None)),
         "again": ("kept", True, type(None)),
@@ -93,21 +92,7 @@ def test_what_is_deleted() -> None:
         "last": ("deleted", False, type(None)),
         "busy": ("kept", False, type(None)),
     }
-    assert (shop.deleted, len(asked)) == (["last"], 6)
-
-
-def test_a_lock_that_is_lost_stops_it() -> None:
-    """Nothing more is deleted once somebody else holds the lock."""
-    shop = Shop(a=old("a"), b=old("b"))
-    left = iter([True])
-
-    def check() -> None:
-        if not next(left, False):
-            raise Busy("another one cleans")
-
-    with pytest.raises(Busy):
-        list(delete(shop, [judge(one, 0, NOW) for one in (old("a"), old("b"))], check))
-    assert shop.deleted == ["a"]
+    assert shop.deleted == ["last"]
 
 
 @pytest.mark.parametrize(
