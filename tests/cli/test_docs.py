@@ -24,6 +24,7 @@ from support.weights import gguf_file
 
 from mdl.cli.commands import commands
 
+pytestmark = pytest.mark.plugins  # some of the pages are theirs
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",

@@ -55,6 +55,7 @@ def test_two_names_that_differ_by_case(
     done(mdl(shell, "show", "--remote", "org/repo"))
 
 
+@pytest.mark.plugins
 def test_every_odd_name_through_every_command(mdl: Inside, tmp_path: Path) -> None:
     """What get takes is read back from lock, receipts, bundle and list, and served to another machine as it is."""
     with hub_of(ODD) as hub:

@@ -123,6 +123,7 @@ def test_not_even_in_order(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> Non
         assert "local disk with --to" in ran.err
 
 
+@pytest.mark.plugins
 def test_other_ways_into_it(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
     """What import and bundle bring there is right as well."""
     with limited_mount(tmp_path, "in-order") as disk:

@@ -41,6 +41,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         yield hub
 
 
+@pytest.mark.plugins
 def test_the_examples_of_the_guide(hub: LoopbackHub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Every example of docs/python.md runs as it is written, one after the other, in one namespace."""
     make_run(tmp_path / "runs", "tts")

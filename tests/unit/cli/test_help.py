@@ -246,6 +246,7 @@ def test_every_exit_code_has_a_name() -> None:
     assert len({name for name, _, _ in EXIT_CODES.values()}) == len(EXIT_CODES)
 
 
+@pytest.mark.plugins
 def test_the_reference_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     """docs/commands.md and the man page are what the help says; if not, ``python docs/commands.py`` writes them."""
     assert (REFERENCE["main"](["--check"]), capsys.readouterr().err) == (0, "")
