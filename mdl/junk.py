@@ -7,6 +7,7 @@ logs that trainers, shells and schedulers write. Such a file is never weights, a
 from __future__ import annotations
 
 import re
+from functools import cache
 
 _JUNK = {
     "a leftover of a network file system": r"\.nfs[0-9a-f].*|\.fuse_hidden[0-9a-f]+|\.panfs\..+|\.__afs.+",
@@ -26,11 +27,10 @@ _JUNK = {
     "a program's own": r".+\.(pyc|pyo|lock|pid)",
     "a cache": r"__pycache__",
 }
-_JUNK_PATTERNS = [(why, re.compile(names, re.IGNORECASE)) for why, names in _JUNK.items()]
-_ANY_JUNK = re.compile("|".join(f"(?:{names})" for names in _JUNK.values()), re.IGNORECASE)
+_ANY_JUNK = "|".join(f"(?:{names})" for names in _JUNK.values())
 
 _JOB = r"[0-9]+([._-][0-9]+)*"
-_LOGS = re.compile(
+_LOGS = (
     # trainers
     r".+\.log([._-][0-9][0-9._:T-]*)?(\.(gz|xz|zst|bz2))?|(.+[_-])?logs?\.txt|log|trainer_log\.jsonl|progress\.json"
     r"|log_history\.json|events\.out\.tfevents\..+|(metrics|loss)\.(csv|jsonl?)"
@@ -42,11 +42,17 @@ _LOGS = re.compile(
 )
 
 
+@cache
+def _compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """These patterns are long: to compile them takes 4 ms, which a command that names no file need not spend."""
+    return re.compile(pattern, flags)
+
+
 def why_junk(name: str) -> str | None:
     """Why a file or folder of this name is no part of a model; None if it may be one. Logs are told by `is_log`."""
-    if not _ANY_JUNK.fullmatch(name):
+    if not _compiled(_ANY_JUNK, re.IGNORECASE).fullmatch(name):
         return None
-    return next(why for why, pattern in _JUNK_PATTERNS if pattern.fullmatch(name))
+    return next(why for why, names in _JUNK.items() if _compiled(names, re.IGNORECASE).fullmatch(name))
 
 
 def why_junk_path(path: str) -> str | None:
@@ -57,4 +63,4 @@ def why_junk_path(path: str) -> str | None:
 
 def is_log(name: str) -> bool:
     """Whether a file of this name is a log and nothing else, so that a model does not need it. A path will do."""
-    return _LOGS.fullmatch(name.rpartition("/")[2]) is not None
+    return _compiled(_LOGS).fullmatch(name.rpartition("/")[2]) is not None
