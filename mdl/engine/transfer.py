@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import queue
 import threading
 import time
@@ -27,7 +28,7 @@ from mdl.fs import explain_oserror
 from mdl.fs.name_limits import name_too_long
 from mdl.http.client import HttpClient
 from mdl.process import free_descriptors
-from mdl.threads import start_threads
+from mdl.threads import keep_together, start_threads
 from mdl.units import Speed
 from mdl.values import value_class
 
@@ -37,6 +38,11 @@ _SYNC_SECONDS = 1.0
 _SYNC_WORTH_SECONDS = 0.025
 """Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
 _LAST_SYNC_SECONDS = 0.5
+_TINY = 128 * 1024
+"""Bytes. The work on files that have no more on average is Python's, which runs in one thread at a time."""
+_TOGETHER_SECONDS = 1.0
+"""So often the threads that work on tiny files are brought to the processor of the reporting thread. That one sleeps
+between two looks, and the system wakes it on an idle processor if there is one."""
 _OTHER_DESCRIPTORS = 16
 """What a transfer opens besides, and for a moment."""
 
@@ -87,6 +93,8 @@ class Transfer:
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
             for number, item in enumerate(items, 1)
         ]
+        sizes = [download.remote.size or 0 for download in downloads]
+        self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
         self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
         self._fetcher = Fetcher(http, self._queue, store.free_space, most)
@@ -115,13 +123,18 @@ class Transfer:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
         count = min(self._connections, max(1, self._most_at_once))
+        are_tiny = self._hub_client is None and self._are_tiny
         try:
             start_threads("mdl-worker", [self._work] * count, self._workers)
             if not self._workers:
                 hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
+            together_at = -math.inf
             while self._queue.wait(_TICK):
+                if are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
+                    together_at = time.monotonic()
+                    keep_together(self._workers)
                 self._queue.scale(is_limited=self._http.throttle.is_full)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from support import faults
 from support.bench import Bench, pinned
 from support.data import noise
 from support.faulty_server import FaultyServer
 
+from mdl.engine import transfer
 from mdl.events import Finished
 
 FILES = {f"part{number % 3}/{number:02}.bin": noise(1000 + number, number) for number in range(60)}
@@ -54,3 +56,18 @@ def test_the_disk_refuses_one(bench: Bench) -> None:
     assert run.report is not None
     assert [row.path for row in run.report.models[0].files if row.error] == ["part0/00.bin"]
     assert run.code == 7
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 0), (12, 2**20), (1, 2**20 + 1)])
+def test_workers_are_kept_together_for_tiny_files_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, count: int, size: int
+) -> None:
+    """If there is as much to hash, or a file that comes in several pieces, the workers use all processors."""
+    moved = list[str]()
+    monkeypatch.setattr(transfer, "keep_together", lambda threads: moved.extend(thread.name for thread in threads))
+    served = FILES | {f"{number}.bin": noise(size, number) for number in range(count)}
+    with FaultyServer(faults.routes({f"/{path}": faults.honest(data) for path, data in served.items()})) as server:
+        files = [pinned(f"{server.url}/{path}", data, path=path) for path, data in served.items()]
+        assert bench.run(*files, connections=4).code == 0
+    assert all(name.startswith("mdl-worker-") for name in moved)
+    assert bool(moved) is (count == 0)

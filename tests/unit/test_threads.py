@@ -1,13 +1,14 @@
-"""Batches: every item is processed once, by one thread at a time, and nobody waits for nothing. Processors: a thread
-that stays on one moves no other."""
+"""Batches: every item is processed once, by one thread at a time, and nobody waits for nothing. Processors: threads
+that are kept together move no other."""
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
 
-from mdl.threads import Batches, start_threads
+from mdl.threads import Batches, keep_together, start_threads
 
 MANY, EACH = 8, 200
 
@@ -68,3 +69,20 @@ def test_a_fault_in_a_batch() -> None:
         batches[0].add(0)
     batches[0].add(2)
     assert seen == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no processor affinity")
+def test_threads_are_kept_together() -> None:
+    """They run on one processor, and no other thread is moved; one that has not begun or has ended hinders nothing."""
+    before, gate = os.sched_getaffinity(0), threading.Event()
+    threads = start_threads("together", [gate.wait, gate.wait])
+    keep_together([threading.Thread(), *threads])
+    found = [os.sched_getaffinity(thread.native_id or 0) for thread in threads]
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+    assert found[0] <= before
+    keep_together(threads)
+    assert os.sched_getaffinity(0) == before
