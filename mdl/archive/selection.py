@@ -424,7 +424,7 @@ class _Selecting:
 
     def _refuse_unreadable_and_escaping(self) -> None:
         if self.unreadable:
-            rows = listed([f"{shown(one.path)}: {one.why or 'not readable'}" for one in self.unreadable], "\n")
+            rows = "\n".join(f"{shown(one.path)}: {one.why or 'not readable'}" for one in self.unreadable)
             count = len(self.unreadable)
             what = f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{rows}"
             raise StorageError(what, item=self.item, hint="make them readable, or leave them out with --exclude")

@@ -66,10 +66,14 @@ def exit_codes() -> str:
         head = f"{number:>4}  {name:<13}"
         lines.append(
             textwrap.fill(
-                f"{meaning}: {todo}",
+                f"{_sentence(meaning)} {_sentence(todo)}",
                 shutil.get_terminal_size().columns,
                 initial_indent=head,
                 subsequent_indent=" " * len(head),
             )
         )
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -354,6 +354,10 @@ def test_what_cannot_be_read_is_named_all_of_it(trained: Shell) -> None:
         assert mdl("pack", "run", *words).code == 7
     (home / "run" / "closed").chmod(0o444)  # it can be listed, and not entered
     assert mdl("pack", "run", *excluded[:4]).code == 7
+    for number in range(25):
+        (home / "run" / f"part-{number}.bin").touch(0)
+    ran = mdl("pack", "run")
+    assert [number for number in range(25) if f"  part-{number}.bin: " not in ran.err] == []
 
 
 def test_runs_and_checkpoints_that_do_not_exist(mdl: Inside, trained: Shell, run: Path) -> None:
