@@ -1,6 +1,6 @@
 """Run the network tests with httpx2, the maintained continuation of httpx, in the place of httpx.
 
-A copy of the tree is made in which ``mdl/http`` imports httpx2 and httpcore2, and a virtual environment in which that
+A copy of the tree is made in which ``mdl/net`` imports httpx2 and httpcore2, and a virtual environment in which that
 copy is installed, because many tests start ``python -m mdl``. The tests themselves still say httpx: in their process it
 is an alias of httpx2, so that pytest-httpx and the tests see the classes that mdl uses.
 """
@@ -27,21 +27,21 @@ TESTS = (
     "system/test_network_tls.py",
     "system/test_networks.py",
     "system/test_proxy_use.py",
-    "unit/http/test_connection.py",
-    "unit/http/test_decoding.py",
-    "unit/http/test_handing_over.py",
-    "unit/http/test_locators.py",
-    "unit/http/test_one_answer.py",
-    "unit/http/test_private_addresses.py",
-    "unit/http/test_proxies.py",
-    "unit/http/test_throttle.py",
-    "unit/http/test_tls.py",
+    "unit/net/test_connection.py",
+    "unit/net/test_decoding.py",
+    "unit/net/test_handing_over.py",
+    "unit/net/test_locators.py",
+    "unit/net/test_one_answer.py",
+    "unit/net/test_private_addresses.py",
+    "unit/net/test_proxies.py",
+    "unit/net/test_throttle.py",
+    "unit/net/test_tls.py",
     "unit/sources/test_hub.py",
     "unit/sources/test_hub_answers.py",
     "unit/sources/test_hub_refusals.py",
 )
 EXCEPT = {
-    "unit/http/test_proxies.py::test_choice_is_that_of_httpx": (
+    "unit/net/test_proxies.py::test_choice_is_that_of_httpx": (
         "it compares mdl's reading of NO_PROXY with that of httpx; httpx2 reads networks and *.suffix too"
     ),
     "engine/test_redirects.py::test_locations_by_the_letter[////127.0.0.1/moved-11-None]": (
@@ -49,7 +49,7 @@ EXCEPT = {
     ),
 }
 """The tests that cannot pass with httpx2, and why."""
-CHECK = "import sys, mdl.http.client; assert 'httpx2' in sys.modules and 'httpx' not in sys.modules, mdl.__file__"
+CHECK = "import sys, mdl.net.client; assert 'httpx2' in sys.modules and 'httpx' not in sys.modules, mdl.__file__"
 ALIAS = "import httpx2\n\nhttpx2.alias_httpx()\n"
 
 

@@ -27,11 +27,11 @@ from mdl.archive.opening import open_archive
 from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
-from mdl.engine import journal
-from mdl.engine.receipts import RECORD, Receipts
+from mdl.disk.process import ProcessId
+from mdl.download import journal
+from mdl.download.receipts import RECORD, Receipts
 from mdl.jobs.records import Records
 from mdl.paths import record_name
-from mdl.process import ProcessId
 
 PATIENCE = 120.0
 """Seconds that a command may take."""

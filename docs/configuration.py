@@ -1,4 +1,4 @@
-"""Writes the tables of settings in configuration.md, beside this file, from the table in `mdl.config`.
+"""Writes the tables of settings in configuration.md, beside this file, from the table in `mdl.config.settings`.
 
 python docs/configuration.py           # write them
 python docs/configuration.py --check   # write nothing; exit with 1 if they are not up to date
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from mdl.config import Setting, settings_table
+from mdl.config.settings import Setting, settings_table
 
 PAGE = Path(__file__).with_suffix(".md")
 _TABLE = re.compile(r"(?<=<!-- )(kept|of-a-run)(: [^>]* -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.cancel import CancelToken as CancelToken
     from mdl.catalog.model import Catalog as Catalog, Model as Model
     from mdl.client import Client as Client, MdlWarning as MdlWarning
-    from mdl.config import Settings as Settings
-    from mdl.engine.status import ModelStatus as ModelStatus
+    from mdl.config.settings import Settings as Settings
+    from mdl.local.status import ModelStatus as ModelStatus
     from mdl.errors import (
         AuthError as AuthError,
         Busy as Busy,
@@ -56,29 +56,29 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         Unsafe as Unsafe,
         UsageError as UsageError,
     )
-    from mdl.operations.clean import Waste as Waste
-    from mdl.operations.configure import SettingValue as SettingValue
-    from mdl.operations.export import Export as Export, ExportedFile as ExportedFile
-    from mdl.operations.fetch import FetchReport as FetchReport
-    from mdl.operations.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
-    from mdl.operations.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
-    from mdl.operations.deletion import KeptFile as KeptFile
-    from mdl.operations.remote_model import RemoteModel as RemoteModel
-    from mdl.operations.inventory import Inventory as Inventory
-    from mdl.operations.lock import LockReport as LockReport
-    from mdl.operations.outdated import (
+    from mdl.local.clean import Waste as Waste
+    from mdl.ops.configure import SettingValue as SettingValue
+    from mdl.ops.export import Export as Export, ExportedFile as ExportedFile
+    from mdl.ops.fetch import FetchReport as FetchReport
+    from mdl.local.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
+    from mdl.local.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
+    from mdl.local.delete_plan import KeptFile as KeptFile
+    from mdl.ops.remote_model import RemoteModel as RemoteModel
+    from mdl.local.inventory import Inventory as Inventory
+    from mdl.ops.lock import LockReport as LockReport
+    from mdl.ops.outdated import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
         OutdatedReport as OutdatedReport,
     )
-    from mdl.operations.pack import (
+    from mdl.ops.pack import (
         PackPlan as PackPlan,
         PackResult as PackResult,
         pack as pack,
         plan_pack as plan_pack,
         write_pack as write_pack,
     )
-    from mdl.operations.release import (
+    from mdl.ops.release import (
         ArchiveMember as ArchiveMember,
         ReleaseResult as ReleaseResult,
         UnpackResult as UnpackResult,
@@ -88,23 +88,19 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         unpack as unpack,
         verify_archive as verify_archive,
     )
-    from mdl.operations.releases import (
-        ReleaseList as ReleaseList,
-        ReleaseVersion as ReleaseVersion,
-        releases as releases,
-    )
-    from mdl.operations.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
-    from mdl.operations.update import Move as Move, UpdateReport as UpdateReport
-    from mdl.operations.verify import VerifyReport as VerifyReport
+    from mdl.ops.releases import ReleaseList as ReleaseList, ReleaseVersion as ReleaseVersion, releases as releases
+    from mdl.ops.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
+    from mdl.ops.update import Move as Move, UpdateReport as UpdateReport
+    from mdl.local.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
         ModelReport as ModelReport,
         PlanReport as PlanReport,
         Report as Report,
     )
-    from mdl.remotes import RemoteJob as RemoteJob
+    from mdl.results import RemoteJob as RemoteJob
     from mdl.sources.hub_search import FoundRepo as FoundRepo
-    from mdl.trainers.runs import Run as Run
+    from mdl.runs.runs import Run as Run
 
 _HOMES = {
     "mdl.api": "checkpoints download fetch get lock plan verify",
@@ -112,33 +108,32 @@ _HOMES = {
     "mdl.cancel": "CancelToken",
     "mdl.catalog.model": "Catalog Model",
     "mdl.client": "Client MdlWarning",
-    "mdl.config": "Settings",
-    "mdl.engine.status": "ModelStatus",
+    "mdl.config.settings": "Settings",
+    "mdl.local.status": "ModelStatus",
     "mdl.errors": "AuthError Busy Cancelled CatalogError Deadline DigestMismatch LockError MdlError NetworkError "
     "NoSpace NotFinished NotFound Occupied PartialFailure ProtocolError StateError StorageError TlsError Unsafe "
     "UsageError",
-    "mdl.operations.clean": "Waste",
-    "mdl.operations.configure": "SettingValue",
-    "mdl.operations.export": "Export ExportedFile",
-    "mdl.operations.fetch": "FetchReport",
-    "mdl.operations.import_report": "ImportReport ImportedFile",
-    "mdl.operations.delete": "DeletedModel DeleteReport",
-    "mdl.operations.deletion": "KeptFile",
-    "mdl.operations.remote_model": "RemoteModel",
-    "mdl.operations.inventory": "Inventory",
-    "mdl.operations.lock": "LockReport",
-    "mdl.operations.outdated": "FileChange ModelVersion OutdatedReport",
-    "mdl.operations.pack": "PackPlan PackResult pack plan_pack write_pack",
-    "mdl.operations.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack "
-    "verify_archive",
-    "mdl.operations.releases": "ReleaseList ReleaseVersion releases",
-    "mdl.operations.remote": "CleanedJob RemoteReport",
-    "mdl.operations.update": "Move UpdateReport",
-    "mdl.operations.verify": "VerifyReport",
+    "mdl.local.clean": "Waste",
+    "mdl.ops.configure": "SettingValue",
+    "mdl.ops.export": "Export ExportedFile",
+    "mdl.ops.fetch": "FetchReport",
+    "mdl.local.import_report": "ImportReport ImportedFile",
+    "mdl.local.delete": "DeletedModel DeleteReport",
+    "mdl.local.delete_plan": "KeptFile",
+    "mdl.ops.remote_model": "RemoteModel",
+    "mdl.local.inventory": "Inventory",
+    "mdl.ops.lock": "LockReport",
+    "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
+    "mdl.ops.pack": "PackPlan PackResult pack plan_pack write_pack",
+    "mdl.ops.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack verify_archive",
+    "mdl.ops.releases": "ReleaseList ReleaseVersion releases",
+    "mdl.ops.remote": "CleanedJob RemoteReport",
+    "mdl.ops.update": "Move UpdateReport",
+    "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",
-    "mdl.remotes": "RemoteJob",
+    "mdl.results": "RemoteJob",
     "mdl.sources.hub_search": "FoundRepo",
-    "mdl.trainers.runs": "Run",
+    "mdl.runs.runs": "Run",
 }
 """The public names, by the module that has them."""
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mdl.client import Client, ClientOptions, Targets, Texts
-from mdl.places import place_of
+from mdl.config.places import place_of
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.operations.fetch import FetchReport
-    from mdl.operations.lock import LockReport
-    from mdl.operations.verify import VerifyReport
+    from mdl.context import Folder
+    from mdl.local.verify import VerifyReport
+    from mdl.ops.fetch import FetchReport
+    from mdl.ops.lock import LockReport
     from mdl.reports import PlanReport, Report
-    from mdl.trainers.runs import Run
-    from mdl.workspace import Folder
+    from mdl.runs.runs import Run
 
 
 class Options(ClientOptions, total=False):
@@ -100,6 +100,6 @@ def checkpoints(run: str | os.PathLike[str]) -> Run:
 
     Nothing in it is executed or unpickled. Raises `NotFound` if there is no such folder, `Unsafe`, `OSError`.
     """
-    from mdl.trainers import find_run
+    from mdl.runs import find_run
 
     return find_run(place_of(run, "run"))

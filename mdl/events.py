@@ -68,7 +68,7 @@ class Progressed(Event):
 
 
 class Attempt(Protocol):
-    """What `mdl.http.policy.Again` says of the next attempt."""
+    """What `mdl.net.policy.Again` says of the next attempt."""
 
     @property
     def why(self) -> str: ...

@@ -14,7 +14,7 @@ from mdl.paths import RelPath, shown
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
-from mdl.weights import is_weights
+from mdl.weights.table import is_weights
 
 _DATA = ".parquet"
 """The suffix of a data set's own files, which are to it what weights are to a model."""

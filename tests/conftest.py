@@ -33,7 +33,7 @@ from support.terminal import Terminal
 from support.xet_store import LITTLE, NAME, PART, XetStore
 
 from mdl.cli import main
-from mdl.http.transport import PooledTransport
+from mdl.net.transport import PooledTransport
 
 sys.dont_write_bytecode = False  # else every worker compiles all tests, and pytest's part of them, anew
 # No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.

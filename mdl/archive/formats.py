@@ -10,7 +10,7 @@ from mdl.archive.tar_format import BLOCK, GZIP, is_header
 from mdl.archive.zip_format import END
 from mdl.errors import ProtocolError
 from mdl.values import value_class
-from mdl.weights import kind_of
+from mdl.weights.table import kind_of
 
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
 BEGINNING = 2**16

@@ -14,10 +14,10 @@ from mdl.archive.reader import AnyArchive, ZipArchive
 from mdl.archive.tar_format import BLOCK, is_header
 from mdl.archive.tar_reader import TarArchive, first_bytes
 from mdl.archive.zip_format import END, END_RECORD, FULL16
-from mdl.end_records import zip_names
 from mdl.errors import NotFound, ProtocolError, storage_trouble
 from mdl.paths import shown
-from mdl.weights import kind_of
+from mdl.weights.end_records import zip_names
+from mdl.weights.table import kind_of
 
 _ZIP_TAIL = END_RECORD.size + FULL16
 

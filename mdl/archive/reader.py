@@ -19,12 +19,12 @@ from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
-from mdl.end_records import ReadableFile
+from mdl.disk import write_all
+from mdl.disk.pool import Workers
 from mdl.errors import DigestMismatch, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
 from mdl.files import Stamp
-from mdl.fs import write_all
 from mdl.paths import RelPath
-from mdl.threads import Workers
+from mdl.weights.end_records import ReadableFile
 
 _BLOCK = 2**20
 _READ = 256 * 2**10

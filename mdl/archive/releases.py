@@ -19,11 +19,11 @@ from pathlib import Path
 from mdl.archive.history import History, Switch, from_json, to_json
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpacking import FindCopy
+from mdl.disk import publish
+from mdl.disk.entries import open_parent
+from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
 from mdl.formatting import listed, utc_now
-from mdl.fs import staging
-from mdl.fs.entries import open_parent
-from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
 from mdl.hashing import fingerprint
 from mdl.paths import RelPath
 
@@ -68,8 +68,8 @@ class ReleaseDir:
             hint = "move it away; to have releases on another disk, link the folder above"
             raise Unsafe(f"refused: {self.releases} is a symbolic link", item=str(self.releases), hint=hint)
         self.releases.mkdir(parents=True, exist_ok=True)
-        staging.sweep(self.releases)
-        staging.sweep(self.folder)
+        publish.sweep(self.releases)
+        publish.sweep(self.folder)
 
     def active(self) -> str:
         """The version that ``current`` leads to, or ''."""
@@ -107,7 +107,7 @@ class ReleaseDir:
         """Write the history, unless that is what the file says already. Raises `OSError`."""
         path, data = self.folder / _HISTORY, to_json(history)
         if not path.exists() or read_whole(path, _LARGEST) != data:
-            staging.write_file(path, data, mode=0o644)
+            publish.write_file(path, data, mode=0o644)
 
     def serve_release(self, after: History) -> None:
         """Serve the active version of ``after`` and record it. A full disk is noticed before the switch.
@@ -115,16 +115,16 @@ class ReleaseDir:
         Raises `Unsafe`, `OSError`.
         """
         with open_parent(self.folder, RelPath(_HISTORY)) as place:
-            staged = staging.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
+            staged = publish.stage(self.folder, _HISTORY, to_json(after), mode=0o644)
             try:
                 self.switch_to(after.active)
-                staging.publish(staged, place)
+                publish.publish(staged, place)
             finally:
                 staged.unlink(missing_ok=True)
 
     def switch_to(self, version: str) -> None:
         """Serve a version, in one step: a reader of ``current`` sees the old one or this one. Raises `OSError`."""
-        staging.switch_link(self.current, f"{_RELEASES}/{version}")
+        publish.switch_link(self.current, f"{_RELEASES}/{version}")
 
     def here(self) -> set[str]:
         """The versions whose folders are here, whether or not they are recorded."""
@@ -135,7 +135,7 @@ class ReleaseDir:
         self.record(history)
         gone = tuple(sorted(self.here() - set(history.releases) - {history.active}))
         for version in gone:
-            staging.retire(self.path_of(version))
+            publish.retire(self.path_of(version))
         return gone
 
     def check_used(self, history: History) -> None:
@@ -227,7 +227,7 @@ def make_readonly(folder: Path, manifest: Manifest) -> None:
     """Complete a staged release: its manifest is written, and no file of it stays writable. Raises `OSError`."""
     path = folder / NAME
     if not path.exists():
-        staging.write_file(path, manifest.to_json(), mode=0o644)
+        publish.write_file(path, manifest.to_json(), mode=0o644)
     for place, _, names in os.walk(folder):
         for file in (Path(place, name) for name in names):
             file.chmod(stat.S_IMODE(file.lstat().st_mode) & 0o555)

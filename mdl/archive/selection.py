@@ -15,13 +15,13 @@ from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.junk import is_log
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
-from mdl.trainers import companions_of, inference_files
-from mdl.trainers.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
-from mdl.trainers.hugging_face import ADAPTER_CONFIG, base_model_note
-from mdl.trainers.runs import FINAL, Checkpoint, Run
-from mdl.trainers.tree import Entry, Tree, TreeReader, join
+from mdl.runs import companions_of, inference_files
+from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
+from mdl.runs.hugging_face import ADAPTER_CONFIG, base_model_note
+from mdl.runs.runs import FINAL, Checkpoint, Run
+from mdl.runs.tree import Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
-from mdl.weights import is_weights, kind_of
+from mdl.weights.table import is_weights, kind_of
 
 _NAMED = 5
 """How many of several names a message gives."""

@@ -8,9 +8,9 @@ import time
 from concurrent.futures import Future
 
 from mdl.cancel import CancelToken
+from mdl.disk import publish, sync
+from mdl.disk.pool import Workers
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
-from mdl.fs import staging, sync
-from mdl.threads import Workers
 from mdl.units import Speed
 
 _BETWEEN = 0.1
@@ -69,7 +69,7 @@ class BackgroundSync:
     def _start(self) -> None:
         """Begin to sync what was written, once the batch before is on the disk."""
         self._wait()
-        staging.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
+        publish.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
         files = self._small + self._large
         self._small, self._large, self._unsynced = [], [], 0
         self._running = [self._pool.submit(_sync_and_close, files[n :: self._threads]) for n in range(self._threads)]

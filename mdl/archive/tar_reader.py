@@ -17,9 +17,9 @@ from mdl.archive.member_names import TOP
 from mdl.archive.reader import Archive, InflatedMember, StoredMember
 from mdl.archive.tar_format import BLOCK, GZIP, ByteSource, TarReader, truncated
 from mdl.archive.zip_format import INFLATE_ERRORS, new_gunzipper
-from mdl.end_records import ReadableFile
 from mdl.errors import ProtocolError, storage_error
 from mdl.paths import RelPath, shown
+from mdl.weights.end_records import ReadableFile
 
 _STEP = 2**20
 _READ = 256 * 2**10

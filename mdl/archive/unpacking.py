@@ -12,10 +12,10 @@ from pathlib import Path
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.reader import AnyArchive, ArchiveEntry
 from mdl.archive.streaming import BackgroundSync, Progress
-from mdl.end_records import ReadableFile
+from mdl.disk import disk_space, publish
 from mdl.errors import NoSpace, Occupied, ProtocolError
-from mdl.fs import disk_space, staging
-from mdl.weights import is_of_another_format, is_weights, why_not_whole
+from mdl.weights.end_records import ReadableFile
+from mdl.weights.table import is_of_another_format, is_weights, why_not_whole
 
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""
@@ -26,13 +26,13 @@ _SYNCERS = 4
 def staged_folder(final: Path) -> Iterator[Path]:
     """A new, private folder beside ``final``. It is removed at the end unless it was renamed."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    staging.sweep(final.parent)
-    folder = staging.staged_name(final)
+    publish.sweep(final.parent)
+    folder = publish.staged_name(final)
     folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
-        staging.remove(folder)
+        publish.remove(folder)
 
 
 def check_target(target: Path) -> None:
@@ -52,11 +52,11 @@ def check_target(target: Path) -> None:
         raise Occupied("this is the working folder itself", item=str(target), hint="name a new folder with --to")
 
 
-def publish(staged: Path, target: Path) -> None:
+def publish_folder(staged: Path, target: Path) -> None:
     """Rename the staged folder. Raises `Occupied` if another program filled ``target`` meanwhile, `OSError`."""
-    staged.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else 0o777 & ~staging.umask())
+    staged.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else 0o777 & ~publish.umask())
     try:
-        staging.publish_folder(staged, target)
+        publish.publish_folder(staged, target)
     except OSError as error:
         if target.is_dir() and not target.is_symlink() and any(target.iterdir()):
             raise Occupied("this folder is not empty any more", item=str(target)) from error
@@ -140,7 +140,7 @@ def _link(source: Path | None, member: ArchiveEntry, place: str) -> bool:
     if source is None or bool(source.stat().st_mode & stat.S_IXUSR) != member.executable:
         return False
     try:
-        staging.link(source, Path(place))
+        publish.link(source, Path(place))
     except OSError:
         return False
     return True

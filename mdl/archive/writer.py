@@ -19,10 +19,10 @@ from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
 from mdl.archive.selection import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
+from mdl.disk import write_all
+from mdl.disk.pool import Workers
 from mdl.errors import ProtocolError, storage_error, storage_trouble
-from mdl.fs import write_all
-from mdl.threads import Workers
-from mdl.trainers.tree import Entry, TreeReader
+from mdl.runs.tree import Entry, TreeReader
 
 _BLOCK = 2**20
 _SMALL = 256 * 1024

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
+from mdl.disk import publish
+from mdl.disk.safe_open import make_private_dir, read_regular
 from mdl.toml import parse_toml
 
 _LEAST = 2**20
@@ -39,7 +39,7 @@ class ParsedCatalogs:
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # JSON has no dates
             data = crc_json.dumps({"parsed": parsed})
             make_private_dir(self._folder)
-            staging.write_file(place, data, durable=False)
+            publish.write_file(place, data, durable=False)
             self._drop_old()
         return parsed
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl.catalog.bases import DEEPEST, MOST, MOST_BYTES, Fetch, Place, identity_of, name_of, place_of_base
+from mdl.catalog.extends import DEEPEST, MOST, MOST_BYTES, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.parser import Draft
+from mdl.disk.safe_open import read_whole
 from mdl.errors import CatalogError, LockError, UsageError
-from mdl.fs.private import read_whole
 from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
 from mdl.toml import parse_toml

@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mdl.catalog.model import CatalogFile, Model
+from mdl.disk.pool import in_parallel
 from mdl.errors import Cancelled, MdlError, NotFound
 from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted, listed
@@ -18,11 +19,10 @@ from mdl.paths import RelPath, matching, shown
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
 from mdl.sources.hub_origin import shown_url
 from mdl.sources.url import UrlOrigin, UrlSource
-from mdl.threads import in_parallel
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.http.client import OpenResponse
+    from mdl.net.client import OpenResponse
 
 _NAMED = 3
 """How many files a message names."""

@@ -11,7 +11,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Origin, is_reference, parse
 from mdl.sources.hub_origin import HubOrigin
-from mdl.sources.typed import is_file_word, reference_in, what_else
+from mdl.sources.shorthand import is_file_word, reference_in, what_else
 from mdl.sources.url import UrlOrigin, digest_in, sha256_of
 
 

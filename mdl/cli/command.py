@@ -22,7 +22,7 @@ from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
 from mdl.cli.flags import PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
 from mdl.cli.usage import habits
-from mdl.config import Settings, settings_table
+from mdl.config.settings import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, Problem, UsageError, as_problem
 from mdl.plugin import broken_plugins
@@ -285,7 +285,7 @@ def _parameter(
 
 
 def _setting(name: str) -> inspect.Parameter:
-    """The flag of a setting. It is None, or False, if it was not given: then `mdl.config` looks further."""
+    """The flag of a setting. It is None, or False, if it was not given: then `mdl.config.settings` looks further."""
     setting = settings_table()[name]
     is_switch = isinstance(setting.default, bool)
     default = f" [default: {setting.default}]" if setting.default and not is_switch else ""

@@ -78,7 +78,7 @@ def _arguments(ctx: typer.Context) -> list[str]:
 def _client(ctx: typer.Context) -> Client:
     """A client of the models folder and the catalogs that the line names."""
     from mdl import Client
-    from mdl.config import Config
+    from mdl.config.settings import Config
 
     catalogs = [*(ctx.find_root().params["catalog"] or ()), *(ctx.params["catalog"] or ())]
     given = {
@@ -141,7 +141,7 @@ _OPEN: Final = {
 
 
 def _jobs(ctx: typer.Context) -> Iterator[Offer]:
-    from mdl import places
+    from mdl.config import places
     from mdl.jobs.records import Records
 
     given = _arguments(ctx)
@@ -183,7 +183,7 @@ def _releases(ctx: typer.Context) -> Iterator[Offer]:
 
 
 def _keys(_: typer.Context) -> Iterator[Offer]:
-    from mdl.config import settings_table
+    from mdl.config.settings import settings_table
 
     for name, setting in settings_table().items():
         if not setting.of_a_run:

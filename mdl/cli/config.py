@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from mdl import MdlError, UsageError, places
+from mdl import MdlError, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument
 from mdl.cli.session import Session
-from mdl.config import setting_named
+from mdl.config import places
+from mdl.config.settings import setting_named
 from mdl.errors import joint_error
 from mdl.redact import redact
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from mdl.cli.completion import offers
-from mdl.config import Progress, Settings, settings_table
+from mdl.config.settings import Progress, Settings, settings_table
 from mdl.values import value_class
 
 PANELS: Final = ("What", "Where", "Speed and hours", "Lock", "Afterwards", "Output")

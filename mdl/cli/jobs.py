@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated
 
-from mdl import Busy, MdlError, Settings, StateError, UsageError, places
+from mdl import Busy, MdlError, Settings, StateError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, argument, bare_flag, flag
 from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
 from mdl.cli.session import Session, typed, with_flags
-from mdl.config import parse_choice
+from mdl.config import places
+from mdl.config.settings import parse_choice
+from mdl.disk.process import ProcessId, python_command, users_core_limit
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
@@ -22,7 +24,6 @@ from mdl.jobs.log import open_job_log, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, problem_of
 from mdl.paths import shown
-from mdl.process import ProcessId, python_command, users_core_limit
 from mdl.units import parse_duration, parse_rate
 
 _POLL_SECONDS = 0.2

@@ -6,11 +6,12 @@ import json
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
-from mdl import MdlError, NotFound, UsageError, places, schemas
+from mdl import MdlError, NotFound, UsageError, schemas
 from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, argument
 from mdl.cli.session import Session
+from mdl.config import places
 from mdl.errors import joint_error
 from mdl.formatting import counted
 

@@ -21,8 +21,8 @@ from mdl.cli.session import Session
 from mdl.cli.signals import listen, the_signals
 from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
+from mdl.disk.process import without_core_files
 from mdl.errors import Cancelled, StorageError, UsageError
-from mdl.process import without_core_files
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""

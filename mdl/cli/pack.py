@@ -12,9 +12,9 @@ from mdl.cli import completion
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, argument, bare_flag, flag
 from mdl.cli.session import Session
+from mdl.config.places import place_of
 from mdl.formatting import counted, first_of, human_bytes, local_time, utc_time
 from mdl.paths import shown
-from mdl.places import place_of
 from mdl.values import value_class
 
 if TYPE_CHECKING:

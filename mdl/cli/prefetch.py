@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import mdl
-from mdl import Cancelled, Deadline, MdlError, UsageError, places
+from mdl import Cancelled, Deadline, MdlError, UsageError
 from mdl.cli.command import command, exit_code_of
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, Metrics, argument, flag
 from mdl.cli.get import Request, download, payload, plan, show
 from mdl.cli.session import Session
+from mdl.config import places
 from mdl.jobs.prefetch import PrefetchBusy, prefetch_lock, write_metrics
 from mdl.jobs.processes import is_background, lower_priority
 

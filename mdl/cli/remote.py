@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from mdl import MdlError, UsageError, places
+from mdl import MdlError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Metrics, argument, flag
 from mdl.cli.session import Session
+from mdl.config import places
 from mdl.errors import joint_error
 from mdl.formatting import human_age, human_bytes
 from mdl.paths import shown

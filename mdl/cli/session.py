@@ -10,10 +10,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl import places
 from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
-from mdl.config import Config
+from mdl.config import places
+from mdl.config.settings import Config
 from mdl.console import Console
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
 from mdl.formatting import MOST_LISTED, listed

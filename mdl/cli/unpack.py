@@ -10,10 +10,10 @@ from mdl import UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import LogFile, ReleaseSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
+from mdl.config.places import place_of
 from mdl.formatting import counted, human_bytes, local_time
 from mdl.hashing import fingerprint
 from mdl.paths import shown
-from mdl.places import place_of
 from mdl.units import parse_size
 from mdl.values import value_class
 

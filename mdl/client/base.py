@@ -11,19 +11,19 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, TypeGuard, Unpack
 
-from mdl import places
 from mdl.cancel import CancelToken
-from mdl.config import Config, Settings, client_settings
+from mdl.config import places
+from mdl.config.settings import Config, Settings, client_settings
+from mdl.context import Folder, Workspace
 from mdl.errors import Cancelled, DeadlineReached
 from mdl.listener import Listener, silence
 from mdl.units import as_text, parse_rate, texts
-from mdl.workspace import Folder, Workspace
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog, Model
-    from mdl.operations.configure import SettingValue
-    from mdl.operations.tools import Tools
+    from mdl.ops.configure import SettingValue
     from mdl.redact import Secrets
+    from mdl.tools import Tools
 
 Targets: TypeAlias = "str | Model | Sequence[str | Model]"
 """Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
@@ -148,9 +148,9 @@ class ClientBase:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
         lock; what sources answer is kept if it ``keeps``; a ``mirror`` is the only one asked for files. Window and
         duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
-        from mdl.deadline import time_limit
-        from mdl.operations.tools import Tools, with_sources
+        from mdl.download.deadline import time_limit
         from mdl.sources import page_hosts
+        from mdl.tools import Tools, with_sources
 
         for name in unknown:
             where = f": give it to mdl.Client({name}=…)" if name in client_settings() else ""
@@ -196,7 +196,7 @@ class ClientBase:
     def settings(self) -> list[SettingValue]:
         """Every setting in effect, with where it is from, and what is wrong with it. Raises `UsageError` if
         ``config.toml`` cannot be read."""
-        from mdl.operations.configure import effective
+        from mdl.ops.configure import effective
 
         return effective(self.workspace.config, lambda: self.workspace.catalog_paths)
 
@@ -204,7 +204,7 @@ class ClientBase:
         """Write one setting into ``config.toml``, or with None take it out; its comments stay. Returns the path.
         ``value`` is as a person writes it. This client keeps the settings that it has. Raises `UsageError` for an
         unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`."""
-        from mdl.operations.configure import set_value, unset
+        from mdl.ops.configure import set_value, unset
 
         path = places.config_file()
         if value is None:

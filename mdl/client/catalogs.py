@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import Targets, Texts
 from mdl.client.disk import Disk
+from mdl.config import places
+from mdl.context import Folder
 from mdl.errors import LockError, UsageError
 from mdl.listener import Listener
 from mdl.units import texts
-from mdl.workspace import Folder
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.operations.edit import Entry
-    from mdl.operations.export import Export
-    from mdl.operations.lock import LockReport
+    from mdl.ops.edit import Entry
+    from mdl.ops.export import Export
+    from mdl.ops.lock import LockReport
     from mdl.sources.hub_search import FoundRepo
 
 
@@ -43,7 +43,7 @@ class Catalogs(Disk):
         neither asks nor writes; a lock that does not fit is then the report's error. Raises `NotFound`,
         `CatalogError`, `StateError`, `UsageError`, `AuthError`, `Cancelled`.
         """
-        from mdl.operations.lock import lock
+        from mdl.ops.lock import lock
 
         path = self.workspace.lock_path
         asked = None if names is None else texts(names)
@@ -78,7 +78,7 @@ class Catalogs(Disk):
         that other programs read: ``urls``, ``aria2``, ``metalink`` or ``sha256sums``. Contacts nothing. Raises
         `LockError` if the lock does not cover them, `UsageError` for another format, `NotFound`, `CatalogError`,
         `StateError`."""
-        from mdl.operations.export import FORMATS, export
+        from mdl.ops.export import FORMATS, export
 
         if list_format not in FORMATS:
             raise UsageError(
@@ -113,7 +113,7 @@ class Catalogs(Disk):
         """Begin a catalog of the user's own, with nothing in it; returns its path. ``place`` is
         a folder or a file ``….toml``; by default it is ``catalog.toml`` in the user config folder. Raises `Occupied`
         if there is something."""
-        from mdl.operations.edit import begin_catalog
+        from mdl.ops.edit import begin_catalog
 
         path = places.config_dir() if place is None else places.place_of(place, "PLACE").absolute()
         path = path if path.suffix == ".toml" and not path.is_dir() else path / places.CATALOG_NAME
@@ -127,7 +127,7 @@ class Catalogs(Disk):
         further keys of the entry. Raises `UsageError` if it is no source, the name is taken or the catalog is not the
         user's own, `CatalogError`."""
         from mdl.sources import HUB_HOSTS, parse
-        from mdl.sources.typed import reference_in
+        from mdl.sources.shorthand import reference_in
 
         sources = [reference_in(one, HUB_HOSTS) or str(parse(one)) for one in texts(source)]
         entry = {key: facts[key] for key in facts if key in ("title", "kind", "license", "tags")}
@@ -136,7 +136,7 @@ class Catalogs(Disk):
 
     def put_entry(self, name: str, entry: Entry, groups: Sequence[str] = (), *, replace: bool = False) -> Path:
         """Put an entry into the user's catalog, as `add` does, or in the place of the one of this name."""
-        from mdl.operations.edit import BEGINNING, EMPTY, add_model
+        from mdl.ops.edit import BEGINNING, EMPTY, add_model
 
         has_none = self.workspace.has_shipped_catalog
         path = add_model(
@@ -154,7 +154,7 @@ class Catalogs(Disk):
     def remove(self, name: str) -> Path:
         """Take a model out of the catalog; its files stay on the disk. Returns the catalog's path. Raises `NotFound`,
         `UsageError`, `CatalogError`."""
-        from mdl.operations.edit import remove_model
+        from mdl.ops.edit import remove_model
 
         path = remove_model(self.workspace.catalog_paths[0], name, fetch=self.workspace.web_base)
         self.workspace.forget_catalog()

@@ -11,23 +11,23 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import ClientBase, Targets, Texts
+from mdl.config import places
+from mdl.context import Folder, check_into
 from mdl.errors import MdlError, NotFound, UsageError, storage_error
 from mdl.units import texts
-from mdl.workspace import Folder, check_into
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.engine.status import ModelStatus
-    from mdl.engine.store import Store
+    from mdl.download.store import Store
     from mdl.files import RemoteFile
-    from mdl.operations.clean import Waste
-    from mdl.operations.delete import DeleteReport
-    from mdl.operations.deletion import Deletion
-    from mdl.operations.inventory import Inventory
-    from mdl.operations.remote_model import RemoteModel
+    from mdl.local.clean import Waste
+    from mdl.local.delete import DeleteReport
+    from mdl.local.delete_plan import Deletion
+    from mdl.local.inventory import Inventory
+    from mdl.local.status import ModelStatus
+    from mdl.ops.remote_model import RemoteModel
 
 
 class Disk(ClientBase):
@@ -70,7 +70,7 @@ class Disk(ClientBase):
         """The models that `verify` looks at: ``targets``, which may be folders that the catalog does not know, or
         everything that is here."""
         from mdl.catalog.model import Model
-        from mdl.operations.inventory import cached_models
+        from mdl.local.inventory import cached_models
 
         store = self.workspace.store([Model("")], into)
         try:
@@ -146,7 +146,7 @@ class Disk(ClientBase):
     def _looker(
         self, models: Sequence[Model], into: Folder | None = None, include: Texts = (), exclude: Texts = ()
     ) -> Callable[[Model], ModelStatus]:
-        from mdl.engine.status import model_status
+        from mdl.local.status import model_status
 
         store = self.workspace.store(models, into)
         resolver = self.workspace.resolver(store, include=texts(include), exclude=texts(exclude))
@@ -186,7 +186,7 @@ class Disk(ClientBase):
         """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's
         cache, or only in the one that ``home`` or ``layout`` name. What narrows it is as in `statuses`. Contacts
         nothing. Raises `StateError`, `StorageError`, `CatalogError`."""
-        from mdl.operations.inventory import take_inventory
+        from mdl.local.inventory import take_inventory
 
         work = self.workspace
         models, fits = self.catalog.models, self._filter(patterns, kind, tag)
@@ -207,7 +207,7 @@ class Disk(ClientBase):
         """One model as its source has it now: files, sizes, licence, and whether access is restricted. No file is
         fetched. Raises `UsageError` for a group, `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, and
         `LockError` offline."""
-        from mdl.operations.remote_model import ask
+        from mdl.ops.remote_model import ask
 
         model = self._one(target)
         with self.tools([model], cancel=cancel) as tools:
@@ -223,7 +223,7 @@ class Disk(ClientBase):
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`,
         which says what is near."""
-        from mdl.operations.inventory import at_its_hub, model_of
+        from mdl.local.inventory import at_its_hub, model_of
         from mdl.sources import is_reference
 
         receipts = self.workspace.store([]).receipts
@@ -258,8 +258,8 @@ class Disk(ClientBase):
         report and hinders no other: `NotFound`, `Busy`, `StorageError`. Raises `Cancelled`, `CatalogError`.
         """
         from mdl.catalog.model import Model
-        from mdl.operations.delete import delete
-        from mdl.operations.deletion import plan
+        from mdl.local.delete import delete
+        from mdl.local.delete_plan import plan
 
         stores, known = self.workspace.stores(), self._known()
         deletions: list[Deletion] = []
@@ -279,7 +279,7 @@ class Disk(ClientBase):
         """What mdl has on this disk and nothing needs any more, each with whether it was removed: only with
         ``remove``, and never what `Waste.kept` says must stay. Models that the catalog does not name must stay too,
         unless ``unlisted`` is set."""
-        from mdl.operations import clean
+        from mdl.local import clean
 
         store, state = self.workspace.store([]), None
         resolver_of = cache(self.workspace.resolver)

@@ -8,23 +8,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import CallOptions, Targets
 from mdl.client.catalogs import Catalogs
+from mdl.config import places
+from mdl.context import Folder
 from mdl.errors import LockError, NotFound, UsageError, online_hint
 from mdl.listener import Listener
-from mdl.workspace import Folder
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
     from mdl.files import RemoteFile
-    from mdl.http.client import HttpClient
-    from mdl.operations.import_folder import How
-    from mdl.operations.import_report import ImportReport
-    from mdl.operations.outdated import OutdatedReport
-    from mdl.operations.update import UpdateReport
-    from mdl.operations.verify import VerifyReport
+    from mdl.local.import_folder import How
+    from mdl.local.import_report import ImportReport
+    from mdl.local.verify import VerifyReport
+    from mdl.net.client import HttpClient
+    from mdl.ops.outdated import OutdatedReport
+    from mdl.ops.update import UpdateReport
     from mdl.reports import PlanReport, Report
 
 
@@ -62,7 +62,7 @@ class Downloads(Catalogs):
         the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
         the report so far as ``so_far``.
         """
-        from mdl.operations.get import get
+        from mdl.ops.get import get
 
         models = self.models(targets, revision=revision)
         with self.tools(models, **options) as tools:
@@ -76,7 +76,7 @@ class Downloads(Catalogs):
     ) -> PlanReport:
         """What `download` would do, and how much room it needs. Sources are asked; only their answers
         are kept."""
-        from mdl.operations.get import plan
+        from mdl.ops.get import plan
 
         models = self.models(targets, revision=revision)
         with self.tools(models, **options) as tools:
@@ -98,9 +98,9 @@ class Downloads(Catalogs):
         them, and files that are not mdl's. With ``strict`` a changed file, and one without a published digest, count as
         corrupt. What is wrong is in the report. Raises as `download`.
         """
-        from mdl.deadline import time_limit
-        from mdl.http.allowlist import host_of
-        from mdl.operations.verify import verify
+        from mdl.download.deadline import time_limit
+        from mdl.local.verify import verify
+        from mdl.net.allowlist import host_of
 
         work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
         with self.tools(models, **options, online=False) as tools, contextlib.ExitStack() as stack:
@@ -130,7 +130,7 @@ class Downloads(Catalogs):
     def _located(urls: Iterable[str]) -> list[Model]:
         """What the files of the URLs come from that are no URLs of http: buckets, and jobs of remotes."""
         from mdl.catalog.model import Model
-        from mdl.remotes import job_of_url
+        from mdl.results import job_of_url
         from mdl.sources import parse
 
         jobs = {job_of_url(url) for url in urls if url.startswith("job://")}
@@ -151,7 +151,7 @@ class Downloads(Catalogs):
         ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
         Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
         """
-        from mdl.operations.outdated import outdated
+        from mdl.ops.outdated import outdated
 
         lock, models = self.workspace.lock, self.updatable(targets)
         if targets is None:
@@ -163,7 +163,7 @@ class Downloads(Catalogs):
     def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
         """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
         their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
-        from mdl.operations.outdated import by_receipts
+        from mdl.ops.outdated import by_receipts
 
         if self.workspace.config.is_offline:
             hint = online_hint(self.workspace.config.offline_by)
@@ -184,8 +184,8 @@ class Downloads(Catalogs):
         `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
-        from mdl.operations.outdated import is_pinned, versions_here
-        from mdl.operations.update import update_report
+        from mdl.ops.outdated import is_pinned, versions_here
+        from mdl.ops.update import update_report
         from mdl.reports import ModelReport
 
         work, into = self.workspace, options.get("into")
@@ -204,7 +204,7 @@ class Downloads(Catalogs):
 
     def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
         """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
-        from mdl.operations.get import plan
+        from mdl.ops.get import plan
 
         models = self._to_update(targets, options.get("into"))
         with self.tools(models, **options, exact=True, keeps=False) as tools:
@@ -242,10 +242,10 @@ class Downloads(Catalogs):
         their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
         system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
         ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
-        `mdl.operations.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        `mdl.local.import_folder` does, and `UsageError` for the layout of the hub's cache.
         """
-        from mdl.operations.import_folder import import_folder
-        from mdl.operations.matching import catalog_files
+        from mdl.local.import_folder import import_folder
+        from mdl.local.known_files import catalog_files
 
         if self.workspace.is_cache:
             raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")

@@ -10,23 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl import places
 from mdl.cancel import CancelToken
 from mdl.client.base import Texts
 from mdl.client.downloads import Downloads
+from mdl.config import places
+from mdl.context import Folder, check_into
 from mdl.errors import LockError, MdlError, UsageError, online_hint
 from mdl.listener import Listener
 from mdl.units import as_text, parse_duration, texts
-from mdl.workspace import Folder, check_into
 
 if TYPE_CHECKING:
     from mdl.archive.directory import ArchiveLimits
     from mdl.catalog.model import Model
-    from mdl.operations.fetch import FetchReport
-    from mdl.operations.remote import CleanedJob, RemoteReport
-    from mdl.remote_tables import RemoteSettings
-    from mdl.remotes import Remote
+    from mdl.config.remotes import RemoteSettings
+    from mdl.ops.fetch import FetchReport
+    from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.reports import PlanReport
+    from mdl.results import Remote
     from mdl.sources import Context
 
 
@@ -44,8 +44,8 @@ class Remotes(Downloads):
         """What it takes to ask the remote of that name. Every error names the remote. Raises `UsageError`,
         `LockError`."""
         from mdl.catalog.model import Model
-        from mdl.remote_tables import remote_named
-        from mdl.remotes import JobOrigin, of_remote
+        from mdl.config.remotes import remote_named
+        from mdl.results import JobOrigin, of_remote
 
         work, stop = self.workspace, self.stopped_by(cancel)
         remote_named(name, work.remotes)
@@ -60,7 +60,7 @@ class Remotes(Downloads):
     @contextlib.contextmanager
     def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:
         """The remote of that name (``[remotes.NAME]``), to ask it about its jobs. Raises `UsageError`, `LockError`."""
-        from mdl.remotes import open_remote
+        from mdl.results import open_remote
 
         with self._asking(name, cancel) as context:
             yield open_remote(self.remotes[name], context)
@@ -71,7 +71,7 @@ class Remotes(Downloads):
         """Whether a remote can be reached and used, part by part; what fails is in the report. The file ``metrics`` is
         replaced by what was found, with the numbers of workers and jobs, as Prometheus text. Raises `UsageError`,
         `LockError`."""
-        from mdl.operations.remote import check, write_metrics
+        from mdl.ops.remote import check, write_metrics
 
         with self.remote(name, cancel=cancel) as remote:
             report = check(name, remote, self.remotes[name].kind, measure=metrics is not None)
@@ -98,8 +98,8 @@ class Remotes(Downloads):
         whose record tells no time or cannot be read, that changes meanwhile, and results without a record are kept. One
         process cleans a bucket at a time. Raises `Busy`, `UsageError` for a remote without a bucket, and as `Remote`.
         """
-        from mdl.operations.remote import clean
-        from mdl.remote_tables import remote_named
+        from mdl.config.remotes import remote_named
+        from mdl.ops.remote import clean
 
         settings = remote_named(name, self.remotes)
         bucket = settings if settings.kind == "bucket" else self.remotes.get(settings.get("bucket"))
@@ -113,8 +113,8 @@ class Remotes(Downloads):
         """The link to the result of a job, good for a limited time: anybody who has it can read the result. If there
         are several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
         out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
-        from mdl.operations.remote import link_to
-        from mdl.remotes import JobOrigin, check_job_id
+        from mdl.ops.remote import link_to
+        from mdl.results import JobOrigin, check_job_id
 
         wanted = texts(include)
         with self._asking(name, cancel) as context:
@@ -138,8 +138,8 @@ class Remotes(Downloads):
         `UsageError` for a remote or an id that cannot be one.
         """
         from mdl.catalog.model import Model
-        from mdl.remote_tables import remote_named
-        from mdl.remotes import JobOrigin, check_checkpoint, check_job_id
+        from mdl.config.remotes import remote_named
+        from mdl.results import JobOrigin, check_checkpoint, check_job_id
 
         name = remote_named(remote, self.workspace.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)
@@ -175,7 +175,7 @@ class Remotes(Downloads):
         `download` has there, and what `mdl.release` raises. Raises as `download`.
         """
         from mdl.archive.directory import ArchiveLimits
-        from mdl.operations.fetch import FetchOptions, Service, fetch
+        from mdl.ops.fetch import FetchOptions, Service, fetch
 
         if into is not None or release is not None:
             check_into(len(models), "--into" if into is not None else "--release")
@@ -197,7 +197,7 @@ class Remotes(Downloads):
     ) -> PlanReport:
         """What `fetch` would do now, with the arguments of that: nothing is written, and no job is waited for. The zip
         of a training server is one row of a size that is not known, unless what it holds is here. Raises as `plan`."""
-        from mdl.operations.fetch import FetchOptions, plan_fetch
+        from mdl.ops.fetch import FetchOptions, plan_fetch
 
         options = FetchOptions(allow_running=allow_running, force=force)
         with self.tools(models, into=into, on_event=on_event, cancel=cancel) as tools:

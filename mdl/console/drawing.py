@@ -22,9 +22,9 @@ from mdl.console.narrator import Narrator, Remark
 from mdl.console.streams import NonBlockingStream
 from mdl.console.style import Style
 from mdl.describe import ProgressState
+from mdl.disk.pool import start_threads
 from mdl.events import Event, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, shorten
-from mdl.threads import start_threads
 
 if TYPE_CHECKING:
     from mdl.console.bars import Bars

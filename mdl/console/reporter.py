@@ -23,7 +23,7 @@ from mdl.redact import Requested, Secrets, redact, redact_value
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from mdl.config import Progress
+    from mdl.config.settings import Progress
     from mdl.console.json_lines import JsonLines
     from mdl.console.session import Renderer, ReportSession
     from mdl.events import Listener

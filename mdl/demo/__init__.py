@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdl.demo.hub import DemoHub
+from mdl.disk.process import python_command
 from mdl.errors import MdlError
-from mdl.process import python_command
 
 _MODEL, _REPO = "tiny-demo", "demo/tiny"
 _WEIGHTS = 48 * 2**20

@@ -14,16 +14,16 @@ from itertools import islice
 from pathlib import Path
 
 from mdl import __version__
+from mdl.disk import disk_space
+from mdl.disk.safe_open import check_own_folder, read_regular
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
 from mdl.errors import MdlError, NoSpace, StorageError, UsageError
-from mdl.fs import disk_space
-from mdl.fs.private import check_own_folder, read_regular
-from mdl.http.client import HttpClient
-from mdl.http.credentials import NETRC, HostCredential
-from mdl.pickles import head_of, is_pickle, warning
+from mdl.net.client import HttpClient
+from mdl.net.credentials import NETRC, HostCredential
 from mdl.plugin import broken_plugins, plugins
 from mdl.sources.endpoint import Endpoint
 from mdl.values import value_class
+from mdl.weights.pickles import head_of, is_pickle, warning
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
 

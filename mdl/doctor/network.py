@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mdl.bounds import parse_json
+from mdl.disk.safe_open import read_whole
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
-from mdl.fs.private import read_whole
-from mdl.http.allowlist import host_of
-from mdl.http.client import HttpClient, OpenResponse
-from mdl.http.proxies import ProxySettings
-from mdl.http.responses import parse_size
-from mdl.http.transport import system_settings
-from mdl.http.trust import UNREAD_VARIABLES, describe_trust, make_context
+from mdl.net.allowlist import host_of
+from mdl.net.client import HttpClient, OpenResponse
+from mdl.net.proxies import ProxySettings
+from mdl.net.responses import parse_size
+from mdl.net.transport import system_settings
+from mdl.net.trust import UNREAD_VARIABLES, describe_trust, make_context
 from mdl.paths import shown
 from mdl.sources.endpoint import Endpoint, token_path, token_places
 

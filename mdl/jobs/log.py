@@ -18,14 +18,14 @@ from typing import TextIO
 
 from mdl.bounds import parse_json, parse_number, parse_whole_number, whole_number
 from mdl.describe import describe, tenth
+from mdl.disk import publish
+from mdl.disk.entries import make_folders, open_named
+from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.safe_open import make_private_dir, open_regular
 from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
 from mdl.formatting import human_bytes, human_rate, utc_now
-from mdl.fs import staging
-from mdl.fs.entries import make_folders, open_named
-from mdl.fs.private import make_private_dir, open_regular
 from mdl.jobs.job import Job
-from mdl.locks import try_lock, unlock_and_close
 from mdl.redact import Secrets, redact
 
 DOWNLOADS = "downloads.log"
@@ -115,7 +115,7 @@ class Log:
             try:
                 if try_lock(lock, patience=0.0) is not False:
                     if self._is_named():
-                        staging.rotate(self.path, self._kept)
+                        publish.rotate(self.path, self._kept)
                     self._reopen()
             finally:
                 unlock_and_close(lock)

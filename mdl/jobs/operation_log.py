@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl.config.places import working_folder
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.describe import ended_by
 from mdl.events import Ended, Event, Noticed
 from mdl.jobs.log import Log, LogListener, no_log
-from mdl.places import working_folder
 
 if TYPE_CHECKING:
     from mdl.console import Console

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdl.bounds import parse_number
+from mdl.disk.mutex import file_lock
+from mdl.disk.safe_open import read_regular
 from mdl.errors import Busy
-from mdl.fs.private import read_regular
 from mdl.jobs.prometheus import Gauge, labels, write_gauges
-from mdl.locks import file_lock
 
 if TYPE_CHECKING:
     from mdl.reports import Report

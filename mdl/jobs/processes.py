@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl.disk.process import ProcessId, hostname, python_command, users_core_limit
 from mdl.errors import Busy, UsageError
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.records import Records
-from mdl.process import ProcessId, hostname, python_command, users_core_limit
 
 if TYPE_CHECKING:
     import socket

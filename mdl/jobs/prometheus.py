@@ -10,7 +10,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import ClassVar
 
-from mdl.fs import staging
+from mdl.disk import publish
 from mdl.values import value_class
 
 
@@ -48,7 +48,7 @@ def exposition(metrics: Iterable[Gauge]) -> str:
 
 def write_gauges(path: Path, gauges: Iterable[Gauge]) -> None:
     """Replace ``path`` as a whole by these metrics. Raises `OSError`."""
-    staging.write_file(path, exposition(gauges).encode(), mode=0o644, durable=False, sweep_first=True)
+    publish.write_file(path, exposition(gauges).encode(), mode=0o644, durable=False, sweep_first=True)
 
 
 def _escaped(text: str) -> str:

@@ -18,13 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl import crc_json
+from mdl.disk import publish
+from mdl.disk.mutex import Heartbeat, folder_lock, may_be_alive
+from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import make_private_dir, read_regular
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.formatting import human_duration, listed
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir, read_regular
 from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finishers, job_of
-from mdl.locks import Heartbeat, folder_lock, may_be_alive
-from mdl.process import ProcessId
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD, _LOG, _HEARTBEAT, _RATE = ".job", ".log", ".pulse", ".rate"
@@ -63,7 +63,7 @@ class Records:
 
     def put(self, job: Job) -> None:
         """Write the job's record. Raises `OSError`."""
-        staging.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
+        publish.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
 
     def replace(self, job: Job, stamp: str) -> bool:
         """Write the job's record, but only if the one on disk still has that `Job.stamp`. Returns whether it was
@@ -125,7 +125,7 @@ class Records:
 
     def set_rate(self, job: Job, rate: str) -> None:
         """Have a running job keep to another rate. Raises `OSError`."""
-        staging.write_file(self._path(job.id, _RATE), rate.encode(), durable=False)
+        publish.write_file(self._path(job.id, _RATE), rate.encode(), durable=False)
 
     def rate(self, name: str) -> str:
         """The rate that the job of that id was told to keep; "" if it was told nothing."""
@@ -158,7 +158,7 @@ class Records:
     def clean(self, older: float) -> list[Job]:
         """Remove what was over ``older`` seconds ago, also what died or is damaged, and logs without a job; what is
         paused stays. Returns the jobs that were removed."""
-        staging.sweep(self.folder)
+        publish.sweep(self.folder)
         removed, before = [], time.time() - older
         for name in self._names(_RECORD, _LOG):
             place, job = self._path(name), None

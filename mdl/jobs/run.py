@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl import process
 from mdl.cancel import CancelToken
+from mdl.disk import process
+from mdl.disk.process import ProcessId, hostname
 from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.formatting import json_bytes, utc_now
@@ -20,7 +21,6 @@ from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
 from mdl.jobs.processes import begun, start
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
-from mdl.process import ProcessId, hostname
 from mdl.values import value_class
 
 if TYPE_CHECKING:

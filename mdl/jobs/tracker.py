@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.describe import describe
+from mdl.disk import publish
 from mdl.events import Ended, Event, Planned, Progressed, Retrying, Started
 from mdl.formatting import utc_now
-from mdl.fs import staging
 from mdl.jobs.job import Job
 from mdl.jobs.records import Records
 from mdl.redact import Secrets, redact
@@ -135,12 +135,12 @@ class ReadyFile:
         try:
             if isinstance(event, Started) or (isinstance(event, Ended) and event.status == "failed"):
                 self._is_written = False
-                staging.unpublish(self._path)
+                publish.unpublish(self._path)
             elif isinstance(event, Ended) and event.status == "finished" and not self._is_written:
                 self._is_written = True
                 models = {name: str(path) for name, path in self._models.items()}
                 data = json.dumps({"schema": "mdl.ready/1", "time": utc_now(), "models": models}).encode()
-                staging.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
+                publish.write_file(self._path, data + b"\n", mode=0o644, sweep_first=True)
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mdl.describe import ended_by
+from mdl.disk.safe_open import open_regular
 from mdl.errors import Cancelled, MdlError, Problem, Unsafe
 from mdl.events import Ended, Event, Listener, Planned, Progressed
-from mdl.fs.private import open_regular
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.log import event_of, is_end
 from mdl.jobs.records import Records

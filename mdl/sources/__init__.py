@@ -25,17 +25,17 @@ from mdl.redact import bare_url
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.http.client import HttpClient
-    from mdl.http.network import Network
-    from mdl.http.policy import Again
-    from mdl.remote_tables import RemoteSettings
+    from mdl.config.remotes import RemoteSettings
+    from mdl.net.client import HttpClient
+    from mdl.net.network import Network
+    from mdl.net.policy import Again
     from mdl.sources.endpoint import Endpoint
 
 SOURCES = {
     "hf": "mdl.sources.hub",
     "http": "mdl.sources.url",
     "https": "mdl.sources.url",
-    "job": "mdl.remotes",
+    "job": "mdl.results",
     "s3": "mdl.sources.s3",
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""

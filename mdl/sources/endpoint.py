@@ -13,9 +13,9 @@ from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import UsageError
-from mdl.fs.private import UNREADABLE_ERRNOS, read_whole
-from mdl.http.allowlist import OriginToken, host_of, is_public, origin_of
+from mdl.net.allowlist import OriginToken, host_of, is_public, origin_of
 from mdl.units import as_meant, is_true
 from mdl.values import value_class
 

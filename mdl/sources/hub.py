@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from mdl.bounds import LARGEST_LIST, MOST_ITEMS, MOST_PAGES, parse_json, whole_number
+from mdl.disk.safe_open import read_regular
 from mdl.errors import (
     DigestMismatch,
     LockError,
@@ -31,18 +32,17 @@ from mdl.errors import (
     online_hint,
 )
 from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, Voucher, role_of, told_size
-from mdl.fs.private import read_regular
 from mdl.hashing import Digest
-from mdl.http.allowlist import host_of, origin_of
+from mdl.net.allowlist import host_of, origin_of
 from mdl.paths import RelPath, names_for_a_hint, shown, why_not_kept
 from mdl.sources import Context
+from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
-from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.sources.url import UrlSource
 from mdl.values import small_value_class, value_class
 
 if TYPE_CHECKING:
-    from mdl.http.client import HttpClient
+    from mdl.net.client import HttpClient
 
 VERSION = 1
 """Of the file that a listing is kept in."""

@@ -31,6 +31,8 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 from mdl.bounds import LARGEST_XML, MOST_ITEMS, MOST_UPLOADS, whole_number
+from mdl.config.remotes import RemoteSettings
+from mdl.disk.pool import in_thread
 from mdl.errors import (
     AuthError,
     LockError,
@@ -43,19 +45,17 @@ from mdl.errors import (
 )
 from mdl.extras import require
 from mdl.hashing import Digest
-from mdl.http.allowlist import host_of
-from mdl.http.body import Block
-from mdl.http.client import HttpClient, OnRetry
-from mdl.http.locators import Link
-from mdl.http.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
-from mdl.http.refusals import impostor, request_id, safe_excerpt
-from mdl.http.responses import parse_size, recorded_digest
-from mdl.http.trust import make_context
-from mdl.pages import paged
+from mdl.net.allowlist import host_of
+from mdl.net.body import Block
+from mdl.net.client import HttpClient, OnRetry
+from mdl.net.locators import Link
+from mdl.net.pages import paged
+from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
+from mdl.net.refusals import impostor, request_id, safe_excerpt
+from mdl.net.responses import parse_size, recorded_digest
+from mdl.net.trust import make_context
 from mdl.paths import shown
-from mdl.remote_tables import RemoteSettings
 from mdl.sources import Context
-from mdl.threads import in_thread
 from mdl.units import as_meant
 from mdl.values import value_class
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
-from mdl.http.locators import Link
+from mdl.net.locators import Link
 from mdl.paths import RelPath, is_at_or_below, shown
 from mdl.sources import Context, Origin
 from mdl.sources.object_store import Access, Bucket, S3Object

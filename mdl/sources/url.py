@@ -36,13 +36,13 @@ from mdl.paths import RelPath, shown
 from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
 from mdl.sources import Context, Origin
+from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
-from mdl.sources.kept import keep, kept_path, read_kept
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.http.client import HttpClient, OpenResponse
     from mdl.listener import Listener
+    from mdl.net.client import HttpClient, OpenResponse
 
 VERSION = 1
 """Of the file that keeps what a server called its file."""
@@ -219,7 +219,7 @@ class UrlSource:
         return self.probe(stated)
 
     def hosts(self, origin: UrlOrigin) -> tuple[str, ...]:
-        from mdl.http.allowlist import host_of
+        from mdl.net.allowlist import host_of
 
         return (host_of(origin.url),)
 
@@ -249,7 +249,7 @@ class UrlSource:
         name: Callable[[Mapping[str, str]], RelPath] | None,
     ) -> RemoteFile:
         """Ask for the first byte. A server that refuses that is asked plainly, and the body is left unread."""
-        from mdl.http.policy import STATUSES_OF_A_RANGE
+        from mdl.net.policy import STATUSES_OF_A_RANGE
 
         record, may_pass = http.record(url), False
         if record.serves_ranges is not False:
@@ -282,7 +282,7 @@ class UrlSource:
 
 def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
     """``remote`` with what the answer of ``url`` says about it in its head. Raises `ProtocolError`."""
-    from mdl.http.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
+    from mdl.net.responses import announced_size, parse_content_range, parse_size, recorded_digest, validator_of
 
     if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
         raise ProtocolError("the server sent a partial answer without a usable Content-Range")
@@ -309,7 +309,7 @@ open_source = UrlSource
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
     """What the file of a URL is called. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
-    from mdl.http.attachment import attached_name
+    from mdl.net.attachment import attached_name
 
     try:
         name = attached_name(headers) or ("" if origin.is_named else origin.name_in_query)

@@ -72,7 +72,9 @@ def test_a_child_is_the_same_mdl(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "mdl", ignore=shutil.ignore_patterns("__pycache__"))
     init = tmp_path / "mdl" / "__init__.py"
     init.write_text(re.sub(r'__version__ = "[^"]+"', '__version__ = "9.9.9"', init.read_text()))
-    script = "import subprocess; from mdl.process import python_command as of; subprocess.run([*of(), '--version'])"
+    script = (
+        "import subprocess; from mdl.disk.process import python_command as of; subprocess.run([*of(), '--version'])"
+    )
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", script]
     ran = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -13,12 +13,12 @@ from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine, settings, write_catalog
 
 from mdl import crc_json
-from mdl.engine.receipts import RECORD, Receipts, new_receipt
-from mdl.engine.store import Store
+from mdl.disk.process import ProcessId
+from mdl.download.receipts import RECORD, Receipts, new_receipt
+from mdl.download.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name
-from mdl.process import ProcessId
 from mdl.sources import hub as hub_source
 
 OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)

@@ -18,10 +18,10 @@ from support.polling import until
 from support.shell import Inside, Shell, done, ended, machine, started, write_catalog
 
 from mdl import crc_json
-from mdl.engine.receipts import RECORD, file_key
-from mdl.fs import staging
+from mdl.disk import publish
+from mdl.disk.process import ProcessId
+from mdl.download.receipts import RECORD, file_key
 from mdl.paths import RelPath, record_name
-from mdl.process import ProcessId
 
 FILE = RelPath.parse("f.bin")
 
@@ -130,7 +130,7 @@ def test_a_receipt_that_is_being_written(shell: Shell, mdl: Inside) -> None:
     """A receipt that a living mdl has half written under its hidden name is not taken for a damaged one."""
     folder = shell.models / ".mdl" / "receipts" / record_name("one")
     folder.mkdir(parents=True)
-    staged = staging.staged_name(folder / RECORD)
+    staged = publish.staged_name(folder / RECORD)
     staged.write_bytes(b"00000000 {")
     assert str(ProcessId.current()) in staged.name
     assert found(shell, mdl, "--yes") == {}
@@ -175,7 +175,7 @@ def test_what_cannot_be_removed(shell: Shell, mdl: Inside, monkeypatch: pytest.M
     partial = left(shell, "one")
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging, "remove", lambda _: None)
+        patch.setattr(publish, "remove", lambda _: None)
         ran = done(mdl(shell, "clean", "--yes", "--json"))
     assert partial.exists()
     assert [one["action"] for one in ran.document["items"]] != ["deleted"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.shell import Inside, Ran, Shell, done, machine, settings, with_environ
 
-from mdl.config import settings_table
+from mdl.config.settings import settings_table
 
 SECRET = "hf_canarycanarycanary"
 FILE = """\
@@ -273,7 +273,7 @@ def test_it_is_read_once(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPa
     """However many settings a command asks for, config.toml is read once."""
     settings(shell, "[defaults]\nretries = 3\n")
     read: list[Path] = []
-    monkeypatch.setattr("mdl.config.read_text", lambda path: read.append(path) or path.read_text())
+    monkeypatch.setattr("mdl.config.settings.read_text", lambda path: read.append(path) or path.read_text())
     done(mdl(shell, "config"))
     assert read == [config_of(shell)]
 

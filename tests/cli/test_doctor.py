@@ -21,8 +21,8 @@ from support.faulty_server import Answer, FaultyServer, Request, json_reply, rep
 from support.shell import Shell
 
 from mdl.doctor import CheckResult, models_folder, network, state_folder
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
 from mdl.sources.endpoint import Endpoint
 
 TOKEN, PASSWORD = "hf_" + "s3cr3t" * 5, "passw0rd"

@@ -13,7 +13,7 @@ from support.data import sha256
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, write_catalog
 
-from mdl.operations.export import FORMATS
+from mdl.ops.export import FORMATS
 
 ODD = (
     *("plain.bin", "with a blank.bin", "it's.bin", 'say "hi".bin', "100% & more.bin", "#1+2=3.bin", "<tag>.bin"),

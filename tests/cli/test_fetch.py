@@ -18,11 +18,11 @@ from support.trainer_server import training_server
 from support.weights import whole_file
 
 from mdl.cli.signals import the_signals
-from mdl.engine import fetch as engine_fetch
-from mdl.engine import finalize
+from mdl.download import fetch as engine_fetch
+from mdl.download import finalize
 from mdl.errors import Cancelled, NetworkError, NoSpace
-from mdl.remotes import RemoteJob
-from mdl.remotes.trainer import Trainer
+from mdl.results import RemoteJob
+from mdl.results.trainer import Trainer
 
 WEIGHTS = (
     struct.pack("<Q", 65) + b'{"w":{"dtype":"U8","shape":[2097152],"data_offsets":[0,2097152]}}' + noise(2 * MIB, 3)
@@ -294,7 +294,7 @@ def test_wait_is_for_all(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyPatch)
     box.job("j27", status="running")
     box.job("j28", status="queued")
     now = [0.0]
-    monkeypatch.setattr("mdl.operations.fetch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("mdl.ops.fetch.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr("mdl.cancel.CancelToken.wait", lambda _, seconds: now.append(now.pop() + seconds))
     done(mdl(box.shell, "fetch", "box", "j27", "j28", "--wait", "10"), 14)
     assert now == [10.0]
@@ -330,9 +330,9 @@ def sent(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("job", "where", "trouble", "code"),
     [
-        ("k22", "mdl.operations.job_archives.unpack", full, 7),
-        ("k23", "mdl.operations.job_archives.unpack", stopped, 130),
-        ("k24", "mdl.operations.job_archives.adopt_kept", sent, 130),
+        ("k22", "mdl.ops.job_archives.unpack", full, 7),
+        ("k23", "mdl.ops.job_archives.unpack", stopped, 130),
+        ("k24", "mdl.ops.job_archives.adopt_kept", sent, 130),
     ],
 )
 def test_what_was_fetched_is_kept(

@@ -19,8 +19,8 @@ from support.loopback_hub import Generated, Repo
 from support.polling import until
 from support.shell import Inside, Ran, Shell, done
 
-from mdl.engine.aria2 import pieces_there
-from mdl.fs.copying import drop_what_was_read
+from mdl.disk.copy import drop_what_was_read
+from mdl.download.aria2 import pieces_there
 
 SIZE = 40 * MIB
 WEIGHTS = Generated(SIZE, "half")[0:SIZE]

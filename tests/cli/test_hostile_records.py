@@ -14,8 +14,8 @@ from support.shell import ExitCode, Shell, machine
 from support.terminal import EVIL, NAME, Told, all_harmless
 
 from mdl import crc_json
+from mdl.disk.process import hostname
 from mdl.jobs.job import Invocation, Job, facts_of
-from mdl.process import hostname
 
 
 def tampered(shell: Shell, status: str) -> None:

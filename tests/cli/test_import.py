@@ -18,9 +18,9 @@ from support.loopback_hub import Repo
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 import mdl as library
-from mdl.engine.store import Store, hash_file
+from mdl.download.store import Store, hash_file
 from mdl.events import Event, Finished
-from mdl.operations import import_folder as importing
+from mdl.local import import_folder as importing
 
 NOBODY = "http://127.0.0.1:1"
 BIG, LORA, VAE = noise(2 * MIB, 1), noise(MIB + 5, 2), noise(MIB, 3)

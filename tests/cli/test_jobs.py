@@ -27,13 +27,13 @@ from support.polling import until
 from support.processes import free_ports
 from support.shell import Ran, Run, Shell, done, ended, machine, started, with_environ
 
-from mdl.config import Config
+from mdl.config.settings import Config
+from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, Paused
 from mdl.events import Progressed, Retrying
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.run import JobRun
 from mdl.jobs.tracker import Tracker
-from mdl.process import ProcessId
 from mdl.redact import Secrets
 
 terminated = functools.partial(Cancelled, terminated=True)
@@ -284,14 +284,14 @@ def test_a_smaller_download_finishes_no_larger_one(tmp_path: Path) -> None:
 
 _AGAIN = """
 import os, signal, sys
-from mdl.fs import staging
+from mdl.disk import publish
 from mdl.cli.main import run
-original = staging.write_file
+original = publish.write_file
 def write_file(path, data, **more):
     if b'"cancelled"' in data:
         os.kill(os.getpid(), signal.SIGTERM)
     original(path, data, **more)
-staging.write_file = write_file
+publish.write_file = write_file
 sys.exit(run(["get", "one", "--json"]))
 """
 

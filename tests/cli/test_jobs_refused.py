@@ -19,10 +19,10 @@ from support.shell import ExitCode, Inside, Run, Shell, with_environ
 from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
+from mdl.disk import publish
+from mdl.disk.process import ProcessId, hostname
 from mdl.formatting import utc_now
-from mdl.fs import staging
 from mdl.jobs.job import Invocation, Job, finishers
-from mdl.process import ProcessId, hostname
 
 TOKEN = "hf_" + "s3cr3t" * 5
 
@@ -173,7 +173,7 @@ def test_no_place_for_records(shell: Shell, mdl: Inside, where: str) -> None:
 def test_a_record_that_is_lost_on_the_way(shell: Shell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
     written: list[Path] = []
-    original = staging.write_file
+    original = publish.write_file
 
     def full(path: Path, *rest: object, **more: object) -> None:
         written.append(path)
@@ -181,7 +181,7 @@ def test_a_record_that_is_lost_on_the_way(shell: Shell, run: Run, monkeypatch: p
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         original(path, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(staging, "write_file", full)
+    monkeypatch.setattr(publish, "write_file", full)
     assert run("get one").err.count("not recorded") == 1
     assert arrived(shell, SMALL)
 

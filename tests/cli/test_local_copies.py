@@ -23,13 +23,13 @@ from support.partials import dead_owner
 from support.shell import Inside, Shell, done, settings
 
 from mdl import crc_json
-from mdl.engine.receipts import file_key
-from mdl.engine.store import Store
-from mdl.engine.transfer import Result, Transfer
+from mdl.disk import publish
+from mdl.disk.entries import EntryAt
+from mdl.download.receipts import file_key
+from mdl.download.store import Store
+from mdl.download.transfer import Result, Transfer
 from mdl.errors import Cancelled
 from mdl.files import RemoteFile
-from mdl.fs import staging
-from mdl.fs.entries import EntryAt
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath
 
@@ -436,7 +436,7 @@ def test_changed_while_it_is_hashed(shell: Shell, mdl: Inside, monkeypatch: pyte
 def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A linked file that is written to between its hash and its receipt is not vouched for by that receipt."""
     (file := also(shell, HARD)).write_bytes(DATA)
-    really = staging.give_name
+    really = publish.give_name
 
     def late(staged: Path, entry: EntryAt) -> os.stat_result | None:
         copied = really(staged, entry)
@@ -445,7 +445,7 @@ def test_changed_before_it_has_its_receipt(shell: Shell, mdl: Inside, monkeypatc
         return copied
 
     with monkeypatch.context() as patch:
-        patch.setattr(staging, "give_name", late)
+        patch.setattr(publish, "give_name", late)
         done(mdl(shell, "get", "one", *JSON))
     if not clones(shell.home):
         assert actions(done(mdl(shell, "get", "one", *JSON), 7)) == {"one/f.bin": "failed"}

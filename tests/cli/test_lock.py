@@ -21,8 +21,8 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
+from mdl.catalog.lock_file import read_lock, update_lock, write_lock
 from mdl.catalog.resolver import Resolver
-from mdl.operations.lock_file import read_lock, update_lock, write_lock
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
 MOVED = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"2" * 5000, "new.txt": b"n"}, lfs_threshold=1000)

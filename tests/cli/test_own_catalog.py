@@ -8,8 +8,8 @@ import pytest
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done, machine, write_catalog
 
-from mdl.operations.edit import BEGINNING
-from mdl.places import SHIPPED, SHIPPED_LOCK
+from mdl.config.places import SHIPPED, SHIPPED_LOCK
+from mdl.ops.edit import BEGINNING
 
 OWN = """\
 schema = 1
@@ -175,7 +175,7 @@ def test_the_example_of_init_is_right(tmp_path: Path, mdl: Inside) -> None:
 
 def test_init_without_a_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the user has no home folder it is 2, and it says what to name."""
-    monkeypatch.setattr("mdl.places.platformdirs.user_config_dir", lambda name: "~/.config/mdl")
+    monkeypatch.setattr("mdl.config.places.platformdirs.user_config_dir", lambda name: "~/.config/mdl")
     assert "no home folder" in done(mdl(shell, "init"), 2).err
     assert done(mdl(shell, "init", ".")).out == f"{shell.home}/catalog.toml\n"
 

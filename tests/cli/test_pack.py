@@ -22,7 +22,7 @@ from support.shell import Inside, Shell, done, machine
 
 from mdl.errors import ProtocolError
 from mdl.events import Event, Started
-from mdl.operations.pack import plan_pack, write_pack
+from mdl.ops.pack import plan_pack, write_pack
 
 
 @pytest.mark.parametrize(

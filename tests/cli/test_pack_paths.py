@@ -19,10 +19,10 @@ from support.namespaces import bound_by_modes
 from support.packing import names, planned, read_whole, skipped
 from support.shell import Inside, Ran, Shell
 
+from mdl.disk.publish import remove
 from mdl.errors import MdlError, NotFound, Unsafe
-from mdl.fs.staging import remove
-from mdl.operations.pack import write_pack
-from mdl.operations.release import unpack
+from mdl.ops.pack import write_pack
+from mdl.ops.release import unpack
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from support.shell import Inside, Run, Shell, machine
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.errors import NotFound
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient
 from mdl.paths import RelPath
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint

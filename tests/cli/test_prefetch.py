@@ -20,9 +20,9 @@ from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
 from support.polling import until
 from support.shell import Ran, Run, Shell, done, ended, machine, settings, started, write_catalog
 
-from mdl.http.body import minute_of_day
+from mdl.disk.process import ProcessId
 from mdl.jobs.prefetch import write_metrics
-from mdl.process import ProcessId
+from mdl.net.body import minute_of_day
 from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")

@@ -20,10 +20,10 @@ from support.shell import Inside, Ran, Shell, with_environ
 from support.weights import whole_file
 
 from mdl.archive.manifest import NAME, Manifest
+from mdl.disk import publish
 from mdl.errors import DigestMismatch, Occupied, ProtocolError
-from mdl.fs import staging
-from mdl.operations.release import rollback
-from mdl.operations.releases import releases
+from mdl.ops.release import rollback
+from mdl.ops.releases import releases
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_killed_between_record_and_link_of_a_rollback(site: Site, monkeypatch: p
     what is served, and the same command once more goes there."""
     done = {one: site.release(one, keep=9) for one in "abcd"}
     site.back()  # c is served
-    monkeypatch.setattr(staging, "switch_link" if letter == "a" else "publish", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(publish, "switch_link" if letter == "a" else "publish", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         rollback(site.folder, to=done[letter].version)
     monkeypatch.undo()

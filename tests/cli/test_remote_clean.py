@@ -12,7 +12,7 @@ from support.job_store import PREFIX, JobStore
 from support.shell import Inside, Ran, Shell, beside, done, machine, settings
 
 from mdl.errors import AuthError, Cancelled
-from mdl.remotes.bucket import BucketRemote
+from mdl.results.bucket import BucketRemote
 from mdl.sources.object_store import Bucket
 
 pytest.importorskip("boto3")

@@ -20,10 +20,10 @@ from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine
 
 from mdl import crc_json
-from mdl.engine.receipts import file_key
-from mdl.locks import file_lock, try_lock
+from mdl.disk.mutex import file_lock, try_lock
+from mdl.disk.process import ProcessId
+from mdl.download.receipts import file_key
 from mdl.paths import RelPath, record_name
-from mdl.process import ProcessId
 
 WEIGHTS, LATER = noise(2 * MIB, 1), noise(MIB + 5, 2)
 FILES = {"config.json": b"{}", "unet/model.bin": WEIGHTS}

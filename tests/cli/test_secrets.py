@@ -20,8 +20,8 @@ from support.polling import until
 from support.shell import ExitCode, machine, settings
 
 from mdl.errors import MdlError, UsageError
-from mdl.http.allowlist import AllowList, OriginToken, origin_of
-from mdl.http.client import HttpClient
+from mdl.net.allowlist import AllowList, OriginToken, origin_of
+from mdl.net.client import HttpClient
 from mdl.sources.endpoint import Endpoint
 
 TOKEN, SIGNATURE, PASSWORD = "canary.token-1", "canary/signature+2", "canary-password-3"

@@ -18,9 +18,9 @@ from support.long import LONG
 from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, machine, settings, write_catalog
 
+from mdl.disk.mutex import file_lock
+from mdl.disk.process import ProcessId
 from mdl.jobs import processes
-from mdl.locks import file_lock
-from mdl.process import ProcessId
 
 SIGNED = {
     "quote": "?filename*=UTF-8''x&auth=canary-1",

@@ -11,12 +11,12 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
-from mdl.engine.connection_scaler import Tuning
-from mdl.engine.download import Download, Segment
-from mdl.engine.partial import Partial
+from mdl.download.connection_scaler import Tuning
+from mdl.download.download import Download, Segment
+from mdl.download.partial import Partial
 from mdl.events import Event
 from mdl.files import RemoteFile
-from mdl.http.ranges import ByteRange
+from mdl.net.ranges import ByteRange
 
 DATA = noise(4 * MIB)
 SIZE, HALF = len(DATA), len(DATA) // 2

@@ -8,7 +8,7 @@ from support.bench import Bench, loose, pinned
 from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 
-from mdl.http.allowlist import OriginToken, origin_of
+from mdl.net.allowlist import OriginToken, origin_of
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

@@ -21,20 +21,20 @@ from support.loopback_hub import Generated
 from mdl import crc_json
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine.connection_scaler import Tuning
-from mdl.engine.receipt_lines import VERSION
-from mdl.engine.receipts import RECORD, file_key
-from mdl.engine.stream_hasher import StreamHasher
-from mdl.engine.transfer import Result
+from mdl.disk import publish
+from mdl.disk.safe_open import make_private_dir
+from mdl.download.connection_scaler import Tuning
+from mdl.download.receipt_lines import VERSION
+from mdl.download.receipts import RECORD, file_key
+from mdl.download.stream_hasher import StreamHasher
+from mdl.download.transfer import Result
 from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
-from mdl.fs import staging
-from mdl.fs.private import make_private_dir
 from mdl.hashing import Digest
-from mdl.operations.tools import Tools
-from mdl.operations.verify import Checked, _check_file, check, repair
+from mdl.local.verify import Checked, _check_file, check, repair
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
+from mdl.tools import Tools
 
 BLOCK = 16 * MIB
 BIG = Generated(48 * MIB, 5)
@@ -124,8 +124,8 @@ def test_large_files_of_several_models_are_read_at_once(bench: Bench, monkeypatc
         both.wait()
         return _check_file(*asked)
 
-    monkeypatch.setattr("mdl.operations.verify._READERS", 2)
-    monkeypatch.setattr("mdl.operations.verify._check_file", together)
+    monkeypatch.setattr("mdl.local.verify._READERS", 2)
+    monkeypatch.setattr("mdl.local.verify._check_file", together)
     assert [(row.model, row.status) for row in check(models, tools(bench), {})] == [(name, "ok") for name in names]
 
 
@@ -137,7 +137,7 @@ def test_a_model_that_cannot_be_looked_at_moves_no_verdict(bench: Bench, monkeyp
     for model in models:
         put(bench, model.name, OTHER if model.name == "three" else DATA)
     newer = crc_json.dumps({"mdl-receipt": VERSION + 1, "path": "f"})
-    staging.write_file(make_private_dir(bench.store.receipts.place("two")) / RECORD, newer, durable=False)
+    publish.write_file(make_private_dir(bench.store.receipts.place("two")) / RECORD, newer, durable=False)
     rows = check(models, tools(bench), errors)
     assert [(row.model, row.status) for row in rows] == [("one", "ok"), ("three", "corrupt")]
     assert [(name, error.code) for name, error in errors.items()] == [("two", "STATE")]

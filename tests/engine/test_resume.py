@@ -19,9 +19,9 @@ from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import child
 
-from mdl.engine import journal
+from mdl.download import journal
 from mdl.errors import Cancelled
-from mdl.http.ranges import ByteRange, RangeSet
+from mdl.net.ranges import ByteRange, RangeSet
 from mdl.sources.hub_origin import HubOrigin
 
 DATA = noise(4 * MIB)

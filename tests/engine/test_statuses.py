@@ -14,9 +14,9 @@ from support.polling import until
 
 from mdl.errors import NetworkError
 from mdl.events import Failed, Retrying
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
-from mdl.http.origin_record import OriginRecord
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
+from mdl.net.origin_record import OriginRecord
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

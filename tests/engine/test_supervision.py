@@ -16,14 +16,14 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 from support.polling import until
 
-from mdl.engine.connection_scaler import Tuning
-from mdl.engine.download import Download
-from mdl.engine.finalize import Finalizer
-from mdl.engine.queue import WorkQueue
-from mdl.engine.stream_hasher import StreamHasher
+from mdl.download.connection_scaler import Tuning
+from mdl.download.download import Download
+from mdl.download.finalize import Finalizer
+from mdl.download.queue import WorkQueue
+from mdl.download.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
-from mdl.http.body import Throttle
+from mdl.net.body import Throttle
 from mdl.units import NO_RATE_LIMIT
 
 DATA = noise(4 * MIB)

@@ -10,12 +10,12 @@ import httpx
 
 from mdl.errors import MdlError
 from mdl.hashing import Digest
-from mdl.http.allowlist import AllowList, OriginToken, host_of
-from mdl.http.client import HttpClient
-from mdl.http.policy import retry_after
-from mdl.http.ranges import ByteRange
-from mdl.http.refusals import Asker, error_for_status, server_message
-from mdl.http.responses import (
+from mdl.net.allowlist import AllowList, OriginToken, host_of
+from mdl.net.client import HttpClient
+from mdl.net.policy import retry_after
+from mdl.net.ranges import ByteRange
+from mdl.net.refusals import Asker, error_for_status, server_message
+from mdl.net.responses import (
     Accept,
     RangeIgnored,
     announced_size,

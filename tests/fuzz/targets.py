@@ -31,45 +31,45 @@ from mdl.archive.manifest import Manifest
 from mdl.archive.opening import open_archive
 from mdl.bounds import brief, parse_json, whole_number
 from mdl.cancel import CancelToken
-from mdl.catalog.bases import WebBases
+from mdl.catalog.extends import WebBases
 from mdl.catalog.lock import Lock, entry_of
+from mdl.catalog.lock_file import read_lock
 from mdl.catalog.mirror_layout import Marker
 from mdl.catalog.reader import read_catalog, read_text
-from mdl.config import check_config
-from mdl.config import read_text as read_settings
+from mdl.config.settings import check_config
+from mdl.config.settings import read_text as read_settings
 from mdl.describe import describe
-from mdl.engine import journal as journals
-from mdl.engine.layout import HubCache
-from mdl.engine.receipts import RECORD, Receipts, file_key
-from mdl.engine.store import Store
+from mdl.disk.mutex import _holder
+from mdl.download import journal as journals
+from mdl.download.layouts import HubCache
+from mdl.download.receipts import RECORD, Receipts, file_key
+from mdl.download.store import Store
 from mdl.errors import CatalogError, LockError, MdlError, UsageError
 from mdl.formatting import human_bytes, human_duration
-from mdl.http.client import HttpClient
 from mdl.jobs.job import shown_facts
 from mdl.jobs.log import event_of, is_end, readable
 from mdl.jobs.prefetch import _last_success
 from mdl.jobs.records import Records
-from mdl.locks import _holder
-from mdl.operations.edit import without_model
-from mdl.operations.formats import Folder
-from mdl.operations.formats.ollama import recognize
-from mdl.operations.lock_file import read_lock
+from mdl.local.formats import Folder
+from mdl.local.formats.ollama import recognize
+from mdl.net.client import HttpClient
+from mdl.ops.edit import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
-from mdl.remotes import job_of
-from mdl.remotes.answers import judge
-from mdl.remotes.outputs import error_in
-from mdl.remotes.trainer import routes_in
-from mdl.safetensors import read_header, why_truncated
+from mdl.results import job_of
+from mdl.results.answers import judge
+from mdl.results.outputs import error_in
+from mdl.results.trainer import routes_in
+from mdl.runs import find_run
 from mdl.sources import Context, hub
+from mdl.sources.answer_cache import kept_path
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found
-from mdl.sources.kept import kept_path
 from mdl.sources.object_store import Access, Bucket, PartedUpload
-from mdl.trainers import find_run
+from mdl.weights.safetensors import read_header, why_truncated
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))

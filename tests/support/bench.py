@@ -18,24 +18,24 @@ import pytest
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine import journal
-from mdl.engine.connection_scaler import Tuning
-from mdl.engine.store import Store
+from mdl.download import journal
+from mdl.download.connection_scaler import Tuning
+from mdl.download.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
-from mdl.http.allowlist import AllowList, OriginToken
-from mdl.http.body import NO_LIMIT, Throttle
-from mdl.http.client import HttpClient, Timeouts
-from mdl.http.origin_record import OriginRecord
-from mdl.http.policy import RetryPolicy
-from mdl.operations.get import get
-from mdl.operations.tools import Tools
+from mdl.net.allowlist import AllowList, OriginToken
+from mdl.net.body import NO_LIMIT, Throttle
+from mdl.net.client import HttpClient, Timeouts
+from mdl.net.origin_record import OriginRecord
+from mdl.net.policy import RetryPolicy
+from mdl.ops.get import get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
+from mdl.tools import Tools
 from mdl.values import value_class
 from support import faults
 from support.data import sha256

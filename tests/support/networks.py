@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mdl.http.client import HttpClient
-from mdl.http.network import Network
+from mdl.net.client import HttpClient
+from mdl.net.network import Network
 
 
 def network_of(http: HttpClient) -> Network:

@@ -13,8 +13,8 @@ import itertools
 import os
 import sys
 
-from mdl import locks, process
 from mdl.__main__ import main
+from mdl.disk import mutex, process
 
 QUIET_SECONDS = 1.5
 """A node counts as dead after so long without a heartbeat, so that a test need not wait for a minute."""
@@ -29,20 +29,20 @@ def _no_locks(_fd: int, _kind: int) -> None:
 
 
 def _become(number: str, lies: list[str]) -> None:
-    locks._QUIET_SECONDS, locks._BEAT_SECONDS = QUIET_SECONDS, 0.1
-    vars(locks)["filesystem_type"] = lambda _path: "nfs4"
+    mutex._QUIET_SECONDS, mutex._BEAT_SECONDS = QUIET_SECONDS, 0.1
+    vars(mutex)["filesystem_type"] = lambda _path: "nfs4"
     vars(process)["_machine"] = lambda: f"{int(number):012x}"
     if "flock" in lies or "enolck" in lies:
         vars(fcntl)["flock"] = _granted if "flock" in lies else _no_locks
     if "estale" in lies:
-        really, calls = locks.read_regular, itertools.count()
+        really, calls = mutex.read_regular, itertools.count()
 
         def stale(*words: object, **more: object) -> bytes | None:
             if next(calls) % 3 == 1:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             return really(*words, **more)  # type: ignore[arg-type]
 
-        vars(locks)["read_regular"] = stale
+        vars(mutex)["read_regular"] = stale
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mdl.archive.manifest import Manifest
-from mdl.operations.pack import PackPlan, plan_pack
+from mdl.ops.pack import PackPlan, plan_pack
 from support.data import noise
 from support.weights import safetensors_of
 
@@ -85,8 +85,8 @@ _MEASURED = """
 import sys
 from pathlib import Path
 from mdl.errors import MdlError
-from mdl.operations.pack import pack
-from mdl.operations.release import unpack
+from mdl.ops.pack import pack
+from mdl.ops.release import unpack
 def peak():
     [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
     return int(line.split()[1])

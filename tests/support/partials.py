@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mdl.engine import journal as journals
-from mdl.engine.journal import Identity
-from mdl.engine.partial import Partial
-from mdl.http.ranges import ByteRange, RangeSet
+from mdl.download import journal as journals
+from mdl.download.journal import Identity
+from mdl.download.partial import Partial
+from mdl.net.ranges import ByteRange, RangeSet
 
 KEY = "a" * 16
 SIZE = 1000
@@ -50,7 +50,7 @@ def claimed(partial: Partial) -> int:
 def dead_owner(_which: int = 1) -> str:
     """The name of a process of this machine that is gone; another one for another number."""
     child = subprocess.Popen(
-        [sys.executable, "-c", "from mdl.process import ProcessId; print(str(ProcessId.current()))"], stdout=-1
+        [sys.executable, "-c", "from mdl.disk.process import ProcessId; print(str(ProcessId.current()))"], stdout=-1
     )
     name = child.communicate()[0].decode().strip()
     assert child.returncode == 0

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.releases import ReleaseDir
-from mdl.operations.release import release, rollback
+from mdl.ops.release import release, rollback
 from support.call_kills import Ended, killed_at
 from support.data import sha256
 from support.shell import environ
@@ -29,7 +29,7 @@ KILLED = -signal.SIGKILL
 _OWN = {".mdl", "current", "releases", "releases.json"}
 _CHILD = """\
 import pathlib, sys
-from mdl.operations.release import release
+from mdl.ops.release import release
 print("ready", flush=True)
 release(*map(pathlib.Path, sys.argv[1:]), keep=1)
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
-from mdl.operations.release import ReleaseResult, release, rollback
+from mdl.ops.release import ReleaseResult, release, rollback
 
 Files = dict[str, bytes]
 

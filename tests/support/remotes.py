@@ -11,19 +11,19 @@ from typing import Any
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.engine.store import Store
+from mdl.config.remotes import RemoteSettings, read_remotes
+from mdl.download.store import Store
 from mdl.errors import UsageError
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
-from mdl.http.policy import RetryPolicy
-from mdl.operations.get import get
-from mdl.operations.tools import Tools
-from mdl.remote_tables import RemoteSettings, read_remotes
-from mdl.remotes import JobOrigin, open_remote
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
+from mdl.net.policy import RetryPolicy
+from mdl.ops.get import get
 from mdl.reports import Report
+from mdl.results import JobOrigin, open_remote
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
+from mdl.tools import Tools
 from mdl.values import value_class
 from support.bench import ONE_CONNECTION
 from support.networks import network_of

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from mdl.trainers import find_run, inference_files, recognise
-from mdl.trainers.checkpoint import Checkpoint, Found
-from mdl.trainers.layout import InferenceFiles
-from mdl.trainers.tree import Tree
+from mdl.runs import find_run, inference_files, recognise
+from mdl.runs.checkpoint import Checkpoint, Found
+from mdl.runs.layout import InferenceFiles
+from mdl.runs.tree import Tree
 from support.weights import safetensors_file, whole_file
 
 

@@ -13,9 +13,9 @@ from pytest_httpx import HTTPXMock
 
 from mdl.catalog.resolver import Resolver
 from mdl.events import Event
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient
-from mdl.http.policy import RetryPolicy
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource, Listings

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mdl import Client
-from mdl.config import Config
+from mdl.config.settings import Config
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.server import Serving, serving
 from mdl.redact import Secrets

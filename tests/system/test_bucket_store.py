@@ -24,7 +24,7 @@ from support.shell import Shell, child, done
 import mdl
 from mdl import AuthError, Client
 from mdl.events import Event, Progressed
-from mdl.http.locators import Link
+from mdl.net.locators import Link
 from mdl.sources import object_store
 
 pytestmark = [

@@ -19,9 +19,9 @@ from support.relay import PROXY_VARIABLES, Relay, relaying
 from support.shell import Inside, Shell, settings
 
 from mdl.errors import MdlError, NetworkError, TlsError, UsageError
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
-from mdl.http.credentials import HostTls
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
+from mdl.net.credentials import HostTls
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])

@@ -17,9 +17,9 @@ from support.namespaces import prefix_of
 from support.polling import until
 from support.shell import Shell, beside, done, ended, machine
 
-from mdl.engine import journal
-from mdl.fs import staging
-from mdl.locks import has_reliable_locks
+from mdl.disk import publish
+from mdl.disk.mutex import has_reliable_locks
+from mdl.download import journal
 
 CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
 
@@ -66,7 +66,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     """What a process in a container has beside, for another client to write into, is not removed by a get of another
     model; after the process was killed it goes."""
     code = (
-        "import sys, time; from pathlib import Path; from mdl.engine.store import Store; from mdl.files import *;"
+        "import sys, time; from pathlib import Path; from mdl.download.store import Store; from mdl.files import *;"
         "from mdl.paths import RelPath; remote = RemoteFile(RelPath.parse('f.bin'), 'http://h/f.bin');"
         "side = Store(Path(sys.argv[1])).scratch_folder('three', remote);"
         "print(side.__enter__().name, flush=True); time.sleep(100)"
@@ -105,13 +105,13 @@ def test_two_packs_of_one_folder(tmp_path: Path) -> None:
     staged = tmp_path / "out"
     staged.mkdir()
     code = (
-        "import sys; from pathlib import Path; from mdl.fs.staging import staged_file\n"
+        "import sys; from pathlib import Path; from mdl.disk.publish import staged_file\n"
         "with staged_file(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     words = (sys.executable, "-c", code, str(staged / "run.zip"))
     with contained(Shell(tmp_path), *words, stdin=subprocess.PIPE) as living:
         assert living.stdout.readline() == "held\n"
-        staging.sweep(staged)
+        publish.sweep(staged)
         assert len(os.listdir(staged)) == 1
         ended(living, 0)
     assert os.listdir(staged) == ["run.zip"]

@@ -20,7 +20,7 @@ from support.namespaces import MOUNTS, USER, apart, resize, small_disk
 from support.partials import dead_owner
 from support.shell import machine, settings
 
-from mdl.engine.receipts import file_key
+from mdl.download.receipts import file_key
 from mdl.errors import NoSpace
 from mdl.paths import RelPath, record_name
 
@@ -81,7 +81,10 @@ def full_of_settings(folder: Path) -> None:
     with contextlib.suppress(OSError), (home / "hog").open("wb", buffering=0) as hog:
         while hog.write(bytes(4096)):
             pass
-    changes = {"config set connections 4": ".config/mdl/config.toml", "add new https://host/x.bin": "catalog.toml"}
+    changes = {
+        "config set connections 4": ".config/mdl/config.toml",
+        "add new https://host/x.bin": "catalog.toml",
+    }
     for words, name in changes.items():
         before = (home / name).read_bytes()
         ran = shell.run(*words.split())

@@ -22,10 +22,10 @@ from support.polling import until
 
 import mdl
 from mdl.archive.releases import ReleaseDir
-from mdl.engine.receipts import Receipts
+from mdl.download.receipts import Receipts
 from mdl.events import Event, Failed, Finished, Verifying
 from mdl.files import RemoteFile
-from mdl.operations import verify as verifying
+from mdl.local import verify as verifying
 
 TINY = Repo("org/tiny", {"config.json": b"{}"})
 
@@ -144,7 +144,7 @@ def test_a_time_out_while_mdl_waits_for_a_lock(hub: LoopbackHub, home: Path) -> 
     """A signal handler's ``TimeoutError`` is an ``OSError``, and no trouble of the disk: it ends the call that waits
     for another process's lock, and the work is not done without that lock."""
     holder = (
-        "import sys; from pathlib import Path; from mdl.locks import file_lock, folder_lock\n"
+        "import sys; from pathlib import Path; from mdl.disk.mutex import file_lock, folder_lock\n"
         "with file_lock(Path('m/.mdl/locks'), 'org--tiny', 0, print), folder_lock(Path('.')):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -22,7 +22,7 @@ from support.data import MIB, noise
 from support.faulty_server import FaultyServer
 from support.namespaces import NETWORK, apart, loopback, tool
 
-from mdl.http.allowlist import AllowList
+from mdl.net.allowlist import AllowList
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 HOST = "models.example"
@@ -154,7 +154,7 @@ def test_addresses_that_say_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
     resolve_to([*DEAD[:3], "127.0.0.1"], monkeypatch)
     with FaultyServer(faults.honest(TINY)) as server, blackholes(DEAD[:3], server.port):
-        monkeypatch.setattr("mdl.http.connection.selectors.DefaultSelector", Race)
+        monkeypatch.setattr("mdl.net.connection.selectors.DefaultSelector", Race)
         run = bench.run(pinned(f"http://{HOST}:{server.port}/f", TINY), hosts=NAMED, retries=1, stall=0.3)
     assert run.code == 0
     assert 0 < sum(waited) <= 0.31

@@ -27,8 +27,8 @@ from support.relay import PROXY_VARIABLES, relaying, secured, serving
 from support.shell import ExitCode, done, machine
 
 from mdl.errors import MdlError, NetworkError, TlsError
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])

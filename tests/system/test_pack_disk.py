@@ -26,7 +26,7 @@ from support.schemas import document_of
 from support.shell import Shell
 
 from mdl.errors import NoSpace
-from mdl.operations import pack as operation
+from mdl.ops import pack as operation
 
 LONG = bool(os.environ.get("MDL_LONG"))
 KILLS = 8 if LONG else 4

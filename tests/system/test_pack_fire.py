@@ -21,7 +21,7 @@ from support.packing import BEFORE, MANIFEST, make_run, planned, read_whole, sta
 
 from mdl.archive.writer import ArchiveSink
 from mdl.errors import MdlError, ProtocolError
-from mdl.operations.pack import write_pack
+from mdl.ops.pack import write_pack
 
 OUTSIDE = "/etc/passwd"
 ROUNDS = 80 if LONG else 25

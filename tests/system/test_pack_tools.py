@@ -32,10 +32,10 @@ from mdl.archive.reader import Archive
 from mdl.archive.selection import Member
 from mdl.errors import ProtocolError
 from mdl.junk import is_log
-from mdl.operations.pack import pack, write_pack
-from mdl.operations.release import unpack
+from mdl.ops.pack import pack, write_pack
+from mdl.ops.release import unpack
 from mdl.paths import RelPath, why_unsafe
-from mdl.trainers.default_excludes import why_excluded
+from mdl.runs.default_excludes import why_excluded
 
 Files = dict[str, tuple[bytes, bool] | None]
 """Path to bytes and x bit; None for an empty folder."""

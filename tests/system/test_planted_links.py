@@ -24,12 +24,12 @@ from support.partials import dead_owner
 from support.releases import files_of, zipped
 from support.shell import ExitCode, machine
 
-from mdl.engine.receipts import file_key
+from mdl.disk.entries import EntryAt
+from mdl.disk.process import ProcessId
+from mdl.download.receipts import file_key
 from mdl.errors import Unsafe
-from mdl.fs.entries import EntryAt
 from mdl.jobs.log import LARGEST
 from mdl.paths import RelPath, record_name
-from mdl.process import ProcessId
 
 DATA, SMALL = noise(2**21), noise(1000)
 KEY = file_key("m", RelPath.parse(NAME))

@@ -29,8 +29,8 @@ from support.polling import until
 from support.shell import done, machine
 
 from mdl.cli import main
-from mdl.engine.store import Store
-from mdl.http.trust import make_context
+from mdl.download.store import Store
+from mdl.net.trust import make_context
 from mdl.paths import RelPath
 
 LONG = os.environ.get("MDL_LONG") == "1"
@@ -108,7 +108,7 @@ def prepare(folder: Path, url: str) -> None:
     """Live once without a fork, so that all that is imported and made late is there for every child."""
     os.environ["HOME"] = str(folder)
     context = make_context(os.environ)
-    pytest.MonkeyPatch().setattr("mdl.http.trust.make_context", lambda *_: context)
+    pytest.MonkeyPatch().setattr("mdl.net.trust.make_context", lambda *_: context)
     assert get(folder / "before", url) == 0
     until(lambda: gc.collect() >= 0 and threading.active_count() == 1)
 

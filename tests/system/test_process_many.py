@@ -19,11 +19,11 @@ from support.namespaces import MOUNTS, apart, failing, tool
 from support.partials import dead_owner
 from support.shell import Ran, Shell, beside, machine
 
-from mdl import locks
-from mdl.engine.store import Store
+from mdl.disk import mutex
+from mdl.disk.process import ProcessId
+from mdl.download.store import Store
 from mdl.errors import Busy
 from mdl.paths import record_name
-from mdl.process import ProcessId
 
 LONG = os.environ.get("MDL_LONG") == "1"
 MANY, ROUNDS = (8, 4) if LONG else (2, 1)
@@ -79,7 +79,7 @@ def test_all_at_once_with_locks_that_lie(tmp_path: Path, lie: str) -> None:
 
 @contextlib.contextmanager
 def turn(folder: Path, name: str = "m") -> Iterator[None]:
-    with locks.file_lock(folder, name, 0.0, lambda _: None):
+    with mutex.file_lock(folder, name, 0.0, lambda _: None):
         yield
 
 
@@ -117,14 +117,14 @@ def test_one_folder_mounted_twice(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock on a file that was removed just before keeps no process out: it is taken once more, under its name."""
-    real = locks.try_lock
+    real = mutex.try_lock
 
     def removed(fd: int, patience: float = 0.5) -> bool | None:
-        monkeypatch.setattr(locks, "try_lock", real)
+        monkeypatch.setattr(mutex, "try_lock", real)
         (tmp_path / f"{record_name('m')}.lock").unlink()
         return real(fd, patience)
 
-    monkeypatch.setattr(locks, "try_lock", removed)
+    monkeypatch.setattr(mutex, "try_lock", removed)
     with turn(tmp_path), pytest.raises(Busy), turn(tmp_path):
         pass
 

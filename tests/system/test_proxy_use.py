@@ -18,8 +18,8 @@ from support.faulty_server import Answer, FaultyServer, Request
 from support.relay import BODY, PROXY_VARIABLES, Greeting, relaying, secured, serving, socks5, tunnel
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1", "[::1]"])

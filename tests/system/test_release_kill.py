@@ -22,10 +22,10 @@ from support.shell import Inside, Shell
 
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir
+from mdl.disk import publish
+from mdl.disk.mutex import file_lock
 from mdl.errors import NoSpace, NotFound, Occupied, ProtocolError, StateError, StorageError, Unsafe
 from mdl.events import silence
-from mdl.fs import staging
-from mdl.locks import file_lock
 
 LONG = os.environ.get("MDL_LONG") == "1"
 pytestmark = [pytest.mark.timeout(1200)] if LONG else []
@@ -75,7 +75,7 @@ def test_killed_before_the_record_of_a_release_again(site: Site) -> None:
     """a, b, then a again, killed between switch and record: it was no rollback, and the way back is to b."""
     first = site.release("a")
     site.release("b")
-    staging.switch_link(site.folder / "current", f"releases/{first.version}")
+    publish.switch_link(site.folder / "current", f"releases/{first.version}")
     site.release("a")
     assert [one["why"] for one in site.record["switches"]] == ["release"] * 3
     site.back()
@@ -90,7 +90,7 @@ def test_no_room_for_the_history(site: Site, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(NoSpace, match="No space"):
-        patch.setattr(staging, "stage", full)
+        patch.setattr(publish, "stage", full)
         site.release("b")
     assert (site.served, site.release("b").changed, site.served) == ("a", True, "b")
 

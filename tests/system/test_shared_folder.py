@@ -26,11 +26,11 @@ from support.namespaces import bound_by_modes
 from support.polling import PATIENCE, until
 from support.shell import Ran, beside, done, machine, with_environ
 
-from mdl import locks
-from mdl.engine.layout import inspect_path
+from mdl.disk import mutex
+from mdl.disk.process import ProcessId
+from mdl.download.layouts import inspect_path
 from mdl.errors import Busy
 from mdl.paths import RelPath, record_name
-from mdl.process import ProcessId
 
 TOGETHER = [(3, "estale,flock")]
 KILLED = [(2, "estale,flock")]
@@ -137,7 +137,7 @@ def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str)
 
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    with locks.file_lock(folder, "m", 0.0, lambda _: None):
+    with mutex.file_lock(folder, "m", 0.0, lambda _: None):
         yield
 
 
@@ -146,7 +146,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """``flock`` keeps nobody out, and each time another machine seems to ask, whose processes cannot be seen."""
     numbers = itertools.count()
     monkeypatch.setattr(fcntl, "flock", lambda _fd, _kind: None)
-    monkeypatch.setattr(locks, "filesystem_type", lambda _path: "nfs4")
+    monkeypatch.setattr(mutex, "filesystem_type", lambda _path: "nfs4")
     monkeypatch.setattr(ProcessId, "current", lambda: ProcessId(f"node {next(numbers)}"))
 
 
@@ -179,7 +179,7 @@ def test_a_clock_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     for age, is_alive in ((0.0, True), (90.0, False)):
         for path in (data, folder):
             os.utime(path, (now, now - age))
-        assert [locks.may_be_alive(data, [folder]) for _ in range(2)] == [is_alive, is_alive]
+        assert [mutex.may_be_alive(data, [folder]) for _ in range(2)] == [is_alive, is_alive]
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -204,15 +204,15 @@ def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If two find a dead lease, and the faster one has made its own meanwhile, the slower one gives that back."""
-    really = locks._may_hold
+    really = mutex._may_hold
 
     def overtaken(lease: Path, text: bytes, lock: int) -> bool:
-        monkeypatch.setattr(locks, "_may_hold", really)
+        monkeypatch.setattr(mutex, "_may_hold", really)
         lease.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
         return False
 
     (tmp_path / f"{record_name('m')}.who").write_text("{}")
-    monkeypatch.setattr(locks, "_may_hold", overtaken)
+    monkeypatch.setattr(mutex, "_may_hold", overtaken)
     with pytest.raises(Busy, match="process 7 on n7, since 12:00:00"), turn(tmp_path):
         pass
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{record_name('m')}.lock", f"{record_name('m')}.who"]
@@ -220,9 +220,9 @@ def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread beats for all leases of a process, and ends with the last of them."""
-    monkeypatch.setattr(locks.Heartbeat, "beating", set())
+    monkeypatch.setattr(mutex.Heartbeat, "beating", set())
     before = set(threading.enumerate())
-    with turn(tmp_path), locks.file_lock(tmp_path, "other", 0.0, lambda _: None):
+    with turn(tmp_path), mutex.file_lock(tmp_path, "other", 0.0, lambda _: None):
         [beating] = set(threading.enumerate()) - before
     beating.join(PATIENCE)
     assert (beating.name, beating.is_alive()) == ("mdl-heartbeat", False)

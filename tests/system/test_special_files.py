@@ -16,10 +16,10 @@ from support.jobs import records_of, state_of
 from support.long import LONG
 from support.shell import Inside, Shell, settings, with_environ
 
-from mdl.fs import staging
+from mdl.disk import publish
+from mdl.disk.process import ProcessId
 from mdl.jobs.job import Invocation, Job
 from mdl.paths import record_name
-from mdl.process import ProcessId
 
 Made = Callable[[Path], object]
 
@@ -90,13 +90,13 @@ def test_the_door_itself_refuses(tmp_path: Path, door: str, kind: str) -> None:
     before, names = out.lstat(), sorted(os.listdir(tmp_path))
     with pytest.raises(FileExistsError):
         if door == "write_file":
-            staging.write_file(out, b"bytes")
+            publish.write_file(out, b"bytes")
         elif door == "link":
-            staging.link(file, out)
+            publish.link(file, out)
         elif door == "withdraw":
-            staging.unpublish(out)
+            publish.unpublish(out)
         else:
-            with staging.staged_file(out):
+            with publish.staged_file(out):
                 pass
     assert (out.lstat().st_mode, out.lstat().st_ino) == (before.st_mode, before.st_ino)
     assert sorted(os.listdir(tmp_path)) == names
@@ -207,7 +207,11 @@ DEEP = {"brackets": "x-a = " + "[" * 3000, "digits": "x-a = " + "9" * 5000, "key
 @pytest.mark.parametrize("text", DEEP)
 @pytest.mark.parametrize(
     ("place", "words", "code"),
-    [(".config/mdl/config.toml", "list", 2), ("catalog.toml", "list", 2), ("mdl.lock", "get one --locked", 12)],
+    [
+        (".config/mdl/config.toml", "list", 2),
+        ("catalog.toml", "list", 2),
+        ("mdl.lock", "get one --locked", 12),
+    ],
 )
 def test_toml_that_is_too_much(shell: Shell, mdl: Inside, place: str, words: str, code: int, text: str) -> None:
     """Countless brackets, digits or parts of a key are an error that names the file; no traceback."""

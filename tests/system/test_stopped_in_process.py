@@ -23,10 +23,10 @@ from support.homes import own_home
 from support.polling import until
 
 import mdl
-from mdl.engine.journal import Journal
-from mdl.engine.partial import Partial
+from mdl.disk.mutex import Heartbeat, file_lock, folder_lock, is_locked
+from mdl.download.journal import Journal
+from mdl.download.partial import Partial
 from mdl.events import Event, Noticed, Progressed
-from mdl.locks import Heartbeat, file_lock, folder_lock, is_locked
 from mdl.paths import record_name
 
 DATA = noise(3 * MIB, 7)
@@ -261,7 +261,9 @@ def test_a_stop_while_the_workers_are_started(
     assert is_right(mdl.download(url, home="m", lock_wait=30))
 
 
-@pytest.mark.parametrize("where", ["mdl.locks.try_lock", "threading.Thread.start", "mdl.locks.Heartbeat.write"])
+@pytest.mark.parametrize(
+    "where", ["mdl.disk.mutex.try_lock", "threading.Thread.start", "mdl.disk.mutex.Heartbeat.write"]
+)
 def test_an_interrupt_while_a_lock_is_taken(home: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Ctrl-C while a lock or its lease is taken leaves neither: the next call of the same process can have it."""
     place, before = home / ".mdl" / "locks", len(os.listdir("/proc/self/fd"))

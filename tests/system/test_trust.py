@@ -20,13 +20,13 @@ from support.partials import dead_owner
 from support.shell import ExitCode, Shell, machine
 
 from mdl.catalog.model import CatalogFile
-from mdl.engine.journal import Identity, Journal
-from mdl.engine.receipts import Receipts, file_key
+from mdl.disk import safe_open
+from mdl.disk.safe_open import make_private_dir, open_own, read_regular
+from mdl.download.journal import Identity, Journal
+from mdl.download.receipts import Receipts, file_key
 from mdl.errors import MdlError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
-from mdl.fs import private
-from mdl.fs.private import make_private_dir, open_own, read_regular
-from mdl.http.ranges import ByteRange
+from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath, record_name
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NO SECOND USER: only root can make files of others")
@@ -267,7 +267,7 @@ def test_a_file_system_that_shows_another_owner(tmp_path: Path, monkeypatch: pyt
         status[0], status[4] = status[0] | 0o777, STRANGER
         return os.stat_result(status)
 
-    monkeypatch.setattr(private.os, "fstat", shown)
+    monkeypatch.setattr(safe_open.os, "fstat", shown)
     make_private_dir(tmp_path / ".mdl" / "receipts")
     os.close(open_own(tmp_path / ".mdl" / "hashes", os.O_RDONLY))
     assert os.listdir(tmp_path) == [".mdl"]

@@ -18,23 +18,23 @@ LEVELS = [
     {"__init__"},
     {"values", "bounds"},
     {"errors", "listener"},
-    {"cancel", "crc_json", "formatting", "hashing", "json_stream", "junk", "paths", "pickles", "plugin", "redact"}
-    | {"threads", "units"},
-    {"process", "child", "child_output", "pages", "presigned", "deadline", "safetensors", "end_records"},
-    {"toml", "extras", "schemas"},
-    {"fs", "weights"},
-    {"locks"},
-    {"http", "files", "events", "reports", "places"},
-    {"describe", "remote_tables"},
-    {"host_tables"},
-    {"config", "sources"},
-    {"catalog", "remotes"},
-    {"trainers"},
-    {"engine", "archive"},
+    {"cancel", "crc_json", "formatting", "hashing", "json_stream", "junk", "paths", "plugin", "redact", "units"},
+    {"extras", "presigned", "schemas", "toml"},
+    {"weights"},
+    {"events", "files", "reports"},
+    {"describe"},
+    {"disk"},
+    {"net"},
+    {"config"},
+    {"sources"},
+    {"catalog", "results", "runs"},
+    {"archive", "download"},
     {"console"},
     {"jobs"},
-    {"operations"},
-    {"workspace"},
+    {"tools"},
+    {"context"},
+    {"local"},
+    {"ops"},
     {"client"},
     {"api"},
     {"doctor", "demo"},
@@ -47,34 +47,34 @@ LEVELS = [
 ONLY = {
     "typer": {"cli"},
     "rich": {"console/bars", "console/tables", "console/terminal"},
-    "httpx": {"http"},
-    "httpcore": {"http/connection", "http/tls", "http/transport"},
-    "certifi": {"http/trust"},
-    "tomlkit": {"operations/edit"},
+    "httpx": {"net"},
+    "httpcore": {"net/connection", "net/tls", "net/transport"},
+    "certifi": {"net/trust"},
+    "tomlkit": {"ops/edit"},
     "isal": {"archive/zip_format"},
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},
     "h11": {"plugins/serve"},
     "boto3": {"sources/object_store"},
     "botocore": {"sources/object_store"},
-    "huggingface_hub": {"sources/hub", "engine/hub_client"},
+    "huggingface_hub": {"sources/hub", "download/hub_client"},
 }
 _PURE = """
-    bounds pages describe formatting paths safetensors presigned redact crc_json files events listener errors reports
-    json_stream end_records junk weights units values
-    http/allowlist http/attachment http/credentials http/hints http/origin_record http/pacer http/policy http/proxies
-    http/ranges http/refusals http/responses engine/plan engine/content_check engine/connection_scaler
-    sources/hub_origin remotes/outputs remotes/answers remotes/answer_words remote_tables jobs/job
+    bounds net/pages describe formatting paths weights/safetensors presigned redact crc_json files events listener
+    errors reports json_stream weights/end_records junk weights/table units values
+    net/allowlist net/attachment net/credentials net/hints net/origin_record net/pacer net/policy net/proxies
+    net/ranges net/refusals net/responses download/plan download/check download/connection_scaler
+    sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
-    sources/typed sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
+    sources/shorthand sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
     archive/manifest archive/history catalog/mirror_layout
-    trainers/default_excludes archive/secret_scan
-    operations/export operations/update operations/import_report operations/formats/__init__ operations/formats/plain
-    operations/formats/local_dir operations/formats/ollama operations/formats/comfyui
-    plugins/bundle/contents plugins/render/work plugins/render/kubernetes plugins/render/slurm
+    runs/default_excludes archive/secret_scan
+    ops/export ops/update local/import_report local/formats/__init__ local/formats/plain
+    local/formats/local_dir local/formats/ollama local/formats/comfyui
+    plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
     plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job
-    plugins/serve/conditions plugins/serve/refusals
+    plugins/serve/http_ranges plugins/serve/refusals
 """
 PURE = {module for module in _PURE.split() if not module.startswith("plugins/") or (ROOT / f"{module}.py").exists()}
 """Those of plug-ins only if the plug-ins are here."""
@@ -87,8 +87,8 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 
 OF_CLI = {
     *("console", "jobs", "doctor", "demo", "plugin"),
-    *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths", "places"),
-    *("child_output", "process", "redact", "schemas", "units", "values"),
+    *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths"),
+    *("disk", "redact", "schemas", "units", "values"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
 
@@ -185,19 +185,19 @@ def test_the_two_stories_never_meet() -> None:
     """Download and sources know nothing of archive, nor it of them."""
     for module in trees():
         others = {room(other) for other in inner(module)}
-        assert not (room(module) in ("engine", "sources", "remotes") and others & {"archive", "trainers"}), module
-        assert not (room(module) in ("archive", "trainers") and others & {"engine", "sources", "remotes"}), module
+        assert not (room(module) in ("download", "sources", "results") and others & {"archive", "runs"}), module
+        assert not (room(module) in ("archive", "runs") and others & {"download", "sources", "results"}), module
 
 
-def test_only_staging_gives_names() -> None:
+def test_only_publish_gives_names() -> None:
     """Nothing else renames or replaces a file: every final name is given in one place."""
     for module, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 gives = node.value.id in ("os", "shutil") and node.attr in ("replace", "rename", "renames", "move")
-                assert not gives or module == "fs/staging", module
+                assert not gives or module == "disk/publish", module
                 links = node.value.id == "os" and node.attr in ("link", "symlink")
-                assert not links or room(module) in ("fs", "doctor"), module
+                assert not links or room(module) in ("disk", "doctor"), module
         assert "rename" not in calls(tree), module
 
 
@@ -357,9 +357,9 @@ def test_hashing_opens_no_path() -> None:
     assert "pathlib" not in set(imports(trees()["hashing"]))
 
 
-def test_no_utils_and_no_settings() -> None:
+def test_no_utils() -> None:
     """There is no room for what has no place."""
-    assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "settings", "common")]
+    assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "common")]
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import mdl
 from mdl.catalog.reader import parse_catalog
-from mdl.config import check_config, settings_table
+from mdl.config.settings import check_config, settings_table
 from mdl.errors import LockError
 
 ROOT = Path(mdl.__file__).parents[1]

@@ -24,7 +24,7 @@ from support.packing import make_run
 from support.polling import until
 
 import mdl
-from mdl.config import client_settings
+from mdl.config.settings import client_settings
 from mdl.events import Event, Finished, Progressed
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_import_is_light() -> None:
 def test_every_public_name() -> None:
     """Each name that is offered is there, is documented, and stays what it is when the engine is imported. Any other
     one is an AttributeError, as of any module."""
-    import mdl.engine.transfer
+    import mdl.download.transfer
 
     for name in mdl.__all__:
         found = getattr(mdl, name)

@@ -11,8 +11,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mdl import places
 from mdl.cancel import CancelToken
+from mdl.config import places
 from mdl.listener import Listener
 from mdl.plugin import Plugin, PluginCommand
 from mdl.units import parse_size
@@ -20,8 +20,8 @@ from mdl.units import parse_size
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog
     from mdl.client import Client, Targets
-    from mdl.plugins.bundle.contents import BundleExport, BundleImport
-    from mdl.workspace import Folder
+    from mdl.context import Folder
+    from mdl.plugins.bundle.manifest import BundleExport, BundleImport
 
 PLUGIN = Plugin(
     commands={"bundle": PluginCommand("mdl.plugins.bundle.command", "Export models for machines without a network")},
@@ -75,10 +75,10 @@ def import_bundle(
     `ProtocolError` for a damaged bundle, `DigestMismatch`, `Unsafe`, `NoSpace` before the first byte,
     `StorageError`, `Busy`, `Cancelled`; what was published before stays.
     """
-    from mdl.operations.excerpt import entry_facts
-    from mdl.operations.lock_file import update_lock
-    from mdl.plugins.bundle.contents import BundleImport
+    from mdl.catalog.lock_file import update_lock
+    from mdl.ops.sub_catalog import entry_facts
     from mdl.plugins.bundle.importing import changes, import_files, known_here, open_bundle, with_locked
+    from mdl.plugins.bundle.manifest import BundleImport
 
     path, work, stop = places.place_of(place, "FILE"), client.workspace, client.stopped_by(cancel)
     with open_bundle(path, lambda _done: stop.check()) as bundle:

@@ -13,7 +13,7 @@ from mdl.paths import shown
 from mdl.plugins import bundle as bundles
 
 if TYPE_CHECKING:
-    from mdl.plugins.bundle.contents import BundledFile, BundleExport, BundleImport
+    from mdl.plugins.bundle.manifest import BundledFile, BundleExport, BundleImport
 
 _KEPT = "nothing was written; run the same command again"
 _IMPORTED = "what was imported is kept; run the same command again to go on"

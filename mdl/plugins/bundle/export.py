@@ -16,7 +16,10 @@ from mdl.archive.tar_format import END, header, padding
 from mdl.archive.unpacking import staged_folder
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
-from mdl.engine.plan import Item, Plan, Wanted
+from mdl.disk import free_space
+from mdl.disk.entries import open_for_reading
+from mdl.disk.pool import Workers
+from mdl.download.plan import Item, Plan, Wanted
 from mdl.errors import (
     DigestMismatch,
     LockError,
@@ -27,17 +30,14 @@ from mdl.errors import (
     whole_error,
 )
 from mdl.formatting import counted
-from mdl.fs import free_space
-from mdl.fs.entries import open_for_reading
 from mdl.hashing import Digest
-from mdl.operations.excerpt import catalog_of, left_out, portable_lock
-from mdl.operations.reading import watch_reading
-from mdl.operations.tools import Tools, adopt_kept, model_locks
-from mdl.plugins.bundle import contents
-from mdl.plugins.bundle.contents import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
-from mdl.plugins.bundle.media import BundleOutput, BundleWriter
+from mdl.local.hash_progress import watch_reading
+from mdl.ops.sub_catalog import catalog_of, left_out, portable_lock
+from mdl.plugins.bundle import manifest
+from mdl.plugins.bundle.manifest import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
+from mdl.plugins.bundle.tar_stream import BundleOutput, BundleWriter
 from mdl.reports import no_space
-from mdl.threads import Workers
+from mdl.tools import Tools, adopt_kept, model_locks
 from mdl.values import value_class
 
 _BLOCK = 2**20
@@ -143,7 +143,7 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         receipt = store.receipts.get(name, path)
         accesses = {item.remote.access, receipt.access if receipt else "unknown"}
         is_restricted = not accesses.isdisjoint(("gated", "private"))
-        row = BundledFile(name, path.text, size, sha256, contents.verified_by(one))
+        row = BundledFile(name, path.text, size, sha256, manifest.verified_by(one))
         packed.append(_Packed(row, place, is_restricted))
     return LockedModel(name, "", tuple(found.values())), sorted(packed, key=lambda one: one.row.path)
 
@@ -177,11 +177,11 @@ def _texts(
     models: Sequence[Model], catalog: str, locks: dict[str, LockedModel], files: Sequence[BundledFile]
 ) -> dict[str, bytes]:
     """The texts of a bundle by their names, in their order."""
-    readme = contents.readme(models, locks, files)
+    readme = manifest.readme(models, locks, files)
     found = {README: readme.encode(), CATALOG: catalog.encode(), LOCK: Lock(locks).to_toml().encode()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
-    found[SUMS] = contents.sums(digests | {file.place: file.sha256 for file in files}).encode()
-    return {name: found[name] for name in contents.HEAD}
+    found[SUMS] = manifest.sums(digests | {file.place: file.sha256 for file in files}).encode()
+    return {name: found[name] for name in manifest.HEAD}
 
 
 def _write(one: _Packed, writer: BundleWriter, progress: Progress, hasher: BackgroundHash) -> None:

@@ -16,8 +16,11 @@ from mdl.archive.tar_format import TarMember
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
-from mdl.engine.plan import Item, Plan, Wanted
-from mdl.engine.store import Ready, Store
+from mdl.disk import write_all
+from mdl.disk.pool import Workers
+from mdl.disk.publish import StagedFile
+from mdl.download.plan import Item, Plan, Wanted
+from mdl.download.store import Ready, Store
 from mdl.errors import (
     CatalogError,
     DigestMismatch,
@@ -33,18 +36,15 @@ from mdl.errors import (
 )
 from mdl.files import LocalFile, RemoteFile
 from mdl.formatting import counted, listed
-from mdl.fs import write_all
-from mdl.fs.staging import StagedFile
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher
-from mdl.operations.excerpt import portable
-from mdl.operations.reading import watch_reading
-from mdl.operations.tools import Tools, adopt_kept, model_locks, wait_for_others
+from mdl.local.hash_progress import watch_reading
+from mdl.ops.sub_catalog import portable
 from mdl.paths import RelPath, clashing, shown
-from mdl.plugins.bundle.contents import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums, verified_by
-from mdl.plugins.bundle.media import BundleMedium, open_medium
+from mdl.plugins.bundle.manifest import CATALOG, HEAD, LOCK, SUMS, BundledFile, place_of, read_sums, verified_by
+from mdl.plugins.bundle.tar_stream import BundleMedium, open_medium
 from mdl.sources import parse
-from mdl.threads import Workers
 from mdl.toml import parse_toml
+from mdl.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.values import value_class
 
 _LARGEST_TEXT = 64 * 2**20

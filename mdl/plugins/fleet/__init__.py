@@ -17,9 +17,9 @@ from mdl.units import texts
 
 if TYPE_CHECKING:
     from mdl.client import Client, Texts
+    from mdl.context import Folder
     from mdl.plugins.fleet.operation import OnNode
     from mdl.plugins.fleet.report import FleetReport
-    from mdl.workspace import Folder
 
 PLUGIN = Plugin(
     commands={"fleet": PluginCommand("mdl.plugins.fleet.command", "Run get, verify or status on many nodes")},
@@ -53,9 +53,9 @@ def run(
 
     Raises `LockError` if the lock does not cover a model, `UsageError`, `NotFound`, `NetworkError`; `Cancelled`,
     after which nothing goes on."""
+    from mdl.disk.process import split_command
     from mdl.plugins.fleet import operation
-    from mdl.plugins.fleet.engine import Nodes
-    from mdl.process import split_command
+    from mdl.plugins.fleet.cluster import Nodes
 
     work, stop = client.workspace, client.stopped_by(cancel)
     models = {model.name: model for name in texts(names) for model in client.catalog.find(name)}

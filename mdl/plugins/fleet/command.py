@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mdl import Cancelled, UsageError, places
+from mdl import Cancelled, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session, warn_of_queries
-from mdl.config import Settings
+from mdl.config import places
+from mdl.config.settings import Settings
 from mdl.errors import storage_error
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown

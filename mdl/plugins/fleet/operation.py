@@ -10,10 +10,10 @@ from typing import Any
 
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import Model
-from mdl.config import settings_table
+from mdl.config.settings import settings_table
 from mdl.errors import Cancelled, UsageError
-from mdl.operations.excerpt import excerpt
-from mdl.plugins.fleet.engine import Nodes, open_engine
+from mdl.ops.sub_catalog import excerpt
+from mdl.plugins.fleet.cluster import Nodes, open_engine
 from mdl.plugins.fleet.report import FleetReport, NodeReport, node_report
 from mdl.plugins.fleet.work import Answer, Work
 

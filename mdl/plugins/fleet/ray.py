@@ -15,10 +15,10 @@ from collections.abc import Generator
 from typing import Any
 
 from mdl.bounds import LARGEST_CHILD_ERRORS, LARGEST_CHILD_OUTPUT, parse_json
+from mdl.disk.process import python_command
 from mdl.errors import MdlError, NetworkError, ProtocolError, UsageError
-from mdl.plugins.fleet.engine import Nodes
+from mdl.plugins.fleet.cluster import Nodes
 from mdl.plugins.fleet.work import Answer, Work
-from mdl.process import python_command
 
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 15.0

@@ -16,7 +16,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mdl import places
 from mdl.bounds import (
     LARGEST_CHILD_OUTPUT,
     LARGEST_FOREIGN_FILE,
@@ -25,13 +24,14 @@ from mdl.bounds import (
     whole_number,
 )
 from mdl.cancel import CancelToken
-from mdl.child_output import Child, Said, output_of, read_ready
+from mdl.config import places
+from mdl.disk.child_output import Child, Said, output_of, read_ready
+from mdl.disk.entries import make_folders
+from mdl.disk.safe_open import read_left
 from mdl.errors import Cancelled, NetworkError, ProtocolError, UsageError, storage_error
 from mdl.formatting import counted
-from mdl.fs.entries import make_folders
-from mdl.fs.private import read_left
 from mdl.paths import shown
-from mdl.plugins.fleet.engine import Nodes, check_hosts
+from mdl.plugins.fleet.cluster import Nodes, check_hosts
 from mdl.plugins.fleet.slurm_job import job_script
 from mdl.plugins.fleet.work import Answer, Work
 

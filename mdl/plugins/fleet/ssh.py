@@ -12,12 +12,12 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 
-from mdl.child_output import Child, read_ready
+from mdl.disk.child_output import Child, read_ready
+from mdl.disk.pool import start_threads
+from mdl.disk.process import free_descriptors
 from mdl.errors import UsageError
-from mdl.plugins.fleet.engine import Nodes, check_hosts
+from mdl.plugins.fleet.cluster import Nodes, check_hosts
 from mdl.plugins.fleet.work import TOO_LONG, Answer, Work
-from mdl.process import free_descriptors
-from mdl.threads import start_threads
 
 _MOST = 64
 """How many hosts are asked at once."""

@@ -23,10 +23,10 @@ from mdl.units import as_text, parse_duration, texts
 
 if TYPE_CHECKING:
     from mdl.client import CallOptions, Client, Targets, Texts
-    from mdl.operations.tools import Tools
     from mdl.plugins.mirror.cleaning import MirrorItem
     from mdl.plugins.mirror.operation import Mirror, MirrorReport, MirrorVersion
     from mdl.reports import Report
+    from mdl.tools import Tools
 
 PLUGIN = Plugin(
     commands={"mirror": PluginCommand("mdl.plugins.mirror.command", "Keep what is locked in your own object store")},
@@ -127,7 +127,7 @@ def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
     """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
     from mdl.catalog.mirror_layout import MirrorPlace
     from mdl.plugins.mirror.operation import Mirror
-    from mdl.plugins.mirror.sending import Reporter
+    from mdl.plugins.mirror.upload import Reporter
     from mdl.sources.object_store import Access, Bucket
 
     work, place = client.workspace, MirrorPlace.parse(url)

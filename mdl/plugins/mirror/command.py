@@ -9,7 +9,7 @@ from mdl.cli.command import command
 from mdl.cli.flags import DOWNLOAD, Choice, Force, JobFlags, LockedNames, LogFile, argument, flag
 from mdl.cli.get import begin, run_job, show, show_failures
 from mdl.cli.session import Session
-from mdl.config import Settings
+from mdl.config.settings import Settings
 from mdl.errors import UsageError, joint_error
 from mdl.formatting import counted, human_bytes, human_elapsed
 from mdl.paths import shown

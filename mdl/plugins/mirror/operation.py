@@ -14,17 +14,17 @@ from mdl import __version__
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.mirror_layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.catalog.model import Model
-from mdl.engine.store import Store
+from mdl.disk.pool import in_thread
+from mdl.download.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
-from mdl.operations.get import get
-from mdl.operations.tools import Tools
-from mdl.plugins.mirror.sending import Reading, Reporter, Sender, Sending, watched, workers
+from mdl.ops.get import get
+from mdl.plugins.mirror.upload import Reading, Reporter, Sender, Sending, watched, workers
 from mdl.reports import ModelReport, ModelsReport, Report, error_of
 from mdl.sources.object_store import Bucket, S3Object
-from mdl.threads import in_thread
+from mdl.tools import Tools
 from mdl.values import value_class
 
 Found = TypeVar("Found")

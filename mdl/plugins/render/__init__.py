@@ -13,8 +13,8 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mdl.disk.process import split_command
 from mdl.plugin import Plugin, PluginCommand
-from mdl.process import split_command
 from mdl.units import texts
 
 if TYPE_CHECKING:

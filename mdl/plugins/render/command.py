@@ -8,7 +8,7 @@ from mdl import UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LockedNames, bare_flag
 from mdl.cli.session import Session, warn_of_queries
-from mdl.places import place_of
+from mdl.config.places import place_of
 from mdl.plugins import render as renders
 from mdl.redact import Requested, has_secret
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import Catalog, Model
+from mdl.disk.process import split_command
 from mdl.errors import LockError, UsageError
-from mdl.operations.excerpt import excerpt
+from mdl.ops.sub_catalog import excerpt
 from mdl.plugins.render import cron, kubernetes, slurm, systemd
 from mdl.plugins.render.work import NIGHT, Rendered, Work
-from mdl.process import split_command
 from mdl.redact import has_secret
 from mdl.units import Window, parse_rate
 

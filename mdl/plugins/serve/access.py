@@ -8,7 +8,7 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from mdl.http.credentials import is_loopback
+from mdl.net.credentials import is_loopback
 from mdl.plugins.serve.refusals import Refusal
 
 _ASK = {"WWW-Authenticate": 'Basic realm="mdl serve: any name, and the token as password", charset="UTF-8"'}

@@ -20,14 +20,14 @@ from mdl.bounds import parse_json
 from mdl.errors import MdlError
 from mdl.plugins.serve import hub_api
 from mdl.plugins.serve.access import Access, WrongTokenError
-from mdl.plugins.serve.answers import Address, Handler, JsonResponse, SentFile, answer_with, body_of
-from mdl.plugins.serve.conditions import answer_to
 from mdl.plugins.serve.connection import KEY, App
+from mdl.plugins.serve.http_ranges import answer_to
 from mdl.plugins.serve.hub_api import Asked
 from mdl.plugins.serve.jobs import Jobs, job_addresses
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.refusals import Refusal
 from mdl.plugins.serve.repositories import Repositories
+from mdl.plugins.serve.responses import Address, Handler, JsonResponse, SentFile, answer_with, body_of
 from mdl.plugins.serve.runs import TrainedRuns, run_addresses
 from mdl.plugins.serve.status import HEADERS, PAGE, StatusPage
 from mdl.plugins.serve.traffic import WARN_AT, Traffic

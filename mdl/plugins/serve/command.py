@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from mdl import Cancelled, Client, Settings, UsageError, places
+from mdl import Cancelled, Client, Settings, UsageError
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.config import settings_table
+from mdl.config import places
+from mdl.config.settings import settings_table
 from mdl.formatting import counted, human_bytes
 from mdl.values import value_class
 

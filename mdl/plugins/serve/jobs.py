@@ -14,17 +14,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mdl import places
 from mdl.bounds import parse_json
-from mdl.child_output import output_of
+from mdl.config import places
+from mdl.disk.child_output import output_of
+from mdl.disk.process import python_command
 from mdl.errors import Busy, MdlError, NotFound, UsageError
 from mdl.jobs import processes
 from mdl.jobs.job import Job, shown_facts
 from mdl.jobs.records import Records
 from mdl.paths import shown
-from mdl.plugins.serve.answers import Address, JsonResponse, body_of, told
 from mdl.plugins.serve.refusals import Refusal
-from mdl.process import python_command
+from mdl.plugins.serve.responses import Address, JsonResponse, body_of, told
 
 if TYPE_CHECKING:
     from mdl.client import Client

@@ -17,17 +17,17 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mdl.disk.pool import start_threads
 from mdl.errors import MdlError, NotFound, as_problem
 from mdl.formatting import utc_time
-from mdl.operations.pack import PackPlan, plan_pack, write_pack
+from mdl.ops.pack import PackPlan, plan_pack, write_pack
 from mdl.paths import RelPath, shown
-from mdl.plugins.serve.answers import Address, answer_with
 from mdl.plugins.serve.connection import KEY, Connection
 from mdl.plugins.serve.refusals import Refusal
+from mdl.plugins.serve.responses import Address, answer_with
 from mdl.plugins.serve.work import Check, Work
-from mdl.threads import start_threads
-from mdl.trainers import find_run
-from mdl.trainers.tree import Tree
+from mdl.runs import find_run
+from mdl.runs.tree import Tree
 
 _PREFIX = "/api/training"
 _AT_ONCE = 4

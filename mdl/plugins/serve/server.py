@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
+from mdl.disk import publish
 from mdl.errors import MdlError, UsageError, storage_trouble
 from mdl.extras import require
-from mdl.fs import staging
 from mdl.plugins.serve.options import TOKEN_VARIABLE, ServeOptions
 from mdl.redact import Secrets
 from mdl.values import value_class
@@ -95,8 +95,8 @@ def serving(
     ``warn`` is told what a user should know. Raises `UsageError`, `StorageError`.
     """
     check_installed()
-    from mdl.http.credentials import is_loopback
     from mdl.jobs.log import Log, no_log
+    from mdl.net.credentials import is_loopback
     from mdl.plugins.serve.app import application
     from mdl.plugins.serve.traffic import Traffic
 
@@ -172,7 +172,7 @@ def _answering(app: Any, sock: socket.socket) -> Iterator[threading.Thread]:
 def _ready(path: Path, url: str) -> Iterator[None]:
     """A file with the URL, which is there while the block runs. Raises `StorageError`."""
     with storage_trouble(path, _WHEN_FULL):
-        staging.write_file(path, f"{url}\n".encode(), mode=0o644, durable=False)
+        publish.write_file(path, f"{url}\n".encode(), mode=0o644, durable=False)
     try:
         yield
     finally:

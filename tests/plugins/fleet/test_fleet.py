@@ -17,7 +17,7 @@ from support.shell import Inside, Ran, Shell, done, ended, machine, started, wit
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
 from mdl.catalog.reader import read_catalog
-from mdl.operations.excerpt import excerpt
+from mdl.ops.sub_catalog import excerpt
 from mdl.paths import RelPath
 from mdl.plugins.fleet import slurm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdl.plugins.serve.conditions import answer_to
+from mdl.plugins.serve.http_ranges import answer_to
 
 ETAG = '"abc"'
 ANSWERS: dict[str, tuple[dict[str, str], tuple[int, int, int]]] = {

@@ -20,7 +20,7 @@ from support.polling import until
 from support.serving import client_of, raw, served
 from support.shell import Shell, machine
 
-from mdl.child_output import Said
+from mdl.disk.child_output import Said
 from mdl.plugins.serve import hub_api, jobs, work
 from mdl.plugins.serve.connection import Connection
 from mdl.plugins.serve.repositories import Revision

@@ -27,7 +27,7 @@ from mdl.errors import MdlError
 from mdl.files import Stamp
 from mdl.plugins.serve import runs as serve_runs
 from mdl.plugins.serve.server import Serving
-from mdl.trainers.tree import Tree
+from mdl.runs.tree import Tree
 
 TOKEN = "0123456789abcdef0123"
 WEIGHTS = noise(2 * MIB, 5)

@@ -24,10 +24,10 @@ from support.zip_bytes import Member, Zip
 
 from mdl.archive.directory import ArchiveLimits
 from mdl.cancel import CancelToken
+from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, NotFound, Occupied, ProtocolError, StorageError
 from mdl.events import Event, Finished, Listener, Started
-from mdl.operations.release import release, unpack, verify_archive
-from mdl.process import ProcessId
+from mdl.ops.release import release, unpack, verify_archive
 
 MIB = 2**20
 FILES = {m.name.decode().rstrip("/"): None if m.name.endswith(b"/") else m.data for m in BASE.members}

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from support.shell import Inside, Shell, done
 
 from mdl.catalog.reader import parse_catalog
+from mdl.config.places import SHIPPED, find_catalogs
+from mdl.disk.mutex import folder_lock
 from mdl.errors import Busy, CatalogError, NotFound, StorageError, UsageError
-from mdl.locks import folder_lock
-from mdl.operations.edit import EMPTY, with_model, without_model
-from mdl.places import SHIPPED, find_catalogs
+from mdl.ops.edit import EMPTY, with_model, without_model
 
 HERE = Path("catalog.toml")
 TEXT = """\
@@ -139,7 +139,7 @@ def test_what_an_editor_saves_meanwhile(
     def refused(*_: object) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr("mdl.operations.edit.with_model", slow)
+    monkeypatch.setattr("mdl.ops.edit.with_model", slow)
     if not locks:
         monkeypatch.setattr(fcntl, "flock", refused)
     done(mdl(Shell(tmp_path), "add", "bert", "hf:org/bert", "--catalog", str(book)))

@@ -13,7 +13,7 @@ from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.relay import relaying, secured
 from support.shell import Inside, Shell, done, machine, settings, with_environ, write_catalog
 
-from mdl.catalog.bases import DEEPEST, MOST
+from mdl.catalog.extends import DEEPEST, MOST
 from mdl.catalog.model import Catalog
 from mdl.catalog.reader import read_catalog
 from mdl.errors import CatalogError
@@ -134,7 +134,7 @@ class Team:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy is never so young that nobody is asked."""
-    monkeypatch.setattr("mdl.catalog.bases._FRESH", 0.0)
+    monkeypatch.setattr("mdl.catalog.extends._FRESH", 0.0)
 
 
 def own(tmp_path: Path, url: str) -> Shell:
@@ -168,7 +168,7 @@ def test_a_team_s_catalog_on_the_web(tmp_path: Path, mdl: Inside) -> None:
 def test_it_is_asked_for_now_and_then(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that is minutes old is used without asking, and after a failure nobody is asked again at once."""
     now = 1_800_000_000.0
-    monkeypatch.setattr("mdl.catalog.bases.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("mdl.catalog.extends.time", SimpleNamespace(time=lambda: now))
     team = Team("schema = 1\n" + model("a", "org/a"))
     with FaultyServer(team) as server:
         shell = own(tmp_path, f"{server.url}/team.toml")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from mdl.bounds import LARGEST_NUMBER
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_file import read_lock, write_lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.hashing import Digest
-from mdl.operations.lock_file import read_lock, write_lock
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import Context
 from mdl.sources.endpoint import DEFAULT, Endpoint

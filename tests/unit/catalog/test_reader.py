@@ -16,10 +16,10 @@ from support.catalogs import CATALOG_FILE, mistakes, parse
 
 from mdl.catalog.model import CatalogFile
 from mdl.catalog.reader import parse_catalog, place_of, read_catalog
+from mdl.config.places import SHIPPED, find_catalogs
 from mdl.errors import CatalogError, MdlError
 from mdl.hashing import Digest
 from mdl.paths import RelPath, is_harmful_in_prose
-from mdl.places import SHIPPED, find_catalogs
 from mdl.sources import HUB_HOSTS
 from mdl.sources.hub_origin import HubOrigin, parse_page
 
@@ -440,7 +440,7 @@ def test_large_catalog_takes_work_in_proportion(monkeypatch: pytest.MonkeyPatch)
 
 def test_reading_costs_no_heavy_import() -> None:
     """The catalog room loads nothing but the standard library."""
-    code = "import sys, mdl.catalog.reader, mdl.places; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, mdl.catalog.reader, mdl.config.places; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"httpx", "rich", "typer", "huggingface_hub", "pydantic", "asyncio", "ssl"} & set(loaded)
 

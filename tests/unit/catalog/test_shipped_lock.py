@@ -11,9 +11,9 @@ from support.shell import Inside, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.reader import read_catalog
+from mdl.config.places import SHIPPED, SHIPPED_LOCK
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.places import SHIPPED, SHIPPED_LOCK
 
 CATALOG = read_catalog([SHIPPED])
 LOCK = Lock.from_toml(SHIPPED_LOCK.read_text("utf-8"))

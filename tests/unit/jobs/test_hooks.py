@@ -23,8 +23,8 @@ from support.polling import until
 from support.schemas import events_of
 from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
 
-from mdl import process
 from mdl.cancel import CancelToken
+from mdl.disk import process
 from mdl.errors import Cancelled, UsageError
 from mdl.events import Ended
 from mdl.jobs.job import Invocation, Job

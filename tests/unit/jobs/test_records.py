@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from support.partials import dead_owner
 from support.polling import until
 
-from mdl import crc_json, locks
+from mdl import crc_json
+from mdl.disk import filesystem_type, mutex
+from mdl.disk.mutex import Heartbeat
+from mdl.disk.process import ProcessId, hostname
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
-from mdl.fs import filesystem_type
 from mdl.jobs import processes
 from mdl.jobs.job import Invocation, Job, facts_of, job_of
 from mdl.jobs.log import Log
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import RateControl, Tracker
-from mdl.locks import Heartbeat
-from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
 
 AGAIN = Invocation(("get", "--to=models", "--", "one"), "/some where", {"MDL_HOME": "/m"})
@@ -267,7 +267,7 @@ def test_a_job_that_cannot_be_seen(
 ) -> None:
     """It runs as long as its heartbeat is locked, or was touched lately if locks may lie; then it is dead, and can be
     cancelled and cleaned."""
-    monkeypatch.setattr("mdl.locks._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
+    monkeypatch.setattr("mdl.disk.mutex._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     records.put(replace(JOB, owner=name))
     heartbeat = records.heartbeat(JOB.id)
     assert records.find(JOB.id).status == "running"
@@ -279,7 +279,7 @@ def test_a_job_that_cannot_be_seen(
     heartbeat._path.touch()  # as a kill leaves it
     quiet(records, 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "_FRESH_SECONDS", 60.0)  # a busy machine stands still for two seconds now and then
+        patch.setattr(mutex, "_FRESH_SECONDS", 60.0)  # a busy machine stands still for two seconds now and then
         assert records.find(JOB.id).status == "running"
     quiet(records, seconds)
     assert records.find(JOB.id).status == "dead"
@@ -303,7 +303,7 @@ def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is touched as long as its process lives, and nothing of it is left after."""
     records.put(JOB)
     records.heartbeat(JOB.id).stop()
-    monkeypatch.setattr(locks, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(mutex, "_BEAT_SECONDS", 0.01)
     monkeypatch.setattr(Heartbeat, "beating", set())  # else a thread that waits for longer may touch it
     heartbeat = Heartbeat(records.folder / f"{JOB.id}.pulse")
     quiet(records, 1e6)
@@ -400,7 +400,9 @@ def test_each_of_a_thousand_jobs_is_read_once(records: Told, monkeypatch: pytest
         name = f"0103-{number:05}"
         place(records, name).write_bytes(crc_json.dumps(facts_of(replace(DONE, id=name))))
     counted = [Mock(wraps=one) for one in (os.open, crc_json.loads, ProcessId.is_alive)]
-    for name, one in zip(("os.open", "mdl.crc_json.loads", "mdl.process.ProcessId.is_alive"), counted, strict=True):
+    for name, one in zip(
+        ("os.open", "mdl.crc_json.loads", "mdl.disk.process.ProcessId.is_alive"), counted, strict=True
+    ):
         monkeypatch.setattr(name, one)
     assert len(records.all()) == 1_000
     assert [one.call_count for one in counted] == [1_000, 1_000, 0]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.partials import dead_owner
 
+from mdl.disk.process import ProcessId, hostname
 from mdl.errors import NotFound
 from mdl.events import (
     Ended,
@@ -31,7 +32,6 @@ from mdl.jobs.job import Invocation, Job
 from mdl.jobs.log import Log, LogListener, event_of
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow
-from mdl.process import ProcessId, hostname
 from mdl.redact import Secrets
 
 PLAN = Planned(files=2, bytes_total=100, bytes_kept=10, bytes_to_fetch=90)

@@ -14,7 +14,7 @@ from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISI
 from mdl.bounds import LARGEST_LIST
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError
 from mdl.files import role_of
-from mdl.http.client import MAX_JSON, HttpClient
+from mdl.net.client import MAX_JSON, HttpClient
 from mdl.sources import hub as hub_module
 from mdl.sources.hub_origin import HubOrigin
 

@@ -16,14 +16,14 @@ from support.polling import until
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
+from mdl.disk.pool import in_parallel
 from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient
-from mdl.http.policy import RetryPolicy
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
-from mdl.threads import in_parallel
 
 DATA = noise(1000)
 

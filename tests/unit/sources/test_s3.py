@@ -21,6 +21,7 @@ from support.networks import network_of
 from support.polling import until
 
 from mdl.bounds import MOST_PAGES
+from mdl.config.remotes import RemoteSettings
 from mdl.errors import (
     AuthError,
     Cancelled,
@@ -33,10 +34,9 @@ from mdl.errors import (
     UsageError,
 )
 from mdl.extras import to_install
-from mdl.http.allowlist import AllowList
-from mdl.http.client import HttpClient, Timeouts
-from mdl.http.policy import RetryPolicy
-from mdl.remote_tables import RemoteSettings
+from mdl.net.allowlist import AllowList
+from mdl.net.client import HttpClient, Timeouts
+from mdl.net.policy import RetryPolicy
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, Bucket

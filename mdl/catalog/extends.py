@@ -1,0 +1,208 @@
+"""Bases: the catalogs that a catalog extends: where ``extends`` leads to, and the text of those that are on the web.
+
+A base on the web is asked for at most every ten minutes, with the validator of the copy that mdl keeps beside its
+state. The copy is used if mdl is offline, or if the network fails. (ADR 31)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from mdl import crc_json
+from mdl.bounds import LAST_MOMENT, finite_number
+from mdl.config.places import SHIPPED, expanded
+from mdl.disk import publish
+from mdl.disk.safe_open import make_private_dir
+from mdl.errors import (
+    CatalogError,
+    LockError,
+    MdlError,
+    NetworkError,
+    ProtocolError,
+    UsageError,
+    online_hint,
+)
+from mdl.redact import bare_url
+from mdl.sources.answer_cache import kept_path, read_kept
+from mdl.toml import parse_toml
+from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.net.client import HttpClient
+
+Place = Path | str
+"""A file, or the URL of one."""
+Fetch = Callable[[str, str], str]
+"""The text of the catalog at a URL; the second one is the URL that a file on this disk named. Raises `MdlError`."""
+
+DEEPEST = 8
+"""So many catalogs may extend one another in a row."""
+MOST = 64
+"""So many catalogs may be read for one, and so many may one extend."""
+MOST_BYTES = 64 * 2**20
+"""Characters of all catalogs that are read for one, together."""
+_LONGEST_NAME = 200
+_LARGEST = 16 * 2**20
+_FRESH = 600.0
+_VERSION = 1
+
+
+def place_of_base(text: str, of: Place) -> Place:
+    """Where ``text`` in the ``extends`` of a catalog leads: "shipped", a path from the folder of that catalog, or a
+    URL. What a catalog on the web extends is on the web as well, or shipped. Raises `UsageError`."""
+    from mdl.net.allowlist import host_of, port_of
+    from mdl.net.credentials import is_loopback
+
+    if text == "shipped":
+        return SHIPPED
+    is_url = "://" in text
+    if not is_url and isinstance(of, Path):
+        return of.parent / expanded(text, "extends")
+    refused = UsageError('must be "shipped", a path, or an https URL without a password')
+    try:
+        url = text if isinstance(of, Path) else urljoin(of, text)
+        parts, host, _ = urlsplit(url), host_of(url), port_of(url)
+    except ValueError:
+        raise refused from None
+    may_be_plain = is_loopback(host) and not (isinstance(of, str) and of.startswith("https:"))
+    if not host or parts.scheme not in ("https", "http" if may_be_plain else "https") or "@" in parts.netloc:
+        raise refused
+    return url
+
+
+def name_of(place: Place) -> str:
+    """How a catalog is called in messages."""
+    return bare_url(place)[:_LONGEST_NAME] if isinstance(place, str) else str(place)
+
+
+def identity_of(place: Place) -> Place:
+    """The same for two names of one catalog."""
+    try:
+        return Path(os.path.realpath(place)) if isinstance(place, Path) else place
+    except (OSError, ValueError):
+        return place
+
+
+@value_class
+class _Copy:
+    """What a URL had ``at`` so many seconds since 1970, how to ask whether it still has that, and when it was last
+    asked, even if it did not answer."""
+
+    text: str
+    validator: Mapping[str, str]
+    at: float
+    asked: float
+
+
+class WebBases:
+    """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
+    ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
+    in words if a copy is used because the network fails, or because a page came instead of a catalog. ``offline_by`` is
+    what keeps mdl offline."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        connect: Callable[[str], AbstractContextManager[HttpClient]] | None,
+        warn: Callable[[str], None],
+        *,
+        prefers_copies: bool = False,
+        offline_by: str = "",
+    ) -> None:
+        self._folder, self._connect, self._warn = folder, connect, warn
+        self._fresh = math.inf if prefers_copies else _FRESH
+        self._offline_by = offline_by
+
+    def __call__(self, url: str, named: str) -> str:
+        """Raises `LockError` if it may not be asked for and there is no copy, `CatalogError`, and what `HttpClient`
+        raises."""
+        copy = self._kept(url)
+        if copy and (self._connect is None or 0 <= time.time() - copy.asked < self._fresh):
+            return copy.text
+        if self._connect is None:
+            raise LockError(
+                "offline: this catalog was never fetched", item=bare_url(url), hint=online_hint(self._offline_by)
+            )
+        try:
+            with self._connect(named) as http:
+                found = _asked(http, url, copy) if copy else http.retry(url, lambda: _asked(http, url, None))
+        except MdlError as error:
+            if copy is None or not isinstance(error, NetworkError | ProtocolError):
+                raise error.on(bare_url(url)) from None
+            then = datetime.fromtimestamp(copy.at).isoformat(" ", "minutes")
+            self._warn(f"{bare_url(url)}: {error.message}; the copy of {then} is used")
+            found = replace(copy, asked=time.time())
+        self._keep(url, found)
+        return found.text
+
+    def _place(self, url: str) -> Path | None:
+        return self._folder and kept_path(self._folder, url, ".json")
+
+    def _kept(self, url: str) -> _Copy | None:
+        """The copy; None if there is none, or it is damaged."""
+        place = self._place(url)
+        facts = read_kept(place, "mdl-base", _VERSION, 8 * _LARGEST) if place else None
+        if facts is None:
+            return None
+        try:
+            return _Copy(str(facts["text"]), dict(facts["validator"]), _moment(facts["at"]), _moment(facts["asked"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _keep(self, url: str, copy: _Copy) -> None:
+        """Keep what can be read as TOML: a page that is not a catalog must not hide the next answer for ten minutes."""
+        place = self._place(url)
+        if place is None:
+            return
+        try:
+            parse_toml(copy.text)
+            make_private_dir(place.parent)
+            publish.write_file(place, crc_json.dumps({"mdl-base": _VERSION, **vars(copy)}), sweep_first=True)
+        except (OSError, ValueError):
+            pass  # the next command asks again
+
+
+def _moment(value: object) -> float:
+    """A time in seconds since 1970. Raises `OutOfBounds`."""
+    return finite_number(value, most=LAST_MOMENT)
+
+
+def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
+    """What the URL has now."""
+    from mdl.net.refusals import impostor
+
+    now = time.time()
+    with http.open("GET", url, copy.validator if copy else None) as opened:
+        if opened.status == 304 and copy:
+            return replace(copy, at=now, asked=now)
+        if opened.status != 200:
+            raise ProtocolError(f"answered {opened.status} to a request for a catalog", item=bare_url(url))
+        data = bytearray()
+        for block in http.body(opened):
+            data += block
+            if len(data) > _LARGEST:
+                raise CatalogError(f"larger than {_LARGEST // 2**20} MiB, the most of a catalog on the web")
+    if found := impostor(bytes(data)):
+        raise ProtocolError(found[0], hint=found[1])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CatalogError("not UTF-8") from None
+    return _Copy(text, _validator(opened.headers), now, now)
+
+
+def _validator(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The header that asks whether it is still the same; none if what the server sent cannot be sent back."""
+    for question, answer in (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")):
+        if (text := headers.get(answer, "")) and text.isascii():
+            return {question: text}
+    return {}

@@ -1,0 +1,1 @@
+"""Settings, their tables and flags, and the places of mdl's own files."""

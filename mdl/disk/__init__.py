@@ -1,0 +1,141 @@
+"""File systems: their types, the space left on them, and hints for their errors.
+
+The modules of this room: `staging` publishes files, `private` keeps mdl's own, `entries` reaches names without
+following links, `copying` shares the bytes of a file that is already on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from pathlib import Path
+
+from mdl.disk.entries import user_name
+from mdl.errors import StorageError, storage_error
+from mdl.values import value_class
+
+_UNSUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+_ORDERED = frozenset({errno.EINVAL, errno.ESPIPE})
+
+
+def filesystem_type(folder: Path) -> str:
+    """``ext4``, ``nfs4`` …; '' if the system does not tell."""
+    here, found, longest = os.path.realpath(folder), "", 0
+    try:
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        front, _, back = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (front.split(" ") + [""] * 5)[4])
+        if len(point) >= longest and f"{here}/".startswith(point.rstrip("/") + "/"):
+            found, longest = back.split(" ")[0], len(point)
+    return found
+
+
+def look_anew(folder: Path) -> None:
+    """Have a network file system ask its server what is in ``folder``: it does when a folder is opened. Until then it
+    may say from its cache, for half a minute, that a file is missing which another machine has put there."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+@value_class
+class DiskSpace:
+    """How many bytes and files an ordinary user can still write on a file system; None for what it does not tell."""
+
+    free_bytes: int | None
+    free_files: int | None
+
+
+def disk_space(folder: Path) -> DiskSpace:
+    """The room on the file system of ``folder``, which may not exist yet.
+
+    Some FUSE mounts, buckets and shares have no answer, or say that they have 0 blocks in all: they do not know.
+    """
+    try:
+        status = os.statvfs(nearest_existing(folder))
+    except OSError:
+        return DiskSpace(None, None)
+    free_bytes = status.f_bavail * status.f_frsize if status.f_blocks > 0 else None
+    free_files = status.f_favail if status.f_files > 0 else None
+    return DiskSpace(free_bytes, free_files)
+
+
+def free_space(folder: Path) -> int | None:
+    """Bytes that an ordinary user can still write on the file system of ``folder``, which may not exist yet; None if
+    it does not tell."""
+    return disk_space(folder).free_bytes
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Whether a file system says that it does not have what was asked of it: links, modes, locks or syncing. FAT,
+    exFAT, buckets and shares lack some of them, and each says so in its own way."""
+    return error.errno in _UNSUPPORTED
+
+
+def refuses_order(error: OSError) -> bool:
+    """Whether an error may mean that a mount takes writes in order alone, into a file that is open from its first byte
+    to its last, as those of buckets do: it refuses another offset, to go on with a file, to cut one, or to link one."""
+    return is_unsupported(error) or error.errno in _ORDERED
+
+
+def sync(fd: int, *, data_only: bool = False) -> None:
+    """Bring an open file or folder to the disk; ``data_only`` leaves out its times. A file system that cannot sync is
+    left alone: it has no better way. Raises `OSError`."""
+    try:
+        if data_only:
+            os.fdatasync(fd)
+        else:
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL and not is_unsupported(error):
+            raise
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of ``data``, however little of it one call writes. Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first folder above it that exists."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
+    """As `storage_error`, for a file below ``root``. The hint also says if only inodes are missing, and which folder's
+    permissions to check, or whose folder it is."""
+    hint = storage_error(error, item).hint
+    if error.errno == errno.ENOSPC and disk_space(root).free_files == 0:
+        hint = "the disk has bytes but no inodes left: remove some files, and run the same command again"
+    if refuses_order(error) and error.errno != errno.EPERM:
+        hint = f"{root} does not take what was asked of it: take a folder on a local disk with --to"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        named = error.filename if isinstance(error.filename, str | bytes) else ""
+        refusing = nearest_existing(Path(os.fsdecode(named)))
+        refusing = refusing if refusing.is_relative_to(root) else root
+        hint = f"check the permissions of {refusing} and the disk"
+        with contextlib.suppress(OSError):
+            owner = refusing.stat().st_uid
+            if refusing.name in (".mdl", ".locks") and error.errno != errno.EROFS and owner != os.geteuid():
+                whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
+                hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
+    return storage_error(error, item).but(hint=hint)
+
+
+def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:
+    """As `storage_error`, for a ``path`` that could not be looked at or read. If ``closed``, the path itself or its
+    folder, is closed to this account, the hint says who can open it."""
+    found = storage_error(error, str(path))
+    if isinstance(error, PermissionError):
+        with contextlib.suppress(OSError):
+            whose = f"{user_name(closed.lstat().st_uid)} keeps {closed} closed to others"
+            return found.but(hint=f"{whose}: 'chmod -R go+rX' by its owner lets them read it")
+    return found

@@ -1,0 +1,204 @@
+"""Adoption: what processes that have ended left in mdl's own folder, and who goes on with it or removes it.
+
+A partial download is a folder ``<key>.<process>``. A process takes over the leftover of a dead one by renaming its
+folder, so that two processes never write to one partial. If the owner cannot be seen from here, and no lock proves that
+it is dead, the leftover is copied: if its owner is alive after all, it goes on in a file that no other process uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mdl.cancel import CancelToken
+from mdl.disk import copy, publish, sync
+from mdl.disk.mutex import has_reliable_locks, may_be_alive
+from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_own
+from mdl.download import journal as journals
+from mdl.download.journal import Identity, Journal
+from mdl.errors import Busy, Unsafe
+from mdl.paths import former_record_name, record_name
+
+_KEYED = re.compile(r"([0-9a-f]{16})(?:[0-9a-f]{16})?\.(.+)")
+"""The name of a partial: a key and a process. Earlier versions took keys of 32 digits."""
+_LOOK_SECONDS = 0.2
+
+
+def leftovers(partials: Path, key: str) -> list[Path]:
+    """The partial folders of ``key``, of all processes of this user."""
+    with contextlib.suppress(OSError):
+        found = (entry for entry in partials.iterdir() if key_of(entry) == key)
+        return sorted(entry for entry in found if is_own_folder(entry))
+    return []
+
+
+def key_of(folder: Path) -> str:
+    """The key of the file that a folder of ``partials`` or ``side`` is of; '' if it is none of mdl's."""
+    match = _KEYED.fullmatch(folder.name)
+    return match[1] if match else ""
+
+
+def size_of_partial(folder: Path) -> int:
+    """Bytes that a partial takes on the disk; it is sparse."""
+    with contextlib.suppress(OSError):
+        return (folder / "data").lstat().st_blocks * 512
+    return 0
+
+
+def claimed_bytes(partials: Path, key: str, identity: Identity) -> int:
+    """How many bytes of this very file the best leftover has; changes nothing."""
+    return max((_usable_bytes(folder, identity) for folder in leftovers(partials, key)), default=0)
+
+
+def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
+    """Make the folder ``mine`` of the leftover that has most of this very file, and remove the others.
+
+    Raises `Busy` if a living process works on one, `OSError`.
+    """
+    for folder in sorted(leftovers(partials, key), key=lambda one: _usable_bytes(one, identity), reverse=True):
+        if folder == mine:
+            if _is_published(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
+        if is_held(folder):
+            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+        if mine.exists() or _is_published(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif _owner(folder).is_alive() is False or (_owner(folder).pid and has_reliable_locks(folder)):
+            # the owner is known to be dead, not only very likely to be
+            publish.take_over(folder, mine)
+        else:
+            try:
+                _copy(folder, mine, identity)
+            except BaseException:
+                shutil.rmtree(mine, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard_leftovers(partials: Path, key: str, mine: Path) -> None:
+    """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if a living process works on one."""
+    for folder in leftovers(partials, key):
+        if folder != mine and is_held(folder):
+            raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_owners(
+    partials: Path, keys: Iterable[str], seconds: float, on_wait: Callable[[str], None], cancel: CancelToken
+) -> None:
+    """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is called once with the
+    name of the holder. Raises `Cancelled`."""
+    wanted, until, told = frozenset(keys), time.monotonic() + seconds, False
+    while (holder := _other_holder(partials, wanted)) and time.monotonic() < until:
+        if not told:
+            told = True
+            on_wait(holder)
+        cancel.wait(_LOOK_SECONDS)
+
+
+def _other_holder(partials: Path, keys: frozenset[str]) -> str:
+    """Another process that holds a partial of one of ``keys``, in words; '' if none does. The folder is listed once,
+    however many keys there are."""
+    mine = str(ProcessId.current())
+    with contextlib.suppress(OSError):
+        for entry in sorted(partials.iterdir()):
+            owner = entry.name.partition(".")[2]
+            if key_of(entry) in keys and owner != mine and is_own_folder(entry) and is_held(entry):
+                return _holder(entry)
+    return ""
+
+
+def remove_stale(own: Path, models: Iterable[str]) -> None:
+    """Remove from mdl's folder ``own`` what ended processes left and no process goes on with: staged files of these
+    models, copies that never got a final name, and partials whose bytes have been published."""
+    staged = [own / name for name in ("stage", "listings", "locks", "wanted")]
+    for model in models:
+        staged += [own / "receipts" / name(model) for name in (record_name, former_record_name)]
+    for folder in staged:
+        if is_own_folder(folder):
+            publish.sweep(folder)
+    for folder in stale_dirs(own / "side"):
+        publish.remove(folder)
+    for folder in stale_dirs(own / "partials"):
+        if not (folder / "data").exists() or _is_published(folder):
+            publish.remove(folder)
+
+
+def stale_dirs(place: Path) -> list[Path]:
+    """The folders in ``side`` or ``partials`` whose processes have ended; none if ``place`` is a link, which mdl did
+    not make."""
+    with contextlib.suppress(OSError):
+        if not place.is_symlink():
+            return sorted(one for one in place.iterdir() if key_of(one) and _owner(one).pid and not is_held(one))
+    return []
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process is at work in this folder of ``partials`` or ``side``, or may be: it keeps the data of a
+    partial locked, or the whole folder. One that lives on after its download was stopped, like a notebook, does not."""
+    alive = _owner(folder).is_alive()
+    if alive is False or (alive and not has_reliable_locks(folder)):
+        return alive
+    locked = folder if folder.parent.name == "side" else folder / "data"
+    return may_be_alive(locked, [folder, *folder.rglob("*")])
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether the data of a partial has a second name: its process was killed while it gave it the final one. This file
+    must not be written to any more."""
+    with contextlib.suppress(OSError):
+        return (folder / "data").lstat().st_nlink > 1
+    return False
+
+
+def _owner(folder: Path) -> ProcessId:
+    return ProcessId(folder.name.partition(".")[2])
+
+
+def _holder(folder: Path) -> str:
+    """Who holds a partial, in words."""
+    where = "" if _owner(folder).is_alive() else " of another machine or container"
+    return f"another mdl (process {_owner(folder).pid or 'unknown'}{where})"
+
+
+def _usable_bytes(folder: Path, identity: Identity) -> int:
+    record = journals.load(folder / "journal")
+    return record.have.total if record and record.resumable_as(identity) else 0
+
+
+def _copy(folder: Path, mine: Path, identity: Identity) -> None:
+    """Copy what the journal of a leftover claims, if it is of this very file. Raises `OSError`.
+
+    Its owner may be alive after all: nothing is believed of what it cut off or began anew meanwhile.
+    """
+    record = journals.load(folder / "journal")
+    if record is None:
+        return
+    make_private_dir(mine)
+    try:
+        source = open_own(folder / "data", os.O_RDONLY, may_be_shared=True)
+    except Unsafe:
+        return
+    target = open_new(mine / "data", os.O_WRONLY, 0o666)
+    try:
+        if record.resumable_as(identity):
+            for claim in record.have:
+                copy.copy_range(source, target, claim.length, start=claim.start)
+            sync(target, data_only=True)
+        length = os.fstat(source).st_size
+        now = journals.load(folder / "journal")  # after the length: a file begun anew has a new journal when it grows
+    finally:
+        os.close(target)
+        os.close(source)
+    if now is None or now.identity != record.identity or record.have.without(now.have):
+        (mine / "data").unlink()
+        return
+    record.have.remove(length, 2**63)
+    Journal.create(mine / "journal", record.identity, record.have, record.validators).close()

@@ -1,0 +1,122 @@
+"""Content check: whether bytes can be the file that was asked for, if no digest tells. Pure.
+
+A captive portal, a sign-in page, an error text and a git-lfs pointer come with status 200 and the right length. Only
+what cannot be right is refused: the bytes decide, whatever the server's Content-Type says. What each kind of file
+begins with, and what stands at its end, is in `mdl.weights.table`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import PurePosixPath
+
+from mdl.errors import AuthError, ProtocolError
+from mdl.junk import why_junk_path
+from mdl.net.refusals import impostor, server_message
+from mdl.weights.end_records import ReadableFile
+from mdl.weights.table import BEGINNING as LOOKED_AT
+from mdl.weights.table import holds_no_text, kind_of, why_not_whole
+
+__all__ = ["LOOKED_AT", "check_content", "check_message", "check_whole"]
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024
+_MAY_BE_A_PAGE = {
+    *(".html", ".htm", ".xhtml", ".shtml", ".xml", ".svg", ".md", ".markdown", ".rst", ".txt", ".csv", ".tsv"),
+    *(".jinja", ".jinja2", ".j2", ".tmpl", ".tpl", ".php", ".vue", ".py", ".js", ".ts", ".css"),
+}
+_PAGE = re.compile(
+    rb"\s*+(?:<\?xml[^>]*+>\s*+)?+(?:(?><!--.*?-->)\s*+)*+<(?:!doctype\s+html|html|head|title|body)\b", re.I | re.S
+)
+_SIGN_IN = re.compile(
+    rb"""<input[^>]{0,500}type\s*=\s*["']?password|<title[^>]{0,200}>[^<]{0,200}\b(?:log|sign)[\s-]?(?:in|on)\b""", re.I
+)
+_SIGN_IN_PATH = re.compile(r"/(?:log[-_]?in|sign[-_]?in|sso|saml2?|oauth2?|auth)(?:[/.?]|$)", re.I)
+_BOM = b"\xef\xbb\xbf"
+_MESSAGE_HINT = "read what it says; a host that wants a token is told one in config.toml, as 'mdl doctor' shows"
+_WHITE = "\t\r\n\f"
+
+
+def check_content(name: str, beginning: bytes, size: int, *, url: str = "") -> AuthError | ProtocolError | None:
+    """Why a file cannot be what was asked for: an `AuthError` for a sign-in page, else a `ProtocolError`. None if it
+    can be. To ask the same server again does not help.
+
+    ``name`` is the file's, ``beginning`` its first `LOOKED_AT` bytes, or all; it has ``size`` bytes. ``url`` is where
+    the last redirect led.
+    """
+    error = _why_another(name, beginning, size, url)
+    return error.but(final=True) if isinstance(error, ProtocolError) else error
+
+
+def _why_another(name: str, beginning: bytes, size: int, url: str) -> AuthError | ProtocolError | None:
+    if message := check_message(name, beginning, size, url=url):
+        return message
+    kind = None if why_junk_path(name) else kind_of(name)
+    if kind is None or kind.can_begin_with(beginning, size):
+        return None
+    suffix = PurePosixPath(name).suffix.lower()
+    hint = "look at the URL in a browser; if the file is right, give it the name of its real format"
+    return ProtocolError(f"what came is not a {suffix} file: it begins with {ascii(beginning[:8])[1:]}", hint=hint)
+
+
+def check_message(name: str, beginning: bytes, size: int, *, url: str = "") -> AuthError | ProtocolError | None:
+    """As `check_content`, for what a server says in place of a file: a page, an error text or a git-lfs pointer. A file
+    of another format is not refused."""
+    if why_junk_path(name):
+        return None
+    suffix = PurePosixPath(name).suffix.lower()
+    if size <= _LONGEST_POINTER and beginning.startswith(_POINTER):
+        return _named(beginning, ProtocolError)
+    if suffix not in _MAY_BE_A_PAGE and _PAGE.match(beginning.removeprefix(_BOM)):
+        is_sign_in = _SIGN_IN.search(beginning) or _SIGN_IN_PATH.search(url.split("?")[0])
+        return _named(beginning, AuthError if is_sign_in else ProtocolError)
+    text = _text_of(beginning) if holds_no_text(name) else ""
+    if text:
+        words = server_message({}, text.encode())
+        said = f": {words}" if words else ""
+        return ProtocolError(f"the server sent a message, not the file{said}", hint=_MESSAGE_HINT)
+    return None
+
+
+def check_whole(file: ReadableFile, size: int, name: str) -> ProtocolError | None:
+    """Why an open file of ``size`` bytes lacks its end, as its own format tells; None if it does not tell. A server
+    that builds a zip while it sends it, or a proxy before it, may end a stream in good order that is cut.
+    """
+    why = None
+    if size and not why_junk_path(name):
+        why = why_not_whole(file, size, name)
+    if why is None:
+        return None
+    return ProtocolError(f"what came is cut: {why}", hint="run the same command again; the server ended it too early")
+
+
+def _is_mostly_zeros(data: bytes) -> bool:
+    """Whether these are the upper bytes of a text in UTF-16 without a mark: any two bytes may be some letter."""
+    return data.count(0) > len(data) * 3 // 4
+
+
+def _text_of(beginning: bytes) -> str:
+    """The text that a file begins with, if that is nothing but printable characters in UTF-8 or UTF-16; else ""."""
+    encoding = "utf-8-sig"
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif _is_mostly_zeros(beginning[1::2]):
+        encoding = "utf-16-le"
+    elif _is_mostly_zeros(beginning[::2]):
+        encoding = "utf-16-be"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        text = decoder.decode(beginning)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return ""
+    is_text = all(letter.isprintable() or letter in _WHITE for letter in text)
+    return text if is_text and text.strip() else ""
+
+
+def _named(beginning: bytes, kind: type[AuthError] | type[ProtocolError]) -> AuthError | ProtocolError:
+    what, hint = impostor(beginning) or ("what came is a web page", "look at the URL in a browser")
+    if kind is AuthError:
+        what = what.replace("a web page", "a page to sign in at")
+        hint = "sign in to the network or to the host first, or use a direct download URL"
+    return kind(what, hint=hint)

@@ -1,0 +1,436 @@
+"""Downloads: where the fetching of one file stands, and its segments. No I/O here.
+
+Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise `WorkQueue` changes it
+under its lock, and a worker only changes the Segment that it fetches.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mdl.download.connection_scaler import ConnectionScaler, Tuning
+from mdl.download.partial import Partial
+from mdl.download.plan import Item
+from mdl.download.stream_hasher import InOrderHasher, StreamHasher
+from mdl.errors import MdlError
+from mdl.files import LocalFile, RemoteFile
+from mdl.hashing import Digest, Fingerprint
+from mdl.net.allowlist import origin_of
+from mdl.net.origin_record import OriginRecord
+from mdl.net.policy import RequestEnded, State
+from mdl.net.ranges import ByteRange, RangeSet
+from mdl.presigned import expires_at
+from mdl.redact import Secrets, redact_error
+from mdl.values import small_value_class
+
+_EXPIRES_SOON = 60.0
+"""A redirect's target that expires within so many seconds is not used any more."""
+
+
+@dataclass(eq=False)
+class Segment:
+    """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
+    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of.
+
+    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
+    byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
+    file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
+    nobody's fault."""
+
+    stop: int | None
+    at: int
+    is_whole: bool = False
+    began: float = field(default_factory=time.monotonic)
+    first: int = 0
+    asked_url: str = ""
+    asked_range: ByteRange | None = None
+    origin: str = ""
+    mirrors: int = 0
+    covers: int | None = None
+    answered: float | None = None
+    is_second: bool = False
+    offset_seconds: float = 0.0
+    is_unwanted: bool = False
+    abort: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.first = self.at
+
+    @property
+    def asked(self) -> ByteRange | None:
+        """The range to ask for; None for the whole file."""
+        if self.is_whole or self.stop is None or self.stop <= self.at:
+            return None
+        return ByteRange(self.at, self.stop)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the body of its answer has begun."""
+        return self.answered is not None or self.at > self.first
+
+    def seconds_to_answer(self, now: float) -> float:
+        """How long its answer took to begin, or has not come until ``now``."""
+        return (now if self.answered is None else self.answered) - self.began
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come; 0 if the end is not known."""
+        return 0 if self.stop is None else self.stop - self.at
+
+    def cut(self, stop: int) -> int:
+        """End the segment at ``stop``; returns where it ended before."""
+        assert self.stop is not None
+        before, self.stop = self.stop, stop
+        return before
+
+
+@small_value_class
+class FileResult:
+    """How the download of one file ended: with ``error``, or published with ``digest`` and ``size``. ``remote`` is the
+    file as its source described it in the end. ``fetched`` and ``discarded`` are bytes."""
+
+    item: Item
+    remote: RemoteFile
+    error: MdlError | None
+    digest: Digest | None
+    size: int | None
+    verified: str
+    resumed_at: int
+    fetched: int
+    discarded: int
+
+
+class Download:
+    """One file on its way. ``index`` counts from 1; ``via_hub`` if the hub's own client fetches it.
+
+    There may be 100,000 of them, of which few are fetched at a time. So what has not changed yet is of the class, what
+    is needed on the way is made when it is first asked for, and of one that has ended only the `result` stays.
+    """
+
+    partial: Partial | None = None
+    """None until it is open; a small file has none."""
+    hasher: StreamHasher | InOrderHasher | None = None
+    expected: tuple[str, ...] = ()
+    """Prefix digests that are known beforehand, in a repair."""
+    location: str | None = None
+    """Where the URL redirected to, while that may be asked directly."""
+    answered_by = ""
+    recorded: Digest | None = None
+    """What the answer says of the digest of a file of which none is known."""
+    first_response_seen = False
+    has_asked = False
+    """Its second connection was to tell whether the origin serves one."""
+    single_stream = False
+    """It comes in one answer, from its start."""
+    range_was_refused = False
+    """For good: if the whole file is served instead, its server does not serve ranges."""
+    exclusive = False
+    ended = False
+    is_begun = False
+    met: Item | None = None
+    """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
+    before."""
+    length_discovered = False
+    """The size was unknown, and the end of the stream told it."""
+    is_borrowed_from_final = False
+    """Some of its bytes were taken from another program's file under the final name."""
+    rewind_why = ""
+    responses = 0
+    resumed_at = 0
+    fetched = 0
+    discarded = 0
+    error: MdlError | None = None
+    mirror_errors: tuple[MdlError, ...] = ()
+    fingerprint: Fingerprint | None = None
+    verified = "none"
+    _counting = threading.Lock()
+    """One for all: it is held for an addition."""
+
+    def __init__(
+        self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
+    ) -> None:
+        self.item, self.index, self._connections, self._tuning = item, index, connections, tuning
+        self.remote: RemoteFile = item.remote
+        self.via_hub = via_hub and item.remote.hub is not None
+
+    @cached_property
+    def _urls(self) -> tuple[str, ...]:
+        remote = self.remote
+        urls = remote.places or (remote.url, *remote.mirrors)
+        return urls if remote.digest and not self.via_hub else (remote.url,)
+
+    @cached_property
+    def _origins(self) -> tuple[str, ...]:
+        return tuple(map(origin_of, self._urls))
+
+    @cached_property
+    def attempts(self) -> State:
+        """What was spent on it so far."""
+        return State(mirrors=len(self._urls) - 1)
+
+    @cached_property
+    def scaler(self) -> ConnectionScaler:
+        """How many connections it uses."""
+        return ConnectionScaler(self._connections, self._tuning)
+
+    @cached_property
+    def pending(self) -> RangeSet:
+        """What no segment was made of yet."""
+        return RangeSet()
+
+    @cached_property
+    def running(self) -> set[Segment]:
+        """What is being fetched."""
+        return set()
+
+    def prepare(self) -> None:
+        """Make what several threads will use, before the second of them sees it: from Python 3.12 on, two that ask for
+        a cached property at once may get two."""
+        self.pending, self.running  # noqa: B018
+
+    @property
+    def model(self) -> str:
+        return self.item.wanted.model
+
+    @property
+    def name(self) -> str:
+        return self.remote.path.text
+
+    @property
+    def url(self) -> str:
+        """The stable URL of the server that is asked now."""
+        return self._urls[-1 - self.attempts.mirrors]
+
+    @property
+    def origin(self) -> str:
+        """The origin of `url`."""
+        return self._origins[-1 - self.attempts.mirrors]
+
+    def address(self) -> str:
+        """The URL to ask now: where `url` redirected to, unless that expires in a minute, else `url`."""
+        if self.location and _expires_in(self.location) < _EXPIRES_SOON:
+            self.location = None
+        return self.location or self.url
+
+    @property
+    def heeds_validators(self) -> bool:
+        """Whether another ETag means another version of the file. Several machines behind one name may each send their
+        own, and so may several mirrors in one object store: then the digest decides. Without a digest the file comes in
+        one answer, which needs no validator."""
+        if self.remote.digest is None:
+            return not self.attempts.is_plain
+        return not (self.attempts.changes or self.remote.places)
+
+    @property
+    def digest(self) -> Digest | None:
+        """What its bytes are compared with."""
+        return self.remote.digest or self.recorded
+
+    @property
+    def part(self) -> Partial:
+        """The partial, which must be open."""
+        assert self.partial is not None
+        return self.partial
+
+    @property
+    def is_unasked(self) -> bool:
+        """Whether the answer to its first request is to say what file it is."""
+        return self.remote.is_unasked and not self.via_hub
+
+    @property
+    def seen(self) -> LocalFile | None:
+        """The only file under its final name that it may replace; None if it may replace any."""
+        return (self.met or self.item).seen
+
+    @property
+    def small(self) -> bool:
+        """Whether it is fetched in one piece and held in memory."""
+        fits = self.remote.size is not None and self.remote.size <= self._tuning.small
+        return fits and not self.expected and self.partial is None and not self.is_unasked
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether no worker can do anything more for it until one of those at work on it is done."""
+        return self.exclusive or bool(self.running and (self.single_stream or self.via_hub or self.small))
+
+    @property
+    def done(self) -> int:
+        """Bytes of the file that are on this disk."""
+        if self.ended and not self.error:
+            return self.remote.size or 0
+        return self.partial.total if self.partial else 0
+
+    @property
+    def complete(self) -> bool:
+        """Every byte was written; what is left is to verify."""
+        if self.partial is None or self.running or self.pending.total:
+            return False
+        return self.length_discovered or (self.remote.size is not None and self.partial.total >= self.remote.size)
+
+    def next_segment(self, record: OriginRecord) -> Segment | None:
+        """The next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
+        if self.small or self.via_hub or self.single_stream or self.remote.size is None:
+            return None if self.running else Segment(self.remote.size, 0, is_whole=True)
+        if len(self.running) >= self._width(record):
+            return None
+        if self.running and record.serves_parallel is None:
+            return self._second_segment(record)
+        if self.pending.total and record.serves_ranges is False and not self.running and not self.is_missing_whole:
+            self.single_stream = True
+            return Segment(self.remote.size, 0, is_whole=True)
+        length = self._segment_length(record)
+        for segment in self.running if self.scaler.speed else ():
+            if segment.left > 2 * length:
+                self.pending.add(segment.at + length, segment.cut(segment.at + length))
+        for gap in self.pending:
+            stop = min(gap.stop, gap.start + length)
+            self.pending.remove(gap.start, stop)
+            return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == self.remote.size)
+        return None
+
+    @property
+    def is_missing_whole(self) -> bool:
+        """Whether no byte of it is here or on its way."""
+        return self.pending.total == self.remote.size
+
+    def _width(self, record: OriginRecord) -> int:
+        """How many connections it may use now. Nobody opens a third one before a second has been served."""
+        if not self.first_response_seen or not record.may_have_two:
+            return 1
+        if record.serves_parallel:
+            return self.scaler.width
+        return len(self.running) or 1 if self.has_asked else min(2, self.scaler.width)
+
+    def _second_segment(self, record: OriginRecord) -> Segment | None:
+        """What a second connection is to bring, while it is open whether the origin serves one; None if nobody is to
+        be asked now. It begins far away: a cache that fetches all bytes before it first is found out by that."""
+        first = next(iter(self.running))
+        if record.is_asked or not first.is_answered:
+            return None
+        speed = self.scaler.speed
+        if first.first and speed and record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed):
+            record.serves_parallel = False
+            return None
+        gaps = list(self.pending)
+        if gaps:
+            start, stop = gaps[-1].start, gaps[-1].stop
+            self.pending.remove(start, stop)
+        elif first.left >= 2 * self._tuning.least_tail:
+            start = first.at + first.left // 2
+            stop = first.cut(start)
+        else:
+            return None
+        record.is_asked = self.has_asked = True
+        return Segment(stop, start, is_second=True, offset_seconds=start / speed if speed else math.inf)
+
+    def _segment_length(self, record: OriginRecord) -> int:
+        """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
+        tuning, speed = self._tuning, self.scaler.speed
+        if speed and self._width(record) == 1:
+            return self.remote.size or 0
+        if not speed:
+            return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
+        brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
+        length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
+        return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
+
+    def split(self, now: float, record: OriginRecord) -> Segment | None:
+        """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
+        take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
+        if self.single_stream or not record.serves_parallel or not 0 < len(self.running) < self._width(record):
+            return None
+        slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
+        speed, left = self.scaler.speed * self.scaler.width, sum(segment.left for segment in self.running)
+        enough = max(self._tuning.slow_tail, 2 * left / speed if speed else 0.0)
+        if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
+            return None
+        middle = slowest.at + slowest.left // 2
+        return Segment(slowest.cut(middle), middle)
+
+    def _seconds_left(self, segment: Segment, now: float) -> float:
+        """How long a segment will take at its own speed, or, if it has just begun, at that of the others."""
+        elapsed, came = now - segment.began, segment.at - segment.first
+        if elapsed < self._tuning.slow_tail:
+            return segment.left / self.scaler.speed if self.scaler.speed else 0.0
+        return segment.left * elapsed / max(came, 1)
+
+    def start(self, segment: Segment) -> None:
+        """The segment is about to be asked of the current server."""
+        segment.origin, segment.mirrors = self.origin, self.attempts.mirrors
+        self.running.add(segment)
+
+    def requeue(self, segment: Segment) -> None:
+        """The request for a segment ended; what it did not bring is missing again."""
+        segment.abort = None
+        if self.single_stream or segment.stop is None or segment.stop <= segment.at:
+            return
+        for other in self.running:  # one whose answer goes on there brings it without a further request
+            if other.stop == segment.at and (other.covers or 0) >= segment.stop and not other.is_unwanted:
+                other.stop = segment.stop
+                return
+        self.pending.add(segment.at, segment.stop)
+
+    def is_current(self, segment: Segment) -> bool:
+        """Whether the segment is asked of the current server, not of one that was given up since."""
+        return segment.mirrors == self.attempts.mirrors
+
+    def ended_request(
+        self, segment: Segment, others: int, is_serving: bool, record: OriginRecord, error: MdlError | None
+    ) -> RequestEnded:
+        """How the request for ``segment`` ended, while ``others`` went on at the same origin, which ``is_serving``
+        them. ``record`` says what the origin can."""
+        first = max(segment.first, self.attempts.done) if self.single_stream else segment.first
+        was_redirected = segment.asked_url != self.url
+        return RequestEnded(
+            began=segment.began,
+            brought=max(0, segment.at - first),
+            asked=None if segment.stop is None else segment.stop - segment.first,
+            done=self.partial.total if self.partial else 0,
+            size=self.remote.size,
+            received=self.fetched,
+            error=error,
+            by_link=error is not None and bool(segment.asked_url) and (was_redirected or error.redirected),
+            others=others,
+            is_serving=is_serving,
+            is_ranged=segment.asked_range is not None,
+            serves_ranges=record.serves_ranges is True,
+            is_hopeless=record.refusals_are_final,
+            has_answered=record.has_answered,
+        )
+
+    def redact(self, error: MdlError) -> None:
+        """Remove the query strings of the URLs that were asked from an error: a server may repeat them."""
+        secrets = Secrets()
+        for url in (self.url, self.location, self.answered_by):
+            secrets.add_query(url or "")
+        redact_error(error, secrets)
+
+    def switch_server(self) -> None:
+        """Another server is asked from now on, of which nothing is known."""
+        self.location, self.first_response_seen, self.range_was_refused = None, False, False
+        may_go_on = self.partial is not None and not self.partial.is_in_order and not self.running
+        if self.single_stream and may_go_on and self.partial and self.remote.size is not None:
+            self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
+
+    def result(self, lost: MdlError | None = None) -> FileResult:
+        """How it ended; ``lost`` is the error of one that did not."""
+        found = self.fingerprint
+        error = self.error if self.ended else lost
+        digest, size = (self.remote.digest or found.digest, found.size) if found and not error else (None, None)
+        numbers = self.resumed_at, self.fetched, self.discarded
+        return FileResult(self.item, self.remote, error, digest, size, self.verified, *numbers)
+
+    def add_fetched(self, count: int) -> None:
+        """Bytes came from the network."""
+        with self._counting:
+            self.fetched += count
+
+
+def _expires_in(url: str) -> float:
+    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell."""
+    return expires_at(url) - time.time()

@@ -1,0 +1,124 @@
+"""Half files: what another program has left unfinished of a file that is wanted: wget, curl, a browser, ``hf``, aria2.
+
+Their bytes are borrowed: copied (or cloned) into a partial, never moved or changed. Nobody vouches for them, so they
+are looked for only if a digest is known, which decides in the end. A file that another program still writes is only
+read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mdl.disk.copy import data_ranges
+from mdl.disk.entries import open_for_reading
+from mdl.download.hub_cache import UNFINISHED
+from mdl.download.hub_repos import CachedRepo
+from mdl.files import HalfFile, LocalFile, RemoteFile
+from mdl.weights.table import BEGINNING, kind_of
+
+_ENDINGS = (
+    *(".part", ".partial", ".crdownload", ".download", ".incomplete", ".opdownload", ".tmp", ".temp"),
+    *("-partial", ".filepart", ".downloading", ".unfinished", ".!qB", ".!ut", ".bc!", ".fdmdownload", ".dltmp"),
+)
+_NAMES = (
+    ("{name}(?:" + "|".join(map(re.escape, _ENDINGS)) + ")", "most programs"),
+    (r"{stem}\.[\w+-]{{8}}{suffix}\.part", "Firefox"),
+    (r"{name}\.[\w+-]{{8}}\.part", "Firefox, of a name without an extension"),
+    (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
+)
+"""How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
+are in a file beside it: see `mdl.download.aria2`.)"""
+_NAMELESS = (
+    (r"Unconfirmed [0-9]+\.crdownload", "Chrome and its relatives"),
+    (r"\.(?:com\.google\.Chrome|org\.chromium\.Chromium|com\.microsoft\.Edge)\.[A-Za-z0-9]{6}", "the same"),
+    (r"[\w+-]{8}\.[A-Za-z0-9.]+\.part", "Firefox"),
+)
+"""Names that do not tell which file it will be. Such a file is taken only if it begins as that one must."""
+_NAMELESS_PATTERNS = [re.compile(pattern, re.ASCII) for pattern, _ in _NAMELESS]
+_LOCAL_DIR = Path(".cache", "huggingface", "download")
+"""Where ``hf download --local-dir`` keeps unfinished files, below the folder that was given."""
+
+
+def find_half(
+    final: Path, folder: Path, remote: RemoteFile, in_cache: Mapping[str, Sequence[Path]], half_final: LocalFile | None
+) -> HalfFile | None:
+    """The unfinished file that has most of ``remote``: the one under its ``final`` name, if that is ``half_final``,
+    beside it, where the hub's client leaves one in the model's ``folder``, or ``in_cache``, by its digest. None if
+    there is none, or no digest."""
+    if remote.digest is None or remote.size == 0:
+        return None
+    if half_final and half_final.stamp and half_final.stamp.size:
+        ranges = ((0, half_final.stamp.size),) if half_final.written is None else half_final.written
+        if ranges:
+            return HalfFile(final, ranges, is_final=True)
+    named = [*_beside(final), *_of_hub_client(folder, remote), *in_cache.get(remote.digest.hex, ())]
+    return _largest(named, remote.size) or _largest(_nameless(final), remote.size)
+
+
+def _largest(places: Iterable[Path], size: int | None) -> HalfFile | None:
+    found = [half for place in places if (half := _half_at(place, size))]
+    return max(found, key=lambda half: half.size, default=None)
+
+
+def _half_at(path: Path, size: int | None) -> HalfFile | None:
+    """The unfinished file under ``path``; None if there is none, or if it has more than ``size`` bytes."""
+    with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
+        length = os.fstat(fd).st_size
+        ranges = data_ranges(fd)
+        is_longer = size is not None and length > size
+        if length and ranges and not is_longer:
+            return HalfFile(path, tuple(ranges))
+    return None
+
+
+def _beside(final: Path) -> Iterator[Path]:
+    """Files beside ``final`` whose names tell that they are to become it."""
+    yield final.with_name(f"{final.name}.download") / final.name  # Safari makes a folder
+    parts = {"name": re.escape(final.name), "stem": re.escape(final.stem), "suffix": re.escape(final.suffix)}
+    patterns = [re.compile(pattern.format(**parts), re.ASCII) for pattern, _ in _NAMES]
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in patterns):
+            yield final.with_name(name)
+
+
+def _nameless(final: Path) -> Iterator[Path]:
+    """Files beside ``final`` whose names do not tell what they are to become, and that begin as it must."""
+    kind = kind_of(final.name)
+    if kind is None:
+        return
+    for name in _names_in(final.parent):
+        if any(pattern.fullmatch(name) for pattern in _NAMELESS_PATTERNS):
+            place = final.with_name(name)
+            with contextlib.suppress(OSError), open_for_reading(place, os.O_NOFOLLOW) as fd:
+                size = os.fstat(fd).st_size
+                if kind.can_begin_with(os.pread(fd, BEGINNING, 0), size):
+                    yield place
+
+
+def _names_in(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(entry.name for entry in folder.iterdir())
+    return []
+
+
+def _of_hub_client(folder: Path, remote: RemoteFile) -> Iterator[Path]:
+    assert remote.digest is not None
+    place = (folder / _LOCAL_DIR / remote.path.text).parent
+    with contextlib.suppress(OSError):
+        for entry in sorted(place.iterdir()):
+            if entry.name.endswith(UNFINISHED) and f".{remote.digest.hex}." in entry.name:
+                yield entry
+
+
+def unfinished_blobs(repos: Sequence[CachedRepo]) -> dict[str, list[Path]]:
+    """What the hub's client has left unfinished in its cache, by the digests that the whole files will have."""
+    found: dict[str, list[Path]] = {}
+    for repo in repos:
+        for blob in repo.blobs:
+            if blob.name.endswith(UNFINISHED):
+                found.setdefault(blob.name.partition(".")[0], []).append(blob)
+    return found

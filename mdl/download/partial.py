@@ -1,0 +1,281 @@
+"""Partials: one hidden, sparse, unfinished file and its journal, in a folder of their own.
+
+Bytes are written first, then synced, then claimed in the journal. What of a leftover is used is decided in
+`mdl.download.adoption`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from mdl.disk import publish, sync
+from mdl.disk.entries import EntryAt
+from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import make_private_dir, open_new, open_own
+from mdl.download import journal as journals
+from mdl.download.adoption import adopt
+from mdl.download.journal import Identity, Journal, Record
+from mdl.errors import Busy, StorageError, Unsafe
+from mdl.net.ranges import ByteRange, RangeSet
+
+_JOURNAL_SECONDS = 1.0
+"""How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
+
+
+class FileModified(StorageError):
+    """Another program changed a partial while it was written."""
+
+    def __init__(self, message: str = "another program changed the unfinished file") -> None:  # `copy` gives it
+        super().__init__(message, hint="find out which one, and run the same command again")
+
+
+class Partial:
+    """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
+
+    is_in_order = False
+    """Whether its bytes can only be written one after the other: see `mdl.download.ordered_partial`."""
+
+    def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
+        self.folder, self.fd, self.validators = folder, fd, validators
+        self._journal, self._have, self._claimed = journal, have, have.copy()
+        self._lock = threading.Lock()
+        self._syncing = threading.RLock()
+        self._journal_synced = time.monotonic()
+        self.claim_below: int | None = None
+        """Only bytes below this offset are claimed: those above are not known to be right yet."""
+        self._length: int | None = None
+        self._is_sealed = False
+        self._is_locked = False
+        self._sync_error: OSError | None = None
+        self.was_cut = False
+        """Another program cut the file while it was written."""
+        self.dropped, self.dropped_why = 0, ""
+        """How many bytes of a leftover could not be used, and why."""
+
+    @classmethod
+    def open(cls, partials: Path, key: str, identity: Identity) -> Partial:
+        """Go on with the best leftover of ``key``, or begin anew.
+
+        Raises `Busy` if a living process is at work on it, `StateError`, `OSError`.
+        """
+        make_private_dir(partials)
+        mine = partials / f"{key}.{ProcessId.current()}"
+        adopt(partials, key, mine, identity)
+        make_private_dir(mine)
+        data, path = mine / "data", mine / "journal"
+        record = journals.load(path)
+        lost, why = 0, "its journal is damaged, or not this user's"
+        if record is None:
+            with contextlib.suppress(OSError):
+                lost = data.lstat().st_blocks * 512
+        elif not record.resumable_as(identity):
+            lost, why = record.have.total, _why_not(record, identity)
+            record = None
+        fd = _open_and_lock(data, is_new=record is None)
+        try:
+            if record is None:
+                partial = cls(mine, fd, Journal.create(path, identity), RangeSet(), {})
+            else:
+                have, claimed = record.have, record.have.total
+                have.remove(os.fstat(fd).st_size, 2**63)
+                lost, why = claimed - have.total, "the partial file is shorter than its journal says"
+                is_whole = not lost and path.stat().st_size <= journals.LARGEST // 2
+                journal = Journal.reopen(path) if is_whole else Journal.create(path, identity, have, record.validators)
+                partial = cls(mine, fd, journal, have, record.validators)
+        except BaseException:
+            os.close(fd)
+            raise
+        partial.dropped, partial.dropped_why = lost, why
+        return partial
+
+    @property
+    def front(self) -> int:
+        """Bytes written without a gap from the start."""
+        with self._lock:
+            return self._have.front
+
+    @property
+    def total(self) -> int:
+        """Bytes written."""
+        with self._lock:
+            return self._have.total
+
+    @property
+    def unclaimed(self) -> int:
+        """Bytes written that the journal does not claim yet."""
+        with self._lock:
+            return self._have.total - self._claimed.total
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        """The ranges of a file of ``size`` bytes that are missing."""
+        with self._lock:
+            return self._have.gaps(size)
+
+    def set_length(self, size: int) -> None:
+        """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
+        hides that another program cut the file. Raises `OSError`."""
+        os.ftruncate(self.fd, size + 1)
+        self._length, self._is_sealed = size + 1, False
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Put bytes at ``offset``. Raises `OSError`."""
+        if self._length is not None and os.fstat(self.fd).st_size < self._length:
+            self.was_cut = True
+        left = memoryview(data)
+        at = offset
+        while left:
+            count = os.pwrite(self.fd, left, at)
+            left = left[count:]
+            at += count
+        self.mark_present(ByteRange(offset, offset + len(data)))
+
+    def mark_missing(self, lost: ByteRange) -> None:
+        """These bytes turned out to be wrong."""
+        with self._lock:
+            self._have.remove(lost.start, lost.stop)
+
+    def mark_present(self, found: ByteRange) -> None:
+        """These bytes are in the file."""
+        with self._lock:
+            self._have.add(found.start, found.stop)
+
+    def note_validator(self, origin: str, validator: str) -> None:
+        """Remember the first validator (ETag or date) that an origin sends for this file. Raises `OSError`."""
+        if self.validators.setdefault(origin, validator) == validator:
+            self._journal.note_validator(origin, validator)
+
+    def sync_and_claim(self) -> None:
+        """Sync what was written, then claim it in the journal. Raises `OSError`: then the unclaimed bytes count as
+        lost, and nothing more is ever claimed."""
+        with self._syncing:
+            with self._lock:
+                have = self._have.copy()
+                if self.claim_below is not None:
+                    have.remove(self.claim_below, 2**63)
+                new = have.without(self._claimed)
+            if not new or self.fd < 0:
+                return
+            if self._sync_error:
+                raise self._sync_error  # these bytes may have been written before it
+            if not self._is_locked:  # an earlier download in this process may not have let go of it at once
+                self._is_locked = try_lock(self.fd, patience=0.0) is not False
+            try:
+                sync(self.fd, data_only=True)
+            except OSError as error:
+                self._sync_error = error
+                with self._lock:
+                    self._have = self._claimed.copy()
+                raise
+            self._journal.claim(new)
+            if time.monotonic() - self._journal_synced > _JOURNAL_SECONDS:
+                self._journal.sync()
+                self._journal_synced = time.monotonic()
+            with self._lock:
+                for item in new:
+                    self._claimed.add(item.start, item.stop)
+
+    def rewind(self, identity: Identity) -> int:
+        """Discard everything and begin anew as ``identity``; returns how many bytes that were. Raises `OSError`."""
+        with self._syncing, self._lock:
+            lost = self._have.total
+            os.ftruncate(self.fd, 0)
+            self._journal.close()
+            self._journal = Journal.create(self.folder / "journal", identity)
+            self._have, self._claimed = RangeSet(), RangeSet()
+            self.claim_below = self._length = None
+            self.was_cut = False
+            self.validators = {}
+            return lost
+
+    def seal(self, size: int) -> bool:
+        """Give the file of ``size`` bytes its final length. Returns whether no other program cut, extended or emptied
+        it: it has no holes. (On a file system that stores zeros as holes this may be False for an intact file.) Raises
+        `OSError`."""
+        length = os.fstat(self.fd).st_size
+        self.was_cut = self.was_cut or length <= size
+        is_as_written = not self.was_cut and length == size + 1
+        is_as_written = is_as_written and (not size or os.lseek(self.fd, 0, os.SEEK_HOLE) >= size)
+        os.ftruncate(self.fd, size)
+        self._length, self._is_sealed = size, True
+        return is_as_written
+
+    def publish(self, entry: EntryAt) -> os.stat_result | None:
+        """Sync the bytes, give them their final name, remove the journal; returns what `publish.publish` returns.
+
+        Raises `Busy` if another process took this partial over, `StorageError` if it is gone, `FileExistsError` if the
+        entry is to be new and something is there, `OSError`.
+        """
+        with self._syncing:
+            assert self._length is None or self._is_sealed, "it is a byte longer than the file"
+            if self._sync_error:
+                raise self._sync_error  # the system reports lost bytes once, and then calls the rest synced
+            sync(self.fd)
+            status, data = os.fstat(self.fd), self.folder / "data"
+            try:
+                is_mine = os.path.samestat(data.lstat(), status)
+            except (FileNotFoundError, NotADirectoryError):
+                is_mine = False
+            if not is_mine and status.st_nlink and self.folder.parent.exists():
+                raise _taken_over()
+            if not is_mine:
+                hint = "another program removed or moved it during the download; run the same command again"
+                raise StorageError(f"{self.folder} is gone", hint=hint)
+            copied = publish.publish(data, entry)
+            self.close()
+            self.discard()
+            return copied
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the files, once: a descriptor is gone even if closing it fails. Raises `OSError`."""
+        with self._syncing:
+            fd, self.fd = self.fd, -1
+            try:
+                self._journal.close()
+            finally:
+                if fd >= 0:
+                    unlock_and_close(fd)
+
+
+def _open_and_lock(data: Path, *, is_new: bool) -> int:
+    """Open a partial's data, or an empty file in its place if it is new or another user could write it. (That others
+    may write the file once it is published is no harm: they cannot enter its folder.) Lock it, as a sign that its owner
+    is alive. Raises `Busy` if another process took it over meanwhile, `OSError`."""
+    fd = -1
+    if not is_new:
+        with contextlib.suppress(Unsafe):
+            fd = open_own(data, os.O_RDWR | os.O_CREAT, 0o666, may_be_shared=True)
+    if fd < 0:
+        fd = open_new(data, os.O_RDWR, 0o666)
+    try_lock(fd)
+    with contextlib.suppress(OSError):
+        if os.path.samestat(data.lstat(), os.fstat(fd)):
+            return fd
+    unlock_and_close(fd)
+    raise _taken_over()
+
+
+def _taken_over() -> Busy:
+    return Busy("another mdl took this download over", hint="let it finish, or run the same command again")
+
+
+def _why_not(record: Record, new: Identity) -> str:
+    old = record.identity
+    if new.size is not None and record.have.end > new.size:
+        return f"the server's file has {new.size} bytes, and {record.have.end} had come"
+    if old.size != new.size:
+        return f"the server's file has {new.size} bytes now; it had {old.size}"
+    if old.digest != new.digest:
+        return "the server's file has another digest now"
+    if new.digest is None and (old.validator is None or new.validator is None):
+        return "neither a digest nor a strong validator tells whether it is still the same file"
+    return "the server's file has changed"

@@ -1,0 +1,471 @@
+"""Receipts: what mdl published, so that a finished file need not be hashed again. One record for each model.
+
+A record is a file that is only appended to, in the format of `mdl.crc_json`. A line is the receipt of one file, or says
+that the file has none any more; the last line of a file counts. Once half of the lines are of no use, the record is
+written anew. Earlier versions wrote one file for each receipt (``<32 hex>.receipt``), which are read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import re
+import stat
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mdl import crc_json
+from mdl.disk import publish, refuses_order, sync, write_all
+from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.safe_open import make_private_dir, open_own, open_regular, read_regular
+from mdl.download.receipt_lines import VERSION, gone_line, line_of, receipt_of
+from mdl.errors import StateError, Unsafe
+from mdl.files import Receipt, RemoteFile, Stamp
+from mdl.hashing import Fingerprint
+from mdl.paths import RelPath, former_record_name, model_of_former_record, record_name
+from mdl.presigned import query_hash
+from mdl.redact import bare_url
+
+RECORD = "all.receipts"
+"""The name of a record, in the folder of its model."""
+_OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
+_LARGEST, _LONGEST = 256 * 2**20, 16 * 2**20
+"""The most bytes that are read of a record, and of one line. The line of a file of a terabyte has 5 MB, most of which
+are its prefix digests."""
+_SPARE = 32
+"""A record may have so many lines of no use, beside as many as it has receipts."""
+
+
+def file_key(model: str, path: RelPath) -> str:
+    """How mdl names what it keeps of one unfinished file: 16 hex digits, however long the path is. Earlier versions
+    took 32, which begin with these."""
+    return hashlib.sha256(f"{model}\0{path}".encode()).hexdigest()[:16]
+
+
+def new_receipt(
+    model: str,
+    remote: RemoteFile,
+    print_: Fingerprint,
+    verified: str,
+    stamp: Stamp,
+    *,
+    validator: str | None = None,
+    adopted: bool = False,
+    catalog: str | None = None,
+    replaced: Stamp | None = None,
+) -> Receipt:
+    """The receipt of a file with ``stamp``. ``verified`` says what its bytes were compared with; ``validator`` is used
+    if the source had none; an ``adopted`` file was there before; ``catalog`` is the one for which it came;
+    ``replaced`` is the stamp of the file that it takes the place of."""
+    return Receipt(
+        model=model,
+        path=remote.path,
+        stamp=stamp,
+        digest=remote.digest if remote.digest == print_.digest else print_.digest,
+        verified=verified,
+        url=bare_url(remote.url),
+        asked=query_hash(remote.url),
+        validator=remote.validator or validator,
+        commit=remote.commit,
+        adopted=adopted,
+        hub=remote.hub,
+        prefixes=print_.prefixes,
+        catalog=catalog,
+        replaced=replaced,
+        access=remote.access,
+        vouched_by=remote.vouched_by if remote.digest else "first use",
+    )
+
+
+def also_of(receipt: Receipt, remote: RemoteFile, *, moves: bool) -> Receipt:
+    """The receipt of bytes that are here, and that somebody says are those of ``remote`` too. With ``moves`` they are
+    of its commit from now on.
+
+    Only what the hub itself publishes makes them the hub's, and open to those of whom it says so. Who else vouches for
+    them does not know from which hub they came, nor who may have another commit."""
+    if not remote.is_vouched_for or receipt.digest != remote.digest:
+        return receipt
+    is_same = receipt.hub is None or remote.hub is None or receipt.hub.is_same_as(remote.hub)
+    if not is_same and not moves:
+        return receipt
+    vouched = replace(receipt, vouched_by=remote.vouched_by, verified=remote.hash_algorithm)
+    if remote.vouched_by == "hub":
+        access = receipt.access if is_same and remote.access == "unknown" else remote.access
+        return replace(vouched, hub=remote.hub, commit=remote.commit, access=access)
+    if is_same or remote.hub is None or receipt.hub is None:
+        return receipt if receipt.is_vouched_for else vouched
+    hub = replace(remote.hub, endpoint=receipt.hub.endpoint)
+    return replace(vouched, hub=hub, commit=remote.commit, access="unknown")
+
+
+class Receipts:
+    """The receipts of one models folder, by model. For any number of threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._records: dict[str, _Record] = {}
+        self._lock = threading.RLock()
+
+    def get(self, model: str, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
+        """The receipt of one file; None if there is none or it is damaged. What it has in common with ``remote``, if
+        that is given, is kept once. Raises `StateError` if a newer mdl wrote one of the model's."""
+        with self._lock:
+            return self._record(model).check_version().receipt(path, remote)
+
+    def of_model(self, model: str) -> list[Receipt]:
+        """Every receipt of ``model`` that can be read, sorted by path. Raises as `get` does."""
+        with self._lock:
+            return sorted(self._record(model).check_version().receipts(), key=lambda receipt: receipt.path.text)
+
+    def in_order(self, model: str) -> list[Receipt]:
+        """Every receipt of ``model`` that can be read, the last one that was written at the end."""
+        with self._lock:
+            return self._record(model).receipts()
+
+    def models(self) -> list[str]:
+        """The models that may have receipts, sorted; none if the folder is a link, for mdl makes none."""
+        with contextlib.suppress(OSError):
+            if not self._folder.is_symlink():
+                return sorted({_model_of(entry) for entry in self._folder.iterdir() if _has_any(entry)})
+        return []
+
+    def may_have(self, model: str) -> bool:
+        """Whether `models` names this one; it takes no longer if there are many."""
+        place = self.place(model)
+        return not self._folder.is_symlink() and os.path.lexists(place) and _has_any(place)
+
+    def all(self) -> list[Receipt]:
+        """Every receipt of every model that can be read."""
+        return [receipt for model in self.models() for receipt in self.in_order(model)]
+
+    def put(self, *receipts: Receipt) -> None:
+        """Write receipts, which are on the disk when this returns. Raises `OSError`, `Unsafe`."""
+        by_model: dict[str, dict[str, Receipt | None]] = {}
+        for receipt in receipts:
+            if (url := bare_url(receipt.url)) != receipt.url:
+                receipt = replace(receipt, url=url)
+            by_model.setdefault(receipt.model, {})[receipt.path.text] = receipt
+        with self._lock:
+            for model, written in by_model.items():
+                self._record(model).append(written)
+
+    def forget(self, model: str, *paths: RelPath, tidy: bool = False) -> None:
+        """Remove the receipts of these files, and with ``tidy`` what cannot be read. Raises `OSError`, `Unsafe`."""
+        with self._lock:
+            record = self._record(model)
+            record.append({path.text: None for path in paths if path.text in record.by_path}, is_anew=tidy)
+
+    def drop(self, model: str, paths: Collection[RelPath] | None = None) -> None:
+        """Remove the receipts of these files, or all; without any other the record goes too. The caller holds the
+        model's lock. Raises `StateError` if a newer mdl wrote one, `OSError`, `Unsafe`."""
+        place = self.place(model)
+        if not os.path.lexists(place) or place.is_symlink():
+            return
+        with self._lock:
+            receipts = self._record(model).check_version().receipts()
+            if paths is not None and any(one.path not in paths for one in receipts):
+                self.forget(model, *paths)
+                return
+            for entry in place.iterdir():
+                entry.unlink(missing_ok=True)
+            place.rmdir()
+            self.finish(model)
+
+    def begin(self, model: str, paths: Collection[RelPath]) -> None:
+        """Note which files of ``model`` are wanted, until `finish`: of a file that is not here yet there is no receipt.
+        A disk that takes no note is no reason to stop."""
+        with contextlib.suppress(OSError, Unsafe):
+            folder = make_private_dir(self._wanted(model).parent)
+            data = crc_json.dumps({"model": model, "wanted": sorted(path.text for path in paths)})
+            publish.write_file(folder / self._wanted(model).name, data, durable=False)
+
+    def finish(self, model: str) -> None:
+        """Everything that was wanted of ``model`` is here, or nothing of it is wanted any more."""
+        with contextlib.suppress(OSError):
+            self._wanted(model).unlink()
+
+    def wanted(self, model: str) -> frozenset[str]:
+        """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
+        with contextlib.suppress(OSError):
+            found = crc_json.loads((read_regular(self._wanted(model), _LARGEST) or b"").rstrip(b"\n"))
+            if isinstance(found, dict):
+                found = found.get("wanted")
+            return frozenset(map(str, found if isinstance(found, list) else ()))
+        return frozenset()
+
+    def _wanted(self, model: str) -> Path:
+        return _place_of(self._folder.parent / "wanted", model, ".json")
+
+    def restore(self, receipt: Receipt, before: Receipt | None) -> None:
+        """Replace a receipt by the one from ``before``, or remove it, as far as the disk allows that."""
+        with contextlib.suppress(OSError):
+            if before:
+                self.put(before)
+            else:
+                self.forget(receipt.model, receipt.path)
+
+    def distrust(self, model: str, path: RelPath) -> None:
+        """Have the file hashed at the next check. Raises `OSError`, `StateError`."""
+        receipt = self.get(model, path)
+        if receipt and not receipt.suspect:
+            self.put(replace(receipt, suspect=True))
+
+    def useless(self, model: str, gone: Sequence[RelPath] = ()) -> tuple[Path, int, int]:
+        """The record of a model, how many bytes of it cannot be read, and how many are of files that are ``gone``."""
+        with self._lock:
+            record = self._record(model)
+            return record.path, record.unreadable(), sum(record.length(path.text) for path in gone)
+
+    def place(self, model: str) -> Path:
+        """The folder in which the record of ``model`` is."""
+        return _place_of(self._folder, model)
+
+    def _record(self, model: str) -> _Record:
+        if (record := self._records.get(model)) is None:
+            record = self._records[model] = _Record(model, str(self.place(model)))
+        record.refresh()
+        return record
+
+
+class _Record:
+    """The record of one model, as it is on the disk. ``by_path`` has what its last line says of each file, in the order
+    in which they were written: a receipt, or the line itself if that makes no sense. ``is_newer`` if a newer mdl wrote
+    one of them."""
+
+    def __init__(self, model: str, folder: str) -> None:
+        self._model, self._names = model, (f"{folder}/{RECORD}", folder)
+        self._clear()
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """Where the record is."""
+        return Path(self._names[0])
+
+    @property
+    def _folder(self) -> Path:
+        return self.path.parent
+
+    def _clear(self) -> None:
+        self.by_path: dict[str, Receipt | bytes] = {}
+        self.is_newer, self._damaged = False, 0
+        self._count, self._read, self._state = 0, 0, (0, 0, 0)
+        self._last = b""
+        self._of_one_file: list[Path] = []
+
+    def refresh(self, own: Mapping[bytes, tuple[str, Receipt | None]] = {}) -> None:
+        """Read what was appended since the last time, or everything if it is another file now. ``own`` lines need not
+        be parsed."""
+        state = self._look()
+        if state == self._state:
+            return
+        inode, size, _ = state
+        grew = inode == self._state[0] and size > self._state[1] > 0
+        lines = self._lines_from(self._read - len(self._last))
+        if not grew or (self._last and next(lines, b"") != self._last):  # a new file may have the old one's inode
+            self._clear()
+            self._read_single_files()
+            lines = self._lines_from(0)
+        for line in lines if size else ():
+            self._read += len(line)
+            self._take(*own[line]) if line in own else self._add(line.removesuffix(b"\n"))
+            self._last = line
+        self._state = state
+
+    def _lines_from(self, start: int) -> Iterator[bytes]:
+        """The record's lines from byte ``start`` on; none if they cannot be read or trusted. A torn last line is left
+        out: it may still be on its way. What is longer than any receipt comes in pieces, which make no sense."""
+        with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
+            file.seek(start)
+            for line in iter(lambda: file.readline(_LONGEST), b""):
+                if file.tell() > _LARGEST or not (line.endswith(b"\n") or len(line) == _LONGEST):
+                    return
+                yield line
+
+    def _look(self) -> tuple[int, int, int]:
+        """What tells whether the record has changed: its inode, size and time; if there is none, those of its
+        folder, and no size."""
+        for name in self._names:
+            try:
+                found = os.lstat(name)
+            except OSError:
+                continue
+            return found.st_ino, found.st_size if name == self._names[0] else 0, found.st_mtime_ns
+        return 0, 0, 0
+
+    def _read_single_files(self) -> None:
+        """Read the receipts that earlier versions wrote."""
+        with contextlib.suppress(OSError):
+            entries = [] if self._folder.is_symlink() else sorted(self._folder.iterdir())
+            for path in (entry for entry in entries if _OF_ONE_FILE.fullmatch(entry.name)):
+                self._of_one_file.append(path)
+                facts, prefixes, *_ = ((read_regular(path, _LARGEST) or b"") + b"\n\n").split(b"\n")
+                found = crc_json.loads(facts)
+                if isinstance(found, dict) and isinstance(steps := crc_json.loads(prefixes), list):
+                    found["prefixes"] = steps
+                self._add(crc_json.dumps(found).rstrip() if isinstance(found, dict) else facts or b"?")
+
+    def _add(self, line: bytes) -> None:
+        facts = crc_json.loads(line)
+        facts = facts if isinstance(facts, dict) else {}
+        path, version = facts.get("path"), facts.get("mdl-receipt")
+        self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
+        if isinstance(path, str):
+            self._take(path, None if facts.get("gone") else self._made(facts) or line)
+        else:
+            self._count += 1
+            self._damaged += len(line)
+
+    def _made(self, facts: dict[str, Any]) -> Receipt | None:
+        """The receipt with these facts; None if they make no sense, or are of another model."""
+        receipt = receipt_of(facts)
+        return receipt if receipt and receipt.model == self._model else None
+
+    def _take(self, path: str, last: Receipt | bytes | None) -> None:
+        self._count += 1
+        self.by_path.pop(path, None)
+        if last is not None:
+            self.by_path[path] = last
+
+    def check_version(self) -> _Record:
+        """The record itself. Raises `StateError` if a newer mdl wrote to it."""
+        if self.is_newer:
+            raise StateError("a newer mdl wrote this receipt", item=str(self.path), hint="upgrade mdl")
+        return self
+
+    def receipt(self, path: RelPath, remote: RemoteFile | None = None) -> Receipt | None:
+        """The receipt of one file; None if there is none or it makes no sense."""
+        found = self.by_path.get(path.text)
+        if not isinstance(found, Receipt):
+            return None
+        if remote is not None and found.url is not remote.url:
+            self.by_path[path.text] = found = _sharing(found, remote)
+        return found
+
+    def receipts(self) -> list[Receipt]:
+        """Every receipt that makes sense, the last one that was written at the end."""
+        return [one for one in self.by_path.values() if isinstance(one, Receipt)]
+
+    def length(self, path: str) -> int:
+        """How many bytes the line of a file has."""
+        last = self.by_path.get(path, b"")
+        return len(line_of(last)) - 1 if isinstance(last, Receipt) else len(last)
+
+    def unreadable(self) -> int:
+        """Bytes that are no receipt, and say of none that it is gone."""
+        return self._damaged + sum(len(one) for one in self.by_path.values() if not isinstance(one, Receipt))
+
+    def append(self, written: Mapping[str, Receipt | None], *, is_anew: bool = False) -> None:
+        """Write the receipt of each path; None removes it. With ``is_anew`` the whole record is written without what
+        is of no use, and so it is on a mount that takes no appending. Raises `OSError`, `Unsafe`, `StateError`."""
+        if not written and not is_anew:
+            return
+        try:
+            self._append(written, is_anew=is_anew)
+        except OSError as error:
+            if not refuses_order(error):
+                raise
+            self.check_version()  # what a newer mdl wrote would be lost
+            for path, receipt in written.items():
+                self._take(path, receipt)
+            self._rewrite()
+
+    def _append(self, written: Mapping[str, Receipt | None], *, is_anew: bool) -> None:
+        make_private_dir(self._folder)
+        lines = {line_of(one) if one else gone_line(path): (path, one) for path, one in written.items()}
+        data = b"".join(lines)
+        with self._locked() as fd:
+            size = os.fstat(fd).st_size
+            is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            write_all(fd, b"\n" * is_torn + data)
+            sync(fd)
+            if not size:
+                publish.sync_folder(self._folder)
+            self.refresh(lines)
+            if is_anew:
+                self._rewrite()
+            elif not self.is_newer and (self._of_one_file or self._count > 2 * len(self.by_path) + _SPARE):
+                with contextlib.suppress(OSError):  # the lines are on the disk: this can wait
+                    self._rewrite()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Open the record, made if it is missing. No other process writes it anew meanwhile, if locks work there."""
+        while True:
+            try:
+                fd = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            except Unsafe:  # another user could write it: nothing of it is believed
+                self.path.unlink(missing_ok=True)
+                continue
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise FileExistsError(errno.EEXIST, "it is a device or pipe", str(self.path))
+                try_lock(fd)
+                if self._is_named(fd):
+                    yield fd
+                    return
+            finally:
+                unlock_and_close(fd)
+
+    def _is_named(self, fd: int) -> bool:
+        """Whether this open file is the record still."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.lstat(self.path), os.fstat(fd))
+        return False
+
+    def _rewrite(self) -> None:
+        """Write the record anew, without what is of no use; without any receipt it is removed. Raises `OSError`."""
+        old = self._of_one_file
+        data = b"".join(map(line_of, self.receipts()))
+        if data:
+            publish.write_file(self.path, data)
+        else:
+            self.path.unlink(missing_ok=True)
+        for path in old:
+            path.unlink(missing_ok=True)
+        self._clear()
+        self.refresh()
+
+
+def _place_of(folder: Path, model: str, suffix: str = "") -> Path:
+    """Where something that is kept of a model is in ``folder``. What an earlier version made stays where it is."""
+    place, former = (folder / f"{name(model)}{suffix}" for name in (record_name, former_record_name))
+    return former if os.path.lexists(former) and not os.path.lexists(place) else place
+
+
+def _model_of(folder: Path) -> str:
+    """The model whose record is in a folder, as its first line that makes sense says. Without one it is called by the
+    name of the folder, as the records of earlier versions are: then it is shown, and can be removed."""
+    with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(folder / RECORD), "rb") as file:
+        for line in iter(lambda: file.readline(_LONGEST), b""):
+            facts = crc_json.loads(line.removesuffix(b"\n"))
+            model = facts.get("model") if isinstance(facts, dict) else None
+            if isinstance(model, str) and record_name(model) == folder.name:
+                return model
+    return model_of_former_record(folder.name)
+
+
+def _has_any(folder: Path) -> bool:
+    """Whether anything is in a folder; a process that was killed while it removed one leaves it empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return True
+
+
+def _sharing(receipt: Receipt, remote: RemoteFile) -> Receipt:
+    """The same receipt. What it has in common with the file at its source is kept once: there may be 100,000 of
+    both."""
+    return replace(
+        receipt,
+        path=remote.path,
+        url=remote.url if remote.url == receipt.url else receipt.url,
+        digest=remote.digest if remote.digest == receipt.digest else receipt.digest,
+        hub=remote.hub if remote.hub == receipt.hub else receipt.hub,
+    )

@@ -1,0 +1,305 @@
+"""Transfer: fetch the files of a plan. Workers fetch, hashers hash, one thread syncs, and the calling thread reports.
+
+Every event reaches the listener from the thread that called `Transfer.run`, so a listener needs no lock. That thread
+also supervises the others: an unexpected exception in a worker ends the file that it worked on, never the worker, and
+if no worker is left the transfer ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import queue
+import threading
+import time
+
+from mdl.disk import explain_oserror
+from mdl.disk.name_limits import name_too_long
+from mdl.disk.pool import keep_together, start_threads
+from mdl.disk.process import free_descriptors
+from mdl.download.connection_scaler import Tuning
+from mdl.download.download import Download, FileResult
+from mdl.download.fetch import Fetcher
+from mdl.download.finalize import Describe, Finalizer
+from mdl.download.hub_client import HubClient
+from mdl.download.plan import Item
+from mdl.download.queue import MOST_BEGUN, Work, WorkQueue
+from mdl.download.store import Store
+from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
+from mdl.events import Event, FileProgress, Listener, Progressed
+from mdl.net.client import HttpClient
+from mdl.units import Speed
+from mdl.values import value_class
+
+_TICK = 0.1
+_SYNC_BYTES = 2**20
+_SYNC_SECONDS = 1.0
+_SYNC_WORTH_SECONDS = 0.025
+"""Bytes are synced once there is a megabyte of them, or what comes in this time: frequent syncs slow the writers."""
+_LAST_SYNC_SECONDS = 0.5
+_TINY = 128 * 1024
+"""Bytes. The work on files that have no more on average is Python's, which runs in one thread at a time."""
+_TOGETHER_SECONDS = 1.0
+"""So often the threads that work on tiny files are brought to the processor of the reporting thread. That one sleeps
+between two looks, and the system wakes it on an idle processor if there is one."""
+_OTHER_DESCRIPTORS = 16
+"""What a transfer opens besides, and for a moment."""
+
+
+@value_class
+class Result:
+    """How every file ended."""
+
+    files: tuple[FileResult, ...]
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes that came from the network."""
+        return sum(one.fetched for one in self.files)
+
+    @property
+    def bytes_discarded(self) -> int:
+        return sum(one.discarded for one in self.files)
+
+
+class Transfer:
+    """Fetches, verifies and publishes every item, over at most ``http.connections`` connections at once.
+
+    ``tell`` gets the events. ``describe`` reads off the head of an answer what an unasked file is. ``bytes_kept`` are
+    the bytes of whole files that are on the disk already, for the progress. With ``repair`` only the bad blocks of
+    damaged files are fetched. The ``hub_client``, if there is one, fetches the hub's files. All files together may have
+    ``most`` bytes.
+    """
+
+    def __init__(
+        self,
+        items: tuple[Item, ...],
+        store: Store,
+        http: HttpClient,
+        tell: Listener,
+        describe: Describe,
+        *,
+        bytes_kept: int = 0,
+        repair: bool = False,
+        hub_client: HubClient | None = None,
+        most: int | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        via_hub, tuning = hub_client is not None, tuning or Tuning()
+        self._connections, begun = _fitting(http.connections, free_descriptors())
+        downloads = [
+            Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
+            for number, item in enumerate(items, 1)
+        ]
+        sizes = [download.remote.size or 0 for download in downloads]
+        self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
+        self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
+        self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
+        self._fetcher = Fetcher(http, self._queue, store.free_space, most)
+        self._finalizer = Finalizer(
+            store,
+            self._queue,
+            self._fetcher,
+            self._events.put,
+            http.cancel,
+            count=len(items),
+            repair=repair,
+            on_error=self._on_error,
+            describe=describe,
+            most=most,
+        )
+        self._store, self._http, self._tell = store, http, tell
+        self._bytes_kept, self._hub_client = bytes_kept, hub_client
+        self._speed = Speed(time.monotonic())
+        self._rate = 0.0
+        self._stop_syncing = threading.Event()
+        self._synced_at = time.monotonic()
+        self._fault: MdlError | None = None
+        self._workers: list[threading.Thread] = []
+
+    def run(self) -> Result:
+        """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
+        in ``so_far``; every other error is in the outcomes."""
+        count = min(self._connections, max(1, self._most_at_once))
+        are_tiny = self._hub_client is None and self._are_tiny
+        try:
+            start_threads("mdl-worker", [self._work] * count, self._workers)
+            if not self._workers:
+                hint = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
+                raise StorageError("the system refuses to start a thread", hint=hint)
+            syncing = start_threads("mdl-syncer", [self._keep_syncing])
+            together_at = -math.inf
+            while self._queue.wait(_TICK):
+                if are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
+                    together_at = time.monotonic()
+                    keep_together(self._workers)
+                self._queue.scale(is_limited=self._http.throttle.is_full)
+                self._report()
+                if not any(thread.is_alive() for thread in syncing):
+                    self._sync_due()
+                self._http.cancel.check()
+                if not any(worker.is_alive() for worker in self._workers):
+                    break
+            for worker in self._workers:
+                worker.join()
+        except (KeyboardInterrupt, Cancelled) as error:
+            stopped = error if isinstance(error, Cancelled) else Cancelled()
+            self._stop(stopped)
+            while not self._events.empty():
+                self._tell(self._events.get())
+            so_far = Result(self._queue.results(stopped.as_error()))
+            raise stopped.but(so_far=so_far) from error
+        except BaseException:  # of the listener, or of a signal handler
+            self._stop(Cancelled())
+            raise
+        finally:
+            self._stop_syncing.set()
+        self._report()
+        return Result(self._queue.results(self._fault or NetworkError("not reached")))
+
+    def _stop(self, stopped: Cancelled) -> None:
+        """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
+        are still at work then are noted in the store, whose locks stay until they have ended."""
+        self._http.cancel.set(stopped)
+        self._queue.close()
+        self._stop_syncing.set()
+        active = list(self._queue.active)
+        for download in active:
+            if download.hasher:
+                download.hasher.stop(wait=False)
+        for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(active)]):
+            self._store.at_work.append(thread)
+            thread.join(_LAST_SYNC_SECONDS)
+
+    def _sync_and_close(self, active: list[Download]) -> None:
+        """Claim what was written; once no thread uses the partials, close them, so that this process could go on with
+        them."""
+        partials = [download.partial for download in active if download.partial]
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                partial.sync_and_claim()
+        for thread in self._workers:
+            if thread.is_alive():  # one that has not begun finds the queue closed
+                thread.join()
+        for download in list(self._queue.active):  # a worker may have opened it since
+            if download.hasher:
+                download.hasher.stop()
+            if download.partial:
+                with contextlib.suppress(OSError):
+                    download.partial.close()
+
+    def _report(self) -> None:
+        """Tell the events that were posted, and the progress."""
+        for _ in range(self._events.qsize()):  # not until there are none: they may come as fast as they are told
+            self._tell(self._events.get())
+        now = time.monotonic()
+        running = [download for download in list(self._queue.active) if not download.ended]
+        progress = self._queue.progress()
+        total, done = self._bytes_kept + progress.size, self._bytes_kept + progress.done
+        self._rate = self._speed.observe(now, progress.fetched)
+        self._tell(
+            Progressed(
+                bytes_done=done,
+                bytes_total=total,
+                bytes_per_second=self._rate,
+                eta_seconds=(total - done) / self._rate if self._rate else None,
+                files=tuple(
+                    FileProgress(d.model, d.name, d.index, d.done, d.remote.size, d.resumed_at) for d in running
+                ),
+                connections=sum(len(d.running) for d in running),
+            )
+        )
+
+    def _keep_syncing(self) -> None:
+        """What the syncer does. If it fails for lack of memory, the calling thread syncs instead."""
+        with contextlib.suppress(Exception):
+            while not self._stop_syncing.wait(0.02):
+                self._sync_due()
+
+    def _sync_due(self) -> None:
+        """Claim what was written, soon and often: then a kill costs next to nothing, and the last sync is short."""
+        now = time.monotonic()
+        is_due = now - self._synced_at > _SYNC_SECONDS
+        enough = 1 if is_due else max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
+        for download in list(self._queue.active):
+            partial = download.partial
+            if partial is None or download.exclusive or partial.unclaimed < enough:
+                continue
+            try:
+                partial.sync_and_claim()
+            except Exception as error:
+                if not self._switched_to_order(download, error):
+                    self._queue.fail(download, self._explained(download, error))
+        self._synced_at = now if is_due else self._synced_at
+
+    def _switched_to_order(self, download: Download, error: BaseException) -> bool:
+        """Whether the error means that the folder takes writes in order alone; then the file begins anew, in order."""
+        if not isinstance(error, OSError) or download.partial is None or download.partial.is_in_order:
+            return False
+        if not self._finalizer.switches_to_order(error):
+            return False
+        self._queue.rewind(download, "this folder takes writes in order alone")
+        return True
+
+    def _explained(self, download: Download, error: BaseException) -> MdlError:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            pointer = self._store.layout.pointer(download.remote)
+            too_long = name_too_long(pointer or self._store.final_path(download.model, download.remote))
+            return too_long.but(item=download.name)
+        if isinstance(error, OSError):
+            return explain_oserror(error, download.name, self._store.root)
+        return error if isinstance(error, MdlError) else internal_error(error)
+
+    def _work(self) -> None:
+        """What one worker does until nothing is left. An error ends only the file that it concerns."""
+        try:
+            while (work := self._queue.take()) is not None:
+                try:
+                    self._do(work)
+                except BaseException as error:
+                    self._on_error(work, error)
+                if self._http.cancel.is_set():
+                    return
+        except BaseException as error:
+            self._fault = internal_error(error)
+
+    def _on_error(self, work: Work, error: BaseException) -> None:
+        """A piece of work ended by an error; one that a stop caused means nothing."""
+        if self._http.cancel.is_set():
+            return
+        if work.segment and self._switched_to_order(work.download, error):
+            self._queue.request_ended(work.download, work.segment)
+            return
+        explained = self._explained(work.download, error)
+        if work.segment and error is explained:
+            self._queue.request_ended(work.download, work.segment, explained)
+        else:
+            self._queue.abandon(work, explained)
+
+    def _do(self, work: Work) -> None:
+        download, segment = work.download, work.segment
+        if work.kind == "begin":
+            self._finalizer.begin(download)
+        elif work.kind == "rewind":
+            self._finalizer.rewind(download)
+        elif work.kind == "finish":
+            self._finalizer.finish(download)
+        elif work.kind == "close":
+            self._finalizer.close(download)
+        elif segment and download.via_hub and self._hub_client:
+            self._finalizer.fetch_via_hub(download, self._hub_client)
+        elif segment and download.small:
+            self._finalizer.fetch_small(work)
+        elif segment:
+            self._fetcher.fetch(download, segment, self._finalizer.meet)
+            self._queue.request_ended(download, segment)
+
+
+def _fitting(connections: int, descriptors: int) -> tuple[int, int]:
+    """How many connections, and how many files that are begun, that many descriptors suffice for. A worker has up to
+    two sockets, one at a host and one where that redirects to; a file that is begun has up to two descriptors."""
+    pairs = (descriptors - _OTHER_DESCRIPTORS) // 2
+    fitting = max(1, min(connections, pairs // 2))
+    return fitting, max(1, min(max(MOST_BEGUN, fitting), pairs - fitting))

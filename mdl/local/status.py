@@ -1,0 +1,185 @@
+"""Status: what of a model is on this disk, found without contacting a server and without reading the files.
+
+There is one definition of each: `file_status`, `joint_status`. `model_status` looks at a whole model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
+from mdl.download.store import Store
+from mdl.errors import MdlError, StorageError, UsageError
+from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.hashing import Digest
+from mdl.paths import RelPath
+from mdl.values import value_class
+
+Status = Literal["present", "partial", "missing", "unverified"]
+
+
+@value_class
+class FileStatus:
+    """The status of one file, and how many of its bytes are on this disk."""
+
+    remote: RemoteFile
+    status: Status
+    bytes_present: int
+    commit: str | None = None
+    """The commit at which mdl fetched what is here."""
+    since: float | None = None
+    """When the bytes came to this disk, in seconds since 1970."""
+    is_own: bool = False
+    """mdl fetched it, or adopted it."""
+
+
+BroughtBy = Literal["mdl", "hub-client", "other"]
+
+
+@value_class
+class ModelStatus:
+    """The status of a model. ``files`` and ``bytes`` are None if they are not known: its source was never asked.
+
+    ``layout`` is that of the models folder. ``brought_by`` is None if nothing is here; ``hub-client`` is the hub's own
+    client, ``other`` whoever put a folder there of which mdl knows nothing.
+    """
+
+    path: Path
+    status: Status
+    rows: tuple[FileStatus, ...]
+    files: int | None
+    files_present: int
+    bytes: int | None
+    bytes_present: int
+    layout: str = "plain"
+    brought_by: BroughtBy | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether anything of it is on this disk, be it a part of one file."""
+        return self.bytes_present > 0 or self.files_present > 0
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """The commits at which mdl, or the hub's client, fetched what is here."""
+        return tuple(dict.fromkeys(row.commit for row in self.rows if row.commit))
+
+    @property
+    def since(self) -> float | None:
+        """When the newest of its files came to this disk, in seconds since 1970."""
+        return max((row.since for row in self.rows if row.since is not None), default=None)
+
+
+def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
+    """The status of a file that was checked without reading it. Pure."""
+    receipt, stamp = local.receipt, local.stamp
+    if local.kind == "file" and stamp is not None and remote.size in (None, stamp.size):
+        since = stamp.mtime_ns / 1e9
+        if receipt is None:
+            return FileStatus(remote, "unverified", stamp.size, since=since)
+        digest = remote.digest
+        may_match = receipt.matches(remote) or (digest is not None and digest.algorithm != receipt.digest.algorithm)
+        if local.untouched and may_match:
+            is_sure = receipt.is_vouched_for or (remote.is_vouched_for and digest == receipt.digest)
+            return FileStatus(remote, "present" if is_sure else "unverified", stamp.size, receipt.commit, since, True)
+    if local.kind == "file" and stamp is not None and local.is_edited:  # by whom and how only reading it would tell
+        since = stamp.mtime_ns / 1e9
+        return FileStatus(remote, "unverified", stamp.size, receipt.commit if receipt else None, since, True)
+    return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
+
+
+def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status:
+    """The status of a model from those of its files; not ``is_complete`` if there may be further files. Pure."""
+    found = set(statuses)
+    if found <= {"missing"}:
+        return "missing"
+    if found & {"missing", "partial"} or not is_complete:
+        return "partial"
+    return "unverified" if "unverified" in found else "present"
+
+
+def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
+    """Look at every file of the model: those that its catalog entry, a lock or a kept listing names, else those that
+    have a receipt. Raises `StorageError`, `StateError`."""
+    known = None
+    with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
+        known = resolver.known(model) or resolver.described(model)
+    if known is not None:
+        return status_of_files(model.name, known, store)
+    if receipts := store.receipts.of_model(model.name):
+        return local_status(model.name, receipts, (), store)
+    return status_of((), store, model.name, is_complete=False)
+
+
+def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:
+    """What of a model's files, which are these, is here. Raises as `model_status`."""
+    clashes = store.clashes(name, remotes)
+    rows = [
+        FileStatus(remote, "missing", 0) if number in clashes else _checked(name, remote, store)
+        for number, remote in enumerate(remotes)
+    ]
+    return status_of(rows, store, name)
+
+
+def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
+    """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
+    sizes = [row.remote.size for row in rows if row.remote.size is not None]
+    by: BroughtBy = "mdl" if any(row.is_own for row in rows if row.bytes_present) else "other"
+    present = sum(row.status in ("present", "unverified") for row in rows)
+    bytes_present = sum(row.bytes_present for row in rows)
+    return ModelStatus(
+        path=store.folder(name),
+        status=joint_status((row.status for row in rows), is_complete=is_complete),
+        rows=tuple(rows),
+        files=len(rows) if is_complete else None,
+        files_present=present,
+        bytes=sum(sizes) if is_complete and len(sizes) == len(rows) else None,
+        bytes_present=bytes_present,
+        layout=store.layout.name,
+        brought_by=by if present or bytes_present else None,
+    )
+
+
+def local_status(
+    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
+) -> ModelStatus:
+    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
+    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
+    wanted them. Raises as `model_status`."""
+    rows: dict[RelPath, FileStatus] = {}
+    wanted, published = store.receipts.wanted(name), _published(known)
+    for receipt in receipts:
+        row = _checked(name, receipt.remote, store)
+        is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
+        is_doubtful = row.status == "present" and not is_sure
+        rows[receipt.path] = replace(row, status="unverified") if is_doubtful else row
+    for remote in known:
+        if remote.path not in rows:
+            row = _checked(name, remote, store)
+            if is_exact or row.bytes_present or remote.path.text in wanted:
+                rows[remote.path] = row
+    is_complete = is_exact or wanted <= {path.text for path in rows}
+    return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
+
+
+def _published(known: Iterable[RemoteFile]) -> dict[RelPath, Digest]:
+    """The digests that a hub, the server of a URL, the catalog or a lock names, by path."""
+    return {one.path: one.digest for one in known if one.digest and one.vouched_by not in ("first use", "folder")}
+
+
+def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:
+    try:
+        row = file_status(store.quick_check(model, remote), remote)
+        is_found = row.status == "partial" or store.pointer_state(model, remote) == "right"
+    except UsageError:
+        is_found = False  # this layout cannot store it
+    except StorageError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        is_found = False  # in a folder that is closed to this account, which has nothing of it
+    return row if is_found else FileStatus(remote, "missing", 0)

@@ -1,0 +1,237 @@
+"""Bodies off the wire: fast, cancellable, within the rate limit, and never more bytes than were announced.
+
+httpx makes the request. Its own body loop parses every 64 KiB through h11, which takes most of the time of a large
+download. So a body whose length the server announces is read from the connection (`Connection.receive`) into one reused
+buffer, off the socket or through `mdl.net.tls`. Chunked and encoded bodies are read the ordinary way.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+
+import httpx
+
+from mdl.cancel import CancelToken
+from mdl.errors import NetworkError, ProtocolError
+from mdl.net.connection import Connection, deadline
+from mdl.net.responses import codings_of, is_readable, unreadable
+from mdl.net.tls_errors import SILENCE
+from mdl.net.transport import broken_tls
+from mdl.units import NO_RATE_LIMIT, Timetable
+
+STEP = 256 * 1024
+"""Bytes of one decoded piece, at most."""
+
+_BUFFER = 768 * 1024
+"""Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
+_TLS_BUFFER = 512 * 1024
+"""Bytes of it that are used under TLS, which needs memory of its own beside it."""
+_AGAIN = "run the same command again; what was fetched is kept"
+_TOO_SLOW = "the connection is too slow to go on"
+_SLOWEST = 1000.0
+"""Bytes a second that a body must bring, on average while it is waited for."""
+_SLACK = 0.25
+"""Seconds of the rate limit that may be caught up after a late wake-up. A longer silence is never made up for."""
+_LOOK_SECONDS = 1.0
+"""How often a thread that waits for a low rate looks whether the rate has changed."""
+_QUANTUM_SECONDS = 0.01
+_SMALLEST_QUANTUM = 4096
+
+Block = memoryview | bytes
+
+
+def minute_of_day() -> int:
+    """Minutes since midnight, local time."""
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
+class Throttle:
+    """One rate limit for all connections, by a daily timetable. A thread that has read bytes waits until the rate
+    allows for them."""
+
+    def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
+        self._timetable, self._clock, self._lock = timetable, clock, threading.Lock()
+        self._paid_until = clock()
+
+    def change(self, timetable: Timetable) -> None:
+        """Keep to another timetable from now on."""
+        with self._lock:
+            self._timetable, self._paid_until = timetable, self._clock()
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second at this time of the day; None if there is no limit."""
+        rates = self._timetable.rates
+        return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(minute_of_day())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the rate allows for no more bytes at this moment."""
+        return self.rate is not None and self._paid_until > self._clock()
+
+    def quantum(self, most: int) -> int:
+        """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
+        rate = self.rate
+        return most if rate is None else min(most, max(_SMALLEST_QUANTUM, int(rate * _QUANTUM_SECONDS)))
+
+    def take(self, count: int, cancel: CancelToken) -> None:
+        """Wait until the rate allows for ``count`` more bytes. Raises `Cancelled`."""
+        rate = self.rate
+        if rate is None:
+            return
+        with self._lock:
+            now = self._clock()
+            self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
+            wait, timetable = self._paid_until - now, self._timetable
+        while wait > 0 and self._timetable is timetable:
+            cancel.wait(min(wait, _LOOK_SECONDS))
+            wait -= _LOOK_SECONDS
+
+
+NO_LIMIT = Throttle(NO_RATE_LIMIT)
+
+
+class BodyReader:
+    """Reads bodies. ``stall`` is the longest silence in seconds. A body that is too slow is given up after ``slow``
+    seconds of waiting for it. ``throttle`` is the rate limit of all bodies together."""
+
+    def __init__(self, cancel: CancelToken, stall: float, slow: float, throttle: Throttle) -> None:
+        self._cancel, self._stall, self._slow, self._throttle = cancel, stall, slow, throttle
+        self._buffers = threading.local()
+
+    def blocks(
+        self, response: httpx.Response, length: int | None, *, decode: bool, first_byte: float = 0.0
+    ) -> Iterator[Block]:
+        """The body in blocks, at most ``length`` bytes. Each block is valid until the thread asks for the next one. The
+        first may take ``first_byte`` seconds, if that is more than the longest silence.
+
+        ``decode``: undo what Content-Encoding says; otherwise the bytes are those on the wire. Raises `NetworkError`
+        if the body ends early, or if the connection is silent or brings less than 1 kB/s; `ProtocolError` for an
+        encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
+        """
+        is_coded = decode and codings_of(response.headers)
+        pieces = _decoded(response) if is_coded else self._raw(response, length, first_byte)
+        longest, waited, count = max(self._slow, self._stall), 0.0, 0
+        silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
+        block = self._first(pieces, max(longest, first_byte))
+        while block is not None:
+            if waited >= self._slow:
+                if count < _SLOWEST * waited:
+                    raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
+                waited, count = 0.0, 0
+            self._throttle.take(len(block), self._cancel)
+            yield block
+            began = time.monotonic()
+            with deadline(longest, silent):
+                block = next(pieces, None)
+            self._cancel.check()
+            if block is not None:
+                waited, count = waited + time.monotonic() - began, count + len(block)
+
+    def _first(self, pieces: Iterator[Block], seconds: float) -> Block | None:
+        """The first piece of a body; None if it is empty. Raises `NetworkError` if none comes in time."""
+        with deadline(seconds, _nothing_after_head(seconds)):
+            block = next(pieces, None)
+        self._cancel.check()
+        return block
+
+    def _raw(self, response: httpx.Response, length: int | None, first_byte: float) -> Iterator[Block]:
+        """The bytes on the wire."""
+        connection = response.extensions.get("network_stream")
+        if isinstance(connection, Connection) and connection.left is not None:
+            return self._straight(response, connection, length, first_byte)
+        return _parsed(response, length)
+
+    def _straight(
+        self, response: httpx.Response, connection: Connection, length: int | None, first_byte: float
+    ) -> Iterator[Block]:
+        """A body that the server announced the length of, past httpx and its parser."""
+        if not hasattr(self._buffers, "data"):
+            self._buffers.data = bytearray(_BUFFER)
+        is_tls = connection.get_extra_info("ssl_object") is not None
+        view = memoryview(self._buffers.data)[: _TLS_BUFFER if is_tls else None]
+        size = connection.left or 0
+        if length is not None:
+            size = length
+        left = size
+        seconds = max(self._stall, first_byte)
+        while left:
+            count, error = connection.receive(view[: min(self._throttle.quantum(len(view)), left)], seconds)
+            if count:
+                left -= count
+                seconds = self._stall
+                yield view[:count]
+            if isinstance(error, ssl.SSLError):
+                raise broken_tls(error, response.request, is_open=True) from error
+            if isinstance(error, TimeoutError) and left == size:
+                raise _nothing_after_head(seconds) from error
+            if isinstance(error, TimeoutError):
+                raise NetworkError(f"no byte for {seconds:.0f} s", hint=_AGAIN) from error
+            if error:
+                why = f"the connection broke: {error.strerror or error}"
+                raise NetworkError(why, hint="run the same command again") from error
+            if count == 0:
+                raise _cut_off(size - left, size)
+        response.close()
+
+
+def _parsed(response: httpx.Response, length: int | None) -> Iterator[Block]:
+    """A body in chunks, or one that ends with the connection."""
+    if length == 0:
+        return
+    got = 0
+    for chunk in response.iter_raw():  # to its end, so that its connection can be used again
+        piece = chunk if length is None else chunk[: length - got]
+        got += len(piece)
+        if piece:
+            yield piece
+    if length is not None and got < length:
+        raise _cut_off(got, length)
+
+
+def _nothing_after_head(seconds: float) -> NetworkError:
+    words = f"the server sent its head, and nothing of the body for {seconds:.0f} s"
+    return NetworkError(words, hint=SILENCE, is_silence=True)
+
+
+def _cut_off(got: int, size: int) -> NetworkError:
+    return NetworkError(f"the connection ended after {got} of {size} bytes", hint=_AGAIN)
+
+
+def _decoded(response: httpx.Response) -> Iterator[bytes]:
+    """The decoded body, up to its own end and not only that of the connection."""
+    codings = codings_of(response.headers)
+    if not is_readable(codings):
+        raise unreadable(codings)
+    try:
+        is_complete = yield from gunzip(response.iter_raw())
+    except zlib.error as error:
+        raise ProtocolError(f"the server's encoding is damaged: {error}") from error
+    if is_complete:
+        return
+    if "content-length" in response.headers or "transfer-encoding" in response.headers:
+        raise ProtocolError(f"the server's response ended in the middle of its {codings[0]} encoding")
+    raise NetworkError(f"the connection ended in the middle of a {codings[0]} encoding", hint=_AGAIN)
+
+
+def gunzip(chunks: Iterable[bytes]) -> Generator[bytes, None, bool]:
+    """Decode gzip with any number of members (RFC 1952, 2.2) into pieces of at most `STEP` bytes.
+
+    Returns whether ``chunks`` end where a member ends; that of no bytes at all counts as such. Raises `zlib.error`.
+    httpx's decoder drops all members but the first, does not notice a cut, and returns pieces of any size.
+    """
+    member: zlib._Decompress | None = None
+    for chunk in chunks:
+        data = chunk
+        while data:
+            if member is None or member.eof:
+                member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            if piece := member.decompress(data, STEP):
+                yield piece
+            data = member.unused_data if member.eof else member.unconsumed_tail
+    return member is None or member.eof

@@ -1,0 +1,573 @@
+"""The HTTP client: redirects, the allow-list, and which host gets which secret.
+
+Every hop of every request is checked against the allow-list. A token is sent to its own origin only, and not even there
+once a redirect has left it. The credential of a host goes with the URL that was named, and with no redirect. https
+never becomes http. No cookie, Referer or custom header follows a redirect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import os
+import platform
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from mdl import __version__
+from mdl.bounds import LARGEST_LIST, parse_json
+from mdl.cancel import CancelToken
+from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
+from mdl.json_stream import Take, read_json
+from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
+from mdl.net.body import NO_LIMIT, Block, BodyReader, Throttle
+from mdl.net.connection import Interrupter, RequestLimits, deadline
+from mdl.net.credentials import HostCredential, HostTls
+from mdl.net.hints import loop_hint, plain_http_hint
+from mdl.net.locators import Body, Link, Locate
+from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import Pacer
+from mdl.net.policy import Again, RequestEnded, RetryPolicy, State, decide
+from mdl.net.proxies import Proxy, ProxySettings
+from mdl.net.refusals import Asker, error_for_status, is_not_yet, may_be_the_token, page_of, server_message
+from mdl.net.responses import parse_size
+from mdl.net.tls_errors import SILENCE
+from mdl.net.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
+from mdl.net.trust import Trust
+from mdl.paths import shown
+from mdl.redact import Secrets, bare_url
+from mdl.values import value_class
+
+USER_AGENT = f"mdl/{__version__}; python/{platform.python_version()}"
+_HEADERS = {
+    "User-Agent": USER_AGENT,
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 10
+_BEGINNING = 4096
+_SMALL = 64 * 1024
+"""Bytes of a refusal that are read at most, and of a redirect's body if the connection is to be kept."""
+_STORING_SECONDS = 600.0
+"""How long a server may take to store what it was sent, before it answers."""
+_DRAIN_SECONDS = 0.5
+"""How long reading a redirect's body may take. After that its connection is closed."""
+MAX_JSON = 10 * 2**20
+"""Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
+
+Answer = TypeVar("Answer")
+OnRetry = Callable[[Again], None]
+"""Receives what the retry policy decided after a failure."""
+
+
+@value_class
+class Timeouts:
+    """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
+
+    connect: float = 10.0
+    stall: float = 30.0
+    slow: float = 60.0
+
+
+@value_class
+class OpenResponse:
+    """A response whose body is still to be read.
+
+    ``url`` is where it came from in the end. ``hops`` are the headers of the redirects on the way, with lower-case
+    keys. ``location`` is the URL to ask directly the next time, with the same ``start``; None if that is the start
+    itself, or a URL on the start's host that only another host named. ``is_fresh`` if mdl signed ``url`` itself for
+    this request. The first byte of its body may take ``first_byte`` seconds, as the head might.
+    """
+
+    response: httpx.Response
+    url: str
+    hops: tuple[Mapping[str, str], ...]
+    location: str | None
+    is_fresh: bool = False
+    first_byte: float = 0.0
+
+    @property
+    def status(self) -> int:
+        return self.response.status_code
+
+    @functools.cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, with lower-case keys."""
+        return _lower(self.response.headers)
+
+
+for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
+    # They log URLs and Location headers, which may be signed. mdl tells of its requests by events.
+    logging.getLogger(_name).addFilter(lambda _record: RequestLimits.current.get() is None)
+
+
+class HttpClient:
+    """An HTTP client for any number of threads. Close it when done."""
+
+    def __init__(
+        self,
+        hosts: AllowList,
+        *,
+        tokens: Iterable[OriginToken | None] = (),
+        credentials: Iterable[HostCredential] = (),
+        hub: str = "",
+        timeouts: Timeouts = Timeouts(),
+        cancel: CancelToken | None = None,
+        connections: int = 24,
+        throttle: Throttle = NO_LIMIT,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        environ: Mapping[str, str] | None = None,
+        tls: Iterable[HostTls] = (),
+        warn: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host.
+        ``environ`` has the variables of proxies and certificates; the process's own without it. ``tls`` is what the
+        settings say of the certificates of single hosts. ``warn`` is told in words what cannot be used."""
+        self.cancel = cancel or CancelToken()
+        self.policy, self.connections, self.throttle = policy, connections, throttle
+        self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
+        self._hosts, self.stall = hosts, timeouts.stall
+        self._tokens = {token.origin: token for token in tokens if token}
+        self._credentials, self._hub = tuple(credentials), origin_of(hub) if hub else ""
+        self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
+        self._public: set[str] = set()
+        self.locators: dict[str, Locate] = {}
+        """By scheme. What they return is followed as a redirect is."""
+        environ = os.environ if environ is None else environ
+        self._proxies = ProxySettings.of(system_settings(environ))
+        for problem in self._proxies.problems.values():
+            warn(problem)
+        self._open_without: dict[str, bool] = {}
+        self.is_closed = False
+        self._transport = PooledTransport(connections + 4, self.cancel, Trust(environ, tls, warn))
+        self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._transport.close()
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        start: str | None = None,
+        allow: tuple[int, ...] = (),
+        content: bytes | Iterable[bytes] | None = None,
+        bearer: str = "",
+        interrupter: Interrupter | None = None,
+        is_file: bool = False,
+    ) -> Iterator[OpenResponse]:
+        """Ask ``url``, follow redirects, and yield the response with its body unread. A request with ``content`` is
+        sent once, and follows none. Content in blocks is iterated over anew if the connection turns out to be dead; its
+        length must be in ``headers``. A ``bearer`` is sent with ``url`` instead of the token of its origin, and not
+        with what it redirects to.
+
+        ``start`` is the URL that the user named, if ``url`` is only where it once led to (`OpenResponse.location`). A
+        host that a redirect named is not trusted more when it is asked directly than it was on the way from ``start``.
+        Another thread may end the request with the ``interrupter``. If a file is asked for (``is_file``), an answer
+        that it is not there yet is a `NetworkError` too.
+
+        A status of 400 or more that is not in ``allow`` raises the error that it means (`AuthError`, `NotFound`,
+        `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
+        `ProtocolError` or `TlsError`, also while the body is read inside the block.
+        """
+        opened: OpenResponse | None = None
+        began = time.monotonic()
+        secrets = Secrets([bearer, *(token.token for token in self._tokens.values())])
+        for credential in self._credentials:
+            secrets.add_all(credential.values())
+        with map_httpx_errors(url, secrets):
+            try:
+                try:
+                    opened, sent = self._follow(
+                        method, url, start or url, headers or {}, secrets, content, bearer, interrupter
+                    )
+                except (httpx.InvalidURL, ValueError) as why:
+                    host = host_of(url)
+                    raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
+                is_refusal = opened.status >= 400 and opened.status not in allow
+                if is_refusal or (is_file and is_not_yet(opened.status, opened.headers)):
+                    with self._response_deadline():
+                        words = self.beginning(opened, _SMALL)
+                    asker = self._asker(opened, url, start or url, sent)
+                    told = server_message(opened.headers, words, secrets)
+                    if method == "GET" and asker.is_hub and sent and not bearer and may_be_the_token(told):
+                        asker = replace(asker, is_open_without=self._is_open_without(url, secrets))
+                    error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
+                    raise error.but(
+                        status_code=opened.status,
+                        server_code=opened.headers.get("x-error-code", ""),
+                        redirected=bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound)),
+                    )
+                yield opened
+            except Exception as why:
+                is_silent = isinstance(why, httpx.ReadTimeout) or (isinstance(why, NetworkError) and why.is_silence)
+                if is_silent and (opened is None or not opened.response.num_bytes_downloaded):
+                    self.record(start or url).note_silence(began, time.monotonic())
+                self.cancel.check()  # a cancel closes the connections, which causes every kind of error
+                raise
+            finally:
+                if opened is not None:
+                    opened.response.close()
+
+    def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
+        """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
+        return self._reader.blocks(opened.response, length, decode=decode, first_byte=opened.first_byte)
+
+    def beginning(self, opened: OpenResponse, count: int = _BEGINNING) -> bytes:
+        """About the first ``count`` bytes of a body; fewer or none if they cannot be read."""
+        text = bytearray()
+        with contextlib.suppress(httpx.HTTPError, httpx.StreamError, NetworkError, ProtocolError):
+            for block in self.body(opened):
+                text += block
+                if len(text) >= count:
+                    break
+        return bytes(text)
+
+    def read(self, opened: OpenResponse, most: int) -> bytes:
+        """The whole body of an answer. Raises `ProtocolError` if it has more than ``most`` bytes."""
+        data = bytearray()
+        for block in self.body(opened):
+            data += block
+            if len(data) > most:
+                raise ProtocolError(f"{host_of(opened.url)} sent an answer of over {most} bytes")
+        return bytes(data)
+
+    def json(
+        self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON
+    ) -> tuple[Any, Mapping[str, str], str]:
+        """A JSON answer of at most ``most`` bytes, its headers, and the URL that it came from in the end. ``content``
+        is sent as JSON, once: what is not idempotent is not sent again if the answer is lost.
+
+        Raises `ProtocolError` for anything that is not JSON or is too large, and what `open` raises.
+        """
+        sent = None if content is None else json.dumps(content).encode()
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if sent else {})
+        with self.open(method, url, headers, content=sent) as opened:
+            text = self.read(opened, most)
+            try:
+                return parse_json(text, allow_nan=True), opened.headers, opened.url
+            except ValueError as error:
+                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+
+    def json_lists(
+        self, url: str, lists: Mapping[str, Take], hint: str, *, most: int = LARGEST_LIST
+    ) -> tuple[Any, Mapping[str, str], str]:
+        """As `json`, for an answer with a list that may be long: it is read as it comes, and its items go to ``lists``,
+        as `read_json` has them. ``hint`` is for an answer of more than ``most`` bytes."""
+
+        def blocks() -> Iterator[memoryview | bytes]:
+            received = 0
+            for block in self.body(opened):
+                received += len(block)
+                if received > most:
+                    why = f"the list that {host_of(opened.url)} sends has more than {most:,} bytes"
+                    raise ProtocolError(f"{why}, the most that mdl reads", hint=hint)
+                yield block
+
+        with self.open("GET", url, {"Accept": "application/json"}) as opened:
+            try:
+                return read_json(blocks(), lists, MAX_JSON), opened.headers, opened.url
+            except (ValueError, RecursionError) as error:
+                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+
+    def retry(self, url: str, request: Callable[[], Answer], on_retry: OnRetry | None = None) -> Answer:
+        """The result of a short ``request``, which asks ``url``. It is called again while it fails with an error that
+        may pass. Files are retried by the engine, with the same policy and pacer.
+
+        Raises the last error, the error of an origin that is down, or `Cancelled`.
+        """
+        policy = replace(self.policy, protocol_errors=0)  # an API answer that makes no sense does not get better
+        state, origin = State(), origin_of(url)
+        self._wait_for(origin, 0.0)
+        while True:
+            began = time.monotonic()
+            try:
+                answer = request()
+            except MdlError as error:
+                has_answered = self.pacer.record(origin).has_answered
+                now, ended = time.monotonic(), RequestEnded(began, asked=1, error=error, has_answered=has_answered)
+                state, decision = decide(policy, state, ended, now, random.random())
+                delay = decision.delay if isinstance(decision, Again) else 0.0
+                if isinstance(error, NetworkError) and ended.is_temporary:
+                    with self._pacer_lock:
+                        self.pacer.failed(origin, url, began, now, delay, error)
+                if not isinstance(decision, Again):
+                    hint = error.advice.removesuffix(KEPT) if error.advice else None
+                    raise error.but(hint=hint) from error
+                if on_retry:
+                    on_retry(decision)
+                self._wait_for(origin, delay)
+            else:
+                with self._pacer_lock:
+                    self.pacer.served(origin, began, time.monotonic())
+                return answer
+
+    def _wait_for(self, origin: str, delay: float) -> None:
+        """Wait ``delay`` seconds, and until the origin may be asked again, which other threads may postpone meanwhile.
+        Raises the error of an origin that is down."""
+        moment = time.monotonic() + delay
+        if delay > 0:
+            self.cancel.wait(delay)
+        while True:
+            with self._pacer_lock:
+                later, down = self.pacer.retry_at(origin), self.pacer.down(origin, time.monotonic())
+            if down:
+                raise down
+            if later <= moment:
+                return
+            self.cancel.wait(later - moment)
+            moment = later
+
+    def record(self, url: str) -> OriginRecord:
+        """What this run has found out about the origin of ``url``."""
+        return self.pacer.record(origin_of(url))
+
+    def is_located(self, url: str) -> bool:
+        """Whether a locator says where the file of this URL is."""
+        return urlsplit(url).scheme in self.locators
+
+    def proxy_for(self, url: str) -> Proxy | None:
+        """The proxy that a request for ``url`` goes through."""
+        return self._proxies.choose(url)
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        start: str,
+        headers: Mapping[str, str],
+        secrets: Secrets,
+        content: bytes | Iterable[bytes] | None,
+        bearer: str,
+        interrupter: Interrupter | None = None,
+        *,
+        is_anonymous: bool = False,
+    ) -> tuple[OpenResponse, str]:
+        """The response at the end of the redirects, and the name of what was sent with the last request: a variable
+        or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
+        hops: list[Mapping[str, str]] = []
+        home, at_home, current = origin_of(start), True, url
+        met_public = url != start and host_of(start) in self._public
+        link = Link(url)
+        located_by: list[Mapping[str, str]] = []
+        if locate := self.locators.get(urlsplit(url).scheme):
+            located_by.append({":url": url})
+            hops += located_by
+            located = locate(url)
+            found = located.response(headers) if isinstance(located, Body) else located
+            if not isinstance(found, Link):
+                return OpenResponse(found, url, tuple(hops), None), ""
+            link, current, at_home = found, found.url, found.authorized
+            home = origin_of(current) if at_home else home
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.cancel.check()
+            secrets.add_query(current)
+            signed = link.headers if current == link.url else {}
+            secrets.add_all(signed.values())
+            self._check_host(current, start, is_redirected=len(hops) > len(located_by))
+            at_home = at_home and origin_of(current) == home
+            proxy, is_named = self._proxies.choose(current), not hops and url == start
+            asked, authorization, sent = self._authorized(
+                current,
+                "" if hops else bearer,
+                at_home=at_home,
+                is_named=is_named,
+                through_proxy=bool(proxy),
+                is_anonymous=is_anonymous,
+            )
+            request = httpx.Request(
+                method,
+                asked,
+                headers={**_HEADERS, **headers, **signed, **authorization},
+                content=content,
+                extensions={PROXY: proxy, "timeout": dict(self._timeout)},
+            )
+            host = host_of(current)
+            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
+            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
+            first_byte = self.record(start).first_byte_limit(self.stall, self.policy.patience)
+            response = self._send(request, limits, max(link.patience, first_byte))
+            if proxy is None and limits.peer and not is_private(limits.peer):
+                met_public = True
+                self._public.add(host)
+            self.record(start).has_answered = True
+            if response.status_code not in _REDIRECTS:
+                is_back = not at_home and origin_of(current) == home
+                is_asked_anew = link.authorized or bool(link.headers)
+                location = None if is_back or current == start or is_asked_anew else current
+                is_fresh = link.is_fresh and len(hops) == 1
+                return OpenResponse(response, current, tuple(hops), location, is_fresh, first_byte), sent
+            hops.append({**_lower(response.headers), ":url": current})
+            _drain(response)
+            current = _target_of(response, current)
+            if content is not None:
+                hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
+                raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
+        why = f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}"
+        raise NetworkError(why, hint=loop_hint(hops), final=True)
+
+    def _check_host(self, url: str, start: str, *, is_redirected: bool) -> None:
+        """Raises `Unsafe` if ``url`` may not be asked, to which ``start`` led: by a redirect, or as a locator says."""
+        try:
+            self._hosts.check(url)
+        except Unsafe as error:
+            message = f"it redirects, which is {error.message}" if is_redirected else error.message
+            item = error.item if url == start else shown(bare_url(start))[:200]
+            raise error.but(message=message, item=item) from error
+
+    def _authorized(
+        self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool, is_anonymous: bool = False
+    ) -> tuple[str, Mapping[str, str], str]:
+        """The URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from ('' if there
+        is none). The token of an origin is sent ``at_home``; the credential of a host only if the URL ``is_named`` by
+        the user, the catalog or the lock."""
+        known = self._tokens.get(origin_of(url)) if at_home and not is_anonymous else None
+        if token := bearer or (known and known.token):
+            return url, {"Authorization": f"Bearer {token}"}, "the token" if bearer or not known else known.source
+        for own in self._credentials if is_named else ():
+            if own.may_go_to(url, through_proxy=through_proxy):
+                return own.url(url), own.headers(), own.source
+        return url, {}, ""
+
+    def _is_open_without(self, url: str, secrets: Secrets) -> bool:
+        """Whether a URL of the hub is served if it is asked once without the token. Each repository is asked once."""
+        page = page_of(url)
+        if page not in self._open_without:
+            headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
+            self._open_without[page] = False
+            with contextlib.suppress(MdlError, httpx.HTTPError, httpx.InvalidURL, ValueError):
+                opened, _ = self._follow("GET", url, url, headers, secrets, None, "", None, is_anonymous=True)
+                self._open_without[page] = opened.status < 400
+                opened.response.close()
+        return self._open_without[page]
+
+    def _asker(self, opened: OpenResponse, url: str, start: str, sent: str) -> Asker:
+        """Who asked for a response that is a refusal: its hint depends on that."""
+        return Asker(
+            sent=sent,
+            is_hub=origin_of(opened.url) == self._hub,
+            is_redirected=bool(opened.hops) or url != start,
+            is_located=self.is_located(start),
+            credential=next((one for one in self._credentials if one.is_for(opened.url)), None),
+            proxy=self._proxies.choose(opened.url),
+        )
+
+    def _send(self, request: httpx.Request, limits: RequestLimits, patience: float) -> httpx.Response:
+        """The response, its body unread. It may take ``patience`` seconds to come. A body that is sent in blocks may
+        take any time, as each block has its own time limit, and then `_STORING_SECONDS`.
+
+        If a connection that was used before has closed since, or turns out to be out of step, the request is sent again
+        on another one, but not a POST. That ends, because each such connection had carried a response.
+        """
+        is_upload = not isinstance(request.stream, httpx.ByteStream)
+        longest = max(self.stall, _STORING_SECONDS if is_upload else patience)
+        request.extensions["timeout"]["read"] = longest
+        patience = math.inf if is_upload else patience
+        while True:
+            try:
+                with self._response_deadline(patience), limits.applied():
+                    response = self._transport.handle_request(request)
+                response.request = request
+                return response
+            except httpx.RequestError as error:
+                error.request = request
+                self.cancel.check()
+                may_be_stale = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                is_ended = limits.interrupter is not None and limits.interrupter.is_set
+                if is_ended or not may_be_stale or limits.is_fresh or not limits.peer or request.method == "POST":
+                    raise
+
+    def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+        """The status line and headers, or the words of a refusal, must be there after twice the longest silence, or
+        after ``patience`` seconds."""
+        seconds = max(2 * self.stall, patience)
+        words = f"the server did not send its whole response headers within {seconds:.0f} s"
+        error = NetworkError(words, hint=SILENCE, is_silence=True)
+        return deadline(seconds, error)
+
+    def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
+        """Whether a request for ``url``, on the way from ``start``, may reach a private address.
+
+        A host that was named may, and so may any host if ``start`` is private itself; but not after a public address
+        was on the way (``met_public``), unless the user's own settings trust the host. A host that was at a public
+        address before may never.
+        """
+        host, port = host_of(url), port_of(url)
+        if host in self._public:
+            return False
+        follows = is_private(host_of(start)) or host_of(start) == "localhost" or self._hosts.is_named(host, port)
+        return self._hosts.is_trusted(host, port) or (follows and not met_public)
+
+
+def _target_of(response: httpx.Response, current: str) -> str:
+    """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region:
+    S3 names the region then, and no URL."""
+    location, region = (str(response.headers.get(name, "")) for name in ("location", "x-amz-bucket-region"))
+    if region and not location:
+        raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
+    return redirect_target(location, current)
+
+
+def redirect_target(location: str, current: str) -> str:
+    """The URL that a redirect from ``current`` leads to. Raises `Unsafe`, `ProtocolError`."""
+    scheme = re.match(r"([a-z][a-z0-9+.-]*):", location, re.IGNORECASE)
+    if scheme and scheme[1].lower() not in ("http", "https"):
+        raise Unsafe(f"refused: {host_of(current)} redirects to a {scheme[1].lower()}: URL", item=host_of(current))
+    if not location or any(ord(char) <= 32 or ord(char) == 127 for char in location):
+        raise ProtocolError(f"{host_of(current)} redirects without a usable Location")
+    if location.startswith("//") and not urlsplit(location).netloc:
+        raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
+    target = urljoin(current, location)
+    if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
+        why, hint = f"refused: a redirect from https to http, to {host_of(target)}", plain_http_hint(current, target)
+        raise Unsafe(why, item=host_of(target), hint=hint)
+    return target.split("#")[0]
+
+
+def _drain(response: httpx.Response) -> None:
+    """Read a redirect's small body so that its connection can be used again. Leave a large or slow one unread."""
+    length = parse_size(response.headers.get("content-length", ""))
+    if length is not None and length <= _SMALL:
+        late = NetworkError("the server did not finish the body of a redirect in time")
+        with contextlib.suppress(httpx.HTTPError, NetworkError), deadline(_DRAIN_SECONDS, late):
+            for _ in response.iter_raw():
+                pass
+    response.close()
+
+
+def _lower(headers: httpx.Headers) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in headers.raw:
+        name, text = key.decode("latin-1").lower(), _text(value)
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,0 +1,151 @@
+"""The pacer: how many requests an origin may get now, and when it may be asked again. Pure: the caller has the clock.
+
+Each origin (scheme, host, port) has a limit. A refusal lowers the limit to the number of requests that still run there.
+It rises with every request that is served, to one less than it was before the refusals; then by one every few seconds,
+and more rarely each time that the origin refuses the additional request (slow start and additive increase, as in
+RFC 5681). One refusal among many served requests lowers nothing: it is about its file.
+
+If an origin serves no request any more, all its files wait together and fail together: twelve models on a dead host
+cost as much time as one, and other hosts are not held up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+from mdl.errors import NetworkError
+from mdl.net.origin_record import OriginRecord
+from mdl.net.policy import RetryPolicy, shortened
+
+_RISE_SECONDS = 5.0
+_LONGEST_RISE_SECONDS = 600.0
+_LONG_AGO = 20
+"""After this many times the seconds that a limit takes to rise, a refusal counts as the first one again."""
+_SERVED_FOR_REFUSAL = 8
+"""An origin that serves so many requests for each that it refuses is not overloaded."""
+_MOST_OVERLOOKED = 2
+"""So many refusals in a row lower nothing, if enough requests were served before."""
+_DOWN_SECONDS = 30.0
+"""Seconds for which an origin that is down is not asked. Then one request finds out."""
+
+
+@dataclass
+class _Origin:
+    limit: int
+    target: int = 1
+    """Up to here the limit rises by one with each request that is served."""
+    rises_at: float = math.inf
+    rise: float = _RISE_SECONDS
+    refused_at: float = -math.inf
+    has_risen: bool = True
+    """Whether the limit has risen since a refusal lowered it."""
+    overlooked: float = 0.0
+    """How many refusals will lower nothing."""
+    failures: int = 0
+    failing_since: float = math.inf
+    failed_url: str = ""
+    is_several: bool = False
+    retry_at: float = -math.inf
+    charged_at: float = -math.inf
+    served_at: float = -math.inf
+    down: NetworkError | None = None
+    down_until: float = -math.inf
+
+
+class Pacer:
+    """The limits of all origins of one client.
+
+    ``connections`` is the highest limit. An origin is down after it has failed for as long, or as often in a row, as
+    the ``policy`` allows, if that concerns more than one file and no request was served in between.
+    """
+
+    def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
+        self._most, self._policy = max(1, connections), policy
+        self._origins: defaultdict[str, _Origin] = defaultdict(lambda: _Origin(self._most))
+        self.records: defaultdict[str, OriginRecord] = defaultdict(OriginRecord)
+
+    def record(self, origin: str) -> OriginRecord:
+        """What this run has found out about an origin."""
+        return self.records[origin]
+
+    def has_room(self, origin: str, running: int, now: float) -> bool:
+        """Whether one more request may be sent to ``origin`` while ``running`` requests run there."""
+        found = self._origins[origin]
+        if now < found.retry_at:
+            return False
+        if now >= found.rises_at:
+            found.limit, found.has_risen = found.limit + 1, True
+            found.rises_at = now + found.rise if found.limit < self._most else math.inf
+        return running < found.limit
+
+    def retry_at(self, origin: str) -> float:
+        """The moment from which the origin may be asked again; in the past if it may be asked now."""
+        return self._origins[origin].retry_at
+
+    def down(self, origin: str, now: float) -> NetworkError | None:
+        """The error of an origin that is down now; None if it is not."""
+        found = self._origins[origin]
+        if found.down is None:
+            return None
+        if now >= found.down_until:
+            found.down = None
+            return None
+        return NetworkError(found.down.message, hint=found.down.hint, final=True)
+
+    def is_in_doubt(self, origin: str) -> bool:
+        """Whether the origin failed and has served no request since."""
+        return self._origins[origin].failures > 0
+
+    def served_since(self, origin: str, moment: float) -> bool:
+        """Whether the origin has served a request after ``moment``."""
+        return self._origins[origin].served_at > moment
+
+    def served(self, origin: str, began: float, now: float) -> None:
+        """The origin sent what a request that ``began`` at that moment asked for, or a good part of it."""
+        found = self._origins[origin]
+        found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+        found.failing_since = math.inf
+        found.failed_url, found.is_several = "", False
+        found.overlooked = min(_MOST_OVERLOOKED, found.overlooked + 1 / _SERVED_FOR_REFUSAL)
+        if found.limit < found.target and began >= found.refused_at:
+            found.limit, found.has_risen = found.limit + 1, True
+
+    def refused(self, origin: str, others: int, now: float) -> None:
+        """The origin refused a request while ``others`` run there: that is the most that it accepts at once.
+
+        A file's next refusal, without progress in between, is about that file, and is not told here.
+        """
+        found = self._origins[origin]
+        if found.overlooked >= 1:
+            found.overlooked -= 1
+            return
+        if found.has_risen:  # else this is more of the same: many requests may be refused at once
+            is_again = now - found.refused_at < _LONG_AGO * found.rise
+            found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
+            found.target, found.has_risen = found.limit - 1, False
+        found.refused_at = now
+        found.limit = max(1, min(found.limit, others))
+        found.rises_at = now + found.rise
+
+    def failed(self, origin: str, url: str, began: float, now: float, delay: float, error: NetworkError) -> None:
+        """A request for ``url`` that ``began`` at that moment failed, and is repeated after at least ``delay`` seconds.
+
+        The more often the origin fails, the longer it is left alone. Failures that overlap in time count once. They do
+        not count if the origin has served other requests meanwhile: then only that file is at fault. For the same
+        reason the failures of one file alone do not make its origin count as down.
+        """
+        found = self._origins[origin]
+        found.is_several = found.is_several or found.failed_url not in ("", url)
+        found.failed_url = url
+        if began < found.charged_at or began < found.served_at:
+            return
+        found.failures += 1
+        found.failing_since = min(found.failing_since, began)
+        limit = self._policy.limit(has_answered=self.record(origin).has_answered or error.is_silence)
+        left = found.failing_since + limit - now
+        pause = shortened(self._policy.delay(found.failures, 0.5), now - found.failing_since, limit)
+        found.charged_at, found.retry_at = now, now + max(delay, pause)
+        if found.is_several and (left <= 0 or self._policy.is_last(found.failures)):
+            found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf

@@ -1,0 +1,187 @@
+"""Proxies: which one a URL is requested through, by the variables that all programs read. Pure.
+
+`proxy_for` answers for every room: the transport, the doctor, remotes, S3, the hub's own client. Only the variable that
+the URL in hand needs decides. One that cannot be used is a warning, and the run goes on as if it were not set.
+
+The variables are ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, each also in small letters, which
+win, as in curl and Python. ``socks://`` is what GNOME writes for a proxy that also looks names up: ``socks5h://``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from urllib.parse import urlsplit
+
+from mdl.net.allowlist import address_of, bracketed, host_of, port_of
+from mdl.units import as_meant
+from mdl.values import value_class
+
+SCHEMES = ("http", "https", "socks5", "socks5h")
+"""The kinds of proxies that work."""
+_SAME = {"socks": "socks5h"}
+_HOW = "write it as http://host:port, and / in a password as %2F, : as %3A, @ as %40"
+_NAMES = ("http", "https", "all")
+_IPV4_IN_IPV6 = ipaddress.ip_network("::ffff:0:0/96")
+
+
+@value_class
+class Proxy:
+    """A proxy, as it is connected to: its ``url`` has the password. ``variable`` is the one that names it."""
+
+    url: str
+    variable: str
+
+    @property
+    def shown(self) -> str:
+        """Without user and password, as it may be shown."""
+        return without_userinfo(self.url)
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS5, and so only sees host and port of a request."""
+        return self.url.startswith("socks5")
+
+
+@value_class
+class ProxySettings:
+    """The variables, read once. ``proxies`` and ``problems`` are by ``http``, ``https`` and ``all``: a problem is a
+    sentence on a variable that cannot be used, without its value. ``exempt`` are the entries of NO_PROXY."""
+
+    proxies: Mapping[str, Proxy]
+    exempt: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> ProxySettings:
+        """What the variables of ``environ`` say."""
+        proxies: dict[str, Proxy] = {}
+        problems: dict[str, str] = {}
+        for scheme in _NAMES:
+            variable = _variable(f"{scheme}_proxy", environ)
+            value = as_meant(environ.get(variable, ""))
+            if not value:
+                continue
+            try:
+                proxies[scheme] = Proxy(read_proxy(value), variable)
+            except ValueError as error:
+                problems[scheme] = f"{variable} is not used: {error}; {_HOW}"
+        entries = re.split(r"[\s,]+", as_meant(environ.get(_variable("no_proxy", environ), "")))
+        return cls(proxies, tuple(filter(None, entries)), problems)
+
+    def choose(self, url: str) -> Proxy | None:
+        """The proxy for ``url``; None if it is requested directly."""
+        proxy = self.proxies.get(urlsplit(url).scheme) or self.proxies.get("all")
+        return proxy if proxy and self.exemption(url) is None else None
+
+    def problem_of(self, url: str) -> str:
+        """Why the variable that would name the proxy for ``url`` cannot be used; '' if it can, or if there is none."""
+        scheme = urlsplit(url).scheme
+        if scheme in self.problems or scheme in self.proxies:
+            return self.problems.get(scheme, "")
+        return self.problems.get("all", "")
+
+    def exemption(self, url: str) -> str | None:
+        """The entry of NO_PROXY that exempts ``url``; None if there is none."""
+        return next((entry for entry in self.exempt if covers(entry, url)), None)
+
+
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy that a request for ``url`` goes through by the variables of ``environ``; None if there is none."""
+    return ProxySettings.of(environ).choose(url)
+
+
+def read_proxy(value: str) -> str:
+    """The URL of a proxy as it is connected to. Without a scheme it is that of an http proxy.
+
+    Raises `ValueError`, whose words do not have the value, for what is no such URL.
+    """
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        scheme, rest = "http", value
+    scheme = scheme.lower()
+    url = f"{_SAME.get(scheme, scheme)}://{rest}"
+    without_userinfo(url)
+    return url
+
+
+def without_userinfo(url: str) -> str:
+    """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("it is not the URL of a proxy") from None
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"its scheme is none of {', '.join(SCHEMES)}")
+    is_cut = "@" in parts.path + parts.query + parts.fragment  # of a password with a slash in it, the host is a part
+    if not host or is_cut or not url.isprintable() or not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
+        raise ValueError("it is not the URL of a proxy")
+    return f"{parts.scheme}://{bracketed(host)}" + (f":{port}" if port else "")
+
+
+def covers(entry: str, url: str) -> bool:
+    """Whether an entry of NO_PROXY exempts ``url``.
+
+    An entry is ``*``, a name (with its subdomains), ``.suffix`` or ``*.suffix`` (its subdomains alone), an address, or
+    a block of addresses, each with or without a port, and with or without a scheme before it. A port is compared with
+    the one really used. What cannot be read exempts nothing.
+    """
+    scheme, _, rest = entry.strip().lower().rpartition("://")
+    if scheme not in ("", "all", urlsplit(url).scheme):
+        return False
+    pattern, port = _split_port(rest.rstrip("/") if scheme else rest)
+    try:
+        if port is not None and port != str(port_of(url)):
+            return False
+    except ValueError:
+        return False
+    return any(_matches(pattern, host) for host in _names_of(host_of(url)))
+
+
+def _split_port(entry: str) -> tuple[str, str | None]:
+    """An entry without its port, and the port; without brackets around an address. The port has no leading zeros."""
+    if found := re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", entry):
+        pattern, port = f"{found[1]}{found[2] or ''}", found[3]
+    elif found := re.fullmatch(r"([^:]*|[0-9a-f:.]*/\d+):(\d+)", entry):
+        pattern, port = found[1], found[2]
+    else:
+        return entry, None
+    return pattern, None if port is None else port.lstrip("0")
+
+
+def _names_of(host: str) -> Iterator[str]:
+    """A host, and the IPv4 address in it if it is one that IPv6 carries."""
+    yield host
+    address = address_of(host)
+    if isinstance(address, ipaddress.IPv6Address) and address in _IPV4_IN_IPV6:
+        yield str(address.ipv4_mapped)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    """Whether a pattern without a port covers a host, which is a name or an address."""
+    if pattern == "*":
+        return True
+    address = address_of(host.partition("%")[0])
+    if address is not None:
+        try:
+            block = ipaddress.ip_network(pattern.partition("%")[0], strict=False)
+        except ValueError:
+            return False
+        return address in block
+    name = pattern.removeprefix("*").rstrip(".")
+    if not name.strip("."):
+        return False
+    if name.startswith("."):
+        return host.endswith(name)
+    return host == name or host.endswith(f".{name}")
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> str:
+    """The name under which the variable is set: in small letters it wins, also if it is empty there. A server that
+    runs CGI programs sets HTTP_PROXY from a header of the client, so it does not count there (httpoxy)."""
+    if name in environ or (name == "http_proxy" and "REQUEST_METHOD" in environ):
+        return name
+    return next((key for key in environ if key.lower() == name), name.upper())

@@ -1,0 +1,275 @@
+"""Refusals: which error a response with a status of 400 or more is, in the server's own words. Pure.
+
+Header names and codes of the hub: https://huggingface.co/docs (X-Error-Code, X-Error-Message).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from mdl.bounds import parse_json
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound
+from mdl.net.allowlist import DEFAULT_PORTS, AllowList, host_of
+from mdl.net.credentials import HostCredential, certificate_wanted
+from mdl.net.hints import browser_hint, guard_of, is_of_proxy, proxy_login_hint, proxy_trouble_hint
+from mdl.net.policy import LONGEST_RETRY_AFTER, is_temporary, retry_after
+from mdl.net.proxies import Proxy
+from mdl.paths import shown
+from mdl.redact import bare_url, redact_value
+from mdl.values import value_class
+
+_LONGEST = 300
+_LOOKED_AT = 4096
+_PAGE = re.compile(rb"<(!doctype\s+html|html|head|title)\b", re.IGNORECASE)
+_SAYING = ("error", "errors", "message", "error_description", "detail")
+_CLOCK = re.compile(r"not yet valid|TimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
+"""How S3 and others say that the time of a signature differs from their own clock."""
+_GATEWAY = (502, 503, 504)
+"""Statuses of a proxy that cannot reach the host."""
+_OF_CERTIFICATES = (400, 401, 403, 495, 496)
+_MISSES_CERTIFICATE = re.compile(r"no required ssl certificate|client certificate (is )?(required|missing)", re.I)
+"""How nginx (400, 496), IIS (403.7) and others say in HTTP that they want a client certificate."""
+_IS_REFUSED = re.compile(
+    r"(invalid|bad|wrong|unknown|malformed|incorrect) ((user )?access )?(credential|token|authori[sz]ation|api key)"
+    r"|(token|credential|api key)s?\b.{0,40}\b(expired|revoked|invalid|not valid|deleted|disabled|no longer)"
+    r"|(expired|revoked) (user )?(access )?(token|credential)",
+    re.IGNORECASE,
+)
+"""How hubs say that a token is not, or not any more, one of theirs."""
+_LACKS_RIGHT = re.compile(
+    r"fine-?grained|token settings|(permission|scope|right|role)s?\b.{0,60}\btoken"
+    r"|token\b.{0,60}\b(permission|scope|role)|insufficient[ _](scope|permission)",
+    re.IGNORECASE,
+)
+"""How hubs say that a token is good, and may not do this."""
+_NO_LOGIN = re.compile(r"invalid user ?name|(user ?name|password).{0,20}(invalid|wrong|incorrect)", re.IGNORECASE)
+"""What hubs say of a wrong token, and of a repository that is private or not there."""
+_QUERY = re.compile(r"(\?|%3f)[^\s?]*\w\S*", re.IGNORECASE)
+"""The query in a URL that a server repeats."""
+
+
+def is_not_yet(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the answer to a request for a file says, without an error, that the file is not there yet."""
+    return status == 202 or (status == 204 and "retry-after" in headers)
+
+
+def safe_excerpt(text: str, secrets: Iterable[str] = (), longest: int = _LONGEST) -> str:
+    """What a server said, in one line of at most ``longest`` characters, without ``secrets`` and without any query."""
+    for form in (str, html.unescape):
+        text = _QUERY.sub("?…", redact_value(form(text), secrets))
+    return shown(" ".join(text.split()))[:longest]
+
+
+def server_message(headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
+    """Why the server refused, in one line, from a header, JSON, XML, an HTML title or plain text; "" if it said
+    nothing."""
+    text = headers.get("x-error-message", "") or _message_in(headers.get("content-type", ""), body)
+    return safe_excerpt(text, secrets)
+
+
+def _message_in(kind: str, body: bytes) -> str:
+    text = body[:_LOOKED_AT].decode("utf-8", "replace")
+    if "json" in kind or text.lstrip().startswith("{"):
+        try:
+            return _message_in_json(parse_json(text, allow_nan=True))
+        except ValueError:
+            pass
+    for tag in ("Message", "title", "h1"):
+        match = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.IGNORECASE | re.DOTALL)
+        if match:
+            return match[1]
+    return "" if "<" in text else text.strip().split("\n")[0]
+
+
+def _message_in_json(data: Any) -> str:
+    """What an answer says under the usual keys; a whole sentence rather than the one word of a code before it."""
+    if not isinstance(data, dict):
+        return ""
+    found = [text for key in _SAYING if (text := _text_in(data.get(key)))]
+    return next((text for text in found if " " in text.strip()), found[0] if found else "")
+
+
+def _text_in(value: Any) -> str:
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value.get("message") or value.get("msg")  # FastAPI writes ``msg`` of what it refuses
+    return value if isinstance(value, str) else ""
+
+
+def impostor(body: bytes) -> tuple[str, str] | None:
+    """What a body is, by its beginning, if it is not the file, and what to do: a web page or a git-lfs pointer."""
+    if body.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "what came is a git-lfs pointer, not the file", "use the URL under which the file itself is served"
+    if not _PAGE.search(body[:_LOOKED_AT]):
+        return None
+    title = server_message({}, body)
+    what = "what came is a web page" + (f", {title!r}" if title else "")
+    return what, "if your network requires a sign-in, sign in first; else look at the URL in a browser"
+
+
+def request_id(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str:
+    """The server's own name for the request, to give to its support; "" if it has none."""
+    for name in ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id", "x-amz-request-id"):
+        if headers.get(name):
+            return safe_excerpt(headers[name], secrets, 100)
+    return ""
+
+
+@value_class
+class Asker:
+    """Who asked for what was refused. ``sent`` is where the token or credential comes from that was sent: a variable or
+    a file; '' if none was. ``is_hub``: the hub in use refused it. ``is_redirected``: a redirect led to the one who
+    did. ``is_located``: a bucket or a remote gave the link. ``credential`` is what the settings have for the host.
+    ``proxy`` is what the request went through. ``is_open_without``: the same was served when it was asked once more
+    without the token."""
+
+    sent: str = ""
+    is_hub: bool = False
+    is_redirected: bool = False
+    is_located: bool = False
+    credential: HostCredential | None = None
+    proxy: Proxy | None = None
+    is_open_without: bool = False
+
+    def is_of_hub(self, url: str, code: str) -> bool:
+        """Whether a hub refused ``url``, with its own ``code`` if it has one."""
+        return self.is_hub or bool(code) or AllowList(frozenset()).allows(host_of(url), DEFAULT_PORTS["https"])
+
+
+def error_for_status(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    url: str,
+    asker: Asker = Asker(),
+    secrets: Iterable[str] = (),
+) -> MdlError:
+    """The error that an HTTP status of 400 or more is. The message names the host of ``url``.
+
+    ``secrets`` were sent to the server. The message does not contain them, even if the server repeated them.
+    """
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    words, code = server_message(headers, body, secrets), headers.get("x-error-code", "")
+    ident = request_id(headers, secrets)
+    answer = f"{status} {phrase}".rstrip()
+    says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
+    message = f"{host_of(url)} answered {answer}" + (f": {words}" if says_more else "")
+    message += f" (request {ident})" if ident else ""
+    if status == 407:
+        hint = proxy_login_hint(asker.proxy, headers.get("proxy-authenticate", ""))
+        return AuthError(f"the proxy for {message}", hint=hint)
+    is_plain = asker.proxy is not None and urlsplit(url).scheme == "http"
+    if is_plain and status in (403, *_GATEWAY) and is_of_proxy(headers):
+        assert asker.proxy is not None
+        message = f"the proxy {asker.proxy.shown} for {message}"
+        hint = proxy_trouble_hint(url, asker.proxy)
+        return AuthError(message, hint=hint) if status == 403 else NetworkError(message, hint=hint)
+    if status in (401, 403, 429, 503) and (guard := guard_of(headers, words)):
+        return AuthError(message, hint=browser_hint(url, guard))
+    has_expired = status == 400 and b"<Code>ExpiredToken</Code>" in body  # so says S3 when temporary keys have ended
+    if urlsplit(url).scheme == "https" and status in _OF_CERTIFICATES and _MISSES_CERTIFICATE.search(words):
+        return certificate_wanted(url, f"it answered {answer}: {words}")
+    if status in (401, 403, 404, 410) or has_expired:
+        kind = NotFound if status in (404, 410) else AuthError
+        return kind(message, hint=_advice(kind, code, words, url, asker))
+    asked = retry_after(headers)
+    if is_not_yet(status, headers):
+        message = f"{host_of(url)} is preparing the file ({answer})" + (f": {words}" if words else "")
+    elif not is_temporary(status, None) and asked is None:  # who names a time will serve it later
+        return NetworkError(message, hint="the server will not serve this as asked", final=True, is_answer=True)
+    if asked is not None and asked > LONGEST_RETRY_AFTER:
+        return NetworkError(
+            f"{message}; it asks to wait {asked:.0f} s",
+            hint="run the same command again later",
+            final=True,
+            is_answer=True,
+        )
+    hint = "run the same command again later; what was fetched is kept"
+    return NetworkError(message, hint=hint, retry_after=asked, is_answer=True)
+
+
+def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+    """What to do about a refusal: that depends on who refused, and on what it was sent."""
+    if kind is AuthError and _CLOCK.search(words):
+        return "check this machine's clock, its date and time zone: the server checks the time of a request"
+    if asker.is_located:
+        return "look whether the file is still there, and whether the keys for it may read it"
+    if asker.is_of_hub(url, code):
+        return _advice_of_hub(kind, code, words, url, asker)
+    if asker.is_redirected:
+        return "a redirect led there, and no credential goes along: run it again for a new link, or use a direct URL"
+    return _advice_of_host(kind, url, asker)
+
+
+def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+    if kind is NotFound:
+        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
+        name = f"check the name{_or_dataset(url)}; "
+        name += f"a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is" if asker.sent else ""
+        return hint.get(code, name if asker.sent else f"{name}a private repository needs HF_TOKEN")
+    page = page_of(url)
+    if asker.sent and asker.is_open_without:
+        return f"{asker.sent} is not accepted; without it this repository is open: unset it, or make a new one"
+    if asker.sent and _LACKS_RIGHT.search(words):
+        return f"{asker.sent} lacks a right for this: change it in the token's settings, or use another token"
+    if code == "GatedRepo":
+        need = "with an account that has access, then set HF_TOKEN" if not asker.sent else "with the token's account"
+        return f"gated: accept the licence at {page} {need}"
+    if _IS_REFUSED.search(words):
+        return f"{asker.sent or 'HF_TOKEN'} is wrong or has expired; make a new one"
+    if asker.sent:
+        return (
+            f"a token was sent ({asker.sent}), and has no access, or the repository does not exist: the server does "
+            "not say which; 'mdl doctor' says whose token it is"
+        )
+    return f"absent, private or gated: the server does not say which; if it exists, set HF_TOKEN{_or_dataset(url)}"
+
+
+def page_of(url: str) -> str:
+    """The page of the repository that a URL of the hub is about."""
+    page = re.sub(r"/(resolve|api|raw)/.*", "", bare_url(url).replace("/api/models/", "/").replace("/api/", "/"))
+    return re.sub(r"/(tree|revision)/.*", "", page)
+
+
+def may_be_the_token(words: str) -> bool:
+    """Whether a hub says that the token itself is at fault, so that without it the answer may be another one."""
+    return bool(_IS_REFUSED.search(words) or _NO_LOGIN.search(words))
+
+
+def _or_dataset(url: str) -> str:
+    """How a dataset is named, if ``url`` asks the hub for a model: a repository that is not there may be one."""
+    return "; a dataset is hf:datasets/OWNER/NAME" if "/api/models/" in url else ""
+
+
+def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
+    """A token of the hub has nothing to do with any other host."""
+    found, parts = asker.credential, urlsplit(url)
+    place = found.place if found else parts.netloc.lower()
+    if asker.sent:
+        return (
+            f"check the URL; {asker.sent} was sent"
+            if kind is NotFound
+            else f"{asker.sent} was sent: is it still valid?"
+        )
+    if found and found.secret:
+        return f"{found.source} was not sent: a credential goes over https only, and not through a proxy without TLS"
+    if found:
+        return f'[hosts."{place}"] names {found.source}, which has nothing for it: set it'
+    need = "if it needs a token" if kind is AuthError else "check the URL; if it needs a token"
+    variable = _variable_of(parts.hostname or "")
+    return f"""{need}, write into config.toml: [hosts."{place}"] token_env = "{variable}"; then set {variable}"""
+
+
+def _variable_of(host: str) -> str:
+    """A name for the variable with the token of a host: ``CIVITAI_TOKEN`` for civitai.com."""
+    words = re.findall("[A-Z]+[A-Z0-9]*", host.removeprefix("www.").upper())
+    return f"{(words[-2] if len(words) > 1 else 'MY')}_TOKEN"

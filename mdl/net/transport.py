@@ -1,0 +1,374 @@
+"""The transport: which connection carries a request, through which proxy, which certificates it trusts, and
+what its errors mean.
+
+httpcore opens connections, speaks with proxies and has the parser of responses; `mdl.net.connection` is its network. A
+pool of httpcore opens one connection and is dropped: it would look at all of its connections for every request, and
+their number decides how soon small files come. Here the one used last is used next. Each request on a connection that
+is kept has a parser of its own, and a connection on which more came than its response is closed: so no response begins
+with bytes that came with the one before.
+
+Reading the trusted certificates takes a while: it is done when the first request needs them.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import platform
+import re
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+from socksio import SOCKSError
+
+from mdl.cancel import CancelToken
+from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
+from mdl.net.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
+from mdl.net.connection import Connection, HappyEyeballs
+from mdl.net.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
+from mdl.net.proxies import Proxy
+from mdl.net.refusals import safe_excerpt
+from mdl.net.responses import parse_size
+from mdl.net.tls_errors import AGAIN, SILENCE, tls_error
+from mdl.net.trust import Trust
+from mdl.redact import Secrets, redact_error
+
+PROXY = "mdl.proxy"
+"""An extension of a request: the `Proxy` that it goes through, or None."""
+PROXY_OFFERS = "mdl.proxy_offers"
+"""An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
+TRUST = "mdl.trust"
+"""An extension of a request: the `Trust` that makes its TLS context."""
+_KEEP_SECONDS = 5.0
+"""How long a connection is kept that nobody uses."""
+_TROUBLE = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
+"""httpcore's errors. Each has a namesake in httpx."""
+_PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
+"""The received bytes, as the parser quotes them in its errors."""
+_DROPPED = ("peer closed", "Server disconnected")
+"""How errors begin that mean a connection that ended, not a server that breaks the protocol."""
+_REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
+"""How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
+"""How the system's errors begin; the numbers of a failed look-up of a name are negative."""
+
+
+Place = tuple[str | None, str, str, int | None]
+"""What a connection leads to: the URL of the proxy, and the scheme, host and port of the server."""
+
+
+@dataclass
+class _Idle:
+    """A connection that nobody uses, since the ``moment``."""
+
+    place: Place
+    connection: Connection
+    moment: float
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may go over it. It is readable if more came than the last response, or its end."""
+        is_old = time.monotonic() - self.moment > _KEEP_SECONDS
+        return not is_old and not self.connection.get_extra_info("is_readable")
+
+
+class PooledTransport(httpx.BaseTransport):
+    """Sends requests over connections that are kept, each through the proxy that its extension `PROXY` names. At most
+    ``most_idle`` connections are kept.
+    """
+
+    def __init__(self, most_idle: int, cancel: CancelToken, trust: Trust) -> None:
+        self._most_idle = most_idle
+        self._cancel = cancel
+        self._trust = trust
+        self._idle: list[_Idle] = []
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        proxy: Proxy | None = request.extensions.get(PROXY)
+        request.extensions[TRUST] = self._trust
+        place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
+        sent = _for_httpcore(request, proxy)
+        origin = sent.url.origin
+        network = HappyEyeballs(self._cancel)
+        kept = self._take(place)
+        sender: httpcore.ConnectionInterface
+        if kept:
+            sender = httpcore.HTTP11Connection(origin, kept)
+        else:
+            sender = self._pool(request, proxy, network).create_connection(origin)
+            if proxy and request.url.scheme == "https":
+                request.extensions["trace"] = _offers_listener(request)
+        try:
+            with _httpx_errors(request, proxy):
+                answer = sender.handle_request(sent)
+        except BaseException:
+            sender.close()
+            network.close()  # httpcore leaves open what a SOCKS proxy refused
+            raise
+        body = _Body(request, sender, answer, lambda unused: self._give_back(place, unused))
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle, self._most_idle = self._idle, [], 0
+        for unused in idle:
+            unused.connection.close()
+
+    def _take(self, place: Place) -> Connection | None:
+        """Of the connections to ``place`` that can be used again, the one that was used last."""
+        while True:
+            with self._lock:
+                there = [idle for idle in self._idle if idle.place == place]
+                if not there:
+                    return None
+                last = there[-1]
+                self._idle.remove(last)
+            if last.is_usable:
+                return last.connection
+            last.connection.close()
+
+    def _give_back(self, place: Place, connection: Connection) -> None:
+        """Keep the connection, and close the one that was idle for longest if there are too many."""
+        unused = _Idle(place, connection, time.monotonic())
+        surplus: _Idle | None = None
+        with self._lock:
+            self._idle.append(unused)
+            if len(self._idle) > self._most_idle:
+                surplus = self._idle.pop(0)
+        if surplus:
+            surplus.connection.close()
+
+    def _pool(self, request: httpx.Request, proxy: Proxy | None, network: HappyEyeballs) -> httpcore.ConnectionPool:
+        """What opens a connection for this request."""
+        is_secure = request.url.scheme == "https"
+        context = self._context(request.url, DEFAULT_PORTS["https"]) if is_secure else None
+        if proxy is None:
+            return httpcore.ConnectionPool(context, network_backend=network)
+        through = httpx.Proxy(proxy.url)
+        address = _core_url(through.url)
+        if proxy.is_socks:
+            login = through.raw_auth
+            return httpcore.SOCKSProxy(address, login, ssl_context=context, network_backend=network)
+        to_proxy = self._context(through.url, port_of(proxy.url)) if through.url.scheme == "https" else None
+        if not is_secure:  # the request says by itself where it goes
+            return httpcore.ConnectionPool(to_proxy, network_backend=network)
+        return httpcore.HTTPProxy(
+            address,
+            through.raw_auth,
+            ssl_context=context,
+            proxy_ssl_context=to_proxy,
+            network_backend=network,
+        )
+
+    def _context(self, url: httpx.URL, port: int) -> ssl.SSLContext:
+        """The TLS context for the server of ``url``, whose port is ``port`` if the URL has none."""
+        return self._trust.context(url.host.rstrip(".").lower(), url.port or port)
+
+
+def _for_httpcore(request: httpx.Request, proxy: Proxy | None) -> httpcore.Request:
+    """The request as httpcore sends it. A proxy without a tunnel is asked itself, for the whole URL."""
+    url = _core_url(request.url)
+    headers = request.headers.raw
+    if proxy and not proxy.is_socks:
+        if request.url.scheme == "http":
+            through = httpx.Proxy(proxy.url)
+            url = _core_url(through.url)
+            url.target = b"http://" + request.url.netloc + request.url.raw_path
+            if through.raw_auth:
+                login = base64.b64encode(b":".join(through.raw_auth))
+                headers = [(b"Proxy-Authorization", b"Basic " + login), *headers]
+        elif ":" in request.url.host:
+            url.host = b"[" + url.host + b"]"  # httpcore writes it as it is into what it asks a proxy for
+    return httpcore.Request(request.method, url, headers=headers, content=request.stream, extensions=request.extensions)
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _announced_length(method: str, status: int, headers: httpx.Headers) -> int | None:
+    """How many bytes the response's body has; None if only its parser can tell."""
+    if method == "HEAD" or status in (204, 304):
+        return 0
+    if "transfer-encoding" in headers:
+        return None
+    return parse_size(headers.get("content-length", ""))
+
+
+@contextlib.contextmanager
+def _httpx_errors(request: httpx.Request, proxy: Proxy | None) -> Iterator[None]:
+    """Inside the block httpcore's errors become those of httpx. So do those for a server that does not speak SOCKS5:
+    httpcore lets the errors of socksio through, and asserts that the answers are of the right kind."""
+    try:
+        yield
+    except _TROUBLE as error:
+        raise getattr(httpx, type(error).__name__)(str(error), request=request) from error
+    except (AssertionError, ValueError, IndexError, KeyError, SOCKSError) as error:
+        if proxy is None or not proxy.is_socks or isinstance(error, httpx.InvalidURL):
+            raise
+        raise httpx.ProxyError("it does not speak SOCKS5", request=request) from error
+
+
+def _offers_listener(request: httpx.Request) -> Callable[[str, Mapping[str, Any]], None]:
+    """Listens to what httpcore does for a request, and notes how a proxy that refuses a tunnel wants to be signed in
+    to: the error has its status alone."""
+
+    def listen(name: str, facts: Mapping[str, Any]) -> None:
+        if name == "http11.receive_response_headers.complete" and facts["return_value"][1] == 407:
+            headers = facts["return_value"][3]
+            offers = [value.decode("latin-1") for key, value in headers if key.lower() == b"proxy-authenticate"]
+            request.extensions[PROXY_OFFERS] = ", ".join(offers)
+
+    return listen
+
+
+class _Body(httpx.SyncByteStream):
+    """The body of a response, as its parser reads it. When it is closed, the connection is given back if it was read to
+    its end, whether by the parser or past it, and nothing more came.
+
+    Bytes that come later make the idle connection readable, and then it is not used again.
+    """
+
+    def __init__(
+        self,
+        request: httpx.Request,
+        sender: httpcore.ConnectionInterface,
+        answer: httpcore.Response,
+        give_back: Callable[[Connection], None],
+    ) -> None:
+        self._request = request
+        self._sender = sender
+        self._answer = answer
+        self._give_back = give_back
+        self._is_closed = False
+        headers = httpx.Headers(answer.headers)
+        is_last = "close" in headers.get("connection", "").lower()
+        self._may_stay = answer.extensions["http_version"] == b"HTTP/1.1" and not is_last
+        self._connection: Connection = answer.extensions["network_stream"]
+        self._connection.begin_body(_announced_length(request.method, answer.status, headers))
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _httpx_errors(self._request, None):
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        unused = self._connection.detach()
+        self._answer.close()
+        is_read = self._sender.is_idle() or (self._connection.left == 0 and self._may_stay)
+        if is_read and not self._connection.is_broken and not self._connection.get_extra_info("is_readable"):
+            self._give_back(unused)
+        else:
+            unused.close()
+
+
+def system_settings(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """``environ``; on macOS and Windows with the proxies of the system's settings, unless it names one itself."""
+    has_own = any(environ.get(name) for name in environ if name.lower().endswith("_proxy"))
+    if has_own or platform.system() not in ("Darwin", "Windows"):
+        return environ
+    return {**environ, **{f"{scheme}_proxy": value for scheme, value in urllib.request.getproxies().items()}}
+
+
+@contextlib.contextmanager
+def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
+    """Inside the block httpx's errors become mdl's own, with the name of the host.
+
+    No error that leaves the block contains one of the ``secrets`` that were sent, whatever the server repeated.
+    """
+    try:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise _map_error(error, url, secrets) from error
+        except httpx.StreamError as error:
+            raise NetworkError(f"{host_of(url)}: {error}") from error
+    except Exception as error:
+        redact_error(error, secrets)
+        raise
+
+
+def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
+    proxy: Proxy | None = None
+    with contextlib.suppress(RuntimeError):  # an error that belongs to no request
+        url, proxy = str(error.request.url), error.request.extensions.get(PROXY)
+    host = host_of(url)
+    words = safe_excerpt(str(error), secrets) or type(error).__name__
+    if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):
+        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return _map_connect_error(error, url, proxy, words)
+    where = f"{host} (through the proxy {proxy.shown})" if proxy else host
+    if isinstance(error, httpx.TimeoutException):
+        return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Unsafe(f"refused: {words}", item=host)
+    if isinstance(error, httpx.RemoteProtocolError):
+        if "location header" in words:
+            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
+        if words.startswith(_DROPPED):
+            return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
+        message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
+        return ProtocolError(message, hint=not_http_hint(words, url))
+    return NetworkError(f"{where}: {words}", hint=AGAIN)
+
+
+def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
+    """The error of TLS that an error of httpx comes from."""
+    cause: BaseException | None = error
+    while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
+    """The error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
+    trust: Trust = request.extensions[TRUST]
+    proxy: Proxy | None = request.extensions.get(PROXY)
+    url = str(request.url)
+    settings = trust.settings_of(host_of(url), port_of(url))
+    shown = settings.cert if settings else None
+    error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
+    if proxy and proxy.url.startswith("https:"):
+        of_proxy = f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
+        return error.but(message=error.message + of_proxy)
+    return error
+
+
+def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
+    """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+    host = host_of(url)
+    if isinstance(error, httpx.ProxyError):
+        if words.startswith(_REFUSED_BY_PROXY):
+            hint = proxy_login_hint(proxy, error.request.extensions.get(PROXY_OFFERS, ""))
+            return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
+        hint = proxy_trouble_hint(url, proxy) if proxy else "check the proxy; mdl doctor shows the variables"
+        return NetworkError(f"the proxy for {host}: {words}", hint=hint)
+    numbered = _ERRNO.fullmatch(words)
+    has_address = not numbered or numbered[1] >= "0"
+    port = urlsplit(url).port if has_address else None  # a name has none
+    place = f"{bracketed(host)}:{port}" if port else host
+    where = f"the proxy {proxy.shown} for {place}" if proxy else place
+    if isinstance(error, httpx.ConnectTimeout):
+        return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
+    problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
+    reason = numbered[2] if numbered else words
+    hint = proxy_trouble_hint(url, proxy) if proxy else "check the network and the host's name"
+    return NetworkError(f"{problem}: {reason}", hint=hint)

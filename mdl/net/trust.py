@@ -1,0 +1,211 @@
+"""Trust: the one place where TLS contexts are made: which certificates are trusted, and which one mdl shows to a host.
+
+All contexts are alike, whichever Python made them and wherever the certificates come from. Python 3.13 refuses
+certificates of older companies' authorities that OpenSSL, curl and the system's store take (``VERIFY_X509_STRICT``);
+names, dates and chains are checked as ever. A context is made when the first request needs it: reading the certificates
+takes a while.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import truststore
+
+from mdl.disk.safe_open import read_whole
+from mdl.errors import TlsError, UsageError
+from mdl.net.credentials import HostTls
+from mdl.units import as_meant
+
+_LARGEST_FILE = 16 * 2**20
+UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables by which other programs are told of certificates. mdl does not read them, but names them if one fails."""
+
+
+class Trust:
+    """Makes the contexts for all hosts, each when it is first needed; for any number of threads.
+
+    ``environ`` has SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE. ``warn`` is told in words what could not be used.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        hosts: Iterable[HostTls] = (),
+        warn: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        self._environ, self._hosts, self._warn = environ, tuple(hosts), warn
+        self._contexts: dict[HostTls | None, ssl.SSLContext] = {}
+        self._lock = threading.Lock()
+
+    def settings_of(self, host: str, port: int) -> HostTls | None:
+        """What the user's settings say of this host and port."""
+        return next((one for one in self._hosts if one.is_for(host, port)), None)
+
+    def context(self, host: str, port: int) -> ssl.SSLContext:
+        """The context for a connection to this host and port. Raises `TlsError`, and `UsageError` for a file of the
+        settings that cannot be read."""
+        settings = self.settings_of(host, port)
+        with self._lock:
+            if settings not in self._contexts:
+                self._contexts[settings] = self._make(settings)
+            return self._contexts[settings]
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The variables that name certificates for other programs alone; none if one of mdl's own is set."""
+        if self._environ.get("SSL_CERT_FILE") or self._environ.get("SSL_CERT_DIR"):
+            return ()
+        return tuple(name for name in UNREAD_VARIABLES if self._environ.get(name))
+
+    def _make(self, settings: HostTls | None) -> ssl.SSLContext:
+        context = make_context(self._environ, self._warn)
+        if settings and settings.ca:
+            _add_authorities(context, settings.ca, settings.place)
+        if settings and settings.cert:
+            _show_certificate(context, settings.cert, settings)
+        return context
+
+
+def make_context(environ: Mapping[str, str], warn: Callable[[str], None] = lambda words: None) -> ssl.SSLContext:
+    """A context that trusts the operating system's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR. Raises
+    `TlsError`, which names the file that cannot be used."""
+    file = as_meant(environ.get("SSL_CERT_FILE", ""))
+    folder = as_meant(environ.get("SSL_CERT_DIR", ""))
+    context = _new_context(file, folder)
+    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        context.hostname_checks_common_name = False  # RFC 9525, 2: only a subjectAltName names a host
+    _log_keys(context, environ.get("SSLKEYLOGFILE", ""), warn)
+    return context
+
+
+def _new_context(file: str, folder: str) -> ssl.SSLContext:
+    """A context with the certificates of this file and folder; without both, with those of the system or certifi."""
+    if not file and not folder and has_system_store():
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if file:
+        _load(context, "SSL_CERT_FILE", file)
+    if folder:
+        _load(context, "SSL_CERT_DIR", folder)
+    if not file and not folder:
+        import certifi
+
+        _load(context, "certifi", certifi.where())
+    return context
+
+
+def empty_context() -> ssl.SSLContext:
+    """A context that trusts no certificate, for connections without TLS."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def describe_trust(environ: Mapping[str, str]) -> str:
+    """Which certificates `make_context` trusts, in words."""
+    named = [f"{environ[name]} ({name})" for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if environ.get(name)]
+    if named:
+        return f"those in {' and '.join(named)}"
+    return "those of the operating system" if has_system_store() else "those of certifi, as this system has none"
+
+
+def has_system_store() -> bool:
+    """Whether the operating system has certificates of its own."""
+    if platform.system() != "Linux":
+        return True
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        return True
+    try:
+        return bool(paths.capath and any(os.scandir(paths.capath)))
+    except OSError:
+        return False
+
+
+def _load(context: ssl.SSLContext, variable: str, place: str) -> None:
+    """Trust the certificates in a file or folder that a variable names. Raises `TlsError`."""
+    try:
+        if variable == "SSL_CERT_DIR":
+            context.load_verify_locations(capath=place)
+        else:
+            read_whole(Path(place), _LARGEST_FILE)  # OpenSSL would wait for ever if it were a named pipe
+            context.load_verify_locations(cafile=place)
+    except OSError as error:
+        hint = f"fix {variable}, or unset it" if variable.startswith("SSL") else "install certifi anew"
+        raise TlsError(f"no CA certificates from {place}: {_reason(error)}", hint=hint) from error
+
+
+def _add_authorities(context: ssl.SSLContext, place: Path, host: str) -> None:
+    """Trust the authorities in a file or folder too. Raises `UsageError` if it cannot be read, `TlsError` if it holds
+    no certificate."""
+    if place.is_dir():
+        context.load_verify_locations(capath=str(place))
+        return
+    _check_readable(place, "ca", host)
+    try:
+        context.load_verify_locations(cafile=str(place))
+    except OSError as error:
+        raise TlsError(
+            f"no CA certificates from {place}: {_reason(error)}", hint=f'it is ca of [hosts."{host}"], in PEM format'
+        ) from error
+
+
+def _show_certificate(context: ssl.SSLContext, cert: Path, settings: HostTls) -> None:
+    """Have the context show a certificate to a host that asks for one. Raises `UsageError` if a file cannot be read,
+    `TlsError` if certificate, key and password do not belong together."""
+    _check_readable(cert, "cert", settings.place)
+    if settings.key:
+        _check_readable(settings.key, "key", settings.place)
+    is_asked = False
+
+    def password() -> str:
+        nonlocal is_asked
+        is_asked = True
+        return settings.password
+
+    table = f'[hosts."{settings.place}"]'
+    try:
+        context.load_cert_chain(cert, settings.key, password)
+    except (OSError, ValueError) as error:
+        place = settings.key or cert
+        if is_asked and not settings.password:
+            what = f"set {settings.password_variable}" if settings.password_variable else "key_password_env names it"
+            raise TlsError(f"the key in {place} has a password", hint=f"{what}: {table} in config.toml") from error
+        if is_asked:
+            hint = f"check {settings.password_variable}, which {table} of config.toml names"
+            raise TlsError(f"the key in {place} cannot be read with this password", hint=hint) from error
+        why = "the key is not that of the certificate" if "MISMATCH" in str(error) else _reason(error)
+        hint = f"cert and key of {table} in config.toml must be a certificate and its key in PEM format"
+        raise TlsError(f"no client certificate from {cert}: {why}", hint=hint) from error
+    context.post_handshake_auth = True  # a server may ask for it only when it has read the request (RFC 8446, 4.6.2)
+
+
+def _check_readable(place: Path, key: str, host: str) -> None:
+    """Raises `UsageError` if a file of the settings cannot be read."""
+    try:
+        read_whole(place, _LARGEST_FILE)
+    except OSError as error:
+        hint = f'it is {key} of [hosts."{host}"] in config.toml'
+        raise UsageError(f"it cannot be read: {_reason(error)}", item=str(place), hint=hint) from error
+
+
+def _log_keys(context: ssl.SSLContext, place: str, warn: Callable[[str], None]) -> None:
+    """Have the context write its keys where SSLKEYLOGFILE says, as other programs do."""
+    if not place:
+        return
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # nobody may read a named pipe
+        os.close(os.open(place, flags, 0o600))
+        context.keylog_filename = place
+    except (OSError, ValueError) as error:
+        warn(f"SSLKEYLOGFILE is not used: {place}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Why, in the system's or OpenSSL's words."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,124 @@
+"""configure: the settings in effect, each with where it comes from; and ``config.toml`` with one of them changed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdl.config import places
+from mdl.config.settings import Config, Setting, check_config, read_text, setting_named, settings_table
+from mdl.errors import MdlError, Unsafe, UsageError
+from mdl.ops.edit import edit_file, with_key, without_key
+from mdl.values import value_class
+
+_HUB_OFFLINE = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
+
+
+@value_class
+class SettingValue:
+    """One setting in effect: its ``value`` as a person writes it (several for a list; None if there is none), where it
+    is from (``source``: a flag, a variable, ``config.toml`` or the default), and the ``error`` if it is wrong."""
+
+    name: str
+    value: str | Sequence[str] | None
+    source: str
+    error: MdlError | None = None
+
+
+def effective(config: Config, catalogs: Callable[[], tuple[Iterable[Path], str]]) -> list[SettingValue]:
+    """Every setting of ``config``; ``catalogs`` finds the catalog files, and why these."""
+    found = []
+    for name in settings_table():
+        given = next(config.given_as(name), (None, ""))
+        try:
+            found.append(_value(config, name, catalogs))
+        except MdlError as error:
+            found.append(SettingValue(name, str(given[0]), given[1], error))
+    return found
+
+
+def _value(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path], str]]) -> SettingValue:
+    """One setting. Raises `MdlError` if it is wrong."""
+    value, where = config.find(name)
+    if name == "home":
+        value, where = config.home.path, where or config.home.why
+    elif name == "catalog":
+        value, where = catalogs()
+    elif name == "log_file" and not where:
+        from mdl.jobs.log import DOWNLOADS
+
+        with contextlib.suppress(UsageError):  # a user without a home folder has no log
+            value, where = places.state_dir() / DOWNLOADS, "the user state folder"
+    elif name == "offline" and config.is_offline and not value:
+        value, where = True, _HUB_OFFLINE
+    elif where and not settings_table()[name].adds_up:
+        value = next(config.given_as(name))[0]
+    else:
+        value = value if where else settings_table()[name].default
+    return SettingValue(name, _written(value), "config.toml" if where.startswith("[") else where or "the default")
+
+
+def _written(value: Any) -> str | Sequence[str] | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, str):
+        return value
+    return [str(one) for one in value] if isinstance(value, Iterable) else str(value)
+
+
+def set_value(path: Path, name: str, values: Sequence[str]) -> None:
+    """Write one setting into the ``config.toml`` at ``path``, which may not exist yet. Raises `UsageError` for an
+    unknown setting and for a wrong value, `Unsafe` if the file is a link out of its folder, `Busy`, `OSError`."""
+    setting = _kept_setting(name)
+    value = _kept(setting, values)
+    _change(path, lambda text: with_key(text, *setting.key, value))
+
+
+def unset(path: Path, name: str) -> None:
+    """Take one setting out of the ``config.toml`` at ``path``. Raises as `set_value`."""
+    setting = _kept_setting(name)
+    _change(path, lambda text: without_key(text, *setting.key))
+
+
+def _kept_setting(name: str) -> Setting:
+    """The setting of that name, if it may stand in ``config.toml``. Raises `UsageError`."""
+    setting = setting_named(name)
+    if setting.of_a_run:
+        hint = f"give it as {setting.flag_name}, or as {setting.variable_name}"
+        raise UsageError("belongs to one run, and is not kept in config.toml", item=name, hint=hint)
+    return setting
+
+
+def _kept(setting: Setting, values: Sequence[str]) -> Any:
+    """The value as ``config.toml`` is to have it. Raises `UsageError`."""
+    if setting.default == ():
+        found = setting.parse(values[0] if len(values) == 1 else values, setting.name)
+        return [str(one.absolute()) if isinstance(one, Path) else one for one in found]
+    if len(values) != 1:
+        raise UsageError(f"takes one value, not {len(values)}", item=setting.name)
+    value = setting.parse(values[0], setting.name)
+    if isinstance(value, Path):
+        return str(value.absolute())  # a relative one would mean another folder in each folder
+    return value if isinstance(value, int) and values[0].isdigit() else values[0]
+
+
+def _change(path: Path, change: Callable[[str], str]) -> None:
+    """Change the text of ``config.toml``; what comes of it is checked before it is written."""
+    place = Path(os.path.realpath(path))
+    if path.is_symlink() and place.parent != Path(os.path.realpath(path.parent)):
+        hint = "edit that file itself, or replace the link by a file"
+        raise Unsafe(f"refused: it is a link to {place}, out of its folder", item=str(path), hint=hint)
+
+    def checked(text: str | None) -> str:
+        try:
+            changed = change(text or "")
+        except (TypeError, AttributeError, ValueError):
+            check_config(path, text or "")  # tells what is wrong with the file as it is
+            raise
+        check_config(path, changed)
+        return changed
+
+    edit_file(path, lambda: read_text(path), checked, mode=0o600)

@@ -1,0 +1,433 @@
+"""get: bring every file of some models into the store: resolve, plan, carry out, report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import IsNew
+from mdl.download.connection_scaler import Tuning
+from mdl.download.copies import LocalCopies, reuse, unique_by_digest
+from mdl.download.half_files import find_half, unfinished_blobs
+from mdl.download.plan import Item, Plan, Reason, Wanted
+from mdl.errors import (
+    AuthError,
+    Cancelled,
+    LockError,
+    MdlError,
+    NetworkError,
+    NoSpace,
+    StorageError,
+    online_hint,
+    whole_error,
+)
+from mdl.events import Failed, Noticed, Planned
+from mdl.files import LocalFile, RefusedFile, RemoteFile
+from mdl.formatting import listed
+from mdl.local.hash_progress import watch_reading
+from mdl.local.status import model_status
+from mdl.ops.report import report_of
+from mdl.paths import RelPath
+from mdl.reports import PlanReport, Report
+from mdl.sources.gguf import quantisations
+from mdl.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
+from mdl.weights.pickles import head_of, is_pickle, warning
+
+if TYPE_CHECKING:
+    from mdl.download.download import FileResult
+    from mdl.download.transfer import Result
+
+_NAMED = 5
+"""How many quantisations of a repository are named."""
+
+
+@dataclass
+class _Decided:
+    """What is to be done. Of the files that want the same bytes, ``plan`` fetches the first; ``repeated`` are the
+    others, which get them from that one."""
+
+    plan: Plan
+    repeated: list[Item]
+
+    @property
+    def whole(self) -> Plan:
+        return replace(self.plan, linked=(*self.plan.linked, *self.repeated))
+
+
+def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report:
+    """Bring every file of ``models`` into the store; ``force`` fetches all anew, and replaces files that are not mdl's.
+
+    What fails for one file or model is in the report and hinders no other. Offline, what is not here is reported as
+    such. Raises `NoSpace` or `Unsafe` before the first byte if the whole plan does not fit or is too large, `Busy`, and
+    `Cancelled` (with the `Report` so far).
+    """
+    began, store = time.monotonic(), tools.store
+    with model_locks(models, tools):
+        wanted, unkept, broken = _resolve(models, tools, is_new=store.is_new if tools.network else None)
+        sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
+        sized.check_size(tools.max_size)
+        decided = _with_halves(_reuse(sized, tools, force=force), tools, force=force)
+        tools.on_event(_planned(decided.whole))
+        _tell_of_quantisations(models, decided.plan, tools)
+        for name, error in broken.items():
+            tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
+        for item in decided.plan.refuse:
+            if (refused := item.refused) is not None:
+                about, why = (item.wanted.model, item.remote.path.text), refused.item
+                tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
+        for name, file in decided.plan.unkept:
+            error = file.error
+            tools.on_event(Failed(name, file.path, error.code, error.message, error.advice, error.item))
+        if tools.network is None:
+            adopt_kept(decided.plan, store)
+            tell_kept(decided.plan, tools.on_event)
+            report = report_of(models, store, _offline(decided, tools), broken)
+        else:
+            free = store.free_space()
+            if free is None and decided.plan.fetch:
+                why = f"{store.root}: this disk does not say how much space is free, so the plan is not held against it"
+                tools.on_event(Noticed(message=why))
+            replace(decided.plan, linked=tuple(decided.repeated)).check_space(free)
+            for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
+                named = [one for one in wanted if one.model == name and not one.remote.is_name_open]
+                store.receipts.begin(name, [one.remote.path for one in named])
+            wait_for_others(decided.plan.fetch, tools)
+            try:
+                report, brought = _execute(models, decided, broken, tools)
+            except Cancelled as stopped:
+                if isinstance(stopped.so_far, Report):
+                    so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
+                    raise stopped.but(so_far=so_far) from stopped.__cause__
+                raise
+            wanted = [replace(one, remote=brought.get((one.model, one.remote.path), one.remote)) for one in wanted]
+        names = {(name, file.path) for name, file in decided.plan.unkept}
+        for model in report.models:
+            if not model.error and not any(row.error for row in model.files if (model.name, row.path) not in names):
+                store.receipts.finish(model.name)
+                whole = [one.remote for one in wanted if one.model == model.name]
+                store.layout.mark_complete(whole, is_news=tools.network is not None)
+        if store.layout.note:
+            tools.on_event(Noticed(message=store.layout.note))
+        _warn_of_pickles(report, wanted, tools)
+        return replace(report, seconds=time.monotonic() - began)
+
+
+def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
+    """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
+    began, store = time.monotonic(), tools.store
+    wanted, unkept, broken = _resolve(models, tools, is_new=None)
+    decided = _predict(
+        _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools, is_planned=True), tools, force=force
+    )
+    decided = _with_halves(decided, tools, force=force)
+    whole = decided.whole
+    whole.check_size(tools.max_size)
+    tools.on_event(_planned(whole))
+    _tell_of_quantisations(models, decided.plan, tools)
+    possible = whole if tools.network else _offline(decided, tools)
+    report = report_of(models, store, possible, broken, is_planned=True)
+    return PlanReport(
+        **{**vars(report), "seconds": time.monotonic() - began},
+        bytes_to_fetch=whole.bytes_to_fetch,
+        bytes_free=store.free_space(),
+        bytes_total=whole.bytes_total,
+        bytes_elsewhere=whole.bytes_elsewhere,
+        bytes_to_copy=whole.bytes_to_copy,
+    )
+
+
+# Resolve: what the models are at their sources, and what of them is here.
+
+
+def _resolve(
+    models: Sequence[Model], tools: Tools, is_new: IsNew | None
+) -> tuple[list[Wanted], list[tuple[str, RefusedFile]], dict[str, MdlError]]:
+    """The files of all models, those with a name that cannot be kept here, and the models that could not be resolved,
+    or not from all of their sources. ``is_new`` is as `Resolver.resolve_each` has it."""
+    wanted: list[Wanted] = []
+    unkept: list[tuple[str, RefusedFile]] = []
+    broken: dict[str, MdlError] = {}
+    for model, found in zip(models, tools.resolver.resolve_all(models, is_new), strict=True):
+        try:
+            if isinstance(found, MdlError):
+                raise found
+            clashes = tools.store.clashes(model.name, found.files)
+            unkept += [(model.name, file) for file in found.refused]
+            for number, remote in enumerate(found.files):
+                if error := clashes.get(number) or found.failed.get(remote.path):
+                    wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
+                    continue
+                local = tools.store.check(model.name, remote, watch=watch_reading(model.name, remote, tools.on_event))
+                wanted.append(Wanted(model.name, remote, local))
+            if found.errors:
+                broken[model.name] = _joined([_with_note(error, model) for error in found.errors])
+        except MdlError as error:
+            wanted = [one for one in wanted if one.model != model.name]
+            unkept = [one for one in unkept if one[0] != model.name]
+            told = _with_note(error, model)
+            if isinstance(error, NetworkError) and _is_all_here(model, tools):
+                told = error.but(hint="all that its source had when it was last asked is here: --offline uses that")
+            broken[model.name] = told
+    return wanted, unkept, broken
+
+
+def _is_all_here(model: Model, tools: Tools) -> bool:
+    """Whether everything is here that the model's source had when it was last asked."""
+    try:
+        return model_status(model, tools.resolver, tools.store).status == "present"
+    except MdlError:
+        return False
+
+
+def _with_note(error: MdlError, model: Model) -> MdlError:
+    """The same error; if access is denied, its hint has the catalog's note on that too."""
+    if isinstance(error, AuthError) and model.note:
+        return error.but(hint=f"{error.hint}; {model.note}" if error.hint else model.note)
+    return error
+
+
+def _joined(errors: Sequence[MdlError]) -> MdlError:
+    """One error for the sources of one model that failed, each named in it."""
+    if len(errors) == 1:
+        return errors[0]
+    return whole_error(listed([f"{error.item}: {error.message}" for error in errors], "; "), errors)
+
+
+def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:
+    """Ask for the sizes that are unknown, of files of which something is on this disk that is to be judged by them. (Of
+    a new file, the answer that brings it tells the size.) The transfer meets what fails here again, and tells it of the
+    file."""
+    copies = tools.local_copies
+
+    def is_asked(item: Item) -> bool:
+        if item.remote.size is not None:
+            return False
+        model, remote = item.wanted.model, item.remote
+        is_brought_by_hub_client = tools.hub_client is not None and remote.hub is not None
+        if is_planned or is_brought_by_hub_client or not tools.store.is_new(model, remote):
+            return True
+        return copies is not None and bool(copies.candidates(model, remote))
+
+    unknown = [item for item in plan.fetch if is_asked(item)]
+    answers = zip(unknown, tools.resolver.probe_all([item.remote for item in unknown]), strict=True)
+    probed = {item: answer for item, answer in answers if not isinstance(answer, MdlError)}
+    fetch: list[Item] = []
+    refuse: list[Item] = []
+    for item in plan.fetch:
+        if (remote := probed.get(item)) is not None:
+            if item.reason == Reason.UNFINISHED:
+                again = Plan.of([replace(item.wanted, remote=remote)])
+                fetch += again.fetch
+                refuse += again.refuse
+                continue
+            local = tools.store.quick_check(item.wanted.model, remote)
+            item = replace(item, wanted=Wanted(item.wanted.model, remote, local))
+        fetch.append(item)
+    return replace(plan, fetch=tuple(fetch), refuse=(*plan.refuse, *refuse))
+
+
+# Plan: what of it comes from this disk, and what is fetched.
+
+
+def _predict(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
+    """How ``plan`` will go with what seems to be elsewhere on this disk; none of it is read."""
+    copies = tools.local_copies
+    if copies is None:
+        return _Decided(plan, [])
+    predicted = {item: None if force else copies.predict(item) for item in plan.fetch}
+    linked = [found for found in predicted.values() if found]
+    return _each_once(plan, [item for item, found in predicted.items() if not found], linked, copies)
+
+
+def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
+    """Take what is elsewhere on this disk from there; what turns out to be other bytes is left to fetch.
+
+    Raises `NoSpace` before anything is copied.
+    """
+    expected, copies = _predict(plan, tools, force=force), tools.local_copies
+    if copies is None or force:
+        return expected
+    whole = expected.whole if tools.network else replace(expected.whole, fetch=())
+    if whole.bytes_to_copy:
+        try:
+            whole.check_space(tools.store.free_space())
+        except NoSpace:
+            tools.on_event(_planned(whole))
+            raise
+    linked, left = reuse(plan.fetch, copies, tools.on_event)
+    return _each_once(plan, left, linked, copies)
+
+
+def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
+    """The same with the unfinished files of other programs from which bytes are borrowed. What comes in one piece is
+    fetched whole."""
+    if force:
+        return decided
+    small = (tools.tuning or Tuning()).small
+
+    def is_small(item: Item) -> bool:
+        return item.remote.size is not None and item.remote.size <= small
+
+    is_looked_for = any(item.remote.digest and not is_small(item) for item in decided.plan.fetch)
+    repos = tools.local_copies.repos if tools.local_copies and is_looked_for else ()
+    in_cache = unfinished_blobs(repos)
+
+    def with_half(item: Item) -> Item:
+        model, remote = item.wanted.model, item.remote
+        if is_small(item) or (tools.hub_client and remote.hub):
+            return item
+        final = tools.store.final_path(model, remote)
+        half_final = None
+        if item.reason == Reason.UNFINISHED:
+            half_final = item.local
+        half = find_half(final, tools.store.folder(model), remote, in_cache, half_final)
+        return replace(item, half=half) if half and half.size > item.local.partial else item
+
+    plan = decided.plan
+    return replace(decided, plan=replace(plan, fetch=tuple(map(with_half, plan.fetch))))
+
+
+def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCopies) -> _Decided:
+    """Each digest that is ``left`` is fetched once; the items that want it again are repeated."""
+    first, again = unique_by_digest(left)
+    fetched = replace(plan, fetch=tuple(first), linked=(*plan.linked, *linked))
+    return _Decided(fetched, [copies.predict_duplicate(item) for item in again])
+
+
+def _offline(decided: _Decided, tools: Tools) -> Plan:
+    """The plan of which nothing can be fetched."""
+    hint = online_hint(tools.offline_by)
+    missing = (*decided.plan.fetch, *decided.repeated)
+    absent = [replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)) for item in missing]
+    return replace(decided.plan, fetch=(), refuse=(*decided.plan.refuse, *absent))
+
+
+def _planned(plan: Plan) -> Planned:
+    names = [*(item.wanted.model for item in plan.items), *(name for name, _ in plan.unkept)]
+    return Planned(
+        models=tuple(Counter(names).items()),
+        files=len(names),
+        bytes_total=plan.bytes_total,
+        bytes_kept=plan.bytes_kept,
+        bytes_to_fetch=plan.bytes_to_fetch,
+        bytes_elsewhere=plan.bytes_elsewhere,
+        bytes_to_copy=plan.bytes_to_copy,
+    )
+
+
+# Carry out.
+
+
+def _execute(
+    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools
+) -> tuple[Report, dict[tuple[str, RelPath], RemoteFile]]:
+    """Fetch what is left to fetch, each digest once; what wants the same bytes gets them from the first. Returns also
+    the files that were fetched, as their servers described them, by model and the path that was planned.
+
+    Raises `Cancelled` with the `Report` so far.
+    """
+    store, plan, repeated, on_event = tools.store, decided.plan, decided.repeated, tools.on_event
+    adopt_kept(plan, store)
+    tell_kept(plan, on_event)
+    if not plan.fetch:
+        return report_of(models, store, plan, broken), {}
+    from mdl.download.transfer import Result, Transfer
+
+    assert tools.network is not None
+    results: list[Result] = []
+    whole, waiting = plan.bytes_whole, list(plan.fetch)
+    try:
+        while waiting:
+            fetching, waiting = tuple(waiting), []
+            transfer = Transfer(
+                fetching,
+                store,
+                tools.network.http,
+                on_event,
+                tools.resolver.met,
+                bytes_kept=whole,
+                hub_client=tools.hub_client,
+                most=tools.max_size,
+                tuning=tools.tuning,
+            )
+            results.append(transfer.run())
+            if repeated and tools.local_copies:
+                linked, waiting = reuse(repeated, replace(tools.local_copies), on_event)
+                plan, repeated = replace(plan, linked=(*plan.linked, *linked)), []
+    except Cancelled as error:
+        if isinstance(error.so_far, Result):
+            results.append(error.so_far)
+        not_reached = [replace(item, refused=error.as_error()) for item in (*repeated, *waiting)]
+        plan = replace(plan, refuse=(*plan.refuse, *not_reached))
+        raise error.but(so_far=report_of(models, store, plan, broken, results)) from error.__cause__
+    plan, results = _without_lost(plan, results, tools)
+    brought: dict[tuple[str, RelPath], RemoteFile] = {}
+    for result in results:
+        for file in result.files:
+            brought[file.item.wanted.model, file.item.remote.path] = file.remote
+    return report_of(models, store, plan, broken, results), brought
+
+
+def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan, list[Result]]:
+    """The same plan and results, with an error for each file that is no longer under its name: a download may take
+    hours, and another program may have moved or removed the file, or the models folder, since."""
+
+    def why_lost(model: str, remote: RemoteFile) -> StorageError | None:
+        if tools.store.is_named(model, remote):
+            return None
+        why, hint = "another program moved or removed it during the download", "run the same command again"
+        error = StorageError(why, item=f"{model}/{remote.path}", hint=hint)
+        tools.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
+        return error
+
+    def planned(item: Item) -> Item:
+        error = why_lost(item.wanted.model, item.remote)
+        return replace(item, refused=error) if error else item
+
+    def fetched(one: FileResult) -> FileResult:
+        error = None if one.error else why_lost(one.item.wanted.model, one.remote)
+        return replace(one, error=error) if error else one
+
+    keep, linked = (list(map(planned, items)) for items in (plan.keep, plan.linked))
+    plan = replace(
+        plan,
+        keep=tuple(item for item in keep if not item.refused),
+        linked=tuple(item for item in linked if not item.refused),
+        refuse=(*plan.refuse, *(item for item in (*keep, *linked) if item.refused)),
+    )
+    return plan, [replace(result, files=tuple(map(fetched, result.files))) for result in results]
+
+
+def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:
+    """Say of a repository that is fetched in several quantisations, which are one model, how to fetch one of them."""
+    for model in models:
+        fetched, here = (
+            [item.remote.path.text for item in items if item.wanted.model == model.name]
+            for items in (plan.fetch, (*plan.keep, *plan.linked))
+        )
+        if len(quantisations(fetched)) > 1 and len(model.sources) == 1 and not model.is_of_catalog:
+            names = quantisations([*fetched, *here])
+            one = f"mdl get {model.sources[0].repository}:{names[0]}"
+            text = f"{len(names)} quantisations of one model, {', '.join(names[:_NAMED])}"
+            text += " …" if len(names) > _NAMED else ""
+            tools.on_event(Noticed(model.name, message=f"{text}; to fetch one of them: {one}"))
+
+
+def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Tools) -> None:
+    """Say of what has just come which of it runs code when it is loaded."""
+    new = {
+        model.name: {row.path for row in model.files if row.action in ("fetched", "linked")} for model in report.models
+    }
+    found: dict[str, list[str]] = {}
+    for one in wanted:
+        name = one.remote.path.text
+        if name in new.get(one.model, ()) and is_pickle(
+            name, tools.store.read_head(one.model, one.remote, head_of(name))
+        ):
+            found.setdefault(one.model, []).append(name)
+    for model, names in found.items():
+        tools.on_event(Noticed(model, message=warning(names)))

@@ -1,0 +1,333 @@
+"""Job archives: what comes as an archive from a job is fetched beside the models, unpacked, and published by file."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlencode
+
+from mdl.archive.directory import ArchiveLimits
+from mdl.archive.opening import is_to_be_unpacked
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import narrow
+from mdl.disk import publish
+from mdl.download.plan import Item, Plan, Wanted
+from mdl.download.store import Ready, Store
+from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
+from mdl.events import Failed, Noticed
+from mdl.files import RemoteFile
+from mdl.hashing import Digest, Fingerprint
+from mdl.ops.get import get
+from mdl.ops.job_choice import choose, origin_of, source_of
+from mdl.ops.release import unpack
+from mdl.ops.report import kept_and_refused, model_report, report_of
+from mdl.paths import RelPath, matching, refuse_twins
+from mdl.redact import bare_url
+from mdl.reports import FileReport, ModelReport, Report
+from mdl.results import JobOrigin, JobSource
+from mdl.results.outputs import is_archive_name, may_be_archive
+from mdl.tools import Tools, adopt_kept, model_locks, tell_kept
+from mdl.values import value_class
+
+_WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
+
+
+@value_class
+class JobFiles:
+    """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
+    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_zipped``: its remote sends all
+    of it as one zip, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
+
+    model: Model
+    archives: tuple[RemoteFile, ...] = ()
+    others: tuple[RemoteFile, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    is_zipped: bool = False
+    is_chosen: bool = False
+
+    @property
+    def without_archives(self) -> Model | None:
+        """The model of its other files alone; None if there are none."""
+        if not self.archives and not self.is_chosen:
+            return self.model
+        return picking(self.model, self.others) if self.others else None
+
+
+def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
+    """The same model, of these files alone."""
+    return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
+
+
+def files_of_job(model: Model, tools: Tools) -> JobFiles:
+    """Which files of a job are wanted, and which of them may be archives. Offline nobody is asked, and what is known
+    was unpacked before. Raises as the remote does."""
+    if tools.network is None:
+        return JobFiles(model)
+    source, origin = source_of(model, tools), origin_of(model)
+    is_zipped = source.remote(origin.remote).is_zipped
+    found = source.resolve(origin)
+    if is_zipped:
+        return JobFiles(model, tuple(found), (), model.include, model.exclude, is_zipped=True)
+    listed = found
+    found = choose(model, found, tools)
+    is_chosen = len(found) < len(listed)
+    archives = {file.path for file in found if may_be_archive(file.path.name)}
+    if not archives:
+        source.keep(origin, found)
+        return JobFiles(model, (), tuple(found), is_chosen=is_chosen)
+    names = {file.path.text for file in found}
+    named = matching(names, model.include)
+    excluded = matching(names, model.exclude)
+    is_of_members = bool(model.include) and not named
+    picked = [
+        file
+        for file in found
+        if file.path.text not in excluded and (not model.include or file.path.text in named or is_of_members)
+    ]
+    return JobFiles(
+        model,
+        tuple(_versioned(file) for file in picked if file.path in archives),
+        tuple(file for file in picked if file.path not in archives and not is_of_members),
+        model.include if is_of_members else (),
+        model.exclude,
+        is_chosen=is_chosen,
+    )
+
+
+def _versioned(archive: RemoteFile) -> RemoteFile:
+    """The archive with a URL that is another one once it is known to have changed."""
+    facts = json.dumps([archive.size, str(archive.digest), archive.validator])
+    version = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    return replace(archive, url=f"{archive.url}?{urlencode({'v': version})}")
+
+
+@value_class
+class _Member:
+    """One file of a job as it came: ``place`` is where its bytes are now."""
+
+    remote: RemoteFile
+    place: Path
+    verified: str
+
+
+@value_class
+class Kept:
+    """What is here of a job, as it came with its archives: these ``members``; ``plan`` has those that are wanted."""
+
+    members: tuple[RemoteFile, ...]
+    plan: Plan
+
+
+@value_class
+class ArchiveFetch:
+    """How the archives of jobs are fetched; see `mdl.ops.fetch.FetchOptions`."""
+
+    tools: Tools
+    limits: ArchiveLimits
+    keep_archive: bool = False
+    allow_running: bool = False
+    force: bool = False
+
+    def fetch(self, job: JobFiles) -> Report:
+        """Fetch the archives of a job, open each as `unpack` does, and publish what they hold, file by file.
+
+        An archive is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
+        Raises `MdlError`.
+        """
+        tools, model = self.tools, job.model
+        store, source, origin = tools.store, source_of(model, tools), origin_of(model)
+        archives = Store(store.archives, cancel=store.cancel)
+        with model_locks([model], tools):
+            for archive in job.archives:
+                store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
+            here, job = self.split(job)
+            if here.members:
+                adopt_kept(here.plan, store)
+            tell_kept(here.plan, tools.on_event)
+            if not job.archives:
+                return report_of([model], store, here.plan, {})
+            if job.is_zipped:
+                told = "waiting for the server, which makes the zip before it sends"
+                tools.on_event(Noticed(model.name, message=told))
+            report = get(
+                [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
+            )
+            [came] = report.models
+            if came.error or (job.is_zipped and not came.is_whole):
+                row = replace(came, path=store.folder(model.name), files=(), error=report.error)
+                return replace(report, models=(row,))
+            rows = [row for _, row in kept_and_refused(here.plan)]
+            try:
+                if job.is_zipped:
+                    self._check_unchanged(source, origin, job.archives)
+                rows += self._publish(job, here, came, archives)
+            except (ProtocolError, Unsafe):
+                _discard(model, archives)
+                raise
+            row = model_report(model, store, rows)
+            if row.is_whole:
+                _discard(model, archives)
+            return replace(report, models=(row,), bytes_kept=report.bytes_kept + here.plan.bytes_kept)
+
+    def split(self, job: JobFiles) -> tuple[Kept, JobFiles]:
+        """What is here of a job, as it came with these very archives, and the job with the archives to fetch."""
+        known = source_of(job.model, self.tools).known(origin_of(job.model)) or []
+        kept: list[RemoteFile] = []
+        needed: list[RemoteFile] = []
+        for archive in job.archives:
+            members = [file for file in known if file.url in (archive.url, _without_version(archive))]
+            if self._is_here(job, archive, members):
+                kept += members
+            elif self._is_settled(job, archive):
+                kept.append(replace(archive, url=_without_version(archive)))
+            else:
+                needed.append(archive)
+        if needed and (job.include or job.exclude):  # what the patterns name is known once all members are
+            kept = []
+            needed = list(job.archives)
+        asked = narrow(kept, job.include, job.exclude, job.model.name) if kept else ()
+        return Kept(tuple(kept), self._plan(job.model.name, asked)), replace(job, archives=tuple(needed))
+
+    def _plan(self, model: str, files: Iterable[RemoteFile]) -> Plan:
+        store = self.tools.store
+        return Plan.of(Wanted(model, file, store.check(model, file)) for file in files)
+
+    def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
+        """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
+        refused since another file is there that must stay."""
+        if self.force or job.is_zipped or is_archive_name(archive.path.name):
+            return False
+        found = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
+        return bool(found.refuse) or (archive.digest is not None and bool(found.keep))
+
+    def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
+        """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
+        may_have_changed = self.allow_running and archive.size is None and not job.is_zipped
+        if not members or self.force or may_have_changed:
+            return False
+        names = {file.path.text for file in members}
+        asked = matching(names, job.include) if job.include else names
+        asked -= matching(names, job.exclude)
+        found = self._plan(job.model.name, [file for file in members if file.path.text in asked])
+        was_unpacked = any(file.url == archive.url for file in members)
+        if self.keep_archive and was_unpacked:
+            beside = self._plan(origin_of(job.model).remote, [_beside(job, archive)])
+            return not (found.fetch or found.refuse or beside.fetch or beside.refuse)
+        return not (found.fetch or found.refuse)
+
+    def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
+        """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
+        after = source.resolve(origin)
+        if [file.url for file in after] != [file.url for file in archives] and not self.allow_running:
+            hint = "run the same command again; --allow-running takes what is there"
+            raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
+
+    def _publish(self, job: JobFiles, here: Kept, came: ModelReport, archives: Store) -> list[FileReport]:
+        """Unpack the archives that came beside the models, and give every file its final name; returns how each went.
+        One that cannot be unpacked hinders no other."""
+        model, store = job.model, self.tools.store
+        fetched = {row.path: row for row in came.files}
+        rows = [row for row in came.files if row.error]
+        members: list[_Member] = []
+        opened: list[RemoteFile] = []
+        with (
+            storage_trouble(store.root, _WHEN_FULL),
+            store.scratch_folder(model.name, job.archives[0]) as scratch,
+        ):
+            for number, archive in enumerate(job.archives):
+                row = fetched[archive.path.text]
+                if row.error:
+                    continue
+                path = archives.final_path(model.name, archive)
+                try:
+                    if job.is_zipped or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
+                        members += self._unpacked(archive, path, scratch / f"{number}")
+                        opened.append(archive)
+                    else:
+                        members.append(_as_it_is(archive, path, row, archives))
+                except (ProtocolError, Unsafe) as error:
+                    if job.is_zipped:
+                        raise
+                    publish.remove(path)
+                    rows.append(replace(row, action="failed", verified="none", error=error))
+                    told = Failed(model.name, row.path, error.code, error.message, error.advice, error.item)
+                    self.tools.on_event(told)
+            files = [member.remote for member in members]
+            everything = [*here.members, *files, *job.others]
+            refuse_twins(file.path for file in everything)
+            source_of(model, self.tools).keep(origin_of(model), everything)
+            asked = narrow(files, job.include, job.exclude, model.name) if files else ()
+            found = Plan.of(
+                (Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=self.force
+            )
+            adopt_kept(found, store)
+            by_path = {member.remote.path: member for member in members}
+            rows += [_published(item, by_path[item.remote.path], store) for item in found.fetch]
+            for archive in opened if self.keep_archive else ():
+                path = archives.final_path(model.name, archive)
+                whole = store.fingerprint(path, archive)
+                beside = replace(_beside(job, archive), size=whole.size)
+                store.publish(Ready(origin_of(model).remote, beside, path, whole, "size"))
+        return [*rows, *(row for _, row in kept_and_refused(found))]
+
+    def _unpacked(self, archive: RemoteFile, path: Path, folder: Path) -> list[_Member]:
+        """The files in an archive, each where the archive lies in the job."""
+        tools = self.tools
+        limits = replace(self.limits, bytes=self.limits.bytes or tools.max_size)
+        done = unpack(path, folder, limits=limits, cancel=tools.store.cancel, on_event=tools.on_event)
+        above = archive.path.text.rpartition("/")[0]
+        found = []
+        for file in done.manifest.files:
+            name = f"{above}/{file.path}" if above else file.path
+            remote = RemoteFile(RelPath.parse(name), archive.url, file.size, Digest("sha256", file.sha256))
+            verified = "sha256" if done.verified == "sha256" else "size"
+            found.append(_Member(remote, RelPath.parse(file.path).under(done.path), verified))
+        return found
+
+
+def _as_it_is(archive: RemoteFile, path: Path, came: FileReport, archives: Store) -> _Member:
+    """A file that is no archive, or is itself weights."""
+    if came.sha256 is not None and came.size is not None:
+        print_ = Fingerprint(Digest("sha256", came.sha256), came.size)
+    else:
+        print_ = archives.fingerprint(path, archive)
+    verified = print_.digest.algorithm if archive.digest else "size"
+    remote = replace(archive, url=_without_version(archive), size=print_.size, digest=print_.digest)
+    return _Member(remote, path, verified)
+
+
+def _without_version(archive: RemoteFile) -> str:
+    return archive.url.partition("?")[0]
+
+
+def _beside(job: JobFiles, archive: RemoteFile) -> RemoteFile:
+    """The archive under the name that it is kept by, in the folder of its remote."""
+    if job.is_zipped:
+        return archive
+    return replace(archive, path=RelPath.parse(f"{origin_of(job.model).job}_{archive.path.name}"))
+
+
+def _discard(model: Model, archives: Store) -> None:
+    """Remove the archives of a job, and their receipts."""
+    for place in (archives.folder(model.name), archives.receipts.place(model.name)):
+        publish.remove(place)
+
+
+def _published(item: Item, member: _Member, store: Store) -> FileReport:
+    store.cancel.check()
+    remote, digest = item.remote, item.remote.digest
+    assert digest is not None
+    assert remote.size is not None
+    row = FileReport(remote.path.text, remote.size, digest.hex, "fetched", member.verified, url=bare_url(remote.url))
+    try:
+        with storage_trouble(remote.path, _WHEN_FULL):
+            print_ = Fingerprint(digest, remote.size)
+            store.publish(Ready(item.wanted.model, remote, member.place, print_, member.verified, item.seen))
+    except MdlError as error:
+        return replace(row, action="failed", verified="none", error=error)
+    return row

@@ -1,0 +1,210 @@
+"""Remote: look whether a remote works, clean its bucket, have the link to a result. (`mdl.ops.fetch` brings it.)
+
+A job is old by the times of its own record. Nothing else tells how old results are, or that nobody writes to them any
+more: the time of an object is that of its last copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from mdl.config import places
+from mdl.config.remotes import RemoteSettings
+from mdl.disk.mutex import file_lock
+from mdl.errors import Busy, MdlError, NetworkError, NotFound, UsageError, joint_error
+from mdl.formatting import human_age, listed
+from mdl.jobs.prometheus import Gauge, labels, write_gauges
+from mdl.net.locators import Link
+from mdl.paths import matches
+from mdl.reports import BaseReport
+from mdl.results import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
+from mdl.results.bucket import BucketRemote
+from mdl.sources import Context, open_source
+from mdl.values import value_class
+
+_NAMED = 10
+"""How many files a message names."""
+
+
+@value_class
+class RemoteReport(BaseReport):
+    """Whether one remote works: each part that was looked at, and the ``numbers`` that it tells of itself."""
+
+    name: str
+    checks: Sequence[Check]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> list[MdlError]:
+        """What failed, part by part."""
+        return [of_remote(one.error or _failed(one), self.name) for one in self.checks if not one.ok]
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error that stands for all; None if all is well."""
+        return joint_error(self.errors)
+
+
+def _failed(part: Check) -> MdlError:
+    return NetworkError(f"{part.name}: {part.detail}", hint="look at the remote itself")
+
+
+def check(name: str, remote: Remote, kind: str, *, measure: bool) -> RemoteReport:
+    """Look at every part of a remote of this ``kind``. Its numbers are asked for too if it is to ``measure`` them."""
+    try:
+        checks = remote.check()
+    except MdlError as error:
+        return RemoteReport(name, [Check(kind, False, error.message, error)])
+    try:
+        return RemoteReport(name, checks, remote.metrics() if measure else {})
+    except MdlError as error:
+        return RemoteReport(name, [*checks, Check("metrics", False, error.message, error)])
+
+
+def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
+    """Replace ``path`` as a whole by what the check of one remote found; ``now`` in seconds since 1970. Numbers such
+    as ``workers_idle`` and ``jobs_failed`` become ``mdl_remote_workers`` and ``mdl_remote_jobs`` by their state. Raises
+    `OSError`."""
+    remote, error = {"remote": report.name}, report.error
+    found: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
+    for name, number in report.numbers.items():
+        what, _, state = name.partition("_")
+        if what in found and state:
+            found[what][labels(**remote, state=state)] = number
+    write_gauges(
+        path,
+        [
+            Gauge("mdl_remote_up", "1 if every part of the remote works.", {labels(**remote): int(error is None)}),
+            Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {labels(**remote): now}),
+            Gauge(
+                "mdl_remote_exit_code", "Exit code of the check.", {labels(**remote): error.exit_code if error else 0}
+            ),
+            Gauge(
+                "mdl_remote_check_ok",
+                "1 if this part of it works.",
+                {labels(**remote, check=one.name): int(one.ok) for one in report.checks},
+            ),
+            Gauge("mdl_remote_workers", "Workers of the endpoint, by state.", found["workers"]),
+            Gauge("mdl_remote_jobs", "Jobs of the endpoint, by state.", found["jobs"]),
+        ],
+    )
+
+
+Action = Literal["would delete", "deleted", "kept"]
+
+
+@value_class
+class CleanedJob:
+    """One job of a bucket, what is or would be done with it, and why. ``error`` is why it could not be deleted."""
+
+    job: RemoteJob
+    action: Action
+    why: str
+    error: MdlError | None = None
+    is_changed: bool = False
+    """It is kept although it was found to be old."""
+
+
+def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
+    """Whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
+    ``older_than`` seconds ago. Pure."""
+    age = job.age(now)
+    if job.error and not job.is_over and not (job.updated_at or job.created_at):
+        return CleanedJob(job, "kept", f"nothing tells how it stands: {job.error}")
+    if not job.is_over:
+        return CleanedJob(job, "kept", f"it is still {job.standing}")
+    if not (job.updated_at or job.created_at):
+        return CleanedJob(job, "kept", "its record tells no time")
+    return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")
+
+
+def clean(
+    settings: RemoteSettings,
+    context: Context,
+    *,
+    older_than: float,
+    remove: bool,
+    on_found: Callable[[Sequence[CleanedJob]], None],
+) -> Iterator[CleanedJob]:
+    """Judge every job of the bucket that ``settings`` mean, tell ``on_found``, and yield what became of each: deleted
+    only with ``remove``, and then by one process of this user at a time. Raises `Busy`, and as `Remote.jobs`.
+
+    Two machines may clean one bucket at once: each reads a record again before it deletes the job, and to delete what
+    is gone already is no error.
+    """
+    remote = BucketRemote(settings, context)
+    with _alone(settings) if remove else contextlib.nullcontext():
+        now = time.time()
+        found = [judge(job, older_than, now) for job in remote.jobs()]
+        on_found(found)
+        for one in delete(remote, found) if remove else found:
+            yield replace(one, error=of_remote(one.error, settings.name)) if one.error else one
+
+
+@contextlib.contextmanager
+def _alone(settings: RemoteSettings) -> Iterator[None]:
+    """Be the one who cleans this bucket on this machine, if the user has a home folder. Raises `Busy`."""
+    place = hashlib.sha256(f"{settings.get('endpoint_url')} {settings.address}".encode()).hexdigest()[:16]
+    with contextlib.ExitStack() as stack:
+        try:
+            with contextlib.suppress(UsageError, OSError):
+                stack.enter_context(file_lock(places.state_dir() / "locks", f"clean-{place}", 0.0, lambda _who: None))
+        except Busy as error:
+            why = error.message.replace("is at work on it", "is cleaning it")
+            raise Busy(why, item=settings.name, hint="run it again when that one has ended") from error
+        yield
+
+
+def delete(remote: BucketRemote, found: Sequence[CleanedJob]) -> Iterator[CleanedJob]:
+    """Delete what was ``found`` to be old, job by job, and yield what became of each.
+
+    Each record is read once more just before: a job that changed since it was judged is kept. A job that cannot be
+    deleted does not stop the others.
+    """
+    for one in found:
+        if one.action != "would delete":
+            yield one
+            continue
+        try:
+            if remote.status(one.job.id) != one.job:
+                yield replace(one, action="kept", why="it changed meanwhile", is_changed=True)
+                continue
+            remote.delete(one.job.id)
+        except NotFound:
+            yield replace(one, action="kept", why="somebody else deleted it meanwhile", is_changed=True)
+        except MdlError as error:
+            yield replace(one, action="kept", why=f"it could not be deleted: {error.message}", error=error)
+        else:
+            yield replace(one, action="deleted")
+
+
+def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
+    """The link to the one result of a job that ``include`` names; without it, to its one result.
+
+    Raises `NotFound` if there is none, or if the file comes without a link; `UsageError` if there are several; and as
+    `Remote.files`.
+    """
+    source = JobSource(context)
+    files = source.remote(origin.remote).files(origin)
+    chosen = [file for file in files if not include or matches(file.path.text, include)]
+    names = [file.path.text for file in chosen or files]
+    there = listed(names, most=_NAMED)
+    if not chosen:
+        raise NotFound("no file of it matches --include", item=origin.job, hint=f"there is {there}")
+    if len(chosen) > 1:
+        raise UsageError(f"{len(chosen)} files are meant: {there}", item=origin.job, hint="pick one with --include")
+    url = chosen[0].url
+    scheme = urlsplit(url).scheme
+    locate = source.locate if scheme == "job" else getattr(open_source(scheme, context), "locate", None)
+    found = locate(url) if locate else Link(url)
+    if not isinstance(found, Link) or found.headers:
+        hint = f"mdl fetch {origin.remote} {origin.job}"
+        raise NotFound(f"there is no link to {names[0]}: its bytes come without one", item=origin.job, hint=hint)
+    return found.url

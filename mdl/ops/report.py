@@ -1,0 +1,110 @@
+"""Report: a plan, and what became of it, as the `Report` that the caller gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mdl.catalog.model import Model
+from mdl.download.plan import Item, Plan
+from mdl.download.store import Store
+from mdl.errors import STOPPED, MdlError
+from mdl.files import RemoteFile, is_verified
+from mdl.hashing import Digest
+from mdl.local.status import joint_status
+from mdl.redact import bare_url
+from mdl.reports import FileReport, ModelReport, Report
+from mdl.tools import verified_by
+
+if TYPE_CHECKING:
+    from mdl.download.download import FileResult
+    from mdl.download.transfer import Result
+
+
+def report_of(
+    models: Sequence[Model],
+    store: Store,
+    plan: Plan,
+    broken: Mapping[str, MdlError],
+    results: Sequence[Result] = (),
+    *,
+    is_planned: bool = False,
+) -> Report:
+    """What was kept, linked, refused and fetched, by model; ``broken`` models failed before, or some of their
+    sources did.
+
+    With ``is_planned`` nothing was done: what the plan would fetch and link is in the report too.
+    """
+    rows: dict[str, list[FileReport]] = {model.name: [] for model in models}
+    for item, row in kept_and_refused(plan):
+        rows[item.wanted.model].append(row)
+    for item in plan.linked:
+        row = _planned(item) if is_planned else _row(item.remote, "linked", item.remote.hash_algorithm)
+        rows[item.wanted.model].append(replace(row, elsewhere=is_planned, way=item.way))
+    for item in plan.fetch if is_planned else ():
+        rows[item.wanted.model].append(_planned(item))
+    for name, file in plan.unkept:
+        rows[name].append(FileReport(file.path, file.size, None, "failed", "none", url=file.url, error=file.error))
+    for result in results:
+        for one in result.files:
+            rows[one.item.wanted.model].append(_fetched(one))
+    return Report(
+        tuple(model_report(model, store, rows[model.name], broken.get(model.name)) for model in models),
+        bytes_fetched=sum(result.bytes_fetched for result in results),
+        bytes_kept=plan.bytes_kept,
+        bytes_discarded=sum(result.bytes_discarded for result in results),
+    )
+
+
+def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: MdlError | None = None) -> ModelReport:
+    """How one model went, from how its files went; ``error`` if it failed before any of them."""
+    files = tuple(sorted(rows, key=lambda row: row.path))
+    status = joint_status(map(_status, files), is_complete=error is None)
+    return ModelReport(model.name, store.folder(model.name), status, files, error)
+
+
+def kept_and_refused(plan: Plan) -> Iterator[tuple[Item, FileReport]]:
+    """The files of which nothing is fetched, and how they went."""
+    yield from ((item, _kept(item)) for item in plan.keep)
+    yield from ((item, _failed(item.remote, item.refused)) for item in plan.refuse)
+
+
+def _status(row: FileReport) -> str:
+    if row.action not in ("fetched", "kept", "linked"):
+        return "missing"
+    return "present" if is_verified(row.verified) else "unverified"
+
+
+def _row(remote: RemoteFile, action: str, verified: str = "none", **more: Any) -> FileReport:
+    """``more`` are further fields, and those of which something else is known than what the source says."""
+    known = {"size": remote.size, "sha256": _sha256(remote.digest), "commit": remote.commit}
+    return FileReport(remote.path.text, action=action, verified=verified, url=bare_url(remote.url), **known | more)
+
+
+def _kept(item: Item) -> FileReport:
+    stamp, receipt = item.local.stamp, item.local.receipt
+    sha256 = _sha256(item.remote.digest) or (_sha256(receipt.digest) if receipt else None)
+    return _row(item.remote, "kept", verified_by(item), size=stamp.size if stamp else None, sha256=sha256)
+
+
+def _planned(item: Item) -> FileReport:
+    return _row(item.remote, "planned", resumed_at=item.bytes_here)
+
+
+def _failed(remote: RemoteFile, error: MdlError | None, resumed_at: int = 0) -> FileReport:
+    """A file that did not come. One that a stop came before has not failed: the next run fetches it."""
+    if error and error.exit_code in STOPPED:
+        return _row(remote, "planned", resumed_at=resumed_at)
+    return _row(remote, "failed", error=error, resumed_at=resumed_at)
+
+
+def _fetched(one: FileResult) -> FileReport:
+    if one.error:
+        return _failed(one.remote, one.error, one.resumed_at)
+    known: dict[str, Any] = {"size": one.size, "sha256": _sha256(one.digest), "resumed_at": one.resumed_at}
+    return _row(one.remote, "fetched", one.verified, **known)
+
+
+def _sha256(digest: Digest | None) -> str | None:
+    return digest.hex if digest and digest.algorithm == "sha256" else None

@@ -1,0 +1,116 @@
+"""Excerpt: a few models as a catalog and a lock of their own, for another machine: in a bundle, in a manifest, with a
+task of a fleet. The secrets that URLs may have stay here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mdl.catalog.lock import Lock, LockedModel, entry_of
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.reader import parse_catalog
+from mdl.config.places import CATALOG_NAME
+from mdl.errors import CatalogError, UsageError
+from mdl.ops.edit import EMPTY, with_model
+from mdl.redact import open_url, redact
+from mdl.sources import Origin, parse
+from mdl.values import value_class
+
+
+@value_class
+class Excerpt:
+    """Models for another machine, as the texts of a ``catalog`` and its ``lock``. ``left_out`` names the files, as
+    ``model/path``, and the models of whose URLs something stays here because it may be a secret."""
+
+    catalog: str
+    lock: str
+    left_out: tuple[str, ...] = ()
+
+
+def excerpt(models: Iterable[Model], lock: Lock) -> Excerpt:
+    """A catalog of ``models`` alone, sorted by name, and its lock. They mean the same files everywhere. Raises
+    `LockError` if ``lock`` does not cover a model, `UsageError` for one that no catalog can name."""
+    models = sorted(models, key=lambda model: model.name)
+    for model in models:
+        lock.pin(model)
+    text, written = catalog_of(models)
+    locked = {name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()}
+    found = [lock.models[model.name] for model in models]
+    return Excerpt(text, Lock(locked).to_toml(), left_out(models, found))
+
+
+def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:
+    """A catalog of these models alone, and the models as it has them. Raises `UsageError` for a model that no catalog
+    can name."""
+    text = EMPTY
+    for model in map(portable, models):
+        try:
+            text = with_model(text, Path(CATALOG_NAME), model.name, entry_facts(model))
+        except CatalogError as error:
+            hint = "it must be what a catalog can name; 'mdl pack' takes a trained run along"
+            raise UsageError(f"no catalog can name it: {error.message}", item=model.name, hint=hint) from error
+    return text, parse_catalog(text, Path(CATALOG_NAME)).models
+
+
+def portable(model: Model) -> Model:
+    """The model as it may leave this machine: without the secrets that URLs may have."""
+    return replace(
+        model,
+        files=tuple(replace(one, url=open_url(one.url), mirrors=_open_urls(one.mirrors)) for one in model.files),
+        sources=tuple(_open_origin(origin) for origin in model.sources),
+        mirrors=_open_urls(model.mirrors),
+        homepage=open_url(model.homepage),
+        note=redact(model.note),
+    )
+
+
+def portable_lock(locked: LockedModel, entry: str) -> LockedModel:
+    """The same of a locked model; ``entry`` stands for the entry that it is locked from."""
+    files = (replace(one, source=open_url(one.source), mirrors=_open_urls(one.mirrors)) for one in locked.files)
+    return LockedModel(locked.name, entry, tuple(files))
+
+
+def left_out(models: Iterable[Model], locked: Iterable[LockedModel]) -> tuple[str, ...]:
+    """What `portable` and `portable_lock` take something out of: files as ``model/path``, and models."""
+    found: set[str] = set()
+    for model in models:
+        if portable(replace(model, files=())) != replace(model, files=()):
+            found.add(model.name)
+        found |= {f"{model.name}/{one.path}" for one in model.files if _is_cut(one.url, *one.mirrors)}
+    for one in locked:
+        found |= {f"{one.name}/{file.path}" for file in one.files if _is_cut(file.source, *file.mirrors)}
+    return tuple(sorted(found))
+
+
+def _is_cut(*urls: str) -> bool:
+    return any(open_url(url) != url for url in urls)
+
+
+def _open_urls(urls: Sequence[str]) -> tuple[str, ...]:
+    return tuple(open_url(url) for url in urls)
+
+
+def _open_origin(origin: Origin) -> Origin:
+    """The same origin, without the secrets of its URL."""
+    text = str(origin)
+    return origin if open_url(text) == text else parse(open_url(text), ())
+
+
+def entry_facts(model: Model) -> dict[str, Any]:
+    """A model as the keys of its entry in a catalog; empty ones are left out when they are written."""
+    texts = {key: getattr(model, key) for key in ("title", "license", "note", "homepage")}
+    kind = {"kind": model.kind} if model.kind != Model.kind else {}
+    sources = [str(origin) for origin in model.sources]
+    keys = ("tags", "include", "exclude", "mirrors")
+    lists = {key: list(getattr(model, key)) for key in keys}
+    source = {"source": sources[0] if len(sources) == 1 else sources}
+    return texts | kind | source | lists | {"files": [_file_facts(file) for file in model.files]}
+
+
+def _file_facts(file: CatalogFile) -> dict[str, Any]:
+    facts = {"id": file.id, "path": file.path.text, "url": file.url, "mirrors": list(file.mirrors), "size": file.size}
+    facts["role"] = file.role if file.role != CatalogFile.role else ""
+    facts["sha256"] = file.digest.hex if file.digest else ""
+    return {key: value for key, value in facts.items() if value not in ("", [], None)}

@@ -1,0 +1,104 @@
+"""Answers and bodies: what answers at an address, a file from the disk, a refusal in words, what a client sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mdl.files import Stamp
+from mdl.formatting import json_bytes
+from mdl.plugins.serve.connection import KEY, Connection
+from mdl.plugins.serve.http_ranges import Answer
+from mdl.plugins.serve.refusals import Refusal
+from mdl.plugins.serve.traffic import COUNT, Traffic
+from mdl.values import value_class
+
+_LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@value_class
+class Address:
+    """A path, and what answers to GET and HEAD, or to POST. One that ``changes`` something, or lists what does, needs
+    the token."""
+
+    path: str
+    handler: Handler
+    changes: bool = False
+    post: bool = False
+
+
+class JsonResponse(Response):
+    """A value as JSON. A name of this disk that is no UTF-8 is escaped in it as on a terminal."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)
+
+
+def told(make: Callable[..., Any], headers: Mapping[str, str] | None = None) -> Handler:
+    """A handler that answers with what ``make`` returns, as JSON. ``make`` is called in a thread, with the variable
+    parts of the path by their names."""
+
+    async def answer(request: Request) -> Response:
+        return JsonResponse(await run_in_threadpool(make, **request.path_params), headers=headers)
+
+    return answer
+
+
+def answer_with(refusal: Refusal) -> Response:
+    """A refusal, as the hub words it: in headers and as JSON."""
+    return JsonResponse({"error": refusal.message}, refusal.status, refusal.headers)
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request. Raises `Refusal` if it is too large, or takes too long."""
+    found = b""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                found += piece
+                if len(found) > _LARGEST_BODY:
+                    raise Refusal(413, "", "the body is too large")
+    except TimeoutError:
+        raise Refusal(408, "", "the body did not come in time") from None
+    return found
+
+
+class SentFile(Response):
+    """A file, or a part of it, which goes from the disk to the socket inside the kernel while it has this ``stamp``."""
+
+    def __init__(
+        self, file: BinaryIO, stamp: Stamp, answer: Answer, headers: Mapping[str, str], traffic: Traffic
+    ) -> None:
+        facts = dict(headers)
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            facts |= {"Content-Range": f"bytes */{stamp.size}"}
+        elif answer.status == HTTPStatus.PARTIAL_CONTENT:
+            facts |= {"Content-Range": f"bytes {answer.start}-{answer.stop - 1}/{stamp.size}"}
+        if answer.status != HTTPStatus.NOT_MODIFIED:
+            facts |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
+        super().__init__(status_code=answer.status, headers=facts)
+        self._file, self._stamp, self._answer, self._traffic = file, stamp, answer, traffic
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        connection: Connection = scope[KEY]
+        self._traffic.files_open += 1
+        try:
+            with self._file:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                start, stop = self._answer.start, self._answer.stop
+                if start < stop and scope["method"] != "HEAD":
+                    await connection.send_file(self._file.fileno(), self._stamp, start, stop, scope[COUNT])
+                await send({"type": "http.response.body"})
+        except OSError:
+            connection.abort()  # the client has gone, or takes nothing, or the file was changed
+        finally:
+            self._traffic.files_open -= 1

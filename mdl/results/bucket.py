@@ -1,0 +1,148 @@
+"""Bucket: a remote that workers write to, one record and one folder of results a job."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from mdl.bounds import LARGEST_FOREIGN_FILE, MOST_JOBS, parse_json
+from mdl.config.remotes import RemoteSettings
+from mdl.disk.pool import in_parallel
+from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
+from mdl.events import Noticed
+from mdl.files import RemoteFile
+from mdl.net.locators import Link
+from mdl.results import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
+from mdl.results.outputs import litter_note, select, without_litter
+from mdl.sources import Context
+from mdl.sources.s3 import S3Origin, S3Source, parse
+
+_OWN = ("processes", "results")
+"""Folders of the bucket that are no jobs."""
+
+
+class BucketRemote:
+    """A bucket that workers write to: ``PREFIX/processes/ID.json`` says how job ID stands, and its results are below
+    ``PREFIX/results/ID/``; or, of a job without either, below ``PREFIX/ID/``, as managed training services write them.
+    """
+
+    is_zipped = False
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        origin = parse(settings.get("url"), ())
+        self.settings, self._context = settings, context
+        self._folders: dict[str, str] = {}
+        self._unrecorded: set[str] = set()
+        self._littered: set[str] = set()
+        self._source = S3Source(replace(context, remotes={settings.name: settings}))
+        self._bucket = self._source.bucket(origin.bucket)
+        self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
+
+    def check(self) -> list[Check]:
+        found = list(self._bucket.list(f"{self._prefix}processes"))
+        return [Check("bucket", True, f"{self._bucket} lists {len(found)} processes")]
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
+
+    def jobs(self) -> list[RemoteJob]:
+        sizes = Counter[str]()
+        for one in self._bucket.list(f"{self._prefix}results"):
+            name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
+            sizes[name] += one.size
+        keys = [
+            one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
+        ]
+        names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
+        if len(names) > MOST_JOBS:
+            why = f"the bucket has {len(names):,} jobs, and mdl asks for {MOST_JOBS:,} of them at most"
+            hint = f"'mdl remote status {self.settings.name} JOB' asks for one"
+            raise ProtocolError(why, item=self.settings.name, hint=hint)
+        calls = [partial(self._read, name, sizes[name]) for name in names]
+        http = self._context.http
+        assert http is not None
+        rows = [
+            RemoteJob(name, "running", error=found.message) if isinstance(found, MdlError) else found
+            for name, found in zip(names, in_parallel(calls, http.connections, http.cancel.check), strict=True)
+        ]
+        return newest_first(rows)
+
+    def is_synced(self, job: str) -> bool:
+        return True
+
+    def status(self, job: str) -> RemoteJob:
+        """What its record says; a job without one that has results is done. Raises `NotFound`, naming the places that
+        were looked in, if there is nothing of it."""
+        folder = f"{self._prefix}results/{check_job_id(job)}"
+        size = sum(found.size for found in self._bucket.list(folder))
+        try:
+            return self._read(job, size)
+        except NotFound:
+            if size:
+                return RemoteJob(job, "done", bytes=size)
+        size = sum(found.size for found in self._bucket.list(f"{self._prefix}{job}")) if job not in _OWN else 0
+        if not size:
+            raise self._unknown(job)
+        if job not in self._unrecorded:
+            self._unrecorded.add(job)
+            place = f"{self._prefix}{job}/"
+            told = f"the bucket has no record of it, so its status is unknown; what is below {place} is taken"
+            self._context.on_event(Noticed(f"{self.settings.name}/{job}", message=told))
+        return RemoteJob(job, "done", bytes=size)
+
+    def _unknown(self, job: str) -> NotFound:
+        places = f"below {self._prefix}results/{job}/ or {self._prefix}{job}/"
+        why = f"the bucket knows no such job: there is neither {self._prefix}processes/{job}.json nor anything {places}"
+        return NotFound(why, item=job, hint=f"'mdl remote jobs {self.settings.name}' lists them")
+
+    def cancel(self, job: str) -> RemoteJob:
+        raise UsageError("a bucket cannot cancel a job", item=job, hint="ask the endpoint that runs it")
+
+    def delete(self, job: str) -> None:
+        """Delete the results of a job, then its record."""
+        self._bucket.delete([one.key for one in self._bucket.list(f"{self._prefix}results/{check_job_id(job)}")])
+        self._bucket.delete([f"{self._prefix}processes/{job}.json"])
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        job = check_job_id(origin.job)
+        found = self._source.resolve(S3Origin(self._bucket.name, f"{self._folder_of(job)}/"))
+        if not origin.litter:
+            found, litter = without_litter(found)
+            if litter and job not in self._littered:
+                self._littered.add(job)
+                self._context.on_event(Noticed(f"{self.settings.name}/{job}", message=litter_note(litter)))
+        chosen = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        own = JobOrigin(self.settings.name, job)
+        return [replace(one, url=own.url_of(one.path)) for one in chosen]
+
+    def locate(self, url: str) -> Link:
+        job, path = job_and_path(url)
+        return self._bucket.locate(f"{self._folder_of(job)}/{path}")
+
+    def _folder_of(self, job: str) -> str:
+        """Where the results of a job are. One that has a record, or results beside it, is not looked for elsewhere."""
+        if job not in self._folders:
+            usual = f"{self._prefix}results/{job}"
+            own = f"{self._prefix}{job}"
+            is_own = job not in _OWN and not self._has(usual) and self._has(own)
+            self._folders[job] = own if is_own else usual
+        return self._folders[job]
+
+    def _has(self, folder: str) -> bool:
+        return next(iter(self._bucket.list(folder)), None) is not None
+
+    def hosts(self) -> tuple[str, ...]:
+        return (self._bucket.host,)
+
+    def _read(self, job: str, size: int) -> RemoteJob:
+        data = self._bucket.read(f"{self._prefix}processes/{job}.json", LARGEST_FOREIGN_FILE)
+        try:
+            return replace(job_of(parse_json(data, allow_nan=True), job), bytes=size)
+        except ValueError as error:
+            raise ProtocolError("the record of this job is not JSON", item=job) from error
+
+
+open_remote = BucketRemote

@@ -1,0 +1,217 @@
+"""HttpRemote: what all remotes that answer in JSON over HTTP have in common: requests, errors, perhaps a bucket.
+
+The results may also be in a bucket that the remote's workers write to. To read it costs nothing and starts no worker,
+so it is asked first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mdl.bounds import MOST_JOBS
+from mdl.config.remotes import RemoteSettings
+from mdl.errors import (
+    AuthError,
+    LockError,
+    MdlError,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    UsageError,
+    online_hint,
+)
+from mdl.events import Noticed
+from mdl.files import RemoteFile
+from mdl.net.allowlist import host_of
+from mdl.net.client import MAX_JSON, HttpClient
+from mdl.paths import shown
+from mdl.redact import Secrets
+from mdl.results import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
+from mdl.results.answers import Judged
+from mdl.results.outputs import error_in
+from mdl.sources import Context
+
+_CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
+"""What answers to a cancel say beside the words for a job that is cancelled."""
+Missed = Counter[str]
+"""Where a job was looked for and not found: the place, and how often it was asked."""
+
+
+class HttpRemote:
+    """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named."""
+
+    is_zipped = False
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        self.settings, self._context, self.base = settings, context, settings.address
+        self.name = settings.name
+        self._in_bucket: set[str] = set()
+        named = settings.get("bucket")
+        self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
+        token = settings.token(context.environ)
+        if token and (not (token.token.isascii() and token.token.isprintable()) or " " in token.token):
+            hint = "set it again without blanks and line breaks"
+            raise UsageError("the key in it has a character that cannot be sent", item=settings.key_variable, hint=hint)
+        self._secrets = Secrets.of(context.environ)
+        self._secrets.add(token.token if token else None)
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
+
+    def is_synced(self, job: str) -> bool:
+        return job in self._in_bucket
+
+    def hosts(self) -> tuple[str, ...]:
+        return (host_of(self.base), *(self.bucket.hosts() if self.bucket else ()))
+
+    # Requests.
+
+    def ask(self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON, item: str = "") -> Any:
+        """The JSON answer to a request that may be repeated. It may have ``most`` bytes; ``item`` is what an error is
+        about. Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`."""
+        return self.http.retry(url, lambda: self._send(method, url, content, most, item))
+
+    def post_once(self, url: str, content: Any, *, item: str = "") -> Any:
+        """The JSON answer to a POST that must not be carried out twice: it is sent once, whatever happens to it. Raises
+        as `ask`."""
+        try:
+            return self._send("POST", url, content, MAX_JSON, item)
+        except NetworkError as error:
+            raise self.unanswered(error, item) from None
+
+    def unanswered(self, error: NetworkError, item: str) -> NetworkError:
+        """The error of a request that must not be sent again, and was perhaps carried out."""
+        if not error.final:
+            return error.but(hint=f"it may have been carried out: 'mdl remote status {self.name} {item}' shows that")
+        return error
+
+    def _send(self, method: str, url: str, content: Any, most: int, item: str) -> Any:
+        try:
+            return self.http.json(method, url, content, most=most)[0]
+        except MdlError as error:
+            raise self.explained(error).on(item or self.name) from None
+
+    def explained(self, error: MdlError) -> MdlError:
+        """The error of a request with a hint that names the remote's own settings."""
+        variable = self.settings.key_variable
+        if isinstance(error, AuthError) and variable:
+            is_set = self.settings.token(self._context.environ) is not None
+            hint = f"set {variable} to a valid key of [remotes.{self.name}]; it is {'' if is_set else 'not '}set"
+        elif isinstance(error, AuthError):
+            hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
+        elif isinstance(error, NotFound):
+            hint = f"check the id of the job, and the URL of [remotes.{self.name}] in config.toml"
+        else:
+            return error
+        return error.but(hint=hint)
+
+    @property
+    def http(self) -> HttpClient:
+        """Raises `LockError` offline."""
+        if self._context.http is None:
+            hint = online_hint(self._context.offline_by)
+            raise LockError("offline: no remote can be asked", item=self.name, hint=hint)
+        return self._context.http
+
+    # What answers say.
+
+    def words(self, value: Any) -> str:
+        """What a worker says went wrong, without secrets."""
+        return error_in(value, self._secrets)
+
+    def tell(self, job: str, judged: Judged, notes: Sequence[str]) -> None:
+        """Say what an answer holds beside the files of the job, and more ``notes``."""
+        for note in (*judged.notes(self._secrets), *notes):
+            self._context.on_event(Noticed(f"{self.name}/{job}", message=note))
+
+    def job(self, record: Any, name: str = "") -> RemoteJob:
+        """As `job_of`, with an error without secrets."""
+        found = job_of(record, name)
+        return replace(found, error=self.words(found.error) or None)
+
+    def jobs_in(self, answer: Any, key: str, what: str) -> list[RemoteJob]:
+        """The jobs that an answer lists, the newest first: a list, or an object that has them under ``key``, as a list
+        or by their ids. Raises `ProtocolError` for anything else; ``what`` is what was asked for."""
+        rows = answer.get(key) if isinstance(answer, dict) else answer
+        if isinstance(rows, dict):
+            rows = [{"id": name, **row} for name, row in rows.items() if isinstance(row, dict)]
+        if not isinstance(rows, list):
+            raise ProtocolError(f"{what} is not a list", item=self.name)
+        if len(rows) > MOST_JOBS:
+            raise ProtocolError(f"{what} has more than {MOST_JOBS:,} entries", item=self.name)
+        return newest_first(map(self.job, rows))
+
+    def cancelled(self, job: str, answer: Any, *, unless_told: bool = False) -> RemoteJob:
+        """The job, which ``answer`` says to be cancelled. ``unless_told``: an answer that says nothing means it too.
+
+        Raises `UsageError` in the remote's words if it is not.
+        """
+        facts = answer if isinstance(answer, dict) else {}
+        word = str(facts.get("status") or "").lower()
+        if word:
+            is_done = word in _CANCELLED or status_of(word) == "cancelled"
+        else:
+            is_done = unless_told or bool(facts.get("message"))
+        is_done = is_done or facts.get("success") is True
+        if facts.get("success") is False or facts.get("error") or not is_done:
+            why = self.words(facts) or shown(word)[:40] or "it does not say why"
+            raise self.not_cancelled(job, why)
+        return RemoteJob(job, "cancelled")
+
+    def not_cancelled(self, job: str, words: str) -> UsageError:
+        """The error for a job that goes on, or was over already."""
+        hint = f"'mdl remote status {self.name} {job}' shows its status"
+        return UsageError(f"it was not cancelled: {words}", item=job, hint=hint)
+
+    # The bucket.
+
+    def check_bucket(self) -> list[Check]:
+        """The rows of the bucket, if there is one; its failure is a row."""
+        if self.bucket is None:
+            return []
+        try:
+            return self.bucket.check()
+        except MdlError as error:
+            return [Check("bucket", False, str(error), error)]
+
+    def status_in_bucket(self, job: str, missed: Missed) -> RemoteJob | None:
+        """What the bucket says of a job; None if it knows nothing of it, or may not be read with the credentials that
+        there are. Then it is noted in ``missed``."""
+        if self.bucket is None:
+            return None
+        try:
+            return self.bucket.status(job)
+        except NotFound:
+            missed["the bucket"] += 1
+        except AuthError as error:
+            missed[f"the bucket ({error.message})"] += 1
+        return None
+
+    def files_in_bucket(self, origin: JobOrigin, missed: Missed) -> list[RemoteFile] | None:
+        """The results that the bucket has; None as in `status_in_bucket`, and if it has a record of the job but no
+        result. Raises `NotFinished` or `NotFound` for a job that has none yet, or never will."""
+        found = self.status_in_bucket(origin.job, missed)
+        if self.bucket is None or found is None:
+            return None
+        if found.bytes:
+            self._in_bucket.add(origin.job)
+            return self.bucket.files(origin)
+        found.check_is_done()
+        missed["the bucket (it has a record, but no result)"] += 1
+        return None
+
+    def not_found(self, job: str, missed: Missed, words: str = "") -> NotFound:
+        """The error that names every place that was asked, and how often."""
+        asked = ", ".join(f"{place} {_times(count)}" for place, count in missed.items())
+        hint = f"'mdl remote jobs {self.name}' lists the jobs"
+        if self.bucket is None:
+            hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
+        last = f"; the last answer: {words}" if words else ""
+        return NotFound(f"not found on {self.name}; asked: {asked}{last}", item=job, hint=hint)
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -1,0 +1,384 @@
+"""RunPod Serverless: an endpoint whose workers train, and tell of it when they are asked.
+
+Every question to a worker is a job of the endpoint's queue, which costs money and time; so the bucket that the workers
+write to is read first, if the remote names one. Workers share no memory: if one does not know a process, another
+one may, and is asked.
+
+Protocol: https://docs.runpod.io/serverless/endpoints/operation-reference. Limits are MiB: 10 for ``/run``, 20 for
+``/runsync``, for the request and for the result. A result is kept for 1 minute after ``/runsync``, 30 after ``/run``.
+What a worker understands (``{"type": "process_status", "process_id": …}`` and so on) is up to its handler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from mdl.config.remotes import RemoteSettings
+from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError
+from mdl.files import RemoteFile
+from mdl.net.allowlist import host_of
+from mdl.net.locators import Body, Link
+from mdl.net.pages import paged
+from mdl.paths import shown
+from mdl.results import Check, JobOrigin, RemoteJob, check_job_id, status_of
+from mdl.results.answers import Judged, judge
+from mdl.results.http_remote import HttpRemote, Missed
+from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs
+from mdl.results.results import Results
+from mdl.sources import Context
+
+_LONGEST_WAIT = 90.0
+"""Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
+_LARGEST = 32 * 2**20
+"""Bytes of an answer: a result of 20 MiB, and room."""
+_MOST_PIECES = 64
+"""Answers of a stream, each of which may be as large as any answer."""
+_TRIES = 3
+"""So many workers are asked for a process, for the next one may know it."""
+_POLLS = (1.0, 2.0, 3.0, 5.0)
+_POLL_SECONDS = 600.0
+"""How long a question may stay in the queue: a cold start takes minutes."""
+_JOB_ID = re.compile(r"(sync-)?[0-9a-f]{8}-[0-9a-f-]{20,40}-[a-z]\d+", re.IGNORECASE)
+"""The endpoint's own ids. What else names a job is a process, which only workers and the bucket know."""
+_UNKNOWN = re.compile(
+    r"(?i)\b(process|job|task|run)\b[^.:]{0,80}\bnot[ _]found\b|\bnot_found\b|\b(unknown|no such) (process|job)\b"
+)
+_UNFINISHED = re.compile(r"(?i)\bnot (yet )?(completed|finished|done)\b|still running|in progress")
+_TOO_LARGE = re.compile(r"(?i)too large|exceed\w* (the )?max|body size|payload size")
+_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
+_LIMITS = f"an endpoint carries 20 MiB at most, about 15 MiB of a file in base64: {ASK_FOR_URL}"
+_MOST_COUNTED = 2**53
+"""No count of jobs or workers is as large as this; one that is cannot be written as a metric."""
+_WORKERS = "workers"
+_QUEUE = "the endpoint's queue"
+
+
+class NoResult(ProtocolError):
+    """The endpoint finished a request and has no result of it: it was too large, or is lost."""
+
+
+class UnknownProcess(NotFound):
+    """The worker that was asked does not know the process; another one may."""
+
+
+class WorkerFailed(NetworkError):
+    """The worker failed, or does not understand the question. ``output`` is what it answered beside its error."""
+
+    def __init__(self, message: str, *, item: str | None = None, output: Any = None) -> None:
+        super().__init__(message, item=item, hint="look at the endpoint's log", final=True)
+        self.output = output
+
+
+class _Forgotten(NotFound):
+    """The queue has forgotten a question before its answer was read."""
+
+
+class Runpod(HttpRemote):
+    """One endpoint."""
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._results = Results(self._outputs, self.tell, self._complete)
+        self._missed: dict[str, Missed] = {}
+
+    # What a remote does.
+
+    def check(self) -> list[Check]:
+        """The endpoint, its workers and its queue by its own account, and its bucket. No worker is asked."""
+        try:
+            health = self.health()
+        except MdlError as error:
+            return [Check("endpoint", False, str(error), error), *self.check_bucket()]
+        workers, jobs = _counts(health.get("workers")), _counts(health.get("jobs"))
+        told = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none now"
+        ill = workers.get("throttled", 0) + workers.get("unhealthy", 0)
+        well = sum(workers.get(state, 0) for state in ("idle", "ready", "running", "initializing"))
+        failure = NetworkError(f"no worker can take a job: {told}", item=self.name) if ill and not well else None
+        return [
+            Check("endpoint", True, f"{host_of(self.base)} answers"),
+            Check("workers", failure is None, told, failure),
+            Check("queue", True, f"{jobs.get('inQueue', 0)} waiting, {jobs.get('inProgress', 0)} running"),
+            Check("jobs", True, f"{jobs.get('completed', 0)} completed, {jobs.get('failed', 0)} failed"),
+            *self.check_bucket(),
+        ]
+
+    def health(self) -> Mapping[str, Any]:
+        """What ``/health`` answers: counts of workers and jobs by state."""
+        answer = self.ask("GET", f"{self.base}/health")
+        if not isinstance(answer, dict):
+            raise ProtocolError("the endpoint's health is not a JSON object", item=self.name)
+        return answer
+
+    def metrics(self) -> Mapping[str, float]:
+        """``workers_idle``, ``jobs_in_queue`` and so on: every count of ``/health``."""
+        health = self.health()
+        return {
+            f"{part}_{_snake(state)}": float(count)
+            for part in ("workers", "jobs")
+            for state, count in _counts(health.get(part)).items()
+        }
+
+    def jobs(self) -> list[RemoteJob]:
+        """Those in the bucket; without one, those that the worker knows that happens to answer."""
+        if self.bucket:
+            return self.bucket.jobs()
+        return self.jobs_in(self.call({"type": "processes"}), "processes", "the worker's list of processes")
+
+    def status(self, job: str) -> RemoteJob:
+        """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
+        missed = Missed()
+        if found := self.status_in_bucket(check_job_id(job), missed):
+            return found
+        if facts := self._in_queue(job, missed):
+            return self.job(facts, job)
+        return self.job(self._of_process("process_status", job, missed), job)
+
+    def cancel(self, job: str) -> RemoteJob:
+        """Asked by the queue for one of its own ids, else by a worker. One that knows the process is asked once."""
+        missed = Missed()
+        if _JOB_ID.fullmatch(check_job_id(job)):
+            try:
+                answer = self.post_once(f"{self.base}/cancel/{quote(job, safe='')}", {}, item=job)
+            except NotFound as error:
+                missed[_QUEUE] += 1
+                raise self.not_found(job, missed, error.message) from error
+            return self.cancelled(job, answer)
+        try:
+            answer = self._of_process("cancel", job, missed, once=True)
+        except NotFound as error:
+            if found := self.status_in_bucket(job, missed):
+                raise self.not_cancelled(job, f"{error.message}; the bucket says that it is {found.status}") from error
+            raise
+        return self.cancelled(job, answer)
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """The results: from the bucket, else as the endpoint answers."""
+        missed = self._missed[check_job_id(origin.job)] = Missed()
+        found = self.files_in_bucket(origin, missed)
+        return self._results.files(origin) if found is None else found
+
+    def locate(self, url: str) -> Link | Body:
+        return self._results.locate(url)
+
+    # The results of one job.
+
+    def _outputs(self, job: str) -> Judged:
+        """What the result of a job holds. A link in it may be good for a short time only."""
+        missed = self._missed.get(job, Missed()).copy()
+        facts = self._in_queue(job, missed)
+        if facts is None:
+            return self._outputs_of_process(job, missed)
+        self.job(facts, job).check_is_done()
+        output = facts.get("output") or self._streamed(job) or facts.get("output")
+        if output is None:
+            raise _no_result(job)
+        return self._judged(output, job)
+
+    def _judged(self, answer: Any, job: str) -> Judged:
+        """What an answer holds. Raises `NotFound` if that is no file, and the error of the files if none can be had."""
+        judged = judge(answer, job)
+        judged.raise_for_nothing(job, self._secrets)
+        return judged
+
+    def _streamed(self, job: str) -> list[Any] | None:
+        """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
+
+        def ask(page: int) -> tuple[list[Any], int | None]:
+            answer = self.ask("GET", f"{self.base}/stream/{quote(job, safe='')}", most=_LARGEST, item=job)
+            rows = answer.get("stream") if isinstance(answer, dict) else None
+            pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows or ()]
+            return pieces, page + 1 if pieces else None
+
+        pieces: list[Any] = []
+        try:
+            for piece in paged(0, ask, repr, "the stream of the job", most_pages=_MOST_PIECES):
+                pieces.append(piece)
+        except (NotFound, ProtocolError):
+            pass  # the endpoint has no stream of it, or goes on to give the same pieces
+        return [piece for piece in pieces if piece is not None] or None
+
+    def _outputs_of_process(self, job: str, missed: Missed) -> Judged:
+        """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
+        the worker gives."""
+        try:
+            if items := self._items(job, missed):
+                judged = self._judged(items, job)
+                if not any(isinstance(output.error, NoDownload) for output in judged.outputs):
+                    return judged
+        except (NoDownload, WorkerFailed):
+            pass  # without a bucket a worker names no URLs; or it does not understand the question
+        try:
+            if found := keyed_outputs(self._of_process("list_files", job, missed), job):
+                return Judged(tuple(found))
+        except WorkerFailed:
+            pass
+        return self._judged(self._of_process("download", job, missed), job)
+
+    def _items(self, job: str, missed: Missed) -> list[Any]:
+        """The rows of a bulk answer. A worker leaves out the processes that it does not know, without a word."""
+        given = {"type": "bulk_download", "process_ids": [job], "include_images": True, "include_loras": True}
+        for _ in range(_TRIES):
+            with contextlib.suppress(UnknownProcess):
+                if items := items_of(self.call(given), job):
+                    return items
+            missed[_WORKERS] += 1
+        return []
+
+    def _complete(self, job: str, output: Output) -> Output:
+        """An output that is known by its key, with its bytes or its link."""
+        answer = self._of_process("download", job, Missed(), s3_key=output.key)
+        found = self._judged(answer, job).outputs[0]
+        return replace(found, size=found.size if output.size is None else output.size)
+
+    def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
+        """What the queue says of one of its own jobs; None if it never had it, or has forgotten it."""
+        if not _JOB_ID.fullmatch(job):
+            return None
+        try:
+            answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=_LARGEST, item=job)
+        except NotFound:
+            missed[f"{_QUEUE} (it keeps a result for 30 minutes at most)"] += 1
+            return None
+        if not isinstance(answer, dict):
+            raise ProtocolError("the endpoint's answer is not a JSON object", item=job)
+        if str(answer.get("status")).upper() == "TIMED_OUT" and not answer.get("error"):
+            answer["error"] = "it ran longer than the endpoint allows (TIMED_OUT)"
+        return answer
+
+    def _of_process(self, kind: str, process: str, missed: Missed, *, once: bool = False, **more: str) -> Any:
+        """What a worker says of a process. One that does not know it did nothing, so the next one may be asked.
+
+        Raises `NotFound` with every place that was asked if none knows it.
+        """
+        words = ""
+        for _ in range(_TRIES):
+            try:
+                return self.call({"type": kind, "process_id": process, **more}, once=once)
+            except UnknownProcess as error:
+                missed[_WORKERS] += 1
+                words = error.message
+            except WorkerFailed as error:
+                if kind == "process_status" and isinstance(error.output, dict) and error.output.get("status"):
+                    return {**error.output, "error": error.message}  # the SDK takes ``error`` out of a record
+                raise
+        raise self.not_found(process, missed, words)
+
+    # Questions to workers.
+
+    def call(self, given: Mapping[str, Any], *, once: bool = False) -> Any:
+        """The output of a worker for this input. If ``once``, the question is not idempotent and is not sent again.
+
+        Raises `UnknownProcess`, `NotFinished`, `NoResult`, `WorkerFailed`, and what `ask` raises.
+        """
+        item = str(given.get("process_id") or self.name)
+        wait = max(1.0, min(_LONGEST_WAIT, self.http.stall - 5.0))
+        content = {"input": dict(given)}
+        # /runsync keeps a result for a minute. If that was too short, /run is asked, which keeps it for 30.
+        for path in (f"runsync?wait={wait * 1000:.0f}", "run"):
+            url = f"{self.base}/{path}"
+            try:
+                if once:
+                    answer = self.post_once(url, content, item=item)
+                else:
+                    answer = self.ask("POST", url, content, most=_LARGEST, item=item)
+                return self._output(self._finished(answer), item)
+            except _Forgotten as error:
+                if once:
+                    raise self.unanswered(NetworkError(error.message, item=item), item) from error
+                if path == "run":
+                    raise NoResult(error.message, item=item) from error
+            except NetworkError as error:
+                if once:
+                    raise self.unanswered(error, item) from error
+                raise
+        raise AssertionError("unreachable")
+
+    def _finished(self, answer: Any) -> Mapping[str, Any]:
+        """The answer in its final state. It is polled for if a worker has still to take the question."""
+        began, polls = time.monotonic(), iter(_POLLS)
+        pause = 0.0
+        while True:
+            if not isinstance(answer, dict):
+                raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
+            if "status" not in answer or str(answer["status"]).upper() in _FINAL:
+                return answer
+            name = answer.get("id")
+            if not isinstance(name, str) or not name:
+                raise ProtocolError("the endpoint's answer has no id", item=self.name)
+            if time.monotonic() - began > _POLL_SECONDS:
+                raise self._given_up(name)
+            pause = next(polls, pause)
+            self.http.cancel.wait(pause * random.uniform(0.8, 1.2))
+            try:
+                answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
+            except NotFound as error:
+                raise _Forgotten("the endpoint no longer has the request", item=self.name) from error
+
+    def _given_up(self, question: str) -> NetworkError:
+        """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
+        with contextlib.suppress(MdlError):
+            self.post_once(f"{self.base}/cancel/{quote(question, safe='')}", {})
+        hint = f"'mdl remote check {self.name}' shows its workers"
+        why = f"no worker answered within {_POLL_SECONDS / 60:.0f} minutes"
+        return NetworkError(why, item=self.name, hint=hint, final=True)
+
+    def _output(self, answer: Mapping[str, Any], item: str) -> Any:
+        """The worker's output in a final answer. Raises as `call`."""
+        status, output = str(answer.get("status", "COMPLETED")).upper(), answer.get("output")
+        if status == "FAILED":
+            raise self._failure(answer.get("error") or output, item, output)
+        if status != "COMPLETED":
+            raise WorkerFailed(f"the endpoint reports {status} for the request", item=item)
+        if "status" not in answer:
+            output = answer.get("output", answer)  # of a gateway that leaves the envelope out
+        if output is None and isinstance(answer.get("id"), str):
+            output = self._streamed(answer["id"])
+        if output is None:
+            raise _no_result(item)
+        facts = output if isinstance(output, dict) else {}
+        if (facts.get("error") and not facts.get("status")) or facts.get("status") in ("not_found", "error"):
+            raise self._failure(facts.get("error") or facts.get("message") or facts["status"], item, None)
+        return output
+
+    def _failure(self, words: Any, item: str, output: Any) -> MdlError:
+        text = self.words(words) or "the worker failed, and does not say why"
+        is_record = isinstance(output, dict) and status_of(output.get("status")) in ("failed", "cancelled")
+        if not is_record and _UNKNOWN.search(text):
+            return UnknownProcess(text, item=item)
+        if not is_record and _UNFINISHED.search(text):
+            return NotFinished(text, item=item, hint="--wait waits for it")
+        if _TOO_LARGE.search(text):
+            return NoResult(text, item=item, hint=_LIMITS)
+        return WorkerFailed(text if is_record else f"the worker says: {text}", item=item, output=output)
+
+    def explained(self, error: MdlError) -> MdlError:
+        """400, 413 and 502 are all answered to what is too large; only the words tell."""
+        if isinstance(error, NetworkError) and _TOO_LARGE.search(error.message):
+            return NoResult(error.message, item=error.item, hint=_LIMITS)
+        return super().explained(error)
+
+
+open_remote = Runpod
+
+
+def _no_result(item: str) -> NoResult:
+    why = "it is completed, but the endpoint has no result of it: it was larger than 20 MiB, or is lost"
+    return NoResult(why, item=item, hint=_LIMITS)
+
+
+def _counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        return {}
+    return {shown(str(key))[:40]: n for key, n in value.items() if type(n) is int and abs(n) < _MOST_COUNTED}
+
+
+def _snake(name: str) -> str:
+    """``inQueue`` as ``in_queue``."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()

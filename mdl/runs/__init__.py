@@ -1,0 +1,72 @@
+"""Trainers: what a run's folder looks like. Each layout of the table is asked in turn whether a folder is its own.
+
+A new layout is a row of ``table``; if regular expressions cannot tell, a module of its own and its line in `LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mdl.runs.checkpoint import FINAL, Checkpoint, Found
+from mdl.runs.choice import choose
+from mdl.runs.companions import Companions, companions
+from mdl.runs.layout import InferenceFiles, Layout
+from mdl.runs.runs import Run
+from mdl.runs.scan import find_in, recognise_layout
+from mdl.runs.table import LAYOUTS, NAMED_LAYOUT
+from mdl.runs.tree import Tree
+
+__all__ = ["LAYOUTS", "companions_of", "find_run", "inference_files", "recognise", "run_of_listing"]
+
+
+def find_run(folder: Path) -> Run:
+    """Scan a training's folder: which trainer wrote it, and which checkpoints it holds.
+
+    Raises `NotFound` if there is no such folder, `Unsafe` for more than a million entries, `OSError`.
+    """
+    tree = Tree.scan(folder)
+    name = folder.name if folder.name not in ("", "..") else tree.root.name
+    return find_in(tree, name or "run")
+
+
+def run_of_listing(name: str, files: Mapping[str, int], read: Callable[[str], bytes]) -> Run:
+    """The run that files elsewhere are, from their paths and sizes in bytes; ``read`` brings a small one.
+
+    What only the weights themselves could tell, such as whether they are whole, is not known.
+    """
+    return find_in(Tree.of_listing(files, read), name)
+
+
+def recognise(tree: Tree, base: str = "") -> Found:
+    """The checkpoints in ``base``, a folder below the run; of layout ``plain`` if no trainer's layout fits."""
+    return choose(recognise_layout(tree, base, LAYOUTS) or Found((), layout="plain"))
+
+
+def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
+    """The files of a checkpoint that inference needs. Raises `NotFound` if nothing that can be loaded would be left."""
+    row = _as_its_contents_tell(tree, checkpoint)
+    return _layout_of(row).inference_files(tree, row)
+
+
+def companions_of(tree: Tree, checkpoint: Checkpoint) -> Companions:
+    """What lies beside and above a checkpoint and belongs to it."""
+    row = _as_its_contents_tell(tree, checkpoint)
+    return companions(tree, row, _layout_of(row))
+
+
+def _layout_of(row: Checkpoint) -> Layout:
+    return next(layout for layout in LAYOUTS if layout.name == row.layout)
+
+
+def _as_its_contents_tell(tree: Tree, row: Checkpoint) -> Checkpoint:
+    """The checkpoint with the layout that it is packed by: of a folder that is known by its name alone, its contents
+    tell."""
+    if row.layout not in ("", NAMED_LAYOUT.name) or row.name == FINAL:
+        return row
+    inside = recognise(tree, row.base).checkpoints
+    is_model = len(inside) == 1 and inside[0].base == row.base and inside[0].name == FINAL
+    if not is_model:
+        return replace(row, layout=NAMED_LAYOUT.name)
+    return replace(row, layout=inside[0].layout, weights=inside[0].weights)

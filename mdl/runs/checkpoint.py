@@ -1,0 +1,170 @@
+"""Checkpoints: one saved state of a training, as it was found in a run's folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import field, replace
+
+from mdl.runs.completeness import is_model, why_incomplete
+from mdl.runs.tree import Entry, Tree
+from mdl.values import value_class
+from mdl.weights.table import folder_kind_of, is_weights
+
+CHECKPOINTS_FOLDER = "checkpoints"
+MODEL_FOLDER = "model"
+"""The folder of a run that holds its finished model, if the run has one."""
+FINAL = "final"
+"""The name of a row for the finished model that lies beside the checkpoints."""
+
+
+@value_class
+class Checkpoint:
+    """One saved state of a training.
+
+    ``name`` is the name of its folder or file. ``base`` is the folder, below the run, that its members' names are
+    relative to. ``entries`` are all that belongs to it, including what cannot be packed. ``step`` and ``epoch`` are the
+    trainer's own counts. ``note`` says why it is not complete, or what else a user should know. ``layout`` names the
+    trainer that wrote it; if ``ends_with_model``, that trainer's last and latest file is the finished model.
+
+    What tells which is the latest and the best: ``is_recorded``: the trainer's own record names it as the latest.
+    ``last``: it is the trainer's last file, and of several the one with the highest number. ``says_best``: its name
+    says that it is the best. ``is_derived``: it is the finished model, an average, or something else that is no step of
+    the training. ``others`` are counts of something else in its name, such as a seed. ``place`` counts the folders of
+    one run, the newest has the highest; ``order`` tells apart what has the same step.
+
+    ``weights`` matches the names of files that hold weights though their suffix does not tell.
+    """
+
+    name: str
+    base: str
+    entries: tuple[Entry, ...] = field(repr=False)
+    step: int | None = None
+    complete: bool = True
+    latest: bool = False
+    best: bool = False
+    note: str = ""
+    layout: str = ""
+    ends_with_model: bool = False
+    epoch: int | None = None
+    is_recorded: bool = False
+    last: int | None = None
+    says_best: bool = False
+    is_derived: bool = False
+    others: tuple[tuple[str, int], ...] = ()
+    place: int = 0
+    order: int = 0
+    weights: str = r"(?!)"
+
+    @property
+    def files(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind == "file"]
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.stamp.size for entry in self.files)
+
+    @property
+    def modified_ns(self) -> int:
+        """The newest of its files' times, in nanoseconds since 1970; for display, never for ordering."""
+        return max((entry.stamp.mtime_ns for entry in self.files), default=0)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it has a step or an epoch."""
+        return self.step is not None or self.epoch is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its name says what it is."""
+        return self.is_counted or self.says_best or self.last is not None
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is no step of the training, so that it is the latest only if there is nothing else."""
+        return self.name == FINAL or self.is_derived or (self.says_best and not self.is_counted)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is the finished model, which some trainers write as the last of their checkpoints."""
+        return self.name == FINAL or (self.latest and self.ends_with_model)
+
+    def is_weights(self, entry: Entry) -> bool:
+        """Whether one of its files holds weights, by its name."""
+        return entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name) is not None)
+
+    def relative(self, entry: Entry) -> str:
+        """The path of one of its entries below its base."""
+        return entry.path[len(self.base) + 1 :] if self.base else entry.path
+
+
+def checkpoint(
+    tree: Tree,
+    name: str,
+    base: str,
+    entries: Iterable[Entry],
+    *,
+    step: int | None = None,
+    epoch: int | None = None,
+    wrong: str = "",
+    note: str = "",
+    weights: str = r"(?!)",
+) -> Checkpoint:
+    """A checkpoint whose files were held against their own indexes and end records.
+
+    ``wrong`` says why it is incomplete, if the trainer's own marks show that. ``weights`` matches the names of files
+    that hold weights though their suffix does not tell.
+    """
+    row = Checkpoint(name, base, tuple(entries), step, epoch=epoch, weights=weights)
+    wrong = wrong or why_incomplete(tree, row.entries)
+    if not wrong and not _holds_weights(tree, row):
+        wrong = "it holds no weights"
+    return replace(row, complete=not wrong, note=wrong or note)
+
+
+def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
+    """Whether a file is a model's by its name, or a folder is one by its format's marker."""
+    for entry in row.entries:
+        if not entry.is_file:
+            continue
+        if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
+            return True
+    folders = {entry.path.rpartition("/")[0] for entry in row.entries}
+    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders if folder)
+
+
+def finished_model(
+    tree: Tree, base: str, model: str, rows: Iterable[Checkpoint], beside: Iterable[Entry] = ()
+) -> list[Checkpoint]:
+    """The row of the model that lies in ``base`` beside the ``rows`` and the folders ``beside``; empty if no file there
+    matches ``model``."""
+    if not tree.files_named(base, re.compile(model).fullmatch):
+        return []
+    taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, [*taken, *(folder.path for folder in beside)]))]
+
+
+def parse_count(value: object) -> int | None:
+    """A whole number of steps, as a number or in digits; None for anything else that a file may hold there."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**18:
+        return value
+    return None
+
+
+@value_class
+class Found:
+    """The checkpoints that were found in a folder, oldest first. ``recorded_best`` is the name that the trainer
+    recorded as the best. ``layout`` is the name of the layout, if a `Layout` has more than one.
+
+    ``latest_note`` and ``best_note`` say why none is marked as such, once that was decided.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    recorded_best: str = ""
+    layout: str = ""
+    latest_note: str = ""
+    best_note: str = ""

@@ -1,0 +1,105 @@
+"""Layout: how one trainer names what it saves, and which of the saved files inference needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+from mdl.errors import NotFound
+from mdl.paths import matches
+from mdl.runs.checkpoint import Checkpoint, Found
+from mdl.runs.completeness import RESUME, is_index, missing_shard
+from mdl.runs.tree import Entry, Tree
+from mdl.values import value_class
+
+OPTIMIZER_INSIDE = "contains optimizer state; stripping it needs torch"
+_DEEPSPEED = "only DeepSpeed's sharded state: nothing in it can be loaded until its shards are merged"
+_FSDP = "only weights sharded by FSDP: nothing in it can be loaded until they are merged"
+_UNMERGED = (
+    (("zero_pp_rank_*", "bf16_zero_pp_rank_*"), _DEEPSPEED, "`python zero_to_fp32.py . .` in the folder above it"),
+    (("global_step*/*", "*zero_pp_rank_*"), _DEEPSPEED, "`python zero_to_fp32.py . .` in it"),
+    (("meta.pt",), _FSDP, "`python -m lightning.pytorch.utilities.consolidate_checkpoint` on it"),
+    (("pytorch_model_fsdp_*", "__*.distcp"), _FSDP, "`accelerate merge-weights pytorch_model_fsdp_0 merged` in it"),
+)
+"""If nothing that can be loaded is left: globs of dropped names, what they show, and what merges the shards."""
+
+
+ADAPTER = "adapter_"
+"""How the files of an adapter begin, which no other model needs."""
+CONFIGS = (
+    *("config.*", "*[_-]config.*", "hparams.*", "hyperparams.*", "hyper_parameters.*", "hyperparameters.*"),
+    *("args.*", "model_args.*", "params.*", "train_opt.*", "opt.*", ".hydra/config.yaml"),
+)
+"""What trainers call the settings that a model is built from."""
+VOCABULARY = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
+    "chat_template*",
+)
+
+
+@value_class
+class InferenceFiles:
+    """``keep`` are known to be needed, ``drop`` known not to be, each with its reason; ``unknown`` are kept and
+    reported."""
+
+    keep: tuple[Entry, ...]
+    drop: tuple[tuple[Entry, str], ...]
+    unknown: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+
+@value_class
+class Layout:
+    """How one trainer names what it saves. ``trainers`` says whose layout it is, in the words of the documentation.
+
+    ``find`` looks into a folder and answers None if it is not of this layout. ``ends_with_model``: the trainer writes
+    the finished model as one file, the last and latest.
+
+    For inference, globs are matched with names below the checkpoint's base; ``*`` crosses ``/``. A name that matches
+    ``drop`` (with its reason) is dropped even if it matches ``keep``. ``notes`` are a glob each, and what to say of a
+    kept file that matches it.
+
+    ``above`` are globs of what the model is loaded with; what of it a checkpoint does not have is looked for in its
+    folder and in those above, up to the run's own.
+    """
+
+    name: str
+    find: Callable[[Tree, str], Found | None]
+    keep: tuple[str, ...]
+    drop: tuple[tuple[str, str], ...] = RESUME
+    notes: tuple[tuple[str, str], ...] = ()
+    ends_with_model: bool = False
+    trainers: str = ""
+    above: tuple[str, ...] = CONFIGS
+
+    def inference_files(self, tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
+        """Split the checkpoint's files.
+
+        Raises `NotFound` if nothing that can be loaded would be left, or if a shard that an index names is missing.
+        """
+        keep: list[Entry] = []
+        drop: list[tuple[Entry, str]] = []
+        unknown: list[Entry] = []
+        for entry in (one for one in checkpoint.entries if one.kind != "folder"):
+            name = checkpoint.relative(entry)
+            why = next((why for glob, why in self.drop if fnmatchcase(name, glob)), None)
+            if why is not None:
+                drop.append((entry, why))
+            elif matches(name, self.keep):
+                keep.append(entry)
+            else:
+                unknown.append(entry)
+        left = [*keep, *unknown]
+        if not any(map(checkpoint.is_weights, left)):
+            for globs, shards, command in _UNMERGED:
+                if any(matches(checkpoint.relative(entry), globs) for entry, _ in drop):
+                    raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")
+            hint = "pack it without --inference-only, or name another checkpoint"
+            raise NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
+        for entry in left:
+            why = missing_shard(tree, entry.path) if is_index(entry.name) else None
+            if why:
+                raise NotFound(why, item=checkpoint.name, hint="name another checkpoint; 'mdl checkpoints' lists them")
+        kept = [checkpoint.relative(entry) for entry in keep if entry.kind != "excluded"]
+        notes = [f"{name} {text}" for name in kept for glob, text in self.notes if fnmatchcase(name, glob)]
+        return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))

@@ -1,0 +1,324 @@
+"""Patterns: how trainers name what they save, as rows of regular expressions. A trainer that needs more than this has a
+module of its own; the rows are in `mdl.runs.table`."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from mdl.paths import matches
+from mdl.runs.axes import NameSays, plain_name, what_name_says
+from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.runs.named import named_folders, own_state
+from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
+from mdl.values import value_class
+from mdl.weights.table import stem_of
+
+NO_NAME = "(?!)"
+Place = tuple[str, str]
+"""A folder that holds checkpoints, and the folder that the names of their members begin in."""
+_LONGEST_RECORD = 2**16
+
+
+def named_in(tree: Tree, path: str, pattern: str) -> str:
+    """The name that a pattern finds in the first 64 KiB of a file; "" if it finds none."""
+    text = tree.head(path, _LONGEST_RECORD).decode("utf-8", "replace")
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def here(_tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+    return [(base, base)]
+
+
+def matching(pattern: str) -> IsName:
+    """Says whether a pattern matches a whole name."""
+    return re.compile(pattern).fullmatch
+
+
+def no_record(_tree: Tree, _folder: str) -> NameSays:
+    return NameSays()
+
+
+@value_class
+class _Save:
+    """What was saved under one name: its ``entries``, which ``pieces`` they are, and the ``names`` in it: those in its
+    folder, those of folders with a slash, or else its own."""
+
+    name: str
+    entries: Sequence[Entry]
+    pieces: frozenset[str]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, tree: Tree, name: str, parts: Sequence[tuple[str, Entry]]) -> _Save:
+        """``parts`` are its pieces with what each is called; "" is one that is none. A piece alone has its own name."""
+        entries = [entry for _, entry in parts]
+        pieces = frozenset(piece for piece, _ in parts if piece)
+        names = []
+        for child in tree.children(entries[0].path) or entries:
+            names.append(f"{child.name}/" if child.kind == "folder" else child.name)
+        own_name = entries[0].name if pieces and len(entries) == 1 else name
+        return cls(own_name, entries, pieces, names)
+
+    def has(self, glob: str) -> bool:
+        """Whether a name in it matches a glob."""
+        return any(matches(name, [glob]) for name in self.names)
+
+
+@value_class
+class Pattern:
+    """What one trainer calls its checkpoints, as regular expressions that match a whole name.
+
+    The groups ``step`` and ``epoch`` of ``saved`` are its numbers, if they match any; without such groups the words of
+    the name tell. Files with the same group ``name`` are one checkpoint, which is called so.
+
+    So are the pieces of a checkpoint, of which each process writes one: files whose names differ in the group ``piece``
+    alone, or that lie under one name in several folders called ``pieces_in``. All must be there, except of the
+    checkpoints called ``partial``.
+
+    A checkpoint counts only if ``holds`` is true of one of its files, or of a name in its folder; the name of a folder
+    there ends with a slash. ``weights`` are files that hold weights though their suffix does not tell. ``requires`` is
+    a name that must be in the folder, or else it is not this trainer's.
+
+    ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
+    file, the oldest first. If the trainer leaves every best that it had, ``keeps_bests``, the one with the highest
+    number is the best. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
+    ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
+    to every checkpoint that is not a folder.
+
+    ``staging`` matches folders that are not complete yet. A name without its suffix and with ``unfinished`` behind it
+    marks a checkpoint that is still being written. If any checkpoint has a file that the glob ``written_last``
+    matches, one with a number and without that file was cut short. ``newest_in`` gives a file that names the latest,
+    and a pattern for the name, or the number, in it. ``record`` reads numbers from the trainer's own record in a
+    checkpoint's folder. ``order`` tells apart what has the same step or epoch.
+    """
+
+    saved: str
+    best: str = NO_NAME
+    last: tuple[str, ...] = ()
+    derived: str = NO_NAME
+    staging: str = NO_NAME
+    final: str = NO_NAME
+    final_alone: bool = False
+    keeps_bests: bool = False
+    kinds: tuple[Kind, ...] = FILES
+    holds: IsName = lambda _name: True
+    weights: str = NO_NAME
+    requires: str = ""
+    written_last: str = ""
+    unfinished: str = ""
+    pieces_in: str = NO_NAME
+    partial: str = NO_NAME
+    places: Callable[[Tree, str, IsName], list[Place]] = here
+    order: Callable[[str], int] = lambda _name: 0
+    beside: tuple[str, ...] = ()
+    newest_in: tuple[str, str] = ("", NO_NAME)
+    record: Callable[[Tree, str], NameSays] = no_record
+    is_saved: Callable[[Tree, Entry], bool] = lambda _tree, _entry: True
+    unnumbered_note: str = ""
+
+    def find(self, tree: Tree, base: str) -> Found | None:
+        """The checkpoints in ``base``; None if it holds none."""
+        if self.requires and not _first_match(self.requires, tree.children(base)):
+            return None
+        rows: list[Checkpoint] = []
+        places = self.places(tree, base, self._match)
+        for number, (folder, place) in enumerate(places):
+            for row in self.checkpoints(tree, folder, place):
+                rows.append(replace(row, place=number))
+        rows = self._with_recorded(tree, base, rows)
+        finals: list[Checkpoint] = []
+        if places and self.final != NO_NAME:
+            finals = finished_model(tree, base, self.final, rows, named_folders(tree, base))
+        if rows or (finals and self.final_alone):
+            return Found((*rows, *finals))
+        return None
+
+    def _with_recorded(self, tree: Tree, base: str, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """The rows, the one that the trainer's own file names as the latest marked as recorded. What is newer than
+        that one was perhaps still being written."""
+        file, pattern = self.newest_in
+        name = named_in(tree, join(base, file), pattern)
+        if not name:
+            return rows
+        recorded = [row for row in rows if row.name == name]
+        if not recorded:
+            number = parse_count(name)
+            recorded = [row for row in rows if row.step is not None and row.step == number]
+        if len(recorded) != 1 or not recorded[0].complete:
+            return rows
+        newest = recorded[0]
+        marked = []
+        for row in rows:
+            note = row.note
+            if not note and row.step is not None and newest.step is not None and row.step > newest.step:
+                note = f"newer than the one '{file}' names, so perhaps not finished"
+            marked.append(replace(row, is_recorded=row is newest, note=note))
+        return marked
+
+    def checkpoints(self, tree: Tree, folder: str, place: str) -> list[Checkpoint]:
+        """The checkpoints in ``folder``: those with a number first, in their order; then the best, the others, the
+        last. The names of their members begin in ``place``."""
+        saves = self._saves(tree, folder)
+        if not saves:
+            return []
+        beside = [child for child in tree.children(place) if matches(child.name, self.beside)]
+        are_marked = any(save.has(self.written_last) for save in saves)
+        pieces = {entry.name for entry in self._piece_folders(tree, folder)}
+        for save in saves:
+            pieces |= save.pieces
+        rows = []
+        for save in saves:
+            if not any(map(self.holds, save.names)):
+                continue
+            says = self._says(tree, save.entries[0])
+            wrong = self._why_unfinished(tree, folder, save)
+            missing = pieces - save.pieces
+            if not wrong and are_marked and says.is_counted and not save.has(self.written_last):
+                wrong = f"{self.written_last}, which is written last, is missing"
+            if not wrong and save.pieces and missing and not re.fullmatch(self.partial, save.name):
+                wrong = f"the part of {min(missing, key=natural_key).strip('-_.')} is missing"
+            rows.append(self._row(tree, save, beside, says, place, wrong))
+        return sorted(self._with_one_best(rows), key=_display_order(rows))
+
+    def _why_unfinished(self, tree: Tree, folder: str, save: _Save) -> str:
+        """What the trainer's own marks say against a checkpoint; "" if they say nothing."""
+        if re.fullmatch(self.staging, save.name):
+            return "a staging folder, which the trainer renames when it is complete"
+        mark = stem_of(save.name) + self.unfinished
+        if self.unfinished and tree.get(join(folder, mark)):
+            return f"{mark} says that it was still being written"
+        return ""
+
+    def _piece_folders(self, tree: Tree, folder: str) -> list[Entry]:
+        return [child for child in tree.subfolders(folder) if re.fullmatch(self.pieces_in, child.name)]
+
+    def _saves(self, tree: Tree, folder: str) -> list[_Save]:
+        """What was saved in a folder, and in those of its pieces, under each name."""
+        own = own_state(tree, folder)
+        parts: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+        places = {folder: ""}
+        for child in self._piece_folders(tree, folder):
+            places[child.path] = child.name
+        for place, piece in places.items():
+            for entry in tree.children(place):
+                match = self._match(entry.name)
+                if match is None or entry.kind not in self.kinds or entry.name == own:
+                    continue
+                if self.is_saved(tree, entry):
+                    parts[_shared_name(match) or entry.name].append((piece or _group(match, "piece"), entry))
+        return [_Save.of(tree, name, pieces) for name, pieces in parts.items()]
+
+    def _match(self, name: str) -> re.Match[str] | None:
+        return re.fullmatch(self.saved, plain_name(name))
+
+    def _row(self, tree: Tree, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str) -> Checkpoint:
+        base = place
+        members = list(beside)
+        for entry in save.entries:
+            members += tree.with_contents(entry)
+        if len(save.entries) == 1 and save.entries[0].kind == "folder":
+            base = save.entries[0].path
+            members = list(tree.below(base))
+        row = checkpoint(
+            tree,
+            save.name,
+            base,
+            members,
+            step=says.step,
+            epoch=says.epoch,
+            wrong=wrong,
+            note="" if says.is_counted else self.unnumbered_note,
+            weights=self.weights,
+        )
+        order = self.order(save.name)
+        last = None
+        for at, pattern in enumerate(self.last):
+            if re.fullmatch(pattern, save.name):
+                last = at + order
+        return replace(
+            row,
+            last=last,
+            says_best=re.fullmatch(self.best, save.name) is not None,
+            is_derived=says.is_derived or re.fullmatch(self.derived, save.name) is not None,
+            others=says.others,
+            order=order,
+        )
+
+    def _with_one_best(self, rows: list[Checkpoint]) -> list[Checkpoint]:
+        """Of a trainer that leaves every best that it had, only the newest says so; the others are copies."""
+        numbered = [row for row in rows if row.says_best and row.complete and row.step is not None]
+        if not self.keeps_bests or not numbered:
+            return rows
+        newest = max(numbered, key=lambda row: row.step or 0)
+        with_one = []
+        for row in rows:
+            is_copy = row.says_best and not row.is_counted
+            with_one.append(replace(row, says_best=row is newest, is_derived=row.is_derived or is_copy))
+        return with_one
+
+    def _says(self, tree: Tree, entry: Entry) -> NameSays:
+        """What the trainer's record says of a checkpoint; else its name, or the name of the file that it links to."""
+        recorded = self.record(tree, entry.path)
+        by_name = self._said_by(entry.name)
+        says = by_name
+        if not says.is_counted:
+            target = self._said_by(entry.real.rpartition("/")[2])
+            says = replace(target, is_derived=by_name.is_derived) if target.is_counted else by_name
+        step = says.step if recorded.step is None else recorded.step
+        epoch = says.epoch if recorded.epoch is None else recorded.epoch
+        return replace(says, step=step, epoch=epoch)
+
+    def _said_by(self, name: str) -> NameSays:
+        match = self._match(name)
+        if match is None:
+            return NameSays()
+        says = what_name_says(stem_of(name))
+        groups = match.groupdict()
+        if "step" not in groups and "epoch" not in groups:
+            return says
+        return replace(says, step=parse_count(groups.get("step")), epoch=parse_count(groups.get("epoch")))
+
+
+def _first_match(pattern: str, entries: Iterable[Entry]) -> Entry | None:
+    return next((entry for entry in entries if re.fullmatch(pattern, entry.name)), None)
+
+
+def _group(match: re.Match[str] | None, group: str) -> str:
+    """What a group matched; "" if it, or anything at all, did not."""
+    return (match.groupdict().get(group) or "") if match else ""
+
+
+def _shared_name(match: re.Match[str]) -> str:
+    """What the checkpoint is called that several files are: by their group ``name``, else as they are without their
+    ``piece``; "" if a name has neither."""
+    if _group(match, "piece"):
+        return match.string[: match.start("piece")] + match.string[match.end("piece") :]
+    return _group(match, "name")
+
+
+def _display_order(rows: Sequence[Checkpoint]) -> Callable[[Checkpoint], tuple[object, ...]]:
+    """A sort key: those with numbers by these, as far as they compare; then the best, the others, the last."""
+    numbered = [row for row in rows if row.is_counted and row.last is None]
+    by_epoch = any(row.step is None for row in numbered) and all(row.epoch is not None for row in numbered)
+
+    def key(row: Checkpoint) -> tuple[object, ...]:
+        epoch = row.epoch or 0
+        step = row.step or 0
+        numbers = (epoch, row.step is None, step) if by_epoch else (step, False, epoch)
+        return _display_group(row), row.last or 0, numbers, row.order, natural_key(stem_of(row.name)), row.name
+
+    return key
+
+
+def _display_group(row: Checkpoint) -> int:
+    if row.last is not None:
+        return 3
+    if row.is_counted:
+        return 0
+    if row.is_derived:
+        return 4
+    return 1 if row.says_best else 2

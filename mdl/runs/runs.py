@@ -1,0 +1,172 @@
+"""Run: a training's folder, the checkpoints in it, and which of them a user means."""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+
+from mdl.errors import NotFound, Unsafe
+from mdl.formatting import counted, listed
+from mdl.paths import RelPath, shown
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, parse_count
+from mdl.runs.choice import UNRECORDED, candidates_text, newer_incomplete
+from mdl.runs.tree import Tree, join
+from mdl.values import value_class
+from mdl.weights.table import is_weights, stem_of
+
+__all__ = ["FINAL", "MODEL_FOLDER", "Checkpoint", "Found", "Run", "parse_count"]
+
+_MOST_RUNS = 10
+"""How many runs in one folder a message names."""
+
+
+@value_class
+class Run:
+    """A training's folder.
+
+    ``layout`` names the trainer; ``checkpoints`` are ordered by step; ``latest_note`` and ``best_note`` say why none is
+    the latest, or the best. ``runs_below`` are folders with several checkpoints of their own, and how many; they are
+    not part of this run. ``is_recognised`` is False if the folder holds several runs, or weights of which nobody can
+    say that they are one model: then its rows are candidates, and none is the latest.
+    """
+
+    name: str
+    tree: Tree = field(repr=False)
+    layout: str
+    checkpoints: tuple[Checkpoint, ...]
+    best_note: str = ""
+    runs_below: tuple[tuple[str, int], ...] = ()
+    latest_note: str = ""
+    is_recognised: bool = True
+
+    @property
+    def model_base(self) -> str:
+        """Where the run's model is, below its folder: ``model`` if there is such a folder, else the run itself."""
+        return MODEL_FOLDER if self.tree.is_folder(MODEL_FOLDER) else ""
+
+    @property
+    def model_beside_checkpoints(self) -> Checkpoint | None:
+        """The finished model in the run's own folder, if other checkpoints lie beside it."""
+        if self.model_base or len(self.checkpoints) < 2:
+            return None
+        last = self.checkpoints[-1]
+        return last if last.is_finished and not last.base else None
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        return next((row for row in self.checkpoints if row.latest), None)
+
+    @property
+    def best(self) -> Checkpoint | None:
+        return next((row for row in self.checkpoints if row.best), None)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint called ``name``, with or without its suffix, or of that step or epoch, or the ``latest`` or
+        ``best``; else the folder of that name if it holds weights.
+
+        Raises `NotFound` with a list of what there is, `Unsafe` for text that cannot be a name.
+        """
+        self._check_name(name)
+        marked = {"latest": self.latest, "best": self.best}.get(name)
+        if marked:
+            return marked
+        matching = self._called(name)
+        if len(matching) == 1:
+            return matching[0]
+        raise NotFound(self._why_not_found(name, matching), item=str(self.tree.root), hint=self._advice())
+
+    def _check_name(self, name: str) -> None:
+        try:
+            if "/" in RelPath.parse(name).text:
+                hint = f"give its name, not its path; {self._there_are()}"
+                raise Unsafe("checkpoint name refused: a slash", item=shown(name), hint=hint)
+        except Unsafe as error:
+            raise error.but(message=error.message.replace("path", "checkpoint name", 1)) from error
+
+    def _called(self, name: str) -> list[Checkpoint]:
+        """The checkpoints that ``name`` may mean: the first of these meanings that any of them has."""
+        rows = self.checkpoints
+        meanings = [[row for row in rows if row.name == name], [row for row in rows if stem_of(row.name) == name]]
+        number = parse_count(name)
+        if number is not None:
+            for axis in ("step", "epoch"):
+                numbered = [row for row in rows if getattr(row, axis) == number]
+                meanings.append([row for row in numbered if not (row.is_derived or row.says_best)])
+                meanings.append(numbered)
+        for meant in meanings:
+            if meant:
+                return meant
+        return self._folder_of_weights(name) if name not in ("latest", "best") else []
+
+    def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
+        """The incomplete checkpoints that are newer than ``chosen``."""
+        return newer_incomplete(self.checkpoints, chosen)
+
+    def finished(self) -> Checkpoint:
+        """The finished model. Raises `NotFound` if there are only checkpoints, or if none is recognised."""
+        self.check_recognised()
+        *_, last = self.checkpoints or (None,)
+        if last and (last.is_finished or len(self.checkpoints) == 1):
+            return last
+        what = "there is no model in this run"
+        if self.checkpoints:
+            what = "no finished model in this run, only checkpoints"
+        raise NotFound(what, item=str(self.tree.root), hint=self._advice())
+
+    def check_recognised(self) -> None:
+        """Raises `NotFound` with the candidates if nobody can say what the model of this folder is."""
+        if self.is_recognised and self.checkpoints:
+            return
+        raise NotFound(self._why_unrecognised(), item=str(self.tree.root), hint=self._advice())
+
+    def _why_unrecognised(self) -> str:
+        if self.runs_below:
+            return f"this folder holds several runs: {self._runs()}"
+        if self.checkpoints:
+            return f"no model is recognised in this folder; it holds {candidates_text(self.checkpoints)}"
+        return "no model is recognised in this folder"
+
+    def _runs(self) -> str:
+        """The runs in this folder with the number of their checkpoints."""
+        runs = list(self.runs_below)
+        if not self.is_recognised:
+            runs += [(row.base, 1) for row in self.checkpoints]
+        return listed([f"{shown(path)} ({counted(number, 'checkpoint')})" for path, number in runs], most=_MOST_RUNS)
+
+    def _folder_of_weights(self, name: str) -> list[Checkpoint]:
+        """The folder of this name if it holds weights, whatever wrote it."""
+        for above in ("", CHECKPOINTS_FOLDER, MODEL_FOLDER):
+            path = join(above, name)
+            if not self.tree.is_folder(path):
+                continue
+            entries = self.tree.below(path)
+            if any(is_weights(entry.name) for entry in entries):
+                return [replace(checkpoint(self.tree, name, path, entries), layout="plain")]
+        return []
+
+    def _why_not_found(self, name: str, matching: list[Checkpoint]) -> str:
+        if matching:
+            return f"several checkpoints are called {name}: {', '.join(row.name for row in matching)}"
+        if name in ("latest", "best") and not self.is_recognised:
+            return self._why_unrecognised()
+        if name == "best":
+            return f"no best checkpoint: {self.best_note or UNRECORDED}"
+        if name == "latest":
+            return f"no latest checkpoint: {self.latest_note}" if self.latest_note else "no checkpoint"
+        return f"no checkpoint {shown(name)}"
+
+    def _advice(self) -> str:
+        """What to do if nobody can say what is meant."""
+        way = f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint NAME"
+        if self.runs_below and not self.is_recognised:
+            way = f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
+        elif self.checkpoints:
+            way = f"{way}; {self._there_are()}"
+        else:
+            way = self._there_are()
+        if self.is_recognised and self.checkpoints:
+            return way
+        return f"{way}; --all packs the folder as it is"
+
+    def _there_are(self) -> str:
+        rows = self.checkpoints
+        return f"there are: {candidates_text(rows, with_numbers=False)}" if rows else "this run holds no checkpoint"

@@ -1,0 +1,429 @@
+"""Tree: what is in a run's folder, scanned once; and the only way its files are opened.
+
+Links are followed only if they stay inside the folder. FIFOs, sockets and devices are never opened. A file is opened
+without following any link on the way to it, and only if it is still the file that was scanned: a program that
+writes to the run cannot make mdl pack a file from elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from mdl.bounds import parse_json
+from mdl.errors import NotFound, ProtocolError, Unsafe
+from mdl.files import Stamp
+from mdl.junk import is_log
+from mdl.runs.default_excludes import why_excluded
+from mdl.values import small_value_class, value_class
+from mdl.weights.table import is_weights
+
+MOST_ENTRIES = 1_000_000
+_MOST_DEPTH = 100
+_STATE_LIMIT = 128 * 2**20
+_LARGEST_RECORD = 16 * 2**20
+"""Bytes of a file elsewhere that is read to learn what the files beside it are."""
+_NOWHERE = Path("/dev/null/listing")
+"""The root of a tree whose files are elsewhere: no file can be opened below it."""
+NO_STAMP = Stamp(0, 0, 0)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
+IsName = Callable[[str], object]
+"""Says whether a name is one of those that are looked for; a pattern's ``fullmatch`` will do."""
+Kind = Literal["file", "folder", "excluded", "escapes", "special", "unreadable"]
+FILES: tuple[Kind, ...] = ("file", "escapes")
+"""Names of files, whether or not they may be packed."""
+
+
+@small_value_class
+class Entry:
+    """One name in the run. ``path`` is its path as seen, ``real`` its path with links resolved, both below the run's
+    folder.
+
+    ``kind``: ``excluded`` is a secret or junk, ``escapes`` a link out of the run, ``special`` a dangling link, a loop
+    or not a file at all, ``unreadable`` what could not even be looked at. For these four, ``why`` gives the reason.
+    """
+
+    path: str
+    kind: Kind
+    stamp: Stamp = NO_STAMP
+    real: str = ""
+    is_executable: bool = False
+    why: str = ""
+    name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.path.rsplit("/", 1)[-1])
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the name of a file, be it one that may be packed or a link out of the run."""
+        return self.kind in FILES
+
+    @property
+    def is_excluded_folder(self) -> bool:
+        """Whether it is a folder that is left out with all that is in it."""
+        return self.kind == "excluded" and self.stamp == NO_STAMP
+
+    def is_same_as(self, status: os.stat_result) -> bool:
+        """Whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
+        if is_log(self.name):
+            return status.st_ino == self.stamp.inode and status.st_size >= self.stamp.size
+        return self.stamp.is_of(status)
+
+
+@value_class
+class Tree:
+    """Everything below ``root``, sorted by the parts of each path. ``root`` is absolute and free of links; ``identity``
+    is its device and inode."""
+
+    root: Path
+    identity: tuple[int, int]
+    entries: tuple[Entry, ...]
+    _by_path: dict[str, Entry] = field(repr=False)
+    _children: dict[str, list[Entry]] = field(repr=False)
+    _read: Callable[[str], bytes] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def scan(cls, folder: Path) -> Tree:
+        """Look at every name once. Raises `NotFound`, `OSError`, and `Unsafe` for more than a million entries."""
+        try:
+            root = Path(os.path.realpath(folder, strict=True))
+            why = "" if root.is_dir() else "a run is a folder, but this is a file"
+        except OSError as error:
+            why = f"no such run: {error.strerror}"
+        if why:
+            raise NotFound(why, item=str(folder), hint=_run_hint(folder))
+        identity = _identity(root.stat())
+        walk = _Walk(str(root))
+        walk.folder("", "", (identity,))
+        found = tuple(walk.found)
+        children: dict[str, list[Entry]] = {}
+        for entry in found:
+            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        return cls(root, identity, found, {entry.path: entry for entry in found}, children)
+
+    @classmethod
+    def of_listing(cls, files: Mapping[str, int], read: Callable[[str], bytes]) -> Tree:
+        """The tree of files that are elsewhere, from their paths and sizes in bytes. ``read`` brings a small file;
+        weights are not read. What `why_excluded` leaves out of a folder is left out of this one as well."""
+        entries: dict[str, Entry] = {}
+        for path, size in files.items():
+            *folders, name = path.split("/")
+            above = ["/".join(folders[:count]) for count in range(1, len(folders) + 1)]
+            why = why_excluded(name, is_folder=False)
+            whys = [why_excluded(folder, is_folder=True) for folder in folders]
+            if why or any(whys):
+                continue
+            for folder in above:
+                entries.setdefault(folder, Entry(folder, "folder", real=folder))
+            entries[path] = Entry(path, "file", Stamp(size, 0, 0), path)
+        found = tuple(sorted(entries.values(), key=_segments))
+        children: dict[str, list[Entry]] = {}
+        for entry in found:
+            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+        return cls(_NOWHERE, (0, 0), found, entries, children, read)
+
+    def get(self, path: str) -> Entry | None:
+        return self._by_path.get(path)
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at ``path``, also if that is in a folder which is left out: it is looked into only now. What is
+        there is excluded as its folder is. Raises `Unsafe` as `scan`."""
+        known: Mapping[str, Entry] = self._by_path
+        while path not in known:
+            outer = next((known[above] for above in _folders_above(path) if above in known), None)
+            if outer is None or not outer.is_excluded_folder:
+                return None
+            walk = _Walk(str(self.root))
+            try:
+                walk.folder(outer.path, outer.real, (self.identity,))
+            except OSError as error:
+                return _unseen(path, outer.real, error)
+            known = {entry.path: _excluded_as(outer, entry) for entry in walk.found}
+        return known[path]
+
+    def is_file(self, path: str) -> bool:
+        entry = self._by_path.get(path)
+        return entry is not None and entry.kind == "file"
+
+    def is_folder(self, path: str) -> bool:
+        entry = self._by_path.get(path)
+        return path == "" or (entry is not None and entry.kind == "folder")
+
+    def children(self, folder: str = "") -> list[Entry]:
+        """The entries directly in ``folder``; "" is the run's own folder."""
+        return self._children.get(folder, [])
+
+    def below(self, path: str = "") -> tuple[Entry, ...]:
+        """Every entry under a folder, or the one entry of a file."""
+        own = self._by_path.get(path)
+        if own is None:
+            return () if path else self.entries
+        if own.kind != "folder":
+            return (own,)
+        *above, name = segments = _segments(own)
+        start = bisect_right(self.entries, segments, key=_segments)
+        return self.entries[start : bisect_left(self.entries, [*above, f"{name}\0"], start, key=_segments)]
+
+    def subfolders(self, folder: str = "") -> list[Entry]:
+        """The folders directly in ``folder``."""
+        return [entry for entry in self.children(folder) if entry.kind == "folder"]
+
+    def files_named(self, folder: str, is_name: IsName) -> list[Entry]:
+        """The files directly in ``folder`` that have such a name."""
+        return [entry for entry in self.children(folder) if entry.is_file and is_name(entry.name)]
+
+    def with_contents(self, entry: Entry) -> list[Entry]:
+        """An entry, and all that is below it."""
+        return [entry, *self.below(entry.path)] if entry.kind == "folder" else [entry]
+
+    def all_but(self, base: str, taken: Iterable[str]) -> list[Entry]:
+        """All that is in ``base``, except the ``taken`` paths directly in it and what is below them."""
+        others = set(taken)
+        found: list[Entry] = []
+        for child in self.children(base):
+            if child.path not in others:
+                found += self.with_contents(child)
+        return found
+
+    def is_unchanged(self, entry: Entry) -> bool:
+        """Whether the file is still the one that was scanned."""
+        try:
+            return entry.is_same_as(os.lstat(f"{self.root}/{entry.real}"))
+        except OSError:
+            return False
+
+    def change_of(self, entry: Entry) -> ProtocolError:
+        """The error for a file that is not any more what was scanned."""
+        is_there = os.path.lexists(f"{self.root}/{entry.real}")
+        return changed_error(entry) if is_there else gone_error(entry)
+
+    def reader(self) -> contextlib.closing[TreeReader]:
+        """A context manager for opening files of the tree one after another."""
+        return contextlib.closing(TreeReader(self))
+
+    @contextlib.contextmanager
+    def opened(self, entry: Entry) -> Iterator[BinaryIO | None]:
+        """A context with the file of an entry, open; None if there is no file that can be read."""
+        try:
+            with self.reader() as reader:
+                fd, _ = reader.open(entry)
+        except (OSError, ProtocolError):
+            yield None
+            return
+        with os.fdopen(fd, "rb") as file:
+            yield file
+
+    def head(self, path: str, count: int) -> bytes:
+        """The first ``count`` bytes of a file; empty if there is no file that can be read."""
+        entry = self._by_path.get(path)
+        if entry is None or entry.kind != "file":
+            return b""
+        if self._read is not None:
+            is_small = entry.stamp.size <= _LARGEST_RECORD and not is_weights(entry.name)
+            return self._read(path)[:count] if is_small else b""
+        try:
+            with self.reader() as reader:
+                fd, _ = reader.open(entry)
+        except (OSError, ProtocolError):
+            return b""
+        with os.fdopen(fd, "rb") as file:
+            return file.read(count)
+
+    def json(self, path: str) -> dict[str, Any]:
+        """The object in a small JSON file; empty if there is no such file, or it holds something else."""
+        try:
+            found = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+class TreeReader:
+    """Opens files of a `Tree`. It keeps the folder of the last file open, for the next file is often beside it."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._folder: str | None = None
+        self._fd = -1
+
+    def open(self, entry: Entry, *, strict: bool = True) -> tuple[int, int]:
+        """A descriptor of the file that was scanned, and its size in bytes; if not ``strict``, those of whatever file
+        is there now. The size of a log that has grown is the one that was scanned.
+
+        Raises `ProtocolError` if another file is there now, or none, and `OSError`.
+        """
+        folder, _, name = entry.real.rpartition("/")
+        try:
+            if folder != self._folder:
+                self.close()
+                self._fd, self._folder = self._open_folder(folder, entry), folder
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise gone_error(entry) from error
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise changed_error(entry) from error
+            raise
+        facts = os.fstat(fd)
+        is_same = entry.is_same_as(facts)
+        if not stat.S_ISREG(facts.st_mode) or (strict and not is_same):
+            os.close(fd)
+            raise changed_error(entry)
+        return fd, entry.stamp.size if is_same else facts.st_size
+
+    def _open_folder(self, path: str, entry: Entry) -> int:
+        """The folder at ``path`` below the tree's root, reached without following a link."""
+        fd = os.open(self._tree.root, _FOLDER)
+        try:
+            if _identity(os.fstat(fd)) != self._tree.identity:
+                raise changed_error(entry)
+            for step in path.split("/") if path else ():
+                above, fd = fd, os.open(step, _FOLDER, dir_fd=fd)
+                os.close(above)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def close(self) -> None:
+        """Close the folder that is open. The files stay open; the caller closes them."""
+        if self._folder is not None:
+            os.close(self._fd)
+            self._folder = None
+
+
+_PARTS = re.compile(r"[0-9]+|[^0-9]+")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key by which ``checkpoint-1000`` comes after ``checkpoint-500``: runs of digits count as numbers."""
+    parts = _PARTS.findall(name)
+    return tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
+
+
+def join(folder: str, name: str) -> str:
+    """The path of ``name`` in ``folder``; "" is the run's own folder."""
+    return f"{folder}/{name}" if folder else name
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """The folders that a path is in, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _excluded_as(folder: Entry, entry: Entry) -> Entry:
+    """An entry of a folder that is left out."""
+    return replace(entry, kind="excluded", why=folder.why) if entry.kind == "file" else entry
+
+
+def _segments(entry: Entry) -> list[str]:
+    """The key by which the entries of a tree are sorted: a folder stands right before all that is below it."""
+    return entry.path.split("/")
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
+def gone_error(entry: Entry) -> ProtocolError:
+    """The error for a file that was deleted since it was scanned, as trainers delete old checkpoints."""
+    hint = "run the same command again, which takes what is there now"
+    return ProtocolError("it was deleted while it was read", item=entry.path, hint=hint)
+
+
+def changed_error(entry: Entry) -> ProtocolError:
+    """The error for a file that changed since it was scanned."""
+    hint = "pack when the training is done or pauses; --allow-changing packs it as it is read"
+    return ProtocolError("it changed while it was read", item=entry.path, hint=hint)
+
+
+def _run_hint(folder: Path) -> str:
+    try:
+        others = sorted(entry.name for entry in folder.parent.iterdir() if entry.is_dir())[:8]
+    except OSError:
+        return "name the folder that the trainer wrote"
+    return f"in {folder.parent} there are: {', '.join(others)}" if others else "name the folder that the trainer wrote"
+
+
+class _Walk:
+    """One scan: links are resolved against ``root``, and a folder that contains itself is not entered again.
+
+    ``found`` are the entries, each folder right before all that is below it.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root, self._count = root, 0
+        self.found: list[Entry] = []
+
+    def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
+        """Find what is in the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of
+        that folder and of those that it is in. Raises `OSError`."""
+        with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
+            names = sorted(listing, key=lambda one: one.name)
+        if path:
+            self.found.append(Entry(path, "folder", real=real))
+        for one in names:
+            self._count += 1
+            if self._count > MOST_ENTRIES:
+                raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
+            seen = join(path, one.name)
+            self._entry(one, seen, seen if real == path else join(real, one.name), above)
+
+    def _entry(self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
+        try:
+            why = why_excluded(one.name, is_folder=one.is_dir())
+            if one.is_symlink():
+                target = os.path.realpath(one.path, strict=True)
+                if target != self._root and not target.startswith(self._root + os.sep):
+                    why = f"a link to {target}, outside the run"
+                    self.found.append(Entry(path, "escapes", real=real, why=why))
+                    return
+                real = os.path.relpath(target, self._root)
+                *folders, name = real.split("/")  # a link to a secret is one too
+                whys = [why, *(why_excluded(part, is_folder=True) for part in folders)]
+                why = next(filter(None, [*whys, why_excluded(name, is_folder=one.is_dir())]), None)
+                facts = os.stat(target, follow_symlinks=False)
+            else:
+                facts = one.stat(follow_symlinks=False)
+        except OSError as error:
+            self.found.append(_unseen(path, real, error))
+            return
+        if stat.S_ISREG(facts.st_mode):
+            is_executable = bool(facts.st_mode & stat.S_IXUSR)
+            entry = Entry(path, "excluded" if why else "file", Stamp.of(facts), real, is_executable, why or "")
+            self.found.append(entry)
+        elif why:
+            self.found.append(Entry(path, "excluded", real=real, why=why))
+        elif stat.S_ISDIR(facts.st_mode):
+            me = _identity(facts)
+            if me in above:
+                self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
+                return
+            if len(above) > _MOST_DEPTH:
+                raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
+            try:
+                self.folder(path, real, (*above, me))
+            except OSError as error:
+                self.found.append(_unseen(path, real, error))
+        else:
+            kind = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
+            self.found.append(Entry(path, "special", real=real, why=f"a {kind}, not a file"))
+
+
+def _unseen(path: str, real: str, error: OSError) -> Entry:
+    """An entry that could not be looked at: special if it leads nowhere, else unreadable."""
+    words = {errno.ENOENT: "a dangling link", errno.ELOOP: "a link that leads to itself"}
+    why = words.get(error.errno or 0)
+    return Entry(path, "special" if why else "unreadable", real=real, why=why or error.strerror or str(error))

@@ -1,0 +1,157 @@
+"""Tools: what every operation on models works with, and what several of them do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from mdl.catalog.model import Model, RepoIds
+from mdl.catalog.resolver import Resolver
+from mdl.disk import look_anew
+from mdl.disk.mutex import file_lock
+from mdl.disk.pool import start_threads
+from mdl.disk.publish import OpenFolders
+from mdl.download.adoption import remove_stale, wait_for_owners
+from mdl.download.copies import LocalCopies
+from mdl.download.plan import Item, Plan
+from mdl.download.receipts import also_of, file_key, new_receipt
+from mdl.download.store import Store
+from mdl.errors import suppress_storage_trouble
+from mdl.events import Event, Finished, Listener, Noticed, Progressed, silence
+from mdl.files import Receipt, is_verified
+from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.download.connection_scaler import Tuning
+    from mdl.download.hub_client import HubClient
+    from mdl.net.network import Network
+
+
+@value_class
+class Tools:
+    """What an operation works with. Without ``network`` (offline) nothing is contacted. ``lock_wait`` seconds it waits
+    for another process that is at work on the same models; ``hub_client`` brings the hub's files, if one is given; what
+    is among the ``local_copies`` is not fetched. More than ``max_size`` bytes in all are refused. ``tuning`` has the
+    sizes and speeds of the transfer, if not the usual ones. ``endpoint`` is the URL of the hub."""
+
+    resolver: Resolver
+    store: Store
+    network: Network | None = None
+    lock_wait: float = 600.0
+    hub_client: HubClient | None = None
+    local_copies: LocalCopies | None = None
+    on_event: Listener = silence
+    max_size: int | None = None
+    tuning: Tuning | None = None
+    endpoint: str = ""
+    offline_by: str = ""
+    """The flag, variable or setting that keeps mdl offline."""
+
+
+@contextlib.contextmanager
+def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
+    """Hold every model's lock, always taken in one order so that two processes cannot wait for each other.
+
+    If a lock cannot even be made (a read-only folder) the work goes on without it: whatever must be written will say
+    so. What killed processes left of these models is removed. After a stop the locks stay until no thread writes any
+    more, however soon the caller goes on. Raises `Busy` after ``tools.lock_wait`` seconds.
+    """
+    store, names = tools.store, sorted({model.name for model in models})
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            with suppress_storage_trouble():
+                waiting = _waiting(tools.on_event, name)
+                stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
+        for name in names:
+            look_anew(store.receipts.place(name))
+        remove_stale(store.own, names)
+        try:
+            yield
+        finally:
+            if any(thread.is_alive() for thread in store.at_work):
+                locks = stack.pop_all()
+                if not start_threads("mdl-unlock", [partial(_close_after, store.at_work, locks)]):
+                    locks.close()
+
+
+def _close_after(threads: Sequence[Thread], locks: contextlib.ExitStack) -> None:
+    """Let go of the ``locks`` once the ``threads`` have ended."""
+    for thread in threads:
+        thread.join()
+    locks.close()
+
+
+def wait_for_others(items: Sequence[Item], tools: Tools) -> None:
+    """Wait up to ``tools.lock_wait`` seconds for processes, also of other machines and containers, that are fetching
+    these files. Raises `Busy`."""
+    keys = [file_key(item.wanted.model, item.remote.path) for item in items]
+    wait_for_owners(tools.store.partials, keys, tools.lock_wait, _waiting(tools.on_event), tools.store.cancel)
+
+
+def _waiting(on_event: Listener, model: str = "") -> Callable[[str], None]:
+    return lambda holder: on_event(Noticed(model, message=f"waiting for {holder}"))
+
+
+def with_sources(on_event: Listener, models: Sequence[Model], page_hosts: Collection[str]) -> Listener:
+    """A listener that passes every event on to ``on_event``, with the kind of its model and the id of its source."""
+    by_name = {model.name: model for model in models}
+
+    @cache
+    def repos_of(name: str) -> RepoIds:
+        return by_name[name].repos(page_hosts)
+
+    def tell(event: Event) -> None:
+        about = event.files[0] if isinstance(event, Progressed) and event.files else event
+        if model := by_name.get(about.model):
+            event = replace(event, kind=model.kind, repo=repos_of(model.name).of(about.file))
+        on_event(event)
+
+    return tell
+
+
+def adopt_kept(plan: Plan, store: Store) -> None:
+    """Give a receipt to right bytes that have none. Those that another catalog brought belong to both from now on; see
+    `also_of` for those that a newer commit has as well."""
+    adopted: list[Receipt] = []
+    for item in plan.keep:
+        model, remote, local = item.wanted.model, item.remote, item.local
+        if item.adopt and local.fingerprint and local.stamp:
+            is_adopted = local.receipt is None or local.receipt.adopted
+            adopted.append(
+                new_receipt(model, remote, local.fingerprint, verified_by(item), local.stamp, adopted=is_adopted)
+            )
+        elif local.receipt:
+            receipt = local.receipt
+            if receipt.catalog not in (None, store.catalog):
+                receipt = replace(receipt, catalog=None)
+            receipt = also_of(receipt, remote, moves=not store.layout.is_by_digest)
+            adopted += [receipt] if receipt != local.receipt else []
+    with contextlib.suppress(OSError):
+        store.receipts.put(*adopted)
+    with contextlib.suppress(OSError), OpenFolders() as folders:
+        for item in plan.keep:
+            with contextlib.suppress(OSError):
+                store.layout.expose(item.remote, folders)
+        folders.sync()
+
+
+def tell_kept(plan: Plan, on_event: Listener) -> None:
+    """Tell of the files that are here already."""
+    for item in plan.keep:
+        size = item.local.stamp.size if item.local.stamp else 0
+        on_event(Finished(item.wanted.model, item.remote.path.text, size, "kept", verified_by(item)))
+
+
+def verified_by(item: Item) -> str:
+    """What the bytes of a file that was here already were compared with; ``none`` if only the folder or bundle that
+    brought them says that they are right."""
+    receipt = item.local.receipt
+    if item.remote.is_vouched_for:
+        return item.remote.hash_algorithm
+    if receipt is None or (receipt.vouched_by == "folder" and is_verified(receipt.verified)):
+        return "none"
+    return receipt.verified

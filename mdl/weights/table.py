@@ -1,0 +1,308 @@
+"""Weights: the one table of the files and folders that hold models, and of other files that hold no text. Pure.
+
+Whatever asks what a file is by its name, whether its bytes can be that, and whether it is whole, asks here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from mdl.junk import why_junk
+from mdl.values import value_class
+from mdl.weights import end_records
+from mdl.weights.end_records import ReadableFile, read_at
+from mdl.weights.safetensors import LONGEST_HEADER, why_not_exact
+
+BEGINNING = 2**16
+"""The number of bytes from a file's beginning by which `Kind.can_begin_with` tells its format."""
+
+_SHORTEST = 8
+"""Bytes that a file must have before its beginning says anything."""
+
+CanBegin = Callable[[bytes, int], bool]
+"""Whether a file of some size may begin with these bytes, the first `BEGINNING` or more of them, or all."""
+Lacks = Callable[[ReadableFile, int], "str | None"]
+"""What an open file of some size lacks; None if nothing shows that anything is missing."""
+Optimizer = Literal["never", "perhaps"]
+
+
+def _starts(*magics: bytes, at: int = 0) -> CanBegin:
+    def can_begin(beginning: bytes, _size: int) -> bool:
+        return beginning.startswith(magics, at)
+
+    return can_begin
+
+
+def _anything(_beginning: bytes, _size: int) -> bool:
+    return True
+
+
+def _nothing_tells(_file: ReadableFile, _size: int) -> None:
+    return None
+
+
+@value_class
+class Kind:
+    """One kind of file.
+
+    ``suffixes`` are in lower case, with their dots. ``holds_weights`` is False for what is listed only because it holds
+    no text. ``can_begin_with`` looks at the first bytes; where other bytes may stand there in a whole file too,
+    ``begins_otherwise`` is True, and they count only for a download that nothing else vouches for. ``lacks`` looks for
+    the end. ``optimizer`` tells whether the optimizer may be inside, and ``loaded_with`` by what such a file is read.
+    Where ``is_certain`` is False, files of other programs have the same suffix, and may be empty.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    loaded_with: str = ""
+    can_begin_with: CanBegin = _anything
+    begins_otherwise: bool = False
+    lacks: Lacks = _nothing_tells
+    optimizer: Optimizer = "never"
+    holds_weights: bool = True
+    is_certain: bool = True
+
+    def is_contradicted_by(self, beginning: bytes, size: int) -> bool:
+        """Whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
+        return size > _SHORTEST and not self.begins_otherwise and not self.can_begin_with(beginning, size)
+
+
+# How the beginnings and ends of some kinds are told
+
+
+def _is_safetensors(beginning: bytes, _size: int) -> bool:
+    """The length of a JSON header, and its first byte."""
+    header = int.from_bytes(beginning[:8], "little")
+    return 2 <= header <= LONGEST_HEADER and beginning[8:9] == b"{"
+
+
+def _safetensors_lacks(file: ReadableFile, size: int) -> str | None:
+    return why_not_exact(size, lambda count: read_at(file, 0, count))
+
+
+def _is_torch(beginning: bytes, _size: int) -> bool:
+    """A zip, a pickle of protocol 2 or later, or the tar of torch's first versions."""
+    return beginning.startswith((end_records.ZIP_MEMBER, b"\x80")) or _is_tar(beginning, _size)
+
+
+def _torch_lacks(file: ReadableFile, size: int) -> str | None:
+    """A bare pickle, which torch wrote before 1.6, has no end record."""
+    is_zip = read_at(file, 0, 4) == end_records.ZIP_MEMBER
+    return end_records.zip_lacks(file, size) if is_zip else None
+
+
+def _distcp_lacks(file: ReadableFile, size: int) -> str | None:
+    """Several torch files one behind the other."""
+    is_zip = read_at(file, 0, 4) == end_records.ZIP_MEMBER
+    return end_records.last_zip_lacks(file, size) if is_zip else None
+
+
+def _is_onnx(beginning: bytes, _size: int) -> bool:
+    """A protobuf message: it begins with the tag of a field, which has a number and a wire type."""
+    return not beginning or (beginning[0] >> 3 > 0 and beginning[0] & 7 in (0, 1, 2, 5))
+
+
+def _is_hdf5(beginning: bytes, _size: int) -> bool:
+    """The signature is at 0, or at 512, 1024 and so on, behind a block of the user's own."""
+    starts = (0, *(2**power for power in range(9, 16)))
+    return any(beginning.startswith(end_records.HDF5_SIGNATURE, at) for at in starts)
+
+
+def _is_tar(beginning: bytes, _size: int) -> bool:
+    """A header has the sum of its own bytes, counted as if that field held blanks. An empty tar is zeros."""
+    header = beginning[:512]
+    if len(header) < 512:
+        return False
+    digits = header[148:156].strip(b"\0 ")
+    if not digits:
+        return not any(header)
+    total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    return digits.isdigit() and not digits.strip(b"01234567") and int(digits, 8) == total
+
+
+_GZIP = b"\x1f\x8b"
+
+
+def _is_nemo(beginning: bytes, size: int) -> bool:
+    return _is_tar(beginning, size) or beginning.startswith(_GZIP)
+
+
+def _nemo_lacks(file: ReadableFile, size: int) -> str | None:
+    return None if read_at(file, 0, 2) == _GZIP else end_records.tar_lacks(file, size)
+
+
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF", b"#!")
+"""How a member, an empty archive, a part of a split one, or a self-extracting archive begins."""
+
+
+def _zip_lacks(file: ReadableFile, size: int) -> str | None:
+    """What stands behind a program, or is a part of several, is not where it would be alone."""
+    is_alone = read_at(file, 0, 4) == end_records.ZIP_MEMBER
+    return end_records.zip_lacks(file, size) if is_alone else end_records.last_zip_lacks(file, size)
+
+
+_is_zip = _starts(end_records.ZIP_MEMBER, b"PK\x05\x06")
+
+
+# The table
+
+_KINDS = (
+    Kind("safetensors", (".safetensors", ".sft"), "safetensors", _is_safetensors, lacks=_safetensors_lacks),
+    Kind("GGUF", (".gguf",), "llama.cpp", _starts(b"GGUF"), lacks=end_records.gguf_lacks),
+    Kind("GGML", (".ggml",), "whisper.cpp", _starts(b"lmgg", b"tjgg", b"fmgg"), begins_otherwise=True),
+    Kind(
+        "torch",
+        (".pt", ".pth", ".th", ".pt2", ".pt.tar", ".pth.tar", ".ckpt.tar", ".pdparams"),
+        "torch",
+        _is_torch,
+        begins_otherwise=True,
+        lacks=_torch_lacks,
+        optimizer="perhaps",
+    ),
+    Kind("checkpoint", (".ckpt",), "torch", lacks=_torch_lacks, optimizer="perhaps"),
+    Kind("binary", (".bin",), "torch", lacks=_torch_lacks, is_certain=False),
+    Kind("HDF5", (".h5", ".hdf5"), "h5py", _is_hdf5, True, end_records.hdf5_lacks, "perhaps"),
+    Kind("HDF5", (".weights.h5",), "Keras", _is_hdf5, True, end_records.hdf5_lacks),
+    Kind("Keras", (".keras",), "Keras", _is_zip, lacks=end_records.zip_lacks, optimizer="perhaps"),
+    Kind("npz", (".npz",), "numpy", _is_zip, lacks=end_records.zip_lacks, optimizer="perhaps"),
+    Kind("ONNX", (".onnx",), "onnxruntime", _is_onnx, begins_otherwise=True),
+    Kind("ONNX data", (".onnx_data", ".onnx.data"), "onnxruntime"),
+    Kind("Flax", (".msgpack",), "flax", optimizer="perhaps"),
+    Kind("NeMo", (".nemo",), "nemo", _is_nemo, lacks=_nemo_lacks),
+    Kind("TensorFlow Lite", (".tflite",), "tflite", _starts(b"TFL3", at=4)),
+    Kind("protobuf", (".pb",), "TensorFlow"),
+    Kind("TensorRT", (".engine", ".plan", ".trt"), "tensorrt"),
+    Kind("distributed", (".distcp",), "torch.distributed.checkpoint", lacks=_distcp_lacks, optimizer="perhaps"),
+    Kind("Core ML", (".mlmodel",), "coremltools"),
+    Kind("Paddle", (".pdiparams",), "paddle"),
+    Kind("MXNet", (".params",), "mxnet"),
+    Kind("Darknet", (".weights",), "darknet"),
+    Kind("Caffe", (".caffemodel",), "caffe"),
+    Kind("TorchServe", (".mar",), "torchserve", _is_zip, lacks=end_records.zip_lacks),
+    Kind("NumPy array", (".npy",), can_begin_with=_starts(b"\x93NUMPY"), holds_weights=False),
+    Kind(
+        "zip",
+        (".zip",),
+        can_begin_with=_starts(*_ZIPS),
+        lacks=_zip_lacks,
+        holds_weights=False,
+    ),
+    Kind("tar", (".tar",), can_begin_with=_is_tar, lacks=end_records.tar_lacks, holds_weights=False),
+    Kind("gzip", (".gz", ".tgz"), can_begin_with=_starts(_GZIP), holds_weights=False),
+    Kind("bzip2", (".bz2", ".tbz2"), can_begin_with=_starts(b"BZh"), holds_weights=False),
+    Kind("xz", (".xz", ".txz"), can_begin_with=_starts(b"\xfd7zXZ\0"), holds_weights=False),
+    Kind("Zstandard", (".zst",), holds_weights=False),
+    Kind("7z", (".7z",), can_begin_with=_starts(b"7z\xbc\xaf\x27\x1c"), holds_weights=False),
+    Kind("rar", (".rar",), holds_weights=False),
+    Kind("Parquet", (".parquet",), can_begin_with=_starts(b"PAR1", b"PARE"), holds_weights=False),
+    Kind("Arrow", (".arrow", ".feather"), holds_weights=False),
+)
+"""One row a kind. The longest suffix that a name ends with decides."""
+TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")
+_SHARD = Kind("TensorFlow", (), "TensorFlow", optimizer="perhaps")
+_BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
+_MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
+WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)
+"""All suffixes of files that hold weights, in the order of the table."""
+_NO_WEIGHTS = re.compile(r"training_args\.bin", re.IGNORECASE)
+"""Names that have a suffix of weights and hold none: what macOS keeps beside a file, and a pickle of settings."""
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk. A path
+    will do."""
+    file_name = name.rpartition("/")[2]
+    if why_junk(file_name):
+        return None
+    if TENSORFLOW_SHARD.fullmatch(file_name):
+        return _SHARD
+    parts = file_name.lower().split(".")
+    for dots in range(min(_MOST_DOTS, len(parts) - 1), 0, -1):
+        kind = _BY_SUFFIX.get("." + ".".join(parts[-dots:]))
+        if kind and (parts[0] or len(parts) > dots + 1):
+            return kind
+    return None
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
+    kind = kind_of(name)
+    file_name = name.rpartition("/")[2]
+    return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name)
+
+
+def holds_no_text(name: str) -> bool:
+    """Whether no file of this name can be a text, so that a message in its place is an error."""
+    return kind_of(name) is not None
+
+
+def stem_of(name: str) -> str:
+    """The name without its suffix: ``best`` of ``best.pth.tar``; the whole of it if the table has no such suffix."""
+    lowered = name.lower()
+    fitting = [suffix for suffix in _BY_SUFFIX if lowered.endswith(suffix) and len(lowered) > len(suffix)]
+    return name[: -len(max(fitting, key=len))] if fitting else name
+
+
+def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
+    """Why an open file of ``size`` bytes, of this name, is not whole, as its own format tells; None if it is, or if
+    its format has no end record.
+
+    Nothing is unpickled, and a bounded part of the file is read. Raises ``OSError``.
+    """
+    kind = kind_of(name)
+    if kind is None:
+        return None
+    if not size:
+        return "it is empty" if kind.is_certain else None
+    beginning = read_at(file, 0, BEGINNING)
+    if kind.is_contradicted_by(beginning, size):
+        return f"it is no {kind.name} file: it begins with {ascii(beginning[:8])[1:]}"
+    return kind.lacks(file, size)
+
+
+def is_of_another_format(file: ReadableFile, size: int, name: str) -> bool:
+    """Whether the first bytes of an open file show that its name is not that of its format. Raises ``OSError``."""
+    kind = kind_of(name)
+    return kind is not None and kind.is_contradicted_by(read_at(file, 0, BEGINNING), size)
+
+
+# Folders that are models
+
+
+@value_class
+class FolderKind:
+    """One kind of folder that is a model as a whole.
+
+    It has all ``markers``, or any of ``one_of`` if that names some. ``weights`` are the files in it that hold weights
+    beside those that `is_weights` knows.
+    """
+
+    name: str
+    markers: frozenset[str] = frozenset()
+    one_of: frozenset[str] = frozenset()
+    weights: str = r"(?!)"
+
+    def is_marked(self, names: Collection[str]) -> bool:
+        """Whether a folder with these names in it is of this kind."""
+        has_one = not self.one_of or not self.one_of.isdisjoint(names)
+        return has_one and self.markers.issubset(names)
+
+
+_FOLDER_KINDS = (
+    FolderKind("MLflow model", frozenset({"MLmodel"})),
+    FolderKind("SavedModel", one_of=frozenset({"saved_model.pb", "saved_model.pbtxt"})),
+    FolderKind("spaCy pipeline", frozenset({"meta.json", "config.cfg"}), weights="model"),
+    FolderKind(
+        "orbax checkpoint", one_of=frozenset({"_CHECKPOINT_METADATA", "manifest.ocdbt"}), weights=r"d/.+|[0-9a-f]{32}"
+    ),
+    FolderKind("diffusers pipeline", frozenset({"model_index.json"})),
+)
+ORBAX_STAGING = re.compile(r".+\.orbax-checkpoint-tmp(-[0-9]+)?")
+"""The name of a folder that orbax renames when it is complete."""
+
+
+def folder_kind_of(names: Collection[str]) -> FolderKind | None:
+    """What a folder with these names directly in it is, if a marker of a format is among them."""
+    return next((kind for kind in _FOLDER_KINDS if kind.is_marked(names)), None)

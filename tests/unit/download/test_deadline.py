@@ -1,0 +1,103 @@
+"""Timing: a window is one of the clock on the wall, a duration one of work."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from support.catalogs import catalog_of
+from support.clocks import faked
+from support.faulty_server import FaultyServer
+from support.jobs import Gate, waits
+from support.shell import ended, machine, started, with_environ
+
+from mdl.cancel import CancelToken
+from mdl.download.deadline import TimeLimit, time_limit
+from mdl.errors import DeadlineReached
+from mdl.units import Window
+
+NIGHT = Window.parse("00:00-04:00", "--window")
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZoneInfo]:
+    """This process's local time is that of Berlin."""
+    try:
+        zone = ZoneInfo("Europe/Berlin")
+    except (KeyError, OSError) as error:
+        pytest.skip(f"NO TIME ZONES HERE: {error}")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+def moment(text: str, zone: ZoneInfo) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
+
+
+@pytest.mark.fault(270)
+@pytest.mark.parametrize(
+    ("day", "hours"), [("2025-03-30", 3), ("2025-10-26", 5), ("2025-06-01", 4)], ids=["spring", "autumn", "else"]
+)
+def test_daylight_saving(berlin: ZoneInfo, day: str, hours: int) -> None:
+    """00:00-04:00 ends when the clock on the wall says four, also if that night is an hour shorter or longer."""
+    now = [moment(f"{day}T00:00:00", berlin)]
+    limit = TimeLimit(window=NIGHT, wall=lambda: time.localtime(now[0]))
+    seen = []
+    for _ in range(12 * 60):
+        seen.append(limit.is_over())
+        now[0] += 60.0
+    assert seen == [False] * (hours * 60) + [True] * ((12 - hours) * 60)
+
+
+@pytest.mark.fault(270)
+def test_sleep_and_a_clock_that_is_set(berlin: ZoneInfo) -> None:
+    """A machine that slept past the end stops as soon as it wakes, though it worked for a moment only; one whose
+    clock is set back goes on. A duration counts work alone."""
+    wall, work = [moment("2025-06-01T03:00:00", berlin)], [0.0]
+    limit = TimeLimit(100.0, NIGHT, lambda: work[0], lambda: time.localtime(wall[0]))
+    assert not limit.is_over()
+    wall[0], work[0] = wall[0] + 7 * 3600, work[0] + 1
+    assert limit.is_over()
+    wall[0] -= 7 * 3600
+    assert not limit.is_over()
+    work[0] += 100
+    assert limit.is_over()
+
+
+@pytest.mark.fault(270)
+def test_a_wait_is_over_when_the_window_shuts() -> None:
+    """Whatever the command waits for then, it is woken within a second or so; without a limit nothing is armed."""
+    began, now = time.monotonic(), [time.struct_time((2025, 6, 1, 3, 59, 59, 6, 152, 0))]
+
+    def wall() -> time.struct_time:
+        if time.monotonic() - began > 0.5:
+            now[0] = time.struct_time((2025, 6, 1, 10, 0, 0, 6, 152, 0))
+        return now[0]
+
+    cancel = CancelToken()
+    with pytest.raises(DeadlineReached), time_limit(TimeLimit(window=NIGHT, wall=wall), cancel):
+        cancel.wait(60)
+    assert time.monotonic() - began < 10
+    assert TimeLimit().next_look() == math.inf
+
+
+@pytest.mark.fault(270)
+def test_a_get_that_slept(tmp_path: Path, gate: Gate) -> None:
+    """A real get in the night whose clock on the wall jumps into the day, as after a suspend, ends with 75."""
+    with FaultyServer(gate) as server:
+        shell = machine(tmp_path / "home", catalog_of(one=server.url))
+        stamp = tmp_path / "clock"
+        stamp.write_text("@2025-06-01 03:00:00\n")
+        clock = faked(FAKETIME_TIMESTAMP_FILE=str(stamp), FAKETIME_NO_CACHE="1", FAKETIME_DONT_RESET="1", TZ="UTC")
+        with started(with_environ(shell, **clock), "get", "one", "--window", "22:00-06:00") as process:
+            waits(shell, gate)
+            stamp.write_text("@2025-06-01 10:00:00\n")
+            ended(process, 75)

@@ -1,0 +1,612 @@
+"""The retry policy and the pacer: whatever servers answer, the requests and the seconds for a file are bounded."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.long import examples
+from support.partials import KnownBytes
+
+from mdl.download.connection_scaler import Tuning
+from mdl.download.download import Download
+from mdl.download.plan import Item, Reason, Wanted
+from mdl.download.queue import Work, WorkQueue
+from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
+from mdl.files import LocalFile, RemoteFile
+from mdl.hashing import Digest
+from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import Pacer
+from mdl.net.policy import (
+    LONG_OUTAGE,
+    MAX_OVERHEAD,
+    PROGRESS,
+    GiveUp,
+    RequestEnded,
+    RetryPolicy,
+    State,
+    Verified,
+    VersionChanged,
+    decide,
+)
+from mdl.net.ranges import ByteRange, RangeSet
+from mdl.paths import RelPath
+
+POLICY = RetryPolicy()
+TUNING = Tuning(small=0, least_segment=256 * 1024)
+LONGEST_REQUEST = 60.0
+"""Seconds; longer silence is a stall."""
+
+
+@dataclass
+class Clock:
+    """Time that passes when the world says so."""
+
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a request is answered: with ``share`` of what it asked for, in at least ``least`` bytes, then ``error``."""
+
+    share: float = 0.0
+    least: int = 0
+    error: Callable[[], MdlError] | None = None
+    seconds: float = 0.01
+    by_link: bool = False
+    changed: bool = False
+
+
+class World:
+    """The real `WorkQueue` in invented time, without threads, sockets and disk. ``replies`` are given in turn."""
+
+    patience = 200_000
+
+    def __init__(self, patch: pytest.MonkeyPatch, replies: Iterable[Reply], right: Iterable[bool] = (True,)) -> None:
+        self.clock, self._number, self._right = Clock(), itertools.count(), itertools.cycle(right)
+        turns = itertools.cycle(replies)
+        self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
+        self.requests: list[tuple[float, str]] = []
+        self._running: list[tuple[float, int, Work, Reply]] = []
+        for module in ("queue", "download"):
+            patch.setattr(f"mdl.download.{module}.time", self.clock)
+
+    def run(
+        self,
+        sizes: list[int],
+        *,
+        connections: int,
+        mirrors: int = 0,
+        hosts: int = 1,
+        policy: RetryPolicy = POLICY,
+        has_answered: bool = True,
+    ) -> list[Download]:
+        """Fetch one file of each size; file n is on host n modulo ``hosts``. Hosts have ``has_answered`` before."""
+        files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
+        pacer = Pacer(connections, policy)
+        pacer.records.default_factory = partial(OriginRecord, has_answered, serves_parallel=True)
+        self.queue = WorkQueue(files, connections, policy, pacer, lambda event: None)
+        while not all(one.ended for one in files):
+            work = self.queue._next(self.clock.now)
+            if work:
+                self._begin(work)
+            elif self._running:
+                self._end(*heapq.heappop(self._running))
+            else:
+                self.clock.now += 0.25
+            assert len(self.requests) < self.patience, "it asks without end"
+        return files
+
+    def _begin(self, work: Work) -> None:
+        one = work.download
+        if work.segment is not None:
+            reply = self.reply_to(one.url)
+            work.segment.began = self.clock.now
+            work.segment.asked_range = work.segment.asked
+            self.requests.append((self.clock.now, one.url))
+            heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
+        elif work.kind == "close":
+            self.queue.end(one)
+        elif work.kind == "finish":
+            error = None if next(self._right) else DigestMismatch("wrong bytes")
+            self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
+            (self.queue.ready if error else self.queue.end)(one)
+        else:
+            one.partial = KnownBytes()  # type: ignore[assignment]
+            one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
+            one.first_response_seen, one.rewind_why, one.location = False, "", None
+            self.queue.ready(one)
+
+    def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
+        self.clock.now = max(self.clock.now, moment)
+        one, segment = work.download, work.segment
+        assert segment is not None
+        count = min(segment.left, max(reply.least, int(segment.left * reply.share)))
+        if segment.is_whole and count and one.partial:
+            one.partial = KnownBytes()  # type: ignore[assignment]
+            one.pending = RangeSet()
+        if not (one.rewind_why or one.error) and count:
+            one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
+            segment.at += count
+            one.add_fetched(count)
+            one.responses += 1
+            one.first_response_seen = True
+        segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
+        if reply.changed:
+            self.queue.decide(one, VersionChanged(ProtocolError("changed")))
+        self.queue.request_ended(one, segment, reply.error() if reply.error else None)
+
+
+def _download(number: int, size: int, connections: int, mirrors: int, host: int) -> Download:
+    url, *others = (
+        f"https://{name}.example/{number}" for name in (f"host{host}", *map("mirror{}".format, range(mirrors)))
+    )
+    remote = RemoteFile(
+        RelPath.parse(f"{number}.bin"), url, size=size, digest=Digest("sha256", "ab" * 32), mirrors=tuple(others)
+    )
+    item = Item(Wanted("m", remote, LocalFile("absent")), Reason.MISSING)
+    one = Download(item, number + 1, connections, tuning=TUNING)
+    one.scaler.width = connections
+    return one
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
+    """Makes worlds of the given replies."""
+    return lambda *replies: World(monkeypatch, replies)
+
+
+NETWORK, PROTOCOL, REFUSED = partial(NetworkError, "reset"), partial(ProtocolError, "a lie"), partial(AuthError, "old")
+
+
+def _replies(shares: list[float], leasts: list[int], changes: list[bool]) -> st.SearchStrategy[Reply]:
+    return st.builds(
+        Reply,
+        share=st.sampled_from(shares),
+        least=st.sampled_from(leasts),
+        error=st.sampled_from([None, None, NETWORK, PROTOCOL, REFUSED]),
+        seconds=st.floats(0.0, LONGEST_REQUEST),
+        by_link=st.booleans(),
+        changed=st.sampled_from(changes),
+    )
+
+
+FRUITLESS = _replies([0.0], [0, 0, 1, 17, PROGRESS - 1], [False])
+ANY = _replies([0.0, 0.0, 0.1, 0.5, 1.0], [0, 1, PROGRESS - 1, PROGRESS, 3 * PROGRESS], [False] * 9 + [True])
+
+
+def most_tries(policy: RetryPolicy = POLICY) -> int:
+    """Failures in a row for which there is time, if every wait is as short as it may be."""
+    moment, failure = 0.0, 1
+    while moment < policy.patience:
+        moment, failure = moment + policy.delay(failure, 0.0), failure + 1
+    return failure
+
+
+BUDGET = most_tries() + POLICY.protocol_errors + 1 + POLICY.refused_links + 1
+"""Failures that one server may have between two steps of progress."""
+calm = settings(deadline=None, max_examples=examples(80))
+
+
+def most_steps(size: int, mirrors: int) -> int:
+    """How often patience is restored: with each 64 KiB of a file; and a file is downloaded again once for a change,
+    once for wrong bytes, once plainly and once for each mirror."""
+    return (mirrors + 4) * (size // PROGRESS + 2)
+
+
+def most_requests(size: int, connections: int, mirrors: int) -> int:
+    """The bound: each budget can be spent once in each step, by failures that overlap."""
+    return most_steps(size, mirrors) * (BUDGET + 1) * connections
+
+
+def most_seconds(size: int, mirrors: int, policy: RetryPolicy = POLICY) -> float:
+    """The bound: in each step nothing moves for as long as the patience lasts, beside the last request and the waits
+    for what is no trouble of the network."""
+    others = policy.protocol_errors + policy.refused_links + 4
+    return most_steps(size, mirrors) * (policy.patience + (others + 1) * (LONGEST_REQUEST + policy.longest))
+
+
+@pytest.mark.fault(221)
+@calm
+@given(
+    st.lists(ANY, min_size=1, max_size=12),
+    st.lists(st.booleans(), min_size=1, max_size=4),
+    st.integers(1, 64),
+    st.integers(0, 3),
+    st.integers(1, 5 * 2**20),
+)
+def test_requests_and_seconds_are_bounded(
+    replies: list[Reply], right: list[bool], connections: int, mirrors: int, size: int
+) -> None:
+    """For any answers, of any number of connections and mirrors, a file ends within a bound of requests and seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(patch, replies, right)
+        began = world.clock.now
+        world.run([size], connections=connections, mirrors=mirrors)
+        assert len(world.requests) <= most_requests(size, connections, mirrors)
+        assert world.clock.now - began <= most_seconds(size, mirrors)
+
+
+@pytest.mark.fault(221)
+@calm
+@given(st.lists(FRUITLESS, min_size=1, max_size=12), st.integers(1, 64), st.integers(0, 3), st.integers(2**16, 2**26))
+def test_fruitless_answers_cost_the_budget(replies: list[Reply], connections: int, mirrors: int, size: int) -> None:
+    """Servers that never send 64 KiB at once cost the budget once for each 64 KiB that they send in all."""
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(patch, replies)
+        files = world.run([size], connections=connections, mirrors=mirrors)
+        steps = files[0].fetched // PROGRESS + 1
+        assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
+        assert world.clock.now - 1000.0 <= most_seconds(files[0].fetched, mirrors)
+
+
+@pytest.mark.fault(221)
+@calm
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=200), st.integers(1, 2**34))
+def test_cut_whole_files_end(cuts: list[float], size: int) -> None:
+    """A file that is always sent from its start and cut is received little more than eight times, however it is cut."""
+    policy, state, received, now = RetryPolicy(5), State(), 0, 0.0
+    for share in itertools.cycle(cuts):
+        done = int(size * share)
+        received, now = received + done, now + 1000.0
+        new = max(0, done - state.done)
+        ended = RequestEnded(now, new, size, done, size, received, NetworkError("cut") if done < size else None)
+        state, decision = decide(policy, state, ended, now + 1.0)
+        if isinstance(decision, GiveUp) or done == size:
+            break
+    assert received <= (MAX_OVERHEAD + 5) * size
+
+
+@pytest.mark.fault(221)
+def test_without_the_rule_it_never_ends(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: if every answer counted as progress, a server of one byte an answer would be asked for ever."""
+    monkeypatch.setattr(RequestEnded, "made_progress", True)
+    here = world(ONE_BYTE)
+    here.patience = 2000
+    with pytest.raises(AssertionError, match="without end"):
+        here.run([100 * MIB], connections=1)
+
+
+FIVE = RetryPolicy(5)
+ONE_BYTE, EMPTY = Reply(least=1), Reply()
+GOOD, RESET = Reply(share=1.0), Reply(error=NETWORK)
+MIB = 2**20
+
+
+@pytest.mark.fault(221)
+@pytest.mark.parametrize(
+    ("replies", "most"),
+    [
+        ([EMPTY], 5),
+        ([ONE_BYTE], 5),
+        ([RESET], 5),
+        ([Reply(least=1, error=NETWORK)], 5),
+        ([Reply(least=1, error=PROTOCOL)], 4),
+        ([Reply(least=1), Reply(error=REFUSED, by_link=True)], 8),
+        ([Reply(least=1, error=NETWORK), Reply(least=1, error=PROTOCOL)], 8),
+    ],
+    ids=["empty", "one byte", "reset", "byte and cut", "byte and lie", "byte then 403", "cut then lie"],
+)
+def test_answers_without_progress(world: Callable[..., World], replies: list[Reply], most: int) -> None:
+    """Answers without progress end a file after the few that the budget allows, whatever they are."""
+    here = world(*replies)
+    (one,) = here.run([100 * MIB], connections=1, policy=FIVE)
+    assert one.error is not None
+    assert len(here.requests) <= most
+
+
+def test_good_mirror_is_asked(world: Callable[..., World]) -> None:
+    """A host that sends one byte an answer is given up for the mirror, which sends the rest."""
+    here = world(*[ONE_BYTE] * 5, *[GOOD] * 100)
+    (one,) = here.run([MIB], connections=1, mirrors=1, policy=FIVE)
+    assert (one.error, one.url) == (None, "https://mirror0.example/0")
+
+
+@pytest.mark.fault(222)
+@pytest.mark.parametrize("trouble", [NETWORK, PROTOCOL, REFUSED], ids=["reset", "lie", "expired link"])
+@pytest.mark.parametrize("connections", [1, 2, 3, 8, 64])
+def test_overlapping_failures_count_once(
+    world: Callable[..., World], connections: int, trouble: Callable[[], MdlError]
+) -> None:
+    """A short outage or an expired link is one failure, however many connections meet it at once."""
+    bad = Reply(least=PROGRESS // 2, error=trouble, by_link=trouble is REFUSED, seconds=1.0)
+    here = world()
+    here.reply_to = lambda url: bad if here.clock.now < 1000.5 else GOOD
+    (one,) = here.run([64 * MIB], connections=connections, policy=RetryPolicy(3))
+    assert one.error is None
+
+
+@pytest.mark.fault(223)
+def test_busy_host_holds_up_no_other(world: Callable[..., World]) -> None:
+    """A host that asks to wait ten minutes holds up no file of another host."""
+    here = world()
+    wish = Reply(error=partial(NetworkError, "busy", retry_after=599.0))
+    here.reply_to = lambda url: wish if "host0" in url else GOOD
+    files = here.run([MIB] * 24, connections=4, hosts=2)
+    good = [moment for moment, url in here.requests if "host1" in url]
+    assert len(good) >= 12
+    assert max(good) - 1000.0 < 1.0
+    assert [one.error is None for one in files] == [False, True] * 12
+
+
+@pytest.mark.fault(223)
+def test_files_of_a_dead_host_fail_together(world: Callable[..., World]) -> None:
+    """Two thousand files of a dead host take as long as one: only the host's budget is spent."""
+    here = world(RESET)
+    files = here.run([MIB] * 2000, connections=8, has_answered=False)
+    assert all(one.error for one in files)
+    assert len(here.requests) < 100
+    assert here.clock.now - 1000.0 < 60
+
+
+def test_broken_file_fails_alone(world: Callable[..., World]) -> None:
+    """A file that its host cannot serve fails alone; all others of that host are fetched."""
+    here = world()
+    here.reply_to = lambda url: RESET if url.endswith("/0") else GOOD
+    files = here.run([MIB] * 20, connections=1, policy=FIVE)
+    assert [one.error is None for one in files] == [False] + [True] * 19
+
+
+@pytest.mark.fault(224)
+def test_limit_recovers() -> None:
+    """A refusal lowers an origin's limit to what still runs there; with time it rises to what it was."""
+    pacer = Pacer(8)
+    pacer.refused("o", 3, 0.0)
+    assert [pacer.has_room("o", running, 0.1) for running in (2, 3)] == [True, False]
+    limits = [next(n for n in range(9) if not pacer.has_room("o", n, float(second))) for second in range(1, 60)]
+    assert limits == sorted(limits)
+    assert (limits[0], limits[-1]) == (3, 8)
+
+
+@pytest.mark.fault(224)
+def test_surplus_connection_is_tried_rarely() -> None:
+    """An origin that accepts one connection is asked for a second one a few times an hour, not twice a second."""
+    pacer, refusals = Pacer(8), 0
+    for second in range(3600):
+        if pacer.has_room("o", 1, float(second)):
+            pacer.refused("o", 1, float(second))
+            refusals += 1
+    assert 3 <= refusals <= 16
+
+
+def test_a_burst_of_refusals_is_one() -> None:
+    """Sixteen requests that are refused at once leave one connection; requests that are served bring the others back
+    at once, but for the one that was refused first, which takes some seconds."""
+    pacer = Pacer(16)
+    for others in range(15, -1, -1):
+        pacer.refused("o", others, 1.0)
+    pacer.served("o", 0.5, 1.0)  # it was accepted before
+    assert [pacer.has_room("o", running, 1.0) for running in (0, 1)] == [True, False]
+    for _ in range(16):
+        pacer.served("o", 1.5, 2.0)
+    assert [pacer.has_room("o", running, 2.0) for running in (14, 15)] == [True, False]
+    assert pacer.has_room("o", 15, 7.0)
+
+
+def test_a_refusal_while_few_requests_run() -> None:
+    """A refusal before the others have begun says nothing of how many the origin takes: these find out."""
+    pacer = Pacer(16)
+    pacer.refused("o", 1, 0.0)
+    assert not pacer.has_room("o", 1, 0.1)
+    for _ in range(14):
+        pacer.served("o", 0.05, 0.1)
+    assert [pacer.has_room("o", running, 0.1) for running in (14, 15)] == [True, False]
+
+
+@pytest.mark.parametrize("until", [0.05, 1.0])
+def test_a_short_burst_costs_little(world: Callable[..., World], until: float) -> None:
+    """A host that refuses everything for a moment in the middle costs that moment, a pause and little more."""
+    here, lengths = world(), itertools.cycle([0.045, 0.05, 0.055, 0.048, 0.052])
+    busy = Reply(error=partial(NetworkError, "429"), seconds=0.002)
+    here.reply_to = lambda url: (
+        busy if 1001.0 <= here.clock.now < 1001.0 + until else Reply(share=1.0, seconds=next(lengths))
+    )
+    files = here.run([10_000] * 1000, connections=16)
+    assert not any(one.error for one in files)
+    assert here.clock.now - 1000.0 < 1000 * 0.05 / 16 + until + 2
+
+
+@pytest.mark.parametrize(("served", "lowers"), [(7, True), (8, False)])
+def test_one_refusal_among_many_served(served: int, lowers: bool) -> None:
+    """It is about its file, and leaves the limit as it was."""
+    pacer = Pacer(8)
+    for _ in range(served):
+        pacer.served("o", 0.0, 0.0)
+    pacer.refused("o", 3, 1.0)
+    assert pacer.has_room("o", 7, 1.0) is not lowers
+
+
+@pytest.mark.parametrize("bad", [1, 15, 60])
+@pytest.mark.parametrize("status", ["503", "429"])
+def test_broken_files_take_no_connections(world: Callable[..., World], bad: int, status: str) -> None:
+    """Files that their host always refuses hold up no other: these take 3.1 seconds on 16 connections. Their own tries
+    take up to 7.5 seconds, from the moment that a connection is free for them."""
+    here, lengths = world(), itertools.cycle([0.045, 0.05, 0.055, 0.048, 0.052])
+    broken = {f"/{n}" for n in range(0, 1000, 1000 // bad)[:bad]}
+    ended: list[float] = []
+
+    def reply_to(url: str) -> Reply:
+        if url[url.rindex("/") :] in broken:
+            return Reply(error=partial(NetworkError, status), seconds=0.002)
+        ended.append(here.clock.now)
+        return Reply(share=1.0, seconds=next(lengths))
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 1000, connections=16, policy=FIVE)
+    assert sum(one.error is not None for one in files) == bad
+    assert max(ended) - 1000.0 < 2 * 1000 * 0.05 / 16
+    assert len(here.requests) <= 1000 - bad + bad * (5 + 1)
+    assert here.clock.now - 1000.0 < 30
+
+
+@pytest.mark.parametrize("cap", [1, 4, 12])
+@pytest.mark.parametrize("asked", [None, 1.0])
+def test_a_host_of_few_connections_fails_no_file(world: Callable[..., World], cap: int, asked: float | None) -> None:
+    """A host that takes ``cap`` requests at once, and refuses the others, serves every file in little more time than
+    it needs, and refuses few."""
+    here = world()
+    refusals = 0
+
+    def reply_to(url: str) -> Reply:
+        nonlocal refusals
+        serving = sum(reply.error is None for _, _, _, reply in here._running)
+        if serving < cap:
+            return Reply(share=1.0, seconds=0.05 + 0.001 * (serving % 7))
+        refusals += 1
+        return Reply(error=partial(NetworkError, "503", retry_after=asked), seconds=0.002)
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 400, connections=16)
+    assert not any(one.error for one in files)
+    assert refusals < 60
+    assert here.clock.now - 1000.0 < 3 * 400 * 0.05 / cap + 5
+
+
+def test_a_file_waits_as_its_host_asks(world: Callable[..., World]) -> None:
+    """A file that is refused once while others are served is asked for again when its host said, not before; the
+    others go on meanwhile."""
+    here, asked = world(), list[float]()
+
+    def reply_to(url: str) -> Reply:
+        if url.endswith("/8"):
+            asked.append(here.clock.now)
+            if len(asked) == 1:
+                return Reply(error=partial(NetworkError, "busy", retry_after=9.0), seconds=0.002)
+        return Reply(share=1.0, seconds=0.05)
+
+    here.reply_to = reply_to
+    files = here.run([10_000] * 100, connections=4)
+    assert not any(one.error for one in files)
+    assert (len(asked), round(asked[1] - asked[0])) == (2, 9)
+    assert sorted(moment for moment, _ in here.requests)[-2] - 1000.0 < 3
+
+
+@pytest.mark.fault(223)
+@pytest.mark.parametrize("files", [1, 8, 200])
+def test_short_outage(world: Callable[..., World], files: int) -> None:
+    """mdl waits for a host that restarts as long with many files as with one."""
+    here = world()
+    here.reply_to = lambda url: RESET if here.clock.now < 1003.0 else GOOD
+    assert not any(one.error for one in here.run([MIB] * files, connections=8))
+
+
+@pytest.mark.fault(224)
+def test_two_failing_files_end(world: Callable[..., World]) -> None:
+    """A request is surplus only if the origin serves the others: two files that both always fail come to an end."""
+    here = world()
+    here.reply_to = lambda url: Reply(error=NETWORK, seconds=30.0 if url.endswith("/0") else 41.0)
+    files = here.run([MIB, MIB], connections=2, policy=FIVE)
+    assert all(one.error for one in files)
+    assert len(here.requests) <= 2 * 5 + 2
+
+
+@pytest.mark.fault(222)
+def test_late_failure_is_not_the_mirrors(world: Callable[..., World]) -> None:
+    """Late failures of a server that was given up cost the mirror nothing."""
+    here = world()
+    final = Reply(error=partial(NetworkError, "for good", final=True), seconds=1.0)
+    here.reply_to = lambda url: GOOD if "mirror" in url else final
+    (one,) = here.run([64 * MIB], connections=8, mirrors=1)
+    assert (one.error, one.url) == (None, "https://mirror0.example/0")
+
+
+def test_what_threads_share_is_made_once() -> None:
+    """Before a second thread can see a file, its sets are made: two that made them at once would have one each."""
+    one = _download(0, 100, 1, 0, 0)
+    queue = WorkQueue([one], 1, RetryPolicy(), Pacer(1), lambda _: None)
+    assert not {"pending", "running"} & vars(one).keys()
+    assert queue.take() is not None
+    assert {"pending", "running"} <= vars(one).keys()
+
+
+def away(here: World, start: float, seconds: float, error: Callable[[], MdlError]) -> Callable[[str], Reply]:
+    """Every host fails in that time, after the run has begun, and serves 256 KiB an answer before and after."""
+    good = Reply(share=0.25, least=256 * 1024, seconds=0.5)
+    return lambda url: Reply(error=error) if start <= here.clock.now - 1000.0 < start + seconds else good
+
+
+@pytest.mark.fault(57, 223)
+@pytest.mark.parametrize("files", [1, 8])
+@pytest.mark.parametrize("seconds", [5.0, 120.0, 280.0])
+@pytest.mark.parametrize("status", [False, True], ids=["no connection", "503"])
+def test_an_outage_is_waited_for(world: Callable[..., World], seconds: float, files: int, status: bool) -> None:
+    """A network or server that is away for minutes ends no file; half a minute after it is back, bytes come again. How
+    often it is asked meanwhile does not grow with the number of files, and no byte comes twice."""
+    here = world()
+    error = partial(NetworkError, "503", is_answer=True) if status else NETWORK
+    here.reply_to = away(here, 1.0, seconds, error)
+    downloads = here.run([4 * MIB] * files, connections=4)
+    assert not any(one.error for one in downloads)
+    back = next(moment for moment, _ in here.requests if moment - 1000.0 >= 1.0 + seconds)
+    assert back - 1000.0 <= 1.0 + seconds + 30.0
+    asked = [moment for moment, _ in here.requests if 1.0 <= moment - 1000.0 < 1.0 + seconds]
+    assert len(asked) <= (4 + seconds / 15 + 12) * files
+    assert sum(one.fetched for one in downloads) == 4 * MIB * files
+
+
+@pytest.mark.fault(57)
+@pytest.mark.parametrize(
+    ("policy", "has_answered", "least", "most"),
+    [
+        (POLICY, True, 300, 340),
+        (POLICY, False, 15, 20),
+        (RetryPolicy(patience=20.0), True, 20, 25),
+        (RetryPolicy(patience=5.0), False, 5, 8),
+        (RetryPolicy(patience=3600.0, unanswered=3600.0), False, 3600, 3640),
+        (RetryPolicy(5), True, 0, 16),  # twice the longest four waits: its own, and those of its origin
+    ],
+    ids=["answered", "never answered", "given", "given, never answered", "unattended", "a ceiling of tries"],
+)
+@pytest.mark.parametrize("files", [1, 5])
+def test_patience_is_time(
+    world: Callable[..., World], policy: RetryPolicy, has_answered: bool, least: float, most: float, files: int
+) -> None:
+    """A host that is away for good is given up when the patience is over: sooner if it never answered in this run, and
+    for several files at once."""
+    here = world(RESET)
+    downloads = here.run([MIB] * files, connections=4, policy=policy, has_answered=has_answered)
+    assert all(one.error for one in downloads)
+    assert least <= here.clock.now - 1000.0 <= most
+
+
+@pytest.mark.fault(57)
+def test_progress_restores_patience(world: Callable[..., World]) -> None:
+    """A server that brings 256 KiB and is away for four minutes, again and again, is never given up."""
+    here, moved = world(), [1000.0]
+
+    def reply_to(url: str) -> Reply:
+        if here.clock.now - moved[-1] < 240:
+            return RESET
+        moved.append(here.clock.now)
+        return Reply(least=256 * 1024)
+
+    here.reply_to = reply_to
+    (one,) = here.run([2 * MIB], connections=1)
+    assert one.error is None
+    assert len(moved) == 9
+
+
+@pytest.mark.fault(58)
+def test_a_wish_to_wait_is_kept(world: Callable[..., World]) -> None:
+    """A server that asks to wait five minutes is asked again then, though the patience is over by that time."""
+    here = world(Reply(error=partial(NetworkError, "busy", retry_after=300.0, is_answer=True)), GOOD)
+    (one,) = here.run([MIB], connections=1)
+    assert one.error is None
+    assert 300.0 <= here.requests[1][0] - 1000.0 < 301.0
+
+
+@pytest.mark.fault(57)
+def test_a_long_outage_is_told_when_it_is_long(world: Callable[..., World]) -> None:
+    """One of the attempts is made a minute after the last byte, so that the user hears of it then."""
+    here = world(RESET)
+    here.run([MIB], connections=1)
+    assert min(abs(moment - 1000.0 - LONG_OUTAGE) for moment, _ in here.requests) < 0.5

@@ -1,0 +1,59 @@
+"""What a remote's record says of how a job stands: its own words, and what mdl makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mdl.errors import NotFinished
+from mdl.results import job_of
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("queued", "queued"),
+        ("IN_QUEUE", "queued"),
+        ("NotStarted", "queued"),
+        ("running", "running"),
+        ("InProgress", "running"),
+        ("in progress", "running"),
+        ("JobStatus.RUNNING", "running"),
+        ("Completed", "done"),
+        ("JOB_STATE_SUCCEEDED", "done"),
+        ("timed-out", "failed"),
+        ("Canceled", "cancelled"),
+    ],
+)
+def test_words_that_are_known(word: str, status: str) -> None:
+    """Upper case, blanks and dashes, and the name of an enumeration make no other word of it."""
+    assert (job_of({"id": "j", "status": word}).status, job_of({"id": "j", "state": word}).error) == (status, None)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"status": "paused"}, "its remote says 'paused', which mdl does not know"),
+        ({"state": "COMPLETED_WITH_WARNINGS"}, "'COMPLETED_WITH_WARNINGS'"),
+        ({"status": "not failed"}, "'not failed'"),
+        ({"status": "unknown", "error": "disk full"}, "its remote says 'unknown', which mdl does not know: disk full"),
+        ({"status": 3}, "'3'"),
+        ({"status": {"phase": 1}}, "mdl does not know"),
+        ({"status": "https://b.example/x?X-Amz-Signature=CANARY"}, "mdl does not know"),
+        ({"status": "x" * 10_000}, "x" * 60),
+        ({}, "its remote does not say how it stands"),
+        ({"status": None, "error": "disk full"}, "its remote does not say how it stands: disk full"),
+        ("a text", "its remote does not say how it stands"),
+    ],
+)
+def test_words_that_are_unknown(record: Any, told: str) -> None:
+    """A word that mdl does not know is never done or failed: the job counts as running, and the word is told."""
+    found = job_of(record, "j")
+    assert found.status == "running"
+    assert found.error is not None
+    assert told in found.error
+    assert len(found.error) < 200
+    assert "CANARY" not in found.error
+    with pytest.raises(NotFinished, match=r"still running \(its remote"):
+        found.check_is_done()

@@ -1,0 +1,186 @@
+"""A folder of several runs is never taken for one, and weights that nobody knows are never taken for one model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.long import examples
+from support.packing import names, planned
+from support.runs import rows, write
+
+from mdl.errors import NotFound
+from mdl.runs import find_run
+from mdl.runs.checkpoint import Found
+
+# How a run lies below a folder: a trainer's own layout, or none
+
+KINDS = {
+    "lightning": "checkpoints/{last,epoch=1-step=10}.ckpt",
+    "lightning versions": "lightning_logs/version_{0,1}/checkpoints/epoch=1-step=10.ckpt",
+    "hf": "checkpoint-{5,10}/{model.safetensors,config.json,trainer_state.json}",
+    "a finished hf model": "{model.safetensors,config.json}",
+    "names": "epoch_{1,2}.pth",
+    "one file and its optimizer": "{net,optimizer}.pt",
+    "ultralytics": "weights/{best,last}.pt",
+    "coqui": "{checkpoint_10,best_model}.pth config.json",
+    "vits": "{G,D}_{8,16}.pth",
+    "keras": "m.0{1,2}.keras",
+    "saved model": "saved_model.pb variables/variables.{index,data-00000-of-00001}",
+    "nemo": "checkpoints/{a--step=5,a--step=5-last}.ckpt",
+    "deeper": "out/ckpt/epoch_{1,2}.pth",
+    "tensorflow": "ckpt-{1,2}.{index,data-00000-of-00001}",
+}
+FOLDERS = [("first", "second"), ("2024-01-01", "2024-01-02"), ("1", "2"), ("a1b2c3", "ffe001"), ("lr1", "lr10")]
+VERSIONS = ("saved model", ("1", "2"))
+"""TensorFlow Serving numbers the versions of one model."""
+
+
+def refusal(folder: Path, name: str) -> NotFound:
+    with pytest.raises(NotFound) as caught:
+        find_run(folder).checkpoint(name)
+    return caught.value
+
+
+@pytest.mark.parametrize(("one", "other"), FOLDERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_runs_side_by_side(tmp_path: Path, kind: str, one: str, other: str) -> None:
+    """Under whatever names: neither is the latest or the best of both, a plain pack ends with 3 and names both, and
+    each is packed by itself; --all packs the whole folder."""
+    if (kind, (one, other)) == VERSIONS:
+        pytest.skip("these are versions of one model")
+    for name in (one, other):
+        write(tmp_path / name, KINDS[kind])
+    run = find_run(tmp_path)
+    assert not any(row.latest or row.best for row in run.checkpoints)
+    assert run.latest_note
+    listed = {path for path, _ in run.runs_below} | {row.base for row in run.checkpoints}
+    assert {path.split("/")[0] for path in listed} == {one, other}
+    assert not {path for path, _ in run.runs_below} & {row.base for row in run.checkpoints}
+    for error in (refusal(tmp_path, "latest"), refusal(tmp_path, "best")):
+        assert (error.exit_code, one in error.message, other in error.message) == (3, True, True)
+    with pytest.raises(NotFound) as caught:
+        planned(tmp_path)
+    assert "--all" in (caught.value.hint or "")
+    assert planned(tmp_path, whole_run=True).selection.members
+    assert find_run(tmp_path / one).latest or kind == "lightning versions"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_run_in_a_folder_is_that_run(tmp_path: Path, kind: str) -> None:
+    """A folder with nothing but one run in it is that run, as before."""
+    write(tmp_path / "only", KINDS[kind])
+    below, itself = find_run(tmp_path), find_run(tmp_path / "only")
+    assert below.is_recognised
+    assert len(below.checkpoints) == len(itself.checkpoints)
+    assert (below.latest and below.latest.name) == (itself.latest and itself.latest.name)
+
+
+@given(
+    st.lists(st.sampled_from(sorted(set(KINDS) - {"saved model"})), min_size=2, max_size=2),
+    st.lists(st.text("abc019-_=", min_size=1, max_size=8), min_size=2, max_size=2, unique=True),
+)
+@settings(max_examples=examples(60), deadline=None)
+def test_any_two_runs(kinds: list[str], folders: list[str]) -> None:
+    """For any folder of two runs, the latest of the folder is 3."""
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, name in zip(kinds, folders, strict=True):
+            write(Path(folder, name), KINDS[kind])
+        assert refusal(Path(folder), "latest").exit_code == 3
+
+
+def test_a_sweep_is_listed_with_its_checkpoints(tmp_path: Path) -> None:
+    """The message counts the checkpoints of each run, and the hint names one of them."""
+    for name in ("lr1", "lr2"):
+        write(tmp_path / name, "checkpoints/{last,epoch=1-step=10}.ckpt")
+    run = find_run(tmp_path)
+    assert run.runs_below == (("lr1", 2), ("lr2", 2))
+    assert run.checkpoints == ()
+    error = refusal(tmp_path, "latest")
+    assert error.message == "this folder holds several runs: lr1 (2 checkpoints), lr2 (2 checkpoints)"
+    assert f"mdl pack {tmp_path / 'lr1'}" in (error.hint or "")
+
+
+def test_versions_of_one_logger_are_one_run(tmp_path: Path) -> None:
+    """Lightning numbers the versions of one logger; two loggers are two runs."""
+    write(tmp_path, "logs/version_{2,10}/checkpoints/{epoch=0-step=9,last}.ckpt")
+    run = find_run(tmp_path)
+    assert run.latest
+    assert (run.latest.name, run.latest.base) == ("last.ckpt", "logs/version_10/checkpoints")
+    assert run.runs_below == ()
+    write(tmp_path, "other/version_0/checkpoints/{epoch=0-step=9,last}.ckpt")
+    assert refusal(tmp_path, "latest").exit_code == 3
+
+
+def test_the_own_folders_of_a_run_are_not_named_beside_it(tmp_path: Path) -> None:
+    """What the list shows already is not among the other runs."""
+    write(tmp_path, "checkpoints/{last,epoch=1-step=10}.ckpt old/checkpoint-{1,2}/{model.safetensors,config.json}")
+    run = find_run(tmp_path)
+    assert run.runs_below == (("old", 2),)
+    assert run.latest
+    assert run.latest.name == "last.ckpt"
+
+
+# No model is recognised
+
+ONE_SET = {
+    "a file": "net.pt readme.md",
+    "a file deep in it": "a/b/net.pth notes.txt",
+    "shards of one index": "w-0000{1,2}-of-00002.gguf",
+    "a marked folder": "export/saved_model.pb export/variables/variables.{index,data-00000-of-00001} notes.md",
+    "an MLflow model": "MLmodel data/model.pth conda.yaml",
+    "a spaCy pipeline": "meta.json config.cfg ner/model tok2vec/model vocab/strings.json",
+    "weights and their optimizer": "{net,optimizer,scheduler}.pt rng_state.pth",
+    "exports of one stem": "net.pt net.onnx net.onnx_data",
+}
+SEVERAL_SETS = {
+    "two files": ("encoder.pt decoder.pt", "decoder.pt encoder.pt"),
+    "files and a folder": ("a.pt sub/b.pt", "a.pt sub"),
+    "two folders": ("first/{net,optimizer}.pt second/{net,optimizer}.pt", "first second"),
+    "deeper folders": ("out/first/net.pt out/second/net.pt", "first second"),
+}
+
+
+@pytest.mark.parametrize("files", ONE_SET.values(), ids=ONE_SET)
+def test_one_set_of_weights_is_the_model(tmp_path: Path, files: str) -> None:
+    """It is a row ``final``, and what lies beside it goes along."""
+    run = find_run(write(tmp_path / "run", files))
+    assert [(row.name, row.latest, row.complete) for row in run.checkpoints] == [("final", True, True)]
+    everything = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert names(planned(tmp_path / "run")) == everything
+
+
+@pytest.mark.parametrize(("files", "candidates"), SEVERAL_SETS.values(), ids=SEVERAL_SETS)
+def test_several_sets_of_weights_are_candidates(tmp_path: Path, files: str, candidates: str) -> None:
+    """Nobody can say which is meant: 3 with the list, each can be named, and --all packs the folder as it is."""
+    run = find_run(write(tmp_path / "run", files))
+    assert rows(Found(run.checkpoints)) == candidates
+    for name in candidates.split():
+        assert run.checkpoint(name).complete
+        assert names(planned(tmp_path / "run", name))
+    with pytest.raises(NotFound) as caught:
+        planned(tmp_path / "run")
+    assert all(name in caught.value.message for name in candidates.split())
+    assert "--all" in (caught.value.hint or "")
+    plan = planned(tmp_path / "run", whole_run=True)
+    count = len(plan.selection.members)
+    weights = sum(1 for name in names(plan) if name.endswith(".pt"))
+    assert f"no model is recognised: all {count} files are packed, {weights} of them weights" in plan.selection.notes
+
+
+def test_many_candidates_are_counted(tmp_path: Path) -> None:
+    """Ten are named, and how many more there are."""
+    write(tmp_path, " ".join(f"part{letter}/net.pt" for letter in "abcdefghijklm"))
+    assert "parta, " in refusal(tmp_path, "latest").message
+    assert refusal(tmp_path, "latest").message.endswith(" and 3 more")
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    """There is nothing to pack but the folder as it is."""
+    write(tmp_path / "run", "", {"notes.txt": "x"})
+    with pytest.raises(NotFound, match="no model is recognised"):
+        planned(tmp_path / "run")
+    assert names(planned(tmp_path / "run", whole_run=True)) == {"notes.txt"}
