@@ -24,7 +24,8 @@ class CancelToken:
     def __init__(self, parent: CancelToken | None = None) -> None:
         """One with a ``parent`` is set with it, and may be set alone."""
         self._reason: Cancelled | None = None
-        self._parent, self._children = parent, set[weakref.ref[CancelToken]]()
+        self._parent = parent
+        self._children = set[weakref.ref[CancelToken]]()
         self._gate = allocate_lock()
         """Held until it is set: sleeping threads wait for it, and a signal handler can release it."""
         self._gate.acquire()
@@ -72,7 +73,8 @@ class CancelToken:
     @contextlib.contextmanager
     def polled(self) -> Iterator[None]:
         """Meanwhile the main thread looks at it: an exception at any other moment would leave half of a step undone."""
-        before, self.is_polled = self.is_polled, True
+        before = self.is_polled
+        self.is_polled = True
         try:
             yield
         finally:

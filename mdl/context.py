@@ -51,7 +51,10 @@ class Workspace:
     def __init__(
         self, config: Config, cancel: CancelToken, warn: Callable[[str], None], secrets: Secrets | None = None
     ) -> None:
-        self.config, self.cancel, self.warn, self._secrets = config, cancel, warn, secrets or Secrets()
+        self.config = config
+        self.cancel = cancel
+        self.warn = warn
+        self._secrets = secrets or Secrets()
         self.environ: Mapping[str, str] = config.environ
         self._making = threading.Lock()
         self._throttle: Throttle | None = None
@@ -231,10 +234,12 @@ class Workspace:
         from mdl.download.copies import LocalCopies
         from mdl.download.store import Store
 
-        link, also = self.config["stores.link"], self.config["stores.also"]
+        link = self.config["stores.link"]
+        also = self.config["stores.also"]
         if link == "none":
             return None
-        caches, others = [store.root] if store.layout.is_by_digest else [], []
+        caches = [store.root] if store.layout.is_by_digest else []
+        others = []
         with contextlib.suppress(UsageError):
             caches.append(places.hub_cache(self.environ))
         with contextlib.suppress(UsageError):
@@ -312,7 +317,8 @@ class Workspace:
         """When to stop. Raises `Deadline` outside the window."""
         from mdl.download.deadline import TimeLimit
 
-        seconds, window = self.config["max_duration"], self.config["window"]
+        seconds = self.config["max_duration"]
+        window = self.config["window"]
         limit = TimeLimit(math.inf if seconds is None else seconds, window)
         if limit.is_over():
             raise Deadline(f"outside the download window ({window})")
@@ -349,8 +355,11 @@ class Workspace:
         """The way to the `hosts` of ``models`` and ``more``. Close it when done."""
         from mdl.net.network import Network
 
-        hosts, tokens = self.hosts(models, more, with_lock=with_lock, mirror=mirror), self._tokens(models)
-        credentials, hub, tls = self.credentials.values(), self.endpoint.url, self.host_tls
+        hosts = self.hosts(models, more, with_lock=with_lock, mirror=mirror)
+        tokens = self._tokens(models)
+        credentials = self.credentials.values()
+        hub = self.endpoint.url
+        tls = self.host_tls
         stall, connections, retries = (self.config[name] for name in ("stall", "connections", "retries"))
         patience, unanswered = self.config.patience
         _ = self.config["limit_rate"]  # a wrong setting is the caller's error, before anything is asked
@@ -408,7 +417,8 @@ class Workspace:
         from mdl.download.hub_client import HubClient
         from mdl.net.trust import Trust
 
-        hub, trust = self.endpoint, Trust(self.environ, self.host_tls, self._warn_once)
+        hub = self.endpoint
+        trust = Trust(self.environ, self.host_tls, self._warn_once)
         return HubClient(hub.url, hub.origin_token, self.hosts(models), self.config["stall"], trust, self.environ)
 
     def resolver(

@@ -130,7 +130,8 @@ def describe(event: Event) -> Description:
         case Ended(status=status, message=said):
             facts = {"status": status, "exit_code": event.exit_code, "code": event.code}
             facts |= {"item": event.item, "error": said}
-            text, level = status if status in ("cancelled", "paused") else "", _LEVELS.get(status, "WARN")
+            text = status if status in ("cancelled", "paused") else ""
+            level = _LEVELS.get(status, "WARN")
             error = {"reason": said or ("" if event.code else None), "code": event.code, "hint": event.hint}
             return _of(event, "ended", text, level, item=event.item, facts=facts, **error)
     return _of(event, "")
@@ -226,7 +227,9 @@ class ProgressState:
                     self.running.pop(self._read, None)
                 self._read = None if key in self.running and key != self._read else key
                 one = self._run(event)
-                one.checking, one.waiting, one.done = True, "", event.done
+                one.checking = True
+                one.waiting = ""
+                one.done = event.done
                 one.total = one.total if event.total is None else event.total
             case Retrying() if event.file:
                 self._run(event).waiting = describe(event).text
@@ -247,17 +250,20 @@ class ProgressState:
         return self.running.setdefault(key, self.files.setdefault(key, FileState(*key)))
 
     def _progress(self, event: Progressed) -> None:
-        self.whole, self.is_measured = event, True
+        self.whole = event
+        self.is_measured = True
         seen = {(file.model, file.file) for file in event.files}
         kept = [key for key, one in self.running.items() if key in seen or one.checking or one.waiting]
         self.running = {key: self.running[key] for key in kept}
         for file in event.files:
             one = self._run(file)
-            one.index, one.total = file.index or None, file.total
+            one.index = file.index or None
+            one.total = file.total
             if one.checking and (file.total is None or file.done >= file.total):
                 continue
             if file.done != one.done:
-                one.checking, one.waiting = False, ""
+                one.checking = False
+                one.waiting = ""
             one.done = file.done
 
     @property

@@ -143,7 +143,8 @@ class MdlError(Problem, Exception):
 class UsageError(MdlError):
     """The call, a setting or a reference is wrong."""
 
-    code, exit_code = "USAGE", 2
+    code = "USAGE"
+    exit_code = 2
     default_hint = "see --help, and 'mdl config' for the settings in use"
 
 
@@ -157,14 +158,16 @@ class CatalogError(UsageError):
 class NotFound(MdlError):
     """There is no such model, file, revision, run, checkpoint or job."""
 
-    code, exit_code = "NOTFOUND", 3
+    code = "NOTFOUND"
+    exit_code = 3
     default_hint = "'mdl list' shows what there is"
 
 
 class AuthError(MdlError):
     """The server wants a token, or the licence was not accepted."""
 
-    code, exit_code = "AUTH", 4
+    code = "AUTH"
+    exit_code = 4
 
 
 KEPT = "; what was fetched is kept"
@@ -176,7 +179,8 @@ class NetworkError(MdlError):
     ``is_answer``: the server said so itself, by a status. ``is_silence``: it accepted the connection, and nothing came
     on it."""
 
-    code, exit_code = "NET", 5
+    code = "NET"
+    exit_code = 5
     default_hint = "run the same command again later; what was fetched is kept"
 
     def __init__(
@@ -201,7 +205,8 @@ class ProtocolError(MdlError):
     """The server, or an archive, contradicts itself or what was asked for: range, length, identity. The server will say
     the same again if it is ``final``."""
 
-    code, exit_code = "PROTO", 6
+    code = "PROTO"
+    exit_code = 6
     final = False
     default_hint = "look at the source: the server, or a proxy on the way, is at fault"
 
@@ -215,7 +220,8 @@ class DigestMismatch(ProtocolError):
 class StorageError(MdlError):
     """The local disk or folder refuses: full, read-only, no permission, an I/O error."""
 
-    code, exit_code = "LOCALIO", 7
+    code = "LOCALIO"
+    exit_code = 7
     default_hint = "look at the folder and the disk"
 
 
@@ -235,7 +241,8 @@ class Occupied(StorageError):
 class LockError(MdlError):
     """The lock does not cover what is asked for, or something is missing and mdl is offline."""
 
-    code, exit_code = "LOCK", 8
+    code = "LOCK"
+    exit_code = 8
 
 
 def online_hint(offline_by: str) -> str:
@@ -250,50 +257,58 @@ def online_hint(offline_by: str) -> str:
 class Busy(MdlError):
     """Another process is at work on the same models."""
 
-    code, exit_code = "BUSY", 9
+    code = "BUSY"
+    exit_code = 9
 
 
 class PartialFailure(MdlError):
     """Several items failed, for different reasons."""
 
-    code, exit_code = "PARTIAL", 10
+    code = "PARTIAL"
+    exit_code = 10
 
 
 class Unsafe(MdlError):
     """A path, archive, redirect or host was refused."""
 
-    code, exit_code = "UNSAFE", 11
+    code = "UNSAFE"
+    exit_code = 11
     default_hint = "nothing was written; look at the source"
 
 
 class StateError(MdlError):
     """mdl's own state cannot be read, or a newer mdl wrote it."""
 
-    code, exit_code = "STATE", 12
+    code = "STATE"
+    exit_code = 12
 
 
 class TlsError(MdlError):
     """The certificate, name or protocol of a TLS connection is not trusted."""
 
-    code, exit_code = "TLS", 13
+    code = "TLS"
+    exit_code = 13
 
 
 class NotFinished(MdlError):
     """The remote job is not finished yet."""
 
-    code, exit_code = "PENDING", 14
+    code = "PENDING"
+    exit_code = 14
 
 
 class Cancelled(Problem):
     """Stopped by a signal; what is there is kept."""
 
-    code, exit_code = "SIGINT", 130
+    code = "SIGINT"
+    exit_code = 130
     status = "cancelled"
 
     def __init__(self, message: str = "interrupted", *, terminated: bool = False) -> None:
         super().__init__(message, hint="what was fetched is kept; run the same command again to go on")
         if terminated:
-            self.code, self.exit_code = "CANCELLED", 143
+            self.code = "CANCELLED"
+            self.exit_code = 143
         self.so_far: Any = None
         """How far it came, as the room it passes through last tells it: for the caller the operation's report."""
 
@@ -305,7 +320,8 @@ class Cancelled(Problem):
 class DeadlineReached(Cancelled):
     """What stops an operation whose time is over, inside of it; the caller gets a `Deadline`."""
 
-    code, exit_code = "DEADLINE", 75
+    code = "DEADLINE"
+    exit_code = 75
     status = "paused"
 
     def as_deadline(self) -> Deadline:
@@ -316,7 +332,8 @@ class DeadlineReached(Cancelled):
 class Deadline(MdlError):
     """The time limit is over, or the window is closed; what was fetched is kept."""
 
-    code, exit_code = "DEADLINE", 75
+    code = "DEADLINE"
+    exit_code = 75
     status = "paused"
     default_hint = "what was fetched is kept; run the same command again to go on"
     so_far: Any = None
@@ -326,7 +343,8 @@ class Deadline(MdlError):
 class Paused(Cancelled):
     """Stopped by 'mdl jobs pause'; what is there is kept."""
 
-    code, exit_code = "PAUSED", 75
+    code = "PAUSED"
+    exit_code = 75
     status = "paused"
 
 
@@ -416,7 +434,8 @@ def joint_exit_code(codes: Iterable[int]) -> int:
 def whole_error(message: str, errors: Sequence[MdlError]) -> MdlError:
     """One error with ``message`` for ``errors``, of their class if they share an exit code, else a `PartialFailure`. It
     has them as ``errors``."""
-    first, code = errors[0], joint_exit_code(error.exit_code for error in errors)
+    first = errors[0]
+    code = joint_exit_code(error.exit_code for error in errors)
     kind = type(first) if code == first.exit_code else PartialFailure
     shared_code = first.code if kind is type(first) else kind.code
     whole = kind(message, hint=first.advice).but(code=shared_code, exit_code=code, errors=tuple(errors))

@@ -33,7 +33,8 @@ def libraries(extra: str) -> list[str]:
 
 def to_install(extra: str) -> str:
     """The command that adds an ``extra`` to the installation that runs: a bare ``pip`` may be that of another one."""
-    root, wanted = Path(sys.prefix), shlex.join(libraries(extra))
+    root = Path(sys.prefix)
+    wanted = shlex.join(libraries(extra))
     if (root / "pipx_metadata.json").is_file():
         return f"pipx runpip {shlex.quote(root.name)} install {wanted}"
     python = shlex.quote(sys.executable)

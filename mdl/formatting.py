@@ -36,7 +36,8 @@ def human_bytes(count: float | None) -> str:
     """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
     if count is None or not abs(count) < _ENDLESS:
         return "?"
-    sign, size = "-" if count < 0 else "", abs(count)
+    sign = "-" if count < 0 else ""
+    size = abs(count)
     if round(size) < 1000:
         return f"{sign}{round(size)} B"
     unit = ""
@@ -184,7 +185,8 @@ def _shorten_within(name: str, width: int, group: Sequence[str]) -> str:
     """``name``, cut where it is the same as the others of its group."""
     same = _same(group)
     end = min(_same([one[same:][::-1] for one in group]), len(name) - same)
-    front, back = cells(name[: len(name) - end]), cells(name[same:])
+    front = cells(name[: len(name) - end])
+    back = cells(name[same:])
     if front < width - _LEAST:
         return _cut(name, width, front)
     if back < width - _LEAST or width <= _LEAST:
@@ -195,7 +197,8 @@ def _shorten_within(name: str, width: int, group: Sequence[str]) -> str:
 
 def _same(texts: Sequence[str]) -> int:
     """How many characters all of them begin with."""
-    first, last = min(texts), max(texts)
+    first = min(texts)
+    last = max(texts)
     return next((at for at, char in enumerate(first) if char != last[at : at + 1]), len(first))
 
 
@@ -222,7 +225,8 @@ def _front(text: str, width: int) -> str:
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """``text`` as lines of at most ``width`` columns, broken between words; all but the first begin with ``indent``. A
     word that is longer than a line stays whole."""
-    lines, line = list[str](), ""
+    lines = list[str]()
+    line = ""
     for number, word in enumerate(text.split(" ")):
         begins = not number or (bool(lines) and line == indent)  # after a break, further spaces are dropped
         longer = line + word if begins else f"{line} {word}"

@@ -81,7 +81,8 @@ def fingerprint(fd: int, algorithm: str, *, watch: Callable[[int], None] | None 
     """Hash an open file from its start. ``watch`` is called with the bytes read so far and may raise to stop."""
     size = os.fstat(fd).st_size
     hasher = new_hasher(algorithm, size)
-    done, prefixes = 0, []
+    done = 0
+    prefixes = []
     for edge in (*range(PREFIX_STEP, size, PREFIX_STEP), size):
         for block in read_blocks(fd, done, edge):
             hasher.update(block)

@@ -76,9 +76,12 @@ class _Text:
     """The part of the document that was received and not used yet."""
 
     def __init__(self, blocks: Iterator[bytes | memoryview], longest: int) -> None:
-        self._blocks, self._longest = blocks, longest
+        self._blocks = blocks
+        self._longest = longest
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._text, self._at, self._has_ended = "", 0, False
+        self._text = ""
+        self._at = 0
+        self._has_ended = False
 
     def next_character(self) -> str:
         """The next character that is no blank, which stays; '' at the end."""
@@ -125,4 +128,5 @@ class _Text:
             self._has_ended = block is None
             parts.append(self._decode(bytes(block or b""), self._has_ended))
             count += len(block or b"")
-        self._text, self._at = "".join(parts), 0
+        self._text = "".join(parts)
+        self._at = 0

@@ -238,7 +238,8 @@ def refuse_twin_folders(files: Iterable[RelPath], folders: Iterable[RelPath] = (
             raise Unsafe("a folder and a file at once", item=shown(text))
         if text.rpartition("/")[0] == other_text.rpartition("/")[0]:
             continue
-        segments, others = text.split("/"), other_text.split("/")
+        segments = text.split("/")
+        others = other_text.split("/")
         folds = zip(one.split(_BELOW)[:-1], other.split(_BELOW)[:-1], strict=False)
         for depth, (fold, other_fold) in enumerate(folds):
             if fold != other_fold:

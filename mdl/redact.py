@@ -117,7 +117,8 @@ def _values_behind(url: str) -> Iterator[str]:
 
     if open_url(url) == url:
         return
-    bare, behind = bare_url(url), re.search("[?#;]", url)
+    bare = bare_url(url)
+    behind = re.search("[?#;]", url)
     query = url[behind.end() :] if behind else ""
     for text in dict.fromkeys((query, unquote(query), unquote_plus(query))):
         parts = [part for part in (*text.split("&"), *re.split("[?#;&]", text)) if not _is_harmless(part)]
@@ -196,7 +197,8 @@ def redact_value(text: str, secrets: Iterable[str] = ()) -> str:
 
 def redact_error(error: BaseException, secrets: Secrets) -> None:
     """Take the secrets out of what an error and its causes say, before it is shown."""
-    known, seen = tuple(secrets), set[int]()
+    known = tuple(secrets)
+    seen = set[int]()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
         seen.add(id(one))

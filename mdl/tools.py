@@ -60,7 +60,8 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
     so. What killed processes left of these models is removed. After a stop the locks stay until no thread writes any
     more, however soon the caller goes on. Raises `Busy` after ``tools.lock_wait`` seconds.
     """
-    store, names = tools.store, sorted({model.name for model in models})
+    store = tools.store
+    names = sorted({model.name for model in models})
     with contextlib.ExitStack() as stack:
         for name in names:
             with suppress_storage_trouble():
@@ -118,7 +119,9 @@ def adopt_kept(plan: Plan, store: Store) -> None:
     `also_of` for those that a newer commit has as well."""
     adopted: list[Receipt] = []
     for item in plan.keep:
-        model, remote, local = item.wanted.model, item.remote, item.local
+        model = item.wanted.model
+        remote = item.remote
+        local = item.local
         if item.adopt and local.fingerprint and local.stamp:
             is_adopted = local.receipt is None or local.receipt.adopted
             adopted.append(

@@ -31,7 +31,8 @@ from mdl.errors import ProtocolError, Unsafe
 from mdl.values import value_class
 
 _TAIL = END_RECORD.size + FULL16
-_LEAST, _MOST = CENTRAL_HEAD.size, 4096
+_LEAST = CENTRAL_HEAD.size
+_MOST = 4096
 """Bytes that a member takes in the directory: a name has 1,024 at most, and no longer comment is needed."""
 _CHUNK = 2**20
 _AHEAD = 64 * 2**10
@@ -115,7 +116,9 @@ class ReadAhead:
     """Reads an open archive. Small pieces that lie one behind the other are read from the system together."""
 
     def __init__(self, fd: int) -> None:
-        self._fd, self._at, self._data = fd, 0, b""
+        self._fd = fd
+        self._at = 0
+        self._data = b""
 
     def read(self, at: int, count: int) -> bytes:
         """``count`` bytes from ``at``; fewer at the end of the file. Raises `OSError`."""
@@ -123,19 +126,23 @@ class ReadAhead:
             return os.pread(self._fd, count, at)
         start = at - self._at
         if start < 0 or start + count > len(self._data):
-            self._data, self._at, start = os.pread(self._fd, _AHEAD, at), at, 0
+            self._data = os.pread(self._fd, _AHEAD, at)
+            self._at = at
+            start = 0
         return self._data[start : start + count]
 
 
 def _read(fd: int, at: int, count: int) -> bytes:
     """Exactly ``count`` bytes from ``at``."""
-    pieces, left = [], count
+    pieces = []
+    left = count
     while left:
         piece = os.pread(fd, min(left, 64 * _CHUNK), at)
         if not piece:
             raise ProtocolError("the archive was cut")
         pieces.append(piece)
-        at, left = at + len(piece), left - len(piece)
+        at = at + len(piece)
+        left = left - len(piece)
     return b"".join(pieces)
 
 
@@ -221,7 +228,8 @@ def _place(archive: ReadAhead, members: list[ZipEntry], stop: int) -> None:
         headers.check_local_header(head if data - at == len(head) else read(at, data - at), member)
         if member.is_folder and (member.packed > 2 or read(data, member.packed) not in _NOTHING):
             raise ProtocolError("a folder with content", item=member.shown)
-        member.data_at, at = data, data + member.packed
+        member.data_at = data
+        at = data + member.packed
         if member.deferred:
             room = min(following, stop) - at
             if room < 0:

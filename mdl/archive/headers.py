@@ -31,7 +31,9 @@ _ENCRYPTED = (1 << 0) | (1 << 6) | (1 << 13)
 _PATCHED = 1 << 5
 _HARMLESS = (1 << 1) | (1 << 2) | DEFERRED | UTF8
 """Flags: how hard the deflater tried, sizes behind the data, UTF-8."""
-_UNICODE_PATH, _UNIX_LINK, _ASI_UNIX = 0x7075, 0x000D, 0x756E
+_UNICODE_PATH = 0x7075
+_UNIX_LINK = 0x000D
+_ASI_UNIX = 0x756E
 _BELIEVED = (ZIP64_EXTRA, _UNICODE_PATH, _UNIX_LINK, _ASI_UNIX)
 """Extra fields by which a reader learns a member's size, name or kind."""
 _UNIX_PLAIN = 12
@@ -40,7 +42,8 @@ _CODE_PAGE = (
     "Windows writes such names in the code page of its language: unpack it with 'unzip -O CODEPAGE', for example"
     " CP936 or CP932, and zip it again"
 )
-_EXTRA_HEAD, _TWO_SIZES = Struct("<2H"), Struct("<2Q")
+_EXTRA_HEAD = Struct("<2H")
+_TWO_SIZES = Struct("<2Q")
 _METHODS = dict(
     zip(
         (1, 6, 9, 12, 14, 20, 93, 95, 97, 98, 99),
@@ -80,7 +83,8 @@ class ZipEntry:
 
 def parse_directory(data: bytes, count: int) -> list[ZipEntry]:
     """The members a directory lists. Raises `ProtocolError`, and `Unsafe` for what must not be unpacked."""
-    members, at = [], 0
+    members = []
+    at = 0
     for _ in range(count):
         member, at = _parse_central(data, at)
         members.append(member)
@@ -95,7 +99,8 @@ def check_local_header(head: bytes, member: ZipEntry) -> None:
     signature, _, flags, method, _, _, crc, packed, size, names, extras = LOCAL_HEAD.unpack_from(head)
     if signature != LOCAL:
         raise ProtocolError("there is no local header at the offset that the directory gives", item=member.shown)
-    raw, extra = head[LOCAL_HEAD.size :][:names], head[LOCAL_HEAD.size + names :][:extras]
+    raw = head[LOCAL_HEAD.size :][:names]
+    extra = head[LOCAL_HEAD.size + names :][:extras]
     if extra:
         fields = _fields(extra, member.shown)
         wide = fields.get(ZIP64_EXTRA, b"")
@@ -105,7 +110,8 @@ def check_local_header(head: bytes, member: ZipEntry) -> None:
             size, packed = _TWO_SIZES.unpack(wide)
         _check_unicode_path(fields, raw, member.shown)
         _refuse_link_fields(fields, member.shown)
-    sizes, listed = (crc, packed, size), (member.crc, member.packed, member.size)
+    sizes = (crc, packed, size)
+    listed = (member.crc, member.packed, member.size)
     same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
     if raw != member.raw or method != member.method or flags != member.flags or not same:
         raise ProtocolError("its local header and the directory contradict each other", item=member.shown)
@@ -130,7 +136,8 @@ def _parse_central(data: bytes, at: int) -> tuple[ZipEntry, int]:
     stop = start + names + extras + comments
     if stop > len(data):
         raise ProtocolError("its directory is damaged")
-    raw, extra = data[start : start + names], data[start + names : start + names + extras]
+    raw = data[start : start + names]
+    extra = data[start + names : start + names + extras]
     text = _decoded(raw, flags)
     item = shown(text)[:200]
     fields = _fields(extra, item) if extra else {}

@@ -15,7 +15,8 @@ from mdl.values import small_value_class, value_class
 
 NAME = "mdl-manifest.json"
 SCHEMA = "mdl.manifest/1"
-_MOST_SKIPPED, _LONG = 1000, 100
+_MOST_SKIPPED = 1000
+_LONG = 100
 """How many skipped files are listed, and the length from which a name is not: so a manifest stays small."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -139,7 +140,8 @@ def is_step(value: object) -> TypeGuard[int]:
 
 
 def _entry(facts: Any) -> ManifestEntry:
-    size, digest = facts["size"], facts["sha256"]
+    size = facts["size"]
+    digest = facts["sha256"]
     if type(size) is not int or size < 0 or not _SHA256.fullmatch(digest):
         raise ValueError
     return ManifestEntry(_text(facts["path"]), size, digest)

@@ -34,7 +34,9 @@ _HINTS = {
     ProtocolError.exit_code: "nothing was written; fetch or pack the archive again",
     Unsafe.exit_code: "nothing was written; look at who made this archive",
 }
-_MANIFEST_BASE, _MANIFEST_LINE, _ESCAPED = 2**20, 200, 12
+_MANIFEST_BASE = 2**20
+_MANIFEST_LINE = 200
+_ESCAPED = 12
 """Bytes that a manifest may have: for itself, for each member, and for each character of a name, which JSON may
 escape."""
 
@@ -72,7 +74,8 @@ class Archive(ABC, Generic[Entry]):
     members: Sequence[Entry]
 
     def __init__(self, path: Path, fd: int, limits: ArchiveLimits) -> None:
-        self.path, self._fd = path, fd
+        self.path = path
+        self._fd = fd
         try:
             with self.named(), storage_trouble(path, ""):
                 self._stamp = Stamp.of(os.fstat(fd))
@@ -203,7 +206,8 @@ class ZipArchive(Archive[ZipEntry]):
             raise storage_error(error, str(self.path), "") from error
 
     def _stored(self, member: ZipEntry) -> Iterator[bytes]:
-        at, stop = member.data_at, member.data_at + member.packed
+        at = member.data_at
+        stop = member.data_at + member.packed
         while at < stop:
             block = self._read(min(_BLOCK, stop - at), at)
             if not block:
@@ -213,7 +217,10 @@ class ZipArchive(Archive[ZipEntry]):
 
     def _inflated(self, member: ZipEntry) -> Iterator[bytes]:
         """Inflates at most one byte more than the directory announces."""
-        inflater, at, stop, left = new_inflater(), member.data_at, member.data_at + member.packed, member.size
+        inflater = new_inflater()
+        at = member.data_at
+        stop = member.data_at + member.packed
+        left = member.size
         data = b""
         while not inflater.eof:
             if not data:

@@ -28,7 +28,9 @@ from mdl.hashing import fingerprint
 from mdl.paths import RelPath
 
 Watch = Callable[[int], None]
-_CURRENT, _RELEASES, _HISTORY = "current", "releases", "releases.json"
+_CURRENT = "current"
+_RELEASES = "releases"
+_HISTORY = "releases.json"
 _LARGEST = 256 * 2**20
 """Bytes of a history, and of a manifest of a million members."""
 _VERSION = re.compile(r"(step-[0-9]+|model)-[0-9a-f]{12}")
@@ -40,7 +42,8 @@ class ReleaseDir:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.current, self.releases = folder / _CURRENT, folder / _RELEASES
+        self.current = folder / _CURRENT
+        self.releases = folder / _RELEASES
 
     def path_of(self, version: str) -> Path:
         return self.releases / version
@@ -82,7 +85,8 @@ class ReleaseDir:
     def history(self) -> History:
         """What happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
         `OSError`."""
-        found, active = self.recorded(), self.active()
+        found = self.recorded()
+        active = self.active()
         if active in ("", found.active) or not self.has(active):
             return found
         return found.not_rolled_back(active) or found.released(active, new_switch(found.active, active, "release"))
@@ -90,7 +94,8 @@ class ReleaseDir:
     def recorded(self) -> History:
         """The history as it is on the disk. If it was moved away, the releases that are here came before any other one.
         Raises `StateError`, `OSError`."""
-        path, hint = self.folder / _HISTORY, "move it away; 'current' and the releases stay as they are"
+        path = self.folder / _HISTORY
+        hint = "move it away; 'current' and the releases stay as they are"
         try:
             return from_json(read_whole(path, _LARGEST))
         except FileNotFoundError:
@@ -105,7 +110,8 @@ class ReleaseDir:
 
     def record(self, history: History) -> None:
         """Write the history, unless that is what the file says already. Raises `OSError`."""
-        path, data = self.folder / _HISTORY, to_json(history)
+        path = self.folder / _HISTORY
+        data = to_json(history)
         if not path.exists() or read_whole(path, _LARGEST) != data:
             publish.write_file(path, data, mode=0o644)
 
@@ -162,7 +168,8 @@ class ReleaseDir:
     def rollback_target(self, history: History) -> str:
         """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
         self.check_used(history)
-        previous, item = history.previous, str(self.folder)
+        previous = history.previous
+        item = str(self.folder)
         if not previous:
             hint = f"nothing was changed; 'mdl releases {item}' lists them, and --to VERSION serves any of them"
             raise NotFound(f"no release was served before {history.active}", item=item, hint=hint)

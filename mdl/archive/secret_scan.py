@@ -15,7 +15,8 @@ from mdl.values import value_class
 
 MOST_BYTES = 64 * 2**20
 """How many bytes of a file are looked at, from the first on; as many again of what is deflated in it."""
-_WINDOW, _OVERLAP = 2**20, 16 * 2**10
+_WINDOW = 2**20
+_OVERLAP = 16 * 2**10
 """Two windows share some bytes, so that a secret across their border is seen whole."""
 _INFLATED_BLOCK = 256 * 2**10
 ReadAt = Callable[[int, int], bytes]
@@ -83,11 +84,15 @@ _MANY_X = re.compile(rb"x{4}", re.IGNORECASE)
 _ENOUGH = 16
 """Letters that are the same: behind the last of a text, a pickle may have an opcode that is a letter."""
 
-_ELF, _IS_CORE, _CORE_AT = b"\x7fELF", (b"\4\0", b"\0\4"), 16
+_ELF = b"\x7fELF"
+_IS_CORE = (b"\4\0", b"\0\4")
+_CORE_AT = 16
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _DEFLATED_MEMBER = re.compile(rb"PK\x03\x04[\x00-\xff]{4}\x08\x00", re.DOTALL)
 _LOCAL_HEAD = 30
-_GZIP, _RAW_DEFLATE, _GZIP_DEFLATE = b"\x1f\x8b\x08", -15, 31
+_GZIP = b"\x1f\x8b\x08"
+_RAW_DEFLATE = -15
+_GZIP_DEFLATE = 31
 
 
 def secret_in(read: ReadAt, size: int) -> str:
@@ -96,7 +101,8 @@ def secret_in(read: ReadAt, size: int) -> str:
     if head.startswith(_ELF) and head[_CORE_AT : _CORE_AT + 2] in _IS_CORE:
         return "the memory of a program"
     most = min(size, MOST_BYTES)
-    is_utf16, may_inflate = head.startswith(_UTF16), MOST_BYTES
+    is_utf16 = head.startswith(_UTF16)
+    may_inflate = MOST_BYTES
     if head.startswith(_GZIP):
         kind, _ = _inflated_secret(read, 0, most, _GZIP_DEFLATE, may_inflate)
         return kind
@@ -123,7 +129,8 @@ def _data_offset(local_header: bytes) -> int:
 
 def _inflated_secret(read: ReadAt, at: int, stop: int, wbits: int, most: int) -> tuple[str, int]:
     """The kind of secret in the deflated data from ``at`` on, and how many bytes of it were inflated."""
-    inflated, before = 0, b""
+    inflated = 0
+    before = b""
     for block in _inflated(read, at, stop, wbits):
         inflated += len(block)
         kind = _secret_in_window(before + block)

@@ -40,8 +40,10 @@ _NEEDED = re.compile(
     r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
 )
 """Names of small files that a model is loaded with."""
-_SETTINGS, _DIRECTORY = 2**20, 2**20
-_ZIP, _BARE_PICKLE = b"PK\x03\x04", b"\x80"
+_SETTINGS = 2**20
+_DIRECTORY = 2**20
+_ZIP = b"PK\x03\x04"
+_BARE_PICKLE = b"\x80"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 """The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
@@ -146,7 +148,8 @@ class _Selecting:
     unreadable: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tree, self.item = self.run.tree, str(self.run.tree.root)
+        self.tree = self.run.tree
+        self.item = str(self.run.tree.root)
         self.root = os.path.join(self.item, "")
         self.own = {path.removeprefix(self.root) for path in self.own}
         with_logs = self.options.logs or self.options.whole_run
@@ -314,7 +317,8 @@ class _Selecting:
     def _refuse_incomplete(self) -> None:
         """Refuse a checkpoint that lacks bytes, and a model that lacks one of its shards; if only a trainer's last mark
         is missing, note that."""
-        checkpoint, model = self.checkpoint, self._model()
+        checkpoint = self.checkpoint
+        model = self._model()
         if model and (why := why_parts_are_missing(self.tree, model.entries)):
             self._refuse(model, "the model", why)
         elif checkpoint and not checkpoint.complete:
@@ -347,7 +351,8 @@ class _Selecting:
 
     def _candidates(self) -> tuple[str, list[Entry]]:
         """The folder that names are relative to, and the entries below it that may be packed."""
-        tree, checkpoint = self.tree, self.checkpoint
+        tree = self.tree
+        checkpoint = self.checkpoint
         if self.options.logs:
             found = [one for one in tree.entries if one.kind != "folder" and _is_told_by_logs(one.name)]
             return "", found + [one for one in tree.entries if one.kind == "unreadable" and one not in found]
@@ -367,7 +372,8 @@ class _Selecting:
     def _whole_model(self) -> list[Entry]:
         """What is packed if no checkpoint was named: the finished model; all there is if it has none, if all was asked
         for, or if globs choose."""
-        run, model = self.run, self.run.model_beside_checkpoints
+        run = self.run
+        model = self.run.model_beside_checkpoints
         own = {entry.path for entry in model.entries} if model else set()
         others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
         if self.options.whole_run or self.options.include or not others:
@@ -386,7 +392,8 @@ class _Selecting:
 
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None if it is left out."""
-        options, kind = self.options, entry.kind
+        options = self.options
+        kind = entry.kind
         if self._is_unwanted(entry, name):
             return None
         if kind == "escapes":
@@ -415,7 +422,8 @@ class _Selecting:
     def _is_unwanted(self, entry: Entry, name: str) -> bool:
         """Whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
         wanted is not unwanted."""
-        options, names = self.options, (name,) if entry.kind == "file" else (name, f"{name}/")
+        options = self.options
+        names = (name,) if entry.kind == "file" else (name, f"{name}/")
         if entry.real in self.own or (options.exclude and any(matches(one, options.exclude) for one in names)):
             return True
         if entry.kind in ("excluded", "unreadable") or not options.include or name in self.added:
@@ -434,11 +442,14 @@ class _Selecting:
             raise Unsafe(f"a link leaves the run: {links}", item=self.item, hint=hint)
 
     def _nothing(self) -> NotFound:
-        what, hint = "there is no model in this run", "'mdl checkpoints' shows what there is"
+        what = "there is no model in this run"
+        hint = "'mdl checkpoints' shows what there is"
         if self.options.logs:
-            what, hint = "there is no log in this run", "logs are *.log, progress.json, event files …"
+            what = "there is no log in this run"
+            hint = "logs are *.log, progress.json, event files …"
         elif self.options.include or self.options.exclude:
-            what, hint = "no file is left by --include and --exclude", "-n shows what is packed"
+            what = "no file is left by --include and --exclude"
+            hint = "-n shows what is packed"
         return NotFound(what, item=self.item, hint=hint)
 
 

@@ -15,7 +15,8 @@ from mdl.units import Speed
 
 _BETWEEN = 0.1
 """Seconds between two progress events, at least."""
-_BATCH, _SYNC_EVERY = 256, 64 * 2**20
+_BATCH = 256
+_SYNC_EVERY = 64 * 2**20
 """How many files are synced together, and after how many bytes a sync begins."""
 _SMALL = 2**20
 
@@ -24,7 +25,8 @@ class BackgroundHash:
     """A SHA-256 that a thread of ``pool`` makes, one block behind, while the caller writes and reads on."""
 
     def __init__(self, pool: Workers) -> None:
-        self._pool, self._hasher = pool, hashlib.sha256()
+        self._pool = pool
+        self._hasher = hashlib.sha256()
         self._running = Future[None]()
         self._running.set_result(None)
 
@@ -45,7 +47,8 @@ class BackgroundSync:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool, self._threads = Workers(threads, "mdl-sync"), threads
+        self._pool = Workers(threads, "mdl-sync")
+        self._threads = threads
         may_be_open = os.sysconf("SC_OPEN_MAX")  # -1: any number
         self._most = min(_BATCH, may_be_open // 4) if may_be_open > 0 else _BATCH
         self._small: list[int] = []
@@ -71,11 +74,14 @@ class BackgroundSync:
         self._wait()
         publish.start_syncing(self._small)  # what is on the disk of a large file would leave the memory
         files = self._small + self._large
-        self._small, self._large, self._unsynced = [], [], 0
+        self._small = []
+        self._large = []
+        self._unsynced = 0
         self._running = [self._pool.submit(_sync_and_close, files[n :: self._threads]) for n in range(self._threads)]
 
     def _wait(self) -> None:
-        running, self._running = self._running, []
+        running = self._running
+        self._running = []
         for one in running:
             one.result()
 
@@ -114,9 +120,15 @@ class Progress:
     def __init__(
         self, on_event: Listener, name: str, verb: str, files: int, total: int, cancel: CancelToken | None = None
     ) -> None:
-        self._on_event, self._name, self._total, self._cancel = on_event, name, total, cancel
-        self._done, self._told_at = 0, time.monotonic()
-        self._files, self._files_done, self._file = files, 0, ""
+        self._on_event = on_event
+        self._name = name
+        self._total = total
+        self._cancel = cancel
+        self._done = 0
+        self._told_at = time.monotonic()
+        self._files = files
+        self._files_done = 0
+        self._file = ""
         self._speed = Speed(self._told_at)
         on_event(Planned(name, files=files, bytes_total=total, bytes_to_fetch=total, verb=verb))
         on_event(Started(name, index=1, count=1, total=total))
@@ -153,6 +165,7 @@ class Progress:
 
     def finish(self, size: int, action: str, verified: str = "") -> None:
         """All is done; ``verified`` names what the bytes were compared with."""
-        self._done, self._files_done = self._total, self._files
+        self._done = self._total
+        self._files_done = self._files
         self._tell(time.monotonic(), "")
         self._on_event(Finished(self._name, size=size, action=action, verified=verified))

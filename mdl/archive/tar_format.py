@@ -76,7 +76,9 @@ def is_header(block: bytes) -> bool:
 def header(path: str, size: int) -> bytes:
     """What comes before the bytes of a file. They are followed by `padding`."""
     info = tarfile.TarInfo(path)
-    info.size, info.mtime, info.mode = size, _TIME, 0o644
+    info.size = size
+    info.mtime = _TIME
+    info.mode = 0o644
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8")
 
 
@@ -94,7 +96,8 @@ class TarReader:
     """
 
     def __init__(self, source: ByteSource, path_of: Callable[[str], RelPath] = member_path) -> None:
-        self._source, self._left = source, 0
+        self._source = source
+        self._left = 0
         self._path_of = path_of
 
     def __iter__(self) -> Iterator[TarMember]:
@@ -109,7 +112,8 @@ class TarReader:
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 extra["path"] = self._extra(info).rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
-            text, size = extra.get("path", info.name), int(extra.get("size", info.size))
+            text = extra.get("path", info.name)
+            size = int(extra.get("size", info.size))
             extra = {}
             item = shown(text)[:200]
             if not info.isdir() and info.type not in _FILES:
@@ -178,7 +182,8 @@ def _records(data: bytes) -> dict[str, str]:
         key, equals, value = data[length.end() : stop - 1].partition(b"=") if length else (b"", b"", b"")
         if not equals or stop > len(data) or data[stop - 1 : stop] != b"\n":
             raise ProtocolError("a header of it is damaged", hint=_AGAIN)
-        name, at = key.decode("utf-8", "replace"), stop
+        name = key.decode("utf-8", "replace")
+        at = stop
         if name == "linkpath" or name.startswith("GNU.sparse"):
             raise Unsafe(f"refused: a header with {shown(name)[:40]}, and a bundle has plain files only")
         if name == "size" and not re.fullmatch(rb"[0-9]{1,18}", value):

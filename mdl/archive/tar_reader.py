@@ -49,7 +49,9 @@ class TarArchive(Archive[TarEntry]):
     def __init__(
         self, path: Path, fd: int, limits: ArchiveLimits, *, is_gzip: bool, watch: Callable[[int], None]
     ) -> None:
-        self._is_gzip, self._limits, self._watch = is_gzip, limits, watch
+        self._is_gzip = is_gzip
+        self._limits = limits
+        self._watch = watch
         self._source = self._from_start(path, fd)
         self._last: _Ends | None = None
         if is_gzip:
@@ -108,7 +110,10 @@ class _Ends:
     more, and nothing is inflated again for that."""
 
     def __init__(self, member: TarEntry) -> None:
-        self.member, self.first, self.last, self.count = member, b"", b"", 0
+        self.member = member
+        self.first = b""
+        self.last = b""
+        self.count = 0
 
     def add(self, block: bytes) -> None:
         """The next bytes of the member."""
@@ -143,7 +148,8 @@ class _Source(ByteSource):
     """The bytes of a tar, from the first to the last; ``at`` of them are behind."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        self._path, self._fd = path, fd
+        self._path = path
+        self._fd = fd
         self.at = 0
 
     def skip(self, count: int) -> None:
@@ -191,7 +197,10 @@ class _Gunzipped(_Source):
 
     def __init__(self, path: Path, fd: int, limits: ArchiveLimits) -> None:
         super().__init__(path, fd)
-        self._limits, self._inflater, self._waiting, self._read_to = limits, new_gunzipper(), b"", 0
+        self._limits = limits
+        self._inflater = new_gunzipper()
+        self._waiting = b""
+        self._read_to = 0
 
     def read_into(self, view: memoryview) -> int:
         done = 0
@@ -229,7 +238,8 @@ class _Gunzipped(_Source):
             return False
         if not rest.startswith(GZIP):
             raise ProtocolError("data follows its end")
-        self._inflater, self._waiting = new_gunzipper(), rest
+        self._inflater = new_gunzipper()
+        self._waiting = rest
         return True
 
     def _more(self) -> bytes:
@@ -243,7 +253,8 @@ class _Watched(ByteSource):
     """A source of bytes, of which somebody is told how many were passed."""
 
     def __init__(self, source: _Source, watch: Callable[[int], None]) -> None:
-        self._source, self._watch = source, watch
+        self._source = source
+        self._watch = watch
 
     def read_into(self, view: memoryview) -> int:
         count = self._source.read_into(view)

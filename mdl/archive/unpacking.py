@@ -106,7 +106,10 @@ def extract(
 
     Raises `ProtocolError`, `OSError`.
     """
-    entries, linked, root, made = [], 0, os.fspath(folder), {""}
+    entries = []
+    linked = 0
+    root = os.fspath(folder)
+    made = {""}
     with archive.named(), BackgroundSync(_SYNCERS) as sync:
         for member in archive.members:
             name = member.path.text
@@ -118,7 +121,8 @@ def extract(
                 progress.add(0, name)  # there may be a million of these
             if member.is_folder:
                 continue
-            place, sha256 = f"{root}/{name}", archive.digests.get(name, "")
+            place = f"{root}/{name}"
+            sha256 = archive.digests.get(name, "")
             is_linked = sha256 != "" and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
             if is_linked:
                 progress.add(member.size, name)
@@ -151,7 +155,8 @@ def _write(
 ) -> str:
     """Write one member to a new file; returns its SHA-256."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd, name = os.open(place, flags, 0o777 if member.executable else 0o666), member.path.text
+    fd = os.open(place, flags, 0o777 if member.executable else 0o666)
+    name = member.path.text
 
     def wrote(count: int) -> None:
         progress.add(count, name)

@@ -42,7 +42,8 @@ class ArchiveSink(ExitStack):
 
     def __init__(self, fd: int, *, sync: bool = False, digest: bool = False) -> None:
         super().__init__()
-        self._fd, self.at = fd, 0
+        self._fd = fd
+        self.at = 0
         self._hash = BackgroundHash(self.enter_context(Workers(1, "mdl-digest"))) if digest else None
         self._sync = self.enter_context(BackgroundSync(1)) if sync else None
         self._small = bytearray()
@@ -66,7 +67,8 @@ class ArchiveSink(ExitStack):
 
     def _flush(self) -> None:
         """Write the small pieces that wait for each other."""
-        pieces, self._small = self._small, bytearray()
+        pieces = self._small
+        self._small = bytearray()
         if pieces:
             self._put(pieces)
 
@@ -172,7 +174,8 @@ class _Writer:
                 view = view[: os.preadv(fd, [view], at)]
             if not view:
                 return
-            at, turn = at + len(view), (turn + 1) % len(self._buffers)
+            at = at + len(view)
+            turn = (turn + 1) % len(self._buffers)
             yield view
 
     def _small(self, name: str, data: bytes, *, executable: bool) -> None:
@@ -192,11 +195,15 @@ class _Writer:
         large = zip_format.may_be_large(size)
         record = Record(name, method, self.out.at, deferred=True, large=large, executable=entry.is_executable)
         self.out.write(zip_format.local_header(record))
-        start, count, crc, sha256 = self.out.at, 0, 0, BackgroundHash(self.hashers)
+        start = self.out.at
+        count = 0
+        crc = 0
+        sha256 = BackgroundHash(self.hashers)
         pieces: deque[Future[bytes]] = deque()
         for block in self._blocks(entry, fd, size):
             sha256.update(block)
-            count, crc = count + len(block), zip_format.crc32(block, crc)
+            count = count + len(block)
+            crc = zip_format.crc32(block, crc)
             if method == STORED:
                 self.out.write(block)
             else:

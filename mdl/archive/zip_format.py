@@ -24,8 +24,12 @@ with contextlib.suppress(ImportError):
 INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, _fast.error)
 """What broken deflate data raises."""
 
-LOCAL, CENTRAL, DESCRIPTOR = b"PK\x03\x04", b"PK\x01\x02", b"PK\x07\x08"
-END, END64, LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+LOCAL = b"PK\x03\x04"
+CENTRAL = b"PK\x01\x02"
+DESCRIPTOR = b"PK\x07\x08"
+END = b"PK\x05\x06"
+END64 = b"PK\x06\x06"
+LOCATOR = b"PK\x06\x07"
 LOCAL_HEAD = Struct("<4s5H3L2H")
 CENTRAL_HEAD = Struct("<4s4B4HL2L5H2L")
 END_RECORD = Struct("<4s4H2LH")
@@ -34,12 +38,16 @@ LOCATOR_RECORD = Struct("<4sLQL")
 DESCRIPTORS = {12: Struct("<3L"), 16: Struct("<4s3L"), 20: Struct("<LQQ"), 24: Struct("<4sLQQ")}
 """By length in bytes: with and without the signature, with sizes of 32 and of 64 bits."""
 
-STORED, DEFLATED = 0, 8
-FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
-DEFERRED, UTF8 = 1 << 3, 1 << 11
+STORED = 0
+DEFLATED = 8
+FULL16 = 0xFFFF
+FULL32 = 0xFFFFFFFF
+DEFERRED = 1 << 3
+UTF8 = 1 << 11
 """Flags: sizes and CRC follow the data; the name is UTF-8."""
 ZIP64_EXTRA = 0x0001
-_MADE_BY, _UNIX = 45, 3
+_MADE_BY = 45
+_UNIX = 3
 _FIRST_DAY = (1 << 5) | 1
 """1980-01-01 00:00, the same for every member, so that two packs of one tree are the same bytes."""
 
@@ -101,12 +109,19 @@ def descriptor(one: Record) -> bytes:
 
 def central_header(one: Record) -> bytes:
     """The member's entry in the directory at the end of the archive."""
-    name, needs, extra = one.name.encode(), _needs(one), b""
-    packed, size, at = one.packed, one.size, one.at
+    name = one.name.encode()
+    needs = _needs(one)
+    extra = b""
+    packed = one.packed
+    size = one.size
+    at = one.at
     if max(packed, size, at) >= FULL32:
         wide = [value for value in (size, packed, at) if value >= FULL32]
-        needs, extra = 45, Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide)
-        packed, size, at = min(packed, FULL32), min(size, FULL32), min(at, FULL32)
+        needs = 45
+        extra = Struct(f"<2H{len(wide)}Q").pack(ZIP64_EXTRA, 8 * len(wide), *wide)
+        packed = min(packed, FULL32)
+        size = min(size, FULL32)
+        at = min(at, FULL32)
     kind = one.mode << 16 | (0x10 if one.is_folder else 0)
     head = CENTRAL_HEAD.pack(
         *(CENTRAL, _MADE_BY, _UNIX, needs, 0, one.flags, one.method, 0, _FIRST_DAY, one.crc, packed, size),
@@ -134,10 +149,13 @@ def _needs(one: Record) -> int:
 Compression = Literal["auto", "store", "deflate"]
 """``auto`` deflates a member if a sample of it becomes smaller."""
 _WORTH = 0.97
-_LARGE, _BOMB = 50 * 2**20, 150
+_LARGE = 50 * 2**20
+_BOMB = 150
 """A member larger than this that shrinks below a 150th is stored: a careful reader would refuse it as a bomb."""
-_SAMPLES, _SAMPLE = 16, 64 * 2**10
-_RAW, _GZIP = -15, 31
+_SAMPLES = 16
+_SAMPLE = 64 * 2**10
+_RAW = -15
+_GZIP = 31
 END_OF_PIECES = b"\x03\x00"
 """A last, empty block (RFC 1951, 3.2.6)."""
 

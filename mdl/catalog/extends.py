@@ -70,7 +70,9 @@ def place_of_base(text: str, of: Place) -> Place:
     refused = UsageError('must be "shipped", a path, or an https URL without a password')
     try:
         url = text if isinstance(of, Path) else urljoin(of, text)
-        parts, host, _ = urlsplit(url), host_of(url), port_of(url)
+        parts = urlsplit(url)
+        host = host_of(url)
+        _ = port_of(url)
     except ValueError:
         raise refused from None
     may_be_plain = is_loopback(host) and not (isinstance(of, str) and of.startswith("https:"))
@@ -118,7 +120,9 @@ class WebBases:
         prefers_copies: bool = False,
         offline_by: str = "",
     ) -> None:
-        self._folder, self._connect, self._warn = folder, connect, warn
+        self._folder = folder
+        self._connect = connect
+        self._warn = warn
         self._fresh = math.inf if prefers_copies else _FRESH
         self._offline_by = offline_by
 

@@ -192,7 +192,8 @@ class Lock:
     def _changes(self, new: Lock) -> Iterator[tuple[str, LockedModel | None, LockedModel | None]]:
         """Every name of which the two locks say something different, with what each of them says."""
         for name in sorted(self.models.keys() | new.models.keys()):
-            before, after = self.models.get(name), new.models.get(name)
+            before = self.models.get(name)
+            after = new.models.get(name)
             if before != after:
                 yield name, before, after
 
@@ -320,7 +321,8 @@ def _file(facts: dict[str, Any]) -> LockedFile:
     mirrors = tuple(_typed(url, str) for url in _typed(facts.get("mirrors", []), list))
     if not all(map(is_reference, (_typed(facts["source"], str), *mirrors))):
         raise ValueError("a source that is not a reference")
-    digest, is_tofu = digests[0] if digests else None, _typed(facts.get("tofu", False), bool)
+    digest = digests[0] if digests else None
+    is_tofu = _typed(facts.get("tofu", False), bool)
     is_bundled = _typed(facts.get("bundled", False), bool)
     path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
     return LockedFile(RelPath.of_repository(path), source, size, digest, is_tofu, mirrors, role, is_bundled)

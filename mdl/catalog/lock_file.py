@@ -72,7 +72,8 @@ def update_lock(path: Path, catalog: Path, change: Callable[[Lock], Lock]) -> No
     with folder_lock(path.parent):
         now = read_lock(path, catalog) or Lock()
         while (new := change(now)) != now:
-            before, now = now, read_lock(path, catalog) or Lock()
+            before = now
+            now = read_lock(path, catalog) or Lock()
             if now == before:
                 write_lock(path, new)
                 return

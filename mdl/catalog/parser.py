@@ -55,7 +55,8 @@ class Draft:
         elif schema is None and top.lacks("schema"):
             top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
         self.extends = list(top.strings("extends"))
-        models, groups = top.table("models"), top.table("groups")
+        models = top.table("models")
+        groups = top.table("groups")
         for name in models.data:
             table = models.table(name)
             self.models[name] = _read_entry(name, table) if table.data is models.data[name] else Model(name)
@@ -161,7 +162,8 @@ def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
 def _read_file(table: Table) -> CatalogFile | None:
     """One ``[[models.NAME.files]]`` table."""
     table.allow(*_FILE_KEYS)
-    origin, url = None, ""
+    origin = None
+    url = ""
     texts: dict[Key, str] = {}
     if table.lacks("url"):
         table.wrong("missing", "url")
@@ -186,7 +188,8 @@ def _read_file(table: Table) -> CatalogFile | None:
     if role not in _ROLES:
         guess = table.file.problems.guess(role, _ROLES)
         table.wrong(f"must be one of {', '.join(_ROLES)}{did_you_mean(guess)}", "role")
-    size, name = table.size("size"), table.string("id")
+    size = table.size("size")
+    name = table.string("id")
     if path is None:
         return None
     return CatalogFile(path, url, tuple(mirrors), size, digest, name, role)

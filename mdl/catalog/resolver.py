@@ -71,8 +71,12 @@ class Resolver:
         self._home = threading.get_ident()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._resolving = threading.local()
-        self._context, self._on_event = replace(context, on_event=self._post), context.on_event
-        self._include, self._exclude, self._pin, self._exact = tuple(include), tuple(exclude), pin, exact
+        self._context = replace(context, on_event=self._post)
+        self._on_event = context.on_event
+        self._include = tuple(include)
+        self._exclude = tuple(exclude)
+        self._pin = pin
+        self._exact = exact
         self._describe = describe
         self._opened: dict[str, Source] = {}
         self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
@@ -248,7 +252,8 @@ class Resolver:
 
     def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""
-        origin, stated = self._parsed(file.url), self._stated(file)
+        origin = self._parsed(file.url)
+        stated = self._stated(file)
         if file.digest is not None and not (self._exact and origin.repository):
             return stated
         if is_new and isinstance(origin, UrlOrigin) and is_new(model.name, stated):
@@ -257,7 +262,8 @@ class Resolver:
 
     def _known_file(self, file: CatalogFile) -> RemoteFile:
         """The same without asking anything."""
-        origin, stated = self._parsed(file.url), self._stated(file)
+        origin = self._parsed(file.url)
+        stated = self._stated(file)
         listed = self.source(origin).known(origin) if file.digest is None else None
         for found in listed or ():
             if found.hub and stated.hub and found.hub.path == stated.hub.path:

@@ -96,7 +96,8 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
     try:
         return catalog.find(name)
     except NotFound as error:
-        near, else_meant = "" if ":" in name else error.hint or "", what_else(name)
+        near = "" if ":" in name else error.hint or ""
+        else_meant = what_else(name)
         if near.endswith("?") and else_meant:
             hint: str | None = f"{near} {else_meant[0].upper()}{else_meant[1:]}"
         else:

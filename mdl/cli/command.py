@@ -301,7 +301,8 @@ def merged(before: Common, after: Common) -> Common:
     """Flags given before the command and after it, as one; the later wins, lists add up."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Common):
-        first, second = getattr(before, field.name), getattr(after, field.name)
+        first = getattr(before, field.name)
+        second = getattr(after, field.name)
         if isinstance(first, list) and isinstance(second, list):
             values[field.name] = first + second
         else:

@@ -92,7 +92,8 @@ def _client(ctx: typer.Context) -> Client:
 
 def _targets(ctx: typer.Context) -> Iterator[Offer]:
     """The models and groups of the catalog."""
-    catalog, given = _client(ctx).catalog, _arguments(ctx)
+    catalog = _client(ctx).catalog
+    given = _arguments(ctx)
     for model in catalog.models.values():
         if model.name not in given:
             yield model.name, model.title or model.kind

@@ -41,7 +41,8 @@ def list_settings(session: Session, settings: LookSettings) -> int:
     """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
     trouble = session.without_broken_file()
     client = session.client(settings, checked=False)
-    rows, errors = client.settings(), [trouble] if trouble else []
+    rows = client.settings()
+    errors = [trouble] if trouble else []
     errors += [row.error for row in rows if row.error]
     found = [*_places(client, errors)]
     hub = _hub(client, errors)

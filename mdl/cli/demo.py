@@ -28,7 +28,8 @@ def demo(
     keep: Annotated[bool, flag("--keep", "Do not remove the temporary folder at the end.", panel="Where")] = False,
 ) -> int:
     """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
-    place, stays = _made(folder), keep or folder is not None
+    place = _made(folder)
+    stays = keep or folder is not None
     try:
         with all_or_nothing(f"what it made is in {place}" if stays else "its folder is removed"):
             code = _play(session, place, stays=stays)
@@ -55,7 +56,8 @@ def _play(session: Session, folder: Path, *, stays: bool) -> int:
     """The demo in ``folder``. Returns the exit code."""
     from mdl.demo import Demo
 
-    console, story = session.console, list[str]()
+    console = session.console
+    story = list[str]()
 
     def say(line: str) -> None:
         story.append(line)

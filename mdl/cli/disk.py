@@ -40,7 +40,8 @@ def rm(
 
     What another model or program has too stays, and so do files that you changed or added.
     """
-    client, console = session.client(settings), session.console
+    client = session.client(settings)
+    console = session.console
     report = client.delete(names, dry_run=not session.common.yes, force=force)
     is_done = session.common.yes
     if not is_done:
@@ -52,7 +53,8 @@ def rm(
         size = human_bytes(report.bytes_freed)
         answer = session.confirm(f"Delete {what} and free {size}?") if going else None
         if answer:
-            report, is_done = client.delete(names, force=force), True
+            report = client.delete(names, force=force)
+            is_done = True
         elif going and not session.common.json:
             console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
     session.errors([*report.errors, *(model.error for model in report.models if model.error)])
@@ -109,7 +111,8 @@ def clean(
 ) -> int:
     """Show unfinished downloads that no job continues, files that a model no longer has, and leftovers; --yes removes
     them. Models stay: 'mdl rm' deletes them."""
-    is_asked, console = session.common.yes, session.console
+    is_asked = session.common.yes
+    console = session.console
     found = session.client(settings).clean(remove=is_asked, unlisted=unlisted)
     rows = [_waste(waste, is_removed, is_asked) for waste, is_removed in found]
     total = sum(row["bytes"] for row in rows if row["action"] != "kept")
@@ -127,7 +130,8 @@ def clean(
         else:
             console.note("nothing to clean; 'mdl rm NAME' deletes a model, 'mdl list --local' shows what is here")
         if models:
-            count, size = counted(len(models), "model"), human_bytes(sum(row["bytes"] for row in models))
+            count = counted(len(models), "model")
+            size = human_bytes(sum(row["bytes"] for row in models))
             console.note(
                 f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free"
             )

@@ -102,7 +102,8 @@ def plan(session: Session, request: Request) -> int:
 
 def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Mapping[str, Path]]:
     """The models and their folders, as `begin`."""
-    choice, client = request.choice, session.client(request.settings)
+    choice = request.choice
+    client = session.client(request.settings)
     models = client.models(
         request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
     )

@@ -16,7 +16,8 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 _WIDE = 100
 """Columns of a terminal that has room for whole dates and sizes."""
 _PLAIN = ("ID", "STATUS", "DONE", "OF", "SPEED", "LEFT", "STARTED", "WHAT", "TOOK", "REASON")
-WHAT, REASON = "WHAT", "SPEED OR REASON"
+WHAT = "WHAT"
+REASON = "SPEED OR REASON"
 _DRAWN = ("ID", "STATUS", "DONE", "BEGAN", "TOOK", WHAT, REASON)
 _GAP = 2
 _LEAST = 10

@@ -78,7 +78,8 @@ def list_jobs(
         session.console.note("no jobs")
         return 0
     rows = [Row(job, _stalled(job, records), by[job.id].id if job.id in by else "") for job in jobs]
-    now, stdout = datetime.now().astimezone(), session.console.stdout
+    now = datetime.now().astimezone()
+    stdout = session.console.stdout
     head, lines = drawn_table(rows, now, stdout.size[0]) if stdout.can_move_cursor else plain_table(rows, now)
     session.console.table(head, lines, cut=(REASON, WHAT))
     if older:

@@ -69,7 +69,8 @@ def list_models(
     """
     chosen = tuple(map(column_of, columns.split(","))) if columns else LOCAL if local else LISTED
     order = column_of(sort) if sort else None
-    client, console = session.client(settings), session.console
+    client = session.client(settings)
+    console = session.console
     asked = {"present": present, "unverified": present, "partial": partial, "missing": missing}
     statuses = [status for status, is_asked in asked.items() if is_asked]
     narrow: dict[str, Any] = {"kind": kind, "tag": tag}
@@ -173,7 +174,8 @@ def show(
         found = described.status
     else:
         model, found = client.status(name)
-    locked, wanted = client.locked_commits(model), [origin.revision or origin.branch for origin in model.sources]
+    locked = client.locked_commits(model)
+    wanted = [origin.revision or origin.branch for origin in model.sources]
     files = [_file_facts(row) for row in found.rows]
     facts = {
         "model": _facts(model, found),
@@ -215,7 +217,8 @@ def _file_facts(row: Any) -> dict[str, Any]:
 
 
 def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mapping[str, Any]) -> None:
-    console, remote = session.console, facts["remote"] or {}
+    console = session.console
+    remote = facts["remote"] or {}
     lines = {
         "name": model.name,
         "title": model.title if model.title != model.name else "",

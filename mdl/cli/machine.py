@@ -31,7 +31,8 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
 
     settings["stall"] = settings.get("stall") or "10s"
     trouble = session.without_broken_file()
-    client, console = session.client(settings, checked=False), session.console
+    client = session.client(settings, checked=False)
+    console = session.console
     environment = Environment(
         settings=lambda: _settings(client, trouble),
         catalog=lambda: _catalog(client),

@@ -39,7 +39,8 @@ class Row:
     @property
     def status(self) -> str:
         """In words, with the number of its files if they are not all here."""
-        model, found = self.model, self.found
+        model = self.model
+        found = self.found
         if model.gone:
             return "gone"
         if found.brought_by == "other" and not found.rows:

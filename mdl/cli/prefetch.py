@@ -55,7 +55,8 @@ def prefetch(
     session.console.only_failures()
     place = places.output_file(metrics, "--metrics") if metrics else None
     lower_priority()
-    began, report = time.monotonic(), None
+    began = time.monotonic()
+    report = None
     try:
         session.check_config()
         request = _with_targets(session, request)
@@ -107,7 +108,8 @@ def _measure(
 def _present(session: Session, request: Request) -> Report:
     """What is on this disk of the models of a run that could not begin, as far as that is known."""
     try:
-        client, choice = session.client(request.settings), request.choice
+        client = session.client(request.settings)
+        choice = request.choice
         models = client.models(request.targets, into=choice.into, revision=choice.revision)
         found = [client.status(model, **choice.files) for model in models]
     except (MdlError, OSError):

@@ -76,7 +76,8 @@ def _config_file() -> str:
 )
 def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     """Check that a remote can be reached and used. The exit code is that of the part that fails."""
-    place, console = places.output_file(metrics, "--metrics") if metrics else None, session.console
+    place = places.output_file(metrics, "--metrics") if metrics else None
+    console = session.console
     report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
     for one in report.checks:
         console.entry("ok    " if one.ok else "FAIL  ", console.clean(f"{one.name}: {one.detail}"))
@@ -157,7 +158,8 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     What counts is the time in a job's own record. A job that is not over, or whose record tells no time or cannot be
     read, is kept. So are results without a record: nothing says how old they are, or that nobody writes them any more.
     """
-    is_asked, console = session.common.yes, session.console
+    is_asked = session.common.yes
+    console = session.console
     rows: list[dict[str, Any]] = []
     errors: list[MdlError] = []
     session.empty = {"jobs": rows}

@@ -40,7 +40,10 @@ class Session:
     any; ``words`` are the command line as it could be typed again."""
 
     def __init__(self, command: str, common: Common, environ: Mapping[str, str], words: tuple[str, ...] = ()) -> None:
-        self.command, self.common, self.environ, self.words = command, common, environ, words
+        self.command = command
+        self.common = common
+        self.environ = environ
+        self.words = words
         self.empty: dict[str, Any] = {}
         self.config = Config({}, environ, flags=True)
         """The settings without the flags of this command."""
@@ -166,7 +169,8 @@ class Session:
     def confirm(self, question: str) -> bool | None:
         """Whether the user says yes. Nobody is asked without a terminal, with ``--json`` and with ``--quiet``: None.
         Raises `Cancelled`."""
-        common, screen = self.common, self.console.stderr
+        common = self.common
+        screen = self.console.stderr
         if common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
             return None
         try:

@@ -164,7 +164,8 @@ def _release(
     facts: dict[str, Any] = {}
     if session.common.json:
         files = done.manifest.files if done.manifest else ()
-        size, path = sum(one.size for one in files), str(done.path)
+        size = sum(one.size for one in files)
+        path = str(done.path)
         facts = _facts(archive, files=len(files), size=size, path=path, release=released_facts(done))
     return session.show(facts, lambda: show_release(session, done))
 
@@ -252,7 +253,8 @@ def rollback(
     """Serve the release that was served before, or another one; no network, one atomic switch."""
     if to == "":
         raise UsageError("the version is empty", item="--to", hint="is a variable unset?")
-    wait, place = session.config_of(settings)["lock_wait"], place_of(folder, "DIR")
+    wait = session.config_of(settings)["lock_wait"]
+    place = place_of(folder, "DIR")
     with session.operation_log(log_file) as log:
         with session.console.watch(method="inline", others=[log]) as on_event:
             done = mdl.rollback(place, to=to or "", lock_wait=wait, cancel=session.cancel, on_event=on_event)

@@ -97,7 +97,8 @@ def _remedy(session: Session, hint: str) -> str:
 
 def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:
     """What is not ok, and one line for the whole; the digests of all if that was asked for."""
-    console, files = session.console, [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
+    console = session.console
+    files = [(shown(f"{name}/{file.path}"), file) for name, file in report.files]
     for name, file in files if console.verbose else ():
         console.data(name)
         console.data(f"    {file.actual or '-'}")

@@ -56,7 +56,8 @@ def outdated(
 
 
 def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVersion], *, is_all: bool) -> None:
-    console, total = session.console, len(report.models)
+    console = session.console
+    total = len(report.models)
     if not total:
         console.note("nothing is here, and nothing is locked")
         return
@@ -147,7 +148,8 @@ def update(
 
 def _moved(move: Move, place: str, arrow: str) -> str:
     """What became of one model, in words. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
-    before, after = _short(move.before), _short(move.after)
+    before = _short(move.before)
+    after = _short(move.after)
     amount = _amount(move.files_changed, move.files, move.bytes)
     if move.pinned:
         what = f"pinned to {after}; to move it, change 'revision'" if move.after else "pinned; to move it, change it"

@@ -58,9 +58,11 @@ class MdlWarning(UserWarning):
 
 def _warn(text: str) -> None:
     """Warn at the line that called mdl."""
-    level, frame = 1, sys._getframe()
+    level = 1
+    frame = sys._getframe()
     while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("mdl", "functools", "contextlib"):
-        level, frame = level + 1, frame.f_back
+        level = level + 1
+        frame = frame.f_back
     warnings.warn(text, MdlWarning, stacklevel=level)
 
 
@@ -101,7 +103,8 @@ class ClientBase:
                 raise TypeError(f"mdl has no setting {name!r}{meant and f'; did you mean {meant}?'}")
         own = cancel if _is_token(cancel) else CancelToken()
         self.workspace = Workspace(config or Config(settings), own, on_warning or _warn, secrets)
-        self._on_event, self._progress = on_event, progress
+        self._on_event = on_event
+        self._progress = progress
 
     def __enter__(self) -> Self:
         return self
@@ -155,7 +158,8 @@ class ClientBase:
         for name in unknown:
             where = f": give it to mdl.Client({name}=…)" if name in client_settings() else ""
             raise TypeError(f"{name!r} is no option of one call{where}")
-        work, stop = self.workspace, self.stopped_by(cancel)
+        work = self.workspace
+        stop = self.stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             listener = self._on_event if on_event is None else on_event
             if listener is None and self._progress:
@@ -165,7 +169,8 @@ class ClientBase:
             listener = silence if listener is None else with_sources(listener, models, page_hosts(work.endpoint))
             if online and not exact:
                 stack.enter_context(time_limit(work.time_limit(), stop))
-            store, network = work.store(models, into, stop), None
+            store = work.store(models, into, stop)
+            network = None
             if online and not work.config.is_offline:
                 network = stack.enter_context(work.network(models, stop, with_lock=not exact, mirror=mirror))
             globs = tuple(() if one is None else texts(one) for one in (include, exclude))
@@ -173,7 +178,8 @@ class ClientBase:
                 store, network, listener, *globs, exact=exact, is_strict=True, keeps=keeps, mirror=mirror
             )
             stack.enter_context(_interrupts())
-            wait, hub_client = work.config["lock_wait"], None if mirror else work.hub_client(models)
+            wait = work.config["lock_wait"]
+            hub_client = None if mirror else work.hub_client(models)
             copies = work.local_copies(store)
             tools = Tools(
                 resolver,

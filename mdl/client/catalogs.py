@@ -67,7 +67,8 @@ class Catalogs(Disk):
         `AuthError`, `NetworkError`, `ProtocolError`."""
         from mdl.sources.hub_search import search
 
-        work, stop = self.workspace, self.stopped_by(cancel)
+        work = self.workspace
+        stop = self.stopped_by(cancel)
         with contextlib.ExitStack() as stack:
             online = not work.config.is_offline
             network = stack.enter_context(work.network([], stop, with_lock=False)) if online else None

@@ -58,7 +58,8 @@ class Disk(ClientBase):
         for one in wanted:
             if not isinstance(one, str | Model):
                 raise TypeError(f"{one!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
-        catalog, hosts = self.catalog if needs_catalog(wanted) else Catalog(), page_hosts(self.workspace.endpoint)
+        catalog = self.catalog if needs_catalog(wanted) else Catalog()
+        hosts = page_hosts(self.workspace.endpoint)
         found = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
         if into is not None:
             check_into(len(found))
@@ -125,7 +126,8 @@ class Disk(ClientBase):
         """The catalog's own models, each with what of it is on this disk; or those of it, and of what it extends, whose
         name holds or matches one of ``patterns``. Of this ``kind``, with this ``tag``, of one of these statuses. What
         is None does not narrow, and an empty list fits nothing. Contacts nothing."""
-        look, fits = self._looker([]), self._filter(patterns, kind, tag)
+        look = self._looker([])
+        fits = self._filter(patterns, kind, tag)
         asked = None if status is None else texts(status)
         models = self.catalog.meant() if patterns is None else self.catalog.models.values()
         rows = [(model, look(model)) for model in models if fits(model)]
@@ -189,7 +191,8 @@ class Disk(ClientBase):
         from mdl.local.inventory import take_inventory
 
         work = self.workspace
-        models, fits = self.catalog.models, self._filter(patterns, kind, tag)
+        models = self.catalog.models
+        fits = self._filter(patterns, kind, tag)
         return take_inventory(work.stores(), models, self._known(), work.endpoint.url, fits)
 
     def _known(self) -> Callable[[Store, Model], Sequence[RemoteFile]]:
@@ -261,7 +264,8 @@ class Disk(ClientBase):
         from mdl.local.delete import delete
         from mdl.local.delete_plan import plan
 
-        stores, known = self.workspace.stores(), self._known()
+        stores = self.workspace.stores()
+        known = self._known()
         deletions: list[Deletion] = []
         errors: list[MdlError] = []
         for target in dict.fromkeys([targets] if isinstance(targets, str | Model) else targets):
@@ -281,7 +285,8 @@ class Disk(ClientBase):
         unless ``unlisted`` is set."""
         from mdl.local import clean
 
-        store, state = self.workspace.store([]), None
+        store = self.workspace.store([])
+        state = None
         resolver_of = cache(self.workspace.resolver)
         with contextlib.suppress(MdlError):
             store.catalog = self.workspace.catalog_id

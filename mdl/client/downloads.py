@@ -102,7 +102,8 @@ class Downloads(Catalogs):
         from mdl.local.verify import verify
         from mdl.net.allowlist import host_of
 
-        work, models = self.workspace, self.verifiable(targets, into=options.get("into"), revision=revision)
+        work = self.workspace
+        models = self.verifiable(targets, into=options.get("into"), revision=revision)
         with self.tools(models, **options, online=False) as tools, contextlib.ExitStack() as stack:
 
             def connect(urls: Sequence[str]) -> HttpClient | None:
@@ -153,7 +154,8 @@ class Downloads(Catalogs):
         """
         from mdl.ops.outdated import outdated
 
-        lock, models = self.workspace.lock, self.updatable(targets)
+        lock = self.workspace.lock
+        models = self.updatable(targets)
         if targets is None:
             here = {model.name for model in models}
             models += [one for one in self.catalog.meant() if one.name in lock.models and one.name not in here]
@@ -188,15 +190,18 @@ class Downloads(Catalogs):
         from mdl.ops.update import update_report
         from mdl.reports import ModelReport
 
-        work, into = self.workspace, options.get("into")
+        work = self.workspace
+        into = options.get("into")
         models = self._to_update(targets, into)
         store = work.store(models, into)
-        resolver, lock = work.resolver(store), work.locked
+        resolver = work.resolver(store)
+        lock = work.locked
         before = {model.name: versions_here(store.receipts.in_order(model.name)) for model in models}
         pinned = [model.name for model in models if is_pinned(model, resolver)]
         failed = {}
         if lock is not None and (names := [model.name for model in models if model.is_of_catalog]):
-            on_event, cancel = options.get("on_event"), options.get("cancel")
+            on_event = options.get("on_event")
+            cancel = options.get("cancel")
             failed = self.lock(names, upgrade=names, on_event=on_event, cancel=cancel).failures
         report = self.download([model for model in models if model.name not in failed], force=force, **options)
         broken = [ModelReport(name, store.folder(name), "missing", error=error) for name, error in failed.items()]

@@ -47,7 +47,8 @@ class Remotes(Downloads):
         from mdl.config.remotes import remote_named
         from mdl.results import JobOrigin, of_remote
 
-        work, stop = self.workspace, self.stopped_by(cancel)
+        work = self.workspace
+        stop = self.stopped_by(cancel)
         remote_named(name, work.remotes)
         if work.config.is_offline:
             raise LockError("offline: no remote can be asked", item=name, hint=online_hint(work.config.offline_by))

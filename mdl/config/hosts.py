@@ -95,7 +95,8 @@ def _has_port_or_none(place: str) -> bool:
 
 def _read_host(place: str, table: Table) -> HostSettings:
     table.allow(*_KEYS)
-    variable, netrc = table.string("token_env"), table.switch("netrc")
+    variable = table.string("token_env")
+    netrc = table.switch("netrc")
     send = table.string("send", "bearer" if variable else "basic")
     if variable and not is_variable(variable):
         why = "must be the name of a variable, such as CIVITAI_TOKEN; the token itself does not belong in this file"

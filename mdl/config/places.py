@@ -14,12 +14,14 @@ from mdl.errors import UsageError, storage_error
 from mdl.units import as_meant
 from mdl.values import value_class
 
-CATALOG_NAME, LOCK_NAME = "catalog.toml", "mdl.lock"
+CATALOG_NAME = "catalog.toml"
+LOCK_NAME = "mdl.lock"
 SHIPPED = Path(__file__).parent / "catalog" / "shipped.toml"
 """The catalog that comes with mdl."""
 SHIPPED_LOCK = SHIPPED.with_name("shipped.lock")
 """What is known of its models' files."""
-_HERE, _ABOVE = "in the current folder", "above the current folder"
+_HERE = "in the current folder"
+_ABOVE = "above the current folder"
 
 
 def is_shipped(path: Path) -> bool:
@@ -91,7 +93,8 @@ def why_untrusted(path: Path, why: str) -> str | None:
     if why not in (_HERE, _ABOVE):
         return None
     try:
-        link, file = path.lstat(), path.stat()
+        link = path.lstat()
+        file = path.stat()
     except OSError:
         return None
     if not {link.st_uid, file.st_uid} <= {os.geteuid(), 0}:

@@ -93,7 +93,8 @@ def _check_name(name: str, table: Table, names: dict[str, str]) -> None:
 
 def _check_table(table: Table) -> str:
     """Note what is wrong with one remote; returns its kind, '' for an unknown one."""
-    kind, kinds = table.string("kind"), f"; the kinds are {', '.join(KINDS)}"
+    kind = table.string("kind")
+    kinds = f"; the kinds are {', '.join(KINDS)}"
     if kind not in KINDS:
         table.allow(*_COMMON, *(key for keys in _KEYS.values() for key in keys))
         if kind:
@@ -102,7 +103,8 @@ def _check_table(table: Table) -> str:
         elif table.lacks("kind"):
             table.wrong(f"has no kind{kinds}")
         return ""
-    known, has_key = _COMMON | _KEYS[kind], kind == "runpod" or "api_key_env" in table.data
+    known = _COMMON | _KEYS[kind]
+    has_key = kind == "runpod" or "api_key_env" in table.data
     table.allow(*known)
     for key, expected in known.items():
         if expected is bool:

@@ -392,7 +392,8 @@ class Config:
 
     def find(self, name: str) -> tuple[Any, str]:
         """The checked value of one setting, and the name it was given under ('' for the default)."""
-        setting, default = settings_table()[name], (settings_table()[name].default, "")
+        setting = settings_table()[name]
+        default = (settings_table()[name].default, "")
         if setting.adds_up:
             given = list(self.given_as(name))
             joined = [one for value, where in given for one in setting.parse(value, where)]

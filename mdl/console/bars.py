@@ -33,7 +33,9 @@ _CALM = 1.0
 """Seconds for which the speed of the whole stays."""
 _SPEED_PERIOD = 5.0
 """Seconds over which Rich measures the speed of a file."""
-_WITH_SPEED, _WITH_BAR, _WITH_BYTES = 99, 61, 35
+_WITH_SPEED = 99
+_WITH_BAR = 61
+_WITH_BYTES = 35
 """How wide a terminal is that has room for speeds and the time left; for bars; for bytes."""
 _INDENT = "  "
 _Key = tuple[str, str]

@@ -19,7 +19,8 @@ class Failures:
     """Puts failures into words, and remembers them, so that none is told twice, nor the same hint again."""
 
     def __init__(self, style: Style, clean: Clean) -> None:
-        self._style, self._clean = style, clean
+        self._style = style
+        self._clean = clean
         self._told: list[tuple[str, str]] = []
         self._hints: set[str] = set()
         self._waiting: dict[str, list[Failed]] = {}
@@ -70,7 +71,8 @@ class Failures:
 
     def has_told(self, error: Problem) -> bool:
         """The same failure was told already, under whichever name of its item."""
-        item, is_url = _plain(error.item or ""), "://" in (error.item or "")
+        item = _plain(error.item or "")
+        is_url = "://" in (error.item or "")
         return any(
             message == error.message and (is_url or item in told or told in item) for told, message in self._told
         )

@@ -20,7 +20,8 @@ from mdl.events import Ended, Event, Noticed
 from mdl.formatting import utc_now
 from mdl.redact import Secrets
 
-_MOST, _MOST_OF_FILES = 10, 8
+_MOST = 10
+_MOST_OF_FILES = 8
 """How many objects a second may hold if progress, or the start, check or finish of a file, is to join them."""
 _SPAN = 1.01
 _BETWEEN_ROUTINE = 0.2
@@ -41,8 +42,11 @@ class JsonLines:
         job: str = "",
         method: str = "http",
     ) -> None:
-        self._stream, self._secrets, self._clock = stream, secrets, clock
-        self._job, self._method = job, method
+        self._stream = stream
+        self._secrets = secrets
+        self._clock = clock
+        self._job = job
+        self._method = method
         self._state = ProgressState()
         self._written_at: deque[float] = deque()
         self._routine_at = -math.inf

@@ -32,7 +32,8 @@ class Lines:
         *,
         verbose: int = 0,
     ) -> None:
-        self._stream, self._clock = stream, clock
+        self._stream = stream
+        self._clock = clock
         self._state = ProgressState()
         self._narrator = Narrator(self._state, clean, failures, clock, verbose=verbose, large=_LARGE)
         self._last_at = clock()
@@ -59,7 +60,8 @@ class Lines:
         self._stream.drain()
 
     def _progress(self) -> None:
-        state, total = self._state, self._state.bytes_total
+        state = self._state
+        total = self._state.bytes_total
         now_tenth = tenth(state.whole.bytes_done, total) if total else None
         if self._tenth is None:
             self._tenth = now_tenth
@@ -71,7 +73,8 @@ class Lines:
         time_left = state.time_left if total else ""
         text = "  ".join(part for part in (percent, files, state.amount, state.speed, time_left) if part)
         if self._stream.offer(f"{text}\n"):
-            self._last_at, self._tenth = self._clock(), now_tenth
+            self._last_at = self._clock()
+            self._tenth = now_tenth
 
 
 def _line_of(remark: Remark) -> str:
@@ -86,7 +89,9 @@ class FailuresOnly:
     """A renderer for quiet: it writes only what failed, with ``at_end`` in one block when all is over."""
 
     def __init__(self, stream: NonBlockingStream, failures: Failures, *, at_end: bool = False) -> None:
-        self._stream, self._failures, self._at_end = stream, failures, at_end
+        self._stream = stream
+        self._failures = failures
+        self._at_end = at_end
         self._expected: dict[str, int] = {}
         self._block = ""
 

@@ -59,7 +59,9 @@ class Tally:
     is_told: bool = False
 
     def add(self, event: Finished, fetched: int) -> None:
-        self.files, self.size, self.fetched = self.files + 1, self.size + event.size, self.fetched + fetched
+        self.files = self.files + 1
+        self.size = self.size + event.size
+        self.fetched = self.fetched + fetched
         self.last = event
         self.ways[event.way or event.action] += 1
         self.checks[event.verified] += 1
@@ -69,8 +71,10 @@ class Tally:
         """The sum of several."""
         whole = cls()
         for one in parts:
-            whole.files, whole.failed = whole.files + one.files, whole.failed + one.failed
-            whole.size, whole.fetched = whole.size + one.size, whole.fetched + one.fetched
+            whole.files = whole.files + one.files
+            whole.failed = whole.failed + one.failed
+            whole.size = whole.size + one.size
+            whole.fetched = whole.fetched + one.fetched
             whole.ways += one.ways
             whole.checks += one.checks
         return whole
@@ -97,7 +101,8 @@ class Tally:
     def sentence(self, seconds: float) -> str:
         """How all went: ``101 files, 400.1 MB in 31 s, 13 MB/s, verified by sha256 (1 checked only by size)``."""
         speed = f", {human_rate(self.fetched / seconds)}" if self.fetched and seconds >= 0.05 else ""
-        size, fetched = human_bytes(self.size), human_bytes(self.fetched)
+        size = human_bytes(self.size)
+        fetched = human_bytes(self.fetched)
         part = ""
         if not self.fetched:
             ways = [words for way, words in WAYS.items() if self.ways[way]]
@@ -123,8 +128,12 @@ class Narrator:
         verbose: int = 0,
         large: float = float("inf"),
     ) -> None:
-        self._state, self._clean, self._failures, self._clock = state, clean, failures, clock
-        self._verbose, self._large = verbose, 0 if verbose else large
+        self._state = state
+        self._clean = clean
+        self._failures = failures
+        self._clock = clock
+        self._verbose = verbose
+        self._large = 0 if verbose else large
         self._began: float | None = None
         self._has_started = False
         self._expected: dict[str, int] = {}
@@ -146,7 +155,8 @@ class Narrator:
         key = event.model, event.file
         is_first_byte = isinstance(event, Started) and not self._has_started
         if is_first_byte or (self._began is None and not isinstance(event, Noticed)):
-            self._began, self._has_started = self._clock(), is_first_byte
+            self._began = self._clock()
+            self._has_started = is_first_byte
         match event:
             case Planned():
                 self._expected.update(event.models)
@@ -190,7 +200,8 @@ class Narrator:
 
     def _is_worth_a_line(self, event: Retrying) -> bool:
         """The first failure of an outage is told, and once more that it is long; not each attempt."""
-        what, stage = event.why.partition(": ")[0], "long" if event.outage else "short"
+        what = event.why.partition(": ")[0]
+        stage = "long" if event.outage else "short"
         if (what, stage) in self._told_outages or (what, "long") in self._told_outages:
             return False
         self._told_outages.add((what, stage))
@@ -251,7 +262,8 @@ class Narrator:
         failed = [(whole.failed, "file"), (len(self._lost), "model")]
         lost = " and ".join(counted(count, noun) for count, noun in failed if count)
         if set(whole.ways) == {"kept"}:
-            files, weak = counted(whole.files, "file"), f" ({whole.weak})" if whole.weak else ""
+            files = counted(whole.files, "file")
+            weak = f" ({whole.weak})" if whole.weak else ""
             text = f"{files}, {human_bytes(whole.size)} {'is' if whole.files == 1 else 'are'} here{weak}"
             text = text if lost else f"nothing to do: {text}"
         else:

@@ -69,10 +69,15 @@ class Console:
             NonBlockingStream(stream, environ, color=color, cancel=self._cancel, is_own=is_own)
             for stream in (stdout or sys.stdout, stderr or sys.stderr)
         )
-        self._environ, self._style = environ, Style(self.stderr)
+        self._environ = environ
+        self._style = Style(self.stderr)
         self.secrets = Secrets.of(environ)
-        self.progress, self.quiet, self.verbose, self.json_output = progress, quiet, verbose, json_output
-        self._clock, self._failures = clock, Failures(self._style, self.clean)
+        self.progress = progress
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json_output = json_output
+        self._clock = clock
+        self._failures = Failures(self._style, self.clean)
         self._json: JsonLines | None = None
         self._session: ReportSession | None = None
         self._above: Callable[[str], None] | None = None
@@ -309,8 +314,11 @@ class Console:
         return Lines(self.stderr, self.clean, self._failures, self._clock, verbose=self.verbose)
 
     def _end_session(self) -> None:
-        self._above, self._hide, self._is_watching = None, None, False
-        held, self._held = self._held, []
+        self._above = None
+        self._hide = None
+        self._is_watching = False
+        held = self._held
+        self._held = []
         for text in held:
             self._out(text)
 

@@ -32,7 +32,10 @@ class ReportSession:
         self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], cancel: CancelToken
     ) -> None:
         self.end: Ended | None = None
-        self._renderer, self._others, self._on_close, self._cancel = renderer, others, on_close, cancel
+        self._renderer = renderer
+        self._others = others
+        self._on_close = on_close
+        self._cancel = cancel
         self._failure: Failed | None = None
 
     def __call__(self, event: Event) -> None:
@@ -77,11 +80,14 @@ class ReportSession:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        end, told = Ended(), self._failure
+        end = Ended()
+        told = self._failure
         if error:
             end = ended_by(error)
         elif told:
-            code, message, hint = told.code, told.message, told.hint
+            code = told.code
+            message = told.message
+            hint = told.hint
             end = Ended(status="failed", code=code, message=message, hint=hint, item=item_of(told), exit_code=None)
         try:
             self(end)

@@ -22,7 +22,9 @@ from typing import IO
 
 from mdl.cancel import CancelToken
 
-_NARROWEST, _USUAL, _WIDEST = 20, 80, 500
+_NARROWEST = 20
+_USUAL = 80
+_WIDEST = 500
 _CHUNK = select.PIPE_BUF
 """As many bytes can be written without waiting once `select` calls a pipe ready."""
 _MOST_WAITING = 4 * 2**20
@@ -52,8 +54,11 @@ class NonBlockingStream:
         cancel: CancelToken | None = None,
         is_own: bool = True,
     ) -> None:
-        self._stream, self._cancel, self._is_own = stream, cancel or CancelToken(), is_own
-        self._environ, self._color = environ, color and not environ.get("NO_COLOR")
+        self._stream = stream
+        self._cancel = cancel or CancelToken()
+        self._is_own = is_own
+        self._environ = environ
+        self._color = color and not environ.get("NO_COLOR")
         self._backlog: deque[tuple[memoryview, bool]] = deque()
         """Text that waits for the reader, and whether it must be kept."""
         self._loose = 0
@@ -97,7 +102,8 @@ class NonBlockingStream:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines of the terminal; sane whatever ``COLUMNS`` and the terminal claim."""
-        real, lines = 0, 0
+        real = 0
+        lines = 0
         if self.descriptor is not None:
             with contextlib.suppress(OSError):
                 real, lines = os.get_terminal_size(self.descriptor)
@@ -130,7 +136,8 @@ class NonBlockingStream:
     def take_dropped(self) -> int:
         """How many texts were dropped since the last call."""
         with self._lock:
-            dropped, self._dropped = self._dropped, 0
+            dropped = self._dropped
+            self._dropped = 0
             return dropped
 
     def drain(self) -> None:

@@ -13,7 +13,9 @@ from mdl.console.terminal import Shortened, terminal_console
 from mdl.formatting import cells, is_number, wrap
 
 _GAP = 2
-_LEAST, _LEAST_OF_WIDE, _WIDE = 10, 26, 40
+_LEAST = 10
+_LEAST_OF_WIDE = 26
+_WIDE = 40
 """A column is cut to no fewer cells than this, and to no fewer than 26 if it was a wide one."""
 _LEAST_FOLDED = 12
 """A column goes on in the next line in no fewer cells than this."""

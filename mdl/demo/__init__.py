@@ -16,7 +16,8 @@ from mdl.demo.hub import DemoHub
 from mdl.disk.process import python_command
 from mdl.errors import MdlError
 
-_MODEL, _REPO = "tiny-demo", "demo/tiny"
+_MODEL = "tiny-demo"
+_REPO = "demo/tiny"
 _WEIGHTS = 48 * 2**20
 _BYTES_PER_SECOND = 12e6
 _CUT_AFTER = 2**20
@@ -26,7 +27,8 @@ _PATIENCE = 60.0
 """Seconds that the download may take to get so far."""
 
 _SERVICE = "service"
-_STEPS, _BEST = (100, 200, 300), 200
+_STEPS = (100, 200, 300)
+_BEST = 200
 """The checkpoints of the trained run, and which of them is the best."""
 _TENSOR = 2**21
 """Bytes of a checkpoint's one tensor; twice that for the optimizer's two moments."""
@@ -62,8 +64,12 @@ class Demo:
         stdout: int | None = None,
         color: bool = True,
     ) -> None:
-        self.folder, self._say, self._heading, self._after_kill = folder, say, heading, after_kill
-        self._stdout, self._color = stdout, color
+        self.folder = folder
+        self._say = say
+        self._heading = heading
+        self._after_kill = after_kill
+        self._stdout = stdout
+        self._color = color
         self._catalog = folder / "catalog.toml"
         self._environ: dict[str, str] = {}
 
@@ -108,7 +114,8 @@ class Demo:
 
     def _release(self) -> None:
         """The second half: a trained run is packed, released, replaced and rolled back. Raises `MdlError`."""
-        pack, unpack = "pack run --inference-only --checkpoint", f"--to {_SERVICE} --release"
+        pack = "pack run --inference-only --checkpoint"
+        unpack = f"--to {_SERVICE} --release"
         _write_run(self.folder / "run")
         self._step("6. A training has left a run here. What does it hold?", "checkpoints run")
         self._step("7. Pack the best of it, without what only the trainer needs.", f"{pack} best -o best.zip")
@@ -152,7 +159,8 @@ class Demo:
         if process.returncode != -signal.SIGKILL:
             raise MdlError("the download was over before it could be killed")
         self._after_kill()
-        sent, whole = hub.bytes_sent / 1e6, _WEIGHTS / 1e6
+        sent = hub.bytes_sent / 1e6
+        whole = _WEIGHTS / 1e6
         self._say(f"   One connection broke; mdl was killed after {sent:.0f} of {whole:.0f} MB were served.")
 
     @contextlib.contextmanager
@@ -184,7 +192,8 @@ def _write_run(folder: Path) -> None:
     table = {"weight": {"dtype": "BF16", "shape": [_TENSOR // 2], "data_offsets": [0, _TENSOR]}}
     head = json.dumps(table).encode()
     for step in _STEPS:
-        checkpoint, draw = folder / f"checkpoint-{step}", random.Random(step)
+        checkpoint = folder / f"checkpoint-{step}"
+        draw = random.Random(step)
         checkpoint.mkdir(parents=True)
         (checkpoint / "config.json").write_text(json.dumps({"model_type": "demo", "hidden_size": 64}, indent=2))
         (checkpoint / "tokenizer.json").write_text(json.dumps({"vocab": {f"word{n}": n for n in range(5000)}}))

@@ -36,7 +36,8 @@ class DemoHub(ThreadingTCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.commit = hashlib.sha1(repo.encode(), usedforsecurity=False).hexdigest()
         self.requests = self.bytes_sent = 0
-        self.bytes_per_second, self.cut_after = bytes_per_second, cut_after
+        self.bytes_per_second = bytes_per_second
+        self.cut_after = cut_after
         self.lock = threading.Lock()
         self.files: dict[str, tuple[bytes, str]] = {}
         listed = []
@@ -48,7 +49,8 @@ class DemoHub(ThreadingTCPServer):
             listed.append({**item, "lfs": {"oid": etag, "size": len(body)}} if is_large else item)
             self.files[f"/{repo}/resolve/{self.commit}/{path}"] = body, etag
             self.files[_CDN + etag] = body, etag
-        self.list_path, self.list = f"/api/models/{repo}/tree/{self.commit}", json.dumps(listed).encode()
+        self.list_path = f"/api/models/{repo}/tree/{self.commit}"
+        self.list = json.dumps(listed).encode()
 
     def __enter__(self) -> DemoHub:
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -72,7 +74,8 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The list of files, a small file, a redirect for a large one, or that one itself."""
-        hub, path = self.server, unquote(self.path.partition("?")[0])
+        hub = self.server
+        path = unquote(self.path.partition("?")[0])
         with hub.lock:
             hub.requests += 1
         body, etag = hub.files.get(path, (b"", ""))
@@ -92,13 +95,15 @@ class _Request(BaseHTTPRequestHandler):
         """A large file, or one range of it, at the pace of a slow network."""
         hub = self.server
         with hub.lock:
-            cut_after, hub.cut_after = hub.cut_after, sys.maxsize
+            cut_after = hub.cut_after
+            hub.cut_after = sys.maxsize
         span = _RANGE.fullmatch(self.headers.get("Range", ""))
         start = int(span[1]) if span else 0
         stop = min(int(span[2]) + 1, len(body)) if span and span[2] else len(body)
         headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(body)}"} if span else {}
         self._start(206 if span else 200, stop - start, {**headers, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"})
-        began, step = time.monotonic(), int(hub.bytes_per_second / _PIECES_PER_SECOND)
+        began = time.monotonic()
+        step = int(hub.bytes_per_second / _PIECES_PER_SECOND)
         for at in range(start, stop, step):
             piece = body[at : min(at + step, stop)]
             self.wfile.write(piece)

@@ -22,7 +22,9 @@ _ORDERED = frozenset({errno.EINVAL, errno.ESPIPE})
 
 def filesystem_type(folder: Path) -> str:
     """``ext4``, ``nfs4`` …; '' if the system does not tell."""
-    here, found, longest = os.path.realpath(folder), "", 0
+    here = os.path.realpath(folder)
+    found = ""
+    longest = 0
     try:
         lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
     except OSError:
@@ -31,7 +33,8 @@ def filesystem_type(folder: Path) -> str:
         front, _, back = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), (front.split(" ") + [""] * 5)[4])
         if len(point) >= longest and f"{here}/".startswith(point.rstrip("/") + "/"):
-            found, longest = back.split(" ")[0], len(point)
+            found = back.split(" ")[0]
+            longest = len(point)
     return found
 
 

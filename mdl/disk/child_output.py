@@ -51,7 +51,8 @@ class Child:
             start_new_session=new_session,
         )
         self.began = time.monotonic()
-        self.out, self.err = bytearray(), bytearray()
+        self.out = bytearray()
+        self.err = bytearray()
         self.is_too_long = False
         """It said more than it may, and was ended."""
         self._most = most

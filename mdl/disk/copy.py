@@ -126,7 +126,8 @@ def copy_range(source: int, target: int, size: int, on_bytes: OnBytes = lambda _
     """
     done = 0
     while done < size:
-        at, left = start + done, size - done
+        at = start + done
+        left = size - done
         try:
             count = os.copy_file_range(source, target, min(left, _PIECE), at, at)
         except OSError:

@@ -82,7 +82,8 @@ def open_parent(root: Path, path: RelPath, *, make: bool = True) -> Iterator[Ent
     Raises `Unsafe` if a step is a link, `Occupied` if it is a file, `OSError`.
     """
     *steps, name = path.text.split("/")
-    at, fd = root, _open_root(root, make=make)
+    at = root
+    fd = _open_root(root, make=make)
     try:
         for step in steps:
             at = at / step

@@ -37,8 +37,10 @@ _Taken = TypeVar("_Taken")
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
 _LARGEST_HOLDER = 1000
-_LONGEST_HOST, _LONGEST_HELD = 100, 50
-_FILE_POLL_SECONDS, _FOLDER_POLL_SECONDS = 0.2, 0.01
+_LONGEST_HOST = 100
+_LONGEST_HELD = 50
+_FILE_POLL_SECONDS = 0.2
+_FOLDER_POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 1.0
 _BEAT_SECONDS = 10.0
 _FOLDER_WAIT_SECONDS = 60.0
@@ -94,7 +96,8 @@ def file_lock(
     `OSError`.
     """
     make_private_dir(folder)
-    lock, lease = folder / f"{record_name(name)}.lock", folder / f"{record_name(name)}.who"
+    lock = folder / f"{record_name(name)}.lock"
+    lease = folder / f"{record_name(name)}.who"
     waiting = _Waiting(name, lease, wait, on_wait, cancel or CancelToken())
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
@@ -161,7 +164,9 @@ def _take_lease(path: Path, lock: int, name: str) -> Heartbeat | None:
                 return None
             continue
         with _undone_if_it_fails(lease.stop):
-            process, host, since = str(ProcessId.current()), hostname(), time.strftime("%H:%M:%S")
+            process = str(ProcessId.current())
+            host = hostname()
+            since = time.strftime("%H:%M:%S")
             facts = {"name": name[:_LONGEST_HELD], "process": process, "pid": os.getpid(), "host": host, "since": since}
             text = json.dumps(facts)
             with contextlib.suppress(OSError):  # without a text it is a lease too

@@ -62,7 +62,8 @@ def _nearest_existing_folder(path: Path) -> Path:
 def _longest_name(folder: Path) -> int:
     """Bytes of the longest name that a folder takes, found out with files of our own that are gone afterwards; 0 if it
     takes none."""
-    takes, refuses = 0, 256
+    takes = 0
+    refuses = 256
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

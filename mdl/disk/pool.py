@@ -48,7 +48,9 @@ def keep_together(threads: Iterable[threading.Thread]) -> None:
 
 def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:
     """What ``call`` returns or raises. ``look`` is called meanwhile; if it raises, the call is left to itself."""
-    done, outcome, faults = threading.Event(), list[Result](), list[BaseException]()
+    done = threading.Event()
+    outcome = list[Result]()
+    faults = list[BaseException]()
 
     def work() -> None:
         try:
@@ -77,7 +79,8 @@ def in_parallel(
     ready = [threading.Event() for _ in calls]
     results: dict[int, Result | MdlError] = {}
     faults: dict[int, BaseException] = {}
-    numbers, lock = iter(range(len(calls))), threading.Lock()
+    numbers = iter(range(len(calls)))
+    lock = threading.Lock()
     is_over = threading.Event()
 
     def work() -> None:
@@ -120,7 +123,8 @@ class Workers:
     caller makes them itself. Leaving the context waits for all of them."""
 
     def __init__(self, most: int, name: str) -> None:
-        self._most, self._name = most, name
+        self._most = most
+        self._name = name
         self._threads: list[threading.Thread] = []
         self._calls = SimpleQueue[Callable[[], None] | None]()
 
@@ -156,7 +160,8 @@ class Workers:
             self._calls.put(None)
         for thread in self._threads:
             thread.join()
-        self._threads, self._most = [], 0
+        self._threads = []
+        self._most = 0
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +178,8 @@ class Batches(Generic[Item]):
     """
 
     def __init__(self, process: Callable[[list[Item]], None]) -> None:
-        self._process, self._lock = process, threading.Lock()
+        self._process = process
+        self._lock = threading.Lock()
         self._added: list[Item] = []
         self._is_busy = False
 
@@ -195,6 +201,7 @@ class Batches(Generic[Item]):
 
     def _take(self) -> list[Item]:
         with self._lock:
-            batch, self._added = self._added, []
+            batch = self._added
+            self._added = []
             self._is_busy = bool(batch)
         return batch

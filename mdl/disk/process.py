@@ -175,7 +175,8 @@ def split_command(command: str, what: str) -> list[str]:
     except ValueError as error:
         raise UsageError(f"it cannot be run: {error}", item=what) from error
     unquoted = shlex.shlex(command, posix=False, punctuation_chars=True)
-    unquoted.whitespace_split, unquoted.commenters = True, ""
+    unquoted.whitespace_split = True
+    unquoted.commenters = ""
     needs_shell = any(word and set(word) <= set("();<>|&") for word in unquoted)
     if needs_shell or re.search(r"[$`]", re.sub(r"'[^']*'", "", command)):
         hint = f"write {what} \"sh -c '…'\", or put it into a script"

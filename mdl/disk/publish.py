@@ -182,7 +182,8 @@ class StagedFile:
         except OSError as error:
             if error.errno != errno.EBUSY and not refuses_order(error):
                 raise
-            fd, self.fd = self.fd, -1
+            fd = self.fd
+            self.fd = -1
             os.close(fd)
             self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             copied = give_name(self.path, entry)
@@ -191,7 +192,8 @@ class StagedFile:
 
     def close(self) -> None:
         """Close the file, once, and remove it unless it was published."""
-        fd, self.fd = self.fd, -1
+        fd = self.fd
+        self.fd = -1
         if fd >= 0:
             os.close(fd)
             if not self.is_published:

@@ -48,7 +48,8 @@ _CLOCK_SECONDS = 120
 
 def certificates() -> str:
     """The CA certificates that the environment names, or the system's, can be read. Raises `TlsError`."""
-    file, folders = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+    file = os.environ.get("SSL_CERT_FILE", "")
+    folders = os.environ.get("SSL_CERT_DIR", "")
     if file and not os.path.exists(file):
         advice = "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"
         raise TlsError(f"SSL_CERT_FILE names {file}, which does not exist", hint=advice)
@@ -88,7 +89,8 @@ def proxy(url: str) -> str:
     Whether the proxy answers is found out by `endpoint`.
     """
     settings = _proxies()
-    problem, chosen = settings.problem_of(url), _chosen(url, settings)
+    problem = settings.problem_of(url)
+    chosen = _chosen(url, settings)
     if problem:
         raise UsageError(problem, hint=f"mend the variable, or unset it; mdl goes on without it: {chosen}")
     return "; ".join((chosen, *settings.problems.values()))
@@ -98,7 +100,8 @@ def _chosen(url: str, settings: ProxySettings) -> str:
     """The proxy for ``url`` in words, or why there is none."""
     if not settings.proxies:
         return "none set"
-    host, chosen = host_of(url), settings.choose(url)
+    host = host_of(url)
+    chosen = settings.choose(url)
     if chosen is not None:
         source = chosen.variable if os.environ.get(chosen.variable) else "the system's settings"
         return f"{chosen.shown} for {host}, from {source}"
@@ -151,7 +154,8 @@ def endpoint(hub: Hub) -> str:
                 detail += f" (with {opened.status}: it does not list models, and mdl does not need that)"
             elif not _is_json(http, opened):
                 raise ProtocolError("the answer is not that of a hub")
-            hub.http, hub.headers = http, opened.headers
+            hub.http = http
+            hub.headers = opened.headers
             return detail
     except MdlError as error:
         advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), error.advice)
@@ -177,7 +181,8 @@ def clock(hub: Hub) -> str:
     try:
         age = parse_size(hub.headers.get("age", "")) or 0
         theirs = parsedate_to_datetime(hub.headers["date"]) + timedelta(seconds=age)
-        skew, theirs = abs((now - theirs).total_seconds()), theirs.astimezone(UTC)
+        skew = abs((now - theirs).total_seconds())
+        theirs = theirs.astimezone(UTC)
     except (KeyError, ValueError, TypeError, OverflowError):
         return f"{here}; the endpoint's answer has no time to compare it with"
     if skew < _CLOCK_SECONDS:

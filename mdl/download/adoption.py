@@ -95,7 +95,9 @@ def wait_for_owners(
 ) -> None:
     """Wait up to ``seconds`` until no other process holds a partial of these keys. ``on_wait`` is called once with the
     name of the holder. Raises `Cancelled`."""
-    wanted, until, told = frozenset(keys), time.monotonic() + seconds, False
+    wanted = frozenset(keys)
+    until = time.monotonic() + seconds
+    told = False
     while (holder := _other_holder(partials, wanted)) and time.monotonic() < until:
         if not told:
             told = True

@@ -52,13 +52,17 @@ class ConnectionScaler:
     """
 
     def __init__(self, limit: int, tuning: Tuning = Tuning()) -> None:
-        self.limit, self.width, self._tuning = max(1, limit), 1, tuning
+        self.limit = max(1, limit)
+        self.width = 1
+        self._tuning = tuning
         self.speed = 0.0
         """Bytes per second of one connection; 0 if that is not known yet."""
         self._samples: deque[tuple[float, int]] = deque()
         self._probe_began: float | None = None
-        self._probe_at, self._pause = 0.0, tuning.pause
-        self._narrower, self._speed_before = 1, -1.0
+        self._probe_at = 0.0
+        self._pause = tuning.pause
+        self._narrower = 1
+        self._speed_before = -1.0
 
     @property
     def is_probing(self) -> bool:
@@ -93,12 +97,14 @@ class ConnectionScaler:
 
     def _judge(self, now: float, elapsed: float, is_limited: bool) -> None:
         """Decide after ``elapsed`` seconds of a probe: go on, go back, stay, or wait until more is known."""
-        tuning, is_over = self._tuning, elapsed >= self._tuning.probe_over
+        tuning = self._tuning
+        is_over = elapsed >= self._tuning.probe_over
         if elapsed < tuning.probe_after:
             return
         speed = self._measure(elapsed / 2 if is_over else elapsed)  # a new connection is slow at first
         if speed > tuning.growth * self._speed_before and not is_limited:
-            self.speed, self._pause = speed / self.width, tuning.pause
+            self.speed = speed / self.width
+            self._pause = tuning.pause
             self._widen(now, speed)
         elif is_over:
             self.speed = speed / self.width
@@ -112,13 +118,16 @@ class ConnectionScaler:
         if self.width >= self.limit or speed >= self._tuning.fast_enough * self.width:
             self._hold(now)
             return
-        self._narrower, self._speed_before, self._probe_began = self.width, speed, now
+        self._narrower = self.width
+        self._speed_before = speed
+        self._probe_began = now
         self.width = min(self.limit, self.width * 2)
 
     def second_was_served(self, now: float) -> None:
         """The second connection, which was a question, has its answer: the probe goes on with four."""
         if self.width == 2 and self.is_probing:
-            self.width, self._probe_began = min(self.limit, 4), now
+            self.width = min(self.limit, 4)
+            self._probe_began = now
 
     def second_was_late(self) -> None:
         """The second connection is closed."""
@@ -126,7 +135,8 @@ class ConnectionScaler:
         self._probe_began = None
 
     def _hold(self, now: float) -> None:
-        self._probe_began, self._probe_at = None, now + self._pause
+        self._probe_began = None
+        self._probe_at = now + self._pause
 
     def _measure(self, seconds: float) -> float:
         """Bytes per second of the file, over the last ``seconds`` at least, if it is known for so long."""

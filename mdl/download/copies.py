@@ -48,7 +48,8 @@ class LocalCopies:
         """Files that may have these bytes, each once: the likeliest first, those that must be copied last. And how the
         bytes of each will be taken: None if it cannot be opened. Links are followed."""
         found: list[tuple[Candidate, Way | None]] = []
-        own, seen = self._own_place(model, remote) if remote.digest and remote.size else None, set()
+        own = self._own_place(model, remote) if remote.digest and remote.size else None
+        seen = set()
         for place, is_ours in [*([(own, True)] if own else []), *self._places(remote)]:
             with contextlib.suppress(OSError):
                 path = Path(os.path.realpath(place))
@@ -58,7 +59,8 @@ class LocalCopies:
                 if not stat.S_ISREG(status.st_mode) or not has_its_size or inode in seen:
                     continue
                 seen.add(inode)
-                rule, way = SharingRule(self.link, may_make_read_only=is_ours), None
+                rule = SharingRule(self.link, may_make_read_only=is_ours)
+                way = None
                 with contextlib.suppress(OSError), open_for_reading(path) as fd:
                     way = predict_way(fd, nearest_existing(self.store.own), rule)
                 found.append(((path, rule), way))
@@ -103,9 +105,13 @@ class LocalCopies:
     def take(self, item: Item, candidate: Candidate) -> Way | None:
         """Publish the candidate's bytes as the item too, and return how they were taken; None if they have another
         digest: then the receipts that promise them are distrusted. Raises `OSError`, `MdlError`, `Cancelled`."""
-        (path, rule), model, remote, store = candidate, item.wanted.model, item.remote, self.store
+        path, rule = candidate
+        model = item.wanted.model
+        remote = item.remote
+        store = self.store
         if path == self._own_place(model, remote):
-            stamp, print_ = Stamp.of(path.stat()), store.fingerprint(path, remote)
+            stamp = Stamp.of(path.stat())
+            print_ = store.fingerprint(path, remote)
             if print_.digest == remote.digest:  # two files of one repository are one file here
                 receipt = new_receipt(model, remote, print_, print_.digest.algorithm, stamp)
                 store.receipts.put(replace(receipt, catalog=store.catalog))
@@ -114,9 +120,11 @@ class LocalCopies:
                     folders.sync()
                 return "clone"
         with store.scratch_folder(model, remote) as folder, open_for_reading(path) as fd:
-            before, here = Stamp.of(os.fstat(fd)), folder / "data"
+            before = Stamp.of(os.fstat(fd))
+            here = folder / "data"
             way = copy.clone_link_or_copy(fd, path, here, rule, store.free_space(), store.stoppable())
-            stamp, print_ = Stamp.of(os.lstat(here)), store.fingerprint(here, remote)
+            stamp = Stamp.of(os.lstat(here))
+            print_ = store.fingerprint(here, remote)
             if print_.digest == remote.digest:
                 if way == "link":
                     copy.make_read_only(here)
@@ -185,7 +193,9 @@ def reuse(items: Sequence[Item], copies: LocalCopies, tell: Listener) -> tuple[l
 
 
 def _reuse_one(item: Item, copies: LocalCopies, tell: Listener) -> Way | None:
-    model, remote, name = item.wanted.model, item.remote, item.remote.path.text
+    model = item.wanted.model
+    remote = item.remote
+    name = item.remote.path.text
     for candidate, _ in copies.candidates(model, remote):
         tell(Verifying(model, name, done=0, total=remote.size))
         try:

@@ -28,7 +28,9 @@ class TimeLimit:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], time.struct_time] = time.localtime,
     ) -> None:
-        self._clock, self._wall, self._window = clock, wall, window
+        self._clock = clock
+        self._wall = wall
+        self._window = window
         self._until = clock() + seconds
 
     def is_over(self) -> bool:

@@ -85,7 +85,8 @@ class Segment:
     def cut(self, stop: int) -> int:
         """End the segment at ``stop``; returns where it ended before."""
         assert self.stop is not None
-        before, self.stop = self.stop, stop
+        before = self.stop
+        self.stop = stop
         return before
 
 
@@ -154,7 +155,10 @@ class Download:
     def __init__(
         self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
     ) -> None:
-        self.item, self.index, self._connections, self._tuning = item, index, connections, tuning
+        self.item = item
+        self.index = index
+        self._connections = connections
+        self._tuning = tuning
         self.remote: RemoteFile = item.remote
         self.via_hub = via_hub and item.remote.hub is not None
 
@@ -318,7 +322,8 @@ class Download:
             return None
         gaps = list(self.pending)
         if gaps:
-            start, stop = gaps[-1].start, gaps[-1].stop
+            start = gaps[-1].start
+            stop = gaps[-1].stop
             self.pending.remove(start, stop)
         elif first.left >= 2 * self._tuning.least_tail:
             start = first.at + first.left // 2
@@ -330,12 +335,14 @@ class Download:
 
     def _segment_length(self, record: OriginRecord) -> int:
         """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
-        tuning, speed = self._tuning, self.scaler.speed
+        tuning = self._tuning
+        speed = self.scaler.speed
         if speed and self._width(record) == 1:
             return self.remote.size or 0
         if not speed:
             return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
-        brief, fair = speed * tuning.brief_segment, self.pending.total / (2 * self.scaler.width)
+        brief = speed * tuning.brief_segment
+        fair = self.pending.total / (2 * self.scaler.width)
         length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
         return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
 
@@ -345,7 +352,8 @@ class Download:
         if self.single_stream or not record.serves_parallel or not 0 < len(self.running) < self._width(record):
             return None
         slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
-        speed, left = self.scaler.speed * self.scaler.width, sum(segment.left for segment in self.running)
+        speed = self.scaler.speed * self.scaler.width
+        left = sum(segment.left for segment in self.running)
         enough = max(self._tuning.slow_tail, 2 * left / speed if speed else 0.0)
         if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
             return None
@@ -354,14 +362,16 @@ class Download:
 
     def _seconds_left(self, segment: Segment, now: float) -> float:
         """How long a segment will take at its own speed, or, if it has just begun, at that of the others."""
-        elapsed, came = now - segment.began, segment.at - segment.first
+        elapsed = now - segment.began
+        came = segment.at - segment.first
         if elapsed < self._tuning.slow_tail:
             return segment.left / self.scaler.speed if self.scaler.speed else 0.0
         return segment.left * elapsed / max(came, 1)
 
     def start(self, segment: Segment) -> None:
         """The segment is about to be asked of the current server."""
-        segment.origin, segment.mirrors = self.origin, self.attempts.mirrors
+        segment.origin = self.origin
+        segment.mirrors = self.attempts.mirrors
         self.running.add(segment)
 
     def requeue(self, segment: Segment) -> None:
@@ -412,10 +422,13 @@ class Download:
 
     def switch_server(self) -> None:
         """Another server is asked from now on, of which nothing is known."""
-        self.location, self.first_response_seen, self.range_was_refused = None, False, False
+        self.location = None
+        self.first_response_seen = False
+        self.range_was_refused = False
         may_go_on = self.partial is not None and not self.partial.is_in_order and not self.running
         if self.single_stream and may_go_on and self.partial and self.remote.size is not None:
-            self.single_stream, self.pending = False, RangeSet(self.partial.gaps(self.remote.size))
+            self.single_stream = False
+            self.pending = RangeSet(self.partial.gaps(self.remote.size))
 
     def result(self, lost: MdlError | None = None) -> FileResult:
         """How it ended; ``lost`` is the error of one that did not."""

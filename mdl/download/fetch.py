@@ -47,7 +47,10 @@ class Fetcher:
     def __init__(
         self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int | None], most: int | None = None
     ) -> None:
-        self._http, self._queue, self._free_space, self._most = http, queue, free_space, most
+        self._http = http
+        self._queue = queue
+        self._free_space = free_space
+        self._most = most
 
     def fetch(self, download: Download, segment: Segment, meet: Callable[[Download, OpenResponse], None]) -> None:
         """Fetch what the segment asks for, or as much of it as the server sends. The head of the answer that says what
@@ -153,7 +156,8 @@ class Fetcher:
     ) -> Accept | RangeIgnored | None:
         """Judge an answer; None if the server has another version of the file, which was handled. Raises
         `ProtocolError`."""
-        size, pinned = download.remote.size, download.remote.digest is not None
+        size = download.remote.size
+        pinned = download.remote.digest is not None
         verdict = judge(
             opened.status,
             opened.headers,
@@ -210,7 +214,8 @@ class Fetcher:
 
     def start_hasher(self, download: Download) -> StreamHasher | InOrderHasher:
         """Have the file hashed while it is fetched: by a thread, or as it is written in order."""
-        partial, size = download.part, download.remote.size
+        partial = download.part
+        size = download.remote.size
         if isinstance(partial, OrderedPartial):
             return partial.hash_from_now_on(download.remote.hash_algorithm, size)
         assert size is not None
@@ -240,7 +245,8 @@ class Fetcher:
     def _write(self, download: Download, segment: Segment, accept: Accept, opened: OpenResponse) -> None:
         """Write the body. Raises `NoSpace` if one of unknown length would fill the disk, `ProtocolError` if the body is
         cut or may be, `OSError`."""
-        partial, hasher = download.part, download.hasher
+        partial = download.part
+        hasher = download.hasher
         length = None if accept.encoded else content_length(opened.headers)
         came = 0
         for block in self._http.body(opened, length, decode=accept.encoded):
@@ -249,7 +255,8 @@ class Fetcher:
                 return
             if download.rewind_why or download.error:
                 return
-            start, stop = segment.at, segment.stop
+            start = segment.at
+            stop = segment.stop
             if stop is not None and start >= stop:
                 return  # the segment was cut while the last block was written
             room = len(block) if stop is None else stop - start
@@ -282,7 +289,9 @@ def forget_answers(download: Download) -> None:
     """Nothing counts any more that answers told of the file, which begins anew."""
     if download.length_discovered:  # the size was only how far the stream came
         download.remote = replace(download.remote, size=None)
-    download.first_response_seen, download.length_discovered, download.location = False, False, None
+    download.first_response_seen = False
+    download.length_discovered = False
+    download.location = None
 
 
 def name_impostor(error: ProtocolError, beginning: bytes | bytearray) -> ProtocolError:
@@ -312,7 +321,8 @@ def _check_published(download: Download, opened: OpenResponse) -> None:
     The hub puts them on its own answers (X-Linked-Size, X-Linked-Etag), not on those of the host that serves the body.
     A bucket sends the metadata with which an object was written, of which it knows nothing. Raises `ProtocolError`.
     """
-    size, digest = download.remote.size, download.remote.digest
+    size = download.remote.size
+    digest = download.remote.digest
     for headers in (*opened.hops, opened.headers):
         linked = parse_size(headers.get("x-linked-size", ""))
         if size is not None and linked is not None and linked != size:

@@ -56,9 +56,16 @@ class Finalizer:
         describe: Describe,
         most: int | None,
     ) -> None:
-        self._store, self._queue, self._fetcher, self._post = store, queue, fetcher, post
-        self._cancel, self._count, self._repair, self._on_error = cancel, count, repair, on_error
-        self._describe, self._most = describe, most
+        self._store = store
+        self._queue = queue
+        self._fetcher = fetcher
+        self._post = post
+        self._cancel = cancel
+        self._count = count
+        self._repair = repair
+        self._on_error = on_error
+        self._describe = describe
+        self._most = most
         self._small = Batches(self._publish_batch)
         self._has_leftovers = store.has_leftovers()
 
@@ -143,7 +150,8 @@ class Finalizer:
 
     def _open_in_order(self, download: Download) -> None:
         download.partial = self._store.open_in_order(download.model, download.remote)
-        download.single_stream, download.resumed_at = True, 0
+        download.single_stream = True
+        download.resumed_at = 0
         download.hasher = self._fetcher.start_hasher(download)
 
     def _open_anywhere(self, download: Download) -> None:
@@ -168,13 +176,15 @@ class Finalizer:
     def _borrow(self, download: Download, half: HalfFile, size: int) -> None:
         """Copy what another program has of the file, and mdl has not, into the partial. If that cannot be read, it is
         fetched. Raises `OSError` of mdl's own disk."""
-        partial, borrowed = download.part, 0
+        partial = download.part
+        borrowed = 0
         partial.set_length(size)
         with contextlib.suppress(OSError), open_for_reading(half.path, os.O_NOFOLLOW) as source:
             read_no_further(source)
             for wanted in partial.gaps(size):
                 for first, last in half.ranges:
-                    start, stop = max(first, wanted.start), min(last, wanted.stop)
+                    start = max(first, wanted.start)
+                    stop = min(last, wanted.stop)
                     if start < stop:
                         count = copy_range(source, partial.fd, stop - start, self._check_cancel, start)
                         partial.mark_present(ByteRange(start, start + count))
@@ -201,7 +211,8 @@ class Finalizer:
 
     def fetch_small(self, work: Work) -> None:
         """Fetch and verify a small file, and have it published together with others. Raises `MdlError`, `OSError`."""
-        download, segment = work.download, work.segment
+        download = work.download
+        segment = work.segment
         assert segment is not None
         if not download.is_begun:
             self._begin(download)
@@ -245,14 +256,16 @@ class Finalizer:
         assert remote.hub is not None
         with self._store.scratch_folder(download.model, remote) as folder:
             path = hub_client.fetch(remote.hub, folder, download.add_fetched)
-            stamp, print_ = Stamp.of(path.lstat()), self._store.fingerprint(path, remote)
+            stamp = Stamp.of(path.lstat())
+            print_ = self._store.fingerprint(path, remote)
             if remote.digest not in (None, print_.digest):
                 raise _mismatch(download, print_)
             self._publish(download, path, print_, stamp)
 
     def finish(self, download: Download) -> None:
         """Verify a file whose bytes have all come, and publish it or begin again. Raises `MdlError`, `OSError`."""
-        partial, size = download.part, download.remote.size
+        partial = download.part
+        size = download.remote.size
         assert size is not None
         if download.hasher is None:
             try:
@@ -359,8 +372,10 @@ class Finalizer:
         return Ready(download.model, download.remote, source, print_, verified, download.seen, stamp)
 
     def _published(self, download: Download, ready: Ready) -> None:
-        download.fingerprint, download.verified = ready.fingerprint, ready.verified
-        source, size = host_of(download.answered_by or download.url), ready.fingerprint.size
+        download.fingerprint = ready.fingerprint
+        download.verified = ready.verified
+        source = host_of(download.answered_by or download.url)
+        size = ready.fingerprint.size
         self._queue.end(download)
         self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
 

@@ -27,7 +27,10 @@ from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.files import HubFile
 from mdl.paths import RelPath
 
-BLOBS, SNAPSHOTS, REFS, TREES = "blobs", "snapshots", "refs", "trees"
+BLOBS = "blobs"
+SNAPSHOTS = "snapshots"
+REFS = "refs"
+TREES = "trees"
 """The folders of a repository. In ``trees`` the hub's client keeps listings."""
 UNFINISHED = ".incomplete"
 """How the names of files end that the hub's client has not finished."""

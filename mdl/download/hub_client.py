@@ -46,9 +46,13 @@ class HubClient:
         trust: Trust,
         environ: Mapping[str, str],
     ) -> None:
-        self._endpoint, self._token, self._stall = endpoint, token.token if token else None, stall
-        self._trust, self._proxies = trust, ProxySettings.of(system_settings(environ))
-        self._hosts, self._has_hooks = hosts, False
+        self._endpoint = endpoint
+        self._token = token.token if token else None
+        self._stall = stall
+        self._trust = trust
+        self._proxies = ProxySettings.of(system_settings(environ))
+        self._hosts = hosts
+        self._has_hooks = False
 
     def fetch(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
         """Fetch one file into ``folder`` and return its path. ``on_bytes`` is called with the number of new bytes.
@@ -107,7 +111,8 @@ class HubClient:
 
         hooks = _usual_hooks()
         hooks = {"request": [*hooks["request"], check_request], "response": [*hooks["response"], check_response]}
-        trust, proxies = self._trust, self._proxies
+        trust = self._trust
+        proxies = self._proxies
 
         class Transport(hub_httpx.BaseTransport):
             """Carries each request through mdl's proxy and with mdl's certificates, after each redirect anew."""
@@ -158,7 +163,8 @@ def _usual_hooks() -> dict[str, list[Callable[..., Any]]]:
 def _watched(download: Callable[[Callable[[int], None]], Path], on_bytes: Callable[[int], None], stall: float) -> Path:
     """Call ``download`` in another thread, which is abandoned after ``stall`` seconds without a byte: the hub's client
     cannot be stopped from outside. Raises what ``download`` raises, and `NetworkError` if no byte comes."""
-    moved_at, is_abandoned = time.monotonic(), False
+    moved_at = time.monotonic()
+    is_abandoned = False
 
     def count(number: int) -> None:
         nonlocal moved_at

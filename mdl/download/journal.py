@@ -94,7 +94,8 @@ def parse(data: bytes, name: str) -> Record | None:
     if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
         return None
     identity = Identity(**head)
-    claims, validators = [], {}
+    claims = []
+    validators = {}
     for line in lines[1:]:
         fact = crc_json.loads(line)
         if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
@@ -164,7 +165,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file, once. Raises `OSError`."""
-        fd, self._fd = self._fd, -1
+        fd = self._fd
+        self._fd = -1
         if fd >= 0:
             os.close(fd)
 

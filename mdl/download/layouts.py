@@ -35,7 +35,8 @@ class Layout:
     """Whether files are named by their digest, so that models and other programs share them."""
 
     def __init__(self, root: Path, *, into: bool = False) -> None:
-        self._root, self._into = root, into
+        self._root = root
+        self._into = into
         self.own = root / ".mdl"
         self._folders: dict[str, Path] = {}
 
@@ -84,7 +85,8 @@ class Layout:
 class HubCache(Layout):
     """The cache of huggingface_hub. mdl's own folder is below ``.locks``, which the hub's tools ignore."""
 
-    name, is_by_digest = "hf-cache", True
+    name = "hf-cache"
+    is_by_digest = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -192,7 +194,8 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
 
     Raises `StorageError`.
     """
-    here, final = os.fspath(at), f"{at}/{path}"
+    here = os.fspath(at)
+    final = f"{at}/{path}"
     for segment in ("", *path.text.split("/")):
         here = f"{here}/{segment}" if segment else here
         last = here == final

@@ -80,7 +80,8 @@ class OrderedPartial(Partial):
         (self.folder / "data").unlink(missing_ok=True)
         with _told_if_refused("new files", self.folder):
             self.fd = _new_file(self.folder)
-        self._have, self.validators = RangeSet(), {}
+        self._have = RangeSet()
+        self.validators = {}
         return lost
 
     def seal(self, size: int) -> bool:
@@ -113,7 +114,8 @@ class OrderedPartial(Partial):
                 self.discard()
 
     def _close_data(self) -> None:
-        fd, self.fd = self.fd, -1
+        fd = self.fd
+        self.fd = -1
         if fd >= 0:
             unlock_and_close(fd)
 

@@ -42,8 +42,12 @@ class Partial:
     """Whether its bytes can only be written one after the other: see `mdl.download.ordered_partial`."""
 
     def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
-        self.folder, self.fd, self.validators = folder, fd, validators
-        self._journal, self._have, self._claimed = journal, have, have.copy()
+        self.folder = folder
+        self.fd = fd
+        self.validators = validators
+        self._journal = journal
+        self._have = have
+        self._claimed = have.copy()
         self._lock = threading.Lock()
         self._syncing = threading.RLock()
         self._journal_synced = time.monotonic()
@@ -55,7 +59,8 @@ class Partial:
         self._sync_error: OSError | None = None
         self.was_cut = False
         """Another program cut the file while it was written."""
-        self.dropped, self.dropped_why = 0, ""
+        self.dropped = 0
+        self.dropped_why = ""
         """How many bytes of a leftover could not be used, and why."""
 
     @classmethod
@@ -68,30 +73,36 @@ class Partial:
         mine = partials / f"{key}.{ProcessId.current()}"
         adopt(partials, key, mine, identity)
         make_private_dir(mine)
-        data, path = mine / "data", mine / "journal"
+        data = mine / "data"
+        path = mine / "journal"
         record = journals.load(path)
-        lost, why = 0, "its journal is damaged, or not this user's"
+        lost = 0
+        why = "its journal is damaged, or not this user's"
         if record is None:
             with contextlib.suppress(OSError):
                 lost = data.lstat().st_blocks * 512
         elif not record.resumable_as(identity):
-            lost, why = record.have.total, _why_not(record, identity)
+            lost = record.have.total
+            why = _why_not(record, identity)
             record = None
         fd = _open_and_lock(data, is_new=record is None)
         try:
             if record is None:
                 partial = cls(mine, fd, Journal.create(path, identity), RangeSet(), {})
             else:
-                have, claimed = record.have, record.have.total
+                have = record.have
+                claimed = record.have.total
                 have.remove(os.fstat(fd).st_size, 2**63)
-                lost, why = claimed - have.total, "the partial file is shorter than its journal says"
+                lost = claimed - have.total
+                why = "the partial file is shorter than its journal says"
                 is_whole = not lost and path.stat().st_size <= journals.LARGEST // 2
                 journal = Journal.reopen(path) if is_whole else Journal.create(path, identity, have, record.validators)
                 partial = cls(mine, fd, journal, have, record.validators)
         except BaseException:
             os.close(fd)
             raise
-        partial.dropped, partial.dropped_why = lost, why
+        partial.dropped = lost
+        partial.dropped_why = why
         return partial
 
     @property
@@ -121,7 +132,8 @@ class Partial:
         """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
         hides that another program cut the file. Raises `OSError`."""
         os.ftruncate(self.fd, size + 1)
-        self._length, self._is_sealed = size + 1, False
+        self._length = size + 1
+        self._is_sealed = False
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Put bytes at ``offset``. Raises `OSError`."""
@@ -187,7 +199,8 @@ class Partial:
             os.ftruncate(self.fd, 0)
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
-            self._have, self._claimed = RangeSet(), RangeSet()
+            self._have = RangeSet()
+            self._claimed = RangeSet()
             self.claim_below = self._length = None
             self.was_cut = False
             self.validators = {}
@@ -202,7 +215,8 @@ class Partial:
         is_as_written = not self.was_cut and length == size + 1
         is_as_written = is_as_written and (not size or os.lseek(self.fd, 0, os.SEEK_HOLE) >= size)
         os.ftruncate(self.fd, size)
-        self._length, self._is_sealed = size, True
+        self._length = size
+        self._is_sealed = True
         return is_as_written
 
     def publish(self, entry: EntryAt) -> os.stat_result | None:
@@ -216,7 +230,8 @@ class Partial:
             if self._sync_error:
                 raise self._sync_error  # the system reports lost bytes once, and then calls the rest synced
             sync(self.fd)
-            status, data = os.fstat(self.fd), self.folder / "data"
+            status = os.fstat(self.fd)
+            data = self.folder / "data"
             try:
                 is_mine = os.path.samestat(data.lstat(), status)
             except (FileNotFoundError, NotADirectoryError):
@@ -238,7 +253,8 @@ class Partial:
     def close(self) -> None:
         """Close the files, once: a descriptor is gone even if closing it fails. Raises `OSError`."""
         with self._syncing:
-            fd, self.fd = self.fd, -1
+            fd = self.fd
+            self.fd = -1
             try:
                 self._journal.close()
             finally:

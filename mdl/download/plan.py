@@ -159,7 +159,8 @@ def _size(item: Item) -> int:
 
 
 def _decide(one: Wanted, force: bool) -> Item:
-    local, remote = one.local, one.remote
+    local = one.local
+    remote = one.remote
     if one.error:
         return Item(one, Reason.UNRESOLVED, refused=one.error)
     if local.kind in ("link", "special"):

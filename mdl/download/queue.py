@@ -82,10 +82,14 @@ class WorkQueue:
         self._waiting = deque(downloads)
         self.active: list[Download] = []
         self._left = len(downloads)
-        self._connections, self._policy, self._pacer, self._post = connections, policy, pacer, post
+        self._connections = connections
+        self._policy = policy
+        self._pacer = pacer
+        self._post = post
         self._most_begun = begun
         lock = threading.RLock()
-        self._changed, self._over = threading.Condition(lock), threading.Condition(lock)
+        self._changed = threading.Condition(lock)
+        self._over = threading.Condition(lock)
         self._closed = False
         self._publishing: set[Download] = set()
         self._requests: defaultdict[str, set[Segment]] = defaultdict(set)
@@ -143,7 +147,8 @@ class WorkQueue:
         """Let every file use as many connections as its speed justifies, and no more of them while the rate limit is
         reached; wake the workers if that is more."""
         with self._changed:
-            now, before = time.monotonic(), sum(one.scaler.width for one in self.active)
+            now = time.monotonic()
+            before = sum(one.scaler.width for one in self.active)
             for one in self.active:
                 one.scaler.observe(now, one.fetched, len(one.running), is_limited=is_limited)
                 for segment in tuple(one.running):
@@ -167,7 +172,8 @@ class WorkQueue:
     def first_byte_came(self, download: Download, segment: Segment) -> bool:
         """The body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
         with self._changed:
-            now, record = time.monotonic(), self._pacer.record(segment.origin)
+            now = time.monotonic()
+            record = self._pacer.record(segment.origin)
             segment.answered = now
             record.note_answer(segment.seconds_to_answer(now))
             if segment.is_second:
@@ -352,7 +358,9 @@ class WorkQueue:
             self._take_back(download)
             self._changed.notify()
             if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
-                origin, url, now = download.origin, download.url, time.monotonic()
+                origin = download.origin
+                url = download.url
+                now = time.monotonic()
                 decision = self._decide(download, ended, now)
                 if ended.brought >= PROGRESS or (error is None and ended.made_progress):
                     self._pacer.served(origin, ended.began, now)
@@ -448,7 +456,8 @@ class WorkQueue:
             download.single_stream = download.single_stream or download.attempts.is_plain
             self.rewind(download, decision.why)
         elif isinstance(decision, AskPlainly):
-            download.single_stream, download.range_was_refused = True, decision.is_for_good
+            download.single_stream = True
+            download.range_was_refused = decision.is_for_good
             self._tell(download, f"{decision.why}; asking for the whole file on one connection")
         elif isinstance(decision, NextMirror):
             error = decision.error

@@ -62,7 +62,9 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
     """The receipt with the ``facts`` of a line; None if they make no sense."""
     try:
         facts = _DEFAULTS | facts
-        stamp, prefixes, replaced = facts["stamp"], tuple(facts["prefixes"]), facts["replaced"]
+        stamp = facts["stamp"]
+        prefixes = tuple(facts["prefixes"])
+        replaced = facts["replaced"]
         kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
         kinds += [(number, (int,)) for number in (*stamp, *(replaced or ()))] + [
             (prefix, (str,)) for prefix in prefixes

@@ -35,7 +35,8 @@ from mdl.redact import bare_url
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
-_LARGEST, _LONGEST = 256 * 2**20, 16 * 2**20
+_LARGEST = 256 * 2**20
+_LONGEST = 16 * 2**20
 """The most bytes that are read of a record, and of one line. The line of a file of a terabyte has 5 MB, most of which
 are its prefix digests."""
 _SPARE = 32
@@ -239,7 +240,8 @@ class _Record:
     one of them."""
 
     def __init__(self, model: str, folder: str) -> None:
-        self._model, self._names = model, (f"{folder}/{RECORD}", folder)
+        self._model = model
+        self._names = (f"{folder}/{RECORD}", folder)
         self._clear()
 
     @functools.cached_property
@@ -253,8 +255,11 @@ class _Record:
 
     def _clear(self) -> None:
         self.by_path: dict[str, Receipt | bytes] = {}
-        self.is_newer, self._damaged = False, 0
-        self._count, self._read, self._state = 0, 0, (0, 0, 0)
+        self.is_newer = False
+        self._damaged = 0
+        self._count = 0
+        self._read = 0
+        self._state = (0, 0, 0)
         self._last = b""
         self._of_one_file: list[Path] = []
 
@@ -313,7 +318,8 @@ class _Record:
     def _add(self, line: bytes) -> None:
         facts = crc_json.loads(line)
         facts = facts if isinstance(facts, dict) else {}
-        path, version = facts.get("path"), facts.get("mdl-receipt")
+        path = facts.get("path")
+        version = facts.get("mdl-receipt")
         self.is_newer = self.is_newer or (isinstance(version, int) and version > VERSION)
         if isinstance(path, str):
             self._take(path, None if facts.get("gone") else self._made(facts) or line)

@@ -103,7 +103,9 @@ class Store:
     ) -> None:
         """With ``into`` the files of one model are in ``root`` itself. ``catalog`` names the catalog for which files
         are fetched, if there is one. ``cancel`` ends what reads large files."""
-        self.root, self.catalog, self.cancel = root.absolute(), catalog, cancel or CancelToken()
+        self.root = root.absolute()
+        self.catalog = catalog
+        self.cancel = cancel or CancelToken()
         self.layout = layout(self.root) if layout else Layout(self.root, into=into)
         self.own = self.layout.own
         self.at_work: list[threading.Thread] = []
@@ -196,7 +198,9 @@ class Store:
         found = found or self.quick_check(model, remote)
         if found.kind != "file" or found.stamp is None:
             return found
-        receipt, digest, size = found.receipt, remote.digest, found.stamp.size
+        receipt = found.receipt
+        digest = remote.digest
+        size = found.stamp.size
         is_settled = found.untouched and receipt and digest and receipt.digest.algorithm == digest.algorithm
         if receipt is None and digest:
             found = replace(found, written=_written(self.final_path(model, remote)))
@@ -268,7 +272,8 @@ class Store:
         if not refuses_order(error):
             return None
         with self._switching:
-            is_news, self.writes_in_order = not self.writes_in_order, True
+            is_news = not self.writes_in_order
+            self.writes_in_order = True
         return is_news
 
     def open_in_order(self, model: str, remote: RemoteFile) -> OrderedPartial:

@@ -24,7 +24,8 @@ class InOrderHasher:
     is used as a `StreamHasher` is."""
 
     def __init__(self, partial: Partial, algorithm: str, size: int | None) -> None:
-        self._partial, self._algorithm = partial, algorithm
+        self._partial = partial
+        self._algorithm = algorithm
         self._hasher = new_hasher(algorithm, size or 0)
         self._prefixes: list[str] = []
         self.done = 0
@@ -70,8 +71,11 @@ class StreamHasher:
         expected: Sequence[str] = (),
         on_bad: Callable[[ByteRange], bool] | None = None,
     ) -> None:
-        self._partial, self._algorithm, self._size = partial, algorithm, size
-        self._expected, self._on_bad = expected, on_bad
+        self._partial = partial
+        self._algorithm = algorithm
+        self._size = size
+        self._expected = expected
+        self._on_bad = on_bad
         self._hasher = new_hasher(algorithm, size)
         self._good = self._hasher.copy()
         self._prefixes: list[str] = []
@@ -153,7 +157,8 @@ class StreamHasher:
         if self._on_bad and index < len(self._expected) and self._expected[index] != prefix:
             bad = ByteRange(index * PREFIX_STEP, self.done)
             if self._on_bad(bad):
-                self._hasher, self.done = self._good.copy(), bad.start
+                self._hasher = self._good.copy()
+                self.done = bad.start
                 return
         if self._expected:
             self._partial.claim_below = self.done

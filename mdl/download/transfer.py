@@ -87,7 +87,8 @@ class Transfer:
         tuning: Tuning | None = None,
     ) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        via_hub, tuning = hub_client is not None, tuning or Tuning()
+        via_hub = hub_client is not None
+        tuning = tuning or Tuning()
         self._connections, begun = _fitting(http.connections, free_descriptors())
         downloads = [
             Download(item, number, self._connections, via_hub=via_hub, tuning=tuning)
@@ -110,8 +111,11 @@ class Transfer:
             describe=describe,
             most=most,
         )
-        self._store, self._http, self._tell = store, http, tell
-        self._bytes_kept, self._hub_client = bytes_kept, hub_client
+        self._store = store
+        self._http = http
+        self._tell = tell
+        self._bytes_kept = bytes_kept
+        self._hub_client = hub_client
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
         self._stop_syncing = threading.Event()
@@ -197,7 +201,8 @@ class Transfer:
         now = time.monotonic()
         running = [download for download in list(self._queue.active) if not download.ended]
         progress = self._queue.progress()
-        total, done = self._bytes_kept + progress.size, self._bytes_kept + progress.done
+        total = self._bytes_kept + progress.size
+        done = self._bytes_kept + progress.done
         self._rate = self._speed.observe(now, progress.fetched)
         self._tell(
             Progressed(
@@ -279,7 +284,8 @@ class Transfer:
             self._queue.abandon(work, explained)
 
     def _do(self, work: Work) -> None:
-        download, segment = work.download, work.segment
+        download = work.download
+        segment = work.segment
         if work.kind == "begin":
             self._finalizer.begin(download)
         elif work.kind == "rewind":

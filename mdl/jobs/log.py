@@ -47,7 +47,9 @@ class Log:
     """
 
     def __init__(self, path: Path, *, largest: int = LARGEST, kept: int = KEPT, is_own: bool = False) -> None:
-        self.path, self._largest, self._kept = path, largest, kept
+        self.path = path
+        self._largest = largest
+        self._kept = kept
         if is_own:
             make_private_dir(path.parent)
         else:
@@ -132,7 +134,9 @@ class LogListener:
     def __init__(
         self, logs: list[Log], secrets: Secrets, job: str, command: str, trouble: Callable[[Path, OSError], None]
     ) -> None:
-        self._logs, self._secrets, self._trouble = logs, secrets, trouble
+        self._logs = logs
+        self._secrets = secrets
+        self._trouble = trouble
         self._failed: set[Path] = set()
         self._tenth = 0
         self._lines: list[str] = []
@@ -140,7 +144,8 @@ class LogListener:
 
     def __call__(self, event: Event) -> None:
         if self._is_due(event):
-            found, known = describe(event), tuple(self._secrets)
+            found = describe(event)
+            known = tuple(self._secrets)
             facts = {"model": found.model, "file": found.file, "kind": found.model_kind, "repo": found.repo}
             clean = {
                 key: redact(one, known) if isinstance(one, str) else one
@@ -151,7 +156,8 @@ class LogListener:
             self._write()
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []
+        lines = self._lines
+        self._lines = []
         for log in self._logs if lines else ():
             try:
                 log.append("\n".join(lines))
@@ -171,7 +177,8 @@ class LogListener:
             self._tenth = tenth(event.bytes_kept, event.bytes_total)
         if not isinstance(event, Progressed):
             return True
-        before, self._tenth = self._tenth, max(self._tenth, tenth(event.bytes_done, event.bytes_total))
+        before = self._tenth
+        self._tenth = max(self._tenth, tenth(event.bytes_done, event.bytes_total))
         return self._tenth > before
 
 

@@ -57,7 +57,8 @@ def operation_log(
         except OSError as error:
             trouble(path, error)
     listener = LogListener(logs, console.secrets, "", command, trouble)
-    log, end = OperationLog(listener), Ended()
+    log = OperationLog(listener)
+    end = Ended()
     log.note("", f"begun in {working_folder()}: mdl {typed}")
     try:
         yield log

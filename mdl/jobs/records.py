@@ -27,10 +27,14 @@ from mdl.formatting import human_duration, listed
 from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finishers, job_of
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_RECORD, _LOG, _HEARTBEAT, _RATE = ".job", ".log", ".pulse", ".rate"
+_RECORD = ".job"
+_LOG = ".log"
+_HEARTBEAT = ".pulse"
+_RATE = ".rate"
 _NAMED = 10
 """How many jobs an error names."""
-_LARGEST, _LARGEST_RATE = 2**26, 1000
+_LARGEST = 2**26
+_LARGEST_RATE = 1000
 """Bytes of a record, and of the rate that a job is to keep."""
 _SILENT_SECONDS = 30.0
 """Three beats of a heartbeat."""
@@ -40,7 +44,8 @@ class Records:
     """The records of one user. ``damaged`` is called with the path of every record that cannot be read, and why."""
 
     def __init__(self, folder: Path, damaged: Callable[[Path, str], None] = lambda _path, _why: None) -> None:
-        self.folder, self._damaged = folder, damaged
+        self.folder = folder
+        self._damaged = damaged
 
     def new_id(self) -> str:
         """An id that no job has: the month and day, and four letters. Raises `OSError`."""
@@ -159,9 +164,11 @@ class Records:
         """Remove what was over ``older`` seconds ago, also what died or is damaged, and logs without a job; what is
         paused stays. Returns the jobs that were removed."""
         publish.sweep(self.folder)
-        removed, before = [], time.time() - older
+        removed = []
+        before = time.time() - older
         for name in self._names(_RECORD, _LOG):
-            place, job = self._path(name), None
+            place = self._path(name)
+            job = None
             try:
                 if (place if place.exists() else self.log(name)).stat().st_mtime >= before:
                     continue

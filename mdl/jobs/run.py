@@ -74,11 +74,18 @@ class JobRun:
         wanted: Sequence[Wanted] = (),
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
-        self._folders, self._method, self._options = folders, method, options
-        self._kind, self._repo, self._limit_rate = kind, repo, limit_rate
+        self._folders = folders
+        self._method = method
+        self._options = options
+        self._kind = kind
+        self._repo = repo
+        self._limit_rate = limit_rate
         self._wanted = tuple(wanted)
-        self._console, self._state, self._cancel = console, state, cancel
-        self._is_unrecorded, self._stamp = False, ""
+        self._console = console
+        self._state = state
+        self._cancel = cancel
+        self._is_unrecorded = False
+        self._stamp = ""
         self._records = Records(state / "jobs") if state else None
         job = self._resumed() or self._new(command, invocation)
         self._tracker = Tracker(job, self._records, console.secrets, self._no_record)
@@ -175,7 +182,8 @@ class JobRun:
         Raises `Busy`, `Paused` or `Cancelled` if another process has resumed, paused or cancelled it since that was
         decided, `NotFound` if its record was removed, `StateError`.
         """
-        records, job = self._records, self._tracker.job
+        records = self._records
+        job = self._tracker.job
         if records is None or not self._stamp:
             return
         try:
@@ -183,7 +191,8 @@ class JobRun:
                 return
         except OSError:
             return  # the record cannot be written, and the first event says so
-        status, why = records.find(job.id).status, "another process has {} it meanwhile"
+        status = records.find(job.id).status
+        why = "another process has {} it meanwhile"
         if status == "paused":
             raise Paused(why.format("paused"))
         if status == "cancelled":
@@ -223,7 +232,9 @@ class JobRun:
 
     def _logs(self) -> list[Log]:
         """The log of all downloads and that of this job, as far as they can be opened."""
-        options, own, logs = self._options, self._tracker.job.log, list[Log]()
+        options = self._options
+        own = self._tracker.job.log
+        logs = list[Log]()
         shared = options.log_file or (self._state / DOWNLOADS if self._state else None)
         for path in filter(None, (shared, Path(own) if own else None)) if options.is_logged else ():
             try:
@@ -245,7 +256,8 @@ class JobRun:
         if not command:
             return
         self._tracker.write()  # a hook may look at the job
-        console, trouble = self._console, ""
+        console = self._console
+        trouble = ""
         try:
             with hook_environment(hook_facts(self._tracker.job, self._folders, end, console.clean)) as facts:
                 if code := process.run_program(
@@ -293,7 +305,8 @@ def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _fitting(lines: Sequence[str]) -> str:
-    left, found = _LONGEST_VARIABLE, []
+    left = _LONGEST_VARIABLE
+    found = []
     for line in lines:
         left -= len(os.fsencode(line)) + 1
         if left < 0:

@@ -33,9 +33,14 @@ class Tracker:
         trouble: Callable[[OSError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.job, self._records, self._secrets = job, records, secrets
-        self._trouble, self._clock, self._is_lost = trouble, clock, False
-        self._written_at, self._has_moved = -math.inf, False
+        self.job = job
+        self._records = records
+        self._secrets = secrets
+        self._trouble = trouble
+        self._clock = clock
+        self._is_lost = False
+        self._written_at = -math.inf
+        self._has_moved = False
         """Whether any byte has come: before, no speed is known, and after, a speed of 0 means that it stalls."""
 
     def __call__(self, event: Event) -> None:
@@ -108,14 +113,20 @@ class RateControl:
         change: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._records, self._name, self._change, self._clock = records, name, change, clock
-        self._rate, self._looked_at = "", -math.inf
+        self._records = records
+        self._name = name
+        self._change = change
+        self._clock = clock
+        self._rate = ""
+        self._looked_at = -math.inf
 
     def __call__(self, _event: Event) -> None:
         now = self._clock()
         if now - self._looked_at < _WRITE_SECONDS:
             return
-        self._looked_at, before, self._rate = now, self._rate, self._records.rate(self._name)
+        before = self._rate
+        self._looked_at = now
+        self._rate = self._records.rate(self._name)
         if self._rate not in ("", before):
             self._change(self._rate)
 
@@ -128,7 +139,9 @@ class ReadyFile:
     """
 
     def __init__(self, path: Path, models: Mapping[str, Path], trouble: Callable[[OSError], None]) -> None:
-        self._path, self._models, self._trouble = path, models, trouble
+        self._path = path
+        self._models = models
+        self._trouble = trouble
         self._is_lost = self._is_written = False
 
     def __call__(self, event: Event) -> None:

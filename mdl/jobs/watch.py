@@ -49,7 +49,8 @@ def problem_of(job: Job) -> Problem | None:
     """
     if job.status == "done":
         return None
-    facts, hint = job.error or {}, resume_command(job)
+    facts = job.error or {}
+    hint = resume_command(job)
     if job.status == "dead":
         why = "dead: its process is gone, and did not say why"
         return MdlError(why, item=job.id, hint=hint or "run its command again; what was fetched is kept")
@@ -68,7 +69,9 @@ class _Told:
     """What of a job was told so far."""
 
     def __init__(self, tell: Listener) -> None:
-        self._tell, self._last, self._is_planned = tell, Progressed(), False
+        self._tell = tell
+        self._last = Progressed()
+        self._is_planned = False
         self._sources: dict[tuple[str, str], tuple[str, str]] = {}
         """Kind and source of each file."""
 
@@ -88,7 +91,8 @@ class _Told:
         self._tell(progress)
 
     def _progress(self, job: Job) -> Progressed:
-        first, of_job = job.running[:1], (job.kind or "", job.repo or "")
+        first = job.running[:1]
+        of_job = (job.kind or "", job.repo or "")
         kind, repo = next((self._sources.get((one.model, one.file), of_job) for one in first), ("", ""))
         return Progressed(
             bytes_done=job.bytes_done,
@@ -105,7 +109,9 @@ class _Tail:
     """The end of a log that grows, and may be put aside for a new one. What cannot be read tells nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._file, self._rest = path, _opened(path), b""
+        self._path = path
+        self._file = _opened(path)
+        self._rest = b""
 
     def of_this_run(self) -> list[Event]:
         """The events since the job was begun, or resumed."""

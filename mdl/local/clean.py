@@ -152,7 +152,8 @@ def _archives(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
 def _files(store: Store, known: Known) -> Iterator[Waste]:
     for model in store.receipts.models():
         receipts = store.receipts.in_order(model)
-        current, gone = _current(receipts, known(model)), list[RelPath]()
+        current = _current(receipts, known(model))
+        gone = list[RelPath]()
         for receipt in receipts:
             if (place := store.path_of(receipt)) is not None:
                 if current is not None and _is_superseded(receipt, store, current):

@@ -83,7 +83,8 @@ def delete(
         shared_freed, shared_staying = shared.sizes(one)
         freed += one.unfinished + shared_freed
         staying += shared_staying
-        layout, kept = one.store.layout.name, tuple(one.kept)
+        layout = one.store.layout.name
+        kept = tuple(one.kept)
         row = DeletedModel(one.name, one.path, layout, one.files, freed, staying, one.imported, kept)
         try:
             _refuse_busy(one)
@@ -139,7 +140,9 @@ def _refuse_busy(one: Deletion) -> None:
 
 def _carry_out(one: Deletion) -> list[KeptFile]:
     """Returns what stays after all, for it was changed meanwhile. Raises `Busy`, `OSError`, `Unsafe`."""
-    root, changed, folders = one.store.root, list[KeptFile](), set(one.folders)
+    root = one.store.root
+    changed = list[KeptFile]()
+    folders = set(one.folders)
     seen = {(found.st_dev, found.st_ino): Stamp.of(found) for found in one.sizes}
     with contextlib.ExitStack() as stack:
         for name in sorted(set(one.names)):

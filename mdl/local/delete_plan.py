@@ -106,13 +106,15 @@ def plan(
 
 def _whole(model: Model, stores: Sequence[Store], *, force: bool) -> list[Deletion]:
     """As `plan`, but without downloads of which no file is finished."""
-    store, origins = stores[0], [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+    store = stores[0]
+    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin)]
     if not store.layout.is_by_digest:
         try:
             return [of_folder(store, model.name, partial(_meant, model), force=force)]
         except NotFound as error:
             caches = [other.root for other in stores if other.layout.is_by_digest]
-            hint, item = error.hint, error.item
+            hint = error.hint
+            item = error.item
             for origin in origins:
                 if any(repo_in(cache, origin).is_there for cache in caches):
                     hint = f"Hugging Face's cache has it: mdl rm {origin} --layout hf-cache"
@@ -170,7 +172,8 @@ def of_folder(
     Raises `NotFound` if nothing of it is here, `StateError`, `StorageError`, `Cancelled`.
     """
     _refuse_closed(store, name)
-    folder, receipts = store.folder(name), {one.path.text: one for one in store.receipts.of_model(name)}
+    folder = store.folder(name)
+    receipts = {one.path.text: one for one in store.receipts.of_model(name)}
     found = Deletion(store, name, folder, [name])
 
     def is_of_another_model(below: Path) -> bool:
@@ -230,7 +233,8 @@ def _why_kept(store: Store, receipt: Receipt | None) -> str:
 def of_repo(store: Store, origin: HubOrigin) -> Deletion:
     """A repository of the hub's cache, no matter which program brought it, or the part of it that ``origin`` means; if
     it has a revision, that revision alone. Raises `NotFound`."""
-    repo, revision = repo_in(store.root, origin), origin.revision
+    repo = repo_in(store.root, origin)
+    revision = origin.revision
     commit = repo.commit_of(revision) if revision else None
     receipts = [one for one in _receipts(store, repo) if commit in (None, one.hub and one.hub.revision)]
     if (revision and commit is None) or not (repo.is_there or receipts):
@@ -258,7 +262,8 @@ def of_cached_model(store: Store, name: str, *, force: bool = False) -> list[Del
         receipts = _receipts(store, repo)
         own = {_key(one): one for one in receipts if one.model == name}
         others = {_key(one): one.model for one in receipts if one.model != name}
-        going, kept = [], []
+        going = []
+        kept = []
         for file in repo.files:
             key = file.commit, file.path
             if key in own and key in others:

@@ -31,14 +31,19 @@ class ReadingProgress:
     ``kept`` among them."""
 
     def __init__(self, on_event: Listener, kept: int, total: int) -> None:
-        self._on_event, self._kept, self.done, self._total = on_event, kept, kept, total
+        self._on_event = on_event
+        self._kept = kept
+        self.done = kept
+        self._total = total
         self._began = self._told = time.monotonic()
 
     def look(self, of_file: int) -> None:
         """``of_file`` bytes of the file that is being read are read."""
-        now, done = time.monotonic(), self.done + of_file
+        now = time.monotonic()
+        done = self.done + of_file
         if now - self._told >= _TELL_SECONDS:
-            self._told, speed = now, (done - self._kept) / (now - self._began)
+            self._told = now
+            speed = (done - self._kept) / (now - self._began)
             left = max(0, self._total - done) / speed if speed else None
             self._on_event(
                 Progressed(bytes_done=done, bytes_total=self._total, bytes_per_second=speed, eta_seconds=left)

@@ -156,8 +156,12 @@ class _Import:
 
     def __init__(self, folder: Path, tools: Tools, known: CatalogFiles, how: How, wanted: Mapping[str, int]) -> None:
         """``wanted`` says how many models want each file: only the last of them may move it."""
-        self._folder, self._tools, self._known, self._how = folder, tools, known, how
-        self._store, self._wanted = tools.store, dict(wanted)
+        self._folder = folder
+        self._tools = tools
+        self._known = known
+        self._how = how
+        self._store = tools.store
+        self._wanted = dict(wanted)
         self.progress = ReadingProgress(tools.on_event, 0, 0)
 
     @cached_property
@@ -273,7 +277,8 @@ class _Import:
             tell(done)
             self.progress.look(done)
 
-        prints, stamps = {}, []
+        prints = {}
+        stamps = []
         for algorithm in sorted(algorithms):
             print_, stamp = hash_file(self._folder / file.at, algorithm, self._store.stoppable(watch))
             prints[algorithm] = print_
@@ -350,7 +355,8 @@ class _Import:
     ) -> ImportedFile:
         """Publish a file in the store, or give it a receipt if it is in its place. Raises `Occupied`, `StorageError`,
         `OSError`."""
-        store, source = self._store, self._folder / file.at
+        store = self._store
+        source = self._folder / file.at
         remote = replace(target.remote, validator=self._validator(model, file, stamp))
         print_ = prints[remote.hash_algorithm]
         facts = (str(print_.digest), target.verified)
@@ -372,13 +378,19 @@ class _Import:
 
     def _bring(self, file: FoundFile, item: Item, target: Target, print_: Fingerprint, stamp: Stamp) -> str:
         """Publish the bytes of ``file``, which had this stamp when it was hashed, and return how they came."""
-        store, model, remote, source = self._store, target.model, item.remote, self._folder / file.at
+        store = self._store
+        model = target.model
+        remote = item.remote
+        source = self._folder / file.at
         self._wanted[file.at] -= 1
         ready = Ready(model, remote, source, print_, target.verified, item.seen, stamp)
         with store.scratch_folder(model, remote) as folder, open_for_reading(source, os.O_NOFOLLOW) as fd:
-            way, here, is_last = self._way(fd), folder / "data", self._wanted[file.at] == 0
+            way = self._way(fd)
+            here = folder / "data"
+            is_last = self._wanted[file.at] == 0
             if way != "move" or not is_last:
-                room, watch = store.free_space(), store.stoppable()
+                room = store.free_space()
+                watch = store.stoppable()
                 way = copy.clone_link_or_copy(fd, source, here, self._rule(fd), room, watch)
                 ready = replace(ready, source=here, stamp=Stamp.of(os.lstat(here)), adopted=way == "link")
             if Stamp.of(os.lstat(source)) != stamp or Stamp.of(os.fstat(fd)) != stamp:

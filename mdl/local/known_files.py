@@ -44,7 +44,8 @@ class CatalogFiles:
 
 def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
     """What is known, without contacting anybody, of the files of these models of a catalog."""
-    by_digest, counts = defaultdict[Digest, list[tuple[str, RemoteFile]]](list), Counter[str]()
+    by_digest = defaultdict[Digest, list[tuple[str, RemoteFile]]](list)
+    counts = Counter[str]()
     published = dict[tuple[str, RelPath], RemoteFile]()
     pinned = defaultdict[str, list[tuple[Model, HubOrigin]]](list)
     for model in models:

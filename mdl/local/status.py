@@ -77,7 +77,8 @@ class ModelStatus:
 
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
-    receipt, stamp = local.receipt, local.stamp
+    receipt = local.receipt
+    stamp = local.stamp
     if local.kind == "file" and stamp is not None and remote.size in (None, stamp.size):
         since = stamp.mtime_ns / 1e9
         if receipt is None:
@@ -152,7 +153,8 @@ def local_status(
     receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
     wanted them. Raises as `model_status`."""
     rows: dict[RelPath, FileStatus] = {}
-    wanted, published = store.receipts.wanted(name), _published(known)
+    wanted = store.receipts.wanted(name)
+    published = _published(known)
     for receipt in receipts:
         row = _checked(name, receipt.remote, store)
         is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest

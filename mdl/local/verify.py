@@ -170,7 +170,9 @@ def check(
 ) -> list[Checked]:
     """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
     that cannot be checked the error goes into ``errors``."""
-    store, expected, lost = tools.store, list[tuple[str, RemoteFile]](), dict[str, MdlError]()
+    store = tools.store
+    expected = list[tuple[str, RemoteFile]]()
+    lost = dict[str, MdlError]()
     for model in models:
         try:
             files = _cached(model, tools, ask) or _expected(model, tools)
@@ -224,7 +226,8 @@ def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
-    store, expected = tools.store, tools.resolver.known(model)
+    store = tools.store
+    expected = tools.resolver.known(model)
     if expected is None:
         receipts = store.receipts.of_model(model.name)
         if not receipts:
@@ -258,19 +261,24 @@ def _check_file(
 ) -> Checked:
     """``looked`` is what `_look` just returned, if the caller has asked."""
     asked, local = looked or _look(model, remote, store)
-    local, wanted = store.check(model, asked, deep=True, found=local), asked.digest
-    found, expected = local.fingerprint, str(wanted) if wanted else None
-    status, actual = "ok" if remote.is_vouched_for else "unverified", None
+    local = store.check(model, asked, deep=True, found=local)
+    wanted = asked.digest
+    found = local.fingerprint
+    expected = str(wanted) if wanted else None
+    status = "ok" if remote.is_vouched_for else "unverified"
+    actual = None
     if found:
         actual = expected if found.digest == wanted else str(found.digest)
     if local.kind == "absent":
         status = "missing"
     elif found is None:
-        status, actual = "corrupt", local.why or None
+        status = "corrupt"
+        actual = local.why or None
     elif remote.size not in (None, found.size) or wanted not in (None, found.digest):
         status = "changed" if local.is_edited else "corrupt"
     elif (pointer := store.pointer_state(model, asked)) != "right":
-        status, actual = "corrupt" if pointer == "other" else "missing", None
+        status = "corrupt" if pointer == "other" else "missing"
+        actual = None
     return Checked(model, remote, local, VerifiedFile(remote.path.text, status, expected, actual))
 
 
@@ -286,7 +294,8 @@ def repair(
     for row in (one for one in rows if _is_to_repair(one, force)):
         item = f"{row.model}/{row.remote.path}"
         if _was_imported(row.remote):
-            why, hint = "it was imported: nothing says where it can be fetched", "import it again: mdl import DIR"
+            why = "it was imported: nothing says where it can be fetched"
+            hint = "import it again: mdl import DIR"
             errors[item] = NotFound(why, item=item, hint=hint)
         elif _came_in_zip(row.remote):
             errors[item] = _not_alone(row, item)

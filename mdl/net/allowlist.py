@@ -150,7 +150,8 @@ class AllowList:
     def check(self, url: str) -> SplitResult:
         """The parts of an allowed URL. Raises `Unsafe`, which names the host, for any other URL."""
         parts = urlsplit(url)
-        host, place = host_of(url), (parts.scheme, parts.netloc)
+        host = host_of(url)
+        place = (parts.scheme, parts.netloc)
         if place in self._passed:
             return parts
         if parts.scheme not in DEFAULT_PORTS:

@@ -55,13 +55,16 @@ class Throttle:
     allows for them."""
 
     def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
-        self._timetable, self._clock, self._lock = timetable, clock, threading.Lock()
+        self._timetable = timetable
+        self._clock = clock
+        self._lock = threading.Lock()
         self._paid_until = clock()
 
     def change(self, timetable: Timetable) -> None:
         """Keep to another timetable from now on."""
         with self._lock:
-            self._timetable, self._paid_until = timetable, self._clock()
+            self._timetable = timetable
+            self._paid_until = self._clock()
 
     @property
     def rate(self) -> float | None:
@@ -87,7 +90,8 @@ class Throttle:
         with self._lock:
             now = self._clock()
             self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
-            wait, timetable = self._paid_until - now, self._timetable
+            wait = self._paid_until - now
+            timetable = self._timetable
         while wait > 0 and self._timetable is timetable:
             cancel.wait(min(wait, _LOOK_SECONDS))
             wait -= _LOOK_SECONDS
@@ -101,7 +105,10 @@ class BodyReader:
     seconds of waiting for it. ``throttle`` is the rate limit of all bodies together."""
 
     def __init__(self, cancel: CancelToken, stall: float, slow: float, throttle: Throttle) -> None:
-        self._cancel, self._stall, self._slow, self._throttle = cancel, stall, slow, throttle
+        self._cancel = cancel
+        self._stall = stall
+        self._slow = slow
+        self._throttle = throttle
         self._buffers = threading.local()
 
     def blocks(
@@ -116,14 +123,17 @@ class BodyReader:
         """
         is_coded = decode and codings_of(response.headers)
         pieces = _decoded(response) if is_coded else self._raw(response, length, first_byte)
-        longest, waited, count = max(self._slow, self._stall), 0.0, 0
+        longest = max(self._slow, self._stall)
+        waited = 0.0
+        count = 0
         silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
         block = self._first(pieces, max(longest, first_byte))
         while block is not None:
             if waited >= self._slow:
                 if count < _SLOWEST * waited:
                     raise NetworkError(f"only {count} bytes in {waited:.0f} s", hint=_TOO_SLOW)
-                waited, count = 0.0, 0
+                waited = 0.0
+                count = 0
             self._throttle.take(len(block), self._cancel)
             yield block
             began = time.monotonic()
@@ -131,7 +141,8 @@ class BodyReader:
                 block = next(pieces, None)
             self._cancel.check()
             if block is not None:
-                waited, count = waited + time.monotonic() - began, count + len(block)
+                waited = waited + time.monotonic() - began
+                count = count + len(block)
 
     def _first(self, pieces: Iterator[Block], seconds: float) -> Block | None:
         """The first piece of a body; None if it is empty. Raises `NetworkError` if none comes in time."""

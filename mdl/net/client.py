@@ -137,11 +137,16 @@ class HttpClient:
         ``environ`` has the variables of proxies and certificates; the process's own without it. ``tls`` is what the
         settings say of the certificates of single hosts. ``warn`` is told in words what cannot be used."""
         self.cancel = cancel or CancelToken()
-        self.policy, self.connections, self.throttle = policy, connections, throttle
-        self.pacer, self._pacer_lock = Pacer(connections, policy), threading.Lock()
-        self._hosts, self.stall = hosts, timeouts.stall
+        self.policy = policy
+        self.connections = connections
+        self.throttle = throttle
+        self.pacer = Pacer(connections, policy)
+        self._pacer_lock = threading.Lock()
+        self._hosts = hosts
+        self.stall = timeouts.stall
         self._tokens = {token.origin: token for token in tokens if token}
-        self._credentials, self._hub = tuple(credentials), origin_of(hub) if hub else ""
+        self._credentials = tuple(credentials)
+        self._hub = origin_of(hub) if hub else ""
         self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
@@ -300,7 +305,8 @@ class HttpClient:
         Raises the last error, the error of an origin that is down, or `Cancelled`.
         """
         policy = replace(self.policy, protocol_errors=0)  # an API answer that makes no sense does not get better
-        state, origin = State(), origin_of(url)
+        state = State()
+        origin = origin_of(url)
         self._wait_for(origin, 0.0)
         while True:
             began = time.monotonic()
@@ -308,7 +314,8 @@ class HttpClient:
                 answer = request()
             except MdlError as error:
                 has_answered = self.pacer.record(origin).has_answered
-                now, ended = time.monotonic(), RequestEnded(began, asked=1, error=error, has_answered=has_answered)
+                now = time.monotonic()
+                ended = RequestEnded(began, asked=1, error=error, has_answered=has_answered)
                 state, decision = decide(policy, state, ended, now, random.random())
                 delay = decision.delay if isinstance(decision, Again) else 0.0
                 if isinstance(error, NetworkError) and ended.is_temporary:
@@ -333,7 +340,8 @@ class HttpClient:
             self.cancel.wait(delay)
         while True:
             with self._pacer_lock:
-                later, down = self.pacer.retry_at(origin), self.pacer.down(origin, time.monotonic())
+                later = self.pacer.retry_at(origin)
+                down = self.pacer.down(origin, time.monotonic())
             if down:
                 raise down
             if later <= moment:
@@ -369,7 +377,9 @@ class HttpClient:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
         or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
         hops: list[Mapping[str, str]] = []
-        home, at_home, current = origin_of(start), True, url
+        home = origin_of(start)
+        at_home = True
+        current = url
         met_public = url != start and host_of(start) in self._public
         link = Link(url)
         located_by: list[Mapping[str, str]] = []
@@ -380,7 +390,9 @@ class HttpClient:
             found = located.response(headers) if isinstance(located, Body) else located
             if not isinstance(found, Link):
                 return OpenResponse(found, url, tuple(hops), None), ""
-            link, current, at_home = found, found.url, found.authorized
+            link = found
+            current = found.url
+            at_home = found.authorized
             home = origin_of(current) if at_home else home
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
@@ -389,7 +401,8 @@ class HttpClient:
             secrets.add_all(signed.values())
             self._check_host(current, start, is_redirected=len(hops) > len(located_by))
             at_home = at_home and origin_of(current) == home
-            proxy, is_named = self._proxies.choose(current), not hops and url == start
+            proxy = self._proxies.choose(current)
+            is_named = not hops and url == start
             asked, authorization, sent = self._authorized(
                 current,
                 "" if hops else bearer,
@@ -515,7 +528,8 @@ class HttpClient:
         was on the way (``met_public``), unless the user's own settings trust the host. A host that was at a public
         address before may never.
         """
-        host, port = host_of(url), port_of(url)
+        host = host_of(url)
+        port = port_of(url)
         if host in self._public:
             return False
         follows = is_private(host_of(start)) or host_of(start) == "localhost" or self._hosts.is_named(host, port)
@@ -542,7 +556,8 @@ def redirect_target(location: str, current: str) -> str:
         raise Unsafe(f"refused: {host_of(current)} redirects to a URL without a host", item=host_of(current))
     target = urljoin(current, location)
     if urlsplit(current).scheme == "https" and urlsplit(target).scheme == "http":
-        why, hint = f"refused: a redirect from https to http, to {host_of(target)}", plain_http_hint(current, target)
+        why = f"refused: a redirect from https to http, to {host_of(target)}"
+        hint = plain_http_hint(current, target)
         raise Unsafe(why, item=host_of(target), hint=hint)
     return target.split("#")[0]
 
@@ -561,7 +576,8 @@ def _drain(response: httpx.Response) -> None:
 def _lower(headers: httpx.Headers) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in headers.raw:
-        name, text = key.decode("latin-1").lower(), _text(value)
+        name = key.decode("latin-1").lower()
+        text = _text(value)
         found[name] = f"{found[name]}, {text}" if name in found else text
     return found
 

@@ -85,9 +85,11 @@ class RequestLimits:
     def check_peer(self, peer: str) -> None:
         """Note the address that the request goes to. Raises `Unsafe` if the request may not go there."""
         if not self.private_ok and is_private(peer):
-            why, hint = "", f"if you trust it: MDL_ALLOW_HOSTS={bracketed(self.host)}"
+            why = ""
+            hint = f"if you trust it: MDL_ALLOW_HOSTS={bracketed(self.host)}"
             if self.was_public:
-                why, hint = ", and led to a public one before", "find out who controls the DNS records of that name"
+                why = ", and led to a public one before"
+                hint = "find out who controls the DNS records of that name"
             raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
         self.peer = peer
 
@@ -139,7 +141,9 @@ class SocketStream(ByteStream):
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock, self._limits, self._poll = sock, dict[int, float | None](), select.poll()
+        self._sock = sock
+        self._limits = dict[int, float | None]()
+        self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -385,7 +389,8 @@ def connect_first(places: list[Address], seconds: float, cancel: CancelToken) ->
     """
     until = time.monotonic() + seconds
     head_start = min(_HEAD_START, seconds / (len(places) + 1))
-    queue, errors = deque(places), list[OSError]()
+    queue = deque(places)
+    errors = list[OSError]()
     with selectors.DefaultSelector() as race:
         try:
             while queue or race.get_map():

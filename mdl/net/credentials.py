@@ -98,7 +98,8 @@ def certificate_wanted(url: str, words: str) -> TlsError:
 
 def place_of(url: str) -> str:
     """The host of an https URL as ``[hosts."HOST"]`` names it: with its port if that is not the usual one."""
-    host, port = bracketed(host_of(url)), port_of(url)
+    host = bracketed(host_of(url))
+    port = port_of(url)
     return host if port == 443 else f"{host}:{port}"
 
 

@@ -22,9 +22,11 @@ class Network:
     """
 
     def __init__(self, connect: Callable[[], HttpClient], connections: int, cancel: CancelToken) -> None:
-        self.connections, self.cancel = connections, cancel
+        self.connections = connections
+        self.cancel = cancel
         self.locators: dict[str, Locate] = {}
-        self._connect, self._lock = connect, threading.Lock()
+        self._connect = connect
+        self._lock = threading.Lock()
         self._http: HttpClient | None = None
 
     @property

@@ -52,7 +52,8 @@ class OriginRecord:
     def note_silence(self, began: float, now: float) -> None:
         """A request that ``began`` at that moment brought no answer in time. Those that overlap count once."""
         if began >= self.silent_at:
-            self.silences, self.silent_at = self.silences + 1, now
+            self.silences = self.silences + 1
+            self.silent_at = now
 
     def first_byte_limit(self, stall: float, patience: float) -> float:
         """Seconds within which an answer must begin, if ``stall`` is the usual time and ``patience`` the longest."""

@@ -62,7 +62,8 @@ class Pacer:
     """
 
     def __init__(self, connections: int, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 - frozen
-        self._most, self._policy = max(1, connections), policy
+        self._most = max(1, connections)
+        self._policy = policy
         self._origins: defaultdict[str, _Origin] = defaultdict(lambda: _Origin(self._most))
         self.records: defaultdict[str, OriginRecord] = defaultdict(OriginRecord)
 
@@ -76,7 +77,8 @@ class Pacer:
         if now < found.retry_at:
             return False
         if now >= found.rises_at:
-            found.limit, found.has_risen = found.limit + 1, True
+            found.limit = found.limit + 1
+            found.has_risen = True
             found.rises_at = now + found.rise if found.limit < self._most else math.inf
         return running < found.limit
 
@@ -105,12 +107,17 @@ class Pacer:
     def served(self, origin: str, began: float, now: float) -> None:
         """The origin sent what a request that ``began`` at that moment asked for, or a good part of it."""
         found = self._origins[origin]
-        found.served_at, found.failures, found.down, found.retry_at = now, 0, None, -math.inf
+        found.served_at = now
+        found.failures = 0
+        found.down = None
+        found.retry_at = -math.inf
         found.failing_since = math.inf
-        found.failed_url, found.is_several = "", False
+        found.failed_url = ""
+        found.is_several = False
         found.overlooked = min(_MOST_OVERLOOKED, found.overlooked + 1 / _SERVED_FOR_REFUSAL)
         if found.limit < found.target and began >= found.refused_at:
-            found.limit, found.has_risen = found.limit + 1, True
+            found.limit = found.limit + 1
+            found.has_risen = True
 
     def refused(self, origin: str, others: int, now: float) -> None:
         """The origin refused a request while ``others`` run there: that is the most that it accepts at once.
@@ -124,7 +131,8 @@ class Pacer:
         if found.has_risen:  # else this is more of the same: many requests may be refused at once
             is_again = now - found.refused_at < _LONG_AGO * found.rise
             found.rise = min(_LONGEST_RISE_SECONDS, found.rise * 2) if is_again else _RISE_SECONDS
-            found.target, found.has_risen = found.limit - 1, False
+            found.target = found.limit - 1
+            found.has_risen = False
         found.refused_at = now
         found.limit = max(1, min(found.limit, others))
         found.rises_at = now + found.rise
@@ -146,6 +154,9 @@ class Pacer:
         limit = self._policy.limit(has_answered=self.record(origin).has_answered or error.is_silence)
         left = found.failing_since + limit - now
         pause = shortened(self._policy.delay(found.failures, 0.5), now - found.failing_since, limit)
-        found.charged_at, found.retry_at = now, now + max(delay, pause)
+        found.charged_at = now
+        found.retry_at = now + max(delay, pause)
         if found.is_several and (left <= 0 or self._policy.is_last(found.failures)):
-            found.down, found.down_until, found.retry_at = error, now + _DOWN_SECONDS, -math.inf
+            found.down = error
+            found.down_until = now + _DOWN_SECONDS
+            found.retry_at = -math.inf

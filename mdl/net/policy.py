@@ -324,7 +324,8 @@ def _refilled(state: State, outcome: RequestEnded, now: float) -> State:
     enough = PROGRESS if outcome.size is None else min(PROGRESS, outcome.size - state.done)
     if new <= 0 or new < enough or new * MAX_OVERHEAD < outcome.received - state.received:
         return state
-    done, received = outcome.done, outcome.received
+    done = outcome.done
+    received = outcome.received
     return replace(
         state,
         network_errors=0,
@@ -344,10 +345,12 @@ def _charged(
     if isinstance(error, NetworkError):
         return _waited(policy, state, outcome, error, now, jitter)
     if isinstance(error, ProtocolError):
-        failure, most = state.protocol_errors + 1, policy.protocol_errors
+        failure = state.protocol_errors + 1
+        most = policy.protocol_errors
         state = replace(state, protocol_errors=failure)
     else:
-        failure, most = state.refused_links + 1, policy.refused_links
+        failure = state.refused_links + 1
+        most = policy.refused_links
         state = replace(state, refused_links=failure)
     if failure > most or (isinstance(error, ProtocolError) and policy.is_last(failure)):
         return _ended(state, outcome, error, now)
@@ -362,7 +365,8 @@ def _waited(
 ) -> tuple[State, Decision]:
     """One more failure of the network or the server, which time may mend. The last try is made when the patience is
     over, and not before the moment that the server asks for."""
-    failure, idle_since = state.network_errors + 1, min(state.idle_since, outcome.began)
+    failure = state.network_errors + 1
+    idle_since = min(state.idle_since, outcome.began)
     state = replace(state, network_errors=failure, idle_since=idle_since)
     patience = policy.limit(has_answered=outcome.has_answered or error.is_silence)
     left = idle_since + patience - now

@@ -100,7 +100,8 @@ def read_proxy(value: str) -> str:
     """
     scheme, separator, rest = value.partition("://")
     if not separator:
-        scheme, rest = "http", value
+        scheme = "http"
+        rest = value
     scheme = scheme.lower()
     url = f"{_SAME.get(scheme, scheme)}://{rest}"
     without_userinfo(url)
@@ -111,7 +112,8 @@ def without_userinfo(url: str) -> str:
     """A proxy as it may be shown: scheme, host and port. Raises `ValueError` for what is not a proxy's URL."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
+        port = parts.port
     except ValueError:
         raise ValueError("it is not the URL of a proxy") from None
     if parts.scheme not in SCHEMES:
@@ -144,9 +146,11 @@ def covers(entry: str, url: str) -> bool:
 def _split_port(entry: str) -> tuple[str, str | None]:
     """An entry without its port, and the port; without brackets around an address. The port has no leading zeros."""
     if found := re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", entry):
-        pattern, port = f"{found[1]}{found[2] or ''}", found[3]
+        pattern = f"{found[1]}{found[2] or ''}"
+        port = found[3]
     elif found := re.fullmatch(r"([^:]*|[0-9a-f:.]*/\d+):(\d+)", entry):
-        pattern, port = found[1], found[2]
+        pattern = found[1]
+        port = found[2]
     else:
         return entry, None
     return pattern, None if port is None else port.lstrip("0")

@@ -54,10 +54,12 @@ class RangeSet:
 
     def remove(self, start: int, stop: int) -> None:
         """Remove ``[start, stop)``. An empty range changes nothing."""
-        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        first = bisect_right(self._stops, start)
+        last = bisect_left(self._starts, stop)
         if start >= stop or first >= last:
             return
-        left, right = (self._starts[first], start), (stop, self._stops[last - 1])
+        left = (self._starts[first], start)
+        right = (stop, self._stops[last - 1])
         kept = [(a, b) for a, b in (left, right) if a < b]
         self._starts[first:last] = [a for a, _ in kept]
         self._stops[first:last] = [b for _, b in kept]
@@ -93,7 +95,8 @@ class RangeSet:
     def copy(self) -> RangeSet:
         """A set of its own with the same ranges."""
         twin = RangeSet()
-        twin._starts, twin._stops = self._starts[:], self._stops[:]
+        twin._starts = self._starts[:]
+        twin._stops = self._stops[:]
         return twin
 
     def __iter__(self) -> Iterator[ByteRange]:

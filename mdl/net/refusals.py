@@ -158,7 +158,8 @@ def error_for_status(
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    words, code = server_message(headers, body, secrets), headers.get("x-error-code", "")
+    words = server_message(headers, body, secrets)
+    code = headers.get("x-error-code", "")
     ident = request_id(headers, secrets)
     answer = f"{status} {phrase}".rstrip()
     says_more = words.lower().strip(". ") not in ("", str(status), phrase.lower(), answer.lower())
@@ -252,7 +253,8 @@ def _or_dataset(url: str) -> str:
 
 def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
     """A token of the hub has nothing to do with any other host."""
-    found, parts = asker.credential, urlsplit(url)
+    found = asker.credential
+    parts = urlsplit(url)
     place = found.place if found else parts.netloc.lower()
     if asker.sent:
         return (

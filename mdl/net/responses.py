@@ -76,7 +76,8 @@ def parse_content_range(text: str) -> tuple[ByteRange, int | None] | None:
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if not match:
         return None
-    start, last = int(match[1]), int(match[2])
+    start = int(match[1])
+    last = int(match[2])
     total = None if match[3] == "*" else int(match[3])
     if last < start or last >= _TOO_LARGE or (total is not None and not last < total < _TOO_LARGE):
         return None
@@ -172,7 +173,8 @@ def announced_size(
     """
     if status == 416:
         return unsatisfied_total(headers)
-    codings, is_part = codings_of(headers), status == 206 or "content-range" in headers
+    codings = codings_of(headers)
+    is_part = status == 206 or "content-range" in headers
     stored = is_as_stored(codings, names, pinned=pinned, length=None, size=None) or (pinned and is_part)
     if codings and not stored:
         return None
@@ -246,7 +248,8 @@ def _is_part(status: int, headers: Mapping[str, str], asked: ByteRange | None) -
 
 
 def _judge_partial(headers: Mapping[str, str], known: _Known) -> Verdict:
-    asked, size = known.asked, known.size
+    asked = known.asked
+    size = known.size
     if asked is None:
         return _invalid("the server sent a part of the file in answer to a request for all of it")
     if headers.get("content-type", "").lower().startswith("multipart/"):
@@ -271,8 +274,10 @@ def _judge_partial(headers: Mapping[str, str], known: _Known) -> Verdict:
 
 
 def _judge_whole(headers: Mapping[str, str], known: _Known) -> Verdict:
-    asked, size = known.asked, known.size
-    length, codings = content_length(headers), codings_of(headers)
+    asked = known.asked
+    size = known.size
+    length = content_length(headers)
+    codings = codings_of(headers)
     if not known.is_as_stored(headers, length):
         if not is_readable(codings):
             return Invalid(unreadable(codings))

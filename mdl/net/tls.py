@@ -51,9 +51,11 @@ class TlsStream(ByteStream):
         server_hostname: str | None,
         timeout: float | None,
     ) -> None:
-        self._carrier, self._is_short = carrier, False
+        self._carrier = carrier
+        self._is_short = False
         self._hello: bytearray | None = bytearray()
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
             self._shake_hands(timeout)
@@ -146,7 +148,10 @@ class TlsStream(ByteStream):
 
     def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
         """As the one of every stream; it fills ``view``, or takes as much as comes in 20 ms."""
-        read, size, count, began = self._tls.read, len(view), 0, time.monotonic()
+        read = self._tls.read
+        size = len(view)
+        count = 0
+        began = time.monotonic()
         patience = math.inf if seconds is None else seconds
         while count < size:
             try:

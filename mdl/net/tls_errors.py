@@ -45,7 +45,8 @@ def tls_error(
     ``certificate`` is the one that was shown to the host. ``unread`` are variables that name authorities and that mdl
     does not read. ``is_open``: the handshake was over.
     """
-    host, place = host_of(url), place_of(url)
+    host = host_of(url)
+    place = place_of(url)
     reason = getattr(cause, "reason", None) or ""
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         when = "within the TLS connection" if is_open else "during the TLS handshake"
@@ -91,7 +92,8 @@ def asks_for_certificate(received: bytes) -> bool:
     messages = bytearray()
     at = 0
     while at + 5 <= len(received):
-        kind, length = received[at], int.from_bytes(received[at + 3 : at + 5], "big")
+        kind = received[at]
+        length = int.from_bytes(received[at + 3 : at + 5], "big")
         if kind == 22:
             messages += received[at + 5 : at + 5 + length]
         at += 5 + length

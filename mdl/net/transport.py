@@ -125,7 +125,9 @@ class PooledTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         with self._lock:
-            idle, self._idle, self._most_idle = self._idle, [], 0
+            idle = self._idle
+            self._idle = []
+            self._most_idle = 0
         for unused in idle:
             unused.connection.close()
 
@@ -308,7 +310,8 @@ def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
 def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
     proxy: Proxy | None = None
     with contextlib.suppress(RuntimeError):  # an error that belongs to no request
-        url, proxy = str(error.request.url), error.request.extensions.get(PROXY)
+        url = str(error.request.url)
+        proxy = error.request.extensions.get(PROXY)
     host = host_of(url)
     words = safe_excerpt(str(error), secrets) or type(error).__name__
     if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):

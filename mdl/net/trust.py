@@ -39,7 +39,9 @@ class Trust:
         hosts: Iterable[HostTls] = (),
         warn: Callable[[str], None] = lambda words: None,
     ) -> None:
-        self._environ, self._hosts, self._warn = environ, tuple(hosts), warn
+        self._environ = environ
+        self._hosts = tuple(hosts)
+        self._warn = warn
         self._contexts: dict[HostTls | None, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 

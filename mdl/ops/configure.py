@@ -44,16 +44,19 @@ def _value(config: Config, name: str, catalogs: Callable[[], tuple[Iterable[Path
     """One setting. Raises `MdlError` if it is wrong."""
     value, where = config.find(name)
     if name == "home":
-        value, where = config.home.path, where or config.home.why
+        value = config.home.path
+        where = where or config.home.why
     elif name == "catalog":
         value, where = catalogs()
     elif name == "log_file" and not where:
         from mdl.jobs.log import DOWNLOADS
 
         with contextlib.suppress(UsageError):  # a user without a home folder has no log
-            value, where = places.state_dir() / DOWNLOADS, "the user state folder"
+            value = places.state_dir() / DOWNLOADS
+            where = "the user state folder"
     elif name == "offline" and config.is_offline and not value:
-        value, where = True, _HUB_OFFLINE
+        value = True
+        where = _HUB_OFFLINE
     elif where and not settings_table()[name].adds_up:
         value = next(config.given_as(name))[0]
     else:

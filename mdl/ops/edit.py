@@ -119,7 +119,8 @@ def edit_file(
     place = Path(os.path.realpath(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(place.parent):
-        before, text = read(), ""
+        before = read()
+        text = ""
         while True:
             text = _changed(before, change)
             now = read()
@@ -135,10 +136,12 @@ def _changed(text: str | None, change: Callable[[str | None], str]) -> str:
     that stays keeps its end, and the others end as most do."""
     if text is None or "\r\n" not in text:
         return change(text)
-    after, windows = change(text.replace("\r\n", "\n")), text.count("\r\n")
+    after = change(text.replace("\r\n", "\n"))
+    windows = text.count("\r\n")
     if windows == text.count("\n"):
         return after.replace("\n", "\r\n")
-    before, lines = text.split("\n"), after.split("\n")
+    before = text.split("\n")
+    lines = after.split("\n")
     end = "\r" if 2 * windows > text.count("\n") else ""
     found = SequenceMatcher(None, [line.removesuffix("\r") for line in before], lines, autojunk=False)
     result = [line + end for line in lines[:-1]] + lines[-1:]
@@ -245,12 +248,15 @@ def without_model(text: str, path: Path, name: str, *, fetch: Fetch = no_web) ->
         raise UsageError(f"it is in {model.origin}, which your catalog extends", item=name, hint=hint)
     bases = f"{EMPTY}extends = {json.dumps(parse_toml(text).get('extends', []))}\n"
     stays_known = name in parse_catalog(bases, path, fetch).models
-    edited, first = text, None
+    edited = text
+    first = None
     for key, start, stop in reversed(spans(text)):
         if key[:2] == ("models", name):
-            edited, first = edited[:start] + edited[stop:].removeprefix("\n"), start
+            edited = edited[:start] + edited[stop:].removeprefix("\n")
+            first = start
         elif not stays_known and (_is_group(key) or _is_see(key)):
-            line, rest = _without(edited[start:stop], name), edited[stop:]
+            line = _without(edited[start:stop], name)
+            rest = edited[stop:]
             edited = edited[:start] + line + (rest if line else rest.removeprefix("\n"))
     edited = edited if first is None else _closed(edited, first)
     try:
@@ -292,7 +298,8 @@ def _is_see(key: Key) -> bool:
 
 def _closed(text: str, at: int) -> str:
     """``text`` without the empty line that stood before what was taken out of it at ``at``."""
-    before, after = text[:at], text[at:]
+    before = text[:at]
+    after = text[at:]
     is_apart = before.endswith("\n\n") and (not after.strip("\n") or after.startswith("\n"))
     return before[:-1] + after.removeprefix("\n" if not after.strip("\n") else "") if is_apart else text
 

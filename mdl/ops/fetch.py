@@ -150,7 +150,8 @@ def _joined(model: Model, rows: Sequence[ModelReport], tools: Tools) -> ModelRep
 
 def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> ReleaseResult:
     """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive."""
-    store, archive = tools.store, RelPath.parse(f"release-{threading.get_native_id()}.zip")  # two threads may do that
+    store = tools.store  # two threads may do that
+    archive = RelPath.parse(f"release-{threading.get_native_id()}.zip")
     with store.scratch_folder(model.name, RemoteFile(archive, "")) as scratch:
         packed = archive.under(scratch)
         files = [one.path for one in model.files]
@@ -209,7 +210,9 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
 def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
     no result. Once the remote has answered, trouble with the network is waited out as well."""
-    remote, origin, has_answered = _remote_of(model, tools), origin_of(model), False
+    remote = _remote_of(model, tools)
+    origin = origin_of(model)
+    has_answered = False
     for delay in chain(_POLLS, repeat(_POLLS[-1])):
         left = until - time.monotonic()
         try:

@@ -65,7 +65,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
     such. Raises `NoSpace` or `Unsafe` before the first byte if the whole plan does not fit or is too large, `Busy`, and
     `Cancelled` (with the `Report` so far).
     """
-    began, store = time.monotonic(), tools.store
+    began = time.monotonic()
+    store = tools.store
     with model_locks(models, tools):
         wanted, unkept, broken = _resolve(models, tools, is_new=store.is_new if tools.network else None)
         sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
@@ -77,7 +78,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
             tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
-                about, why = (item.wanted.model, item.remote.path.text), refused.item
+                about = (item.wanted.model, item.remote.path.text)
+                why = refused.item
                 tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         for name, file in decided.plan.unkept:
             error = file.error
@@ -118,7 +120,8 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
 
 def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
-    began, store = time.monotonic(), tools.store
+    began = time.monotonic()
+    store = tools.store
     wanted, unkept, broken = _resolve(models, tools, is_new=None)
     decided = _predict(
         _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools, is_planned=True), tools, force=force
@@ -206,7 +209,8 @@ def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:
     def is_asked(item: Item) -> bool:
         if item.remote.size is not None:
             return False
-        model, remote = item.wanted.model, item.remote
+        model = item.wanted.model
+        remote = item.remote
         is_brought_by_hub_client = tools.hub_client is not None and remote.hub is not None
         if is_planned or is_brought_by_hub_client or not tools.store.is_new(model, remote):
             return True
@@ -248,7 +252,8 @@ def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
 
     Raises `NoSpace` before anything is copied.
     """
-    expected, copies = _predict(plan, tools, force=force), tools.local_copies
+    expected = _predict(plan, tools, force=force)
+    copies = tools.local_copies
     if copies is None or force:
         return expected
     whole = expected.whole if tools.network else replace(expected.whole, fetch=())
@@ -277,7 +282,8 @@ def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
     in_cache = unfinished_blobs(repos)
 
     def with_half(item: Item) -> Item:
-        model, remote = item.wanted.model, item.remote
+        model = item.wanted.model
+        remote = item.remote
         if is_small(item) or (tools.hub_client and remote.hub):
             return item
         final = tools.store.final_path(model, remote)
@@ -330,7 +336,10 @@ def _execute(
 
     Raises `Cancelled` with the `Report` so far.
     """
-    store, plan, repeated, on_event = tools.store, decided.plan, decided.repeated, tools.on_event
+    store = tools.store
+    plan = decided.plan
+    repeated = decided.repeated
+    on_event = tools.on_event
     adopt_kept(plan, store)
     tell_kept(plan, on_event)
     if not plan.fetch:
@@ -339,10 +348,12 @@ def _execute(
 
     assert tools.network is not None
     results: list[Result] = []
-    whole, waiting = plan.bytes_whole, list(plan.fetch)
+    whole = plan.bytes_whole
+    waiting = list(plan.fetch)
     try:
         while waiting:
-            fetching, waiting = tuple(waiting), []
+            fetching = tuple(waiting)
+            waiting = []
             transfer = Transfer(
                 fetching,
                 store,
@@ -357,7 +368,8 @@ def _execute(
             results.append(transfer.run())
             if repeated and tools.local_copies:
                 linked, waiting = reuse(repeated, replace(tools.local_copies), on_event)
-                plan, repeated = replace(plan, linked=(*plan.linked, *linked)), []
+                plan = replace(plan, linked=(*plan.linked, *linked))
+                repeated = []
     except Cancelled as error:
         if isinstance(error.so_far, Result):
             results.append(error.so_far)
@@ -379,7 +391,8 @@ def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan
     def why_lost(model: str, remote: RemoteFile) -> StorageError | None:
         if tools.store.is_named(model, remote):
             return None
-        why, hint = "another program moved or removed it during the download", "run the same command again"
+        why = "another program moved or removed it during the download"
+        hint = "run the same command again"
         error = StorageError(why, item=f"{model}/{remote.path}", hint=hint)
         tools.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
         return error

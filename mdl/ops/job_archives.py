@@ -68,7 +68,8 @@ def files_of_job(model: Model, tools: Tools) -> JobFiles:
     was unpacked before. Raises as the remote does."""
     if tools.network is None:
         return JobFiles(model)
-    source, origin = source_of(model, tools), origin_of(model)
+    source = source_of(model, tools)
+    origin = origin_of(model)
     is_zipped = source.remote(origin.remote).is_zipped
     found = source.resolve(origin)
     if is_zipped:
@@ -139,8 +140,11 @@ class ArchiveFetch:
         An archive is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
         Raises `MdlError`.
         """
-        tools, model = self.tools, job.model
-        store, source, origin = tools.store, source_of(model, tools), origin_of(model)
+        tools = self.tools
+        model = job.model
+        store = tools.store
+        source = source_of(model, tools)
+        origin = origin_of(model)
         archives = Store(store.archives, cancel=store.cancel)
         with model_locks([model], tools):
             for archive in job.archives:
@@ -230,7 +234,8 @@ class ArchiveFetch:
     def _publish(self, job: JobFiles, here: Kept, came: ModelReport, archives: Store) -> list[FileReport]:
         """Unpack the archives that came beside the models, and give every file its final name; returns how each went.
         One that cannot be unpacked hinders no other."""
-        model, store = job.model, self.tools.store
+        model = job.model
+        store = self.tools.store
         fetched = {row.path: row for row in came.files}
         rows = [row for row in came.files if row.error]
         members: list[_Member] = []
@@ -320,7 +325,8 @@ def _discard(model: Model, archives: Store) -> None:
 
 def _published(item: Item, member: _Member, store: Store) -> FileReport:
     store.cancel.check()
-    remote, digest = item.remote, item.remote.digest
+    remote = item.remote
+    digest = item.remote.digest
     assert digest is not None
     assert remote.size is not None
     row = FileReport(remote.path.text, remote.size, digest.hex, "fetched", member.verified, url=bare_url(remote.url))

@@ -47,7 +47,8 @@ def choose(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[Remo
     take of it, without what only a resumed training reads; what is left is told. Raises `NotFound` with the candidates
     if nobody can say which checkpoint is meant.
     """
-    source, origin = source_of(model, tools), origin_of(model)
+    source = source_of(model, tools)
+    origin = origin_of(model)
     is_default = not (origin.checkpoint or origin.logs or origin.everything)
     if origin.checkpoint in CHOICES:
         run = _run(model, files, tools)

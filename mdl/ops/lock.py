@@ -72,9 +72,11 @@ def lock(
     if check:
         compared = [model for model in kept if model.name in wanted]
         return _checked(path, old, before.misfits(compared, kept), [_row(one.name, before) for one in compared])
-    new, failures = before.only(model.name for model in kept), dict[str, MdlError]()
+    new = before.only(model.name for model in kept)
+    failures = dict[str, MdlError]()
     for model in kept:
-        name, is_upgraded = model.name, model.name in upgraded
+        name = model.name
+        is_upgraded = model.name in upgraded
         is_covered = before.covers(model) and not is_upgraded
         is_doubtful = is_covered and tools.network is not None and before.models[name].is_doubtful
         if name not in wanted | upgraded or (is_covered and not is_doubtful):

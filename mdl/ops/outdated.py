@@ -100,7 +100,8 @@ def outdated(models: Sequence[Model], tools: Tools, lock: Lock, *, beyond_pins: 
     for model in models:
         row = _known(model, tools, lock)
         if model.name in wanted:
-            branches, stays = dict.fromkeys(filter(None, _followed(model, resolver))), is_pinned(model, resolver)
+            branches = dict.fromkeys(filter(None, _followed(model, resolver)))
+            stays = is_pinned(model, resolver)
             row = replace(row, revision=", ".join(branches) or None)
             row = _compared(row, answers[model.name], tools, stays=stays, is_beyond=stays and beyond_pins)
             row = replace(row, newest_at=resolver.modified_at(wanted[model.name]) if row.newest else None)
@@ -134,7 +135,8 @@ def _compared(
         wanted = [Wanted(row.name, one, _local(row.name, one, tools.store)) for one in files]
     except MdlError as error:
         return replace(row, state="failed", error=error.on(row.name))
-    newest, plan = _commits(one.commit for one in found.files), Plan.of(wanted)
+    newest = _commits(one.commit for one in found.files)
+    plan = Plan.of(wanted)
     changes = tuple(_change(item, tools) for item in (*plan.fetch, *plan.refuse))
     if not changes:
         row = replace(row, here=newest)  # bytes that did not change belong to both commits
@@ -156,11 +158,14 @@ def _local(model: str, remote: RemoteFile, store: Store) -> LocalFile:
 
 def _change(item: Item, tools: Tools) -> FileChange:
     """How a file differs from the one at its source."""
-    remote, local, copies = item.remote, item.local, tools.local_copies
+    remote = item.remote
+    local = item.local
+    copies = tools.local_copies
     to_fetch = max(0, (remote.size or 0) - local.partial)
     kind: Change = "changed"
     if item.refused:
-        kind, to_fetch = "edited" if local.receipt else "unread", 0
+        kind = "edited" if local.receipt else "unread"
+        to_fetch = 0
     elif item.reason == Reason.UNFINISHED:
         kind = "partial"
     elif local.kind == "absent":

@@ -143,7 +143,8 @@ def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
 
     ``output`` is the file to be written. Raises `NotFound` if nothing is left, and as `plan_pack`.
     """
-    tree, wanted = Tree.scan(folder), frozenset(paths) - {NAME}
+    tree = Tree.scan(folder)
+    wanted = frozenset(paths) - {NAME}
     found = [one for one in tree.entries if one.kind == "file" and one.path in wanted and not is_log(one.name)]
     if not found:
         raise NotFound("nothing but logs, or nothing at all, is there to be packed", item=str(folder))
@@ -182,7 +183,9 @@ def write_pack(
     with storage_trouble(place, _WHEN_FULL), output as fd, ArchiveSink(fd, sync=is_file, digest=digest) as sink:
         manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
     progress.finish(sink.at, "packed")
-    files, skipped, changed = len(manifest.files), manifest.skipped, manifest.changed
+    files = len(manifest.files)
+    skipped = manifest.skipped
+    changed = manifest.changed
     return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)
 
 

@@ -351,7 +351,8 @@ def _result(
     releases: ReleaseDir, history: History, *, changed: bool, linked: int = 0, removed: tuple[str, ...] = ()
 ) -> ReleaseResult:
     version = history.active
-    path, manifest = releases.path_of(version), releases.manifest(version)
+    path = releases.path_of(version)
+    manifest = releases.manifest(version)
     return ReleaseResult(version, path, changed, history.previous or None, manifest, linked, removed)
 
 

@@ -51,7 +51,8 @@ def releases(folder: str | os.PathLike[str]) -> ReleaseList:
     place = ReleaseDir(Path(os.path.abspath(place_of(folder, "folder"))))
     if not place.releases.is_dir():
         place.check_used(History())
-    history, here = place.history(), place.here()
+    history = place.history()
+    here = place.here()
     place.check_used(history)
     known = [one for one in history.releases if one in here]
     versions = tuple(_version(place, history, one) for one in (*known, *sorted(here.difference(known))))

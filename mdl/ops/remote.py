@@ -72,7 +72,8 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
     """Replace ``path`` as a whole by what the check of one remote found; ``now`` in seconds since 1970. Numbers such
     as ``workers_idle`` and ``jobs_failed`` become ``mdl_remote_workers`` and ``mdl_remote_jobs`` by their state. Raises
     `OSError`."""
-    remote, error = {"remote": report.name}, report.error
+    remote = {"remote": report.name}
+    error = report.error
     found: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
     for name, number in report.numbers.items():
         what, _, state = name.partition("_")

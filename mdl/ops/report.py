@@ -83,7 +83,8 @@ def _row(remote: RemoteFile, action: str, verified: str = "none", **more: Any) -
 
 
 def _kept(item: Item) -> FileReport:
-    stamp, receipt = item.local.stamp, item.local.receipt
+    stamp = item.local.stamp
+    receipt = item.local.receipt
     sha256 = _sha256(item.remote.digest) or (_sha256(receipt.digest) if receipt else None)
     return _row(item.remote, "kept", verified_by(item), size=stamp.size if stamp else None, sha256=sha256)
 

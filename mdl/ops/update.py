@@ -38,7 +38,8 @@ def update_report(
 ) -> UpdateReport:
     """The report of a download with what it moved. ``before`` has the commits of each model, ``failed`` the models
     that could not be resolved, and ``pinned`` the names of those that stay where they are."""
-    moves, stays = [], set(pinned)
+    moves = []
+    stays = set(pinned)
     for model in report.models:
         if model.is_whole:
             came = [file for file in model.files if file.action in ("fetched", "linked")]

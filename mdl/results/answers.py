@@ -223,7 +223,8 @@ class _Reader:
         if head:
             kind = kind or (head["kind"] or "").lower()
             text = text[head.end() :]
-        data, error = b"", None
+        data = b""
+        error = None
         try:
             data = _decoded(text)
         except (ValueError, binascii.Error) as wrong:
@@ -247,7 +248,8 @@ class _Reader:
 
     def _add(self, name: str, output: Output, facts: Mapping[str, Any]) -> None:
         """Add a file with its name and the size that is told. What is wrong with these is its error."""
-        path, error = RelPath.parse(f"{len(self.found) + 1}"), output.error
+        path = RelPath.parse(f"{len(self.found) + 1}")
+        error = output.error
         try:
             path = safe_name(name)
             size = told_size_in(facts)

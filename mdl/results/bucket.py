@@ -33,7 +33,8 @@ class BucketRemote:
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         origin = parse(settings.get("url"), ())
-        self.settings, self._context = settings, context
+        self.settings = settings
+        self._context = context
         self._folders: dict[str, str] = {}
         self._unrecorded: set[str] = set()
         self._littered: set[str] = set()

@@ -46,7 +46,9 @@ class HttpRemote:
     is_zipped = False
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
-        self.settings, self._context, self.base = settings, context, settings.address
+        self.settings = settings
+        self._context = context
+        self.base = settings.address
         self.name = settings.name
         self._in_bucket: set[str] = set()
         named = settings.get("bucket")

@@ -96,7 +96,8 @@ class Runpod(HttpRemote):
             health = self.health()
         except MdlError as error:
             return [Check("endpoint", False, str(error), error), *self.check_bucket()]
-        workers, jobs = _counts(health.get("workers")), _counts(health.get("jobs"))
+        workers = _counts(health.get("workers"))
+        jobs = _counts(health.get("jobs"))
         told = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none now"
         ill = workers.get("throttled", 0) + workers.get("unhealthy", 0)
         well = sum(workers.get(state, 0) for state in ("idle", "ready", "running", "initializing"))
@@ -302,7 +303,8 @@ class Runpod(HttpRemote):
 
     def _finished(self, answer: Any) -> Mapping[str, Any]:
         """The answer in its final state. It is polled for if a worker has still to take the question."""
-        began, polls = time.monotonic(), iter(_POLLS)
+        began = time.monotonic()
+        polls = iter(_POLLS)
         pause = 0.0
         while True:
             if not isinstance(answer, dict):
@@ -331,7 +333,8 @@ class Runpod(HttpRemote):
 
     def _output(self, answer: Mapping[str, Any], item: str) -> Any:
         """The worker's output in a final answer. Raises as `call`."""
-        status, output = str(answer.get("status", "COMPLETED")).upper(), answer.get("output")
+        status = str(answer.get("status", "COMPLETED")).upper()
+        output = answer.get("output")
         if status == "FAILED":
             raise self._failure(answer.get("error") or output, item, output)
         if status != "COMPLETED":

@@ -100,7 +100,8 @@ def _counts_next(tokens: list[re.Match[str]], at: int, text: str) -> bool:
     """Whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
     if at + 2 >= len(tokens):
         return False
-    word, number = tokens[at + 1], tokens[at + 2]
+    word = tokens[at + 1]
+    number = tokens[at + 2]
     return bool(number["number"]) and _is_beside(text, word.end(), number.start())
 
 

@@ -120,7 +120,9 @@ def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
 def _all_parts(part: re.Match[str], most: int) -> list[str]:
     """The names of all parts of the split file that one is a ``part`` of; no more than one more than ``most``. None if
     it is of no format that tells."""
-    stem, total, suffix = part["stem"], part["total"], part["suffix"]
+    stem = part["stem"]
+    total = part["total"]
+    suffix = part["suffix"]
     count = min(int(total), most + 1)
     if suffix == ".gguf":
         return [f"{stem}-{number:05}-of-{total}{suffix}" for number in range(1, count + 1)]

@@ -266,7 +266,8 @@ class TreeReader:
         try:
             if folder != self._folder:
                 self.close()
-                self._fd, self._folder = self._open_folder(folder, entry), folder
+                self._fd = self._open_folder(folder, entry)
+                self._folder = folder
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
         except OSError as error:
             if error.errno == errno.ENOENT:
@@ -288,7 +289,8 @@ class TreeReader:
             if _identity(os.fstat(fd)) != self._tree.identity:
                 raise changed_error(entry)
             for step in path.split("/") if path else ():
-                above, fd = fd, os.open(step, _FOLDER, dir_fd=fd)
+                above = fd
+                fd = os.open(step, _FOLDER, dir_fd=fd)
                 os.close(above)
         except BaseException:
             os.close(fd)
@@ -364,7 +366,8 @@ class _Walk:
     """
 
     def __init__(self, root: str) -> None:
-        self._root, self._count = root, 0
+        self._root = root
+        self._count = 0
         self.found: list[Entry] = []
 
     def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 from mdl.plugin import plugins
 
-_SHARED, _LINE = "shared", "event"
+_SHARED = "shared"
+_LINE = "event"
 
 
 @cache
@@ -41,7 +42,8 @@ def _packages_of_plugins() -> dict[str, str]:
 
 def schema(name: str) -> dict[str, Any]:
     """The whole schema of that name, which must be one of `names`."""
-    own, shared = _read(name), _read(_SHARED)
+    own = _read(name)
+    shared = _read(_SHARED)
     head = {} if name == _LINE else shared["head"]
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -37,7 +37,8 @@ class Endpoint:
         for a token that cannot be sent."""
         url = (as_meant(environ.get("HF_ENDPOINT", "")) or DEFAULT).rstrip("/")
         try:
-            parts, host = urlsplit(url), host_of(url)
+            parts = urlsplit(url)
+            host = host_of(url)
             sound = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
         except ValueError:
             sound = False

@@ -155,7 +155,8 @@ class Listings:
             for path in sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime):
                 if match := _LISTED.match(read_regular(path, _LONGEST_HEAD) or b""):
                     with contextlib.suppress(ValueError, MdlError):
-                        source, endpoint = parse_json(match[1]), parse_json(match[2])
+                        source = parse_json(match[1])
+                        endpoint = parse_json(match[2])
                         found.setdefault((endpoint, parse_reference(source).repository), []).append(path)
         return found
 
@@ -249,7 +250,8 @@ class HubSource:
 
     def __init__(self, context: Context) -> None:
         self._url = context.endpoint.url
-        self._listings, self._context = Listings(context.folder), context
+        self._listings = Listings(context.folder)
+        self._context = context
         self._locks: defaultdict[HubOrigin, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[HubOrigin, Listing] = {}
         self._whole: tuple[HubOrigin, Listing, list[RemoteFile]] | None = None
@@ -323,7 +325,8 @@ class HubSource:
         info = self._facts(origin)
         card = info.get("cardData")
         named = card.get("license") if isinstance(card, dict) else None
-        commit, updated = info.get("sha"), info.get("lastModified")
+        commit = info.get("sha")
+        updated = info.get("lastModified")
         return RepoFacts(
             commit=commit if isinstance(commit, str) and is_pinned(commit) else None,
             license=named if isinstance(named, str) else license_in(info.get("tags")),
@@ -333,7 +336,8 @@ class HubSource:
         )
 
     def _facts(self, origin: HubOrigin) -> dict[str, Any]:
-        http, url = self._http(origin), origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
+        http = self._http(origin)
+        url = origin.api_url(self._hub_of(origin), "revision", origin.revision or "main")
 
         def ask(asked: str) -> dict[str, Any]:
             info, _, _ = http.json_lists(asked, {"siblings": lambda _: None}, self._too_long)
@@ -375,7 +379,8 @@ class HubSource:
             raise NotFound("names a folder, not a file", item=str(origin))
         if not found.probed:
             found = UrlSource(self._context).probe(replace(found, path=stated.path))
-        theirs, ours = found.digest, stated.digest
+        theirs = found.digest
+        ours = stated.digest
         is_ours = ours is not None and ours != theirs
         if theirs and ours and theirs != ours and theirs.algorithm == ours.algorithm:
             why = f"the hub has {theirs}, the catalog says {ours}"
@@ -432,7 +437,8 @@ class HubSource:
         return self._remote_files(origin, listing, [entry])[0]
 
     def _remote_files(self, origin: HubOrigin, listing: Listing, entries: Sequence[Entry]) -> list[RemoteFile]:
-        commit, hub = listing.commit, self._hub_of(origin)
+        commit = listing.commit
+        hub = self._hub_of(origin)
         return [
             RemoteFile(
                 path=entry.path,
@@ -459,12 +465,14 @@ class HubSource:
             if kept := self._listings.get(self._hub_of(origin), replace(origin, revision=commit)):
                 return replace(kept, modified_at=about.modified_at, access=about.access)
         try:
-            files, unlisted = self._tree(origin, commit), ""
+            files = self._tree(origin, commit)
+            unlisted = ""
         except NotFound as error:
             if error.server_code in _KNOWN_CODES:
                 raise
             about = self._plain_revision(origin, about, error)
-            files, unlisted = about.siblings or _Found(), "" if about.siblings else self._tree_url(origin, commit)
+            files = about.siblings or _Found()
+            unlisted = "" if about.siblings else self._tree_url(origin, commit)
         modified_at = about.modified_at if about else None
         access = about.access if about else self._access_at(origin)
         return files.listing(commit, modified_at=modified_at, access=access, unlisted=unlisted)
@@ -536,7 +544,9 @@ class HubSource:
 
     def _tree(self, origin: HubOrigin, commit: str) -> _Found:
         url: str | None = self._tree_url(origin, commit)
-        found, asked, items = _Found(), set[str](), 0
+        found = _Found()
+        asked = set[str]()
+        items = 0
         last = _Found()
         while url is not None:
             if url in asked:
@@ -557,7 +567,8 @@ class HubSource:
         """One page of a listing: its files, how many files and folders it has, and the URL of the next page."""
 
         def request() -> tuple[_Found, int, str | None]:
-            found, count = _Found(), 0
+            found = _Found()
+            count = 0
 
             def take(item: Any) -> None:
                 nonlocal count
@@ -616,7 +627,8 @@ def _take_item(item: Any, found: _Found) -> None:
     """One item of a tree answer; the digest is the LFS sha256, else the git blob id."""
     if not isinstance(item, dict) or not isinstance(item.get("path"), str):
         raise ProtocolError("the hub's listing has an entry without a path")
-    path, lfs = item["path"], item.get("lfs")
+    path = item["path"]
+    lfs = item.get("lfs")
     size = lfs.get("size", item.get("size")) if isinstance(lfs, dict) else item.get("size")
     size = told_size(size, shown(path)[:200])
     if isinstance(lfs, dict):

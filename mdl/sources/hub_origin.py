@@ -129,14 +129,16 @@ def parse_reference(text: str) -> HubOrigin:
     repo_type = _TYPES.get(segments[0], "model")
     if segments[0] in _TYPES:
         segments = segments[1:] or [""]
-    length, quant = 1 if "@" in segments[0] else 2, ""
+    length = 1 if "@" in segments[0] else 2
+    quant = ""
     if len(segments) <= length and ":" in segments[-1]:
         segments[-1], _, quant = segments[-1].partition(":")
         if not _QUANT.fullmatch(quant):
             raise UsageError("not a quantisation", item=shown(text)[:200], hint="write it as in hf:org/repo:Q8_0")
     *owner, last = segments[:length]
     name, at, revision = last.partition("@")
-    repo, tail = "/".join([*owner, name]), segments[length:]
+    repo = "/".join([*owner, name])
+    tail = segments[length:]
     why = why_bad_id(repo)
     if why:
         raise UsageError(f"not a repository id: {why}", item=shown(text)[:200], hint=_FORMS)
@@ -189,9 +191,11 @@ def _origin(repo_type: str, repo: str, revision: str | None, path: list[str], qu
 
 def _take_revision(segments: list[str]) -> tuple[str, list[str]]:
     """Split ``segments`` into the revision they begin with (percent-decoded) and the rest (as it stands)."""
-    revision, rest = unquote(segments[0]), segments[1:]
+    revision = unquote(segments[0])
+    rest = segments[1:]
     if revision == "refs":
-        revision, rest = "/".join(["refs", *map(unquote, segments[1:3])]), segments[3:]
+        revision = "/".join(["refs", *map(unquote, segments[1:3])])
+        rest = segments[3:]
         if not re.fullmatch(r"refs/(pr/[0-9]+|convert/[^/]+)", revision):
             hint = "write refs/pr/N or refs/convert/NAME, or percent-encode the revision's slashes"
             raise UsageError("not a revision of the hub", item=shown(revision)[:200], hint=hint)

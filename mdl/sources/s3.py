@@ -82,7 +82,8 @@ class S3Source:
 
     def resolve(self, origin: S3Origin) -> list[RemoteFile]:
         """Every object below the prefix, or the one object of that name."""
-        prefix, bucket = origin.key.rstrip("/"), self.bucket(origin.bucket)
+        prefix = origin.key.rstrip("/")
+        bucket = self.bucket(origin.bucket)
         found = [one for one in bucket.list(prefix) if not one.is_folder]
         if found:
             return [self._file(origin, one, prefix) for one in found]

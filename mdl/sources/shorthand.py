@@ -71,7 +71,8 @@ def _of_page(word: str, page_hosts: Collection[str]) -> str | None:
 
 def _of_path(word: str) -> str | None:
     """What a word with slashes means that has no scheme."""
-    first, said = word.partition("/")[0], shown(word)[:200]
+    first = word.partition("/")[0]
+    said = shown(word)[:200]
     if _HOST.fullmatch(first):
         raise UsageError("a URL needs its scheme", item=said, hint=f"write http://{said} or https://{said}")
     if _DOMAIN.fullmatch(first):

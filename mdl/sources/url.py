@@ -120,7 +120,8 @@ class UrlOrigin(Origin):
         if not (self.is_named and _is_told_by_name(parts)):
             told += f" of {parts.netloc}{parts.path}"
         if len(name) > _LONGEST_NAME:
-            name, told = name[:_LONGEST_NAME], place + told
+            name = name[:_LONGEST_NAME]
+            told = place + told
         return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if told else name
 
 
@@ -251,7 +252,8 @@ class UrlSource:
         """Ask for the first byte. A server that refuses that is asked plainly, and the body is left unread."""
         from mdl.net.policy import STATUSES_OF_A_RANGE
 
-        record, may_pass = http.record(url), False
+        record = http.record(url)
+        may_pass = False
         if record.serves_ranges is not False:
             try:
                 return self._described(http, remote, url, name, {"Range": "bytes=0-0"})
@@ -286,12 +288,14 @@ def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
 
     if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
         raise ProtocolError("the server sent a partial answer without a usable Content-Range")
-    names, pinned = (remote.path.text, url), remote.digest is not None
+    names = (remote.path.text, url)
+    pinned = remote.digest is not None
     size = announced_size(opened.status, opened.headers, names, pinned=pinned)
     if opened.status == 416 and size is None:
         raise ProtocolError("the server refused a range that lies inside the file (416)")
     validator = validator_of(opened.headers)
-    digest, commit = remote.digest, remote.commit
+    digest = remote.digest
+    commit = remote.commit
     for hop in opened.hops:
         digest = digest or Digest.of_etag(hop.get("x-linked-etag"))
         commit = commit or hop.get("x-repo-commit")

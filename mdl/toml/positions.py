@@ -46,9 +46,11 @@ def line_numbers(text: str) -> dict[Key, int]:
     table or an array is not listed; its outer key is.
     """
     found: dict[Key, int] = {}
-    line, counted = 1, 0
+    line = 1
+    counted = 0
     for path, known, at, _ in _walk(text):
-        line, counted = line + text.count("\n", counted, at), at
+        line = line + text.count("\n", counted, at)
+        counted = at
         for depth in range(known + 1, len(path)):  # its parents, unless they are in the text themselves
             found.setdefault(path[:depth], line)
         found[path] = line

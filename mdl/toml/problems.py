@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
 _LONGEST_GUESS = 80
-_MOST_OWN, _MOST_OF_OTHERS = 10_000, 20
+_MOST_OWN = 10_000
+_MOST_OF_OTHERS = 20
 """How many problems are told of the user's own files, and of those that come from elsewhere."""
 _GUESSES = 500_000
 """Names compared for "did you mean" in one run; a file with countless problems gets no more guesses."""
@@ -34,7 +35,9 @@ class Problems:
 
     def __init__(self, what: str, error: type[MdlError], parse: Callable[[str], dict[str, Any]] = parse_toml) -> None:
         """``parse`` reads the TOML of a file."""
-        self._what, self._error, self.parse = what, error, parse
+        self._what = what
+        self._error = error
+        self.parse = parse
         self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
@@ -79,7 +82,9 @@ class TomlText:
 
     def __init__(self, path: Path | str, text: str, problems: Problems, *, is_of_others: bool = False) -> None:
         self.is_of_others = is_of_others
-        self.text, self.problems, self.name = text, problems, shown(str(path))
+        self.text = text
+        self.problems = problems
+        self.name = shown(str(path))
         self.found: list[tuple[int, str]] = []
         """What is wrong with it, each with its line."""
 

@@ -40,8 +40,10 @@ _END = b"PK\x05\x06"
 _END_SIZE = 22
 LONGEST_ZIP_END = _END_SIZE + 2**16 - 1
 """The end record with the longest comment."""
-_ZIP64_LOCATOR, _ZIP64_LOCATOR_SIZE = b"PK\x06\x07", 20
-_ZIP64_END, _ZIP64_END_SIZE = b"PK\x06\x06", 56
+_ZIP64_LOCATOR = b"PK\x06\x07"
+_ZIP64_LOCATOR_SIZE = 20
+_ZIP64_END = b"PK\x06\x06"
+_ZIP64_END_SIZE = 56
 _LOCAL_HEADER_SIZE = 30
 
 
@@ -50,7 +52,8 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
     directory = _zip_directory(file, size)
     if directory is None:
         return "a zip without its end record"
-    start, length = directory.start, directory.length
+    start = directory.start
+    length = directory.length
     if not directory.is_where_said:
         return "a zip whose directory is not where its end record says"
     if length > _LARGEST_DIRECTORY:
@@ -138,7 +141,9 @@ def _directory_of_end(file: ReadableFile, tail: bytes, tail_start: int, at: int)
 # GGUF
 
 _GGUF_VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_GGUF_STRING, _GGUF_ARRAY, _GGUF_UINT32 = 8, 9, 4
+_GGUF_STRING = 8
+_GGUF_ARRAY = 9
+_GGUF_UINT32 = 4
 _MOST_NESTED = 4
 _MOST_DIMENSIONS = 8
 _GGUF_BLOCKS = {
@@ -324,7 +329,8 @@ def hdf5_lacks(file: ReadableFile, size: int) -> str | None:
 # Tar
 
 _TAR_BLOCK = 512
-TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
+TAR_MAGIC = b"ustar"
+TAR_MAGIC_AT = 257
 
 
 def tar_lacks(file: ReadableFile, size: int) -> str | None:

@@ -15,9 +15,11 @@ _SUFFIXES = (
     *(".pth.tar", ".pt.tar", ".ckpt.tar", ".nemo"),
 )
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
-_HEAD, _KERAS_HEAD = 512, 2**20
+_HEAD = 512
+_KERAS_HEAD = 2**20
 
-_ZIP, _ZIP_NAME_AT = b"PK\x03\x04", 30
+_ZIP = b"PK\x03\x04"
+_ZIP_NAME_AT = 30
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'")
 """A pickle's protocol, or the header of a NumPy array whose elements are pickled objects."""
 

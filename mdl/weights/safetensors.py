@@ -32,9 +32,11 @@ def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
     header = read_header(head) if length <= _WORTH_READING else None
     if header is None or header.size <= size:
         return None
-    found, wanted = human_bytes(size), human_bytes(header.size)
+    found = human_bytes(size)
+    wanted = human_bytes(header.size)
     if found == wanted:
-        found, wanted = f"{size:,} bytes", f"{header.size:,}"
+        found = f"{size:,} bytes"
+        wanted = f"{header.size:,}"
     return f"a safetensors file of {found}, its header says {wanted}"
 
 

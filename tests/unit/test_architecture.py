@@ -357,6 +357,19 @@ def test_hashing_opens_no_path() -> None:
     assert "pathlib" not in set(imports(trees()["hashing"]))
 
 
+def test_one_assignment_a_line() -> None:
+    """Two names are assigned at once only when one value needs the other: a swap."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+                if any(isinstance(value, ast.Starred) for value in node.value.elts):
+                    continue
+                targets = [one.elts for one in node.targets if isinstance(one, ast.Tuple)]
+                names = {ast.unparse(name) for elements in targets for name in elements}
+                values = {ast.unparse(one) for one in ast.walk(node.value) if isinstance(one, ast.Name | ast.Attribute)}
+                assert not targets or names & values, f"{module}:{node.lineno}: {ast.unparse(node)}"
+
+
 def test_no_utils() -> None:
     """There is no room for what has no place."""
     assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "common")]

@@ -36,9 +36,11 @@ def _models(folder: Folder, files: dict[str, str]) -> list[FoundModel]:
     for path, at in sorted(files.items()):
         kind, *folders, name = path.split("/")
         if kind == "diffusers" and folders:
-            model, inner = f"{kind}--{folders[0]}", "/".join([*folders[1:], name])
+            model = f"{kind}--{folders[0]}"
+            inner = "/".join([*folders[1:], name])
         elif kind in _KINDS and name.lower().endswith(_WEIGHTS):
-            model, inner = "--".join([kind, *folders, name.rpartition(".")[0]]), name
+            model = "--".join([kind, *folders, name.rpartition(".")[0]])
+            inner = name
         else:
             continue
         found.setdefault(model, []).append(FoundFile(at, inner, folder.files[at]))

@@ -31,7 +31,8 @@ def recognize(folder: Folder) -> list[FoundModel] | None:
 
 def _model(folder: Folder, head: str, name: str, manifest: str) -> FoundModel:
     """The model of one manifest; without files if the manifest is damaged, or names none that is here."""
-    name, files = _name(name), dict[str, FoundFile]()
+    name = _name(name)
+    files = dict[str, FoundFile]()
     try:
         layers = [(one["mediaType"], one["digest"]) for one in parse_json(folder.read(manifest))["layers"]]
         named = [(kind, Digest.parse(*text.split(":"))) for kind, text in layers if kind in _LAYERS]

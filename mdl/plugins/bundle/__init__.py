@@ -80,9 +80,12 @@ def import_bundle(
     from mdl.plugins.bundle.importing import changes, import_files, known_here, open_bundle, with_locked
     from mdl.plugins.bundle.manifest import BundleImport
 
-    path, work, stop = places.place_of(place, "FILE"), client.workspace, client.stopped_by(cancel)
+    path = places.place_of(place, "FILE")
+    work = client.workspace
+    stop = client.stopped_by(cancel)
     with open_bundle(path, lambda _done: stop.check()) as bundle:
-        catalog_here, lock_here = _catalog_in_use(client), work.lock
+        catalog_here = _catalog_in_use(client)
+        lock_here = work.lock
         with client.tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
             bundle = bundle.confirmed_by(known_here(bundle, tools, catalog_here, lock_here))
             added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
@@ -90,7 +93,8 @@ def import_bundle(
             folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
     for model in added:
         client.put_entry(model.name, entry_facts(model), replace=True)
-    catalog, known = work.catalog_paths[0][0], client.catalog.models
+    catalog = work.catalog_paths[0][0]
+    known = client.catalog.models
     update_lock(work.lock_path, catalog, lambda now: with_locked(now, bundle, locked, known))
     work.forget_lock()
     names = tuple(model.name for model in added)

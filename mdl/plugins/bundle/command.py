@@ -102,7 +102,8 @@ def import_bundle(
 
 
 def _show_import(session: Session, done: BundleImport) -> None:
-    console, models = session.console, session.client().catalog.models
+    console = session.console
+    models = session.client().catalog.models
     for name in done.folders:
         doubtful = [file.path for file in done.files if file.model == name and file.verified == "none"]
         if doubtful:

@@ -113,7 +113,8 @@ def export_bundle(
 def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Packed]]:
     """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
     `export_bundle`."""
-    store, name = tools.store, model.name
+    store = tools.store
+    name = model.name
     target = model.target
     remotes = tools.resolver.known(model)
     if remotes is None:
@@ -134,7 +135,8 @@ def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Pa
         found = {one.path: one for one in lock.models[name].files}
     packed: list[_Packed] = []
     for item in plan.keep:
-        path, place = item.remote.path, store.final_path(name, item.remote)
+        path = item.remote.path
+        place = store.final_path(name, item.remote)
         size, sha256 = _sha256(item, place, tools)
         one = replace(found[path], size=size)
         if one.digest is None:
@@ -156,7 +158,8 @@ def _why_not(item: Item, target: str) -> MdlError:
 def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:
     """The size of a file, and the digest that its bytes must have. Only a file of which nothing but the git digest is
     known is read for that, and compared with it. Raises `DigestMismatch`, `StorageError`."""
-    store, remote = tools.store, item.remote
+    store = tools.store
+    remote = item.remote
     receipt = store.receipts.get(item.wanted.model, remote.path)
     known = [one for one in (remote.digest, receipt.digest if receipt else None) if one]
     for digest in known:
@@ -186,7 +189,8 @@ def _texts(
 
 def _write(one: _Packed, writer: BundleWriter, progress: Progress, hasher: BackgroundHash) -> None:
     """Write one file, and compare what was read with its digest. Raises `DigestMismatch`, `StorageError`, `OSError`."""
-    row, item = one.row, f"{one.row.model}/{one.row.path}"
+    row = one.row
+    item = f"{one.row.model}/{one.row.path}"
     for block in _blocks(one):
         writer.write(block)
         hasher.update(block)
@@ -199,7 +203,9 @@ def _write(one: _Packed, writer: BundleWriter, progress: Progress, hasher: Backg
 def _blocks(one: _Packed) -> Iterator[memoryview]:
     """The bytes of a file, as many as it should have, in two buffers by turns: the block before may still be in use.
     Raises `DigestMismatch` if there are fewer or more, `StorageError`."""
-    item, buffers, at = f"{one.row.model}/{one.row.path}", cycle((bytearray(_BLOCK), bytearray(_BLOCK))), 0
+    item = f"{one.row.model}/{one.row.path}"
+    buffers = cycle((bytearray(_BLOCK), bytearray(_BLOCK)))
+    at = 0
     try:
         with open_for_reading(one.source, os.O_NOFOLLOW) as fd:
             while at <= one.row.size and (count := os.preadv(fd, [buffer := next(buffers)], at)):

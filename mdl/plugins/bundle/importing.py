@@ -103,7 +103,8 @@ def open_bundle(place: Path, watch: Callable[[int], None]) -> Iterator[Bundle]:
 
 
 def _read(medium: BundleMedium) -> Bundle:
-    sizes, texts = dict[str, int](), dict[str, bytes]()
+    sizes = dict[str, int]()
+    texts = dict[str, bytes]()
     for member in medium.members():
         path = member.path.text
         if path in sizes or len(sizes) == _MOST:
@@ -202,7 +203,8 @@ def changes(bundle: Bundle, catalog: Catalog, lock: Lock, *, may_replace: bool) 
     locked: list[str] = []
     errors: list[MdlError] = []
     for model in bundle.models:
-        name, here = model.name, catalog.models.get(model.name)
+        name = model.name
+        here = catalog.models.get(model.name)
         is_same = here is not None and entry_of(portable(here)) == entry_of(model)
         if not is_same:
             added.append(model)
@@ -301,7 +303,8 @@ def import_files(bundle: Bundle, tools: Tools, *, may_replace: bool) -> tuple[Bu
 def _why_not_replaced(model: str, local: LocalFile, remote: RemoteFile, store: Store) -> Occupied | None:
     """Why a file here does not give way to one for which only the bundle vouches; None if it does."""
     hint = "--replace takes the bundle's; --to DIR imports beside it"
-    pointer, receipt = store.layout.pointer(remote), local.receipt
+    pointer = store.layout.pointer(remote)
+    receipt = local.receipt
     if pointer is not None and os.path.lexists(pointer) and store.pointer_state(model, remote) != "right":
         return Occupied("the cache has another file of this name and commit", hint=hint)
     if receipt is None or not (local.untouched and receipt.is_vouched_for) or receipt.matches(remote):
@@ -323,7 +326,8 @@ class _Import:
 
     def run(self) -> None:
         """Raises as `import_files`."""
-        medium, size = self.bundle.medium, self.plan.bytes_to_fetch
+        medium = self.bundle.medium
+        size = self.plan.bytes_to_fetch
         items = {place_of(item.wanted.model, item.remote.path.text): item for item in self.plan.fetch}
         progress = Progress(self.tools.on_event, medium.name, "import", len(items), size, self.tools.store.cancel)
         try:
@@ -340,7 +344,9 @@ class _Import:
 
     def _take(self, item: Item, member: TarMember, progress: Progress) -> None:
         """Bring one file into the store. Raises as `import_files`."""
-        store, model, remote = self.tools.store, item.wanted.model, item.remote
+        store = self.tools.store
+        model = item.wanted.model
+        remote = item.remote
         about = f"{model}/{remote.path}"
         verified = "none" if self.bundle.files[member.path.text][1].tofu else remote.hash_algorithm
         try:
@@ -369,7 +375,10 @@ class _Import:
     def _write(self, path: Path, member: TarMember, wrote: Callable[[int], None]) -> Fingerprint:
         """Write the current member to a new file; returns the fingerprint of what was written. Raises `OSError`."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd, buffers, done, prefixes = os.open(path, flags, 0o666), cycle((bytearray(_BLOCK), bytearray(_BLOCK))), 0, []
+        fd = os.open(path, flags, 0o666)
+        buffers = cycle((bytearray(_BLOCK), bytearray(_BLOCK)))
+        done = 0
+        prefixes = []
         try:
             with Workers(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
                 hasher = BackgroundHash(pool)
@@ -403,7 +412,9 @@ class _Import:
 
     def _publish(self) -> None:
         """Publish the small files that wait. Raises the first error."""
-        ready, self.ready, self.staged = self.ready, [], []
+        ready = self.ready
+        self.ready = []
+        self.staged = []
         for one, error in zip(ready, self.tools.store.publish_all(ready), strict=True):
             if isinstance(error, OSError):
                 raise storage_error(error, f"{one.model}/{one.remote.path}")

@@ -18,7 +18,10 @@ from mdl.redact import bare_url
 from mdl.values import value_class
 
 TOP = "mdl-bundle"
-README, SUMS, CATALOG, LOCK = "README.txt", "SHA256SUMS", "catalog.toml", "mdl.lock"
+README = "README.txt"
+SUMS = "SHA256SUMS"
+CATALOG = "catalog.toml"
+LOCK = "mdl.lock"
 HEAD = (README, SUMS, CATALOG, LOCK)
 """What stands before the models, in this order, so that a bundle can be read as a stream."""
 _SUM = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *]([^\n]+)")

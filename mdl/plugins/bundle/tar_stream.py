@@ -97,7 +97,8 @@ class BundleWriter:
     names. Each is synced, and its digest is made, on the way."""
 
     def __init__(self, output: BundleOutput, folder: Path) -> None:
-        self._output, self._folder = output, folder
+        self._output = output
+        self._folder = folder
         self._names = iter(output.names)
         self._sink: ArchiveSink | None = None
         self._stack = ExitStack()
@@ -125,7 +126,8 @@ class BundleWriter:
     def end_part(self) -> None:
         """What was written is a whole part, if anything was. Raises `OSError`."""
         if self._sink is not None:
-            sink, self._sink = self._sink, None
+            sink = self._sink
+            self._sink = None
             sink.close()
             sync(self._fd)
             self.parts.append(BundlePart(self._output.path.with_name(self._path.name), sink.at, sink.sha256 or ""))
@@ -135,7 +137,8 @@ class BundleWriter:
         """Give all parts their names, the first one first, and then the list of their digests, without which a bundle
         in parts is not whole; returns its path. Raises `OSError`."""
         self.end_part()
-        place, name = self._output.path.parent, self._output.sums
+        place = self._output.path.parent
+        name = self._output.sums
         if name:
             publish.unpublish(place / name)
         for part in self.parts:
@@ -162,7 +165,9 @@ class BundleTar:
 
     def __init__(self, paths: Sequence[Path], known: Mapping[str, str]) -> None:
         """``known`` are the digests of the parts by their names, if there is a list of them."""
-        self.name, self._known, self._paths = paths[0].name, known, paths
+        self.name = paths[0].name
+        self._known = known
+        self._paths = paths
         self._begin()
 
     def _begin(self) -> None:
@@ -208,7 +213,9 @@ class _Files(ByteSource):
     """The bytes of several files, as if they were one."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._stack, self._at, self._index = ExitStack(), 0, 0
+        self._stack = ExitStack()
+        self._at = 0
+        self._index = 0
         self._paths = paths
         self._fd = self._stack.enter_context(open_for_reading(paths[0]))
 
@@ -238,7 +245,8 @@ class _Files(ByteSource):
             self._at = os.fstat(self._fd).st_size
             return False
         self._stack.close()
-        self._index, self._at = self._index + 1, 0
+        self._index = self._index + 1
+        self._at = 0
         self._fd = self._stack.enter_context(open_for_reading(self._paths[self._index]))
         return True
 
@@ -250,7 +258,10 @@ class BundleFolder:
     """A bundle that was unpacked; it is read as a `BundleTar` is. What `SUMS` does not list is not looked at."""
 
     def __init__(self, folder: Path) -> None:
-        self.name, self._folder, self._fd, self._at = folder.name, folder, -1, 0
+        self.name = folder.name
+        self._folder = folder
+        self._fd = -1
+        self._at = 0
 
     def members(self) -> Iterator[TarMember]:
         with self._open(RelPath.parse(SUMS)) as size:
@@ -307,7 +318,8 @@ def open_medium(place: Path) -> BundleMedium:
             if (folder / SUMS).is_file():
                 return BundleFolder(folder)
         there = [one for one in place.iterdir() if one.is_file() and not one.name.startswith(".")]
-        firsts, others = {_whole(one) for one in there if _is_first(one)}, {_whole(one) for one in there}
+        firsts = {_whole(one) for one in there if _is_first(one)}
+        others = {_whole(one) for one in there}
         found = sorted(firsts or others - {*there})  # without a first part, the error names it
         if len(found) != 1:
             hint = "name the tar, its first part, or the folder that was unpacked"
@@ -347,7 +359,8 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
                 found[int(match[2])] = path
     if not found:
         raise NotFound("no such file", item=str(whole), hint="name the tar, its first part, or the unpacked folder")
-    listed, known = whole.with_name(sums_name(whole.name)), dict[str, str]()
+    listed = whole.with_name(sums_name(whole.name))
+    known = dict[str, str]()
     if listed.is_file():
         known = read_sums(read_whole(listed, _LARGEST_SUMS), listed.name)
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1

@@ -57,9 +57,11 @@ def run(
     from mdl.plugins.fleet import operation
     from mdl.plugins.fleet.cluster import Nodes
 
-    work, stop = client.workspace, client.stopped_by(cancel)
+    work = client.workspace
+    stop = client.stopped_by(cancel)
     models = {model.name: model for name in texts(names) for model in client.catalog.find(name)}
-    lock, given = work.lock, work.config.given
+    lock = work.lock
+    given = work.config.given
     home = os.fspath(given["home"]) if given.get("home") else None
     words = split_command(program, "--mdl")
     flags = [*(["--repair"] if repair else []), *operation.given_flags(given, task)]

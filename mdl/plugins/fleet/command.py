@@ -178,7 +178,8 @@ def _facts(report: FleetReport) -> dict[str, Any]:
 def _show(session: Session, report: FleetReport) -> None:
     """The rows, and one line for the whole, which comes first if only some of the rows are shown."""
     well = [node for node in report.counted if not node.error]
-    fetched, here = sum(node.bytes_fetched for node in report.nodes), sum(node.bytes for node in well)
+    fetched = sum(node.bytes_fetched for node in report.nodes)
+    here = sum(node.bytes for node in well)
     brought = f", {human_bytes(fetched)} fetched" if report.task == "get" else ""
     took = human_elapsed(report.seconds)
     summary = f"{len(well):,} of {counted(len(report.counted), 'node')} ok: {human_bytes(here)} in all{brought}, {took}"

@@ -52,7 +52,8 @@ def given_flags(given: Mapping[str, Any], task: str) -> list[str]:
     known = ("home", "layout") if task == "status" else tuple(table)
     flags = []
     for name in known:
-        flag, value = table[name].flag_name, given.get(name)
+        flag = table[name].flag_name
+        value = given.get(name)
         if flag and value not in (None, False) and name not in _NOT_SENT:
             flags.append(flag if value is True else f"{flag}={value}")
     return flags

@@ -54,7 +54,8 @@ class Ray:
             env=nodes.environ,
             start_new_session=True,
         )
-        self._unread, self._cancel = bytearray(), nodes.cancel
+        self._unread = bytearray()
+        self._cancel = nodes.cancel
         try:
             self._send(count=nodes.count)
             self._asked: list[str] = self._next()["nodes"]

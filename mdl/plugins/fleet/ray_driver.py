@@ -127,7 +127,8 @@ def _named(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _task() -> Callable[[str], tuple[int, str, str, float]]:
     """What a node runs. It is a function within a function, so that Ray sends its code and not its name."""
-    most, most_errors = LARGEST_CHILD_OUTPUT, LARGEST_CHILD_ERRORS
+    most = LARGEST_CHILD_OUTPUT
+    most_errors = LARGEST_CHILD_ERRORS
 
     def run_script(script: str) -> tuple[int, str, str, float]:
         import subprocess

@@ -127,7 +127,8 @@ def node_report(answer: Answer, sizes: Sizes, names: Collection[str]) -> NodeRep
     told = {model.name: model for model in _models(facts, sizes) if model.name in names}
     if document and not answer.exit_code and not document.get("error"):
         told |= {name: NodeModel(name, "missing", 0) for name in names if name not in told}
-    models, seconds = tuple(told.values()), facts.get("seconds")
+    models = tuple(told.values())
+    seconds = facts.get("seconds")
     return NodeReport(
         answer.node,
         answer.exit_code,
@@ -163,7 +164,8 @@ def _is_flat(value: Any, levels: int) -> bool:
 def _models(document: Mapping[str, Any], sizes: Sizes) -> Iterator[NodeModel]:
     """What any of the three documents tells of each model."""
     for model in _tables(document.get("models")):
-        name, files = str(model.get("name")), _tables(model.get("files"))
+        name = str(model.get("name"))
+        files = _tables(model.get("files"))
         if "bytes_present" in model:
             yield NodeModel(name, _status(model.get("status")), _count(model["bytes_present"]))
         elif "status" in model:

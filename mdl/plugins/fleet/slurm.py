@@ -78,7 +78,8 @@ class Slurm:
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-        self.goes_on, self.waiting = "", set[str]()
+        self.goes_on = ""
+        self.waiting = set[str]()
 
     @property
     def count(self) -> int:
@@ -127,8 +128,11 @@ class Slurm:
 
     def _follow(self, sbatch: Child, folder: Path) -> Iterator[Answer]:
         """Every answer as it comes, those of a restarted job too, until the job has ended."""
-        last, told, looks = -1, set[str](), 0
-        asked, why = time.monotonic() - 0.9 * _ASK_SECONDS, ""  # it is not in the queue at once
+        last = -1
+        told = set[str]()
+        looks = 0
+        asked = time.monotonic() - 0.9 * _ASK_SECONDS  # it is not in the queue at once
+        why = ""
         try:
             while True:
                 looks += sbatch.is_over()
@@ -136,10 +140,13 @@ class Slurm:
                 is_over = is_over and (sbatch.process.returncode != 0 or looks > _LAG_SECONDS / _LOOK_SECONDS)
                 run = _latest(folder)
                 if run > last:
-                    last, told, self.waiting = run, set(), {*_names(folder / str(run))}
+                    last = run
+                    told = set()
+                    self.waiting = {*_names(folder / str(run))}
                     self._nodes.note(f"Slurm's job {shown(_words_in(folder / str(run) / 'job'))}")
                 elif last < 0 and time.monotonic() - asked >= _ASK_SECONDS:
-                    asked, why = time.monotonic(), self._waits(folder.name, why)
+                    asked = time.monotonic()
+                    why = self._waits(folder.name, why)
                 is_over = is_over or (folder / str(last) / "ended").exists()
                 for answer in _answers(folder / str(last), told):
                     told.add(answer.node)

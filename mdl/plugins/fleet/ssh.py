@@ -76,7 +76,9 @@ class Ssh:
     goes_on = ""
 
     def __init__(self, hosts: Sequence[str], nodes: Nodes) -> None:
-        self._hosts, self._nodes, self.waiting = hosts, nodes, set(hosts)
+        self._hosts = hosts
+        self._nodes = nodes
+        self.waiting = set(hosts)
 
     @property
     def count(self) -> int:
@@ -84,7 +86,8 @@ class Ssh:
 
     def run(self, work: Work) -> Generator[Answer]:
         """See `Engine.run`."""
-        script, waiting = work.script(ends_with_stdin=True).encode(), list(self._hosts)
+        script = work.script(ends_with_stdin=True).encode()
+        waiting = list(self._hosts)
         with contextlib.ExitStack() as stack:
             calls: list[_Call] = []
             most = max(1, min(_MOST, (free_descriptors() - _SPARE_FILES) // _FILES_OF_ONE))

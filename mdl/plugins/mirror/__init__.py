@@ -115,7 +115,8 @@ def clean(
     `mirror_versions`."""
     from mdl.plugins.mirror import cleaning
 
-    seconds, lock = parse_duration(as_text(older_than), "--older-than", least=0), client.workspace.lock
+    seconds = parse_duration(as_text(older_than), "--older-than", least=0)
+    lock = client.workspace.lock
     asked = None if names is None else texts(names)
     with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
         mirror.bucket.require_keys()
@@ -130,7 +131,8 @@ def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
     from mdl.plugins.mirror.upload import Reporter
     from mdl.sources.object_store import Access, Bucket
 
-    work, place = client.workspace, MirrorPlace.parse(url)
+    work = client.workspace
+    place = MirrorPlace.parse(url)
     if tools.network is None:
         raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(work.config.offline_by))
     access = Access.of(place.bucket, work.environ, work.remotes)

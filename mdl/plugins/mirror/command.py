@@ -171,7 +171,8 @@ def clean(
     That is: uploads that were not ended, versions that the lock has left behind, versions without a marker. What the
     lock names stays.
     """
-    is_asked, console = session.common.yes, session.console
+    is_asked = session.common.yes
+    console = session.console
     found = mirrors.clean(session.client(settings), url, names or None, older_than=older_than, remove=is_asked)
     going = [one for one in found if one.action != "kept"]
 

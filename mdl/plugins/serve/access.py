@@ -28,7 +28,8 @@ class Access:
 
     def __init__(self, token: str | None, *, loopback: bool) -> None:
         self.has_token = token is not None
-        self._token, self._loopback = (token or "").encode(), loopback
+        self._token = (token or "").encode()
+        self._loopback = loopback
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raises `Refusal` for a request that must not be answered, and `WrongTokenError` for one with a wrong token.
@@ -50,7 +51,8 @@ class Access:
     def check_site(self, headers: Mapping[str, str]) -> None:
         """Raises `Refusal` for what a page of another site has a browser ask for, with which the browser sends the
         token too. Such a page cannot read the answer, but it could make this server work."""
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        site = headers.get("sec-fetch-site")
+        origin = headers.get("origin")
         is_strange = origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
         if is_strange or site not in (None, "same-origin", "none"):
             raise Refusal(403, "", "a page of another site may not ask for this")

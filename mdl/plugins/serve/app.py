@@ -47,14 +47,16 @@ def application(
     is_local: bool,
 ) -> App:
     """The ASGI application; it ``is_local`` if only this machine can reach it."""
-    workspace, runs = client().workspace, TrainedRuns(options.runs)
+    workspace = client().workspace
+    runs = TrainedRuns(options.runs)
     repositories = Repositories(workspace.stores(), workspace.endpoint.url, gated=options.gated)
     jobs = Jobs(client, options.get_words, options.token)
     everything = repositories
     if options.token is not None and not options.gated:
         everything = Repositories(workspace.stores(), workspace.endpoint.url, gated=True)
     status = StatusPage(client, repositories, everything, runs, options, jobs)
-    access, work = Access(options.token, loopback=is_local), Work()
+    access = Access(options.token, loopback=is_local)
+    work = Work()
     server = _Server(repositories, access, traffic, status, work, warn, options.gated)
     return server.application([*run_addresses(runs, work), *job_addresses(jobs)])
 

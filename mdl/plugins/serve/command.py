@@ -68,7 +68,8 @@ def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     def client() -> Client:
         return Client(config=session.config_of(settings), cancel=session.cancel, on_warning=lambda _text: None)
 
-    console, server = session.console, None
+    console = session.console
+    server = None
     session.signals.poll()
     try:
         with serving(client, options, secrets=console.secrets, warn=console.warn) as server:
@@ -79,7 +80,8 @@ def serve(session: Session, settings: LookSettings, flags: ServeFlags) -> int:
     except Cancelled as stopped:
         if server is not None:
             session.empty = server.facts
-            requests, sent = server.traffic.requests.total(), human_bytes(server.traffic.bytes_sent)
+            requests = server.traffic.requests.total()
+            sent = human_bytes(server.traffic.bytes_sent)
             hint = f"it answered {counted(requests, 'request')}, {sent}"
             raise stopped.but(hint=hint) from stopped.__cause__
         raise

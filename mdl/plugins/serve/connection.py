@@ -28,7 +28,8 @@ HEAD_SECONDS = 20.0
 STALL_SECONDS = 60.0
 """In which time a client has to take ``_LEAST`` bytes of its answer."""
 _LEAST = 2**16
-_STEP, _LAST_STEP = 2**21, 2**16
+_STEP = 2**21
+_LAST_STEP = 2**16
 """The most bytes of a file that are sent before other clients have their turn; and how many at the end are sent only
 after one more look at the file."""
 
@@ -51,7 +52,8 @@ class Clients:
     more, the one goes that has asked for nothing for longest. For use in the server's thread."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._share = most, max(1, most // 2)
+        self._most = most
+        self._share = max(1, most // 2)
         self._of: defaultdict[str, set[Connection]] = defaultdict(set)
         self._idle: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._count = 0
@@ -99,7 +101,8 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, clients: Clients, **words: Any) -> None:
         super().__init__(*args, **words)
         self._clients = clients
-        self.address, self.is_beyond = "", False
+        self.address = ""
+        self.is_beyond = False
         self.gone: asyncio.Future[None] = self.loop.create_future()
         """Done once the client has gone."""
         self.stall_seconds: float | None = None
@@ -166,7 +169,8 @@ class Connection(H11Protocol):
         finally:
             self.loop.remove_writer(socket)
             os.close(socket)
-            self._sending, self._unsent = None, 0
+            self._sending = None
+            self._unsent = 0
             self._unwatch()
 
     # How long a client may take.
@@ -194,7 +198,9 @@ class Connection(H11Protocol):
             self._head_came()
 
     def on_response_complete(self) -> None:
-        before, self._is_answering, self.stall_seconds = self.cycle, False, None
+        before = self.cycle
+        self._is_answering = False
+        self.stall_seconds = None
         super().on_response_complete()
         if self.cycle is before:  # no other request had come already
             self._clients.set_idle(self)

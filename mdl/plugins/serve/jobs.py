@@ -37,7 +37,9 @@ class Jobs:
     not get the ``token``."""
 
     def __init__(self, client: Callable[[], Client], words: Sequence[str], token: str | None) -> None:
-        self._client, self._words, self._token = client, words, token
+        self._client = client
+        self._words = words
+        self._token = token
 
     def records(self) -> Records | None:
         """None if this user has no home folder, and so no records."""

@@ -22,7 +22,8 @@ class Refusal(Exception):
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
+        self.status = status
+        self.message = message
         coded = {"X-Error-Code": code} if code else {}
         self.headers = {**coded, "X-Error-Message": header(message), **(headers or {})}
 

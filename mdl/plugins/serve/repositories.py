@@ -25,7 +25,8 @@ from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
-_LOOK_AGAIN, _OLDEST = 2.0, 60.0
+_LOOK_AGAIN = 2.0
+_OLDEST = 60.0
 """Seconds until the receipts are looked at again, and until the table is made again whatever they say."""
 
 
@@ -115,8 +116,10 @@ class Repositories:
     ``endpoint`` is the hub in use. With ``gated`` what is not known to be public is offered too."""
 
     def __init__(self, stores: Sequence[Store], endpoint: str, *, gated: bool) -> None:
-        self._stores, self._lock = stores, threading.Lock()
-        self._endpoint, self._gated = endpoint, gated
+        self._stores = stores
+        self._lock = threading.Lock()
+        self._endpoint = endpoint
+        self._gated = gated
         self._table: Table = {}
         self._names: frozenset[str] = frozenset()
         self._state: object = None
@@ -143,7 +146,8 @@ class Repositories:
             if state != self._state or now - self._made_at >= _OLDEST:
                 self._table = make_table(self._stores, self._endpoint, gated=self._gated)
                 self._names = names_of(self._stores, self._table)
-                self._state, self._made_at = state, now
+                self._state = state
+                self._made_at = now
             self._looked_at = time.monotonic()
 
 

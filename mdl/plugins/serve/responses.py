@@ -19,7 +19,8 @@ from mdl.plugins.serve.refusals import Refusal
 from mdl.plugins.serve.traffic import COUNT, Traffic
 from mdl.values import value_class
 
-_LARGEST_BODY, _BODY_SECONDS = 2**20, 20.0
+_LARGEST_BODY = 2**20
+_BODY_SECONDS = 20.0
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -86,7 +87,10 @@ class SentFile(Response):
         if answer.status != HTTPStatus.NOT_MODIFIED:
             facts |= {"Content-Length": str(answer.stop - answer.start), "Content-Type": "application/octet-stream"}
         super().__init__(status_code=answer.status, headers=facts)
-        self._file, self._stamp, self._answer, self._traffic = file, stamp, answer, traffic
+        self._file = file
+        self._stamp = stamp
+        self._answer = answer
+        self._traffic = traffic
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         connection: Connection = scope[KEY]
@@ -94,7 +98,8 @@ class SentFile(Response):
         try:
             with self._file:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                start, stop = self._answer.start, self._answer.stop
+                start = self._answer.start
+                stop = self._answer.stop
                 if start < stop and scope["method"] != "HEAD":
                     await connection.send_file(self._file.fileno(), self._stamp, start, stop, scope[COUNT])
                 await send({"type": "http.response.body"})

@@ -133,7 +133,8 @@ def run_addresses(runs: TrainedRuns, work: Work) -> list[Address]:
         return await sent(request, None, logs=True)
 
     async def sent(request: Request, checkpoint: str | None, *, logs: bool) -> Response:
-        name, connection = request.path_params["name"], request.scope[KEY]
+        name = request.path_params["name"]
+        connection = request.scope[KEY]
         key = f"{request.scope['path']}?{checkpoint}"
         plan = await work.do(key, lambda _check: runs.plan(name, checkpoint, logs=logs), connection)
         return SentZip(plan, runs)
@@ -158,7 +159,9 @@ class SentZip(Response):
         named = f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(plan.name)}"
         super().__init__(headers={"Content-Disposition": named, "Content-Type": "application/zip"})
         self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
-        self._plan, self._runs, self._packing = plan, runs, runs.packing
+        self._plan = plan
+        self._runs = runs
+        self._packing = runs.packing
         self._error: BaseException | None = None
         self._connection: Connection | None = None
         self._waits_since: float | None = None

@@ -57,8 +57,13 @@ class StatusPage:
         jobs: Jobs,
     ) -> None:
         """``repositories`` are offered, and ``everything`` is what only ``gated`` offers."""
-        self._client, self._repositories, self._everything, self._runs = client, repositories, everything, runs
-        self._options, self._jobs, self._bytes = options, jobs, 0
+        self._client = client
+        self._repositories = repositories
+        self._everything = everything
+        self._runs = runs
+        self._options = options
+        self._jobs = jobs
+        self._bytes = 0
 
     def document(self, check: Check) -> dict[str, Any]:
         """What stands here now. What cannot be read is told in ``problems``."""
@@ -91,7 +96,8 @@ class StatusPage:
     def _models(self, offered: frozenset[str] | None) -> Iterable[dict[str, Any]]:
         """The models, or those that are ``offered``."""
         client = self._client()
-        of_catalog, inventory = client.statuses(), client.inventory()
+        of_catalog = client.statuses()
+        inventory = client.inventory()
         names = {model.name for model, _ in of_catalog}
         rows = [*of_catalog, *(row for row in inventory.models if row[0].name not in names)]
         self._bytes = inventory.bytes

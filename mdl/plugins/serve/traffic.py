@@ -46,7 +46,9 @@ class Traffic:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            began, status, sent = time.monotonic(), 500, 0
+            began = time.monotonic()
+            status = 500
+            sent = 0
 
             def count(number: int) -> None:
                 nonlocal sent

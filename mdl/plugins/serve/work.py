@@ -25,7 +25,9 @@ from mdl.plugins.serve.responses import Handler
 
 AT_ONCE = 2
 """How many are done at a time: each may take a core."""
-KEPT_SECONDS, SHARE, OLDEST_SECONDS = 1.0, 5.0, 60.0
+KEPT_SECONDS = 1.0
+SHARE = 5.0
+OLDEST_SECONDS = 60.0
 """How long an answer is good: so many seconds, and so many times as long as it took to make it. An older one is given
 while a new one is made, if it is not older than that."""
 _MOST_KEPT = 256
@@ -82,7 +84,8 @@ class Work:
     async def answer(self, key: str, make: Make, connection: Connection) -> bytes:
         """What ``make`` returns, as JSON: as it is now, or was a moment ago. Raises `Refusal` if too much is being done
         already, and what ``make`` raises."""
-        last, now = self._answers.get(key), time.monotonic()
+        last = self._answers.get(key)
+        now = time.monotonic()
         if last is not None:
             is_being_made = key in self._making and now - last.made_at < OLDEST_SECONDS
             if now < last.good_until or is_being_made:
