@@ -16,7 +16,7 @@ from mdl.values import value_class
 
 CATALOG_NAME = "catalog.toml"
 LOCK_NAME = "mdl.lock"
-SHIPPED = Path(__file__).parent / "catalog" / "shipped.toml"
+SHIPPED = Path(__file__).parents[1] / "catalog" / "shipped.toml"
 """The catalog that comes with mdl."""
 SHIPPED_LOCK = SHIPPED.with_name("shipped.lock")
 """What is known of its models' files."""
