@@ -15,7 +15,7 @@ from pathlib import Path
 
 def main() -> None:
     """Import this very mdl, and the module that the first word names, and do what that module does."""
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     spec = spec_from_file_location("mdl", folder / "__init__.py", submodule_search_locations=[str(folder)])
     assert spec is not None
     assert spec.loader is not None
