@@ -22,10 +22,12 @@ from mdl.errors import EXIT_CODES
 
 _DATED: Final = "2026-11-26"
 """A man page bears a date: that of the last change of its form."""
-_STYLE: Final = 70
-_DOWNLOADERS: Final = ("get", "fetch", "prefetch", "verify")
-"""The commands whose common options stand in one table."""
-_SHARED: Final = "Download options"
+_STYLE: Final = 60
+_COLUMNS: Final = 75
+"""What a block of code of the site shows; the rest would be cut off."""
+_SHARED: Final = "Shared options"
+_SHARED_FROM: Final = 3
+"""An option that so many commands of the first level take with the same meaning is explained once."""
 DOCUMENT = Path(__file__).with_suffix(".md")
 MANUAL = DOCUMENT.with_name("man") / "mdl.1"
 
@@ -103,80 +105,106 @@ def _examples(lines: Iterable[str]) -> tuple[Row, ...]:
     return tuple(Row(*line.strip().split("  # ", 1)) for line in lines)
 
 
-def _without(page: Page, apart: Panels) -> Page:
-    """A page without the rows that stand in a table of their own."""
+class Reference(NamedTuple):
+    """What both files say. ``shared`` has each option that several commands take, once; ``sharing`` has the names of
+    those options for each command, whose own page does not repeat them."""
+
+    root: Page
+    shared: tuple[Row, ...]
+    sharing: Mapping[str, tuple[str, ...]]
+    commands: tuple[Page, ...]
+
+
+def reference() -> Reference:
+    """The pages of all commands, and the options that they share."""
+    top = root_page()
+    everywhere = top.panels[ROOT_PANEL]
+    found = [_without(page, everywhere) for page in pages()]
+    shared = _shared_by(found)
+    sharing = {page.name: tuple(_flag(row) for row in shared if row in _rows(page)) for page in found}
+    return Reference(top, shared, sharing, tuple(_without(page, shared) for page in found))
+
+
+def _rows(page: Page) -> list[Row]:
+    """All rows of a page: its arguments, then its options in the order of the headings of the help."""
+    rows: list[Row] = []
+    for title in (*(title for title in page.panels if title not in PANELS), *PANELS):
+        rows += page.panels.get(title, ())
+    return rows
+
+
+def _without(page: Page, left_out: tuple[Row, ...]) -> Page:
     panels: dict[str, tuple[Row, ...]] = {}
     for title, rows in page.panels.items():
-        own = tuple(row for row in rows if row not in apart.get(title, ()))
+        own = tuple(row for row in rows if row not in left_out)
         if own:
             panels[title] = own
     return page._replace(panels=panels)
 
 
-def _shared_by(found: Iterable[Page]) -> Panels:
-    """The options that all these pages have."""
-    first, *others = [page.panels for page in found]
-    shared: dict[str, tuple[Row, ...]] = {}
+def _shared_by(found: Iterable[Page]) -> tuple[Row, ...]:
+    """The options that at least `_SHARED_FROM` commands take with the same meaning: for each flag its usual one."""
+    commands: dict[Row, set[str]] = {}
     for title in PANELS:
-        rows = tuple(row for row in first.get(title, ()) if all(row in panels.get(title, ()) for panels in others))
-        if rows:
-            shared[title] = rows
-    return shared
+        for page in found:
+            for row in page.panels.get(title, ()):
+                commands.setdefault(row, set()).add(page.name.split()[1])
+    usual: dict[str, Row] = {}
+    for row, names in commands.items():
+        best = usual.get(_flag(row), row)
+        if len(names) >= max(_SHARED_FROM, len(commands[best])):
+            usual[_flag(row)] = row
+    return tuple(usual.values())
 
 
-def _has_all(page: Page, shared: Panels) -> bool:
-    return all(set(rows) <= set(page.panels.get(title, ())) for title, rows in shared.items())
-
-
-class Reference(NamedTuple):
-    """All pages. What the commands share is apart: ``shared`` by those whose names are ``sharing``."""
-
-    root: Page
-    shared: Panels
-    sharing: tuple[str, ...]
-    commands: tuple[Page, ...]
-
-
-def reference() -> Reference:
-    """Everything that both files say."""
-    top = root_page()
-    everywhere = dict.fromkeys(PANELS, top.panels[ROOT_PANEL])
-    commands = [_without(page, everywhere) for page in pages()]
-    shared = _shared_by(page for page in commands if page.name.removeprefix("mdl ") in _DOWNLOADERS)
-    sharing = tuple(page.name for page in commands if _has_all(page, shared))
-    apart = tuple(_without(page, shared) if page.name in sharing else page for page in commands)
-    return Reference(top, shared, sharing, apart)
+def _flag(row: Row) -> str:
+    """``--to`` of ``--to DIR``, ``--dry-run`` of ``-n, --dry-run``."""
+    return next(word for word in row.usage.split() if word.startswith("--")).rstrip(",")
 
 
 def document(found: Reference) -> str:
     """``docs/commands.md``."""
-    lines = ["# Commands", "", "`python docs/commands.py` writes this; `man mdl` and `mdl help` say the same."]
+    lines = ["# Commands", "", "`mdl help` and `mdl help COMMAND` show the same in a terminal."]
     for title, rows in found.root.panels.items():
         lines += ["", f"**{title}**", "", *_table(rows, is_linked=title in groups())]
-    lines += ["", f"## {_SHARED}", "", f"{_listed(found.sharing)} take all of these."]
-    for title, rows in found.shared.items():
-        lines += ["", f"**{title}**", "", *_table(rows)]
+    lines += ["", f"## {_SHARED}", "", "These options mean the same in every command that takes them."]
+    lines += ["", *_table(found.shared)]
     lines += ["", "## Exit codes", "", "| code | name | meaning | a script should |", "|---|---|---|---|"]
     lines += [f"| {code} | {' | '.join(texts)} |" for code, texts in EXIT_CODES.items()]
     for page in found.commands:
         lines += ["", f"## {page.name}", "", "```", page.usage, "```"]
-        lines += [line for text in page.about for line in ("", _escaped(text))]
-        for title, rows in page.panels.items():
-            lines += ["", f"**{title}**", "", *_table(rows)]
-        if page.name in found.sharing:
-            lines += ["", f"It takes the [{_SHARED.lower()}](#{_SHARED.lower().replace(' ', '-')}) too."]
-        examples = [line for row in page.examples for line in (f"# {row.about}", row.usage)]
-        lines += ["", "```sh", *examples, "```"]
+        for paragraph in page.about:
+            lines += ["", _escaped(paragraph)]
+        rows = tuple(_rows(page))
+        if rows:
+            lines += ["", *_table(rows)]
+        names = found.sharing[page.name]
+        if names:
+            listed = ", ".join(f"`{name}`" for name in names)
+            lines += ["", f"[{_SHARED}](#{_anchor(_SHARED)}): {listed}."]
+        lines += ["", "```sh"]
+        for example in page.examples:
+            lines += [*textwrap.wrap(f"# {example.about}", _COLUMNS, subsequent_indent="# "), *_folded(example.usage)]
+        lines += ["```"]
     return "\n".join(lines) + "\n"
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _folded(command: str) -> list[str]:
+    """A command line that is too long for a block of code goes on in the next line."""
+    lines = textwrap.wrap(
+        command, _COLUMNS - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
 def _table(rows: tuple[Row, ...], *, is_linked: bool = False) -> list[str]:
     cells = [(f"[mdl {row.usage}](#mdl-{row.usage})" if is_linked else _code(row.usage), row.about) for row in rows]
-    first = "command" if is_linked else "option" if rows[0].usage.strip().startswith("-") else "word"
+    has_options = any(row.usage.strip().startswith("-") for row in rows)
+    first = "command" if is_linked else "option" if has_options else "argument"
     return [f"| {first} | meaning |", "|---|---|", *(f"| {usage} | {_escaped(about)} |" for usage, about in cells)]
 
 
@@ -199,17 +227,16 @@ def manual(found: Reference) -> str:
     for title, rows in top.panels.items():
         lines += [f'.SS "{_roff(title)}"', *_items(rows)]
     lines += [".SH EXAMPLES", *_example_lines(top.examples), f".SH {_SHARED.upper()}"]
-    lines += _filled(f"{_listed(found.sharing)} take all of these.")
-    for title, rows in found.shared.items():
-        lines += [f'.SS "{_roff(title)}"', *_items(rows)]
+    lines += [*_filled("These options mean the same in every command that takes them."), *_items(found.shared)]
     lines += [".SH COMMANDS"]
     for page in found.commands:
         lines += [f'.SS "{_roff(page.name)}"', ".nf", _roff(page.usage), ".fi"]
-        lines += [line for text in page.about for line in (".PP", *_filled(text))]
-        for title, rows in page.panels.items():
-            lines += [".PP", f"\\fB{_roff(title)}\\fR", *_items(rows)]
-        if page.name in found.sharing:
-            lines += [".PP", *_filled(f"It takes the {_SHARED.lower()} too.")]
+        for paragraph in page.about:
+            lines += [".PP", *_filled(paragraph)]
+        lines += _items(_rows(page))
+        names = found.sharing[page.name]
+        if names:
+            lines += [".PP", f"{_SHARED}:", *_filled(f"{', '.join(names)}.")]
         lines += [".PP", "\\fBExamples\\fR", *_example_lines(page.examples)]
     codes = tuple(Row(f"{code} {name}", f"{what}: {todo}") for code, (name, what, todo) in EXIT_CODES.items())
     lines += [".SH EXIT STATUS", *_items(codes)]
@@ -220,7 +247,7 @@ def _named(text: str) -> str:
     return f"{text[:1].lower()}{text[1:].rstrip('.')}"
 
 
-def _items(rows: tuple[Row, ...]) -> Iterator[str]:
+def _items(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         yield from (".TP", f"\\fB{_roff(row.usage.strip())}\\fR", *_filled(row.about))
 
