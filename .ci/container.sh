@@ -30,7 +30,7 @@ echo "the demo runs in the image, as user 1000"
 mkdir "$work/own"
 printf 'a model' > "$work/own/model.bin"
 : > "$work/http"
-python3 -I -m http.server --bind 127.0.0.1 --directory "$work/own" 0 > "$work/http" 2>&1 &
+python3 -I -u -m http.server --bind 127.0.0.1 --directory "$work/own" 0 > "$work/http" 2>&1 &
 server=$!
 trap 'kill $server; rm -rf "$work"' EXIT
 until port=$(grep -o 'port [0-9]*' "$work/http"); do sleep 0.1; done

@@ -24,7 +24,7 @@ from pathlib import Path
 import harness as bench
 from nginx import Nginx, Served, hub_of
 
-from mdl.download import journal
+from mdl.downloader import journal
 
 _MOST = {1: 1.05, 8: 1.10}
 """What may be served of a file's size, by mdl's connections."""

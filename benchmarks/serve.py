@@ -20,8 +20,8 @@ from pathlib import Path
 from harness import claim, environment, flags, folder, mdl, random_file, shown, skip, table, verdict
 from nginx import Nginx
 
-from mdl.download.receipts import new_receipt
-from mdl.download.store import Store
+from mdl.downloader.receipts import new_receipt
+from mdl.downloader.store import Store
 from mdl.files import HubFile, RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint
 from mdl.paths import RelPath

@@ -28,8 +28,8 @@ from mdl.archive.releases import ReleaseDir
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.disk.process import ProcessId
-from mdl.download import journal
-from mdl.download.receipts import RECORD, Receipts
+from mdl.downloader import journal
+from mdl.downloader.receipts import RECORD, Receipts
 from mdl.jobs.records import Records
 from mdl.paths import record_name
 

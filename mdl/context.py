@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from mdl.catalog.resolver import Resolver
     from mdl.config.hosts import HostSettings
     from mdl.config.remotes import RemoteSettings
-    from mdl.download.copies import LocalCopies
-    from mdl.download.deadline import TimeLimit
-    from mdl.download.hub_client import HubClient
-    from mdl.download.store import Store
+    from mdl.downloader.copies import LocalCopies
+    from mdl.downloader.deadline import TimeLimit
+    from mdl.downloader.hub_client import HubClient
+    from mdl.downloader.store import Store
     from mdl.net.allowlist import AllowList, OriginToken
     from mdl.net.body import Throttle
     from mdl.net.client import HttpClient
@@ -195,8 +195,8 @@ class Workspace:
 
     def store(self, models: Sequence[Model], into: Folder | None = None, cancel: CancelToken | None = None) -> Store:
         """The models folder. Raises `UsageError` for ``into`` with several models."""
-        from mdl.download.layouts import HubCache
-        from mdl.download.store import Store
+        from mdl.downloader.layouts import HubCache
+        from mdl.downloader.store import Store
 
         catalog = self.catalog_id if any(model.is_of_catalog for model in models) else None
         cancel = cancel or self.cancel
@@ -216,8 +216,8 @@ class Workspace:
     def stores(self) -> list[Store]:
         """The models folder in use; and, unless folder or layout were given for this run, the one of the other layout:
         the usual models folder, or the hub's cache."""
-        from mdl.download.layouts import HubCache
-        from mdl.download.store import Store
+        from mdl.downloader.layouts import HubCache
+        from mdl.downloader.store import Store
 
         found = [self.store([])]
         if self.config.given.get("home") is None and self.config.given.get("layout") is None:
@@ -231,8 +231,8 @@ class Workspace:
     def local_copies(self, store: Store) -> LocalCopies | None:
         """Where on this machine the same bytes may be: ``store`` itself, the usual models folder, the hub's cache,
         ``[stores] also``. None if ``[stores] link`` says that nothing is to be taken from there."""
-        from mdl.download.copies import LocalCopies
-        from mdl.download.store import Store
+        from mdl.downloader.copies import LocalCopies
+        from mdl.downloader.store import Store
 
         link = self.config["stores.link"]
         also = self.config["stores.also"]
@@ -248,7 +248,7 @@ class Workspace:
 
     def _cached_listing(self, store: Store, reference: str) -> CachedListing | None:
         """What the hub's cache tells of the revision of a repository: the one that is ``store``, and the usual one."""
-        from mdl.download.hub_repos import cached_listing
+        from mdl.downloader.hub_repos import cached_listing
         from mdl.sources.hub_origin import parse_reference
 
         caches = [store.root] if store.layout.is_by_digest else []
@@ -315,7 +315,7 @@ class Workspace:
 
     def time_limit(self) -> TimeLimit:
         """When to stop. Raises `Deadline` outside the window."""
-        from mdl.download.deadline import TimeLimit
+        from mdl.downloader.deadline import TimeLimit
 
         seconds = self.config["max_duration"]
         window = self.config["window"]
@@ -414,7 +414,7 @@ class Workspace:
         """The hub's own client, if it was asked for."""
         if self.config["via"] != "hub":
             return None
-        from mdl.download.hub_client import HubClient
+        from mdl.downloader.hub_client import HubClient
         from mdl.net.trust import Trust
 
         hub = self.endpoint

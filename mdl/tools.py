@@ -15,19 +15,19 @@ from mdl.disk import look_anew
 from mdl.disk.mutex import file_lock
 from mdl.disk.pool import start_threads
 from mdl.disk.publish import OpenFolders
-from mdl.download.adoption import remove_stale, wait_for_owners
-from mdl.download.copies import LocalCopies
-from mdl.download.plan import Item, Plan
-from mdl.download.receipts import also_of, file_key, new_receipt
-from mdl.download.store import Store
+from mdl.downloader.adoption import remove_stale, wait_for_owners
+from mdl.downloader.copies import LocalCopies
+from mdl.downloader.plan import Item, Plan
+from mdl.downloader.receipts import also_of, file_key, new_receipt
+from mdl.downloader.store import Store
 from mdl.errors import suppress_storage_trouble
 from mdl.events import Event, Finished, Listener, Noticed, Progressed, silence
 from mdl.files import Receipt, is_verified
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.download.connection_scaler import Tuning
-    from mdl.download.hub_client import HubClient
+    from mdl.downloader.connection_scaler import Tuning
+    from mdl.downloader.hub_client import HubClient
     from mdl.net.network import Network
 
 

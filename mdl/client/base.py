@@ -151,7 +151,7 @@ class ClientBase:
         """What one operation works with; `CallOptions` are those of its caller. ``exact`` resolves to commits, past the
         lock; what sources answer is kept if it ``keeps``; a ``mirror`` is the only one asked for files. Window and
         duration limit an operation that is ``online`` and not ``exact``: one that downloads."""
-        from mdl.download.deadline import time_limit
+        from mdl.downloader.deadline import time_limit
         from mdl.sources import page_hosts
         from mdl.tools import Tools, with_sources
 

@@ -20,7 +20,7 @@ from mdl.units import texts
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.download.store import Store
+    from mdl.downloader.store import Store
     from mdl.files import RemoteFile
     from mdl.local.clean import Waste
     from mdl.local.delete import DeleteReport

@@ -98,7 +98,7 @@ class Downloads(Catalogs):
         them, and files that are not mdl's. With ``strict`` a changed file, and one without a published digest, count as
         corrupt. What is wrong is in the report. Raises as `download`.
         """
-        from mdl.download.deadline import time_limit
+        from mdl.downloader.deadline import time_limit
         from mdl.local.verify import verify
         from mdl.net.allowlist import host_of
 

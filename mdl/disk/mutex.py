@@ -5,7 +5,7 @@ Lustre, GPFS and some NFS, and some file systems do not have it at all; there a 
 one process can make (``O_EXCL``), and that it touches every ten seconds as long as it lives. A free lock proves
 that its owner is dead only if the file system belongs to one machine, whose kernel knows every lock; elsewhere the
 owner counts as dead after a minute without a write. That may be wrong: code that acts on it must be safe against a
-process that goes on writing, see `mdl.download.adoption`.
+process that goes on writing, see `mdl.downloader.adoption`.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from mdl.disk import publish
 from mdl.disk.safe_open import is_own_folder
-from mdl.download import journal
-from mdl.download.adoption import key_of, stale_dirs
-from mdl.download.hub_cache import remove_shared, shared_files
-from mdl.download.hub_repos import all_shared_links
-from mdl.download.receipts import file_key
-from mdl.download.store import Store
+from mdl.downloader import journal
+from mdl.downloader.adoption import key_of, stale_dirs
+from mdl.downloader.hub_cache import remove_shared, shared_files
+from mdl.downloader.hub_repos import all_shared_links
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
 from mdl.errors import MdlError, StateError
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.jobs.records import Records

@@ -14,11 +14,11 @@ from mdl.catalog.model import COMMAND_LINE, Model
 from mdl.disk import publish
 from mdl.disk.entries import names_below, user_name
 from mdl.disk.safe_open import is_own_folder
-from mdl.download.adoption import leftovers, size_of_partial
-from mdl.download.hub_cache import TREES, shared_links
-from mdl.download.hub_repos import CachedFile, CachedRepo, part_of, repo_in
-from mdl.download.receipts import file_key
-from mdl.download.store import Store
+from mdl.downloader.adoption import leftovers, size_of_partial
+from mdl.downloader.hub_cache import TREES, shared_links
+from mdl.downloader.hub_repos import CachedFile, CachedRepo, part_of, repo_in
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
 from mdl.errors import NotFound, StorageError
 from mdl.files import Receipt, RemoteFile
 from mdl.sources.hub_origin import HubOrigin

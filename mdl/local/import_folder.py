@@ -23,10 +23,10 @@ from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
 from mdl.disk.entries import open_for_reading
 from mdl.disk.safe_open import read_regular
-from mdl.download.check import LOOKED_AT, check_message
-from mdl.download.plan import Item, Plan, Wanted
-from mdl.download.receipts import new_receipt
-from mdl.download.store import Ready, hash_file
+from mdl.downloader.check import LOOKED_AT, check_message
+from mdl.downloader.plan import Item, Plan, Wanted
+from mdl.downloader.receipts import new_receipt
+from mdl.downloader.store import Ready, hash_file
 from mdl.errors import (
     DigestMismatch,
     MdlError,

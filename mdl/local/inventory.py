@@ -12,10 +12,10 @@ from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
 from mdl.disk.entries import names_below
 from mdl.disk.publish import is_staged
-from mdl.download.adoption import key_of, size_of_partial
-from mdl.download.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
-from mdl.download.receipts import file_key
-from mdl.download.store import Store
+from mdl.downloader.adoption import key_of, size_of_partial
+from mdl.downloader.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.local.status import FileStatus, ModelStatus, Status, local_status, status_of
 from mdl.sources.hub_origin import HubOrigin, is_pinned

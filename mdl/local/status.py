@@ -13,7 +13,7 @@ from typing import Literal
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.errors import MdlError, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.hashing import Digest

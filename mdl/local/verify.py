@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Model
 from mdl.disk.pool import in_parallel
-from mdl.download.plan import Plan, Wanted
-from mdl.download.store import Store
+from mdl.downloader.plan import Plan, Wanted
+from mdl.downloader.store import Store
 from mdl.errors import (
     DigestMismatch,
     LockError,
@@ -34,7 +34,7 @@ from mdl.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.values import small_value_class, value_class
 
 if TYPE_CHECKING:
-    from mdl.download.transfer import Result
+    from mdl.downloader.transfer import Result
     from mdl.net.client import HttpClient
 
 _WRONG = ("corrupt", "missing")
@@ -288,7 +288,7 @@ def repair(
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. A file
     that was changed after mdl wrote it is replaced only with ``force``. What fails is put into ``errors``. Raises
     `Busy`, `Cancelled`."""
-    from mdl.download.transfer import Transfer
+    from mdl.downloader.transfer import Transfer
 
     wanted = []
     for row in (one for one in rows if _is_to_repair(one, force)):

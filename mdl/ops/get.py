@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import IsNew
-from mdl.download.connection_scaler import Tuning
-from mdl.download.copies import LocalCopies, reuse, unique_by_digest
-from mdl.download.half_files import find_half, unfinished_blobs
-from mdl.download.plan import Item, Plan, Reason, Wanted
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.copies import LocalCopies, reuse, unique_by_digest
+from mdl.downloader.half_files import find_half, unfinished_blobs
+from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.errors import (
     AuthError,
     Cancelled,
@@ -38,8 +38,8 @@ from mdl.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.weights.pickles import head_of, is_pickle, warning
 
 if TYPE_CHECKING:
-    from mdl.download.download import FileResult
-    from mdl.download.transfer import Result
+    from mdl.downloader.download import FileResult
+    from mdl.downloader.transfer import Result
 
 _NAMED = 5
 """How many quantisations of a repository are named."""
@@ -344,7 +344,7 @@ def _execute(
     tell_kept(plan, on_event)
     if not plan.fetch:
         return report_of(models, store, plan, broken), {}
-    from mdl.download.transfer import Result, Transfer
+    from mdl.downloader.transfer import Result, Transfer
 
     assert tools.network is not None
     results: list[Result] = []

@@ -15,8 +15,8 @@ from mdl.archive.opening import is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish
-from mdl.download.plan import Item, Plan, Wanted
-from mdl.download.store import Ready, Store
+from mdl.downloader.plan import Item, Plan, Wanted
+from mdl.downloader.store import Ready, Store
 from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile

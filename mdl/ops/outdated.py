@@ -10,8 +10,8 @@ from typing import Literal
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolved, Resolver
-from mdl.download.plan import Item, Plan, Reason, Wanted
-from mdl.download.store import Store
+from mdl.downloader.plan import Item, Plan, Reason, Wanted
+from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import utc_time

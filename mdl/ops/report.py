@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Model
-from mdl.download.plan import Item, Plan
-from mdl.download.store import Store
+from mdl.downloader.plan import Item, Plan
+from mdl.downloader.store import Store
 from mdl.errors import STOPPED, MdlError
 from mdl.files import RemoteFile, is_verified
 from mdl.hashing import Digest
@@ -18,8 +18,8 @@ from mdl.reports import FileReport, ModelReport, Report
 from mdl.tools import verified_by
 
 if TYPE_CHECKING:
-    from mdl.download.download import FileResult
-    from mdl.download.transfer import Result
+    from mdl.downloader.download import FileResult
+    from mdl.downloader.transfer import Result
 
 
 def report_of(

@@ -14,8 +14,8 @@ from support.shell import Inside, Ran, Shell, done, machine, settings, write_cat
 
 from mdl import crc_json
 from mdl.disk.process import ProcessId
-from mdl.download.receipts import RECORD, Receipts, new_receipt
-from mdl.download.store import Store
+from mdl.downloader.receipts import RECORD, Receipts, new_receipt
+from mdl.downloader.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name

@@ -20,7 +20,7 @@ from support.shell import Inside, Shell, done, ended, machine, started, write_ca
 from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.process import ProcessId
-from mdl.download.receipts import RECORD, file_key
+from mdl.downloader.receipts import RECORD, file_key
 from mdl.paths import RelPath, record_name
 
 FILE = RelPath.parse("f.bin")

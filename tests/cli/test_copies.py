@@ -19,7 +19,7 @@ from support.loopback_hub import Repo
 from support.namespaces import USER, prefix_of
 from support.shell import Inside, Run, Shell, done
 
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 
 SMALL = b'{"sr": 16000}' * 10
 REPO = Repo("org/tiny", {"config.json": SMALL, "model.bin": DATA})

@@ -25,7 +25,7 @@ from support.namespaces import USER, prefix_of
 from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, ended, machine, started, with_environ
 
-from mdl.download.fetch import Fetcher
+from mdl.downloader.fetch import Fetcher
 
 BEYOND_ASCII = "模型-ß.txt"
 LONG = os.environ.get("MDL_LONG") == "1"

@@ -18,8 +18,8 @@ from support.trainer_server import training_server
 from support.weights import whole_file
 
 from mdl.cli.signals import the_signals
-from mdl.download import fetch as engine_fetch
-from mdl.download import finalize
+from mdl.downloader import fetch as engine_fetch
+from mdl.downloader import finalize
 from mdl.errors import Cancelled, NetworkError, NoSpace
 from mdl.results import RemoteJob
 from mdl.results.trainer import Trainer

@@ -16,7 +16,7 @@ from support.loopback_hub import Generated, Repo
 from support.polling import until
 from support.shell import Inside, Shell, child, done, settings, write_catalog
 
-from mdl.download.journal import load
+from mdl.downloader.journal import load
 
 WEIGHTS = Generated(2 * MIB, "one")[0 : 2 * MIB]
 LATER = Generated(2 * MIB, "two")[0 : 2 * MIB]

@@ -18,7 +18,7 @@ from support.loopback_hub import Repo
 from support.shell import Inside, Ran, Shell, done, machine, write_catalog
 
 import mdl as library
-from mdl.download.store import Store, hash_file
+from mdl.downloader.store import Store, hash_file
 from mdl.events import Event, Finished
 from mdl.local import import_folder as importing
 

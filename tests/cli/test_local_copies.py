@@ -25,9 +25,9 @@ from support.shell import Inside, Shell, done, settings
 from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.entries import EntryAt
-from mdl.download.receipts import file_key
-from mdl.download.store import Store
-from mdl.download.transfer import Result, Transfer
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
+from mdl.downloader.transfer import Result, Transfer
 from mdl.errors import Cancelled
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
@@ -278,7 +278,7 @@ def test_two_repositories_of_a_cache_elsewhere(tmp_path: Path, mdl: Inside) -> N
         assert hub.sent == len(DATA)
 
 
-LOOKS = ["engine.store.Store.fingerprint", "engine.store.Store.path_of", "engine.receipts.receipt_of"]
+LOOKS = ["downloader.store.Store.fingerprint", "downloader.store.Store.path_of", "downloader.receipts.receipt_of"]
 
 
 @pytest.mark.parametrize("where", LOOKS)

@@ -13,7 +13,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, beside, done, machine, with_environ
 
 from mdl.disk.name_folding import NameFolding, name_folding
-from mdl.download import store as store_module
+from mdl.downloader import store as store_module
 
 PLAIN = {"config.json": b"{}", "model.safetensors": b"weights"}
 CATALOG = 'schema = 1\n[models.m]\nsource = "hf:org/repo"\n'

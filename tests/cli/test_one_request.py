@@ -112,7 +112,7 @@ def test_what_the_head_tells_is_refused(tmp_path: Path, mdl: Inside, case: str) 
 
 def test_there_must_be_room(tmp_path: Path, mdl: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the head tells more bytes than are free it is 7 before the first of them is written."""
-    monkeypatch.setattr("mdl.download.store.Store.free_space", lambda _self: MIB)
+    monkeypatch.setattr("mdl.downloader.store.Store.free_space", lambda _self: MIB)
     with FaultyServer(faults.honest(LARGE)) as server:
         shell = machine(tmp_path / "home")
         ran = mdl(shell, "get", f"{server.url}/m.bin")

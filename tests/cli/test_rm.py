@@ -22,7 +22,7 @@ from support.shell import Inside, Ran, Shell, done, machine
 from mdl import crc_json
 from mdl.disk.mutex import file_lock, try_lock
 from mdl.disk.process import ProcessId
-from mdl.download.receipts import file_key
+from mdl.downloader.receipts import file_key
 from mdl.paths import RelPath, record_name
 
 WEIGHTS, LATER = noise(2 * MIB, 1), noise(MIB + 5, 2)

@@ -22,7 +22,7 @@ from support.jobs import arrived
 from support.namespaces import MOUNTS, apart, failing, small_disk
 from support.shell import done, machine
 
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.events import Event
 
 DATA, TINY = noise(4 * MIB), noise(1000, 1)

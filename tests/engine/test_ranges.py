@@ -11,9 +11,9 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
-from mdl.download.connection_scaler import Tuning
-from mdl.download.download import Download, Segment
-from mdl.download.partial import Partial
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.download import Download, Segment
+from mdl.downloader.partial import Partial
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange

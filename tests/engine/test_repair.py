@@ -23,11 +23,11 @@ from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir
-from mdl.download.connection_scaler import Tuning
-from mdl.download.receipt_lines import VERSION
-from mdl.download.receipts import RECORD, file_key
-from mdl.download.stream_hasher import StreamHasher
-from mdl.download.transfer import Result
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.receipt_lines import VERSION
+from mdl.downloader.receipts import RECORD, file_key
+from mdl.downloader.stream_hasher import StreamHasher
+from mdl.downloader.transfer import Result
 from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
 from mdl.hashing import Digest

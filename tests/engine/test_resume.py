@@ -19,7 +19,7 @@ from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.polling import until
 from support.shell import child
 
-from mdl.download import journal
+from mdl.downloader import journal
 from mdl.errors import Cancelled
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.sources.hub_origin import HubOrigin

@@ -10,7 +10,7 @@ from support.bench import Bench, pinned
 from support.data import noise
 from support.faulty_server import FaultyServer
 
-from mdl.download import transfer
+from mdl.downloader import transfer
 from mdl.events import Finished
 
 FILES = {f"part{number % 3}/{number:02}.bin": noise(1000 + number, number) for number in range(60)}

@@ -16,11 +16,11 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 from support.polling import until
 
-from mdl.download.connection_scaler import Tuning
-from mdl.download.download import Download
-from mdl.download.finalize import Finalizer
-from mdl.download.queue import WorkQueue
-from mdl.download.stream_hasher import StreamHasher
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.download import Download
+from mdl.downloader.finalize import Finalizer
+from mdl.downloader.queue import WorkQueue
+from mdl.downloader.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
 from mdl.net.body import Throttle

@@ -13,7 +13,7 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
-from mdl.download.connection_scaler import Tuning
+from mdl.downloader.connection_scaler import Tuning
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 SIZE = len(DATA)

@@ -40,10 +40,10 @@ from mdl.config.settings import check_config
 from mdl.config.settings import read_text as read_settings
 from mdl.describe import describe
 from mdl.disk.mutex import _holder
-from mdl.download import journal as journals
-from mdl.download.layouts import HubCache
-from mdl.download.receipts import RECORD, Receipts, file_key
-from mdl.download.store import Store
+from mdl.downloader import journal as journals
+from mdl.downloader.layouts import HubCache
+from mdl.downloader.receipts import RECORD, Receipts, file_key
+from mdl.downloader.store import Store
 from mdl.errors import CatalogError, LockError, MdlError, UsageError
 from mdl.formatting import human_bytes, human_duration
 from mdl.jobs.job import shown_facts

@@ -18,9 +18,9 @@ import pytest
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
-from mdl.download import journal
-from mdl.download.connection_scaler import Tuning
-from mdl.download.store import Store
+from mdl.downloader import journal
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.store import Store
 from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest

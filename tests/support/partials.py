@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mdl.download import journal as journals
-from mdl.download.journal import Identity
-from mdl.download.partial import Partial
+from mdl.downloader import journal as journals
+from mdl.downloader.journal import Identity
+from mdl.downloader.partial import Partial
 from mdl.net.ranges import ByteRange, RangeSet
 
 KEY = "a" * 16

@@ -12,7 +12,7 @@ from typing import Any
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.config.remotes import RemoteSettings, read_remotes
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient, Timeouts

@@ -15,7 +15,7 @@ from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
 from support.relay import PROXY_VARIABLES
 
-from mdl.download.connection_scaler import Tuning
+from mdl.downloader.connection_scaler import Tuning
 
 DATA = noise(24 * MIB)
 RATE = 12e6

@@ -19,7 +19,7 @@ from support.shell import Shell, beside, done, ended, machine
 
 from mdl.disk import publish
 from mdl.disk.mutex import has_reliable_locks
-from mdl.download import journal
+from mdl.downloader import journal
 
 CONTAINER = ("-p", "-u", "-f", "--mount-proc", "--kill-child")
 
@@ -66,7 +66,7 @@ def test_folders_beside_are_not_taken_either(shell: Shell, gate: Gate) -> None:
     """What a process in a container has beside, for another client to write into, is not removed by a get of another
     model; after the process was killed it goes."""
     code = (
-        "import sys, time; from pathlib import Path; from mdl.download.store import Store; from mdl.files import *;"
+        "import sys, time; from pathlib import Path; from mdl.downloader.store import Store; from mdl.files import *;"
         "from mdl.paths import RelPath; remote = RemoteFile(RelPath.parse('f.bin'), 'http://h/f.bin');"
         "side = Store(Path(sys.argv[1])).scratch_folder('three', remote);"
         "print(side.__enter__().name, flush=True); time.sleep(100)"

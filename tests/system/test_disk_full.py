@@ -20,7 +20,7 @@ from support.namespaces import MOUNTS, USER, apart, resize, small_disk
 from support.partials import dead_owner
 from support.shell import machine, settings
 
-from mdl.download.receipts import file_key
+from mdl.downloader.receipts import file_key
 from mdl.errors import NoSpace
 from mdl.paths import RelPath, record_name
 

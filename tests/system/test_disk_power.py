@@ -26,7 +26,7 @@ from support.faulty_server import FaultyServer
 from support.polling import until
 from support.shell import beside, machine
 
-from mdl.download import journal
+from mdl.downloader import journal
 
 FILES = {"large": noise(24 * MIB), "small": noise(300_000, 1)}
 TRIALS, SEED = 8, 126

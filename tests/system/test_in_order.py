@@ -14,8 +14,8 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner
 from support.shell import Inside, Shell, done, machine, with_environ
 
-from mdl.download.receipts import file_key
-from mdl.download.store import Store
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
 from mdl.paths import RelPath
 
 WEIGHTS, OTHER = noise(40_000_000), noise(20_000_000, seed=2)

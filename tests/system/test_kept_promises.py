@@ -22,7 +22,7 @@ from support.polling import until
 
 import mdl
 from mdl.archive.releases import ReleaseDir
-from mdl.download.receipts import Receipts
+from mdl.downloader.receipts import Receipts
 from mdl.events import Event, Failed, Finished, Verifying
 from mdl.files import RemoteFile
 from mdl.local import verify as verifying

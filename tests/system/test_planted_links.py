@@ -26,7 +26,7 @@ from support.shell import ExitCode, machine
 
 from mdl.disk.entries import EntryAt
 from mdl.disk.process import ProcessId
-from mdl.download.receipts import file_key
+from mdl.downloader.receipts import file_key
 from mdl.errors import Unsafe
 from mdl.jobs.log import LARGEST
 from mdl.paths import RelPath, record_name

@@ -29,7 +29,7 @@ from support.polling import until
 from support.shell import done, machine
 
 from mdl.cli import main
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.net.trust import make_context
 from mdl.paths import RelPath
 

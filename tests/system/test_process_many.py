@@ -21,7 +21,7 @@ from support.shell import Ran, Shell, beside, machine
 
 from mdl.disk import mutex
 from mdl.disk.process import ProcessId
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.errors import Busy
 from mdl.paths import record_name
 

@@ -28,7 +28,7 @@ from support.shell import Ran, beside, done, machine, with_environ
 
 from mdl.disk import mutex
 from mdl.disk.process import ProcessId
-from mdl.download.layouts import inspect_path
+from mdl.downloader.layouts import inspect_path
 from mdl.errors import Busy
 from mdl.paths import RelPath, record_name
 

@@ -16,8 +16,8 @@ from support.partials import KEY, SIZE, WHO, dead_owner
 from support.shell import Inside, Shell, done, machine, with_environ
 
 from mdl import crc_json
-from mdl.download.partial import Partial
-from mdl.download.receipts import Receipts
+from mdl.downloader.partial import Partial
+from mdl.downloader.receipts import Receipts
 from mdl.files import Receipt, Stamp
 from mdl.hashing import Digest
 from mdl.paths import RelPath, former_record_name, record_name

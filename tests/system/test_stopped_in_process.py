@@ -24,8 +24,8 @@ from support.polling import until
 
 import mdl
 from mdl.disk.mutex import Heartbeat, file_lock, folder_lock, is_locked
-from mdl.download.journal import Journal
-from mdl.download.partial import Partial
+from mdl.downloader.journal import Journal
+from mdl.downloader.partial import Partial
 from mdl.events import Event, Noticed, Progressed
 from mdl.paths import record_name
 

@@ -22,8 +22,8 @@ from support.shell import ExitCode, Shell, machine
 from mdl.catalog.model import CatalogFile
 from mdl.disk import safe_open
 from mdl.disk.safe_open import make_private_dir, open_own, read_regular
-from mdl.download.journal import Identity, Journal
-from mdl.download.receipts import Receipts, file_key
+from mdl.downloader.journal import Identity, Journal
+from mdl.downloader.receipts import Receipts, file_key
 from mdl.errors import MdlError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.net.ranges import ByteRange

@@ -28,7 +28,7 @@ LEVELS = [
     {"config"},
     {"sources"},
     {"catalog", "results", "runs"},
-    {"archive", "download"},
+    {"archive", "downloader"},
     {"console"},
     {"jobs"},
     {"tools"},
@@ -57,13 +57,13 @@ ONLY = {
     "h11": {"plugins/serve"},
     "boto3": {"sources/object_store"},
     "botocore": {"sources/object_store"},
-    "huggingface_hub": {"sources/hub", "download/hub_client"},
+    "huggingface_hub": {"sources/hub", "downloader/hub_client"},
 }
 _PURE = """
     bounds net/pages describe formatting paths weights/safetensors presigned redact crc_json files events listener
     errors reports json_stream weights/end_records junk weights/table units values
     net/allowlist net/attachment net/credentials net/hints net/origin_record net/pacer net/policy net/proxies
-    net/ranges net/refusals net/responses download/plan download/check download/connection_scaler
+    net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     sources/shorthand sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
@@ -185,8 +185,8 @@ def test_the_two_stories_never_meet() -> None:
     """Download and sources know nothing of archive, nor it of them."""
     for module in trees():
         others = {room(other) for other in inner(module)}
-        assert not (room(module) in ("download", "sources", "results") and others & {"archive", "runs"}), module
-        assert not (room(module) in ("archive", "runs") and others & {"download", "sources", "results"}), module
+        assert not (room(module) in ("downloader", "sources", "results") and others & {"archive", "runs"}), module
+        assert not (room(module) in ("archive", "runs") and others & {"downloader", "sources", "results"}), module
 
 
 def test_only_publish_gives_names() -> None:

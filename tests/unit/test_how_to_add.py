@@ -65,8 +65,8 @@ ACME = Layout(
     keep=("*.pt",),
 )
 """
-    copy.word("trainers/table.py", "# Folders and files of no trainer that is known\n", row)
-    copy.line("trainers/table.py", "    COQUI,", "    ACME,")
+    copy.word("runs/table.py", "# Folders and files of no trainer that is known\n", row)
+    copy.line("runs/table.py", "    COQUI,", "    ACME,")
     (copy.home / "run").mkdir()
     for name in ("acme-10.pt", "acme-9.pt", "acme-best.pt"):
         (copy.home / "run" / name).write_bytes(b"x")
@@ -107,7 +107,7 @@ class Dots:
 
             return Dots(self.stderr)""",
     )
-    copy.word("config.py", "Progress = Literal[", '"dots", ')
+    copy.word("config/settings.py", "Progress = Literal[", '"dots", ')
     (copy.home / "run").mkdir()
     (copy.home / "run" / "model.safetensors").write_bytes(b"x" * 100)
     ran = copy.run("pack", "run", "--progress", "dots", "--allow-incomplete")
@@ -146,7 +146,7 @@ def count(session: Session) -> int:
 def test_a_setting(copy: Copy) -> None:
     """One line in Settings: an argument of Client, a variable, a key of config.toml, and a flag of get."""
     copy.line(
-        "config.py",
+        "config/settings.py",
         "connections: Annotated[int,",
         '    calmness: Annotated[int, Setting(3, _integer(1, 9), "How calm mdl is.", "N")]',
     )

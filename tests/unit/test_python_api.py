@@ -74,7 +74,7 @@ def test_import_is_light() -> None:
 def test_every_public_name() -> None:
     """Each name that is offered is there, is documented, and stays what it is when the engine is imported. Any other
     one is an AttributeError, as of any module."""
-    import mdl.download.transfer
+    import mdl.downloader.transfer
 
     for name in mdl.__all__:
         found = getattr(mdl, name)

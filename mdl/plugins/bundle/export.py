@@ -19,7 +19,7 @@ from mdl.catalog.model import Model
 from mdl.disk import free_space
 from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Workers
-from mdl.download.plan import Item, Plan, Wanted
+from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.errors import (
     DigestMismatch,
     LockError,

@@ -19,8 +19,8 @@ from mdl.catalog.reader import parse_catalog
 from mdl.disk import write_all
 from mdl.disk.pool import Workers
 from mdl.disk.publish import StagedFile
-from mdl.download.plan import Item, Plan, Wanted
-from mdl.download.store import Ready, Store
+from mdl.downloader.plan import Item, Plan, Wanted
+from mdl.downloader.store import Ready, Store
 from mdl.errors import (
     CatalogError,
     DigestMismatch,

@@ -15,7 +15,7 @@ from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.mirror_layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.catalog.model import Model
 from mdl.disk.pool import in_thread
-from mdl.download.store import Store
+from mdl.downloader.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.events import Planned
 from mdl.files import RemoteFile

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from mdl.download.receipts import RECORD
-from mdl.download.store import Store
+from mdl.downloader.receipts import RECORD
+from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp, is_verified
 from mdl.hashing import Digest
 from mdl.sources.hub import Listing, Listings

@@ -21,8 +21,8 @@ from support.shell import Inside, Shell, done, machine, with_environ, write_cata
 
 import mdl as library
 from mdl.archive import streaming
-from mdl.download.receipts import Receipts
-from mdl.download.store import Store
+from mdl.downloader.receipts import Receipts
+from mdl.downloader.store import Store
 from mdl.events import Event, Progressed
 from mdl.plugins.bundle import export as exporting
 from mdl.plugins.bundle import export_bundle, import_bundle, importing

@@ -14,7 +14,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.serving import client_of, served
 from support.shell import Inside, Shell, done, machine, with_environ
 
-from mdl.download.receipts import Receipts
+from mdl.downloader.receipts import Receipts
 from mdl.plugins.serve import repositories
 
 COMMIT = "c" * 40

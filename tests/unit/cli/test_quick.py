@@ -104,8 +104,8 @@ def test_nothing_is_converted_for_nothing(words: str, tmp_path: Path) -> None:
     python(code, machine(tmp_path))
 
 
-_OFFERED = "mdl.events mdl.jobs.job mdl.download.plan"
-_OF_NETWORK = "httpx httpcore ssl mdl.net.client mdl.net.policy mdl.download.transfer huggingface_hub boto3 botocore"
+_OFFERED = "mdl.events mdl.jobs.job mdl.downloader.plan"
+_OF_NETWORK = "httpx httpcore ssl mdl.net.client mdl.net.policy mdl.downloader.transfer huggingface_hub boto3 botocore"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ _OF_NETWORK = "httpx httpcore ssl mdl.net.client mdl.net.policy mdl.download.tra
         ("get one --catalog catalog.toml --progress none", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions rich"),
         ("get one --catalog catalog.toml --progress bars", f"{_OF_NETWORK} mdl.catalog.lock mdl.toml.positions rich"),
         ("get --help", f"{_OF_NETWORK} {_OFFERED} mdl.catalog.model"),
-        ("--help", f"{_OF_NETWORK} mdl.archive mdl.runs mdl.download.plan mdl.results"),
+        ("--help", f"{_OF_NETWORK} mdl.archive mdl.runs mdl.downloader.plan mdl.results"),
     ],
 )
 def test_nothing_is_imported_for_nothing(words: str, spared: str, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from support.long import examples
 from support.partials import KnownBytes
 
-from mdl.download.connection_scaler import Tuning
-from mdl.download.download import Download
-from mdl.download.plan import Item, Reason, Wanted
-from mdl.download.queue import Work, WorkQueue
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.download import Download
+from mdl.downloader.plan import Item, Reason, Wanted
+from mdl.downloader.queue import Work, WorkQueue
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
@@ -78,7 +78,7 @@ class World:
         self.requests: list[tuple[float, str]] = []
         self._running: list[tuple[float, int, Work, Reply]] = []
         for module in ("queue", "download"):
-            patch.setattr(f"mdl.download.{module}.time", self.clock)
+            patch.setattr(f"mdl.downloader.{module}.time", self.clock)
 
     def run(
         self,

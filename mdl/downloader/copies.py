@@ -19,10 +19,10 @@ from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, Way, predict_way
 from mdl.disk.entries import open_for_reading
 from mdl.disk.publish import OpenFolders
-from mdl.download.hub_repos import CachedRepo, cached_repos
-from mdl.download.plan import Item
-from mdl.download.receipts import new_receipt
-from mdl.download.store import Ready, Store
+from mdl.downloader.hub_repos import CachedRepo, cached_repos
+from mdl.downloader.plan import Item
+from mdl.downloader.receipts import new_receipt
+from mdl.downloader.store import Ready, Store
 from mdl.errors import Busy, MdlError, StateError, StorageError
 from mdl.events import Finished, Listener, Noticed, Rewound, Verifying
 from mdl.files import Receipt, RemoteFile, Stamp

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdl.download.plan import Plan, Wanted
+from mdl.downloader.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
 from mdl.files import HubFile, Kind, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Digest, Fingerprint

@@ -1,6 +1,6 @@
 """Layouts: where the files of a models folder are, and what is there: a folder for each model, or Hugging Face's cache.
 
-`mdl.download.hub_cache` says what shapes the cache may have.
+`mdl.downloader.hub_cache` says what shapes the cache may have.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mdl.disk.entries import is_untrusted_link, open_parent, user_name
 from mdl.disk.name_limits import is_name_too_long, name_too_long
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import is_trusted_owner, make_private_dir
-from mdl.download import hub_cache
+from mdl.downloader import hub_cache
 from mdl.errors import StorageError, UsageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath

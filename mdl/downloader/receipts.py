@@ -24,7 +24,7 @@ from mdl import crc_json
 from mdl.disk import publish, refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.safe_open import make_private_dir, open_own, open_regular, read_regular
-from mdl.download.receipt_lines import VERSION, gone_line, line_of, receipt_of
+from mdl.downloader.receipt_lines import VERSION, gone_line, line_of, receipt_of
 from mdl.errors import StateError, Unsafe
 from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint

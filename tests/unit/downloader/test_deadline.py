@@ -17,7 +17,7 @@ from support.jobs import Gate, waits
 from support.shell import ended, machine, started, with_environ
 
 from mdl.cancel import CancelToken
-from mdl.download.deadline import TimeLimit, time_limit
+from mdl.downloader.deadline import TimeLimit, time_limit
 from mdl.errors import DeadlineReached
 from mdl.units import Window
 

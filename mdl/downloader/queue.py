@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mdl.download.download import Download, FileResult, Segment
-from mdl.download.plan import too_large
+from mdl.downloader.download import Download, FileResult, Segment
+from mdl.downloader.plan import too_large
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Event, Retrying, Rewound
 from mdl.net.allowlist import host_of

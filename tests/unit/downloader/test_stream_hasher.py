@@ -13,10 +13,10 @@ from support.data import noise, sha256
 from support.polling import until
 
 from mdl import hashing
-from mdl.download import stream_hasher as hashers
-from mdl.download.journal import Identity
-from mdl.download.partial import FileModified, Partial
-from mdl.download.stream_hasher import StreamHasher
+from mdl.downloader import stream_hasher as hashers
+from mdl.downloader.journal import Identity
+from mdl.downloader.partial import FileModified, Partial
+from mdl.downloader.stream_hasher import StreamHasher
 from mdl.errors import Cancelled
 from mdl.hashing import Fingerprint, fingerprint
 from mdl.net.ranges import ByteRange

@@ -18,14 +18,14 @@ from mdl.disk import explain_oserror
 from mdl.disk.name_limits import name_too_long
 from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
-from mdl.download.connection_scaler import Tuning
-from mdl.download.download import Download, FileResult
-from mdl.download.fetch import Fetcher
-from mdl.download.finalize import Describe, Finalizer
-from mdl.download.hub_client import HubClient
-from mdl.download.plan import Item
-from mdl.download.queue import MOST_BEGUN, Work, WorkQueue
-from mdl.download.store import Store
+from mdl.downloader.connection_scaler import Tuning
+from mdl.downloader.download import Download, FileResult
+from mdl.downloader.fetch import Fetcher
+from mdl.downloader.finalize import Describe, Finalizer
+from mdl.downloader.hub_client import HubClient
+from mdl.downloader.plan import Item
+from mdl.downloader.queue import MOST_BEGUN, Work, WorkQueue
+from mdl.downloader.store import Store
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.net.client import HttpClient

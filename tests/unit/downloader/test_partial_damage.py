@@ -14,9 +14,9 @@ from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_be
 
 from mdl import crc_json
 from mdl.disk.process import ProcessId
-from mdl.download.adoption import claimed_bytes
-from mdl.download.journal import LARGEST, Identity
-from mdl.download.partial import Partial
+from mdl.downloader.adoption import claimed_bytes
+from mdl.downloader.journal import LARGEST, Identity
+from mdl.downloader.partial import Partial
 from mdl.errors import Busy
 
 

@@ -1,6 +1,6 @@
 """Repositories in Hugging Face's cache, whoever brought them, as the cache itself tells of them.
 
-`mdl.download.hub_cache` says what shapes the cache may have, and which links are followed.
+`mdl.downloader.hub_cache` says what shapes the cache may have, and which links are followed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from mdl.bounds import LARGEST_JSON, parse_json
 from mdl.disk.entries import open_for_reading, trusted_owners
 from mdl.disk.safe_open import read_whole
-from mdl.download.hub_cache import (
+from mdl.downloader.hub_cache import (
     BLOBS,
     REFS,
     SNAPSHOTS,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mdl.download.download import _expires_in
+from mdl.downloader.download import _expires_in
 
 SIGNED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 STAMP = SIGNED.strftime("%Y%m%dT%H%M%SZ")

@@ -1,7 +1,7 @@
 """Partials: one hidden, sparse, unfinished file and its journal, in a folder of their own.
 
 Bytes are written first, then synced, then claimed in the journal. What of a leftover is used is decided in
-`mdl.download.adoption`.
+`mdl.downloader.adoption`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mdl.disk.entries import EntryAt
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_private_dir, open_new, open_own
-from mdl.download import journal as journals
-from mdl.download.adoption import adopt
-from mdl.download.journal import Identity, Journal, Record
+from mdl.downloader import journal as journals
+from mdl.downloader.adoption import adopt
+from mdl.downloader.journal import Identity, Journal, Record
 from mdl.errors import Busy, StorageError, Unsafe
 from mdl.net.ranges import ByteRange, RangeSet
 
@@ -39,7 +39,7 @@ class Partial:
     """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
 
     is_in_order = False
-    """Whether its bytes can only be written one after the other: see `mdl.download.ordered_partial`."""
+    """Whether its bytes can only be written one after the other: see `mdl.downloader.ordered_partial`."""
 
     def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
         self.folder = folder

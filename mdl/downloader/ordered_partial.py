@@ -14,10 +14,10 @@ from mdl.disk.entries import EntryAt
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_private_dir, open_new
-from mdl.download.adoption import discard_leftovers
-from mdl.download.journal import Identity, Journal
-from mdl.download.partial import Partial
-from mdl.download.stream_hasher import InOrderHasher
+from mdl.downloader.adoption import discard_leftovers
+from mdl.downloader.journal import Identity, Journal
+from mdl.downloader.partial import Partial
+from mdl.downloader.stream_hasher import InOrderHasher
 from mdl.errors import StorageError
 from mdl.net.ranges import ByteRange, RangeSet
 

@@ -19,9 +19,9 @@ from mdl.disk import filesystem_type
 from mdl.disk.entries import open_parent
 from mdl.disk.mutex import has_reliable_locks
 from mdl.disk.process import ProcessId
-from mdl.download.adoption import is_held, stale_dirs, wait_for_owners
-from mdl.download.journal import Journal
-from mdl.download.partial import Partial
+from mdl.downloader.adoption import is_held, stale_dirs, wait_for_owners
+from mdl.downloader.journal import Journal
+from mdl.downloader.partial import Partial
 from mdl.errors import Busy
 from mdl.net.ranges import ByteRange
 from mdl.paths import RelPath

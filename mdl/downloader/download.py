@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from mdl.download.connection_scaler import ConnectionScaler, Tuning
-from mdl.download.partial import Partial
-from mdl.download.plan import Item
-from mdl.download.stream_hasher import InOrderHasher, StreamHasher
+from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
+from mdl.downloader.partial import Partial
+from mdl.downloader.plan import Item
+from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import MdlError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint

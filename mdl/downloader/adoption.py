@@ -20,8 +20,8 @@ from mdl.disk import copy, publish, sync
 from mdl.disk.mutex import has_reliable_locks, may_be_alive
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import is_own_folder, make_private_dir, open_new, open_own
-from mdl.download import journal as journals
-from mdl.download.journal import Identity, Journal
+from mdl.downloader import journal as journals
+from mdl.downloader.journal import Identity, Journal
 from mdl.errors import Busy, Unsafe
 from mdl.paths import former_record_name, record_name
 

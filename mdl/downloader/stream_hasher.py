@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from mdl.download.partial import FileModified, Partial
+from mdl.downloader.partial import FileModified, Partial
 from mdl.errors import Cancelled
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
 from mdl.net.ranges import ByteRange

@@ -11,7 +11,7 @@ import pytest
 from support.faults import honest
 from support.faulty_server import Answer, FaultyServer, Request
 
-from mdl.download.hub_client import HubClient
+from mdl.downloader.hub_client import HubClient
 from mdl.errors import MdlError
 from mdl.files import HubFile
 from mdl.net.allowlist import AllowList

@@ -16,7 +16,7 @@ from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.mutex import try_lock
 from mdl.disk.pool import start_threads
-from mdl.download.receipts import RECORD, Receipts, file_key
+from mdl.downloader.receipts import RECORD, Receipts, file_key
 from mdl.errors import StateError
 from mdl.files import HubFile, LocalFile, Receipt, Stamp
 from mdl.hashing import Digest
@@ -192,7 +192,7 @@ def test_a_torn_line_costs_only_itself(receipts: Receipts, place: Path) -> None:
 @pytest.mark.fault(146)
 def test_a_line_longer_than_any_receipt(receipts: Receipts, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read in pieces, which say nothing; what comes after it counts, and what is appended later too."""
-    monkeypatch.setattr("mdl.download.receipts._LONGEST", longest := 1000)
+    monkeypatch.setattr("mdl.downloader.receipts._LONGEST", longest := 1000)
     junk = b"{" * (10 * longest + 5)
     with place.open("ab") as file:
         file.write(junk + b"\n")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mdl.download.download import Download, Segment
-from mdl.download.journal import Identity
-from mdl.download.ordered_partial import OrderedPartial
-from mdl.download.plan import too_large
-from mdl.download.queue import WorkQueue
-from mdl.download.stream_hasher import InOrderHasher, StreamHasher
+from mdl.downloader.download import Download, Segment
+from mdl.downloader.journal import Identity
+from mdl.downloader.ordered_partial import OrderedPartial
+from mdl.downloader.plan import too_large
+from mdl.downloader.queue import WorkQueue
+from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of

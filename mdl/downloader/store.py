@@ -22,11 +22,11 @@ from mdl.disk.name_folding import NameFolding, name_folding
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
 from mdl.disk.safe_open import make_private_dir
-from mdl.download.adoption import claimed_bytes, key_of, leftovers
-from mdl.download.aria2 import pieces_there
-from mdl.download.journal import Identity
-from mdl.download.layouts import Layout, inspect_path
-from mdl.download.receipts import Receipts, file_key, new_receipt
+from mdl.downloader.adoption import claimed_bytes, key_of, leftovers
+from mdl.downloader.aria2 import pieces_there
+from mdl.downloader.journal import Identity
+from mdl.downloader.layouts import Layout, inspect_path
+from mdl.downloader.receipts import Receipts, file_key, new_receipt
 from mdl.errors import MdlError, Occupied, StorageError, Unsafe, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint, fingerprint
@@ -35,8 +35,8 @@ from mdl.paths import RelPath, clashing, folded, shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.download.ordered_partial import OrderedPartial
-    from mdl.download.partial import Partial
+    from mdl.downloader.ordered_partial import OrderedPartial
+    from mdl.downloader.partial import Partial
 
 _UNREADABLE = (UsageError, StorageError, Unsafe, OSError)
 
@@ -262,7 +262,7 @@ class Store:
 
     def open_partial(self, model: str, remote: RemoteFile) -> Partial:
         """Go on with the best partial of the file, or begin one. Raises as `Partial.open` does."""
-        from mdl.download.partial import Partial
+        from mdl.downloader.partial import Partial
 
         return Partial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 
@@ -278,7 +278,7 @@ class Store:
 
     def open_in_order(self, model: str, remote: RemoteFile) -> OrderedPartial:
         """Begin a partial that is written in order. Raises as `OrderedPartial.open` does."""
-        from mdl.download.ordered_partial import OrderedPartial
+        from mdl.downloader.ordered_partial import OrderedPartial
 
         return OrderedPartial.open(self.partials, file_key(model, remote.path), Identity.of(remote))
 

@@ -13,11 +13,11 @@ from support.data import sha256
 from support.partials import dead_owner
 
 from mdl.disk.process import ProcessId
-from mdl.download.adoption import remove_stale
-from mdl.download.partial import Partial
-from mdl.download.plan import Plan, Reason, Wanted
-from mdl.download.receipts import Receipts
-from mdl.download.store import Ready, Store
+from mdl.downloader.adoption import remove_stale
+from mdl.downloader.partial import Partial
+from mdl.downloader.plan import Plan, Reason, Wanted
+from mdl.downloader.receipts import Receipts
+from mdl.downloader.store import Ready, Store
 from mdl.errors import Busy, Occupied, StorageError, Unsafe
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.partials import KnownBytes
 
-from mdl.download.connection_scaler import ConnectionScaler, Tuning
-from mdl.download.download import Download
-from mdl.download.plan import Item, Reason, Wanted
-from mdl.download.queue import Work, WorkQueue
+from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
+from mdl.downloader.download import Download
+from mdl.downloader.plan import Item, Reason, Wanted
+from mdl.downloader.queue import Work, WorkQueue
 from mdl.errors import NetworkError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
@@ -97,7 +97,7 @@ class World:
     def run(self, patch: pytest.MonkeyPatch, seconds: float = 60.0) -> list[Download]:
         """Fetch the files, or as much of them as comes in so many seconds."""
         for module in ("queue", "download"):
-            patch.setattr(f"mdl.download.{module}.time", self)
+            patch.setattr(f"mdl.downloader.{module}.time", self)
         downloads = [self._download(number, size) for number, size in enumerate(self.sizes, 1)]
         queue = WorkQueue(downloads, self.connections, RetryPolicy(), Pacer(self.connections), lambda _: None)
         look = 0.0

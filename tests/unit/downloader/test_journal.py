@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.long import LONG
 
 from mdl import crc_json
-from mdl.download.journal import LARGEST, Identity, Journal, Record, header, load, parse
+from mdl.downloader.journal import LARGEST, Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest

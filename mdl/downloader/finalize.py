@@ -14,14 +14,14 @@ from mdl.disk.copy import copy_range, read_no_further
 from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
-from mdl.download.check import LOOKED_AT, check_content, check_whole
-from mdl.download.download import Download
-from mdl.download.fetch import Fetcher, forget_answers, name_impostor
-from mdl.download.hub_client import HubClient
-from mdl.download.partial import FileModified, Partial
-from mdl.download.plan import Item, Plan, Reason, Wanted
-from mdl.download.queue import Work, WorkQueue
-from mdl.download.store import Ready, Store
+from mdl.downloader.check import LOOKED_AT, check_content, check_whole
+from mdl.downloader.download import Download
+from mdl.downloader.fetch import Fetcher, forget_answers, name_impostor
+from mdl.downloader.hub_client import HubClient
+from mdl.downloader.partial import FileModified, Partial
+from mdl.downloader.plan import Item, Plan, Reason, Wanted
+from mdl.downloader.queue import Work, WorkQueue
+from mdl.downloader.store import Ready, Store
 from mdl.errors import KEPT, DigestMismatch, MdlError, NetworkError, Occupied, internal_error
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
 from mdl.files import HalfFile, RemoteFile, Stamp

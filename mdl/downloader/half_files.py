@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mdl.disk.copy import data_ranges
 from mdl.disk.entries import open_for_reading
-from mdl.download.hub_cache import UNFINISHED
-from mdl.download.hub_repos import CachedRepo
+from mdl.downloader.hub_cache import UNFINISHED
+from mdl.downloader.hub_repos import CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile
 from mdl.weights.table import BEGINNING, kind_of
 
@@ -31,7 +31,7 @@ _NAMES = (
     (r"\.{name}\.[A-Za-z0-9]{{6}}", "rsync"),
 )
 """How programs call a file until all of it has come, and which. (aria2 and axel use the final name, and note where they
-are in a file beside it: see `mdl.download.aria2`.)"""
+are in a file beside it: see `mdl.downloader.aria2`.)"""
 _NAMELESS = (
     (r"Unconfirmed [0-9]+\.crdownload", "Chrome and its relatives"),
     (r"\.(?:com\.google\.Chrome|org\.chromium\.Chromium|com\.microsoft\.Edge)\.[A-Za-z0-9]{6}", "the same"),
