@@ -14,7 +14,7 @@ from mdl.paths import RelPath, shown
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
-from mdl.weights.table import is_weights
+from mdl.weights.table import archive_suffix, is_weights, stem_of
 
 _DATA = ".parquet"
 """The suffix of a data set's own files, which are to it what weights are to a model."""
@@ -84,8 +84,8 @@ class RemoteFile:
     ``places``, if there are any, are the URLs that are asked for the bytes instead of these, in this order.
     ``access`` says who may have it, and ``vouched_by`` who says that it has this digest. ``probed``: its server was
     asked, and told nothing else. ``is_left_open``: it was not asked, though nobody knows a digest. ``is_name_open``:
-    the answer that brings it may give it another name. Errors call it by its ``label``, if it has one, else by its
-    model and path.
+    the answer that brings it may give it another name. ``is_archive``: it is an archive whose name does not tell its
+    format. Errors call it by its ``label``, if it has one, else by its model and path.
     """
 
     path: RelPath
@@ -104,12 +104,20 @@ class RemoteFile:
     vouched_by: Voucher = field(default="url", compare=False)
     is_left_open: bool = field(default=False, compare=False)
     is_name_open: bool = field(default=False, compare=False)
+    is_archive: bool = field(default=False, compare=False)
     label: str = field(default="", compare=False)
 
     @property
     def is_unasked(self) -> bool:
         """Whether its server is still to say what it has there: the answer that brings the bytes says that too."""
         return not self.probed and (self.size is None or self.is_left_open)
+
+    def name_by_content(self, beginning: bytes) -> str:
+        """The name by which its content is checked: its path, for an archive with the suffix that its first bytes
+        tell."""
+        path = self.path.text
+        suffix = archive_suffix(beginning) if self.is_archive else ""
+        return stem_of(path) + suffix if suffix else path
 
     @property
     def is_vouched_for(self) -> bool:

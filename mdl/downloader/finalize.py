@@ -32,7 +32,7 @@ from mdl.net.allowlist import host_of
 from mdl.net.client import OpenResponse
 from mdl.net.policy import Verified
 from mdl.net.ranges import ByteRange
-from mdl.weights.end_records import ReadableFile
+from mdl.weights.end_records import ReadableFile, read_at
 
 Describe = Callable[[RemoteFile, OpenResponse, Listener], RemoteFile]
 
@@ -394,7 +394,8 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
     known."""
     error: MdlError | None = None
     if download.digest is None:
-        error = check_content(download.name, beginning, print_.size, url=download.answered_by)
+        name = download.remote.name_by_content(beginning)
+        error = check_content(name, beginning, print_.size, url=download.answered_by)
     elif download.digest != print_.digest:
         mismatch = _mismatch(download, print_)
         error = name_impostor(mismatch, beginning) if download.small else mismatch
@@ -405,7 +406,10 @@ def _why_wrong(download: Download, print_: Fingerprint, beginning: bytes) -> Mdl
 
 def _why_cut(download: Download, print_: Fingerprint, file: ReadableFile) -> MdlError | None:
     """The error if the end of a file is missing of which no digest is known."""
-    return check_whole(file, print_.size, download.name) if download.digest is None else None
+    if download.digest is not None:
+        return None
+    name = download.remote.name_by_content(read_at(file, 0, LOOKED_AT))
+    return check_whole(file, print_.size, name)
 
 
 def _mismatch(download: Download, print_: Fingerprint) -> DigestMismatch:

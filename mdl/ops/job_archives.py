@@ -32,6 +32,7 @@ from mdl.results import JobOrigin, JobSource
 from mdl.results.outputs import is_archive_name, may_be_archive
 from mdl.tools import Tools, adopt_kept, model_locks, tell_kept
 from mdl.values import value_class
+from mdl.weights.table import ARCHIVE_SUFFIXES, BEGINNING, stem_of
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 
@@ -39,15 +40,15 @@ _WHEN_FULL = "free some space, and run the same command again; the archive that 
 @value_class
 class JobFiles:
     """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
-    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_zipped``: its remote sends all
-    of it as one zip, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
+    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_archived``: its remote sends
+    all of it as one archive, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
 
     model: Model
     archives: tuple[RemoteFile, ...] = ()
     others: tuple[RemoteFile, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    is_zipped: bool = False
+    is_archived: bool = False
     is_chosen: bool = False
 
     @property
@@ -70,10 +71,10 @@ def files_of_job(model: Model, tools: Tools) -> JobFiles:
         return JobFiles(model)
     source = source_of(model, tools)
     origin = origin_of(model)
-    is_zipped = source.remote(origin.remote).is_zipped
+    is_archived = source.remote(origin.remote).is_archived
     found = source.resolve(origin)
-    if is_zipped:
-        return JobFiles(model, tuple(found), (), model.include, model.exclude, is_zipped=True)
+    if is_archived:
+        return JobFiles(model, tuple(found), (), model.include, model.exclude, is_archived=True)
     listed = found
     found = choose(model, found, tools)
     is_chosen = len(found) < len(listed)
@@ -155,19 +156,19 @@ class ArchiveFetch:
             tell_kept(here.plan, tools.on_event)
             if not job.archives:
                 return report_of([model], store, here.plan, {})
-            if job.is_zipped:
-                told = "waiting for the server, which makes the zip before it sends"
+            if job.is_archived:
+                told = "waiting for the server, which makes the archive before it sends"
                 tools.on_event(Noticed(model.name, message=told))
             report = get(
                 [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
             )
             [came] = report.models
-            if came.error or (job.is_zipped and not came.is_whole):
+            if came.error or (job.is_archived and not came.is_whole):
                 row = replace(came, path=store.folder(model.name), files=(), error=report.error)
                 return replace(report, models=(row,))
             rows = [row for _, row in kept_and_refused(here.plan)]
             try:
-                if job.is_zipped:
+                if job.is_archived:
                     self._check_unchanged(source, origin, job.archives)
                 rows += self._publish(job, here, came, archives)
             except (ProtocolError, Unsafe):
@@ -204,14 +205,14 @@ class ArchiveFetch:
     def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
         """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
         refused since another file is there that must stay."""
-        if self.force or job.is_zipped or is_archive_name(archive.path.name):
+        if self.force or job.is_archived or is_archive_name(archive.path.name):
             return False
         found = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
         return bool(found.refuse) or (archive.digest is not None and bool(found.keep))
 
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
         """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
-        may_have_changed = self.allow_running and archive.size is None and not job.is_zipped
+        may_have_changed = self.allow_running and archive.size is None and not job.is_archived
         if not members or self.force or may_have_changed:
             return False
         names = {file.path.text for file in members}
@@ -220,8 +221,10 @@ class ArchiveFetch:
         found = self._plan(job.model.name, [file for file in members if file.path.text in asked])
         was_unpacked = any(file.url == archive.url for file in members)
         if self.keep_archive and was_unpacked:
-            beside = self._plan(origin_of(job.model).remote, [_beside(job, archive)])
-            return not (found.fetch or found.refuse or beside.fetch or beside.refuse)
+            remote = origin_of(job.model).remote
+            beside = [self._plan(remote, [kept]) for kept in _places_beside(job, archive)]
+            is_beside = any(not plan.fetch and not plan.refuse for plan in beside)
+            return is_beside and not found.fetch and not found.refuse
         return not (found.fetch or found.refuse)
 
     def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
@@ -250,13 +253,13 @@ class ArchiveFetch:
                     continue
                 path = archives.final_path(model.name, archive)
                 try:
-                    if job.is_zipped or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
+                    if job.is_archived or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
                         members += self._unpacked(archive, path, scratch / f"{number}")
                         opened.append(archive)
                     else:
                         members.append(_as_it_is(archive, path, row, archives))
                 except (ProtocolError, Unsafe) as error:
-                    if job.is_zipped:
+                    if job.is_archived:
                         raise
                     publish.remove(path)
                     rows.append(replace(row, action="failed", verified="none", error=error))
@@ -276,7 +279,7 @@ class ArchiveFetch:
             for archive in opened if self.keep_archive else ():
                 path = archives.final_path(model.name, archive)
                 whole = store.fingerprint(path, archive)
-                beside = replace(_beside(job, archive), size=whole.size)
+                beside = replace(_beside(job, archive, path), size=whole.size)
                 store.publish(Ready(origin_of(model).remote, beside, path, whole, "size"))
         return [*rows, *(row for _, row in kept_and_refused(found))]
 
@@ -310,11 +313,20 @@ def _without_version(archive: RemoteFile) -> str:
     return archive.url.partition("?")[0]
 
 
-def _beside(job: JobFiles, archive: RemoteFile) -> RemoteFile:
-    """The archive under the name that it is kept by, in the folder of its remote."""
-    if job.is_zipped:
-        return archive
-    return replace(archive, path=RelPath.parse(f"{origin_of(job.model).job}_{archive.path.name}"))
+def _beside(job: JobFiles, archive: RemoteFile, place: Path) -> RemoteFile:
+    """The archive, which is at ``place``, under the name that it is kept by in the folder of its remote."""
+    if not job.is_archived:
+        return _places_beside(job, archive)[0]
+    with place.open("rb") as file:
+        return replace(archive, path=RelPath.parse(archive.name_by_content(file.read(BEGINNING))))
+
+
+def _places_beside(job: JobFiles, archive: RemoteFile) -> list[RemoteFile]:
+    """The archive under each name that it may be kept by: what its remote gave no name has the suffix of its format."""
+    if not job.is_archived:
+        return [replace(archive, path=RelPath.parse(f"{origin_of(job.model).job}_{archive.path.name}"))]
+    stem = stem_of(archive.path.text)
+    return [replace(archive, path=RelPath.parse(stem + suffix)) for suffix in ARCHIVE_SUFFIXES]
 
 
 def _discard(model: Model, archives: Store) -> None:

@@ -163,8 +163,8 @@ class Remote(Protocol):
     All raise `AuthError`, `NetworkError`, `ProtocolError`; those with a job raise `NotFound` for one that is unknown.
     """
 
-    is_zipped: bool
-    """Whether the results of a job come as one zip."""
+    is_archived: bool
+    """Whether the results of a job come as one archive, whose format its bytes tell."""
 
     def is_synced(self, job: str) -> bool:
         """Whether the files of a job that were listed are a folder that was copied as it was, and not what somebody

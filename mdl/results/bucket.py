@@ -29,7 +29,7 @@ class BucketRemote:
     ``PREFIX/results/ID/``; or, of a job without either, below ``PREFIX/ID/``, as managed training services write them.
     """
 
-    is_zipped = False
+    is_archived = False
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         origin = parse(settings.get("url"), ())

@@ -43,7 +43,7 @@ Missed = Counter[str]
 class HttpRemote:
     """A remote with a URL. ``bucket`` is the remote that its workers write to, if one is named."""
 
-    is_zipped = False
+    is_archived = False
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         self.settings = settings

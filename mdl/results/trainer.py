@@ -64,7 +64,7 @@ class TrainerCheckpoint:
 class Trainer(HttpRemote):
     """One training server."""
 
-    is_zipped = True
+    is_archived = True
 
     def check(self) -> list[Check]:
         """Whether the server answers, where it has its models, and how many jobs it knows."""
@@ -135,7 +135,8 @@ class Trainer(HttpRemote):
         facts = json.dumps([stands.status, stands.updated_at, repr(row)])
         version = hashlib.sha256(facts.encode()).hexdigest()[:12]
         path = RelPath.parse(f"{name}.zip")
-        return [RemoteFile(path, f"{origin.url_of(path)}?{urlencode(query | {'v': version})}", probed=True)]
+        url = f"{origin.url_of(path)}?{urlencode(query | {'v': version})}"
+        return [RemoteFile(path, url, probed=True, is_archive=True)]
 
     def locate(self, url: str) -> Link:
         """Where the zip of a URL of `files` is."""

@@ -245,6 +245,20 @@ def stem_of(name: str) -> str:
     return name[: -len(max(fitting, key=len))] if fitting else name
 
 
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz")
+"""Those of the archives that mdl unpacks."""
+
+
+def archive_suffix(beginning: bytes) -> str:
+    """The suffix of the archive that begins with these bytes: ``.zip``, ``.tar`` or ``.tar.gz``; "" if they do not
+    tell."""
+    if beginning.startswith(_GZIP):
+        return ".tar.gz"
+    if _is_zip(beginning, len(beginning)):
+        return ".zip"
+    return ".tar" if _is_tar(beginning, len(beginning)) else ""
+
+
 def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
     """Why an open file of ``size`` bytes, of this name, is not whole, as its own format tells; None if it is, or if
     its format has no end record.

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.data import files_below
+from support.data import files_below, write_files
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.moto_store import s3_api
 from support.shell import Inside, Shell, done, settings
+from support.trainer_server import training_server
 from support.weights import PICKLE, whole_file
 
 WEIGHTS = whole_file("w.safetensors")
@@ -287,3 +288,75 @@ def test_an_archive_in_a_bucket(mdl: Inside, s3_url: str, tmp_path: Path) -> Non
             assert (ran.document["bytes_fetched"] > 1) is fetched
             names = set(files_below(shell.models / "store" / job))
             assert names == {"out/w.safetensors", "out/config.json"}
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[tuple[Shell, Path]]:
+    """A machine with the remote ``box``, a training server, and the folder of the runs there."""
+    runs = tmp_path / "runs"
+    with training_server(runs) as url:
+        shell = Shell(tmp_path)
+        settings(shell, f'[remotes.box]\nkind = "trainer"\nurl = "{url}"\n')
+        yield shell, runs
+
+
+def trained(runs: Path, job: str, **facts: Any) -> None:
+    """A job of the training server, and what is to be known of it."""
+    told = {"status": "completed", **facts}
+    write_files(runs / job, {**FILES, "job.json": json.dumps(told).encode()})
+
+
+@pytest.mark.parametrize("packing", ["zip", "tar", "tar.gz"])
+def test_an_archive_of_a_training_server(mdl: Inside, box: tuple[Shell, Path], tmp_path: Path, packing: str) -> None:
+    """Its bytes decide which archive it is, whatever the server calls it; it is unpacked, and kept only on demand,
+    under the name of its format."""
+    shell, runs = box
+    trained(runs, "j1", format=packing)
+    done(mdl(shell, "fetch", "box", "j1", "--release", str(tmp_path / "site")))
+    assert set(files_below(shell.models / "box")) == {"j1/w.safetensors", "j1/config.json"}
+    assert set(files_below(tmp_path / "site" / "current")) == {"w.safetensors", "config.json", "mdl-manifest.json"}
+    assert done(mdl(shell, "fetch", "box", "j1", "--json")).document["bytes_fetched"] == 0
+    keep = ("fetch", "box", "j1", "--keep-archive", "--json")
+    assert done(mdl(shell, *keep)).document["bytes_fetched"] > 0
+    assert (shell.models / "box" / f"model_j1.{packing}").is_file()
+    assert done(mdl(shell, *keep)).document["bytes_fetched"] == 0
+    done(mdl(shell, "verify", "box/j1"))
+
+
+@pytest.mark.fault(402)
+@pytest.mark.parametrize("packing", ["zip", "tar", "tar.gz"])
+def test_a_cut_archive_of_a_training_server(mdl: Inside, box: tuple[Shell, Path], packing: str) -> None:
+    """A stream that ends in good order and too early is damage, in each format; nothing of it is published."""
+    shell, runs = box
+    trained(runs, "j1", format=packing, faults={"short_at": len(WEIGHTS) if packing != "tar.gz" else 100})
+    done(mdl(shell, "fetch", "box", "j1"), 6)
+    assert not files_below(shell.models / "box")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"detail": "no room"}', 6),
+        (b"<html><title>Please sign in</title></html>", 4),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), 6),
+        (gzip.compress(b"no tar", mtime=0), 6),
+        (b"", 6),
+    ],
+    ids=["a message", "a sign-in page", "a 7z", "gzip without a tar", "nothing"],
+)
+def test_a_training_server_that_sends_no_archive(mdl: Inside, tmp_path: Path, body: bytes, code: int) -> None:
+    """What is no archive of the three formats is refused as a file of any other remote is."""
+
+    def answer(request: Request, number: int) -> Answer:
+        if request.path.endswith("/download/model"):
+            return reply(200, body, ("Content-Type", "application/zip"))
+        is_job = request.path == "/api/training/jobs/j1"
+        return reply(
+            200 if is_job else 404, b'{"id": "j1", "status": "completed"}', ("Content-Type", "application/json")
+        )
+
+    shell = Shell(tmp_path)
+    with FaultyServer(answer) as server:
+        settings(shell, f'[remotes.box]\nkind = "trainer"\nurl = "{server.url}"\n')
+        done(mdl(shell, "fetch", "box", "j1", "--retries", "1"), code)
+    assert not files_below(shell.models / "box")

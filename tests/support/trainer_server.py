@@ -6,7 +6,8 @@ the files of its model.
 
 ``job.json`` may have ``"faults"``: ``drop_at`` and ``short_at`` (bytes), ``times`` (how many answers have the fault),
 ``then_status`` (what the job's status is after the first zip), ``detail`` and ``status_code`` (an error for the zip).
-Zips have the ``compresslevel`` of ``job.json``, or 0, which costs no time.
+Zips have the ``compresslevel`` of ``job.json``, or 0, which costs no time. With ``"format": "tar"`` or ``"tar.gz"`` the
+model comes as such an archive, under the same name, as a server that was changed and not looked through sends it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -119,14 +121,25 @@ def application(runs: Path) -> FastAPI:
         wrong = faults.of(job)
         if "detail" in wrong:
             raise HTTPException(wrong.get("status_code", 500), wrong["detail"])
-        buffer = io.BytesIO()
+        headers = {"Content-Disposition": f"attachment; filename={name}"}
+        return StreamingResponse(pieces(archive_of(job, files), wrong), media_type="application/zip", headers=headers)
+
+    return app
+
+
+def archive_of(job: dict[str, Any], files: list[tuple[str, Path]]) -> bytes:
+    """These files in the format of the job."""
+    buffer = io.BytesIO()
+    if job.get("format", "zip") == "zip":
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=job.get("compresslevel", 0)) as archive:
             for inner, file in files:
                 archive.write(file, inner)
-        headers = {"Content-Disposition": f"attachment; filename={name}"}
-        return StreamingResponse(pieces(buffer.getvalue(), wrong), media_type="application/zip", headers=headers)
-
-    return app
+    else:
+        packing = "w:gz" if job["format"] == "tar.gz" else "w"
+        with tarfile.open(fileobj=buffer, mode=packing) as packed:
+            for inner, file in files:
+                packed.add(file, inner)
+    return buffer.getvalue()
 
 
 def told(job: dict[str, Any]) -> dict[str, Any]:
