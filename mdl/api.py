@@ -43,7 +43,8 @@ def _client(options: Options) -> tuple[Client, dict[str, Any]]:
 
 
 def get(target: str | Model, **options: Unpack[Options]) -> Path:
-    """Bring one model to this disk and return its folder; see `Client.get` and, for the ``options``, `Options`."""
+    """Bring one model to this disk and return its folder, or the path of its file if exactly one was asked for; see
+    `Client.get` and, for the ``options``, `Options`."""
     client, call = _client(options)
     return client.get(target, **call)
 

@@ -44,13 +44,15 @@ class FileReport:
 @value_class
 class ModelReport:
     """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
-    ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did."""
+    ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did. ``file`` is
+    the path of the one file that was asked for, if it was exactly one."""
 
     name: str
     path: Path
     status: str
     files: tuple[FileReport, ...] = ()
     error: MdlError | None = None
+    file: Path | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,6 +85,20 @@ class Model:
     def target(self) -> str:
         """What to type for it: its name if a catalog has it, else the reference that made it."""
         return self.name if self.is_of_catalog or not self.sources else self.sources[0].label
+
+    def is_one_file(self, paths: Sequence[str]) -> bool:
+        """Whether ``paths``, which are those of all its files, are the one file that somebody asked for by itself: with
+        a URL, with its path in a repository or a bucket, or as a quantisation of a single file."""
+        if self.is_of_catalog or len(paths) != 1:
+            return False
+        if not self.sources:
+            return True
+        if self.files or len(self.sources) != 1:
+            return False
+        [origin] = self.sources
+        if origin.subpath:
+            return origin.subpath.rpartition("/")[2] == paths[0].rpartition("/")[2]
+        return origin.scheme == "https" or not origin.is_whole
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "update": Listed("mdl.cli.versions", "Update models to their newest version"),
         "import": Listed("mdl.cli.import_folder", "Take over what another program downloaded"),
         "search": Listed("mdl.cli.search", "Find repositories of the hub"),
-        "path": Listed("mdl.cli.list", "Print the folder of a model"),
+        "path": Listed("mdl.cli.list", "Print the folder of a model, or its one file"),
         "rm": Listed("mdl.cli.disk", "Delete models from this disk"),
         "prefetch": Listed("mdl.cli.prefetch", "Download from cron: silent, one at a time"),
     },

@@ -53,7 +53,8 @@ def get(
     ] = None,
     sha256: Annotated[str | None, bare_flag("--sha256 HEX", "One URL: the digest that its file must have.")] = None,
 ) -> int:
-    """Download models; the last line is the folder. Run it again to go on after any interruption."""
+    """Download models; the last line is the folder, or the one file that was asked for. Run it again to go on after any
+    interruption."""
     request = Request(targets, choice, settings, job, force, output, sha256)
     if dry_run:
         return plan(session, request)
@@ -178,13 +179,19 @@ def show_plan(session: Session, work: Callable[..., PlanReport], method: str) ->
 
 
 def show(session: Session, report: Report, *, folders: bool = True, **more: Any) -> int:
-    """How it went, and the ``folders`` last; ``more`` is in the JSON document too. Returns the exit code."""
+    """How it went, and the ``folders`` last, or the path of the one file that was asked for; ``more`` is in the JSON
+    document too. Returns the exit code."""
     show_failures(session, report)
+    is_only = len(report.models) == 1
 
     def show_folders() -> None:
         for model in report.models if folders else ():
-            if model.is_whole:
-                session.console.data(str(model.path))
+            if not model.is_whole:
+                continue
+            place = model.path
+            if is_only and model.file:
+                place = model.file
+            session.console.data(str(place))
 
     return session.show(payload(report) | more, show_folders, error=report.error)
 

@@ -278,15 +278,16 @@ def _file_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 @command(
     "path",
     'cd "$(mdl path bert-fa)"  # go to the folder',
-    "mdl path hf:org/repo  # where a repository is, or would land",
+    "mdl path --file org/repo:Q8_0  # the one file of a quantisation",
 )
-def path(session: Session, name: Name, settings: LookSettings) -> int:
-    """The model's folder, nothing else: cd "$(mdl path NAME)"."""
-    folder = session.client(settings).path(name)
-
-    def show_path() -> None:
-        session.console.data(str(folder))
-        if not folder.exists():
-            session.console.note(f"nothing is there yet; 'mdl get {name}' downloads it")
-
-    return session.show({"path": folder}, show_path)
+def path(
+    session: Session,
+    name: Name,
+    settings: LookSettings,
+    file: Annotated[bool, flag("--file", "The path of its one file; exit code 2 if it has several.")] = False,
+) -> int:
+    """Print the folder of a model that is on this disk, or its one file, and nothing else."""
+    client = session.client(settings)
+    folder = client.path(name)
+    only_file = client.path(name, file=True) if file else None
+    return session.show({"path": folder, "file": only_file}, lambda: session.console.data(str(only_file or folder)))

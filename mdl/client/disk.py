@@ -175,14 +175,15 @@ class Disk(ClientBase):
                 return row
         return None
 
-    def path(self, target: str | Model) -> Path:
-        """The folder of one model, whether or not anything is in it. Raises as `status`."""
-        model = self._one(target)
-        if not model.is_of_catalog and isinstance(target, str):
-            return self.status(target)[1].path
-        if self.workspace.is_cache:
-            return self._looker([model])(model).path
-        return self.workspace.store([model]).folder(model.name)
+    def path(self, target: str | Model, *, file: bool = False) -> Path:
+        """The folder on this disk in which one model is; with ``file`` the path of its one file. Raises `NotFound` if
+        nothing of it is here, `UsageError` if it has several files, and as `status`."""
+        from mdl.local.status import path_of_file
+
+        _, found = self.status(target)
+        if not found.files_present:
+            raise NotFound("not on this disk", item=str(target), hint=f"'mdl get {target}' downloads it")
+        return path_of_file(self._one(target), found) if file else found.path
 
     def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
         """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's

@@ -39,11 +39,13 @@ class Downloads(Catalogs):
         force: bool = False,
         **options: Unpack[CallOptions],
     ) -> Path:
-        """As `download`, of one model: returns its folder, and raises the error if anything failed."""
+        """As `download`, of one model: returns its folder, or the path of its file if exactly one was asked for, and
+        raises the error if anything failed."""
         model = self._one(target, is_asked=not self.workspace.config.is_offline)
         report = self.download([model], revision=revision, force=force, **options)
         report.raise_for_errors()
-        return report.models[0].path
+        [brought] = report.models
+        return brought.file or brought.path
 
     def download(
         self,

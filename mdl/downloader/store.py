@@ -131,6 +131,10 @@ class Store:
         base, path = self.layout.place(model, remote)
         return path.under(base)
 
+    def visible_path(self, model: str, remote: RemoteFile) -> Path:
+        """The path by which programs find the file. Raises `UsageError` if the layout has no place for it."""
+        return self.layout.pointer(remote) or self.final_path(model, remote)
+
     def clashes(self, model: str, remotes: Sequence[RemoteFile]) -> dict[int, Unsafe]:
         """Those of a model's files, by their numbers, that cannot lie in their folder beside an earlier one, each with
         the error that names that one. Where names look alike, the very folder is asked whether it tells them apart.
@@ -159,7 +163,7 @@ class Store:
     def _named_in(self, model: str, remote: RemoteFile) -> Path:
         """The folder in which programs find the file, or the nearest one above it that is there."""
         try:
-            place = self.layout.pointer(remote) or self.final_path(model, remote)
+            place = self.visible_path(model, remote)
         except UsageError:
             place = self.root / "-"
         return nearest_existing(place.parent)

@@ -13,12 +13,18 @@ from typing import Literal
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
+from mdl.downloader.hub_repos import part_of
 from mdl.downloader.store import Store
-from mdl.errors import MdlError, StorageError, UsageError
+from mdl.errors import MdlError, NotFound, StorageError, UsageError
 from mdl.files import LocalFile, Receipt, RemoteFile
+from mdl.formatting import listed
 from mdl.hashing import Digest
 from mdl.paths import RelPath
+from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
+
+_NAMED = 10
+"""How many files of a model a message names."""
 
 Status = Literal["present", "partial", "missing", "unverified"]
 
@@ -73,6 +79,26 @@ class ModelStatus:
     def since(self) -> float | None:
         """When the newest of its files came to this disk, in seconds since 1970."""
         return max((row.since for row in self.rows if row.since is not None), default=None)
+
+
+def path_of_file(model: Model, found: ModelStatus) -> Path:
+    """The path of the one file of a model that is on this disk. Of a model that a reference to a part of a repository
+    or a bucket means, only the files of that part count. Raises `NotFound` if none is here, `UsageError` that lists
+    them if there are several."""
+    here = [row.remote.path.text for row in found.rows if row.status in ("present", "unverified")]
+    meant = set(here)
+    parts = [origin for origin in model.sources if isinstance(origin, HubOrigin) and not origin.is_whole]
+    if parts:
+        meant = set()
+        for origin in parts:
+            meant.update(part_of(origin, here))
+    if not meant:
+        raise NotFound("no file of it is on this disk", item=model.target)
+    if len(meant) > 1:
+        names = listed(sorted(meant), most=_NAMED)
+        hint = f"name one of them: mdl path --file hf:org/repo/PATH; or take the folder: mdl path {model.target}"
+        raise UsageError(f"it has {len(meant)} files, not one: {names}", item=model.target, hint=hint)
+    return RelPath(meant.pop()).under(found.path)
 
 
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:

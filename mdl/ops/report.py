@@ -13,6 +13,7 @@ from mdl.errors import STOPPED, MdlError
 from mdl.files import RemoteFile, is_verified
 from mdl.hashing import Digest
 from mdl.local.status import joint_status
+from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 from mdl.tools import verified_by
@@ -61,7 +62,11 @@ def model_report(model: Model, store: Store, rows: Iterable[FileReport], error: 
     """How one model went, from how its files went; ``error`` if it failed before any of them."""
     files = tuple(sorted(rows, key=lambda row: row.path))
     status = joint_status(map(_status, files), is_complete=error is None)
-    return ModelReport(model.name, store.folder(model.name), status, files, error)
+    folder = store.folder(model.name)
+    file = None
+    if model.is_one_file([row.path for row in files]) and not files[0].error:
+        file = RelPath(files[0].path).under(folder)
+    return ModelReport(model.name, folder, status, files, error, file)
 
 
 def kept_and_refused(plan: Plan) -> Iterator[tuple[Item, FileReport]]:

@@ -230,7 +230,8 @@ def test_targets_of_every_kind(run: Run, shell: Shell, hub: LoopbackHub) -> None
         "vocab.txt",
     ]
     run("get tiny hf:org/tiny --into x", 2)
-    assert run(f"get {hub.url}/org/tiny/blob/main/config.json --into page").out == f"{shell.home / 'page'}\n"
+    page = run(f"get {hub.url}/org/tiny/blob/main/config.json --into page")
+    assert page.out == f"{shell.home / 'page' / 'config.json'}\n"
     assert (shell.home / "page" / "config.json").exists()
 
 
@@ -243,6 +244,8 @@ def test_include_and_exclude(run: Run, shell: Shell) -> None:
 
 def test_path_and_config(run: Run, shell: Shell) -> None:
     """path prints the folder alone, config says where things are and why."""
+    assert run("path tiny", 3).out == ""
+    run("get tiny")
     assert run("path tiny").out == f"{shell.models / 'tiny'}\n"
     places = {row["what"]: row for row in run("config --json").document["places"]}
     assert (places["models"]["path"], "MDL_HOME" in places["models"]["why"]) == (str(shell.models), True)
@@ -252,7 +255,9 @@ def test_path_and_config(run: Run, shell: Shell) -> None:
 def test_settings_fill_what_no_flag_says(run: Run, shell: Shell) -> None:
     """[defaults] in config.toml are used, a flag wins over them, a misspelt key is 2 with a suggestion."""
     settings(shell, f'[defaults]\nhome = "{shell.home / "elsewhere"}"\nconnections = 2\n')
-    assert run("path tiny", MDL_HOME="").out == f"{shell.home / 'elsewhere' / 'tiny'}\n"
+    places = {row["what"]: row["path"] for row in run("config --json", MDL_HOME="").document["places"]}
+    assert places["models"] == str(shell.home / "elsewhere")
+    run("get tiny --to x", MDL_HOME="")
     assert run("path tiny --to x", MDL_HOME="").out == f"{shell.home / 'x' / 'tiny'}\n"
     settings(shell, "[defaults]\nconections = 2\n")
     message = run("list --json", 2).document["error"]["message"]

@@ -69,9 +69,9 @@ def rows(ran: Ran) -> list[tuple[str, str]]:
 def test_the_name_is_the_servers(tmp_path: Path, mdl: Inside, site: str, form: str) -> None:
     """As nginx sends it, in each form of RFC 6266; nothing is ever written outside the model's folder."""
     shell = machine(tmp_path / "home")
-    folder = Path(mdl(shell, "get", url_of(site, form)).out.strip())
-    assert folder.parent == shell.models
-    assert [path.name for path in folder.iterdir()] == [FORMS[form]]
+    file = Path(mdl(shell, "get", url_of(site, form)).out.removesuffix("\n"))
+    assert file.parents[1] == shell.models
+    assert [path.name for path in file.parent.iterdir()] == [file.name] == [FORMS[form]]
 
 
 def test_all_know_the_name(tmp_path: Path, mdl: Inside, site: str) -> None:
