@@ -66,7 +66,9 @@ def model_locks(models: Sequence[Model], tools: Tools) -> Iterator[None]:
         for name in names:
             with suppress_storage_trouble():
                 waiting = _waiting(tools.on_event, name)
-                stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
+                held = stack.enter_context(file_lock(store.locks, name, tools.lock_wait, waiting, store.cancel))
+                if held is not None:
+                    stack.enter_context(store.showing_life(held))
         for name in names:
             look_anew(store.receipts.place(name))
         remove_stale(store.own, names)

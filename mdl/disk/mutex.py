@@ -1,11 +1,12 @@
-"""Locks: file locks, and from them and from what it touches, whether a process that cannot be seen is alive.
+"""Mutexes: one process at a time works on a model, a folder or a record. And whether the owner of a file may be alive.
 
-Correctness never depends on a lock: locks save work, and tell other processes to wait. ``flock`` is unreliable on
-Lustre, GPFS and some NFS, and some file systems do not have it at all; there a lease keeps others out, a file that only
-one process can make (``O_EXCL``), and that it touches every ten seconds as long as it lives. A free lock proves
-that its owner is dead only if the file system belongs to one machine, whose kernel knows every lock; elsewhere the
-owner counts as dead after a minute without a write. That may be wrong: code that acts on it must be safe against a
-process that goes on writing, see `mdl.downloader.adoption`.
+Correctness never rests on a mutex. It saves work, and it tells other processes to wait. Every process writes to a
+partial of its own, and only verified bytes get a final name.
+
+A mutex is a locked file (``flock``) and a lease beside it, which names the owner. On a file system that one machine has
+for itself the lock alone decides, for the kernel knows every lock. On a shared one ``flock`` may let everybody in
+(Lustre, GPFS, some NFS) or not exist. Only one process can make the lease there too (``O_EXCL``), and the lease keeps
+the others out until it is a minute old. An owner that works for longer calls `HeldFile.touch` now and then. (ADR 68)
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ import fcntl
 import json
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from mdl.bounds import parse_json
 from mdl.cancel import CancelToken
-from mdl.disk import filesystem_type, publish
+from mdl.disk import filesystem_type, publish, write_all
 from mdl.disk.process import ProcessId, hostname
 from mdl.disk.safe_open import make_private_dir, open_new, read_regular
 from mdl.errors import Busy, suppress_storage_trouble
@@ -36,21 +35,28 @@ _Taken = TypeVar("_Taken")
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
-_LARGEST_HOLDER = 1000
+_LARGEST_LEASE = 1000
 _LONGEST_HOST = 100
-_LONGEST_HELD = 50
+_LONGEST_NAME = 50
 _FILE_POLL_SECONDS = 0.2
 _FOLDER_POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 1.0
-_BEAT_SECONDS = 10.0
 _FOLDER_WAIT_SECONDS = 60.0
+_TOUCH_SECONDS = 10.0
+"""A touch that comes sooner after the last one does nothing."""
+_QUIET_SECONDS = 60.0
+"""Where locks may lie, an owner that has written nothing for so long counts as dead."""
+_ABSENT_SECONDS = 600.0
+"""The same if there is no file that the owner would lock."""
 _FRESH_SECONDS = 2.0
 """A file that was made so recently is about to be locked."""
-_QUIET_SECONDS = 60.0
-_ABSENT_SECONDS = 600.0
-"""The same if there is no file that it would lock."""
+
 _locked: dict[int, os.stat_result] = {}
-"""The descriptors of the files that this process has locked and not let go of, and which files these are."""
+"""The descriptors of the files that this process keeps locked, and which files these are, for `_after_fork`: the system
+calls that function without an argument, so this is a variable of the module."""
+
+
+# Locks on open files.
 
 
 def try_lock(fd: int, patience: float = 0.5) -> bool | None:
@@ -61,9 +67,11 @@ def try_lock(fd: int, patience: float = 0.5) -> bool | None:
     ``patience`` seconds.
     """
     until = time.monotonic() + patience
-    while (found := _flock(fd, fcntl.LOCK_EX)) is False and time.monotonic() < until:
+    is_locked = _flock(fd, fcntl.LOCK_EX)
+    while is_locked is False and time.monotonic() < until:
         time.sleep(0.02)
-    return found
+        is_locked = _flock(fd, fcntl.LOCK_EX)
+    return is_locked
 
 
 def unlock_and_close(fd: int) -> None:
@@ -76,24 +84,111 @@ def unlock_and_close(fd: int) -> None:
 
 
 def _flock(fd: int, kind: int) -> bool | None:
+    """Try once to lock an open file; returns what `try_lock` returns."""
     try:
-        _locked[fd] = os.fstat(fd)  # a fork may come at any moment
+        _locked[fd] = os.fstat(fd)  # before it is locked, for a fork may come at any moment
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        return True
     except OSError as error:
         _locked.pop(fd, None)
         return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                could_lock = _flock(fd, fcntl.LOCK_SH)
+                return None if could_lock is None else not could_lock
+        finally:
+            unlock_and_close(fd)
+    return None
+
+
+def has_reliable_locks(path: Path) -> bool:
+    """Whether a free lock on the file system of ``path`` proves that no process holds it."""
+    return filesystem_type(path) in _LOCAL
+
+
+def _after_fork() -> None:
+    """Let go of the parent's locks in a forked process, which would hold them for as long as it lives, also when the
+    parent is dead. The descriptors stay open, for code of the parent that is still to close them here."""
+    held = dict(_locked)
+    _locked.clear()
+    if not held:
+        return
+    with contextlib.suppress(OSError):
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        for fd, file in held.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(fd), file):
+                    os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class HeldFile:
+    """A file that is locked until `stop` is called or this process ends, as a sign that this process is alive.
+
+    ``flags`` are further ones to open it with. Raises `OSError`.
+    """
+
+    def __init__(self, path: Path, flags: int = 0, text: bytes = b"") -> None:
+        self._path = path
+        self._touched_at = time.monotonic()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
+        try:
+            try_lock(self._fd)
+            with contextlib.suppress(OSError):  # a lease without a text is one too
+                self._write(text)
+        except BaseException:  # a signal handler may raise at any moment, as Ctrl-C does in a notebook
+            self.stop()
+            raise
+
+    def _write(self, text: bytes) -> None:
+        """Write ``text``. A copy of the descriptor is closed, for a network file system sends to its server what was
+        written when a file is closed."""
+        copied = os.dup(self._fd)
+        try:
+            write_all(copied, text)
+        finally:
+            os.close(copied)
+
+    def touch(self) -> None:
+        """Show processes of other machines that this one is still at work. May be called often."""
+        now = time.monotonic()
+        if now - self._touched_at < _TOUCH_SECONDS:
+            return
+        self._touched_at = now
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
+                os.utime(self._path, follow_symlinks=False)
+
+    def stop(self) -> None:
+        """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
+                self._path.unlink(missing_ok=True)
+        unlock_and_close(self._fd)
+
+
+# The mutex of a name: a locked file and a lease.
 
 
 @contextlib.contextmanager
 def file_lock(
     folder: Path, name: str, wait: float, on_wait: Callable[[str], None], cancel: CancelToken | None = None
-) -> Iterator[None]:
-    """Hold the lock ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
+) -> Iterator[HeldFile | None]:
+    """Hold the mutex ``name`` in a folder of mdl's own; wait up to ``wait`` seconds for it.
 
-    It is a locked file, and a lease beside it, which keeps others out where locks lie. ``on_wait`` is called once with
-    the name of the holder if this has to wait. Raises `Busy`, which names the holder, and `Cancelled`, `Unsafe`,
-    `OSError`.
+    Yields the lease, which is to be touched by work that takes longer than a minute; None if no file can be made there.
+    ``on_wait`` is called once with the name of the holder if this has to wait. Raises `Busy`, which names the holder,
+    and `Cancelled`, `Unsafe`, `OSError`.
     """
     make_private_dir(folder)
     lock = folder / f"{record_name(name)}.lock"
@@ -102,100 +197,95 @@ def file_lock(
     with contextlib.ExitStack() as stack:
         fd = waiting.until(lambda: _open_locked(lock))
         stack.callback(unlock_and_close, fd)
+        held: HeldFile | None = None
         with suppress_storage_trouble():
-            stack.callback(waiting.until(lambda: _take_lease(lease, fd, name)).stop)
-        yield
+            held = waiting.until(lambda: _make_lease(lease, fd, name))
+            stack.callback(held.stop)
+        yield held
 
 
-@dataclass
 class _Waiting:
-    """Patience for one lock, and whom to tell about it."""
+    """Waits for one mutex, and reports once that it waits."""
 
-    name: str
-    lease: Path
-    seconds: float
-    on_wait: Callable[[str], None]
-    cancel: CancelToken
-    _until: float = 0.0
+    def __init__(
+        self, name: str, lease: Path, seconds: float, on_wait: Callable[[str], None], cancel: CancelToken
+    ) -> None:
+        self._name = name
+        self._lease = lease
+        self._seconds = seconds
+        self._on_wait = on_wait
+        self._cancel = cancel
+        self._until: float | None = None
 
     def until(self, take: Callable[[], _Taken | None]) -> _Taken:
-        """What ``take`` returns, once it is something. Raises `Busy`, `Cancelled`, and what ``take`` raises."""
+        """Call ``take`` until it returns something, and return that. Raises `Busy`, `Cancelled`, and what ``take``
+        raises."""
         pause = _FILE_POLL_SECONDS
-        while (taken := take()) is None:
-            if not self._until:
-                self._until = time.monotonic() + self.seconds
-                self.on_wait(_holder(self.lease))
+        while True:
+            taken = take()
+            if taken is not None:
+                return taken
+            if self._until is None:
+                self._until = time.monotonic() + self._seconds
+                self._on_wait(_holder(self._lease))
             left = self._until - time.monotonic()
             if left <= 0:
                 hint = "wait for it, or give it longer with --lock-wait"
-                raise Busy(f"{_holder(self.lease)} is at work on it", item=self.name, hint=hint)
-            self.cancel.wait(min(pause, left))
+                raise Busy(f"{_holder(self._lease)} is at work on it", item=self._name, hint=hint)
+            self._cancel.wait(min(pause, left))
             pause = min(_LONGEST_POLL_SECONDS, pause * 1.25)
-        return taken
 
 
 def _open_locked(path: Path) -> int | None:
-    """The lock file, open and locked; None if another process holds it. The lock file of another user, who could hold
-    it forever, is replaced."""
+    """Open and lock a file; None if another process holds the lock. The lock file of another user, who could hold it
+    forever, is replaced."""
     while True:
         try:
             fd = open_new(path, os.O_RDWR)
         except PermissionError:  # another user's that cannot even be opened
             path.unlink()
             continue
-        with _undone_if_it_fails(partial(unlock_and_close, fd)):
-            is_locked = try_lock(fd, patience=0.0) is not False
-            if is_locked and os.fstat(fd).st_nlink:
-                return fd
-        unlock_and_close(fd)
-        if not is_locked:
-            return None  # else it was removed before it was locked: once more
-
-
-def _take_lease(path: Path, lock: int, name: str) -> Heartbeat | None:
-    """Make the file ``path``, which only one process can; None if another one that may be alive made it. ``lock`` is
-    the lock file, open, of what has this ``name``. The lease of a dead process is removed. Raises `OSError`."""
-    while True:
         try:
-            lease = Heartbeat(path, os.O_EXCL)
-        except FileExistsError:
-            seen = _text_of(path)
-            if _may_hold(path, seen, lock) or not publish.take_away(path, partial(_has_text, seen)):
-                return None
-            continue
-        with _undone_if_it_fails(lease.stop):
-            process = str(ProcessId.current())
-            host = hostname()
-            since = time.strftime("%H:%M:%S")
-            facts = {"name": name[:_LONGEST_HELD], "process": process, "pid": os.getpid(), "host": host, "since": since}
-            text = json.dumps(facts)
-            with contextlib.suppress(OSError):  # without a text it is a lease too
-                lease.write(text.encode())
-            return lease
+            is_free = try_lock(fd, patience=0.0) is not False
+            is_removed = not os.fstat(fd).st_nlink
+        except BaseException:
+            unlock_and_close(fd)
+            raise
+        if is_free and not is_removed:
+            return fd
+        unlock_and_close(fd)
+        if not is_free:
+            return None
 
 
-@contextlib.contextmanager
-def _undone_if_it_fails(undo: Callable[[], None]) -> Iterator[None]:
-    """Undo what was taken if the caller never gets it: a signal handler may raise at any moment, as Ctrl-C does in a
-    notebook, whose process lives on."""
-    try:
-        yield
-    except BaseException:
-        undo()
-        raise
+def _make_lease(path: Path, lock: int, name: str) -> HeldFile | None:
+    """Make the file ``path``, which only one process can; None if another one that may be alive has made it. ``lock``
+    is the locked file of the same mutex. The lease of a dead process is removed. Raises `OSError`."""
+    facts = {
+        "name": name[:_LONGEST_NAME],
+        "process": str(ProcessId.current()),
+        "pid": os.getpid(),
+        "host": hostname(),
+        "since": time.strftime("%H:%M:%S"),
+    }
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return HeldFile(path, os.O_EXCL, json.dumps(facts).encode())
+        seen = _text_of(path)
+        if _may_be_held(path, lock):
+            return None
+        if not publish.take_away(path, partial(_has_text, seen)):
+            return None
 
 
-def _may_hold(lease: Path, text: bytes, lock: int) -> bool:
-    """Whether the process that made a lease with this text may be alive. If it cannot be seen from here, the lock tells
-    if it can be relied on. If not, the process is dead after a minute without a heartbeat, by the clock of the file
-    system: those of two machines may differ."""
-    owner = ProcessId(str(_facts_of(text).get("process")))
-    alive = lease in Heartbeat.beating if owner == ProcessId.current() else owner.is_alive()
-    if alive is not None or has_reliable_locks(lease):
-        return bool(alive)
+def _may_be_held(lease: Path, lock: int) -> bool:
+    """Whether the process that made a lease may be alive, though this one has the lock. Ages are measured by the clock
+    of the file system: those of two machines may differ."""
+    if has_reliable_locks(lease) and try_lock(lock, patience=0.0):
+        return False
     try:
         os.utime(lock)
-        return os.fstat(lock).st_mtime - lease.lstat().st_mtime < _QUIET_SECONDS
+        return os.fstat(lock).st_mtime - _modified_at(lease) < _QUIET_SECONDS
     except OSError:  # it is gone, or what can be asked of it is no sign of life
         return False
 
@@ -205,27 +295,27 @@ def _has_text(text: bytes, lease: Path) -> bool:
 
 
 def _text_of(lease: Path) -> bytes:
-    """What is in a lease; nothing if it is gone."""
+    """The content of a lease; nothing if it is gone."""
     with contextlib.suppress(OSError):
-        return read_regular(lease, _LARGEST_HOLDER) or b""
+        return read_regular(lease, _LARGEST_LEASE) or b""
     return b""
 
 
-def _facts_of(text: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        return found if isinstance(found := parse_json(text), dict) else {}
-    return {}
-
-
 def _holder(lease: Path) -> str:
-    facts = _facts_of(_text_of(lease))
+    """Who made a lease, in words."""
     try:
+        facts: Any = parse_json(_text_of(lease))
+        since = str(facts["since"])[:8]
         if facts["process"] == str(ProcessId.current()):
-            return f"another call of this process ({os.getpid()}, since {str(facts['since'])[:8]})"
-        where = "" if facts["host"] == hostname() else f" on {facts['host'][:_LONGEST_HOST]}"
-        return f"another mdl (process {int(facts['pid'])}{where}, since {str(facts['since'])[:8]})"
+            return f"another call of this process ({os.getpid()}, since {since})"
+        host = facts["host"][:_LONGEST_HOST]
+        where = "" if host == hostname() else f" on {host}"
+        return f"another mdl (process {int(facts['pid'])}{where}, since {since})"
     except (ValueError, OverflowError, KeyError, TypeError):
         return "another mdl"
+
+
+# The mutex of a folder.
 
 
 @contextlib.contextmanager
@@ -249,23 +339,31 @@ def folder_lock(folder: Path, wait: float = _FOLDER_WAIT_SECONDS) -> Iterator[No
         yield
 
 
-def has_reliable_locks(path: Path) -> bool:
-    """Whether a free lock on the file system of ``path`` proves that no process holds it."""
-    return filesystem_type(path) in _LOCAL
+# Signs of life.
 
 
-def may_be_alive(path: Path, touched: Iterable[Path] = ()) -> bool:
-    """Whether the process that works on ``path`` may be alive. ``touched`` are further files that it writes."""
-    if locked := is_locked(path):
+def may_be_alive(path: Path, touched: Iterable[Path] = (), quiet: float | None = None) -> bool:
+    """Whether the process that works on ``path``, and keeps it locked, may be alive. ``touched`` are further files that
+    it writes. Where a free lock proves nothing, it counts as dead ``quiet`` seconds after it last wrote to any of
+    them: after a minute, or after ten if ``path`` is missing. That may be wrong: who acts on it must be safe against a
+    process that goes on writing, see `mdl.downloader.adoption`."""
+    is_held = is_locked(path)
+    if is_held:
         return True
     modified = 0.0
-    for one in (path, *touched):
+    for place in (path, *touched):
         with contextlib.suppress(OSError):
-            modified = max(modified, one.lstat().st_mtime)
-    if locked is False and has_reliable_locks(path):
+            modified = max(modified, _modified_at(place))
+    if is_held is False and has_reliable_locks(path):
         return abs(time.time() - modified) < _FRESH_SECONDS
-    age = _clock_of(path.parent.parent) - modified  # in its own folder, this would be a sign of life
-    return age < (_QUIET_SECONDS if locked is False or os.path.lexists(path) else _ABSENT_SECONDS)
+    if quiet is None:
+        quiet = _QUIET_SECONDS if is_held is False or os.path.lexists(path) else _ABSENT_SECONDS
+    return _clock_of(path.parent.parent) - modified < quiet  # a file made in its own folder would be a sign of life
+
+
+def _modified_at(path: Path) -> float:
+    """When a file or folder was modified. Raises `OSError`."""
+    return path.lstat().st_mtime
 
 
 def _clock_of(folder: Path) -> float:
@@ -278,89 +376,3 @@ def _clock_of(folder: Path) -> float:
         file.flush()
         return os.fstat(file.fileno()).st_mtime
     return time.time()
-
-
-def is_locked(path: Path) -> bool | None:
-    """Whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if stat.S_ISREG(os.fstat(fd).st_mode) or stat.S_ISDIR(os.fstat(fd).st_mode):
-                found = _flock(fd, fcntl.LOCK_SH)
-                return None if found is None else not found
-        finally:
-            unlock_and_close(fd)
-    return None
-
-
-class Heartbeat:
-    """A file that is locked, and touched every ten seconds, until `stop` is called or this process ends, as a sign that
-    it is alive. One thread touches all of them; if none can be started they are only locked.
-
-    ``flags`` are further ones to open it with. Raises `OSError`.
-    """
-
-    beating: ClassVar[set[Path]] = set()
-    """The files of all that were not stopped."""
-    _all_stopped: ClassVar[threading.Event] = threading.Event()
-    _changing: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, path: Path, flags: int = 0) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
-        with _undone_if_it_fails(self.stop):
-            try_lock(self._fd)
-            with self._changing:
-                is_first = not self.beating
-                self.beating.add(path)
-                if is_first:
-                    Heartbeat._all_stopped = threading.Event()
-                    with contextlib.suppress(RuntimeError):
-                        beat = threading.Thread(target=_beat, args=(self._all_stopped, self.beating), daemon=True)
-                        beat.name = "mdl-heartbeat"
-                        beat.start()
-
-    def write(self, data: bytes) -> None:
-        """Put ``data`` into it, once; other machines see it too, for something of it is closed. Raises `OSError`."""
-        with os.fdopen(os.dup(self._fd), "wb") as file:
-            file.write(data)
-
-    def stop(self) -> None:
-        """Remove the file, unless it is another process's by now: this one has nothing in hand any more."""
-        with self._changing:
-            self.beating.discard(self._path)
-            if not self.beating:
-                self._all_stopped.set()
-        with contextlib.suppress(OSError):
-            if os.path.samestat(self._path.lstat(), os.fstat(self._fd)):
-                self._path.unlink(missing_ok=True)
-        unlock_and_close(self._fd)
-
-
-def _after_fork() -> None:
-    """A forked process has no thread that touches files, and those of its parent are not its own. Neither are its
-    locks: with their descriptors it would hold them as long as it lives, also when the parent is dead. The numbers
-    stay taken, for code of the parent that is still to close them here."""
-    Heartbeat.beating.clear()
-    Heartbeat._changing = threading.Lock()
-    held = dict(_locked)
-    _locked.clear()
-    if not held:
-        return
-    with contextlib.suppress(OSError):
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        for fd, file in held.items():
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(fd), file):
-                    os.dup2(nothing, fd, inheritable=False)
-        os.close(nothing)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def _beat(all_stopped: threading.Event, beating: set[Path]) -> None:
-    while not all_stopped.wait(_BEAT_SECONDS):
-        for path in tuple(beating):
-            with contextlib.suppress(OSError):
-                os.utime(path, follow_symlinks=False)

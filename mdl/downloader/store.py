@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mdl.cancel import CancelToken
 from mdl.disk import copy, free_space, nearest_existing, publish, reading_error, refuses_order, sync
 from mdl.disk.entries import EntryAt, open_for_reading
-from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.mutex import HeldFile, try_lock, unlock_and_close
 from mdl.disk.name_folding import NameFolding, name_folding
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
@@ -110,6 +110,7 @@ class Store:
         self.own = self.layout.own
         self.at_work: list[threading.Thread] = []
         """Threads of a transfer that was stopped. They may write for a moment yet."""
+        self._held: list[HeldFile] = []
         self.receipts = Receipts(self.own / "receipts")
         self.partials = self.own / "partials"
         self.listings = self.own / "listings"
@@ -466,10 +467,26 @@ class Store:
 
         def on_bytes(done: int) -> None:
             self.cancel.check()
+            self.show_life()
             if watch:
                 watch(done)
 
         return on_bytes
+
+    @contextlib.contextmanager
+    def showing_life(self, held: HeldFile) -> Iterator[None]:
+        """Inside the block `show_life` touches this lease of a mutex."""
+        self._held.append(held)
+        try:
+            yield
+        finally:
+            self._held.remove(held)
+
+    def show_life(self) -> None:
+        """Show processes of other machines that work on this store goes on. Whatever takes longer than a minute calls
+        it again and again. (ADR 68)"""
+        for held in tuple(self._held):
+            held.touch()
 
 
 def _clash(other: RelPath, why: str) -> Unsafe:

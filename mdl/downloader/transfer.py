@@ -143,6 +143,7 @@ class Transfer:
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
+                self._store.show_life()
                 self._http.cancel.check()
                 if not any(worker.is_alive() for worker in self._workers):
                     break

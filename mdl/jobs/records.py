@@ -2,7 +2,7 @@
 
 Whether a job that says it is running really is, is asked of its process: the boot, the PID name space, the process id
 and the moment it was started, so that another process with the same id is never taken for it. If the process cannot be
-seen from here, its heartbeat is looked at, a file beside the record.
+seen from here, its pulse is looked at: a file beside the record that it keeps locked, and touches when an event comes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mdl import crc_json
 from mdl.disk import publish
-from mdl.disk.mutex import Heartbeat, folder_lock, may_be_alive
+from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_private_dir, read_regular
 from mdl.errors import NotFound, StateError, UsageError
@@ -29,7 +29,7 @@ from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finisher
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _RECORD = ".job"
 _LOG = ".log"
-_HEARTBEAT = ".pulse"
+_PULSE = ".pulse"
 _RATE = ".rate"
 _NAMED = 10
 """How many jobs an error names."""
@@ -37,7 +37,9 @@ _LARGEST = 2**26
 _LARGEST_RATE = 1000
 """Bytes of a record, and of the rate that a job is to keep."""
 _SILENT_SECONDS = 30.0
-"""Three beats of a heartbeat."""
+"""A job whose pulse was not touched for so long is said to give no sign of life."""
+_DEAD_SECONDS = 600.0
+"""Where locks may lie, a job counts as dead after so long without an event: it may wait that long (``--lock-wait``)."""
 
 
 class Records:
@@ -59,9 +61,9 @@ class Records:
     def log(self, name: str) -> Path:
         return self._path(name, _LOG)
 
-    def heartbeat(self, name: str) -> Heartbeat:
-        """The heartbeat of the job of that id, until it is stopped. Raises `OSError`."""
-        return Heartbeat(self._path(name, _HEARTBEAT))
+    def pulse(self, name: str) -> HeldFile:
+        """A locked file that shows that the job of that id is alive, until it is stopped. Raises `OSError`."""
+        return HeldFile(self._path(name, _PULSE))
 
     def _path(self, name: str, ending: str = _RECORD) -> Path:
         return self.folder / f"{name}{ending}"
@@ -120,7 +122,7 @@ class Records:
         if owner.is_stopped():
             return f"its process is stopped, as by Ctrl-Z; 'kill -CONT {owner.pid}' continues it"
         with contextlib.suppress(OSError):
-            silent = time.time() - self._path(job.id, _HEARTBEAT).stat().st_mtime
+            silent = time.time() - self._path(job.id, _PULSE).stat().st_mtime
             if silent > _SILENT_SECONDS:
                 return f"no sign of life for {human_duration(silent)}"
         if job.waiting:
@@ -155,8 +157,8 @@ class Records:
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """Remove the record, its logs, its heartbeat and its rate."""
-        others = (self._path(name, ending) for ending in (_RECORD, _HEARTBEAT, _RATE))
+        """Remove the record, its logs, its pulse and its rate."""
+        others = (self._path(name, ending) for ending in (_RECORD, _PULSE, _RATE))
         for path in (*others, *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
             path.unlink(missing_ok=True)
 
@@ -199,7 +201,7 @@ class Records:
         is_alive = ProcessId(job.owner).is_alive()
         if is_alive is None:
             touched = [self._path(job.id), self.log(job.id)]
-            is_alive = may_be_alive(self._path(job.id, _HEARTBEAT), touched)
+            is_alive = may_be_alive(self._path(job.id, _PULSE), touched, _DEAD_SECONDS)
         return job if is_alive else replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
 
 

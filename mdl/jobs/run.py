@@ -202,8 +202,10 @@ class JobRun:
     def _begin(self, stack: contextlib.ExitStack, listeners: list[Listener]) -> Listener:
         """Write the record and open the logs, until ``stack`` is left; returns what keeps the ready file."""
         if self._records:
-            with contextlib.suppress(OSError):  # a job can do without a heartbeat
-                stack.callback(self._records.heartbeat(self.id).stop)
+            with contextlib.suppress(OSError):  # a job can do without a pulse
+                pulse = self._records.pulse(self.id)
+                stack.callback(pulse.stop)
+                listeners.append(lambda _event: pulse.touch())
             with contextlib.suppress(OSError):
                 self._records.forget_rate(self.id)
                 listeners.append(RateControl(self._records, self.id, self._change_rate))

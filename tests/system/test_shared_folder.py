@@ -136,9 +136,10 @@ def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str)
 
 
 @contextlib.contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    with mutex.file_lock(folder, "m", 0.0, lambda _: None):
-        yield
+def turn(folder: Path) -> Iterator[mutex.HeldFile]:
+    with mutex.file_lock(folder, "m", 0.0, lambda _: None) as held:
+        assert held
+        yield held
 
 
 @pytest.fixture
@@ -183,8 +184,8 @@ def test_a_clock_that_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
-    """A minute after its last heartbeat a lease keeps nobody out; the process that made it does not remove that of its
+def test_a_lease_that_is_not_touched(tmp_path: Path) -> None:
+    """A minute after its last touch a lease keeps nobody out; the process that made it does not remove that of its
     successor."""
     with turn(tmp_path):
         for age in (30.0, 90.0):
@@ -204,28 +205,38 @@ def test_a_lease_without_a_heartbeat(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_a_lease_taken_away_by_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If two find a dead lease, and the faster one has made its own meanwhile, the slower one gives that back."""
-    really = mutex._may_hold
+    really = mutex._may_be_held
 
-    def overtaken(lease: Path, text: bytes, lock: int) -> bool:
-        monkeypatch.setattr(mutex, "_may_hold", really)
+    def overtaken(lease: Path, lock: int) -> bool:
+        monkeypatch.setattr(mutex, "_may_be_held", really)
         lease.write_text(json.dumps({"process": "another", "pid": 7, "host": "n7", "since": "12:00:00"}))
         return False
 
     (tmp_path / f"{record_name('m')}.who").write_text("{}")
-    monkeypatch.setattr(mutex, "_may_hold", overtaken)
+    monkeypatch.setattr(mutex, "_may_be_held", overtaken)
     with pytest.raises(Busy, match="process 7 on n7, since 12:00:00"), turn(tmp_path):
         pass
     assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{record_name('m')}.lock", f"{record_name('m')}.who"]
 
 
-def test_no_thread_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread beats for all leases of a process, and ends with the last of them."""
-    monkeypatch.setattr(mutex.Heartbeat, "beating", set())
-    before = set(threading.enumerate())
-    with turn(tmp_path), mutex.file_lock(tmp_path, "other", 0.0, lambda _: None):
-        [beating] = set(threading.enumerate()) - before
-    beating.join(PATIENCE)
-    assert (beating.name, beating.is_alive()) == ("mdl-heartbeat", False)
+@pytest.mark.usefixtures("elsewhere")
+def test_work_that_shows_that_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that its owner touches keeps others out for as long as the work takes, without a thread of its own; that
+    of a successor is not touched."""
+    monkeypatch.setattr(mutex, "_TOUCH_SECONDS", 0.0)
+    place = tmp_path / f"{record_name('m')}.who"
+    threads = set(threading.enumerate())
+    with turn(tmp_path) as held:
+        os.utime(place, (0.0, 0.0))
+        held.touch()
+        with pytest.raises(Busy), turn(tmp_path):
+            pass
+        assert set(threading.enumerate()) == threads
+        os.utime(place, (0.0, 0.0))
+        with turn(tmp_path):
+            os.utime(place, (0.0, 0.0))
+            held.touch()
+            assert place.stat().st_mtime == 0.0
 
 
 @pytest.mark.fault(604)

@@ -23,7 +23,7 @@ from support.homes import own_home
 from support.polling import until
 
 import mdl
-from mdl.disk.mutex import Heartbeat, file_lock, folder_lock, is_locked
+from mdl.disk.mutex import HeldFile, file_lock, folder_lock, is_locked
 from mdl.downloader.journal import Journal
 from mdl.downloader.partial import Partial
 from mdl.events import Event, Noticed, Progressed
@@ -152,20 +152,20 @@ def test_another_process_goes_on(server: FaultyServer, home: Path, at_work: Call
     assert (ran.returncode, "resumed at" in ran.stderr) == (0, True), ran.stderr
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "heartbeat"])
+@pytest.mark.parametrize("kind", ["file", "folder", "pulse"])
 def test_a_forked_process_keeps_no_lock(home: Path, kind: str) -> None:
     """A lock belongs to an open file, which a process that is forked meanwhile has too, such as one that loads data: a
     lock that is let go is free all the same."""
     place = home / ".mdl" / "locks"
     place.mkdir(parents=True)
-    path = {"file": place / f"{record_name('one')}.lock", "folder": place, "heartbeat": place / "beat"}[kind]
+    path = {"file": place / f"{record_name('one')}.lock", "folder": place, "pulse": place / "beat"}[kind]
 
     def child_of(path: Path) -> subprocess.Popen[bytes]:
         found = [int(one.name) for one in Path("/proc/self/fd").iterdir() if os.path.realpath(one) == str(path)]
         return subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=found)
 
-    if kind == "heartbeat":
-        beat = Heartbeat(path)
+    if kind == "pulse":
+        beat = HeldFile(path)
         child = child_of(path)
         os.link(path, home / "name")
         beat.stop()
@@ -261,9 +261,7 @@ def test_a_stop_while_the_workers_are_started(
     assert is_right(mdl.download(url, home="m", lock_wait=30))
 
 
-@pytest.mark.parametrize(
-    "where", ["mdl.disk.mutex.try_lock", "threading.Thread.start", "mdl.disk.mutex.Heartbeat.write"]
-)
+@pytest.mark.parametrize("where", ["mdl.disk.mutex.try_lock", "json.dumps", "mdl.disk.mutex.write_all"])
 def test_an_interrupt_while_a_lock_is_taken(home: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Ctrl-C while a lock or its lease is taken leaves neither: the next call of the same process can have it."""
     place, before = home / ".mdl" / "locks", len(os.listdir("/proc/self/fd"))

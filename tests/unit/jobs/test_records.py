@@ -19,11 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.partials import dead_owner
-from support.polling import until
 
 from mdl import crc_json
 from mdl.disk import filesystem_type, mutex
-from mdl.disk.mutex import Heartbeat
+from mdl.disk.mutex import HeldFile
 from mdl.disk.process import ProcessId, hostname
 from mdl.errors import NotFound, StateError, UsageError
 from mdl.events import Ended, Planned, Progressed
@@ -261,22 +260,22 @@ def quiet(records: Told, seconds: float, *names: str) -> None:
 
 @pytest.mark.fault(266)
 @pytest.mark.parametrize("name", UNSEEN, ids=["another machine", "a container"])
-@pytest.mark.parametrize(("is_local", "seconds"), [(True, 5.0), (False, 70.0)])
+@pytest.mark.parametrize(("is_local", "seconds"), [(True, 5.0), (False, 700.0)])
 def test_a_job_that_cannot_be_seen(
     records: Told, monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool, seconds: float
 ) -> None:
-    """It runs as long as its heartbeat is locked, or was touched lately if locks may lie; then it is dead, and can be
-    cancelled and cleaned."""
+    """It runs as long as its pulse is locked, or was touched in the last ten minutes if locks may lie; then it is dead,
+    and can be cancelled and cleaned."""
     monkeypatch.setattr("mdl.disk.mutex._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
     records.put(replace(JOB, owner=name))
-    heartbeat = records.heartbeat(JOB.id)
+    pulse = records.pulse(JOB.id)
     assert records.find(JOB.id).status == "running"
     quiet(records, 1e6)
     assert records.find(JOB.id).status == "running"
     with pytest.raises(UsageError, match="cannot signal it from here"):
         processes.cancel(records.find(JOB.id), records)
-    heartbeat.stop()
-    heartbeat._path.touch()  # as a kill leaves it
+    pulse.stop()
+    (records.folder / f"{JOB.id}.pulse").touch()  # as a kill leaves it
     quiet(records, 0.1)
     with monkeypatch.context() as patch:
         patch.setattr(mutex, "_FRESH_SECONDS", 60.0)  # a busy machine stands still for two seconds now and then
@@ -290,7 +289,7 @@ def test_a_job_that_cannot_be_seen(
     assert list(records.folder.iterdir()) == []
 
 
-def test_a_job_without_a_heartbeat(records: Told) -> None:
+def test_a_job_without_a_pulse(records: Told) -> None:
     """If it cannot be seen, it is dead ten minutes after its last sign."""
     records.put(replace(JOB, owner=UNSEEN[0]))
     for seconds, status in ((300, "running"), (700, "dead")):
@@ -299,16 +298,17 @@ def test_a_job_without_a_heartbeat(records: Told) -> None:
 
 
 @pytest.mark.fault(266)
-def test_a_heart_beats(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is touched as long as its process lives, and nothing of it is left after."""
+def test_a_pulse_is_touched(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A touch shows that the job lives, one that comes too soon costs nothing, and nothing is left after."""
     records.put(JOB)
-    records.heartbeat(JOB.id).stop()
-    monkeypatch.setattr(mutex, "_BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(Heartbeat, "beating", set())  # else a thread that waits for longer may touch it
-    heartbeat = Heartbeat(records.folder / f"{JOB.id}.pulse")
+    records.pulse(JOB.id).stop()
+    pulse = HeldFile(records.folder / f"{JOB.id}.pulse")
     quiet(records, 1e6)
-    until(lambda: time.time() - heartbeat._path.stat().st_mtime < 1e5, "it is not touched")
-    heartbeat.stop()
+    for pause, is_old in ((60.0, True), (0.0, False)):
+        monkeypatch.setattr(mutex, "_TOUCH_SECONDS", pause)
+        pulse.touch()
+        assert (time.time() - (records.folder / f"{JOB.id}.pulse").stat().st_mtime > 1e5) == is_old
+    pulse.stop()
     assert [path.name for path in records.folder.iterdir()] == [f"{JOB.id}.job"]
 
 
@@ -438,15 +438,15 @@ def test_a_list_never_sees_half_a_record(records: Told) -> None:
     ],
 )
 def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent: float, why: str) -> None:
-    """A running job stalls if its heartbeat is silent, or if no byte comes though some came and some are missing; not
+    """A running job stalls if its pulse is silent, or if no byte comes though some came and some are missing; not
     while it has all of them and checks these."""
     job = replace(JOB, bytes_total=7, **facts)  # type: ignore[arg-type]
     records.put(job)
-    heartbeat = records.heartbeat(job.id)
+    pulse = records.pulse(job.id)
     before = time.time() - silent
     os.utime(records.folder / f"{job.id}.pulse", (before, before))
     assert records.why_stalled(job) == why
-    heartbeat.stop()
+    pulse.stop()
 
 
 def test_no_speed_before_the_first_byte(records: Told) -> None:
