@@ -1,7 +1,7 @@
 """Describe: what events mean, once for every printer. Pure.
 
-`describe` puts one event into words and numbers; `ProgressState` sums up all events so far. Bars, plain lines, JSON
-lines and logs print from these two. Texts are as they came: each printer takes out secrets and control characters.
+`describe` puts one event into words and numbers. Bars, plain lines, JSON lines and logs print these. Texts are as they
+came: each printer takes out secrets and control characters.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from mdl.errors import as_problem
@@ -27,7 +27,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import counted, elsewhere, human_bytes, human_duration, human_rate
+from mdl.formatting import counted, elsewhere, human_bytes, human_duration
 from mdl.values import value_class
 
 CHECKS = {"size": "checked only by size", "none": "unverified"}
@@ -144,9 +144,16 @@ def _of(
     return Description(kind, about.model, about.file, item or item_of(about), *of_model, text, level, **more)
 
 
-def item_of(about: Event | FileProgress | FileState) -> str:
+def item_of(about: Event | FileProgress) -> str:
     """``model/file``, or the one of the two that is known."""
     return "/".join(part for part in (about.model, about.file) if part)
+
+
+def spelled(model: str, repo: str) -> str:
+    """The name of a model as people read it: a repository of the hub as ``org/name``, any other as it is called."""
+    path = repo.removeprefix("hf:")
+    is_named_after_it = repo.startswith("hf:") and model == path.replace("/", "--")
+    return path if is_named_after_it else model
 
 
 def tenth(done: int, total: int) -> int:
@@ -177,119 +184,3 @@ def _plan_text(event: Planned) -> str:
     if event.bytes_to_fetch or not parts:
         parts.append(f"{human_bytes(event.bytes_to_fetch)} to {event.verb}")
     return f"plan: {counted(event.files, 'file')}, {human_bytes(event.bytes_total)}: {', '.join(parts)}"
-
-
-@dataclass(slots=True)
-class FileState:
-    """One file that has begun. ``waiting`` says for what, if an attempt failed and the next one is still to come."""
-
-    model: str
-    file: str
-    index: int | None = None
-    done: int = 0
-    total: int | None = None
-    checking: bool = False
-    waiting: str = ""
-
-
-class ProgressState:
-    """Where a download stands after all events so far. Feed it with `update`."""
-
-    def __init__(self) -> None:
-        self.whole = Progressed()
-        """The last look at the whole."""
-        self.is_measured = False
-        """A look came, with a speed; before that there is only the plan."""
-        self.count = 0
-        """How many files there are."""
-        self.finished: set[tuple[str, str]] = set()
-        self.files: dict[tuple[str, str], FileState] = {}
-        """Every file that has begun, also if it is over."""
-        self.running: dict[tuple[str, str], FileState] = {}
-        self._read: tuple[str, str] | None = None
-        """A file that is here already and is read. Such files are read one after the other."""
-
-    def update(self, event: Event) -> None:
-        """Take in what happened."""
-        key = (event.model, event.file)
-        match event:
-            case Planned():
-                self.count = event.files
-                self.whole = Progressed(bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
-            case Started(index=index, resumed_at=done, total=total):
-                self.count = max(self.count, event.count)
-                self.files[key] = self.running[key] = FileState(*key, index or None, done, total)
-                self.finished.discard(key)
-            case Progressed():
-                self._progress(event)
-            case Verifying():
-                if self._read not in (None, key):
-                    self.running.pop(self._read, None)
-                self._read = None if key in self.running and key != self._read else key
-                one = self._run(event)
-                one.checking = True
-                one.waiting = ""
-                one.done = event.done
-                one.total = one.total if event.total is None else event.total
-            case Retrying() if event.file:
-                self._run(event).waiting = describe(event).text
-            case Rewound():
-                one = self._run(event)
-                one.done = max(0, one.done - event.bytes_discarded)
-            case Finished():
-                if file := self.running.pop(key, None):
-                    rest = max(0, event.size - file.done)
-                    self.whole = replace(self.whole, bytes_done=self.whole.bytes_done + rest)
-                self.finished.add(key)
-            case Failed():
-                self.running.pop(key, None)
-                self.finished.discard(key)
-
-    def _run(self, about: Event | FileProgress) -> FileState:
-        key = (about.model, about.file)
-        return self.running.setdefault(key, self.files.setdefault(key, FileState(*key)))
-
-    def _progress(self, event: Progressed) -> None:
-        self.whole = event
-        self.is_measured = True
-        seen = {(file.model, file.file) for file in event.files}
-        kept = [key for key, one in self.running.items() if key in seen or one.checking or one.waiting]
-        self.running = {key: self.running[key] for key in kept}
-        for file in event.files:
-            one = self._run(file)
-            one.index = file.index or None
-            one.total = file.total
-            if one.checking and (file.total is None or file.done >= file.total):
-                continue
-            if file.done != one.done:
-                one.checking = False
-                one.waiting = ""
-            one.done = file.done
-
-    @property
-    def bytes_total(self) -> int | None:
-        """The bytes of all files; None while the size of one is not known."""
-        whole = self.whole
-        if not 0 < whole.bytes_total >= whole.bytes_done:
-            return None
-        return None if any(file.total is None for file in whole.files) else whole.bytes_total
-
-    @property
-    def counted(self) -> str:
-        """How many files are done: ``43/101 files``."""
-        return f"{max(len(self.finished), self.whole.files_done):,}/{counted(self.count, 'file')}"
-
-    @property
-    def amount(self) -> str:
-        """``1.2 GB of 4.3 GB``."""
-        return f"{human_bytes(self.whole.bytes_done)} of {human_bytes(self.bytes_total)}"
-
-    @property
-    def speed(self) -> str:
-        """``85.2 MB/s``."""
-        return human_rate(self.whole.bytes_per_second)
-
-    @property
-    def time_left(self) -> str:
-        """``4m 05s left``, or nothing if it is not known."""
-        return "" if self.whole.eta_seconds is None else f"{human_duration(self.whole.eta_seconds)} left"

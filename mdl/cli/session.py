@@ -14,7 +14,7 @@ from mdl.cli.flags import Common, JobFlags
 from mdl.cli.signals import the_signals
 from mdl.config import places
 from mdl.config.settings import Config
-from mdl.console import Console
+from mdl.console import Console, ConsoleOptions
 from mdl.errors import Cancelled, MdlError, Problem, UsageError
 from mdl.formatting import MOST_LISTED, listed
 from mdl.paths import shown
@@ -50,15 +50,14 @@ class Session:
         self._client: Client | None = None
         self.signals = the_signals()
         self.cancel = self.signals.cancel
-        self.console = Console(
+        options = ConsoleOptions(
             progress=self._progress(),
             quiet=common.quiet,
             verbose=common.verbose,
             color=not common.no_color,
             json_output=common.json,
-            environ=environ,
-            cancel=self.cancel,
         )
+        self.console = Console(options, environ, cancel=self.cancel)
         self.signals.before_suspend = self.console.hide_bars
 
     def _progress(self) -> Any:

@@ -20,10 +20,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
-from mdl.console.failures import Clean
+from mdl.console.error_lines import Clean
+from mdl.console.state import FileState, Key, State
 from mdl.console.streams import NonBlockingStream
 from mdl.console.terminal import Output, Shortened, terminal_console
-from mdl.describe import FileState, ProgressState, item_of
 from mdl.formatting import counted, human_bytes, human_rate, shorten
 
 _MOST_ROWS = 8
@@ -38,8 +38,7 @@ _WITH_BAR = 61
 _WITH_BYTES = 35
 """How wide a terminal is that has room for speeds and the time left; for bars; for bytes."""
 _INDENT = "  "
-_Key = tuple[str, str]
-_WHOLE: _Key = ("", "")
+_WHOLE: Key = ("", "")
 """The row of the whole among those of files."""
 
 
@@ -103,8 +102,8 @@ class Bars(JupyterMixin):
         self._live: Live | None = None
         self._in_notebook: Any = None
         """The output of a cell that has the rows."""
-        self._began: dict[_Key, float] = {}
-        self._tasks: dict[_Key, TaskID] = {}
+        self._began: dict[Key, float] = {}
+        self._tasks: dict[Key, TaskID] = {}
         """Of each row what Rich calls it."""
         self._texts: list[Text] = []
         """What stands above the rows: files that wait, and how many have no row."""
@@ -113,7 +112,7 @@ class Bars(JupyterMixin):
         self._speed = ""
         self._time_left = ""
 
-    def take(self, state: ProgressState) -> None:
+    def take(self, state: State) -> None:
         """Copy what there is to be shown of ``state``."""
         if self._stream.is_terminal:
             columns, rows = self._stream.size
@@ -122,21 +121,21 @@ class Bars(JupyterMixin):
         self._rows.columns = _columns(width)
         now = self._clock()
         self._began = {key: self._began.get(key, now) for key in state.running}
-        lasting = [file for key, file in state.running.items() if now - self._began[key] >= _LASTING or file.waiting]
+        lasting = [file for key, file in state.running.items() if now - self._began[key] >= _LASTING or file.waits_for]
         shown = lasting[: max(0, min(_MOST_ROWS, height - 4))]
-        self._texts = [self._waiting(file, width) for file in shown if file.waiting]
+        self._texts = [self._waiting(file, width) for file in shown if file.waits_for]
         if len(lasting) > len(shown):
             self._texts.append(_line(f"+ {counted(len(lasting) - len(shown), 'file')} on the way", "bright_black"))
-        files = {(file.model, file.file): file for file in shown if not file.waiting}
+        files = {(file.model, file.file): file for file in shown if not file.waits_for}
         for key in self._tasks.keys() - files.keys() - {_WHOLE}:
             self._rows.remove_task(self._tasks.pop(key))
-        names = {key: self._clean(item_of(file)) for key, file in files.items()}
+        names = {key: self._clean(file.item) for key, file in files.items()}
         for key, file in files.items():
             others = [name for other, name in names.items() if other != key]
-            color = "magenta" if file.checking else "cyan"
-            self._take_row(key, names[key], file.done, file.total, color, others=others, is_checked=file.checking)
+            color = "magenta" if file.is_checked else "cyan"
+            self._take_row(key, names[key], file.done, file.total, color, others=others, is_checked=file.is_checked)
         self._below = []
-        if state.count or state.is_measured:
+        if state.file_count or state.is_measured:
             self._take_whole(state, width, now)
 
     def draw(self, text: str) -> None:
@@ -189,24 +188,24 @@ class Bars(JupyterMixin):
             rows.append(Text())  # for the cursor, and for a "^C" or "Killed" that is written there
         return Group(*rows)
 
-    def _take_whole(self, state: ProgressState, width: int, now: float) -> None:
+    def _take_whole(self, state: State, width: int, now: float) -> None:
         """The row of the whole. Where there are no columns for speed and time left, a line below has them."""
         if state.is_measured and now - self._measured_at >= _CALM:
             self._measured_at = now
             self._speed = state.speed
             self._time_left = state.time_left
-        counted_files = state.counted if state.count > 1 else ""
+        counted_files = state.counted if state.file_count > 1 else ""
         name = f"total  {counted_files}" if width >= _WITH_BAR else "total"
         total = state.bytes_total
         speed = self._speed
-        self._take_row(_WHOLE, name, state.whole.bytes_done, total, "green", speed=speed, time_left=self._time_left)
+        self._take_row(_WHOLE, name, state.bytes_done, total, "green", speed=speed, time_left=self._time_left)
         if speed and width < _WITH_SPEED:
             line = f"{speed:>10}  {self._time_left}" + (f"  {counted_files}" if width < _WITH_BAR else "")
             self._below = [_line(line, "bold")]
 
     def _take_row(
         self,
-        key: _Key,
+        key: Key,
         name: str,
         done: int,
         total: int | None,
@@ -239,8 +238,8 @@ class Bars(JupyterMixin):
 
     def _waiting(self, file: FileState, width: int) -> Text:
         """What a file waits for, in place of its row."""
-        name = shorten(self._clean(item_of(file)), width // 2)
-        return _line(f"{name}  {self._clean(file.waiting)}", "yellow")
+        name = shorten(self._clean(file.item), width // 2)
+        return _line(f"{name}  {self._clean(file.waits_for)}", "yellow")
 
 
 def _columns(width: int) -> tuple[ProgressColumn, ...]:

@@ -1,7 +1,7 @@
 """Drawing: a download on a terminal or in a notebook, drawn by a thread of its own.
 
-Whoever reports an event changes numbers in a `ProgressState`, and goes on: only the drawing thread imports Rich, and
-only it waits for a terminal that does not read. It imports Rich when a download has lasted a moment, so a short one
+Whoever reports an event changes numbers in a `State`, and goes on: only the drawing thread imports Rich, and only it
+waits for a terminal that does not read. It imports Rich when a download has lasted a moment, so a short one
 never does.
 """
 
@@ -10,18 +10,17 @@ from __future__ import annotations
 import time
 from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
-from mdl.console.failures import Clean, Failures
+from mdl.console.error_lines import Clean, ErrorLines
 from mdl.console.lines import dropped_text
-from mdl.console.narrator import Narrator, Remark
+from mdl.console.state import Remark, State
 from mdl.console.streams import NonBlockingStream
 from mdl.console.style import Style
-from mdl.describe import ProgressState
 from mdl.disk.pool import start_threads
 from mdl.events import Event, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, shorten
@@ -53,16 +52,19 @@ _NOT_SAID = ("planned", "verifying")
 
 
 class Drawing:
-    """A renderer: bars at the foot of the terminal, and above them a line for all that is over.
+    """A printer: bars at the foot of the terminal, and above them a line for all that is over.
 
-    ``cancel`` ends the wait for a terminal that does not read. `close` gives the terminal back as it was.
+    ``lock`` is held while ``state`` is changed. ``cancel`` ends the wait for a terminal that does not read. `close`
+    gives the terminal back as it was.
     """
 
     def __init__(
         self,
         stream: NonBlockingStream,
+        state: State,
+        lock: Lock,
         clean: Clean,
-        failures: Failures,
+        errors: ErrorLines,
         clock: Callable[[], float],
         cancel: CancelToken,
         *,
@@ -70,14 +72,14 @@ class Drawing:
     ) -> None:
         self._stream = stream
         self._clean = clean
+        self._errors = errors
         self._clock = clock
         self._cancel = cancel
         self._verbose = verbose
         self._style = Style(stream)
-        self._lock = Lock()
+        self._lock = lock
         """Held while one of the next four is used, and never while anything is written with Rich."""
-        self._state = ProgressState()
-        self._narrator = Narrator(self._state, clean, failures, clock, verbose=verbose)
+        self._state = state
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         """What is to scroll up with the next frame."""
         self._dropped = 0
@@ -93,14 +95,13 @@ class Drawing:
         """For the drawing thread: a lock to release once the bars are hidden, or None to end. A signal handler may put
         something in at any moment, which it could not with `threading.Event` or `queue.Queue`."""
 
-    def __call__(self, event: Event) -> None:
-        """Take in what happened. Returns at once, whatever the terminal does."""
+    def show(self, event: Event, remarks: Sequence[Remark]) -> None:
+        """Have what happened drawn. Returns at once, whatever the terminal does."""
+        is_in_a_row = isinstance(event, Retrying) and event.file and not self._verbose
+        text = "" if is_in_a_row else "".join(self._line_of(remark) for remark in remarks)
         with self._lock:
             self._events += 1
-            self._state.update(event)
-            is_in_row = isinstance(event, Retrying) and event.file and not self._verbose
-            lines = [self._line_of(remark) for remark in self._narrator.remarks(event) if not is_in_row]
-            self._add("".join(lines))
+            self._add(text)
         if isinstance(event, Started | Progressed | Verifying) and not self._is_asked_for:
             self._is_asked_for = True
             self._thread = next(iter(start_threads("mdl-drawing", [self._run])), None)
@@ -195,12 +196,12 @@ class Drawing:
     def _line_of(self, remark: Remark) -> str:
         """What is said above the bars: a sign, a name and a text. A name is cut so that the line fits, but keeps half
         of it."""
-        item = remark.item
-        text = remark.text
+        if remark.kind == "failure":
+            return self._errors.of_remark(remark)
+        item = self._clean(remark.item)
+        text = self._clean(remark.text)
         if remark.kind in _NOT_SAID or not text:
             return ""
-        if remark.kind == "failure":
-            return text
         if remark.kind == "summary":
             return self._style.line("", "label", text)
         if remark.kind not in _SIGNS:

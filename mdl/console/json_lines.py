@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mdl.console.documents import json_text
 from mdl.console.lines import dropped_text
+from mdl.console.state import Remark, State
 from mdl.console.streams import NonBlockingStream
-from mdl.describe import Description, ProgressState, describe
+from mdl.describe import Description, describe
 from mdl.events import Ended, Event, Noticed
 from mdl.formatting import utc_now
 from mdl.redact import Secrets
 
 _MOST = 10
 _MOST_OF_FILES = 8
-"""How many objects a second may hold if progress, or the start, check or finish of a file, is to join them."""
+"""How many objects a second may hold if the start, check or finish of a file is to join them."""
 _SPAN = 1.01
+"""Seconds; a little more than the second in which there may be so many."""
 _BETWEEN_ROUTINE = 0.2
 _EVENTS = {"planned", "started", "progress", "retrying", "rewound", "verifying"}
 """Descriptions whose kind is the name of the event; any other is ``progress`` with a status."""
@@ -31,11 +33,12 @@ _STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "fil
 
 
 class JsonLines:
-    """A renderer that writes JSON lines, all of one job."""
+    """A printer that writes JSON lines, all of one ``job``, whose files come by ``method``."""
 
     def __init__(
         self,
         stream: NonBlockingStream,
+        state: State,
         secrets: Secrets,
         clock: Callable[[], float],
         *,
@@ -43,59 +46,67 @@ class JsonLines:
         method: str = "http",
     ) -> None:
         self._stream = stream
+        self._state = state
         self._secrets = secrets
         self._clock = clock
         self._job = job
         self._method = method
-        self._state = ProgressState()
         self._written_at: deque[float] = deque()
+        """When the objects of the last second were written."""
         self._routine_at = -math.inf
         self._finishes: deque[dict[str, Any]] = deque()
-        self._checking = ""
+        """Files that finished and wait for their turn."""
+        self._checked = ""
+        """The file whose check was written last."""
         self._is_over = False
         """The last object was written."""
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event, _remarks: Sequence[Remark] = ()) -> None:
         """Write what happened, or drop it if the second is full or the last object was written."""
         if self._is_over:
             return
-        self._state.update(event)
         self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_OF_FILES)
         description = describe(event)
         facts = self._facts(description, event.time)
-        match description.kind:
-            case "progress":
-                self._write_routine(facts)
-            case "verifying" if self._checking == description.item:
-                self._write_routine(facts)
-            case "started" | "verifying" if self._has_turn(_MOST_OF_FILES):
-                self._checking = description.item if description.kind == "verifying" else self._checking
+        if isinstance(event, Ended):
+            self._end(facts | {"event": event.status, "status": event.status})
+        elif description.kind == "progress" or (description.kind == "verifying" and self._checked == description.item):
+            self._write_routine(facts)
+        elif description.kind in ("started", "verifying"):
+            if self._has_turn(_MOST_OF_FILES):
                 self._write(facts)
-            case "started" | "verifying":
-                pass
-            case "finished":
-                self._finishes.append(facts)
-                self._write_finishes(_MOST_OF_FILES)
-            case "ended" if isinstance(event, Ended):
-                if dropped := dropped_text(self._stream.take_dropped()):
-                    self.remark("notice", dropped.rstrip())
-                self._write(facts | {"event": event.status, "status": event.status}, keep=True)
-                self._is_over = True
-            case _ if description.kind:
-                self._write(facts, keep=description.kind == "failed")
+                if description.kind == "verifying":
+                    self._checked = description.item
+        elif description.kind == "finished":
+            self._finishes.append(facts)
+            self._write_finishes(_MOST_OF_FILES)
+        elif description.kind:
+            self._write(facts, keep=description.kind == "failed")
 
     def remark(self, status: str, message: str) -> None:
         """Write something that is no event: progress with another status, and the message as its error."""
         if not self._is_over:
-            self._write(self._facts(describe(Noticed(message=message))) | {"status": status}, keep=True)
+            facts = self._facts(describe(Noticed(message=message)))
+            self._write(facts | {"status": status}, keep=True)
 
     def close(self) -> None:
         """Wait until the reader has it all."""
         self._stream.drain()
 
+    def _end(self, facts: Mapping[str, Any]) -> None:
+        """Write the last object, and before it how many were dropped."""
+        dropped = dropped_text(self._stream.take_dropped())
+        if dropped:
+            self.remark("notice", dropped.rstrip())
+        self._write(facts, keep=True)
+        self._is_over = True
+
     def _facts(self, description: Description, time: str = "") -> dict[str, Any]:
         """What is said of one event, which happened at ``time``, or else now."""
         file = self._state.files.get((description.model, description.file))
+        total = description.total
+        if total is None and file is not None:
+            total = file.total
         return {
             "event": description.kind if description.kind in _EVENTS else "progress",
             "schema": "mdl.event/1",
@@ -107,22 +118,21 @@ class JsonLines:
             "method": self._method,
             "file": description.file or None,
             "file_index": file.index if file else None,
-            "file_count": self._state.count or None,
+            "file_count": self._state.file_count or None,
             "file_bytes": description.done,
-            "file_total": description.total if description.total is not None else file.total if file else None,
+            "file_total": total,
             **self._whole(),
             "status": _STATUSES.get(description.kind, "running"),
             "error": description.error,
         }
 
     def _whole(self) -> dict[str, Any]:
-        """Where the whole stands now."""
-        whole = self._state.whole
+        """Where the whole is now."""
         return {
-            "bytes_done": whole.bytes_done,
-            "bytes_total": whole.bytes_total or None,
-            "bytes_per_second": _finite(whole.bytes_per_second) or 0.0,
-            "eta_seconds": _finite(whole.eta_seconds),
+            "bytes_done": self._state.bytes_done,
+            "bytes_total": self._state.whole_total or None,
+            "bytes_per_second": _finite(self._state.rate) or 0.0,
+            "eta_seconds": _finite(self._state.eta),
         }
 
     def _write_finishes(self, most: float) -> None:
@@ -130,6 +140,7 @@ class JsonLines:
             self._write(self._finishes.popleft(), keep=True)
 
     def _has_turn(self, most: float) -> bool:
+        """Whether fewer than ``most`` objects were written within the last second."""
         now = self._clock()
         while self._written_at and now - self._written_at[0] >= _SPAN:
             self._written_at.popleft()
@@ -148,9 +159,12 @@ class JsonLines:
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:
-        """One object: the facts of an event, with where the whole stands as it is written."""
+        """One object: the facts of an event, with where the whole is as it is written."""
         return json_text({**facts, **self._whole()}, secrets=self._secrets) + "\n"
 
 
 def _finite(number: float | None) -> float | None:
-    return max(0.0, round(number, 3)) if number is not None and math.isfinite(number) else None
+    """The number with three digits; None if it is not known, or no number that JSON has."""
+    if number is None or not math.isfinite(number):
+        return None
+    return max(0.0, round(number, 3))

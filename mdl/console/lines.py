@@ -2,118 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mdl.console.failures import Clean, Failures
-from mdl.console.narrator import Narrator, Remark
+from mdl.console.error_lines import Clean, ErrorLines
+from mdl.console.state import Remark, State
 from mdl.console.streams import NonBlockingStream
-from mdl.describe import ProgressState, tenth
-from mdl.events import Ended, Event, Failed, Finished, Planned, Progressed, Rewound
+from mdl.describe import tenth
+from mdl.events import Event, Failed, Finished, Progressed, Rewound
 
-_EVERY = 30.0
-_LARGE = 100_000_000
+LARGE = 100_000_000
 """Bytes of a file that has lines of its own."""
-_KEPT = (Planned, Finished, Failed, Ended)
-"""Written also for a reader that took nothing for a while. There are hardly more of these events than files."""
-_OF_ITEMS = {"started": "started", "retrying": "retrying", "rewound": "rewound", "verifying": "checking"}
-_OF_ITEMS |= {"finished": "finished", "failed": "failed"}
+_EVERY = 30.0
+"""Seconds after which there is a line about progress, also if little has come."""
+_KEPT = ("planned", "finished", "failed", "failure", "summary", "ended")
+"""Remarks that are written also for a reader that took nothing for a while. There are hardly more than files."""
+_FIRST_WORDS = {"verifying": "checking"} | {
+    kind: kind for kind in ("started", "retrying", "rewound", "finished", "failed")
+}
 """The first word of a line that goes on with the name of a file or a model."""
 
 
 class Lines:
-    """A renderer that writes a line when something happens, and at every tenth of the whole or every 30 seconds."""
+    """A printer that writes a line when something happens, and at every tenth of the whole or every 30 seconds."""
 
     def __init__(
         self,
         stream: NonBlockingStream,
+        state: State,
         clean: Clean,
-        failures: Failures,
+        errors: ErrorLines,
         clock: Callable[[], float],
-        *,
-        verbose: int = 0,
     ) -> None:
         self._stream = stream
+        self._state = state
+        self._clean = clean
+        self._errors = errors
         self._clock = clock
-        self._state = ProgressState()
-        self._narrator = Narrator(self._state, clean, failures, clock, verbose=verbose, large=_LARGE)
-        self._last_at = clock()
+        self._written_at = clock()
         self._tenth: int | None = None
         self._has_failures = False
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event, remarks: Sequence[Remark]) -> None:
         """Write down what happened."""
-        self._state.update(event)
         if isinstance(event, Rewound):
-            self._tenth = None  # what is here is counted anew, and only what comes from now on is progress
+            self._tenth = None  # bytes are counted again, and only those that come from now on are progress
         if isinstance(event, Finished) and self._tenth is not None:
-            self._progress()
-        if text := "".join(map(_line_of, self._narrator.remarks(event))):
-            self._stream.post(text, keep=isinstance(event, _KEPT))
-        self._has_failures |= isinstance(event, Failed)
-        if isinstance(event, Progressed) and (event.files or not self._has_failures):  # an error is the last word
-            self._progress()
+            self._write_progress()
+        text = "".join(self._line_of(remark) for remark in remarks)
+        if text:
+            self._stream.post(text, keep=any(remark.kind in _KEPT for remark in remarks))
+        if isinstance(event, Failed):
+            self._has_failures = True
+        is_after_the_last_error = self._has_failures and isinstance(event, Progressed) and not event.files
+        if isinstance(event, Progressed) and not is_after_the_last_error:
+            self._write_progress()
 
     def close(self) -> None:
         """Say how many lines were dropped, and wait until the reader has the rest."""
-        if dropped := dropped_text(self._stream.take_dropped()):
+        dropped = dropped_text(self._stream.take_dropped())
+        if dropped:
             self._stream.post(dropped, keep=True)
         self._stream.drain()
 
-    def _progress(self) -> None:
+    def _write_progress(self) -> None:
+        """Write how far it is, if another tenth is done or the last such line is old."""
         state = self._state
-        total = self._state.bytes_total
-        now_tenth = tenth(state.whole.bytes_done, total) if total else None
+        total = state.bytes_total
+        now = self._clock()
+        tenth_now = tenth(state.bytes_done, total) if total else None
         if self._tenth is None:
-            self._tenth = now_tenth
-        is_further = now_tenth is not None and self._tenth is not None and now_tenth > self._tenth
-        if not is_further and self._clock() - self._last_at < _EVERY:
+            self._tenth = tenth_now
+        is_further = tenth_now is not None and self._tenth is not None and tenth_now > self._tenth
+        if not is_further and now - self._written_at < _EVERY:
             return
-        percent = f"{state.whole.bytes_done * 100 // total:3d}%" if total else ""
-        files = state.counted if state.count > 1 else ""
-        time_left = state.time_left if total else ""
-        text = "  ".join(part for part in (percent, files, state.amount, state.speed, time_left) if part)
-        if self._stream.offer(f"{text}\n"):
-            self._last_at = self._clock()
-            self._tenth = now_tenth
+        parts = [state.counted if state.file_count > 1 else "", state.amount, state.speed]
+        if total:
+            percent = state.bytes_done * 100 // total
+            parts = [f"{percent:3d}%", *parts, state.time_left]
+        line = "  ".join(part for part in parts if part)
+        if self._stream.offer(f"{line}\n"):
+            self._written_at = now
+            self._tenth = tenth_now
 
-
-def _line_of(remark: Remark) -> str:
-    if remark.kind == "failure":
-        return remark.text
-    if word := _OF_ITEMS.get(remark.kind):
-        return f"{word:<10}{remark.item}  {remark.text}\n"
-    return f"{remark.item}: {remark.text}\n" if remark.item and remark.kind == "notice" else f"{remark.text}\n"
+    def _line_of(self, remark: Remark) -> str:
+        if remark.kind == "failure":
+            return self._errors.of_remark(remark)
+        item = self._clean(remark.item)
+        text = self._clean(remark.text)
+        if remark.kind in _FIRST_WORDS:
+            return f"{_FIRST_WORDS[remark.kind]:<10}{item}  {text}\n"
+        if remark.kind == "notice" and item:
+            return f"{item}: {text}\n"
+        return f"{text}\n"
 
 
 class FailuresOnly:
-    """A renderer for quiet: it writes only what failed, with ``at_end`` in one block when all is over."""
+    """A printer for quiet: it writes only failures; with ``at_end`` all of them in one block when all is over."""
 
-    def __init__(self, stream: NonBlockingStream, failures: Failures, *, at_end: bool = False) -> None:
+    def __init__(self, stream: NonBlockingStream, errors: ErrorLines, *, at_end: bool = False) -> None:
         self._stream = stream
-        self._failures = failures
+        self._errors = errors
         self._at_end = at_end
-        self._expected: dict[str, int] = {}
         self._block = ""
 
-    def __call__(self, event: Event) -> None:
-        """Keep the failure of a file until the end, and write down any other."""
-        if isinstance(event, Planned):
-            self._expected.update(event.models)
-        if isinstance(event, Failed) and event.file:
-            self._failures.add(event)
-        elif isinstance(event, Failed):
-            self._block += self._failures.text(event)
-            if not self._at_end:
-                self._tell()
+    def show(self, _event: Event, remarks: Sequence[Remark]) -> None:
+        """Write the failures, or keep them until the end."""
+        for remark in remarks:
+            if remark.kind == "failure":
+                self._block += self._errors.of_remark(remark)
+        if not self._at_end:
+            self._write()
 
     def close(self) -> None:
-        """Tell what is left to tell, and wait until the reader has it all."""
-        for model in self._failures.models_waiting:
-            self._block += self._failures.text_of_files(model, self._expected.get(model, 0))
-        self._tell()
+        """Write what is left to be written, and wait until the reader has it all."""
+        self._write()
         self._stream.drain()
 
-    def _tell(self) -> None:
+    def _write(self) -> None:
         if self._block:
             self._stream.post(self._block, keep=True)
             self._block = ""

@@ -6,6 +6,7 @@ What needs Rich, JSON or the events is imported when it is first used: most comm
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 import time
@@ -13,19 +14,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
-from mdl.console.failures import Failures
+from mdl.console.error_lines import ErrorLines
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
 from mdl.console.style import Style
 from mdl.errors import Problem, StorageError, UsageError
 from mdl.paths import shown
 from mdl.redact import Requested, Secrets, redact, redact_value
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from threading import Lock
 
     from mdl.config.settings import Progress
     from mdl.console.json_lines import JsonLines
-    from mdl.console.session import Renderer, ReportSession
+    from mdl.console.session import Printer, ReportSession
+    from mdl.console.state import State
     from mdl.events import Listener
 
 _SHORTEST_IN_A_FILE = 8
@@ -37,21 +41,28 @@ BROKEN_PIPE = 141
 """What a shell reports for a program that the broken pipe signal ended."""
 
 
-class Console:
-    """What a command says, and in which form.
+@value_class
+class ConsoleOptions:
+    """How a command shows what it has to say.
 
-    ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `document`. With
-    ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error. ``is_own``: the
-    streams belong to mdl itself; they do not if mdl is a library in another program.
+    ``quiet`` leaves data, warnings and errors. ``json_output`` keeps stdout for the one `Console.document`. With
+    ``progress="json"`` every line of stderr is a JSON object, also notes, warnings and the error.
     """
+
+    progress: Progress = "auto"
+    quiet: bool = False
+    verbose: int = 0
+    color: bool = True
+    json_output: bool = False
+
+
+class Console:
+    """What a command says. ``is_own``: the streams belong to mdl itself; they do not if mdl is a library in another
+    program."""
 
     def __init__(
         self,
-        progress: Progress = "auto",
-        quiet: bool = False,
-        verbose: int = 0,
-        color: bool = True,
-        json_output: bool = False,
+        options: ConsoleOptions | None = None,
         environ: Mapping[str, str] | None = None,
         *,
         stdout: IO[str] | None = None,
@@ -60,24 +71,27 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
         is_own: bool = True,
     ) -> None:
+        options = options or ConsoleOptions()
         environ = os.environ if environ is None else environ
         self._cancel = CancelToken(cancel)
         """Set with the caller's token, and by an operation that was stopped: then a reader is not waited for."""
         if is_own:
             hold_standard_descriptors()
-        self.stdout, self.stderr = (
-            NonBlockingStream(stream, environ, color=color, cancel=self._cancel, is_own=is_own)
-            for stream in (stdout or sys.stdout, stderr or sys.stderr)
-        )
+
+        def opened(stream: IO[str]) -> NonBlockingStream:
+            return NonBlockingStream(stream, environ, color=options.color, cancel=self._cancel, is_own=is_own)
+
+        self.stdout = opened(stdout or sys.stdout)
+        self.stderr = opened(stderr or sys.stderr)
         self._environ = environ
         self._style = Style(self.stderr)
         self.secrets = Secrets.of(environ)
-        self.progress = progress
-        self.quiet = quiet
-        self.verbose = verbose
-        self.json_output = json_output
+        self.progress = options.progress
+        self.quiet = options.quiet
+        self.verbose = options.verbose
+        self.json_output = options.json_output
         self._clock = clock
-        self._failures = Failures(self._style, self.clean)
+        self._errors = ErrorLines(self._style, self.clean)
         self._json: JsonLines | None = None
         self._session: ReportSession | None = None
         self._above: Callable[[str], None] | None = None
@@ -86,7 +100,8 @@ class Console:
         """Set while bars are drawn: takes them away until they are drawn next."""
         self._held: list[str] = []
         """Data for the terminal that waits for the end of the bars."""
-        self._is_watching = self._only_failures = False
+        self._is_watching = False
+        self._only_failures = False
 
     @property
     def is_machine_readable(self) -> bool:
@@ -97,9 +112,14 @@ class Console:
         """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
 
         ``others`` get the same events."""
+        from threading import Lock
+
         from mdl.console.session import ReportSession
 
-        self._session = ReportSession(self._renderer(job, method), others, self._end_session, self._cancel)
+        state = self._state()
+        lock = Lock()
+        printer = self._printer(state, lock, job, method)
+        self._session = ReportSession(state, lock, printer, others, self._end_session, self._cancel)
         self._is_watching = True
         return self._session
 
@@ -228,19 +248,19 @@ class Console:
         if self.is_machine_readable:
             from mdl.describe import ended_by
 
-            self._json_lines()(ended_by(error))
+            self._json_lines().show(ended_by(error))
             end = self._session.end if self._session else None
             if end is None or end.status != "finished":
                 return
-        if not self._failures.has_told(error):
-            self._err(self._failures.lines(error.item, error.message, error.advice))
+        if not self._errors.has_said(error):
+            self._err(self._errors.lines(error.item, error.message, error.advice))
 
     def close_json(self) -> None:
         """Write the one last JSON object if stderr is JSON lines and no session has written it."""
         if self.is_machine_readable and self._session is None:
             from mdl.events import Ended
 
-            self._json_lines()(Ended())
+            self._json_lines().show(Ended())
 
     def stdout_trouble(self) -> int:
         """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
@@ -287,31 +307,55 @@ class Console:
         if self._json is None:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.stderr, self.secrets, self._clock)
+            self._json = JsonLines(self.stderr, self._state(), self.secrets, self._clock)
         return self._json
 
-    def _renderer(self, job: str, method: str) -> Renderer:
-        from mdl.console.lines import FailuresOnly, Lines
+    def _has_bars(self) -> bool:
+        """Whether a download is shown as bars."""
+        if self.quiet or self.progress not in ("auto", "bars"):
+            return False
+        from mdl.units import is_true
 
+        if self.progress == "auto" and is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS")):
+            return False
+        return (self.stderr.can_move_cursor and self.stderr.is_unicode) or self.stderr.is_notebook
+
+    def _state(self) -> State:
+        """The state of a new download. Where there are bars, no file needs a line of its own because it is large."""
+        from mdl.console.lines import LARGE
+        from mdl.console.state import State
+
+        large = math.inf if self._has_bars() else LARGE
+        return State(self._clock, verbose=self.verbose, large=large)
+
+    def _printer(self, state: State, lock: Lock, job: str, method: str) -> Printer:
+        """What shows the download, as the user wants it."""
         if self.is_machine_readable:
             from mdl.console.json_lines import JsonLines
 
-            self._json = JsonLines(self.stderr, self.secrets, self._clock, job=job, method=method)
+            self._json = JsonLines(self.stderr, state, self.secrets, self._clock, job=job, method=method)
             return self._json
-        if self.quiet or self.progress == "none":
-            return FailuresOnly(self.stderr, self._failures, at_end=self._only_failures)
-        from mdl.units import is_true
+        from mdl.console.lines import FailuresOnly, Lines
 
-        is_off = is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS"))
-        wants_bars = self.progress == "bars" or (self.progress == "auto" and not is_off)
-        if wants_bars and ((self.stderr.can_move_cursor and self.stderr.is_unicode) or self.stderr.is_notebook):
+        if self.quiet or self.progress == "none":
+            return FailuresOnly(self.stderr, self._errors, at_end=self._only_failures)
+        if self._has_bars():
             from mdl.console.drawing import Drawing
 
-            drawing = Drawing(self.stderr, self.clean, self._failures, self._clock, self._cancel, verbose=self.verbose)
+            drawing = Drawing(
+                self.stderr,
+                state,
+                lock,
+                self.clean,
+                self._errors,
+                self._clock,
+                self._cancel,
+                verbose=self.verbose,
+            )
             self._above = drawing.say
             self._hide = drawing.hide
             return drawing
-        return Lines(self.stderr, self.clean, self._failures, self._clock, verbose=self.verbose)
+        return Lines(self.stderr, state, self.clean, self._errors, self._clock)
 
     def _end_session(self) -> None:
         self._above = None

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from types import TracebackType
 from typing import Protocol
 
 from mdl.cancel import CancelToken
+from mdl.console.state import Remark, State
 from mdl.describe import ended_by, item_of
 from mdl.errors import Cancelled, DeadlineReached, MdlError
 from mdl.events import Ended, Event, Failed, Listener
 
 
-class Renderer(Protocol):
-    """A listener that shows events, and has something to put away in the end."""
+class Printer(Protocol):
+    """Shows one download. It reads the `State` of the session, which has taken in each event before it is shown."""
 
-    def __call__(self, event: Event) -> None: ...
+    def show(self, event: Event, remarks: Sequence[Remark]) -> None:
+        """Show what happened; ``remarks`` deserve lines that stay. Returns at once, whatever the reader does."""
 
     def close(self) -> None:
         """Show what is still to be shown, and leave the terminal as it was."""
 
 
 class ReportSession:
-    """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or
-    failed if there was an exception or a `Failed` event.
+    """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or failed
+    if there was an exception or a `Failed` event.
 
-    ``others`` get the same events after ``renderer``. If a time limit or a stop ends it, ``cancel`` is set: a
-    reader that takes nothing must not prolong it."""
+    Each event goes into ``state``, which changes only while ``lock`` is held, then to the ``printer``, then to
+    ``others``. If a time limit or a stop ends it, ``cancel`` is set: a reader that takes nothing must not prolong it.
+    """
 
     def __init__(
-        self, renderer: Renderer, others: Sequence[Listener], on_close: Callable[[], None], cancel: CancelToken
+        self,
+        state: State,
+        lock: Lock,
+        printer: Printer,
+        others: Sequence[Listener],
+        on_close: Callable[[], None],
+        cancel: CancelToken,
     ) -> None:
         self.end: Ended | None = None
-        self._renderer = renderer
+        self.state = state
+        self._lock = lock
+        self._printer = printer
         self._others = others
         self._on_close = on_close
         self._cancel = cancel
@@ -46,7 +58,9 @@ class ReportSession:
             self.end = event
         if isinstance(event, Failed):
             self._failure = event
-        self._renderer(event)
+        with self._lock:
+            remarks = self.state.take(event)
+        self._printer.show(event, remarks)
         for listener in self._others:
             listener(event)
         if self.end and self.end.status in ("cancelled", "paused") and not self._cancel.is_set():
@@ -54,12 +68,12 @@ class ReportSession:
             self._cancel.set(DeadlineReached("its time is over") if is_paused else Cancelled())
 
     def end_with(self, error: MdlError | None) -> None:
-        """Tell that ``error`` is how it ended, if there is one."""
+        """End with ``error``, if there is one."""
         if error:
             self(ended_by(error))
 
     def leave(self, error: Cancelled) -> None:
-        """Have ``error`` end the watching alone: what was watched goes on, so nothing is said of its end."""
+        """Have ``error`` end the watching alone: the watched job goes on, so nothing is said of its end."""
         self.end = ended_by(error)
 
     @property
@@ -70,7 +84,7 @@ class ReportSession:
     def release_terminal(self) -> None:
         """Put bars away, before the last event, so that another program can use the terminal."""
         try:
-            self._renderer.close()
+            self._printer.close()
         finally:
             self._on_close()
 
@@ -80,15 +94,20 @@ class ReportSession:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        end = Ended()
-        told = self._failure
+        failure = self._failure
         if error:
             end = ended_by(error)
-        elif told:
-            code = told.code
-            message = told.message
-            hint = told.hint
-            end = Ended(status="failed", code=code, message=message, hint=hint, item=item_of(told), exit_code=None)
+        elif failure:
+            end = Ended(
+                status="failed",
+                code=failure.code,
+                message=failure.message,
+                hint=failure.hint,
+                item=item_of(failure),
+                exit_code=None,
+            )
+        else:
+            end = Ended()
         try:
             self(end)
         finally:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import IO, Any
 
-from mdl.console import Console
+from mdl.console import Console, ConsoleOptions
 from mdl.events import Event, Failed, FileProgress, Finished, Planned, Progressed, Retrying, Rewound, Started
 from support.polling import until
 from support.schemas import events_of
@@ -38,7 +38,9 @@ def made(progress: Any = "lines", **options: Any) -> tuple[Console, io.StringIO,
     """A Console on two texts."""
     out, err, clock = io.StringIO(), io.StringIO(), Clock()
     environ = options.pop("environ", {})
-    console = Console(progress, environ=environ, stdout=out, stderr=err, clock=clock, **options)
+    cancel = options.pop("cancel", None)
+    how = ConsoleOptions(progress, **options)
+    console = Console(how, environ, stdout=out, stderr=err, cancel=cancel, clock=clock)
     return console, out, err, clock
 
 
@@ -115,6 +117,7 @@ def on_terminal(
     """What a terminal gets to see of ``use``: stderr, or both streams."""
     terminal = Terminal(columns, encoding=encoding)
     out, environ = terminal.file if both else io.StringIO(), {"TERM": "xterm-256color", **environ}
-    console = Console(progress, False, 0, color, environ=environ, stdout=out, stderr=terminal.file, clock=ticking(0.3))
+    options = ConsoleOptions(progress, color=color)
+    console = Console(options, environ, stdout=out, stderr=terminal.file, clock=ticking(0.3))
     use(console, terminal)
     return terminal.text()

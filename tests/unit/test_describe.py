@@ -1,21 +1,17 @@
-"""What events mean: each has a description that every printer can use, and all of them a state."""
+"""What events mean: each has a description that every printer can use."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mdl.archive import streaming
-from mdl.describe import ProgressState, describe, ended_by
-from mdl.errors import Cancelled, MdlError, NotFound
+from mdl.describe import describe, ended_by, spelled
+from mdl.errors import Cancelled, NotFound
 from mdl.events import (
     Ended,
     Event,
     Failed,
-    FileProgress,
     Finished,
     Noticed,
     Planned,
@@ -94,53 +90,6 @@ def test_how_an_exception_ends_a_download(error: BaseException, status: str, cod
     assert (end.status, end.code, end.exit_code, bool(end.message)) == (status, code, exit_code, True)
 
 
-events = st.one_of(
-    st.builds(Started, st.just("m"), st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 3)),
-    st.builds(Finished, st.just("m"), st.sampled_from("abc")),
-    st.builds(Failed, st.just("m"), st.sampled_from("abc")),
-    st.builds(Retrying, st.just("m"), st.sampled_from(["", *"abc"])),
-    st.builds(Rewound, st.just("m"), st.sampled_from("abc"), st.integers(0, 2000)),
-    st.builds(Verifying, st.just("m"), st.sampled_from("abc"), st.integers(0, 1000), st.just(1000)),
-    st.builds(
-        lambda names, done: Progressed(files=tuple(FileProgress("m", name, 1, done, 1000) for name in sorted(names))),
-        st.sets(st.sampled_from("abc")),
-        st.integers(0, 1000),
-    ),
-    st.builds(Planned, files=st.integers(0, 3)),
-    st.builds(MdlError, st.just("no")).map(ended_by),
-)
-
-
-@given(st.lists(events, max_size=40))
-def test_any_order_of_events(told: list[Event]) -> None:
-    """Whatever comes in whatever order: a file that is finished does not run, and no byte count is below zero."""
-    state = ProgressState()
-    for event in told:
-        state.update(event)
-        if isinstance(event, Finished | Failed):
-            assert (event.model, event.file) not in state.running
-        assert all(one.done >= 0 for one in state.running.values())
-        assert set(state.running) <= set(state.files)
-        assert state.amount
-
-
-def test_members_of_an_archive_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While an archive is packed or unpacked, its members are counted as they are done; in the end all of them are."""
-    monkeypatch.setattr(streaming, "_BETWEEN", 0.0)
-    state, seen = ProgressState(), list[str]()
-
-    def listen(event: Event) -> None:
-        state.update(event)
-        seen.append(state.counted)
-
-    progress = streaming.Progress(listen, "a.zip", "pack", 3, 30)
-    for name in ("one", "one", "two", "three"):
-        progress.add(7, name)
-    assert seen[2:] == ["0/3 files", "0/3 files", "1/3 files", "2/3 files"]
-    progress.finish(30, "packed")
-    assert seen[-1] == "3/3 files"
-
-
 def test_a_long_outage_is_told_with_its_end() -> None:
     """From a minute on: what fails, for how long, and until when it is tried, then why; before, the attempt."""
     short = Retrying("m", "f", "no connection to host:1: refused", 2, 4.0, 0, 8.0, 300.0)
@@ -149,3 +98,18 @@ def test_a_long_outage_is_told_with_its_end() -> None:
     assert describe(long).text == "no connection to host:1 for 1m, still trying until 5m: refused"
     hours = replace(long, why="no answer", idle=120.0, patience=3600.0)
     assert describe(hours).text == "no answer for 2m, still trying until 1h"
+
+
+@pytest.mark.parametrize(
+    ("model", "repo", "name"),
+    [
+        ("org--m", "hf:org/m", "org/m"),
+        ("datasets--org--m", "hf:datasets/org/m", "datasets/org/m"),
+        ("mine", "hf:org/m", "mine"),
+        ("org--m", "", "org--m"),
+        ("a--b", "https://a/b", "a--b"),
+    ],
+)
+def test_models_are_spelled_as_people_type_them(model: str, repo: str, name: str) -> None:
+    """A repository is ``org/m``; an entry of a catalog has the name that the catalog gives it."""
+    assert spelled(model, repo) == name

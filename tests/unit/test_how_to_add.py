@@ -77,11 +77,14 @@ ACME = Layout(
 
 
 def test_an_output_format(copy: Copy) -> None:
-    """One file with a renderer, one line in Console and its name in Progress: `--progress dots` draws it."""
+    """One file with a printer, one line in Console and its name in Progress: `--progress dots` draws it."""
     copy.write(
         "console/dots.py",
         '''"""Dots: one for each event."""
 
+from collections.abc import Sequence
+
+from mdl.console.state import Remark
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import describe
 from mdl.events import Event
@@ -91,7 +94,7 @@ class Dots:
     def __init__(self, stream: NonBlockingStream) -> None:
         self._stream = stream
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event, _remarks: Sequence[Remark]) -> None:
         self._stream.write(f". {describe(event).kind}\\n")
 
     def close(self) -> None:

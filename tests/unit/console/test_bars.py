@@ -23,8 +23,8 @@ from support.terminal import Screen, Terminal
 from mdl.cancel import CancelToken
 from mdl.console import Console, progress_bars
 from mdl.console.bars import Bars
+from mdl.console.state import State
 from mdl.console.streams import NonBlockingStream
-from mdl.describe import ProgressState
 from mdl.errors import MdlError
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells
@@ -376,15 +376,15 @@ class Board:
     """Bars that are drawn again and again of one state."""
 
     def __init__(self, *events: Event) -> None:
-        self.state = ProgressState()
         self.now = 0.0
+        self.state = State(lambda: self.now)
         self.stream = Mock(spec=NonBlockingStream, size=(80, 24), is_terminal=True, has_colors=False)
         self.bars = Bars(self.stream, lambda text: text, lambda: self.now)
         self.take(*events)
 
     def take(self, *events: Event) -> None:
         for event in events:
-            self.state.update(event)
+            self.state.take(event)
 
     def text(self, width: int = 80, height: int = 24, now: float = 0.0) -> list[str]:
         self.stream.size = width, height

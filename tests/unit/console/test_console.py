@@ -14,12 +14,11 @@ from unittest.mock import Mock
 import pytest
 from support.console import NAMES, download, made, objects, one, piped, progress, told
 
-from mdl.console import Console
+from mdl.console import Console, ConsoleOptions
 from mdl.console.documents import json_text
-from mdl.console.narrator import Narrator
 from mdl.console.streams import NonBlockingStream
 from mdl.console.tables import drawn_table
-from mdl.describe import ProgressState, ended_by
+from mdl.describe import ended_by
 from mdl.errors import Cancelled, Deadline, MdlError, NetworkError, NotFound
 from mdl.events import (
     Ended,
@@ -53,7 +52,8 @@ def test_a_pipe_gets_plain_lines(kind: Any) -> None:
     """Without a terminal there are lines about everything that matters, and not one escape code; bars never."""
     with piped() as (stderr, reader):
         reader.start()
-        download(Console(kind, environ={"TERM": "xterm"}, stdout=(stdout := io.StringIO()), stderr=stderr))
+        stdout = io.StringIO()
+        download(Console(ConsoleOptions(kind), {"TERM": "xterm"}, stdout=stdout, stderr=stderr))
     said = reader.data().decode()
     assert ("\x1b" in said, stdout.getvalue()) == (False, "")
     assert [line for line in said.splitlines() if "%" not in line] == [
@@ -499,17 +499,3 @@ def test_colors_of_a_table() -> None:
     ]
     assert drawn.startswith("\x1b[1mSTATUS ")
     assert ("\x1b[32mpresent\x1b[0m" in drawn, "\x1b[2mmissing\x1b[0m" in drawn) == (True, True)
-
-
-def test_an_outage_is_two_lines() -> None:
-    """Of an outage its beginning is told and that it is long, not each attempt, and again after bytes have come."""
-    narrator = Narrator(ProgressState(), str, Mock(), lambda: 0.0)
-
-    def lines(*events: Event) -> list[str]:
-        return [remark.text for event in events for remark in narrator.remarks(event)]
-
-    tries = [Retrying("m", f"f{n}", "no connection to h: refused", n, 30.0, 0, 30.0 * n, 300.0) for n in range(1, 9)]
-    first, second = lines(*tries)
-    assert first.startswith("retry 1 in 30 s: no connection to h")
-    assert second == "no connection to h for 1m, still trying until 5m: refused"
-    assert lines(Progressed(bytes_done=1, bytes_total=2), tries[0]) == [first]

@@ -15,7 +15,7 @@ import pytest
 from support.console import piped, progress, ticking
 from support.schemas import events_of
 
-from mdl.console import Console
+from mdl.console import Console, ConsoleOptions
 from mdl.console.streams import NonBlockingStream
 from mdl.events import Failed, Finished, Retrying
 
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[3]
 ENVIRON = {"PATH": os.defpath, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 START = """
 import os, sys
-from mdl.console import Console
+from mdl.console import Console, ConsoleOptions
 from support.console import download
-console = Console(sys.argv[1] if len(sys.argv) > 1 else "auto")
+console = Console(ConsoleOptions(sys.argv[1] if len(sys.argv) > 1 else "auto"))
 {script}
 sys.exit(console.stdout_trouble())
 """
@@ -111,7 +111,7 @@ def test_a_reader_that_takes_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("mdl.console.streams._MOST_WAITING", 100_000)
     total = 5000
     with piped() as (stderr, reader):
-        console = Console(kind, environ={}, stdout=io.StringIO(), stderr=stderr, clock=ticking(31.0))
+        console = Console(ConsoleOptions(kind), {}, stdout=io.StringIO(), stderr=stderr, clock=ticking(31.0))
         with console.watch() as tell:
             tell(Failed("m", "g", "NET", "the first failure"))
             for step in range(total):
