@@ -20,11 +20,10 @@ from support.loopback_hub import Generated, LoopbackHub, Repo, hex_digest
 from support.release_kills import Scene
 
 from mdl import crc_json
-from mdl.archive.directory import ArchiveLimits
-from mdl.archive.history import from_json
+from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import NAME
-from mdl.archive.opening import open_archive
-from mdl.archive.releases import ReleaseDir
+from mdl.archive.releases import ReleaseDir, from_json
+from mdl.archive.unpack import open_archive
 from mdl.catalog.lock import Lock
 from mdl.catalog.reader import parse_catalog
 from mdl.disk.process import ProcessId

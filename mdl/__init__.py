@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         plan as plan,
         verify as verify,
     )
-    from mdl.archive.directory import ArchiveLimits as ArchiveLimits
+    from mdl.archive.base import ArchiveLimits as ArchiveLimits
     from mdl.cancel import CancelToken as CancelToken
     from mdl.catalog.model import Catalog as Catalog, Model as Model
     from mdl.client import Client as Client, MdlWarning as MdlWarning
@@ -104,7 +104,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
 
 _HOMES = {
     "mdl.api": "checkpoints download fetch get lock plan verify",
-    "mdl.archive.directory": "ArchiveLimits",
+    "mdl.archive.base": "ArchiveLimits",
     "mdl.cancel": "CancelToken",
     "mdl.catalog.model": "Catalog Model",
     "mdl.client": "Client MdlWarning",

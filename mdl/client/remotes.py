@@ -20,7 +20,7 @@ from mdl.listener import Listener
 from mdl.units import as_text, parse_duration, texts
 
 if TYPE_CHECKING:
-    from mdl.archive.directory import ArchiveLimits
+    from mdl.archive.base import ArchiveLimits
     from mdl.catalog.model import Model
     from mdl.config.remotes import RemoteSettings
     from mdl.ops.fetch import FetchReport
@@ -175,7 +175,7 @@ class Remotes(Downloads):
         What fails is in the report, and for one job hinders no other: `NotFinished`, `NotFound`, `ProtocolError`, what
         `download` has there, and what `mdl.release` raises. Raises as `download`.
         """
-        from mdl.archive.directory import ArchiveLimits
+        from mdl.archive.base import ArchiveLimits
         from mdl.ops.fetch import FetchOptions, Service, fetch
 
         if into is not None or release is not None:

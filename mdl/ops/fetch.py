@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from itertools import chain, repeat
 from pathlib import Path
 
-from mdl.archive.directory import ArchiveLimits
+from mdl.archive.base import ArchiveLimits
 from mdl.catalog.model import Model
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Failed, Noticed

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
-from mdl.archive.directory import ArchiveLimits
-from mdl.archive.opening import is_to_be_unpacked
+from mdl.archive.base import ArchiveLimits
+from mdl.archive.unpack import is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
 from mdl.disk import publish

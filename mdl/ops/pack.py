@@ -9,13 +9,13 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import get_args
 
-from mdl.archive.directory import ArchiveLimits
+from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
-from mdl.archive.opening import open_archive
-from mdl.archive.selection import A_CHECKPOINT, Member, PackOptions, Selection, select
+from mdl.archive.select import A_CHECKPOINT, Member, PackOptions, Selection, select
 from mdl.archive.streaming import Progress
-from mdl.archive.writer import ArchiveSink, write_archive
-from mdl.archive.zip_format import Compression
+from mdl.archive.unpack import open_archive
+from mdl.archive.zip_records import Compression
+from mdl.archive.zip_write import ArchiveSink, write_archive
 from mdl.cancel import CancelToken
 from mdl.config.places import place_of
 from mdl.disk.publish import staged_file

@@ -9,15 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 
-from mdl.archive.directory import ArchiveLimits
-from mdl.archive.formats import model_in_an_archive
-from mdl.archive.history import History
+from mdl.archive.base import AnyArchive, ArchiveLimits
 from mdl.archive.manifest import Manifest
-from mdl.archive.opening import open_archive
-from mdl.archive.reader import AnyArchive
-from mdl.archive.releases import ChangeWatch, ReleaseDir, make_readonly, new_switch
+from mdl.archive.releases import ChangeWatch, History, ReleaseDir, make_readonly, new_switch
 from mdl.archive.streaming import Progress
-from mdl.archive.unpacking import check_bytes, check_free_space, check_target, extract, publish_folder, staged_folder
+from mdl.archive.unpack import (
+    check_bytes,
+    check_free_space,
+    check_target,
+    extract,
+    model_in_an_archive,
+    open_archive,
+    publish_folder,
+    staged_folder,
+)
 from mdl.cancel import CancelToken
 from mdl.config.places import place_of
 from mdl.disk import process

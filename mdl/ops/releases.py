@@ -6,8 +6,7 @@ import os
 from dataclasses import field
 from pathlib import Path
 
-from mdl.archive.history import History, Switch
-from mdl.archive.releases import ReleaseDir
+from mdl.archive.releases import History, ReleaseDir, Switch
 from mdl.config.places import place_of
 from mdl.values import value_class
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from support.zip_bytes import DEFLATED, UTF8, Member, Zip, extra, wide
 
-from mdl.archive.tar_format import END, header, padding
+from mdl.archive.tar import END, header, padding
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.reader import parse_catalog
 from mdl.hashing import Digest

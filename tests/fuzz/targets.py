@@ -25,10 +25,11 @@ from support.networks import network_of
 from fuzz.net import TARGETS as NET
 from fuzz.net import lines_of, text_of
 from mdl import crc_json
-from mdl.archive.directory import ArchiveLimits, read_directory
-from mdl.archive.history import from_json, to_json
+from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import Manifest
-from mdl.archive.opening import open_archive
+from mdl.archive.releases import from_json, to_json
+from mdl.archive.unpack import open_archive
+from mdl.archive.zip_read import read_directory
 from mdl.bounds import brief, parse_json, whole_number
 from mdl.cancel import CancelToken
 from mdl.catalog.extends import WebBases

@@ -22,7 +22,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
-from mdl.archive.directory import ArchiveLimits
+from mdl.archive.base import ArchiveLimits
 from mdl.errors import MdlError
 from mdl.ops.release import unpack
 from support.zip_bytes import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, deflated, extra, wide

@@ -19,7 +19,7 @@ from support.data import noise
 from support.long import LONG
 from support.packing import BEFORE, MANIFEST, make_run, planned, read_whole, staged_in
 
-from mdl.archive.writer import ArchiveSink
+from mdl.archive.zip_write import ArchiveSink
 from mdl.errors import MdlError, ProtocolError
 from mdl.ops.pack import write_pack
 

@@ -26,10 +26,9 @@ from support.namespaces import tool as mount
 from support.packing import MANIFEST, make_run, memory_of, planned, read_whole
 from support.shell import Shell
 
-from mdl.archive import zip_format
-from mdl.archive.directory import ArchiveLimits
-from mdl.archive.reader import Archive
-from mdl.archive.selection import Member
+from mdl.archive import zip_records
+from mdl.archive.base import Archive, ArchiveLimits
+from mdl.archive.select import Member
 from mdl.errors import ProtocolError
 from mdl.junk import is_log
 from mdl.ops.pack import pack, write_pack
@@ -297,7 +296,7 @@ def tree_of(folder: Path) -> Files:
 def test_unpacking_undoes_packing(monkeypatch: pytest.MonkeyPatch, engine: str, tree: Files) -> None:
     """unpack(pack(tree)) is the tree and the manifest: names, bytes, x bits, empty folders; with isal and without."""
     if engine == "zlib":
-        monkeypatch.setattr(zip_format, "_fast", zlib)
+        monkeypatch.setattr(zip_records, "_fast", zlib)
     tree = settle({**tree, "zz.bin": (b"at least one", False)})
     with tempfile.TemporaryDirectory() as home:
         run, archive, back = Path(home, "run"), Path(home, "x.zip"), Path(home, "back")

@@ -51,7 +51,7 @@ ONLY = {
     "httpcore": {"net/connection", "net/tls", "net/transport"},
     "certifi": {"net/trust"},
     "tomlkit": {"ops/edit"},
-    "isal": {"archive/zip_format"},
+    "isal": {"archive/zip_records"},
     "starlette": {"plugins/serve"},
     "uvicorn": {"plugins/serve"},
     "h11": {"plugins/serve"},
@@ -66,8 +66,8 @@ _PURE = """
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
-    sources/shorthand sources/gguf archive/zip_format archive/tar_format archive/formats archive/member_names
-    archive/manifest archive/history catalog/mirror_layout
+    sources/shorthand sources/gguf archive/zip_records archive/manifest
+    catalog/mirror_layout
     runs/default_excludes archive/secret_scan
     ops/export ops/update local/import_report local/formats/__init__ local/formats/plain
     local/formats/local_dir local/formats/ollama local/formats/comfyui

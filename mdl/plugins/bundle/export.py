@@ -12,8 +12,8 @@ from itertools import cycle
 from pathlib import Path
 
 from mdl.archive.streaming import BackgroundHash, Progress
-from mdl.archive.tar_format import END, header, padding
-from mdl.archive.unpacking import staged_folder
+from mdl.archive.tar import END, header, padding
+from mdl.archive.unpack import staged_folder
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.disk import free_space

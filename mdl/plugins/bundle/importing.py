@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
-from mdl.archive.tar_format import TarMember
+from mdl.archive.tar import TarMember
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog

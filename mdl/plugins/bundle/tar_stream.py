@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from mdl.archive.tar_format import ByteSource, TarMember, TarReader, header, truncated
-from mdl.archive.writer import ArchiveSink
+from mdl.archive.tar import ByteSource, TarMember, TarReader, header, truncated
+from mdl.archive.zip_write import ArchiveSink
 from mdl.disk import publish, sync
 from mdl.disk.entries import open_for_reading, open_parent
 from mdl.disk.safe_open import read_whole

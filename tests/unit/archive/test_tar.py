@@ -20,7 +20,7 @@ from support.hostile_archives import USUAL, tree, try_out
 from support.packing import make_run, memory_of
 from support.runs import put
 
-from mdl.archive.directory import ArchiveLimits
+from mdl.archive.base import ArchiveLimits
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, MdlError, ProtocolError, Unsafe
 from mdl.events import Event, Noticed

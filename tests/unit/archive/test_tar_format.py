@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mdl.archive.tar_format import END, TarMember, TarReader, header, padding
+from mdl.archive.tar import END, TarMember, TarReader, header, padding
 from mdl.errors import ProtocolError
 from mdl.paths import RelPath
 

@@ -22,7 +22,7 @@ from support.shell import Inside, Shell
 from support.weights import torch_file, whole_file, zipped
 from support.zip_bytes import Member, Zip
 
-from mdl.archive.directory import ArchiveLimits
+from mdl.archive.base import ArchiveLimits
 from mdl.cancel import CancelToken
 from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, NotFound, Occupied, ProtocolError, StorageError

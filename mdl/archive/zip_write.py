@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 
-from mdl.archive import zip_format
+from mdl.archive import zip_records
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry, Skipped
-from mdl.archive.selection import Member, Selection
+from mdl.archive.select import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
-from mdl.archive.zip_format import DEFLATED, STORED, Compression, Record
+from mdl.archive.zip_records import DEFLATED, STORED, Compression, Record
 from mdl.disk import write_all
 from mdl.disk.pool import Workers
 from mdl.errors import ProtocolError, storage_error, storage_trouble
@@ -135,7 +135,7 @@ class _Writer:
         self._small(NAME, manifest.to_json(), executable=False)
         at = self.out.at
         self.out.write(bytes(self.directory))
-        self.out.write(zip_format.end_records(self.count, len(self.directory), at))
+        self.out.write(zip_records.end_records(self.count, len(self.directory), at))
         return manifest
 
     def _file(self, member: Member, entry: Entry, reader: TreeReader) -> None:
@@ -180,21 +180,21 @@ class _Writer:
 
     def _small(self, name: str, data: bytes, *, executable: bool) -> None:
         """A member that is in memory: its sizes stand before it."""
-        method, body = zip_format.compressed(self.compress, data)
-        crc = zip_format.crc32(data)
+        method, body = zip_records.compressed(self.compress, data)
+        crc = zip_records.crc32(data)
         self._write_whole(Record(name, method, self.out.at, len(body), len(data), crc, executable=executable), body)
 
     def _write_whole(self, record: Record, body: bytes) -> None:
-        self.out.write(zip_format.local_header(record) + body)
+        self.out.write(zip_records.local_header(record) + body)
         self._list(record)
 
     def _large(self, entry: Entry, name: str, fd: int, size: int) -> None:
         """A member that is streamed: stored as it comes, or deflated in pieces on every core; its sizes follow it."""
         with _reading(entry):
-            method = zip_format.choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
-        large = zip_format.may_be_large(size)
+            method = zip_records.choose_method(self.compress, size, lambda at, count: os.pread(fd, count, at))
+        large = zip_records.may_be_large(size)
         record = Record(name, method, self.out.at, deferred=True, large=large, executable=entry.is_executable)
-        self.out.write(zip_format.local_header(record))
+        self.out.write(zip_records.local_header(record))
         start = self.out.at
         count = 0
         crc = 0
@@ -203,25 +203,25 @@ class _Writer:
         for block in self._blocks(entry, fd, size):
             sha256.update(block)
             count = count + len(block)
-            crc = zip_format.crc32(block, crc)
+            crc = zip_records.crc32(block, crc)
             if method == STORED:
                 self.out.write(block)
             else:
-                pieces.append(self.deflaters.submit(zip_format.deflated_piece, block))
+                pieces.append(self.deflaters.submit(zip_records.deflated_piece, block))
             if len(pieces) == _LAG:
                 self.out.write(pieces.popleft().result())
             self.progress.add(len(block), name)
         for piece in pieces:
             self.out.write(piece.result())
         if method == DEFLATED:
-            self.out.write(zip_format.END_OF_PIECES)
+            self.out.write(zip_records.END_OF_PIECES)
         record = replace(record, packed=self.out.at - start, size=count, crc=crc)
-        self.out.write(zip_format.descriptor(record))
+        self.out.write(zip_records.descriptor(record))
         self._list(record)
         self.entries.append(ManifestEntry(name, count, sha256.hexdigest()))
 
     def _list(self, record: Record) -> None:
-        self.directory += zip_format.central_header(record)
+        self.directory += zip_records.central_header(record)
         self.count += 1
 
     def _note_change(self, entry: Entry, name: str) -> None:

@@ -1,6 +1,7 @@
-"""Reader: an archive that is checked before anything else, and the bytes of its members; here for zips.
+"""Base: what every open archive has: checked members, their bytes, a manifest, and limits of how much it may hold.
 
-`mdl.archive.opening.open_archive` tells what a file is; tars are in `mdl.archive.tar_reader`.
+`mdl.archive.unpack.open_archive` tells what a file is; zips are read in `mdl.archive.zip_read`, tars in
+`mdl.archive.tar`.
 """
 
 from __future__ import annotations
@@ -9,25 +10,93 @@ import contextlib
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from mdl.archive.directory import ArchiveLimits, ReadAhead, read_directory
-from mdl.archive.headers import ZipEntry
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
-from mdl.archive.zip_format import INFLATE_ERRORS, STORED, crc32, new_inflater
 from mdl.disk import write_all
 from mdl.disk.pool import Workers
-from mdl.errors import DigestMismatch, ProtocolError, StateError, Unsafe, storage_error, storage_trouble
+from mdl.errors import DigestMismatch, ProtocolError, StateError, Unsafe, storage_trouble
 from mdl.files import Stamp
-from mdl.paths import RelPath
+from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
+from mdl.values import value_class
 from mdl.weights.end_records import ReadableFile
 
-_BLOCK = 2**20
-_READ = 256 * 2**10
+_HARMLESS = 100 * 2**20
+"""Bytes up to which no ratio is dangerous."""
+
+
+@value_class
+class ArchiveLimits:
+    """How much an archive may hold before it is refused as a bomb: ``members`` in all, ``ratio`` of unpacked to packed
+    bytes (above 100 MiB), and ``bytes`` unpacked (None for any number)."""
+
+    members: int = 1_000_000
+    ratio: float = 200.0
+    bytes: int | None = None
+
+    def check_count(self, count: int) -> None:
+        """Raises `Unsafe` for more members than allowed."""
+        if count > self.members:
+            hint = "--max-members allows more, if you trust its source"
+            raise Unsafe(f"{count:,} members, the limit is {self.members:,}", hint=hint)
+
+    def check_bytes(self, size: int) -> None:
+        """Raises `Unsafe` if ``size`` bytes, unpacked, are more than allowed."""
+        if self.bytes is not None and size > self.bytes:
+            what = f"it unpacks to {size:,} bytes and {self.bytes:,} are allowed by --max-size"
+            raise Unsafe(what, hint="nothing was written")
+
+    def check_ratio(self, size: int, packed: int, item: str | None = None) -> None:
+        """Raises `Unsafe` if ``packed`` bytes unpack to so many more that it may be a bomb."""
+        if size > _HARMLESS and size > self.ratio * max(packed, 1):
+            hint = "--max-ratio allows more, if you trust its source"
+            raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
+
+
+TOP = RelPath("")
+"""The folder that is unpacked into, as a member: it says nothing."""
+_BACKSLASH = (
+    "some Windows programs write '\\' for '/', and readers disagree on what it means: unpack it with '7z x', and zip it"
+    " again"
+)
+
+
+def member_path(name: str) -> RelPath:
+    """The checked path of a member; a folder's name may end with a slash. `TOP` if it is the folder that is unpacked
+    into. Raises `Unsafe`."""
+    segments = name.removesuffix("/").split("/")
+    kept = [segment for segment in segments if segment != "."]
+    if not kept and name.endswith("/"):
+        return TOP
+    try:
+        return RelPath.parse("/".join(kept))
+    except Unsafe as error:
+        hint = _BACKSLASH if "\\" in name else error.hint
+        raise error.but(item=shown(name)[:200], hint=hint) from error
+
+
+def refuse_collisions(members: Iterable[tuple[RelPath, bool]]) -> None:
+    """Refuse two members of one name, and two that would be one on some file system. Of each, its path is given and
+    whether it is a folder. Raises `Unsafe`."""
+    names: set[str] = set()
+    files: list[RelPath] = []
+    folders: list[RelPath] = []
+    for path, is_folder in members:
+        if path.text in names:
+            raise Unsafe("it is in the archive twice", item=shown(path.text or "./"))
+        names.add(path.text)
+        if is_folder:
+            folders.append(path)
+        else:
+            files.append(path)
+    refuse_twins(files)
+    refuse_twin_folders(files, [path for path in folders if path != TOP])
+
+
 _SMALL = 64 * 2**10
 """Bytes up to which another thread takes longer to begin a hash than this one to finish it."""
 _HINTS = {
@@ -172,74 +241,6 @@ class Archive(ABC, Generic[Entry]):
 
 AnyArchive = Archive[Any]
 """An archive of either kind."""
-
-
-class ZipArchive(Archive[ZipEntry]):
-    """An open zip. The bytes of each member are compared with its CRC-32."""
-
-    checked_by = "crc32"
-
-    def _read_members(self, limits: ArchiveLimits) -> Sequence[ZipEntry]:
-        self._ahead = ReadAhead(self._fd)
-        return read_directory(self._fd, limits)
-
-    def _blocks(self, member: ZipEntry) -> Iterator[bytes]:
-        crc = count = 0
-        for block in self._stored(member) if member.method == STORED else self._inflated(member):
-            crc = crc32(block, crc)
-            count += len(block)
-            yield block
-        if count != member.size:
-            raise ProtocolError(f"{count} bytes, the directory says {member.size}", item=member.shown)
-        if crc != member.crc:
-            raise DigestMismatch(f"damaged: CRC {crc:08x}, the archive says {member.crc:08x}", item=member.shown)
-
-    def open(self, member: ZipEntry) -> ReadableFile:
-        if member.method == STORED:
-            return StoredMember(self._read, member.data_at, member.packed)
-        return InflatedMember(lambda: self._inflated(member))
-
-    def _read(self, count: int, at: int) -> bytes:
-        try:
-            return self._ahead.read(at, count)
-        except OSError as error:
-            raise storage_error(error, str(self.path), "") from error
-
-    def _stored(self, member: ZipEntry) -> Iterator[bytes]:
-        at = member.data_at
-        stop = member.data_at + member.packed
-        while at < stop:
-            block = self._read(min(_BLOCK, stop - at), at)
-            if not block:
-                raise ProtocolError("the archive was cut", item=member.shown)
-            at += len(block)
-            yield block
-
-    def _inflated(self, member: ZipEntry) -> Iterator[bytes]:
-        """Inflates at most one byte more than the directory announces."""
-        inflater = new_inflater()
-        at = member.data_at
-        stop = member.data_at + member.packed
-        left = member.size
-        data = b""
-        while not inflater.eof:
-            if not data:
-                data = self._read(min(_READ, stop - at), at)
-                at += len(data)
-            try:
-                block = inflater.decompress(data, min(_BLOCK, left + 1))
-            except INFLATE_ERRORS as error:
-                raise ProtocolError(f"damaged: {error}", item=member.shown) from error
-            if not data and not block and not inflater.eof:
-                raise ProtocolError("damaged: its data ends too early", item=member.shown)
-            data = inflater.unconsumed_tail
-            left -= len(block)
-            if left < 0:
-                raise ProtocolError(f"it unpacks to more than the {member.size} bytes announced", item=member.shown)
-            if block:
-                yield block
-        if at != stop or data or inflater.unused_data:
-            raise ProtocolError("data follows its end", item=member.shown)
 
 
 class StoredMember:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.data import noise
 
-from mdl.archive.directory import ReadAhead
+from mdl.archive.zip_read import ReadAhead
 
 DATA = noise(300_000)
 
