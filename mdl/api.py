@@ -6,17 +6,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from mdl.client import Client, ClientOptions, Targets, Texts
+from mdl.client import Client, ClientOptions
 from mdl.config.places import place_of
+from mdl.targets import Targets, Texts
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
-    from mdl.context import Folder
     from mdl.local.verify import VerifyReport
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
     from mdl.reports import PlanReport, Report
     from mdl.runs.runs import Run
+    from mdl.stores import Folder
 
 
 class Options(ClientOptions, total=False):

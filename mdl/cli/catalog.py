@@ -69,7 +69,7 @@ def add(
     facts = {"title": entry.title or "", "kind": entry.kind or "", "license": entry.license or ""}
     lists = {"tags": entry.tag or [], **entry.globs}
     client = session.client()
-    is_first = client.workspace.has_shipped_catalog
+    is_first = client.catalogs.is_shipped
     path = client.add(name, source, groups=entry.group or (), **facts, **lists, revision=entry.revision or "")
     if is_first:
         session.console.note("this is your own catalog, just begun; a comment in it says how it extends others")
@@ -123,7 +123,7 @@ def lock(
 ) -> int:
     """Resolve models to commits, files, sizes and digests, and write them to mdl.lock beside the catalog."""
     client = session.client(settings)
-    session.empty = {"path": client.workspace.lock_path}
+    session.empty = {"path": client.catalogs.lock_path}
     with session.console.watch() as on_event:
         report = client.lock(names or None, check=check, upgrade=upgrade or (), on_event=on_event)
         on_event.end_with(report.error)

@@ -108,7 +108,7 @@ def _models(ctx: typer.Context) -> Iterator[Offer]:
     for name, about in _targets(ctx):
         names.add(name)
         yield name, about
-    for name in _folders(_client(ctx).workspace.config.home.path):
+    for name in _folders(_client(ctx).config.home.path):
         if name not in names:
             yield name, _IN_NO_CATALOG
 
@@ -117,7 +117,7 @@ def _here(ctx: typer.Context) -> Iterator[Offer]:
     """What is in the models folder."""
     client = _client(ctx)
     models = client.catalog.models
-    present = {*client.workspace.store([]).receipts.models(), *_folders(client.workspace.config.home.path)}
+    present = {*client.stores.open().receipts.models(), *_folders(client.config.home.path)}
     for name in sorted(present - {*_arguments(ctx)}):
         yield name, models[name].title if name in models else _IN_NO_CATALOG
 

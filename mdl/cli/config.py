@@ -139,19 +139,21 @@ def _place(what: str, path: Path, why: str) -> _Place:
 def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
     """The files and folders in use. One that cannot be found for another reason than a user without a home folder is
     an error more."""
-    work = client.workspace
 
     def catalogs() -> list[_Place]:
-        paths, why = work.catalog_paths
-        beside = "the user config folder" if work.has_shipped_catalog else "beside the catalog"
-        return [*(_place("catalog", Path(path), why) for path in paths), _place("lock", work.lock_path, beside)]
+        paths, why = client.catalogs.found
+        beside = "the user config folder" if client.catalogs.is_shipped else "beside the catalog"
+        return [
+            *(_place("catalog", Path(path), why) for path in paths),
+            _place("lock", client.catalogs.lock_path, beside),
+        ]
 
     finders: tuple[Callable[[], list[_Place]], ...] = (
         lambda: [_settings_file()],
         catalogs,
         lambda: [_place("state", places.state_dir(), "the user state folder")],
-        lambda: [_place("models", work.config.home.path, work.config.home.why)],
-        lambda: [_place("hub cache", places.hub_cache(work.environ), "Hugging Face's own")],
+        lambda: [_place("models", client.config.home.path, client.config.home.why)],
+        lambda: [_place("hub cache", places.hub_cache(client.config.environ), "Hugging Face's own")],
     )
     for find in finders:
         try:
@@ -165,11 +167,11 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
 def _hub(client: Client, errors: list[MdlError]) -> dict[str, str]:
     """The hub, and which variable or file has its token; never the token."""
     try:
-        found = client.workspace.endpoint
+        found = client.network.endpoint
     except MdlError as error:
         errors.append(error)
         return {"endpoint": "", "endpoint_from": "HF_ENDPOINT", "token_from": "-"}
-    is_named = bool(client.workspace.environ.get("HF_ENDPOINT"))
+    is_named = bool(client.config.environ.get("HF_ENDPOINT"))
     source = "HF_ENDPOINT" if is_named else "the default"
     return {"endpoint": found.url, "endpoint_from": source, "token_from": found.token_from}
 

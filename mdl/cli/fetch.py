@@ -88,7 +88,7 @@ def fetch(
         remote, jobs, checkpoint=what.checkpoint or "", logs=what.logs, everything=what.everything, **globs.globs
     )
     folders = begin(session, client, models, what.into)
-    method = "s3" if client.workspace.remotes[remote].kind == "bucket" else "http"
+    method = "s3" if client.network.remotes[remote].kind == "bucket" else "http"
     if dry_run:
         plan = partial(client.plan_fetch, models, allow_running=what.allow_running, into=what.into, force=force)
         return show_plan(session, plan, method)

@@ -115,7 +115,7 @@ def begin(session: Session, client: Client, models: Sequence[Model], into: str |
     """The folders of the models. Raises `MdlError` for all that can be known to be wrong before anything is done; from
     then on a signal raises nothing."""
     folders = client.folders(models, into=into)
-    client.workspace.time_limit()
+    client.network.time_limit()
     session.signals.poll()
     return folders
 
@@ -166,7 +166,7 @@ def method_of(client: Client, models: Sequence[Model]) -> str:
     """How the files come, as events say it."""
     schemes = {origin.scheme for model in models for origin in model.sources}
     is_of_buckets = schemes == {"s3"} and not any(model.files for model in models)
-    return "s3" if is_of_buckets else str(client.workspace.config["via"])
+    return "s3" if is_of_buckets else str(client.config["via"])
 
 
 def show_plan(session: Session, work: Callable[..., PlanReport], method: str) -> int:

@@ -105,7 +105,7 @@ def list_models(
 
 def _unlisted(client: Client) -> int:
     """How many models of the models folder the catalog does not name."""
-    return len(set(client.workspace.store([]).receipts.models()) - client.catalog.models.keys())
+    return len(set(client.stores.open().receipts.models()) - client.catalog.models.keys())
 
 
 def _with_those_here(listed: list[Pair], here: Sequence[Pair]) -> list[Pair]:
@@ -240,7 +240,7 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         "on disk": ", ".join(found.commits),
         "locked": ", ".join(facts["locked_commits"]),
         "folder": str(found.path),
-        "catalog": session.client().workspace.place_of(model) if model.is_of_catalog else "",
+        "catalog": session.client().catalogs.place_of(model) if model.is_of_catalog else "",
     }
     console.entries(lines)
     if facts["files"]:

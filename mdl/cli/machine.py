@@ -37,11 +37,11 @@ def doctor(session: Session, settings: DoctorSettings) -> int:
         settings=lambda: _settings(client, trouble),
         catalog=lambda: _catalog(client),
         lock=lambda: _lock(client),
-        home=lambda: client.workspace.config.home.path,
+        home=lambda: client.config.home.path,
         state=places.state_dir,
-        endpoint=lambda: client.workspace.endpoint,
-        connect=None if _is_offline(client) else client.workspace.http,
-        credentials=lambda: client.workspace.credentials.values(),
+        endpoint=lambda: client.network.endpoint,
+        connect=None if _is_offline(client) else client.network.http,
+        credentials=lambda: client.network.credentials.values(),
     )
     errors: list[MdlError] = []
     checks: list[dict[str, object]] = []
@@ -75,21 +75,21 @@ def _settings(client: Client, trouble: MdlError | None) -> str:
 def _is_offline(client: Client) -> bool:
     """Whether nothing is to be contacted; not if that setting is wrong, which is told."""
     try:
-        return client.workspace.config.is_offline
+        return client.config.is_offline
     except UsageError:
         return False
 
 
 def _catalog(client: Client) -> str:
-    paths, why = client.workspace.catalog_paths
+    paths, why = client.catalogs.found
     return f"{counted(len(client.catalog.models), 'model')} in {', '.join(map(str, paths))} ({why})"
 
 
 def _lock(client: Client) -> str:
-    lock = client.workspace.locked
+    lock = client.catalogs.locked
     if lock is None:
         return "none; 'mdl lock' writes one"
-    return f"{counted(len(lock.models), 'model')} in {client.workspace.lock_path}"
+    return f"{counted(len(lock.models), 'model')} in {client.catalogs.lock_path}"
 
 
 @command(

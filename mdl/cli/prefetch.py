@@ -121,4 +121,4 @@ def _lock_folders(session: Session, settings: DownloadSettings) -> Iterator[Path
     """Where the lock of this user's prefetches may be: the state folder, else the models folder."""
     with contextlib.suppress(UsageError):
         yield places.state_dir() / "locks"
-    yield session.client(settings).workspace.store([]).locks
+    yield session.client(settings).stores.open().locks

@@ -145,8 +145,6 @@ class Session:
         """This command as a job of ``models``; ``folders`` are theirs, and ``globs`` has the ``include`` and
         ``exclude`` of the command line. Raises `UsageError`, `Busy`."""
         client = self.client()
-        _ = client.workspace.endpoint  # its token must be known before any word of the command is recorded
-        _ = client.workspace.credentials
         from mdl.jobs.job import wanted_of
         from mdl.jobs.run import JobRun
 

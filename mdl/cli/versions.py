@@ -139,7 +139,7 @@ def update(
     report = run_job(session, models, folders, job, where.globs, method, work)
     if report is None:
         return 0
-    places = {model.name: client.workspace.place_of(model) for model in models}
+    places = {model.name: client.catalogs.place_of(model) for model in models}
     for move in report.moves:
         arrow = "→" if session.console.stderr.is_unicode else "->"
         session.console.note(_moved(move, places[move.name], arrow))

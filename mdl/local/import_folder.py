@@ -19,6 +19,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from mdl.catalog.model import Model
+from mdl.context import Context, adopt_kept, model_locks, verified_by
 from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
 from mdl.disk.entries import open_for_reading
@@ -46,7 +47,6 @@ from mdl.local.import_report import ImportedFile, ImportReport
 from mdl.local.known_files import CatalogFiles
 from mdl.paths import RelPath
 from mdl.reports import no_space
-from mdl.tools import Tools, adopt_kept, model_locks, verified_by
 from mdl.values import value_class
 
 How = Literal["auto", "move", "link", "copy"]
@@ -69,7 +69,7 @@ class Target:
 
 def import_folder(
     folder: Path,
-    tools: Tools,
+    tools: Context,
     known: CatalogFiles,
     *,
     name: str | None = None,
@@ -154,7 +154,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 class _Import:
     """One import: what was hashed so far, and what of it is in the store."""
 
-    def __init__(self, folder: Path, tools: Tools, known: CatalogFiles, how: How, wanted: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, tools: Context, known: CatalogFiles, how: How, wanted: Mapping[str, int]) -> None:
         """``wanted`` says how many models want each file: only the last of them may move it."""
         self._folder = folder
         self._tools = tools

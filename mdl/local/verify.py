@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Model
+from mdl.context import Context, adopt_kept, model_locks, wait_for_others
 from mdl.disk.pool import in_parallel
 from mdl.downloader.plan import Plan, Wanted
 from mdl.downloader.store import Store
@@ -30,7 +31,6 @@ from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
 from mdl.local.inventory import cached_files, model_of
 from mdl.reports import BaseReport
-from mdl.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.values import small_value_class, value_class
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Checked:
 
 def verify(
     models: Sequence[Model],
-    tools: Tools,
+    tools: Context,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
     ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
@@ -164,7 +164,7 @@ def verify(
 
 def check(
     models: Sequence[Model],
-    tools: Tools,
+    tools: Context,
     errors: dict[str, MdlError],
     ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
 ) -> list[Checked]:
@@ -205,7 +205,7 @@ def check(
     return [row for row in rows if row.model not in lost]
 
 
-def _cached(model: Model, tools: Tools, ask: Callable[[Model], Sequence[RemoteFile]] | None) -> Sequence[RemoteFile]:
+def _cached(model: Model, tools: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None) -> Sequence[RemoteFile]:
     """What another program has brought of a model to the hub's cache; nothing if mdl has brought any of it. The digests
     are the names of the blobs, or those of a listing."""
     if not tools.store.layout.is_by_digest or tools.store.receipts.of_model(model.name):
@@ -221,7 +221,7 @@ def _cached(model: Model, tools: Tools, ask: Callable[[Model], Sequence[RemoteFi
     return [one if one.digest else listed.get((one.commit, one.path), one) for one in found]
 
 
-def _expected(model: Model, tools: Tools) -> Sequence[RemoteFile]:
+def _expected(model: Model, tools: Context) -> Sequence[RemoteFile]:
     """The files of the model: those of the catalog and the kept listings, else those that have a receipt.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
@@ -283,7 +283,7 @@ def _check_file(
 
 
 def repair(
-    rows: Sequence[Checked], tools: Tools, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
+    rows: Sequence[Checked], tools: Context, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
 ) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. A file
     that was changed after mdl wrote it is replaced only with ``force``. What fails is put into ``errors``. Raises

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mdl.archive.base import ArchiveLimits
 from mdl.catalog.model import Model
+from mdl.context import Context
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
@@ -24,7 +25,6 @@ from mdl.ops.report import model_report, report_of
 from mdl.paths import RelPath
 from mdl.reports import Failure, ModelReport, PlanReport, Report
 from mdl.results import Remote, of_remote
-from mdl.tools import Tools
 from mdl.values import value_class
 
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)
@@ -68,12 +68,12 @@ class FetchOptions:
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     service: Service | None = None
 
-    def of_archives(self, tools: Tools) -> ArchiveFetch:
+    def of_archives(self, tools: Context) -> ArchiveFetch:
         """How archives are fetched."""
         return ArchiveFetch(tools, self.limits, self.keep_archive, self.allow_running, self.force)
 
 
-def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> FetchReport:
+def fetch(models: Sequence[Model], tools: Context, options: FetchOptions) -> FetchReport:
     """Bring the results of jobs into the store. Each of ``models`` has one source, a `JobOrigin` of the same remote.
 
     What fails for one job is in the report and hinders no other: `NotFound` for a job that is unknown, failed or was
@@ -102,7 +102,7 @@ def fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> Fetch
     return replace(whole, seconds=time.monotonic() - began)
 
 
-def plan_fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> PlanReport:
+def plan_fetch(models: Sequence[Model], tools: Context, options: FetchOptions) -> PlanReport:
     """What `fetch` would do now. Nothing is written, and no job is waited for: one that still runs is `NotFinished`.
 
     An archive is one row, unless what it holds is here: what is in it is known once it is fetched. Raises as
@@ -131,7 +131,7 @@ def plan_fetch(models: Sequence[Model], tools: Tools, options: FetchOptions) -> 
     )
 
 
-def _in_order(models: Sequence[Model], reports: Iterable[Report], tools: Tools) -> tuple[ModelReport, ...]:
+def _in_order(models: Sequence[Model], reports: Iterable[Report], tools: Context) -> tuple[ModelReport, ...]:
     """What the reports say of the models, one row each."""
     rows: dict[str, list[ModelReport]] = {model.name: [] for model in models}
     for row in chain.from_iterable(report.models for report in reports):
@@ -139,7 +139,7 @@ def _in_order(models: Sequence[Model], reports: Iterable[Report], tools: Tools) 
     return tuple(_joined(model, rows[model.name], tools) for model in models)
 
 
-def _joined(model: Model, rows: Sequence[ModelReport], tools: Tools) -> ModelReport:
+def _joined(model: Model, rows: Sequence[ModelReport], tools: Context) -> ModelReport:
     """The one row of a model: its archives and its other files have one each."""
     if len(rows) == 1:
         return rows[0]
@@ -148,7 +148,7 @@ def _joined(model: Model, rows: Sequence[ModelReport], tools: Tools) -> ModelRep
     return model_report(model, tools.store, files, errors[0] if errors else None)
 
 
-def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> ReleaseResult:
+def _put_into_service(model: ModelReport, tools: Context, service: Service) -> ReleaseResult:
     """Release the files of a model, and nothing else that is in its folder, as `release` does with an archive."""
     store = tools.store  # two threads may do that
     archive = RelPath.parse(f"release-{threading.get_native_id()}.zip")
@@ -168,11 +168,11 @@ def _put_into_service(model: ModelReport, tools: Tools, service: Service) -> Rel
         )
 
 
-def _remote_of(model: Model, tools: Tools) -> Remote:
+def _remote_of(model: Model, tools: Context) -> Remote:
     return source_of(model, tools).remote(origin_of(model).remote)
 
 
-def _files_of_jobs(models: Sequence[Model], tools: Tools) -> tuple[list[JobFiles], list[Report]]:
+def _files_of_jobs(models: Sequence[Model], tools: Context) -> tuple[list[JobFiles], list[Report]]:
     """The files of each job, and the reports of those that could not be listed."""
     jobs: list[JobFiles] = []
     failed: list[Report] = []
@@ -191,7 +191,7 @@ def _fetch_archives(job: JobFiles, work: ArchiveFetch) -> Report:
         return _failed(job.model, error, work.tools)
 
 
-def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple[list[Model], list[Report]]:
+def _done(models: Sequence[Model], tools: Context, options: FetchOptions) -> tuple[list[Model], list[Report]]:
     """The models whose jobs are done, after ``options.wait`` seconds in all, and the reports of those that are not.
     Offline nobody is asked."""
     until = time.monotonic() + options.wait
@@ -207,7 +207,7 @@ def _done(models: Sequence[Model], tools: Tools, options: FetchOptions) -> tuple
     return ready, broken
 
 
-def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running: bool) -> None:
+def _wait_until_done(model: Model, tools: Context, until: float, *, allow_running: bool) -> None:
     """Raises `NotFinished` if the job still runs at the moment ``until`` of the monotonic clock, `NotFound` if it has
     no result. Once the remote has answered, trouble with the network is waited out as well."""
     remote = _remote_of(model, tools)
@@ -230,7 +230,7 @@ def _wait_until_done(model: Model, tools: Tools, until: float, *, allow_running:
         tools.store.cancel.wait(min(delay, left))
 
 
-def _failed(model: Model, error: MdlError, tools: Tools) -> Report:
+def _failed(model: Model, error: MdlError, tools: Context) -> Report:
     """Tell that a job could not be fetched, and return the report of it."""
     error = of_remote(error.on(model.name), origin_of(model).remote)
     tools.on_event(Failed(model.name, "", error.code, error.message, error.advice, error.item))

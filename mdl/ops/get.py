@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import IsNew
+from mdl.context import Context, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.copies import LocalCopies, reuse, unique_by_digest
 from mdl.downloader.half_files import find_half, unfinished_blobs
@@ -34,7 +35,6 @@ from mdl.ops.report import report_of
 from mdl.paths import RelPath
 from mdl.reports import PlanReport, Report
 from mdl.sources.gguf import quantisations
-from mdl.tools import Tools, adopt_kept, model_locks, tell_kept, wait_for_others
 from mdl.weights.pickles import head_of, is_pickle, warning
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Decided:
         return replace(self.plan, linked=(*self.plan.linked, *self.repeated))
 
 
-def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report:
+def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Report:
     """Bring every file of ``models`` into the store; ``force`` fetches all anew, and replaces files that are not mdl's.
 
     What fails for one file or model is in the report and hinders no other. Offline, what is not here is reported as
@@ -118,7 +118,7 @@ def get(models: Sequence[Model], tools: Tools, *, force: bool = False) -> Report
         return replace(report, seconds=time.monotonic() - began)
 
 
-def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanReport:
+def plan(models: Sequence[Model], tools: Context, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began = time.monotonic()
     store = tools.store
@@ -147,7 +147,7 @@ def plan(models: Sequence[Model], tools: Tools, *, force: bool = False) -> PlanR
 
 
 def _resolve(
-    models: Sequence[Model], tools: Tools, is_new: IsNew | None
+    models: Sequence[Model], tools: Context, is_new: IsNew | None
 ) -> tuple[list[Wanted], list[tuple[str, RefusedFile]], dict[str, MdlError]]:
     """The files of all models, those with a name that cannot be kept here, and the models that could not be resolved,
     or not from all of their sources. ``is_new`` is as `Resolver.resolve_each` has it."""
@@ -178,7 +178,7 @@ def _resolve(
     return wanted, unkept, broken
 
 
-def _is_all_here(model: Model, tools: Tools) -> bool:
+def _is_all_here(model: Model, tools: Context) -> bool:
     """Whether everything is here that the model's source had when it was last asked."""
     try:
         return model_status(model, tools.resolver, tools.store).status == "present"
@@ -200,7 +200,7 @@ def _joined(errors: Sequence[MdlError]) -> MdlError:
     return whole_error(listed([f"{error.item}: {error.message}" for error in errors], "; "), errors)
 
 
-def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:
+def _with_sizes(plan: Plan, tools: Context, *, is_planned: bool = False) -> Plan:
     """Ask for the sizes that are unknown, of files of which something is on this disk that is to be judged by them. (Of
     a new file, the answer that brings it tells the size.) The transfer meets what fails here again, and tells it of the
     file."""
@@ -237,7 +237,7 @@ def _with_sizes(plan: Plan, tools: Tools, *, is_planned: bool = False) -> Plan:
 # Plan: what of it comes from this disk, and what is fetched.
 
 
-def _predict(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
+def _predict(plan: Plan, tools: Context, *, force: bool) -> _Decided:
     """How ``plan`` will go with what seems to be elsewhere on this disk; none of it is read."""
     copies = tools.local_copies
     if copies is None:
@@ -247,7 +247,7 @@ def _predict(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
     return _each_once(plan, [item for item, found in predicted.items() if not found], linked, copies)
 
 
-def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
+def _reuse(plan: Plan, tools: Context, *, force: bool) -> _Decided:
     """Take what is elsewhere on this disk from there; what turns out to be other bytes is left to fetch.
 
     Raises `NoSpace` before anything is copied.
@@ -267,7 +267,7 @@ def _reuse(plan: Plan, tools: Tools, *, force: bool) -> _Decided:
     return _each_once(plan, left, linked, copies)
 
 
-def _with_halves(decided: _Decided, tools: Tools, *, force: bool) -> _Decided:
+def _with_halves(decided: _Decided, tools: Context, *, force: bool) -> _Decided:
     """The same with the unfinished files of other programs from which bytes are borrowed. What comes in one piece is
     fetched whole."""
     if force:
@@ -304,7 +304,7 @@ def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCo
     return _Decided(fetched, [copies.predict_duplicate(item) for item in again])
 
 
-def _offline(decided: _Decided, tools: Tools) -> Plan:
+def _offline(decided: _Decided, tools: Context) -> Plan:
     """The plan of which nothing can be fetched."""
     hint = online_hint(tools.offline_by)
     missing = (*decided.plan.fetch, *decided.repeated)
@@ -329,7 +329,7 @@ def _planned(plan: Plan) -> Planned:
 
 
 def _execute(
-    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Tools
+    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Context
 ) -> tuple[Report, dict[tuple[str, RelPath], RemoteFile]]:
     """Fetch what is left to fetch, each digest once; what wants the same bytes gets them from the first. Returns also
     the files that were fetched, as their servers described them, by model and the path that was planned.
@@ -384,7 +384,7 @@ def _execute(
     return report_of(models, store, plan, broken, results), brought
 
 
-def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan, list[Result]]:
+def _without_lost(plan: Plan, results: list[Result], tools: Context) -> tuple[Plan, list[Result]]:
     """The same plan and results, with an error for each file that is no longer under its name: a download may take
     hours, and another program may have moved or removed the file, or the models folder, since."""
 
@@ -415,7 +415,7 @@ def _without_lost(plan: Plan, results: list[Result], tools: Tools) -> tuple[Plan
     return plan, [replace(result, files=tuple(map(fetched, result.files))) for result in results]
 
 
-def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) -> None:
+def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Context) -> None:
     """Say of a repository that is fetched in several quantisations, which are one model, how to fetch one of them."""
     for model in models:
         fetched, here = (
@@ -430,7 +430,7 @@ def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Tools) ->
             tools.on_event(Noticed(model.name, message=f"{text}; to fetch one of them: {one}"))
 
 
-def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Tools) -> None:
+def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Context) -> None:
     """Say of what has just come which of it runs code when it is loaded."""
     new = {
         model.name: {row.path for row in model.files if row.action in ("fetched", "linked")} for model in report.models

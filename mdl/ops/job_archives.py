@@ -14,6 +14,7 @@ from mdl.archive.base import ArchiveLimits
 from mdl.archive.unpack import is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
+from mdl.context import Context, adopt_kept, model_locks, tell_kept
 from mdl.disk import publish
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.store import Ready, Store
@@ -30,7 +31,6 @@ from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 from mdl.results import JobOrigin, JobSource
 from mdl.results.outputs import is_archive_name, may_be_archive
-from mdl.tools import Tools, adopt_kept, model_locks, tell_kept
 from mdl.values import value_class
 from mdl.weights.table import ARCHIVE_SUFFIXES, BEGINNING, stem_of
 
@@ -64,7 +64,7 @@ def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
     return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
 
 
-def files_of_job(model: Model, tools: Tools) -> JobFiles:
+def files_of_job(model: Model, tools: Context) -> JobFiles:
     """Which files of a job are wanted, and which of them may be archives. Offline nobody is asked, and what is known
     was unpacked before. Raises as the remote does."""
     if tools.network is None:
@@ -129,7 +129,7 @@ class Kept:
 class ArchiveFetch:
     """How the archives of jobs are fetched; see `mdl.ops.fetch.FetchOptions`."""
 
-    tools: Tools
+    tools: Context
     limits: ArchiveLimits
     keep_archive: bool = False
     allow_running: bool = False

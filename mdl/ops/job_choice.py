@@ -10,6 +10,7 @@ from functools import cache
 from typing import cast
 
 from mdl.catalog.model import Model
+from mdl.context import Context
 from mdl.errors import MdlError, NotFound
 from mdl.events import Noticed
 from mdl.files import RemoteFile
@@ -21,7 +22,6 @@ from mdl.runs import companions_of, run_of_listing
 from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.completeness import RESUME
 from mdl.runs.runs import Run
-from mdl.tools import Tools
 
 _LARGEST_RECORD = 16 * 2**20
 _SOME = 1
@@ -35,12 +35,12 @@ def origin_of(model: Model) -> JobOrigin:
     return cast(JobOrigin, origin)
 
 
-def source_of(model: Model, tools: Tools) -> JobSource:
+def source_of(model: Model, tools: Context) -> JobSource:
     """The source of a job's files."""
     return cast(JobSource, tools.resolver.source(origin_of(model)))
 
 
-def choose(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[RemoteFile]:
+def choose(model: Model, files: Sequence[RemoteFile], tools: Context) -> list[RemoteFile]:
     """Those of a job's files that are meant.
 
     Of ``latest`` and ``best`` the files of that checkpoint. By default, of a folder that was synced: what `pack` would
@@ -61,7 +61,7 @@ def choose(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[Remo
     return _what_pack_takes(model, files, tools)
 
 
-def _run(model: Model, files: Sequence[RemoteFile], tools: Tools) -> Run:
+def _run(model: Model, files: Sequence[RemoteFile], tools: Context) -> Run:
     """The run that the files of a job are. The trainer's records are read in a bucket alone: a link that a worker gave
     may be good for one download."""
     urls = {file.path.text: file.url for file in files}
@@ -84,7 +84,7 @@ def _run(model: Model, files: Sequence[RemoteFile], tools: Tools) -> Run:
     return run_of_listing(model.name, sizes, read)
 
 
-def _what_pack_takes(model: Model, files: Sequence[RemoteFile], tools: Tools) -> list[RemoteFile]:
+def _what_pack_takes(model: Model, files: Sequence[RemoteFile], tools: Context) -> list[RemoteFile]:
     run = _run(model, files, tools)
     others = _other_checkpoints(run)
     left_out = {entry.path for checkpoint in others for entry in checkpoint.entries}

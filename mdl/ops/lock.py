@@ -10,11 +10,11 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
+from mdl.context import Context
 from mdl.errors import LockError, MdlError, NotFound, whole_error
 from mdl.files import Receipt
 from mdl.formatting import counted
 from mdl.reports import BaseReport
-from mdl.tools import Tools
 from mdl.values import value_class
 
 
@@ -46,7 +46,7 @@ class LockReport(BaseReport):
 def lock(
     catalog: Catalog,
     path: Path,
-    tools: Tools,
+    tools: Context,
     *,
     names: Sequence[str] | None = None,
     check: bool = False,

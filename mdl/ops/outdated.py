@@ -10,6 +10,7 @@ from typing import Literal
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolved, Resolver
+from mdl.context import Context
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, whole_error
@@ -18,7 +19,6 @@ from mdl.formatting import utc_time
 from mdl.reports import BaseReport
 from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin
-from mdl.tools import Tools
 from mdl.values import value_class
 
 State = Literal["current", "outdated", "pinned", "missing", "unknown", "failed"]
@@ -87,7 +87,7 @@ class OutdatedReport(BaseReport):
         return whole_error(f"{what} could not be asked", [error for _, error in failed])
 
 
-def outdated(models: Sequence[Model], tools: Tools, lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
+def outdated(models: Sequence[Model], tools: Context, lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
     """Ask the sources of ``models`` for what is newest; each branch takes one request or two.
 
     With ``beyond_pins`` a pinned commit is compared with the newest one of the default branch. The ``tools`` must
@@ -109,7 +109,7 @@ def outdated(models: Sequence[Model], tools: Tools, lock: Lock, *, beyond_pins: 
     return OutdatedReport(tuple(rows))
 
 
-def _known(model: Model, tools: Tools, lock: Lock) -> ModelVersion:
+def _known(model: Model, tools: Context, lock: Lock) -> ModelVersion:
     """What is known of the versions of a model without asking anybody."""
     receipts = tools.store.receipts.in_order(model.name)
     locked = lock.models.get(model.name) if model.is_of_catalog else None
@@ -124,7 +124,7 @@ def _known(model: Model, tools: Tools, lock: Lock) -> ModelVersion:
 
 
 def _compared(
-    row: ModelVersion, found: Resolved | MdlError, tools: Tools, *, stays: bool, is_beyond: bool
+    row: ModelVersion, found: Resolved | MdlError, tools: Context, *, stays: bool, is_beyond: bool
 ) -> ModelVersion:
     """The row with what is newest, and how that differs from what is here and from what is locked."""
     try:
@@ -156,7 +156,7 @@ def _local(model: str, remote: RemoteFile, store: Store) -> LocalFile:
     return store.check(model, remote, found=found) if found.is_edited else found
 
 
-def _change(item: Item, tools: Tools) -> FileChange:
+def _change(item: Item, tools: Context) -> FileChange:
     """How a file differs from the one at its source."""
     remote = item.remote
     local = item.local

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mdl.catalog.model import Model
+from mdl.context import Context
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
 from mdl.local.status import ModelStatus, status_of_files
-from mdl.tools import Tools
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class RemoteModel:
     facts: RepoFacts | None
 
 
-def ask(model: Model, tools: Tools) -> RemoteModel:
+def ask(model: Model, tools: Context) -> RemoteModel:
     """Ask the sources of ``model``. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `LockError`."""
     files: list[RemoteFile] = []
     for found in tools.resolver.probe_all(tools.resolver.resolve(model)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import Model
+from mdl.context import verified_by
 from mdl.downloader.plan import Item, Plan
 from mdl.downloader.store import Store
 from mdl.errors import STOPPED, MdlError
@@ -16,7 +17,6 @@ from mdl.local.status import joint_status
 from mdl.paths import RelPath
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
-from mdl.tools import verified_by
 
 if TYPE_CHECKING:
     from mdl.downloader.download import FileResult

@@ -21,6 +21,7 @@ from support.loopback_hub import Generated
 from mdl import crc_json
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
+from mdl.context import Context
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir
 from mdl.downloader.connection_scaler import Tuning
@@ -32,9 +33,8 @@ from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
 from mdl.hashing import Digest
 from mdl.local.verify import Checked, _check_file, check, repair
-from mdl.sources import Context
+from mdl.sources import Context as SourceContext
 from mdl.sources.endpoint import Endpoint
-from mdl.tools import Tools
 
 BLOCK = 16 * MIB
 BIG = Generated(48 * MIB, 5)
@@ -47,9 +47,9 @@ def verified(bench: Bench, file: CatalogFile) -> list[str]:
     return [row.status for row in check([Model("m", files=(file,))], tools(bench), {})]
 
 
-def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Tools:
-    resolver = Resolver(Context(Endpoint("http://127.0.0.1:9"), bench.store.listings))
-    return Tools(resolver, bench.store, lock_wait=60.0, on_event=on_event, tuning=bench.tuning)
+def tools(bench: Bench, on_event: Callable[[Event], None] = silence) -> Context:
+    resolver = Resolver(SourceContext(Endpoint("http://127.0.0.1:9"), bench.store.listings))
+    return Context(resolver, bench.store, lock_wait=60.0, on_event=on_event, tuning=bench.tuning)
 
 
 def repaired(

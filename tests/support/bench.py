@@ -18,6 +18,7 @@ import pytest
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolver
+from mdl.context import Context
 from mdl.downloader import journal
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.store import Store
@@ -32,10 +33,9 @@ from mdl.net.policy import RetryPolicy
 from mdl.ops.get import get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
-from mdl.sources import Context
+from mdl.sources import Context as SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
-from mdl.tools import Tools
 from mdl.values import value_class
 from support import faults
 from support.data import sha256
@@ -213,8 +213,8 @@ class Bench:
         endpoint = Endpoint(hub, token)
         with self.http(hosts, bearer or endpoint.origin_token, **limits) as http:
             network = network_of(http)
-            resolver = Resolver(Context(endpoint, self.store.listings, network, listen))
-            tools = Tools(resolver, self.store, network, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
+            resolver = Resolver(SourceContext(endpoint, self.store.listings, network, listen))
+            tools = Context(resolver, self.store, network, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
                 run.report = get([model], tools, force=force)

@@ -12,6 +12,7 @@ from typing import Any
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
 from mdl.config.remotes import RemoteSettings, read_remotes
+from mdl.context import Context
 from mdl.downloader.store import Store
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
@@ -20,10 +21,9 @@ from mdl.net.policy import RetryPolicy
 from mdl.ops.get import get
 from mdl.reports import Report
 from mdl.results import JobOrigin, open_remote
-from mdl.sources import Context
+from mdl.sources import Context as SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
-from mdl.tools import Tools
 from mdl.values import value_class
 from support.bench import ONE_CONNECTION
 from support.networks import network_of
@@ -45,7 +45,7 @@ class _AtOnce(RetryPolicy):
 class World:
     """The remotes of ``config.toml``, and a client that knows their keys."""
 
-    context: Context
+    context: SourceContext
     http: HttpClient
     waits: list[float | None]
     """What servers asked to wait, before each further try."""
@@ -58,7 +58,7 @@ class World:
         store = Store(folder)
         resolver = Resolver(self.context)
         models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
-        return get(models, Tools(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
+        return get(models, Context(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
 
 
 def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteSettings]:
@@ -78,7 +78,7 @@ def world(
     tokens = [one.token(environ) for one in remotes.values()]
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
     with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:
-        context = Context(
+        context = SourceContext(
             Endpoint("http://127.0.0.1:9"), Path(os.devnull, "none"), network_of(http), environ=environ, remotes=remotes
         )
         yield World(context, http, policy.waits)

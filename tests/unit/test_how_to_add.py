@@ -153,7 +153,7 @@ def test_a_setting(copy: Copy) -> None:
         "connections: Annotated[int,",
         '    calmness: Annotated[int, Setting(3, _integer(1, 9), "How calm mdl is.", "N")]',
     )
-    code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).workspace.config['calmness'])"
+    code = "import mdl, sys; print(mdl.Client(**eval(sys.argv[1])).config['calmness'])"
 
     def read(given: str, **environ: str) -> str:
         environ = {"HOME": str(copy.home), "PYTHONPATH": str(copy.root.parent), **environ}

@@ -19,9 +19,10 @@ from mdl.units import parse_size
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Catalog
-    from mdl.client import Client, Targets
-    from mdl.context import Folder
+    from mdl.client import Client
     from mdl.plugins.bundle.manifest import BundleExport, BundleImport
+    from mdl.stores import Folder
+    from mdl.targets import Targets
 
 PLUGIN = Plugin(
     commands={"bundle": PluginCommand("mdl.plugins.bundle.command", "Export models for machines without a network")},
@@ -55,8 +56,8 @@ def export_bundle(
     models = list({model.name: model for target in wanted for model in client.models_here(target)}.values())
     size = parse_size(split, "--split") if isinstance(split, str) else split
     path = places.place_of(output, "-o").absolute()
-    with client.tools(models, on_event=on_event, cancel=cancel, online=False) as tools:
-        return export_bundle(models, tools, client.workspace.lock, path, split=size, force=force)
+    with client.context(models, on_event=on_event, cancel=cancel, online=False) as tools:
+        return export_bundle(models, tools, client.catalogs.lock, path, split=size, force=force)
 
 
 def import_bundle(
@@ -81,29 +82,28 @@ def import_bundle(
     from mdl.plugins.bundle.manifest import BundleImport
 
     path = places.place_of(place, "FILE")
-    work = client.workspace
     stop = client.stopped_by(cancel)
     with open_bundle(path, lambda _done: stop.check()) as bundle:
         catalog_here = _catalog_in_use(client)
-        lock_here = work.lock
-        with client.tools(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
+        lock_here = client.catalogs.lock
+        with client.context(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
             bundle = bundle.confirmed_by(known_here(bundle, tools, catalog_here, lock_here))
             added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
             files = import_files(bundle, tools, may_replace=replace)
             folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
     for model in added:
         client.put_entry(model.name, entry_facts(model), replace=True)
-    catalog = work.catalog_paths[0][0]
+    catalog = client.catalogs.paths[0]
     known = client.catalog.models
-    update_lock(work.lock_path, catalog, lambda now: with_locked(now, bundle, locked, known))
-    work.forget_lock()
+    update_lock(client.catalogs.lock_path, catalog, lambda now: with_locked(now, bundle, locked, known))
+    client.catalogs.forget_lock()
     names = tuple(model.name for model in added)
-    return BundleImport(path, files, folders, names, tuple(locked), catalog, work.lock_path)
+    return BundleImport(path, files, folders, names, tuple(locked), catalog, client.catalogs.lock_path)
 
 
 def _catalog_in_use(client: Client) -> Catalog:
     """The catalog in use, or an empty one if the one that was named is still to be made."""
     from mdl.catalog.model import Catalog
 
-    paths = client.workspace.catalog_paths[0]
+    paths = client.catalogs.paths
     return client.catalog if len(paths) > 1 or os.path.lexists(paths[0]) else Catalog()

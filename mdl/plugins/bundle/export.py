@@ -16,6 +16,7 @@ from mdl.archive.tar import END, header, padding
 from mdl.archive.unpack import staged_folder
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
+from mdl.context import Context, adopt_kept, model_locks
 from mdl.disk import free_space
 from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Workers
@@ -37,7 +38,6 @@ from mdl.plugins.bundle import manifest
 from mdl.plugins.bundle.manifest import CATALOG, LOCK, README, SUMS, TOP, BundledFile, BundleExport
 from mdl.plugins.bundle.tar_stream import BundleOutput, BundleWriter
 from mdl.reports import no_space
-from mdl.tools import Tools, adopt_kept, model_locks
 from mdl.values import value_class
 
 _BLOCK = 2**20
@@ -56,7 +56,7 @@ class _Packed:
 
 def export_bundle(
     models: Sequence[Model],
-    tools: Tools,
+    tools: Context,
     lock: Lock,
     path: Path,
     *,
@@ -110,7 +110,7 @@ def export_bundle(
     return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted), tuple(cut))
 
 
-def _look(model: Model, lock: Lock, tools: Tools) -> tuple[LockedModel, list[_Packed]]:
+def _look(model: Model, lock: Lock, tools: Context) -> tuple[LockedModel, list[_Packed]]:
     """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
     `export_bundle`."""
     store = tools.store
@@ -155,7 +155,7 @@ def _why_not(item: Item, target: str) -> MdlError:
     return error.but(item=f"{item.wanted.model}/{item.remote.path}")
 
 
-def _sha256(item: Item, place: Path, tools: Tools) -> tuple[int, str]:
+def _sha256(item: Item, place: Path, tools: Context) -> tuple[int, str]:
     """The size of a file, and the digest that its bytes must have. Only a file of which nothing but the git digest is
     known is read for that, and compared with it. Raises `DigestMismatch`, `StorageError`."""
     store = tools.store

@@ -16,6 +16,7 @@ from mdl.archive.tar import TarMember
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
+from mdl.context import Context, adopt_kept, model_locks, wait_for_others
 from mdl.disk import write_all
 from mdl.disk.pool import Workers
 from mdl.disk.publish import StagedFile
@@ -44,7 +45,6 @@ from mdl.plugins.bundle.manifest import CATALOG, HEAD, LOCK, SUMS, BundledFile, 
 from mdl.plugins.bundle.tar_stream import BundleMedium, open_medium
 from mdl.sources import parse
 from mdl.toml import parse_toml
-from mdl.tools import Tools, adopt_kept, model_locks, wait_for_others
 from mdl.values import value_class
 
 _LARGEST_TEXT = 64 * 2**20
@@ -235,7 +235,7 @@ def with_locked(lock: Lock, bundle: Bundle, names: Sequence[str], catalog: Mappi
     return lock
 
 
-def known_here(bundle: Bundle, tools: Tools, catalog: Catalog, lock: Lock) -> dict[str, list[RemoteFile]]:
+def known_here(bundle: Bundle, tools: Context, catalog: Catalog, lock: Lock) -> dict[str, list[RemoteFile]]:
     """What is known here of the files of a bundle's models, by model: from the user's own ``catalog`` and ``lock``, and
     from kept listings of the hubs. ``tools`` resolves past the user's lock, and asks nobody."""
     found: dict[str, list[RemoteFile]] = {}
@@ -249,7 +249,7 @@ def known_here(bundle: Bundle, tools: Tools, catalog: Catalog, lock: Lock) -> di
     return found
 
 
-def import_files(bundle: Bundle, tools: Tools, *, may_replace: bool) -> tuple[BundledFile, ...]:
+def import_files(bundle: Bundle, tools: Context, *, may_replace: bool) -> tuple[BundledFile, ...]:
     """Bring the files of a bundle into the store; those that are here already are not read. ``tools`` resolves past the
     user's lock. Files here that somebody else vouches for give way only if they may be replaced.
 
@@ -318,7 +318,7 @@ class _Import:
     """The members of a bundle on their way into the store."""
 
     bundle: Bundle
-    tools: Tools
+    tools: Context
     plan: Plan
     ready: list[Ready] = field(default_factory=list)
     staged: list[StagedFile] = field(default_factory=list)

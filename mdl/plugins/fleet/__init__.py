@@ -16,10 +16,11 @@ from mdl.plugin import Plugin, PluginCommand
 from mdl.units import texts
 
 if TYPE_CHECKING:
-    from mdl.client import Client, Texts
-    from mdl.context import Folder
+    from mdl.client import Client
     from mdl.plugins.fleet.operation import OnNode
     from mdl.plugins.fleet.report import FleetReport
+    from mdl.stores import Folder
+    from mdl.targets import Texts
 
 PLUGIN = Plugin(
     commands={"fleet": PluginCommand("mdl.plugins.fleet.command", "Run get, verify or status on many nodes")},
@@ -57,16 +58,15 @@ def run(
     from mdl.plugins.fleet import operation
     from mdl.plugins.fleet.cluster import Nodes
 
-    work = client.workspace
     stop = client.stopped_by(cancel)
     models = {model.name: model for name in texts(names) for model in client.catalog.find(name)}
-    lock = work.lock
-    given = work.config.given
+    lock = client.catalogs.lock
+    given = client.config.given
     home = os.fspath(given["home"]) if given.get("home") else None
     words = split_command(program, "--mdl")
     flags = [*(["--repair"] if repair else []), *operation.given_flags(given, task)]
     wanted = operation.work_of(task, list(models.values()), lock, flags=flags, program=words, home=home)
     where = Nodes(
-        nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop, work.environ
+        nodes, tuple(texts(hosts)), os.fspath(shared) if shared else None, fan_out, on_note, stop, client.config.environ
     )
     return operation.fleet(task, wanted, lock, on, where, on_node)

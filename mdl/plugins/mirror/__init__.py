@@ -22,11 +22,12 @@ from mdl.plugin import Plugin, PluginCommand
 from mdl.units import as_text, parse_duration, texts
 
 if TYPE_CHECKING:
-    from mdl.client import CallOptions, Client, Targets, Texts
+    from mdl.client import CallOptions, Client
+    from mdl.context import Context
     from mdl.plugins.mirror.cleaning import MirrorItem
     from mdl.plugins.mirror.operation import Mirror, MirrorReport, MirrorVersion
     from mdl.reports import Report
-    from mdl.tools import Tools
+    from mdl.targets import Targets, Texts
 
 PLUGIN = Plugin(
     commands={"mirror": PluginCommand("mdl.plugins.mirror.command", "Keep what is locked in your own object store")},
@@ -54,9 +55,9 @@ def push(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.tools(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
         mirror.bucket.require_keys()
-        return operation.push(models, client.workspace.lock, tools, mirror, read_back=read_back)
+        return operation.push(models, client.catalogs.lock, tools, mirror, read_back=read_back)
 
 
 def pull(
@@ -67,8 +68,8 @@ def pull(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.tools(models, **options, mirror=url) as tools, _opened(client, url, tools) as mirror:
-        return operation.pull(models, client.workspace.lock, tools, mirror, force=force)
+    with client.context(models, **options, mirror=url) as tools, _opened(client, url, tools) as mirror:
+        return operation.pull(models, client.catalogs.lock, tools, mirror, force=force)
 
 
 def check(
@@ -85,8 +86,8 @@ def check(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.tools(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
-        return operation.check(models, client.workspace.lock, mirror, deep=deep)
+    with client.context(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        return operation.check(models, client.catalogs.lock, mirror, deep=deep)
 
 
 def versions(
@@ -96,8 +97,8 @@ def versions(
     there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Cancelled`."""
     from mdl.plugins.mirror import operation
 
-    with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
-        return operation.versions(mirror, client.workspace.lock, None if names is None else texts(names))
+    with client.context([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+        return operation.versions(mirror, client.catalogs.lock, None if names is None else texts(names))
 
 
 def clean(
@@ -116,28 +117,27 @@ def clean(
     from mdl.plugins.mirror import cleaning
 
     seconds = parse_duration(as_text(older_than), "--older-than", least=0)
-    lock = client.workspace.lock
+    lock = client.catalogs.lock
     asked = None if names is None else texts(names)
-    with client.tools([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
         mirror.bucket.require_keys()
         return cleaning.clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
 
 @contextlib.contextmanager
-def _opened(client: Client, url: str, tools: Tools) -> Iterator[Mirror]:
+def _opened(client: Client, url: str, tools: Context) -> Iterator[Mirror]:
     """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
     from mdl.catalog.mirror_layout import MirrorPlace
     from mdl.plugins.mirror.operation import Mirror
     from mdl.plugins.mirror.upload import Reporter
     from mdl.sources.object_store import Access, Bucket
 
-    work = client.workspace
     place = MirrorPlace.parse(url)
     if tools.network is None:
-        raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(work.config.offline_by))
-    access = Access.of(place.bucket, work.environ, work.remotes)
-    host = Bucket(place.bucket, access, work.context(tools.network)).host
-    with work.network([], tools.network.cancel, [host], with_lock=False) as network:
+        raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(client.config.offline_by))
+    access = Access.of(place.bucket, client.config.environ, client.network.remotes)
+    host = Bucket(place.bucket, access, client.network.source_context(tools.network)).host
+    with client.network.open(more=[host], cancel=tools.network.cancel) as network:
         reporter = Reporter(tools.on_event)
-        bucket = Bucket(place.bucket, access, work.context(network), reporter.on_retry)
+        bucket = Bucket(place.bucket, access, client.network.source_context(network), reporter.on_retry)
         yield Mirror(place, bucket, network.connections, reporter)

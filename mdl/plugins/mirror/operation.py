@@ -14,6 +14,7 @@ from mdl import __version__
 from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.mirror_layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.catalog.model import Model
+from mdl.context import Context
 from mdl.disk.pool import in_thread
 from mdl.downloader.store import Store
 from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
@@ -24,7 +25,6 @@ from mdl.ops.get import get
 from mdl.plugins.mirror.upload import Reading, Reporter, Sender, Sending, watched, workers
 from mdl.reports import ModelReport, ModelsReport, Report, error_of
 from mdl.sources.object_store import Bucket, S3Object
-from mdl.tools import Tools
 from mdl.values import value_class
 
 Found = TypeVar("Found")
@@ -119,7 +119,9 @@ class Mirror:
 # Push.
 
 
-def push(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, read_back: bool = False) -> MirrorReport:
+def push(
+    models: Sequence[Model], lock: Lock, tools: Context, mirror: Mirror, *, read_back: bool = False
+) -> MirrorReport:
     """Put the locked files of ``models`` into the mirror, and the marker of each model last.
 
     What is there already is kept after its size and sha256 were compared; with ``read_back`` every object is read and
@@ -157,7 +159,7 @@ class _Plan:
     error: MdlError | None = None
 
 
-def _plan(model: Model, locked: LockedModel, tools: Tools, mirror: Mirror) -> _Plan:
+def _plan(model: Model, locked: LockedModel, tools: Context, mirror: Mirror) -> _Plan:
     try:
         known = tools.resolver.known(model) or ()
         return _Plan(model, locked, [_sending(model.name, locked, remote, tools.store, mirror) for remote in known])
@@ -405,7 +407,7 @@ def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
 # Pull.
 
 
-def pull(models: Sequence[Model], lock: Lock, tools: Tools, mirror: Mirror, *, force: bool = False) -> Report:
+def pull(models: Sequence[Model], lock: Lock, tools: Context, mirror: Mirror, *, force: bool = False) -> Report:
     """Fetch locked models from the mirror alone, as `get` does; ``tools`` has a resolver that asks it. A model that is
     not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
     locked = [lock.models[model.name] for model in models]

@@ -18,8 +18,9 @@ from mdl.plugin import Plugin, PluginCommand
 from mdl.units import texts
 
 if TYPE_CHECKING:
-    from mdl.client import Client, Texts
+    from mdl.client import Client
     from mdl.plugins.render.work import Rendered
+    from mdl.targets import Texts
 
 PLUGIN = Plugin(
     commands={
@@ -50,11 +51,12 @@ def manifest(
     from mdl.plugins.render.programs import is_reachable
     from mdl.plugins.render.work import USUAL_PROGRAM
 
-    work = client.workspace
-    path = "" if work.has_shipped_catalog else os.pathsep.join(str(one.absolute()) for one in work.catalog_paths[0])
-    variables = {name: value for name in ("HF_ENDPOINT",) if (value := work.environ.get(name))}
+    path = ""
+    if not client.catalogs.is_shipped:
+        path = os.pathsep.join(str(catalog.absolute()) for catalog in client.catalogs.paths)
+    variables = {name: value for name in ("HF_ENDPOINT",) if (value := client.config.environ.get(name))}
     warnings: list[str] = []
-    here = shutil.which("mdl", path=work.environ.get("PATH"))
+    here = shutil.which("mdl", path=client.config.environ.get("PATH"))
     if here and not options.get("program"):
         here = os.path.abspath(here)
         if name == "cron" or (name == "systemd" and is_reachable(here)):
@@ -71,7 +73,7 @@ def manifest(
             options["lacks_program"] = name == "systemd"
             warnings.append(doubt)
     options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
-    found = render(name, texts(names or ()), client.catalog, work.lock, **options)
+    found = render(name, texts(names or ()), client.catalog, client.catalogs.lock, **options)
     return replace(found, warnings=tuple(warnings))
 
 

@@ -47,13 +47,13 @@ def application(
     is_local: bool,
 ) -> App:
     """The ASGI application; it ``is_local`` if only this machine can reach it."""
-    workspace = client().workspace
+    own = client()
     runs = TrainedRuns(options.runs)
-    repositories = Repositories(workspace.stores(), workspace.endpoint.url, gated=options.gated)
+    repositories = Repositories(own.stores.all(), own.network.endpoint.url, gated=options.gated)
     jobs = Jobs(client, options.get_words, options.token)
     everything = repositories
     if options.token is not None and not options.gated:
-        everything = Repositories(workspace.stores(), workspace.endpoint.url, gated=True)
+        everything = Repositories(own.stores.all(), own.network.endpoint.url, gated=True)
     status = StatusPage(client, repositories, everything, runs, options, jobs)
     access = Access(options.token, loopback=is_local)
     work = Work()

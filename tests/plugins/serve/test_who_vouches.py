@@ -200,9 +200,7 @@ def test_two_public_hubs(newer: str, tmp_path: Path, http: httpx.Client, mdl: In
             done(mdl(shell, "get", "hf:org/model", "--to", str(tmp_path / "home" / "models" / url[-5:])))
         for url, own in ((company.url, one), (public.url, two)):
             here = machine(tmp_path / "home", endpoint=url)
-            stores = [
-                client_of(here, home=here.models / place.url[-5:]).workspace.store([]) for place in (company, public)
-            ]
+            stores = [client_of(here, home=here.models / place.url[-5:]).stores.open() for place in (company, public)]
             table = repositories.make_table(stores, url, gated=False)
             first, second = table["model", "org/model"]
             assert (first.endpoint, set(first.head.files)) == (url, set(own.files))

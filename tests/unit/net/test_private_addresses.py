@@ -23,11 +23,12 @@ from support.shell import Shell
 from mdl.cancel import CancelToken
 from mdl.catalog.model import CatalogFile, Model
 from mdl.config.settings import Config
-from mdl.context import Workspace
 from mdl.errors import MdlError, Unsafe
 from mdl.net.allowlist import HUB_HOSTS, AllowList, is_private
 from mdl.net.client import HttpClient
+from mdl.network import NetworkAccess
 from mdl.paths import RelPath
+from mdl.redact import Secrets
 
 DATA = noise(50_000)
 HUB = "https://huggingface.co/f"
@@ -256,7 +257,9 @@ def test_only_settings_are_trusted(tmp_path: Path, host: str, port: int, trusted
     command name are only asked themselves."""
     files = (CatalogFile(RelPath.parse("f"), "http://nas.example/f"),)
     environ = {"HOME": str(tmp_path), "MDL_ALLOW_HOSTS": "cache.example:8080", "HF_ENDPOINT": "https://hub.example"}
-    allowed = Workspace(Config({}, environ), CancelToken(), print).hosts([Model("m", files=files)], ["box.example"])
+    allowed = NetworkAccess(Config({}, environ), CancelToken(), print, Secrets()).hosts(
+        [Model("m", files=files)], more=["box.example"]
+    )
     assert allowed.is_named(host, port)
     assert allowed.is_trusted(host, port) == trusted
     assert not allowed.is_trusted(host, 80)

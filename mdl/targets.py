@@ -1,0 +1,184 @@
+"""Targets: which models the words of a user mean, in the catalog, at a hub or on this disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mdl.catalog.in_use import CatalogInUse
+from mdl.errors import LockError, NotFound, UsageError, online_hint, storage_error
+from mdl.network import NetworkAccess
+from mdl.stores import Folder, Stores, check_into
+from mdl.units import texts
+
+if TYPE_CHECKING:
+    from mdl.catalog.model import Model
+    from mdl.catalog.resolver import Resolver
+    from mdl.config.settings import Config
+    from mdl.downloader.store import Store
+
+Targets: TypeAlias = "str | Model | Sequence[str | Model]"
+"""Names and groups of the catalog, ``hf:org/repo[@revision][/path]``, pages of the hub, any URL, or models."""
+Texts: TypeAlias = "str | Iterable[str]"
+"""One text, or several."""
+
+
+class TargetReader:
+    """Reads targets against the catalog in use, the models folder and the hub in use."""
+
+    def __init__(
+        self,
+        config: Config,
+        catalogs: CatalogInUse,
+        stores: Stores,
+        network: NetworkAccess,
+        resolver_of: Callable[[Store], Resolver],
+    ) -> None:
+        self._config = config
+        self._catalogs = catalogs
+        self._stores = stores
+        self._network = network
+        self._resolver_of = resolver_of
+
+    def models(
+        self,
+        targets: Targets,
+        *,
+        into: Folder | None = None,
+        revision: str | None = None,
+        output: str | None = None,
+        sha256: str | None = None,
+    ) -> list[Model]:
+        """As `mdl.Client.models`, which says what the arguments mean and what is raised."""
+        from mdl.catalog.model import Catalog, Model
+        from mdl.catalog.targets import models_of, needs_catalog
+        from mdl.sources import page_hosts
+
+        given: Any = targets
+        wanted = [given] if isinstance(given, str | Model) or not isinstance(given, Iterable) else list(given)
+        for target in wanted:
+            if not isinstance(target, str | Model):
+                raise TypeError(f"{target!r} is no target: give a name, a reference like 'org/repo', or a mdl.Model")
+        catalog = self._catalogs.catalog if needs_catalog(wanted) else Catalog()
+        hosts = page_hosts(self._network.endpoint)
+        models = models_of(wanted, catalog, hosts, revision, output=output, sha256=sha256)
+        if into is not None:
+            check_into(len(models))
+        return models
+
+    def one(self, target: str | Model, *, is_asked: bool = False) -> Model:
+        """The model that ``target`` means; also one of which no catalog knows, if anything of it is here. If its source
+        ``is_asked``, a reference means the hub in use. Raises `UsageError` for a group, and as `here`."""
+        models = self.here(target, is_asked=is_asked)
+        if len(models) != 1:
+            members = ", ".join(model.name for model in models)
+            raise UsageError("a group, not a model", item=str(target), hint=f"it holds {members}")
+        return models[0]
+
+    def here(self, target: str | Model, *, is_asked: bool = False) -> list[Model]:
+        """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
+        means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`
+        with a hint that names what is near."""
+        from mdl.local.inventory import at_its_hub, model_of
+        from mdl.sources import is_reference
+
+        receipts = self._stores.open().receipts
+        try:
+            if isinstance(target, str) and "/" in target and not is_reference(target):  # REMOTE/JOB, or org/repo
+                remote, _, job = target.partition("/")
+                if target in receipts.models() or remote in self._network.remotes:
+                    raise NotFound("not on this disk", item=target, hint=f"mdl fetch {remote} {job}")
+            models = []
+            for model in self.models(target):
+                is_as_named = is_asked or model.is_of_catalog
+                models.append(model if is_as_named else at_its_hub(model, receipts.in_order(model.name)))
+            return models
+        except NotFound as error:
+            names_here = receipts.models()
+            if target in names_here:
+                return [model_of(str(target), receipts.in_order(str(target)))]
+            if get_close_matches(str(target), names_here, 1, 0.5):
+                catalog = self._catalogs.catalog
+                near = get_close_matches(str(target), {*names_here, *catalog.models, *catalog.groups}, 3, 0.5)
+                hint = f"did you mean {', '.join(near)}? 'mdl list --local' shows what is on this disk"
+                raise error.but(hint=hint) from error
+            raise
+
+    def verifiable(
+        self, targets: Targets | None = None, *, into: Folder | None = None, revision: str | None = None
+    ) -> list[Model]:
+        """The models that can be verified: ``targets``, which may be folders that the catalog does not know, or
+        everything that is here. Raises as `models`, and `StorageError`."""
+        from mdl.catalog.model import Model
+        from mdl.local.inventory import cached_models
+
+        store = self._stores.open([Model("")], into)
+        try:
+            os.scandir(store.own / "receipts").close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            if targets is None or not isinstance(error, PermissionError):  # named files can be read without records
+                raise storage_error(error, str(store.own)) from error
+        catalog = self._catalogs.catalog
+        here = {name: catalog.models.get(name) or Model(name) for name in store.receipts.models()}
+        if targets is None:
+            models = [model for name, model in here.items() if not catalog.is_only_extended(name)]
+            if store.layout.is_by_digest:
+                models += cached_models(store)
+            return models
+        chosen: dict[str, Model] = {}
+        for target in [targets] if isinstance(targets, str | Model) else targets:
+            if isinstance(target, str) and target in here and not revision:
+                chosen[target] = here[target]
+                continue
+            for model in self.models(target, revision=revision):
+                chosen[model.name] = model
+        return list(chosen.values())
+
+    def updatable(self, targets: Targets | None, *, into: Folder | None = None) -> list[Model]:
+        """As `verifiable`: the models that `outdated` and `update` look at. Those that no catalog has come from where
+        their receipts say. Raises `LockError` offline, when nobody can be asked what is newest."""
+        from mdl.ops.outdated import by_receipts
+
+        if self._config.is_offline:
+            hint = online_hint(self._config.offline_by)
+            raise LockError("offline: nobody can be asked what is newest", hint=hint)
+        models = self.verifiable(targets, into=into)
+        store = self._stores.open(models, into)
+        resolver = self._resolver_of(store)
+        receipts = store.receipts
+        return [
+            by_receipts(model, receipts.in_order(model.name), receipts.wanted(model.name), resolver) for model in models
+        ]
+
+    def locked(self, targets: Targets | None = None) -> list[Model]:
+        """The models that ``targets`` mean, or all of the catalog's own that are locked. Raises `LockError` if the lock
+        does not cover them, `NotFound`, `CatalogError`, `StateError`."""
+        lock = self._catalogs.lock
+        models = self.models(self._catalogs.locked_names if targets is None else targets)
+        if not models:
+            raise self._catalogs.none_locked()
+        for model in models:
+            lock.pin(model, stale=self._config["frozen"])
+        return models
+
+    def filter(self, patterns: Texts | None, kind: str | None, tag: str | None) -> Callable[[Model], bool]:
+        """Whether a model's name holds or matches one of ``patterns``, or is in a group of that name; and the model is
+        of this ``kind``, and has this ``tag``. What is None does not narrow."""
+        asked = ("*",) if patterns is None else texts(patterns)
+        globs = [pattern.lower() for pattern in asked]
+        groups = self._catalogs.catalog.groups
+        members: set[str] = set()
+        for name in asked:
+            members.update(groups.get(name, ()))
+
+        def fits(model: Model) -> bool:
+            name = model.name.lower()
+            is_named = model.name in members or any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            return is_named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
+
+        return fits
