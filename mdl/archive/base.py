@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from mdl.archive.manifest import NAME, Manifest
 from mdl.archive.streaming import BackgroundHash
 from mdl.disk import write_all
-from mdl.disk.pool import Workers
+from mdl.disk.pool import Pool
 from mdl.errors import DigestMismatch, ProtocolError, StateError, Unsafe, storage_trouble
 from mdl.files import Stamp
 from mdl.paths import RelPath, refuse_twin_folders, refuse_twins, shown
@@ -153,7 +153,7 @@ class Archive(ABC, Generic[Entry]):
         except BaseException:
             os.close(fd)
             raise
-        self._pool = Workers(1, "mdl-hash")
+        self._pool = Pool(1, "mdl-hash")
 
     @abstractmethod
     def _read_members(self, limits: ArchiveLimits) -> Sequence[Entry]:

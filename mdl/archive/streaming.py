@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from mdl.cancel import CancelToken
 from mdl.disk import publish, sync
-from mdl.disk.pool import Workers
+from mdl.disk.pool import Pool
 from mdl.events import FileProgress, Finished, Listener, Planned, Progressed, Started
 from mdl.units import Speed
 
@@ -24,7 +24,7 @@ _SMALL = 2**20
 class BackgroundHash:
     """A SHA-256 that a thread of ``pool`` makes, one block behind, while the caller writes and reads on."""
 
-    def __init__(self, pool: Workers) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._hasher = hashlib.sha256()
         self._running = Future[None]()
@@ -47,7 +47,7 @@ class BackgroundSync:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = Workers(threads, "mdl-sync")
+        self._pool = Pool(threads, "mdl-sync")
         self._threads = threads
         may_be_open = os.sysconf("SC_OPEN_MAX")  # -1: any number
         self._most = min(_BATCH, may_be_open // 4) if may_be_open > 0 else _BATCH

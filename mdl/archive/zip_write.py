@@ -20,7 +20,7 @@ from mdl.archive.select import Member, Selection
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.zip_records import DEFLATED, STORED, Compression, Record
 from mdl.disk import write_all
-from mdl.disk.pool import Workers
+from mdl.disk.pool import Pool
 from mdl.errors import ProtocolError, storage_error, storage_trouble
 from mdl.runs.tree import Entry, TreeReader
 
@@ -44,7 +44,7 @@ class ArchiveSink(ExitStack):
         super().__init__()
         self._fd = fd
         self.at = 0
-        self._hash = BackgroundHash(self.enter_context(Workers(1, "mdl-digest"))) if digest else None
+        self._hash = BackgroundHash(self.enter_context(Pool(1, "mdl-digest"))) if digest else None
         self._sync = self.enter_context(BackgroundSync(1)) if sync else None
         self._small = bytearray()
         self.push(lambda kind, _error, _trace: None if kind else self._flush())
@@ -94,7 +94,7 @@ def write_archive(
     Raises `ProtocolError` for a file that changed while it was read (unless ``allow_changing``), `StorageError` for one
     that cannot be read, and the `OSError` of the sink.
     """
-    with Workers(1, "mdl-hash") as hashers, Workers(_DEFLATERS, "mdl-pack") as deflaters:
+    with Pool(1, "mdl-hash") as hashers, Pool(_DEFLATERS, "mdl-pack") as deflaters:
         return _Writer(selection, sink, progress, compress, allow_changing, hashers, deflaters).write()
 
 
@@ -107,8 +107,8 @@ class _Writer:
     progress: Progress
     compress: Compression
     allow_changing: bool
-    hashers: Workers
-    deflaters: Workers
+    hashers: Pool
+    deflaters: Pool
     directory: bytearray = field(default_factory=bytearray)
     count: int = 0
     entries: list[ManifestEntry] = field(default_factory=list)

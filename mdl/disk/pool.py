@@ -1,4 +1,4 @@
-"""Threads: as many as the system allows, several calls at once whose results come in order, and work in batches."""
+"""Threads: a pool that makes calls, threads that live as long as a piece of work, and work in batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, wait
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Generic, ParamSpec, Self, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from mdl.errors import MdlError
 
@@ -46,69 +47,107 @@ def keep_together(threads: Iterable[threading.Thread]) -> None:
                 os.sched_setaffinity(thread.native_id, {processor})
 
 
-def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:
-    """What ``call`` returns or raises. ``look`` is called meanwhile; if it raises, the call is left to itself."""
-    done = threading.Event()
-    outcome = list[Result]()
-    faults = list[BaseException]()
+class Pool(Executor):
+    """Makes calls in threads, at most ``most`` at once: fewer if the system allows no more, and if it allows none the
+    caller makes them itself. Leaving the context waits for all of them.
 
-    def work() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as error:
-            faults.append(error)
-        done.set()
+    Its threads are daemons, unlike those of `concurrent.futures.ThreadPoolExecutor`: one that waits for a name server
+    must not keep the process from its end. (ADR 1)
+    """
 
-    if not start_threads("mdl-wait", [work]):
-        work()
-    while not done.wait(_LOOK_SECONDS):
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def submit(
+        self, call: Callable[Arguments, Result], /, *args: Arguments.args, **named: Arguments.kwargs
+    ) -> Future[Result]:
+        """Have ``call`` made, and return what it will return or raise."""
+        future: Future[Result] = Future()
+        if len(self._threads) < self._most:
+            started = start_threads(self._name, [self._work])
+            if not started:
+                self._most = len(self._threads)
+            self._threads += started
+        if self._threads:
+            self._calls.put((future, partial(call, *args, **named)))
+        else:
+            _make(future, partial(call, *args, **named))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            submitted = self._calls.get()
+            if submitted is None:
+                return
+            _make(*submitted)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further call. With ``cancel_futures`` the calls that were not begun are never made."""
+        while cancel_futures and not self._calls.empty():
+            with contextlib.suppress(Empty):
+                submitted = self._calls.get_nowait()
+                if submitted is not None:
+                    submitted[0].cancel()
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+        self._threads = []
+        self._most = 0
+
+
+def _make(future: Future[Result], call: Callable[[], Result]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def result_of(future: Future[Result], look: Callable[[], None]) -> Result:
+    """Wait for the result of a call and return it, or raise what the call raised. ``look`` is called meanwhile, and may
+    raise."""
+    while not wait([future], _LOOK_SECONDS).done:
         look()
-    if faults:
-        raise faults[0]
-    return outcome[0]
+    return future.result()
+
+
+def in_thread(call: Callable[[], Result], look: Callable[[], None]) -> Result:
+    """Make a call in another thread, and return or raise what it does. ``look`` is called meanwhile; if it raises, the
+    call is left to itself."""
+    pool = Pool(1, "mdl-wait")
+    future = pool.submit(call)
+    pool.shutdown(wait=False)
+    return result_of(future, look)
 
 
 def in_parallel(
     calls: Sequence[Callable[[], Result]], most: int, look: Callable[[], None]
 ) -> Generator[Result | MdlError, None, None]:
-    """What each call returns, or the `MdlError` that it raises, in the order of ``calls``; ``most`` run at once.
+    """Make calls, ``most`` at once, and yield what each returns, or the `MdlError` that it raises, in their order.
 
     ``look`` is called in the caller's thread while it waits, and may raise. Any other exception of a call is raised
-    here. If the caller closes it, calls that were not begun are not made.
+    here. If the caller closes the generator, calls that were not begun are not made. A single call, or one at a time,
+    is made by the caller.
     """
-    ready = [threading.Event() for _ in calls]
-    results: dict[int, Result | MdlError] = {}
-    faults: dict[int, BaseException] = {}
-    numbers = iter(range(len(calls)))
-    lock = threading.Lock()
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.is_set():
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            try:
-                results[number] = _outcome(calls[number])
-            except BaseException as error:
-                faults[number] = error
-            ready[number].set()
-
-    threads = start_threads("mdl-call", [work] * min(most, len(calls))) if min(most, len(calls)) > 1 else []
-    if not threads:
-        yield from map(_outcome, calls)
+    most = min(most, len(calls))
+    if most <= 1:
+        for call in calls:
+            yield _outcome(call)
         return
+    pool = Pool(most, "mdl-call")
     try:
-        for number in range(len(calls)):
-            while not ready[number].wait(_LOOK_SECONDS):
-                look()
+        for future in [pool.submit(_outcome, call) for call in calls]:
+            outcome = result_of(future, look)
             look()
-            if number in faults:
-                raise faults[number]
-            yield results[number]
+            yield outcome
     finally:
-        is_over.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _outcome(call: Callable[[], Result]) -> Result | MdlError:
@@ -116,58 +155,6 @@ def _outcome(call: Callable[[], Result]) -> Result | MdlError:
         return call()
     except MdlError as error:
         return error
-
-
-class Workers:
-    """Threads, ``most`` of them at once, that make calls; fewer if the system allows no more. If it allows none, the
-    caller makes them itself. Leaving the context waits for all of them."""
-
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
-        self._name = name
-        self._threads: list[threading.Thread] = []
-        self._calls = SimpleQueue[Callable[[], None] | None]()
-
-    def submit(
-        self, call: Callable[Arguments, Result], *args: Arguments.args, **named: Arguments.kwargs
-    ) -> Future[Result]:
-        """What ``call`` will return, or raise."""
-        future = Future[Result]()
-
-        def make() -> None:
-            try:
-                future.set_result(call(*args, **named))
-            except BaseException as error:
-                future.set_exception(error)
-
-        if len(self._threads) < self._most:
-            started = start_threads(self._name, [self._work])
-            self._most = self._most if started else len(self._threads)
-            self._threads += started
-        if self._threads:
-            self._calls.put(make)
-        else:
-            make()
-        return future
-
-    def _work(self) -> None:
-        while (make := self._calls.get()) is not None:
-            make()
-
-    def shutdown(self) -> None:
-        """Wait for all calls; no further one is made."""
-        for _ in self._threads:
-            self._calls.put(None)
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
-        self._most = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
 
 
 class Batches(Generic[Item]):

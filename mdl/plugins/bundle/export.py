@@ -19,7 +19,7 @@ from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks
 from mdl.disk import free_space
 from mdl.disk.entries import open_for_reading
-from mdl.disk.pool import Workers
+from mdl.disk.pool import Pool
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.errors import (
     DigestMismatch,
@@ -73,7 +73,7 @@ def export_bundle(
     models = sorted(models, key=lambda model: model.name)
     catalog, written = catalog_of(models)
     BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
-    with model_locks(models, tools), Workers(1, "mdl-hash") as hashers:
+    with model_locks(models, tools), Pool(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []
         cut: list[str] = []

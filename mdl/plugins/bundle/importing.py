@@ -18,7 +18,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.context import Context, adopt_kept, model_locks, wait_for_others
 from mdl.disk import write_all
-from mdl.disk.pool import Workers
+from mdl.disk.pool import Pool
 from mdl.disk.publish import StagedFile
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.store import Ready, Store
@@ -380,7 +380,7 @@ class _Import:
         done = 0
         prefixes = []
         try:
-            with Workers(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
+            with Pool(1, "mdl-hash") as pool, BackgroundSync(1) as sync:
                 hasher = BackgroundHash(pool)
                 while count := self.bundle.medium.read_into(memoryview(buffer := next(buffers))):
                     view = memoryview(buffer)[:count]

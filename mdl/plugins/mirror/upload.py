@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from mdl.catalog.mirror_layout import part_size
 from mdl.disk.entries import open_for_reading
-from mdl.disk.pool import Workers, in_parallel, in_thread
+from mdl.disk.pool import Pool, in_parallel, in_thread
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.hashing import Digest, new_hasher, read_blocks
@@ -109,7 +109,7 @@ class Sender:
     def send(self, files: Sequence[Sending]) -> None:
         """Send all files; what becomes of one is in it. The parts of a file are read and hashed here, in order, and
         sent by the workers; small files are left to them whole."""
-        with Workers(self._most, "mdl-push") as workers:
+        with Pool(self._most, "mdl-push") as workers:
             for index, file in enumerate(files, 1):
                 place = (index, len(files))
                 if file.parts == 1:
@@ -137,7 +137,7 @@ class Sender:
         self._bucket.put(file.key, data, {"sha256": file.sha256}, file.sent)
         self._check_made(file)
 
-    def _send_large(self, file: Sending, place: tuple[int, int], workers: Workers) -> None:
+    def _send_large(self, file: Sending, place: tuple[int, int], workers: Pool) -> None:
         with open_for_reading(file.path, os.O_NOFOLLOW) as fd:
             if self._is_kept(file, fd):
                 return
