@@ -75,7 +75,7 @@ def nodes(folder: Path, count: int, lies: str, url: str) -> Iterator[list[tuple[
     does."""
     with contextlib.ExitStack() as stack:
         found = []
-        for number, models in enumerate(stack.enter_context(mounted(folder, count, lies)), 1):
+        for number, models in enumerate(stack.enter_context(mounted(folder, count, lies.removesuffix(",killed"))), 1):
             shell = machine(folder / str(number), catalog_of(one=url))
             shell = with_environ(shell, MDL_HOME=str(models), PYTHONPATH=os.pathsep.join(sys.path))
             words = (sys.executable, "-m", "support.node", str(number), lies, "get", "one", *ONE_REQUEST)
@@ -120,7 +120,7 @@ def test_one_downloads_for_all(tmp_path: Path, count: int, lies: str) -> None:
 def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str) -> None:
     """Another one goes on with what is there, once the dead one has been silent for long enough; all end with 0."""
     gate, models = Gate(), tmp_path / "models"
-    with FaultyServer(gate) as server, nodes(tmp_path, count, lies, server.url) as running:
+    with FaultyServer(gate) as server, nodes(tmp_path, count, f"{lies},killed", server.url) as running:
         gate.wait()
         until(lambda: sum(waiting(running)) == count - 1, "not all of the others wait", seconds=3 * PATIENCE)
         journals = models / ".mdl" / "partials"
