@@ -18,8 +18,8 @@ from mdl.disk import mutex, process
 from support.long import LONG
 
 QUIET_SECONDS = 20.0 if LONG else 5.0
-"""A node of which one is killed counts as dead after so long without a touch, so that a test need not wait for long.
-Many nodes on one machine take a while until they show any sign of life."""
+"""A node of which one is killed counts as dead after so long without a touch. Many nodes on one machine take a while
+until they show any sign of life."""
 
 
 def _granted(_fd: int, _kind: int) -> None:
