@@ -73,22 +73,29 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     )
     from mdl.ops.pack import (
         PackPlan as PackPlan,
+        PackRequest as PackRequest,
         PackResult as PackResult,
         pack as pack,
         plan_pack as plan_pack,
         write_pack as write_pack,
     )
     from mdl.ops.release import (
-        ArchiveMember as ArchiveMember,
+        ReleaseList as ReleaseList,
+        ReleaseRequest as ReleaseRequest,
         ReleaseResult as ReleaseResult,
+        ReleaseVersion as ReleaseVersion,
+        release as release,
+        releases as releases,
+        rollback as rollback,
+    )
+    from mdl.ops.unpack import (
+        ArchiveMember as ArchiveMember,
+        UnpackRequest as UnpackRequest,
         UnpackResult as UnpackResult,
         contents as contents,
-        release as release,
-        rollback as rollback,
         unpack as unpack,
         verify_archive as verify_archive,
     )
-    from mdl.ops.releases import ReleaseList as ReleaseList, ReleaseVersion as ReleaseVersion, releases as releases
     from mdl.ops.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
     from mdl.ops.update import Move as Move, UpdateReport as UpdateReport
     from mdl.local.verify import VerifyReport as VerifyReport
@@ -124,9 +131,9 @@ _HOMES = {
     "mdl.local.inventory": "Inventory",
     "mdl.ops.lock": "LockReport",
     "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
-    "mdl.ops.pack": "PackPlan PackResult pack plan_pack write_pack",
-    "mdl.ops.release": "ArchiveMember ReleaseResult UnpackResult contents release rollback unpack verify_archive",
-    "mdl.ops.releases": "ReleaseList ReleaseVersion releases",
+    "mdl.ops.pack": "PackPlan PackRequest PackResult pack plan_pack write_pack",
+    "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
+    "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",
     "mdl.ops.remote": "CleanedJob RemoteReport",
     "mdl.ops.update": "Move UpdateReport",
     "mdl.local.verify": "VerifyReport",

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
 from mdl.archive.secret_scan import ReadAt, secret_in
@@ -53,14 +53,17 @@ _SUMMARY = re.compile(
 
 
 @value_class
-class PackOptions:
-    """What of a run is packed. Globs are matched with the names in the archive.
+class PackRules:
+    """Which files of a run or a checkpoint are packed.
 
-    An ``include`` that is the very name of a file that would be left out adds that file; any other narrows what is
-    packed. ``allow_incomplete`` also packs a checkpoint that lacks bytes; ``whole_run`` packs the checkpoints beside
-    the finished model too; ``allow_secrets`` packs a file that holds a secret if ``include`` has its name.
+    ``include`` and ``exclude`` are globs for the names in the archive. An ``include`` that is the very name of a file
+    that would be left out adds that file; any other narrows what is packed. ``inference_only`` leaves out what only a
+    resumed training reads; ``logs`` packs the logs and nothing else. ``allow_incomplete`` also packs a checkpoint that
+    lacks bytes; ``whole_run`` packs the checkpoints beside the finished model too; ``allow_secrets`` packs a file that
+    holds a secret if ``include`` has its name.
     """
 
+    _: KW_ONLY
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     inference_only: bool = False
@@ -94,7 +97,7 @@ class Selection:
 def select(
     run: Run,
     checkpoint: Checkpoint | None,
-    options: PackOptions,
+    options: PackRules,
     own: Collection[str] = (),
     passed_over: Iterable[Checkpoint] = (),
 ) -> Selection:
@@ -139,7 +142,7 @@ class _Selecting:
 
     run: Run
     checkpoint: Checkpoint | None
-    options: PackOptions
+    options: PackRules
     own: Collection[str]
     skipped: list[Skipped]
     added: Collection[str] = ()

@@ -18,7 +18,9 @@ from mdl.paths import shown
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import PackPlan, PackResult, Run
+    from pathlib import Path
+
+    from mdl import PackPlan, PackRequest, PackResult, Run
     from mdl.jobs.operation_log import OperationLog
 
 _STDOUT = 1
@@ -141,10 +143,11 @@ def _show_checkpoints(session: Session, found: Run, rows: list[dict[str, Any]]) 
 )
 def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlags, log_file: LogFile = None) -> int:
     """A trained model as one zip: model_<run>.zip, model_<run>_<checkpoint>.zip or logs_<run>.zip."""
+    request = _request(session, run, what, how)
     if how.dry_run:
-        return _show_plan(session, _plan(session, run, what, how))
+        return _show_plan(session, mdl.plan_pack(request))
     with session.operation_log(log_file) as log:
-        packed = _write(session, _plan(session, run, what, how), how, log)
+        packed = _write(session, request, log)
         where = packed.path or "standard output"
         log.note(packed.name, f"wrote {where}, {counted(packed.files, 'file')}, {packed.bytes} bytes")
     for line in first_of([f"{path} changed while it was read; it is packed as it was read" for path in packed.changed]):
@@ -166,13 +169,18 @@ def pack(session: Session, run: RunFolder, what: SelectionFlags, how: OutputFlag
     return session.show(facts, show)
 
 
-def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) -> PackPlan:
+def _request(session: Session, run: str, what: SelectionFlags, how: OutputFlags) -> PackRequest:
+    """What the flags ask for. Raises `UsageError` for flags that exclude each other."""
     to_stdout = how.output == "-"
     _check_pack(session, what, to_stdout=to_stdout and not how.dry_run)
-    out = place_of(how.output, "-o") if how.output is not None and not to_stdout else None
-    return mdl.plan_pack(
+    output: Path | int | None = None
+    if to_stdout:
+        output = _STDOUT
+    elif how.output is not None:
+        output = place_of(how.output, "-o")
+    return mdl.PackRequest(
         place_of(run, "RUN"),
-        _STDOUT if to_stdout else out,
+        output,
         checkpoint=what.checkpoint,
         include=what.include or (),
         exclude=what.exclude or (),
@@ -182,18 +190,22 @@ def _plan(session: Session, run: str, what: SelectionFlags, how: OutputFlags) ->
         whole_run=what.everything,
         allow_secrets=what.allow_secrets,
         force=how.force,
+        compress=how.compress,
+        allow_changing=how.allow_changing,
+        digest=session.common.json,
     )
 
 
-def _write(session: Session, plan: PackPlan, how: OutputFlags, log: OperationLog) -> PackResult:
+def _write(session: Session, request: PackRequest, log: OperationLog) -> PackResult:
+    plan = mdl.plan_pack(request)
     _show_left_out(session, plan)
     left = "nothing was written" if plan.path else "what was written so far is no whole archive"
     with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing(left):
         return mdl.write_pack(
             plan,
-            compress=how.compress,
-            allow_changing=how.allow_changing,
-            digest=session.common.json,
+            compress=request.compress,
+            allow_changing=request.allow_changing,
+            digest=request.digest,
             on_event=on_event,
         )
 

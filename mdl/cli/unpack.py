@@ -18,7 +18,7 @@ from mdl.units import parse_size
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl import ArchiveLimits, ArchiveMember, ReleaseList, ReleaseResult
+    from mdl import ArchiveMember, ReleaseList, ReleaseRequest, ReleaseResult
     from mdl.jobs.operation_log import OperationLog
 
 
@@ -109,9 +109,13 @@ def unpack(
         return _show_members(session, archive, rows)
     with session.operation_log(log_file) as log:
         if serving.release:
-            return _release(session, archive, to, limits, serving, session.config_of(settings)["lock_wait"], log)
+            if to is None:
+                raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
+            wait = session.config_of(settings)["lock_wait"]
+            request = mdl.ReleaseRequest(archive, to, serving.keep, serving.check, limits, wait)
+            return _release(session, archive, request, log)
         with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing():
-            done = mdl.unpack(archive, to, limits=limits, on_event=on_event)
+            done = mdl.unpack(mdl.UnpackRequest(archive, to, limits), on_event=on_event)
         log.note(archive.name, f"unpacked into {done.path}, {counted(done.files, 'file')}, {done.bytes} bytes")
     path = str(done.path)
     facts = _facts(archive, files=done.files, size=done.bytes, path=path) if session.common.json else {}
@@ -137,30 +141,10 @@ def _show_members(session: Session, archive: Path, rows: list[ArchiveMember]) ->
     return 0
 
 
-def _release(
-    session: Session,
-    archive: Path,
-    to: Path | None,
-    limits: ArchiveLimits,
-    serving: ReleaseFlags,
-    lock_wait: float,
-    log: OperationLog,
-) -> int:
-    if to is None:
-        raise UsageError("--release needs the folder of the releases", hint="add --to DIR")
+def _release(session: Session, archive: Path, request: ReleaseRequest, log: OperationLog) -> int:
     with session.console.watch(method="inline", others=[log]) as on_event, all_or_nothing():
-        done = mdl.release(
-            archive,
-            to,
-            keep=serving.keep,
-            check=serving.check,
-            limits=limits,
-            lock_wait=lock_wait,
-            cancel=session.cancel,
-            on_event=on_event,
-        )
+        done = mdl.release(request, cancel=session.cancel, on_event=on_event)
     _note_release(log, done)
-
     facts: dict[str, Any] = {}
     if session.common.json:
         files = done.manifest.files if done.manifest else ()

@@ -20,7 +20,7 @@ from mdl.ops.get import get, plan
 from mdl.ops.job_archives import ArchiveFetch, JobFiles, files_of_job, picking
 from mdl.ops.job_choice import origin_of, source_of
 from mdl.ops.pack import plan_files, write_pack
-from mdl.ops.release import ReleaseResult, release
+from mdl.ops.release import ReleaseRequest, ReleaseResult, release
 from mdl.ops.report import model_report, report_of
 from mdl.paths import RelPath
 from mdl.reports import Failure, ModelReport, PlanReport, Report
@@ -156,16 +156,9 @@ def _put_into_service(model: ModelReport, tools: Context, service: Service) -> R
         packed = archive.under(scratch)
         files = [one.path for one in model.files]
         write_pack(plan_files(model.path, files, packed), on_event=tools.on_event, cancel=store.cancel)
-        return release(
-            packed,
-            service.folder,
-            keep=service.keep,
-            check=service.check,
-            limits=ArchiveLimits(ratio=math.inf),  # mdl packed it itself: it is not a bomb
-            lock_wait=tools.lock_wait,
-            cancel=store.cancel,
-            on_event=tools.on_event,
-        )
+        limits = ArchiveLimits(ratio=math.inf)  # mdl packed it itself: it is not a bomb
+        request = ReleaseRequest(packed, service.folder, service.keep, service.check, limits, tools.lock_wait)
+        return release(request, cancel=store.cancel, on_event=tools.on_event)
 
 
 def _remote_of(model: Model, tools: Context) -> Remote:

@@ -24,8 +24,8 @@ from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.ops.get import get
 from mdl.ops.job_choice import choose, origin_of, source_of
-from mdl.ops.release import unpack
 from mdl.ops.report import kept_and_refused, model_report, report_of
+from mdl.ops.unpack import unpack
 from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report

@@ -1,17 +1,17 @@
-"""Pack: discover a trained run, select what goes into the archive, write it."""
+"""Pack: find a trained run, select what goes into the archive, write it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
-from contextlib import nullcontext
-from dataclasses import field, replace
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, Unpack, get_args
 
 from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, Skipped
-from mdl.archive.select import A_CHECKPOINT, Member, PackOptions, Selection, select
+from mdl.archive.select import A_CHECKPOINT, Member, PackRules, Selection, select
 from mdl.archive.streaming import Progress
 from mdl.archive.unpack import open_archive
 from mdl.archive.zip_records import Compression
@@ -24,14 +24,66 @@ from mdl.events import Listener, silence
 from mdl.junk import is_log
 from mdl.paths import RelPath
 from mdl.runs import find_run
+from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.runs import Run
 from mdl.runs.tree import Tree
 from mdl.units import texts
 from mdl.values import value_class
 
 _WHEN_FULL = "free some space, or pack to another disk with -o; nothing was left behind"
-Output = str | os.PathLike[str] | int | None
+StrPath = str | os.PathLike[str]
+Output = StrPath | int | None
 """A file or an existing folder; None for the current folder; a number for an open file descriptor, like a pipe."""
+
+
+@value_class
+class PackRequest(PackRules):
+    """What of a run is packed, where to, and how.
+
+    ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
+    number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
+    finished model. `PackRules` say which of its files. ``force`` replaces a file that is no archive of this run.
+
+    ``compress`` is ``auto`` (deflate a member if that makes it smaller), ``store`` or ``deflate``. ``allow_changing``
+    packs a file that changes while it is read as it was read. ``digest`` also makes the archive's own SHA-256.
+    """
+
+    run: StrPath
+    output: Output = None
+    _: KW_ONLY
+    checkpoint: str | int | None = None
+    force: bool = False
+    compress: Compression = "auto"
+    allow_changing: bool = False
+    digest: bool = True
+
+
+class PackOptions(TypedDict, total=False):
+    """The fields of a `PackRequest` as keywords, for calls from a program."""
+
+    checkpoint: str | int | None
+    include: Sequence[str]
+    exclude: Sequence[str]
+    inference_only: bool
+    logs: bool
+    allow_incomplete: bool
+    whole_run: bool
+    allow_secrets: bool
+    force: bool
+    compress: Compression
+    allow_changing: bool
+    digest: bool
+
+
+def _request_of(run: PackRequest | StrPath, output: Output, options: PackOptions) -> PackRequest:
+    """The request, or the one that these words make. Raises `UsageError` for what excludes each other."""
+    request = run if isinstance(run, PackRequest) else PackRequest(run, output, **options)
+    is_part = request.checkpoint is not None or request.inference_only
+    if request.logs and is_part:
+        raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
+    if request.whole_run and (is_part or request.logs):
+        raise UsageError("the whole run is packed, or a part of it", hint="leave out whole_run, or name no part")
+    return replace(request, include=texts(request.include), exclude=texts(request.exclude))
 
 
 @value_class
@@ -56,7 +108,7 @@ class PackPlan:
     @property
     def left_out(self) -> list[Skipped]:
         """What is skipped, without the checkpoints that a note counts."""
-        return [one for one in self.selection.skipped if one.why != A_CHECKPOINT]
+        return [skipped for skipped in self.selection.skipped if skipped.why != A_CHECKPOINT]
 
 
 @value_class
@@ -79,63 +131,92 @@ class PackResult:
     manifest: Manifest = field(repr=False)
 
 
-def plan_pack(
-    run: str | os.PathLike[str],
+def pack(
+    run: PackRequest | StrPath,
     output: Output = None,
     *,
-    checkpoint: str | int | None = None,
-    include: str | Iterable[str] = (),
-    exclude: str | Iterable[str] = (),
-    inference_only: bool = False,
-    logs: bool = False,
-    allow_incomplete: bool = False,
-    whole_run: bool = False,
-    allow_secrets: bool = False,
-    force: bool = False,
-) -> PackPlan:
+    cancel: CancelToken | None = None,
+    on_event: Listener = silence,
+    **options: Unpack[PackOptions],
+) -> PackResult:
+    """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.
+
+    The arguments, and what is raised, are those of the two. Returns where the archive is, its size in bytes, its
+    SHA-256 and what was left out.
+    """
+    request = _request_of(run, output, options)
+    return write_pack(
+        plan_pack(request),
+        compress=request.compress,
+        allow_changing=request.allow_changing,
+        digest=request.digest,
+        cancel=cancel,
+        on_event=on_event,
+    )
+
+
+def plan_pack(run: PackRequest | StrPath, output: Output = None, **options: Unpack[PackOptions]) -> PackPlan:
     """Decide what of a run is packed, and where to, before the first byte is written.
 
-    ``run`` is the folder of a training. ``output`` is a file, an existing folder, None for the current folder, or the
-    number of an open descriptor. ``checkpoint`` is a checkpoint's name or step, ``latest`` or ``best``; None packs the
-    finished model. ``include`` and ``exclude`` are globs for the names in the archive; an ``include`` that is the
-    very name of a file that would be left out adds that file. ``inference_only`` leaves out what only a resumed
-    training reads; ``logs`` packs the logs and nothing else; ``allow_incomplete`` also packs a
-    checkpoint of which bytes are missing; ``whole_run`` packs the checkpoints beside the finished model too.
-    ``allow_secrets`` packs a file that ``include`` names although it holds a secret. ``force`` replaces a file that is
-    no archive of this run.
+    ``run`` is a `PackRequest`, or the folder of a training; then ``output`` and the ``options`` are the fields of the
+    request.
 
     Returns the plan: its members, their size in bytes, what is skipped and why. Nothing is written.
     Raises `NotFound` if there is no such run, checkpoint or model, `Unsafe` for an unsafe path or link, `StorageError`
     if a file cannot be read or the output cannot be written, `ProtocolError` for an incomplete checkpoint,
     `UsageError`, `OSError`.
     """
-    if logs and (checkpoint is not None or inference_only):
-        raise UsageError("logs are packed alone", hint="leave out the checkpoint and inference_only")
-    if whole_run and (checkpoint is not None or inference_only or logs):
-        raise UsageError("the whole run is packed, or a part of it", hint="leave out whole_run, or name no part")
-    found = find_run(place_of(run, "run"))
-    chosen = found.checkpoint(str(checkpoint)) if checkpoint is not None else None
-    tail = f"_{chosen.name}" if chosen else ""
-    name = RelPath.parse(f"{'logs' if logs else 'model'}_{found.name}{tail}.zip").name
-    replaced = None
-    if not isinstance(output, int):
-        wanted = Path(name) if output is None else place_of(output, "output")
-        output = Path(os.path.realpath(wanted / name if wanted.is_dir() else wanted))
-        name = output.name
-        replaced = _check_output(found, output, force=force)
-    heads = (f"model_{found.name}.", f"model_{found.name}_", f"logs_{found.name}.")
-    archives = (one for one in found.tree.children() if one.name.endswith(".zip") and one.name.startswith(heads))
-    real = (found.tree.root / one.real for one in archives)
-    own = {str(output), *(str(path) for path in real if _manifest_of(path))}
-    passed_over = found.incomplete_after(chosen) if chosen and checkpoint in ("latest", "best") else ()
-    options = PackOptions(
-        texts(include), texts(exclude), inference_only, logs, allow_incomplete, whole_run, allow_secrets
-    )
-    selection = select(found, chosen, options, own, passed_over)
-    if inference_only and replaced and not replaced.inference_only:
+    request = _request_of(run, output, options)
+    found = find_run(place_of(request.run, "run"))
+    chosen: Checkpoint | None = None
+    passed_over: tuple[Checkpoint, ...] = ()
+    if request.checkpoint is not None:
+        chosen = found.checkpoint(str(request.checkpoint))
+        if request.checkpoint in ("latest", "best"):
+            passed_over = found.incomplete_after(chosen)
+    name = _archive_name(found, chosen, logs=request.logs)
+    if isinstance(request.output, int):
+        target: Path | int = request.output
+        replaced = None
+    else:
+        target = _target(request.output, name)
+        name = target.name
+        replaced = _check_output(found, target, force=request.force)
+    own_archives = {str(target), *_archives_in(found)}
+    selection = select(found, chosen, request, own_archives, passed_over)
+    if request.inference_only and replaced and not replaced.inference_only:
         note = f"{name} is replaced: it had all of the checkpoint, and now gets only what inference needs"
         selection = replace(selection, notes=(*selection.notes, note))
-    return PackPlan(found, selection, output, name)
+    return PackPlan(found, selection, target, name)
+
+
+def _archive_name(run: Run, chosen: Checkpoint | None, *, logs: bool) -> str:
+    """``model_RUN.zip``, ``model_RUN_CHECKPOINT.zip`` or ``logs_RUN.zip``. Raises `Unsafe`."""
+    head = "logs" if logs else "model"
+    tail = f"_{chosen.name}" if chosen else ""
+    return RelPath.parse(f"{head}_{run.name}{tail}.zip").name
+
+
+def _target(output: StrPath | None, name: str) -> Path:
+    """The file to be written: in the current folder, in the folder ``output``, or ``output`` itself."""
+    if output is None:
+        return Path(os.path.realpath(name))
+    place = place_of(output, "output")
+    if place.is_dir():
+        place = place / name
+    return Path(os.path.realpath(place))
+
+
+def _archives_in(run: Run) -> set[str]:
+    """The real paths of the archives that mdl made of this run and left in its folder."""
+    heads = (f"model_{run.name}.", f"model_{run.name}_", f"logs_{run.name}.")
+    archives = set()
+    for entry in run.tree.children():
+        if entry.name.startswith(heads) and entry.name.endswith(".zip"):
+            place = run.tree.root / entry.real
+            if _manifest_of(place):
+                archives.add(str(place))
+    return archives
 
 
 def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
@@ -145,11 +226,15 @@ def plan_files(folder: Path, paths: Collection[str], output: Path) -> PackPlan:
     """
     tree = Tree.scan(folder)
     wanted = frozenset(paths) - {NAME}
-    found = [one for one in tree.entries if one.kind == "file" and one.path in wanted and not is_log(one.name)]
-    if not found:
+    members = []
+    size = 0
+    for entry in tree.entries:
+        if entry.kind == "file" and entry.path in wanted and not is_log(entry.name):
+            members.append(Member(RelPath.parse(entry.path), entry))
+            size += entry.stamp.size
+    if not members:
         raise NotFound("nothing but logs, or nothing at all, is there to be packed", item=str(folder))
-    members = tuple(Member(RelPath.parse(one.path), one) for one in found)
-    selection = Selection(tree, members, Manifest((), run=folder.name), bytes=sum(one.stamp.size for one in found))
+    selection = Selection(tree, tuple(members), Manifest((), run=folder.name), bytes=size)
     return PackPlan(Run(folder.name, tree, "plain", ()), selection, output, output.name)
 
 
@@ -164,9 +249,8 @@ def write_pack(
 ) -> PackResult:
     """Write the archive of a plan: as a file that appears complete or not at all, or to an open descriptor.
 
-    ``compress`` is ``auto`` (deflate a member if that makes it smaller), ``store`` or ``deflate``. ``allow_changing``
-    packs a file that changes while it is read as it was read. ``digest`` also makes the archive's own SHA-256.
-    ``cancel`` stops the work from another thread. ``on_event`` is called with every event.
+    ``compress``, ``allow_changing`` and ``digest`` are as in a `PackRequest`. ``cancel`` stops the work from another
+    thread. ``on_event`` is called with every event.
 
     Returns where the archive is, its size in bytes, its digest, and what was left out.
     Raises `ProtocolError` for a file that changed, `StorageError` (`NoSpace` for a full disk), `Cancelled`,
@@ -176,56 +260,28 @@ def write_pack(
         raise UsageError(f"{compress!r} is not one of {', '.join(get_args(Compression))}", item="compress")
     selection = plan.selection
     progress = Progress(on_event, plan.name, "pack", len(selection.members), selection.bytes, cancel)
-
-    place = plan.path or ("standard output" if plan.output == 1 else f"descriptor {plan.output}")
-    output = nullcontext(plan.output) if isinstance(plan.output, int) else staged_file(plan.output)
-    is_file = not isinstance(plan.output, int)
-    with storage_trouble(place, _WHEN_FULL), output as fd, ArchiveSink(fd, sync=is_file, digest=digest) as sink:
+    output: AbstractContextManager[int]
+    if isinstance(plan.output, int):
+        place = "standard output" if plan.output == 1 else f"descriptor {plan.output}"
+        trouble = storage_trouble(place, _WHEN_FULL)
+        output = nullcontext(plan.output)
+    else:
+        trouble = storage_trouble(plan.output, _WHEN_FULL)
+        output = staged_file(plan.output)
+    is_file = plan.path is not None
+    with trouble, output as fd, ArchiveSink(fd, sync=is_file, digest=digest) as sink:
         manifest = write_archive(selection, sink, progress, compress=compress, allow_changing=allow_changing)
     progress.finish(sink.at, "packed")
-    files = len(manifest.files)
-    skipped = manifest.skipped
-    changed = manifest.changed
-    return PackResult(plan.path, plan.name, sink.at, sink.sha256, files, skipped, changed, manifest)
-
-
-def pack(
-    run: str | os.PathLike[str],
-    output: Output = None,
-    *,
-    checkpoint: str | int | None = None,
-    include: str | Iterable[str] = (),
-    exclude: str | Iterable[str] = (),
-    inference_only: bool = False,
-    logs: bool = False,
-    allow_incomplete: bool = False,
-    whole_run: bool = False,
-    allow_secrets: bool = False,
-    force: bool = False,
-    allow_changing: bool = False,
-    compress: Compression = "auto",
-    cancel: CancelToken | None = None,
-    on_event: Listener = silence,
-) -> PackResult:
-    """Pack a trained run, one checkpoint of it or its logs as one zip: `plan_pack`, then `write_pack`.
-
-    The arguments, and what is raised, are those of the two. Returns where the archive is, its size in bytes, its
-    SHA-256 and what was left out.
-    """
-    plan = plan_pack(
-        run,
-        output,
-        checkpoint=checkpoint,
-        include=include,
-        exclude=exclude,
-        inference_only=inference_only,
-        logs=logs,
-        allow_incomplete=allow_incomplete,
-        whole_run=whole_run,
-        allow_secrets=allow_secrets,
-        force=force,
+    return PackResult(
+        plan.path,
+        plan.name,
+        sink.at,
+        sink.sha256,
+        len(manifest.files),
+        manifest.skipped,
+        manifest.changed,
+        manifest,
     )
-    return write_pack(plan, compress=compress, allow_changing=allow_changing, cancel=cancel, on_event=on_event)
 
 
 def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
@@ -237,16 +293,19 @@ def _check_output(run: Run, path: Path, *, force: bool) -> Manifest | None:
     if not path.parent.is_dir():
         raise StorageError("no such folder", item=str(path.parent), hint="make it first, or choose another with -o")
     if os.path.lexists(path) and not path.is_file():
-        what = "this is not a file, and is not replaced by one"
-        raise Occupied(what, item=str(path), hint=f"{hint}; -o - is a pipe")
+        message = "this is not a file, and is not replaced by one"
+        raise Occupied(message, item=str(path), hint=f"{hint}; -o - is a pipe")
     real = str(path).removeprefix(os.path.join(run.tree.root, ""))
-    inside = any(entry.real == real for entry in run.tree.entries if entry.kind != "folder")
-    if inside and path.suffix != ".zip":
+    files_of_run = {entry.real for entry in run.tree.entries if entry.kind != "folder"}
+    if real in files_of_run and path.suffix != ".zip":
         raise Occupied("this is a file of the run itself", item=str(path), hint=hint)
-    before = _manifest_of(path) if path.exists() else None
-    if path.exists() and not force and (before is None or before.run != run.name):
-        what = f"this file is there already, and is not an archive that mdl made of {run.name}"
-        raise Occupied(what, item=str(path), hint=f"{hint}, or replace it with --force")
+    if not path.exists():
+        return None
+    before = _manifest_of(path)
+    is_of_this_run = before is not None and before.run == run.name
+    if not is_of_this_run and not force:
+        message = f"this file is there already, and is not an archive that mdl made of {run.name}"
+        raise Occupied(message, item=str(path), hint=f"{hint}, or replace it with --force")
     return before
 
 

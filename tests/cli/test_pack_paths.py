@@ -22,7 +22,7 @@ from support.shell import Inside, Ran, Shell
 from mdl.disk.publish import remove
 from mdl.errors import MdlError, NotFound, Unsafe
 from mdl.ops.pack import write_pack
-from mdl.ops.release import unpack
+from mdl.ops.unpack import unpack
 
 
 @pytest.fixture

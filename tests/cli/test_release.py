@@ -22,8 +22,7 @@ from support.weights import whole_file
 from mdl.archive.manifest import NAME, Manifest
 from mdl.disk import publish
 from mdl.errors import DigestMismatch, Occupied, ProtocolError
-from mdl.ops.release import rollback
-from mdl.ops.releases import releases
+from mdl.ops.release import releases, rollback
 
 
 @pytest.fixture

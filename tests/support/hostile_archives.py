@@ -24,7 +24,7 @@ from typing import Any
 
 from mdl.archive.base import ArchiveLimits
 from mdl.errors import MdlError
-from mdl.ops.release import unpack
+from mdl.ops.unpack import unpack
 from support.zip_bytes import DEFERRED, DEFLATED, END, FULL16, FULL32, UTF8, Member, Zip, deflated, extra, wide
 
 Facts = dict[str, Any]

@@ -86,7 +86,7 @@ import sys
 from pathlib import Path
 from mdl.errors import MdlError
 from mdl.ops.pack import pack
-from mdl.ops.release import unpack
+from mdl.ops.unpack import unpack
 def peak():
     [line] = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
     return int(line.split()[1])

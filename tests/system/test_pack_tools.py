@@ -32,7 +32,7 @@ from mdl.archive.select import Member
 from mdl.errors import ProtocolError
 from mdl.junk import is_log
 from mdl.ops.pack import pack, write_pack
-from mdl.ops.release import unpack
+from mdl.ops.unpack import unpack
 from mdl.paths import RelPath, why_unsafe
 from mdl.runs.default_excludes import why_excluded
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import MdlError
 from mdl.jobs.job import Job
-from mdl.ops.releases import releases
+from mdl.ops.release import releases
 from mdl.plugins.serve.jobs import Jobs
 from mdl.plugins.serve.options import ServeOptions
 from mdl.plugins.serve.repositories import Repositories

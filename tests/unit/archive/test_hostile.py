@@ -23,7 +23,7 @@ from support.packing import memory_of
 from support.zip_bytes import DEFLATED, Member, Zip
 
 from mdl.errors import MdlError
-from mdl.ops.release import unpack, verify_archive
+from mdl.ops.unpack import unpack, verify_archive
 from mdl.paths import is_hidden_character
 
 LONG = bool(os.environ.get("MDL_LONG"))

@@ -25,7 +25,8 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, MdlError, ProtocolError, Unsafe
 from mdl.events import Event, Noticed
 from mdl.ops.pack import pack
-from mdl.ops.release import contents, release, unpack, verify_archive
+from mdl.ops.release import release
+from mdl.ops.unpack import contents, unpack, verify_archive
 
 MIB = 2**20
 FILES = {"a.txt": b"text\n", "d/w.bin": bytes(range(256)) * 5000, "d/e/empty.txt": b"", "e": None, "مدل/é.txt": b"x"}

@@ -27,7 +27,8 @@ from mdl.cancel import CancelToken
 from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, NotFound, Occupied, ProtocolError, StorageError
 from mdl.events import Event, Finished, Listener, Started
-from mdl.ops.release import release, unpack, verify_archive
+from mdl.ops.release import release
+from mdl.ops.unpack import unpack, verify_archive
 
 MIB = 2**20
 FILES = {m.name.decode().rstrip("/"): None if m.name.endswith(b"/") else m.data for m in BASE.members}

@@ -8,6 +8,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from support.packing import MANIFEST, make_run, read_whole
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NotFound, UsageError
 from mdl.events import Event, Finished, Planned, Progressed
-from mdl.ops.pack import pack, plan_pack, write_pack
-from mdl.ops.release import release, rollback, unpack
+from mdl.ops.pack import PackOptions, PackRequest, pack, plan_pack, write_pack
+from mdl.ops.release import release, rollback
+from mdl.ops.unpack import unpack
 
 
 @pytest.fixture
@@ -122,3 +124,11 @@ def test_usage_errors(run: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             release(archive or "", tmp_path / "srv", check=check)
     assert not (tmp_path / "srv").exists()
+
+
+def test_a_request_is_the_same_as_its_words(run: Path, tmp_path: Path) -> None:
+    """A request is packed as its fields are as keywords; both have the same names."""
+    request = PackRequest(run, tmp_path / "x.zip", checkpoint="best", exclude="*.json")
+    told = pack(run, tmp_path / "y.zip", checkpoint="best", exclude="*.json")
+    assert pack(request).sha256 == told.sha256
+    assert PackOptions.__optional_keys__ == {field.name for field in fields(PackRequest)} - {"run", "output"}
