@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.local.import_report import ImportedFile as ImportedFile, ImportReport as ImportReport
     from mdl.local.delete import DeletedModel as DeletedModel, DeleteReport as DeleteReport
     from mdl.local.delete_plan import KeptFile as KeptFile
+    from mdl.local.move import MovedModel as MovedModel, MoveReport as MoveReport
     from mdl.ops.remote_model import RemoteModel as RemoteModel
     from mdl.local.inventory import Inventory as Inventory
     from mdl.ops.lock import LockReport as LockReport
@@ -127,6 +128,7 @@ _HOMES = {
     "mdl.local.import_report": "ImportReport ImportedFile",
     "mdl.local.delete": "DeletedModel DeleteReport",
     "mdl.local.delete_plan": "KeptFile",
+    "mdl.local.move": "MoveReport MovedModel",
     "mdl.ops.remote_model": "RemoteModel",
     "mdl.local.inventory": "Inventory",
     "mdl.ops.lock": "LockReport",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mdl.local.import_folder import How
     from mdl.local.import_report import ImportReport
     from mdl.local.inventory import Inventory
+    from mdl.local.move import MoveReport
     from mdl.local.status import ModelStatus
     from mdl.local.verify import VerifyReport
     from mdl.net.client import HttpClient
@@ -517,6 +518,47 @@ class Client:
         with contextlib.suppress(UsageError):  # without a catalog nobody knows what it names
             found += clean.unlisted(store, self.catalog.models, keep=not unlisted)
         return [(waste, remove and not waste.kept and clean.remove(waste)) for waste in found]
+
+    def move(
+        self,
+        targets: Targets,
+        to: Folder,
+        *,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> MoveReport:
+        """Move models to the models folder ``to``, which may be on another disk: files, receipts and unfinished
+        downloads. ``targets`` are as in `delete`. Files that mdl did not write stay where they are.
+
+        Bytes that are copied to another file system are verified, and the old files go when all of a model is in the
+        new folder. What fails for one model is in the report and hinders no other: `NotFound`, `Busy`, `Occupied`,
+        `DigestMismatch`, `StorageError`. Raises `NoSpace` before anything is moved, `UsageError` for the layout of the
+        hub's cache and for the folder in which they are, `Cancelled`, `CatalogError`.
+        """
+        from mdl.catalog.model import Model
+        from mdl.downloader.store import Store
+        from mdl.local.move import check_target, move
+
+        if self.stores.is_cache:
+            hint = "move the whole cache and set HF_HUB_CACHE, or get the model into a plain models folder"
+            raise UsageError("models of Hugging Face's cache cannot be moved one by one", item="--layout", hint=hint)
+        target_store = Store(places.place_of(to, "--to"))
+        models: dict[str, Model] = {}
+        errors: list[MdlError] = []
+        for target in [targets] if isinstance(targets, str | Model) else targets:
+            try:
+                for model in self.models_here(target):
+                    models[model.name] = model
+            except NotFound as error:
+                if isinstance(target, str) and target_store.receipts.may_have(target):
+                    models[target] = Model(target)  # the same command moved it before
+                else:
+                    errors.append(error.on(str(target)))
+        check_target(self.stores.open(), target_store, models)
+        with self.context(list(models.values()), online=False, on_event=on_event, cancel=cancel) as context:
+            target_store = Store(target_store.root, catalog=context.store.catalog, cancel=context.store.cancel)
+            copies = self.stores.local_copies(target_store)
+            return move(list(models.values()), context, target_store, copies, self._known(), errors)
 
     # Downloads.
 

@@ -34,6 +34,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
         "search": Listed("mdl.cli.search", "Find repositories of the hub"),
         "path": Listed("mdl.cli.list", "Print the folder of a model, or its one file"),
         "rm": Listed("mdl.cli.disk", "Delete models from this disk"),
+        "mv": Listed("mdl.cli.disk", "Move models to another models folder"),
         "prefetch": Listed("mdl.cli.prefetch", "Download from cron: silent, one at a time"),
     },
     "Catalog": {

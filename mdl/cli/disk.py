@@ -1,17 +1,19 @@
-"""rm and clean: models deleted from this disk, and what nothing needs any more."""
+"""rm, mv and clean: models deleted from this disk or moved to another one, and what nothing needs any more."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mdl import Settings
 from mdl.cli import completion
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, argument, flag
+from mdl.cli.flags import LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, human_bytes
 
 if TYPE_CHECKING:
-    from mdl import DeletedModel, DeleteReport, Waste
+    from mdl import DeletedModel, DeleteReport, KeptFile, MoveReport, Waste
 
 _NOT_YET = "nothing was deleted; --yes deletes it, and frees {}"
 _NAMED = 5
@@ -86,13 +88,55 @@ def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = Tru
         if model.files_imported and not is_done:
             count = counted(model.files_imported, "file")
             console.warn(f"{model.name}: {count} came from a folder of this machine, and mdl cannot fetch them again")
-        named = model.kept if session.common.verbose else model.kept[:_NAMED]
-        for file in named:
-            console.note(f"{model.name}: {file.path} stays: {file.why}")
-        if len(model.kept) > len(named):
-            console.note(f"{model.name}: {len(model.kept) - len(named)} more files stay; -v names them")
+        _name_kept(session, model.name, model.kept)
     if is_done:
         console.note(f"{human_bytes(report.bytes_freed)} freed")
+
+
+@command(
+    "mv",
+    "mdl mv bert-fa --to /mnt/large/models  # to another disk, verified",
+    "mdl mv org/repo other --to ../models  # two models",
+)
+def mv(
+    session: Session,
+    settings: Annotated[Settings, ("layout", "lock_wait")],
+    names: Annotated[
+        list[str], argument("NAME|REF", "Models as 'mdl list --local' names them.", autocompletion=completion.here)
+    ],
+    to: Annotated[str, bare_flag("--to DIR", "The other models folder.", panel="Where")],
+) -> int:
+    """Move models to another models folder, with what mdl knows of them; the last line is where they are now.
+
+    Bytes that go to another file system are verified before the old ones are removed. Run it again if it was stopped.
+    """
+    with session.console.watch() as on_event:
+        report = session.client(settings).move(names, to, on_event=on_event)
+        on_event.end_with(report.error)
+    session.errors([*report.errors, *(model.error for model in report.models if model.error)])
+    return session.show({"models": list(report.models)}, lambda: _show_moved(session, report), error=report.error)
+
+
+def _show_moved(session: Session, report: MoveReport) -> None:
+    console = session.console
+    for model in report.models:
+        _name_kept(session, model.name, model.kept)
+        if not model.error:
+            way = f", {human_bytes(model.bytes_copied)} of it copied" if model.bytes_copied else ""
+            what = f"{counted(model.files, 'file')}, {human_bytes(model.bytes)}{way}"
+            console.note(f"{model.name}: {what} moved" if model.files else f"{model.name}: nothing was left to move")
+    for model in report.models:
+        if not model.error:
+            console.data(str(model.path))
+
+
+def _name_kept(session: Session, name: str, kept: Sequence[KeptFile]) -> None:
+    """Say which files of a model stay, and why; of many the first ones."""
+    named = kept if session.common.verbose else kept[:_NAMED]
+    for file in named:
+        session.console.note(f"{name}: {file.path} stays: {file.why}")
+    if len(kept) > len(named):
+        session.console.note(f"{name}: {len(kept) - len(named)} more files stay; -v names them")
 
 
 @command(

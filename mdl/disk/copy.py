@@ -76,6 +76,12 @@ def predict_way(fd: int, folder: Path, rule: SharingRule, size: int | None = Non
     return "copy"
 
 
+def is_same_mount(one: Path, other: Path) -> bool:
+    """Whether a file can be renamed from ``one`` to ``other``, both of which exist. Raises `OSError`."""
+    with open_for_reading(one) as first, open_for_reading(other) as second:
+        return _mount_of(first) == _mount_of(second)
+
+
 def clone_link_or_copy(
     fd: int, source: Path, target: Path, rule: SharingRule, room: int | None, on_bytes: OnBytes
 ) -> Way:

@@ -82,6 +82,30 @@ def adopt(partials: Path, key: str, mine: Path, identity: Identity) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def move_leftover(folder: Path, partials: Path) -> None:
+    """Move an unfinished download to the ``partials`` of another models folder, where the next process goes on with it.
+    On another file system what its journal claims is copied. The caller holds the model's lock, so no other download
+    of this process works on it. Raises `Busy` if another living process does, `OSError`.
+    """
+    is_mine = _owner(folder) == ProcessId.current()
+    if not is_mine and is_held(folder):
+        raise Busy(f"{_holder(folder)} is at work on it", hint="wait for it, or stop it")
+    mine = make_private_dir(partials) / f"{key_of(folder)}.{ProcessId.current()}"
+    if mine.exists() or not (folder / "data").exists() or _is_published(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    if publish.take_over(folder, mine):
+        return
+    record = journals.load(folder / "journal")
+    if record is not None:
+        try:
+            _copy(folder, mine, record.identity)
+        except BaseException:
+            shutil.rmtree(mine, ignore_errors=True)
+            raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def discard_leftovers(partials: Path, key: str, mine: Path) -> None:
     """Remove all leftovers of ``key``, of which nothing can be used. Raises `Busy` if a living process works on one."""
     for folder in leftovers(partials, key):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -176,10 +176,7 @@ def of_folder(
     receipts = {one.path.text: one for one in store.receipts.of_model(name)}
     found = Deletion(store, name, folder, [name])
 
-    def is_of_another_model(below: Path) -> bool:
-        return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
-
-    paths = {str(path.relative_to(folder)): path for path in names_below(folder, is_of_another_model)}
+    paths = {str(path.relative_to(folder)): path for path in files_in_folder(store, name)}
     wanted = meant({text: receipts.get(text) for text in (*paths, *receipts)})
     for text, path in paths.items():
         if text not in wanted:
@@ -202,6 +199,25 @@ def of_folder(
         found.folders = [Path(at) for at, _, _ in os.walk(folder)]
         found.forget = lambda: store.receipts.drop(name, going)
     return found
+
+
+def files_in_folder(store: Store, name: str) -> Iterator[Path]:
+    """Everything in a model's folder that is no folder, without the folders of other models that are below it."""
+    folder = store.folder(name)
+
+    def is_of_another_model(below: Path) -> bool:
+        return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
+
+    yield from names_below(folder, is_of_another_model)
+
+
+def strangers(store: Store, name: str, receipts: Sequence[Receipt]) -> Iterator[Path]:
+    """What is in a model's folder and has none of the model's ``receipts``."""
+    own = {receipt.path.text for receipt in receipts}
+    folder = store.folder(name)
+    for path in files_in_folder(store, name):
+        if path.relative_to(folder).as_posix() not in own and not publish.is_staged(path.name):
+            yield path
 
 
 def _refuse_closed(store: Store, name: str) -> None:
