@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mdl.downloader.deadline import TimeLimit
     from mdl.downloader.hub_client import HubClient
     from mdl.net.allowlist import AllowList, OriginToken
-    from mdl.net.body import Throttle
     from mdl.net.client import HttpClient
     from mdl.net.credentials import HostCredential, HostTls
     from mdl.net.network import Network
+    from mdl.net.throttle import Throttle
     from mdl.sources import Context as SourceContext
     from mdl.sources.endpoint import Endpoint
 
@@ -147,7 +147,7 @@ class NetworkAccess:
     def throttle(self) -> Throttle:
         """The limit on the rate of all operations of a client. (A `cached_property` would make several when several
         threads begin at once.) Raises `UsageError`."""
-        from mdl.net.body import Throttle
+        from mdl.net.throttle import Throttle
 
         with self._making:
             if self._throttle is None:

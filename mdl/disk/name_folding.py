@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import unicodedata
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class NameFolding:
 def name_folding(folder: Path) -> NameFolding:
     """Ask ``folder``, or the nearest one above it that is there, with a file of our own that is gone afterwards. A
     folder that takes no file tells names apart: whatever must be written there will say what is wrong."""
-    staged = nearest_existing(folder) / hidden_name(f"{secrets.token_hex(3)}{_PROBE}")
+    staged = nearest_existing(folder) / hidden_name(f"{os.urandom(3).hex()}{_PROBE}")
     with contextlib.suppress(OSError, UnicodeEncodeError):
         os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:

@@ -6,13 +6,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Executor, Future, wait
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
 
 from mdl.errors import MdlError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -47,7 +49,7 @@ def keep_together(threads: Iterable[threading.Thread]) -> None:
                 os.sched_setaffinity(thread.native_id, {processor})
 
 
-class Pool(Executor):
+class Pool:
     """Makes calls in threads, at most ``most`` at once: fewer if the system allows no more, and if it allows none the
     caller makes them itself. Leaving the context waits for all of them.
 
@@ -65,6 +67,8 @@ class Pool(Executor):
         self, call: Callable[Arguments, Result], /, *args: Arguments.args, **named: Arguments.kwargs
     ) -> Future[Result]:
         """Have ``call`` made, and return what it will return or raise."""
+        from concurrent.futures import Future  # with a first call: it imports logging
+
         future: Future[Result] = Future()
         if len(self._threads) < self._most:
             started = start_threads(self._name, [self._work])
@@ -99,6 +103,12 @@ class Pool(Executor):
         self._threads = []
         self._most = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
 
 def _make(future: Future[Result], call: Callable[[], Result]) -> None:
     if not future.set_running_or_notify_cancel():
@@ -112,6 +122,8 @@ def _make(future: Future[Result], call: Callable[[], Result]) -> None:
 def result_of(future: Future[Result], look: Callable[[], None]) -> Result:
     """Wait for the result of a call and return it, or raise what the call raised. ``look`` is called meanwhile, and may
     raise."""
+    from concurrent.futures import wait
+
     while not wait([future], _LOOK_SECONDS).done:
         look()
     return future.result()

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -347,7 +346,7 @@ def staged_name(final: Path) -> Path:
 def hidden_name(mark: str = "") -> str:
     """The name of a staged file: short, whatever its final name is, as some disks take 143 bytes or fewer (ADR 52). It
     has the `ProcessId` in it, for `sweep`, and the ``mark``, or a random one if there is none."""
-    return f".{mark or secrets.token_hex(_MARK_BYTES)}.{ProcessId.current()}.mdl-tmp"
+    return f".{mark or os.urandom(_MARK_BYTES).hex()}.{ProcessId.current()}.mdl-tmp"
 
 
 def sweep(folder: Path) -> None:

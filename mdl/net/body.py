@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import httpx
 
@@ -19,9 +19,9 @@ from mdl.cancel import CancelToken
 from mdl.errors import NetworkError, ProtocolError
 from mdl.net.connection import Connection, deadline
 from mdl.net.responses import codings_of, is_readable, unreadable
+from mdl.net.throttle import Throttle
 from mdl.net.tls_errors import SILENCE
 from mdl.net.transport import broken_tls
-from mdl.units import NO_RATE_LIMIT, Timetable
 
 STEP = 256 * 1024
 """Bytes of one decoded piece, at most."""
@@ -34,70 +34,8 @@ _AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
 """Bytes a second that a body must bring, on average while it is waited for."""
-_SLACK = 0.25
-"""Seconds of the rate limit that may be caught up after a late wake-up. A longer silence is never made up for."""
-_LOOK_SECONDS = 1.0
-"""How often a thread that waits for a low rate looks whether the rate has changed."""
-_QUANTUM_SECONDS = 0.01
-_SMALLEST_QUANTUM = 4096
 
 Block = memoryview | bytes
-
-
-def minute_of_day() -> int:
-    """Minutes since midnight, local time."""
-    now = time.localtime()
-    return now.tm_hour * 60 + now.tm_min
-
-
-class Throttle:
-    """One rate limit for all connections, by a daily timetable. A thread that has read bytes waits until the rate
-    allows for them."""
-
-    def __init__(self, timetable: Timetable, clock: Callable[[], float] = time.monotonic) -> None:
-        self._timetable = timetable
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._paid_until = clock()
-
-    def change(self, timetable: Timetable) -> None:
-        """Keep to another timetable from now on."""
-        with self._lock:
-            self._timetable = timetable
-            self._paid_until = self._clock()
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second at this time of the day; None if there is no limit."""
-        rates = self._timetable.rates
-        return rates[0][1] if len(rates) == 1 else self._timetable.rate_at(minute_of_day())
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the rate allows for no more bytes at this moment."""
-        return self.rate is not None and self._paid_until > self._clock()
-
-    def quantum(self, most: int) -> int:
-        """How many bytes to read at a time: at most ``most``, fewer if the rate is low."""
-        rate = self.rate
-        return most if rate is None else min(most, max(_SMALLEST_QUANTUM, int(rate * _QUANTUM_SECONDS)))
-
-    def take(self, count: int, cancel: CancelToken) -> None:
-        """Wait until the rate allows for ``count`` more bytes. Raises `Cancelled`."""
-        rate = self.rate
-        if rate is None:
-            return
-        with self._lock:
-            now = self._clock()
-            self._paid_until = max(self._paid_until, now - _SLACK) + count / rate
-            wait = self._paid_until - now
-            timetable = self._timetable
-        while wait > 0 and self._timetable is timetable:
-            cancel.wait(min(wait, _LOOK_SECONDS))
-            wait -= _LOOK_SECONDS
-
-
-NO_LIMIT = Throttle(NO_RATE_LIMIT)
 
 
 class BodyReader:

@@ -31,7 +31,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
-from mdl.net.body import NO_LIMIT, Block, BodyReader, Throttle
+from mdl.net.body import Block, BodyReader
 from mdl.net.connection import Interrupter, RequestLimits, deadline
 from mdl.net.credentials import HostCredential, HostTls
 from mdl.net.hints import loop_hint, plain_http_hint
@@ -42,6 +42,7 @@ from mdl.net.policy import Again, RequestEnded, RetryPolicy, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
 from mdl.net.refusals import Asker, error_for_status, is_not_yet, may_be_the_token, page_of, server_message
 from mdl.net.responses import parse_size
+from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls_errors import SILENCE
 from mdl.net.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.net.trust import Trust

@@ -22,7 +22,7 @@ from support.shell import Ran, Run, Shell, done, ended, machine, settings, start
 
 from mdl.disk.process import ProcessId
 from mdl.jobs.prefetch import write_metrics
-from mdl.net.body import minute_of_day
+from mdl.net.throttle import minute_of_day
 from mdl.reports import ModelReport, Report
 
 GONE = answers(404, ("X-Request-Id", "req-18"), body=b"moved to the moon")

@@ -23,7 +23,7 @@ from mdl.downloader.queue import WorkQueue
 from mdl.downloader.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
-from mdl.net.body import Throttle
+from mdl.net.throttle import Throttle
 from mdl.units import NO_RATE_LIMIT
 
 DATA = noise(4 * MIB)

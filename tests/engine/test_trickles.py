@@ -11,7 +11,7 @@ from support.bench import KNOWN, Bench, probes
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Handler, Piece
 
-from mdl.net.body import Throttle
+from mdl.net.throttle import Throttle
 from mdl.sources.hub_origin import HubOrigin
 from mdl.units import Timetable
 

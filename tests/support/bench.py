@@ -26,10 +26,10 @@ from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList, OriginToken
-from mdl.net.body import NO_LIMIT, Throttle
 from mdl.net.client import HttpClient, Timeouts
 from mdl.net.origin_record import OriginRecord
 from mdl.net.policy import RetryPolicy
+from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.ops.get import get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report

@@ -13,7 +13,7 @@ from support.shell import Inside, Shell
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, UsageError
-from mdl.net.body import Throttle, minute_of_day
+from mdl.net.throttle import Throttle, minute_of_day
 from mdl.units import Timetable, Window, parse_rate, parse_size
 
 MINUTES = st.integers(0, 24 * 60 - 1)

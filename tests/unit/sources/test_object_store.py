@@ -17,9 +17,9 @@ from support.networks import network_of
 from mdl.bounds import LARGEST_XML, MOST_PAGES
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
-from mdl.net.body import Throttle
 from mdl.net.client import HttpClient, Timeouts
 from mdl.net.policy import RetryPolicy
+from mdl.net.throttle import Throttle
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, Bucket, PartedUpload, UploadedPart, refusal
