@@ -179,21 +179,30 @@ def _summary(comparisons: Sequence[Comparison]) -> str:
     return f"""\
 ## In one look
 
-![How many times as fast as the others mdl is, for each work below](pictures/{CHART.name})
+![mdl's time beside that of other programs, for each work below](pictures/{CHART.name})
 
-Seconds, medians. In brackets: how many times as fast mdl is; below 1, mdl is slower. **Bold** are those that hash or
-sync what they wrote, as mdl always does.
+Seconds, medians. In brackets: mdl's time, with the other program's time as 1. Smaller is better; above 1, mdl is
+slower. **Bold** are those that hash or sync what they wrote, as mdl always does.
 
 {_markdown({"head": ["work", "mdl", "beside it"], "rows": rows, "caption": ""})}"""
 
 
 def _beside(peer: Peer) -> str:
     name = f"`{peer['name']}`"
-    return f"{f'**{name}**' if peer['alike'] else name} {peer['seconds']:.2f} ({_digits(peer['times'])})"
+    return f"{f'**{name}**' if peer['alike'] else name} {peer['seconds']:.2f} ({_digits(share(peer))})"
+
+
+def share(peer: Peer) -> float:
+    """mdl's time, with the other program's time as 1: below 1, mdl is quicker."""
+    return 1 / peer["times"]
+
+
+def _by_share(peers: Sequence[Peer]) -> list[Peer]:
+    return sorted(peers, key=share)
 
 
 def _by_speed(peers: Sequence[Peer]) -> list[Peer]:
-    return sorted(peers, key=lambda one: one["times"])
+    return sorted(peers, key=lambda peer: peer["times"])
 
 
 def _slower(found: Mapping[str, Record]) -> str:
@@ -202,7 +211,7 @@ def _slower(found: Mapping[str, Record]) -> str:
     for record in found.values():
         for one in record["comparisons"]:
             behind = [peer for peer in _by_speed(one["peers"]) if peer["times"] < _AS_FAST]
-            names = ", ".join(f"{_digits(1 / peer['times'])} times as long as `{peer['name']}`" for peer in behind)
+            names = ", ".join(f"{_digits(share(peer))} times as long as `{peer['name']}`" for peer in behind)
             lines += [f"- {one['work']}: mdl takes {names}."] if names else []
     missed = [f"- {one['text']}." for record in found.values() for one in record["claims"] if not one["holds"]]
     text = ["## Where mdl is slower", "", *(lines or ["Nowhere in this run."]), ""]
@@ -252,15 +261,19 @@ _IN_README = (
 
 
 def _readme(results: Mapping[str, Record]) -> str:
-    times = {(one["work"], peer["name"]): peer["times"] for one in _comparisons(results) for peer in one["peers"]}
+    shares = {(one["work"], peer["name"]): share(peer) for one in _comparisons(results) for peer in one["peers"]}
 
-    def told(work: str, *names: str) -> str:
-        found = [f"{_digits(times[work, name])} × `{name}`" for name in names if (work, name) in times]
+    def compared(work: str, *names: str) -> str:
+        found = [f"{_digits(shares[work, name])} × `{name}`" for name in names if (work, name) in shares]
         return f"{work}: {', '.join(found) or 'not measured'}"
 
-    picture = f"![How many times as fast as other programs mdl is]({CHART.relative_to(_ROOT)})"
-    lines = ["- " + " ".join(f"{told(*one)}." for one in line) for line in _IN_README]
-    return "\n".join([picture, "", "mdl verifies and syncs what it writes. How many times as fast it is:", "", *lines])
+    picture = f"![mdl's time beside that of other programs]({CHART.relative_to(_ROOT)})"
+    about = (
+        "mdl always hashes and syncs what it writes; `curl`, `hf` and `zip` do neither. mdl's time, as a multiple of\n"
+        "the other program's time (smaller is better):"
+    )
+    lines = ["- " + " ".join(f"{compared(*one)}." for one in line) for line in _IN_README]
+    return "\n".join([picture, "", about, "", *lines])
 
 
 # The chart.
@@ -268,7 +281,7 @@ def _readme(results: Mapping[str, Record]) -> str:
 
 _LEFT, _RIGHT, _WIDTH = 250, 24, 860
 _LANE, _LETTER = 17, 6.4
-_LEGEND = "Filled: it hashes or syncs what it wrote, as mdl always does. Left of the green line mdl is slower."
+_LEGEND = "Left of the green line mdl takes less time. Filled: it hashes or syncs what it wrote, as mdl always does."
 _COLORS = {"line": "#2da44e", "text": "#59636e", "grid": "#8c959f"}
 _STYLE = f"""\
 text {{ font: 12px ui-sans-serif, system-ui, "DejaVu Sans", sans-serif; fill: {_COLORS["text"]} }}
@@ -298,33 +311,33 @@ def _end(at: float, peer: Peer) -> float:
 
 
 def _label(peer: Peer) -> str:
-    return f"{peer['name']} {_digits(peer['times'])}"
+    return f"{peer['name']} {_digits(share(peer))}"
 
 
 def _chart(comparisons: Sequence[Comparison]) -> str:
-    """Dots on a logarithmic scale: how many times as fast as each peer mdl is. Filled: it verifies or syncs too."""
-    every = [peer["times"] for one in comparisons for peer in one["peers"]]
+    """Dots on a logarithmic scale: mdl's time as a share of each peer's. Filled: it verifies or syncs too."""
+    every = [share(peer) for one in comparisons for peer in one["peers"]]
     low, high = math.floor(math.log2(min(every, default=0.5))), math.ceil(math.log2(max(every, default=2)))
     room = _WIDTH - _LEFT - _RIGHT - 190  # the last names stand right of their dots
 
-    def place(times: float) -> float:
-        return _LEFT + room * (math.log2(times) - low) / (high - low)
+    def place(ratio: float) -> float:
+        return _LEFT + room * (math.log2(ratio) - low) / (high - low)
 
     rows = []
     for one in comparisons:
         row = _Row(one["work"])
-        for peer in _by_speed(one["peers"]):
-            row.place(place(peer["times"]), peer)
+        for peer in _by_share(one["peers"]):
+            row.place(place(share(peer)), peer)
         rows.append(row)
     height = 84 + sum(_LANE * len(row.lanes) + 10 for row in rows)
     body = "\n".join([*_grid(place, range(low, high + 1), height), *_dots(rows)])
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">
-<title>How many times as fast as other programs mdl is</title>
+<title>mdl's time beside that of other programs</title>
 <style>
 {_STYLE}
 </style>
-<text x="12" y="24" class="title">How many times as fast as the others mdl is</text>
+<text x="12" y="24" class="title">mdl's time, with the other program's time as 1</text>
 <text x="12" y="44">{_LEGEND}</text>
 {body}
 </svg>

@@ -1,4 +1,4 @@
-"""Writes the tables of figures in scale.md, beside this file: what many machines cost, from a few assumptions.
+"""Writes the tables of figures in many-machines.md, beside this file: what many machines cost, from a few assumptions.
 
 python docs/scale.py           # write them
 python docs/scale.py --check   # write nothing; exit with 1 if they are not up to date
@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).with_name("many-machines.md")
 _TABLE = re.compile(r"(?<=<!-- )(assumptions|hub|ways|store)(: [^>]* -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
 NODES = (1, 100, 10_000)
 

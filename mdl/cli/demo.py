@@ -27,7 +27,7 @@ def demo(
     ] = None,
     keep: Annotated[bool, flag("--keep", "Do not remove the temporary folder at the end.", panel="Where")] = False,
 ) -> int:
-    """The whole of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
+    """All of mdl on this machine alone: a download killed and resumed, a run packed, released, rolled back."""
     place = _made(folder)
     stays = keep or folder is not None
     try:

@@ -35,7 +35,7 @@ def rm(
         list[str], argument("NAME|REF", "Models as 'mdl list --local' names them.", autocompletion=completion.here)
     ],
     force: Annotated[
-        bool, flag("--force", "Also what you changed or added, and what another program brought for it.")
+        bool, flag("--force", "Also what you changed or added, and what another program downloaded for it.")
     ] = False,
 ) -> int:
     """Delete models from this disk; the catalog keeps them. It shows what would go, and asks or wants --yes.

@@ -86,7 +86,7 @@ DryRun = Annotated[bool, flag("-n --dry-run", "Show the plan and stop.")]
 Force = Annotated[bool, flag("--force", "Download again, and replace files that mdl did not write.")]
 LockedNames = Annotated[list[str] | None, argument("NAME", "Models and groups; without one, all that is locked.")]
 Metrics = Annotated[
-    Path | None, flag("--metrics FILE", "Prometheus text file, replaced as a whole.", panel="Afterwards")
+    Path | None, flag("--metrics FILE", "Prometheus text file, replaced in one step.", panel="Afterwards")
 ]
 
 LogFile = Annotated[

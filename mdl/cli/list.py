@@ -49,7 +49,7 @@ def list_models(
     local: Annotated[
         bool, flag("--local", "All that is on this disk, in the catalog or not, in both layouts.")
     ] = False,
-    present: Annotated[bool, flag("--present", "Only what is whole on this disk.")] = False,
+    present: Annotated[bool, flag("--present", "Only what is complete on this disk.")] = False,
     partial: Annotated[bool, flag("--partial", "Only what is partly here.")] = False,
     missing: Annotated[bool, flag("--missing", "Only what is not here.")] = False,
     sort: Annotated[

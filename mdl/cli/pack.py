@@ -47,7 +47,7 @@ class SelectionFlags:
     inference_only: Annotated[bool, flag("--inference-only", "Only what inference needs, no optimizer state.")] = False
     logs: Annotated[bool, flag("--logs", "The run's logs, and nothing else.")] = False
     everything: Annotated[
-        bool, bare_flag("--all", "The whole folder, also the checkpoints beside a finished model.")
+        bool, bare_flag("--all", "Everything in the folder, also the checkpoints beside a finished model.")
     ] = False
     allow_secrets: Annotated[
         bool, bare_flag("--allow-secrets", "With --include NAME: pack that file though it holds a secret.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @command(
     "prefetch",
     "mdl prefetch nightly --window 22:00-06:00  # a group, by night",
-    "mdl prefetch --all --limit-rate 20M  # the whole catalog, gently",
+    "mdl prefetch --all --limit-rate 20M  # everything in the catalog, slowly",
     "mdl prefetch nightly --metrics mdl.prom  # and numbers for Prometheus",
     checks_config=True,
 )
@@ -35,7 +35,7 @@ def prefetch(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to bring; or --all.")] = None,
+    names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to download; or --all.")] = None,
     everything: Annotated[bool, flag("--all", "All models of your own catalog.")] = False,
     dry_run: DryRun = False,
     force: Force = False,

@@ -40,8 +40,8 @@ bucket   = "store\""""
     "remote",
     "mdl remote  # list the remotes of config.toml",
     "mdl remote check gpu  # does it work?",
-    "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB brings the results",
-    group_help="Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' brings them.",
+    "mdl remote jobs gpu  # list its jobs; mdl fetch gpu JOB downloads the results",
+    group_help="Where trained results are: a bucket, a RunPod endpoint, a training server. 'mdl fetch' downloads them.",
 )
 @command(
     "remote list",
@@ -116,11 +116,11 @@ def jobs(session: Session, name: Name) -> int:
 
 @command(
     "remote status",
-    "mdl remote status gpu p-17  # how one job stands",
+    "mdl remote status gpu p-17  # the status of one job",
     "mdl remote status gpu p-17 --json  # for a script",
 )
 def status(session: Session, name: Name, job_id: JobId) -> int:
-    """Show how one job of a remote stands. An endpoint without a bucket has a worker answer, which RunPod bills."""
+    """Show the status of one job. An endpoint without a bucket has a worker answer, which RunPod bills."""
     with session.client().remote(name) as remote:
         job = remote.status(job_id)
     lines = {
@@ -155,8 +155,8 @@ def cancel(session: Session, name: Name, job_id: JobId) -> int:
 def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     """Show the old jobs in a bucket; --yes deletes them: their results, then their records.
 
-    What counts is the time in a job's own record. A job that is not over, or whose record tells no time or cannot be
-    read, is kept. So are results without a record: nothing says how old they are, or that nobody writes them any more.
+    The age of a job is the time in its own record. mdl keeps jobs that are not over, jobs whose record has no time or
+    cannot be read, and results without a record.
     """
     is_asked = session.common.yes
     console = session.console

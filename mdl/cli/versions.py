@@ -116,7 +116,7 @@ def _told(one: ModelVersion) -> str:
 
 @command(
     "update",
-    "mdl update bert-fa  # bring what is newest, and lock it if there is a lock",
+    "mdl update bert-fa  # update it, and its lock if there is one",
     "mdl update -n nightly  # show what would be fetched for a group",
 )
 def update(

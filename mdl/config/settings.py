@@ -281,7 +281,7 @@ Progress = Literal["auto", "bars", "lines", "json", "none"]
 _OF_COMMANDS = {
     "progress": _choice_setting(
         get_args(Progress),
-        "How progress is told on stderr; json is one object a line.",
+        "How progress is shown on stderr; json: one object a line.",
         flag="--progress",
         variable="MDL_PROGRESS",
         has_flag=False,

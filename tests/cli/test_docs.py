@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support.long import only_long
@@ -23,50 +24,54 @@ from support.shell import ExitCode, Shell
 from support.weights import gguf_file
 
 from mdl.cli.commands import commands
+from mdl.errors import EXIT_CODES
 
 pytestmark = pytest.mark.plugins  # some of the pages are theirs
 ROOT = Path(__file__).parents[2]
+PLUGINS = tuple(sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("mdl/plugins/*/*.md")))
+MAINTAINERS = ("architecture.md", "benchmarks.md", "faults.md")
+"""Pages of docs/ that are not for users, and not on the site."""
+USERS = tuple(sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md") if page.name not in MAINTAINERS))
 PAGES = (
     "README.md",
-    "docs/guide.md",
-    "docs/trained-runs.md",
-    "docs/recipes.md",
-    "docs/render.md",
-    "docs/bundle.md",
-    "docs/troubleshooting.md",
     "docs/configuration.md",
+    "docs/guide.md",
     "docs/index.md",
-    "docs/serve.md",
+    "docs/recipes.md",
+    "docs/trained-runs.md",
+    "mdl/plugins/bundle/bundle.md",
+    "mdl/plugins/render/render.md",
 )
+"""The pages whose blocks are run here."""
+ELSEWHERE = {
+    "demo": ".ci/run",
+    "test": ".ci/run",
+    "bucket": "tests/cli/test_guide.py",
+    "runpod": "tests/cli/test_guide.py",
+    "trainer": "tests/cli/test_guide.py",
+    "mirror": "tests/plugins/mirror/test_mirror.py",
+}
+"""The marks of blocks that are run by another file, which names the mark."""
+GENERATED = "docs/commands.md"
+"""Its examples are parsed by tests/unit/cli/test_help.py."""
 FOREIGN = (
     *("crontab", "docker", "jq", "kubectl", "man", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
     *("ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
-ELSEWHERE = (
-    "mdl demo",
-    "mdl serve",
-    "mdl mirror",
-    "mdl fleet",
-    "mdl fetch gpu",
-    "mdl jobs pause",
-    "mdl jobs cancel",
-    "mdl jobs resume",
-    "python3 -m venv",
-    "pip install",
-    "install -d",
-    "cp catalog",
-    "cp mdl-prefetch",
-    "/opt/mdl/bin/pip",
-    "ln -sf /opt/mdl",
-    ".ci/run",
-    "python ",
-    "export AWS",
-    "#SBATCH",
-    "#!",
-)
-"""Lines that are left out: they install mdl, change the machine, or need a job that runs (test_jobs.py), a remote
-(test_guide.py), a bucket (test_mirror.py), nodes (test_fleet.py) or a server that goes on (test_serve.py)."""
+LEFT_OUT = {
+    "mdl demo": "takes a minute; .ci/run has it",
+    "mdl mirror": "needs a bucket: test_mirror.py",
+    "mdl jobs pause": "needs a job that runs: test_jobs.py",
+    "mdl jobs cancel": "needs a job that runs: test_jobs.py",
+    "mdl jobs resume": "needs a job that was interrupted: test_jobs.py",
+    "git clone": "installs mdl",
+    "mdl --install-completion": "needs the shell of a terminal: test_completion.py",
+    "install -d": "changes the machine",
+    "cp catalog": "changes the machine",
+    "cp mdl-prefetch": "changes the machine",
+}
+"""Lines that are left out of the blocks that are run here, with the reason."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
 WEIGHTS = b"\x80weights" * 40_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -95,11 +100,29 @@ nightly = ["bert-fa"]
 """
 
 
+class Block(NamedTuple):
+    """A block of shell of a page: the mark above it, and its lines."""
+
+    mark: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    """Every block of shell of a page."""
+    found = re.findall(
+        r"(?:^<!-- ([^>]*) -->\n)?^```sh\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return [Block(mark, text) for mark, text in found]
+
+
 def scripts(page: str) -> list[str]:
-    """The shell blocks of a page that have commands of mdl, without the lines that are left out."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    kept = ["".join(f"{line}\n" for line in block.splitlines() if not line.startswith(ELSEWHERE)) for block in blocks]
-    return [block for block in kept if re.search(r"\bmdl\b", block)]
+    """The blocks of a page that are run here, without the lines that are left out."""
+    kept = []
+    for block in blocks(page):
+        if not block.mark:
+            lines = [line for line in block.text.splitlines() if not line.startswith(tuple(LEFT_OUT))]
+            kept.append("".join(f"{line}\n" for line in lines))
+    return kept
 
 
 class Files(BaseHTTPRequestHandler):
@@ -151,6 +174,8 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
     work = tmp_path / "work"
     run = make_run(work / "runs", "tts")
     (run / ".env").write_text("PORT=8000\n")
+    (run / "wandb" / "run-1" / "files").mkdir(parents=True)
+    (run / "wandb" / "run-1" / "files" / "config.yaml").write_text("seed: 1\n")
     (run / "run.yaml").write_text(f"hub_token: hf_{'Ab1' * 12}\n")
     (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "models" / "loras" / "style.safetensors").write_bytes(SAFETENSORS)
@@ -191,16 +216,26 @@ def test_every_command_is_run(page: str, environ: dict[str, str], tmp_path: Path
         assert ran.returncode == 0, f"{text}\n{ran.stdout}\n{ran.stderr}"
 
 
+@pytest.mark.parametrize("page", ["README.md", *USERS, *PLUGINS])
+def test_every_block_is_run_or_says_why_not(page: str) -> None:
+    """A block of shell is run by this file, by the file that knows its mark, or says why it cannot be run."""
+    for mark, text in blocks(page):
+        if mark in ELSEWHERE:
+            assert mark in (ROOT / ELSEWHERE[mark]).read_text("utf-8")
+        elif not re.fullmatch(r"not run here: .{10,}", mark):
+            assert (mark, page in (*PAGES, GENERATED)) == ("", True), f"{page}: {text}"
+
+
 def test_every_command_is_one() -> None:
     """What the documents call ``mdl NAME`` is a command, also where it is only named."""
-    for page in ROOT.glob("docs/**/*.md"):
+    for page in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("mdl/plugins/*/*.md")):
         for name in re.findall(r"[`(]mdl ([a-z]+)\b", page.read_text("utf-8")):
             assert name in commands(), f"{page.name}: mdl {name}"
 
 
 def test_every_link_leads_somewhere() -> None:
     """Relative links of every document lead to files that are there, and to headings that these have."""
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("mdl/plugins/*/*.md")):
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
             path, _, anchor = target.partition("#")
             if "://" in target:
@@ -234,12 +269,13 @@ def named_by_index(text: str) -> list[str]:
     return [word for word in found if word == "mdl"]
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{one.name}" for one in (ROOT / "docs").glob("*.md"))])
-def test_mdl_is_installed_from_a_checkout(page: str) -> None:
-    """Until it is published, no page has pip look for mdl or an extra of it on an index, or invents an address."""
+@pytest.mark.parametrize("page", ["README.md", *USERS, *PLUGINS])
+def test_mdl_is_installed_from_a_clone(page: str) -> None:
+    """Until it is published, no page has pip look for mdl or an extra of it on an index, or invents an address: whose
+    repository it is, is one variable of the shell."""
     text = (ROOT / page).read_text("utf-8")
     assert named_by_index(text) == []
-    assert "OWNER/mdl" not in text
+    assert re.findall(r"(?<!\$)\bOWNER/mdl", text) == []
     assert "'mdl[" not in text
     assert "or from a package index" not in text
 
@@ -255,14 +291,33 @@ COLUMNS = 75
 """What a block of code of the site shows; the rest is cut off."""
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
-def test_nothing_is_cut_off(page: Path) -> None:
-    """A line of code fits into its block, with its comment above it; a cell of a table has no backslash in its code."""
-    text = page.read_text("utf-8")
+@pytest.mark.parametrize("page", ["README.md", *USERS, *PLUGINS])
+def test_nothing_is_cut_off(page: str) -> None:
+    """A line of code fits into its block, with its comment above it; a cell of a table has no backslash in its code.
+    The README's two commands for CI are one line each, which .ci/common.sh reads."""
+    text = re.sub(r"<!-- (?:demo|test) -->\n```sh\n.*\n```", "", (ROOT / page).read_text("utf-8"))
     code = "\n".join(re.findall(r"^ *```.*\n((?:.*\n)*?) *```$", text, re.MULTILINE)).split("\n")
     assert [line for line in code if len(line) > COLUMNS] == []
+    assert [line for line in code if re.match(r"(?:mdl|pipx|docker) .* # ", line)] == []
     cells = [line for line in text.split("\n") if line.startswith("|")]
     assert [line for line in cells if re.search(r"`[^`|]*\\\\\|", line)] == []
+
+
+def test_the_number_of_exit_codes() -> None:
+    """The comparisons count what the table of exit codes has."""
+    for page in ("README.md", "docs/comparison.md"):
+        [count] = re.findall(r"Number of exit codes \| (\d+) \|", (ROOT / page).read_text("utf-8"))
+        assert int(count) == len(EXIT_CODES)
+
+
+WORDS = 24_000
+"""What a user may have to read in all. A table's bars and a block's fences are no words."""
+
+
+def test_a_user_can_read_it_all() -> None:
+    """The pages of the site are short enough."""
+    words = [word for page in (*USERS, *PLUGINS) for word in (ROOT / page).read_text("utf-8").split()]
+    assert len([word for word in words if re.search(r"\w", word)]) < WORDS
 
 
 @pytest.mark.parametrize("picture", ["resume", "release"])
@@ -282,19 +337,52 @@ def test_a_picture_begins_with_its_end(picture: str) -> None:
 KEYFRAMES = r"@keyframes (k\d+) \{ (.*) \}"
 
 
-def test_the_strict_build_can_fail(tmp_path: Path) -> None:
-    """CI builds the site so that a link to a page that does not exist fails it: shown by a page that has one."""
+def built(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The site of the docs in ``folder``, as CI builds it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder / "site")]
+    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """A folder with the documents, and without the pages of the plug-ins."""
     pytest.importorskip("material")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    return tmp_path
+
+
+def test_the_strict_build_can_fail(docs: Path) -> None:
+    """CI builds the site so that a link to a page that does not exist fails it: shown by a page that has one. Without
+    a plug-in the site is whole."""
     [line] = [line for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if "mkdocs build" in line]
     assert "--strict" in line
     assert "--quiet" not in line
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    environ = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    ran = built(docs)
     assert ran.returncode == 0, ran.stderr
-    with (tmp_path / "docs" / "guide.md").open("a") as page:
+    with (docs / "docs" / "guide.md").open("a") as page:
         page.write("[gone](no-such-page.md)\n")
-    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    ran = built(docs)
     assert (ran.returncode, "no-such-page.md" in ran.stderr) == (1, True)
+
+
+def test_each_plugin_has_a_chapter(docs: Path) -> None:
+    """The page of a plug-in is a chapter of "Many machines", one level lower, with links that lead somewhere."""
+    for place in PLUGINS:
+        (docs / place).parent.mkdir(parents=True)
+        shutil.copy(ROOT / place, docs / place)
+    ran = built(docs)
+    assert ran.returncode == 0, ran.stderr
+    page = (docs / "site" / "many-machines.html").read_text("utf-8")
+    for place in PLUGINS:
+        first, *rest = re.findall(r"^(#+) (.*)$", re.sub(r"(?ms)^```.*?^```", "", (ROOT / place).read_text()), re.M)
+        assert (first[0], {mark for mark, _ in rest}) == ("#", {"##"})
+        assert f">{first[1]}<" in page
+        assert all(f"<h3 id={name!r}".replace("'", '"') in page for name in (slug(title) for _, title in rest))
+    assert "../../../docs" not in page
+
+
+def slug(title: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).strip().replace(" ", "-")

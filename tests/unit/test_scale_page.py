@@ -1,4 +1,4 @@
-"""docs/scale.md: written by docs/scale.py, whose figures are worked out here once more."""
+"""The figures of docs/many-machines.md: written by docs/scale.py, whose figures are worked out here once more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mdl
 
 ROOT = Path(mdl.__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "docs" / "scale.py"))
-PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "many-machines.md").read_text("utf-8")
 
 
 def test_it_is_up_to_date() -> None:

@@ -85,7 +85,7 @@ def import_bundle(
     ] = False,
     log_file: LogFile = None,
 ) -> int:
-    """Bring the models of a bundle into the models folder, and their entries into the catalog and its lock.
+    """Import the models of a bundle into the models folder, and their entries into the catalog and its lock.
 
     Each file is compared with its digest while it is written. Nothing is contacted."""
     if place == "-":

@@ -47,10 +47,10 @@ class FleetFlags:
 
 GetSettings = Annotated[Settings, tuple(name for name in DOWNLOAD if name not in ("locked", "frozen", "offline"))]
 Names = Annotated[list[str], argument("NAME", "Models and groups of the catalog; the lock must have them.")]
-_ABOUT = """Get, verify or look at models on every node of an engine that you have: Slurm, Ray, or hosts by ssh.
+_ABOUT = """Run get, verify or status on every node of your Slurm or Ray cluster, or on a list of hosts.
 
-Each node runs its own mdl, with your lock: all bring the same commits. A node has its own token and config.toml; Slurm
-also passes your environment on. One row a node, one exit code: that of the one reason why nodes failed, else 10.
+Each node runs its own mdl, with your lock: all get the same commits. A node has its own token and config.toml; Slurm
+also passes your environment on. One row per node, one exit code: the one reason why nodes failed, or 10 for several.
 """
 
 
@@ -91,7 +91,7 @@ def get(
 @command(
     "fleet verify",
     "mdl fleet verify bert-fa --on slurm --nodes 4 --json  # for a script",
-    "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # mend it there",
+    "mdl fleet verify bert-fa --on ssh --hosts a,b --repair  # repair it there",
 )
 def verify(
     session: Session,

@@ -118,7 +118,7 @@ def cron(
         str | None, bare_flag("--mail-to ADDRESS", "The address to which cron mails what fails.", panel="Afterwards")
     ] = None,
 ) -> int:
-    """Print a line for a crontab that downloads by night, silent if all is well."""
+    """Print a line for a crontab that downloads by night, silent if nothing failed."""
     options = {"program": program, "limit_rate": limit_rate, "window": window, "schedule": schedule, "mail_to": mail_to}
     return _render(session, "cron", names, home=_home(session, to), **options)
 

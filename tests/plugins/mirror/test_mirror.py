@@ -735,8 +735,8 @@ def test_clean_goes_on_after_what_it_may_not_delete(store: MirrorStore, tap: Cal
 
 
 def test_the_page_about_mirrors(tmp_path: Path, store: MirrorStore, mdl: Inside) -> None:
-    """Every command of docs/mirrors.md works, in its order."""
-    page = (Path(__file__).parents[3] / "docs/mirrors.md").read_text("utf-8")
+    """Every command of mdl/plugins/mirror/mirrors.md works, in its order."""
+    page = (Path(__file__).parents[3] / "mdl/plugins/mirror/mirrors.md").read_text("utf-8")
     lines = page.partition("<!-- mirror -->\n```sh\n")[2].partition("```")[0].splitlines()
     assert len(lines) > 5
     with FaultyServer(honest(FILES[ODD])) as server:
