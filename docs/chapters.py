@@ -1,6 +1,6 @@
-"""The site's page "Many machines" has a chapter for each plug-in that is installed beside it: mkdocs calls this.
+"""The site's page "Many machines" has a chapter for each plug-in: mkdocs calls this.
 
-A plug-in's page lies beside its code, as its links do: ``rm -r`` of the plug-in takes its chapter away and breaks no link.
+A plug-in's page is beside its code: ``rm -r`` of the plug-in takes its chapter away and breaks no link.
 """
 
 from __future__ import annotations
