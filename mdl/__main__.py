@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from mdl import __version__
+from mdl.version import full_version
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _say_version() -> int:
     if sys.stdout is None:
         return 0
     try:
-        sys.stdout.write(f"mdl {__version__}\n")
+        sys.stdout.write(f"mdl {full_version()}\n")
         sys.stdout.flush()
     except OSError as error:
         sys.stdout = None

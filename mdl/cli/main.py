@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from mdl import __version__
 from mdl.cli.command import epilog_of, report, root_group
 from mdl.cli.commands import find
 from mdl.cli.flags import ROOT_PANEL, Common, flag
@@ -23,6 +22,7 @@ from mdl.cli.usage import usage_error
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.disk.process import without_core_files
 from mdl.errors import Cancelled, StorageError, UsageError
+from mdl.version import full_version
 
 _COMPLETE = "_MDL_COMPLETE"
 """The variable by which a shell asks Typer what the Tab key offers."""
@@ -49,7 +49,7 @@ def root() -> Any:
 
 def _version(wanted: bool | None) -> None:
     if wanted:
-        sys.stdout.write(f"mdl {__version__}\n")
+        sys.stdout.write(f"mdl {full_version()}\n")
         raise typer.Exit
 
 

@@ -13,7 +13,6 @@ from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
-from mdl import __version__
 from mdl.disk import disk_space
 from mdl.disk.safe_open import check_own_folder, read_regular
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
@@ -23,6 +22,7 @@ from mdl.net.credentials import NETRC, HostCredential
 from mdl.plugin import broken_plugins, plugins
 from mdl.sources.endpoint import Endpoint
 from mdl.values import value_class
+from mdl.version import full_version
 from mdl.weights.pickles import head_of, is_pickle, warning
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
@@ -141,7 +141,7 @@ def versions() -> str:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
     system = f"Python {platform.python_version()} on {platform.system()} {platform.release()} {platform.machine()}"
-    return f"mdl {__version__}, {system}, {ssl.OPENSSL_VERSION}, {', '.join(found)}"
+    return f"mdl {full_version()}, {system}, {ssl.OPENSSL_VERSION}, {', '.join(found)}"
 
 
 def models_folder(place: Callable[[], Path]) -> str:

@@ -25,6 +25,7 @@ from support.namespaces import USER, prefix_of
 from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, ended, machine, started, with_environ
 
+import mdl as library
 from mdl.downloader.fetch import Fetcher
 
 BEYOND_ASCII = "模型-ß.txt"
@@ -251,3 +252,15 @@ def test_what_keeps_mdl_offline_is_named(
     for command in ("get hf:org/never", "get http://127.0.0.1:9/f.bin", "search word"):
         ran = mdl(shell, *command.split(), *words)
         assert (ran.code, named in ran.err.partition("hint:")[2]) == (8, True), ran.err
+
+
+@pytest.mark.parametrize(("commit", "told"), [("1fc3fa41\n", " (1fc3fa41)"), ("", ""), (None, " (checkout)")])
+def test_the_version_names_the_commit(tmp_path: Path, commit: str | None, told: str) -> None:
+    """A wheel says from which commit it was built, and a checkout that it is one."""
+    shutil.copytree(Path(library.__file__).parent, tmp_path / "mdl", ignore=shutil.ignore_patterns("__pycache__"))
+    if commit is not None:
+        (tmp_path / "mdl" / "commit.txt").write_text(commit)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "mdl", "--version"]
+    ran = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"mdl {library.__version__}{told}\n"

@@ -203,7 +203,7 @@ CHANGING = [
     (r"\b\d+(\.\d+)? (s|ms)\b", "SECONDS"),
     (r'("(seconds|bytes_per_second|eta_seconds|bytes_free)": )[\d.]+', r"\1NUMBER"),
     (r"[\d.,]+ [kMGT]B free\b", "ROOM free"),
-    (r"mdl \d+\.\d+\.\d+\S*", "mdl MDL_VERSION"),
+    (r"mdl \d+\.\d+\.\d+( \([^)]*\))?", "mdl MDL_VERSION"),
     (r"(just now|\d+ (second|minute)s? ago)", "AGO"),
 ]
 """What differs from run to run: patterns, and what stands for it in the files."""

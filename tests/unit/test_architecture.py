@@ -72,7 +72,7 @@ IMPURE, OPENING = set(_IMPURE.split()), set(_OPENING.split())
 OF_CLI = {
     *("console", "jobs", "doctor", "demo", "plugin"),
     *("cancel", "config", "describe", "errors", "events", "formatting", "hashing", "paths"),
-    *("disk", "redact", "schemas", "units", "values"),
+    *("disk", "redact", "schemas", "units", "values", "version"),
 }
 """The rooms that the commands may import beside the public names of mdl."""
 
