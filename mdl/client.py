@@ -296,8 +296,10 @@ class Client:
 
         def pin(model: Model) -> Model:
             if must_cover or is_frozen or mirror:
-                pinned = self.catalogs.lock.pin(model, stale=is_frozen and not must_cover)
+                pinned = self.catalogs.lock.pin(model, stale=is_frozen and not must_cover, include=include)
             elif lock and lock.covers(model):
+                if lock.leaves_out(model.name, include):
+                    return lock.at_commits(model)
                 pinned = lock.pin(model)
             else:
                 return model
@@ -510,7 +512,7 @@ class Client:
         def known(name: str) -> Sequence[RemoteFile] | None:
             try:
                 model = self.catalog.models.get(name)
-                return resolver_of(store).known(model) if model else None
+                return resolver_of(store).known(model, in_all_formats=True) if model else None
             except MdlError:
                 return None
 

@@ -118,6 +118,14 @@ def listed(words: Sequence[str], separator: str = ", ", *, most: int = MOST_LIST
     return f"{text}{joint}and {left:,} more" + (f" {noun}" if noun else "")
 
 
+def words_of_left_out(sizes: Sequence[int | None]) -> str:
+    """How many files are left out because they are the same weights in other formats, how large they are as far as all
+    their ``sizes`` in bytes are known, and how to fetch them."""
+    known = [size for size in sizes if size is not None]
+    amount = f", {human_bytes(sum(known))}" if len(known) == len(sizes) else ""
+    return f"{counted(len(sizes), 'file')}{amount}: other formats of the same weights: left out; --all fetches them"
+
+
 def first_of(lines: Sequence[str], *, most: int = MOST_LISTED) -> list[str]:
     """The first ``lines``, and one that says how many more there are."""
     left = len(lines) - most

@@ -41,11 +41,21 @@ class FileReport:
     commit: str | None = None
 
 
+@small_value_class
+class LeftOutFile:
+    """A file of a repository that is not fetched, because its weights are those of another file in another format.
+    ``size`` is in bytes; None if it is not known."""
+
+    path: str
+    size: int | None = None
+
+
 @value_class
 class ModelReport:
     """How one model went. ``path`` is its folder; ``status`` is ``present``, ``partial``, ``missing`` or
     ``unverified``; ``error`` is set if the model failed before any of its files, or one of its sources did. ``file`` is
-    the path of the one file that was asked for, if it was exactly one."""
+    the path of the one file that was asked for, if it was exactly one. ``left_out`` are files that are not fetched,
+    because they are the same weights in other formats."""
 
     name: str
     path: Path
@@ -53,6 +63,7 @@ class ModelReport:
     files: tuple[FileReport, ...] = ()
     error: MdlError | None = None
     file: Path | None = None
+    left_out: tuple[LeftOutFile, ...] = ()
 
     @property
     def is_whole(self) -> bool:

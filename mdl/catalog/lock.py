@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field, replace
 from typing import Any, TypeVar
 
@@ -16,9 +16,10 @@ from mdl.bounds import LARGEST_NUMBER, whole_number
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import LockError, MdlError, NoSpace, StateError
 from mdl.files import RemoteFile, Voucher
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_bytes, words_of_left_out
 from mdl.hashing import Digest
-from mdl.paths import RelPath, shown
+from mdl.paths import RelPath, matching, shown
+from mdl.reports import LeftOutFile
 from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
 from mdl.values import value_class
@@ -80,15 +81,18 @@ class LockedFile:
 
 @value_class
 class LockedModel:
-    """``entry`` stands for the catalog's entry it was resolved from: another entry needs another lock."""
+    """A model as it was resolved. ``entry`` stands for the catalog's entry: another entry needs another lock.
+    ``left_out`` are the files of its repository that are the same weights in other formats. ``files`` and
+    ``left_out`` are sorted by path, in whatever order they were given."""
 
     name: str
     entry: str
     files: tuple[LockedFile, ...]
-    """By their paths, in whatever order they were given."""
+    left_out: tuple[LeftOutFile, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda one: one.path)))
+        object.__setattr__(self, "files", tuple(sorted(self.files, key=lambda file: file.path)))
+        object.__setattr__(self, "left_out", tuple(sorted(self.left_out, key=lambda file: file.path)))
 
     @property
     def version(self) -> str:
@@ -114,14 +118,17 @@ class Lock:
         found = self.models.get(model.name)
         return found is not None and found.entry == entry_of(model)
 
-    def pin(self, model: Model, *, stale: bool = False) -> Model:
+    def pin(self, model: Model, *, stale: bool = False, include: Sequence[str] = ()) -> Model:
         """The model with nothing left to resolve. Raises `LockError` if it is not covered (``stale`` allows an
-        entry that has changed since)."""
+        entry that has changed since), or if the patterns ``include`` ask for files that are left out."""
         found = self.models.get(model.name)
         if found is None:
             raise LockError("not in the lock", item=model.name, hint=_LOCK_IT)
         if not stale and not self.covers(model):
             raise LockError("its entry has changed since it was locked", item=model.name, hint=_LOCK_IT)
+        if self.leaves_out(model.name, include):
+            hint = 'include = ["*"] in its entry locks all formats'
+            raise LockError("the lock leaves out files that are asked for", item=model.name, hint=hint)
         branches = {} if stale and not self.covers(model) else _branches(model)
         files = []
         for one in found.files:
@@ -129,6 +136,20 @@ class Lock:
             file = CatalogFile(one.path, one.source, one.mirrors, one.size, one.digest, "", one.role, branch)
             files.append(replace(file, vouched_by=one.vouched_by))
         return replace(model, sources=(), include=(), exclude=(), files=tuple(files))
+
+    def leaves_out(self, name: str, include: Sequence[str]) -> bool:
+        """Whether the patterns ``include`` ask for files that the lock leaves out of a model."""
+        locked = self.models.get(name)
+        return locked is not None and bool(matching([file.path for file in locked.left_out], include))
+
+    def at_commits(self, model: Model) -> Model:
+        """The entry of a locked model, with each repository at the commit at which its files are locked."""
+        commits = {file.repository: file.revision for file in self.models[model.name].files if file.revision}
+        sources = [
+            source.at(commits[source.repository]) if source.repository in commits else source
+            for source in model.sources
+        ]
+        return replace(model, sources=tuple(sources))
 
     def questioned(self, model: Model) -> Model:
         """As `pin`, without sizes and digests that only a bundle names, so that the source at these commits is asked
@@ -200,7 +221,11 @@ class Lock:
     def to_toml(self) -> str:
         blocks = [_HEAD]
         for name, locked in sorted(self.models.items()):
-            blocks.append(_block("model", {"name": name, "entry": locked.entry, "files": len(locked.files)}))
+            facts: dict[str, Any] = {"name": name, "entry": locked.entry}
+            if locked.left_out:
+                facts["left_out"] = [file.path for file in locked.left_out]
+                facts["left_out_sizes"] = [-1 if file.size is None else file.size for file in locked.left_out]
+            blocks.append(_block("model", facts | {"files": len(locked.files)}))
             blocks += [_block("file", _facts(name, one)) for one in locked.files]
         return "\n".join(blocks)
 
@@ -253,7 +278,10 @@ def _moved(before: LockedModel, after: LockedModel) -> list[str]:
     lines = ["its entry has changed"] if before.entry != after.entry else []
     if revisions[0] != revisions[1]:
         lines.append(f"moved from {', '.join(revisions[0]) or 'no commit'} to {', '.join(revisions[1]) or 'no commit'}")
-    lines += [f"{path} is gone" for path in sorted(old.keys() - new.keys())]
+    left_out = {file.path for file in after.left_out}
+    for path in sorted(old.keys() - new.keys()):
+        gone = "left out: the same weights in another format" if path in left_out else "gone"
+        lines.append(f"{path} is {gone}")
     lines += [f"{path} is new" for path in sorted(new.keys() - old.keys())]
     same = sorted(old.keys() & new.keys())
     lines += [f"{path} has other bytes" for path in same if not old[path].is_same_as(new[path])]
@@ -273,7 +301,8 @@ def _in_short(locked: LockedModel) -> str:
     sizes = [one.size for one in locked.files if one.size is not None]
     at = f" at {', '.join(revisions)}" if revisions else ""
     total = f", {human_bytes(sum(sizes))}" if len(sizes) == len(locked.files) else ""
-    return f"{at}, {counted(len(locked.files), 'file')}{total}"
+    left_out = f"; {words_of_left_out([file.size for file in locked.left_out])}" if locked.left_out else ""
+    return f"{at}, {counted(len(locked.files), 'file')}{total}{left_out}"
 
 
 def _facts(model: str, one: LockedFile) -> dict[str, Any]:
@@ -300,17 +329,27 @@ def _block(kind: str, facts: dict[str, Any]) -> str:
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
     found: dict[str, tuple[str, int, list[LockedFile]]] = {}
+    left_out: dict[str, tuple[LeftOutFile, ...]] = {}
     for one in data.get("model", []):
         name = RelPath.parse(_typed(one["name"], str)).text
         if name in found:
             raise ValueError(f"{name} is there twice")
         found[name] = (_typed(one["entry"], str), _typed(one["files"], int), [])
+        left_out[name] = _left_out(one)
     for facts in data.get("file", []):
         found[facts["model"]][2].append(_file(facts))
     for name, (_, count, files) in found.items():
         if count != len(files):
             raise ValueError(f"{name} has {len(files)} of {count} files")
-    return {name: LockedModel(name, entry, tuple(files)) for name, (entry, _, files) in found.items()}
+    return {name: LockedModel(name, entry, tuple(files), left_out[name]) for name, (entry, _, files) in found.items()}
+
+
+def _left_out(facts: dict[str, Any]) -> tuple[LeftOutFile, ...]:
+    paths = [_typed(path, str) for path in _typed(facts.get("left_out", []), list)]
+    sizes = [_typed(size, int) for size in _typed(facts.get("left_out_sizes", []), list)]
+    return tuple(
+        LeftOutFile(path, None if size < 0 else whole_number(size)) for path, size in zip(paths, sizes, strict=True)
+    )
 
 
 def _file(facts: dict[str, Any]) -> LockedFile:

@@ -9,6 +9,7 @@ from dataclasses import field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
+from mdl.catalog.choice_of_weights import Chosen, choose, several
 from mdl.catalog.model import CatalogFile, Model
 from mdl.disk.pool import in_parallel
 from mdl.errors import Cancelled, MdlError, NotFound
@@ -17,7 +18,7 @@ from mdl.formatting import counted, listed
 from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
 from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
-from mdl.sources.hub_origin import shown_url
+from mdl.sources.hub_origin import HubOrigin, shown_url
 from mdl.sources.url import UrlOrigin, UrlSource
 from mdl.values import value_class
 
@@ -37,12 +38,14 @@ File = TypeVar("File", bound=RemoteFile | RefusedFile)
 class Resolved:
     """The files of a model. ``failed`` has those that could not be asked about, each with its error; they are among the
     ``files`` as the catalog has them. ``errors`` are of sources whose files are not even known. ``refused`` are those
-    whose names cannot be kept on this system."""
+    whose names cannot be kept on this system. ``left_out`` are the same weights in other formats, which are not
+    fetched."""
 
     files: tuple[RemoteFile, ...]
     failed: Mapping[RelPath, MdlError] = field(default_factory=dict)
     errors: tuple[MdlError, ...] = ()
     refused: tuple[RefusedFile, ...] = ()
+    left_out: tuple[RemoteFile | RefusedFile, ...] = ()
 
     def raise_for_errors(self) -> None:
         """Raises the first error, if there is one."""
@@ -82,12 +85,12 @@ class Resolver:
         self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
         self._lock = threading.Lock()
 
-    def resolve(self, model: Model) -> list[RemoteFile]:
-        """Every file of the model, at one commit for each repository. Those whose names cannot be kept are left out,
-        and the listener is told.
+    def resolve(self, model: Model) -> Resolved:
+        """The files of the model, at one commit for each repository, of which nothing failed. The listener is told of
+        those whose names cannot be kept here.
 
-        Raises `NotFound` if the model is gone, a pattern names nothing, or nothing is left; `Unsafe` if nothing else is
-        left; and what the sources raise.
+        Raises `SeveralQuantisations` if only the user can say which files are meant; `NotFound` if the model is gone, a
+        pattern names nothing, or nothing is left; `Unsafe` if nothing else is left; and what the sources raise.
         """
         found = self.resolve_each(model)
         found.raise_for_errors()
@@ -96,8 +99,8 @@ class Resolver:
                 raise found.refused[0].error
             from mdl.events import Noticed
 
-            self._on_event(Noticed(model.name, message=_left_out(found.refused)))
-        return list(found.files)
+            self._on_event(Noticed(model.name, message=_without_refused(found.refused)))
+        return found
 
     def resolve_each(self, model: Model, is_new: IsNew | None = None) -> Resolved:
         """As `resolve`, but what fails for one file or source hinders no other. Raises if nothing is left.
@@ -112,10 +115,13 @@ class Resolver:
         files: list[RemoteFile | RefusedFile] = []
         failed: dict[RelPath, MdlError] = {}
         errors: list[MdlError] = []
+        left_out: list[RemoteFile | RefusedFile] = []
         try:
             for origin in model.sources:
                 try:
-                    files += self._of_origin(origin, model, is_new)
+                    chosen = self._of_origin(origin, model, is_new)
+                    files += chosen.files
+                    left_out += chosen.left_out
                 except MdlError as error:
                     errors.append(_of_model(error, model))
             for file in model.files:
@@ -138,25 +144,38 @@ class Resolver:
         wanted = {file.path for file in kept}
         left = {path: error for path, error in failed.items() if path in wanted}
         refused = tuple(file for file in narrowed if isinstance(file, RefusedFile))
-        return Resolved(tuple(kept), left, tuple(errors), refused)
+        return Resolved(tuple(kept), left, tuple(errors), refused, tuple(left_out))
 
-    def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> list[RemoteFile | RefusedFile]:
-        """The files of one source that the model's patterns leave. An exact answer asks for the digests that a listing
-        lacks."""
+    def _of_origin(self, origin: Origin, model: Model, is_new: IsNew | None) -> Chosen[RemoteFile | RefusedFile]:
+        """The files of one source that the model's patterns leave, with one set of weights. An exact answer asks for
+        the digests that a listing lacks. Raises `SeveralQuantisations`."""
         source = self.source(origin)
         if is_new and isinstance(source, UrlSource) and isinstance(origin, UrlOrigin) and self._is_one_file(model):
             unasked = source.unasked(origin)
             if is_new(model.name, unasked):
-                return [replace(unasked, label=f"{model.name}: {origin.label}") if model.is_of_catalog else unasked]
+                label = f"{model.name}: {origin.label}" if model.is_of_catalog else ""
+                return Chosen((replace(unasked, label=label or unasked.label),))
         ask_refused = getattr(source, "refused", None)  # only hubs have names that cannot be kept
         files = [*source.resolve(origin), *(ask_refused(origin) if ask_refused else ())]
-        found = narrow(files, model.include, model.exclude, origin.label)
+        chosen = self._chosen(narrow(files, model.include, model.exclude, origin.label), origin, model)
+        if chosen.quantisations and isinstance(origin, HubOrigin):
+            raise several(chosen.quantisations, origin, is_of_catalog=model.is_of_catalog)
         if not self._exact:
-            return found
-        return [
-            source.complete(origin, one) if isinstance(one, RemoteFile) and not (one.digest or one.probed) else one
-            for one in found
-        ]
+            return chosen
+        completed: list[RemoteFile | RefusedFile] = []
+        for file in chosen.files:
+            if isinstance(file, RemoteFile) and not (file.digest or file.probed):
+                file = source.complete(origin, file)
+            completed.append(file)
+        return replace(chosen, files=tuple(completed))
+
+    def _chosen(self, files: Sequence[File], origin: Origin, model: Model) -> Chosen[File]:
+        """One set of weights out of the files of one source. Patterns that name files mean all that they match, and
+        only a repository of a model is looked at. (ADR 76)"""
+        if model.include or self._include or not origin.is_model_repository:
+            return Chosen(tuple(files))
+        excluded = matching([str(file.path) for file in files], self._exclude)
+        return choose(file for file in files if str(file.path) not in excluded)
 
     def _is_one_file(self, model: Model) -> bool:
         """Whether a model has one source, whose files no pattern chooses by their names: a single URL then needs no
@@ -204,8 +223,10 @@ class Resolver:
         else:
             self._events.put(event)
 
-    def known(self, model: Model) -> list[RemoteFile] | None:
-        """As `resolve`, without contacting anything; None if a collection was never listed, or none is named."""
+    def known(self, model: Model, *, in_all_formats: bool = False) -> list[RemoteFile] | None:
+        """As `resolve`, without contacting anything; None if a collection was never listed, or none is named. Of a
+        repository with several quantisations it is all of them, and ``in_all_formats`` nothing else is left out
+        either."""
         model = self._pin(model)
         files: list[RemoteFile] = []
         if not model.sources and not model.files:
@@ -214,7 +235,8 @@ class Resolver:
             found = self.source(origin).known(origin)
             if found is None:
                 return None
-            files += narrow(found, model.include, model.exclude, origin.label)
+            narrowed = narrow(found, model.include, model.exclude, origin.label)
+            files += narrowed if in_all_formats else self._chosen(narrowed, origin, model).files
         return _sorted(narrow(files + [self._known_file(file) for file in model.files], *self._patterns, model.name))
 
     def described(self, model: Model) -> list[RemoteFile] | None:
@@ -295,7 +317,7 @@ class Resolver:
         return self._include, self._exclude
 
 
-def _left_out(refused: Sequence[RefusedFile]) -> str:
+def _without_refused(refused: Sequence[RefusedFile]) -> str:
     names = listed([shown(file.path)[:_LONGEST_NAME] for file in refused], most=_NAMED)
     return f"{counted(len(refused), 'file')} left out, whose names cannot be kept here: {names}"
 

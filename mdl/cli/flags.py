@@ -135,6 +135,17 @@ class Where(Globs):
     into: Annotated[
         str | None, flag("--into DIR", "Put the files of one target directly into DIR: DIR/config.json.", panel="Where")
     ] = None
+    everything: Annotated[
+        bool, flag("--all", "All files, also the same weights in other formats and quantisations.")
+    ] = False
+
+    @property
+    def globs(self) -> dict[str, list[str]]:
+        """``--all`` means what ``--include '*'`` means: every file, and none is left out."""
+        globs = super().globs
+        if self.everything and not globs["include"]:
+            globs["include"] = ["*"]
+        return globs
 
     @property
     def files(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mdl.cli.model_table import (
     table_of,
 )
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_age, human_bytes, utc_time
+from mdl.formatting import counted, human_age, human_bytes, utc_time, words_of_left_out
 from mdl.paths import shown
 from mdl.redact import open_url
 
@@ -183,6 +183,7 @@ def show(
         "revision": ", ".join(filter(None, wanted)) or None,
         "locked_commits": locked,
         "remote": vars(described.facts) if described and described.facts else None,
+        "left_out": described.left_out if described else (),
     }
     return session.show(facts, lambda: _show_text(session, model, found, facts))
 
@@ -247,6 +248,8 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         console.data("")
         rows = [_file_row(row) for row in facts["files"]]
         console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
+        if facts["left_out"]:
+            console.note(words_of_left_out([file.size for file in facts["left_out"]]))
     elif model.sources and not model.gone:
         console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
 

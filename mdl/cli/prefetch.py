@@ -35,8 +35,10 @@ def prefetch(
     choice: Choice,
     settings: DownloadSettings,
     job: JobFlags,
-    names: Annotated[list[str] | None, argument("NAME|GROUP", "Models and groups to download; or --all.")] = None,
-    everything: Annotated[bool, flag("--all", "All models of your own catalog.")] = False,
+    names: Annotated[
+        list[str] | None,
+        argument("NAME|GROUP", "Models and groups to download; --all without one: your whole own catalog."),
+    ] = None,
     dry_run: DryRun = False,
     force: Force = False,
     skip_if_running: Annotated[
@@ -45,9 +47,10 @@ def prefetch(
     metrics: Metrics = None,
 ) -> int:
     """Download for cron: silent unless something fails; never twice at once; what is left is done next time."""
-    if bool(names) == everything:
-        why = "both names and --all" if names else "nothing is named"
-        raise UsageError(why, hint="name models or groups, or write --all for the whole catalog")
+    if not names and not choice.everything:
+        raise UsageError("nothing is named", hint="name models or groups, or write --all for the whole catalog")
+    if not names:
+        choice = replace(choice, everything=False)  # all models, and of each one set of weights
     request = Request(names or [], choice, settings, job, force)
     if dry_run:
         session.check_config()

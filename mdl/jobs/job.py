@@ -20,6 +20,10 @@ ENDED = ("done", "failed", "cancelled")
 """A job of these is over; one that is ``running``, ``paused`` or ``dead`` can go on."""
 
 
+_ALL_FILES = ("+*",)
+"""The globs of a command with ``--all``."""
+
+
 @value_class
 class Invocation:
     """What it takes to run a command again: the words after ``mdl``, the folder, the variables that matter.
@@ -39,7 +43,7 @@ class Wanted:
 
     ``folder`` is where its files go, and ``sources`` are what they come from, at which revisions, without secrets.
     ``parts`` are the files, folders and quantisations that were asked for, ``globs`` those of the command line;
-    neither means all of the model.
+    neither means one set of its weights, and the glob ``+*`` all of it.
     """
 
     model: str
@@ -50,10 +54,21 @@ class Wanted:
 
     def includes(self, other: Wanted) -> bool:
         """Whether whoever has brought this has brought all of the other too."""
-        is_same_model = (self.model, self.folder, self.sources) == (other.model, other.folder, other.sources)
-        has_its_globs = not self.globs or self.globs == other.globs
-        has_its_parts = not self.parts or (other.parts != () and set(other.parts) <= set(self.parts))
-        return is_same_model and has_its_globs and has_its_parts
+        if (self.model, self.folder, self.sources) != (other.model, other.folder, other.sources):
+            return False
+        if not self.parts and (self.globs == _ALL_FILES or (not self.globs and not self._has_one_set)):
+            return True
+        if self.globs != other.globs and (self.globs or any(glob.startswith("+") for glob in other.globs)):
+            return False
+        if not self.parts:
+            return not other.parts
+        return other.parts != () and set(other.parts) <= set(self.parts)
+
+    @property
+    def _has_one_set(self) -> bool:
+        """Whether a source may be a repository of a model, of which one set of weights is fetched. (ADR 76)"""
+        other_kinds = ("hf:datasets/", "hf:spaces/")
+        return any(source.startswith("hf:") and not source.startswith(other_kinds) for source in self.sources)
 
 
 def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Wanted:

@@ -50,7 +50,7 @@ def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
     pinned = defaultdict[str, list[tuple[Model, HubOrigin]]](list)
     for model in models:
         with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
-            for remote in resolver.known(model) or resolver.described(model) or ():
+            for remote in resolver.known(model, in_all_formats=True) or resolver.described(model) or ():
                 if remote.digest:
                     by_digest[remote.digest].append((model.name, remote))
                     counts[model.name] += 1

@@ -222,13 +222,20 @@ def _cached(model: Model, tools: Context, ask: Callable[[Model], Sequence[Remote
 
 
 def _expected(model: Model, tools: Context) -> Sequence[RemoteFile]:
-    """The files of the model: those of the catalog and the kept listings, else those that have a receipt.
+    """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
+    formats; else those that have a receipt.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
     store = tools.store
     expected = tools.resolver.known(model)
-    if expected is None:
+    if expected is not None:
+        paths = {remote.path for remote in expected}
+        in_all_formats = tools.resolver.known(model, in_all_formats=True) or ()
+        others = [remote for remote in in_all_formats if remote.path not in paths]
+        here = {receipt.path: receipt for receipt in store.receipts.of_model(model.name)} if others else {}
+        expected += [_from_receipt(here[remote.path]) for remote in others if remote.path in here]
+    else:
         receipts = store.receipts.of_model(model.name)
         if not receipts:
             raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")

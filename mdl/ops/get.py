@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.copies import LocalCopies, reuse, unique_by_digest
 from mdl.downloader.half_files import find_half, unfinished_blobs
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
+from mdl.downloader.store import Store
 from mdl.errors import (
     AuthError,
     Cancelled,
@@ -28,21 +29,17 @@ from mdl.errors import (
 )
 from mdl.events import Failed, Noticed, Planned
 from mdl.files import LocalFile, RefusedFile, RemoteFile
-from mdl.formatting import listed
+from mdl.formatting import listed, words_of_left_out
 from mdl.local.hash_progress import watch_reading
 from mdl.local.status import model_status
 from mdl.ops.report import report_of
 from mdl.paths import RelPath
-from mdl.reports import PlanReport, Report
-from mdl.sources.gguf import quantisations
+from mdl.reports import LeftOutFile, PlanReport, Report
 from mdl.weights.pickles import head_of, is_pickle, warning
 
 if TYPE_CHECKING:
     from mdl.downloader.download import FileResult
     from mdl.downloader.transfer import Result
-
-_NAMED = 5
-"""How many quantisations of a repository are named."""
 
 
 @dataclass
@@ -68,12 +65,14 @@ def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Repo
     began = time.monotonic()
     store = tools.store
     with model_locks(models, tools):
-        wanted, unkept, broken = _resolve(models, tools, is_new=store.is_new if tools.network else None)
-        sized = _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools)
+        found = _resolve(models, tools, is_new=store.is_new if tools.network else None)
+        wanted = found.wanted
+        broken = found.broken
+        sized = _with_sizes(Plan.of(wanted, force=force, unkept=found.unkept), tools)
         sized.check_size(tools.max_size)
         decided = _with_halves(_reuse(sized, tools, force=force), tools, force=force)
         tools.on_event(_planned(decided.whole))
-        _tell_of_quantisations(models, decided.plan, tools)
+        _tell_of_left_out(found.left_out, decided.plan, tools)
         for name, error in broken.items():
             tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
@@ -115,24 +114,23 @@ def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Repo
         if store.layout.note:
             tools.on_event(Noticed(message=store.layout.note))
         _warn_of_pickles(report, wanted, tools)
-        return replace(report, seconds=time.monotonic() - began)
+        return replace(_with_left_out(report, found.left_out), seconds=time.monotonic() - began)
 
 
 def plan(models: Sequence[Model], tools: Context, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began = time.monotonic()
     store = tools.store
-    wanted, unkept, broken = _resolve(models, tools, is_new=None)
-    decided = _predict(
-        _with_sizes(Plan.of(wanted, force=force, unkept=unkept), tools, is_planned=True), tools, force=force
-    )
+    found = _resolve(models, tools, is_new=None)
+    first_plan = Plan.of(found.wanted, force=force, unkept=found.unkept)
+    decided = _predict(_with_sizes(first_plan, tools, is_planned=True), tools, force=force)
     decided = _with_halves(decided, tools, force=force)
     whole = decided.whole
     whole.check_size(tools.max_size)
     tools.on_event(_planned(whole))
-    _tell_of_quantisations(models, decided.plan, tools)
+    _tell_of_left_out(found.left_out, decided.plan, tools)
     possible = whole if tools.network else _offline(decided, tools)
-    report = report_of(models, store, possible, broken, is_planned=True)
+    report = _with_left_out(report_of(models, store, possible, found.broken, is_planned=True), found.left_out)
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
         bytes_to_fetch=whole.bytes_to_fetch,
@@ -146,12 +144,22 @@ def plan(models: Sequence[Model], tools: Context, *, force: bool = False) -> Pla
 # Resolve: what the models are at their sources, and what of them is here.
 
 
-def _resolve(
-    models: Sequence[Model], tools: Context, is_new: IsNew | None
-) -> tuple[list[Wanted], list[tuple[str, RefusedFile]], dict[str, MdlError]]:
-    """The files of all models, those with a name that cannot be kept here, and the models that could not be resolved,
-    or not from all of their sources. ``is_new`` is as `Resolver.resolve_each` has it."""
+@dataclass
+class _Found:
+    """The ``wanted`` files of all models; those whose names cannot be kept here (``unkept``), each with its model; why
+    models are ``broken``: they could not be resolved, or not from all of their sources; and what is ``left_out`` of
+    each model, as far as nothing of it is here."""
+
+    wanted: list[Wanted]
+    unkept: list[tuple[str, RefusedFile]]
+    broken: dict[str, MdlError]
+    left_out: dict[str, list[LeftOutFile]]
+
+
+def _resolve(models: Sequence[Model], tools: Context, is_new: IsNew | None) -> _Found:
+    """Resolve all models, and look what of them is here. ``is_new`` is as `Resolver.resolve_each` has it."""
     wanted: list[Wanted] = []
+    left_out: dict[str, list[LeftOutFile]] = {}
     unkept: list[tuple[str, RefusedFile]] = []
     broken: dict[str, MdlError] = {}
     for model, found in zip(models, tools.resolver.resolve_all(models, is_new), strict=True):
@@ -166,6 +174,9 @@ def _resolve(
                     continue
                 local = tools.store.check(model.name, remote, watch=watch_reading(model.name, remote, tools.on_event))
                 wanted.append(Wanted(model.name, remote, local))
+            absent = [file for file in found.left_out if _is_absent(file, model, tools.store)]
+            if absent:
+                left_out[model.name] = [LeftOutFile(str(file.path), file.size) for file in absent]
             if found.errors:
                 broken[model.name] = _joined([_with_note(error, model) for error in found.errors])
         except MdlError as error:
@@ -175,7 +186,11 @@ def _resolve(
             if isinstance(error, NetworkError) and _is_all_here(model, tools):
                 told = error.but(hint="all that its source had when it was last asked is here: --offline uses that")
             broken[model.name] = told
-    return wanted, unkept, broken
+    return _Found(wanted, unkept, broken, left_out)
+
+
+def _is_absent(file: RemoteFile | RefusedFile, model: Model, store: Store) -> bool:
+    return isinstance(file, RefusedFile) or store.is_new(model.name, file)
 
 
 def _is_all_here(model: Model, tools: Context) -> bool:
@@ -415,19 +430,18 @@ def _without_lost(plan: Plan, results: list[Result], tools: Context) -> tuple[Pl
     return plan, [replace(result, files=tuple(map(fetched, result.files))) for result in results]
 
 
-def _tell_of_quantisations(models: Sequence[Model], plan: Plan, tools: Context) -> None:
-    """Say of a repository that is fetched in several quantisations, which are one model, how to fetch one of them."""
-    for model in models:
-        fetched, here = (
-            [item.remote.path.text for item in items if item.wanted.model == model.name]
-            for items in (plan.fetch, (*plan.keep, *plan.linked))
-        )
-        if len(quantisations(fetched)) > 1 and len(model.sources) == 1 and not model.is_of_catalog:
-            names = quantisations([*fetched, *here])
-            one = f"mdl get {model.sources[0].repository}:{names[0]}"
-            text = f"{len(names)} quantisations of one model, {', '.join(names[:_NAMED])}"
-            text += " …" if len(names) > _NAMED else ""
-            tools.on_event(Noticed(model.name, message=f"{text}; to fetch one of them: {one}"))
+def _tell_of_left_out(left_out: Mapping[str, Sequence[LeftOutFile]], plan: Plan, tools: Context) -> None:
+    """Say what is not fetched of the models of which something is, because it is the same in other formats."""
+    fetched = {item.wanted.model for item in plan.fetch}
+    for name, files in left_out.items():
+        if name in fetched:
+            tools.on_event(Noticed(name, message=words_of_left_out([file.size for file in files])))
+
+
+def _with_left_out(report: Report, left_out: Mapping[str, Sequence[LeftOutFile]]) -> Report:
+    """The report with the files that are left out of each model."""
+    models = [replace(model, left_out=tuple(left_out.get(model.name, ()))) for model in report.models]
+    return replace(report, models=tuple(models))
 
 
 def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Context) -> None:

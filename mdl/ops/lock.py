@@ -14,14 +14,14 @@ from mdl.context import Context
 from mdl.errors import LockError, MdlError, NotFound, whole_error
 from mdl.files import Receipt
 from mdl.formatting import counted
-from mdl.reports import BaseReport
+from mdl.reports import BaseReport, LeftOutFile
 from mdl.values import value_class
 
 
 @value_class
 class LockRow:
     """What the lock says of one model: how many files, how many without any digest, how many with one that was
-    trusted on first use, and the commits of its repositories."""
+    trusted on first use, the commits of its repositories, and what is left out: the same weights in other formats."""
 
     name: str
     locked: bool
@@ -29,6 +29,7 @@ class LockRow:
     without_digest: int
     tofu: int
     revisions: Sequence[str] = ()
+    left_out: Sequence[LeftOutFile] = ()
 
 
 @value_class
@@ -121,7 +122,8 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
     first = {receipt.path: receipt for receipt in receipts}
     mirrors = {file.path: file.mirrors for file in model.files}
     files = []
-    for remote in resolver.resolve(model):
+    found = resolver.resolve(model)
+    for remote in found.files:
         receipt = first.get(remote.path)
         digest = receipt.digest if receipt and receipt.matches(remote) else None
         one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
@@ -129,7 +131,8 @@ def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Recei
         if remote.digest is None and known and (known.tofu or known.bundled) and known.size == one.size:
             one = known
         files.append(one)
-    return LockedModel(model.name, entry_of(model), tuple(files))
+    left_out = tuple(LeftOutFile(str(file.path), file.size) for file in found.left_out)
+    return LockedModel(model.name, entry_of(model), tuple(files), left_out)
 
 
 def _row(name: str, lock: Lock) -> LockRow:
@@ -142,4 +145,5 @@ def _row(name: str, lock: Lock) -> LockRow:
         without_digest=sum(one.digest is None for one in files),
         tofu=sum(one.tofu for one in files),
         revisions=sorted({one.revision for one in files if one.revision}),
+        left_out=locked.left_out if locked else (),
     )

@@ -9,6 +9,7 @@ from mdl.context import Context
 from mdl.errors import MdlError
 from mdl.files import RemoteFile
 from mdl.local.status import ModelStatus, status_of_files
+from mdl.reports import LeftOutFile
 from mdl.values import value_class
 
 if TYPE_CHECKING:
@@ -18,19 +19,23 @@ if TYPE_CHECKING:
 @value_class
 class RemoteModel:
     """A model at its source. ``status`` has its files there, and what of them is on this disk; ``facts`` is None if it
-    does not come from a repository of a hub."""
+    does not come from a repository of a hub. ``left_out`` are the same weights in other formats."""
 
     status: ModelStatus
     facts: RepoFacts | None
+    left_out: tuple[LeftOutFile, ...] = ()
 
 
 def ask(model: Model, tools: Context) -> RemoteModel:
     """Ask the sources of ``model``. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `LockError`."""
     files: list[RemoteFile] = []
-    for found in tools.resolver.probe_all(tools.resolver.resolve(model)):
-        if isinstance(found, MdlError):
-            raise found
-        files.append(found)
+    resolved = tools.resolver.resolve(model)
+    for file in tools.resolver.probe_all(resolved.files):
+        if isinstance(file, MdlError):
+            raise file
+        files.append(file)
     hubs = [origin for origin in model.sources if origin.repository]
     facts = getattr(tools.resolver.source(hubs[0]), "facts", None) if hubs else None
-    return RemoteModel(status_of_files(model.name, files, tools.store), facts(hubs[0]) if facts else None)
+    status = status_of_files(model.name, files, tools.store)
+    left_out = tuple(LeftOutFile(str(file.path), file.size) for file in resolved.left_out)
+    return RemoteModel(status, facts(hubs[0]) if facts else None, left_out)

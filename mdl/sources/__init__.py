@@ -71,6 +71,11 @@ class Origin:
         return not self.subpath
 
     @property
+    def is_model_repository(self) -> bool:
+        """Whether it is a repository of a model, which may have the same weights in several formats."""
+        return False
+
+    @property
     def repository(self) -> str:
         """The canonical text without revision and path; '' if there are no revisions."""
         return ""

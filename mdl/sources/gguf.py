@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from mdl.errors import NotFound, UsageError
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.paths import names_for_a_hint
+from mdl.values import value_class
 
 _FILE = re.compile(
     r"(?P<stem>.+?)(-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.gguf(\.part(?P<part>\d+)of(?P<parts>\d+))?"
@@ -50,16 +51,40 @@ def of_quantisation(files: Iterable[RemoteFile], wanted: str, item: str) -> list
     return shards
 
 
-def quantisations(paths: Iterable[str]) -> list[str]:
-    """The quantisations that these files are in, sorted."""
-    models = [match["stem"] for path in paths if (match := _FILE.fullmatch(path)) and not _NO_MODEL.match(path)]
-    return sorted({name for name in map(_quantisation_of, models) if name})
+@value_class
+class Quantisation:
+    """One quantisation of a repository's model: its ``name``, and how many files and bytes it has with all its shards.
+    ``size`` is None if the size of one of them is not known."""
+
+    name: str
+    files: int
+    size: int | None
+
+
+def quantisations_of(files: Iterable[RemoteFile | RefusedFile]) -> list[Quantisation]:
+    """The quantisations that the files of a repository are in, the smallest first."""
+    by_name: dict[str, list[RemoteFile | RefusedFile]] = {}
+    for file in files:
+        path = str(file.path)
+        match = _FILE.fullmatch(path)
+        if match and not _NO_MODEL.match(path):
+            by_name.setdefault(_quantisation_of(match["stem"]), []).append(file)
+    by_name.pop("", None)
+    found = []
+    for name, shards in by_name.items():
+        sizes = [shard.size for shard in shards if shard.size is not None]
+        found.append(Quantisation(name, len(shards), sum(sizes) if len(sizes) == len(shards) else None))
+    return sorted(found, key=lambda one: (one.size or 0, one.name))
 
 
 def quantised_as(paths: Iterable[str], wanted: str) -> set[str]:
     """Those of these paths that are files of this quantisation, in whatever case it is written; of its shards those
     that are there."""
-    found = {path: name for path in paths for name in quantisations([path])}
+    found = {}
+    for path in paths:
+        match = _FILE.fullmatch(path)
+        if match and not _NO_MODEL.match(path):
+            found[path] = _quantisation_of(match["stem"])
     named = {path for path, name in found.items() if name.casefold() == wanted.casefold()}
     return named or {path for path, name in found.items() if _PREFIX.sub("", name).casefold() == wanted.casefold()}
 

@@ -71,6 +71,10 @@ class HubOrigin(Origin):
         return hub_reference(self.repo, self.repo_type, self.revision or "", self.subpath, self.quant)
 
     @property
+    def is_model_repository(self) -> bool:
+        return self.repo_type == "model" and not self.quant
+
+    @property
     def repo_path(self) -> str:
         """``org/name``, ``datasets/org/name``: how the path of its page begins."""
         return repo_path(self.repo, self.repo_type)

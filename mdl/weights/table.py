@@ -170,6 +170,7 @@ _KINDS = (
     Kind("ONNX", (".onnx",), "onnxruntime", _is_onnx, begins_otherwise=True),
     Kind("ONNX data", (".onnx_data", ".onnx.data"), "onnxruntime"),
     Kind("Flax", (".msgpack",), "flax", optimizer="perhaps"),
+    Kind("tch", (".ot",), "rust-bert", _is_torch, begins_otherwise=True),
     Kind("NeMo", (".nemo",), "nemo", _is_nemo, lacks=_nemo_lacks),
     Kind("TensorFlow Lite", (".tflite",), "tflite", _starts(b"TFL3", at=4)),
     Kind("protobuf", (".pb",), "TensorFlow"),

@@ -72,6 +72,7 @@ def test_a_lock_stands_beside_its_catalog(shell: Shell) -> None:
     assert (lock.read_bytes(), (folder / "catalog.toml").read_text()) == (text, CATALOG)
     assert sorted(path.name for path in folder.iterdir()) == ["catalog.toml", "mdl.lock"]
     facts = {"name": "tiny", "locked": True, "files": 2, "without_digest": 0, "tofu": 0, "revisions": [TINY.commit]}
+    facts["left_out"] = []
     rest = {"ok": True, "exit_code": 0, "error": None, "path": str(lock), "changes": []}
     assert document == {"schema": "mdl.lock/1", **rest, "models": [facts]}
 
@@ -246,14 +247,14 @@ def test_an_upgrade_trusts_anew(first: Shell, server: FaultyServer, ok: Ok, word
 def test_two_locks_at_once(tmp_path: Path, hub: LoopbackHub, ok: Ok, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another 'mdl lock', or a first use, writes while this one resolves is still there when it ends."""
     shell = machine(tmp_path / "two", f'{CATALOG}[models.other]\nsource = "hf:org/tiny"\n', hub.url)
-    really = Resolver.resolve
+    really = Resolver.resolve_each
 
     def slow(*words: Any) -> Any:
-        monkeypatch.setattr(Resolver, "resolve", really)
+        monkeypatch.setattr(Resolver, "resolve_each", really)
         done(shell.run("lock", "other"))
         return really(*words)
 
-    monkeypatch.setattr(Resolver, "resolve", slow)
+    monkeypatch.setattr(Resolver, "resolve_each", slow)
     ok(shell, "lock tiny")
     assert sorted(models_of(shell)) == ["other", "tiny"]
 

@@ -138,7 +138,7 @@ def test_a_file_that_nobody_wants_fails_nothing(tmp_path: Path, server: FaultySe
         context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http))
         with pytest.raises(NotFound):
             Resolver(context).resolve(Model("m", files=files))
-        [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files))
+        [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files)).files
     assert found.path.text == "a.bin"
 
 

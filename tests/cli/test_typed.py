@@ -8,6 +8,8 @@ import pytest
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Run, Shell, machine
 
+import mdl
+
 GGUF = b"GGUF" + bytes(60)
 FILES = {
     **dict.fromkeys(("config.json", "unet/config.json", "unet/b.json"), b'{"a": 1}'),
@@ -29,8 +31,8 @@ def here(root: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("words", "files"),
     [
-        ("org/tiny", set(FILES)),
-        ("{host}/org/tiny", set(FILES)),
+        ("org/tiny --all", set(FILES)),
+        ("{host}/org/tiny --all", set(FILES)),
         ("org/tiny:q8_0", {"tiny-Q8_0.gguf"}),
         ("hf:org/tiny:BF16", {name for name in FILES if "BF16" in name}),
         ("org/tiny unet/config.json", {"unet/config.json"}),
@@ -39,26 +41,51 @@ def here(root: Path) -> set[str]:
 )
 def test_it_comes(run: Run, shell: Shell, hub: LoopbackHub, words: str, files: set[str]) -> None:
     """A repository, a quantisation with its shards, or files of a repository; a broken catalog has no part in it. Of
-    what came verify and path know. Who asks for all quantisations is told how to ask for one."""
+    what came verify and path know."""
     text = words.format(host=hub.url.removeprefix("http://"))
     ran = run(f"get {text}")
     place = Path(ran.out.strip())
     assert {place.name} == {Path(path).name for path in files} or here(place) == files
-    several = (
-        "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; to fetch one of them: mdl get hf:org/tiny:BF16"
-    )
-    assert (several in ran.err) == (files == set(FILES))
     (shell.home / "catalog.toml").write_text("schema = 1\n")
     folder = Path(run(f"path {text.split()[0]}").out.strip())
     assert folder in (place, *place.parents)
     assert {one["path"] for one in run("verify --json").document["models"][0]["files"]} >= files
 
 
-def test_all_quantisations_are_named(run: Run, shell: Shell) -> None:
-    """Those that are on this disk already are counted with those that are fetched."""
-    (shell.home / "catalog.toml").write_text("schema = 1\n")
-    run("get org/tiny:Q8_0")
-    assert "org--tiny: 3 quantisations of one model, BF16, Q4_K_M, Q8_0; " in run("get org/tiny").err
+SEVERAL = "3 quantisations of one model: Q8_0 78 B, Q4_K_M 80 B, BF16 131 B"
+WAYS = ["org/tiny", "{host}/org/tiny", "{url}/org/tiny/tree/main", "mine", "ours", "mine other"]
+
+
+@pytest.mark.parametrize("command", ["get", "get -n", "prefetch", "lock", "update -n"])
+@pytest.mark.parametrize("asked", WAYS)
+def test_one_of_several_quantisations_must_be_named(
+    run: Run, shell: Shell, hub: LoopbackHub, command: str, asked: str
+) -> None:
+    """Without a terminal nothing of such a repository is fetched: the exit code is 2, and the message has the list with
+    the sizes, shards summed, and how to name one. What else was asked for comes."""
+    catalog = '[models.mine]\nsource = "hf:org/tiny"\n[models.other]\nsource = "hf:org/tiny:Q8_0"\n'
+    (shell.home / "catalog.toml").write_text(f'schema = 1\n{catalog}[groups]\nours = ["mine", "other"]\n')
+    if command in ("prefetch", "lock") and asked not in ("mine", "ours", "mine other"):
+        pytest.skip("it takes names of the catalog")
+    ran = run(f"{command} {asked.format(host=hub.url.removeprefix('http://'), url=hub.url)}", 2)
+    assert SEVERAL in ran.err
+    is_of_catalog = asked in ("mine", "ours", "mine other")
+    named = 'name one in its entry, as in source = "hf:org/tiny:Q8_0"' if is_of_catalog else "mdl get hf:org/tiny:Q8_0"
+    assert f"{named}; --all downloads all" in ran.err.replace("hf:org/tiny@main:", "hf:org/tiny:")
+    fetched = {path.name for path in shell.home.rglob("*.gguf")}
+    comes = command in ("get", "prefetch") and asked in ("ours", "mine other")
+    assert fetched == ({"tiny-Q8_0.gguf"} if comes else set())
+
+
+def test_a_library_call_names_the_quantisations(
+    shell: Shell, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises a UsageError; ``include`` names files, as --all and --include do."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    with mdl.Client(home=shell.home / "models") as client:
+        with pytest.raises(mdl.UsageError, match=SEVERAL):
+            client.get(f"{hub.url}/org/tiny")
+        assert here(client.get(f"{hub.url}/org/tiny", include="*")) == set(FILES)
 
 
 def test_files_go_into_a_folder(run: Run, shell: Shell) -> None:

@@ -50,6 +50,7 @@ _PURE = """
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    catalog/choice_of_weights
     sources/shorthand sources/gguf archive/zip_records archive/manifest
     catalog/mirror_layout
     runs/default_excludes archive/secret_scan

@@ -275,5 +275,5 @@ def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
     listings, origin = Listings(tmp_path), HubOrigin("org/repo", revision="main")
     listings.put(Endpoint().url, origin, Listing(COMMIT, (Entry(RelPath("a.bin"), 10, SHA),)))
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", digest=SHA)
-    [found] = Resolver(Context(Endpoint(), tmp_path), exact=True).resolve(Model("m", files=(named,)))
+    [found] = Resolver(Context(Endpoint(), tmp_path), exact=True).resolve(Model("m", files=(named,))).files
     assert (LockedFile.of(found).revision, found.size) == (COMMIT, 10)

@@ -177,7 +177,7 @@ def test_one_model_is_of_one_commit(here: World, model: Model) -> None:
     for commit in (COMMIT, LATER, COMMIT):
         here.mock.add_response(url=REVISION, json={"sha": commit}, is_optional=True)
         here.tree(large("a.bin"), entry("b.json"), commit=commit, is_optional=True)
-    assert {file.commit for file in here.sources.resolve(model)} == {COMMIT}
+    assert {file.commit for file in here.sources.resolve(model).files} == {COMMIT}
     assert here.asked.count(REVISION) == 1
 
 
@@ -187,7 +187,7 @@ def test_named_file_of_the_hub(here: World) -> None:
     here.revision()
     here.tree(large("a.bin"))
     file = CatalogFile(RelPath.parse("mine/x.bin"), f"{HUB}/org/repo/blob/main/a.bin", role="weights")
-    (found,) = here.sources.resolve(Model("model", files=(file,)))
+    (found,) = here.sources.resolve(Model("model", files=(file,))).files
     assert (found.path.text, str(found.digest), found.commit) == ("mine/x.bin", f"sha256:{SHA}", COMMIT)
 
 

@@ -1,0 +1,263 @@
+"""Choice of weights: which files of a repository are fetched if it has the same weights in several formats. Pure.
+
+Only names are looked at. A file is left out if it is certain, by the names that the frameworks give, that a complete
+set of safetensors beside it holds the same weights; what is not certain stays. (ADR 76)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from mdl.errors import UsageError
+from mdl.files import RefusedFile, RemoteFile
+from mdl.formatting import human_bytes, listed
+from mdl.paths import is_at_or_below
+from mdl.sources.gguf import Quantisation, quantisations_of
+from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
+from mdl.weights.table import is_weights, kind_of, stem_of
+
+File = TypeVar("File", bound=RemoteFile | RefusedFile)
+
+_SAFETENSORS = "safetensors"
+_GGUF = "GGUF"
+_MAIN_STEMS = frozenset({"model", "diffusion_pytorch_model"})
+"""How transformers, sentence-transformers and diffusers call the safetensors of a folder's model."""
+_STEMS_OF_FRAMEWORKS = frozenset(
+    {
+        *_MAIN_STEMS,
+        *("pytorch_model", "tf_model", "flax_model", "rust_model", "openvino_model", "diffusion_flax_model"),
+        *("model.ckpt", "bert_model.ckpt", "tf_model.ckpt"),
+    }
+)
+"""How frameworks call the weights of a folder's model."""
+_CONSOLIDATED = re.compile(r"consolidated(\.\d+)?")
+"""The same weights in the layout of whoever trained them."""
+_EXPORTED = re.compile(r"openvino_.+|((en|de)coder_)?(with_past_)?(model|decoder)([._-].+)?")
+"""Stems of ONNX and OpenVINO files that Optimum exports."""
+_EXPORTS = frozenset({"ONNX", "ONNX data", "TensorFlow Lite", "Core ML"})
+"""Kinds of files that are only ever made from weights in another format."""
+_NAMES_OF_FORMATS = frozenset(
+    ["onnx", "openvino", "original", "metal", "coreml", "tf", "tensorflow", "tflite", "flax", "jax", "rust", "gguf"],
+)
+"""Folders beside the model that hold it in another format."""
+_PIPELINE = "model_index.json"
+"""It marks a pipeline of diffusers, whose parts are the folders beside it."""
+_SHARD = re.compile(r"-(?P<shard>\d{5})-of-(?P<shards>\d{5})")
+_PRECISION = re.compile(r"\.((b|bfloat|f|fp|float)(8|16|32|64)|int8|int4|[48]bit)(?=$|-)", re.IGNORECASE)
+_INDEX = re.compile(r"(?P<weights>.+)\.index(?P<precision>\.[^.]+)?\.json", re.IGNORECASE)
+_CHECKPOINT_PART = re.compile(r"(?P<stem>.+\.ckpt)\.(data-\d{5}-of-\d{5}|index|meta)", re.IGNORECASE)
+
+
+class SeveralQuantisations(UsageError):
+    """A repository has a model in several ``quantisations``, and the user did not say which one to fetch."""
+
+    quantisations: tuple[Quantisation, ...] = ()
+
+
+@value_class
+class Chosen(Generic[File]):
+    """The ``files`` of a listing that are fetched, and those that are ``left_out``, because they are the same weights
+    in other formats. ``quantisations`` are several GGUF models of which only the user can say which one is meant; none
+    if nothing is to be asked. Everything keeps the order of the listing."""
+
+    files: tuple[File, ...]
+    left_out: tuple[File, ...] = ()
+    quantisations: tuple[Quantisation, ...] = ()
+
+
+def choose(listing: Iterable[File]) -> Chosen[File]:
+    """One set of weights out of the files of a repository, with all that is no weights.
+
+    In each folder a complete set of safetensors replaces the same weights in other formats and precisions. A set is
+    complete if all the shards are there that the numbers in their names promise. Where none is complete, nothing is
+    left out.
+    """
+    files = tuple(listing)
+    folders = _folders(files)
+    left_out: set[str] = set()
+    if any(folder.complete for folder in folders.values()):
+        other_formats = _folders_of_other_formats(folders)
+        for path, folder in folders.items():
+            if path in other_formats:
+                left_out.update(str(file.path) for file in folder.files)
+            else:
+                left_out.update(_redundant_files(folder))
+    chosen = tuple(file for file in files if str(file.path) not in left_out)
+    quantisations = quantisations_of(chosen)
+    return Chosen(
+        chosen,
+        tuple(file for file in files if str(file.path) in left_out),
+        tuple(quantisations) if len(quantisations) > 1 else (),
+    )
+
+
+def several(quantisations: Sequence[Quantisation], origin: HubOrigin, *, is_of_catalog: bool) -> SeveralQuantisations:
+    """The error of a repository of which one quantisation must be named, with their sizes and how to name one."""
+    told = [f"{one.name} {human_bytes(one.size)}" for one in quantisations]
+    count = len(quantisations)
+    one = replace(origin.whole, quant=quantisations[0].name)
+    if is_of_catalog:
+        hint = f'name one in its entry, as in source = "{one}"; --all downloads all'
+    else:
+        hint = f"name one: mdl get {one}; --all downloads all"
+    error = SeveralQuantisations(f"{count} quantisations of one model: {listed(told)}", item=origin.label, hint=hint)
+    error.quantisations = tuple(quantisations)
+    return error
+
+
+@value_class
+class _Name:
+    """What the name of a file of weights says. ``stem`` is without precision, shard and suffix; ``kind`` is that of the
+    table of weights. The index of a set in shards has their stem and kind, and ``is_index``."""
+
+    stem: str
+    precision: str
+    kind: str
+    is_index: bool = False
+    shard: int = 0
+    shards: int = 0
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether a framework gives this name to the weights of a folder's model."""
+        return self.stem in _STEMS_OF_FRAMEWORKS or _CONSOLIDATED.fullmatch(self.stem) is not None
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether an exporter gives this name to what it makes of the weights of a folder's model."""
+        is_export = self.kind in _EXPORTS or self.stem.startswith("openvino_")
+        return is_export and _EXPORTED.fullmatch(self.stem) is not None
+
+
+def _read_name(path: str) -> _Name | None:
+    """None if the file holds no weights, and is no index of a set of weights in shards."""
+    name = path.rpartition("/")[2]
+    checkpoint = _CHECKPOINT_PART.fullmatch(name)
+    if checkpoint:
+        return _Name(checkpoint["stem"], "", "TensorFlow")
+    index = _INDEX.fullmatch(name)
+    weights = index["weights"] if index else name
+    kind = kind_of(weights)
+    if kind is None or not is_weights(weights):
+        return None
+    stem = stem_of(weights)
+    shard = _SHARD.search(stem)
+    stem = _SHARD.sub("", stem)
+    precision = _PRECISION.search(stem)
+    stem = _PRECISION.sub("", stem)
+    named_precision = precision[1] if precision else ""
+    if index and index["precision"]:
+        named_precision = index["precision"].removeprefix(".")
+    return _Name(
+        stem,
+        named_precision.lower(),
+        kind.name,
+        is_index=index is not None,
+        shard=int(shard["shard"]) if shard else 0,
+        shards=int(shard["shards"]) if shard else 0,
+    )
+
+
+class _Folder(Generic[File]):
+    """The files directly in one folder: all of them, and those of weights with what their names say."""
+
+    def __init__(self) -> None:
+        self.files: list[File] = []
+        self.weights: list[tuple[File, _Name]] = []
+
+    @cached_property
+    def complete(self) -> set[tuple[str, str]]:
+        """Stem and precision of each complete set of safetensors. Shards are counted from 1, by some from 0 on."""
+        complete: set[tuple[str, str]] = set()
+        shards: dict[tuple[str, str, int], set[int]] = {}
+        for _, name in self.weights:
+            if name.kind != _SAFETENSORS or name.is_index:
+                continue
+            if name.shards:
+                shards.setdefault((name.stem, name.precision, name.shards), set()).add(name.shard)
+            else:
+                complete.add((name.stem, name.precision))
+        for (stem, precision, count), present in shards.items():
+            if len(present) >= count and present.issuperset(range(1, count + 1)):
+                complete.add((stem, precision))
+        return complete
+
+    @property
+    def precisions_of_model(self) -> set[str]:
+        """The precisions in which the safetensors of the folder's model are complete; '' is the usual one."""
+        return {precision for stem, precision in self.complete if stem in _MAIN_STEMS}
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the safetensors of the folder's model are complete in the usual precision."""
+        return "" in self.precisions_of_model
+
+
+def _folders(files: Iterable[File]) -> dict[str, _Folder[File]]:
+    """The folders of a listing by their paths; '' is the repository itself."""
+    folders: dict[str, _Folder[File]] = {"": _Folder()}
+    for file in files:
+        path = str(file.path)
+        folder = folders.setdefault(path.rpartition("/")[0], _Folder())
+        folder.files.append(file)
+        name = _read_name(path)
+        if name is not None:
+            folder.weights.append((file, name))
+    return folders
+
+
+def _redundant_files(folder: _Folder[File]) -> Iterator[str]:
+    """The paths of the files of a folder that hold the same weights as a complete set of safetensors in it."""
+    precisions = folder.precisions_of_model
+    graphs: set[str] = set()
+    for file, name in folder.weights:
+        is_consolidated = _CONSOLIDATED.fullmatch(name.stem) is not None
+        if name.kind == _SAFETENSORS and not is_consolidated:
+            is_redundant = name.precision != "" and (name.stem, "") in folder.complete
+        elif name.is_of_model:
+            is_redundant = "" in precisions or name.precision in precisions
+        elif name.is_exported or name.kind == _GGUF:
+            is_redundant = "" in precisions
+        else:
+            is_redundant = not folder.complete.isdisjoint({(name.stem, ""), (name.stem, name.precision)})
+        if is_redundant:
+            path = str(file.path)
+            graphs.add(f"{stem_of(path)}.xml")  # OpenVINO's, of the weights in the .bin of the same name
+            yield path
+    for file in folder.files:
+        if str(file.path) in graphs:
+            yield str(file.path)
+
+
+def _folders_of_other_formats(folders: Mapping[str, _Folder[File]]) -> set[str]:
+    """The folders, and those in them, whose names say that they hold, in another format, the model of the folder they
+    are in; and the parts of a diffusers pipeline that exist as an export alone, as ``vae_decoder``."""
+    with_weights = [path for path, folder in folders.items() if folder.weights]
+    roots: set[str] = set()
+    for path in with_weights:
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            if part.lower() not in _NAMES_OF_FORMATS:
+                continue
+            parent = folders.get("/".join(parts[:depth]))
+            if parent is not None and parent.has_model:
+                roots.add("/".join(parts[: depth + 1]))
+                break
+    if any(str(file.path) == _PIPELINE for file in folders[""].files):
+        parts_of_pipeline = [path for path in with_weights if path and "/" not in path]
+        exported = {path for path in parts_of_pipeline if all(name.is_exported for _, name in folders[path].weights)}
+        if exported and all(folders[path].has_model for path in parts_of_pipeline if path not in exported):
+            roots |= exported
+    found: set[str] = set()
+    root: str | None = None
+    for path in sorted({*folders, *roots}, key=lambda folder: folder.split("/")):  # a folder comes before those in it
+        if path in roots:
+            root = path
+        if root is not None and is_at_or_below(path, root):
+            found.add(path)
+    return found
