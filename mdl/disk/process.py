@@ -107,13 +107,23 @@ def hostname() -> str:
 
 
 @functools.cache
-def _machine() -> str:
-    """This boot of this machine, as 12 hex digits; from the host name if the system does not number its boots."""
+def this_boot() -> str:
+    """This boot of this machine, as 12 hex digits; '' if the system does not number its boots."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        boot = ""
-    return hashlib.sha256((boot or platform.node()).encode()).hexdigest()[:12]
+        return ""
+    return _short_hash(boot) if boot else ""
+
+
+@functools.cache
+def _machine() -> str:
+    """This boot of this machine; this machine by its host name if the system does not number its boots."""
+    return this_boot() or _short_hash(platform.node())
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _namespace() -> str:

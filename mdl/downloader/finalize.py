@@ -323,9 +323,9 @@ class Finalizer:
             if download.hasher:
                 download.hasher.stop()
             if download.partial:
-                download.partial.sync_and_claim()
+                download.partial.sync()
         except OSError:
-            pass  # what could not be synced is not claimed, and will be fetched again
+            pass  # what could not be synced may be fetched again
         finally:
             if download.partial:
                 with contextlib.suppress(OSError):

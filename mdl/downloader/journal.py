@@ -1,8 +1,15 @@
-"""Journals: which bytes of a partial are safely on disk. A journal is never ahead of the disk.
+"""Journals: which bytes of a partial were written, and which of these are on the disk. A journal is never ahead.
 
-Each line is one fact in the format of `mdl.crc_json`. The first line is the file's identity. Every other one claims a
-range of bytes and is appended only after they were synced, or notes the validator of a host that serves the file. A
-torn or damaged line claims nothing; if the first line is damaged, the whole journal claims nothing.
+Each line is one fact in the format of `mdl.crc_json`. The first line is the file's identity. Each other line is one of
+
+- ``[start, stop, boot]``: these bytes were written in this boot of this machine. They are there as long as that boot
+  lasts, also if mdl was killed; a power cut may have taken them.
+- ``{"synced": offset}``: what the lines before this offset of the journal claim is on the disk.
+- ``{"lost": true}``: a sync failed. What the lines above claim and no sync confirmed is not there.
+- ``[start, stop]``: these bytes are on the disk.
+- ``{"origin": …, "validator": …}``: what a host that serves the file sent as its ETag or date.
+
+A torn or damaged line claims nothing; if the first line is damaged, the whole journal claims nothing. (ADR 66)
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from pathlib import Path
 
 from mdl import crc_json
 from mdl.disk import sync, write_all
+from mdl.disk.process import this_boot
 from mdl.disk.safe_open import open_new, open_own, read_regular
 from mdl.errors import StateError
 from mdl.files import RemoteFile
@@ -61,10 +69,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass
 class Record:
-    """What a journal says: ``have`` is on disk, ``validators`` maps an origin to the ETag or date that it sent."""
+    """What a journal says: the bytes that the partial has, and those of them that are ``on_disk``. ``validators`` maps
+    an origin to the ETag or date that it sent."""
 
     identity: Identity
     have: RangeSet = field(default_factory=RangeSet)
+    on_disk: RangeSet = field(default_factory=RangeSet)
     validators: dict[str, str] = field(default_factory=dict)
 
     def resumable_as(self, identity: Identity) -> bool:
@@ -83,9 +93,38 @@ def parse(data: bytes, name: str) -> Record | None:
     Raises `StateError` if a newer mdl wrote it; ``name`` is for that message.
     """
     lines = data.split(b"\n")[:-1]
-    if not lines:
+    identity = _identity(crc_json.loads(lines[0]), name) if lines else None
+    if identity is None:
         return None
-    head = crc_json.loads(lines[0])
+    on_disk: list[ByteRange] = []
+    written: list[tuple[int, ByteRange, str]] = []
+    validators = {}
+    offset = 0
+    for line in lines:
+        start_of_line = offset
+        offset += len(line) + 1
+        fact = crc_json.loads(line) if start_of_line else None
+        if isinstance(fact, list):
+            claim = _claimed_range(fact, identity)
+            if claim and len(fact) == 2:
+                on_disk.append(claim)
+            elif claim and len(fact) == 3:
+                written.append((start_of_line, claim, fact[2]))
+        elif isinstance(fact, dict):
+            if isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
+                validators[fact["origin"]] = fact["validator"]
+            if type(fact.get("synced")) is int and fact["synced"] <= start_of_line:
+                on_disk += [claim for place, claim, _ in written if place < fact["synced"]]
+                written = [entry for entry in written if entry[0] >= fact["synced"]]
+            if fact.get("lost") is True:
+                written = []
+    boot = this_boot()
+    of_this_boot = [claim for _, claim, its_boot in written if boot and its_boot == boot]
+    return Record(identity, RangeSet([*on_disk, *of_this_boot]), RangeSet(on_disk), validators)
+
+
+def _identity(head: object, name: str) -> Identity | None:
+    """The identity that the first line tells; None if it tells none. Raises `StateError` as `parse` does."""
     if not isinstance(head, dict):
         return None
     version = head.pop("mdl-journal", None)
@@ -93,18 +132,20 @@ def parse(data: bytes, name: str) -> Record | None:
         raise StateError("a newer mdl wrote this journal", item=name, hint="upgrade mdl, or 'mdl clean'")
     if version != VERSION or set(head) != set(_KINDS) or any(type(head[key]) not in _KINDS[key] for key in head):
         return None
-    identity = Identity(**head)
-    claims = []
-    validators = {}
-    for line in lines[1:]:
-        fact = crc_json.loads(line)
-        if isinstance(fact, list) and len(fact) == 2 and all(type(n) is int for n in fact):
-            start, stop = fact
-            if 0 <= start < stop and (identity.size is None or stop <= identity.size):
-                claims.append(ByteRange(start, stop))
-        elif isinstance(fact, dict) and isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
-            validators[fact["origin"]] = fact["validator"]
-    return Record(identity, RangeSet(claims), validators)
+    return Identity(**head)
+
+
+def _claimed_range(fact: list[object], identity: Identity) -> ByteRange | None:
+    """The range that a claim begins with; None if no bytes of this file lie there."""
+    if len(fact) < 2:
+        return None
+    start = fact[0]
+    stop = fact[1]
+    if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
+        return None
+    if identity.size is not None and stop > identity.size:
+        return None
+    return ByteRange(start, stop)
 
 
 def load(path: Path) -> Record | None:
@@ -118,21 +159,22 @@ def load(path: Path) -> Record | None:
 
 
 class Journal:
-    """An open journal. It is only appended to."""
+    """An open journal, which is only appended to. One thread at a time may append."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._length = os.fstat(fd).st_size
 
     @classmethod
     def create(
-        cls, path: Path, identity: Identity, have: Iterable[ByteRange] = (), validators: Mapping[str, str] = _NONE
+        cls, path: Path, identity: Identity, on_disk: Iterable[ByteRange] = (), validators: Mapping[str, str] = _NONE
     ) -> Journal:
-        """Begin anew: what was there claims nothing from now on, even after a power cut; ``have`` is on disk. Raises
-        `OSError`."""
+        """Begin anew: what was there claims nothing from now on, even after a power cut. The bytes ``on_disk`` were
+        synced. Raises `OSError`."""
         journal = cls(open_new(path, os.O_WRONLY | os.O_APPEND))
         try:
-            journal._append(header(identity))
-            journal.claim(have)
+            claims = b"".join(crc_json.dumps([claim.start, claim.stop]) for claim in on_disk)
+            journal._append(header(identity) + claims)
             for origin, validator in validators.items():
                 journal.note_validator(origin, validator)
             sync(journal._fd)
@@ -146,21 +188,38 @@ class Journal:
         """Go on with a journal that was read. A torn last line gets a newline first, so that it stays one damaged line.
         Raises `OSError`."""
         journal = cls(open_own(path, os.O_RDWR | os.O_APPEND))
-        size = os.fstat(journal._fd).st_size
-        if size and os.pread(journal._fd, 1, size - 1) != b"\n":
+        if journal._length and os.pread(journal._fd, 1, journal._length - 1) != b"\n":
             journal._append(b"\n")
         return journal
 
+    @property
+    def length(self) -> int:
+        """Bytes of the journal; `note_synced` takes it to say how far it was before a sync."""
+        return self._length
+
     def claim(self, ranges: Iterable[ByteRange]) -> None:
-        """Record that these bytes are on disk. Call this only after they were synced. Raises `OSError`."""
-        self._append(b"".join(crc_json.dumps([item.start, item.stop]) for item in ranges))
+        """Record that these bytes were written. Raises `OSError`."""
+        boot = this_boot()
+        self._append(b"".join(crc_json.dumps([claim.start, claim.stop, boot]) for claim in ranges))
+
+    def note_synced(self, length: int) -> None:
+        """Record that the claims among the first ``length`` bytes of the journal are on the disk. Raises `OSError`."""
+        self._append(crc_json.dumps({"synced": length}))
+
+    def note_lost(self) -> None:
+        """Record that a sync failed: only what earlier syncs confirmed is there. If this cannot be written, the journal
+        claims nothing any more. Raises `OSError` if not even that can be said."""
+        try:
+            self._append(b"\n" + crc_json.dumps({"lost": True}))  # the line before it may be torn
+        except OSError:
+            os.ftruncate(self._fd, 0)
 
     def note_validator(self, origin: str, validator: str) -> None:
         """Record what an origin sent as the file's ETag or date. Raises `OSError`."""
         self._append(crc_json.dumps({"origin": origin, "validator": validator}))
 
     def sync(self) -> None:
-        """Make all claims survive a power cut; they survive a killed process anyway. Raises `OSError`."""
+        """Bring what the journal says to the disk. Raises `OSError`."""
         sync(self._fd, data_only=True)
 
     def close(self) -> None:
@@ -171,4 +230,7 @@ class Journal:
             os.close(fd)
 
     def _append(self, data: bytes) -> None:
-        write_all(self._fd, data)
+        try:
+            write_all(self._fd, data)
+        finally:
+            self._length = os.fstat(self._fd).st_size

@@ -15,7 +15,7 @@ from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_private_dir, open_new
 from mdl.downloader.adoption import discard_leftovers
-from mdl.downloader.journal import Identity, Journal
+from mdl.downloader.journal import Identity, Journal, Record
 from mdl.downloader.partial import Partial
 from mdl.downloader.stream_hasher import InOrderHasher
 from mdl.errors import StorageError
@@ -30,8 +30,8 @@ class OrderedPartial(Partial):
 
     is_in_order = True
 
-    def __init__(self, folder: Path, fd: int, journal: Journal) -> None:
-        super().__init__(folder, fd, journal, RangeSet(), {})
+    def __init__(self, folder: Path, fd: int, journal: Journal, identity: Identity) -> None:
+        super().__init__(folder, fd, journal, Record(identity))
         self._is_published = False
         self._hasher: InOrderHasher | None = None
 
@@ -45,7 +45,7 @@ class OrderedPartial(Partial):
         with _told_if_refused("new files", mine):
             journal = Journal.create(mine / "journal", identity)
             journal.close()
-            return cls(mine, _new_file(mine), journal)
+            return cls(mine, _new_file(mine), journal, identity)
 
     def hash_from_now_on(self, algorithm: str, size: int | None) -> InOrderHasher:
         """Hash what is written from now on: what was written cannot be read back before the file is closed."""
@@ -53,11 +53,14 @@ class OrderedPartial(Partial):
         return self._hasher
 
     @property
-    def unclaimed(self) -> int:
+    def unsynced(self) -> int:
         return 0
 
-    def sync_and_claim(self) -> None:
+    def claim(self) -> None:
         """Nothing is claimed."""
+
+    def sync(self) -> None:
+        """It is synced when it is sealed."""
 
     def set_length(self, size: int) -> None:
         """The file grows as it is written."""

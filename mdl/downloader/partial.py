@@ -1,6 +1,7 @@
 """Partials: one hidden, sparse, unfinished file and its journal, in a folder of their own.
 
-Bytes are written first, then synced, then claimed in the journal. What of a leftover is used is decided in
+Bytes are written first, then claimed in the journal, and confirmed there once they were synced: a killed process costs
+what was in flight, a power cut what was not synced (ADR 66). What of a leftover is used is decided in
 `mdl.downloader.adoption`.
 """
 
@@ -26,6 +27,10 @@ from mdl.net.ranges import ByteRange, RangeSet
 
 _JOURNAL_SECONDS = 1.0
 """How often a journal's claims are made to survive a power cut; a killed process costs no claim anyway."""
+_LEAST_CLAIM = 64 * 1024
+_MOST_CLAIMS = 8192
+"""Bytes are claimed once there are so many of them, or one part in so many of the file: a kill costs no more than that,
+and the journal stays short."""
 
 
 class FileModified(StorageError):
@@ -36,20 +41,26 @@ class FileModified(StorageError):
 
 
 class Partial:
-    """An open partial. It has the bytes that were written; the journal claims those of them that are synced too."""
+    """An open partial. It has the bytes that were written; the journal claims them soon, and confirms them when they
+    were synced."""
 
     is_in_order = False
     """Whether its bytes can only be written one after the other: see `mdl.downloader.ordered_partial`."""
 
-    def __init__(self, folder: Path, fd: int, journal: Journal, have: RangeSet, validators: dict[str, str]) -> None:
+    def __init__(self, folder: Path, fd: int, journal: Journal, record: Record) -> None:
+        """``record`` is what the journal says."""
         self.folder = folder
         self.fd = fd
-        self.validators = validators
+        self.validators = record.validators
         self._journal = journal
-        self._have = have
-        self._claimed = have.copy()
+        self._have = record.have
+        self._claimed = record.have.copy()
+        self._on_disk = record.on_disk
+        self._claim_at = _LEAST_CLAIM
         self._lock = threading.Lock()
+        """Held for a moment, to read or change which bytes there are. The next two are held while the disk works."""
         self._syncing = threading.RLock()
+        self._claiming = threading.RLock()
         self._journal_synced = time.monotonic()
         self.claim_below: int | None = None
         """Only bytes below this offset are claimed: those above are not known to be right yet."""
@@ -88,16 +99,22 @@ class Partial:
         fd = _open_and_lock(data, is_new=record is None)
         try:
             if record is None:
-                partial = cls(mine, fd, Journal.create(path, identity), RangeSet(), {})
+                journal = Journal.create(path, identity)
+                record = Record(identity)
             else:
-                have = record.have
+                length = os.fstat(fd).st_size
                 claimed = record.have.total
-                have.remove(os.fstat(fd).st_size, 2**63)
-                lost = claimed - have.total
+                record.have.remove(length, 2**63)
+                record.on_disk.remove(length, 2**63)
+                lost = claimed - record.have.total
                 why = "the partial file is shorter than its journal says"
-                is_whole = not lost and path.stat().st_size <= journals.LARGEST // 2
-                journal = Journal.reopen(path) if is_whole else Journal.create(path, identity, have, record.validators)
-                partial = cls(mine, fd, journal, have, record.validators)
+                if lost or path.stat().st_size > journals.LARGEST // 2:
+                    sync(fd, data_only=True)
+                    record.on_disk = record.have.copy()
+                    journal = Journal.create(path, identity, record.on_disk, record.validators)
+                else:
+                    journal = Journal.reopen(path)
+            partial = cls(mine, fd, journal, record)
         except BaseException:
             os.close(fd)
             raise
@@ -118,10 +135,15 @@ class Partial:
             return self._have.total
 
     @property
-    def unclaimed(self) -> int:
-        """Bytes written that the journal does not claim yet."""
+    def is_worth_syncing(self) -> bool:
+        """Whether enough bytes were written since the last sync that a power cut should not take them."""
+        return self.unsynced >= self._claim_at
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes written that are not known to be on the disk."""
         with self._lock:
-            return self._have.total - self._claimed.total
+            return self._have.total - self._on_disk.total
 
     def gaps(self, size: int) -> list[ByteRange]:
         """The ranges of a file of ``size`` bytes that are missing."""
@@ -132,11 +154,12 @@ class Partial:
         """Give the sparse file the length of ``size`` bytes, and one more until `seal`: so no write reaches the end and
         hides that another program cut the file. Raises `OSError`."""
         os.ftruncate(self.fd, size + 1)
+        self._claim_at = max(_LEAST_CLAIM, size // _MOST_CLAIMS)
         self._length = size + 1
         self._is_sealed = False
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
-        """Put bytes at ``offset``. Raises `OSError`."""
+        """Put bytes at ``offset``, and claim them if enough of them are not claimed yet. Raises `OSError`."""
         if self._length is not None and os.fstat(self.fd).st_size < self._length:
             self.was_cut = True
         left = memoryview(data)
@@ -146,6 +169,10 @@ class Partial:
             left = left[count:]
             at += count
         self.mark_present(ByteRange(offset, offset + len(data)))
+        with self._lock:
+            is_due = self._have.total - self._claimed.total >= self._claim_at
+        if is_due:
+            self.claim()
 
     def mark_missing(self, lost: ByteRange) -> None:
         """These bytes turned out to be wrong."""
@@ -162,45 +189,74 @@ class Partial:
         if self.validators.setdefault(origin, validator) == validator:
             self._journal.note_validator(origin, validator)
 
-    def sync_and_claim(self) -> None:
-        """Sync what was written, then claim it in the journal. Raises `OSError`: then the unclaimed bytes count as
-        lost, and nothing more is ever claimed."""
+    def claim(self) -> None:
+        """Claim in the journal what was written. Raises `OSError`."""
+        with self._claiming:
+            with self._lock:
+                new = self._right().without(self._claimed)
+            if new and self.fd >= 0 and self._sync_error is None:
+                self._journal.claim(new)
+                with self._lock:
+                    for claim in new:
+                        self._claimed.add(claim.start, claim.stop)
+
+    def sync(self) -> None:
+        """Claim what was written, sync it, and confirm this in the journal. Raises `OSError`: then the bytes that were
+        not confirmed count as lost, and nothing more is ever claimed."""
         with self._syncing:
             with self._lock:
-                have = self._have.copy()
-                if self.claim_below is not None:
-                    have.remove(self.claim_below, 2**63)
-                new = have.without(self._claimed)
+                right = self._right()
+                new = right.without(self._on_disk)
             if not new or self.fd < 0:
                 return
             if self._sync_error:
                 raise self._sync_error  # these bytes may have been written before it
             if not self._is_locked:  # an earlier download in this process may not have let go of it at once
                 self._is_locked = try_lock(self.fd, patience=0.0) is not False
+            with self._claiming:
+                self.claim()
+                with self._lock:
+                    right = self._claimed.copy()
+                length = self._journal.length
             try:
                 sync(self.fd, data_only=True)
             except OSError as error:
-                self._sync_error = error
-                with self._lock:
-                    self._have = self._claimed.copy()
+                self._give_up(error)
                 raise
-            self._journal.claim(new)
+            with self._claiming:
+                self._journal.note_synced(length)
             if time.monotonic() - self._journal_synced > _JOURNAL_SECONDS:
                 self._journal.sync()
                 self._journal_synced = time.monotonic()
             with self._lock:
-                for item in new:
-                    self._claimed.add(item.start, item.stop)
+                self._on_disk = right
+
+    def _right(self) -> RangeSet:
+        """The bytes that were written and may be claimed."""
+        right = self._have.copy()
+        if self.claim_below is not None:
+            right.remove(self.claim_below, 2**63)
+        return right
+
+    def _give_up(self, error: OSError) -> None:
+        """A sync failed: what no earlier one confirmed is lost. Raises `OSError`."""
+        with self._claiming:
+            self._sync_error = error
+            with self._lock:
+                self._have = self._on_disk.copy()
+                self._claimed = self._on_disk.copy()
+            self._journal.note_lost()
 
     def rewind(self, identity: Identity) -> int:
         """Discard everything and begin anew as ``identity``; returns how many bytes that were. Raises `OSError`."""
-        with self._syncing, self._lock:
+        with self._syncing, self._claiming, self._lock:
             lost = self._have.total
             os.ftruncate(self.fd, 0)
             self._journal.close()
             self._journal = Journal.create(self.folder / "journal", identity)
             self._have = RangeSet()
             self._claimed = RangeSet()
+            self._on_disk = RangeSet()
             self.claim_below = self._length = None
             self.was_cut = False
             self.validators = {}
@@ -252,7 +308,7 @@ class Partial:
 
     def close(self) -> None:
         """Close the files, once: a descriptor is gone even if closing it fails. Raises `OSError`."""
-        with self._syncing:
+        with self._syncing, self._claiming:
             fd = self.fd
             self.fd = -1
             try:

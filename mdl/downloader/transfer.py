@@ -184,7 +184,10 @@ class Transfer:
         partials = [download.partial for download in active if download.partial]
         for partial in partials:
             with contextlib.suppress(OSError):
-                partial.sync_and_claim()
+                partial.claim()
+        for partial in partials:  # a slow disk may take longer than mdl waits for it
+            with contextlib.suppress(OSError):
+                partial.sync()
         for thread in self._workers:
             if thread.is_alive():  # one that has not begun finds the queue closed
                 thread.join()
@@ -225,16 +228,18 @@ class Transfer:
                 self._sync_due()
 
     def _sync_due(self) -> None:
-        """Claim what was written, soon and often: then a kill costs next to nothing, and the last sync is short."""
+        """Sync what was written, soon and often: then a power cut costs little, and the last sync is short."""
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
-        enough = 1 if is_due else max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
+        enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
         for download in list(self._queue.active):
             partial = download.partial
-            if partial is None or download.exclusive or partial.unclaimed < enough:
+            if partial is None or download.exclusive:
+                continue
+            if partial.unsynced < enough and not (is_due and partial.is_worth_syncing):
                 continue
             try:
-                partial.sync_and_claim()
+                partial.sync()
             except Exception as error:
                 if not self._switched_to_order(download, error):
                     self._queue.fail(download, self._explained(download, error))

@@ -269,7 +269,7 @@ def test_beyond_4_gib(bench: Bench) -> None:
         part = bench.store.open_partial("m", RemoteFile(file.path, file.url, len(sparse), validator=faults.ETAG))
         part.set_length(len(sparse))
         part.mark_present(ByteRange(1000, at))
-        part.sync_and_claim()
+        part.sync()
         part.close()
         run = bench.run(file, stop_at=at - 1000 + len(tail) + 10)
         asked = [request.header("range") for request in server.requests]

@@ -41,9 +41,15 @@ def opened(folder: Path, identity: Identity = WHO) -> Partial:
 
 
 def claimed(partial: Partial) -> int:
-    """What a second look would find claimed."""
+    """How many bytes a second look would find after a kill."""
     record = journals.load(partial.folder / "journal")
     return record.have.total if record else 0
+
+
+def on_disk(partial: Partial) -> int:
+    """How many bytes a second look would find after a power cut."""
+    record = journals.load(partial.folder / "journal")
+    return record.on_disk.total if record else 0
 
 
 @functools.cache
@@ -62,7 +68,7 @@ def left_behind(folder: Path, who: str, identity: Identity = WHO, have: tuple[in
     making = folder / "making"
     partial = opened(making, identity)
     partial.write(have[0], b"x" * (have[1] - have[0]))
-    partial.sync_and_claim()
+    partial.sync()
     partial.close()
     left = partial.folder.rename(folder / f"{KEY}.{who}")
     making.rmdir()

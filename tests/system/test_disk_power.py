@@ -1,6 +1,7 @@
 """Power cuts: an ext4 of its own, shut down so that what was not synced is gone (faults, group G; root, MDL_LONG=1).
 
-The control runs the same with syncs that do nothing: it must lose what mdl keeps, or the trial proves nothing.
+The control runs the same with syncs that do nothing: it must lose what mdl keeps, or the trial proves nothing. As the
+machine itself goes on, the run before the cut is told of another boot than the one after it.
 Run it alone, with -n 0: it is skipped if a test beside it takes a copy of the mounts, which keeps the dead file system
 alive.
 """
@@ -32,6 +33,7 @@ FILES = {"large": noise(24 * MIB), "small": noise(300_000, 1)}
 TRIALS, SEED = 8, 126
 _SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN; with NOLOGFLUSH, 2, the file system stops at once and writes nothing more."""
+_EARLIER_BOOT = "import mdl.disk.process as p; p.this_boot = lambda: 'b' * 12; "
 _NO_SYNC = "import os; os.fsync = os.fdatasync = lambda _fd: None; "
 
 pytestmark = [
@@ -128,7 +130,7 @@ def trial(disk: Disk, home: Path, after: int, before: str = "") -> tuple[Cut, in
         )
         shell = machine(home, f"schema = 1\n[models.m]\n{files}")
         words = ("get", "m", "--to", str(models), "-q", "--connections", "4")
-        code = f"{before}from mdl.__main__ import main; main()"
+        code = f"{_EARLIER_BOOT}{before}from mdl.__main__ import main; main()"
         with beside(shell, sys.executable, "-c", code, *words) as process:
             until(lambda: server.bytes_sent >= after or process.poll() is not None)
             disk.cut()

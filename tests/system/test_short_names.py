@@ -145,7 +145,7 @@ def test_a_partial_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None
     partial = Partial.open(tmp_path, KEY, WHO)
     partial.set_length(SIZE)
     partial.write(0, b"x" * 400)
-    partial.sync_and_claim()
+    partial.sync()
     partial.close()
     partial.folder.rename(tmp_path / f"{KEY}{'b' * 16}.{dead_owner()}")
     again = Partial.open(tmp_path, KEY, WHO)

@@ -1,4 +1,4 @@
-"""The journal: whatever happens to its bytes, it never claims what was not claimed."""
+"""The journal: whatever happens to its bytes, it never claims what was not claimed, nor in a boot that is over."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.long import LONG
 
 from mdl import crc_json
+from mdl.disk.process import this_boot
 from mdl.downloader.journal import LARGEST, Identity, Journal, Record, header, load, parse
 from mdl.errors import StateError
 from mdl.files import RemoteFile
@@ -34,7 +35,9 @@ def _ranges(claims: Iterable[tuple[int, int]]) -> RangeSet:
 
 
 def _bytes_of(claims: list[tuple[int, int]]) -> bytes:
-    return header(WHO) + b"".join(crc_json.dumps([a, b]) for a, b in claims)
+    """A journal with these claims: every other one of this boot, the others of what is on the disk."""
+    lines = [[start, stop, this_boot()][: 2 + number % 2] for number, (start, stop) in enumerate(claims)]
+    return header(WHO) + b"".join(map(crc_json.dumps, lines))
 
 
 def _parsed(data: bytes) -> Record:
@@ -50,7 +53,39 @@ SMALL, TRUTH = _bytes_of(CLAIMS), _ranges(CLAIMS)
 def test_whole_journal_is_read_back() -> None:
     """What was claimed is read back, with the identity and the validators noted on the way."""
     record = parse(SMALL + crc_json.dumps({"origin": "https://cdn:443", "validator": '"x"'}), "j")
-    assert record == Record(WHO, TRUTH, {"https://cdn:443": '"x"'})
+    assert record == Record(WHO, TRUTH, _ranges(CLAIMS[::2]), {"https://cdn:443": '"x"'})
+
+
+BOOTS = ("a" * 12, "b" * 12, "")
+
+
+@calm
+@given(st.lists(st.sampled_from(["claim", "sync", "reboot", "fail"]), max_size=20), st.sampled_from(BOOTS))
+def test_a_claim_holds_in_its_boot_or_once_it_was_synced(steps: list[str], boot: str) -> None:
+    """Whatever happened in whichever order: what was synced is there, what was claimed in this boot is there, and
+    nothing else is. Where the system does not number its boots, only what was synced counts."""
+    written, on_disk, here, data = RangeSet(), RangeSet(), BOOTS[0], header(WHO)
+    for number, step in enumerate(steps):
+        claim = ByteRange(10 * number, 10 * number + 5)
+        if step == "claim":
+            data += crc_json.dumps([claim.start, claim.stop, here])
+            written.add(claim.start, claim.stop)
+        elif step == "sync":
+            length = len(data)
+            data += crc_json.dumps([claim.start, claim.stop, here])  # what comes during the sync is not covered by it
+            data += crc_json.dumps({"synced": length})
+            on_disk, written = RangeSet([*on_disk, *written]), RangeSet([claim])
+        elif step == "fail":
+            data += crc_json.dumps({"lost": True})
+            written = RangeSet()
+        else:
+            here, written = BOOTS[1] if here == BOOTS[0] else BOOTS[0], RangeSet()
+            data = header(WHO) + b"".join(crc_json.dumps([one.start, one.stop]) for one in on_disk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdl.downloader.journal.this_boot", lambda: boot)
+        record = _parsed(data)
+    assert record.on_disk == on_disk
+    assert record.have == (RangeSet([*on_disk, *written]) if boot == here else on_disk)
 
 
 @pytest.mark.fault(146)
@@ -86,7 +121,7 @@ def _naive(data: bytes) -> RangeSet | None:
     have = RangeSet()
     for line in data.split(b"\n")[1:]:
         try:
-            start, stop = json.loads(line[9:])
+            start, stop = json.loads(line[9:])[:2]
             have.add(start, stop)
         except (ValueError, TypeError):
             continue
@@ -137,6 +172,7 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
     [
         *([5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}),
         *([[0, 1]], {"origin": "https://h", "validator": 5}, {"origin": 5, "validator": "a"}),
+        *([0, 1, ""], [0, 1, None], [0, 1, "another boot"], [0, 1, "b", 2], {"synced": 10**9}, {"synced": "9"}),
     ],
 )
 def test_an_impossible_claim_counts_for_nothing(fact: object) -> None:

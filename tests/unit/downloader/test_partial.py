@@ -1,4 +1,4 @@
-"""Partial: bytes first, then the sync, then the claim; one living process at a time; every drop is reported."""
+"""Partial: bytes first, then the claim, then the sync; one living process at a time; every drop is reported."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.long import examples
-from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
+from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, on_disk, opened
 
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type
@@ -49,25 +50,36 @@ def partial(tmp_path: Path) -> Partial:
     """100 bytes of it are written, and claimed."""
     partial = opened(tmp_path / "partials")
     partial.write(0, b"x" * 100)
-    partial.sync_and_claim()
+    partial.sync()
     return partial
 
 
-def test_bytes_are_synced_before_they_are_claimed(tmp_path: Path, trace: Trace) -> None:
-    """Write, then fdatasync of the data, then one line in the journal: in this order, and no claim without it."""
+@pytest.fixture
+def claims_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are claimed once there are 200 of them."""
+    monkeypatch.setattr("mdl.downloader.partial._LEAST_CLAIM", 200)
+
+
+@pytest.mark.usefixtures("claims_at")
+def test_bytes_are_written_before_they_are_claimed(tmp_path: Path, trace: Trace) -> None:
+    """Write, then one line in the journal once enough was written. A sync claims the rest, then syncs the data, and
+    then says so in the journal."""
     partial = opened(tmp_path)
     trace.clear()
     partial.write(0, b"x" * 100)
+    assert (claimed(partial), partial.unsynced, partial.is_worth_syncing) == (0, 100, False)
     partial.write(500, b"x" * 100)
-    assert claimed(partial) == 0
-    partial.sync_and_claim()
-    assert [name for name, _ in trace] == ["pwrite", "pwrite", "fdatasync", "write"]
-    assert trace[2][1] == partial.fd != trace[3][1]
-    assert (claimed(partial), partial.unclaimed) == (200, 0)
+    assert (claimed(partial), on_disk(partial), partial.unsynced, partial.is_worth_syncing) == (200, 0, 200, True)
+    partial.write(700, b"x" * 50)
+    partial.sync()
+    data = partial.fd
+    calls = [name if fd == data else f"journal's {name}" for name, fd in trace]
+    assert calls == ["pwrite", "pwrite", "journal's write", "pwrite", "journal's write", "fdatasync", "journal's write"]
+    assert (claimed(partial), on_disk(partial), partial.unsynced) == (250, 250, 0)
 
 
 def test_claims_outlive_a_power_cut(tmp_path: Path, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every second the journal itself is synced too, after its claim; in between it is not."""
+    """Every second the journal itself is synced too, after it says what was synced; in between it is not."""
     now = [time.monotonic()]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     partial, seen = opened(tmp_path), []
@@ -75,45 +87,47 @@ def test_claims_outlive_a_power_cut(tmp_path: Path, trace: Trace, monkeypatch: p
         now[0] += 0.6
         partial.write(number * 100, b"x" * 100)
         trace.clear()
-        partial.sync_and_claim()
+        partial.sync()
         seen.append(" ".join(name if fd == partial.fd else f"journal's {name}" for name, fd in trace))
-    short = "fdatasync journal's write"
+    short = "journal's write fdatasync journal's write"
     assert seen == [short, f"{short} journal's fdatasync", short, f"{short} journal's fdatasync"]
 
 
 def test_nothing_new_is_not_synced(partial: Partial, trace: Trace) -> None:
     """A sync without new bytes touches nothing, also after the partial was closed."""
-    partial.sync_and_claim()
+    partial.sync()
     assert trace == []
     partial.write(0, b"y" * 100)
     trace.clear()
     partial.close()
-    partial.sync_and_claim()
+    partial.sync()
     assert trace == []
 
 
-def test_what_is_written_during_the_sync_is_not_claimed(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that arrive while the sync runs wait for the next one."""
+def test_what_is_written_during_the_sync_waits_for_the_next(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that arrive while the sync runs may be claimed, but do not count as synced before the next one."""
     real = os.fdatasync
 
     def sync_and_write(fd: int) -> None:
         real(fd)
         partial.write(200, b"y" * 50)
+        partial.claim()
 
     monkeypatch.setattr(os, "fdatasync", sync_and_write)
     partial.write(100, b"x" * 100)
-    partial.sync_and_claim()
-    assert (claimed(partial), partial.unclaimed, partial.total) == (200, 50, 250)
+    partial.sync()
+    assert (claimed(partial), on_disk(partial), partial.unsynced, partial.total) == (250, 200, 50, 250)
 
 
 @pytest.mark.fault(106)
 @pytest.mark.parametrize("trouble", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_failed_sync_loses_what_was_not_claimed(
-    partial: Partial, monkeypatch: pytest.MonkeyPatch, trouble: int
-) -> None:
-    """After a failed sync the unclaimed bytes count as lost, and the claimed ones stay. The error is raised, also by
-    publish and by each later sync, which the system may call a success though bytes were lost."""
+def test_failed_sync_loses_what_was_not_synced(partial: Partial, monkeypatch: pytest.MonkeyPatch, trouble: int) -> None:
+    """After a failed sync the bytes count as lost that no earlier one confirmed, also those that were claimed. The
+    error is raised, also by publish and by each later sync, which the system may call a success though bytes were
+    lost; and nothing more is claimed."""
     partial.write(100, b"x" * 100)
+    partial.claim()
+    assert claimed(partial) == 200
 
     def broken(_fd: int) -> None:
         raise OSError(trouble, os.strerror(trouble))
@@ -121,13 +135,14 @@ def test_failed_sync_loses_what_was_not_claimed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", broken)
         with pytest.raises(OSError) as caught:
-            partial.sync_and_claim()
+            partial.sync()
     assert caught.value.errno == trouble
-    assert (partial.total, partial.unclaimed, claimed(partial)) == (100, 0, 100)
+    assert (partial.total, partial.unsynced, claimed(partial)) == (100, 0, 100)
     assert partial.gaps(SIZE) == [ByteRange(100, SIZE)]
     partial.write(100, b"x" * 900)
+    partial.claim()
     with pytest.raises(OSError, match=os.strerror(trouble)):
-        partial.sync_and_claim()
+        partial.sync()
     with (
         open_parent(partial.folder.parent, RelPath.parse("final")) as final,
         pytest.raises(OSError, match=os.strerror(trouble)),
@@ -149,7 +164,7 @@ def test_failed_claim_claims_nothing(partial: Partial, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "write", torn)
     with pytest.raises(OSError):
-        partial.sync_and_claim()
+        partial.sync()
     monkeypatch.undo()
     assert claimed(partial) == 100
     partial.close()
@@ -158,36 +173,54 @@ def test_failed_claim_claims_nothing(partial: Partial, monkeypatch: pytest.Monke
 
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(["write", "sync", "kill"]), st.integers(0, SIZE - 1), st.integers(1, 300)), max_size=20
+    st.tuples(
+        st.sampled_from(["write", "write", "sync", "kill", "power cut"]), st.integers(0, SIZE - 1), st.integers(1, 300)
+    ),
+    max_size=20,
 )
 
 
+@pytest.fixture(scope="module")
+def small_claims() -> Iterator[None]:
+    """As `claims_at`, for a test that runs many examples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdl.downloader.partial._LEAST_CLAIM", 200)
+        yield
+
+
 @pytest.mark.fault(124, 146)
+@pytest.mark.usefixtures("small_claims")
 @settings(deadline=None, max_examples=examples(60))
 @given(_STEPS)
-def test_a_kill_never_costs_a_claim_nor_makes_one(
+def test_neither_a_kill_nor_a_power_cut_costs_a_claim_or_makes_one(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
-    """Killed at any point and opened again, it has what was synced, no byte more, and the bytes are right."""
+    """Killed at any point and opened again, it has what was claimed, and lacks less than is claimed at once; after a
+    power cut it has what was synced. It has no byte more, and the bytes are right."""
     folder, truth = tmp_path_factory.mktemp("p"), bytes(n % 251 for n in range(SIZE))
-    partial, written, synced = opened(folder), set[int](), set[int]()
-    for step, at, length in steps:
-        if step == "write":
-            stop = min(SIZE, at + length)
-            partial.write(at, truth[at:stop])
-            written |= set(range(at, stop))
-        elif step == "sync":
-            partial.sync_and_claim()
-            synced = set(written)
-        else:
-            for n in written - synced:
-                os.pwrite(partial.fd, b"\xff", n)
-            partial.close()
-            partial, written = opened(folder), set(synced)
-            assert partial.dropped == 0
-        here = {n for n in range(SIZE) if not any(gap.start <= n < gap.stop for gap in partial.gaps(SIZE))}
-        assert here == written
-        assert all(os.pread(partial.fd, 1, n) == truth[n : n + 1] for n in here)
+    partial, written, sure, synced = opened(folder), set[int](), set[int](), set[int]()
+    with pytest.MonkeyPatch.context() as patch:
+        for number, (step, at, length) in enumerate(steps):
+            if step == "write":
+                stop = min(SIZE, at + length)
+                partial.write(at, truth[at:stop])
+                written |= set(range(at, stop))
+                sure = set(written) if len(written - sure) >= 200 else sure
+            elif step == "sync":
+                partial.sync()
+                sure = synced = set(written)
+            else:
+                kept = sure if step == "kill" else synced
+                for n in written - kept:
+                    os.pwrite(partial.fd, b"\xff", n)
+                partial.close()
+                if step == "power cut":
+                    patch.setattr("mdl.downloader.journal.this_boot", lambda number=number: f"boot {number}")
+                partial, written, sure = opened(folder), set(kept), set(kept)
+                assert partial.dropped == 0
+            here = {n for n in range(SIZE) if not any(gap.start <= n < gap.stop for gap in partial.gaps(SIZE))}
+            assert here == written
+            assert all(os.pread(partial.fd, 1, n) == truth[n : n + 1] for n in here)
     partial.close()
 
 
@@ -221,10 +254,10 @@ def test_rewind_counts_and_forgets(partial: Partial, trace: Trace) -> None:
     assert partial.rewind(WHO) == 150
     synced = {os.fstat(fd).st_ino for name, fd in trace if name in ("fsync", "fdatasync")}
     assert (partial.folder / "journal").stat().st_ino in synced
-    assert (partial.total, partial.front, partial.unclaimed, claimed(partial)) == (0, 0, 0, 0)
+    assert (partial.total, partial.front, partial.unsynced, claimed(partial)) == (0, 0, 0, 0)
     assert partial.validators == {}
     partial.write(0, b"y" * 10)
-    partial.sync_and_claim()
+    partial.sync()
     partial.close()
     assert opened(partial.folder.parent).total == 10
 

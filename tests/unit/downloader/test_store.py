@@ -47,7 +47,7 @@ def begun(store: Store, data: bytes = DATA, remote: RemoteFile = REMOTE) -> Part
     """A partial with these bytes."""
     partial = store.open_partial("model", remote)
     partial.write(0, data)
-    partial.sync_and_claim()
+    partial.sync()
     return partial
 
 
@@ -239,8 +239,8 @@ def test_damaged_file_is_copied_and_left_alone(
     final = publish(store)
     final.write_bytes(damaged := b"X" + DATA[1:-50])
     partial = store.open_for_repair("model", REMOTE)
-    partial.sync_and_claim()
-    assert partial.total == partial.unclaimed == len(DATA) - 50
+    partial.sync()
+    assert partial.total == partial.unsynced == len(DATA) - 50
     assert os.pread(partial.fd, len(DATA), 0) == damaged + b"\0" * 50
     assert final.read_bytes() == damaged
     partial.close()

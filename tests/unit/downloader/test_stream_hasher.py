@@ -194,8 +194,8 @@ def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
     """While blocks are compared with their digests, none beyond the last that passed can be claimed."""
     partial.claim_below = 0
     partial.write(0, DATA[: 2 * STEP] + b"?" * (SIZE - 2 * STEP))
-    partial.sync_and_claim()
-    assert partial.unclaimed == SIZE
+    partial.sync()
+    assert partial.unsynced == SIZE
 
     def lose(bad: ByteRange) -> bool:
         partial.mark_missing(ByteRange(bad.start, SIZE))
@@ -205,8 +205,8 @@ def test_only_what_passed_is_claimed_in_a_repair(partial: Partial) -> None:
     until(lambda: partial.front == 2 * STEP)
     hasher.stop()
     assert partial.claim_below == 2 * STEP
-    partial.sync_and_claim()
-    assert partial.unclaimed == 0
+    partial.sync()
+    assert partial.unsynced == 0
 
 
 def test_short_reads_lose_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
