@@ -22,8 +22,7 @@ from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpack import FindCopy
 from mdl.bounds import parse_json
 from mdl.disk import publish
-from mdl.disk.entries import open_parent
-from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
+from mdl.disk.safe_open import UNREADABLE_ERRNOS, open_parent, read_whole
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
 from mdl.formatting import listed, utc_now
 from mdl.hashing import fingerprint

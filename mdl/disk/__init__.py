@@ -1,7 +1,8 @@
 """File systems: their types, the space left on them, and hints for their errors.
 
-The modules of this room: `staging` publishes files, `private` keeps mdl's own, `entries` reaches names without
-following links, `copying` shares the bytes of a file that is already on the disk.
+The modules of this room: `safe_open` opens files, `publish` gives files their final names, `copy` shares the bytes of a
+file that is already on the disk, `mutex` keeps other processes out, `process` names and starts processes, `pool` has
+the threads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import re
 from pathlib import Path
 
-from mdl.disk.entries import user_name
 from mdl.errors import StorageError, storage_error
 from mdl.values import value_class
 
@@ -131,6 +131,15 @@ def explain_oserror(error: OSError, item: str, root: Path) -> StorageError:
                 whose = f"{user_name(owner)} downloads into this folder, and {refusing} is closed to others"
                 hint = f"{whose}: have it downloaded there, or take a folder of your own with --to"
     return storage_error(error, item).but(hint=hint)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, for messages."""
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
 
 
 def reading_error(error: OSError, path: Path, closed: Path) -> StorageError:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from mdl.disk.entries import open_for_reading
+from mdl.disk.safe_open import create, open_for_reading
 from mdl.values import value_class
 
 _FICLONE = 0x40049409
@@ -92,7 +92,7 @@ def clone_link_or_copy(
     """
     if rule.clones():
         try:
-            out = _create(target)
+            out = create(target)
             try:
                 fcntl.ioctl(out, _FICLONE, fd)
                 return "clone"
@@ -109,7 +109,7 @@ def clone_link_or_copy(
     size = os.fstat(fd).st_size
     if room is not None and size > room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-    out = _create(target)
+    out = create(target)
     try:
         copy_range(fd, out, size, on_bytes)
     finally:
@@ -199,7 +199,3 @@ def _mount_of(fd: int) -> tuple[int, str]:
     with contextlib.suppress(OSError):  # not every system tells the mount
         lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
     return os.fstat(fd).st_dev, next((line for line in lines if line.startswith("mnt_id:")), "")
-
-
-def _create(target: Path) -> int:
-    return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

@@ -27,7 +27,7 @@ from mdl.bounds import parse_json
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type, publish, write_all
 from mdl.disk.process import ProcessId, hostname
-from mdl.disk.safe_open import make_private_dir, open_new, read_regular
+from mdl.disk.safe_open import NO_LINK, make_private_dir, open_new, read_regular
 from mdl.errors import Busy, suppress_storage_trouble
 from mdl.paths import record_name
 
@@ -97,7 +97,7 @@ def _flock(fd: int, kind: int) -> bool | None:
 def is_locked(path: Path) -> bool | None:
     """Whether a process holds the lock of a file or folder; None if that cannot be known. Changes nothing."""
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | NO_LINK)
         try:
             mode = os.fstat(fd).st_mode
             if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -141,7 +141,7 @@ class HeldFile:
     def __init__(self, path: Path, flags: int = 0, text: bytes = b"") -> None:
         self._path = path
         self._touched_at = time.monotonic()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK | flags, 0o600)
         try:
             try_lock(self._fd)
             with contextlib.suppress(OSError):  # a lease without a text is one too

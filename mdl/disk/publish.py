@@ -1,4 +1,4 @@
-"""Staging: write a file under a hidden name, sync it, then give it its final name. Only this module publishes names."""
+"""Publishing: write a file under a hidden name, sync it, then give it its final name. Only this module does that."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdl.disk import is_unsupported, refuses_order, sync, write_all
-from mdl.disk.entries import EntryAt, open_parent
 from mdl.disk.process import PATTERN, ProcessId
+from mdl.disk.safe_open import NO_LINK, EntryAt, create, open_parent
 from mdl.paths import RelPath
 
 _STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
@@ -94,7 +94,7 @@ def stage(folder: Path, name: str, data: bytes, *, mode: int, durable: bool = Tr
     folder.mkdir(parents=True, exist_ok=True)
     staged = staged_name(folder / name)
     try:
-        fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        fd = create(staged, mode)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
@@ -162,7 +162,7 @@ class StagedFile:
     def write(cls, folder: Path, data: bytes) -> StagedFile:
         """Stage ``data`` in a folder that is there, not synced yet. Raises `OSError`."""
         path = folder / hidden_name()
-        staged = cls(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+        staged = cls(path, create(path, flags=os.O_RDWR))
         try:
             write_all(staged.fd, data)
         except BaseException:
@@ -184,7 +184,7 @@ class StagedFile:
             fd = self.fd
             self.fd = -1
             os.close(fd)
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self.fd = os.open(self.path, os.O_RDONLY | NO_LINK)
             copied = give_name(self.path, entry)
         self.is_published = True
         return copied
@@ -298,8 +298,7 @@ def _copy_beside(staged: Path, entry: EntryAt) -> os.stat_result:
     near = Path(hidden_name())
     with staged.open("rb") as source:
         mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(near, flags, mode, dir_fd=entry.folder)
+        fd = create(near, mode, folder=entry.folder)
         try:
             with os.fdopen(fd, "wb") as file:
                 shutil.copyfileobj(source, file)
@@ -415,7 +414,7 @@ def staged_file(final: Path) -> Iterator[int]:
     is removed. Raises `OSError`."""
     sweep(final.parent)
     staged = staged_name(final)
-    fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    fd = create(staged, flags=os.O_RDWR)
     try:
         yield fd
         sync(fd)

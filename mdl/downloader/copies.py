@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, Way, predict_way
-from mdl.disk.entries import open_for_reading
 from mdl.disk.publish import OpenFolders
+from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.hub_repos import CachedRepo, cached_repos
 from mdl.downloader.plan import Item
 from mdl.downloader.receipts import new_receipt

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mdl.cancel import CancelToken
 from mdl.disk.copy import copy_range, read_no_further
-from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
+from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.check import LOOKED_AT, check_content, check_whole
 from mdl.downloader.download import Download
 from mdl.downloader.fetch import Fetcher, forget_answers, name_impostor

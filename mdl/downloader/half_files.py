@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mdl.disk.copy import data_ranges
-from mdl.disk.entries import open_for_reading
+from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.hub_cache import UNFINISHED
 from mdl.downloader.hub_repos import CachedRepo
 from mdl.files import HalfFile, LocalFile, RemoteFile

@@ -22,8 +22,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from mdl.disk.entries import is_untrusted_link, names_below, open_parent
 from mdl.disk.mutex import try_lock, unlock_and_close
+from mdl.disk.safe_open import is_untrusted_link, names_below, open_parent
 from mdl.files import HubFile
 from mdl.paths import RelPath
 

@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mdl.bounds import LARGEST_JSON, parse_json
-from mdl.disk.entries import open_for_reading, trusted_owners
-from mdl.disk.safe_open import read_whole
+from mdl.disk.safe_open import open_for_reading, read_whole, trusted_owners
 from mdl.downloader.hub_cache import (
     BLOBS,
     REFS,

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mdl.disk import refuses_order, sync, write_all
-from mdl.disk.entries import EntryAt
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import make_private_dir, open_new
+from mdl.disk.safe_open import EntryAt, make_private_dir, open_new
 from mdl.downloader.adoption import discard_leftovers
 from mdl.downloader.journal import Identity, Journal, Record
 from mdl.downloader.partial import Partial

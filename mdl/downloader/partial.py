@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 from mdl.disk import publish, sync
-from mdl.disk.entries import EntryAt
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
-from mdl.disk.safe_open import make_private_dir, open_new, open_own
+from mdl.disk.safe_open import EntryAt, make_private_dir, open_new, open_own
 from mdl.downloader import journal as journals
 from mdl.downloader.adoption import adopt
 from mdl.downloader.journal import Identity, Journal, Record

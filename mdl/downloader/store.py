@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
 from mdl.disk import copy, free_space, nearest_existing, publish, reading_error, refuses_order, sync
-from mdl.disk.entries import EntryAt, open_for_reading
 from mdl.disk.mutex import HeldFile, try_lock, unlock_and_close
-from mdl.disk.name_folding import NameFolding, name_folding
+from mdl.disk.names import NameFolding, name_folding
 from mdl.disk.process import ProcessId
 from mdl.disk.publish import OpenFolders, StagedFile
-from mdl.disk.safe_open import make_private_dir
+from mdl.disk.safe_open import EntryAt, make_private_dir, open_for_reading
 from mdl.downloader.adoption import claimed_bytes, key_of, leftovers
 from mdl.downloader.aria2 import pieces_there
 from mdl.downloader.journal import Identity

@@ -15,7 +15,7 @@ import threading
 import time
 
 from mdl.disk import explain_oserror
-from mdl.disk.name_limits import name_too_long
+from mdl.disk.names import name_too_long
 from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
 from mdl.downloader.connection_scaler import Tuning

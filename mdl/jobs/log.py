@@ -19,9 +19,8 @@ from typing import TextIO
 from mdl.bounds import parse_json, parse_number, parse_whole_number, whole_number
 from mdl.describe import describe, tenth
 from mdl.disk import publish
-from mdl.disk.entries import make_folders, open_named
 from mdl.disk.mutex import try_lock, unlock_and_close
-from mdl.disk.safe_open import make_private_dir, open_regular
+from mdl.disk.safe_open import make_folders, make_private_dir, open_named, open_regular
 from mdl.errors import NotFound, storage_error
 from mdl.events import Event, Failed, Finished, Noticed, Planned, Progressed, Retrying, Rewound, Started, Verifying
 from mdl.formatting import human_bytes, human_rate, utc_now

@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdl.disk import publish
-from mdl.disk.entries import open_parent
 from mdl.disk.mutex import file_lock, is_locked
-from mdl.disk.safe_open import is_own_folder, make_private_dir
+from mdl.disk.safe_open import is_own_folder, make_private_dir, open_parent
 from mdl.downloader.adoption import is_held
 from mdl.downloader.hub_cache import remove_shared
 from mdl.downloader.hub_repos import all_shared_links

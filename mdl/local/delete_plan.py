@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, Model
-from mdl.disk import publish
-from mdl.disk.entries import names_below, user_name
-from mdl.disk.safe_open import is_own_folder
+from mdl.disk import publish, user_name
+from mdl.disk.safe_open import is_own_folder, names_below
 from mdl.downloader.adoption import leftovers, size_of_partial
 from mdl.downloader.hub_cache import TREES, shared_links
 from mdl.downloader.hub_repos import CachedFile, CachedRepo, part_of, repo_in

@@ -22,8 +22,7 @@ from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks, verified_by
 from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
-from mdl.disk.entries import open_for_reading
-from mdl.disk.safe_open import read_regular
+from mdl.disk.safe_open import open_for_reading, read_regular
 from mdl.downloader.check import LOOKED_AT, check_message
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.downloader.receipts import new_receipt

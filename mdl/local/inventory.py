@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
 from mdl.catalog.resolver import narrow
-from mdl.disk.entries import names_below
 from mdl.disk.publish import is_staged
+from mdl.disk.safe_open import names_below
 from mdl.downloader.adoption import key_of, size_of_partial
 from mdl.downloader.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
 from mdl.downloader.receipts import file_key

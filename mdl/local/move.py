@@ -17,8 +17,8 @@ from mdl.catalog.model import Model
 from mdl.context import Context, model_locks
 from mdl.disk import copy, nearest_existing, publish, sync
 from mdl.disk.copy import SharingRule
-from mdl.disk.entries import EntryAt, open_for_reading, open_parent
 from mdl.disk.publish import OpenFolders
+from mdl.disk.safe_open import EntryAt, open_for_reading, open_parent
 from mdl.downloader.adoption import leftovers, move_leftover, size_of_partial, wait_for_owners
 from mdl.downloader.copies import LocalCopies
 from mdl.downloader.plan import Item, Plan, Wanted

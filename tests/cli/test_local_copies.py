@@ -24,7 +24,7 @@ from support.shell import Inside, Shell, done, settings
 
 from mdl import crc_json
 from mdl.disk import publish
-from mdl.disk.entries import EntryAt
+from mdl.disk.safe_open import EntryAt
 from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.downloader.transfer import Result, Transfer

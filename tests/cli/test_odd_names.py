@@ -12,7 +12,7 @@ from support.data import files_below
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, beside, done, machine, with_environ
 
-from mdl.disk.name_folding import NameFolding, name_folding
+from mdl.disk.names import NameFolding, name_folding
 from mdl.downloader import store as store_module
 
 PLAIN = {"config.json": b"{}", "model.safetensors": b"weights"}

@@ -24,8 +24,8 @@ from support.partials import dead_owner
 from support.releases import files_of, zipped
 from support.shell import ExitCode, machine
 
-from mdl.disk.entries import EntryAt
 from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import EntryAt
 from mdl.downloader.receipts import file_key
 from mdl.errors import Unsafe
 from mdl.jobs.log import LARGEST

@@ -18,8 +18,8 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks
 from mdl.disk import free_space
-from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Pool
+from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.errors import (
     DigestMismatch,

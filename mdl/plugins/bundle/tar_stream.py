@@ -13,8 +13,7 @@ from pathlib import Path
 from mdl.archive.tar import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.zip_write import ArchiveSink
 from mdl.disk import publish, sync
-from mdl.disk.entries import open_for_reading, open_parent
-from mdl.disk.safe_open import read_whole
+from mdl.disk.safe_open import open_for_reading, open_parent, read_whole
 from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
 from mdl.formatting import listed
 from mdl.hashing import fingerprint

@@ -26,8 +26,7 @@ from mdl.bounds import (
 from mdl.cancel import CancelToken
 from mdl.config import places
 from mdl.disk.child_output import Child, Said, output_of, read_ready
-from mdl.disk.entries import make_folders
-from mdl.disk.safe_open import read_left
+from mdl.disk.safe_open import make_folders, read_left
 from mdl.errors import Cancelled, NetworkError, ProtocolError, UsageError, storage_error
 from mdl.formatting import counted
 from mdl.paths import shown

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mdl.catalog.mirror_layout import part_size
-from mdl.disk.entries import open_for_reading
 from mdl.disk.pool import Pool, in_parallel, in_thread
+from mdl.disk.safe_open import open_for_reading
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError, storage_error
 from mdl.events import Event, Failed, FileProgress, Finished, Listener, Progressed, Retrying, Started
 from mdl.hashing import Digest, new_hasher, read_blocks

@@ -17,9 +17,9 @@ from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_be
 
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type
-from mdl.disk.entries import open_parent
 from mdl.disk.mutex import has_reliable_locks
 from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import open_parent
 from mdl.downloader.adoption import is_held, stale_dirs, wait_for_owners
 from mdl.downloader.journal import Journal
 from mdl.downloader.partial import Partial

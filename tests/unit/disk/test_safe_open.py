@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdl.disk.entries import make_folders, open_named
-from mdl.disk.safe_open import make_private_dir
+from mdl.disk.safe_open import make_folders, make_private_dir, open_named
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")

@@ -13,8 +13,8 @@ import pytest
 from support.data import files_below
 
 from mdl.disk import publish
-from mdl.disk.entries import open_parent
 from mdl.disk.process import ProcessId
+from mdl.disk.safe_open import open_parent
 from mdl.paths import RelPath
 
 

@@ -1,5 +1,8 @@
-"""Name limits: how long a name the disk of a folder takes. statvfs may say 255 where 143 bytes are taken (eCryptfs), so
-only a call tells. (ADR 52)"""
+"""Names: how long a name the disk of a folder takes, and which names a folder does not tell apart.
+
+Only a call tells either. ``statvfs`` may say 255 where 143 bytes are taken (eCryptfs, ADR 52). One file system may have
+folders of both kinds, and its type says nothing about a network's other side (ADR 49).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,23 @@ import contextlib
 import errno
 import functools
 import os
+import unicodedata
 from pathlib import Path
 
 from mdl.disk import nearest_existing
 from mdl.disk.publish import hidden_name
+from mdl.disk.safe_open import create
 from mdl.errors import StorageError
 from mdl.paths import shown
+from mdl.values import value_class
 
 _SHORT = 64
 """Bytes of a name that every disk takes."""
 _SHOWN = 60
 """Characters of a long name that its error has."""
+_PROBE = "\u00e9"
+"""Stands in the name of a probe: it has two Unicode forms."""
+_HINT = "--exclude leaves it out; -o NAME gives one file a shorter name, and --to takes a folder on another disk"
 
 
 def name_too_long(path: Path) -> StorageError:
@@ -48,9 +57,6 @@ def _is_too_long(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
     return False
-
-
-_HINT = "--exclude leaves it out; -o NAME gives one file a shorter name, and --to takes a folder on another disk"
 
 
 def _nearest_existing_folder(path: Path) -> Path:
@@ -84,10 +90,41 @@ def _takes(folder: int, length: int) -> bool:
     """Whether an open folder takes a name of that many bytes."""
     probe = hidden_name("-" * (1 + length - len(hidden_name("-"))))
     try:
-        os.close(
-            os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        )
+        os.close(create(probe, 0o600, folder=folder))
     except OSError as error:
         return error.errno == errno.EEXIST
     os.unlink(probe, dir_fd=folder)
     return True
+
+
+@value_class
+class NameFolding:
+    """Whether names that differ only by case, or only by Unicode form, are one name in a folder."""
+
+    case: bool = False
+    form: bool = False
+
+    def key(self, name: str) -> str:
+        """The same for two names that are one there."""
+        if name.isascii():
+            return name.lower() if self.case else name
+        if self.form:
+            name = unicodedata.normalize("NFC", name)
+        if self.case:
+            name = name.casefold()
+        return unicodedata.normalize("NFC", name) if self.form else name
+
+
+def name_folding(folder: Path) -> NameFolding:
+    """Ask ``folder``, or the nearest one above it that is there, with a file of our own that is gone afterwards. A
+    folder that takes no file tells names apart: whatever must be written there will say what is wrong."""
+    staged = nearest_existing(folder) / hidden_name(f"{os.urandom(3).hex()}{_PROBE}")
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        os.close(create(staged, 0o600))
+        try:
+            other_case = staged.with_name(staged.name.replace(".mdl-tmp", ".MDL-TMP"))
+            other_form = staged.with_name(unicodedata.normalize("NFD", staged.name))
+            return NameFolding(case=os.path.lexists(other_case), form=os.path.lexists(other_form))
+        finally:
+            staged.unlink(missing_ok=True)
+    return NameFolding()
