@@ -106,9 +106,9 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         PlanReport as PlanReport,
         Report as Report,
     )
-    from mdl.results import RemoteJob as RemoteJob
+    from mdl.results.base import RemoteJob as RemoteJob
     from mdl.sources.hub_search import FoundRepo as FoundRepo
-    from mdl.runs.runs import Run as Run
+    from mdl.runs.run import Run as Run
 
 _HOMES = {
     "mdl.api": "checkpoints download fetch get lock plan verify",
@@ -140,9 +140,9 @@ _HOMES = {
     "mdl.ops.update": "Move UpdateReport",
     "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport ModelReport PlanReport Report",
-    "mdl.results": "RemoteJob",
+    "mdl.results.base": "RemoteJob",
     "mdl.sources.hub_search": "FoundRepo",
-    "mdl.runs.runs": "Run",
+    "mdl.runs.run": "Run",
 }
 """The public names, by the module that has them."""
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
     from mdl.reports import PlanReport, Report
-    from mdl.runs.runs import Run
+    from mdl.runs.run import Run
     from mdl.stores import Folder
 
 

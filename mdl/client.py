@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from mdl.ops.remote_model import RemoteModel
     from mdl.ops.update import UpdateReport
     from mdl.reports import PlanReport, Report
-    from mdl.results import Remote
+    from mdl.results.base import Remote
     from mdl.sources import Context as SourceContext
     from mdl.sources.hub_search import FoundRepo
 
@@ -672,7 +672,7 @@ class Client:
     def _located(urls: Iterable[str]) -> list[Model]:
         """What the files of the URLs come from that are no URLs of http: buckets, and jobs of remotes."""
         from mdl.catalog.model import Model
-        from mdl.results import job_of_url
+        from mdl.results.base import job_of_url
         from mdl.sources import parse
 
         jobs = {job_of_url(url) for url in urls if url.startswith("job://")}
@@ -917,7 +917,7 @@ class Client:
         `LockError`."""
         from mdl.catalog.model import Model
         from mdl.config.remotes import remote_named
-        from mdl.results import JobOrigin, of_remote
+        from mdl.results.base import JobOrigin, of_remote
 
         stop = self.stopped_by(cancel)
         remote_named(name, self.network.remotes)
@@ -933,7 +933,7 @@ class Client:
     @contextlib.contextmanager
     def remote(self, name: str, *, cancel: CancelToken | None = None) -> Iterator[Remote]:
         """The remote of that name (``[remotes.NAME]``), to ask it about its jobs. Raises `UsageError`, `LockError`."""
-        from mdl.results import open_remote
+        from mdl.results.base import open_remote
 
         with self._asking(name, cancel) as context:
             yield open_remote(self.remotes[name], context)
@@ -987,7 +987,7 @@ class Client:
         are several, ``include`` has to name one; it picks among everything, while without it pictures and logs are left
         out. Raises `NotFound`, `UsageError`, and as `Remote.files`."""
         from mdl.ops.remote import link_to
-        from mdl.results import JobOrigin, check_job_id
+        from mdl.results.base import JobOrigin, check_job_id
 
         wanted = texts(include)
         with self._asking(name, cancel) as context:
@@ -1012,7 +1012,7 @@ class Client:
         """
         from mdl.catalog.model import Model
         from mdl.config.remotes import remote_named
-        from mdl.results import JobOrigin, check_checkpoint, check_job_id
+        from mdl.results.base import JobOrigin, check_checkpoint, check_job_id
 
         name = remote_named(remote, self.network.remotes).name
         checkpoint = checkpoint and check_checkpoint(checkpoint)

@@ -17,8 +17,8 @@ from mdl.junk import is_log
 from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
-from mdl.runs.hugging_face import ADAPTER_CONFIG, base_model_note
-from mdl.runs.runs import FINAL, Checkpoint, Run
+from mdl.runs.run import FINAL, Checkpoint, Run
+from mdl.runs.table import ADAPTER_CONFIG, base_model_note
 from mdl.runs.tree import Entry, Tree, TreeReader, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.table import is_weights, kind_of

@@ -17,10 +17,10 @@ from mdl.units import as_meant
 from mdl.values import value_class
 
 KINDS = {
-    "api": "mdl.results.api",
+    "api": "mdl.results.server",
     "bucket": "mdl.results.bucket",
     "runpod": "mdl.results.runpod",
-    "trainer": "mdl.results.trainer",
+    "trainer": "mdl.results.server",
 }
 """The module of each kind. It is imported when the first remote of that kind is opened."""
 _KEYS: dict[str, dict[str, type]] = {

@@ -24,7 +24,7 @@ from mdl.ops.release import ReleaseRequest, ReleaseResult, release
 from mdl.ops.report import model_report, report_of
 from mdl.paths import RelPath
 from mdl.reports import Failure, ModelReport, PlanReport, Report
-from mdl.results import Remote, of_remote
+from mdl.results.base import Remote, of_remote
 from mdl.values import value_class
 
 _POLLS = (2.0, 3.0, 5.0, 10.0, 20.0, 30.0)

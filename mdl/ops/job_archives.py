@@ -29,7 +29,7 @@ from mdl.ops.unpack import unpack
 from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
-from mdl.results import JobOrigin, JobSource
+from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import is_archive_name, may_be_archive
 from mdl.values import value_class
 from mdl.weights.table import ARCHIVE_SUFFIXES, BEGINNING, stem_of

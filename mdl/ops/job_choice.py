@@ -16,12 +16,12 @@ from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.formatting import counted, human_bytes
 from mdl.paths import matches
-from mdl.results import JobOrigin, JobSource
+from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name
 from mdl.runs import companions_of, run_of_listing
 from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.completeness import RESUME
-from mdl.runs.runs import Run
+from mdl.runs.run import Run
 
 _LARGEST_RECORD = 16 * 2**20
 _SOME = 1

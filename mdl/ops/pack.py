@@ -25,7 +25,7 @@ from mdl.junk import is_log
 from mdl.paths import RelPath
 from mdl.runs import find_run
 from mdl.runs.checkpoint import Checkpoint
-from mdl.runs.runs import Run
+from mdl.runs.run import Run
 from mdl.runs.tree import Tree
 from mdl.units import texts
 from mdl.values import value_class

@@ -24,7 +24,7 @@ from mdl.jobs.prometheus import Gauge, labels, write_gauges
 from mdl.net.locators import Link
 from mdl.paths import matches
 from mdl.reports import BaseReport
-from mdl.results import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
+from mdl.results.base import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
 from mdl.results.bucket import BucketRemote
 from mdl.sources import Context, open_source
 from mdl.values import value_class

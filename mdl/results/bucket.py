@@ -15,7 +15,7 @@ from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
 from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.net.locators import Link
-from mdl.results import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
+from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
 from mdl.results.outputs import litter_note, select, without_litter
 from mdl.sources import Context
 from mdl.sources.s3 import S3Origin, S3Source, parse

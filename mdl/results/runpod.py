@@ -27,11 +27,11 @@ from mdl.net.allowlist import host_of
 from mdl.net.locators import Body, Link
 from mdl.net.pages import paged
 from mdl.paths import shown
-from mdl.results import Check, JobOrigin, RemoteJob, check_job_id, status_of
 from mdl.results.answers import Judged, judge
-from mdl.results.http_remote import HttpRemote, Missed
+from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, status_of
+from mdl.results.http import HttpRemote, Missed
+from mdl.results.links import JobLinks
 from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs
-from mdl.results.results import Results
 from mdl.sources import Context
 
 _LONGEST_WAIT = 90.0
@@ -85,7 +85,7 @@ class Runpod(HttpRemote):
 
     def __init__(self, settings: RemoteSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self._results = Results(self._outputs, self.tell, self._complete)
+        self._links = JobLinks(self._outputs, self.tell, self._complete)
         self._missed: dict[str, Missed] = {}
 
     # What a remote does.
@@ -163,10 +163,10 @@ class Runpod(HttpRemote):
         """The results: from the bucket, else as the endpoint answers."""
         missed = self._missed[check_job_id(origin.job)] = Missed()
         found = self.files_in_bucket(origin, missed)
-        return self._results.files(origin) if found is None else found
+        return self._links.files(origin) if found is None else found
 
     def locate(self, url: str) -> Link | Body:
-        return self._results.locate(url)
+        return self._links.locate(url)
 
     # The results of one job.
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found
 from mdl.runs.choice import choose
-from mdl.runs.companions import Companions, companions
-from mdl.runs.layout import InferenceFiles, Layout
-from mdl.runs.runs import Run
+from mdl.runs.layout import Companions, InferenceFiles, Layout, companions
+from mdl.runs.run import Run
 from mdl.runs.scan import find_in, recognise_layout
 from mdl.runs.table import LAYOUTS, NAMED_LAYOUT
 from mdl.runs.tree import Tree

@@ -1,17 +1,21 @@
-"""Patterns: how trainers name what they save, as rows of regular expressions. A trainer that needs more than this has a
-module of its own; the rows are in `mdl.runs.table`."""
+"""Patterns: two ways in which the names of saved files tell of checkpoints; a row of `mdl.runs.table` has one of them.
+
+A `Pattern` has regular expressions for the names of one trainer. `RunsOfFiles` is for trainers that save one file at a
+time under the name of the run, and the finished one without a number.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from mdl.bounds import parse_json
 from mdl.paths import matches
-from mdl.runs.axes import NameSays, plain_name, what_name_says
 from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
-from mdl.runs.named import named_folders, own_state
+from mdl.runs.completeness import header_metadata
+from mdl.runs.names import NameSays, named_folders, own_state, plain_name, what_name_says
 from mdl.runs.tree import FILES, Entry, IsName, Kind, Tree, join, natural_key
 from mdl.values import value_class
 from mdl.weights.table import stem_of
@@ -322,3 +326,104 @@ def _display_group(row: Checkpoint) -> int:
     if row.is_derived:
         return 4
     return 1 if row.says_best else 2
+
+
+_UNNAMED_RUNS = {"epoch", "at"}
+"""The names that sd-scripts gives a run without a name, whose finished model is ``last``."""
+
+
+@value_class
+class RunsOfFiles:
+    """What one of these trainers calls its files.
+
+    Groups of ``saved``: ``run``, ``number``, and ``suffix``, without which it is a folder. ``epoch`` matches a number
+    that counts epochs. A file without a number is a finished model if its run has files with one, or if there is one
+    of the ``keys`` in its header. ``beside`` belongs to every checkpoint, ``to_resume`` to the newest.
+    """
+
+    saved: str
+    keys: tuple[str, ...]
+    epoch: str = "(?!)"
+    beside: tuple[str, ...] = ()
+    to_resume: tuple[str, ...] = ()
+
+    def find(self, tree: Tree, base: str) -> Found | None:
+        """The checkpoints in ``base``; None if it holds none."""
+        saves = self._saves(tree, base)
+        runs = self._runs(tree, saves)
+        numbers = {number for run, number in saves if run in runs}
+        newest = "" if "" in numbers else max(numbers, default="")
+        rows: list[Checkpoint] = []
+        finals: list[Checkpoint] = []
+        for (run, number), kept in saves.items():
+            if run not in runs:
+                continue
+            beside = (*self.beside, *self.to_resume) if number == newest else self.beside
+            row = self._checkpoint(tree, base, number, kept, beside)
+            if number:
+                rows.append(row)
+            else:
+                finals.append(replace(row, last=0))
+        rows.sort(key=lambda row: (row.step or 0, row.epoch or 0, natural_key(row.name)))
+        finals.sort(key=lambda row: (row.step or 0, row.name))
+        return Found((*rows, *finals)) if rows or finals else None
+
+    def _saves(self, tree: Tree, base: str) -> dict[tuple[str, str], list[Entry]]:
+        """The files and folders that may be checkpoints, by their run and number; "" is no number."""
+        saves: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in tree.children(base):
+            name = re.fullmatch(self.saved, entry.name)
+            if name is None or entry.name in self.to_resume:
+                continue
+            is_kind = entry.is_file if name["suffix"] else entry.kind == "folder"
+            if is_kind:
+                saves[name["run"], name["number"] or ""].append(entry)
+        return saves
+
+    def _runs(self, tree: Tree, saves: Mapping[tuple[str, str], list[Entry]]) -> set[str]:
+        """The names that are a run's: that of a file with a number, or with a header of this trainer."""
+        runs = {run for run, number in saves if number}
+        if runs & _UNNAMED_RUNS:
+            runs.add("last")
+        for (run, _), kept in saves.items():
+            for entry in kept:
+                header = header_metadata(tree, entry)
+                if any(key in header for key in self.keys):
+                    runs.add(run)
+        return runs
+
+    def _checkpoint(self, tree: Tree, base: str, number: str, kept: list[Entry], beside: tuple[str, ...]) -> Checkpoint:
+        """The row is named after the file without CRITIC, LoRA or refiner in its name, which is the shortest."""
+        main = min(kept, key=lambda entry: (len(entry.name), entry.name))
+        if main.kind == "folder" and len(kept) == 1:
+            return checkpoint(tree, main.name, main.path, tree.below(main.path), step=parse_count(number))
+        step = _recorded_lora_step(tree, main)
+        counts_epochs = re.fullmatch(self.epoch, number) is not None
+        epoch = parse_count(number) if counts_epochs else None
+        if step is None and not counts_epochs:
+            step = parse_count(number)
+        paths = [*(_state_folder(entry) for entry in kept), *(join(base, name) for name in beside)]
+        entries = [*kept, *filter(None, map(tree.get, paths))]
+        members = [part for entry in entries for part in tree.with_contents(entry)]
+        return checkpoint(tree, main.name, base, members, step=step, epoch=epoch)
+
+
+def _state_folder(entry: Entry) -> str:
+    """The folder with the state of the training that kohya saves beside a file."""
+    return re.sub(r"\.[a-z]+$", "", entry.path) + "-state"
+
+
+def _recorded_lora_step(tree: Tree, entry: Entry) -> int | None:
+    """The count of steps in the header, or in the state saved with the file."""
+    header = header_metadata(tree, entry)
+    try:
+        info = parse_json(header.get("training_info", "{}"), allow_nan=True)
+    except ValueError:
+        info = {}
+    told = info if isinstance(info, dict) else {}
+    state = tree.json(join(_state_folder(entry), "train_state.json"))
+    for count in (header.get("ss_steps"), told.get("step"), state.get("current_step")):
+        step = parse_count(count)
+        if step is not None:
+            return step
+    return None

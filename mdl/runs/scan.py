@@ -11,7 +11,7 @@ from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpo
 from mdl.runs.choice import choose
 from mdl.runs.completeness import is_model
 from mdl.runs.layout import Layout
-from mdl.runs.runs import Run
+from mdl.runs.run import Run
 from mdl.runs.table import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
 from mdl.runs.tree import Entry, Tree, join
 from mdl.values import value_class

@@ -1,7 +1,8 @@
 """The table of layouts: one row for each way in which trainers lay out what they save.
 
 A row tells which names are checkpoints, which of them is the last and which the best, what belongs beside them, and
-what inference needs. The list in docs/trained-runs.md is held against it.
+what inference needs. What names cannot tell is a function beside its row. The list in docs/trained-runs.md is held
+against this table.
 """
 
 from __future__ import annotations
@@ -9,17 +10,299 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from mdl.runs import hugging_face, lightning, lora
-from mdl.runs.axes import NameSays, what_name_says
-from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checkpoint, parse_count
+from mdl.paths import shown
+from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count
+from mdl.runs.choice import latest_of
 from mdl.runs.completeness import RESUME
-from mdl.runs.layout import OPTIMIZER_INSIDE, Layout
-from mdl.runs.named import holds_model, named_folders
-from mdl.runs.patterns import Pattern, Place, matching
-from mdl.runs.tree import FILES, Entry, IsName, Tree, join
+from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
+from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, what_name_says
+from mdl.runs.patterns import Pattern, Place, RunsOfFiles, matching, named_in, no_record
+from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
 from mdl.weights.table import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
 
+ADAPTER_CONFIG = "adapter_config.json"
+
+# HF Trainer: folders ``checkpoint-N``, and the finished model beside them. HF Trainer and what is built on it (PEFT,
+# axolotl, LLaMA-Factory) write ``trainer_state.json`` last, so a checkpoint without it was never finished, unless no
+# checkpoint of the run has one, as in a copy that was stripped of them.
+
+_TRAINER_STATE = "trainer_state.json"
+_LONGEST_NAME = 255
+_HF_STAGING = r"tmp-checkpoint-[0-9]+.*|checkpoint-[0-9]+\.tmp"
+DEEPSPEED_LATEST = r"\A\s*([\w.=-]{1,200})\s*\Z"
+
+
+def _recorded_epoch(tree: Tree, folder: str) -> NameSays:
+    """The epoch in a checkpoint's own record, if it was saved at the end of one."""
+    return NameSays(epoch=parse_count(tree.json(join(folder, _TRAINER_STATE)).get("epoch")))
+
+
+_HF_CHECKPOINTS = Pattern(
+    rf"checkpoint-((?P<step>[0-9]+)|best|last)|{_HF_STAGING}",
+    best="checkpoint-best",
+    last=("checkpoint-last",),
+    staging=_HF_STAGING,
+    kinds=("folder",),
+    record=_recorded_epoch,
+    written_last=_TRAINER_STATE,
+)
+
+
+_HF_MODEL = re.compile(r"(model|pytorch_model|adapter_model|tf_model|flax_model)\b.*\.(safetensors|bin|h5|msgpack)")
+
+
+def _find_hf_run(tree: Tree, base: str) -> Found | None:
+    rows = _HF_CHECKPOINTS.checkpoints(tree, base, base)
+    for at, row in enumerate(rows):
+        tag = named_in(tree, join(row.base, "latest"), DEEPSPEED_LATEST)
+        if row.complete and tag and not tree.is_folder(join(row.base, tag)):
+            rows[at] = replace(row, complete=False, note=f"{tag}, which 'latest' names, is missing")
+    return _hf_found(tree, base, rows) if rows else None
+
+
+def _find_hf_model(tree: Tree, base: str) -> Found | None:
+    """A finished model alone: weights beside their configuration."""
+    is_configured = any(tree.is_file(join(base, name)) for name in ("config.json", ADAPTER_CONFIG))
+    if not is_configured or not tree.files_named(base, _HF_MODEL.fullmatch):
+        return None
+    return _hf_found(tree, base, [])
+
+
+def _hf_found(tree: Tree, base: str, rows: list[Checkpoint]) -> Found:
+    """These checkpoints; axolotl's ``merged`` folder; and the model in the run's own folder."""
+    merged = join(base, "merged")
+    finished: list[Checkpoint] = []
+    if tree.files_named(merged, _HF_MODEL.fullmatch):
+        row = checkpoint(tree, "merged", merged, tree.below(merged))
+        finished.append(replace(row, is_derived=True))
+    finished += finished_model(tree, base, _HF_MODEL.pattern, [*rows, *finished], named_folders(tree, base))
+    latest, _ = latest_of([*rows, *finished])
+    folders = (base, *(row.base for row in rows))
+    is_adapter = any(tree.is_file(join(folder, ADAPTER_CONFIG)) for folder in folders)
+    return Found((*rows, *finished), _recorded_best(tree, latest, base), "peft" if is_adapter else "")
+
+
+def _recorded_best(tree: Tree, latest: Checkpoint | None, base: str) -> str:
+    """The name of the best checkpoint in the newest checkpoint's state file, else in the run's own; else ""."""
+    for folder in (latest.base, base) if latest else (base,):
+        state = tree.json(join(folder, _TRAINER_STATE))
+        step = parse_count(state.get("best_global_step"))
+        if step:
+            return f"checkpoint-{step}"
+        path = state.get("best_model_checkpoint")
+        name = re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else ""
+        if 0 < len(name) <= _LONGEST_NAME:
+            return name
+    return ""
+
+
+def base_model_note(tree: Tree, folder: str) -> str:
+    """Names the model that the adapter in ``folder`` was trained on, without which it cannot be used; "" if there is no
+    adapter."""
+    config = tree.json(join(folder, ADAPTER_CONFIG))
+    if not config:
+        return ""
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        return f"an adapter: it needs its base model, which {ADAPTER_CONFIG} does not name"
+    is_path = name.startswith(("/", ".", "~", "\\")) or name[1:2] == ":"
+    where = ", a folder of the machine that it was trained on" if is_path else ""
+    return f"an adapter: it needs its base model, {shown(name[:_LONGEST_NAME])}{where}"
+
+
+_HF_LOGS = ("trainer_log.jsonl", "running_log.txt", "*_results.json", "training_*.png", "runs/*")
+HF_RUN = Layout(
+    "hf-trainer",
+    _find_hf_run,
+    trainers="HF Trainer (also PEFT, axolotl, LLaMA-Factory, DeepSpeed, FSDP)",
+    above=(*CONFIGS, *VOCABULARY),
+    keep=(
+        *("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json"),
+        *("tf_model*.h5*", "flax_model*.msgpack*", "adapter_*", "*/adapter_*", "config.json", "generation_config.json"),
+        *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
+        *("chat_template*", "*processor_config.json", "*.py", "*.yaml", "*.yml", "README.md", "LICENSE*"),
+    ),
+    drop=(*RESUME, *((glob, "a log") for glob in _HF_LOGS), ("last_run_prepared/*", "prepared data")),
+)
+HF_MODEL = replace(HF_RUN, find=_find_hf_model, trainers="")
+
+
+# diffusers: its example scripts use accelerate's ``save_state``, which writes the random states last.
+
+_PIPELINE = r"model_index\.json|(pytorch_lora_weights|diffusion_pytorch_model|learned_embeds).*\.(safetensors|bin)"
+_DIFFUSERS_SAVED = rf"random_states_[0-9]+\.pkl|unet|unet_ema|transformer|controlnet|prior|vae|text_encoder|{_PIPELINE}"
+
+
+def _diffusers_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
+    """The folder, if it or a checkpoint in it holds what diffusers saves, and no checkpoint is HF Trainer's."""
+    is_own = bool(tree.files_named(base, re.compile(_PIPELINE).fullmatch))
+    for folder in tree.subfolders(base):
+        if not is_saved(folder.name):
+            continue
+        names = [child.name for child in tree.children(folder.path)]
+        if _TRAINER_STATE in names:
+            return []
+        is_own = is_own or any(re.fullmatch(_DIFFUSERS_SAVED, name) for name in names)
+    return [(base, base)] if is_own else []
+
+
+DIFFUSERS = Layout(
+    "diffusers",
+    trainers="diffusers",
+    find=replace(
+        _HF_CHECKPOINTS,
+        written_last="random_states_*.pkl",
+        final=_PIPELINE,
+        final_alone=True,
+        record=no_record,
+        places=_diffusers_place,
+    ).find,
+    keep=(
+        *("pytorch_lora_weights*", "learned_embeds*", "diffusion_pytorch_model*", "model*.safetensors*"),
+        *("pytorch_model*.bin*", "model_index.json", "config.json", "README.md", "LICENSE*", "adapter_*"),
+        *("unet/*", "unet_ema/*", "transformer/*", "transformer_2/*", "controlnet/*", "prior/*", "decoder/*"),
+        *("movq/*", "vae/*", "vae_ema/*", "text_encoder/*", "text_encoder_2/*", "text_encoder_3/*", "tokenizer/*"),
+        *("tokenizer_2/*", "tokenizer_3/*", "scheduler/*", "feature_extractor/*", "image_encoder/*"),
+        *("image_processor/*", "safety_checker/*", "adapter/*"),
+    ),
+)
+
+# Lightning, and NeMo on top of it: ``epoch=E-step=S.ckpt`` in ``checkpoints`` folders, one for each ``version_K``.
+# Lightning's last is ``last.ckpt``, NeMo's ``…-last.ckpt``. NeMo writes the finished ``{exp}.nemo``; a file
+# ``…-unfinished`` marks an incomplete save. With model parallelism every rank writes its part into a folder of its own,
+# ``mp_rank_00/``.
+
+_LIGHTNING_KINDS = (*FILES, "folder")
+_LIGHTNING_MARK = re.compile(r"(.*\b|.*_)(epoch|step)=[0-9]+.*\.ckpt|last(-v[0-9]+)?\.ckpt")
+_NEMO_RANK = re.compile(r"(mp_rank|tp_rank)_.+")
+_NEMO_LAST = re.compile(r".+-last(-v[0-9]+)?(\.ckpt)?")
+_NEMO_UNFINISHED = "-unfinished"
+_LIGHTNING_VERSION = re.compile(r"version_[0-9]+")
+
+
+def _versions(tree: Tree, base: str) -> list[str]:
+    """The folders that checkpoints of one run may be in: the versions of its one logger, the oldest first, and the
+    run's own folder last."""
+    loggers = [base, *(folder.path for folder in tree.subfolders(base))]
+    versioned = [logger for logger in loggers if _version_folders(tree, logger)]
+    folders = _version_folders(tree, versioned[0]) if len(versioned) == 1 else []
+    return [*(join(folder, "checkpoints") for folder in folders), *folders, join(base, "checkpoints"), base]
+
+
+def _version_folders(tree: Tree, logger: str) -> list[str]:
+    folders = [folder.path for folder in tree.subfolders(logger) if _LIGHTNING_VERSION.fullmatch(folder.name)]
+    return sorted(folders, key=natural_key)
+
+
+def _lightning_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+    def is_marked(entry: Entry) -> bool:
+        return entry.kind in _LIGHTNING_KINDS and _LIGHTNING_MARK.fullmatch(plain_name(entry.name)) is not None
+
+    return [(folder, folder) for folder in _versions(tree, base) if any(map(is_marked, tree.children(folder)))]
+
+
+def _version_of_name(name: str) -> int:
+    """The number that Lightning appends if a file of the same name is there already: ``last-v2.ckpt`` is newer than
+    ``last.ckpt``."""
+    version = re.search(r"-v([0-9]{1,9})(\.ckpt)?$", name)
+    return int(version[1]) if version else 0
+
+
+LIGHTNING = Layout(
+    "lightning",
+    Pattern(
+        r".+\.ckpt",
+        best=r"(.*[-_.])?best([-_](model|checkpoint))?\.ckpt",
+        last=(r"last(-v[0-9]+)?\.ckpt",),
+        kinds=_LIGHTNING_KINDS,
+        order=_version_of_name,
+        places=_lightning_places,
+    ).find,
+    trainers="PyTorch Lightning",
+    keep=("*.ckpt", "checkpoint/mp_rank_*_model_states.pt"),
+    drop=(*RESUME, ("*_optim_states.pt", "optimizer state"), ("meta.pt", "the training's progress")),
+    notes=(("*.ckpt", OPTIMIZER_INSIDE),),
+)
+
+
+def _is_saved_by_nemo(_tree: Tree, entry: Entry) -> bool:
+    if entry.is_file:
+        return entry.name.endswith((".ckpt", ".nemo"))
+    return what_name_says(entry.name).step is not None
+
+
+def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
+    folders = _versions(tree, base)
+    return [(folder, folder) for folder in folders] if any(_is_nemo(tree, folder) for folder in folders) else []
+
+
+def _is_nemo(tree: Tree, folder: str) -> bool:
+    """Whether a name in a folder is one that only NeMo gives."""
+    for entry in tree.children(folder):
+        if entry.name.endswith((".nemo", _NEMO_UNFINISHED)):
+            return True
+        if entry.kind == "folder" and _NEMO_RANK.fullmatch(entry.name):
+            return True
+        if _NEMO_LAST.fullmatch(entry.name) and _is_saved_by_nemo(tree, entry):
+            return True
+    return False
+
+
+NEMO = Layout(
+    "nemo",
+    Pattern(
+        r".+",
+        last=(_NEMO_LAST.pattern,),
+        derived=r".+\.nemo",
+        kinds=_LIGHTNING_KINDS,
+        unfinished=_NEMO_UNFINISHED,
+        pieces_in=_NEMO_RANK.pattern,
+        order=_version_of_name,
+        places=_nemo_places,
+        is_saved=_is_saved_by_nemo,
+    ).find,
+    trainers="NeMo",
+    keep=("*.nemo", "*.ckpt", "*.yaml", "weights/*", "context/*"),
+    drop=(),
+    notes=(("*.ckpt", OPTIMIZER_INSIDE),),
+    ends_with_model=True,
+)
+
+# LoRAs. kohya: ``{name}-000005``, ``{name}-step00001000``, ``{name}`` when finished, with ``…-state`` folders beside.
+# The number in a name counts epochs or steps; ``ss_steps`` in the file's header counts steps. ai-toolkit:
+# ``{name}_000000500`` files or folders, ``{name}`` when finished; variants of one step belong together.
+
+KOHYA = Layout(
+    "kohya",
+    trainers="kohya sd-scripts and musubi-tuner",
+    find=RunsOfFiles(
+        r"(?P<run>.+?)(-(step)?(?P<number>[0-9]{6}|(?<=step)[0-9]{8}))?(?P<suffix>\.(safetensors|ckpt|pt))",
+        keys=("ss_steps", "ss_network_module"),
+        epoch="[0-9]{6}",
+    ).find,
+    keep=("*.safetensors", "*.ckpt", "*.pt"),
+    drop=(("*-state/*", "training state"), ("sample/*", "samples")),
+    notes=(("*.ckpt", "is a pickle; reading it needs torch"),),
+    ends_with_model=True,
+)
+AI_TOOLKIT = Layout(
+    "ai-toolkit",
+    trainers="ai-toolkit",
+    find=RunsOfFiles(
+        r"(CRITIC_)?(?P<run>.+?)(_LoRA)?(_(?P<number>[0-9]{9}))?(_refiner)?(?P<suffix>\.safetensors|\.pt)?",
+        keys=("training_info",),
+        beside=("config.yaml",),
+        to_resume=("optimizer.pt", "learnable_snr.json"),
+    ).find,
+    keep=("*.safetensors", "*.pt", "*/*", "config.yaml", "*.json"),
+    drop=(
+        ("optimizer.pt", "optimizer state"),
+        ("learnable_snr.json", "state of the loss's weighting"),
+        ("samples/*", "samples"),
+    ),
+    ends_with_model=True,
+)
 _ANY = ("*",)
 
 
@@ -243,8 +526,6 @@ STYLEGAN = Layout(
     trainers="StyleGAN",
     keep=("*.pkl", "training_options.json"),
 )
-
-
 NNUNET = Layout(
     "nnunet",
     Pattern(
@@ -272,7 +553,7 @@ DEEPSPEED = Layout(
         kinds=("folder",),
         holds=matching(r".*_(model|optim)_states\.pt"),
         final=r"(model|pytorch_model)\b.*\.(safetensors|bin)",
-        newest_in=("latest", hugging_face.DEEPSPEED_LATEST),
+        newest_in=("latest", DEEPSPEED_LATEST),
     ).find,
     trainers="DeepSpeed",
     keep=("mp_rank_*_model_states.pt", "model*.safetensors*", "pytorch_model*.bin*", "config.json", "tokenizer*"),
@@ -397,8 +678,6 @@ ORBAX = Layout(
     trainers="orbax and Flax",
     keep=_ANY,
 )
-
-
 SPACY = Layout(
     "spacy",
     Pattern(
@@ -558,12 +837,12 @@ def find_folders(tree: Tree, base: str, *, of_any_name: bool) -> tuple[Checkpoin
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    hugging_face.DIFFUSERS,
-    hugging_face.HF_RUN,
-    lightning.NEMO,
+    DIFFUSERS,
+    HF_RUN,
+    NEMO,
     SPEECHBRAIN,
     NNUNET,
-    lightning.LIGHTNING,
+    LIGHTNING,
     ULTRALYTICS,
     COQUI,
     VITS,
@@ -573,13 +852,13 @@ LAYOUTS: tuple[Layout, ...] = (
     ESPNET1,
     FAIRSEQ,
     MLX,
-    hugging_face.HF_MODEL,
+    HF_MODEL,
     MEGATRON,
     DEEPSPEED,
     FSDP,
     ONE_TRAINER,
-    lora.AI_TOOLKIT,
-    lora.KOHYA,
+    AI_TOOLKIT,
+    KOHYA,
     TENSORFLOW,
     SAVED_MODEL,
     ORBAX,

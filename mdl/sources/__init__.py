@@ -35,7 +35,7 @@ SOURCES = {
     "hf": "mdl.sources.hub",
     "http": "mdl.sources.url",
     "https": "mdl.sources.url",
-    "job": "mdl.results",
+    "job": "mdl.results.base",
     "s3": "mdl.sources.s3",
 }
 """The module that reads the references of each scheme. It is imported when the first of them is read."""

@@ -58,10 +58,10 @@ from mdl.ops.edit import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
 from mdl.presigned import expires_at
 from mdl.redact import Secrets, redact
-from mdl.results import job_of
 from mdl.results.answers import judge
+from mdl.results.base import job_of
 from mdl.results.outputs import error_in
-from mdl.results.trainer import routes_in
+from mdl.results.server import routes_in
 from mdl.runs import find_run
 from mdl.sources import Context, hub
 from mdl.sources.answer_cache import kept_path

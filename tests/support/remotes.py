@@ -20,7 +20,7 @@ from mdl.net.client import HttpClient, Timeouts
 from mdl.net.policy import RetryPolicy
 from mdl.ops.get import get
 from mdl.reports import Report
-from mdl.results import JobOrigin, open_remote
+from mdl.results.base import JobOrigin, open_remote
 from mdl.sources import Context as SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table

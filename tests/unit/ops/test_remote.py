@@ -9,7 +9,7 @@ import pytest
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.ops.remote import CleanedJob, RemoteReport, delete, judge, write_metrics
-from mdl.results import Check, JobStatus, RemoteJob, of_remote
+from mdl.results.base import Check, JobStatus, RemoteJob, of_remote
 
 NOW, DAY = 1_800_000_000.0, 86_400.0
 

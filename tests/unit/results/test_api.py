@@ -16,7 +16,7 @@ from support.faulty_server import Answer, FaultyServer, Handler, Request, json_r
 from support.remotes import KEY_CANARY, World, world
 
 from mdl.errors import MdlError, NotFinished, NotFound, Unsafe, UsageError
-from mdl.results import JobOrigin
+from mdl.results.base import JobOrigin
 
 DATA = noise(2 * 2**20)
 INLINE = {"type": "file_data", "filename": "a.bin", "data": base64.b64encode(DATA[:999]).decode(), "size": 999}

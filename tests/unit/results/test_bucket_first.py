@@ -14,7 +14,7 @@ from support.remotes import World, world
 from support.runpod_api import KEY, Answer, Endpoint, runpod_endpoint
 
 from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, UsageError
-from mdl.results import JobOrigin
+from mdl.results.base import JobOrigin
 
 pytest.importorskip("boto3")
 ENVIRON = {"RUNPOD_API_KEY": KEY, "AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret-canary"}

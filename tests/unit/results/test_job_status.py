@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mdl.errors import NotFinished
-from mdl.results import job_of
+from mdl.results.base import job_of
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from support.remotes import World, world
 from support.runpod_api import KEY, MIB, Answer, Endpoint, Job, RunpodApi, runpod_endpoint, wait_for_workers
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFinished, NotFound, ProtocolError, UsageError
-from mdl.results import JobOrigin, JobSource, runpod
+from mdl.results import runpod
+from mdl.results.base import JobOrigin, JobSource
 
 QUEUED = "0f5c6b1e-1111-4222-8333-444455556666-u1"
 """An id of the endpoint's own queue."""
@@ -689,7 +690,7 @@ def test_large_answers_are_not_all_held(
     gpu: World, api: RunpodApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of answers that carry their files only so many are held; a file whose answer was let go is asked for again."""
-    monkeypatch.setattr("mdl.results.results._MOST_HELD", 12_000)
+    monkeypatch.setattr("mdl.results.links._MOST_HELD", 12_000)
     origins = [JobOrigin("gpu", f"p{number}") for number in range(6)]
     api.functions = [worker(download=lambda given: FILE | {"filename": f"{given['process_id']}.bin"})]
     report = gpu.fetch(tmp_path / "home", *origins)
@@ -714,7 +715,7 @@ def test_a_link_that_expires_soon(
 ) -> None:
     """A link that expires within a minute is not handed out, if it ever had more: the worker is asked for another."""
     signed, now = 1_800_000_000, 1_800_000_000.0
-    monkeypatch.setattr("mdl.results.results.time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr("mdl.results.links.time", SimpleNamespace(time=lambda: now))
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(signed))
     query = f"X-Amz-Date={stamp}&X-Amz-Expires={lives}&X-Amz-Signature=s"
     api.functions = [worker(bulk_download=links(f"http://127.0.0.1/results/p1/a.bin?{query}", size=9))]
@@ -736,7 +737,7 @@ def test_one_remote_for_all_threads(gpu: World, api: RunpodApi, monkeypatch: pyt
         opened.append(object())
         return opened[-1]
 
-    monkeypatch.setattr("mdl.results.open_remote", slow)
+    monkeypatch.setattr("mdl.results.base.open_remote", slow)
     source = JobSource(gpu.context)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(source.remote, ("gpu", "gpu")))

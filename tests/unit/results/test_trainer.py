@@ -17,8 +17,8 @@ from support.remotes import KEY_CANARY, World, world
 from support.trainer_server import training_server
 
 from mdl.errors import AuthError, Cancelled, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
-from mdl.results import JobOrigin
-from mdl.results.trainer import Trainer, routes_in
+from mdl.results.base import JobOrigin
+from mdl.results.server import Trainer, routes_in
 
 ENVIRON = {"BOX_KEY": KEY_CANARY}
 

@@ -15,10 +15,10 @@ from support.runs import put, write
 
 from mdl.errors import NotFound
 from mdl.runs import find_run
-from mdl.runs.axes import what_name_says
 from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.choice import best_of, latest_of
-from mdl.runs.runs import Run
+from mdl.runs.names import what_name_says
+from mdl.runs.run import Run
 
 # What a name says
 

@@ -29,8 +29,8 @@ from mdl.net.allowlist import host_of
 from mdl.net.client import MAX_JSON, HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
-from mdl.results import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
 from mdl.results.answers import Judged
+from mdl.results.base import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
 from mdl.results.outputs import error_in
 from mdl.sources import Context
 

@@ -16,8 +16,8 @@ from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
 from mdl.presigned import expires_at
-from mdl.results import JobOrigin, job_and_path
 from mdl.results.answers import Judged
+from mdl.results.base import JobOrigin, job_and_path
 from mdl.results.outputs import Output, litter_note, select, without_litter
 
 _EXPIRES_SOON = 60.0
@@ -66,7 +66,7 @@ class _Answer:
         return sum(len(one.data) for one in self.outputs.values() if one.data is not None)
 
 
-class Results:
+class JobLinks:
     """The files of a remote's jobs. May be used by several threads: of those that want the same job, one asks.
 
     ``ask(job)`` asks the remote for what its answer holds; ``complete(job, output)`` for the bytes, or the link, of an

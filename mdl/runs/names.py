@@ -1,6 +1,7 @@
-"""Axes: what the name of a checkpoint says of its place in a training: a step, an epoch, best, last. Pure.
+"""Names: what the name of a file or folder says of its place in a training: a step, an epoch, best, last.
 
-A number counts only if the word beside it says what it counts. A number with a point is a metric.
+A number counts only if the word beside it says what it counts. A number with a point is a metric. A trainer's own
+layout comes first; these names are for the folders and files that no layout knows.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from mdl.runs.tree import Entry, Tree, join
 from mdl.values import value_class
+from mdl.weights.table import is_weights
 
 _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|checkpoint|ckpt|snapshot")
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
@@ -111,3 +114,34 @@ def _axis_of(word: str | None) -> str | None:
     if _STEP_WORD.fullmatch(word):
         return "step"
     return "epoch" if _EPOCH_WORD.fullmatch(word) else None
+
+
+_LONGEST_NAME = 255
+_OF_TRAINING = re.compile(
+    r"(?:.*[-_.])?(?:optimi[sz]er|optim|scheduler|scaler|rng_state|random_states|sampler|training_args)[-_.0-9].*"
+)
+
+
+def holds_model(name: str) -> bool:
+    """Whether a file of this name is a model's, or declares one."""
+    return name == "model_index.json" or (is_weights(name) and not _OF_TRAINING.fullmatch(name))
+
+
+def own_state(tree: Tree, base: str) -> str:
+    """The name of the folder with DeepSpeed's state in a checkpoint of HF Trainer, which is a part of that: ``latest``
+    in it names the folder. '' if ``base`` is no such checkpoint."""
+    if not (tree.is_file(join(base, "trainer_state.json")) and tree.is_file(join(base, "latest"))):
+        return ""
+    name = tree.head(join(base, "latest"), _LONGEST_NAME).decode("utf-8", "replace").strip()
+    return name if name and tree.is_folder(join(base, name)) else ""
+
+
+def named_folders(tree: Tree, base: str) -> list[Entry]:
+    """The folders in ``base`` that are named like checkpoints and hold a model."""
+    own = own_state(tree, base)
+    named = [folder for folder in tree.subfolders(base) if what_name_says(folder.name).is_checkpoint]
+    return [
+        folder
+        for folder in named
+        if folder.name != own and any(child.is_file and holds_model(child.name) for child in tree.children(folder.path))
+    ]

@@ -1,0 +1,344 @@
+"""Remotes: where trained results are (``[remotes.NAME]`` of ``config.toml``), and what every kind of remote can do.
+
+A kind is one module of this room with ``open_remote(settings, context) -> Remote``, and one line in `KINDS` of
+`mdl.config.remotes`. The origin ``job://REMOTE/JOB`` means the results of one job; its source is `JobSource`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import re
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from mdl.config.remotes import KINDS, RemoteSettings, remote_named
+from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
+from mdl.files import RemoteFile
+from mdl.net.locators import Body, Link
+from mdl.paths import RelPath, shown
+from mdl.results.outputs import error_in
+from mdl.sources import Context, Origin
+from mdl.sources.answer_cache import keep, kept_path, read_kept
+from mdl.values import value_class
+
+VERSION = 1
+"""Of the file that keeps what a job had."""
+_LARGEST_LISTING = 64 * 2**20
+
+
+@value_class
+class JobOrigin(Origin):
+    """The results of one job: all of them, those of one ``checkpoint``, or its ``logs``. With ``everything`` the
+    pictures and logs beside the weights are among them, and with ``litter`` also what file systems and file managers
+    left there."""
+
+    scheme: ClassVar[str] = "job"
+
+    remote: str
+    job: str
+    checkpoint: str = ""
+    logs: bool = False
+    everything: bool = False
+    litter: bool = False
+
+    def __str__(self) -> str:
+        facts = {
+            "checkpoint": self.checkpoint,
+            "logs": self.logs and "1",
+            "all": self.everything and "1",
+            "litter": self.litter and "1",
+        }
+        query = urlencode({key: value for key, value in facts.items() if value})
+        return f"job://{self.remote}/{quote(self.job, safe='')}" + (f"?{query}" if query else "")
+
+    @property
+    def folder(self) -> str:
+        part = "_logs" if self.logs else f"_{self.checkpoint}" if self.checkpoint else ""
+        return f"{self.remote}/{self.job}{part}"
+
+    def url_of(self, path: RelPath) -> str:
+        """The stable URL of one file of the job. `Remote.locate` finds out where the file is."""
+        return f"job://{self.remote}/{quote(self.job, safe='')}/{quote(path.text)}"
+
+
+def parse(text: str, page_hosts: Collection[str]) -> JobOrigin:
+    """The origin that ``job://REMOTE/JOB`` means. Raises `UsageError`, `Unsafe`."""
+    parts = urlsplit(text)
+    query = dict(parse_qsl(parts.query))
+    job = unquote(parts.path.strip("/"))
+    if not parts.netloc or not job:
+        raise UsageError("not a job of a remote", item=shown(text)[:200], hint="write job://REMOTE/JOB")
+    checkpoint = RelPath.parse(query["checkpoint"]).text if "checkpoint" in query else ""
+    remote = RelPath.parse(parts.netloc).text
+    return JobOrigin(remote, check_job_id(job), checkpoint, "logs" in query, "all" in query, "litter" in query)
+
+
+def job_and_path(url: str) -> tuple[str, str]:
+    """The job and the path of a file in a URL that `JobOrigin.url_of` made."""
+    job, _, path = urlsplit(url).path.strip("/").partition("/")
+    return unquote(job), unquote(path)
+
+
+def job_of_url(url: str) -> JobOrigin:
+    """The job of which a URL that `JobOrigin.url_of` made is a file."""
+    job, _ = job_and_path(url)
+    return JobOrigin(urlsplit(url).netloc, job)
+
+
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+_STATUS: dict[str, JobStatus] = {
+    **dict.fromkeys(("queued", "pending", "starting", "inqueue", "created", "waiting"), "queued"),
+    **dict.fromkeys(("submitted", "scheduled", "accepted", "notstarted", "provisioning", "preparing"), "queued"),
+    **dict.fromkeys(("running", "inprogress", "processing", "active", "started", "training", "executing"), "running"),
+    **dict.fromkeys(("finalizing", "completing", "uploading", "stopping", "cancelling", "canceling"), "running"),
+    **dict.fromkeys(("completed", "complete", "done", "success", "succeeded", "finished"), "done"),
+    **dict.fromkeys(("failed", "failure", "error", "crashed", "timedout", "timeout"), "failed"),
+    **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
+}
+"""What the words of remotes mean, in small letters and without anything between them."""
+_NO_LETTER = re.compile(r"[^a-z]+")
+_LONGEST_WORD = 60
+
+
+@value_class
+class RemoteJob:
+    """One training job. Times are ISO 8601 in UTC; ``bytes`` are those of its results, if they are known. ``error`` is
+    what went wrong; of a job that counts as ``running``, since mdl does not know the remote's word for how it stands,
+    it is that word."""
+
+    id: str
+    status: JobStatus
+    created_at: str | None = None
+    updated_at: str | None = None
+    bytes: int | None = None
+    error: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "failed", "cancelled")
+
+    @property
+    def standing(self) -> str:
+        """How it stands, in words."""
+        return f"{self.status} ({self.error})" if self.error else self.status
+
+    def age(self, now: float) -> float:
+        """Seconds from the last time that its record tells until ``now``, in seconds since 1970; -inf if it tells
+        none."""
+        moment = self.updated_at or self.created_at
+        return now - datetime.fromisoformat(moment).timestamp() if moment else -math.inf
+
+    def check_is_done(self, *, allow_running: bool = False, logs: bool = False) -> None:
+        """Raises `NotFinished` for a job that still runs, `NotFound` for one that ended without a result; its ``logs``
+        can be had of such a one too."""
+        if self.status in ("failed", "cancelled") and not logs:
+            hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
+            how = "failed" if self.status == "failed" else "was cancelled"
+            why = f": {self.error}" if self.error else ", and does not say why"
+            raise NotFound(f"the job {how}{why}", item=self.id, hint=hint)
+        if not self.is_over and not allow_running:
+            hint = "--wait waits for it; --allow-running takes what is there"
+            raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)
+
+
+@value_class
+class Check:
+    """One thing that `Remote.check` looked at. ``error`` is what failed if it is not ``ok``."""
+
+    name: str
+    ok: bool
+    detail: str
+    error: MdlError | None = None
+
+
+class Remote(Protocol):
+    """One place where results are. Its methods ask the network.
+
+    All raise `AuthError`, `NetworkError`, `ProtocolError`; those with a job raise `NotFound` for one that is unknown.
+    """
+
+    is_archived: bool
+    """Whether the results of a job come as one archive, whose format its bytes tell."""
+
+    def is_synced(self, job: str) -> bool:
+        """Whether the files of a job that were listed are a folder that was copied as it was, and not what somebody
+        named as the results."""
+
+    def check(self) -> list[Check]:
+        """Whether it can be reached and used, part by part. A part that fails is a row with ``ok`` False."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers for a monitoring system, by name, such as ``workers_idle``; empty if the remote tells none."""
+
+    def jobs(self) -> list[RemoteJob]:
+        """Every job, the newest first."""
+
+    def status(self, job: str) -> RemoteJob:
+        """One job."""
+
+    def cancel(self, job: str) -> RemoteJob:
+        """Cancel a job, asked once. Raises `MdlError` in the remote's words if it says that it did not."""
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """The results of a job that ``origin`` means."""
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a URL that `JobOrigin.url_of` made is at this moment."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that it is asked at."""
+
+
+def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:
+    """These jobs by the time at which they began."""
+    return sorted(jobs, key=lambda job: job.created_at or "", reverse=True)
+
+
+def status_of(word: object) -> JobStatus | None:
+    """The status that a remote's own word means; None for one that mdl does not know."""
+    last = str(word).lower().rpartition(".")[2]
+    return _STATUS.get(_NO_LETTER.sub("", last).removeprefix("jobstate"))
+
+
+def moment_of(value: object) -> str | None:
+    """A time in ISO 8601 or in seconds (or milliseconds) since 1970, as ISO 8601 in UTC; None for anything else. A
+    time without a zone is one in UTC."""
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
+            found = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            seconds = float(value)
+            found = datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
+        else:
+            return None
+        return found.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def job_of(record: Any, name: str = "") -> RemoteJob:
+    """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
+    ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
+    facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
+    ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
+    created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
+    updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
+    error = error_in(facts.get("error") or facts.get("error_message"))
+    word = facts.get("status") or facts.get("state")
+    status = status_of(word)
+    if status is None:
+        status = "running"
+        error = _unknown(word, error)
+    found = facts.get("size_bytes")
+    count = found if type(found) is int and found >= 0 else None
+    return RemoteJob(
+        ident,
+        status,
+        moment_of(created),
+        moment_of(updated),
+        count,
+        error or None,
+    )
+
+
+def _unknown(word: object, error: str) -> str:
+    """What is told of a job with this word for how it stands, which mdl does not know."""
+    if not word:
+        told = "its remote does not say how it stands"
+    else:
+        told = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
+    return f"{told}: {error}" if error else told
+
+
+def of_remote(error: MdlError, name: str) -> MdlError:
+    """The same error, naming the remote too if it did not yet."""
+    item = error.item or name
+    return error.but(item=item if name in re.split(r"[:/\s]+", item) else f"{name}: {item}")
+
+
+def check_checkpoint(name: str) -> str:
+    """``name`` if it can be one part of a path. Raises `Unsafe`, for a slash as for a backslash."""
+    return RelPath.parse(name.replace("/", "\\")).text
+
+
+def check_job_id(job: str) -> str:
+    """``job`` if it can be a part of a path and of a URL. Raises `UsageError`, `Unsafe`."""
+    if not job or "/" in job:
+        raise UsageError("not a job id", item=shown(job)[:100])
+    return RelPath.parse(job).text
+
+
+class JobSource:
+    """The results of jobs as a source of files, whatever kind their remote is of."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._opened: dict[str, Remote] = {}
+        self._lock = threading.Lock()
+
+    def remote(self, name: str) -> Remote:
+        """The remote of that name, the same one for all threads: it knows what was asked. Raises `UsageError`."""
+        with self._lock:
+            if name not in self._opened:
+                self._opened[name] = open_remote(remote_named(name, self._context.remotes), self._context)
+            return self._opened[name]
+
+    def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
+        if self._context.http is None:
+            found = self.known(origin)
+            if found is None:
+                hint = online_hint(self._context.offline_by)
+                raise LockError("offline, and it was never fetched", item=str(origin), hint=hint)
+            return found
+        remote = self.remote(origin.remote)
+        return remote.files(origin)
+
+    def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
+        """The files that a job had when it was fetched."""
+        data = read_kept(self._path(origin), "mdl-job", VERSION, _LARGEST_LISTING)
+        try:
+            if data is None or data["source"] != str(origin):
+                return None
+            return [RemoteFile(RelPath.parse(path), str(url), size) for path, url, size in data["files"]]
+        except (KeyError, TypeError, ValueError, MdlError):
+            return None
+
+    def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
+        """Keep which ``files`` a job has. Those of an archive have its URL. What cannot be kept is asked for
+        again."""
+        rows = [[one.path.text, one.url, one.size] for one in files]
+        with contextlib.suppress(OSError, MdlError):
+            keep(self._path(origin), "mdl-job", VERSION, {"source": str(origin), "files": rows})
+
+    def _path(self, origin: JobOrigin) -> Path:
+        return kept_path(self._context.folder, str(origin), ".job")
+
+    def file(self, origin: JobOrigin, path: RelPath) -> RemoteFile:
+        raise UsageError("names a job, not a file", item=str(origin))
+
+    def complete(self, origin: JobOrigin, stated: RemoteFile) -> RemoteFile:
+        raise UsageError("names a job, not a file", item=str(origin))
+
+    def hosts(self, origin: JobOrigin) -> tuple[str, ...]:
+        settings = remote_named(origin.remote, self._context.remotes)
+        return (*self.remote(origin.remote).hosts(), *settings.values.get("allow_hosts", ()))
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
+        return self.remote(urlsplit(url).netloc).locate(url)
+
+
+open_source = JobSource
+
+
+def open_remote(settings: RemoteSettings, context: Context) -> Remote:
+    """The remote that these settings mean. Raises `UsageError` if they are wrong."""
+    remote: Remote = importlib.import_module(KINDS[settings.kind]).open_remote(settings, context)
+    return remote

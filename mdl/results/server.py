@@ -1,0 +1,383 @@
+"""A server that is asked by HTTP, in one of two forms of answer: a training server, and an ordinary API.
+
+A training server (``kind = "trainer"``) lists its jobs and checkpoints, and packs a model when it is asked for it. It
+has no length for the archive, no ranges, and minutes of silence before the first byte. Its routes are those of
+``/api/training/…``; a server that describes itself (``/openapi.json``, as every FastAPI application does) may have
+others.
+
+An API (``kind = "api"``) has one URL for each job, whose answer names the job's files, has them in it, or is the one
+file. ``url = "https://host/results/{job}"`` is asked with GET; without ``{job}`` the job becomes the last part of its
+path. If the API tells elsewhere how a job stands, ``status_url`` says where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+from mdl.bounds import parse_json
+from mdl.config.remotes import RemoteSettings
+from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
+from mdl.files import RemoteFile
+from mdl.net.allowlist import host_of, origin_of
+from mdl.net.attachment import attached_name
+from mdl.net.client import OpenResponse
+from mdl.net.locators import Body, Link
+from mdl.net.responses import content_length
+from mdl.paths import RelPath, names_for_a_hint
+from mdl.redact import bare_url
+from mdl.results.answers import Judged, judge
+from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
+from mdl.results.http import HttpRemote, Missed
+from mdl.results.links import JobLinks
+from mdl.results.outputs import Output, first_text, safe_name
+from mdl.sources import Context
+from mdl.values import value_class
+
+# A training server
+
+_PREFIX = "/api/training"
+_PATIENCE = 900.0
+"""Seconds that a server may take to pack a model before it sends the first byte."""
+_ROUTES = {
+    "jobs": f"{_PREFIX}/jobs",
+    "job": f"{_PREFIX}/jobs/{{}}",
+    "checkpoints": f"{_PREFIX}/jobs/{{}}/checkpoints",
+    "model": f"{_PREFIX}/{{}}/download/model",
+    "logs": f"{_PREFIX}/{{}}/download/logs",
+    "cancel": f"{_PREFIX}/cancel/{{}}",
+}
+"""The usual routes; ``{}`` is the job."""
+_LOOKS_LIKE = {
+    "jobs": ("get", r".*/jobs/?"),
+    "job": ("get", r".*/(?:jobs|status)/\{\}/?(?:status)?|.*/\{\}/status"),
+    "checkpoints": ("get", r"(?!.*filesystem).*(?:/checkpoints/\{\}|/\{\}/checkpoints)/?"),
+    "model": ("get", r".*/\{\}/(?:download(?:/model)?|model(?:/download|\.zip)?)/?|.*/(?:download|models?)/\{\}"),
+    "logs": ("get", r".*/\{\}/(?:download/logs|logs/download|logs\.zip)/?|.*/download/logs/\{\}|.*/\{\}/logs/?"),
+    "cancel": ("post", r".*/cancel/\{\}|.*/\{\}/cancel"),
+}
+"""The method and the path by which a route of another server is recognized."""
+_PATH = re.compile(r"/[^?#\s]{0,500}")
+"""What stands behind the host in a route. Any other text could change the host itself, as ``@other/jobs`` does."""
+
+
+@value_class
+class TrainerCheckpoint:
+    """One checkpoint as the server lists it."""
+
+    name: str
+    step: int | None
+    is_best: bool = False
+    is_latest: bool = False
+
+
+class Trainer(HttpRemote):
+    """One training server."""
+
+    is_archived = True
+
+    def check(self) -> list[Check]:
+        """Whether the server answers, where it has its models, and how many jobs it knows."""
+        try:
+            jobs = self.jobs()
+        except MdlError as error:
+            return [Check("server", False, str(error), error)]
+        running = sum(not job.is_over for job in jobs)
+        return [
+            Check("server", True, f"{host_of(self.base)} answers"),
+            Check("routes", True, f"models are at {self._routes['model'].replace('{}', '{job}')}"),
+            Check("jobs", True, f"{len(jobs)} known, {running} not over"),
+        ]
+
+    def jobs(self) -> list[RemoteJob]:
+        """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
+        answer = self.ask("GET", self.base + self._routes["jobs"])
+        if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
+            listed = []
+            for key, rows in answer.items():
+                if key.endswith("jobs") and isinstance(rows, list):
+                    listed += rows
+            answer = listed
+        return self.jobs_in(answer, "jobs", "the server's list of jobs")
+
+    def status(self, job: str) -> RemoteJob:
+        return self.job(self.ask("GET", self._url("job", job), item=job), job)
+
+    def cancel(self, job: str) -> RemoteJob:
+        """Cancel a job. The server is asked once. Raises `UsageError` in its words if it refuses."""
+        try:
+            answer = self.post_once(self._url("cancel", job), {}, item=job)
+        except NetworkError as error:
+            if not error.final:
+                raise
+            raise self.not_cancelled(job, error.message) from error  # 400, 409: the server refuses
+        return self.cancelled(job, answer, unless_told=True)
+
+    def checkpoints(self, job: str) -> list[TrainerCheckpoint]:
+        """The checkpoints of a job, as the server orders them."""
+        answer = self.ask("GET", self._url("checkpoints", job), item=job)
+        facts = answer if isinstance(answer, dict) else {"checkpoints": answer}
+        rows = facts.get("checkpoints")
+        if not isinstance(rows, list):
+            raise ProtocolError("the server's list of checkpoints is not a list", item=job)
+        best = facts.get("best_checkpoint")
+        if isinstance(best, dict):
+            best = best.get("name", best.get("path"))
+        checkpoints = []
+        for row in rows:
+            checkpoint = _checkpoint(row) if isinstance(row, dict) else None
+            if checkpoint and checkpoint.name:
+                is_best = checkpoint.is_best or checkpoint.name == best
+                checkpoints.append(replace(checkpoint, is_best=is_best))
+        return checkpoints
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        """The one archive, of a size and a format that are not known: its bytes tell. Its URL differs if the job has
+        changed: ask again when the archive is here, and compare. Raises `NotFound` for a checkpoint that the server
+        does not list, with those that it does; `Unsafe` for a name that leads elsewhere, before anything is asked."""
+        job = check_job_id(origin.job)
+        name = f"model_{job}"
+        query: dict[str, str] = {}
+        checkpoint = None
+        if origin.logs:
+            name = f"logs_{job}"
+            query = {"logs": "1"}
+        elif origin.checkpoint:
+            checkpoint = self._chosen(job, origin.checkpoint)
+            name = f"model_{job}_{checkpoint.name}"
+            query = {"checkpoint": checkpoint.name}
+        now = self.status(job)
+        facts = json.dumps([now.status, now.updated_at, repr(checkpoint)])
+        version = hashlib.sha256(facts.encode()).hexdigest()[:12]
+        path = RelPath.parse(f"{name}.zip")
+        url = f"{origin.url_of(path)}?{urlencode(query | {'v': version})}"
+        return [RemoteFile(path, url, probed=True, is_archive=True)]
+
+    def locate(self, url: str) -> Link:
+        """Where the archive of a URL of `files` is."""
+        job, _ = job_and_path(url)
+        query = parse_qs(urlsplit(url).query)
+        if "logs" in query:
+            place = self._url("logs", job)
+        elif "checkpoint" in query:
+            place = f"{self._url('model', job)}?{urlencode({'checkpoint': query['checkpoint'][0]})}"
+        else:
+            place = self._url("model", job)
+        return Link(place, _PATIENCE, authorized=True)
+
+    def _chosen(self, job: str, name: str) -> TrainerCheckpoint:
+        """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
+        check_checkpoint(name)
+        checkpoints = self.checkpoints(job)
+        candidates: list[TrainerCheckpoint] = []
+        if name == "latest":
+            candidates = [checkpoint for checkpoint in checkpoints if checkpoint.is_latest]
+            candidates = candidates or _with_most_steps(checkpoints)
+        elif name == "best":
+            candidates = [checkpoint for checkpoint in checkpoints if checkpoint.is_best]
+        if not candidates:
+            candidates = [checkpoint for checkpoint in checkpoints if name in (checkpoint.name, str(checkpoint.step))]
+        if not candidates:
+            message = f"the server has no checkpoint {name!r}"
+            if name == "best":
+                message = "the server does not say which checkpoint is the best"
+            names = names_for_a_hint(checkpoint.name for checkpoint in checkpoints) or "none yet"
+            raise NotFound(message, item=job, hint=f"available: {names}")
+        check_checkpoint(candidates[0].name)
+        return candidates[0]
+
+    def _url(self, route: str, job: str) -> str:
+        name = quote(check_job_id(job), safe="")
+        return self.base + self._routes[route].replace("{}", name)
+
+    @cached_property
+    def _routes(self) -> Mapping[str, str]:
+        """The path of each route: the usual ones, unless the server describes others. It need not describe itself."""
+        try:
+            described = self.http.json("GET", f"{self.base}/openapi.json")[0]
+        except MdlError:
+            return _ROUTES
+        paths = described.get("paths") if isinstance(described, dict) else None
+        if not isinstance(paths, dict):
+            return _ROUTES
+        return _ROUTES | routes_in(paths)
+
+
+def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
+    """The routes among the paths of an OpenAPI description, ``{}`` for their one parameter."""
+    routes: dict[str, str] = {}
+    for path, methods in paths.items():
+        template = re.sub(r"\{[^{}]*\}", "{}", str(path))
+        if not _PATH.fullmatch(template) or not isinstance(methods, dict):
+            continue
+        for route, (method, pattern) in _LOOKS_LIKE.items():
+            parameters = int("{}" in _ROUTES[route])
+            if method not in methods or template.count("{}") != parameters or not re.fullmatch(pattern, template):
+                continue
+            is_usual = template == _ROUTES[route] or "download" in template
+            if is_usual or route not in routes:
+                routes[route] = template
+    return routes
+
+
+def _with_most_steps(checkpoints: Sequence[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
+    """The checkpoints with the most steps; all if none tells its step."""
+    most = max((checkpoint.step or -1 for checkpoint in checkpoints), default=-1)
+    return [checkpoint for checkpoint in checkpoints if (checkpoint.step or -1) == most]
+
+
+def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
+    """The checkpoint that a row of the server's list describes."""
+    name = first_text(row, ("name", "checkpoint", "path")).rstrip("/").rpartition("/")[2]
+    step = row.get("step")
+    if type(step) is not int:
+        step = None
+    return TrainerCheckpoint(name, step, row.get("is_best") is True, row.get("is_latest") is True)
+
+
+# An ordinary API
+
+
+_LARGEST = 32 * 2**20
+"""Bytes of an answer in JSON, which may have files in it."""
+_LARGEST_TEXT = 2**20
+"""Bytes of an answer in plain text that may be a URL, or JSON, and no file."""
+_JOB = "{job}"
+_CHECK = "mdl-check"
+"""A job that is asked for to see whether the API answers; that it is not there is an answer too."""
+
+
+class Api(HttpRemote):
+    """One API."""
+
+    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self._links = JobLinks(self._outputs, self.tell)
+
+    def hosts(self) -> tuple[str, ...]:
+        status_url = self.settings.get("status_url")
+        return (*super().hosts(), *([host_of(status_url)] if status_url else []))
+
+    def check(self) -> list[Check]:
+        """Whether the API answers at all, and its bucket."""
+        try:
+            self._asked(self._status_url(_CHECK))
+        except MdlError as error:
+            is_refusal = isinstance(error, NetworkError) and error.final  # 400, 422: ids have another form there
+            if not is_refusal and not isinstance(error, NotFound | ProtocolError):
+                return [Check("api", False, str(error), error), *self.check_bucket()]
+        return [Check("api", True, f"{host_of(self.base)} answers"), *self.check_bucket()]
+
+    def jobs(self) -> list[RemoteJob]:
+        if self.bucket is None:
+            hint = f"name its bucket in [remotes.{self.name}], or ask for one job by its id"
+            raise UsageError("an API of this kind does not list its jobs", item=self.name, hint=hint)
+        return self.bucket.jobs()
+
+    def status(self, job: str) -> RemoteJob:
+        """From the bucket, else from the ``status_url``, else by what the answer itself says. A job whose answer has
+        files and no status is done."""
+        missed = Missed()
+        recorded = self.status_in_bucket(check_job_id(job), missed)
+        if recorded:
+            return recorded
+        try:
+            answer = self._asked(self._status_url(job))
+        except NotFound as error:
+            missed[host_of(self.base)] += 1
+            raise self.not_found(job, missed, error.message) from error
+        if isinstance(answer, dict) and "status" in answer:
+            return self.job(answer, job)
+        return RemoteJob(job, "done")
+
+    def cancel(self, job: str) -> RemoteJob:
+        raise UsageError("an API of this kind cannot cancel a job", item=job, hint="cancel it where it was started")
+
+    def files(self, origin: JobOrigin) -> list[RemoteFile]:
+        check_job_id(origin.job)
+        files = self.files_in_bucket(origin, Missed())
+        return self._links.files(origin) if files is None else files
+
+    def locate(self, url: str) -> Link | Body:
+        return self._links.locate(url)
+
+    def _status_url(self, job: str) -> str:
+        return _with_job(self.settings.get("status_url") or self.settings.get("url"), job)
+
+    def _outputs(self, job: str) -> Judged:
+        """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
+        url = _with_job(self.settings.get("url"), job)
+        answer = self._asked(url)
+        if isinstance(answer, Output):
+            return Judged((answer,))
+        judged = judge(answer, job, base=url)
+        if not judged.outputs and isinstance(answer, dict) and "status" in answer:
+            self.job(answer, job).check_is_done()
+        judged.raise_for_nothing(job, self._secrets)
+        outputs = [replace(output, is_stable=_is_own(output.url, url)) for output in judged.outputs]
+        return replace(judged, outputs=tuple(outputs))
+
+    def _asked(self, url: str) -> Any:
+        """The JSON, or the text, that is answered; an `Output` if the answer is a file itself."""
+
+        def ask() -> Any:
+            try:
+                with self.http.open("GET", url, {"Accept": "application/json, */*"}) as opened:
+                    return self._read(opened, url)
+            except MdlError as error:
+                raise self.explained(error).on(self.name) from None
+
+        return self.http.retry(url, ask)
+
+    def _read(self, opened: OpenResponse, url: str) -> Any:
+        kind = opened.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
+        is_json = kind.endswith(("/json", "+json"))
+        length = content_length(opened.headers)
+        is_text = kind == "text/plain" and length is not None and length <= _LARGEST_TEXT
+        if is_attached or not (is_json or is_text):
+            return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
+        text = self.http.read(opened, _LARGEST)
+        if is_json:
+            try:
+                return parse_json(text, allow_nan=True)
+            except ValueError as error:
+                raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
+        words = text.decode("utf-8", "replace").strip()
+        if words.startswith(("http://", "https://")) or judge(words, "").outputs:
+            return words
+        return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
+
+
+def _with_job(url: str, job: str) -> str:
+    name = quote(job, safe="")
+    return url.replace(_JOB, name) if _JOB in url else f"{url.rstrip('/')}/{name}"
+
+
+def _is_own(url: str, api: str) -> bool:
+    """Whether a URL is of the API itself, and not signed: then it takes the API's key, and does not expire."""
+    return bool(url) and origin_of(url) == origin_of(api) and not urlsplit(url).query
+
+
+def _name_of(opened: OpenResponse, kind: str) -> RelPath:
+    """The name of a file that is answered: from Content-Disposition (RFC 6266), else the last part of its URL. Raises
+    `Unsafe`."""
+    name = attached_name(opened.headers)
+    if not name:
+        name = unquote(urlsplit(bare_url(opened.url)).path).rstrip("/").rpartition("/")[2]
+        if "." not in name:
+            name += mimetypes.guess_extension(kind) or ".bin"
+    return safe_name(name)
+
+
+def open_remote(settings: RemoteSettings, context: Context) -> HttpRemote:
+    """The server that these settings mean, by its form of answer."""
+    form = Trainer if settings.kind == "trainer" else Api
+    return form(settings, context)
