@@ -759,6 +759,7 @@ class Client:
         folder: Folder,
         *,
         name: str | None = None,
+        source: str | None = None,
         how: How = "auto",
         dry_run: bool = False,
         on_event: Listener | None = None,
@@ -768,19 +769,31 @@ class Client:
         Ollama's store, or any folder, which is one model.
 
         Every file is hashed. What the catalog or the lock has becomes a file of that model; the rest becomes models of
-        their own, or the one model ``name``. ``how`` the bytes come: ``auto`` shares them with the original if the file
-        system can, else copies; ``link``, ``copy``, or ``move``, which takes the original away. Contacts nothing. With
-        ``dry_run`` nothing is hashed or written. What fails is in the report. Raises as `import_folder` of
-        `mdl.local.import_folder` does, and `UsageError` for the layout of the hub's cache.
+        their own, or the one model ``name``. With ``source``, a repository of the hub (``hf:org/repo@revision``), they
+        are compared with the files of this repository, and recorded as if mdl had fetched them from there: at this
+        revision, else at the commit that the folder itself names, else at the newest one. Only this contacts the hub.
+
+        ``how`` the bytes come: ``auto`` shares them with the original if the file system can, else copies; ``link``,
+        ``copy``, or ``move``, which takes the original away. With ``dry_run`` nothing is hashed or written. What fails
+        is in the report, `DigestMismatch` for a file that the repository has with other bytes. Raises as
+        `import_folder` of `mdl.local.import_folder` does, `UsageError` for the layout of the hub's cache, and with a
+        ``source`` `NotFound`, `AuthError`, `NetworkError`, and `LockError` offline.
         """
         from mdl.local.import_folder import import_folder
-        from mdl.local.known_files import catalog_files
+        from mdl.local.known_files import CatalogFiles, catalog_files, repository_files
 
         if self.stores.is_cache:
             raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
+        place = Path(os.path.realpath(places.place_of(folder, "DIR")))
+        if source is not None:
+            if name is not None:
+                raise UsageError("--as and --from do not go together", item="--as", hint="leave out one of the two")
+            model = self._targets.one(source, is_asked=True)
+            with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
+                ask = partial(repository_files, model, context.resolver)
+                return import_folder(place, context, CatalogFiles(), ask=ask, how=how, dry_run=dry_run)
         models = list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, online=False) as context:
-            place = Path(os.path.realpath(places.place_of(folder, "DIR")))
             return import_folder(
                 place, context, catalog_files(models, context.resolver), name=name, how=how, dry_run=dry_run
             )

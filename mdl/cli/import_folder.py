@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mdl import Settings, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import DryRun, argument, flag
+from mdl.cli.flags import DryRun, argument, bare_flag, flag
 from mdl.cli.session import Session
 from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
@@ -30,12 +30,17 @@ _WORDS = {"clone": "clone", "link": "link", "copy": "copy", "move": "move", None
     "mdl import ~/ComfyUI/models -n  # show what would be adopted, and as what",
     "mdl import ~/.ollama/models  # link what Ollama has; Ollama keeps it",
     "mdl import ./bert-base --as bert --move  # one folder, moved",
+    "mdl import ./bert-base --from hf:org/bert  # as if mdl got it",
 )
 def import_folder(
     session: Session,
     folder: Annotated[str, argument("DIR", "A folder with models of another program.")],
-    settings: Annotated[Settings, ("home",)],
+    settings: Annotated[Settings, ("home", "offline")],
     name: Annotated[str | None, flag("--as NAME", "The name of the one model in it.", autocompletion=None)] = None,
+    source: Annotated[
+        str | None,
+        bare_flag("--from REF", "The repository that it is a copy of: hf:org/repo[@rev].", autocompletion=None),
+    ] = None,
     link: Annotated[bool, flag("--link", "Hard-link every file; fail if that is not possible.", panel="Where")] = False,
     copy: Annotated[bool, flag("--copy", "Copy every file.", panel="Where")] = False,
     move: Annotated[bool, flag("--move", "Move every file: the original is gone.", panel="Where")] = False,
@@ -49,7 +54,7 @@ def import_folder(
     how = "link" if link else "copy" if copy else "move" if move else "auto"
     client = session.client(settings)
     with session.console.watch() as on_event:
-        report = client.import_folder(folder, name=name, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
+        report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
         on_event.end_with(report.error)
     error = report.error
     session.errors([file.error for file in report.files if file.error] or ([error] if error else []))

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -43,11 +43,14 @@ from mdl.hashing import Fingerprint
 from mdl.local.formats import Folder, FoundFile, FoundModel, is_hidden, recognize
 from mdl.local.hash_progress import ReadingProgress, watch_reading
 from mdl.local.import_report import ImportedFile, ImportReport
-from mdl.local.known_files import CatalogFiles
+from mdl.local.known_files import CatalogFiles, RepositoryFiles
 from mdl.paths import RelPath
 from mdl.reports import no_space
 from mdl.values import value_class
 
+AskRepository = Callable[[Sequence[str]], RepositoryFiles]
+"""Returns the files of the repository that was named. It gets the commits that the folder itself names."""
+_KEEP_OR_FETCH = "it stays as it is: 'mdl get {}' fetches the right one, and --as NAME imports this one"
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
@@ -72,11 +75,12 @@ def import_folder(
     known: CatalogFiles,
     *,
     name: str | None = None,
+    ask: AskRepository | None = None,
     how: How = "auto",
     dry_run: bool = False,
 ) -> ImportReport:
     """Adopt the files of ``folder``: those that the catalog knows as files of its models, the others as models of their
-    own, or as the one model ``name``.
+    own, or as the one model ``name``. With ``ask`` they are files of the one repository that it asks for.
 
     ``auto`` clones where the file system can, else hard-links large files and copies small ones, else copies; only
     ``move`` takes the original away. What fails for one file hinders no other and is in the report. Raises `NotFound`,
@@ -84,15 +88,27 @@ def import_folder(
     """
     listed, left_out = _scan(folder)
     form, models = recognize(listed)
+    if len(models) > 1 and (name is not None or ask is not None):
+        raise UsageError(f"{len(models)} models were found, and one is named", item=name or str(folder))
     if name is not None:
-        if len(models) > 1:
-            raise UsageError(f"{len(models)} models were found, and --as names one", item=name)
         models = [replace(model, name=name) for model in models]
-    taken = {file.at for model in models for file in model.files}
-    unknown = (path for path in listed.files if path not in taken and not is_hidden(path))
-    left_out |= dict.fromkeys(unknown, f"it belongs to no model ({form})")
-    work = _Import(folder, tools, known, how, Counter(file.at for model in models for file in model.files))
-    planned = [work.planned(model, file) for model in models for file in model.files]
+    repository = None
+    why_left_out = f"it belongs to no model ({form})"
+    if ask is not None and models:
+        repository = ask(_commits_in(models[0]))
+        why_left_out = f"{repository.origin} has no such file"
+        of_repository = [file for file in models[0].files if file.path in repository.by_path]
+        models = [FoundModel(repository.name, tuple(of_repository))]
+    wanted = Counter[str]()
+    for model in models:
+        wanted.update(file.at for file in model.files)
+    for path in listed.files:
+        if path not in wanted and not is_hidden(path):
+            left_out[path] = why_left_out
+    work = _Import(folder, tools, known, repository, how, wanted)
+    planned: list[ImportedFile] = []
+    for model in models:
+        planned += [work.planned(model, file) for file in model.files]
     to_copy = sum(row.size for row in planned if row.way == "copy" and row.action == "planned")
     report = ImportReport(folder, form, tuple(planned), left_out, to_copy, tools.store.free_space())
     if dry_run:
@@ -109,13 +125,20 @@ def import_folder(
     return replace(report, files=tuple(rows), bytes_to_copy=0)
 
 
+def _commits_in(model: FoundModel) -> list[str]:
+    """The commits that the folder says its files are of, the most frequent first."""
+    return [commit for commit, _ in Counter(file.commit for file in model.files if file.commit).most_common()]
+
+
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     """What is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and models
     folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
     if not folder.is_dir():
         raise NotFound("no such folder", item=str(folder), hint="name the folder that holds the models")
     if (folder / ".mdl").is_dir():
-        raise UsageError("it is a models folder of mdl already", item=str(folder), hint="name it with --to")
+        raise UsageError(
+            "it is a models folder of mdl already", item=str(folder), hint="'mdl mv NAME --to DIR' moves its models"
+        )
     files: dict[str, int] = {}
     left_out: dict[str, str] = {}
 
@@ -153,11 +176,20 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 class _Import:
     """One import: what was hashed so far, and what of it is in the store."""
 
-    def __init__(self, folder: Path, tools: Context, known: CatalogFiles, how: How, wanted: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tools: Context,
+        known: CatalogFiles,
+        repository: RepositoryFiles | None,
+        how: How,
+        wanted: Mapping[str, int],
+    ) -> None:
         """``wanted`` says how many models want each file: only the last of them may move it."""
         self._folder = folder
         self._tools = tools
         self._known = known
+        self._repository = repository
         self._how = how
         self._store = tools.store
         self._wanted = dict(wanted)
@@ -200,6 +232,9 @@ class _Import:
             if row := self._kept(model, file):
                 return row
             near = self._known.by_size.get(file.size, []) if file.size else []
+            if self._repository is not None:
+                near = []
+                self._check_size(file, self._repository)
             name, path = next(((name, one.path.text) for name, one in near), (model.name, file.path))
             with open_for_reading(self._folder / file.at, os.O_NOFOLLOW) as fd:
                 way = self._way(fd)
@@ -270,6 +305,8 @@ class _Import:
         path = RelPath.parse(file.path)
         digests = [file.digest, *(one.digest for _, one in self._known.by_size.get(file.size, ()))]
         algorithms = {"sha256", *(digest.algorithm for digest in digests if digest)}
+        if self._repository is not None:
+            algorithms = {self._repository.by_path[file.path].hash_algorithm}
         tell = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
 
         def watch(done: int) -> None:
@@ -289,7 +326,9 @@ class _Import:
         return prints, stamps[0]
 
     def _matches(self, file: FoundFile, prints: Mapping[str, Fingerprint]) -> list[tuple[str, RemoteFile]]:
-        """The catalog's files that have these bytes, those of the same name first."""
+        """The catalog's files that have these bytes, those of the same name first; none if a repository is named."""
+        if self._repository is not None:
+            return []
         found = [one for print_ in prints.values() for one in self._known.by_digest.get(print_.digest, ())]
         if not found and file.digest in {print_.digest for print_ in prints.values()}:
             found = [one for one in (self._known.at_commit(file),) if one]
@@ -304,6 +343,8 @@ class _Import:
     ) -> Target:
         """As `_target`. Raises also `ProtocolError` if a server's message was kept under the name of a model's file, as
         some programs do, and no digest says that it belongs there."""
+        if self._repository is not None:
+            return self._target_in(self._repository, file, prints)
         target = self._target(model, file, prints, found)
         has_its_digest = file.digest in {print_.digest for print_ in prints.values()}
         if target.verified != "none" or has_its_digest:
@@ -314,6 +355,26 @@ class _Import:
             hint = "fetch it again: what it says tells why the download failed"
             raise ProtocolError(f"it is no model file: {message.message}", hint=hint)
         return target
+
+    def _check_size(self, file: FoundFile, repository: RepositoryFiles) -> None:
+        """Raises `DigestMismatch` if the repository's file of this path has another size."""
+        remote = repository.by_path[file.path]
+        if remote.size not in (None, file.size):
+            why = (
+                f"it is not the file of {remote.source}: it has {file.size:,} bytes, and the other one {remote.size:,}"
+            )
+            raise DigestMismatch(why, hint=_KEEP_OR_FETCH.format(repository.origin))
+
+    def _target_in(self, repository: RepositoryFiles, file: FoundFile, prints: Mapping[str, Fingerprint]) -> Target:
+        """Where a file goes that must be the one of this path in a repository. Raises `DigestMismatch`."""
+        self._check_size(file, repository)
+        remote = repository.by_path[file.path]
+        found = prints[remote.hash_algorithm].digest
+        if remote.digest not in (None, found):
+            why = f"it is not the file of {remote.source}: it has {found}, and the other one {remote.digest}"
+            raise DigestMismatch(why, hint=_KEEP_OR_FETCH.format(repository.origin))
+        verified = remote.hash_algorithm if remote.digest else "size"
+        return Target(repository.name, remote, verified, of_catalog=False)
 
     def _target(
         self,

@@ -1,4 +1,5 @@
-"""Matching: the files that a catalog and its lock know, to be found by what a file on this disk is."""
+"""Matching: the files that a catalog and its lock know, to be found by what a file on this disk is, and the files of a
+repository of the hub, to be found by their paths."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from functools import cached_property
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
-from mdl.errors import MdlError
+from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.local.formats import FoundFile
@@ -76,3 +77,38 @@ def catalog_files(models: Sequence[Model], resolver: Resolver) -> CatalogFiles:
         return None
 
     return CatalogFiles(by_digest, counts, at_commit, frozenset(model.name for model in models))
+
+
+@value_class
+class RepositoryFiles:
+    """The files of one repository at one commit, by their paths, for the model ``name``."""
+
+    name: str
+    origin: HubOrigin
+    by_path: Mapping[str, RemoteFile]
+
+
+def repository_files(model: Model, resolver: Resolver, commits: Sequence[str]) -> RepositoryFiles:
+    """Ask the hub for the files of a model that a reference to a repository made: at its revision, or without one at
+    the first of ``commits`` that the repository has, or else at the newest commit of its default branch.
+
+    Somebody wrote the commits down beside the files, so they only help to find the listing with which these are to be
+    compared. Raises as `Resolver.resolve`.
+    """
+    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin) and origin.is_whole]
+    if len(origins) != 1 or model.files:
+        hint = "write --from hf:org/repo or hf:org/repo@revision"
+        raise UsageError("not a repository of the hub", item=model.target, hint=hint)
+    [origin] = origins
+    everything = replace(
+        model, include=("*",)
+    )  # else one set of weights is chosen (ADR 76), and the folder may have all
+    for commit in commits if origin.revision is None else ():
+        try:
+            files = resolver.resolve(replace(everything, sources=(origin.at(commit),))).files
+        except NotFound:
+            continue
+        of_branch = [replace(file, hub=replace(file.hub, branch=origin.branch)) for file in files if file.hub]
+        return RepositoryFiles(model.name, origin, {file.path.text: file for file in of_branch})
+    files = resolver.resolve(everything).files
+    return RepositoryFiles(model.name, origin, {file.path.text: file for file in files})

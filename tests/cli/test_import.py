@@ -546,3 +546,83 @@ def test_a_text_with_its_digest_belongs_there(shell: Shell, tmp_path: Path, rows
     write_catalog(shell, f"schema = 1\n[[models.odd.files]]\n{file}")
     folder = written(tmp_path / "mine", {"odd.bin": REFUSAL, "big.bin": BIG})
     assert rows(shell, str(folder))["odd.bin"]["verified"] == "sha256"
+
+
+def test_from_a_repository(tmp_path: Path, hub: Hub, hf: Hf, rows: Rows, mdl: Inside) -> None:
+    """--from compares every file with the repository at the commit that the folder names, and records what get would:
+    get fetches nothing, verify knows the digests, and outdated sees that the branch moves."""
+    local = tmp_path / "D"
+    hf("snapshot", repo_id="org/tiny", local_dir=local, endpoint=hub.url)
+    (local / "mine.txt").write_bytes(b"mine")
+    shell = machine(tmp_path / "home", "schema = 1\n", hub.url)
+    planned = rows(shell, str(local), "--from", "hf:org/tiny", "-n")
+    assert {row["action"] for row in planned.values()} == {"planned"}
+    ran = done(mdl(shell, "import", str(local), "--from", "hf:org/tiny", "--json"))
+    facts = {row["source"]: (row["model"], row["verified"], row["action"]) for row in ran.document["files"]}
+    assert facts == {
+        "config.json": ("org--tiny", "git-sha1", "imported"),
+        "model.bin": ("org--tiny", "sha256", "imported"),
+        "sub/vocab.txt": ("org--tiny", "git-sha1", "imported"),
+    }
+    assert [row["path"] for row in ran.document["skipped"]] == ["mine.txt"]
+    sent = hub.sent
+    [model] = done(mdl(shell, "get", "org/tiny", "--json")).document["models"]
+    assert (hub.sent, {file["action"] for file in model["files"]}) == (sent, {"kept"})
+    assert done(mdl(shell, "verify", "org/tiny", "--strict", "--json")).document["ok"]
+    [row] = done(mdl(shell, "outdated", "org/tiny", "--json")).document["models"]
+    assert (row["here"], row["state"]) == ([TINY.commit], "current")
+    [listed] = done(mdl(shell, "list", "--local", "--json")).document["models"]
+    assert (listed["source"], listed["status"], listed["commits"]) == ("hf:org/tiny@main", "present", [TINY.commit])
+    assert rows(shell, str(local), "--from", "hf:org/tiny")["model.bin"]["action"] == "kept"
+
+
+def test_from_another_commit(tmp_path: Path, hub: Hub, rows: Rows) -> None:
+    """A plain folder is compared with main, or with the revision that is named; a commit that the folder invents is
+    only a hint, and the digests decide."""
+    local = written(tmp_path / "D", {"model.bin": BIG, ".cache/huggingface/download/model.bin.metadata": b""})
+    (local / ".cache/huggingface/download/model.bin.metadata").write_text(f"{'0' * 40}\n{'1' * 64}\n1.0\n")
+    shell = machine(tmp_path / "home", "schema = 1\n", hub.url)
+    assert rows(shell, str(local), "--from", "org/tiny")["model.bin"]["verified"] == "sha256"
+    [receipt] = Store(shell.models).receipts.of_model("org--tiny")
+    assert receipt.hub is not None
+    assert (receipt.hub.branch, receipt.hub.revision, receipt.commit) == ("main", TINY.commit, TINY.commit)
+    assert (receipt.access, receipt.vouched_by, receipt.hub.endpoint) == ("public", "hub", hub.url)
+    other = machine(tmp_path / "other", "schema = 1\n", hub.url)
+    rows(other, str(local), "--from", f"hf:org/tiny@{TINY.commit}")
+    [receipt] = Store(other.models).receipts.of_model("org--tiny")
+    assert receipt.hub is not None
+    assert (receipt.hub.branch, receipt.hub.revision) == ("", TINY.commit)
+
+
+def test_from_a_repository_that_has_other_bytes(tmp_path: Path, hub: Hub, rows: Rows, mdl: Inside) -> None:
+    """A file that differs is named and stays what it is: 6. The others are imported."""
+    files = {"model.bin": BIG[:-1] + b"\0", "config.json": b'{"a": 12}', "sub/vocab.txt": b"v"}
+    local = written(tmp_path / "D", files)
+    shell = machine(tmp_path / "home", "schema = 1\n", hub.url)
+    ran = done(mdl(shell, "import", str(local), "--from", "hf:org/tiny", "--move", "--json"), 6)
+    assert {row["path"]: row["action"] for row in ran.document["files"]} == {
+        "config.json": "failed",
+        "model.bin": "failed",
+        "sub/vocab.txt": "imported",
+    }
+    assert ran.err.count("is not the file of hf:org/tiny@") == 2
+    assert (local / "model.bin").read_bytes() == files["model.bin"]
+    assert not (local / "sub/vocab.txt").exists()
+    assert [path.name for path in (shell.models / "org--tiny").rglob("*") if path.is_file()] == ["vocab.txt"]
+
+
+def test_from_what_cannot_be_asked(tmp_path: Path, hub: Hub, mdl: Inside) -> None:
+    """8 offline, 3 for a repository that is not there, 2 for what is no repository and together with --as."""
+    local = written(tmp_path / "D", {"model.bin": BIG})
+    shell = machine(tmp_path / "home", "schema = 1\n", hub.url)
+    for words, code in (
+        (["hf:org/tiny", "--offline"], 8),
+        (["hf:org/none"], 3),
+        (["hf:org/tiny@nosuch"], 3),
+        (["hf:org/tiny@main/model.bin"], 2),
+        (["https://example.org/x.bin"], 2),
+        (["hf:org/tiny", "--as", "m"], 2),
+    ):
+        ran = done(mdl(shell, "import", str(local), "--from", *words), code)
+        assert ran.out == ""
+    assert not (shell.models / "org--tiny").exists()
