@@ -35,12 +35,12 @@ def page(text: str) -> str:
 
 
 def _rows(settings: Iterable[Setting]) -> str:
-    lines = ["| setting | flag | variable | default | meaning |", "|---|---|---|---|---|"]
-    for one in settings:
-        takes = "" if isinstance(one.default, bool) else f" {one.metavar}"
-        flag = _code(one.flag_name and one.flag_name + takes)
-        cells = (_code(one.name), flag, _code(one.variable_name), _default(one), _prose(one.help))
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = ["| setting, flag, variable | default | meaning |", "|---|---|---|"]
+    for setting in settings:
+        takes = "" if isinstance(setting.default, bool) else f" {setting.metavar}"
+        flag = setting.flag_name and setting.flag_name + takes
+        names = [_code(name) for name in (setting.name, flag, setting.variable_name) if name]
+        lines.append(f"| {'<br>'.join(names)} | {_default(setting)} | {_prose(setting.help)} |")
     return "\n".join(lines) + "\n"
 
 
