@@ -55,8 +55,8 @@ ELSEWHERE = {
 GENERATED = "docs/commands.md"
 """Its examples are parsed by tests/unit/cli/test_help.py."""
 FOREIGN = (
-    *("crontab", "docker", "jq", "kubectl", "llama-server", "pipx", "pytest", "sbatch", "scontrol", "scp", "sleep", "srun"),
-    *("ssh", "systemctl", "useradd", "uv"),
+    *("crontab", "docker", "jq", "kubectl", "llama-server", "pipx", "pytest", "sbatch", "scontrol", "scp"),
+    *("srun", "ssh", "systemctl", "useradd", "uv"),
 )
 """Programs of others that the documents start: here each of them reads what it is given, and succeeds."""
 LEFT_OUT = {
