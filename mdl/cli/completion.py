@@ -143,6 +143,7 @@ _OPEN: Final = {
 
 def _jobs(ctx: typer.Context) -> Iterator[Offer]:
     from mdl.config import places
+    from mdl.jobs.job import what_was_typed
     from mdl.jobs.records import Records
 
     given = _arguments(ctx)
@@ -152,7 +153,7 @@ def _jobs(ctx: typer.Context) -> Iterator[Offer]:
         if job.status in _OPEN.get(ctx.command_path, (job.status,)) and job.id not in given
     ]
     for job in jobs[:_MOST_JOBS]:
-        yield job.id, f"{job.status}: {' '.join((job.command, *job.models))}"
+        yield job.id, f"{job.status}: {what_was_typed(job)}"
 
 
 def _remotes(ctx: typer.Context) -> Iterator[Offer]:

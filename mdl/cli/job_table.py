@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mdl.errors import EXIT_CODES
 from mdl.formatting import cells, clip, human_bytes, human_duration, human_rate, local_moment, local_time
-from mdl.jobs.job import Job
+from mdl.jobs.job import Job, what_was_typed
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def what(self) -> str:
-        return f"{self.job.command} {self.models}"
+        return shown(what_was_typed(self.job))
 
     @property
     def models(self) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
@@ -19,15 +18,13 @@ from mdl.disk.process import ProcessId, python_command, users_core_limit
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
-from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts
-from mdl.jobs.log import open_job_log, readable
+from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts, what_was_typed
+from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.records import Records
-from mdl.jobs.watch import follow, problem_of
+from mdl.jobs.watch import follow, log_lines, problem_of
 from mdl.paths import shown
 from mdl.units import parse_duration, parse_rate
 
-_POLL_SECONDS = 0.2
-_LONGEST_LINE = 2**16
 _LATEST = 20
 """How many of the jobs that are over are listed without ``--all``."""
 
@@ -156,36 +153,21 @@ def log_of_job(
     session: Session,
     name: IdOrLast = None,
     follow: Annotated[bool, flag("-f --follow", "Follow it until the job ends.")] = False,
-    raw: Annotated[
-        bool, bare_flag("--raw", "The lines as they are in the file, for a program.", panel="Output")
-    ] = False,
+    raw: Annotated[bool, bare_flag("--raw", "The lines as in downloads.log, for a program.", panel="Output")] = False,
 ) -> int:
     """Print the log of one job."""
     records = _records(session)
     job = _job(records, name)
     if session.common.json:
         return _document(session, [job])
-    lines = _lines(job, records, follow=follow)
+    lines = log_lines(job, records, session.cancel.wait if follow else None)
     if raw:
-        for line in lines:
-            session.console.data(shown(line))
+        for text in raw_lines(lines, job.id, job.command):
+            session.console.data(shown(text))
         return 0
     for head, text in readable(lines):
         session.console.entry(head, shown(text))
     return 0
-
-
-def _lines(job: Job, records: Records, *, follow: bool) -> Iterable[str]:
-    """The lines of a job's log; with ``follow`` until it has ended."""
-    with open_job_log(job) as log:
-        while True:
-            ended = job.status != "running"
-            while line := log.readline(_LONGEST_LINE):
-                yield line.rstrip("\n")
-            if ended or not follow:
-                return
-            time.sleep(_POLL_SECONDS)
-            job = records.find(job.id)
 
 
 @command(
@@ -306,7 +288,7 @@ def resume(
     for key in given:
         session.config_of(settings).find(key)  # a wrong value is refused before the job is begun
     if not name:
-        session.console.note(f"resuming {job.id}: {shown(' '.join((job.command, *job.models)))}")
+        session.console.note(f"resuming {job.id}: {shown(what_was_typed(job))}")
     try:
         os.chdir(job.again.folder)
     except OSError as error:

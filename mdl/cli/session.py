@@ -146,22 +146,20 @@ class Session:
         ``exclude`` of the command line. Raises `UsageError`, `Busy`."""
         client = self.client()
         from mdl.jobs.job import wanted_of
-        from mdl.jobs.run import JobRun
+        from mdl.jobs.run import JobRequest, JobRun
 
-        return JobRun(
+        request = JobRequest(
             self.command,
             folders,
-            invocation=invocation_of(self.words, self.environ, self.console.secrets),
-            options=self._job_options(flags),
-            console=self.console,
-            state=self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged"),
-            cancel=self.cancel,
-            limit_rate=client.limit_rate,
-            method=method,
-            kind=_the_one(model.kind for model in models),
-            repo=_the_one(client.repo(model) for model in models),
-            wanted=[wanted_of(model, str(folders[model.name]), **globs) for model in models],
+            invocation_of(self.words, self.environ, self.console.secrets),
+            self._job_options(flags),
+            method,
+            _the_one(model.kind for model in models),
+            _the_one(client.repo(model) for model in models),
+            tuple(wanted_of(model, str(folders[model.name]), **globs) for model in models),
         )
+        state = self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged")
+        return JobRun(request, self.console, state, self.cancel, client.limit_rate)
 
     def confirm(self, question: str) -> bool | None:
         """Whether the user says yes. Nobody is asked without a terminal, with ``--json`` and with ``--quiet``: None.

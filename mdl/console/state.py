@@ -175,6 +175,10 @@ class State:
         """Bytes per second, over the last seconds."""
         self.eta: float | None = None
         """Seconds that are left, if that is known."""
+        self.has_plan = False
+        """It is known how much there is to do."""
+        self.has_moved = False
+        """Some bytes have come."""
         self.is_measured = False
         """Progress was reported, with a speed. Before that there is only the plan."""
         self.file_count = 0
@@ -284,6 +288,7 @@ class State:
             self._began_at = self._clock()
 
     def _planned(self, event: Planned) -> list[Remark]:
+        self.has_plan = True
         self.file_count = event.files
         self.bytes_done = event.bytes_kept
         self.whole_total = event.bytes_total
@@ -314,6 +319,8 @@ class State:
             self._told_outages.clear()
         self.bytes_done = event.bytes_done
         self.whole_total = event.bytes_total
+        self.has_plan = True
+        self.has_moved = self.has_moved or event.bytes_per_second > 0
         self.rate = event.bytes_per_second
         self.eta = event.eta_seconds
         self.is_measured = True

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
 
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
+from mdl.jobs.lines import progress_in
 from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
 
-VERSION = 1
+VERSION = 2
+"""Of a job's file. Version 1 was one line, with everything that an earlier mdl knew of the job."""
 JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
@@ -127,6 +129,8 @@ class Job:
     wanted: tuple[Wanted, ...] = ()
     waiting: str | None = None
     """What it waits for: a server or network that is away for a while."""
+    is_planned: bool = True
+    """It knows which files it has to bring."""
 
     @property
     def stamp(self) -> str:
@@ -139,9 +143,20 @@ class Job:
         return min(100.0, round(100 * self.bytes_done / self.bytes_total, 1)) if self.bytes_total else None
 
 
-_ADDED: dict[str, Any] = {"kind": None, "repo": None, "method": "http", "running": [], "wanted": [], "waiting": None}
+_FIXED = ("id", "command", "models", "again", "started_at", "log", "wanted")
+"""What never changes, and is in the first line of a job's file."""
+_CHANGING = ("status", *(field.name for field in fields(Job) if field.name not in {*_FIXED, "status"}))
+_ADDED: dict[str, Any] = {
+    "kind": None,
+    "repo": None,
+    "method": "http",
+    "running": [],
+    "wanted": [],
+    "waiting": None,
+    "is_planned": True,
+}
 """What records of earlier releases do not have, and what it is for these."""
-_NAMES = tuple(one.name for one in fields(Job) if one.name not in _ADDED)
+_NAMES = tuple(field.name for field in fields(Job) if field.name not in _ADDED)
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status", "method"), str),
     **dict.fromkeys(("log", "file", "finished_at", "kind", "repo", "waiting"), (str, type(None))),
@@ -150,12 +165,19 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("models", "running", "wanted"), list),
     "again": dict,
     "error": (dict, type(None)),
+    "is_planned": bool,
 }
 _SHOWN = (
     *("id", "command", "models", "kind", "repo", "status"),
     *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
     *("file", "started_at", "finished_at", "exit_code", "error", "log"),
 )
+
+
+def is_no_job(job: Job) -> bool:
+    """Whether it failed before it knew what to bring, as after a slip in a name. Then it is not listed, and nothing of
+    it can be resumed; whoever has its id can still look at it."""
+    return job.status == "failed" and not job.is_planned
 
 
 def can_be_resumed(job: Job) -> bool:
@@ -194,6 +216,14 @@ def _ended_at(job: Job) -> str:
     return job.finished_at or job.started_at
 
 
+def what_was_typed(job: Job) -> str:
+    """The command and its arguments as they were typed: ``get org/model``; its flags too if it had no arguments."""
+    words = job.again.words
+    at = words.index("--") if "--" in words else len(words)
+    arguments = words[at + 1 :] or words[1:at] or job.models
+    return " ".join((job.command, *arguments))
+
+
 def resume_command(job: Job) -> str | None:
     """The command that resumes it; None if it is over or running, or if its record does not say enough to resume it."""
     can = job.status not in ("done", "running") and job.again.words and not job.again.withheld
@@ -205,15 +235,29 @@ def shown_facts(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in _SHOWN}
 
 
-def facts_of(job: Job) -> dict[str, Any]:
-    """What its record holds."""
-    return {"mdl-job": VERSION, **asdict(job)}
+def head_facts(job: Job) -> dict[str, Any]:
+    """The first line of its file."""
+    facts: dict[str, Any] = {"mdl-job": VERSION}
+    facts |= {name: getattr(job, name) for name in _FIXED}
+    facts["again"] = dict(vars(job.again))
+    facts["wanted"] = [dict(vars(wanted)) for wanted in job.wanted]
+    return facts
+
+
+def state_facts(job: Job, time: str) -> dict[str, Any]:
+    """The line of its state at ``time``."""
+    facts = {name: getattr(job, name) for name in _CHANGING}
+    facts["running"] = [dict(vars(file)) for file in job.running]
+    return facts | {"time": time}
 
 
 def job_of(facts: Mapping[str, Any]) -> Job | None:
-    """The job of a record; None if it is not a record of a job."""
+    """The job of these facts: those of the first line of its file with those of its last state; None if they are not of
+    a job."""
     try:
-        values = {name: facts[name] for name in _NAMES} | {name: facts.get(name, one) for name, one in _ADDED.items()}
+        values = {name: facts[name] for name in _NAMES}
+        for name, default in _ADDED.items():
+            values[name] = facts.get(name, default)
         for name, kinds in _KINDS.items():
             if not isinstance(values[name], kinds):
                 return None
@@ -224,10 +268,10 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
             tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"])
         )
         values["models"] = tuple(values["models"])
-        values["running"] = tuple(FileProgress(**one) for one in values["running"])
-        values["wanted"] = tuple(_wanted_of(facts_of_one) for facts_of_one in values["wanted"])
+        values["running"] = tuple(progress_in(file) for file in values["running"])
+        values["wanted"] = tuple(_wanted_of(wanted) for wanted in values["wanted"])
         return Job(**values) if _are_texts(values["models"]) else None
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -6,6 +6,7 @@ A failure is there as the user sees it, also one that came before the first even
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from mdl.config.places import working_folder
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.describe import ended_by
 from mdl.events import Ended, Event, Noticed
-from mdl.jobs.log import Log, LogListener, no_log
+from mdl.jobs.log import Log, LogListener, LogSource, no_log
 
 if TYPE_CHECKING:
     from mdl.console import Console
@@ -47,8 +48,9 @@ def operation_log(
     written is one warning.
     """
 
-    def trouble(place: Path, error: OSError) -> None:
-        console.warn(no_log(place, error))
+    def trouble(place: Path | None, error: OSError) -> None:
+        if place is not None:
+            console.warn(no_log(place, error))
 
     logs: list[Log] = []
     if path is not None:
@@ -56,7 +58,7 @@ def operation_log(
             logs.append(Log(path, is_own=is_own))
         except OSError as error:
             trouble(path, error)
-    listener = LogListener(logs, console.secrets, "", command, trouble)
+    listener = LogListener(logs, console.secrets, LogSource("", os.getpid(), command), trouble)
     log = OperationLog(listener)
     end = Ended()
     log.note("", f"begun in {working_folder()}: mdl {typed}")

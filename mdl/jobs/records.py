@@ -1,4 +1,6 @@
-"""Records: what is on disk of every job, one small file with a checksum each, and its log beside it.
+"""Records: the files of all jobs of one user, one file a job.
+
+The first line of a file has what never changes; lines with events and states are appended (`mdl.jobs.lines`, ADR 70).
 
 Whether a job that says it is running really is, is asked of its process: the boot, the PID name space, the process id
 and the moment it was started, so that another process with the same id is never taken for it. If the process cannot be
@@ -12,76 +14,137 @@ import errno
 import glob
 import os
 import random
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from mdl import crc_json
 from mdl.disk import publish
 from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_private_dir, read_regular
 from mdl.errors import NotFound, StateError, UsageError
-from mdl.formatting import human_duration, listed
-from mdl.jobs.job import ENDED, VERSION, Job, can_be_resumed, facts_of, finishers, job_of
+from mdl.formatting import human_duration, listed, utc_now
+from mdl.jobs.job import (
+    ENDED,
+    VERSION,
+    Job,
+    can_be_resumed,
+    finishers,
+    head_facts,
+    is_no_job,
+    job_of,
+    state_facts,
+)
+from mdl.jobs.lines import STATE, facts_in, line_of
+from mdl.jobs.log import Log
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_RECORD = ".job"
-_LOG = ".log"
+_JOB = ".job"
+_OLD_LOG = ".log"
+"""The log of a job of an earlier mdl, which was a text beside its record."""
 _PULSE = ".pulse"
 _RATE = ".rate"
 _NAMED = 10
 """How many jobs an error names."""
 _LARGEST = 2**26
+"""Bytes of the first line."""
 _LARGEST_RATE = 1000
-"""Bytes of a record, and of the rate that a job is to keep."""
+_TAIL = 2**16
+"""Bytes at the end of a file in which its last state is looked for first."""
 _SILENT_SECONDS = 30.0
 """A job whose pulse was not touched for so long is said to give no sign of life."""
 _DEAD_SECONDS = 600.0
 """Where locks may lie, a job counts as dead after so long without an event: it may wait that long (``--lock-wait``)."""
+_NEW_SECONDS = 2.0
+"""An empty file that is younger is about to be written."""
+
+
+class JobFile:
+    """The file of a job, open for the process that carries it out. Raises `OSError`."""
+
+    def __init__(self, path: Path, job: Job) -> None:
+        self._head = line_of(head_facts(job))
+        self._log = Log(path, largest=None, is_own=True)
+
+    def append(self, *facts: Mapping[str, Any]) -> None:
+        """Add a line for each of these facts; and the first line again, if the file was removed or cut meanwhile.
+
+        Raises `OSError`.
+        """
+        lines = [line_of(line_facts) for line_facts in facts]
+        size = self._log.size()
+        if size < len(self._head):
+            lines = [self._head, *lines]
+            if size:
+                lines = ["", *lines]  # what is left of the file may be a torn line
+        self._log.append("\n".join(lines))
+
+    def add_state(self, job: Job) -> None:
+        """Add what the job is now. Raises `OSError`."""
+        self.append(state_facts(job, utc_now()))
+
+    def close(self) -> None:
+        self._log.close()
 
 
 class Records:
-    """The records of one user. ``damaged`` is called with the path of every record that cannot be read, and why."""
+    """The files of the jobs of one user. ``damaged`` is called with the path of every file that cannot be read, and
+    why."""
 
     def __init__(self, folder: Path, damaged: Callable[[Path, str], None] = lambda _path, _why: None) -> None:
         self.folder = folder
         self._damaged = damaged
 
-    def new_id(self) -> str:
-        """An id that no job has: the month and day, and four letters. Raises `OSError`."""
+    def create(self, job: Job, *, is_logged: bool = True) -> Job:
+        """Give the job an id that no other has, the month and day and four letters, and a file. Returns it with both.
+
+        Raises `OSError`.
+        """
         make_private_dir(self.folder)
         while True:
             name = time.strftime("%m%d-") + "".join(random.SystemRandom().choices(_LETTERS, k=4))
+            path = self.path(name)
             with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-                return name
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+                job = replace(job, id=name, log=str(path) if is_logged else None)
+                with contextlib.closing(JobFile(path, job)) as file:
+                    file.add_state(job)
+                return job
 
-    def log(self, name: str) -> Path:
-        return self._path(name, _LOG)
+    def path(self, name: str) -> Path:
+        """The file of the job of that id."""
+        return self._path(name, _JOB)
+
+    def open(self, job: Job) -> JobFile:
+        """The file of a job, to be written. Raises `OSError`."""
+        return JobFile(self.path(job.id), job)
 
     def pulse(self, name: str) -> HeldFile:
         """A locked file that shows that the job of that id is alive, until it is stopped. Raises `OSError`."""
         return HeldFile(self._path(name, _PULSE))
 
-    def _path(self, name: str, ending: str = _RECORD) -> Path:
+    def _path(self, name: str, ending: str) -> Path:
         return self.folder / f"{name}{ending}"
 
     def put(self, job: Job) -> None:
-        """Write the job's record. Raises `OSError`."""
-        publish.write_file(self._path(job.id), crc_json.dumps(facts_of(job)), durable=False)
+        """Write the whole file of a job as it is now, without events. Raises `OSError`."""
+        lines = [line_of(head_facts(job)), line_of(state_facts(job, utc_now())), ""]
+        publish.write_file(self.path(job.id), "\n".join(lines).encode(), durable=False)
 
     def replace(self, job: Job, stamp: str) -> bool:
-        """Write the job's record, but only if the one on disk still has that `Job.stamp`. Returns whether it was
-        written.
+        """Add the job's state to its file, but only if its last state has that `Job.stamp`. Returns whether it was
+        added.
 
         Raises `OSError`, `NotFound`, `StateError`, `Busy`.
         """
         with folder_lock(self.folder):
-            if _read(self._path(job.id), job.id).stamp != stamp:
+            if _read(self.path(job.id), job.id).stamp != stamp:
                 return False
-            self.put(job)
+            with contextlib.closing(self.open(job)) as file:
+                file.add_state(job)
             return True
 
     def find(self, name: str) -> Job:
@@ -89,16 +152,19 @@ class Records:
 
         Raises `NotFound`, `UsageError` with the candidates, `StateError`.
         """
-        names = self._names()
-        begin, have = (
-            [one for one in names if name and test(one, name)] for test in (str.startswith, str.__contains__)
-        )
-        found = [name] if name in names else begin if len(begin) == 1 else have
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} jobs match", item=name, hint=listed(sorted(found), most=_NAMED))
-        if not found:
+        names = self._names(_JOB)
+        beginning = [other for other in names if name and other.startswith(name)]
+        if name in names:
+            matching = [name]
+        elif len(beginning) == 1:
+            matching = beginning
+        else:
+            matching = [other for other in names if name and name in other]
+        if len(matching) > 1:
+            raise UsageError(f"{len(matching)} jobs match", item=name, hint=listed(sorted(matching), most=_NAMED))
+        if not matching:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
-        return self._with_status(_read(self._path(found[0]), found[0]))
+        return self._with_status(_read(self.path(matching[0]), matching[0]))
 
     def newest(self) -> Job:
         """The job that was started last. Raises `NotFound` if there is none."""
@@ -145,21 +211,25 @@ class Records:
         self._path(name, _RATE).unlink(missing_ok=True)
 
     def all(self) -> list[Job]:
-        """Every job, the newest first."""
+        """Every job, the newest first; what failed before it knew what to bring is no job."""
         jobs: list[Job] = []
-        for name in self._names():
+        for name in self._names(_JOB):
             try:
-                jobs.append(self._with_status(_read(self._path(name), name)))
+                job = self._with_status(_read(self.path(name), name))
             except NotFound:
                 continue  # cleaned meanwhile
             except StateError as error:
-                self._damaged(self._path(name), error.message)
+                self._damaged(self.path(name), error.message)
+                continue
+            if not is_no_job(job):
+                jobs.append(job)
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """Remove the record, its logs, its pulse and its rate."""
-        others = (self._path(name, ending) for ending in (_RECORD, _PULSE, _RATE))
-        for path in (*others, *self.folder.glob(f"{glob.escape(name)}{_LOG}*")):
+        """Remove the file of a job, its pulse and its rate, and the logs of an earlier mdl."""
+        paths = [self._path(name, ending) for ending in (_JOB, _PULSE, _RATE)]
+        paths += self.folder.glob(f"{glob.escape(name)}{_OLD_LOG}*")
+        for path in paths:
             path.unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:
@@ -168,13 +238,14 @@ class Records:
         publish.sweep(self.folder)
         removed = []
         before = time.time() - older
-        for name in self._names(_RECORD, _LOG):
-            place = self._path(name)
+        for name in self._names(_JOB, _OLD_LOG):
+            path = self.path(name)
             job = None
             try:
-                if (place if place.exists() else self.log(name)).stat().st_mtime >= before:
+                newest = path if path.exists() else self._path(name, _OLD_LOG)
+                if newest.stat().st_mtime >= before:
                     continue
-                job = self._with_status(_read(place, name))
+                job = self._with_status(_read(path, name))
             except (OSError, _Newer):
                 continue
             except (NotFound, StateError):
@@ -182,17 +253,21 @@ class Records:
             if job is None or job.status in (*ENDED, "dead"):
                 with contextlib.suppress(OSError):
                     self.remove(name)
-                    removed += [job] if job else []
+                    if job is not None:
+                        removed.append(job)
         return removed
 
     def _names(self, *endings: str) -> list[str]:
-        """The names of all that is there, each once."""
+        """The names of all files with these endings, each once."""
+        names = []
         try:
-            entries = [entry.name for entry in os.scandir(self.folder)]
+            for entry in os.scandir(self.folder):
+                name, dot, ending = entry.name.rpartition(".")
+                if name and not name.startswith(".") and dot + ending in endings:
+                    names.append(name)
         except OSError:
             return []
-        names = (entry.rpartition(".") for entry in entries if entry[0] != ".")
-        return list(dict.fromkeys(name for name, dot, end in names if dot + end in (endings or (_RECORD,))))
+        return list(dict.fromkeys(names))
 
     def _with_status(self, job: Job) -> Job:
         """The same job, as ``dead`` if it is not running although its record says so."""
@@ -200,8 +275,7 @@ class Records:
             return job
         is_alive = ProcessId(job.owner).is_alive()
         if is_alive is None:
-            touched = [self._path(job.id), self.log(job.id)]
-            is_alive = may_be_alive(self._path(job.id, _PULSE), touched, _DEAD_SECONDS)
+            is_alive = may_be_alive(self._path(job.id, _PULSE), [self.path(job.id)], _DEAD_SECONDS)
         return job if is_alive else replace(job, status="dead", bytes_per_second=None, eta_seconds=None)
 
 
@@ -209,28 +283,66 @@ class _Newer(StateError):
     """A record that a newer mdl wrote."""
 
 
-def _read(place: Path, name: str) -> Job:
-    """The job of a record. Another user's record is refused, for resuming it runs its command.
+def _read(path: Path, name: str) -> Job:
+    """The job of a file. Another user's file is refused, for resuming the job runs its command.
 
-    Raises `StateError` for a damaged record or one of a newer mdl, `NotFound` if it is gone.
+    Raises `StateError` for a damaged file or one of a newer mdl, `NotFound` if it is gone or not written yet.
     """
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid():
-                raise PermissionError(errno.EPERM, "this record is another user's")
-            data = os.read(fd, min(status.st_size, _LARGEST))
-        finally:
-            os.close(fd)
+        with _opened(path) as file:
+            head = _head_in(file)
+            if head is not None and head["mdl-job"] > VERSION:
+                raise _Newer("a newer mdl wrote this record", item=str(path), hint="upgrade mdl")
+            job = None if head is None else job_of(head | _last_state_in(file))
+            status = os.fstat(file.fileno())
     except FileNotFoundError:
-        raise NotFound("no such job", item=str(place)) from None
+        raise NotFound("no such job", item=str(path)) from None
     except OSError as error:
-        raise StateError(error.strerror or str(error), item=str(place), hint="check its permissions") from error
-    facts = crc_json.loads(data.rstrip(b"\n"))
-    if isinstance(facts, dict) and isinstance(facts.get("mdl-job"), int) and facts["mdl-job"] > VERSION:
-        raise _Newer("a newer mdl wrote this record", item=str(place), hint="upgrade mdl")
-    job = job_of(facts) if isinstance(facts, dict) else None
-    if job is None or job.id != name:
-        raise StateError("this record is damaged", item=str(place), hint="remove it; no model depends on it")
-    return job
+        raise StateError(error.strerror or str(error), item=str(path), hint="check its permissions") from error
+    if job is not None and job.id == name:
+        return job
+    if not status.st_size and time.time() - status.st_mtime < _NEW_SECONDS:
+        raise NotFound("no such job", item=str(path))
+    raise StateError("this record is damaged", item=str(path), hint="remove it; no model depends on it")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file of this user's. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "this is no file")
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "this record is another user's")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(fd)
+
+
+def _head_in(file: BinaryIO) -> dict[str, Any] | None:
+    """The facts of the job: the first line, or a later one if a running job has written it again."""
+    while line := file.readline(_LARGEST):
+        facts = facts_in(line)
+        if facts is not None and isinstance(facts.get("mdl-job"), int):
+            return facts
+    return None
+
+
+def _last_state_in(file: BinaryIO) -> dict[str, Any]:
+    """The last state behind the first line, where the file stands now; nothing if there is none. It is looked for from
+    the end of the file on, for there may be many events before it."""
+    start = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    length = min(_TAIL, end - start)
+    while True:
+        file.seek(end - length)
+        for line in reversed(file.read(length).split(b"\n")):
+            facts = facts_in(line) if line.startswith(STATE) else None
+            if facts is not None:
+                return facts
+        if length == end - start:
+            return {}
+        length = min(length * 8, end - start)

@@ -17,9 +17,9 @@ from mdl.errors import Busy, Cancelled, Deadline, MdlError, Paused, UsageError
 from mdl.events import Ended, Listener, Noticed, silence
 from mdl.formatting import json_bytes, utc_now
 from mdl.jobs.job import JOB_VARIABLE, Invocation, Job, Wanted
-from mdl.jobs.log import DOWNLOADS, Log, LogListener, no_log
+from mdl.jobs.log import DOWNLOADS, Log, LogListener, LogSource, no_log
 from mdl.jobs.processes import begun, start
-from mdl.jobs.records import Records
+from mdl.jobs.records import JobFile, Records
 from mdl.jobs.tracker import RateControl, ReadyFile, Tracker
 from mdl.values import value_class
 
@@ -48,47 +48,53 @@ class JobOptions:
     is_logged: bool = True
 
 
+@value_class
+class JobRequest:
+    """What a job is to do: a ``command`` for models, whose ``folders`` are by their names.
+
+    ``kind`` and ``repo`` are what the models have in common, and ``wanted`` is what was asked for. ``method`` is how
+    the files come.
+    """
+
+    command: str
+    folders: Mapping[str, Path]
+    invocation: Invocation
+    options: JobOptions
+    method: str = "http"
+    kind: str | None = None
+    repo: str | None = None
+    wanted: tuple[Wanted, ...] = ()
+
+
 class JobRun:
     """A job: carried out by this process (`running`) or by another one (`start_in_background`).
 
-    ``folders`` are those of the models; ``kind`` and ``repo`` are what these have in common; ``wanted`` is what was
-    asked for. ``state`` is the folder of
-    records and logs; without it, or if it cannot be written, the job runs without a record. ``limit_rate`` is called
-    with the rate that another process sets for the job; it raises `UsageError` if that is not a rate.
+    ``state`` is the folder of the files of jobs; without it, or if it cannot be written, the job runs without a file.
+    ``limit_rate`` is called with the rate that another process sets for the job; it raises `UsageError` if that is not
+    a rate.
     """
 
     def __init__(
         self,
-        command: str,
-        folders: Mapping[str, Path],
-        *,
-        invocation: Invocation,
-        options: JobOptions,
+        request: JobRequest,
         console: Console,
         state: Path | None,
         cancel: CancelToken,
         limit_rate: Callable[[str], None] = lambda _rate: None,
-        method: str = "http",
-        kind: str | None = None,
-        repo: str | None = None,
-        wanted: Sequence[Wanted] = (),
     ) -> None:
         """Raises `Busy`, `NotFound` or `StateError` if it is to resume a job that cannot be resumed."""
-        self._folders = folders
-        self._method = method
-        self._options = options
-        self._kind = kind
-        self._repo = repo
+        self._request = request
         self._limit_rate = limit_rate
-        self._wanted = tuple(wanted)
         self._console = console
         self._state = state
         self._cancel = cancel
         self._is_unrecorded = False
         self._stamp = ""
+        """Of the job that is resumed, as it was when that was decided."""
         self._records = Records(state / "jobs") if state else None
-        job = self._resumed() or self._new(command, invocation)
-        self._tracker = Tracker(job, self._records, console.secrets, self._no_record)
+        job = self._resumed() or self._new()
+        self._file = self._opened(job)
+        self._tracker = Tracker(job, self._file, console.secrets, self._no_record)
         self._logged: LogListener | None = None
 
     @property
@@ -104,42 +110,77 @@ class JobRun:
         if job.status == "running":
             raise Busy("it is running", item=name)
         self._stamp = stamp or job.stamp
-        job = replace(job, finished_at=None, exit_code=None, error=None, file=None, kind=self._kind, repo=self._repo)
-        job = replace(job, method=self._method, running=())
-        return replace(job, status="running", owner=str(ProcessId.current()), host=hostname())
+        return replace(
+            job,
+            status="running",
+            owner=str(ProcessId.current()),
+            host=hostname(),
+            finished_at=None,
+            exit_code=None,
+            error=None,
+            file=None,
+            running=(),
+            kind=self._request.kind,
+            repo=self._request.repo,
+            method=self._request.method,
+        )
 
-    def _new(self, command: str, invocation: Invocation) -> Job:
-        name = ""
-        if self._records:
-            try:
-                name = self._records.new_id()
-            except OSError as error:
-                self._no_record(error)
-                self._records = None
-        log = str(self._records.log(name)) if self._records and self._options.is_logged else None
-        job = Job(name, command, tuple(self._folders), str(ProcessId.current()), hostname(), invocation, utc_now(), log)
-        return replace(job, kind=self._kind, repo=self._repo, method=self._method, wanted=self._wanted)
+    def _new(self) -> Job:
+        request = self._request
+        job = Job(
+            "",
+            request.command,
+            tuple(request.folders),
+            str(ProcessId.current()),
+            hostname(),
+            request.invocation,
+            utc_now(),
+            kind=request.kind,
+            repo=request.repo,
+            method=request.method,
+            wanted=request.wanted,
+            is_planned=False,
+        )
+        if self._records is None:
+            return job
+        try:
+            return self._records.create(job, is_logged=request.options.is_logged)
+        except OSError as error:
+            self._no_record(error)
+            self._records = None
+            return job
+
+    def _opened(self, job: Job) -> JobFile | None:
+        """The file of the job, to be written."""
+        if self._records is None:
+            return None
+        try:
+            return self._records.open(job)
+        except OSError as error:
+            self._no_record(error)
+            return None
 
     def start_in_background(self, words: Sequence[str]) -> None:
         """Have another process do it, with ``words`` as its command line, and return once that has begun.
 
         Raises `Busy` if another one works on these models, and others if it could not begin.
         """
-        if self._records is None:
+        if self._records is None or self._file is None:
             raise UsageError("a job needs a record to go on in the background", item="--detach")
-        if is_new := not self._stamp:
+        is_new = not self._stamp
+        if is_new:
             job = replace(self._tracker.job, status="paused")
-            self._records.put(job)
+            self._file.add_state(job)
             self._stamp = job.stamp
-        log = self._records.log(self.id)
-        code = start(self.id, words, {**os.environ, JOB_VARIABLE: f"{self.id} {self._stamp}"}, log)
+        environ = {**os.environ, JOB_VARIABLE: f"{self.id} {self._stamp}"}
+        code = start(self.id, words, environ, self._records.path(self.id))
         if code == Busy.exit_code:
             if is_new:
                 self._records.remove(self.id)
             raise Busy("another mdl started to work on these models first", hint="wait for it; 'mdl jobs' shows it")
         if code is not None:
             why = "the background process ended before the job began"
-            raise MdlError(why, item=self.id, hint=f"the log says why: {log}").but(exit_code=code)
+            raise MdlError(why, item=self.id, hint=f"mdl jobs log {self.id}").but(exit_code=code)
 
     def replace_earlier(self) -> None:
         """Remove the records of earlier jobs of the same command and models that their time limit or window stopped:
@@ -147,19 +188,27 @@ class JobRun:
         if self._records is None:
             return
         job = self._tracker.job
-        for one in self._records.all():
-            was_stopped = one.status == "paused" and (one.error or {}).get("code") == Deadline.code
-            is_same = (one.command, one.models, one.wanted) == (job.command, job.models, job.wanted)
-            if was_stopped and is_same and one.id != job.id:
-                self._records.remove(one.id)
+        for earlier in self._records.all():
+            was_stopped = earlier.status == "paused" and (earlier.error or {}).get("code") == Deadline.code
+            asked_for_the_same = (earlier.command, earlier.models, earlier.wanted) == (
+                job.command,
+                job.models,
+                job.wanted,
+            )
+            if was_stopped and asked_for_the_same and earlier.id != job.id:
+                self._records.remove(earlier.id)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ReportSession]:
-        """Carry the job out: what the block tells is shown, recorded and logged. At the end the hooks are run."""
+        """Carry the job out: what the block reports is shown, recorded and logged. At the end the hooks are run."""
         self._take_over()
+        options = self._request.options
         listeners: list[Listener] = [self._tracker]
-        reporting = self._console.watch(self.id, self._method, listeners)
+        reporting = self._console.watch(self.id, self._request.method, listeners)
+        self._tracker.follow(reporting.state)
         with contextlib.ExitStack() as stack:
+            if self._file is not None:
+                stack.callback(self._file.close)
             if self._records:
                 stack.callback(self._records.clean, _KEPT_SECONDS)
             try:
@@ -168,13 +217,13 @@ class JobRun:
                     yield reporting
                     if reporting.is_well:
                         ready(Ended())
-                        if self._options.on_complete:
+                        if options.on_complete:
                             reporting.release_terminal()
-                            self._run_hook(self._options.on_complete, Ended())
+                            self._run_hook(options.on_complete, Ended())
             finally:
                 if reporting.end and reporting.end.status == "failed":
                     with contextlib.suppress(Cancelled):  # the failure is how it ended
-                        self._run_hook(self._options.on_failure, reporting.end)
+                        self._run_hook(options.on_failure, reporting.end)
 
     def _take_over(self) -> None:
         """Write down that this process carries out the job that it resumes.
@@ -211,15 +260,21 @@ class JobRun:
                 listeners.append(RateControl(self._records, self.id, self._change_rate))
         self._tracker.write()
         begun()
-        if logs := self._logs():
-            self._logged = LogListener(logs, self._console.secrets, self.id, self._tracker.job.command, self._no_log)
+        file = self._file if self._request.options.is_logged else None
+        source = LogSource(self.id, os.getpid(), self._request.command)
+        logs = self._logs()
+        if logs or file is not None:
+            self._logged = LogListener(logs, self._console.secrets, source, self._no_log, file)
             stack.callback(self._logged.close)
             listeners.append(self._logged)
-        place = self._options.ready_file
-        if place is None:
+        ready_file = self._request.options.ready_file
+        if ready_file is None:
             return silence
-        warn = lambda error: self._console.warn(f"the ready file {place}: {error.strerror}")  # noqa: E731
-        listeners.append(ReadyFile(place, self._folders, warn))
+
+        def warn(error: OSError) -> None:
+            self._console.warn(f"the ready file {ready_file}: {error.strerror}")
+
+        listeners.append(ReadyFile(ready_file, self._request.folders, warn))
         return listeners[-1]
 
     def _change_rate(self, rate: str) -> None:
@@ -233,21 +288,24 @@ class JobRun:
             self._logged(Noticed(message=text))
 
     def _logs(self) -> list[Log]:
-        """The log of all downloads and that of this job, as far as they can be opened."""
-        options = self._options
-        own = self._tracker.job.log
-        logs = list[Log]()
-        shared = options.log_file or (self._state / DOWNLOADS if self._state else None)
-        for path in filter(None, (shared, Path(own) if own else None)) if options.is_logged else ():
-            try:
-                logs.append(Log(path, is_own=path != options.log_file))
-            except OSError as error:
-                if not (self._is_unrecorded and path.parent == self._state):
-                    self._no_log(path, error)
-        return logs
+        """The log of all downloads, if it can be opened."""
+        options = self._request.options
+        path = options.log_file
+        if path is None and self._state is not None:
+            path = self._state / DOWNLOADS
+        if path is None or not options.is_logged:
+            return []
+        try:
+            return [Log(path, is_own=path != options.log_file)]
+        except OSError as error:
+            if not (self._is_unrecorded and path.parent == self._state):
+                self._no_log(path, error)
+            return []
 
-    def _no_log(self, path: Path, error: OSError) -> None:
-        self._console.warn(no_log(path, error))
+    def _no_log(self, path: Path | None, error: OSError) -> None:
+        """Warn of a log that cannot be written. That the job's own file cannot be is said once, by the tracker."""
+        if path is not None:
+            self._console.warn(no_log(path, error))
 
     def _no_record(self, error: OSError) -> None:
         self._is_unrecorded = True
@@ -261,10 +319,11 @@ class JobRun:
         console = self._console
         trouble = ""
         try:
-            with hook_environment(hook_facts(self._tracker.job, self._folders, end, console.clean)) as facts:
-                if code := process.run_program(
-                    list(command), facts, silent=console.is_machine_readable, cancel=self._cancel
-                ):
+            facts = hook_facts(self._tracker.job, self._request.folders, end, console.clean)
+            with hook_environment(facts) as variables:
+                is_silent = console.is_machine_readable
+                code = process.run_program(list(command), variables, silent=is_silent, cancel=self._cancel)
+                if code:
                     trouble = f"the hook ended with {code}: {' '.join(command)}"
         except UsageError as error:
             trouble = f"the hook {error.item}: {error.message}"
@@ -298,8 +357,9 @@ def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     other variables have as many whole lines of them as fit. Raises `OSError`."""
     models = facts["models"]
     lines = {key: str(value).split("\n") for key, value in facts.items() if key not in ("schema", "models")}
-    lines |= {"models": [one["name"] for one in models], "paths": [one["path"] for one in models]}
-    variables = {f"MDL_HOOK_{key.upper()}": _fitting(one) for key, one in lines.items()}
+    lines["models"] = [model["name"] for model in models]
+    lines["paths"] = [model["path"] for model in models]
+    variables = {f"MDL_HOOK_{key.upper()}": _fitting(values) for key, values in lines.items()}
     with tempfile.NamedTemporaryFile(prefix="mdl-hook-", suffix=".json") as file:
         file.write(json_bytes(facts))
         file.flush()
@@ -307,11 +367,12 @@ def hook_environment(facts: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _fitting(lines: Sequence[str]) -> str:
+    """As many of the lines as one variable may have."""
     left = _LONGEST_VARIABLE
-    found = []
+    fitting = []
     for line in lines:
         left -= len(os.fsencode(line)) + 1
         if left < 0:
             break
-        found.append(line)
-    return "\n".join(found)
+        fitting.append(line)
+    return "\n".join(fitting)

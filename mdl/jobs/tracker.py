@@ -1,4 +1,5 @@
-"""What a running job keeps up to date as events come: its record, and the ready file that other programs wait for."""
+"""What a running job keeps up to date as events come: its state in its file, and the ready file that other programs
+wait for."""
 
 from __future__ import annotations
 
@@ -9,97 +10,127 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mdl.console.state import State
 from mdl.describe import describe
 from mdl.disk import publish
-from mdl.events import Ended, Event, Planned, Progressed, Retrying, Started
+from mdl.events import Ended, Event, Planned, Progressed, Started
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job
-from mdl.jobs.records import Records
+from mdl.jobs.records import JobFile, Records
 from mdl.redact import Secrets, redact
 
 _WRITE_SECONDS = 0.5
-"""How often the record is written, which other terminals show."""
+"""How often the state is written at first, which other terminals show."""
+_LONGEST_WRITE_SECONDS = 5.0
+_SLOWER = 400
+"""A job that has run for so many times `_WRITE_SECONDS` seconds writes its state less and less often: a state is kept
+for ever, and a job may run for weeks (ADR 70)."""
 
 
 class Tracker:
-    """Keeps the record of ``job``. ``trouble`` is called once if the record cannot be written; the job goes on without
-    one, as it does if ``records`` is None."""
+    """Keeps the state of ``job`` in its ``file``: what the ``state`` of the download is, once it is `follow`ed.
+
+    ``trouble`` is called once if the file cannot be written; the job goes on without one, as it does if ``file`` is
+    None.
+    """
 
     def __init__(
         self,
         job: Job,
-        records: Records | None,
+        file: JobFile | None,
         secrets: Secrets,
         trouble: Callable[[OSError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.job = job
-        self._records = records
+        self._file = file
         self._secrets = secrets
         self._trouble = trouble
         self._clock = clock
+        self._state: State | None = None
         self._is_lost = False
+        self._began_at = clock()
         self._written_at = -math.inf
-        self._has_moved = False
-        """Whether any byte has come: before, no speed is known, and after, a speed of 0 means that it stalls."""
+
+    def follow(self, state: State) -> Tracker:
+        """The listener of a download, whose ``state`` takes in each event before this one does."""
+        self._state = state
+        return self
 
     def __call__(self, event: Event) -> None:
-        """Note what happened; write it at the start, at the end, and twice a second."""
-        match event:
-            case Planned():
-                self.job = replace(self.job, bytes_done=event.bytes_kept, bytes_total=event.bytes_total)
+        """Write the state at the start, at the end, and now and then."""
+        if isinstance(event, Ended):
+            self._end(event)
+        elif isinstance(event, Planned):
+            self.job = replace(self.job, is_planned=self.job.is_planned or event.files > 0)
+            self.write()
+        elif isinstance(event, Started):
+            self.job = replace(self.job, is_planned=True, file=f"{event.model}/{event.file}")
+        elif isinstance(event, Progressed):
+            if event.files:
+                first = event.files[0]
+                self.job = replace(self.job, file=f"{first.model}/{first.file}")
+            self.job = replace(self.job, running=event.files)
+            now = self._clock()
+            pause = (now - self._began_at) / _SLOWER
+            if now - self._written_at >= min(max(_WRITE_SECONDS, pause), _LONGEST_WRITE_SECONDS):
                 self.write()
-            case Started():
-                self.job = replace(self.job, file=f"{event.model}/{event.file}")
-            case Retrying() if event.outage:
-                self.job = replace(self.job, waiting=redact(event.outage, self._secrets))
-            case Progressed():
-                if event.bytes_done > self.job.bytes_done:
-                    self.job = replace(self.job, waiting=None)
-                first = event.files[0] if event.files else None
-                self._has_moved = self._has_moved or event.bytes_per_second > 0
-                self.job = replace(
-                    self.job,
-                    bytes_done=event.bytes_done,
-                    bytes_total=event.bytes_total or None,
-                    bytes_per_second=round(event.bytes_per_second, 1) if self._has_moved else None,
-                    eta_seconds=round(event.eta_seconds, 1) if event.eta_seconds is not None else None,
-                    file=f"{first.model}/{first.file}" if first else self.job.file,
-                    running=event.files,
-                )
-                if self._clock() - self._written_at >= _WRITE_SECONDS:
-                    self.write()
-            case Ended():
-                self._end(event)
 
     def write(self) -> None:
-        """Write the record as it is now."""
+        """Write the state as it is now."""
         self._written_at = self._clock()
-        if self._records is None:
+        if self._state is not None:
+            self.job = self._with_figures(self.job, self._state)
+        if self._file is None:
             return
         try:
-            self._records.put(self.job)
+            self._file.add_state(self.job)
         except OSError as error:
             if not self._is_lost:
                 self._is_lost = True
                 self._trouble(error)
 
+    def _with_figures(self, job: Job, state: State) -> Job:
+        """The job with the figures of its download. Until the first byte comes no speed is known; after that a speed of
+        0 means that it stalls."""
+        if not state.has_plan:
+            return job
+        rate = state.rate if state.has_moved and not job.finished_at else None
+        eta = None if job.finished_at else state.eta
+        return replace(
+            job,
+            bytes_done=state.bytes_done,
+            bytes_total=state.whole_total or None,
+            bytes_per_second=_rounded(rate),
+            eta_seconds=_rounded(eta),
+            waiting=redact(state.outage, self._secrets) if state.outage and not job.finished_at else None,
+        )
+
     def _end(self, event: Ended) -> None:
-        facts = describe(event).error if event.message is not None else None
-        error = {key: redact(text, self._secrets) if text else text for key, text in facts.items()} if facts else None
+        error = None
+        if event.message is not None:
+            error = dict(describe(event).error or {})
+            for key, text in error.items():
+                if text:
+                    error[key] = redact(text, self._secrets)
+        is_done = event.status == "finished"
         self.job = replace(
             self.job,
-            status="done" if event.status == "finished" else event.status,
-            bytes_per_second=None,
-            eta_seconds=None,
+            status="done" if is_done else event.status,
             running=(),
-            waiting=None,
-            file=None if event.status == "finished" else self.job.file,
+            file=None if is_done else self.job.file,
             finished_at=utc_now(),
             exit_code=event.exit_code,
             error=error,
         )
         self.write()
+
+
+def _rounded(number: float | None) -> float | None:
+    """One digit after the point; None if the number is not known, or none that JSON has."""
+    if number is None or not math.isfinite(number):
+        return None
+    return round(number, 1)
 
 
 class RateControl:

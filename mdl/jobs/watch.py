@@ -1,44 +1,43 @@
-"""Watch: another process follows a job: its log tells what happens, its record how far it is and how it ended."""
+"""Watch: another process follows a job, by the lines that come into its file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from mdl.describe import ended_by
 from mdl.disk.safe_open import open_regular
-from mdl.errors import Cancelled, MdlError, Problem, Unsafe
+from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe, storage_error
 from mdl.events import Ended, Event, Listener, Planned, Progressed
 from mdl.jobs.job import Job, resume_command
-from mdl.jobs.log import event_of, is_end
+from mdl.jobs.lines import STATE, event_in, facts_in
 from mdl.jobs.records import Records
 
 _POLL_SECONDS = 0.25
-_LONGEST_LINE = 2**16
+_LONGEST_LINE = 2**26
+_LONGEST_TEXT_LINE = 2**16
 
 
-def follow(job: Job, records: Records, tell: Listener, wait: Callable[[float], None]) -> Job:
-    """Tell the events of a running job, from the beginning of this run of it, until it is over; then its `Ended`.
+def follow(job: Job, records: Records, on_event: Listener, wait: Callable[[float], None]) -> Job:
+    """Report the events of a running job, from the beginning of this run of it, until it is over; then its `Ended`.
 
-    Of a job that is over only the end is told. ``wait`` sleeps for the seconds that it is given, and may raise
-    `Cancelled`. Returns the job as it is in the end. Raises `NotFound` if its record was removed meanwhile,
-    `StateError`.
+    Of a job that is over only the end is reported. ``wait`` sleeps for the seconds that it is given, and may raise
+    `Cancelled`. Returns the job as it is in the end. Raises `NotFound` if its file was removed meanwhile, `StateError`.
     """
-    with contextlib.closing(_Tail(Path(job.log) if job.log else None)) as tail:
-        told = _Told(tell)
-        events = tail.of_this_run() if job.status == "running" else None
-        while events is not None:
-            told.add(events, job)
-            if job.status != "running":
-                break
-            wait(_POLL_SECONDS)
-            job = records.find(job.id)
-            events = tail.events()
+    if job.status == "running":
+        with contextlib.closing(JobLines(records.path(job.id))) as lines:
+            follower = _Follower(on_event)
+            follower.take(_of_this_run(lines.new()), job)
+            while job.status == "running":
+                wait(_POLL_SECONDS)
+                job = records.find(job.id)
+                follower.take(lines.new(), job)
     problem = problem_of(job)
-    tell(ended_by(problem) if problem else Ended())
+    on_event(ended_by(problem) if problem else Ended())
     return job
 
 
@@ -52,10 +51,10 @@ def problem_of(job: Job) -> Problem | None:
     facts = job.error or {}
     hint = resume_command(job)
     if job.status == "dead":
-        why = "dead: its process is gone, and did not say why"
-        return MdlError(why, item=job.id, hint=hint or "run its command again; what was fetched is kept")
-    why = facts.get("message") or job.status
-    problem: Problem = MdlError(why) if job.status == "failed" else Cancelled(why, terminated=True)
+        reason = "dead: its process is gone, and did not say why"
+        return MdlError(reason, item=job.id, hint=hint or "run its command again; what was fetched is kept")
+    message = facts.get("message") or job.status
+    problem: Problem = MdlError(message) if job.status == "failed" else Cancelled(message, terminated=True)
     return problem.but(
         item=facts.get("item") or job.id,
         hint=facts.get("hint") or hint,
@@ -65,96 +64,127 @@ def problem_of(job: Job) -> Problem | None:
     )
 
 
-class _Told:
-    """What of a job was told so far."""
+class JobLines:
+    """The lines of a job's file, which grows. A file that cannot be read has none."""
 
-    def __init__(self, tell: Listener) -> None:
-        self._tell = tell
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = _opened(path)
+        self._rest = b""
+        """The beginning of a line whose end is still to come."""
+
+    def new(self) -> list[bytes]:
+        """The lines that have come since the last call, without those of which only a part is here."""
+        data = self._rest + self._read()
+        *lines, self._rest = data.split(b"\n")
+        self._rest = self._rest[-_LONGEST_LINE:]
+        return lines
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self) -> bytes:
+        """What was added to the file, and to the one that has taken its place if it was removed meanwhile."""
+        data = b"" if self._file is None else self._file.read()
+        with contextlib.suppress(OSError):
+            if self._file is None or not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                self.close()
+                self._file = _opened(self._path)
+                data += b"" if self._file is None else self._file.read()
+        return data
+
+
+def _of_this_run(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """The lines since the job was begun, or resumed: since the last change of its process."""
+    begin = 0
+    owner = None
+    for number, line in enumerate(lines):
+        facts = facts_in(line) if line.startswith(STATE) else None
+        if facts is not None and facts.get("owner") != owner:
+            owner = facts.get("owner")
+            begin = number
+    return lines[begin:]
+
+
+def log_lines(job: Job, records: Records, wait: Callable[[float], None] | None = None) -> Iterator[bytes]:
+    """The lines of the log of a job. With ``wait``, which sleeps for the seconds that it is given, until the job ends.
+
+    Those of an earlier mdl are text. Raises `NotFound` if no log was kept, `StorageError`.
+    """
+    path = records.path(job.id)
+    if job.log is None:
+        raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
+    if Path(job.log) != path:
+        yield from _old_log(job.id, Path(job.log))
+    with contextlib.closing(JobLines(path)) as lines:
+        while True:
+            is_over = job.status != "running"
+            yield from lines.new()
+            if is_over or wait is None:
+                return
+            wait(_POLL_SECONDS)
+            job = records.find(job.id)
+
+
+def _old_log(job: str, path: Path) -> Iterator[bytes]:
+    """The lines of a log of its own, as an earlier mdl wrote it. Raises `NotFound`, `StorageError`."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            while line := file.readline(_LONGEST_TEXT_LINE):
+                yield line.rstrip(b"\n")
+    except FileNotFoundError:
+        raise NotFound("its log is gone", item=job) from None
+    except OSError as error:
+        raise storage_error(error, str(path)) from error
+
+
+class _Follower:
+    """Reports what was not reported yet: each event, and the last figures."""
+
+    def __init__(self, on_event: Listener) -> None:
+        self._on_event = on_event
         self._last = Progressed()
-        self._is_planned = False
+        self._has_plan = False
         self._sources: dict[tuple[str, str], tuple[str, str]] = {}
-        """Kind and source of each file."""
+        """Kind and repository of each file."""
 
-    def add(self, events: list[Event], job: Job) -> None:
-        """Tell these events, and how far the job is now if that is news."""
-        for event in events:
-            self._is_planned = self._is_planned or isinstance(event, Planned)
-            self._sources[event.model, event.file] = (event.kind, event.repo)
-            self._tell(event)
+    def take(self, lines: Sequence[bytes], job: Job) -> None:
+        """Report the events of these lines, and how far the job is now if that is news."""
+        for line in lines:
+            event = event_in(facts_in(line) or {})
+            if event is not None and not isinstance(event, Progressed | Ended):  # the state knows these better
+                self._report(event)
         progress = self._progress(job)
         if job.bytes_total is None or progress == self._last:
             return
-        if not self._is_planned:  # it keeps no log
-            self._is_planned = True
-            self._tell(Planned(bytes_total=job.bytes_total, bytes_kept=job.bytes_done))
+        if not self._has_plan:  # no log is kept
+            self._has_plan = True
+            self._on_event(Planned(bytes_total=job.bytes_total, bytes_kept=job.bytes_done))
         self._last = progress
-        self._tell(progress)
+        self._on_event(progress)
+
+    def _report(self, event: Event) -> None:
+        self._has_plan = self._has_plan or isinstance(event, Planned)
+        self._sources[event.model, event.file] = (event.kind, event.repo)
+        self._on_event(event)
 
     def _progress(self, job: Job) -> Progressed:
-        first = job.running[:1]
-        of_job = (job.kind or "", job.repo or "")
-        kind, repo = next((self._sources.get((one.model, one.file), of_job) for one in first), ("", ""))
-        return Progressed(
+        progress = Progressed(
             bytes_done=job.bytes_done,
             bytes_total=job.bytes_total or 0,
             bytes_per_second=job.bytes_per_second or 0.0,
             eta_seconds=job.eta_seconds,
             files=job.running,
-            kind=kind,
-            repo=repo,
         )
+        if not job.running:
+            return progress
+        first = job.running[0]
+        kind, repo = self._sources.get((first.model, first.file), (job.kind or "", job.repo or ""))
+        return replace(progress, kind=kind, repo=repo)
 
 
-class _Tail:
-    """The end of a log that grows, and may be put aside for a new one. What cannot be read tells nothing."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file = _opened(path)
-        self._rest = b""
-
-    def of_this_run(self) -> list[Event]:
-        """The events since the job was begun, or resumed."""
-        lines = self._lines()
-        before = max((at + 1 for at, line in enumerate(lines) if is_end(line)), default=0)
-        return _events(lines[before:])
-
-    def events(self) -> list[Event]:
-        """What was told since the last call."""
-        return _events(self._lines())
-
-    def _lines(self) -> list[str]:
-        """The whole lines that came since the last call."""
-        fresh = self._successor()
-        data = self._rest + (self._file.read() if self._file else b"")  # nothing more comes into what was put aside
-        if fresh is not None:
-            self.close()
-            self._file = fresh
-            data += fresh.read()
-        *whole, self._rest = data.split(b"\n")
-        self._rest = self._rest[-_LONGEST_LINE:]
-        return [line.decode(errors="replace") for line in whole]
-
-    def _successor(self) -> BinaryIO | None:
-        """The file that has the log's name now, if that is another one."""
-        if self._path is None:
-            return None
-        with contextlib.suppress(OSError):
-            if self._file is None or not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
-                return _opened(self._path)
-        return None
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
-
-
-def _events(lines: list[str]) -> list[Event]:
-    return [event for event in map(event_of, lines) if event]
-
-
-def _opened(path: Path | None) -> BinaryIO | None:
-    if path is not None:
-        with contextlib.suppress(OSError, Unsafe):
-            return os.fdopen(open_regular(path), "rb")
+def _opened(path: Path) -> BinaryIO | None:
+    with contextlib.suppress(OSError, Unsafe):
+        return os.fdopen(open_regular(path), "rb")
     return None

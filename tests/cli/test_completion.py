@@ -18,10 +18,12 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
+from support.jobs import records_of
 from support.polling import PATIENCE
 from support.shell import Run, Shell, done, machine, settings
 
 from mdl.cli import shells
+from mdl.jobs.job import Invocation, Job
 
 _OWN_TERMINAL = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
 _OWN_TERMINAL += "; os.execvp(sys.argv[1], sys.argv[1:])"
@@ -172,12 +174,13 @@ def test_what_is_offered(run: Run) -> None:
     assert offered(run, "mdl get b") == [["bert-fa", "It's BERT: Persian"]]
 
 
-def test_jobs_are_offered_with_what_they_are(run: Run) -> None:
-    """A job's id comes with its status and command, and only to the commands that can do something with it."""
-    run("get bert-fa --offline", 8)
-    [[job, about]] = offered(run, "mdl jobs show ")
-    assert about == "failed: get bert-fa"
-    assert [row[0] for row in offered(run, "mdl jobs resume ")] == [job]
+def test_jobs_are_offered_with_what_they_are(run: Run, shell: Shell) -> None:
+    """A job's id comes with its status and what was typed, and only to the commands that can do something with it."""
+    again = Invocation(("get", "--force", "--", "org/bert"), "/")
+    job = Job("", "get", ("org--bert",), "owner", "host", again, "2026-01-02T03:04:05.678Z", status="failed")
+    job = records_of(shell).create(job)
+    assert offered(run, "mdl jobs show ") == [[job.id, "failed: get org/bert"]]
+    assert [row[0] for row in offered(run, "mdl jobs resume ")] == [job.id]
     assert offered(run, "mdl jobs pause ") == []
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jobs import records_of
+from support.jobs import file_of, records_of
 from support.partials import dead_owner
 from support.shell import ExitCode, Shell, machine
 from support.terminal import EVIL, NAME, Told, all_harmless
 
-from mdl import crc_json
 from mdl.disk.process import hostname
-from mdl.jobs.job import Invocation, Job, facts_of
+from mdl.jobs.job import Invocation, Job
 
 
 def tampered(shell: Shell, status: str) -> None:
@@ -25,7 +24,7 @@ def tampered(shell: Shell, status: str) -> None:
     facts = {"file": EVIL, "finished_at": EVIL, "exit_code": 1, "error": error, "log": EVIL, "status": status}
     job = Job(NAME, EVIL, (EVIL,), EVIL, EVIL, again, EVIL, **facts)  # type: ignore[arg-type]
     records_of(shell).folder.mkdir(parents=True)
-    (records_of(shell).folder / f"{NAME}.job").write_bytes(crc_json.dumps(facts_of(job)))
+    (records_of(shell).folder / f"{NAME}.job").write_bytes(file_of(job))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,7 @@ def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
     tampered(shell, "done")
     [place], log = records_of(shell).folder.iterdir(), shell.home / "log"
     log.write_text(f"{EVIL}\n{EVIL}\n")
-    place.write_bytes(crc_json.dumps(facts_of(replace(records_of(shell).all()[0], log=str(log)))))
+    place.write_bytes(file_of(replace(records_of(shell).all()[0], log=str(log))))
     all_harmless(told, shell, "jobs log a")
 
 
@@ -63,7 +62,7 @@ def recorded(home: Path, **facts: Any) -> Shell:
     usual = {"again": Invocation(("get", "--", "one"), str(home)), "started_at": "2026-01-01T00:00:00.000Z"}
     job = Job("a", "get", ("one",), dead_owner(), hostname(), status="paused", **usual)  # type: ignore[arg-type]
     records_of(shell).folder.mkdir(parents=True)
-    (records_of(shell).folder / "a.job").write_bytes(crc_json.dumps(facts_of(job) | facts))
+    (records_of(shell).folder / "a.job").write_bytes(file_of(job, **facts))
     return shell
 
 

@@ -28,9 +28,10 @@ from support.processes import free_ports
 from support.shell import Ran, Run, Shell, done, ended, machine, started, with_environ
 
 from mdl.config.settings import Config
+from mdl.console.state import State
 from mdl.disk.process import ProcessId
 from mdl.errors import Cancelled, Paused
-from mdl.events import Progressed, Retrying
+from mdl.events import Event, Progressed, Retrying
 from mdl.jobs.job import Invocation, Job
 from mdl.jobs.run import JobRun
 from mdl.jobs.tracker import Tracker
@@ -188,7 +189,7 @@ def test_paused_while_it_waits_for_another(shell: Shell, gate: Gate, run: Run) -
     assert arrived(shell)
     assert [job.status for job in records_of(shell).all()] == ["paused", "done"]
     for job in records_of(shell).all():
-        lines = Path(job.log or "").read_text().splitlines()
+        lines = run(f"jobs log --raw {job.id}").out.splitlines()
         assert [line for line in log_of(shell).splitlines() if f"job={job.id} " in line] == lines
 
 
@@ -284,14 +285,14 @@ def test_a_smaller_download_finishes_no_larger_one(tmp_path: Path) -> None:
 
 _AGAIN = """
 import os, signal, sys
-from mdl.disk import publish
+from mdl.jobs.records import JobFile
 from mdl.cli.main import run
-original = publish.write_file
-def write_file(path, data, **more):
-    if b'"cancelled"' in data:
+original = JobFile.add_state
+def add_state(self, job):
+    if job.status == "cancelled":
         os.kill(os.getpid(), signal.SIGTERM)
-    original(path, data, **more)
-publish.write_file = write_file
+    original(self, job)
+JobFile.add_state = add_state
 sys.exit(run(["get", "one", "--json"]))
 """
 
@@ -321,13 +322,20 @@ def test_stopped_as_soon_as_it_has_a_record(
 def test_an_outage_shows_in_jobs() -> None:
     """What a job waits for is in its record while nothing comes, and goes when bytes do."""
     job = Job("1-a", "get", ("m",), "", "", Invocation(), "2026-01-01T00:00:00Z", bytes_done=5, bytes_total=9)
-    tracker = Tracker(job, None, Secrets(), Mock())
-    tracker(Retrying("m", "f", "no connection to h: refused", 7, 30.0, 0, 90.0, 300.0))
-    assert tracker.job.waiting == "no connection to h for 2m, still trying until 5m: refused"
-    tracker(Progressed(bytes_done=5, bytes_total=9))
-    assert tracker.job.waiting
-    tracker(Progressed(bytes_done=6, bytes_total=9))
-    assert tracker.job.waiting is None
+    state = State(lambda: 0.0)
+    tracker = Tracker(job, None, Secrets(), Mock()).follow(state)
+
+    def waiting_after(event: Event) -> str | None:
+        state.take(event)
+        tracker(event)
+        tracker.write()
+        return tracker.job.waiting
+
+    waiting_after(Progressed(bytes_done=5, bytes_total=9))
+    outage = Retrying("m", "f", "no connection to h: refused", 7, 30.0, 0, 90.0, 300.0)
+    assert waiting_after(outage) == "no connection to h for 2m, still trying until 5m: refused"
+    assert waiting_after(Progressed(bytes_done=5, bytes_total=9))
+    assert waiting_after(Progressed(bytes_done=6, bytes_total=9)) is None
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,21 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 from support.data import SMALL
-from support.jobs import arrived, records_of, secrets_in, state_of, the_job
+from support.jobs import arrived, log_of, records_of, secrets_in, state_of, the_job
 from support.shell import ExitCode, Inside, Run, Shell, with_environ
 from support.terminal import Terminal
 
 from mdl.cli.session import invocation_of
-from mdl.disk import publish
 from mdl.disk.process import ProcessId, hostname
 from mdl.formatting import utc_now
 from mdl.jobs.job import Invocation, Job, finishers
+from mdl.jobs.records import JobFile
 
 TOKEN = "hf_" + "s3cr3t" * 5
 
@@ -55,7 +56,7 @@ def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
     assert (shown["id"], shown["models"], shown["log"]) == (job.id, ["one"], job.log)
     assert (shown["bytes_done"], shown["bytes_total"], shown["file"]) == (len(SMALL), len(SMALL), None)
     raw, log = (run(words).out.splitlines() for words in (f"jobs log --raw {job.id}", "jobs log"))
-    assert raw == Path(job.log or "").read_text().splitlines()
+    assert raw == log_of(shell).splitlines()
     assert [line.split()[2] for line in (raw[0], raw[-1])] == ["planned", "ended"]
     assert [line.split()[1] for line in (log[1], log[-1])] == ["planned", "ended"]
     assert not [line for line in log if re.search("job=|pid=|command=|repo=", line)]
@@ -172,16 +173,16 @@ def test_no_place_for_records(shell: Shell, mdl: Inside, where: str) -> None:
 
 def test_a_record_that_is_lost_on_the_way(shell: Shell, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full for records from the second write on is one warning, and the download is right."""
-    written: list[Path] = []
-    original = publish.write_file
+    original = JobFile.append
+    written: list[object] = []
 
-    def full(path: Path, *rest: object, **more: object) -> None:
-        written.append(path)
-        if path.suffix == ".job" and len(written) > 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, *rest, **more)  # type: ignore[arg-type]
+    def full(self: JobFile, *facts: Mapping[str, Any]) -> None:
+        written.append(facts)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.job")
+        original(self, *facts)
 
-    monkeypatch.setattr(publish, "write_file", full)
+    monkeypatch.setattr(JobFile, "append", full)
     assert run("get one").err.count("not recorded") == 1
     assert arrived(shell, SMALL)
 

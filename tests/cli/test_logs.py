@@ -20,7 +20,7 @@ from support.jobs import log_of, parsed, secrets_in, state_of, the_job
 from support.shell import ExitCode, Shell, machine
 
 from mdl.events import Ended, Event, Failed, FileProgress, Planned, Progressed
-from mdl.jobs.log import Log, LogListener
+from mdl.jobs.log import Log, LogListener, LogSource
 from mdl.redact import Secrets
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -39,7 +39,7 @@ def shell(tmp_path: Path, server: FaultyServer) -> Shell:
     return machine(tmp_path / "home", catalog_of(one=f"{server.url}/f") + entry_of("two", f"{server.url}/gone", b"2"))
 
 
-def test_what_happened_is_written_down(shell: Shell, exit_code: ExitCode) -> None:
+def test_what_happened_is_written_down(shell: Shell, exit_code: ExitCode, capfd: pytest.CaptureFixture[str]) -> None:
     """Plan, start, retry, progress, check, finish, failure and end are there, with file, words and request id."""
     assert exit_code(shell, "get", "one", "two", "--connections", "1") == 3
     lines = parsed(log_of(shell))
@@ -54,7 +54,9 @@ def test_what_happened_is_written_down(shell: Shell, exit_code: ExitCode) -> Non
     assert failure["error"] == "127.0.0.1 answered 404 Not Found: moved to the moon (request req-18)"
     assert by_kind["finished"].items() >= {"model": "one", "verified": "sha256"}.items()
     assert (lines[-1], end["level"], end["status"], end["exit_code"]) == (end, "ERROR", "failed", "3")
-    assert Path(job.log or "").read_text() == log_of(shell)
+    capfd.readouterr()
+    assert exit_code(shell, "jobs", "log", "--raw", job.id) == 0
+    assert capfd.readouterr().out == log_of(shell)
     modes = {path.stat().st_mode & 0o777 for path in (state_of(shell) / "downloads.log", Path(job.log or ""))}
     assert modes == {0o600}
 
@@ -88,7 +90,7 @@ class Kept(Log):
 def logged(*events: Event, secrets: Secrets | None = None) -> str:
     """What is logged of events."""
     log = Kept()
-    listener = LogListener([log], secrets or Secrets(), "0101-abcd", "get", lambda _path, _error: None)
+    listener = LogListener([log], secrets or Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None)
     for event in events:
         listener(event)
     return "\n".join(log.lines)
@@ -201,8 +203,8 @@ def test_another_program_may_put_it_aside(tmp_path: Path, is_renamed: bool) -> N
 
 def test_a_line_without_room_is_not_torn(tmp_path: Path) -> None:
     """If only part of a line has room, none of it stays; that is told once, and later lines are written if they fit."""
-    log, told = Log(tmp_path / "log"), list[Path]()
-    listener = LogListener([log], Secrets(), "0101-abcd", "get", lambda path, _error: told.append(path))
+    log, told = Log(tmp_path / "log"), list[Path | None]()
+    listener = LogListener([log], Secrets(), LogSource("0101-abcd", 7, "get"), lambda path, _error: told.append(path))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     listener(Failed("m", "f", "NET", "first"))
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 20, before[1]))

@@ -102,6 +102,7 @@ _RECEIPT = {
     "commit": _COMMIT,
     "suspect": False,
 }
+_TIME = "2026-01-01T00:00:00.000Z"
 _JOB = {
     "mdl-job": 1,
     "id": "1122-aaaa",
@@ -110,7 +111,7 @@ _JOB = {
     "owner": "0123456789ab-1-2",
     "host": "h",
     "again": {"words": ["get", "--", "bert-fa"], "folder": "/", "variables": {"MDL_HOME": "/m"}, "withheld": False},
-    "started_at": "2026-01-01T00:00:00.000Z",
+    "started_at": _TIME,
     "log": "/x.log",
     "status": "running",
     "bytes_done": 1,
@@ -203,12 +204,14 @@ _NODE = {
     "bytes_fetched": 5,
     "models": [{"name": "m", "status": "present", "files": [{"path": "a", "size": 5, "action": "fetched"}]}],
 }
-_LOG = b"""2026-01-01T00:00:00.000Z INFO planned - files=2 bytes_total=9 bytes_kept=0 bytes_to_fetch=9 models="{}"
-2026-01-01T00:00:00.000Z INFO started - model=m file=a index=1 bytes=5 resumed_at=0 host=h
-2026-01-01T00:00:00.000Z INFO progress - percent=5 bytes_done=1 bytes_total=10 bytes_per_second=5
-2026-01-01T00:00:00.000Z WARNING retrying - model=m file=a why="no route" attempt=1 delay=1.5
-2026-01-01T00:00:00.000Z INFO ended - status=done exit_code=0
-"""
+_EVENTS: list[dict[str, object]] = [
+    {"event": "planned", "time": _TIME, "files": 2, "bytes_total": 9, "bytes_to_fetch": 9, "models": [["m", 2]]},
+    {"event": "started", "time": _TIME, "model": "m", "file": "a", "index": 1, "total": 5, "host": "h"},
+    {"event": "progress", "time": _TIME, "bytes_done": 1, "bytes_total": 10, "bytes_per_second": 5.0, "files": []},
+    {"event": "retrying", "time": _TIME, "model": "m", "file": "a", "why": "no route", "attempt": 1, "delay": 1.5},
+    {"event": "ended", "time": _TIME, "status": "finished"},
+]
+_LOG = b"\n".join(b"=" + json.dumps(event).encode() for event in _EVENTS) + b"\nsaid by a hook\n"
 _OLLAMA = "application/vnd.ollama.image.model"
 
 
@@ -244,7 +247,10 @@ SEEDS: dict[str, list[bytes]] = {
         _sealed(_RECEIPT, ["01" * 32, "02" * 32]),
         _sealed(_RECEIPT | {"hub": ["org/repo", "model", _COMMIT, "a/b.bin", "main"]}, []),
     ],
-    "job": [_sealed(_JOB), _sealed(_JOB | {"status": "done", "exit_code": 0, "error": None})],
+    "job": [
+        b"=v1 " + json.dumps(_JOB).encode(),
+        b"=" + json.dumps(_JOB | {"mdl-job": 2}).encode() + b'\n={"status": "done", "exit_code": 0, "error": null}\n',
+    ],
     "listing": [_sealed(_LISTING)],
     "tree": [json.dumps(_TREE).encode()],
     "relpath": [b"unet/model.safetensors\nunet/MODEL.safetensors\n..", "مدل/é.bin\nCON\na/../b\n~x".encode()],

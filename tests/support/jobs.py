@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mdl.jobs.job import Job
+from mdl import crc_json
+from mdl.jobs.job import Job, head_facts, state_facts
+from mdl.jobs.lines import line_of
 from mdl.jobs.records import Records
 from support.data import DATA
 from support.faults import honest
@@ -65,6 +67,20 @@ def records_of(shell: Shell) -> Records:
 def the_job(shell: Shell) -> Job:
     """The newest job."""
     return records_of(shell).all()[0]
+
+
+def file_of(job: Job, **facts: object) -> bytes:
+    """The file of a job without events; ``facts`` are put in the place of some of its own."""
+    head = {key: facts.get(key, value) for key, value in head_facts(job).items()}
+    state = {key: facts.get(key, value) for key, value in state_facts(job, job.started_at).items()}
+    return f"{line_of(head)}\n{line_of(state)}\n".encode()
+
+
+def old_record(job: Job, **facts: object) -> bytes:
+    """The record of a job as mdl 0.1 wrote it: one line with everything."""
+    head = {key: value for key, value in head_facts(job).items() if key != "mdl-job"}
+    state = {key: value for key, value in state_facts(job, "").items() if key not in ("time", "is_planned")}
+    return crc_json.dumps({"mdl-job": 1, **head, **state, **facts})
 
 
 def log_of(shell: Shell) -> str:

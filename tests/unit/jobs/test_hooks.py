@@ -18,7 +18,7 @@ from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
-from support.jobs import Gate, arrived, program, records_of, state_of, the_job
+from support.jobs import Gate, arrived, log_of, program, records_of, state_of, the_job
 from support.polling import until
 from support.schemas import events_of
 from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
@@ -91,7 +91,7 @@ def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd
 def test_a_hook_finds_the_job_as_it_is(shell: Shell, exit_code: ExitCode, tmp_path: Path) -> None:
     """However short the download was, the job's record has all its bytes while the hook runs."""
     (tmp_path / "copy").mkdir()
-    copy = f"sh -c 'cp \"${{MDL_HOOK_LOG%.log}}.job\" {tmp_path}/copy'"
+    copy = f"sh -c 'cp \"$MDL_HOOK_LOG\" {tmp_path}/copy'"
     assert exit_code(shell, "get", "one", "--on-complete", copy) == 0
     seen = Records(tmp_path / "copy").all()[0]
     assert (seen.bytes_done, seen.bytes_total, seen.file) == (len(SMALL), len(SMALL), "one/f.bin")
@@ -295,13 +295,13 @@ def test_a_hook_beside_events(shell: Shell, exit_code: ExitCode, capfd: Captured
     assert exit_code(shell, "get", "one", "--progress", "json", "--on-complete", said) == 0
     err = capfd.readouterr().err
     assert events_of(err)
-    assert said != "false" or "the hook ended with 1" in err + Path(the_job(shell).log or "").read_text()
+    assert said != "false" or "the hook ended with 1" in err + log_of(shell)
 
 
 def test_in_the_background(shell: Shell, server: FaultyServer, hook: str) -> None:
     """Of a detached job it runs too, when all is there; what it says is in the job's log."""
     name = done(shell.run("get", "one", "--detach", "--on-complete", f"{hook} x")).out.strip()
-    log = state_of(shell) / "jobs" / f"{name}.log"
+    log = state_of(shell) / "jobs" / f"{name}.job"
     until(lambda: "said by the hook" in log.read_text(), "it is not run")
     assert arrived(shell, SMALL)
     ((words, facts),) = calls(hook)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mdl.catalog.model import Model
-from mdl.jobs.job import Invocation, Job, Wanted, can_be_resumed, facts_of, job_of, wanted_of
+from mdl.jobs.job import Invocation, Job, Wanted, can_be_resumed, head_facts, job_of, state_facts, wanted_of
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.url import UrlOrigin
 
@@ -91,7 +91,7 @@ def test_what_can_be_resumed_without_an_id(status: str, exit_code: int | None, e
 def test_a_record_tells_what_was_asked_for() -> None:
     """It is read back as it was written; a damaged one is no record of a job."""
     job = replace(JOB, wanted=(FILE, replace(ALL, globs=("+*.json",))))
-    facts = json.loads(json.dumps(facts_of(job)))
+    facts = json.loads(json.dumps(head_facts(job) | state_facts(job, "")))
     assert job_of(facts) == job
     facts["wanted"][0]["folder"] = 7
     assert job_of(facts) is None

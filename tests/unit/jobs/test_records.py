@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +20,18 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.jobs import file_of, old_record
 from support.partials import dead_owner
 
-from mdl import crc_json
+from mdl.console.state import State
 from mdl.disk import filesystem_type, mutex
 from mdl.disk.mutex import HeldFile
 from mdl.disk.process import ProcessId, hostname
 from mdl.errors import NotFound, StateError, UsageError
-from mdl.events import Ended, Planned, Progressed
-from mdl.jobs import processes
-from mdl.jobs.job import Invocation, Job, facts_of, job_of
-from mdl.jobs.log import Log
+from mdl.events import Ended, Event, Finished, Planned, Progressed
+from mdl.jobs import lines, processes
+from mdl.jobs.job import Invocation, Job, head_facts, state_facts
+from mdl.jobs.lines import line_of
 from mdl.jobs.records import Records
 from mdl.jobs.tracker import RateControl, Tracker
 from mdl.redact import Secrets
@@ -62,6 +65,18 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def tracked(tracker: Tracker) -> Callable[[Event], None]:
+    """What reports an event to a state, and then to the tracker, as a session does."""
+    state = State(lambda: 0.0)
+    tracker.follow(state)
+
+    def tell(event: Event) -> None:
+        state.take(event)
+        tracker(event)
+
+    return tell
+
+
 def place(records: Records, name: str = JOB.id) -> Path:
     return records.folder / f"{name}.job"
 
@@ -82,18 +97,24 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
     job = replace(
         JOB, again=Invocation(tuple(words), folder, variables, withheld=True), file=file, error={"message": file}
     )
-    line = crc_json.dumps(facts_of(job))
-    assert line.isascii()
-    assert job_of(crc_json.loads(line.rstrip(b"\n"))) == job
+    with tempfile.TemporaryDirectory() as folder_of_records:
+        records = Records(Path(folder_of_records))
+        records.put(job)
+        assert place(records).read_bytes().isascii()
+        assert records.find(JOB.id) == job
 
 
-def test_a_record_of_an_earlier_release_is_read() -> None:
-    """A record without the keys that came later is read, and these are not known; of a wrong type it is damaged."""
+def test_a_record_of_an_earlier_release_is_read(records: Told) -> None:
+    """A record of mdl 0.1 is read, and goes on in the same file when it is resumed; of a wrong type it is damaged."""
     new = replace(DONE, kind="tts", repo="hf:org/m")
-    facts = crc_json.loads(crc_json.dumps(facts_of(new)).rstrip(b"\n"))
-    assert job_of(facts) == new
-    assert job_of({key: value for key, value in facts.items() if key not in ("kind", "repo")}) == DONE
-    assert [job_of(facts | {key: 7}) for key in ("kind", "repo")] == [None, None]
+    records.folder.mkdir()
+    place(records).write_bytes(old_record(new))
+    assert records.all() == [new]
+    assert records.replace(replace(new, status="running"), new.stamp)
+    assert records.all() == [replace(new, status="running")]
+    place(records).write_bytes(old_record(new, kind=7))
+    assert records.all() == []
+    assert "damaged" in records.told[f"{JOB.id}.job"]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +127,14 @@ def test_percent(done: int, total: int | None, percent: float | None) -> None:
 
 
 def test_ids_are_nobody_elses(records: Told) -> None:
-    """Many who ask for an id at once get different ones, each with a log that only the user can read."""
+    """Many who ask for an id at once get different ones, each with a file that only the user can read."""
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: records.new_id(), range(320)))
+        found = [job.id for job in pool.map(lambda _: records.create(JOB), range(320))]
     assert len(set(found)) == 320
     assert all(re.fullmatch(r"[0-9]{4}-[2-9a-z]{4}", name) for name in found)
-    assert {records.log(name).stat().st_mode & 0o777 for name in found} == {0o600}
-    assert records.all() == []
+    assert {place(records, name).stat().st_mode & 0o777 for name in found} == {0o600}
+    assert {job.id for job in records.all()} == set(found)
+    assert (records.told, {job.log for job in records.all()}) == ({}, {str(place(records, name)) for name in found})
 
 
 def test_found_by_how_its_id_begins(records: Told) -> None:
@@ -147,10 +169,11 @@ def test_damage_is_told_and_never_believed(records: Told) -> None:
     with place(records).open("rb+", buffering=0) as file:
         for at, bit in itertools.product(range(len(right)), range(8)):
             os.pwrite(file.fileno(), bytes([right[at] ^ 1 << bit]), at)
-            assert not look(f"bit {bit} of byte {at}") or at < 8  # a digit of its seal in capitals is the same
+            assert not look(f"bit {bit} of byte {at}") or right[at : at + 1] == b"\n"
             os.pwrite(file.fileno(), right[at : at + 1], at)
         for length in range(len(right) - 1, -1, -1):
             file.truncate(length)
+            os.utime(place(records), (1.0, 1.0))  # an empty file that is new is about to be written
             assert not look(f"cut at {length}") or length == len(right) - 1  # a line without its end
     with pytest.raises(StateError, match="damaged") as caught:
         records.find(JOB.id)
@@ -185,10 +208,13 @@ def test_one_damaged_record_hides_no_other(records: Told) -> None:
     names = ["empty", "newer", "link", "folder", "facts"]
     places = {name: place(records, name) for name in names}
     places["empty"].touch()
-    places["newer"].write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2, "shape": "another"}))
+    os.utime(places["empty"], (1.0, 1.0))
+    records.folder.joinpath("new.job").touch()  # it is about to be written
+    places["newer"].write_bytes(file_of(DONE).replace(b'{"mdl-job":2', b'{"mdl-job":3'))
+    places["newer"].write_text(line_of({"mdl-job": 3, "shape": "another"}))
     places["link"].symlink_to(place(records))
     places["folder"].mkdir()
-    places["facts"].write_bytes(crc_json.dumps({"mdl-job": 1, "id": "facts"}))
+    places["facts"].write_text(line_of({"mdl-job": 1, "id": "facts"}))
     (records.folder / f".x.{ProcessId.current()}.mdl-tmp").write_bytes(b"half")
     assert records.all() == [DONE]
     assert set(records.told) == {f"{name}.job" for name in names}
@@ -201,28 +227,52 @@ def test_one_damaged_record_hides_no_other(records: Told) -> None:
 
 def test_a_running_job_mends_its_record(records: Told) -> None:
     """What was damaged or removed under a running job is whole again with its next figures."""
-    tracker = Tracker(JOB, records, Secrets(), lambda error: pytest.fail(str(error)))
+    records.put(JOB)
+    tell = tracked(Tracker(JOB, records.open(JOB), Secrets(), lambda error: pytest.fail(str(error))))
     for spoil in (lambda: place(records).write_bytes(b"xx"), lambda: place(records).unlink()):
-        tracker.write()
         spoil()
-        tracker(Planned(bytes_total=5, bytes_kept=1))
+        tell(Planned(bytes_total=5, bytes_kept=1))
         assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
 
 
-def test_figures_are_written_twice_a_second(records: Told) -> None:
-    """However often it is told, a record is written at its start, its end, and every half second between."""
-    now, written = 0.0, []
-    tracker = Tracker(JOB, records, Secrets(), pytest.fail, clock=lambda: now)
-    records.put = written.append  # type: ignore[method-assign]
-    tracker(Planned(bytes_total=1000))
+class Kept:
+    """In the place of a job's file: the states that were written."""
+
+    def __init__(self) -> None:
+        self.states: list[Job] = []
+
+    def add_state(self, job: Job) -> None:
+        self.states.append(job)
+
+
+def test_figures_are_written_twice_a_second() -> None:
+    """However often it is told, a state is written at the start, at the end, and every half second between."""
+    now = 0.0
+    kept = Kept()
+    tell = tracked(Tracker(JOB, kept, Secrets(), pytest.fail, clock=lambda: now))  # type: ignore[arg-type]
+    tell(Planned(bytes_total=1000))
     for step in range(1000):
         now = step / 100
-        tracker(Progressed(bytes_done=step, bytes_total=1000, bytes_per_second=100.04, eta_seconds=10 - now))
-    tracker(Ended())
+        tell(Progressed(bytes_done=step, bytes_total=1000, bytes_per_second=100.04, eta_seconds=10 - now))
+    tell(Ended())
+    written = kept.states
     assert 19 <= len(written) <= 23
     assert [job.bytes_done for job in written] == sorted(job.bytes_done for job in written)
     assert (written[5].bytes_per_second, written[-1].bytes_per_second) == (100.0, None)
     assert (written[-1].status, written[-1].exit_code) == ("done", 0)
+
+
+def test_a_long_job_writes_less_often() -> None:
+    """A day of figures is a few megabytes at most, and a reader still has figures that are a few seconds old."""
+    now = 0.0
+    kept = Kept()
+    tell = tracked(Tracker(JOB, kept, Secrets(), pytest.fail, clock=lambda: now))  # type: ignore[arg-type]
+    for second in range(86400):
+        now = float(second)
+        tell(Progressed(bytes_done=second, bytes_total=86400))
+    before = [job.bytes_done for job in kept.states]
+    assert len(before) * len(line_of(state_facts(kept.states[-1], ""))) < 12_000_000
+    assert max(later - earlier for earlier, later in itertools.pairwise(before)) <= 6
 
 
 @pytest.mark.parametrize(
@@ -360,10 +410,10 @@ def test_cleaned_by_age(records: Told) -> None:
         name = f"{age}-{status}"
         gone = {"owner": dead_owner(), "status": "running"} if status == "dead" else {"status": status}
         records.put(replace(DONE, id=name, **gone))
-        records.log(name).write_text("log")
+        (records.folder / f"{name}.log").write_text("the log of an earlier mdl")
         if age == "old":
             os.utime(place(records, name), (old, old))
-    place(records, "newer").write_bytes(crc_json.dumps({**facts_of(DONE), "mdl-job": 2}))
+    place(records, "newer").write_text(line_of({"mdl-job": 3}))
     os.utime(place(records, "newer"), (old, old))
     removed = records.clean(MONTH)
     assert place(records, "newer").exists()
@@ -374,18 +424,19 @@ def test_cleaned_by_age(records: Told) -> None:
     assert {job.id for job in records.clean(0.0)} == {"new-done", "new-failed", "new-cancelled", "new-dead"}
 
 
-@pytest.mark.parametrize("what", ["rotated logs", "a log whose job never began", "a damaged record"])
+@pytest.mark.parametrize("what", ["logs of an earlier mdl", "an old log alone", "a damaged record", "an empty one"])
 def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
     """Once all jobs are over and old, nothing of them is left in the folder."""
-    name = records.new_id()
-    if what == "rotated logs":
-        log = Log(records.log(name), largest=10)
-        for _ in range(3):
-            log.append("more than ten letters")
-        log.close()
-        records.put(replace(DONE, id=name))
+    records.put(DONE)
+    if "log" in what:
+        (records.folder / f"{JOB.id}.log").write_text("old")
+        (records.folder / f"{JOB.id}.log.1").write_text("older")
+    if what == "an old log alone":
+        place(records).unlink()
     elif what == "a damaged record":
-        place(records, name).write_bytes(b"no record")
+        place(records).write_bytes(b"no record")
+    elif what == "an empty one":
+        place(records).write_bytes(b"")
     for path in records.folder.iterdir():
         os.utime(path, (1.0, 1.0))
     records.clean(MONTH)
@@ -394,18 +445,53 @@ def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
 
 @pytest.mark.fault(158)
 def test_each_of_a_thousand_jobs_is_read_once(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of 1,000 old jobs opens and parses each record once, and asks after no process."""
+    """A list of 1,000 old jobs opens each file once, parses its first line and its last state, and asks after no
+    process, however many events are in between."""
     records.folder.mkdir()
     for number in range(1_000):
         name = f"0103-{number:05}"
-        place(records, name).write_bytes(crc_json.dumps(facts_of(replace(DONE, id=name))))
-    counted = [Mock(wraps=one) for one in (os.open, crc_json.loads, ProcessId.is_alive)]
+        head, state, _ = file_of(replace(DONE, id=name)).split(b"\n")
+        event = line_of({"event": "finished", "time": "", "model": "m", "file": "f" * 100}).encode()
+        place(records, name).write_bytes(b"\n".join([head, state, *[event] * 20, state, *[event] * 3, b""]))
+    counted = [Mock(wraps=one) for one in (os.open, lines.parse_json, ProcessId.is_alive)]
     for name, one in zip(
-        ("os.open", "mdl.crc_json.loads", "mdl.disk.process.ProcessId.is_alive"), counted, strict=True
+        ("os.open", "mdl.jobs.lines.parse_json", "mdl.disk.process.ProcessId.is_alive"), counted, strict=True
     ):
         monkeypatch.setattr(name, one)
     assert len(records.all()) == 1_000
-    assert [one.call_count for one in counted] == [1_000, 1_000, 0]
+    assert [one.call_count for one in counted] == [1_000, 2_000, 0]
+
+
+def test_the_last_state_is_found_before_many_events(records: Told) -> None:
+    """However many events came after it, the last state is read; a torn or damaged line is passed over."""
+    records.put(JOB)
+    event = Finished("m", "f" * 200, 1)
+    with contextlib.closing(records.open(JOB)) as file:
+        file.add_state(DONE)
+        file.append(*[lines.event_facts(event)] * 5000)
+    assert records.find(JOB.id) == DONE
+    with place(records).open("ab") as raw:
+        raw.write(line_of(state_facts(replace(DONE, status="failed"), ""))[:-5].encode())
+    assert records.find(JOB.id) == DONE
+
+
+@given(
+    kept=st.lists(st.sampled_from(["paused", "running", "failed"]), min_size=1, max_size=4),
+    cut=st.integers(0, 5000),
+    noise=st.binary(max_size=40),
+)
+def test_a_file_that_ends_anywhere(kept: list[str], cut: int, noise: bytes) -> None:
+    """Wherever a file ends, and whatever other programs wrote into it, a job is what one of its whole lines says, the
+    last one; or it is named as damaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        records = Told(Path(folder))
+        head = line_of(head_facts(DONE)).encode()
+        states = [line_of(state_facts(replace(DONE, status=status), "")).encode() for status in kept]
+        data = b"\n".join([head, *(part for state in states for part in (noise, state)), b""])[: len(head) + cut]
+        place(records).write_bytes(data)
+        whole = [status for status, state in zip(kept, states, strict=True) if state in data.split(b"\n")]
+        found = [job.status.replace("dead", "running") for job in records.all()]
+        assert found == whole[-1:] or (not whole and set(records.told) == {place(records).name})
 
 
 def test_a_list_never_sees_half_a_record(records: Told) -> None:
@@ -451,10 +537,12 @@ def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent:
 
 def test_no_speed_before_the_first_byte(records: Told) -> None:
     """Until the first byte comes no speed is recorded, and a speed of 0 afterwards."""
-    tracker = Tracker(JOB, records, Secrets(), Mock(), clock=itertools.count().__next__)
+    records.put(JOB)
+    tracker = Tracker(JOB, records.open(JOB), Secrets(), Mock(), clock=itertools.count().__next__)
+    tell = tracked(tracker)
     found = []
     for speed in (0.0, 5.0, 0.0):
-        tracker(Progressed(bytes_total=7, bytes_per_second=speed))
+        tell(Progressed(bytes_total=7, bytes_per_second=speed))
         found.append(tracker.job.bytes_per_second)
     assert found == [None, 5.0, 0.0]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,7 +32,8 @@ from mdl.events import (
     Verifying,
 )
 from mdl.jobs.job import Invocation, Job
-from mdl.jobs.log import Log, LogListener, event_of
+from mdl.jobs.lines import event_facts, event_in, facts_in, line_of
+from mdl.jobs.log import LogListener, LogSource
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow
 from mdl.redact import Secrets
@@ -46,25 +50,24 @@ class Followed:
 
     def __init__(self, folder: Path) -> None:
         self.records = Records(folder / "jobs")
-        name = self.records.new_id()
         again = Invocation(("get", "--", "m"), str(folder))
-        self.log = self.records.log(name)
         owner, began = str(ProcessId.current()), "2026-01-02T03:04:05.678Z"
-        self.job = Job(name, "get", ("m",), owner, hostname(), again, began, str(self.log), bytes_total=100)
-        self.records.put(self.job)
+        self.job = self.records.create(Job("", "get", ("m",), owner, hostname(), again, began, bytes_total=100))
+        self.path = self.records.path(self.job.id)
         self.waits: list[float] = []
 
     def put(self, **facts: object) -> None:
         self.job = replace(self.job, **facts)  # type: ignore[arg-type]
-        self.records.put(self.job)
+        with closing(self.records.open(self.job)) as file:
+            file.add_state(self.job)
 
-    def write(self, *events: Event, largest: int = 10**6) -> None:
+    def write(self, *events: Event) -> None:
         """Write what a running job would."""
-        log = Log(self.log, largest=largest)
-        listener = LogListener([log], Secrets(), self.job.id, "get", lambda _path, _error: None)
-        for event in events:
-            listener(event)
-        listener.close()
+        with closing(self.records.open(self.job)) as file:
+            listener = LogListener([], Secrets(), LogSource(self.job.id, 7, "get"), lambda _path, _error: None, file)
+            for event in events:
+                listener(event)
+            listener.close()
 
     def end(self, **facts: object) -> None:
         usual = {"status": "done", "exit_code": 0, "finished_at": "2026-01-02T03:05:00.000Z", "bytes_done": 100}
@@ -116,48 +119,42 @@ def test_events_and_progress_as_they_come(followed: Followed) -> None:
     assert (len(followed.waits), min(followed.waits) >= 0.1, max(followed.waits) <= 0.5) == (4, True, True)
 
 
-def test_a_log_that_is_put_aside(followed: Followed) -> None:
-    """If the log is rotated or removed while it is followed, no line is lost and none is told twice."""
-    followed.write(PLAN)
-    told = followed.follow(
-        lambda: followed.write(FIRST, DONE, SECOND, largest=1),
-        lambda: followed.log.unlink(),
-        lambda: followed.write(replace(DONE, file="b.bin")),
-        followed.end,
-    )
-    assert plain(told)[0] == PLAN
-    assert plain(told)[-2:] == [replace(DONE, file="b.bin"), Ended()]
-    assert len(plain(told)) == len(set(plain(told)))
-
-
-def test_a_log_that_is_rotated_in_between(followed: Followed) -> None:
-    """Lines that came into the old file before it was put aside are told, and then those of the new one."""
+def test_a_file_that_is_removed_and_written_again(followed: Followed) -> None:
+    """If the file is removed while it is followed, and the job writes it again, no line is lost and none is told
+    twice."""
     followed.write(PLAN)
 
-    def rotate() -> None:
+    def remove() -> None:
         followed.write(FIRST)
-        followed.log.rename(followed.log.with_suffix(".log.1"))
+        followed.path.unlink()
+        followed.put()
         followed.write(DONE)
 
-    assert plain(followed.follow(rotate, followed.end)) == [PLAN, FIRST, DONE, Ended()]
+    told = plain(followed.follow(remove, lambda: followed.write(SECOND), followed.end))
+    assert told == [PLAN, FIRST, DONE, SECOND, Ended()]
 
 
 def test_half_a_line_is_waited_for(followed: Followed) -> None:
     """A line is told when it is whole; what is no line of a log is passed over."""
-    followed.write(PLAN, FIRST)
-    line = followed.log.read_bytes().splitlines(keepends=True)[1]
-    followed.log.write_bytes(b"mdl: m: a warning of the process itself\n\n" + line[:50])
+    line = line_of(event_facts(replace(FIRST, time="2026-01-02T03:04:05.678Z"))).encode() + b"\n"
+    with followed.path.open("ab") as file:
+        file.write(b"mdl: m: a warning of the process itself\n\n" + line[:50])
 
     def rest() -> None:
-        with followed.log.open("ab") as file:
+        with followed.path.open("ab") as file:
             file.write(line[50:])
 
-    assert plain(followed.follow(lambda: None, rest, followed.end))[-2:] == [FIRST, Ended()]
+    told = plain(followed.follow(lambda: None, rest, followed.end))
+    assert told == [Planned(bytes_total=100), FIRST, Ended()]
 
 
 def test_only_this_run_of_it(followed: Followed) -> None:
-    """What was told before a pause is not told again."""
-    followed.write(PLAN, FIRST, DONE, Ended(status="paused"), PLAN, SECOND)
+    """What was told before a pause, or before the process was killed, is not told again."""
+    own = followed.job.owner
+    followed.put(owner=dead_owner())
+    followed.write(PLAN, FIRST, DONE)
+    followed.put(owner=own)
+    followed.write(PLAN, SECOND)
     assert plain(followed.follow(followed.end)) == [PLAN, SECOND, Ended()]
 
 
@@ -222,47 +219,60 @@ EVENTS = st.one_of(
 )
 
 
-class Kept(Log):
-    """A log that keeps its lines here."""
+class Kept:
+    """A job's file that keeps its lines here."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.lines: list[bytes] = []
 
-    def append(self, text: str) -> None:
-        self.lines.append(text)
-
-    def close(self) -> None:
-        pass
+    def append(self, *facts: Mapping[str, Any]) -> None:
+        self.lines += [line_of(line_facts).encode() for line_facts in facts]
 
 
 @given(event=EVENTS, kind=st.sampled_from(["", "tts"]), repo=st.sampled_from(["", "hf:org/a", "https://h/a=b"]))
 def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) -> None:
     """Whatever the names and words, the event that a line of the log tells is the one that was logged."""
-    log, event = Kept(), replace(event, kind=kind, repo=repo)
+    kept = Kept()
+    event = replace(event, kind=kind, repo=repo)
     began = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() - 60))
-    listener = LogListener([log], Secrets(), "0101-abcd", "get", lambda _path, _error: None)
+    listener = LogListener([], Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None, kept)
     listener(event)
     listener.close()
-    found = event_of(log.lines[0])
+    found = event_in(facts_in(kept.lines[0]) or {})
     assert found is not None
     assert replace(found, time="") == event
     assert found.time > began
+    assert kept.lines[0].isascii()
+    assert json.loads(kept.lines[0])["event"]
 
 
 @pytest.mark.parametrize(
-    "line",
+    "facts",
     [
-        "",
-        "a b c d",
-        "t INFO planned",
-        "t INFO planned files=x",
-        "t INFO planned files=1 bytes_total=1 bytes_kept=0 bytes_to_fetch=1 models=3",
-        "t INFO started bytes=one",
-        't INFO failed "',
-        r't INFO notice model="\q"',
-        "t I finished",
+        {},
+        {"event": "unknown"},
+        {"event": ["planned"]},
+        {"event": "planned", "files": "x"},
+        {"event": "planned", "files": True},
+        {"event": "planned", "models": 3},
+        {"event": "started", "total": "one"},
+        {"event": "failed", "message": None},
+        {"event": "progress", "files": [{"model": "m"}]},
     ],
 )
-def test_what_is_no_line(line: str) -> None:
-    """What is damaged, or of another program, tells nothing."""
-    assert event_of(line) is None
+def test_what_is_no_event(facts: dict[str, object]) -> None:
+    """Facts of another type, or of an event that is not known, are no event."""
+    assert event_in(facts) is None
+
+
+def test_no_secret_is_in_a_line() -> None:
+    """Every text of every event is without secrets and signed queries before it is written."""
+    kept = Kept()
+    listener = LogListener([], Secrets(["s3cr3t-token"]), LogSource("j", 7, "get"), lambda _path, _error: None, kept)
+    text = "s3cr3t-token at https://h/f?sig=5ignature"
+    for event_class in (Started, Finished, Failed, Noticed, Retrying, Rewound, Ended, Verifying):
+        texts = {field.name: text for field in fields(event_class) if field.type in ("str", "str | None")}
+        listener(event_class(**texts))
+    listener.close()
+    written = b"".join(kept.lines)
+    assert (len(kept.lines), b"s3cr3t" in written, b"5ignature" in written) == (8, False, False)
