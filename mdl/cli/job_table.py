@@ -55,10 +55,6 @@ class Row:
         return shown(what_was_typed(self.job))
 
     @property
-    def models(self) -> str:
-        return shown(" ".join(self.job.models))
-
-    @property
     def speed_or_reason(self) -> str:
         job = self.job
         if job.bytes_per_second is None or self.stalled:
@@ -107,7 +103,7 @@ def drawn_table(rows: Sequence[Row], now: datetime, width: int) -> Table:
         )
         for row in rows
     ]
-    whats = [row.what if is_wide or row.job.command != "get" else row.models for row in rows]
+    whats = [row.what if is_wide else row.what.removeprefix("get ") for row in rows]
     reasons = [row.speed_or_reason or "-" for row in rows]
     widths = [max(map(cells, column)) for column in zip(_DRAWN, *fixed, strict=False)]
     left = max(width - sum(widths) - _GAP * (len(_DRAWN) - 1), 2 * _LEAST)
