@@ -102,11 +102,13 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.local.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
+        LeftOutFile as LeftOutFile,
         ModelReport as ModelReport,
         PlanReport as PlanReport,
         Report as Report,
     )
     from mdl.results.base import RemoteJob as RemoteJob
+    from mdl.sources.gguf import Quantisation as Quantisation
     from mdl.sources.hub_search import FoundRepo as FoundRepo
     from mdl.runs.run import Run as Run
 
@@ -139,8 +141,9 @@ _HOMES = {
     "mdl.ops.remote": "CleanedJob RemoteReport",
     "mdl.ops.update": "Move UpdateReport",
     "mdl.local.verify": "VerifyReport",
-    "mdl.reports": "FileReport ModelReport PlanReport Report",
+    "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",
+    "mdl.sources.gguf": "Quantisation",
     "mdl.sources.hub_search": "FoundRepo",
     "mdl.runs.run": "Run",
 }

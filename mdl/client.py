@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
     from mdl.sources import Context as SourceContext
+    from mdl.sources.gguf import Quantisation
     from mdl.sources.hub_search import FoundRepo
 
 
@@ -459,6 +460,16 @@ class Client:
         model = self._targets.one(target)
         with self.context([model], cancel=cancel) as context:
             return model, ask(model, context)
+
+    def quantisations(
+        self, models: Sequence[Model], **options: Unpack[CallOptions]
+    ) -> dict[str, Sequence[Quantisation]]:
+        """The models, by their names, of whose source only the user can say which quantisation is meant, with the
+        quantisations that there are. Their sources are asked; what else is wrong with them is for `download` to say."""
+        from mdl.ops.remote_model import quantisations
+
+        with self.context(models, **options) as context:
+            return quantisations(models, context)
 
     def locked_commits(self, model: Model) -> list[str]:
         """The commits at which the lock has a model's files; none if it does not cover it. Raises `StateError`."""

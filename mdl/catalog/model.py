@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -99,6 +99,11 @@ class Model:
         if origin.subpath:
             return origin.subpath.rpartition("/")[2] == paths[0].rpartition("/")[2]
         return origin.scheme == "https" or not origin.is_whole
+
+    def of_quantisation(self, name: str) -> Model:
+        """The same model, of whose one repository only the quantisation of this name is meant."""
+        [source] = self.sources
+        return replace(self, sources=(source.of_quantisation(name),))
 
     @property
     def urls(self) -> tuple[str, ...]:

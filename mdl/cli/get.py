@@ -12,6 +12,7 @@ import mdl
 from mdl import Busy, Cancelled, Deadline, MdlError
 from mdl.cli.command import command
 from mdl.cli.flags import Choice, DownloadSettings, DryRun, Force, JobFlags, argument, bare_flag
+from mdl.cli.quantisation import choose_quantisations
 from mdl.cli.session import Session
 from mdl.formatting import elsewhere, human_bytes
 from mdl.paths import shown
@@ -108,6 +109,8 @@ def _begin(session: Session, request: Request) -> tuple[Client, list[Model], Map
     models = client.models(
         request.targets, into=choice.into, revision=choice.revision, output=request.output, sha256=request.sha256
     )
+    in_background = session.is_detached(request.job)
+    models = choose_quantisations(session, client, models, choice.files, in_background=in_background)
     return client, models, begin(session, client, models, choice.into)
 
 

@@ -161,21 +161,31 @@ class Session:
         state = self.state_dir("" if flags.detach else "the job is not recorded and nothing is logged")
         return JobRun(request, self.console, state, self.cancel, client.limit_rate)
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a user to ask: nobody is asked without a terminal, with ``--json`` and with ``--quiet``."""
+        is_terminal = self.console.stderr.is_terminal and bool(sys.stdin) and sys.stdin.isatty()
+        return is_terminal and not self.common.json and not self.common.quiet
+
     def confirm(self, question: str) -> bool | None:
-        """Whether the user says yes. Nobody is asked without a terminal, with ``--json`` and with ``--quiet``: None.
-        Raises `Cancelled`."""
-        common = self.common
-        screen = self.console.stderr
-        if common.json or common.quiet or not (screen.is_terminal and sys.stdin and sys.stdin.isatty()):
+        """Whether the user says yes; None if nobody can be asked. Raises `Cancelled`."""
+        answer = self.ask(f"{question} [y/N]", "nothing was deleted")
+        return None if answer is None else answer.lower() in ("y", "yes")
+
+    def ask(self, question: str, if_cancelled: str) -> str | None:
+        """The user's answer to a question; None if nobody can be asked. Raises `Cancelled`, with the hint
+        ``if_cancelled``."""
+        if not self.can_ask:
             return None
+        screen = self.console.stderr
         try:
-            screen.write(f"{self.console.clean(question)} [y/N] ")
+            screen.write(f"{self.console.clean(question)} ")
             while not select.select([sys.stdin], [], [], _TICK)[0]:
                 self.cancel.check()
         except Cancelled as stopped:
             screen.write("\n")  # the question is an unfinished line
-            raise stopped.but(hint="nothing was deleted") from stopped.__cause__
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+            raise stopped.but(hint=if_cancelled) from stopped.__cause__
+        return sys.stdin.readline().strip()
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
         """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""

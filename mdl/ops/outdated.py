@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mdl.catalog.choice_of_weights import choose
+from mdl.catalog.choice_of_weights import Chosen, choose
 from mdl.catalog.lock import Lock
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.resolver import Resolved, Resolver
@@ -237,6 +237,10 @@ def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str
     origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
     here = {one.hub.path for one in receipts if one.hub} | wanted
     listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or ()
-    usual_files = choose(listed).files if origin.is_model_repository else listed
-    is_whole = bool(listed) and {file.path.text for file in usual_files} <= here
-    return replace(model, sources=(origin,), include=() if is_whole else tuple(map(glob.escape, sorted(here))))
+    usual = choose(listed) if origin.is_model_repository else Chosen(tuple(listed))
+    is_whole = bool(listed) and {file.path.text for file in usual.files} <= here
+    if is_whole:
+        include: tuple[str, ...] = ("*",) if usual.quantisations else ()  # nobody has to choose: all of them are here
+    else:
+        include = tuple(map(glob.escape, sorted(here)))
+    return replace(model, sources=(origin,), include=include)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mdl.catalog.choice_of_weights import SeveralQuantisations
 from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.errors import MdlError
@@ -13,6 +15,7 @@ from mdl.reports import LeftOutFile
 from mdl.values import value_class
 
 if TYPE_CHECKING:
+    from mdl.sources.gguf import Quantisation
     from mdl.sources.hub import RepoFacts
 
 
@@ -24,6 +27,21 @@ class RemoteModel:
     status: ModelStatus
     facts: RepoFacts | None
     left_out: tuple[LeftOutFile, ...] = ()
+
+
+def quantisations(models: Sequence[Model], context: Context) -> dict[str, Sequence[Quantisation]]:
+    """The models, by their names, of which only the user can say which quantisation is meant. Repositories are asked,
+    and what else is wrong with them is left for others to find."""
+    repositories = []
+    for model in models:
+        is_one_source = len(model.sources) == 1 and not model.files
+        if is_one_source and model.sources[0].is_model_repository:
+            repositories.append(model)
+    found: dict[str, Sequence[Quantisation]] = {}
+    for model, answer in zip(repositories, context.resolver.resolve_all(repositories), strict=True):
+        if isinstance(answer, SeveralQuantisations):
+            found[model.name] = answer.quantisations
+    return found
 
 
 def ask(model: Model, tools: Context) -> RemoteModel:

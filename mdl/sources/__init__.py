@@ -113,6 +113,10 @@ class Origin:
         """What the folder of its files is called if no catalog gives them one."""
         raise NotImplementedError
 
+    def of_quantisation(self, name: str) -> Origin:
+        """The quantisation of this name of the same repository. Raises `UsageError` if it is no repository."""
+        raise UsageError("has no quantisations", item=self.label, hint="they are those of repositories (hf:org/repo)")
+
     def at(self, revision: str) -> Origin:
         """The same files at another revision. Raises `UsageError` if there are no revisions, or for a wrong one."""
         raise UsageError("has no revisions", item=self.label, hint="--revision is for repositories (hf:org/repo)")

@@ -106,6 +106,9 @@ class HubOrigin(Origin):
         is_same_commit = not is_pinned(self.revision) or place.revision == self.revision
         return is_same_commit and is_at_or_below(place.subpath, self.subpath)
 
+    def of_quantisation(self, name: str) -> HubOrigin:
+        return replace(self, subpath="", quant=name)
+
     def at(self, revision: str) -> HubOrigin:
         return replace(self, revision=check_revision(revision))
 

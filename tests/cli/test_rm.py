@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import pty
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from support.hubs import Hf, HfError, Hub, cache_of, listing, offline, repo_of, 
 from support.loopback_hub import Repo
 from support.partials import dead_owner, left_behind
 from support.shell import Inside, Ran, Shell, done, machine
+from support.terminal import typed_into
 
 from mdl import crc_json
 from mdl.disk.mutex import file_lock, try_lock
@@ -409,7 +408,7 @@ def test_cut_short(shell: Shell, mdl: Inside, hf: Hf, monkeypatch: pytest.Monkey
 def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: bool) -> None:
     """On a terminal it shows what would go and asks; only a yes deletes, and any answer is 0."""
     done(mdl(shell, "get", "tiny"))
-    text, code = typed_into(shell, answer, "rm", "tiny")
+    text, code = typed_into(shell, [answer], "rm", "tiny")
     assert code == 0
     assert "Delete tiny (2 files) and free 2.1 MB? [y/N]" in text
     assert (shell.models / "tiny").exists() is not is_gone
@@ -419,26 +418,9 @@ def test_a_terminal_is_asked(shell: Shell, mdl: Inside, answer: bytes, is_gone: 
 def test_an_interrupted_question(shell: Shell, mdl: Inside) -> None:
     """Ctrl-C at the question is 130, and nothing goes; the error has a line of its own, and speaks of no download."""
     done(mdl(shell, "get", "tiny"))
-    text, code = typed_into(shell, b"\x03", "rm", "tiny")
+    text, code = typed_into(shell, [b"\x03"], "rm", "tiny")
     assert (code, "\nmdl: interrupted\r\n  hint: nothing was deleted" in text) == (130, True), text
     assert (shell.models / "tiny").exists()
-
-
-def typed_into(shell: Shell, answer: bytes, *words: str) -> tuple[str, int]:
-    """What a command says on a terminal of its own, on which this is typed once at its question; and its exit code."""
-    pid, ours = pty.fork()
-    if not pid:
-        os.chdir(shell.home)
-        os.execve(sys.executable, shell.command(*words), {**shell.environ, "TERM": "dumb"})
-    seen = bytearray()
-    with contextlib.suppress(OSError):
-        while data := os.read(ours, 65536):
-            seen += data
-            if answer and seen.endswith(b"[y/N] "):  # an interrupted write may be done again
-                os.write(ours, answer)
-                answer = b""
-    os.close(ours)
-    return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_clean_knows_what_no_catalog_names(shell: Shell, mdl: Inside) -> None:

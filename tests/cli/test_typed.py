@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Run, Shell, machine
+from support.terminal import typed_into
 
 import mdl
 
@@ -141,3 +142,51 @@ def test_a_quantisation_of_a_catalog(run: Run, shell: Shell) -> None:
     run("lock")
     assert here(Path(run("get tiny --locked").out.strip())) == {"tiny-Q8_0.gguf"}
     assert run("list --json").document["models"][0]["status"] == "present"
+
+
+CHOICES = [
+    ([b"2\n"], "tiny-Q4_K_M.gguf"),
+    ([b"bf16\n"], "tiny-BF16"),
+    ([b"no\n", b"1\n"], "tiny-Q8_0.gguf"),
+    ([b"\n"], ""),
+]
+
+
+@pytest.mark.parametrize(("answers", "chosen"), CHOICES)
+@pytest.mark.parametrize("target", ["org/tiny", "mine"])
+def test_a_terminal_is_asked_which_one(run: Run, shell: Shell, target: str, answers: list[bytes], chosen: str) -> None:
+    """On a terminal the quantisations are listed with their sizes and whether they fit into memory, and a number or a
+    name chooses one. No answer is 2 with the list. The job asks for what was chosen."""
+    (shell.home / "catalog.toml").write_text('schema = 1\n[models.mine]\nsource = "hf:org/tiny"\n')
+    text, code = typed_into(shell, answers, "get", target)
+    assert "  1  Q8_0        78 B  fits into memory\r\n   2  Q4_K_M      80 B  fits into memory\r\n" in text
+    fetched = {path.name for path in shell.home.rglob("*.gguf")}
+    assert code == (0 if chosen else 2), text
+    assert {name for name in fetched if name.startswith(chosen)} == fetched
+    assert bool(fetched) == bool(chosen)
+    if not chosen:
+        assert SEVERAL in " ".join(text.split())
+    elif target == "org/tiny":
+        assert f"get hf:org/tiny:{chosen.removeprefix('tiny-').removesuffix('.gguf')}" in run("jobs show").out
+
+
+def test_a_plan_and_a_job_in_the_background_are_asked_too(run: Run, shell: Shell) -> None:
+    """-n asks, and fetches nothing. --detach asks about a repository before it goes to the background, and not about a
+    model of the catalog, whose quantisation no words name."""
+    (shell.home / "catalog.toml").write_text('schema = 1\n[models.mine]\nsource = "hf:org/tiny"\n')
+    text, code = typed_into(shell, [b"3\n"], "get", "-n", "org/tiny")
+    assert (code, "tiny-BF16-00002-of-00002.gguf" in text) == (0, True)
+    assert not [*shell.home.rglob("*.gguf")]
+    text, code = typed_into(shell, [b"1\n"], "get", "--detach", "org/tiny")
+    assert code == 0
+    run("jobs watch")
+    assert {path.name for path in shell.home.rglob("*.gguf")} == {"tiny-Q8_0.gguf"}
+    text, code = typed_into(shell, [b"1\n"], "get", "--detach", "mine")
+    assert "Which one" not in text
+
+
+def test_an_interrupted_choice(shell: Shell) -> None:
+    """Ctrl-C at the question is 130, and nothing was downloaded."""
+    text, code = typed_into(shell, [b"\x03"], "get", "hf:org/tiny")
+    assert (code, "hint: nothing was downloaded" in text) == (130, True), text
+    assert not [*shell.home.rglob("*.gguf")]

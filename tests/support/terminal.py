@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import pty
 import re
 import select
 import struct
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mdl.formatting import cells
 from support.polling import until
@@ -138,3 +140,21 @@ class Screen:
                 self.rows[self.row] = row[: self.column] + char + row[self.column + 1 :]
                 self.column += 1
                 self.widest = max(self.widest, cells(self.rows[self.row]))
+
+
+def typed_into(shell: Shell, answers: Sequence[bytes], *words: str) -> tuple[str, int]:
+    """What a command says on a terminal of its own, on which one answer after the other is typed, each at a question
+    that ends with ``]``; and its exit code."""
+    pid, ours = pty.fork()
+    if not pid:
+        os.chdir(shell.home)
+        os.execve(sys.executable, shell.command(*words), {**shell.environ, "TERM": "dumb"})
+    seen = bytearray()
+    left = list(answers)
+    with contextlib.suppress(OSError):
+        while data := os.read(ours, 65536):
+            seen += data
+            if left and seen.endswith(b"] "):  # an interrupted write may be done again
+                os.write(ours, left.pop(0))
+    os.close(ours)
+    return seen.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
