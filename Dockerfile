@@ -1,10 +1,13 @@
 # mdl in a container. Build: docker build -t mdl .   Use: docker run --rm -v models:/models mdl get bert-fa
-ARG PYTHON=python:3.12-slim
+# Every package is the one whose digest is in requirements.txt; a release names the base by its digest (CONTRIBUTING.md).
+ARG PYTHON=python:3.12.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /src
 COPY . .
-RUN python3 -I -m venv /opt/mdl && /opt/mdl/bin/pip install --no-cache-dir '.[s3]'
+RUN python3 -I -m venv /opt/mdl \
+ && /opt/mdl/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt \
+ && /opt/mdl/bin/pip install --no-cache-dir --no-deps --no-build-isolation --no-index .
 
 FROM ${PYTHON}
 COPY --from=build /opt/mdl /opt/mdl
