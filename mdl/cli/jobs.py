@@ -10,7 +10,7 @@ from typing import Annotated
 from mdl import Busy, MdlError, Settings, StateError, UsageError
 from mdl.cli.command import all_or_nothing, command
 from mdl.cli.flags import Common, argument, bare_flag, flag
-from mdl.cli.job_table import REASON, WHAT, Row, drawn_table, plain_table
+from mdl.cli.job_table import CUT, DROPPED, Row, drawn_table, plain_table, total_line
 from mdl.cli.session import Session, typed, with_flags
 from mdl.config import places
 from mdl.config.settings import parse_choice
@@ -77,10 +77,15 @@ def list_jobs(
     rows = [Row(job, _stalled(job, records), by[job.id].id if job.id in by else "") for job in jobs]
     now = datetime.now().astimezone()
     stdout = session.console.stdout
-    head, lines = drawn_table(rows, now, stdout.size[0]) if stdout.can_move_cursor else plain_table(rows, now)
-    session.console.table(head, lines, cut=(REASON, WHAT))
-    if older:
-        session.console.note(f"{len(older)} older ones are over: --all")
+    if stdout.can_move_cursor:
+        head, lines = drawn_table(rows, now, stdout.size[0])
+    else:
+        head, lines = plain_table(rows, now)
+    session.console.table(head, lines, cut=CUT, drop=DROPPED)
+    total = total_line(rows) if len(rows) > 1 else ""
+    hidden = f"{counted(len(older), 'older job')} not shown: --all" if older else ""
+    if total or hidden:
+        session.console.note("; ".join(part for part in (total, hidden) if part))
     return 0
 
 

@@ -29,6 +29,8 @@ from mdl.formatting import counted, human_bytes, human_rate, shorten
 _MOST_ROWS = 8
 _LASTING = 1.0
 """Seconds after which a file has a row."""
+_STILL = 10.0
+"""Seconds without a byte after which a file is said to be waiting."""
 _CALM = 1.0
 """Seconds for which the speed of the whole stays."""
 _SPEED_PERIOD = 5.0
@@ -123,17 +125,24 @@ class Bars(JupyterMixin):
         self._began = {key: self._began.get(key, now) for key in state.running}
         lasting = [file for key, file in state.running.items() if now - self._began[key] >= _LASTING or file.waits_for]
         shown = lasting[: max(0, min(_MOST_ROWS, height - 4))]
-        self._texts = [self._waiting(file, width) for file in shown if file.waits_for]
+        self._texts = [self._waiting(file, state, width) for file in shown if file.waits_for]
         if len(lasting) > len(shown):
             self._texts.append(_line(f"+ {counted(len(lasting) - len(shown), 'file')} on the way", "bright_black"))
         files = {(file.model, file.file): file for file in shown if not file.waits_for}
         for key in self._tasks.keys() - files.keys() - {_WHOLE}:
             self._rows.remove_task(self._tasks.pop(key))
-        names = {key: self._clean(file.item) for key, file in files.items()}
+        names = {key: self._name(file, state) for key, file in files.items()}
         for key, file in files.items():
             others = [name for other, name in names.items() if other != key]
-            color = "magenta" if file.is_checked else "cyan"
-            self._take_row(key, names[key], file.done, file.total, color, others=others, is_checked=file.is_checked)
+            doing = ""
+            color = "cyan"
+            if file.is_checked:
+                doing = f"checking {human_bytes(file.total)}"
+                color = "magenta"
+            elif now - file.moved_at >= _STILL and file.done != file.total:
+                doing = "waiting"
+                color = "yellow"
+            self._take_row(key, names[key], file.done, file.total, color, others=others, doing=doing)
         self._below = []
         if state.file_count or state.is_measured:
             self._take_whole(state, width, now)
@@ -212,14 +221,17 @@ class Bars(JupyterMixin):
         color: str,
         *,
         others: Sequence[str] = (),
-        is_checked: bool = False,
+        doing: str = "",
         speed: str = "",
         time_left: str = "",
     ) -> None:
-        """Add a row, or change it. A size that cannot be right counts as unknown."""
+        """Add a row, or change it. A size that cannot be right counts as unknown. ``doing`` is said in place of the
+        bytes."""
         if total is not None and not 0 <= done <= total:
             total = None
-        percent = "" if total is None else f"{done * 100 // total if total else 100}%"
+        percent = ""
+        if total is not None:
+            percent = f"{done * 100 // total if total else 100}%"
         amount = f"{human_bytes(done):>8} / {human_bytes(total):<8}"
         if key not in self._tasks:
             self._tasks[key] = self._rows.add_task("", total=None, completed=done)
@@ -231,15 +243,19 @@ class Bars(JupyterMixin):
             bytes_total=total,
             color=color,
             percent=percent,
-            amount=f"checking {human_bytes(total)}" if is_checked else amount,
+            amount=doing or amount,
             speed=speed,
             time_left=f" {time_left}",
         )
 
-    def _waiting(self, file: FileState, width: int) -> Text:
+    def _name(self, file: FileState, state: State) -> str:
+        """The name of a file as it is shown."""
+        return self._clean(file.file if state.is_of_one_model and file.file else file.item)
+
+    def _waiting(self, file: FileState, state: State, width: int) -> Text:
         """What a file waits for, in place of its row."""
-        name = shorten(self._clean(file.item), width // 2)
-        return _line(f"{name}  {self._clean(file.waits_for)}", "yellow")
+        name = shorten(self._name(file, state), width // 2)
+        return _line(f"{name}  waiting: {self._clean(file.waits_for)}", "yellow")
 
 
 def _columns(width: int) -> tuple[ProgressColumn, ...]:

@@ -226,6 +226,11 @@ class State:
         return self.whole_total if is_possible and not self._has_unknown_size else None
 
     @property
+    def is_of_one_model(self) -> bool:
+        """All files are of the same model, so that its name need not be said with each."""
+        return len(self._expected) == 1
+
+    @property
     def counted(self) -> str:
         """How many files are done: ``43/101 files``."""
         done = max(len(self._finished), self._members_done)

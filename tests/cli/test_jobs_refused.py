@@ -116,6 +116,37 @@ def test_a_job_a_line(
     assert max(len(line.rstrip()) for line in lines) <= columns
 
 
+@pytest.mark.parametrize(
+    ("columns", "heads"),
+    [
+        (40, ["ID", "STATUS", "DONE", "WHAT"]),
+        (60, ["ID", "STATUS", "DONE", "BEGAN", "WHAT", "DETAILS"]),
+        (80, ["ID", "STATUS", "DONE", "BEGAN", "TOOK", "WHAT", "DETAILS"]),
+    ],
+)
+def test_a_narrow_terminal_has_fewer_columns(
+    shell: Shell, exit_code: ExitCode, monkeypatch: pytest.MonkeyPatch, columns: int, heads: list[str]
+) -> None:
+    """Columns are left out before a number is broken, and each job is one line with its status and what was typed; the
+    last line counts the jobs."""
+    again = Invocation(("get", "--force", "--", "org/bert"), "/")
+    started_at = "2025-01-01T00:00:00.000Z"
+    job = Job("", "get", ("org--bert",), str(ProcessId.current()), hostname(), again, started_at, bytes_total=9)
+    running = records_of(shell).create(replace(job, bytes_done=3, bytes_per_second=12.3e6))
+    done = replace(job, status="done", exit_code=0, bytes_done=9, finished_at="2025-01-02T01:00:00.000Z")
+    done = records_of(shell).create(done)
+    seen = Terminal(columns)
+    monkeypatch.setattr(sys, "stdout", seen.file)
+    monkeypatch.setattr(sys, "stderr", seen.file)
+    assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1"), "jobs") == 0
+    lines = [line for line in re.sub(r"\x1b\[[01]m", "", seen.text()).splitlines() if line.strip()]
+    assert lines[0].split() == heads
+    assert sorted(line.split()[0] for line in lines[1:3]) == sorted([running.id, done.id])
+    assert all("org/bert" in line for line in lines[1:3])
+    assert lines[3].startswith("2 jobs: ")
+    assert max(len(line.rstrip()) for line in lines) <= columns
+
+
 def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
     """A job that was interrupted is over once later jobs have brought all that it was asked for to the same place, and
     says which; one of another place or of one more model is not, nor one that does not say what it was asked for."""

@@ -511,6 +511,25 @@ def test_row_says_what_it_waits_for() -> None:
     assert len(drawn.text(120, now=9.0)) == 1
 
 
+def test_a_file_that_waits_says_so() -> None:
+    """A file of which no byte came for ten seconds is waiting, until one comes; not one that has all its bytes."""
+    drawn = board()
+    assert "waiting" not in "".join(drawn.later())
+    assert "waiting" in drawn.text(now=10.0)[0]
+    drawn.take(progress(260, 1000, one("0.bin", 260)))
+    assert "waiting" not in "".join(drawn.text(now=10.5))
+    drawn.take(progress(1000, 1000, one("0.bin", 1000)))
+    assert "waiting" not in "".join(drawn.text(now=99.0))
+
+
+def test_the_model_is_not_said_with_each_file() -> None:
+    """If all files are of one model its name would be the same in every row: the rows have the names of the files."""
+    drawn = Board(Planned(files=1, models=(("m", 1),)), progress(250, 1000, one("f.bin", 250)))
+    assert drawn.later()[0].split()[0] == "f.bin"
+    drawn = Board(Planned(files=2, models=(("m", 1), ("n", 1))), progress(250, 1000, one("f.bin", 250)))
+    assert drawn.later()[0].split()[0] == "m/f.bin"
+
+
 def test_reading_what_is_here() -> None:
     """While files that are here already are read, only the one of this moment has a row, and nothing is said of a whole
     that nobody knows."""
