@@ -14,7 +14,7 @@ from mdl.paths import RelPath, shown
 from mdl.presigned import query_hash
 from mdl.redact import bare_url
 from mdl.values import small_value_class
-from mdl.weights.table import archive_suffix, is_weights, stem_of
+from mdl.weights.table import archive_kind, is_weights, stem_of
 
 _DATA = ".parquet"
 """The suffix of a data set's own files, which are to it what weights are to a model."""
@@ -116,8 +116,8 @@ class RemoteFile:
         """The name by which its content is checked: its path, for an archive with the suffix that its first bytes
         tell."""
         path = self.path.text
-        suffix = archive_suffix(beginning) if self.is_archive else ""
-        return stem_of(path) + suffix if suffix else path
+        kind = archive_kind(beginning) if self.is_archive else None
+        return f"{stem_of(path)}.{kind}" if kind else path
 
     @property
     def is_vouched_for(self) -> bool:

@@ -14,7 +14,7 @@ from mdl.archive.secret_scan import ReadAt, secret_in
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.junk import is_log
-from mdl.paths import RelPath, matches, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
 from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.runs.run import FINAL, Checkpoint, Run
@@ -97,7 +97,7 @@ class Selection:
 def select(
     run: Run,
     checkpoint: Checkpoint | None,
-    options: PackRules,
+    rules: PackRules,
     own: Collection[str] = (),
     passed_over: Iterable[Checkpoint] = (),
 ) -> Selection:
@@ -107,20 +107,21 @@ def select(
     checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
     link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
     """
-    if checkpoint is None and not (options.include or options.logs or options.whole_run):
+    is_of_files = bool(rules.include) or rules.logs or rules.whole_run
+    if checkpoint is None and not is_of_files:
         run.check_recognised()
     taken = checkpoint.name if checkpoint else "the model"
-    skipped = [
-        Skipped(shown(one.name), shown(f"not complete{f': {one.note}' if one.note else ''}; {taken} is taken"))
-        for one in passed_over
-    ]
-    selecting = _Selecting(run, checkpoint, options, own, skipped)
-    added = selecting.left_out_by_name() if options.include else frozenset()
-    if options.allow_secrets and not added:
+    skipped = []
+    for newer in passed_over:
+        state = f"not complete: {newer.note}" if newer.note else "not complete"
+        skipped.append(Skipped(shown(newer.name), shown(f"{state}; {taken} is taken")))
+    selecting = _Selecting(run, checkpoint, rules, own, skipped)
+    added = selecting.left_out_by_name() if rules.include else frozenset()
+    if rules.allow_secrets and not added:
         what = "--allow-secrets packs a file that is left out because it holds a secret, and none is named"
         raise UsageError(what, hint="name each with --include NAME")
-    narrowing = [pattern for pattern in options.include if pattern not in added]
-    selecting = _Selecting(run, checkpoint, replace(options, include=narrowing), own, skipped, added)
+    narrowing = [pattern for pattern in rules.include if pattern not in added]
+    selecting = _Selecting(run, checkpoint, replace(rules, include=narrowing), own, skipped, added)
     return selecting.select()
 
 
@@ -142,7 +143,7 @@ class _Selecting:
 
     run: Run
     checkpoint: Checkpoint | None
-    options: PackRules
+    rules: PackRules
     own: Collection[str]
     skipped: list[Skipped]
     added: Collection[str] = ()
@@ -155,8 +156,8 @@ class _Selecting:
         self.item = str(self.run.tree.root)
         self.root = os.path.join(self.item, "")
         self.own = {path.removeprefix(self.root) for path in self.own}
-        with_logs = self.options.logs or self.options.whole_run
-        self.without_logs = not with_logs and (self.checkpoint is None or self.checkpoint.name == FINAL)
+        is_finished_model = self.checkpoint is None or self.checkpoint.name == FINAL
+        self.without_logs = is_finished_model and not self.rules.logs and not self.rules.whole_run
 
     def select(self) -> Selection:
         self._refuse_incomplete()
@@ -169,37 +170,48 @@ class _Selecting:
         members = self._without_secrets(members)
         self._note_base_models(members)
         self._note_data(members)
-        if not any(member.entry for member in members):
+        files: list[RelPath] = []
+        empty_folders: list[RelPath] = []
+        size = 0
+        for member in members:
+            if member.entry is None:
+                empty_folders.append(member.path)
+            else:
+                files.append(member.path)
+                size += member.entry.stamp.size
+        if not files:
             raise self._nothing()
-        files = [*(member.path for member in members if member.entry), RelPath(NAME)]
-        refuse_twins(files)
-        refuse_twin_folders(files, [member.path for member in members if not member.entry])
+        refuse_twins([*files, RelPath(NAME)])
+        refuse_twin_folders([*files, RelPath(NAME)], empty_folders)
+        if self.rules.whole_run and not (self.run.is_recognised and self.run.checkpoints):
+            weights = sum(is_weights(path.name) for path in files)
+            self.notes.append(
+                f"no model is recognised: all {counted(len(files), 'file')} are packed, {weights:,} of them weights"
+            )
+        manifest = self._manifest(self._check_truncated(members))
+        return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), size)
+
+    def _manifest(self, incomplete: tuple[str, ...]) -> Manifest:
+        """The manifest, whose files are known once they were read."""
         checkpoint = self.checkpoint
-        manifest = Manifest(
+        step = checkpoint.step if checkpoint else None
+        return Manifest(
             files=(),
             run=self.run.name,
             checkpoint=checkpoint.name if checkpoint else "",
-            step=checkpoint.step if checkpoint and is_step(checkpoint.step) else None,
+            step=step if is_step(step) else None,
             layout=self.run.layout,
-            inference_only=self.options.inference_only,
-            incomplete=self._check_truncated(members),
+            inference_only=self.rules.inference_only,
+            incomplete=incomplete,
         )
-        if self.options.whole_run and not (self.run.is_recognised and self.run.checkpoints):
-            packed = [member.path.name for member in members if member.entry]
-            weights = sum(is_weights(name) for name in packed)
-            self.notes.append(
-                f"no model is recognised: all {counted(len(packed), 'file')} are packed, {weights:,} of them weights"
-            )
-        total = sum(member.entry.stamp.size for member in members if member.entry)
-        return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), total)
 
     def left_out_by_name(self) -> frozenset[str]:
         """The patterns of ``include`` that are the very name of a file that would be left out without them."""
-        usual = _Selecting(self.run, self.checkpoint, replace(self.options, include=()), self.own, [])
+        usual = _Selecting(self.run, self.checkpoint, replace(self.rules, include=()), self.own, [])
         base, entries = usual._candidates()
         packed = {member.path.text: member for member in usual._members(base, entries)}
         left_out = set()
-        for name in self.options.include:
+        for name in self.rules.include:
             entry = self.tree.find(join(base, name))
             if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
                 continue
@@ -210,15 +222,23 @@ class _Selecting:
     def _added_entries(self, base: str, entries: Iterable[Entry]) -> list[Entry]:
         """What is packed by name besides these entries."""
         there = {entry.path for entry in entries}
-        paths = [join(base, name) for name in sorted(self.added)]
-        named = [self.tree.find(path) for path in paths if path not in there]
-        return [entry for entry in named if entry is not None]
+        added = []
+        for name in sorted(self.added):
+            path = join(base, name)
+            entry = None if path in there else self.tree.find(path)
+            if entry is not None:
+                added.append(entry)
+        return added
 
     def _members(self, base: str, entries: Iterable[Entry]) -> list[Member]:
         """The members that these entries become, sorted by name."""
         head = f"{base}/" if base else ""
-        members = (self._member(entry, entry.path.removeprefix(head)) for entry in entries)
-        return sorted(filter(None, members), key=lambda member: member.path.text)
+        members = []
+        for entry in entries:
+            member = self._member(entry, entry.path.removeprefix(head))
+            if member is not None:
+                members.append(member)
+        return sorted(members, key=lambda member: member.path.text)
 
     def _without_secrets(self, members: list[Member]) -> list[Member]:
         """The members without those that hold a secret, which are listed; unless they are named, and that is allowed.
@@ -231,7 +251,7 @@ class _Selecting:
             holds = f"holds what looks like {secret}"
             if secret and is_model:
                 self.notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
-            elif secret and self.options.allow_secrets and name in self.added:
+            elif secret and self.rules.allow_secrets and name in self.added:
                 self.notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
             elif secret:
                 needed = "; the model may not load without it" if _NEEDED.fullmatch(member.path.name) else ""
@@ -243,7 +263,7 @@ class _Selecting:
 
     def _companions(self, base: str) -> tuple[Entry, ...]:
         """What belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left out."""
-        if self.checkpoint is None or self.options.logs:
+        if self.checkpoint is None or self.rules.logs:
             return ()  # all of a folder is packed, or a choice of it by name
         found = companions_of(self.tree, self.checkpoint)
         head = f"{base}/" if base else ""
@@ -322,33 +342,37 @@ class _Selecting:
         is missing, note that."""
         checkpoint = self.checkpoint
         model = self._model()
-        if model and (why := why_parts_are_missing(self.tree, model.entries)):
-            self._refuse(model, "the model", why)
+        missing = why_parts_are_missing(self.tree, model.entries) if model else ""
+        if model and missing:
+            self._refuse(model, "the model", missing)
         elif checkpoint and not checkpoint.complete:
             self._refuse(checkpoint, "this checkpoint", why_incomplete(self.tree, checkpoint.entries))
 
     def _refuse(self, checkpoint: Checkpoint, what: str, why: str) -> None:
         """Raise `ProtocolError` if there is a reason ``why`` it lacks bytes and that is not allowed; else note it."""
-        if why and not self.options.allow_incomplete:
+        if why and not self.rules.allow_incomplete:
             raise ProtocolError(f"{what} is not complete: {why}", item=checkpoint.name, hint=_INCOMPLETE)
         self.notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
     def _model(self) -> Checkpoint | None:
         """What is packed as the run's model if no checkpoint was named; None if not a model is asked for but what is
         there, as of a folder that no trainer's layout fits."""
-        *_, last = self.run.checkpoints or (None,)
-        is_of_files = self.options.logs or self.options.include or self.options.whole_run
-        if last is None or self.checkpoint or is_of_files or not self.run.is_recognised:
+        rows = self.run.checkpoints
+        is_of_files = self.rules.logs or self.rules.include or self.rules.whole_run
+        if self.checkpoint or is_of_files or not rows or not self.run.is_recognised:
             return None
-        return last if last.is_finished or len(self.run.checkpoints) == 1 else None
+        is_model = rows[-1].is_finished or len(rows) == 1
+        return rows[-1] if is_model else None
 
     def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
-        truncated = {
-            member.path.text: why for member in members if member.entry and (why := why_cut(self.tree, member.entry))
-        }
-        if truncated and not self.options.allow_incomplete:
-            cut = listed([f"{shown(name)}: {why}" for name, why in truncated.items()], "; ", most=_NAMED)
+        truncated = {}
+        for member in members:
+            reason = why_cut(self.tree, member.entry) if member.entry else None
+            if reason:
+                truncated[member.path.text] = reason
+        if truncated and not self.rules.allow_incomplete:
+            cut = listed([f"{shown(name)}: {reason}" for name, reason in truncated.items()], "; ", most=_NAMED)
             raise ProtocolError(f"not complete: {cut}", item=self.item, hint=_INCOMPLETE)
         return tuple(truncated)
 
@@ -356,10 +380,14 @@ class _Selecting:
         """The folder that names are relative to, and the entries below it that may be packed."""
         tree = self.tree
         checkpoint = self.checkpoint
-        if self.options.logs:
-            found = [one for one in tree.entries if one.kind != "folder" and _is_told_by_logs(one.name)]
-            return "", found + [one for one in tree.entries if one.kind == "unreadable" and one not in found]
-        if self.options.inference_only:
+        if self.rules.logs:
+            logs = []
+            for entry in tree.entries:
+                is_log_file = entry.kind != "folder" and _is_told_by_logs(entry.name)
+                if is_log_file or entry.kind == "unreadable":  # an unreadable folder may hold logs
+                    logs.append(entry)
+            return "", logs
+        if self.rules.inference_only:
             checkpoint = checkpoint or self.run.finished()
             files = inference_files(tree, checkpoint)
             self.skipped += [Skipped(checkpoint.relative(entry), why) for entry, why in files.drop]
@@ -376,10 +404,10 @@ class _Selecting:
         """What is packed if no checkpoint was named: the finished model; all there is if it has none, if all was asked
         for, or if globs choose."""
         run = self.run
-        model = self.run.model_beside_checkpoints
+        model = run.model_beside_checkpoints
         own = {entry.path for entry in model.entries} if model else set()
-        others = [one for one in run.checkpoints if any(entry.path not in own for entry in one.entries)]
-        if self.options.whole_run or self.options.include or not others:
+        others = [row for row in run.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
+        if self.rules.whole_run or self.rules.include or not others:
             return list(self.tree.below(run.model_base))
         count = counted(len(others), "checkpoint")
         if model is None:
@@ -387,15 +415,17 @@ class _Selecting:
                 hint = f"--checkpoint {run.latest.name} packs the latest alone"
                 self.notes.append(f"no finished model: all {count} are packed; {hint}")
             return list(self.tree.below(run.model_base))
-        self.skipped += [Skipped(shown(one.name), A_CHECKPOINT) for one in others]
-        size = human_bytes(sum(one.bytes for one in others))
+        theirs: set[str] = set()
+        for row in others:
+            self.skipped.append(Skipped(shown(row.name), A_CHECKPOINT))
+            theirs |= row.paths
+        theirs -= own | {""}
+        size = human_bytes(sum(row.bytes for row in others))
         self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
-        theirs = {path for one in others for path in (one.base, *(entry.path for entry in one.entries))} - own - {""}
         return [entry for entry in self.tree.below("") if theirs.isdisjoint(_with_parents(entry.path))]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None if it is left out."""
-        options = self.options
         kind = entry.kind
         if self._is_unwanted(entry, name):
             return None
@@ -403,57 +433,68 @@ class _Selecting:
             self.escaping.append((name, entry))
             return None
         if kind == "folder":
-            is_empty = not options.include and not options.inference_only and not self.tree.children(entry.path)
-            return Member(RelPath.parse(name), None) if is_empty else None
-        why = ""
-        if kind == "special" or (kind == "excluded" and name not in self.added):
-            why = entry.why
-        elif entry.is_excluded_folder:
-            why = f"{entry.why}, and a folder: only files can be added"
-        elif name == NAME:
-            why = "the archive gets a new manifest"
-        elif self.without_logs and is_log(entry.name) and name not in self.added:
-            why = "a log; --logs packs these"
-        if why:
-            self.skipped.append(Skipped(shown(name), why))
+            is_wanted = not self.rules.include and not self.rules.inference_only
+            is_empty = not self.tree.children(entry.path)
+            return Member(RelPath.parse(name), None) if is_wanted and is_empty else None
+        reason = self._why_left_out(entry, name)
+        if reason:
+            self.skipped.append(Skipped(shown(name), reason))
             return None
         if kind == "unreadable" or not os.access(self.root + entry.real, os.R_OK, follow_symlinks=False):
             self.unreadable.append(entry)
             return None
         return Member(RelPath.parse(name), entry)
 
+    def _why_left_out(self, entry: Entry, name: str) -> str:
+        """Why a file that was asked for is left out all the same; "" if it is not."""
+        is_added = name in self.added
+        if entry.kind == "special":
+            return entry.why
+        if entry.kind == "excluded" and not is_added:
+            return entry.why
+        if entry.is_excluded_folder:
+            return f"{entry.why}, and a folder: only files can be added"
+        if name == NAME:
+            return "the archive gets a new manifest"
+        if self.without_logs and is_log(entry.name) and not is_added:
+            return "a log; --logs packs these"
+        return ""
+
     def _is_unwanted(self, entry: Entry, name: str) -> bool:
         """Whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
         wanted is not unwanted."""
-        options = self.options
-        names = (name,) if entry.kind == "file" else (name, f"{name}/")
-        if entry.real in self.own or (options.exclude and any(matches(one, options.exclude) for one in names)):
+        include = self.rules.include
+        exclude = self.rules.exclude
+        names = {name}
+        if entry.kind != "file":
+            names.add(f"{name}/")
+        if entry.real in self.own or matching(names, exclude):
             return True
-        if entry.kind in ("excluded", "unreadable") or not options.include or name in self.added:
+        if entry.kind in ("excluded", "unreadable") or not include or name in self.added:
             return False
-        return not any(matches(one, options.include) for one in names)
+        return not matching(names, include)
 
     def _refuse_unreadable_and_escaping(self) -> None:
         if self.unreadable:
-            rows = "\n".join(f"{shown(one.path)}: {one.why or 'not readable'}" for one in self.unreadable)
-            count = len(self.unreadable)
-            what = f"{count} {'entry' if count == 1 else 'entries'} cannot be read\n{rows}"
-            raise StorageError(what, item=self.item, hint="make them readable, or leave them out with --exclude")
+            rows = [f"{shown(entry.path)}: {entry.why or 'not readable'}" for entry in self.unreadable]
+            count = "1 entry" if len(rows) == 1 else f"{len(rows)} entries"
+            message = "\n".join([f"{count} cannot be read", *rows])
+            raise StorageError(message, item=self.item, hint="make them readable, or leave them out with --exclude")
         if self.escaping:
-            links = listed([f"{shown(name)} is {shown(one.why)}" for name, one in self.escaping], "; ", most=_NAMED)
+            links = [f"{shown(name)} is {shown(entry.why)}" for name, entry in self.escaping]
             hint = "leave it out with --exclude, or put the file itself there"
-            raise Unsafe(f"a link leaves the run: {links}", item=self.item, hint=hint)
+            raise Unsafe(f"a link leaves the run: {listed(links, '; ', most=_NAMED)}", item=self.item, hint=hint)
 
     def _nothing(self) -> NotFound:
-        what = "there is no model in this run"
+        message = "there is no model in this run"
         hint = "'mdl checkpoints' shows what there is"
-        if self.options.logs:
-            what = "there is no log in this run"
+        if self.rules.logs:
+            message = "there is no log in this run"
             hint = "logs are *.log, progress.json, event files …"
-        elif self.options.include or self.options.exclude:
-            what = "no file is left by --include and --exclude"
+        elif self.rules.include or self.rules.exclude:
+            message = "no file is left by --include and --exclude"
             hint = "-n shows what is packed"
-        return NotFound(what, item=self.item, hint=hint)
+        return NotFound(message, item=self.item, hint=hint)
 
 
 def _look_for_secret(reader: TreeReader, entry: Entry) -> tuple[str, bool]:

@@ -70,15 +70,6 @@ class TarMember:
     executable: bool = False
 
 
-def is_header(block: bytes) -> bool:
-    """Whether these 512 bytes are the header of a tar's member: it has the sum of its own bytes."""
-    try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError):
-        return False
-    return True
-
-
 def header(path: str, size: int) -> bytes:
     """What comes before the bytes of a file. They are followed by `padding`."""
     info = tarfile.TarInfo(path)

@@ -9,13 +9,12 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from mdl.archive.base import AnyArchive, ArchiveEntry, ArchiveLimits
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.manifest import NAME as MANIFEST
 from mdl.archive.streaming import BackgroundSync, Progress
-from mdl.archive.tar import BLOCK, GZIP, TarArchive, first_bytes, is_header
+from mdl.archive.tar import BLOCK, TarArchive, first_bytes
 from mdl.archive.zip_read import ZipArchive
 from mdl.archive.zip_records import END, END_RECORD, FULL16
 from mdl.disk import disk_space, publish
@@ -23,11 +22,16 @@ from mdl.errors import NoSpace, NotFound, Occupied, ProtocolError, storage_troub
 from mdl.paths import shown
 from mdl.values import value_class
 from mdl.weights.end_records import ReadableFile, zip_names
-from mdl.weights.table import is_of_another_format, is_weights, kind_of, why_not_whole
+from mdl.weights.table import (
+    BEGINNING,
+    archive_kind,
+    is_of_another_format,
+    is_tar_header,
+    is_weights,
+    kind_of,
+    why_not_whole,
+)
 
-ArchiveKind = Literal["zip", "tar", "tar.gz"]
-BEGINNING = 2**16
-"""Bytes from the start of a file by which its format is told."""
 _UNPACKS = "mdl unpacks zip, tar and tar.gz"
 
 
@@ -63,15 +67,6 @@ _FORMATS = (
     Format("an Arrow file", (b"ARROW1",)),
 )
 """One row a format, by its first bytes."""
-
-
-def archive_kind(beginning: bytes) -> ArchiveKind | None:
-    """Which kind of archive a file is that begins so; None if that does not tell. A zip may begin with anything."""
-    if beginning.startswith(GZIP):
-        return "tar.gz"
-    if beginning.startswith((b"PK\3\4", END)):
-        return "zip"
-    return "tar" if len(beginning) >= BLOCK and is_header(beginning[:BLOCK]) else None
 
 
 def not_an_archive(beginning: bytes, name: str) -> ProtocolError:
@@ -176,7 +171,7 @@ def is_to_be_unpacked(path: Path, *, is_called_so: bool) -> bool:
 
 
 def _holds_tar(path: Path, fd: int) -> bool:
-    return is_header(first_bytes(path, fd, BLOCK))
+    return is_tar_header(first_bytes(path, fd, BLOCK))
 
 
 def _opened(path: Path) -> int:

@@ -6,8 +6,9 @@ import glob
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlencode
 
 from mdl.archive.base import ArchiveLimits
@@ -25,14 +26,14 @@ from mdl.hashing import Digest, Fingerprint
 from mdl.ops.get import get
 from mdl.ops.job_choice import choose, origin_of, source_of
 from mdl.ops.report import kept_and_refused, model_report, report_of
-from mdl.ops.unpack import unpack
+from mdl.ops.unpack import UnpackRequest, unpack
 from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import is_archive_name, may_be_archive
 from mdl.values import value_class
-from mdl.weights.table import ARCHIVE_SUFFIXES, BEGINNING, stem_of
+from mdl.weights.table import BEGINNING, ArchiveKind, stem_of
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
 
@@ -72,33 +73,37 @@ def files_of_job(model: Model, tools: Context) -> JobFiles:
     source = source_of(model, tools)
     origin = origin_of(model)
     is_archived = source.remote(origin.remote).is_archived
-    found = source.resolve(origin)
+    listed = source.resolve(origin)
     if is_archived:
-        return JobFiles(model, tuple(found), (), model.include, model.exclude, is_archived=True)
-    listed = found
-    found = choose(model, found, tools)
-    is_chosen = len(found) < len(listed)
-    archives = {file.path for file in found if may_be_archive(file.path.name)}
-    if not archives:
-        source.keep(origin, found)
-        return JobFiles(model, (), tuple(found), is_chosen=is_chosen)
-    names = {file.path.text for file in found}
-    named = matching(names, model.include)
-    excluded = matching(names, model.exclude)
-    is_of_members = bool(model.include) and not named
-    picked = [
-        file
-        for file in found
-        if file.path.text not in excluded and (not model.include or file.path.text in named or is_of_members)
-    ]
-    return JobFiles(
-        model,
-        tuple(_versioned(file) for file in picked if file.path in archives),
-        tuple(file for file in picked if file.path not in archives and not is_of_members),
-        model.include if is_of_members else (),
-        model.exclude,
-        is_chosen=is_chosen,
-    )
+        return JobFiles(model, tuple(listed), (), model.include, model.exclude, is_archived=True)
+    chosen = choose(model, listed, tools)
+    is_chosen = len(chosen) < len(listed)
+    names = {file.path.text for file in chosen}
+    wanted = names
+    picks_members = False
+    if model.include:
+        wanted = matching(names, model.include)
+        picks_members = not wanted  # no file of the job itself is meant, so the patterns are for members of archives
+    if picks_members:
+        wanted = names
+    wanted = wanted - matching(names, model.exclude)
+    archives = []
+    others = []
+    has_archive = False
+    for file in chosen:
+        is_archive = may_be_archive(file.path.name)
+        has_archive = has_archive or is_archive
+        if file.path.text not in wanted:
+            continue
+        if is_archive:
+            archives.append(_versioned(file))
+        elif not picks_members:
+            others.append(file)
+    if not has_archive:
+        source.keep(origin, chosen)
+        return JobFiles(model, (), tuple(chosen), is_chosen=is_chosen)
+    include = model.include if picks_members else ()
+    return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
 
 
 def _versioned(archive: RemoteFile) -> RemoteFile:
@@ -115,6 +120,16 @@ class _Member:
     remote: RemoteFile
     place: Path
     verified: str
+
+
+@dataclass
+class _Opened:
+    """What the archives of a job became: the ``members``, of which those are that no archive had; the ``archives`` that
+    were unpacked; and a row for each that ``failed``."""
+
+    members: list[_Member] = field(default_factory=list)
+    archives: list[RemoteFile] = field(default_factory=list)
+    failed: list[FileReport] = field(default_factory=list)
 
 
 @value_class
@@ -198,17 +213,20 @@ class ArchiveFetch:
         asked = narrow(kept, job.include, job.exclude, job.model.name) if kept else ()
         return Kept(tuple(kept), self._plan(job.model.name, asked)), replace(job, archives=tuple(needed))
 
-    def _plan(self, model: str, files: Iterable[RemoteFile]) -> Plan:
+    def _plan(self, model: str, files: Iterable[RemoteFile], *, force: bool = False) -> Plan:
         store = self.tools.store
-        return Plan.of(Wanted(model, file, store.check(model, file)) for file in files)
+        wanted = [Wanted(model, file, store.check(model, file)) for file in files]
+        return Plan.of(wanted, force=force)
 
     def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
         """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
         refused since another file is there that must stay."""
         if self.force or job.is_archived or is_archive_name(archive.path.name):
             return False
-        found = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
-        return bool(found.refuse) or (archive.digest is not None and bool(found.keep))
+        plan = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
+        if plan.refuse:
+            return True
+        return archive.digest is not None and bool(plan.keep)
 
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
         """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
@@ -218,14 +236,18 @@ class ArchiveFetch:
         names = {file.path.text for file in members}
         asked = matching(names, job.include) if job.include else names
         asked -= matching(names, job.exclude)
-        found = self._plan(job.model.name, [file for file in members if file.path.text in asked])
+        files = [file for file in members if file.path.text in asked]
+        if not self._are_here(job.model.name, files):
+            return False
         was_unpacked = any(file.url == archive.url for file in members)
-        if self.keep_archive and was_unpacked:
-            remote = origin_of(job.model).remote
-            beside = [self._plan(remote, [kept]) for kept in _places_beside(job, archive)]
-            is_beside = any(not plan.fetch and not plan.refuse for plan in beside)
-            return is_beside and not found.fetch and not found.refuse
-        return not (found.fetch or found.refuse)
+        if not self.keep_archive or not was_unpacked:
+            return True
+        remote = origin_of(job.model).remote
+        return any(self._are_here(remote, [kept]) for kept in _places_beside(job, archive))
+
+    def _are_here(self, model: str, files: Iterable[RemoteFile]) -> bool:
+        plan = self._plan(model, files)
+        return not plan.fetch and not plan.refuse
 
     def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
         """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
@@ -239,63 +261,74 @@ class ArchiveFetch:
         One that cannot be unpacked hinders no other."""
         model = job.model
         store = self.tools.store
-        fetched = {row.path: row for row in came.files}
-        rows = [row for row in came.files if row.error]
-        members: list[_Member] = []
-        opened: list[RemoteFile] = []
         with (
             storage_trouble(store.root, _WHEN_FULL),
             store.scratch_folder(model.name, job.archives[0]) as scratch,
         ):
-            for number, archive in enumerate(job.archives):
-                row = fetched[archive.path.text]
-                if row.error:
-                    continue
-                path = archives.final_path(model.name, archive)
-                try:
-                    if job.is_archived or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
-                        members += self._unpacked(archive, path, scratch / f"{number}")
-                        opened.append(archive)
-                    else:
-                        members.append(_as_it_is(archive, path, row, archives))
-                except (ProtocolError, Unsafe) as error:
-                    if job.is_archived:
-                        raise
-                    publish.remove(path)
-                    rows.append(replace(row, action="failed", verified="none", error=error))
-                    told = Failed(model.name, row.path, error.code, error.message, error.advice, error.item)
-                    self.tools.on_event(told)
-            files = [member.remote for member in members]
+            opened = self._open(job, came, archives, scratch)
+            files = [member.remote for member in opened.members]
             everything = [*here.members, *files, *job.others]
             refuse_twins(file.path for file in everything)
             source_of(model, self.tools).keep(origin_of(model), everything)
             asked = narrow(files, job.include, job.exclude, model.name) if files else ()
-            found = Plan.of(
-                (Wanted(model.name, file, store.check(model.name, file)) for file in asked), force=self.force
-            )
-            adopt_kept(found, store)
-            by_path = {member.remote.path: member for member in members}
-            rows += [_published(item, by_path[item.remote.path], store) for item in found.fetch]
-            for archive in opened if self.keep_archive else ():
-                path = archives.final_path(model.name, archive)
-                whole = store.fingerprint(path, archive)
-                beside = replace(_beside(job, archive, path), size=whole.size)
-                store.publish(Ready(origin_of(model).remote, beside, path, whole, "size"))
-        return [*rows, *(row for _, row in kept_and_refused(found))]
+            plan = self._plan(model.name, asked, force=self.force)
+            adopt_kept(plan, store)
+            rows = opened.failed
+            by_path = {member.remote.path: member for member in opened.members}
+            for item in plan.fetch:
+                rows.append(_published(item, by_path[item.remote.path], store))
+            if self.keep_archive:
+                for archive in opened.archives:
+                    self._keep_beside(job, archive, archives.final_path(model.name, archive))
+        return [*rows, *(row for _, row in kept_and_refused(plan))]
+
+    def _open(self, job: JobFiles, came: ModelReport, archives: Store, scratch: Path) -> _Opened:
+        """Unpack each archive that came into a folder of ``scratch``; what is none stays a file. Raises `ProtocolError`
+        and `Unsafe` for a job that is one archive."""
+        model = job.model
+        rows = {row.path: row for row in came.files}
+        opened = _Opened(failed=[row for row in came.files if row.error])
+        for number, archive in enumerate(job.archives):
+            row = rows[archive.path.text]
+            if row.error:
+                continue
+            path = archives.final_path(model.name, archive)
+            try:
+                if job.is_archived or is_to_be_unpacked(path, is_called_so=is_archive_name(path.name)):
+                    opened.members += self._unpacked(archive, path, scratch / f"{number}")
+                    opened.archives.append(archive)
+                else:
+                    opened.members.append(_as_it_is(archive, path, row, archives))
+            except (ProtocolError, Unsafe) as error:
+                if job.is_archived:
+                    raise
+                publish.remove(path)
+                opened.failed.append(replace(row, action="failed", verified="none", error=error))
+                event = Failed(model.name, row.path, error.code, error.message, error.advice, error.item)
+                self.tools.on_event(event)
+        return opened
+
+    def _keep_beside(self, job: JobFiles, archive: RemoteFile, path: Path) -> None:
+        """Publish the archive that came to ``path`` beside the folder of its job."""
+        store = self.tools.store
+        print_ = store.fingerprint(path, archive)
+        beside = replace(_beside(job, archive, path), size=print_.size)
+        store.publish(Ready(origin_of(job.model).remote, beside, path, print_, "size"))
 
     def _unpacked(self, archive: RemoteFile, path: Path, folder: Path) -> list[_Member]:
         """The files in an archive, each where the archive lies in the job."""
         tools = self.tools
         limits = replace(self.limits, bytes=self.limits.bytes or tools.max_size)
-        done = unpack(path, folder, limits=limits, cancel=tools.store.cancel, on_event=tools.on_event)
-        above = archive.path.text.rpartition("/")[0]
-        found = []
-        for file in done.manifest.files:
-            name = f"{above}/{file.path}" if above else file.path
-            remote = RemoteFile(RelPath.parse(name), archive.url, file.size, Digest("sha256", file.sha256))
-            verified = "sha256" if done.verified == "sha256" else "size"
-            found.append(_Member(remote, RelPath.parse(file.path).under(done.path), verified))
-        return found
+        request = UnpackRequest(path, folder, limits)
+        unpacked = unpack(request, cancel=tools.store.cancel, on_event=tools.on_event)
+        verified = "sha256" if unpacked.verified == "sha256" else "size"
+        above, slash, _ = archive.path.text.rpartition("/")
+        members = []
+        for file in unpacked.manifest.files:
+            path_in_job = RelPath.parse(f"{above}{slash}{file.path}")
+            remote = RemoteFile(path_in_job, archive.url, file.size, Digest("sha256", file.sha256))
+            members.append(_Member(remote, RelPath.parse(file.path).under(unpacked.path), verified))
+        return members
 
 
 def _as_it_is(archive: RemoteFile, path: Path, came: FileReport, archives: Store) -> _Member:
@@ -326,7 +359,7 @@ def _places_beside(job: JobFiles, archive: RemoteFile) -> list[RemoteFile]:
     if not job.is_archived:
         return [replace(archive, path=RelPath.parse(f"{origin_of(job.model).job}_{archive.path.name}"))]
     stem = stem_of(archive.path.text)
-    return [replace(archive, path=RelPath.parse(stem + suffix)) for suffix in ARCHIVE_SUFFIXES]
+    return [replace(archive, path=RelPath.parse(f"{stem}.{kind}")) for kind in get_args(ArchiveKind)]
 
 
 def _discard(model: Model, archives: Store) -> None:

@@ -12,7 +12,7 @@ import base64
 import binascii
 import mimetypes
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,6 +55,8 @@ _BASE64 = ("data", "base64", "file_data")
 """Keys whose text is base64, beside those that end in base64 or b64."""
 _TEXTS = (*_BASE64, "content", "body", "blob", "bytes", "payload", "value", "file", "image", "audio", "video")
 """Keys whose text is what the field ``encoding`` or ``type`` beside them says."""
+_NO_NAMES = (*_BASE64, "content")
+"""Keys that say nothing about what is under them."""
 _BASE64_KEY = re.compile(r"(?i)(?:(?P<stem>.*?)[-_.]?)?(?:base64|b64)")
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
 _ENCODINGS = ("encoding", "content_encoding", "content_transfer_encoding", "transfer_encoding", "type", "format")
@@ -96,7 +98,8 @@ class Judged:
             raise errors[0].on(job)
 
     def _why_nothing(self, secrets: Iterable[str]) -> str:
-        if words := error_in(self.words, secrets):
+        words = error_in(self.words, secrets)
+        if words:
             return f"its answer names no file; the worker says: {words}"
         if not self.keys:
             return "its answer names no file"
@@ -105,12 +108,14 @@ class Judged:
 
     def notes(self, secrets: Iterable[str] = ()) -> list[str]:
         """What a user should know though there are files."""
-        found = []
+        notes = []
         if self.ignored:
-            found.append(f"not fetched, no file: {listed([str(one) for one in self.ignored], most=_NAMED)}")
-        if words := error_in(self.words, secrets):
-            found.append(f"the worker says: {words}")
-        return found
+            links = listed([str(link) for link in self.ignored], most=_NAMED)
+            notes.append(f"not fetched, no file: {links}")
+        words = error_in(self.words, secrets)
+        if words:
+            notes.append(f"the worker says: {words}")
+        return notes
 
 
 def judge(answer: Any, job: str, base: str = "") -> Judged:
@@ -126,7 +131,9 @@ def judge(answer: Any, job: str, base: str = "") -> Judged:
         reader.read(_json_in("".join(value)), ())  # a generator yielded one text in pieces
     outputs = _apart(_each_once(reader.found))
     refuse_twins(output.path for output in outputs)
-    words = _failure_in(value) or ("" if outputs else _words_in(value))
+    words = _failure_in(value)
+    if not words and not outputs:
+        words = _words_in(value)
     return Judged(tuple(outputs), tuple(dict.fromkeys(reader.ignored)), words, _keys_of(value))
 
 
@@ -271,7 +278,8 @@ class _Reader:
         for key in reversed(keys):
             coded = _BASE64_KEY.fullmatch(key)
             stem = (coded["stem"] or "").strip("-_. ") if coded else key
-            if stem and not stem.isdigit() and stem not in _TEXTS[:4] and key_meaning(stem) not in _MERE_PLACES:
+            is_name = stem and not stem.isdigit() and stem not in _NO_NAMES
+            if is_name and key_meaning(stem) not in _MERE_PLACES:
                 return stem
         return self._job
 
@@ -315,17 +323,17 @@ def _content_key(value: Mapping[str, Any]) -> str:
 
 def _is_base64(value: Mapping[str, Any], key: str) -> bool:
     """Whether a field says that the text under ``key`` is base64."""
-    return (
-        key in _BASE64
-        or _BASE64_KEY.fullmatch(key) is not None
-        or _is_said_to_be_base64(value)
-        or _DATA_URL.match(value[key]) is not None
-    )
+    if key in _BASE64 or _is_said_to_be_base64(value):
+        return True
+    return _BASE64_KEY.fullmatch(key) is not None or _DATA_URL.match(value[key]) is not None
 
 
 def _is_said_to_be_base64(value: Mapping[str, Any]) -> bool:
-    said = [value.get(key) for key in _ENCODINGS]
-    return any(isinstance(word, str) and word.lower() in ("base64", "b64") for word in said)
+    for key in _ENCODINGS:
+        word = value.get(key)
+        if isinstance(word, str) and word.lower() in ("base64", "b64"):
+            return True
+    return False
 
 
 def _decoded(text: str) -> bytes:
@@ -410,14 +418,16 @@ def _telling_key(keys: Sequence[str]) -> str:
 
 def _keys_of(value: Any) -> tuple[str, ...]:
     """The keys of an answer, those of objects in it behind a point."""
-    found: dict[str, None] = {}
+    keys: list[str] = []
     rows = value if isinstance(value, list) else [value]
     for row in rows[:_NAMED]:
-        for key, inner in row.items() if isinstance(row, dict) else ():
-            found[str(key)] = None
+        if not isinstance(row, dict):
+            continue
+        for key, inner in row.items():
+            keys.append(str(key))
             if isinstance(inner, dict):
-                found.update(dict.fromkeys(f"{key}.{name}" for name in inner))
-    return tuple(found)
+                keys += [f"{key}.{name}" for name in inner]
+    return tuple(dict.fromkeys(keys))
 
 
 # The worker's own words
@@ -435,7 +445,11 @@ def _failure_in(value: Any) -> str:
 
 def _words_in(value: Any) -> str:
     """The first text under a key for words of an error, wherever it is nested."""
-    return next((words for words in map(_said_in, _objects_in(value)) if words), "")
+    for facts in _objects_in(value):
+        words = _said_in(facts)
+        if words:
+            return words
+    return ""
 
 
 def _said_in(facts: Mapping[str, Any], depth: int = 0) -> str:
@@ -483,9 +497,9 @@ def _each_once(found: Sequence[_Found]) -> list[Output]:
 def _apart(outputs: Sequence[Output]) -> list[Output]:
     """The files, those of one name in folders: the shortest ends of the paths of their links that differ. Where these
     do not differ either, the folders are numbers."""
-    groups: dict[str, list[int]] = {}
+    groups: defaultdict[str, list[int]] = defaultdict(list)
     for at, output in enumerate(outputs):
-        groups.setdefault(output.path.folded, []).append(at)
+        groups[output.path.folded].append(at)
     apart = list(outputs)
     for places in groups.values():
         if len(places) == 1:

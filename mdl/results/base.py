@@ -59,8 +59,13 @@ class JobOrigin(Origin):
 
     @property
     def folder(self) -> str:
-        part = "_logs" if self.logs else f"_{self.checkpoint}" if self.checkpoint else ""
-        return f"{self.remote}/{self.job}{part}"
+        """Where the results lie below the models folder."""
+        folder = f"{self.remote}/{self.job}"
+        if self.logs:
+            return f"{folder}_logs"
+        if self.checkpoint:
+            return f"{folder}_{self.checkpoint}"
+        return folder
 
     def url_of(self, path: RelPath) -> str:
         """The stable URL of one file of the job. `Remote.locate` finds out where the file is."""
@@ -102,6 +107,8 @@ _STATUS: dict[str, JobStatus] = {
     **dict.fromkeys(("cancelled", "canceled", "stopped", "aborted"), "cancelled"),
 }
 """What the words of remotes mean, in small letters and without anything between them."""
+_MOST_SECONDS = 1e11
+"""A time since 1970 that is greater is in milliseconds."""
 _NO_LETTER = re.compile(r"[^a-z]+")
 _LONGEST_WORD = 60
 
@@ -139,9 +146,9 @@ class RemoteJob:
         can be had of such a one too."""
         if self.status in ("failed", "cancelled") and not logs:
             hint = "'mdl fetch' with --logs brings its logs, if it wrote any"
-            how = "failed" if self.status == "failed" else "was cancelled"
-            why = f": {self.error}" if self.error else ", and does not say why"
-            raise NotFound(f"the job {how}{why}", item=self.id, hint=hint)
+            message = "the job failed" if self.status == "failed" else "the job was cancelled"
+            reason = f": {self.error}" if self.error else ", and does not say why"
+            raise NotFound(message + reason, item=self.id, hint=hint)
         if not self.is_over and not allow_running:
             hint = "--wait waits for it; --allow-running takes what is there"
             raise NotFinished(f"the job is still {self.standing}", item=self.id, hint=hint)
@@ -209,16 +216,19 @@ def status_of(word: object) -> JobStatus | None:
 def moment_of(value: object) -> str | None:
     """A time in ISO 8601 or in seconds (or milliseconds) since 1970, as ISO 8601 in UTC; None for anything else. A
     time without a zone is one in UTC."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
         if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-            found = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-            found = found if found.tzinfo else found.replace(tzinfo=UTC)
-        elif isinstance(value, int | float | str) and not isinstance(value, bool):
-            seconds = float(value)
-            found = datetime.fromtimestamp(seconds / 1000 if seconds > 1e11 else seconds, UTC)
+            moment = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
         else:
-            return None
-        return found.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            seconds = float(value)
+            if seconds > _MOST_SECONDS:
+                seconds /= 1000
+            moment = datetime.fromtimestamp(seconds, UTC)
+        return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -227,34 +237,35 @@ def job_of(record: Any, name: str = "") -> RemoteJob:
     """The job that a record describes: ``id`` (or ``job_id``, ``process_id``), ``status`` (or ``state``),
     ``created_at``, ``updated_at``, ``error``. Nothing is known about a job whose record is not an object."""
     facts: Mapping[str, Any] = record if isinstance(record, dict) else {}
-    ident = name or next((str(facts[key]) for key in ("id", "job_id", "process_id") if facts.get(key)), "")
-    created = next((facts[key] for key in ("created_at", "started_at", "createdAt") if facts.get(key)), None)
-    updated = next((facts[key] for key in ("updated_at", "completed_at", "finished_at") if facts.get(key)), None)
-    error = error_in(facts.get("error") or facts.get("error_message"))
-    word = facts.get("status") or facts.get("state")
+    job_id = name or str(_first(facts, "id", "job_id", "process_id") or "")
+    created = _first(facts, "created_at", "started_at", "createdAt")
+    updated = _first(facts, "updated_at", "completed_at", "finished_at")
+    error = error_in(_first(facts, "error", "error_message"))
+    word = _first(facts, "status", "state")
     status = status_of(word)
     if status is None:
         status = "running"
         error = _unknown(word, error)
-    found = facts.get("size_bytes")
-    count = found if type(found) is int and found >= 0 else None
-    return RemoteJob(
-        ident,
-        status,
-        moment_of(created),
-        moment_of(updated),
-        count,
-        error or None,
-    )
+    size = facts.get("size_bytes")
+    if type(size) is not int or size < 0:
+        size = None
+    return RemoteJob(job_id, status, moment_of(created), moment_of(updated), size, error or None)
+
+
+def _first(facts: Mapping[str, Any], *keys: str) -> Any:
+    """The first value under these keys that says something; None if there is none."""
+    for key in keys:
+        if facts.get(key):
+            return facts[key]
+    return None
 
 
 def _unknown(word: object, error: str) -> str:
     """What is told of a job with this word for how it stands, which mdl does not know."""
-    if not word:
-        told = "its remote does not say how it stands"
-    else:
-        told = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
-    return f"{told}: {error}" if error else told
+    message = "its remote does not say how it stands"
+    if word:
+        message = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
+    return f"{message}: {error}" if error else message
 
 
 def of_remote(error: MdlError, name: str) -> MdlError:
@@ -292,11 +303,11 @@ class JobSource:
 
     def resolve(self, origin: JobOrigin) -> list[RemoteFile]:
         if self._context.http is None:
-            found = self.known(origin)
-            if found is None:
+            known = self.known(origin)
+            if known is None:
                 hint = online_hint(self._context.offline_by)
                 raise LockError("offline, and it was never fetched", item=str(origin), hint=hint)
-            return found
+            return known
         remote = self.remote(origin.remote)
         return remote.files(origin)
 
@@ -313,7 +324,7 @@ class JobSource:
     def keep(self, origin: JobOrigin, files: Sequence[RemoteFile]) -> None:
         """Keep which ``files`` a job has. Those of an archive have its URL. What cannot be kept is asked for
         again."""
-        rows = [[one.path.text, one.url, one.size] for one in files]
+        rows = [[file.path.text, file.url, file.size] for file in files]
         with contextlib.suppress(OSError, MdlError):
             keep(self._path(origin), "mdl-job", VERSION, {"source": str(origin), "files": rows})
 

@@ -38,32 +38,36 @@ class _Answer:
 
     @classmethod
     def of(cls, judged: Judged) -> _Answer:
-        found = cls(judged)
+        answer = cls(judged)
         for output in judged.outputs:
-            found.put(output)
-        return found
+            answer.put(output)
+        return answer
 
-    def put(self, one: Output) -> None:
-        self.outputs[one.path.text] = one
-        self.uses[one.path.text] = 1 if one.size is not None else 2
+    def put(self, output: Output) -> None:
+        self.outputs[output.path.text] = output
+        self.uses[output.path.text] = 1 if output.size is not None else 2
 
     def is_good(self, path: str) -> bool:
         """Whether the file can be had from what is known."""
-        one = self.outputs.get(path)
-        if one is None:
+        output = self.outputs.get(path)
+        if output is None:
             return False
-        if one.data is not None or one.is_stable or one.error:
+        if output.data is not None or output.is_stable or output.error:
             return True
-        end = expires_at(one.url)
-        return bool(one.url) and self.uses[path] > 0 and end - time.time() > min(_EXPIRES_SOON, (end - self.came) / 2)
+        if not output.url or self.uses[path] <= 0:
+            return False
+        end = expires_at(output.url)
+        half_life = (end - self.came) / 2
+        return end - time.time() > min(_EXPIRES_SOON, half_life)
 
     @property
     def is_fresh(self) -> bool:
-        return all(one.key or self.is_good(path) for path, one in self.outputs.items())
+        """Whether all its files can be had; those that are known by a key are asked for one by one."""
+        return all(output.key or self.is_good(path) for path, output in self.outputs.items())
 
     @property
     def bytes_held(self) -> int:
-        return sum(len(one.data) for one in self.outputs.values() if one.data is not None)
+        return sum(len(output.data or b"") for output in self.outputs.values())
 
 
 class JobLinks:
@@ -93,19 +97,21 @@ class JobLinks:
             answer = self._answers.get(origin.job)
             if answer is None or not answer.is_fresh:
                 answer = self._asked(origin.job)
-        found = list(answer.outputs.values())
+        outputs = list(answer.outputs.values())
         notes = []
         if not origin.litter:
-            found, litter = without_litter(found)
-            notes += [litter_note(litter)] if litter else []
+            outputs, litter = without_litter(outputs)
+            if litter:
+                notes.append(litter_note(litter))
         if origin.job not in self._told:
             self._told.add(origin.job)
             self._tell(origin.job, answer.judged, notes)
-        wanted = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
-        return [
-            RemoteFile(one.path, origin.url_of(one.path), one.size, one.digest, probed=one.size is not None)
-            for one in wanted
-        ]
+        files = []
+        for output in select(outputs, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything):
+            url = origin.url_of(output.path)
+            is_probed = output.size is not None
+            files.append(RemoteFile(output.path, url, output.size, output.digest, probed=is_probed))
+        return files
 
     def locate(self, url: str) -> Link | Body:
         """Where the file of a URL that `JobOrigin.url_of` made is at this moment. Raises as ``ask``, and `NotFound` if
@@ -120,16 +126,16 @@ class JobLinks:
                     known = answer.outputs.get(path)
                 if known and known.key:
                     answer.put(replace(self._complete(job, known), path=known.path, key=known.key))
-            one = answer.outputs.get(path)
-            if one is None:
+            output = answer.outputs.get(path)
+            if output is None:
                 raise NotFound("the remote's answer does not name this file any more", item=f"{job}/{path}")
-            if one.error:
-                raise one.error
+            if output.error:
+                raise output.error
             answer.uses[path] -= 1
         self._let_go(job)
-        if one.data is not None:
-            return Body.of(one.data, one.content_type or "application/octet-stream")
-        return Link(one.url, authorized=one.is_stable)
+        if output.data is not None:
+            return Body.of(output.data, output.content_type or "application/octet-stream")
+        return Link(output.url, authorized=output.is_stable)
 
     def _locked(self, job: str) -> threading.Lock:
         with self._lock:

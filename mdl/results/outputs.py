@@ -29,6 +29,9 @@ ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
 )
 NAME_KEYS = ("filename", "file_name", "name", "key", "s3_key")
+_ERROR_KEYS = ("error_message", "error", "message", "detail", "msg")
+_DEEPEST_ERROR = 4
+"""How many objects, one in the other, the words of an error are looked for in."""
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _NAMED = 10
 _FEW = 3
@@ -73,17 +76,22 @@ def _job_in(row: Any) -> str:
 def keyed_outputs(answer: Any, job: str) -> list[Output]:
     """The files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for one by
     one. Raises `Unsafe` for a key that leaves the folder."""
-    facts = answer if isinstance(answer, dict) else {"files": answer}
-    rows = next((facts[key] for key in ("files", "keys", "objects") if key in facts), ())
-    found = []
-    for row in rows if isinstance(rows, list) else ():
+    rows = answer
+    if isinstance(answer, dict):
+        keys = [key for key in ("files", "keys", "objects") if key in answer]
+        rows = answer[keys[0]] if keys else None
+    if not isinstance(rows, list):
+        return []
+    outputs = []
+    for row in rows:
         facts = row if isinstance(row, dict) else {"key": row}
         key = first_text(facts, ("key", "s3_key", "path", "name"))
+        if not key or key.endswith("/"):
+            continue
         below = key.rpartition(f"results/{job}/")[2] or key
-        if key and not key.endswith("/"):
-            found.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
-    refuse_twins(one.path for one in found)
-    return found
+        outputs.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
+    refuse_twins(output.path for output in outputs)
+    return outputs
 
 
 def first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -115,20 +123,22 @@ def told_size_in(value: Mapping[str, Any]) -> int | None:
     they do not know it."""
     size = value.get("size", value.get("size_bytes"))
     name = shown(first_text(value, NAME_KEYS))[:200] or "a file of the job"
-    try:
-        if isinstance(size, str) and size.isascii() and size.isdigit():
+    if isinstance(size, str) and size.isascii() and size.isdigit():
+        try:
             size = parse_integer(size)
-    except OutOfBounds as error:
-        raise ProtocolError(f"the size that is told of it: {error}", item=name) from None
-    is_told = isinstance(size, int | float) and not isinstance(size, bool) and size > 0
-    return told_size(size, name) if is_told else None
+        except OutOfBounds as error:
+            raise ProtocolError(f"the size that is told of it: {error}", item=name) from None
+    if isinstance(size, bool) or not isinstance(size, int | float) or size <= 0:
+        return None
+    return told_size(size, name)
 
 
 def told_digest(value: Mapping[str, Any]) -> Digest | None:
     """The sha256 that an object tells of its file."""
     text = value.get("sha256", value.get("checksum_sha256"))
-    is_one = isinstance(text, str) and re.fullmatch(r"[0-9a-fA-F]{64}", text)
-    return Digest("sha256", str(text).lower()) if is_one else None
+    if isinstance(text, str) and re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return Digest("sha256", text.lower())
+    return None
 
 
 def told_kind(value: Mapping[str, Any]) -> str:
@@ -194,22 +204,23 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
+    chosen = list(files)
     if logs:
-        found = [file for file in files if _is_log(file.path)]
-    else:
+        chosen = [file for file in files if _is_log(file.path)]
+    elif not everything:
         models = [file for file in files if not _is_log(file.path) and not _is_picture(file.path)]
-        found = list(files) if everything or not models else models
+        chosen = models or chosen
     if checkpoint and checkpoint not in CHOICES:
-        found = [file for file in found if _is_of(file.path, checkpoint)]
-    if found:
-        return found
-    what = "no file"
+        chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
+    if chosen:
+        return chosen
+    missing = "no file"
     if checkpoint:
-        what = f"no checkpoint {shown(checkpoint)!r}"
+        missing = f"no checkpoint {shown(checkpoint)!r}"
     elif logs:
-        what = "no log"
+        missing = "no log"
     names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
-    raise NotFound(f"{what} is among its results", hint=f"available: {names}")
+    raise NotFound(f"{missing} is among its results", hint=f"available: {names}")
 
 
 def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
@@ -242,15 +253,19 @@ def _is_picture(path: RelPath) -> bool:
 
 
 def _is_of(path: RelPath, checkpoint: str) -> bool:
-    number = rf"(?:.*\D)?0*{checkpoint}" if checkpoint.isdigit() else rf"(?:.*[-_.])?{re.escape(checkpoint)}"
-    *folders, name = path.text.split("/")
-    return any(re.fullmatch(number, part) for part in (*folders, name, name.rpartition(".")[0]))
+    """Whether a folder of a path, or its name with or without a suffix, ends with the name of a checkpoint."""
+    pattern = rf"(?:.*[-_.])?{re.escape(checkpoint)}"
+    if checkpoint.isdigit():
+        pattern = rf"(?:.*\D)?0*{checkpoint}"
+    parts = path.text.split("/")
+    parts.append(path.name.rpartition(".")[0])
+    return any(re.fullmatch(pattern, part) for part in parts)
 
 
 def error_in(words: Any, secrets: Iterable[str] = ()) -> str:
     """What a worker says went wrong, in one line without ``secrets`` and without the query of any URL: a text, a text
     that is JSON (``error_message``, ``error``, ``message``, ``detail``) or a web page, or such an object."""
-    for _ in range(4):
+    for _ in range(_DEEPEST_ERROR):
         if isinstance(words, str) and words.lstrip().startswith("{"):
             try:
                 words = parse_json(words, allow_nan=True)
@@ -260,8 +275,8 @@ def error_in(words: Any, secrets: Iterable[str] = ()) -> str:
             words = words[0]
         if not isinstance(words, dict):
             break
-        keys = ("error_message", "error", "message", "detail", "msg")
-        words = next((words[key] for key in keys if words.get(key)), "")
+        said = [words[key] for key in _ERROR_KEYS if words.get(key)]
+        words = said[0] if said else ""
     text = str(words or "")
     if text.lstrip().startswith("<"):
         text = server_message({}, text.encode(errors="replace")) or text

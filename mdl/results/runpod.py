@@ -135,11 +135,13 @@ class Runpod(HttpRemote):
     def status(self, job: str) -> RemoteJob:
         """From the bucket, from the endpoint's queue if ``job`` is an id of it, and from a worker, in this order."""
         missed = Missed()
-        if found := self.status_in_bucket(check_job_id(job), missed):
-            return found
-        if facts := self._in_queue(job, missed):
-            return self.job(facts, job)
-        return self.job(self._of_process("process_status", job, missed), job)
+        recorded = self.status_in_bucket(check_job_id(job), missed)
+        if recorded:
+            return recorded
+        facts = self._in_queue(job, missed)
+        if not facts:
+            facts = self._of_process("process_status", job, missed)
+        return self.job(facts, job)
 
     def cancel(self, job: str) -> RemoteJob:
         """Asked by the queue for one of its own ids, else by a worker. One that knows the process is asked once."""
@@ -154,16 +156,18 @@ class Runpod(HttpRemote):
         try:
             answer = self._of_process("cancel", job, missed, once=True)
         except NotFound as error:
-            if found := self.status_in_bucket(job, missed):
-                raise self.not_cancelled(job, f"{error.message}; the bucket says that it is {found.status}") from error
-            raise
+            recorded = self.status_in_bucket(job, missed)
+            if recorded is None:
+                raise
+            message = f"{error.message}; the bucket says that it is {recorded.status}"
+            raise self.not_cancelled(job, message) from error
         return self.cancelled(job, answer)
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The results: from the bucket, else as the endpoint answers."""
         missed = self._missed[check_job_id(origin.job)] = Missed()
-        found = self.files_in_bucket(origin, missed)
-        return self._links.files(origin) if found is None else found
+        files = self.files_in_bucket(origin, missed)
+        return self._links.files(origin) if files is None else files
 
     def locate(self, url: str) -> Link | Body:
         return self._links.locate(url)
@@ -209,15 +213,16 @@ class Runpod(HttpRemote):
         """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
         the worker gives."""
         try:
-            if items := self._items(job, missed):
-                judged = self._judged(items, job)
-                if not any(isinstance(output.error, NoDownload) for output in judged.outputs):
-                    return judged
+            items = self._items(job, missed)
+            judged = self._judged(items, job) if items else None
+            if judged and not any(isinstance(output.error, NoDownload) for output in judged.outputs):
+                return judged
         except (NoDownload, WorkerFailed):
             pass  # without a bucket a worker names no URLs; or it does not understand the question
         try:
-            if found := keyed_outputs(self._of_process("list_files", job, missed), job):
-                return Judged(tuple(found))
+            outputs = keyed_outputs(self._of_process("list_files", job, missed), job)
+            if outputs:
+                return Judged(tuple(outputs))
         except WorkerFailed:
             pass
         return self._judged(self._of_process("download", job, missed), job)
@@ -227,7 +232,8 @@ class Runpod(HttpRemote):
         given = {"type": "bulk_download", "process_ids": [job], "include_images": True, "include_loras": True}
         for _ in range(_TRIES):
             with contextlib.suppress(UnknownProcess):
-                if items := items_of(self.call(given), job):
+                items = items_of(self.call(given), job)
+                if items:
                     return items
             missed[_WORKERS] += 1
         return []
@@ -235,8 +241,10 @@ class Runpod(HttpRemote):
     def _complete(self, job: str, output: Output) -> Output:
         """An output that is known by its key, with its bytes or its link."""
         answer = self._of_process("download", job, Missed(), s3_key=output.key)
-        found = self._judged(answer, job).outputs[0]
-        return replace(found, size=found.size if output.size is None else output.size)
+        complete = self._judged(answer, job).outputs[0]
+        if output.size is None:
+            return complete
+        return replace(complete, size=output.size)
 
     def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
         """What the queue says of one of its own jobs; None if it never had it, or has forgotten it."""

@@ -57,6 +57,11 @@ class Checkpoint:
     weights: str = r"(?!)"
 
     @property
+    def paths(self) -> set[str]:
+        """The paths of all that belongs to it, and of its base."""
+        return {self.base, *(entry.path for entry in self.entries)}
+
+    @property
     def files(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.kind == "file"]
 
@@ -140,8 +145,10 @@ def finished_model(
     matches ``model``."""
     if not tree.files_named(base, re.compile(model).fullmatch):
         return []
-    taken = [path for row in rows for path in (row.base, *(entry.path for entry in row.entries))]
-    return [checkpoint(tree, FINAL, base, tree.all_but(base, [*taken, *(folder.path for folder in beside)]))]
+    taken = {folder.path for folder in beside}
+    for row in rows:
+        taken |= row.paths
+    return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))]
 
 
 def parse_count(value: object) -> int | None:

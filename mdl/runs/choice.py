@@ -110,10 +110,13 @@ def _named_apart(rows: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:
     """Its name, its path with hyphens (a user's choice may hold no slash), and that path with a number."""
-    path = row.base if row.base.rpartition("/")[2] == row.name else join(row.base, row.name)
+    is_folder = row.base.rpartition("/")[2] == row.name
+    path = row.base if is_folder else join(row.base, row.name)
+    long_name = path.replace("/", "-")
     yield row.name
-    yield path.replace("/", "-")
-    yield from (f"{path.replace('/', '-')}-{number}" for number in count(2))
+    yield long_name
+    for number in count(2):
+        yield f"{long_name}-{number}"
 
 
 def newer_incomplete(rows: Sequence[Checkpoint], chosen: Checkpoint) -> tuple[Checkpoint, ...]:

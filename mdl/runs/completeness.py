@@ -57,8 +57,9 @@ def is_index(name: str) -> bool:
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
     """What shows that files that were saved together are incomplete; "" if nothing does."""
     for folder, files in _by_folder(entries).items():
-        for why in _faults(tree, folder, files):
-            return why
+        fault = next(_faults(tree, folder, files), "")
+        if fault:
+            return fault
     return ""
 
 
@@ -66,8 +67,9 @@ def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
     """Which shard, index or part of a split file is missing beside these files; "" if none is."""
     files_alone = (entry for entry in entries if entry.kind == "file")
     for files in _by_folder(files_alone).values():
-        for why in _missing_parts(tree, files):
-            return why
+        fault = next(_missing_parts(tree, files), "")
+        if fault:
+            return fault
     return ""
 
 
@@ -93,8 +95,10 @@ def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]
     for name, entry in files.items():
         if not entry.stamp.size and is_weights(name):
             yield f"{name} is empty"
-        elif why := why_cut(tree, entry):
-            yield f"{name}: {why}"
+            continue
+        reason = why_cut(tree, entry)
+        if reason:
+            yield f"{name}: {reason}"
     if any(name.endswith(".distcp") for name in files) and ".metadata" not in files:
         yield f"{folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
 

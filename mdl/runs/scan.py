@@ -3,6 +3,7 @@ which nobody can say that they are one model."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -45,13 +46,21 @@ def find_in(tree: Tree, name: str) -> Run:
     if own.checkpoints:
         return _one_run(tree, name, own, _beside(tree, own))
     runs = _runs_in_all(tree, tree.subfolders())
-    loose = [entry for entry in tree.entries if _is_model(entry) and not any(_is_in(entry, run.path) for run in runs)]
+    loose = _weights_outside(tree, runs)
     sets = {_set_of(entry) for entry in loose}
     if len(runs) == 1 and not sets:
         return _one_run(tree, name, runs[0].found)
     if not runs and len(sets) <= 1:
         return _one_run(tree, name, _with_layout(find_weights(tree, ""), PLAIN))
     return _several(tree, name, runs, loose)
+
+
+def _weights_outside(tree: Tree, runs: list[_RunBelow]) -> list[Entry]:
+    """The files of models that are in none of the runs."""
+    inside: set[str] = set()
+    for run in runs:
+        inside.update(entry.path for entry in tree.below(run.path))
+    return [entry for entry in tree.entries if entry.path not in inside and _is_model(entry)]
 
 
 def _one_run(tree: Tree, name: str, found: Found, runs_below: tuple[tuple[str, int], ...] = ()) -> Run:
@@ -79,21 +88,22 @@ def _with_layout(found: Found, layout: Layout) -> Found:
 
 def _own_run(tree: Tree, base: str) -> Found:
     """What is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout fits."""
+    checkpoints_folder = join(base, CHECKPOINTS_FOLDER)
+    model_folder = join(base, MODEL_FOLDER)
     found = recognise_layout(tree, base, _OF_TRAINERS) or Found(())
-    for name in (CHECKPOINTS_FOLDER, MODEL_FOLDER):
-        folder = join(base, name)
-        if base == folder or not tree.is_folder(folder):
-            continue
-        layouts = LAYOUTS if name == MODEL_FOLDER else _OF_TRAINERS
-        inside = recognise_layout(tree, folder, layouts)
+    for folder, layouts in ((checkpoints_folder, _OF_TRAINERS), (model_folder, LAYOUTS)):
+        inside = recognise_layout(tree, folder, layouts) if tree.is_folder(folder) else None
         if inside and inside.checkpoints:
             outer = found if found.checkpoints else _weights_directly_in(tree, base)
             found = _merged(outer, inside, base, folder)
     has_model = any(row.name == FINAL for row in found.checkpoints)
     of_any_name = bool(found.checkpoints) and not has_model
-    for folder in (base, join(base, CHECKPOINTS_FOLDER), join(base, MODEL_FOLDER)):
-        folders = find_folders(tree, folder, of_any_name=of_any_name)
-        found = _with_folders(found, [row for row in folders if row.is_known or not _is_run(tree, row.base)])
+    for folder in (base, checkpoints_folder, model_folder):
+        rows = []
+        for row in find_folders(tree, folder, of_any_name=of_any_name):
+            if row.is_known or not _is_run(tree, row.base):
+                rows.append(row)
+        found = _with_folders(found, rows)
     return found
 
 
@@ -145,12 +155,11 @@ def _with_folders(found: Found, folders: Iterable[Checkpoint]) -> Found:
     names = {row.name for row in found.checkpoints}
     taken: set[str] = set()
     for row in found.checkpoints:
-        taken.add(row.base)
-        taken.update(entry.path for entry in row.entries)
+        taken |= row.paths
     is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
     more = []
     for row in folders:
-        if row.base in taken or row.name in names or not taken.isdisjoint(entry.path for entry in row.entries):
+        if row.name in names or not taken.isdisjoint(row.paths):
             continue
         is_aside = row.is_derived or (is_of_trainer and not row.is_known)
         more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
@@ -213,7 +222,9 @@ def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -
     found = choose(Found(tuple(_candidate(tree, path) for path in sorted(chosen))))
     unmarked = tuple(replace(row, latest=False, best=False) for row in found.checkpoints)
     layouts = {run.found.layout for run in runs}
-    layout = layouts.pop() if len(layouts) == 1 and not loose else PLAIN.name
+    layout = PLAIN.name
+    if len(layouts) == 1 and not loose:
+        layout = layouts.pop()
     note = SEVERAL_RUNS if runs else UNRECOGNISED
     return Run(name, tree, layout, unmarked, note, _counted(large), note, is_recognised=False)
 
@@ -221,30 +232,29 @@ def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -
 def _candidate(tree: Tree, path: str) -> Checkpoint:
     """A folder, or a file with the other files of its set, that a user may mean."""
     own = tree.get(path)
+    assert own is not None
     folder, _, name = path.rpartition("/")
-    if own is not None and own.kind == "folder":
+    if own.kind == "folder":
         return replace(checkpoint(tree, name, path, tree.below(path)), layout=NAMED_LAYOUT.name)
-    parts = []
-    for entry in tree.children(folder):
-        if own is not None and _is_model(entry) and _set_of(entry) == _set_of(own):
-            parts.append(entry)
+    own_set = _set_of(own)
+    parts = [entry for entry in tree.children(folder) if _is_model(entry) and _set_of(entry) == own_set]
     return replace(checkpoint(tree, name, folder, parts), layout=PLAIN.name)
 
 
 def _counted(runs: Iterable[_RunBelow]) -> tuple[tuple[str, int], ...]:
-    large = [run for run in runs if len(run.found.checkpoints) > 1]
-    return tuple((run.path, len(run.found.checkpoints)) for run in large)
+    """The runs of more than one checkpoint, by their paths, with the number of these."""
+    counts = []
+    for run in runs:
+        count = len(run.found.checkpoints)
+        if count > 1:
+            counts.append((run.path, count))
+    return tuple(counts)
 
 
 def _common_folder(paths: list[str]) -> str:
     """The deepest folder that all paths are in."""
-    parts = [path.split("/")[:-1] for path in paths]
-    common = []
-    for names in zip(*parts, strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return "/".join(common)
+    folders = [f"/{path}".rpartition("/")[0] or "/" for path in paths]
+    return os.path.commonpath(folders).removeprefix("/")
 
 
 def _child_of(folder: str, path: str) -> str:
@@ -275,8 +285,12 @@ def _is_model(entry: Entry) -> bool:
     """Whether it is a file of weights that is not the training's alone, in whichever folder a checkpoint begins."""
     if entry.kind != "file" or not is_weights(entry.name):
         return False
-    parts = entry.path.split("/")
-    return all(is_model("/".join(parts[at:])) for at in range(len(parts)))
+    path = entry.path
+    while path:
+        if not is_model(path):
+            return False
+        path = path.partition("/")[2]
+    return True
 
 
 def _set_of(entry: Entry) -> tuple[str, str]:

@@ -110,16 +110,22 @@ def _is_hdf5(beginning: bytes, _size: int) -> bool:
     return any(beginning.startswith(end_records.HDF5_SIGNATURE, at) for at in starts)
 
 
-def _is_tar(beginning: bytes, _size: int) -> bool:
-    """A header has the sum of its own bytes, counted as if that field held blanks. An empty tar is zeros."""
-    header = beginning[:512]
-    if len(header) < 512:
-        return False
+def is_tar_header(block: bytes) -> bool:
+    """Whether the first 512 bytes are the header of a tar's member: it has the sum of its own bytes, counted as if that
+    field held blanks. Old programs took the bytes for signed ones."""
+    header = block[:512]
     digits = header[148:156].strip(b"\0 ")
-    if not digits:
-        return not any(header)
+    if len(header) < 512 or not digits or digits.strip(b"01234567"):
+        return False
     total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    return digits.isdigit() and not digits.strip(b"01234567") and int(digits, 8) == total
+    negative = [byte for byte in header[:148] + header[156:] if byte > 127]
+    return int(digits, 8) in (total, total - 256 * len(negative))
+
+
+def _is_tar(beginning: bytes, _size: int) -> bool:
+    """It begins with the header of a member; an empty tar is zeros."""
+    is_empty = len(beginning) >= 512 and not any(beginning[:512])
+    return is_empty or is_tar_header(beginning)
 
 
 _GZIP = b"\x1f\x8b"
@@ -246,18 +252,17 @@ def stem_of(name: str) -> str:
     return name[: -len(max(fitting, key=len))] if fitting else name
 
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz")
-"""Those of the archives that mdl unpacks."""
+ArchiveKind = Literal["zip", "tar", "tar.gz"]
+"""The archives that mdl unpacks, each by its usual suffix without the first dot."""
 
 
-def archive_suffix(beginning: bytes) -> str:
-    """The suffix of the archive that begins with these bytes: ``.zip``, ``.tar`` or ``.tar.gz``; "" if they do not
-    tell."""
+def archive_kind(beginning: bytes) -> ArchiveKind | None:
+    """Which kind of archive begins with these bytes; None if they do not tell. A zip may begin with anything."""
     if beginning.startswith(_GZIP):
-        return ".tar.gz"
+        return "tar.gz"
     if _is_zip(beginning, len(beginning)):
-        return ".zip"
-    return ".tar" if _is_tar(beginning, len(beginning)) else ""
+        return "zip"
+    return "tar" if is_tar_header(beginning) else None
 
 
 def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
