@@ -27,15 +27,26 @@ LONGEST_TEXT = 2**16
 LONGEST_LINE = 2**16
 """Bytes of one line of a file that another program goes on writing."""
 LARGEST_JSON = 256 * 2**20
-"""Bytes of a JSON document; most are read under a narrower bound of their own."""
+"""Bytes of the largest JSON documents: receipts, the history of releases, a manifest of a million members."""
+LARGEST_ANSWER = 10 * 2**20
+"""Decoded bytes of an API's answer. Parsed they take a multiple of it."""
+LARGEST_RESULT = 32 * 2**20
+"""Bytes of an answer that may have files in it: a result of 20 MiB, and room."""
 LARGEST_CHILD_OUTPUT = 16 * 2**20
 """Bytes that a program may write to stdout; one that writes more is ended. A document of 50,000 files has 12 MiB."""
 LARGEST_CHILD_ERRORS = 2**16
 """Bytes of a program's stderr that are kept: the last ones."""
 LARGEST_WORDS = 2**20
 """Bytes that a program may write to stdout which is asked a short question: a state, a list of names."""
-LARGEST_FOREIGN_FILE = 2**20
-"""Bytes of a small file that another program wrote: an exit code, a state, a few words."""
+LARGEST_NOTE = 2**16
+"""Bytes of a file of a few words: a token, a commit, a name, who holds a lock."""
+LARGEST_SMALL_FILE = 2**20
+"""Bytes of a small file: settings, an exit code, a state."""
+LARGEST_RECORD = 16 * 2**20
+"""Bytes of a record: a journal, digests, certificates, a catalog from the web, what a trainer says of a run. A journal
+that is half as long is written anew when its download is resumed."""
+LARGEST_DOCUMENT = 64 * 2**20
+"""Bytes of a document that lists many files: a catalog, a lock, a job, the marker of a mirror."""
 MOST_PAGES = 1000
 """Pages of one list that comes in pages."""
 MOST_ITEMS = 1_000_000

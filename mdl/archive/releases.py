@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mdl.archive.manifest import NAME, Manifest, ManifestEntry
 from mdl.archive.unpack import FindCopy
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_JSON, parse_json
 from mdl.disk import publish
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, open_parent, read_whole
 from mdl.errors import NotFound, Occupied, ProtocolError, StateError, Unsafe, UsageError
@@ -142,8 +142,6 @@ Watch = Callable[[int], None]
 _CURRENT = "current"
 _RELEASES = "releases"
 _HISTORY = "releases.json"
-_LARGEST = 256 * 2**20
-"""Bytes of a history, and of a manifest of a million members."""
 _VERSION = re.compile(r"(step-[0-9]+|model)-[0-9a-f]{12}")
 _DAMAGED = "this file of the release is damaged or gone"
 
@@ -208,7 +206,7 @@ class ReleaseDir:
         path = self.folder / _HISTORY
         hint = "move it away; 'current' and the releases stay as they are"
         try:
-            return from_json(read_whole(path, _LARGEST))
+            return from_json(read_whole(path, LARGEST_JSON))
         except FileNotFoundError:
             return History(tuple(sorted(self.here(), key=lambda one: (self.path_of(one).stat().st_mtime_ns, one))))
         except OSError as error:
@@ -223,7 +221,7 @@ class ReleaseDir:
         """Write the history, unless that is what the file says already. Raises `OSError`."""
         path = self.folder / _HISTORY
         data = to_json(history)
-        if not path.exists() or read_whole(path, _LARGEST) != data:
+        if not path.exists() or read_whole(path, LARGEST_JSON) != data:
             publish.write_file(path, data, mode=0o644)
 
     def serve_release(self, after: History) -> None:
@@ -291,7 +289,7 @@ class ReleaseDir:
     def manifest(self, version: str) -> Manifest | None:
         """What a release holds, as it was recorded; None if that cannot be read."""
         try:
-            return Manifest.from_json(read_whole(self.path_of(version) / NAME, _LARGEST))
+            return Manifest.from_json(read_whole(self.path_of(version) / NAME, LARGEST_JSON))
         except (OSError, ProtocolError, StateError):
             return None
 

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from mdl.archive.base import TOP, Archive, ArchiveLimits, InflatedMember, StoredMember, member_path, refuse_collisions
 from mdl.archive.zip_records import INFLATE_ERRORS, new_gunzipper
+from mdl.bounds import LARGEST_NOTE
 from mdl.errors import ProtocolError, Unsafe, storage_error
 from mdl.paths import RelPath, shown
 from mdl.values import value_class
@@ -33,8 +34,6 @@ END = bytes(2 * BLOCK)
 """What comes after the last member."""
 _TIME = 315532800
 """1980-01-01 00:00 UTC, the time of every member, so that the same files make the same bytes."""
-_LONGEST_EXTRA = 2**16
-"""Bytes that a long name, or the pax header of one member, may have."""
 _AGAIN = "copy it again"
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -152,7 +151,7 @@ class TarReader:
 
     def _extra(self, info: tarfile.TarInfo) -> bytes:
         """What a header says that belongs to the next member."""
-        if info.size > _LONGEST_EXTRA:
+        if info.size > LARGEST_NOTE:
             raise Unsafe(f"refused: a header of {info.size:,} bytes", item=shown(info.name)[:200])
         return self._read(info.size + len(padding(info.size)))[: info.size]
 

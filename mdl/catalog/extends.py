@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from mdl import crc_json
-from mdl.bounds import LAST_MOMENT, finite_number
+from mdl.bounds import LARGEST_RECORD, LAST_MOMENT, finite_number
 from mdl.config.places import SHIPPED, expanded
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir
@@ -48,10 +48,7 @@ DEEPEST = 8
 """So many catalogs may extend one another in a row."""
 MOST = 64
 """So many catalogs may be read for one, and so many may one extend."""
-MOST_BYTES = 64 * 2**20
-"""Characters of all catalogs that are read for one, together."""
 _LONGEST_NAME = 200
-_LARGEST = 16 * 2**20
 _FRESH = 600.0
 _VERSION = 1
 
@@ -154,7 +151,7 @@ class WebBases:
     def _kept(self, url: str) -> _Copy | None:
         """The copy; None if there is none, or it is damaged."""
         place = self._place(url)
-        facts = read_kept(place, "mdl-base", _VERSION, 8 * _LARGEST) if place else None
+        facts = read_kept(place, "mdl-base", _VERSION, 8 * LARGEST_RECORD) if place else None
         if facts is None:
             return None
         try:
@@ -193,8 +190,8 @@ def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
         data = bytearray()
         for block in http.body(opened):
             data += block
-            if len(data) > _LARGEST:
-                raise CatalogError(f"larger than {_LARGEST // 2**20} MiB, the most of a catalog on the web")
+            if len(data) > LARGEST_RECORD:
+                raise CatalogError(f"larger than {LARGEST_RECORD // 2**20} MiB, the most of a catalog on the web")
     if found := impostor(bytes(data)):
         raise ProtocolError(found[0], hint=found[1])
     try:

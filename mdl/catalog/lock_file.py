@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.disk import publish
 from mdl.disk.mutex import folder_lock
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mdl.catalog.model import Model
     from mdl.reports import Report
 
-_LARGEST = 64 * 2**20
 _CAME = ("fetched", "kept")
 """What was done with a file whose bytes were hashed in this run."""
 
@@ -36,7 +36,7 @@ def read_lock(path: Path, catalog: Path) -> Lock | None:
         owners = {os.geteuid(), 0}
         with contextlib.suppress(OSError):
             owners.add(catalog.stat().st_uid)
-        text = read_whole(path, _LARGEST, owners=owners).decode()
+        text = read_whole(path, LARGEST_DOCUMENT, owners=owners).decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:

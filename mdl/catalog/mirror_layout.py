@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-from mdl.bounds import parse_json, whole_number
+from mdl.bounds import LARGEST_DOCUMENT, parse_json, whole_number
 from mdl.catalog.lock import LockedModel
 from mdl.catalog.model import Model
 from mdl.errors import MdlError, ProtocolError, UsageError
@@ -25,7 +25,6 @@ from mdl.sources import parse
 from mdl.values import value_class
 
 MARKER = "complete.json"
-LARGEST_MARKER = 64 * 2**20
 SCHEMA = "mdl.mirror-complete/1"
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _PART = 32 * 2**20
@@ -134,7 +133,7 @@ class Marker:
         """The marker that ``data`` is. Raises `ProtocolError`, naming ``item``, if it is not one, or is that of a newer
         mdl."""
         try:
-            facts = parse_json(data, most=LARGEST_MARKER)
+            facts = parse_json(data, most=LARGEST_DOCUMENT)
             if (schema := str(facts["schema"])) != SCHEMA:
                 if schema.startswith(SCHEMA.rpartition("/")[0]):
                     raise _newer(schema, item)

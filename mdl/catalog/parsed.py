@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
+from mdl.bounds import LARGEST_JSON
 from mdl.disk import publish
 from mdl.disk.safe_open import make_private_dir, read_regular
 from mdl.toml import parse_toml
@@ -16,7 +17,6 @@ from mdl.toml import parse_toml
 _LEAST = 2**20
 """Characters of a text whose parsed form is kept."""
 _MOST_KEPT = 4
-_LARGEST = 256 * 2**20
 
 
 class ParsedCatalogs:
@@ -31,7 +31,7 @@ class ParsedCatalogs:
             return parse_toml(text)
         place = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            kept = crc_json.loads((read_regular(place, _LARGEST) or b"").rstrip(b"\n"))
+            kept = crc_json.loads((read_regular(place, LARGEST_JSON) or b"").rstrip(b"\n"))
             if isinstance(kept, dict) and isinstance(kept.get("parsed"), dict):
                 parsed: dict[str, Any] = kept["parsed"]
                 return parsed

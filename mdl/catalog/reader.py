@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdl.catalog.extends import DEEPEST, MOST, MOST_BYTES, Fetch, Place, identity_of, name_of, place_of_base
+from mdl.bounds import LARGEST_DOCUMENT
+from mdl.catalog.extends import DEEPEST, MOST, Fetch, Place, identity_of, name_of, place_of_base
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.parser import Draft
 from mdl.disk.safe_open import read_whole
@@ -20,7 +21,6 @@ from mdl.toml.problems import Problems, TomlText, did_you_mean, one_line
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
-_LARGEST = 64 * 2**20
 Parse = Callable[[str], dict[str, Any]]
 """As `mdl.toml.parse_toml`."""
 
@@ -122,9 +122,9 @@ class _Reading:
         else:
             text = self._fetch(place, next((url for url in chain if isinstance(url, str)), place))
         self._length += len(text)
-        if self._length > MOST_BYTES:
+        if self._length > LARGEST_DOCUMENT:
             self._is_full = True
-            raise CatalogError(f"over {MOST_BYTES // 2**20} MiB of catalogs: {way}", item="too much")
+            raise CatalogError(f"over {LARGEST_DOCUMENT // 2**20} MiB of catalogs: {way}", item="too much")
         self._with_bases(place, text, chain)
 
 
@@ -134,7 +134,7 @@ def read_text(path: Path) -> str:
     Raises `CatalogError`, which does not name the file.
     """
     try:
-        data = read_whole(path, _LARGEST)
+        data = read_whole(path, LARGEST_DOCUMENT)
     except FileNotFoundError:
         raise CatalogError("no such file") from None
     except IsADirectoryError:
@@ -159,7 +159,7 @@ def place_of(name: str, paths: Sequence[Path]) -> str:
 
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            if line := line_numbers(read_whole(path, _LARGEST).decode()).get(("models", name)):
+            if line := line_numbers(read_whole(path, LARGEST_DOCUMENT).decode()).get(("models", name)):
                 return f"{shown(str(path))}:{line}"
     return ""
 

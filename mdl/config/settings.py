@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args, 
 
 import platformdirs
 
+from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.config.places import CACHE_VARIABLES, Place, config_file, expanded, hub_cache, place_of, user_folder
 from mdl.disk.copy import RULES
 from mdl.disk.process import split_command
@@ -359,7 +360,6 @@ def setting_named(name: str) -> Setting:
     return settings_table()[name]
 
 
-_LARGEST = 2**20
 _UNANSWERED = 15.0
 """Seconds for which a host is tried that has never answered: its name or port may be wrong."""
 _UNATTENDED = 3600.0
@@ -470,7 +470,7 @@ def read_config() -> dict[str, Any]:
 def read_text(path: Path) -> str | None:
     """The text of ``config.toml``; None if there is none. Raises `UsageError`."""
     try:
-        return read_whole(path, _LARGEST).decode("utf-8-sig")
+        return read_whole(path, LARGEST_SMALL_FILE).decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

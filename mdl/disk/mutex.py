@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_NOTE, parse_json
 from mdl.cancel import CancelToken
 from mdl.disk import filesystem_type, publish, write_all
 from mdl.disk.process import ProcessId, hostname
@@ -35,7 +35,6 @@ _Taken = TypeVar("_Taken")
 
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs", "tmpfs", "ramfs", "overlay"}
 """File systems that are mounted by one machine only."""
-_LARGEST_LEASE = 1000
 _LONGEST_HOST = 100
 _LONGEST_NAME = 50
 _FILE_POLL_SECONDS = 0.2
@@ -297,7 +296,7 @@ def _has_text(text: bytes, lease: Path) -> bool:
 def _text_of(lease: Path) -> bytes:
     """The content of a lease; nothing if it is gone."""
     with contextlib.suppress(OSError):
-        return read_regular(lease, _LARGEST_LEASE) or b""
+        return read_regular(lease, LARGEST_NOTE) or b""
     return b""
 
 

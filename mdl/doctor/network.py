@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_SMALL_FILE, parse_json
 from mdl.disk.safe_open import read_whole
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.net.allowlist import host_of
@@ -38,7 +38,6 @@ _ADVICE = {
 }
 """What to do about an endpoint that fails. The usual hint of these errors is to run the doctor."""
 
-_LONGEST_LIST = 2**20
 _LONGEST_NAME = 100
 _CLOCK_SECONDS = 120
 
@@ -164,7 +163,7 @@ def endpoint(hub: Hub) -> str:
 
 def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
     try:
-        return isinstance(parse_json(http.read(opened, _LONGEST_LIST)), (list, dict))
+        return isinstance(parse_json(http.read(opened, LARGEST_SMALL_FILE)), (list, dict))
     except (ProtocolError, ValueError):
         return False
 
@@ -213,7 +212,7 @@ def token_file(endpoint: Endpoint) -> str | None:
 def _why_unread(path: Path) -> str:
     """Why there is no token in a file that exists; '' if it has none, or does not exist."""
     try:
-        read_whole(path, _LONGEST_LIST).decode()
+        read_whole(path, LARGEST_SMALL_FILE).decode()
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdl.bounds import LARGEST_FOREIGN_FILE
+from mdl.bounds import LARGEST_SMALL_FILE
 from mdl.disk.safe_open import read_regular
 from mdl.net.ranges import RangeSet
 
@@ -25,7 +25,7 @@ def pieces_there(final: Path) -> tuple[tuple[int, int], ...] | None:
     """The ranges of an unfinished file that aria2 noted as there, each from a first byte to before a last one; None if
     it noted nothing, or nothing that can be read."""
     try:
-        data = read_regular(final.with_name(final.name + _ENDING), LARGEST_FOREIGN_FILE)
+        data = read_regular(final.with_name(final.name + _ENDING), LARGEST_SMALL_FILE)
         if data is None:
             return None
         found = RangeSet()

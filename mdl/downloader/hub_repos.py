@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from mdl.bounds import LARGEST_JSON, parse_json
+from mdl.bounds import LARGEST_JSON, LARGEST_NOTE, parse_json
 from mdl.disk.safe_open import open_for_reading, read_whole, trusted_owners
 from mdl.downloader.hub_cache import (
     BLOBS,
@@ -38,7 +38,6 @@ from mdl.sources.hub_origin import HubOrigin, parse_reference
 from mdl.values import value_class
 
 _FOLDER = re.compile(r"(model|dataset|space)s--(.+)")
-_LONGEST_REF = 1000
 
 
 @value_class
@@ -135,7 +134,7 @@ class CachedRepo:
         found: dict[Path, str] = {}
         for path in files_in(self._refs):
             with contextlib.suppress(OSError), open_for_reading(path, os.O_NOFOLLOW) as fd:
-                found[path] = os.read(fd, _LONGEST_REF).decode("ascii", "replace").strip()
+                found[path] = os.read(fd, LARGEST_NOTE).decode("ascii", "replace").strip()
         return found
 
     @cached_property

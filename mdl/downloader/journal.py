@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdl import crc_json
+from mdl.bounds import LARGEST_RECORD
 from mdl.disk import sync, write_all
 from mdl.disk.process import this_boot
 from mdl.disk.safe_open import open_new, open_own, read_regular
@@ -31,8 +32,6 @@ from mdl.values import value_class
 
 VERSION = 1
 _NONE: Mapping[str, str] = {}
-LARGEST = 16 * 2**20
-"""Bytes of a journal that are read. One that is half as long is written anew when its download is resumed."""
 
 
 @value_class
@@ -152,7 +151,7 @@ def load(path: Path) -> Record | None:
     """Read the journal at ``path``; None if there is none, if it claims nothing, or if another user may have written
     it. Raises `StateError`."""
     try:
-        data = read_regular(path, LARGEST)
+        data = read_regular(path, LARGEST_RECORD)
     except OSError:
         return None
     return None if data is None else parse(data, str(path))

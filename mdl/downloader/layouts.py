@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdl.bounds import LARGEST_NOTE
 from mdl.disk import is_unsupported, look_anew, publish, reading_error, user_name
 from mdl.disk.names import is_name_too_long, name_too_long
 from mdl.disk.publish import OpenFolders
@@ -20,7 +21,6 @@ from mdl.errors import StorageError, UsageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 
-_LONGEST_REF = 1000
 _ABSENT = LocalFile()
 
 
@@ -162,7 +162,7 @@ class HubCache(Layout):
         record it only if nothing is recorded for the branch."""
         for hub in {remote.hub for remote in remotes if remote.hub}:
             with open_parent(*self._places.ref(hub)) as ref:
-                known = ref.read(_LONGEST_REF)
+                known = ref.read(LARGEST_NOTE)
                 if known is None or (hub.branch and is_news and known != hub.revision.encode()):
                     stage = make_private_dir(self.own / "stage")
                     staged = publish.stage(stage, ref.name, hub.revision.encode(), mode=0o644)

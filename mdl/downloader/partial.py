@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from mdl.bounds import LARGEST_RECORD
 from mdl.disk import publish, sync
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
@@ -107,7 +108,7 @@ class Partial:
                 record.on_disk.remove(length, 2**63)
                 lost = claimed - record.have.total
                 why = "the partial file is shorter than its journal says"
-                if lost or path.stat().st_size > journals.LARGEST // 2:
+                if lost or path.stat().st_size > LARGEST_RECORD // 2:
                     sync(fd, data_only=True)
                     record.on_disk = record.have.copy()
                     journal = Journal.create(path, identity, record.on_disk, record.validators)

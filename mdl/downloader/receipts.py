@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl import crc_json
+from mdl.bounds import LARGEST_JSON
 from mdl.disk import publish, refuses_order, sync, write_all
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.safe_open import make_private_dir, open_own, open_regular, read_regular
@@ -35,9 +36,8 @@ from mdl.redact import bare_url
 RECORD = "all.receipts"
 """The name of a record, in the folder of its model."""
 _OF_ONE_FILE = re.compile(r"[0-9a-f]{32}\.receipt")
-_LARGEST = 256 * 2**20
 _LONGEST = 16 * 2**20
-"""The most bytes that are read of a record, and of one line. The line of a file of a terabyte has 5 MB, most of which
+"""The most bytes that are read of one line. The line of a file of a terabyte has 5 MB, most of which
 are its prefix digests."""
 _SPARE = 32
 """A record may have so many lines of no use, beside as many as it has receipts."""
@@ -194,7 +194,7 @@ class Receipts:
     def wanted(self, model: str) -> frozenset[str]:
         """The paths of the files that the last download of ``model`` wanted, if it left some of them to be fetched."""
         with contextlib.suppress(OSError):
-            found = crc_json.loads((read_regular(self._wanted(model), _LARGEST) or b"").rstrip(b"\n"))
+            found = crc_json.loads((read_regular(self._wanted(model), LARGEST_JSON) or b"").rstrip(b"\n"))
             if isinstance(found, dict):
                 found = found.get("wanted")
             return frozenset(map(str, found if isinstance(found, list) else ()))
@@ -288,7 +288,7 @@ class _Record:
         with contextlib.suppress(OSError, Unsafe), os.fdopen(open_regular(self.path), "rb") as file:
             file.seek(start)
             for line in iter(lambda: file.readline(_LONGEST), b""):
-                if file.tell() > _LARGEST or not (line.endswith(b"\n") or len(line) == _LONGEST):
+                if file.tell() > LARGEST_JSON or not (line.endswith(b"\n") or len(line) == _LONGEST):
                     return
                 yield line
 
@@ -309,7 +309,7 @@ class _Record:
             entries = [] if self._folder.is_symlink() else sorted(self._folder.iterdir())
             for path in (entry for entry in entries if _OF_ONE_FILE.fullmatch(entry.name)):
                 self._of_one_file.append(path)
-                facts, prefixes, *_ = ((read_regular(path, _LARGEST) or b"") + b"\n\n").split(b"\n")
+                facts, prefixes, *_ = ((read_regular(path, LARGEST_JSON) or b"") + b"\n\n").split(b"\n")
                 found = crc_json.loads(facts)
                 if isinstance(found, dict) and isinstance(steps := crc_json.loads(prefixes), list):
                     found["prefixes"] = steps

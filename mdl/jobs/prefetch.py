@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdl.bounds import parse_number
+from mdl.bounds import LARGEST_RECORD, parse_number
 from mdl.disk.mutex import file_lock
 from mdl.disk.safe_open import read_regular
 from mdl.errors import Busy
@@ -18,7 +18,6 @@ from mdl.jobs.prometheus import Gauge, labels, write_gauges
 if TYPE_CHECKING:
     from mdl.reports import Report
 
-_LARGEST = 2**24
 _SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"
 
 
@@ -84,7 +83,7 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
 
 def _last_success(path: Path) -> float:
     try:
-        text = (read_regular(path, _LARGEST, is_own=False) or b"").decode()
+        text = (read_regular(path, LARGEST_RECORD, is_own=False) or b"").decode()
         match = re.search(rf"^{_SUCCESS} ([0-9.e+]+)$", text, re.MULTILINE)
         return parse_number(match[1]) if match else 0.0
     except (OSError, ValueError):

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mdl.bounds import LARGEST_DOCUMENT, LARGEST_NOTE
 from mdl.disk import publish
 from mdl.disk.mutex import HeldFile, folder_lock, may_be_alive
 from mdl.disk.process import ProcessId
@@ -49,9 +50,6 @@ _PULSE = ".pulse"
 _RATE = ".rate"
 _NAMED = 10
 """How many jobs an error names."""
-_LARGEST = 2**26
-"""Bytes of the first line."""
-_LARGEST_RATE = 1000
 _TAIL = 2**16
 """Bytes at the end of a file in which its last state is looked for first."""
 _SILENT_SECONDS = 30.0
@@ -203,7 +201,7 @@ class Records:
     def rate(self, name: str) -> str:
         """The rate that the job of that id was told to keep; "" if it was told nothing."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            return (read_regular(self._path(name, _RATE), _LARGEST_RATE) or b"").decode()
+            return (read_regular(self._path(name, _RATE), LARGEST_NOTE) or b"").decode()
         return ""
 
     def forget_rate(self, name: str) -> None:
@@ -324,7 +322,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _head_in(file: BinaryIO) -> dict[str, Any] | None:
     """The facts of the job: the first line, or a later one if a running job has written it again."""
-    while line := file.readline(_LARGEST):
+    while line := file.readline(LARGEST_DOCUMENT):
         facts = facts_in(line)
         if facts is not None and isinstance(facts.get("mdl-job"), int):
             return facts

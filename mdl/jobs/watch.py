@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from mdl.bounds import LARGEST_DOCUMENT, LONGEST_LINE
 from mdl.describe import ended_by
 from mdl.disk.safe_open import open_regular
 from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe, storage_error
@@ -18,8 +19,6 @@ from mdl.jobs.lines import STATE, event_in, facts_in
 from mdl.jobs.records import Records
 
 _POLL_SECONDS = 0.25
-_LONGEST_LINE = 2**26
-_LONGEST_TEXT_LINE = 2**16
 
 
 def follow(job: Job, records: Records, on_event: Listener, wait: Callable[[float], None]) -> Job:
@@ -77,7 +76,7 @@ class JobLines:
         """The lines that have come since the last call, without those of which only a part is here."""
         data = self._rest + self._read()
         *lines, self._rest = data.split(b"\n")
-        self._rest = self._rest[-_LONGEST_LINE:]
+        self._rest = self._rest[-LARGEST_DOCUMENT:]
         return lines
 
     def close(self) -> None:
@@ -131,7 +130,7 @@ def _old_log(job: str, path: Path) -> Iterator[bytes]:
     """The lines of a log of its own, as an earlier mdl wrote it. Raises `NotFound`, `StorageError`."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            while line := file.readline(_LONGEST_TEXT_LINE):
+            while line := file.readline(LONGEST_LINE):
                 yield line.rstrip(b"\n")
     except FileNotFoundError:
         raise NotFound("its log is gone", item=job) from None

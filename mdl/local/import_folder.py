@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks, verified_by
 from mdl.disk import copy, nearest_existing
@@ -54,7 +55,6 @@ _KEEP_OR_FETCH = "it stays as it is: 'mdl get {}' fetches the right one, and --a
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
-_LARGEST_TEXT = 2**22
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
@@ -163,7 +163,7 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
 
     def read(path: str) -> str:
         try:
-            return (read_regular(folder / path, _LARGEST_TEXT, is_own=False) or b"").decode()
+            return (read_regular(folder / path, LARGEST_RECORD, is_own=False) or b"").decode()
         except (OSError, UnicodeDecodeError):
             return ""
 

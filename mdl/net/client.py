@@ -26,7 +26,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from mdl import __version__
-from mdl.bounds import LARGEST_LIST, parse_json
+from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST, parse_json
 from mdl.cancel import CancelToken
 from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Unsafe, UsageError
 from mdl.json_stream import Take, read_json
@@ -66,8 +66,6 @@ _STORING_SECONDS = 600.0
 """How long a server may take to store what it was sent, before it answers."""
 _DRAIN_SECONDS = 0.5
 """How long reading a redirect's body may take. After that its connection is closed."""
-MAX_JSON = 10 * 2**20
-"""Decoded bytes of an API answer that are read at most. Parsed they take a multiple of it."""
 
 Answer = TypeVar("Answer")
 OnRetry = Callable[[Again], None]
@@ -262,7 +260,7 @@ class HttpClient:
         return bytes(data)
 
     def json(
-        self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON
+        self, method: str, url: str, content: Any = None, *, most: int = LARGEST_ANSWER
     ) -> tuple[Any, Mapping[str, str], str]:
         """A JSON answer of at most ``most`` bytes, its headers, and the URL that it came from in the end. ``content``
         is sent as JSON, once: what is not idempotent is not sent again if the answer is lost.
@@ -295,7 +293,7 @@ class HttpClient:
 
         with self.open("GET", url, {"Accept": "application/json"}) as opened:
             try:
-                return read_json(blocks(), lists, MAX_JSON), opened.headers, opened.url
+                return read_json(blocks(), lists, LARGEST_ANSWER), opened.headers, opened.url
             except (ValueError, RecursionError) as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import truststore
 
+from mdl.bounds import LARGEST_RECORD
 from mdl.disk.safe_open import read_whole
 from mdl.errors import TlsError, UsageError
 from mdl.net.credentials import HostTls
 from mdl.units import as_meant
 
-_LARGEST_FILE = 16 * 2**20
 UNREAD_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables by which other programs are told of certificates. mdl does not read them, but names them if one fails."""
 
@@ -135,7 +135,7 @@ def _load(context: ssl.SSLContext, variable: str, place: str) -> None:
         if variable == "SSL_CERT_DIR":
             context.load_verify_locations(capath=place)
         else:
-            read_whole(Path(place), _LARGEST_FILE)  # OpenSSL would wait for ever if it were a named pipe
+            read_whole(Path(place), LARGEST_RECORD)  # OpenSSL would wait for ever if it were a named pipe
             context.load_verify_locations(cafile=place)
     except OSError as error:
         hint = f"fix {variable}, or unset it" if variable.startswith("SSL") else "install certifi anew"
@@ -190,7 +190,7 @@ def _show_certificate(context: ssl.SSLContext, cert: Path, settings: HostTls) ->
 def _check_readable(place: Path, key: str, host: str) -> None:
     """Raises `UsageError` if a file of the settings cannot be read."""
     try:
-        read_whole(place, _LARGEST_FILE)
+        read_whole(place, LARGEST_RECORD)
     except OSError as error:
         hint = f'it is {key} of [hosts."{host}"] in config.toml'
         raise UsageError(f"it cannot be read: {_reason(error)}", item=str(place), hint=hint) from error

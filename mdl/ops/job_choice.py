@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
+from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.errors import MdlError, NotFound
@@ -23,7 +24,6 @@ from mdl.runs.checkpoint import Checkpoint
 from mdl.runs.completeness import RESUME
 from mdl.runs.run import Run
 
-_LARGEST_RECORD = 16 * 2**20
 _SOME = 1
 """Bytes of a file whose size is not known: it is not empty."""
 _RESUME = tuple(glob for glob, _ in RESUME)
@@ -76,7 +76,7 @@ def _run(model: Model, files: Sequence[RemoteFile], tools: Context) -> Run:
             return b""
         try:
             with http.open("GET", urls[path]) as opened:
-                return http.read(opened, _LARGEST_RECORD)
+                return http.read(opened, LARGEST_RECORD)
         except MdlError:
             return b""
 

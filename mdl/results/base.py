@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.config.remotes import KINDS, RemoteSettings, remote_named
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
 from mdl.files import RemoteFile
@@ -29,7 +30,6 @@ from mdl.values import value_class
 
 VERSION = 1
 """Of the file that keeps what a job had."""
-_LARGEST_LISTING = 64 * 2**20
 
 
 @value_class
@@ -313,7 +313,7 @@ class JobSource:
 
     def known(self, origin: JobOrigin) -> list[RemoteFile] | None:
         """The files that a job had when it was fetched."""
-        data = read_kept(self._path(origin), "mdl-job", VERSION, _LARGEST_LISTING)
+        data = read_kept(self._path(origin), "mdl-job", VERSION, LARGEST_DOCUMENT)
         try:
             if data is None or data["source"] != str(origin):
                 return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from mdl.bounds import LARGEST_FOREIGN_FILE, MOST_JOBS, parse_json
+from mdl.bounds import LARGEST_SMALL_FILE, MOST_JOBS, parse_json
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.pool import in_parallel
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
@@ -139,7 +139,7 @@ class BucketRemote:
         return (self._bucket.host,)
 
     def _read(self, job: str, size: int) -> RemoteJob:
-        data = self._bucket.read(f"{self._prefix}processes/{job}.json", LARGEST_FOREIGN_FILE)
+        data = self._bucket.read(f"{self._prefix}processes/{job}.json", LARGEST_SMALL_FILE)
         try:
             return replace(job_of(parse_json(data, allow_nan=True), job), bytes=size)
         except ValueError as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mdl.bounds import MOST_JOBS
+from mdl.bounds import LARGEST_ANSWER, MOST_JOBS
 from mdl.config.remotes import RemoteSettings
 from mdl.errors import (
     AuthError,
@@ -26,7 +26,7 @@ from mdl.errors import (
 from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of
-from mdl.net.client import MAX_JSON, HttpClient
+from mdl.net.client import HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.results.answers import Judged
@@ -71,7 +71,7 @@ class HttpRemote:
 
     # Requests.
 
-    def ask(self, method: str, url: str, content: Any = None, *, most: int = MAX_JSON, item: str = "") -> Any:
+    def ask(self, method: str, url: str, content: Any = None, *, most: int = LARGEST_ANSWER, item: str = "") -> Any:
         """The JSON answer to a request that may be repeated. It may have ``most`` bytes; ``item`` is what an error is
         about. Raises `AuthError`, `NotFound`, `NetworkError`, `ProtocolError`."""
         return self.http.retry(url, lambda: self._send(method, url, content, most, item))
@@ -80,7 +80,7 @@ class HttpRemote:
         """The JSON answer to a POST that must not be carried out twice: it is sent once, whatever happens to it. Raises
         as `ask`."""
         try:
-            return self._send("POST", url, content, MAX_JSON, item)
+            return self._send("POST", url, content, LARGEST_ANSWER, item)
         except NetworkError as error:
             raise self.unanswered(error, item) from None
 

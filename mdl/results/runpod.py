@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from mdl.bounds import LARGEST_RESULT
 from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFinished, NotFound, ProtocolError
 from mdl.files import RemoteFile
@@ -36,8 +37,6 @@ from mdl.sources import Context
 
 _LONGEST_WAIT = 90.0
 """Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
-_LARGEST = 32 * 2**20
-"""Bytes of an answer: a result of 20 MiB, and room."""
 _MOST_PIECES = 64
 """Answers of a stream, each of which may be as large as any answer."""
 _TRIES = 3
@@ -196,7 +195,7 @@ class Runpod(HttpRemote):
         """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
 
         def ask(page: int) -> tuple[list[Any], int | None]:
-            answer = self.ask("GET", f"{self.base}/stream/{quote(job, safe='')}", most=_LARGEST, item=job)
+            answer = self.ask("GET", f"{self.base}/stream/{quote(job, safe='')}", most=LARGEST_RESULT, item=job)
             rows = answer.get("stream") if isinstance(answer, dict) else None
             pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows or ()]
             return pieces, page + 1 if pieces else None
@@ -251,7 +250,7 @@ class Runpod(HttpRemote):
         if not _JOB_ID.fullmatch(job):
             return None
         try:
-            answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=_LARGEST, item=job)
+            answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=LARGEST_RESULT, item=job)
         except NotFound:
             missed[f"{_QUEUE} (it keeps a result for 30 minutes at most)"] += 1
             return None
@@ -296,7 +295,7 @@ class Runpod(HttpRemote):
                 if once:
                     answer = self.post_once(url, content, item=item)
                 else:
-                    answer = self.ask("POST", url, content, most=_LARGEST, item=item)
+                    answer = self.ask("POST", url, content, most=LARGEST_RESULT, item=item)
                 return self._output(self._finished(answer), item)
             except _Forgotten as error:
                 if once:
@@ -327,7 +326,7 @@ class Runpod(HttpRemote):
             pause = next(polls, pause)
             self.http.cancel.wait(pause * random.uniform(0.8, 1.2))
             try:
-                answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=_LARGEST)
+                answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=LARGEST_RESULT)
             except NotFound as error:
                 raise _Forgotten("the endpoint no longer has the request", item=self.name) from error
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_RESULT, parse_json
 from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
@@ -245,8 +245,6 @@ def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
 # An ordinary API
 
 
-_LARGEST = 32 * 2**20
-"""Bytes of an answer in JSON, which may have files in it."""
 _LARGEST_TEXT = 2**20
 """Bytes of an answer in plain text that may be a URL, or JSON, and no file."""
 _JOB = "{job}"
@@ -344,7 +342,7 @@ class Api(HttpRemote):
         is_text = kind == "text/plain" and length is not None and length <= _LARGEST_TEXT
         if is_attached or not (is_json or is_text):
             return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
-        text = self.http.read(opened, _LARGEST)
+        text = self.http.read(opened, LARGEST_RESULT)
         if is_json:
             try:
                 return parse_json(text, allow_nan=True)

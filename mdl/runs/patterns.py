@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_NOTE, parse_json
 from mdl.paths import matches
 from mdl.runs.checkpoint import Checkpoint, Found, checkpoint, finished_model, parse_count
 from mdl.runs.completeness import header_metadata
@@ -23,12 +23,11 @@ from mdl.weights.table import stem_of
 NO_NAME = "(?!)"
 Place = tuple[str, str]
 """A folder that holds checkpoints, and the folder that the names of their members begin in."""
-_LONGEST_RECORD = 2**16
 
 
 def named_in(tree: Tree, path: str, pattern: str) -> str:
     """The name that a pattern finds in the first 64 KiB of a file; "" if it finds none."""
-    text = tree.head(path, _LONGEST_RECORD).decode("utf-8", "replace")
+    text = tree.head(path, LARGEST_NOTE).decode("utf-8", "replace")
     match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else ""
 

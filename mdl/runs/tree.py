@@ -18,7 +18,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from mdl.bounds import parse_json
+from mdl.bounds import LARGEST_RECORD, MOST_ITEMS, parse_json
 from mdl.errors import NotFound, ProtocolError, Unsafe
 from mdl.files import Stamp
 from mdl.junk import is_log
@@ -26,11 +26,8 @@ from mdl.runs.default_excludes import why_excluded
 from mdl.values import small_value_class, value_class
 from mdl.weights.table import is_weights
 
-MOST_ENTRIES = 1_000_000
 _MOST_DEPTH = 100
 _STATE_LIMIT = 128 * 2**20
-_LARGEST_RECORD = 16 * 2**20
-"""Bytes of a file elsewhere that is read to learn what the files beside it are."""
 _NOWHERE = Path("/dev/null/listing")
 """The root of a tree whose files are elsewhere: no file can be opened below it."""
 NO_STAMP = Stamp(0, 0, 0)
@@ -229,7 +226,7 @@ class Tree:
         if entry is None or entry.kind != "file":
             return b""
         if self._read is not None:
-            is_small = entry.stamp.size <= _LARGEST_RECORD and not is_weights(entry.name)
+            is_small = entry.stamp.size <= LARGEST_RECORD and not is_weights(entry.name)
             return self._read(path)[:count] if is_small else b""
         try:
             with self.reader() as reader:
@@ -379,8 +376,8 @@ class _Walk:
             self.found.append(Entry(path, "folder", real=real))
         for one in names:
             self._count += 1
-            if self._count > MOST_ENTRIES:
-                raise Unsafe(f"more than {MOST_ENTRIES:,} entries", item=self._root, hint="name a folder inside it")
+            if self._count > MOST_ITEMS:
+                raise Unsafe(f"more than {MOST_ITEMS:,} entries", item=self._root, hint="name a folder inside it")
             seen = join(path, one.name)
             self._entry(one, seen, seen if real == path else join(real, one.name), above)
 

@@ -13,6 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mdl.bounds import LARGEST_NOTE
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import UsageError
 from mdl.net.allowlist import OriginToken, host_of, is_public, origin_of
@@ -20,7 +21,6 @@ from mdl.units import as_meant, is_true
 from mdl.values import value_class
 
 DEFAULT = "https://huggingface.co"
-_LARGEST_TOKEN = 2**16
 
 
 @value_class
@@ -80,7 +80,7 @@ def _tokens(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if path is None:
         return
     try:
-        if text := as_meant(_decoded(read_whole(path, _LARGEST_TOKEN))):
+        if text := as_meant(_decoded(read_whole(path, LARGEST_NOTE))):
             yield text, str(path)
     except OSError as error:
         if error.errno in UNREADABLE_ERRNOS:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from mdl.bounds import LARGEST_NOTE
 from mdl.errors import (
     AuthError,
     CatalogError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the file that keeps what a server called its file."""
-_LARGEST_NAME_FILE = 2**16
 _LONGEST_NAME = 120
 _EXTENSION = re.compile(r".+\.(?=[0-9]*[A-Za-z])[A-Za-z0-9]{1,12}")
 FILE_NAME = re.compile(
@@ -204,7 +204,7 @@ class UrlSource:
 
     def _kept_name(self, origin: UrlOrigin) -> RelPath | None:
         """What the server called the file when it was last asked; None if that is not known."""
-        facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, _LARGEST_NAME_FILE)
+        facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, LARGEST_NOTE)
         try:
             return RelPath.parse(facts["name"]) if facts else None
         except (KeyError, TypeError, AttributeError, MdlError):

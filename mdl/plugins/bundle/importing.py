@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.tar import TarMember
+from mdl.bounds import LARGEST_DOCUMENT, MOST_ITEMS
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
@@ -47,9 +48,6 @@ from mdl.sources import parse
 from mdl.toml import parse_toml
 from mdl.values import value_class
 
-_LARGEST_TEXT = 64 * 2**20
-_MOST = 1_000_000
-"""Files that a bundle may have."""
 _BLOCK = 2**20
 _SMALL = 2**20
 """Files of at most this many bytes are published several at once."""
@@ -107,8 +105,8 @@ def _read(medium: BundleMedium) -> Bundle:
     texts = dict[str, bytes]()
     for member in medium.members():
         path = member.path.text
-        if path in sizes or len(sizes) == _MOST:
-            why = "it is there twice" if path in sizes else f"there are more than {_MOST:,} files"
+        if path in sizes or len(sizes) == MOST_ITEMS:
+            why = "it is there twice" if path in sizes else f"there are more than {MOST_ITEMS:,} files"
             raise Unsafe(f"refused: {why}", item=path)
         sizes[path] = member.size
         if path in HEAD:
@@ -144,7 +142,7 @@ def _check_members(bundle: Bundle, sizes: Mapping[str, int]) -> None:
 
 
 def _text(medium: BundleMedium, member: TarMember) -> bytes:
-    if member.size > _LARGEST_TEXT:
+    if member.size > LARGEST_DOCUMENT:
         raise Unsafe(f"refused: it has {member.size:,} bytes", item=member.path.text)
     data = bytearray(member.size)
     if medium.read_into(memoryview(data)) < member.size:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mdl.archive.tar import ByteSource, TarMember, TarReader, header, truncated
 from mdl.archive.zip_write import ArchiveSink
+from mdl.bounds import LARGEST_RECORD
 from mdl.disk import publish, sync
 from mdl.disk.safe_open import open_for_reading, open_parent, read_whole
 from mdl.errors import NotFound, Occupied, Unsafe, UsageError, storage_error
@@ -24,7 +25,6 @@ from mdl.values import value_class
 _PART = re.compile(r"(.+)\.([0-9]{3,})")
 _LEAST = 2**20
 """The least bytes of a part."""
-_LARGEST_SUMS = 2**24
 
 
 # Written: a tar, or its parts.
@@ -264,7 +264,7 @@ class BundleFolder:
 
     def members(self) -> Iterator[TarMember]:
         with self._open(RelPath.parse(SUMS)) as size:
-            text = os.pread(self._fd, min(size, _LARGEST_SUMS), 0)
+            text = os.pread(self._fd, min(size, LARGEST_RECORD), 0)
         for name in (*HEAD, *sorted(read_sums(text).keys() - {*HEAD})):
             path = RelPath.of_repository(name)
             with self._open(path) as size:
@@ -361,7 +361,7 @@ def _parts(whole: Path) -> tuple[list[Path], dict[str, str]]:
     listed = whole.with_name(sums_name(whole.name))
     known = dict[str, str]()
     if listed.is_file():
-        known = read_sums(read_whole(listed, _LARGEST_SUMS), listed.name)
+        known = read_sums(read_whole(listed, LARGEST_RECORD), listed.name)
     digits = len(next(iter(found.values())).name) - len(whole.name) - 1
     count = len(known) or max(found) + 1
     for number in range(count):

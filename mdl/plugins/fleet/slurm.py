@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mdl.bounds import (
     LARGEST_CHILD_OUTPUT,
-    LARGEST_FOREIGN_FILE,
+    LARGEST_SMALL_FILE,
     LARGEST_WORDS,
     parse_whole_number,
     whole_number,
@@ -222,7 +222,7 @@ def _owners(path: Path) -> set[int]:
 def _words_in(path: Path) -> str:
     """What a node has left in a file of words; '' if there is none, or it is none that may be read."""
     try:
-        return read_left(path, LARGEST_FOREIGN_FILE, _owners(path.parent)).decode(errors="replace").strip()
+        return read_left(path, LARGEST_SMALL_FILE, _owners(path.parent)).decode(errors="replace").strip()
     except (OSError, ProtocolError):
         return ""
 
@@ -248,7 +248,7 @@ def _answer(path: Path) -> Answer | None:
     """What a node has answered, of which ``path`` has the exit code; None if it has none, as on a full disk. Raises
     `ProtocolError`, `OSError`."""
     owners = _owners(path.parent)
-    text = read_left(path, LARGEST_FOREIGN_FILE, owners).decode(errors="replace")
+    text = read_left(path, LARGEST_SMALL_FILE, owners).decode(errors="replace")
     words = text.split()
     if not words:
         return None

@@ -11,8 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 from mdl import __version__
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.catalog.lock import Lock, LockedModel
-from mdl.catalog.mirror_layout import LARGEST_MARKER, MARKER, MarkedFile, Marker, MirrorPlace
+from mdl.catalog.mirror_layout import MARKER, MarkedFile, Marker, MirrorPlace
 from mdl.catalog.model import Model
 from mdl.context import Context
 from mdl.disk.pool import in_thread
@@ -100,7 +101,7 @@ class Mirror:
         bucket."""
         key = self.place.key(name, version, MARKER)
         try:
-            data = self.bucket.read(key, LARGEST_MARKER)
+            data = self.bucket.read(key, LARGEST_DOCUMENT)
         except NotFound as error:
             if error.server_code != "NoSuchBucket":
                 return None

@@ -13,9 +13,10 @@ import pytest
 from support.partials import KEY, OTHER, SIZE, WHO, claimed, dead_owner, left_behind, opened
 
 from mdl import crc_json
+from mdl.bounds import LARGEST_RECORD
 from mdl.disk.process import ProcessId
 from mdl.downloader.adoption import claimed_bytes
-from mdl.downloader.journal import LARGEST, Identity
+from mdl.downloader.journal import Identity
 from mdl.downloader.partial import Partial
 from mdl.errors import Busy
 
@@ -123,7 +124,7 @@ def test_zombie_is_not_alive() -> None:
 def test_a_long_journal_is_written_anew(tmp_path: Path, left: Path) -> None:
     """A journal that grows towards the bound is made short again when it is resumed, and claims the same."""
     with (left / "journal").open("ab") as journal:
-        journal.write(crc_json.dumps({"origin": "https://h", "validator": "x" * 2**20}) * (LARGEST // 2**21))
+        journal.write(crc_json.dumps({"origin": "https://h", "validator": "x" * 2**20}) * (LARGEST_RECORD // 2**21))
     partial = opened(tmp_path)
     assert (partial.total, partial.dropped) == (400, 0)
-    assert (partial.folder / "journal").stat().st_size < LARGEST // 8
+    assert (partial.folder / "journal").stat().st_size < LARGEST_RECORD // 8

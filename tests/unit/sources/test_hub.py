@@ -11,10 +11,10 @@ import pytest
 from support.catalogs import NEVER_KEPT, ODD_NAMES
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
-from mdl.bounds import LARGEST_LIST
+from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError
 from mdl.files import role_of
-from mdl.net.client import MAX_JSON, HttpClient
+from mdl.net.client import HttpClient
 from mdl.sources import hub as hub_module
 from mdl.sources.hub_origin import HubOrigin
 
@@ -348,7 +348,7 @@ def test_answer_is_bounded(here: World, monkeypatch: pytest.MonkeyPatch) -> None
     assert "/resolve/" in str(error.hint)
     monkeypatch.setitem(HttpClient.json_lists.__kwdefaults__, "most", LARGEST_LIST)
     here.next_run()
-    here.mock.add_response(url=tree_url(), content=b'["' + b"x" * (2 * MAX_JSON) + b'"]')
+    here.mock.add_response(url=tree_url(), content=b'["' + b"x" * (2 * LARGEST_ANSWER) + b'"]')
     refused(here, ProtocolError, 6, "JSON")
 
 
