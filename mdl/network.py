@@ -182,10 +182,7 @@ class NetworkAccess:
 
         config = self._config
         hosts = self.hosts(models, lock=lock, more=more, mirror=mirror)
-        connections = config["connections"]
-        stall = config["stall"]
-        retries = config["retries"]
-        patience, unanswered = config.patience
+        limits = config.limits
         throttle = self.throttle
         tokens = self._tokens(models)
         credentials = self.credentials.values()
@@ -194,25 +191,22 @@ class NetworkAccess:
         cancel = cancel or self._cancel
 
         def connect() -> HttpClient:
-            from mdl.net.client import HttpClient, Timeouts
-            from mdl.net.policy import RetryPolicy
+            from mdl.net.client import HttpClient
 
             return HttpClient(
                 hosts,
                 tokens=tokens,
                 credentials=credentials,
                 hub=hub,
-                timeouts=Timeouts(connect=min(10.0, stall), stall=stall),
+                limits=limits,
                 cancel=cancel,
-                connections=connections,
                 throttle=throttle,
-                policy=RetryPolicy(retries, patience, unanswered),
                 environ=self.environ,
                 tls=tls,
                 warn=self._warn_once,
             )
 
-        return Network(connect, connections, cancel)
+        return Network(connect, limits.connections, cancel)
 
     def http(self, more: Iterable[str] = ()) -> HttpClient:
         """An open client for the hub and ``more`` hosts. Close it when done."""

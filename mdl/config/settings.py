@@ -24,6 +24,7 @@ from mdl.units import Window, as_meant, as_text, is_true, parse_duration, parse_
 from mdl.values import value_class
 
 if TYPE_CHECKING:
+    from mdl.net.limits import Limits
     from mdl.toml.problems import Table
 
 Parse = Callable[[Any, str], Any]
@@ -413,6 +414,17 @@ class Config:
             yield text, setting.variable_name
         if not setting.of_a_run and (value := self.file.get(table, {}).get(key)) not in empty:
             yield value, f"[{table}] {key}"
+
+    @property
+    def limits(self) -> Limits:
+        """How much a client asks for at once, how long it waits, and how often it asks again."""
+        from mdl.net.limits import Limits
+        from mdl.net.policy import RetryPolicy
+
+        stall = self["stall"]
+        patience, unanswered = self.patience
+        policy = RetryPolicy(self["retries"], patience, unanswered)
+        return Limits(self["connections"], connect=min(10.0, stall), stall=stall, policy=policy)
 
     @property
     def patience(self) -> tuple[float, float]:

@@ -35,10 +35,11 @@ from mdl.net.body import Block, BodyReader
 from mdl.net.connection import Interrupter, RequestLimits, deadline
 from mdl.net.credentials import HostCredential, HostTls
 from mdl.net.hints import loop_hint, plain_http_hint
+from mdl.net.limits import Limits
 from mdl.net.locators import Body, Link, Locate
 from mdl.net.origin_record import OriginRecord
 from mdl.net.pacer import Pacer
-from mdl.net.policy import Again, RequestEnded, RetryPolicy, State, decide
+from mdl.net.policy import Again, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
 from mdl.net.refusals import Asker, error_for_status, is_not_yet, may_be_the_token, page_of, server_message
 from mdl.net.responses import parse_size
@@ -70,15 +71,6 @@ _DRAIN_SECONDS = 0.5
 Answer = TypeVar("Answer")
 OnRetry = Callable[[Again], None]
 """Receives what the retry policy decided after a failure."""
-
-
-@value_class
-class Timeouts:
-    """Seconds: to connect, of silence on an open connection, and in which a body must bring 1 kB a second."""
-
-    connect: float = 10.0
-    stall: float = 30.0
-    slow: float = 60.0
 
 
 @value_class
@@ -123,11 +115,9 @@ class HttpClient:
         tokens: Iterable[OriginToken | None] = (),
         credentials: Iterable[HostCredential] = (),
         hub: str = "",
-        timeouts: Timeouts = Timeouts(),
+        limits: Limits = Limits(),
         cancel: CancelToken | None = None,
-        connections: int = 24,
         throttle: Throttle = NO_LIMIT,
-        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         environ: Mapping[str, str] | None = None,
         tls: Iterable[HostTls] = (),
         warn: Callable[[str], None] = lambda words: None,
@@ -136,17 +126,17 @@ class HttpClient:
         ``environ`` has the variables of proxies and certificates; the process's own without it. ``tls`` is what the
         settings say of the certificates of single hosts. ``warn`` is told in words what cannot be used."""
         self.cancel = cancel or CancelToken()
-        self.policy = policy
-        self.connections = connections
+        self.policy = limits.policy
+        self.connections = limits.connections
         self.throttle = throttle
-        self.pacer = Pacer(connections, policy)
+        self.pacer = Pacer(limits.connections, limits.policy)
         self._pacer_lock = threading.Lock()
         self._hosts = hosts
-        self.stall = timeouts.stall
+        self.stall = limits.stall
         self._tokens = {token.origin: token for token in tokens if token}
         self._credentials = tuple(credentials)
         self._hub = origin_of(hub) if hub else ""
-        self._reader = BodyReader(self.cancel, timeouts.stall, timeouts.slow, throttle)
+        self._reader = BodyReader(self.cancel, limits.stall, limits.slow, throttle)
         self._public: set[str] = set()
         self.locators: dict[str, Locate] = {}
         """By scheme. What they return is followed as a redirect is."""
@@ -156,8 +146,8 @@ class HttpClient:
             warn(problem)
         self._open_without: dict[str, bool] = {}
         self.is_closed = False
-        self._transport = PooledTransport(connections + 4, self.cancel, Trust(environ, tls, warn))
-        self._timeout = httpx.Timeout(timeouts.stall, connect=timeouts.connect).as_dict()
+        self._transport = PooledTransport(limits.connections + 4, self.cancel, Trust(environ, tls, warn))
+        self._timeout = httpx.Timeout(limits.stall, connect=limits.connect).as_dict()
 
     def close(self) -> None:
         self.is_closed = True

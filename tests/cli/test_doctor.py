@@ -22,7 +22,8 @@ from support.shell import Shell
 
 from mdl.doctor import CheckResult, models_folder, network, state_folder
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.sources.endpoint import Endpoint
 
 TOKEN, PASSWORD = "hf_" + "s3cr3t" * 5, "passw0rd"
@@ -70,7 +71,9 @@ def at_hub(endpoint: Endpoint, connect: Callable[[], HttpClient] | None) -> dict
 def asked(url: str) -> dict[str, CheckResult]:
     """What the doctor finds at a hub, asked with the token; it shows no secret."""
     endpoint, hosts = Endpoint(url, TOKEN, "HF_TOKEN"), AllowList.of(["127.0.0.1", "hub.example"])
-    found = at_hub(endpoint, lambda: HttpClient(hosts, tokens=[endpoint.origin_token], timeouts=Timeouts(2, 2)))
+    found = at_hub(
+        endpoint, lambda: HttpClient(hosts, tokens=[endpoint.origin_token], limits=Limits(connect=2, stall=2))
+    )
     assert TOKEN not in str(found)
     assert PASSWORD not in str(found)
     return found

@@ -15,7 +15,8 @@ from support.polling import until
 from mdl.errors import NetworkError
 from mdl.events import Failed, Retrying
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.origin_record import OriginRecord
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
@@ -238,7 +239,7 @@ def test_no_hint_claims_what_was_not_kept(bench: Bench, handler: Handler) -> Non
 
 
 def _quickly_stalled() -> HttpClient:
-    return HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(stall=0.1))
+    return HttpClient(AllowList.of(["127.0.0.1"]), limits=Limits(stall=0.1))
 
 
 @pytest.mark.parametrize("length", [SIZE, None], ids=["large", "unknown"])

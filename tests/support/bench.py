@@ -26,7 +26,8 @@ from mdl.errors import Cancelled
 from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList, OriginToken
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.origin_record import OriginRecord
 from mdl.net.policy import RetryPolicy
 from mdl.net.throttle import NO_LIMIT, Throttle
@@ -170,10 +171,10 @@ class Bench:
         client = HttpClient(
             hosts or AllowList.of(self.allow),
             tokens=[bearer],
-            timeouts=Timeouts(connect=min(stall, 5.0), stall=stall, slow=slow),
-            connections=connections,
+            limits=Limits(
+                connections, connect=min(stall, 5.0), stall=stall, slow=slow, policy=_AtOnce(retries, bench=self)
+            ),
             throttle=throttle,
-            policy=_AtOnce(retries, bench=self),
         )
         client.pacer.records.default_factory = partial(OriginRecord, serves_parallel=self.serves_parallel)
         return client

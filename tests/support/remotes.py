@@ -16,7 +16,8 @@ from mdl.context import Context
 from mdl.downloader.store import Store
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.policy import RetryPolicy
 from mdl.ops.get import get
 from mdl.reports import Report
@@ -77,7 +78,7 @@ def world(
     environ, remotes = environ or {}, settings_of(tables)
     tokens = [one.token(environ) for one in remotes.values()]
     hosts, policy = AllowList.of(["127.0.0.1"]), _AtOnce(3)
-    with HttpClient(hosts, tokens=tokens, timeouts=Timeouts(2, stall), policy=policy) as http:
+    with HttpClient(hosts, tokens=tokens, limits=Limits(connect=2, stall=stall, policy=policy)) as http:
         context = SourceContext(
             Endpoint("http://127.0.0.1:9"), Path(os.devnull, "none"), network_of(http), environ=environ, remotes=remotes
         )

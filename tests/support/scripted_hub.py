@@ -15,6 +15,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.events import Event
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -55,7 +56,7 @@ class World:
         self.endpoint = Endpoint(token=token)
         self.folder = folder / "listings"
         self.listings = Listings(self.folder)
-        self.http = HttpClient(AllowList.of([]), tokens=[self.endpoint.origin_token], policy=AT_ONCE)
+        self.http = HttpClient(AllowList.of([]), tokens=[self.endpoint.origin_token], limits=Limits(policy=AT_ONCE))
         self.http.cancel.wait = self.waits.append  # type: ignore[method-assign]
         self._mock_access()
         self.next_run()

@@ -20,8 +20,9 @@ from support.shell import Inside, Shell, settings
 
 from mdl.errors import MdlError, NetworkError, TlsError, UsageError
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
 from mdl.net.credentials import HostTls
+from mdl.net.limits import Limits
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])
@@ -82,7 +83,7 @@ def files(folder: Path, clients: trustme.CA, *, password: str = "", name: str = 
 
 def asked(url: str, *tls: HostTls) -> int:
     """How many bytes are there. Raises what asking raises."""
-    with HttpClient(HOSTS, timeouts=Timeouts(5.0, 5.0), tls=tls) as http, http.open("GET", url) as opened:
+    with HttpClient(HOSTS, limits=Limits(connect=5.0, stall=5.0), tls=tls) as http, http.open("GET", url) as opened:
         return sum(len(block) for block in http.body(opened, int(opened.headers["content-length"])))
 
 

@@ -28,7 +28,8 @@ from support.shell import ExitCode, done, machine
 
 from mdl.errors import MdlError, NetworkError, TlsError
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])
@@ -75,7 +76,7 @@ class Own:
 def asked(url: str) -> MdlError | None:
     """The error that asking there is; None if there is an answer."""
     try:
-        with HttpClient(HOSTS, timeouts=Timeouts(5.0, 5.0)) as http, http.open("GET", f"{url}/f"):
+        with HttpClient(HOSTS, limits=Limits(connect=5.0, stall=5.0)) as http, http.open("GET", f"{url}/f"):
             return None
     except MdlError as error:
         return error

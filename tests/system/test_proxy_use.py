@@ -19,7 +19,8 @@ from support.relay import BODY, PROXY_VARIABLES, Greeting, relaying, secured, se
 
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1", "[::1]"])
@@ -47,7 +48,7 @@ def port_of(url: str) -> int:
 
 def asked(url: str) -> int:
     """How many bytes are there. Raises what asking raises."""
-    with HttpClient(NAMES, timeouts=Timeouts(5.0, 20.0)) as http, http.open("GET", url) as opened:
+    with HttpClient(NAMES, limits=Limits(connect=5.0, stall=20.0)) as http, http.open("GET", url) as opened:
         length = int(opened.headers["content-length"])
         return sum(len(block) for block in http.body(opened, length))
 

@@ -16,14 +16,15 @@ from support.faulty_server import FaultyServer
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.allowlist import AllowList, OriginToken, origin_of
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.locators import Body, Link, Part
 
 
 @pytest.fixture
 def http(server: FaultyServer) -> Iterator[HttpClient]:
     tokens = [OriginToken(origin_of(server.url), "the-key")]
-    with HttpClient(AllowList.of(["127.0.0.1"]), tokens=tokens, timeouts=Timeouts(2, 0.1)) as client:
+    with HttpClient(AllowList.of(["127.0.0.1"]), tokens=tokens, limits=Limits(connect=2, stall=0.1)) as client:
         yield client
 
 

@@ -19,8 +19,9 @@ from support.relay import relaying, secured
 
 from mdl.errors import NetworkError, NotFound
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
 from mdl.net.connection import Connection
+from mdl.net.limits import Limits
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 LOOPBACK = AllowList.of(["127.0.0.1"])
@@ -230,7 +231,7 @@ def test_late_head_ends_its_own_request_alone() -> None:
 
     trickling: Handler = lambda request, number: Answer(None, body=head(), end="close")  # noqa: E731
     with FaultyServer(trickling) as bad, FaultyServer(patient) as good:
-        with HttpClient(LOOPBACK, timeouts=Timeouts(stall=2.0)) as http, ThreadPoolExecutor(1) as pool:
+        with HttpClient(LOOPBACK, limits=Limits(stall=2.0)) as http, ThreadPoolExecutor(1) as pool:
 
             def ask() -> object:
                 assert half.wait(10)

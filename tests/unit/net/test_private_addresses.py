@@ -26,6 +26,7 @@ from mdl.config.settings import Config
 from mdl.errors import MdlError, Unsafe
 from mdl.net.allowlist import HUB_HOSTS, AllowList, is_private
 from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.network import NetworkAccess
 from mdl.paths import RelPath
 from mdl.redact import Secrets
@@ -91,7 +92,7 @@ def test_connection_that_was_allowed_before(resolver: Names) -> None:
     with FaultyServer(faults.honest(DATA)) as server:
         resolver |= {"start.example": [PRIVATE], "cdn.hf.co": [PRIVATE]}
         server.handler = faults.moved(DATA, f"http://cdn.hf.co:{server.port}/moved")
-        with HttpClient(AllowList(frozenset({"start.example", "127.0.0.1"})), connections=1) as http:
+        with HttpClient(AllowList(frozenset({"start.example", "127.0.0.1"})), limits=Limits(connections=1)) as http:
             with http.open("GET", f"{server.url}/f") as opened:
                 opened.response.read()
             with pytest.raises(Unsafe), http.open("GET", f"http://start.example:{server.port}/f"):

@@ -13,6 +13,7 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient, OnRetry
+from mdl.net.limits import Limits
 from mdl.net.pacer import Pacer
 from mdl.net.policy import Again, RetryPolicy, retry_after
 
@@ -113,7 +114,7 @@ AT_ONCE = RetryPolicy(tries=3, first=0.0)
 
 
 def retried(script: Script, cancel: CancelToken | None = None, on_retry: OnRetry | None = None) -> str:
-    with HttpClient(AllowList.of([]), cancel=cancel, policy=AT_ONCE) as http:
+    with HttpClient(AllowList.of([]), cancel=cancel, limits=Limits(policy=AT_ONCE)) as http:
         return http.retry("https://host/x", script, on_retry)
 
 
@@ -169,7 +170,7 @@ def test_cancel_ends_the_wait() -> None:
 @pytest.mark.fault(223)
 def test_dead_host_is_asked_once_for_all() -> None:
     """Twelve short requests to a dead host cost the tries of one and one more; other hosts are asked."""
-    http = HttpClient(AllowList.of([]), policy=AT_ONCE)
+    http = HttpClient(AllowList.of([]), limits=Limits(policy=AT_ONCE))
     script = Script(*[NetworkError("refused")] * 99)
     for number in range(12):
         with pytest.raises(NetworkError, match="refused"):

@@ -17,7 +17,8 @@ from support.networks import network_of
 from mdl.bounds import LARGEST_XML, MOST_PAGES
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.policy import RetryPolicy
 from mdl.net.throttle import Throttle
 from mdl.sources import Context
@@ -40,7 +41,7 @@ def served() -> Iterator[Make]:
         server = FaultyServer(handler)
         server.__enter__()
         http = HttpClient(
-            AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=RetryPolicy(2, first=0.01), **options
+            AllowList.of(["127.0.0.1"]), limits=Limits(connect=2, stall=5, policy=RetryPolicy(2, first=0.01)), **options
         )
         servers.append(server)
         clients.append(http)

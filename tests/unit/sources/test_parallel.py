@@ -21,6 +21,7 @@ from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.policy import RetryPolicy
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
@@ -53,7 +54,10 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
     """Listeners need no lock: retries of other threads are told by the one that asked."""
     told: list[tuple[int, Event]] = []
     busy = faults.busy(faults.honest(DATA), times=1)
-    with FaultyServer(busy) as server, HttpClient(AllowList.of(["127.0.0.1"]), policy=RetryPolicy(first=0.0)) as http:
+    with (
+        FaultyServer(busy) as server,
+        HttpClient(AllowList.of(["127.0.0.1"]), limits=Limits(policy=RetryPolicy(first=0.0))) as http,
+    ):
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
         sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http), listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]

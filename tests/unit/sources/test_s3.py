@@ -35,7 +35,8 @@ from mdl.errors import (
 )
 from mdl.extras import to_install
 from mdl.net.allowlist import AllowList
-from mdl.net.client import HttpClient, Timeouts
+from mdl.net.client import HttpClient
+from mdl.net.limits import Limits
 from mdl.net.policy import RetryPolicy
 from mdl.sources import Context, parse
 from mdl.sources.endpoint import Endpoint
@@ -83,7 +84,7 @@ def bucket(moto: str) -> Callable[..., S3Source]:
 
 
 def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> S3Source:  # noqa: B008 - frozen
-    http = HttpClient(AllowList.of(["127.0.0.1"]), timeouts=Timeouts(2, 5), policy=policy)
+    http = HttpClient(AllowList.of(["127.0.0.1"]), limits=Limits(connect=2, stall=5, policy=policy))
     found = Context(
         Endpoint(url, None, ""),
         Path("/nonexistent"),
