@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
     from mdl.ops.outdated import OutdatedReport
+    from mdl.ops.push import PushReport
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
     from mdl.ops.update import UpdateReport
@@ -572,6 +573,37 @@ class Client:
             target_store = Store(target_store.root, catalog=context.store.catalog, cancel=context.store.cancel)
             copies = self.stores.local_copies(target_store)
             return move(list(models.values()), context, target_store, copies, self._known(), errors)
+
+    def push(
+        self,
+        source: Folder,
+        repository: str,
+        *,
+        public: bool = False,
+        dry_run: bool = False,
+        on_event: Listener | None = None,
+        cancel: CancelToken | None = None,
+    ) -> PushReport:
+        """Upload a trained model, a folder or an archive of `mdl.pack`, to a ``repository`` of the hub
+        (``hf:org/name@branch``) with huggingface_hub, in one commit.
+
+        The rules of `mdl.pack` say which files go: what holds a secret stays here. A repository that is not there is
+        made, and only you and your organisation may read it unless it is to be ``public``. What was uploaded before is
+        not sent again, and a model card that is there stays. A ``dry_run`` contacts nothing. Raises as
+        `mdl.plan_pack`, `UsageError`, `AuthError`, `NotFound`, `NetworkError`, `LockError` offline, `Cancelled`.
+        """
+        from mdl.ops.push import UPLOAD_HOSTS, check_repository, push
+
+        [model] = self._targets.models([repository])
+        origin = check_repository(model.sources[0] if len(model.sources) == 1 else None, repository)
+        place = places.place_of(source, "SOURCE")
+        client = None
+        if not dry_run:
+            if self.config.is_offline:
+                raise LockError("offline: nothing can be uploaded", hint=online_hint(self.config.offline_by))
+            client = self.network.hub_client(self.network.hosts(more=UPLOAD_HOSTS))
+        listener = on_event or self._on_event or silence
+        return push(place, origin, client, self.network.endpoint, listener, self.stopped_by(cancel), public=public)
 
     # Downloads.
 

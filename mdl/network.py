@@ -212,10 +212,8 @@ class NetworkAccess:
         """An open client for the hub and ``more`` hosts. Close it when done."""
         return self.open(more=more).http
 
-    def hub_client(self, hosts: AllowList) -> HubClient | None:
-        """huggingface_hub, if the user asked for it with ``via``."""
-        if self._config["via"] != "hub":
-            return None
+    def hub_client(self, hosts: AllowList) -> HubClient:
+        """huggingface_hub, which asks only these hosts."""
         from mdl.downloader.hub_client import HubClient
         from mdl.net.trust import Trust
 

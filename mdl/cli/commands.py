@@ -47,6 +47,7 @@ GROUPS: Final[dict[str, dict[str, Listed]]] = {
     "Trained runs": {
         "checkpoints": Listed("mdl.cli.pack", "List the checkpoints of a run"),
         "pack": Listed("mdl.cli.pack", "Zip a trained model, a checkpoint or the logs"),
+        "push": Listed("mdl.cli.push", "Upload a trained model to the hub"),
         "unpack": Listed("mdl.cli.unpack", "Unpack a zip, or put it into service"),
         "releases": Listed("mdl.cli.unpack", "List the releases of a folder, and the current one"),
         "rollback": Listed("mdl.cli.unpack", "Serve the previous release again"),

@@ -61,16 +61,20 @@ class HubClient:
         """
         return _watched(lambda count: self._download(file, folder, count), on_bytes, self._stall)
 
-    def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
+    def prepare(self) -> None:
+        """Import huggingface_hub, and have it ask as this client may: before any of its functions is called."""
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(max(1, round(self._stall))))  # read when it is imported
         os.environ.setdefault("HF_XET_TELEMETRY_ENABLED", "0")  # hf_xet sends some otherwise
-        import huggingface_hub
-        from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
-
         with _installing:
             if not self._has_hooks:
                 self._install_hooks()
                 self._has_hooks = True
+
+    def _download(self, file: HubFile, folder: Path, on_bytes: Callable[[int], None]) -> Path:
+        self.prepare()
+        import huggingface_hub
+        from huggingface_hub.utils import httpx as hub_httpx  # type: ignore[attr-defined]
+
         try:
             path = huggingface_hub.hf_hub_download(
                 repo_id=file.repo,
@@ -87,11 +91,11 @@ class HubClient:
         except hub_httpx.HTTPError as error:
             raise NetworkError(f"huggingface_hub: {error or type(error).__name__}") from error
         except ValueError as error:
-            raise UsageError(f"huggingface_hub: {_line(error)}", hint="fetch it without --via hub") from error
+            raise UsageError(f"huggingface_hub: {one_line(error)}", hint="fetch it without --via hub") from error
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise NetworkError(f"huggingface_hub: {_line(error)}") from error  # its own: a file of another length
+            raise NetworkError(f"huggingface_hub: {one_line(error)}") from error  # its own: a file of another length
         return Path(path)
 
     def _install_hooks(self) -> None:
@@ -187,7 +191,7 @@ def _translated(error: Exception) -> MdlError:
     """The hub client's error as mdl's own, in its words but without the request's URL."""
     from huggingface_hub import errors
 
-    message = f"huggingface_hub: {_line(error)}"
+    message = f"huggingface_hub: {one_line(error)}"
     if isinstance(error, errors.GatedRepoError):
         return AuthError(message, hint="accept the licence on the repository's page and set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -198,7 +202,7 @@ def _translated(error: Exception) -> MdlError:
     return NetworkError(message, hint="run the same command again")
 
 
-def _line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What the hub's client says, in one line."""
     return safe_excerpt(str(error).split("\n\n")[0])
 

@@ -41,7 +41,7 @@ ONLY = {
     "h11": {"plugins/serve"},
     "boto3": {"sources/object_store"},
     "botocore": {"sources/object_store"},
-    "huggingface_hub": {"sources/hub", "downloader/hub_client"},
+    "huggingface_hub": {"sources/hub", "downloader/hub_client", "ops/push"},
 }
 _PURE = """
     bounds net/pages describe formatting paths weights/safetensors presigned redact crc_json files events listener

@@ -17,6 +17,7 @@ from support.faults.base import honest, with_headers
 from support.faults.wire import Answer, Request, reply
 from support.loopback_hub.cdn import Cdn
 from support.loopback_hub.repos import Json, Repo, StoredFile
+from support.loopback_hub.uploads import Uploads
 
 _ID = r"(?:[^/]+/)??[^/]+"
 _TYPE = r"models|datasets|spaces"
@@ -48,6 +49,7 @@ class HubApi:
         """Where the redirects say that it is, if not here."""
         self.read_token: Callable[[], Json] = dict
         """What the API answers if it is asked for a read token of Xet."""
+        self.uploads = Uploads(self)
         self._repos: dict[tuple[str, str], list[Repo]] = {}
         for repo in repos:
             self.publish(repo)
@@ -57,8 +59,15 @@ class HubApi:
         with self._lock:
             self._repos.setdefault((f"{repo.repo_type}s", repo.id), []).append(repo)
 
+    def versions(self, kind: str, repo_id: str) -> list[Repo]:
+        """The commits of a repository, the newest at the end."""
+        with self._lock:
+            return list(self._repos.get((kind, repo_id), ()))
+
     def answer(self, request: Request, number: int) -> Answer:
         try:
+            if (answer := self.uploads.answer(request)) is not None:
+                return answer
             if found := _CACHED.fullmatch(request.path):
                 return self._cached(request, *map(unquote, found.groups()))
             if found := _API.fullmatch(request.path):
@@ -83,13 +92,13 @@ class HubApi:
         except Refusal as refusal:
             return refusal.answer
 
-    def _at(self, kind: str, repo_id: str, rev: str) -> Repo:
+    def _at(self, kind: str, repo_id: str, rev: str, request: Request | None = None) -> Repo:
         """The repository at a branch or commit. Raises `Refusal` if there is none, or it is private."""
-        with self._lock:
-            versions = list(self._repos.get((kind, repo_id), ()))
+        versions = self.versions(kind, repo_id)
         if not versions:
             raise Refusal(404, "RepoNotFound", "Repository not found")
-        if versions[-1].private:
+        given = request.header("authorization") if request else ""
+        if versions[-1].private and not (versions[-1].token and given == f"Bearer {versions[-1].token}"):
             raise Refusal(401, "RepoNotFound", "Invalid username or password.")
         for repo in reversed(versions):
             if rev in (repo.branch, repo.commit):
@@ -99,7 +108,7 @@ class HubApi:
     def _file(self, request: Request, kind: str, repo_id: str, rev: str, path: str) -> tuple[Repo, StoredFile]:
         """A file of a repository. Raises `Refusal` for one of a gated repository: 401 without a token, else 403, as for
         an account that did not accept the licence."""
-        repo = self._at(kind, repo_id, rev)
+        repo = self._at(kind, repo_id, rev, request)
         if repo.gated:
             why = f"Access to {repo.repo_type} {repo.id} is restricted."
             raise Refusal(403 if request.header("authorization") else 401, "GatedRepo", why)
@@ -141,7 +150,7 @@ class HubApi:
 
     def _api(self, request: Request, kind: str, repo_id: str, call: str | None, rest: str | None) -> Answer:
         rev, _, path = (rest or "main").partition("/")
-        repo, under = self._at(kind, repo_id, unquote(rev)), unquote(path)
+        repo, under = self._at(kind, repo_id, unquote(rev), request), unquote(path)
         asked = parse_qs(request.query)
         flags = {name for name, values in asked.items() if values[0].lower() in ("true", "1")}
         if call in self._lacks:

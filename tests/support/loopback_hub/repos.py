@@ -81,6 +81,8 @@ class Repo:
     gated: bool = False
     private: bool = False
     lfs_threshold: int = 2**20
+    token: str = ""
+    """Of a private repository: who sends this token may read it and write to it."""
 
     def __post_init__(self) -> None:
         if not self.commit:

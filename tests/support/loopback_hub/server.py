@@ -21,6 +21,7 @@ from support.faulty_server import FaultyServer
 from support.loopback_hub.api import HubApi
 from support.loopback_hub.cdn import Cdn
 from support.loopback_hub.repos import Json, Repo
+from support.loopback_hub.uploads import Uploads
 
 _STEP = 64 * 1024
 _BEATS = 20
@@ -77,6 +78,15 @@ class LoopbackHub:
     def requests(self) -> list[Recorded]:
         """All requests so far, of both origins, in the order they came in."""
         return list(self._recorded)
+
+    @property
+    def uploads(self) -> Uploads:
+        """What others upload to it."""
+        return self._api.uploads
+
+    def newest(self, repo_id: str, branch: str = "main", kind: str = "models") -> Repo:
+        """The newest commit of a branch of a repository."""
+        return [repo for repo in self._api.versions(kind, repo_id) if repo.branch == branch][-1]
 
     def publish(self, repo: Repo) -> None:
         """Move a branch to another commit, or add a repository, while the hub serves."""

@@ -1,0 +1,118 @@
+"""mdl push: a folder or an archive becomes a repository of a hub, by the real huggingface_hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support.hubs import Hub
+from support.loopback_hub import Repo
+from support.packing import make_run
+from support.shell import Shell, done, machine, with_environ
+
+REPOS = [Repo("org/open", {"README.md": b"# The card\n", "config.json": b"old"})]
+TOKEN = "hf_" + "k3" * 17
+SECRET = "hf_" + "aB9x" * 9
+
+
+@pytest.fixture
+def shell(tmp_path: Path, hub: Hub) -> Shell:
+    """A machine with a run, whose user may write to the hub. Xet needs a server of its own, so it is off."""
+    hub.uploads.token = TOKEN
+    make_run(tmp_path)
+    return machine(tmp_path, endpoint=hub.url, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+
+
+MODEL = {"config.json", "model.safetensors"}
+
+
+def test_a_folder_becomes_a_private_repository(shell: Shell, hub: Hub) -> None:
+    """Packed as pack would, and pushed in one commit to a new repository that is private; mdl gets it back. A second
+    push sends nothing again."""
+    planned = done(shell.run("push", "run", "hf:org/new", "-n", "--json")).document
+    assert (planned["commit"], planned["private"], planned["files"]) == (None, None, 2)
+    assert {member["path"] for member in planned["members"]} == MODEL
+    assert hub.requests == []
+    ran = done(shell.run("push", "run", "hf:org/new", "--json"))
+    document = ran.document
+    repo = hub.newest("org/new")
+    assert repo.private
+    assert repo.files.keys() == MODEL | {".gitattributes"}
+    assert repo.files["model.safetensors"] == (shell.home / "run/model.safetensors").read_bytes()
+    assert (document["commit"], document["private"], document["repo"]) == (repo.commit, True, "hf:org/new")
+    assert {row["path"]: row["why"] for row in document["skipped"]}["train.log"].startswith("a log")
+    sent = list(hub.uploads.sent)
+    assert len(sent) == 1
+    again = done(shell.run("push", "run", "hf:org/new"))
+    assert again.out == f"hf:org/new@{repo.commit}\n"
+    assert hub.uploads.sent == sent
+    folder = Path(done(shell.run("get", again.out.strip())).out.strip())
+    assert (folder / "config.json").read_bytes() == (shell.home / "run/config.json").read_bytes()
+
+
+def test_an_archive_and_a_branch(shell: Shell, hub: Hub) -> None:
+    """What an archive holds is pushed, without mdl's manifest, to a branch that is made; --public says who may read."""
+    archive = done(shell.run("pack", "run", "--checkpoint", "latest")).out.strip()
+    done(shell.run("push", archive, "hf:org/new@v2", "--public"))
+    repo = hub.newest("org/new", "v2")
+    assert not repo.private
+    names = repo.files.keys() - {".gitattributes"}
+    assert "optimizer.pt" in names
+    assert not [name for name in names if "manifest" in name]
+    assert hub.newest("org/new").files.keys() == {".gitattributes"}
+
+
+def test_what_stays_here(shell: Shell, hub: Hub) -> None:
+    """A file with a token, .env and .git stay, and so does a model card where the repository has one."""
+    run = shell.home / "run"
+    (run / "settings.json").write_text(f'{{"token": "{SECRET}"}}')
+    (run / ".env").write_text("A=b")
+    (run / ".git").mkdir()
+    (run / ".git/config").write_text("x")
+    (run / "README.md").write_text("---\nlicense: mit\n---\nmine\n")
+    ran = done(shell.run("push", "run", "hf:org/open", "--public", "--json"))
+    skipped = {row["path"] for row in ran.document["skipped"]}
+    assert {"settings.json", ".env", "README.md"} <= skipped
+    repo = hub.newest("org/open")
+    assert repo.files.keys() == MODEL | {"README.md"}
+    assert repo.files["README.md"] == b"# The card\n"
+    assert SECRET not in ran.out + ran.err
+    done(shell.run("push", "run", "hf:org/other"))
+    assert hub.newest("org/other").files["README.md"] == (run / "README.md").read_bytes()
+
+
+def test_everybody_could_read_it(shell: Shell, hub: Hub) -> None:
+    """2 if the repository is public and nobody said so."""
+    ran = done(shell.run("push", "run", "hf:org/open"), 2)
+    assert "everybody may read this repository" in ran.err
+    assert hub.newest("org/open").files.keys() == {"README.md", "config.json"}
+
+
+def test_who_may_not(shell: Shell, hub: Hub) -> None:
+    """4 without a token and with a wrong one, and if the commit is forbidden; no token in any output."""
+    wrong = "hf_" + "w7" * 17
+    for token in ("", wrong):
+        ran = done(with_environ(shell, HF_TOKEN=token).run("push", "run", "hf:org/new", "--json"), 4)
+        assert ran.document["error"]["item"] == "hf:org/new"
+        assert wrong not in ran.out + ran.err
+    hub.uploads.refused = 403
+    done(shell.run("push", "run", "hf:org/new"), 4)
+    hub.uploads.refused = 404
+    done(shell.run("push", "run", "hf:org/new"), 3)
+    hub.uploads.refused = 500
+    done(shell.run("push", "run", "hf:org/new"), 5)
+
+
+def test_what_cannot_be_pushed(shell: Shell, hub: Hub) -> None:
+    """2 for what is no repository, 3 for what is not here, 5 for a hub that is not there, 8 offline, 11 for a link that
+    leaves the folder."""
+    for place in ("https://h/x.bin", "hf:org/new@main/x.bin", "hf:gpt2", f"hf:org/x@{'a' * 40}", "hf:spaces/o/x"):
+        done(shell.run("push", "run", place), 2)
+    done(shell.run("push", "nosuch", "hf:org/new"), 3)
+    done(shell.run("push", "run", "hf:org/new", "--offline"), 8)
+    away = machine(shell.home, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+    done(away.run("push", "run", "hf:org/new"), 5)
+    os.symlink("/etc/passwd", shell.home / "run/escape.json")
+    done(shell.run("push", "run", "hf:org/new"), 11)
+    assert hub.requests == []
