@@ -36,16 +36,14 @@ def human_bytes(count: float | None) -> str:
     """``1.2 GB``, in powers of 1000; ``?`` if it is not known."""
     if count is None or not abs(count) < _ENDLESS:
         return "?"
-    sign = "-" if count < 0 else ""
-    size = abs(count)
-    if round(size) < 1000:
-        return f"{sign}{round(size)} B"
-    unit = ""
-    for unit in _UNITS:  # noqa: B007
+    if round(abs(count)) < 1000:
+        return f"{round(count)} B"
+    size = count / 1000
+    unit, *larger_units = _UNITS
+    while larger_units and round(abs(size), 1) >= 1000:
         size /= 1000
-        if round(size, 1) < 1000:
-            break
-    return f"{sign}{size:.1f} {unit}"
+        unit, *larger_units = larger_units
+    return f"{size:.1f} {unit}"
 
 
 def human_rate(bytes_per_second: float) -> str:
@@ -73,10 +71,12 @@ def local_time(moment: str, now: datetime | None = None, *, is_short: bool = Fal
     when = local_moment(moment)
     if when is None:
         return "?"
-    if is_short and now:
-        is_today = when.date() == now.date()
-        return when.strftime("%H:%M" if is_today else "%m-%d" if when.year == now.year else "%Y")
-    return when.strftime("%m-%d %H:%M" if now and when.year == now.year else "%Y-%m-%d %H:%M")
+    is_this_year = now is not None and when.year == now.year
+    if now is None or not is_short:
+        return when.strftime("%m-%d %H:%M" if is_this_year else "%Y-%m-%d %H:%M")
+    if when.date() == now.date():
+        return when.strftime("%H:%M")
+    return when.strftime("%m-%d" if is_this_year else "%Y")
 
 
 def local_moment(text: str) -> datetime | None:
@@ -179,20 +179,23 @@ def shorten(text: str, width: int) -> str:
 
 def shorten_all(names: Sequence[str], width: int) -> list[str]:
     """`shorten` for names that stand below one another: what they differ in stays visible."""
-    short = [shorten(name, width) for name in names]
     alike: dict[str, list[str]] = {}
-    for name, text in zip(names, short, strict=True):
-        alike.setdefault(text, []).append(name)
-    return [
-        text if len(group := alike[text]) == 1 or text == name else _shorten_within(name, width, group)
-        for name, text in zip(names, short, strict=True)
-    ]
+    for name in names:
+        alike.setdefault(shorten(name, width), []).append(name)
+    texts = []
+    for name in names:
+        text = shorten(name, width)
+        if text != name and len(alike[text]) > 1:
+            text = _shorten_within(name, width, alike[text])
+        texts.append(text)
+    return texts
 
 
 def _shorten_within(name: str, width: int, group: Sequence[str]) -> str:
     """``name``, cut where it is the same as the others of its group."""
     same = _same(group)
-    end = min(_same([one[same:][::-1] for one in group]), len(name) - same)
+    reversed_rests = [other[same:][::-1] for other in group]
+    end = min(_same(reversed_rests), len(name) - same)
     front = cells(name[: len(name) - end])
     back = cells(name[same:])
     if front < width - _LEAST:
@@ -207,7 +210,10 @@ def _same(texts: Sequence[str]) -> int:
     """How many characters all of them begin with."""
     first = min(texts)
     last = max(texts)
-    return next((at for at, char in enumerate(first) if char != last[at : at + 1]), len(first))
+    for at, char in enumerate(first):
+        if char != last[at : at + 1]:
+            return at
+    return len(first)
 
 
 def _cut(text: str, width: int, front: int) -> str:
@@ -233,15 +239,16 @@ def _front(text: str, width: int) -> str:
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """``text`` as lines of at most ``width`` columns, broken between words; all but the first begin with ``indent``. A
     word that is longer than a line stays whole."""
+    line, *words = text.split(" ")
     lines = list[str]()
-    line = ""
-    for number, word in enumerate(text.split(" ")):
-        begins = not number or (bool(lines) and line == indent)  # after a break, further spaces are dropped
-        longer = line + word if begins else f"{line} {word}"
-        is_too_long = cells(longer) > width and line.strip() and cells(indent + word) <= width
-        if is_too_long:
+    for word in words:
+        is_after_a_break = bool(lines) and line == indent
+        longer = line + word if is_after_a_break else f"{line} {word}"  # after a break, further spaces are dropped
+        if cells(longer) > width and line.strip() and cells(indent + word) <= width:
             lines.append(line.rstrip())
-        line = indent + word if is_too_long else longer
+            line = indent + word
+        else:
+            line = longer
     return [*lines, line]
 
 
@@ -257,15 +264,16 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = ()) -> str:
     A cell never holds two spaces in a row, and an empty one is ``-``: a program can split the lines again.
     """
     count = max((len(row) for row in (*rows, headers)), default=0)
+    if not count:
+        return ""
     body = [_plain(row, count) for row in rows]
     grid = [_plain(headers, count), *body] if headers else body
-    widths = [max(cells(row[at]) for row in grid) for at in range(count)]
-    right = [bool(body) and all(is_number(row[at]) for row in body) for at in range(count)]
-    lines = []
-    for row in grid if count else ():
-        line = (pad(row[at], widths[at], right=right[at]) for at in range(count))
-        lines.append(_GAP.join(line).rstrip() + "\n")
-    return "".join(lines)
+    columns = []
+    for at in range(count):
+        width = max(cells(row[at]) for row in grid)
+        is_right = bool(body) and all(is_number(row[at]) for row in body)
+        columns.append([pad(row[at], width, right=is_right) for row in grid])
+    return "".join(f"{_GAP.join(line).rstrip()}\n" for line in zip(*columns, strict=True))
 
 
 def is_number(text: str) -> bool:

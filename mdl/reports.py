@@ -86,7 +86,8 @@ class BaseReport:
 
     def raise_for_errors(self) -> None:
         """Raises `error` if anything failed."""
-        if error := self.error:
+        error = self.error
+        if error:
             raise error
 
 
@@ -191,8 +192,12 @@ def failures_of(models: Sequence[Any]) -> list[Failure]:
     """What failed: first the models, then the files. A model has a ``name``, an ``error`` and ``files``; a file has a
     ``path`` and an ``error``."""
     lost = [Failure(model.name, model.error) for model in models if model.error]
-    files = [(model, file) for model in models for file in model.files if file.error]
-    return lost + [Failure(model.name, file.error, str(file.path), len(model.files)) for model, file in files]
+    files = []
+    for model in models:
+        for file in model.files:
+            if file.error:
+                files.append(Failure(model.name, file.error, str(file.path), len(model.files)))
+    return lost + files
 
 
 def summed_up(failures: Sequence[Failure]) -> list[FailureSummary]:
@@ -200,12 +205,12 @@ def summed_up(failures: Sequence[Failure]) -> list[FailureSummary]:
     alike: dict[tuple[str, bool, str], list[Failure]] = {}
     for failure in failures:
         alike.setdefault((failure.model, bool(failure.path), failure.error.message), []).append(failure)
-    return [
-        FailureSummary(
-            model, reason, tuple(one.path for one in found if one.path), found[0].count, found[0].error.advice
-        )
-        for (model, _, reason), found in alike.items()
-    ]
+    summaries = []
+    for (model, _, reason), group in alike.items():
+        paths = tuple(failure.path for failure in group if failure.path)
+        first = group[0]
+        summaries.append(FailureSummary(model, reason, paths, first.count, first.error.advice))
+    return summaries
 
 
 def error_of(failures: Sequence[Failure], total: int) -> MdlError | None:
@@ -222,8 +227,8 @@ def error_of(failures: Sequence[Failure], total: int) -> MdlError | None:
     if len(summaries) == 1:
         [summary] = summaries
         return whole_error(summary.message, errors).on(summary.item)
-    told = [f"{summary.item}: {summary.message}" for summary in summaries]
-    reasons = listed(told, "; ", most=_NAMED, noun="reasons")
+    messages = [f"{summary.item}: {summary.message}" for summary in summaries]
+    reasons = listed(messages, "; ", most=_NAMED, noun="reasons")
     return whole_error(f"{len(failures):,} of {total:,} failed: {reasons}", errors)
 
 

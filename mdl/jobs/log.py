@@ -225,14 +225,16 @@ def no_log(path: Path, error: OSError) -> str:
 def log_line(event: Event, source: LogSource) -> str:
     """One event as a line of a text log."""
     description = describe(event)
-    repo = description.repo
-    model_kind = description.model_kind
-    if isinstance(event, Progressed):
-        repo = event.repo
-        model_kind = event.kind
-    facts: dict[str, object] = {"job": source.job, "pid": source.pid, "command": source.command}
-    facts |= {"model": description.model, "file": description.file, "kind": model_kind, "repo": repo}
-    facts |= description.facts
+    facts: dict[str, object] = {
+        "job": source.job,
+        "pid": source.pid,
+        "command": source.command,
+        "model": description.model,
+        "file": description.file,
+        "kind": description.model_kind,
+        "repo": description.repo,
+        **description.facts,
+    }
     words = [event.time, description.level, description.kind]
     for key, value in facts.items():
         if value not in (None, ""):
