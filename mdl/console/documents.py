@@ -35,8 +35,11 @@ def json_text(value: Any, *, secrets: Iterable[str] = (), ascii_only: bool = Tru
     text = json.dumps(safe, ensure_ascii=ascii_only, indent=indent, default=str)
     if ascii_only:
         return text
-    harmful = {char for char in set(text) if char != "\n" and is_harmful_in_prose(char)}
-    return text.translate({ord(char): json.dumps(char)[1:-1] for char in harmful})
+    escapes = {}
+    for char in set(text):
+        if char != "\n" and is_harmful_in_prose(char):
+            escapes[ord(char)] = json.dumps(char)[1:-1]
+    return text.translate(escapes)
 
 
 def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
@@ -50,12 +53,14 @@ def _redacted(value: Any, secrets: tuple[str, ...], how: _Redact) -> Any:
             is_plain = how is redact_value and not secrets and "://" not in text
             return text if is_plain else how(text, secrets)
         case dict():
-            return {
-                escape_surrogates(str(key)): _redacted(inner, secrets, redact if key == "error" else how)
-                for key, inner in value.items()
-            }
+            clean = {}
+            for key, inner in value.items():
+                of_inner = redact if key == "error" else how
+                clean[escape_surrogates(str(key))] = _redacted(inner, secrets, of_inner)
+            return clean
         case list() | tuple():
             return [_redacted(inner, secrets, how) for inner in value]
-        case _ if is_dataclass(value) and type(value).__str__ is object.__str__:
-            return _redacted({one.name: getattr(value, one.name) for one in fields(value)}, secrets, how)
+    if is_dataclass(value) and type(value).__str__ is object.__str__:
+        facts = {field.name: getattr(value, field.name) for field in fields(value)}
+        return _redacted(facts, secrets, how)
     return value

@@ -134,9 +134,11 @@ class Console:
         Only secrets in URLs are taken out, but for a `Requested` one; on a terminal what it would obey is escaped.
         """
         if not self.json_output:
-            is_redacted = "://" in text and not isinstance(text, Requested)
-            text = redact_value(text, self.secrets) if is_redacted else text
-            self._out(f"{shown(text) if self.stdout.is_terminal else text}\n")
+            if "://" in text and not isinstance(text, Requested):
+                text = redact_value(text, self.secrets)
+            if self.stdout.is_terminal:
+                text = shown(text)
+            self._out(f"{text}\n")
 
     def check_file(self, text: str) -> None:
         """Raises `UsageError` if the text of a file that is to be printed as it is holds a secret that is known."""
@@ -148,8 +150,11 @@ class Console:
         """Write the text of a file that a program reads to stdout, byte for byte; a terminal gets what it would obey
         escaped. What is secret must be out of it: see `check_file`."""
         if not self.json_output:
-            text = text if text.endswith("\n") or not text else f"{text}\n"
-            self._out("\n".join(map(shown, text.split("\n"))) if self.stdout.is_terminal else text)
+            if text and not text.endswith("\n"):
+                text += "\n"
+            if self.stdout.is_terminal:
+                text = "\n".join(shown(line) for line in text.split("\n"))
+            self._out(text)
 
     def entry(self, head: str, text: str) -> None:
         """Write a line of data that begins with ``head``, which says what it is about. A terminal gets it broken
@@ -212,8 +217,11 @@ class Console:
 
     def tab_separated(self, rows: Iterable[Sequence[str]]) -> None:
         """Write rows to stdout with tabs between the cells, for a program. A tab within a cell is escaped."""
-        for row in rows if not self.json_output else ():
-            self._out("\t".join(shown(redact_value(cell, self.secrets)) for cell in row) + "\n")
+        if self.json_output:
+            return
+        for row in rows:
+            cells = [shown(redact_value(cell, self.secrets)) for cell in row]
+            self._out("\t".join(cells) + "\n")
 
     def document(
         self,
@@ -265,7 +273,9 @@ class Console:
     def stdout_trouble(self) -> int:
         """The exit code for a broken stdout: 0 if it is not, 141 if its reader left, 7 if it cannot be written."""
         trouble = self.stdout.trouble
-        return 0 if not trouble else BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
+        if not trouble:
+            return 0
+        return BROKEN_PIPE if trouble == errno.EPIPE else StorageError.exit_code
 
     def clean(self, text: str) -> str:
         """``text`` without secrets, and with what a terminal would obey escaped."""
@@ -299,8 +309,10 @@ class Console:
             self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
-        begun = self._style.line(head, look, f" {first}" if head else first)
-        self._err(begun + "".join(self._style.line("", "", line) for line in more))
+        said = self._style.line(head, look, f" {first}" if head else first)
+        for line in more:
+            said += self._style.line("", "", line)
+        self._err(said)
 
     def _json_lines(self) -> JsonLines:
         """The writer of JSON lines: that of the last session, or one for a command that has none."""

@@ -6,11 +6,11 @@ There is one `State` for each download. Bars, plain lines, JSON lines and the re
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from mdl.describe import CHECKS, SENT, WAYS, describe, spelled
+from mdl.console.tally import Tally, in_brackets
+from mdl.describe import describe, spelled
 from mdl.events import (
     Ended,
     Event,
@@ -24,7 +24,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import counted, human_bytes, human_duration, human_elapsed, human_rate
+from mdl.formatting import counted, human_bytes, human_duration, human_rate
 from mdl.reports import FailureSummary
 from mdl.values import value_class
 
@@ -34,9 +34,6 @@ _REST_OF_COMMIT = re.compile(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}\b")
 """The part of a commit that people do not need."""
 _LONG_CHECK = 500_000_000
 """A check of at least so many bytes has a line."""
-_WAYS = {"kept": "already here", **WAYS}
-_DOWNLOADED = {"fetched", "linked", *_WAYS}
-"""The actions of a download, and how files come from this disk."""
 
 
 @value_class
@@ -69,94 +66,6 @@ class FileState:
     is_checked: bool = False
     waits_for: str = ""
     """The next attempt, if the last one failed."""
-
-
-@dataclass
-class Tally:
-    """What became of some files. Sizes are in bytes; ``fetched`` bytes came from the network."""
-
-    files: int = 0
-    failed: int = 0
-    size: int = 0
-    fetched: int = 0
-    ways: Counter[str] = field(default_factory=Counter)
-    checks: Counter[str] = field(default_factory=Counter)
-
-    def add(self, event: Finished, fetched: int) -> None:
-        self.files += 1
-        self.size += event.size
-        self.fetched += fetched
-        self.ways[event.way or event.action] += 1
-        self.checks[event.verified] += 1
-
-    @classmethod
-    def sum(cls, tallies: Iterable[Tally]) -> Tally:
-        """All of them together."""
-        total = cls()
-        for tally in tallies:
-            total.files += tally.files
-            total.failed += tally.failed
-            total.size += tally.size
-            total.fetched += tally.fetched
-            total.ways += tally.ways
-            total.checks += tally.checks
-        return total
-
-    @property
-    def checked(self) -> str:
-        """``sha256 and git-sha1 ok (1 unverified)``."""
-        if not self.hashes:
-            return self.weakly_checked
-        return f"{self.hashes} ok{_in_brackets(self.weakly_checked)}"
-
-    @property
-    def hashes(self) -> str:
-        """The algorithms of the digests that were compared: ``sha256 and git-sha1``."""
-        algorithms = set(self.checks) - {*CHECKS, ""}
-        return " and ".join(sorted(algorithms, reverse=True))
-
-    @property
-    def weakly_checked(self) -> str:
-        """How many files were compared with no digest: ``1 checked only by size``; nothing if there are none."""
-        return self._shares(self.checks, CHECKS)
-
-    @property
-    def text(self) -> str:
-        """How a model went: ``2,000 files  3.1 MB  sha256 ok  5 already here``."""
-        came = self._shares(self.ways, _WAYS | SENT)
-        parts = [counted(self.files, "file"), human_bytes(self.size), self.checked, came]
-        return "  ".join(part for part in parts if part)
-
-    def _shares(self, counts: Counter[str], words: dict[str, str]) -> str:
-        """``3 cloned, 2 already here``; the word alone if it is true of all files."""
-        shares = []
-        for key, word in words.items():
-            if counts[key] == self.files and self.files:
-                shares.append(word)
-            elif counts[key]:
-                shares.append(f"{counts[key]:,} {word}")
-        return ", ".join(shares)
-
-    def sentence(self, seconds: float) -> str:
-        """How all went: ``101 files, 400.1 MB in 31 s, 13 MB/s, verified by sha256 (1 checked only by size)``."""
-        text = f"{counted(self.files, 'file')}, {human_bytes(self.size)}"
-        if not self.fetched:
-            ways = [words for way, words in WAYS.items() if self.ways[way]]
-            text += f" {ways[0]}" if len(ways) == 1 else " from this disk"
-        elif human_bytes(self.fetched) != human_bytes(self.size):
-            text += f", {human_bytes(self.fetched)} of it fetched"
-        text += f" in {human_elapsed(seconds)}"
-        if self.fetched and seconds >= 0.05:
-            text += f", {human_rate(self.fetched / seconds)}"
-        if self.hashes:
-            text += f", verified by {self.hashes}{_in_brackets(self.weakly_checked)}"
-        elif self.weakly_checked:
-            text += f", {self.weakly_checked}"
-        return text
-
-
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
 
 
 class State:
@@ -511,7 +420,7 @@ class State:
     def _summary(self) -> str:
         """One sentence on how all went; nothing if no file came, or if it was no download."""
         total = Tally.sum(self._tallies.values())
-        if not total.files or not _DOWNLOADED.issuperset(total.ways):
+        if not total.files or not total.is_of_a_download:
             return ""
         lost = []
         if total.failed:
@@ -521,7 +430,7 @@ class State:
         if set(total.ways) == {"kept"}:
             verb = "is" if total.files == 1 else "are"
             files = f"{counted(total.files, 'file')}, {human_bytes(total.size)}"
-            text = f"{files} {verb} here{_in_brackets(total.weakly_checked)}"
+            text = f"{files} {verb} here{in_brackets(total.weakly_checked)}"
             if not lost:
                 text = f"nothing to do: {text}"
         else:

@@ -19,16 +19,20 @@ class Style:
 
     def paint(self, line: Line) -> str:
         """The line with its colours, if there are any."""
-        if not self._stream.has_colors:
-            return "".join(text for text, _ in line)
-        return "".join(f"\x1b[{_CODES[look]}m{text}\x1b[0m" if look and text else text for text, look in line)
+        painted = ""
+        for text, look in line:
+            if look and text and self._stream.has_colors:
+                text = f"\x1b[{_CODES[look]}m{text}\x1b[0m"
+            painted += text
+        return painted
 
     def line(self, head: str, look: str, text: str, indent: str = "  ") -> str:
         """A whole line: ``head`` in its look, then ``text``. A terminal gets it broken between words, with ``indent``
         before what follows."""
         first, *more = self._lines(head + text, indent)
-        begun = self.paint([(head, look), (first[len(head) :], "")]) if first.startswith(head) else first
-        return "".join(f"{one}\n" for one in (begun, *more))
+        if first.startswith(head):
+            first = self.paint([(head, look), (first[len(head) :], "")])
+        return "\n".join([first, *more, ""])
 
     def _lines(self, text: str, indent: str) -> list[str]:
         if not self._stream.is_terminal:

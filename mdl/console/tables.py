@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -44,42 +45,58 @@ def drawn_table(
     of ``drop`` are left out in that order. The others are never cut. Without it no letter is lost: the widest column
     goes on in the next line. If the table is too wide, the text of the column ``below`` stands under each row instead.
     """
-    body = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
-    widths = {name: max(cells(name), *(cells(row[at]) for row in body), 0) for at, name in enumerate(headers)}
-    least = dict(widths)
+    width = stream.size[0]
+    columns = _columns(headers, rows)
+    least = {name: _widest(name, column) for name, column in columns.items()}
     """The fewest cells of each column that is shown."""
-    folded = ""
+    shrinking: Sequence[str] = cut or ()
     texts_below: list[str] = []
     if cut is not None:
         for name in cut:
-            least[name] = _LEAST_OF_WIDE if widths[name] >= _WIDE else min(widths[name], _LEAST)
+            least[name] = _LEAST_OF_WIDE if least[name] >= _WIDE else min(least[name], _LEAST)
         for name in drop:
-            if _needed(least) > stream.size[0]:
+            if _needed(least) > width:
                 del least[name]
-    elif below and _needed(widths) > stream.size[0]:
-        texts_below = [row[headers.index(below)] for row in body]
+    elif below and _needed(least) > width:
+        texts_below = columns[below]
         del least[below]
-    elif widths:
-        folded = max(widths, key=widths.__getitem__)
-        least[folded] = min(widths[folded], _LEAST_FOLDED)
-    columns = [at for at, name in enumerate(headers) if name in least]
+    elif least:
+        folded = max(least, key=least.__getitem__)
+        least[folded] = min(least[folded], _LEAST_FOLDED)
+        shrinking = (folded,)
     table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for at in columns:
-        is_right = bool(body) and all(is_number(row[at]) for row in body)
-        is_whole = headers[at] != folded and headers[at] not in (cut or ())
-        table.add_column(Text(headers[at]), justify="right" if is_right else "left", no_wrap=is_whole, overflow="fold")
-    for row in body:
-        table.add_row(*(_cell(headers[at], row[at], is_cut=headers[at] in (cut or ())) for at in columns))
+    drawn_cells = []
+    for name in least:
+        is_right = bool(rows) and all(is_number(text) for text in columns[name])
+        justify: JustifyMethod = "right" if is_right else "left"
+        table.add_column(Text(name), justify=justify, no_wrap=name not in shrinking, overflow="fold")
+        is_cut = cut is not None and name in cut
+        drawn_cells.append([_cell(name, text, is_cut=is_cut) for text in columns[name]])
+    for row in zip(*drawn_cells, strict=True):
+        table.add_row(*row)
     lines = _lines(stream, table, _needed(least))
     if not texts_below:
         return "".join(lines)
     head, *row_lines = lines
     text = head
-    for line, below_it in zip(row_lines, texts_below, strict=True):
+    for line, text_below in zip(row_lines, texts_below, strict=True):
         text += line
-        if below_it not in ("", "-"):
-            text += "".join(f"{part}\n" for part in wrap(_INDENT + below_it, stream.size[0] - 1, _INDENT))
+        if text_below not in ("", "-"):
+            for part in wrap(_INDENT + text_below, width - 1, _INDENT):
+                text += f"{part}\n"
     return text
+
+
+def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """The texts of each column by its head. A row may lack the last ones."""
+    columns: dict[str, list[str]] = {}
+    for at, name in enumerate(headers):
+        columns[name] = [row[at] if at < len(row) else "" for row in rows]
+    return columns
+
+
+def _widest(name: str, column: Sequence[str]) -> int:
+    return max(cells(text) for text in (name, *column))
 
 
 def _needed(widths: dict[str, int]) -> int:
