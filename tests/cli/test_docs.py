@@ -73,6 +73,8 @@ LEFT_OUT = {
 }
 """Lines that are left out of the blocks that are run here, with the reason."""
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "vocab.txt": b"a"}
+TOKEN = "hf_" + "k3" * 17
+"""Whose user may write to the hub."""
 WEIGHTS = b"\x80weights" * 40_000
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 REPOS = (
@@ -180,10 +182,13 @@ def environ(tmp_path: Path, file_server: str) -> Iterator[dict[str, str]]:
     (tmp_path / "ComfyUI" / "models" / "loras").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "models" / "loras" / "style.safetensors").write_bytes(SAFETENSORS)
     with LoopbackHub(list(REPOS)) as hub:
+        hub.uploads.token = TOKEN
         yield {
             "PATH": f"{programs}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",
             "PAGES": file_server,
             "SHA256": hashlib.sha256(gguf_file() + b"/download/12345" + WEIGHTS).hexdigest(),
         }
