@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         ModelVersion as ModelVersion,
         OutdatedReport as OutdatedReport,
     )
-    from mdl.ops.push import PushedFile as PushedFile, PushReport as PushReport
+    from mdl.ops.push import PushedFile as PushedFile, PushResult as PushResult
     from mdl.ops.pack import (
         PackPlan as PackPlan,
         PackRequest as PackRequest,
@@ -136,7 +136,7 @@ _HOMES = {
     "mdl.local.inventory": "Inventory",
     "mdl.ops.lock": "LockReport",
     "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
-    "mdl.ops.push": "PushReport PushedFile",
+    "mdl.ops.push": "PushResult PushedFile",
     "mdl.ops.pack": "PackPlan PackRequest PackResult pack plan_pack write_pack",
     "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
     "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",

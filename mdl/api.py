@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mdl.client import Client, ClientOptions
 from mdl.config.places import place_of
@@ -20,42 +22,104 @@ if TYPE_CHECKING:
     from mdl.stores import Folder
 
 
-class Options(ClientOptions, total=False):
-    """What `get`, `download`, `plan` and `verify` take: the options of `Client`, and those of its method. Files land in
-    ``home/<model>/``, or in ``into`` itself for one target; ``include`` and ``exclude`` are globs on file names;
-    ``revision`` replaces that of every source that has revisions; ``force`` fetches all anew, and replaces files that
-    are not mdl's."""
-
-    into: Folder | None
-    include: Texts
-    exclude: Texts
-    revision: str | None
-    force: bool
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
-_OF_CALL = Options.__optional_keys__ - ClientOptions.__optional_keys__
+def _shows_settings(function: Function) -> Function:
+    """Has ``help(function)`` name every setting of the client, in place of ``**settings``."""
+    own = inspect.signature(function)
+    parameters = list(own.parameters.values())[:-1]
+    for name in ClientOptions.__annotations__:
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None))
+    function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
-def _client(options: Options) -> tuple[Client, dict[str, Any]]:
-    """A client under the settings among ``options``, and the options of the call."""
-    call = {name: value for name, value in options.items() if name in _OF_CALL}
-    settings: Any = {name: value for name, value in options.items() if name not in _OF_CALL}
-    return Client(**settings), call
+@_shows_settings
+def get(
+    target: str | Model,
+    *,
+    into: Folder | None = None,
+    include: Texts = (),
+    exclude: Texts = (),
+    revision: str | None = None,
+    force: bool = False,
+    **settings: Unpack[ClientOptions],
+) -> Path:
+    """Download one model, and return its folder, or the path of its file if exactly one was asked for.
+
+    ``target`` is a name of the catalog, ``org/repo``, ``hf:org/repo@revision/path`` or any URL. Its files land in
+    ``home/<model>/``, or in ``into`` itself. ``include`` and ``exclude`` are globs on file names; ``revision`` replaces
+    that of every source that has revisions; ``force`` downloads again, and replaces files that mdl did not write. The
+    other arguments are the settings of `mdl.Client`; what is None is read from variables and ``config.toml``. Raises as
+    `Client.download`, and the first error of the report.
+    """
+    client = Client(**settings)
+    return client.get(target, into=into, include=include, exclude=exclude, revision=revision, force=force)
 
 
-def get(target: str | Model, **options: Unpack[Options]) -> Path:
-    """Bring one model to this disk and return its folder, or the path of its file if exactly one was asked for; see
-    `Client.get` and, for the ``options``, `Options`."""
-    client, call = _client(options)
-    return client.get(target, **call)
+@_shows_settings
+def download(
+    targets: Targets,
+    *,
+    into: Folder | None = None,
+    include: Texts = (),
+    exclude: Texts = (),
+    revision: str | None = None,
+    force: bool = False,
+    **settings: Unpack[ClientOptions],
+) -> Report:
+    """Download models, and return how it went. The arguments are those of `get`, for several targets; raises as
+    `Client.download`. What fails for one file is in the report."""
+    client = Client(**settings)
+    return client.download(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
 
 
-def download(targets: Targets, **options: Unpack[Options]) -> Report:
-    """Bring models to this disk and say how it went; see `Client.download` and `Options`."""
-    client, call = _client(options)
-    return client.download(targets, **call)
+@_shows_settings
+def plan(
+    targets: Targets,
+    *,
+    into: Folder | None = None,
+    include: Texts = (),
+    exclude: Texts = (),
+    revision: str | None = None,
+    force: bool = False,
+    **settings: Unpack[ClientOptions],
+) -> PlanReport:
+    """What `download` would do with the same arguments. Sources are asked, and only their answers are kept."""
+    client = Client(**settings)
+    return client.plan(targets, into=into, include=include, exclude=exclude, revision=revision, force=force)
 
 
+@_shows_settings
+def verify(
+    targets: Targets | None = None,
+    *,
+    repair: bool = False,
+    strict: bool = False,
+    into: Folder | None = None,
+    include: Texts = (),
+    exclude: Texts = (),
+    revision: str | None = None,
+    force: bool = False,
+    **settings: Unpack[ClientOptions],
+) -> VerifyReport:
+    """Read what is on this disk again and compare it with its digests; see `Client.verify`. The other arguments are
+    those of `get`."""
+    client = Client(**settings)
+    return client.verify(
+        targets,
+        repair=repair,
+        strict=strict,
+        into=into,
+        include=include,
+        exclude=exclude,
+        revision=revision,
+        force=force,
+    )
+
+
+@_shows_settings
 def fetch(
     remote: str,
     jobs: Texts,
@@ -67,34 +131,20 @@ def fetch(
     wait: float | str | bool = False,
     into: Folder | None = None,
     release: Folder | None = None,
-    **options: Unpack[ClientOptions],
+    **settings: Unpack[ClientOptions],
 ) -> FetchReport:
-    """Bring the results of jobs of a remote to this disk; see `Client.results` for which, and `Client.fetch` for how.
-    ``options`` are those of `Client`."""
-    client = Client(**options)
+    """Download the results of jobs of a remote; see `Client.results` for which, and `Client.fetch` for how."""
+    client = Client(**settings)
     models = client.results(remote, jobs, checkpoint=checkpoint, logs=logs, include=include, exclude=exclude)
     return client.fetch(models, wait=wait, into=into, release=release)
 
 
-def plan(targets: Targets, **options: Unpack[Options]) -> PlanReport:
-    """What `download` would do; only what sources answer is kept. See `Client.plan` and `Options`."""
-    client, call = _client(options)
-    return client.plan(targets, **call)
-
-
-def verify(
-    targets: Targets | None = None, *, repair: bool = False, strict: bool = False, **options: Unpack[Options]
-) -> VerifyReport:
-    """Read what is on this disk again and compare it with its digests; see `Client.verify` and `Options`."""
-    client, call = _client(options)
-    return client.verify(targets, repair=repair, strict=strict, **call)
-
-
+@_shows_settings
 def lock(
-    names: Texts | None = None, *, check: bool = False, upgrade: Texts = (), **options: Unpack[ClientOptions]
+    names: Texts | None = None, *, check: bool = False, upgrade: Texts = (), **settings: Unpack[ClientOptions]
 ) -> LockReport:
-    """Write down what the catalog's models are now; see `Client.lock`. ``options`` are those of `Client`."""
-    return Client(**options).lock(names, check=check, upgrade=upgrade)
+    """Write down what the catalog's models are now; see `Client.lock`."""
+    return Client(**settings).lock(names, check=check, upgrade=upgrade)
 
 
 def checkpoints(run: str | os.PathLike[str]) -> Run:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
     from mdl.ops.outdated import OutdatedReport
-    from mdl.ops.push import PushReport
+    from mdl.ops.push import PushResult
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
     from mdl.ops.update import UpdateReport
@@ -583,7 +583,7 @@ class Client:
         dry_run: bool = False,
         on_event: Listener | None = None,
         cancel: CancelToken | None = None,
-    ) -> PushReport:
+    ) -> PushResult:
         """Upload a trained model, a folder or an archive of `mdl.pack`, to a ``repository`` of the hub
         (``hf:org/name@branch``) with huggingface_hub, in one commit.
 

@@ -12,7 +12,7 @@ from mdl.formatting import counted, first_of, human_bytes
 from mdl.paths import shown
 
 if TYPE_CHECKING:
-    from mdl import PushReport
+    from mdl import PushResult
 
 _NAMED = 10
 """How many files that stay here are named, without --verbose."""
@@ -44,7 +44,7 @@ def push(
     return session.show(facts, lambda: _show(session, report))
 
 
-def _show(session: Session, report: PushReport) -> None:
+def _show(session: Session, report: PushResult) -> None:
     console = session.console
     if report.commit is None:
         console.table(("SIZE", "PATH"), [(human_bytes(file.size), shown(file.path)) for file in report.files])

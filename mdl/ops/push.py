@@ -46,7 +46,7 @@ class PushedFile:
 
 
 @value_class
-class PushReport:
+class PushResult:
     """How a push went, or with ``dry_run`` would go.
 
     ``repo`` is the repository (``hf:org/name``) and ``branch`` its branch. ``commit`` is the id of the commit that has
@@ -80,9 +80,9 @@ class _Upload:
     def branch(self) -> str:
         return self.origin.revision or "main"
 
-    def report(self, **done: Any) -> PushReport:
+    def report(self, **done: Any) -> PushResult:
         files = tuple(file for file, _ in self.files)
-        return PushReport(self.origin.repository, self.branch, files, tuple(self.skipped), **done)
+        return PushResult(self.origin.repository, self.branch, files, tuple(self.skipped), **done)
 
 
 def check_repository(origin: object, item: str) -> HubOrigin:
@@ -108,7 +108,7 @@ def push(
     cancel: CancelToken,
     *,
     public: bool = False,
-) -> PushReport:
+) -> PushResult:
     """Upload an archive's files, or a folder's, in one commit. Without a ``client`` nothing is contacted: it is a dry
     run. A repository that is not there is made, private unless it is to be ``public``.
 
@@ -159,7 +159,7 @@ def _planned(folder: Path, origin: HubOrigin, *, is_archive: bool) -> _Upload:
     return _Upload(origin, files, skipped)
 
 
-def _sent(upload: _Upload, client: HubClient, endpoint: Endpoint, *, public: bool) -> PushReport:
+def _sent(upload: _Upload, client: HubClient, endpoint: Endpoint, *, public: bool) -> PushResult:
     """Send the files with huggingface_hub. Raises as `push`."""
     client.prepare()
     import huggingface_hub
@@ -178,7 +178,7 @@ def _sent(upload: _Upload, client: HubClient, endpoint: Endpoint, *, public: boo
         raise ProtocolError(why, item=upload.origin.repository, hint="look at what HF_ENDPOINT names") from error
 
 
-def _committed(upload: _Upload, api: HfApi, *, public: bool) -> PushReport:
+def _committed(upload: _Upload, api: HfApi, *, public: bool) -> PushResult:
     """Make the repository and the branch if they are missing, and commit the files."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import RepositoryNotFoundError
