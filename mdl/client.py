@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mdl.local.status import ModelStatus
     from mdl.local.verify import VerifyReport
     from mdl.net.client import HttpClient
+    from mdl.net.locators import Locate
     from mdl.net.network import Network
     from mdl.ops.configure import SettingValue
     from mdl.ops.edit import Entry
@@ -223,12 +224,11 @@ class Client:
             if online and not exact:
                 stack.enter_context(time_limit(self.network.time_limit(), stop))
             store = self.stores.open(models, into, stop)
-            network = None
-            if online and not self.config.is_offline:
-                network = stack.enter_context(self.network.open(models, lock=lock, mirror=mirror, cancel=stop))
+            is_online = online and not self.config.is_offline
+            open_network = partial(self.network.open, models, lock=lock, mirror=mirror, cancel=stop)
             resolver = self.resolver(
                 store,
-                network,
+                (lambda locate: open_network(locate=locate)) if is_online else None,
                 listener,
                 include=() if include is None else texts(include),
                 exclude=() if exclude is None else texts(exclude),
@@ -237,6 +237,9 @@ class Client:
                 keeps=keeps,
                 mirror=mirror,
             )
+            network = resolver.network
+            if network is not None:
+                stack.enter_context(network)
             hub_client = None
             if self.config["via"] == "hub" and not mirror:
                 hub_client = self.network.hub_client(self.network.hosts(models, lock=lock))
@@ -262,7 +265,7 @@ class Client:
     def resolver(
         self,
         store: Store,
-        network: Network | None = None,
+        open_network: Callable[[Locate], Network] | None = None,
         on_event: Listener = silence,
         *,
         include: Sequence[str] = (),
@@ -272,17 +275,17 @@ class Client:
         keeps: bool = True,
         mirror: str = "",
     ) -> Resolver:
-        """What turns models into files. ``exact`` resolves to commits, past the lock; if it ``is_strict``, the settings
-        ``locked`` and ``frozen`` hold: a model that the lock does not cover is then a `LockError`. What sources answer
-        is kept for later if it ``keeps``. With a ``mirror`` the lock must cover every model, and its files are asked of
-        that mirror alone."""
+        """What turns models into files; it asks the network that ``open_network`` opens. ``exact`` resolves to
+        commits, past the lock; if it ``is_strict``, the settings ``locked`` and ``frozen`` hold: a model that the lock
+        does not cover is then a `LockError`. What sources answer is kept for later if it ``keeps``. With a ``mirror``
+        the lock must cover every model, and its files are asked of that mirror alone."""
         from mdl.catalog.resolver import Resolver
         from mdl.sources import Context as SourceContext
 
         source_context = SourceContext(
             self.network.endpoint,
             store.listings,
-            network,
+            None,
             on_event,
             self.config.environ,
             self.network.remotes,
@@ -291,7 +294,7 @@ class Client:
             cached=partial(self.stores.cached_listing, store),
         )
         if exact:
-            return Resolver(source_context, exact=True)
+            return Resolver(source_context, open_network, exact=True)
         lock = self.catalogs.locked
         must_cover = is_strict and self.config["locked"]
         is_frozen = is_strict and self.config["frozen"]
@@ -316,7 +319,7 @@ class Client:
             shipped = self.catalogs.shipped_lock
             return shipped.pin(model) if shipped.covers(model) else None
 
-        return Resolver(source_context, include=include, exclude=exclude, pin=pin, describe=describe)
+        return Resolver(source_context, open_network, include=include, exclude=exclude, pin=pin, describe=describe)
 
     # Which models, and what of them is on this disk.
 
@@ -689,25 +692,27 @@ class Client:
                 if self.config.is_offline:
                     return None
                 located = self._located(urls)
-                network = self.network.open(
+                open_network = partial(
+                    self.network.open,
                     [*models, *located],
                     lock=self.catalogs.locked,
-                    more=map(host_of, urls),
+                    more=[host_of(url) for url in urls],
                     cancel=context.store.cancel,
                 )
-                resolver = self.resolver(context.store, network)
-                for origin in {origin for model in located for origin in model.sources}:
-                    resolver.source(origin)  # from now on the client knows how to locate its files
-                return network.http
+                network = self.resolver(context.store, lambda locate: open_network(locate=locate)).network
+                return network.http if network is not None else None
 
             def ask(model: Model) -> Sequence[RemoteFile]:
                 """What the hub has of a model; nothing offline."""
                 if self.config.is_offline:
                     return ()
-                network = stack.enter_context(
-                    self.network.open([model], lock=self.catalogs.locked, cancel=context.store.cancel)
+                open_network = partial(
+                    self.network.open, [model], lock=self.catalogs.locked, cancel=context.store.cancel
                 )
-                return self.resolver(context.store, network, context.on_event).resolve_each(model).files
+                resolver = self.resolver(context.store, lambda locate: open_network(locate=locate), context.on_event)
+                if resolver.network is not None:
+                    stack.enter_context(resolver.network)
+                return resolver.resolve_each(model).files
 
             return verify(models, context, connect=connect if repair else None, ask=ask, force=force, strict=strict)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mdl.net.allowlist import AllowList, OriginToken
     from mdl.net.client import HttpClient
     from mdl.net.credentials import HostCredential, HostTls
+    from mdl.net.locators import Locate
     from mdl.net.network import Network
     from mdl.net.throttle import Throttle
     from mdl.sources import Context as SourceContext
@@ -175,9 +176,11 @@ class NetworkAccess:
         more: Iterable[str] = (),
         mirror: str = "",
         cancel: CancelToken | None = None,
+        locate: Locate | None = None,
     ) -> Network:
-        """The way to the `hosts` of ``models``, with the tokens that go with them. Close it when done. A wrong setting
-        is an error here, before anything is asked. Raises `UsageError`."""
+        """The way to the `hosts` of ``models``, with the tokens that go with them. ``locate`` says where the files of
+        other schemes than http(s) are. Close it when done. A wrong setting is an error here, before anything is asked.
+        Raises `UsageError`."""
         from mdl.net.network import Network
 
         config = self._config
@@ -204,6 +207,7 @@ class NetworkAccess:
                 environ=self.environ,
                 tls=tls,
                 warn=self._warn_once,
+                locate=locate,
             )
 
         return Network(connect, limits.connections, cancel)

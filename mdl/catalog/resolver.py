@@ -17,13 +17,15 @@ from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
-from mdl.sources import Context, Origin, Source, open_source, page_hosts, parse
+from mdl.sources import Context, Origin, Source, Sources, page_hosts, parse
 from mdl.sources.hub_origin import HubOrigin, shown_url
 from mdl.sources.url import UrlOrigin, UrlSource
 from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.net.client import OpenResponse
+    from mdl.net.locators import Body, Link, Locate
+    from mdl.net.network import Network
 
 _NAMED = 3
 """How many files a message names."""
@@ -54,7 +56,8 @@ class Resolved:
 
 
 class Resolver:
-    """Asks each model's sources for its files. Without ``context.network`` nothing is contacted.
+    """Asks each model's sources for its files. ``context`` and ``open_network`` are as `Sources` has them; without a
+    `network` nothing is contacted.
 
     ``include`` and ``exclude`` narrow every model further, as the command line asked; ``pin`` makes of a model what
     its lock says, and may raise `LockError`; ``exact`` asks for the commit even if a digest would do. ``describe`` says
@@ -64,6 +67,7 @@ class Resolver:
     def __init__(
         self,
         context: Context,
+        open_network: Callable[[Locate], Network | None] | None = None,
         *,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -74,16 +78,20 @@ class Resolver:
         self._home = threading.get_ident()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._resolving = threading.local()
-        self._context = replace(context, on_event=self._post)
         self._on_event = context.on_event
+        self._sources = Sources(replace(context, on_event=self._post), open_network)
+        self._context = self._sources.context
         self._include = tuple(include)
         self._exclude = tuple(exclude)
         self._pin = pin
         self._exact = exact
         self._describe = describe
-        self._opened: dict[str, Source] = {}
         self._parsed = cache(partial(parse, page_hosts=page_hosts(context.endpoint)))
-        self._lock = threading.Lock()
+
+    @property
+    def network(self) -> Network | None:
+        """The way to the network that the sources use; None offline."""
+        return self._context.network
 
     def resolve(self, model: Model) -> Resolved:
         """The files of the model, at one commit for each repository, of which nothing failed. The listener is told of
@@ -155,8 +163,8 @@ class Resolver:
             if is_new(model.name, unasked):
                 label = f"{model.name}: {origin.label}" if model.is_of_catalog else ""
                 return Chosen((replace(unasked, label=label or unasked.label),))
-        ask_refused = getattr(source, "refused", None)  # only hubs have names that cannot be kept
-        files = [*source.resolve(origin), *(ask_refused(origin) if ask_refused else ())]
+        files: list[RemoteFile | RefusedFile] = [*source.resolve(origin)]
+        files += source.refused(origin)
         chosen = self._chosen(narrow(files, model.include, model.exclude, origin.label), origin, model)
         if chosen.quantisations and isinstance(origin, HubOrigin):
             raise several(chosen.quantisations, origin, is_of_catalog=model.is_of_catalog)
@@ -260,17 +268,16 @@ class Resolver:
     def modified_at(self, model: Model) -> str | None:
         """When the newest of the revisions that were just resolved for a model was changed, if their hub told that."""
         origins = [*model.sources, *map(self.origin, model.files)]
-        asked = [(getattr(self.source(one), "modified_at", None), one) for one in origins]
-        return max((time for ask, one in asked if ask and (time := ask(one))), default=None)
+        times = [self.source(origin).modified_at(origin) for origin in origins]
+        return max((time for time in times if time is not None), default=None)
 
     def source(self, origin: Origin) -> Source:
         """The source that resolves ``origin``."""
-        with self._lock:
-            if origin.scheme not in self._opened:
-                source = self._opened[origin.scheme] = open_source(origin.scheme, self._context)
-                if self._context.network and (locate := getattr(source, "locate", None)):
-                    self._context.network.locators[origin.scheme] = locate
-            return self._opened[origin.scheme]
+        return self._sources.of(origin.scheme)
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a stable URL of any scheme is at this moment. Raises `MdlError`."""
+        return self._sources.locate(url)
 
     def _named(self, file: CatalogFile, model: Model, is_new: IsNew | None) -> RemoteFile:
         """A file that the catalog names: as it is written there if its digest is known, else as its server says."""

@@ -121,8 +121,10 @@ class HttpClient:
         environ: Mapping[str, str] | None = None,
         tls: Iterable[HostTls] = (),
         warn: Callable[[str], None] = lambda words: None,
+        locate: Locate | None = None,
     ) -> None:
-        """``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host.
+        """``locate`` says where the file of a URL of another scheme than http(s) is; its link is followed as a redirect
+        is. ``hub`` is the URL of the hub in use: a refusal of it is told in another way than that of any other host.
         ``environ`` has the variables of proxies and certificates; the process's own without it. ``tls`` is what the
         settings say of the certificates of single hosts. ``warn`` is told in words what cannot be used."""
         self.cancel = cancel or CancelToken()
@@ -138,8 +140,7 @@ class HttpClient:
         self._hub = origin_of(hub) if hub else ""
         self._reader = BodyReader(self.cancel, limits.stall, limits.slow, throttle)
         self._public: set[str] = set()
-        self.locators: dict[str, Locate] = {}
-        """By scheme. What they return is followed as a redirect is."""
+        self.locate = locate
         environ = os.environ if environ is None else environ
         self._proxies = ProxySettings.of(system_settings(environ))
         for problem in self._proxies.problems.values():
@@ -343,8 +344,8 @@ class HttpClient:
         return self.pacer.record(origin_of(url))
 
     def is_located(self, url: str) -> bool:
-        """Whether a locator says where the file of this URL is."""
-        return urlsplit(url).scheme in self.locators
+        """Whether `locate` says where the file of this URL is."""
+        return self.locate is not None and urlsplit(url).scheme not in ("http", "https")
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy that a request for ``url`` goes through."""
@@ -372,10 +373,10 @@ class HttpClient:
         met_public = url != start and host_of(start) in self._public
         link = Link(url)
         located_by: list[Mapping[str, str]] = []
-        if locate := self.locators.get(urlsplit(url).scheme):
+        if self.locate is not None and self.is_located(url):
             located_by.append({":url": url})
             hops += located_by
-            located = locate(url)
+            located = self.locate(url)
             found = located.response(headers) if isinstance(located, Body) else located
             if not isinstance(found, Link):
                 return OpenResponse(found, url, tuple(hops), None), ""

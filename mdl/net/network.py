@@ -11,20 +11,17 @@ from mdl.cancel import CancelToken
 
 if TYPE_CHECKING:
     from mdl.net.client import HttpClient
-    from mdl.net.locators import Locate
 
 
 class Network:
     """Opens an `HttpClient` by ``connect`` when it is first used, by whichever thread. Close it when done.
 
-    ``connections`` is the most that it has open at once; ``cancel`` stops what is under way. ``locators`` are those of
-    the client: they may be added before it is open.
+    ``connections`` is the most that it has open at once; ``cancel`` stops what is under way.
     """
 
     def __init__(self, connect: Callable[[], HttpClient], connections: int, cancel: CancelToken) -> None:
         self.connections = connections
         self.cancel = cancel
-        self.locators: dict[str, Locate] = {}
         self._connect = connect
         self._lock = threading.Lock()
         self._http: HttpClient | None = None
@@ -35,7 +32,6 @@ class Network:
         with self._lock:
             if self._http is None:
                 self._http = self._connect()
-                self._http.locators = self.locators
             return self._http
 
     def __enter__(self) -> Network:

@@ -203,8 +203,7 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
         raise UsageError(f"{len(chosen)} files are meant: {there}", item=origin.job, hint="pick one with --include")
     url = chosen[0].url
     scheme = urlsplit(url).scheme
-    locate = source.locate if scheme == "job" else getattr(open_source(scheme, context), "locate", None)
-    found = locate(url) if locate else Link(url)
+    found = source.locate(url) if scheme == "job" else open_source(scheme, context).locate(url)
     if not isinstance(found, Link) or found.headers:
         hint = f"mdl fetch {origin.remote} {origin.job}"
         raise NotFound(f"there is no link to {names[0]}: its bytes come without one", item=origin.job, hint=hint)

@@ -15,8 +15,8 @@ from mdl.reports import LeftOutFile
 from mdl.values import value_class
 
 if TYPE_CHECKING:
+    from mdl.sources import RepoFacts
     from mdl.sources.gguf import Quantisation
-    from mdl.sources.hub import RepoFacts
 
 
 @value_class
@@ -53,7 +53,7 @@ def ask(model: Model, tools: Context) -> RemoteModel:
             raise file
         files.append(file)
     hubs = [origin for origin in model.sources if origin.repository]
-    facts = getattr(tools.resolver.source(hubs[0]), "facts", None) if hubs else None
+    facts = tools.resolver.source(hubs[0]).facts(hubs[0]) if hubs else None
     status = status_of_files(model.name, files, tools.store)
     left_out = tuple(LeftOutFile(str(file.path), file.size) for file in resolved.left_out)
-    return RemoteModel(status, facts(hubs[0]) if facts else None, left_out)
+    return RemoteModel(status, facts, left_out)

@@ -24,7 +24,7 @@ from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.results.outputs import error_in
-from mdl.sources import Context, Origin
+from mdl.sources import Context, Origin, Source
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.values import value_class
 
@@ -286,7 +286,7 @@ def check_job_id(job: str) -> str:
     return RelPath.parse(job).text
 
 
-class JobSource:
+class JobSource(Source):
     """The results of jobs as a source of files, whatever kind their remote is of."""
 
     def __init__(self, context: Context) -> None:

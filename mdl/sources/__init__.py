@@ -9,14 +9,15 @@ A new source is one module here, with a function ``parse(text, page_hosts) -> Or
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from mdl.errors import UsageError
-from mdl.files import RemoteFile
+from mdl.files import RefusedFile, RemoteFile
 from mdl.hashing import Digest
 from mdl.listener import Listener, silence
 from mdl.paths import RelPath, shown
@@ -27,6 +28,7 @@ from mdl.values import value_class
 if TYPE_CHECKING:
     from mdl.config.remotes import RemoteSettings
     from mdl.net.client import HttpClient
+    from mdl.net.locators import Body, Link, Locate
     from mdl.net.network import Network
     from mdl.net.policy import Again
     from mdl.sources.endpoint import Endpoint
@@ -122,8 +124,24 @@ class Origin:
         raise UsageError("has no revisions", item=self.label, hint="--revision is for repositories (hf:org/repo)")
 
 
-class Source(Protocol):
-    """One kind of place that files come from. Its methods are called from several threads at once."""
+@value_class
+class RepoFacts:
+    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
+    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
+
+    commit: str | None
+    license: str | None
+    is_gated: bool
+    is_private: bool
+    updated_at: str | None
+
+
+class Source:
+    """One kind of place that files come from. Its methods are called from several threads at once.
+
+    A source has to have `resolve`, `file` and `complete`; the others say what holds of a server that has nothing but
+    files under http(s) URLs.
+    """
 
     def resolve(self, origin: Any) -> list[RemoteFile]:
         """Every file of ``origin``, at one revision. Asks the network; a branch becomes a commit here, once. Offline it
@@ -132,22 +150,73 @@ class Source(Protocol):
         Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `Unsafe`; `LockError` if it is offline and
         nothing was kept.
         """
+        raise NotImplementedError
 
-    def known(self, origin: Any) -> list[RemoteFile] | None:
-        """The same without any network, from what was kept of an earlier answer; None if nothing was."""
+    def refused(self, _origin: Any) -> list[RefusedFile]:
+        """The files of ``origin`` whose names cannot be kept on this system. Raises as `resolve`."""
+        return []
+
+    def known(self, _origin: Any) -> list[RemoteFile] | None:
+        """As `resolve`, without any network, from what was kept of an earlier answer; None if nothing was."""
+        return None
 
     def file(self, origin: Any, path: RelPath) -> RemoteFile:
         """The one file that ``origin`` names, which is to go to ``path``, as far as the reference itself tells.
 
         Raises `UsageError` if it names no single file.
         """
+        raise NotImplementedError
 
     def complete(self, origin: Any, stated: RemoteFile) -> RemoteFile:
         """``stated`` is a file with what the catalog says of it; returned with what the server adds (size, digest,
         commit). Asks the network; raises as `resolve`, and `DigestMismatch` if the two contradict each other."""
+        raise NotImplementedError
 
-    def hosts(self, origin: Any) -> tuple[str, ...]:
+    def hosts(self, _origin: Any) -> tuple[str, ...]:
         """The hosts, as the allow-list takes them, that are asked for ``origin`` beyond those always allowed."""
+        return ()
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a stable URL of this source's scheme is at this moment: a link, or the body itself. May ask
+        the network; raises as `resolve`."""
+        from mdl.net.locators import Link
+
+        return Link(url)
+
+    def facts(self, _origin: Any) -> RepoFacts | None:
+        """What the source says of the repository of ``origin``, at this moment; None if there is none. Raises as
+        `resolve`."""
+        return None
+
+    def modified_at(self, _origin: Any) -> str | None:
+        """When the revision that was just resolved was last changed (ISO 8601, UTC); None if the source did not say."""
+        return None
+
+
+class Sources:
+    """The sources of one operation. Each is opened when it is first asked for, by whichever thread.
+
+    ``open_network`` opens the way to the network, None offline, for a client that asks `locate` for the files of other
+    schemes than http(s). Without it the network is that of ``context``.
+    """
+
+    def __init__(self, context: Context, open_network: Callable[[Locate], Network | None] | None = None) -> None:
+        if open_network is not None:
+            context = replace(context, network=open_network(self.locate))
+        self.context = context
+        self._opened: dict[str, Source] = {}
+        self._lock = threading.Lock()
+
+    def of(self, scheme: str) -> Source:
+        """The source of a scheme of `SOURCES`, or of a plug-in."""
+        with self._lock:
+            if scheme not in self._opened:
+                self._opened[scheme] = open_source(scheme, self.context)
+            return self._opened[scheme]
+
+    def locate(self, url: str) -> Link | Body:
+        """Where the file of a stable URL of any scheme is at this moment. Raises `MdlError`."""
+        return self.of(_scheme_of(url) or "https").locate(url)
 
 
 CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]]]

@@ -35,7 +35,7 @@ from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, Vouche
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
 from mdl.paths import RelPath, names_for_a_hint, shown, why_not_kept
-from mdl.sources import Context
+from mdl.sources import Context, RepoFacts, Source
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.url import UrlSource
@@ -115,18 +115,6 @@ class Listing:
     @cached_property
     def _by_path(self) -> Mapping[str, Entry]:
         return {entry.path.text: entry for entry in self.entries}
-
-
-@value_class
-class RepoFacts:
-    """What a hub says of a repository: the commit of the revision that was asked for, the licence of its card, whether
-    its owners have to agree before a user gets the files (``is_gated``), and when it was changed last (ISO 8601)."""
-
-    commit: str | None
-    license: str | None
-    is_gated: bool
-    is_private: bool
-    updated_at: str | None
 
 
 class Listings:
@@ -245,7 +233,7 @@ class _Revision:
     siblings: _Found | None
 
 
-class HubSource:
+class HubSource(Source):
     """One hub. Offline only kept listings are known."""
 
     def __init__(self, context: Context) -> None:
@@ -311,7 +299,6 @@ class HubSource:
         return origin.endpoint or self._url
 
     def modified_at(self, origin: HubOrigin) -> str | None:
-        """When the revision that was just resolved was last changed (ISO 8601, UTC), if the hub told that."""
         listing = self._asked.get(origin.whole)
         return listing.modified_at if listing else None
 
@@ -387,9 +374,6 @@ class HubSource:
             raise DigestMismatch(why, item=stated.path.text)
         vouched_by = stated.vouched_by if is_ours else found.vouched_by
         return replace(found, path=stated.path, role=stated.role, digest=ours or theirs, vouched_by=vouched_by)
-
-    def hosts(self, origin: HubOrigin) -> tuple[str, ...]:
-        return ()  # the hub in use is always allowed
 
     def refused(self, origin: HubOrigin) -> list[RefusedFile]:
         """Those of the files of ``origin`` whose names cannot be kept on this system. Raises as `resolve`."""

@@ -12,7 +12,7 @@ from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.net.locators import Link
 from mdl.paths import RelPath, is_at_or_below, shown
-from mdl.sources import Context, Origin
+from mdl.sources import Context, Origin, Source
 from mdl.sources.object_store import Access, Bucket, S3Object
 from mdl.values import value_class
 
@@ -67,7 +67,7 @@ def parse(text: str, page_hosts: Collection[str]) -> S3Origin:
     return S3Origin(bucket, key)
 
 
-class S3Source:
+class S3Source(Source):
     """Buckets as sources of files, and what signs their URLs."""
 
     def __init__(self, context: Context) -> None:
@@ -90,9 +90,6 @@ class S3Source:
         if not prefix:
             raise NotFound("the bucket is empty", item=str(origin))
         return [self._file(origin, bucket.head(prefix), prefix.rpartition("/")[0])]
-
-    def known(self, origin: S3Origin) -> list[RemoteFile] | None:
-        return None
 
     def file(self, origin: S3Origin, path: RelPath) -> RemoteFile:
         origin.check_is_file()

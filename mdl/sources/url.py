@@ -36,7 +36,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
 from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
-from mdl.sources import Context, Origin
+from mdl.sources import Context, Origin, Source
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
 from mdl.values import value_class
@@ -145,7 +145,7 @@ def parse(text: str, page_hosts: Collection[str]) -> Origin:
     return parse_page(url, page_hosts) or UrlOrigin(file_url(url), digest_in(url))
 
 
-class UrlSource:
+class UrlSource(Source):
     """Asks servers what they have under a URL."""
 
     def __init__(self, context: Context) -> None:

@@ -362,7 +362,7 @@ class _Store:
     headers: Mapping[str, str] = {}
 
     def __init__(self) -> None:
-        self.cancel, self.connections, self.locators = CancelToken(), 1, dict[str, Any]()
+        self.cancel, self.connections = CancelToken(), 1
         self.data, self.status = b"", 200
 
     @contextmanager

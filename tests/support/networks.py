@@ -7,7 +7,5 @@ from mdl.net.network import Network
 
 
 def network_of(http: HttpClient) -> Network:
-    """The network that has this client, and the locators of it."""
-    found = Network(lambda: http, http.connections, http.cancel)
-    found.locators = http.locators
-    return found
+    """The network that has this client."""
+    return Network(lambda: http, http.connections, http.cancel)

@@ -16,7 +16,7 @@ from mdl.errors import LockError, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Context, Origin
+from mdl.sources import Context, Origin, Source
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def open_source(context: Context) -> ShelfSource:
     return ShelfSource(context)
 
 
-class ShelfSource:
+class ShelfSource(Source):
     """Asks for the index, and keeps it."""
 
     def __init__(self, context: Context) -> None:

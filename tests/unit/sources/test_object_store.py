@@ -387,7 +387,7 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
     signed = served(handle)
     bucket = Bucket("training", replace(signed.access, presigns=False), signed._context)
     http = bucket.http
-    http.locators["s3"] = lambda url: bucket.locate(url.rpartition("/")[2])
+    http.locate = lambda url: bucket.locate(url.rpartition("/")[2])
     with http.open("GET", "s3://training/k", {"Range": "bytes=1-2"}) as opened:
         assert opened.location is None
         assert http.read(opened, 9) == b"data"
@@ -397,7 +397,7 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
     with FaultyServer(always(reply(200))) as other:
         moved = served(redirects(f"{other.url}/k"))
         bucket = Bucket("training", replace(moved.access, presigns=False), moved._context)
-        moved.http.locators["s3"] = lambda url: bucket.locate("k")
+        moved.http.locate = lambda url: bucket.locate("k")
         with moved.http.open("GET", "s3://training/k"):
             pass
         assert [request.header("authorization") for request in other.requests] == [None]

@@ -93,7 +93,7 @@ def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> 
     )
     OPEN.append(http)
     source = S3Source(found)
-    http.locators["s3"] = source.locate
+    http.locate = source.locate
     return source
 
 

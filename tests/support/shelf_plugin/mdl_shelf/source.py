@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Origin
+from mdl.sources import Origin, Source
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Shelf(Origin):
         return self.place.rpartition("/")[2]
 
 
-class ShelfSource:
+class ShelfSource(Source):
     def __init__(self, http):
         self.http = http
 
