@@ -18,7 +18,7 @@ from mdl.disk.process import ProcessId, python_command, users_core_limit
 from mdl.errors import Cancelled, joint_error, storage_error
 from mdl.formatting import counted, human_bytes, human_duration, human_rate, local_time
 from mdl.jobs import processes
-from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, resume_command, shown_facts, what_was_typed
+from mdl.jobs.job import ENDED, JOB_VARIABLE, Job, finishers, readable_item, resume_command, shown_facts, what_was_typed
 from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.records import Records
 from mdl.jobs.watch import follow, log_lines, problem_of
@@ -60,21 +60,26 @@ def list_jobs(
 
     All that can go on are listed, and the last that are over; with --json every one.
     """
-    for one in status or ():
-        parse_choice(_STATUSES, one, "--status")
+    for wanted in status or ():
+        parse_choice(_STATUSES, wanted, "--status")
     records = _records(session)
-    every = records.all()
-    jobs = [job for job in every if not status or job.status in status]
+    all_jobs = records.all()
+    jobs = [job for job in all_jobs if not status or job.status in status]
     if session.common.json:
         return _document(session, jobs)
-    by = finishers(every)
-    over = [job.id for job in jobs if job.status in ENDED or job.id in by]
-    older = set() if everything else set(over[_LATEST:])
-    jobs = [job for job in jobs if job.id not in older]
     if not jobs:
         session.console.note("no jobs")
         return 0
-    rows = [Row(job, _stalled(job, records), by[job.id].id if job.id in by else "") for job in jobs]
+    finished_by = {name: later.id for name, later in finishers(all_jobs).items()}
+    rows = []
+    over = 0
+    for job in jobs:
+        if job.status in ENDED or job.id in finished_by:
+            over += 1
+            if over > _LATEST and not everything:
+                continue
+        rows.append(Row(job, _stalled(job, records), finished_by.get(job.id, "")))
+    hidden_jobs = len(jobs) - len(rows)
     now = datetime.now().astimezone()
     stdout = session.console.stdout
     if stdout.can_move_cursor:
@@ -82,10 +87,11 @@ def list_jobs(
     else:
         head, lines = plain_table(rows, now)
     session.console.table(head, lines, cut=CUT, drop=DROPPED)
-    total = total_line(rows) if len(rows) > 1 else ""
-    hidden = f"{counted(len(older), 'older job')} not shown: --all" if older else ""
-    if total or hidden:
-        session.console.note("; ".join(part for part in (total, hidden) if part))
+    if hidden_jobs:
+        older = f"{counted(hidden_jobs, 'older job')} not shown: --all"
+        session.console.note(f"{total_line(rows)}; {older}")
+    elif len(rows) > 1:
+        session.console.note(total_line(rows))
     return 0
 
 
@@ -113,35 +119,42 @@ def show_job(session: Session, name: IdOrLast = None) -> int:
 
 
 def _facts(job: Job, stalled: str) -> dict[str, str]:
-    part = "" if job.percent is None else f" ({int(job.percent)} %)"
-    error = job.error or {}
-    running = job.status == "running"
-    return {
-        "job": job.id,
-        "command": typed(job.again.words),
-        "status": f"{job.status}, process {ProcessId(job.owner).pid} on {job.host}" if running else _ended(job),
-        "stalled": stalled,
-        "kind": job.kind or "",
-        "source": job.repo or "",
-        "bytes": f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}{part}",
-        "speed": human_rate(job.bytes_per_second) if job.bytes_per_second is not None else "",
-        "left": human_duration(job.eta_seconds) if job.eta_seconds is not None else "",
-        "file": job.file or "",
-        "started": local_time(job.started_at),
-        "finished": local_time(job.finished_at) if job.finished_at else "",
-        "exit code": "" if job.exit_code is None else str(job.exit_code),
-        "error": ": ".join(filter(None, (error.get("item"), error.get("message")))),
-        "hint": error.get("hint") or "",
-        "log": job.log or "none was kept",
-        "next": _next(job),
-    }
+    """What there is to say of a job; what is empty is not shown."""
+    facts = {"job": job.id, "command": typed(job.again.words), "status": _status(job), "stalled": stalled}
+    facts["kind"] = job.kind or ""
+    facts["source"] = job.repo or ""
+    facts["bytes"] = f"{human_bytes(job.bytes_done)} of {human_bytes(job.bytes_total)}"
+    if job.percent is not None:
+        facts["bytes"] += f" ({int(job.percent)} %)"
+    if job.bytes_per_second is not None:
+        facts["speed"] = human_rate(job.bytes_per_second)
+    if job.eta_seconds is not None:
+        facts["left"] = human_duration(job.eta_seconds)
+    facts["file"] = readable_item(job, job.file or "")
+    facts["started"] = local_time(job.started_at)
+    if job.finished_at:
+        facts["finished"] = local_time(job.finished_at)
+    if job.exit_code is not None:
+        facts["exit code"] = str(job.exit_code)
+    if job.error:
+        item = readable_item(job, job.error.get("item") or "")
+        facts["error"] = ": ".join(part for part in (item, job.error.get("message")) if part)
+        facts["hint"] = job.error.get("hint") or ""
+    facts["log"] = job.log or "none was kept"
+    facts["next"] = _next(job)
+    return facts
 
 
-def _ended(job: Job) -> str:
-    return "dead: its process is gone, and did not say why" if job.status == "dead" else job.status
+def _status(job: Job) -> str:
+    if job.status == "running":
+        return f"running, process {ProcessId(job.owner).pid} on {job.host}"
+    if job.status == "dead":
+        return "dead: its process is gone, and did not say why"
+    return job.status
 
 
 def _next(job: Job) -> str:
+    """What continues the job."""
     if job.status in ("done", "running"):
         return ""
     if job.again.withheld:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
 
+from mdl.describe import spelled
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
 from mdl.jobs.lines import progress_in
@@ -88,14 +89,10 @@ def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: I
             parts.add(f":{origin.quant}" if origin.quant else origin.subpath)
         else:
             sources.add(url_identity(str(origin)))
-    globs = [*(f"+{glob}" for glob in include), *(f"-{glob}" for glob in exclude)]
-    return Wanted(
-        model.name,
-        folder,
-        tuple(sorted(sources)),
-        () if is_whole else tuple(sorted(parts)),
-        tuple(sorted(globs)),
-    )
+    if is_whole:
+        parts = set()
+    globs = [f"+{glob}" for glob in include] + [f"-{glob}" for glob in exclude]
+    return Wanted(model.name, folder, tuple(sorted(sources)), tuple(sorted(parts)), tuple(sorted(globs)))
 
 
 @value_class
@@ -190,25 +187,30 @@ def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
     """The unfinished jobs of which later jobs brought all that was asked for: by the id of each, the last of these
     later jobs. Of a job that does not say what it was asked for, as one of an older mdl, nobody knows."""
     jobs = list(jobs)
-    done: dict[str, list[tuple[Job, Wanted]]] = {}
+    brought: dict[str, list[tuple[Job, Wanted]]] = {}
+    """Of each model the jobs that are done, and what they brought of it."""
     for job in jobs:
         if job.status == "done":
             for wanted in job.wanted:
-                done.setdefault(wanted.model, []).append((job, wanted))
-    last_finishers = {}
+                brought.setdefault(wanted.model, []).append((job, wanted))
+    finished_by = {}
     for job in jobs:
         if job.status in ("done", "running") or not job.wanted:
             continue
-        finished_by = [_finisher_of(wanted, job, done.get(wanted.model, ())) for wanted in job.wanted]
-        later_jobs = [later for later in finished_by if later is not None]
-        if len(later_jobs) == len(job.wanted):
-            last_finishers[job.id] = max(later_jobs, key=_ended_at)
-    return last_finishers
+        finishing = []
+        for wanted in job.wanted:
+            finisher = _finisher_of(job, wanted, brought.get(wanted.model, ()))
+            if finisher is None:
+                break
+            finishing.append(finisher)
+        else:
+            finished_by[job.id] = max(finishing, key=_ended_at)
+    return finished_by
 
 
-def _finisher_of(wanted: Wanted, job: Job, done: Iterable[tuple[Job, Wanted]]) -> Job | None:
+def _finisher_of(job: Job, wanted: Wanted, brought: Iterable[tuple[Job, Wanted]]) -> Job | None:
     """The last job that ended after this one and brought all that it wanted of one model."""
-    later = [other for other, theirs in done if _ended_at(other) > _ended_at(job) and theirs.includes(wanted)]
+    later = [other for other, theirs in brought if _ended_at(other) > _ended_at(job) and theirs.includes(wanted)]
     return max(later, key=_ended_at, default=None)
 
 
@@ -222,6 +224,14 @@ def what_was_typed(job: Job) -> str:
     at = words.index("--") if "--" in words else len(words)
     arguments = words[at + 1 :] or words[1:at] or job.models
     return " ".join((job.command, *arguments))
+
+
+def readable_item(job: Job, item: str) -> str:
+    """The model or file that ``item`` names, as people read it: ``org/model/file``."""
+    for model in job.models:
+        if item == model or item.startswith(f"{model}/"):
+            return spelled(model, job.repo or "") + item[len(model) :]
+    return item
 
 
 def resume_command(job: Job) -> str | None:

@@ -127,11 +127,6 @@ class Records:
     def _path(self, name: str, ending: str) -> Path:
         return self.folder / f"{name}{ending}"
 
-    def put(self, job: Job) -> None:
-        """Write the whole file of a job as it is now, without events. Raises `OSError`."""
-        lines = [line_of(head_facts(job)), line_of(state_facts(job, utc_now())), ""]
-        publish.write_file(self.path(job.id), "\n".join(lines).encode(), durable=False)
-
     def replace(self, job: Job, stamp: str) -> bool:
         """Add the job's state to its file, but only if its last state has that `Job.stamp`. Returns whether it was
         added.

@@ -21,7 +21,7 @@ from support.catalogs import catalog_of
 from support.data import DATA, MIB, noise
 from support.faults import honest, routes
 from support.faulty_server import Answer, FaultyServer, Request, reply
-from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
+from support.jobs import GATE, Gate, arrived, log_of, put_job, records_of, the_job, waits
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.processes import free_ports
@@ -141,7 +141,7 @@ def test_resumed_while_another_process_decides(
     if meanwhile == "resume":  # by a process that is about to begin it, when the other one looks a second time
         other = replace(job, status="running", owner=str(ProcessId.current()))
         take_over = JobRun._take_over
-        monkeypatch.setattr(JobRun, "_take_over", lambda self: (records_of(shell).put(other), take_over(self))[1])
+        monkeypatch.setattr(JobRun, "_take_over", lambda self: (put_job(records_of(shell), other), take_over(self))[1])
     gate.opened.set()
     ran = run("get one", code, MDL_JOB=f"{job.id} {job.stamp}")
     assert the_job(shell).status == status

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.data import SMALL
-from support.jobs import arrived, log_of, records_of, secrets_in, state_of, the_job
+from support.jobs import arrived, log_of, put_job, records_of, secrets_in, state_of, the_job
 from support.shell import ExitCode, Inside, Run, Shell, with_environ
 from support.terminal import Terminal
 
@@ -68,7 +68,7 @@ def test_a_finished_job(shell: Shell, run: Run, job: Job) -> None:
 
 def test_one_that_fails_hinders_no_other(shell: Shell, run: Run, job: Job) -> None:
     """Of several jobs to cancel each is done by itself: an unknown one is 3, one that is over 2, together 10."""
-    records_of(shell).put(replace(job, id="0000-rest", status="paused", exit_code=75))
+    put_job(records_of(shell), replace(job, id="0000-rest", status="paused", exit_code=75))
     document = run(f"jobs cancel nobody {job.id} 0000 --json", 10).document
     shown = [(one["id"], one["status"], one["exit_code"]) for one in document["jobs"]]
     assert (shown, document["error"]["code"]) == ([("0000-rest", "cancelled", 143)], "PARTIAL")
@@ -83,7 +83,7 @@ def test_what_can_be_done_next(shell: Shell, run: Run, job: Job, kind: str, code
     2 if a secret is missing."""
     words = ("get", "--include=*.bin", "--into=a b", "--", "it's") if kind != "unknown" else ()
     again = replace(job.again, words=words, withheld=kind == "withheld")
-    records_of(shell).put(replace(job, status="failed", exit_code=5, again=again))
+    put_job(records_of(shell), replace(job, status="failed", exit_code=5, again=again))
     facts = dict(line.split(": ", 1) for line in run(f"jobs show {job.id}").out.splitlines() if ": " in line)
     assert ("resume" in facts["next"]) == (kind == "plain")
     assert shlex.split(facts.get("command", "").strip()) == [word for word in words if word != "--"]
@@ -105,7 +105,7 @@ def test_a_job_a_line(
     fast = {"bytes_done": 123_400_000_000, "bytes_total": 987_600_000_000, "bytes_per_second": 98.7e6}
     new = replace(old, id="0102-abcd", status="running", started_at=utc_now(), **fast, eta_seconds=2.5 * 3600)
     for job in (old, new):
-        records_of(shell).put(job)
+        put_job(records_of(shell), job)
     seen = Terminal(columns)
     monkeypatch.setattr(sys, "stdout", seen.file)
     assert exit_code(with_environ(shell, TERM="xterm", NO_COLOR="1"), "jobs") == 0
@@ -160,7 +160,7 @@ def test_a_later_job_finished_it(shell: Shell, run: Run, job: Job) -> None:
         "0000-old": replace(stopped, wanted=()),
     }
     for name, one in more.items():
-        records_of(shell).put(replace(one, id=name))
+        put_job(records_of(shell), replace(one, id=name))
     assert set(finishers(records_of(shell).all())) == {"0000-same"}
     [line] = [line for line in run("jobs").out.splitlines() if line.startswith("0000-same")]
     assert line.endswith(f"{job.id} finished it")
@@ -171,7 +171,7 @@ def test_what_is_listed(shell: Shell, run: Run, job: Job) -> None:
     are over the latest twenty, with --all, which also 'mdl jobs' takes, and as JSON every one."""
     for number in range(30):
         one = replace(job, id=f"0000-n{number:02}", started_at=f"2025-01-01T00:00:{number:02}.000Z")
-        records_of(shell).put(replace(one, status="paused", exit_code=75) if number < 3 else one)
+        put_job(records_of(shell), replace(one, status="paused", exit_code=75) if number < 3 else one)
 
     def listed(words: str) -> list[str]:
         return [line.split()[0] for line in run(f"jobs {words}").out.splitlines()[1:]]
@@ -240,7 +240,7 @@ def test_nobody_at_home(shell: Shell, mdl: Inside, monkeypatch: pytest.MonkeyPat
 def test_old_jobs_go_by_themselves(shell: Shell, run: Run, job: Job) -> None:
     """Records that were over for thirty days are gone after the next download; a paused one stays."""
     for name, status in (("0000-done", "done"), ("0000-rest", "paused")):
-        records_of(shell).put(replace(job, id=name, status=status))
+        put_job(records_of(shell), replace(job, id=name, status=status))
         old = time.time() - 31 * 86400
         os.utime(state_of(shell) / "jobs" / f"{name}.job", (old, old))
     run("get one")

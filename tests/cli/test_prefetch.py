@@ -16,7 +16,7 @@ from support.catalogs import catalog_of, entry_of
 from support.data import DATA
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
-from support.jobs import GATE, Gate, arrived, log_of, records_of, the_job, waits
+from support.jobs import GATE, Gate, arrived, log_of, put_job, records_of, the_job, waits
 from support.polling import until
 from support.shell import Ran, Run, Shell, done, ended, machine, settings, started, write_catalog
 
@@ -159,7 +159,7 @@ def test_stopped_by_its_time_it_goes_on(shell: Shell, server: FaultyServer, gate
     assert (metrics(shell)['files{action="failed"}'], metrics(shell)['files{action="unfinished"}']) == (0, 1)
     assert not (shell.home / "ready").exists()
     for name, model in (("0101-same", "one"), ("0101-rest", "two")):
-        records_of(shell).put(replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))
+        put_job(records_of(shell), replace(the_job(shell), id=name, models=(model,), started_at="2026-01-01"))
     run(f"{words} --max-duration 0.2", 75)
     assert [(job.status, job.models) for job in records_of(shell).all()] == [("paused", ("one",)), ("paused", ("two",))]
     gate.opened.set()

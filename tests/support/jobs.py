@@ -76,6 +76,14 @@ def file_of(job: Job, **facts: object) -> bytes:
     return f"{line_of(head)}\n{line_of(state)}\n".encode()
 
 
+def put_job(records: Records, job: Job) -> None:
+    """Have the job among the records, as if it had come to this state without an event."""
+    records.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = records.folder / f".{job.id}.new"
+    staged.write_bytes(file_of(job))
+    staged.replace(records.path(job.id))
+
+
 def old_record(job: Job, **facts: object) -> bytes:
     """The record of a job as mdl 0.1 wrote it: one line with everything."""
     head = {key: value for key, value in head_facts(job).items() if key != "mdl-job"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.faulty_server import FaultyServer
-from support.jobs import records_of, state_of
+from support.jobs import put_job, records_of, state_of
 from support.long import LONG
 from support.shell import Inside, Shell, settings, with_environ
 
@@ -141,7 +141,7 @@ def test_what_is_read_is_regular_and_bounded(shell: Shell, mdl: Inside, reader: 
     NOT_REGULAR[kind](path)
     if kind == "huge" and reader == "log of a job":
         pytest.skip("a log may be long, and is shown piece by piece")
-    records_of(shell).put(replace(_JOB, log=str(path)))
+    put_job(records_of(shell), replace(_JOB, log=str(path)))
     (shell.home / "releases").mkdir()
     shell = with_environ(shell, **{name: str(shell.home / value) for name, value in variables.items()})
     if kind == "pipe":

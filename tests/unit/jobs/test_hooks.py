@@ -18,7 +18,7 @@ from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.faults import answers, honest, routes
 from support.faulty_server import FaultyServer
-from support.jobs import Gate, arrived, log_of, program, records_of, state_of, the_job
+from support.jobs import Gate, arrived, log_of, program, put_job, records_of, state_of, the_job
 from support.polling import until
 from support.schemas import events_of
 from support.shell import ExitCode, Shell, done, ended, machine, settings, started, with_environ
@@ -81,7 +81,7 @@ def test_what_a_hook_is_told(shell: Shell, exit_code: ExitCode, hook: str, capfd
     assert told == {f"MDL_HOOK_{key}": value for key, value in facts.items()}
     assert job.status == "done"
     assert second["MDL_HOOK_JOB"] == the_job(shell).id != job.id
-    records_of(shell).put(replace(the_job(shell), status="paused", exit_code=75))
+    put_job(records_of(shell), replace(the_job(shell), status="paused", exit_code=75))
     assert exit_code(with_environ(shell, MDL_JOB=the_job(shell).id), *words) == 0
     third = calls(hook)[-1][1]
     assert (third["MDL_HOOK_JOB"], "MDL_JOB" in third) == (second["MDL_HOOK_JOB"], False)

@@ -20,7 +20,7 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.jobs import file_of, old_record
+from support.jobs import file_of, old_record, put_job
 from support.partials import dead_owner
 
 from mdl.console.state import State
@@ -99,7 +99,7 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
     )
     with tempfile.TemporaryDirectory() as folder_of_records:
         records = Records(Path(folder_of_records))
-        records.put(job)
+        put_job(records, job)
         assert place(records).read_bytes().isascii()
         assert records.find(JOB.id) == job
 
@@ -143,7 +143,7 @@ def test_found_by_how_its_id_begins(records: Told) -> None:
     names = ["0102-abcd", "0102-abcde", "0102-xyzw", "0203-abcd"]
     many = tuple(f"organisation/model-number-{n}" for n in range(5000))
     for name in names:
-        records.put(replace(DONE, id=name, models=many))
+        put_job(records, replace(DONE, id=name, models=many))
     assert records.find("0203").models == many
     assert [records.find(name).id for name in (*names, "0203", "0102-x")] == [*names, "0203-abcd", "0102-xyzw"]
     with pytest.raises(UsageError) as several:
@@ -157,7 +157,7 @@ def test_found_by_how_its_id_begins(records: Told) -> None:
 @pytest.mark.fault(146, 147, 150)
 def test_damage_is_told_and_never_believed(records: Told) -> None:
     """With any one bit wrong, or cut anywhere, a record is told by its name, or it is still the very same."""
-    records.put(DONE)
+    put_job(records, DONE)
     right = place(records).read_bytes()
 
     def look(why: str) -> bool:
@@ -184,7 +184,7 @@ def test_found_by_any_part_of_its_id(records: Told) -> None:
     """A part that one id alone has finds it; a beginning wins over a part inside. Several are 2, with the candidates;
     of many of them the first are named."""
     for name in ("0102-abcd", "0102-xyzw", "0203-abce", "0304-k02x", "2305-pppp", "0506-q23q"):
-        records.put(replace(DONE, id=name))
+        put_job(records, replace(DONE, id=name))
     parts = {"xyz": "0102-xyzw", "bcd": "0102-abcd", "-k": "0304-k02x", "03-": "0203-abce"}
     parts |= {"0203": "0203-abce", "020": "0203-abce", "23": "2305-pppp", "q23": "0506-q23q"}
     for part, name in parts.items():
@@ -193,7 +193,7 @@ def test_found_by_any_part_of_its_id(records: Told) -> None:
         records.find("abc")
     assert (several.value.exit_code, several.value.hint) == (2, "0102-abcd, 0203-abce")
     for letter in "efghjkmnpqr":
-        records.put(replace(DONE, id=f"0405-aaa{letter}"))
+        put_job(records, replace(DONE, id=f"0405-aaa{letter}"))
     with pytest.raises(UsageError, match="11 jobs match") as many:
         records.find("0405")
     assert (many.value.hint or "").endswith("0405-aaaq and 1 more")
@@ -204,7 +204,7 @@ def test_found_by_any_part_of_its_id(records: Told) -> None:
 
 def test_one_damaged_record_hides_no_other(records: Told) -> None:
     """What is damaged, from a newer mdl, a link or a folder is named; all the others are listed."""
-    records.put(DONE)
+    put_job(records, DONE)
     names = ["empty", "newer", "link", "folder", "facts"]
     places = {name: place(records, name) for name in names}
     places["empty"].touch()
@@ -227,7 +227,7 @@ def test_one_damaged_record_hides_no_other(records: Told) -> None:
 
 def test_a_running_job_mends_its_record(records: Told) -> None:
     """What was damaged or removed under a running job is whole again with its next figures."""
-    records.put(JOB)
+    put_job(records, JOB)
     tell = tracked(Tracker(JOB, records.open(JOB), Secrets(), lambda error: pytest.fail(str(error))))
     for spoil in (lambda: place(records).write_bytes(b"xx"), lambda: place(records).unlink()):
         spoil()
@@ -292,9 +292,9 @@ def test_whether_it_runs_is_asked_of_its_process(records: Told, name: str, machi
     """Another start or process is dead and has no speed; what cannot be known from here is as it said just now. A job
     that ended stays what it is, whatever process has its id now."""
     for ended in ("done", "failed", "cancelled", "paused"):
-        records.put(replace(DONE, status=ended, owner=name, host=machine))
+        put_job(records, replace(DONE, status=ended, owner=name, host=machine))
         assert records.find(JOB.id).status == ended
-    records.put(replace(JOB, owner=name, host=machine, bytes_per_second=5.0, eta_seconds=1.0))
+    put_job(records, replace(JOB, owner=name, host=machine, bytes_per_second=5.0, eta_seconds=1.0))
     found = records.find(JOB.id)
     assert (found.status, found.bytes_per_second) == (status, None if status == "dead" else 5.0)
     assert records.all() == [found]
@@ -317,7 +317,7 @@ def test_a_job_that_cannot_be_seen(
     """It runs as long as its pulse is locked, or was touched in the last ten minutes if locks may lie; then it is dead,
     and can be cancelled and cleaned."""
     monkeypatch.setattr("mdl.disk.mutex._LOCAL", {filesystem_type(records.folder.parent)} if is_local else set())
-    records.put(replace(JOB, owner=name))
+    put_job(records, replace(JOB, owner=name))
     pulse = records.pulse(JOB.id)
     assert records.find(JOB.id).status == "running"
     quiet(records, 1e6)
@@ -341,7 +341,7 @@ def test_a_job_that_cannot_be_seen(
 
 def test_a_job_without_a_pulse(records: Told) -> None:
     """If it cannot be seen, it is dead ten minutes after its last sign."""
-    records.put(replace(JOB, owner=UNSEEN[0]))
+    put_job(records, replace(JOB, owner=UNSEEN[0]))
     for seconds, status in ((300, "running"), (700, "dead")):
         quiet(records, seconds)
         assert records.find(JOB.id).status == status
@@ -350,7 +350,7 @@ def test_a_job_without_a_pulse(records: Told) -> None:
 @pytest.mark.fault(266)
 def test_a_pulse_is_touched(records: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """A touch shows that the job lives, one that comes too soon costs nothing, and nothing is left after."""
-    records.put(JOB)
+    put_job(records, JOB)
     records.pulse(JOB.id).stop()
     pulse = HeldFile(records.folder / f"{JOB.id}.pulse")
     quiet(records, 1e6)
@@ -369,7 +369,7 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
     born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
     parts = {"here": (1,), "elsewhere": (born, "0" * 12), "container": (born, "", "1")}[where]
     host = "elsewhere" if where == "elsewhere" else hostname()
-    records.put(replace(JOB, owner=owner(stranger.pid, *parts), host=host))
+    put_job(records, replace(JOB, owner=owner(stranger.pid, *parts), host=host))
     stale = replace(records.find(JOB.id), status="running")
     for job in (records.find(JOB.id), stale):  # as it is, and as it was a moment ago
         with pytest.raises(UsageError):
@@ -382,10 +382,10 @@ def test_no_stranger_is_ever_signalled(records: Told, stranger: subprocess.Popen
 
 def test_a_cancel_follows_the_job_to_its_new_process(records: Told, stranger: subprocess.Popen[bytes]) -> None:
     """A job that was paused when 'cancel' looked, and is resumed before it writes: the new process is stopped."""
-    records.put(replace(JOB, status="paused"))
+    put_job(records, replace(JOB, status="paused"))
     seen = records.find(JOB.id)
     born = re.split(r"\) ", Path(f"/proc/{stranger.pid}/stat").read_text())[1].split()[19]
-    records.put(replace(JOB, owner=owner(stranger.pid, born)))
+    put_job(records, replace(JOB, owner=owner(stranger.pid, born)))
     assert processes.cancel(seen, records).status == "cancelled"
     assert stranger.poll() == -signal.SIGTERM
     assert records.find(JOB.id).status == "cancelled"
@@ -393,7 +393,7 @@ def test_a_cancel_follows_the_job_to_its_new_process(records: Told, stranger: su
 
 def test_one_of_many_takes_a_job_over(records: Told) -> None:
     """Of processes that saw the same record one writes it; the others are told that it has changed."""
-    records.put(replace(JOB, status="paused"))
+    put_job(records, replace(JOB, status="paused"))
     stamp = records.find(JOB.id).stamp
     with ThreadPoolExecutor(8) as pool:
         takers = [replace(JOB, owner=owner(number)) for number in range(100, 108)]
@@ -409,7 +409,7 @@ def test_cleaned_by_age(records: Told) -> None:
     for status, age in itertools.product(statuses, ("old", "new")):
         name = f"{age}-{status}"
         gone = {"owner": dead_owner(), "status": "running"} if status == "dead" else {"status": status}
-        records.put(replace(DONE, id=name, **gone))
+        put_job(records, replace(DONE, id=name, **gone))
         (records.folder / f"{name}.log").write_text("the log of an earlier mdl")
         if age == "old":
             os.utime(place(records, name), (old, old))
@@ -427,7 +427,7 @@ def test_cleaned_by_age(records: Told) -> None:
 @pytest.mark.parametrize("what", ["logs of an earlier mdl", "an old log alone", "a damaged record", "an empty one"])
 def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
     """Once all jobs are over and old, nothing of them is left in the folder."""
-    records.put(DONE)
+    put_job(records, DONE)
     if "log" in what:
         (records.folder / f"{JOB.id}.log").write_text("old")
         (records.folder / f"{JOB.id}.log.1").write_text("older")
@@ -464,7 +464,7 @@ def test_each_of_a_thousand_jobs_is_read_once(records: Told, monkeypatch: pytest
 
 def test_the_last_state_is_found_before_many_events(records: Told) -> None:
     """However many events came after it, the last state is read; a torn or damaged line is passed over."""
-    records.put(JOB)
+    put_job(records, JOB)
     event = Finished("m", "f" * 200, 1)
     with contextlib.closing(records.open(JOB)) as file:
         file.add_state(DONE)
@@ -496,11 +496,12 @@ def test_a_file_that_ends_anywhere(kept: list[str], cut: int, noise: bytes) -> N
 
 def test_a_list_never_sees_half_a_record(records: Told) -> None:
     """While another process writes a record over and over, a reader always finds it, whole and never older."""
-    records.put(JOB)
+    put_job(records, JOB)
     write = (
         "import sys; from dataclasses import replace; from pathlib import Path; from mdl.jobs.records import Records\n"
         "records = Records(Path(sys.argv[1])); job = records.all()[0]\n"
-        "for n in range(400): records.put(replace(job, bytes_done=n, file='x' * (n * 37 % 5000)))"
+        "file = records.open(job)\n"
+        "for n in range(400): file.add_state(replace(job, bytes_done=n, file='x' * (n * 37 % 5000)))"
     )
     seen: list[int] = []
     with subprocess.Popen([sys.executable, "-c", write, str(records.folder)]) as writer:
@@ -527,7 +528,7 @@ def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent:
     """A running job stalls if its pulse is silent, or if no byte comes though some came and some are missing; not
     while it has all of them and checks these."""
     job = replace(JOB, bytes_total=7, **facts)  # type: ignore[arg-type]
-    records.put(job)
+    put_job(records, job)
     pulse = records.pulse(job.id)
     before = time.time() - silent
     os.utime(records.folder / f"{job.id}.pulse", (before, before))
@@ -537,7 +538,7 @@ def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent:
 
 def test_no_speed_before_the_first_byte(records: Told) -> None:
     """Until the first byte comes no speed is recorded, and a speed of 0 afterwards."""
-    records.put(JOB)
+    put_job(records, JOB)
     tracker = Tracker(JOB, records.open(JOB), Secrets(), Mock(), clock=itertools.count().__next__)
     tell = tracked(tracker)
     found = []
@@ -551,7 +552,7 @@ def test_the_rate_of_a_job(records: Told) -> None:
     """A rate that is set for a job reaches it once; a job that begins again has forgotten it, and so has one that is
     removed."""
     told: list[str] = []
-    records.put(JOB)
+    put_job(records, JOB)
     control = RateControl(records, JOB.id, told.append, clock=itertools.count().__next__)
     for rate in ("", "5M", "5M", "off"):
         if rate:
