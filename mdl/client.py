@@ -1109,15 +1109,18 @@ class Client:
         `download` has there, and what `mdl.release` raises. Raises as `download`.
         """
         from mdl.archive.base import ArchiveLimits
-        from mdl.ops.fetch import FetchOptions, Service, fetch
+        from mdl.ops.fetch import fetch
+        from mdl.ops.job_files import FetchRequest, Service
 
         if into is not None or release is not None:
             check_into(len(models), "--into" if into is not None else "--release")
         seconds = math.inf if wait is True else parse_duration(as_text(wait or 0), "wait", least=0)
         service = Service(places.place_of(release, "--release"), keep, check) if release is not None else None
-        options = FetchOptions(seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service)
+        request = FetchRequest(
+            tuple(models), seconds, allow_running, keep_archive, force, limits or ArchiveLimits(), service
+        )
         with self.context(models, into=into, on_event=on_event, cancel=cancel) as context:
-            return fetch(models, context, options)
+            return fetch(context, request)
 
     def plan_fetch(
         self,
@@ -1131,11 +1134,12 @@ class Client:
     ) -> PlanReport:
         """What `fetch` would do now, with the arguments of that: nothing is written, and no job is waited for. The zip
         of a training server is one row of a size that is not known, unless what it holds is here. Raises as `plan`."""
-        from mdl.ops.fetch import FetchOptions, plan_fetch
+        from mdl.ops.fetch import plan_fetch
+        from mdl.ops.job_files import FetchRequest
 
-        options = FetchOptions(allow_running=allow_running, force=force)
+        request = FetchRequest(tuple(models), allow_running=allow_running, force=force)
         with self.context(models, into=into, on_event=on_event, cancel=cancel) as context:
-            return plan_fetch(models, context, options)
+            return plan_fetch(context, request)
 
     # Settings.
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
-from urllib.parse import urlencode
 
-from mdl.archive.base import ArchiveLimits
 from mdl.archive.unpack import is_to_be_unpacked
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import narrow
@@ -24,93 +19,18 @@ from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.ops.get import get
-from mdl.ops.job_choice import choose, origin_of, source_of
+from mdl.ops.job_files import FetchRequest, JobFiles, origin_of, picking, source_of
 from mdl.ops.report import kept_and_refused, model_report, report_of
 from mdl.ops.unpack import UnpackRequest, unpack
 from mdl.paths import RelPath, matching, refuse_twins
 from mdl.redact import bare_url
 from mdl.reports import FileReport, ModelReport, Report
 from mdl.results.base import JobOrigin, JobSource
-from mdl.results.outputs import is_archive_name, may_be_archive
+from mdl.results.outputs import is_archive_name
 from mdl.values import value_class
 from mdl.weights.table import BEGINNING, ArchiveKind, stem_of
 
 _WHEN_FULL = "free some space, and run the same command again; the archive that was fetched is kept"
-
-
-@value_class
-class JobFiles:
-    """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
-    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_archived``: its remote sends
-    all of it as one archive, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
-
-    model: Model
-    archives: tuple[RemoteFile, ...] = ()
-    others: tuple[RemoteFile, ...] = ()
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    is_archived: bool = False
-    is_chosen: bool = False
-
-    @property
-    def without_archives(self) -> Model | None:
-        """The model of its other files alone; None if there are none."""
-        if not self.archives and not self.is_chosen:
-            return self.model
-        return picking(self.model, self.others) if self.others else None
-
-
-def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
-    """The same model, of these files alone."""
-    return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
-
-
-def files_of_job(model: Model, tools: Context) -> JobFiles:
-    """Which files of a job are wanted, and which of them may be archives. Offline nobody is asked, and what is known
-    was unpacked before. Raises as the remote does."""
-    if tools.network is None:
-        return JobFiles(model)
-    source = source_of(model, tools)
-    origin = origin_of(model)
-    is_archived = source.remote(origin.remote).is_archived
-    listed = source.resolve(origin)
-    if is_archived:
-        return JobFiles(model, tuple(listed), (), model.include, model.exclude, is_archived=True)
-    chosen = choose(model, listed, tools)
-    is_chosen = len(chosen) < len(listed)
-    names = {file.path.text for file in chosen}
-    wanted = names
-    picks_members = False
-    if model.include:
-        wanted = matching(names, model.include)
-        picks_members = not wanted  # no file of the job itself is meant, so the patterns are for members of archives
-    if picks_members:
-        wanted = names
-    wanted = wanted - matching(names, model.exclude)
-    archives = []
-    others = []
-    has_archive = False
-    for file in chosen:
-        is_archive = may_be_archive(file.path.name)
-        has_archive = has_archive or is_archive
-        if file.path.text not in wanted:
-            continue
-        if is_archive:
-            archives.append(_versioned(file))
-        elif not picks_members:
-            others.append(file)
-    if not has_archive:
-        source.keep(origin, chosen)
-        return JobFiles(model, (), tuple(chosen), is_chosen=is_chosen)
-    include = model.include if picks_members else ()
-    return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
-
-
-def _versioned(archive: RemoteFile) -> RemoteFile:
-    """The archive with a URL that is another one once it is known to have changed."""
-    facts = json.dumps([archive.size, str(archive.digest), archive.validator])
-    version = hashlib.sha256(facts.encode()).hexdigest()[:12]
-    return replace(archive, url=f"{archive.url}?{urlencode({'v': version})}")
 
 
 @value_class
@@ -142,13 +62,10 @@ class Kept:
 
 @value_class
 class ArchiveFetch:
-    """How the archives of jobs are fetched; see `mdl.ops.fetch.FetchOptions`."""
+    """The archives of the jobs of a request."""
 
-    tools: Context
-    limits: ArchiveLimits
-    keep_archive: bool = False
-    allow_running: bool = False
-    force: bool = False
+    context: Context
+    request: FetchRequest
 
     def fetch(self, job: JobFiles) -> Report:
         """Fetch the archives of a job, open each as `unpack` does, and publish what they hold, file by file.
@@ -156,26 +73,26 @@ class ArchiveFetch:
         An archive is kept if that was stopped, or did not work on this disk: the same command again goes on with it.
         Raises `MdlError`.
         """
-        tools = self.tools
+        context = self.context
         model = job.model
-        store = tools.store
-        source = source_of(model, tools)
+        store = context.store
+        source = source_of(model, context)
         origin = origin_of(model)
         archives = Store(store.archives, cancel=store.cancel)
-        with model_locks([model], tools):
+        with model_locks([model], context):
             for archive in job.archives:
                 store.final_path(model.name, archive)  # raises at once if this layout cannot hold it
             here, job = self.split(job)
             if here.members:
                 adopt_kept(here.plan, store)
-            tell_kept(here.plan, tools.on_event)
+            tell_kept(here.plan, context.on_event)
             if not job.archives:
                 return report_of([model], store, here.plan, {})
             if job.is_archived:
                 told = "waiting for the server, which makes the archive before it sends"
-                tools.on_event(Noticed(model.name, message=told))
+                context.on_event(Noticed(model.name, message=told))
             report = get(
-                [picking(model, job.archives)], replace(tools, store=archives, local_copies=None, hub_client=None)
+                [picking(model, job.archives)], replace(context, store=archives, local_copies=None, hub_client=None)
             )
             [came] = report.models
             if came.error or (job.is_archived and not came.is_whole):
@@ -196,7 +113,7 @@ class ArchiveFetch:
 
     def split(self, job: JobFiles) -> tuple[Kept, JobFiles]:
         """What is here of a job, as it came with these very archives, and the job with the archives to fetch."""
-        known = source_of(job.model, self.tools).known(origin_of(job.model)) or []
+        known = source_of(job.model, self.context).known(origin_of(job.model)) or []
         kept: list[RemoteFile] = []
         needed: list[RemoteFile] = []
         for archive in job.archives:
@@ -214,14 +131,14 @@ class ArchiveFetch:
         return Kept(tuple(kept), self._plan(job.model.name, asked)), replace(job, archives=tuple(needed))
 
     def _plan(self, model: str, files: Iterable[RemoteFile], *, force: bool = False) -> Plan:
-        store = self.tools.store
+        store = self.context.store
         wanted = [Wanted(model, file, store.check(model, file)) for file in files]
         return Plan.of(wanted, force=force)
 
     def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
         """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
         refused since another file is there that must stay."""
-        if self.force or job.is_archived or is_archive_name(archive.path.name):
+        if self.request.force or job.is_archived or is_archive_name(archive.path.name):
             return False
         plan = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
         if plan.refuse:
@@ -230,8 +147,8 @@ class ArchiveFetch:
 
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
         """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
-        may_have_changed = self.allow_running and archive.size is None and not job.is_archived
-        if not members or self.force or may_have_changed:
+        may_have_changed = self.request.allow_running and archive.size is None and not job.is_archived
+        if not members or self.request.force or may_have_changed:
             return False
         names = {file.path.text for file in members}
         asked = matching(names, job.include) if job.include else names
@@ -240,7 +157,7 @@ class ArchiveFetch:
         if not self._are_here(job.model.name, files):
             return False
         was_unpacked = any(file.url == archive.url for file in members)
-        if not self.keep_archive or not was_unpacked:
+        if not self.request.keep_archive or not was_unpacked:
             return True
         remote = origin_of(job.model).remote
         return any(self._are_here(remote, [kept]) for kept in _places_beside(job, archive))
@@ -252,7 +169,7 @@ class ArchiveFetch:
     def _check_unchanged(self, source: JobSource, origin: JobOrigin, archives: Sequence[RemoteFile]) -> None:
         """Raises `ProtocolError` if the job is not what it was before its zip was fetched: its URL would be another."""
         after = source.resolve(origin)
-        if [file.url for file in after] != [file.url for file in archives] and not self.allow_running:
+        if [file.url for file in after] != [file.url for file in archives] and not self.request.allow_running:
             hint = "run the same command again; --allow-running takes what is there"
             raise ProtocolError("the job changed while its files were fetched", item=origin.job, hint=hint)
 
@@ -260,7 +177,7 @@ class ArchiveFetch:
         """Unpack the archives that came beside the models, and give every file its final name; returns how each went.
         One that cannot be unpacked hinders no other."""
         model = job.model
-        store = self.tools.store
+        store = self.context.store
         with (
             storage_trouble(store.root, _WHEN_FULL),
             store.scratch_folder(model.name, job.archives[0]) as scratch,
@@ -269,15 +186,15 @@ class ArchiveFetch:
             files = [member.remote for member in opened.members]
             everything = [*here.members, *files, *job.others]
             refuse_twins(file.path for file in everything)
-            source_of(model, self.tools).keep(origin_of(model), everything)
+            source_of(model, self.context).keep(origin_of(model), everything)
             asked = narrow(files, job.include, job.exclude, model.name) if files else ()
-            plan = self._plan(model.name, asked, force=self.force)
+            plan = self._plan(model.name, asked, force=self.request.force)
             adopt_kept(plan, store)
             rows = opened.failed
             by_path = {member.remote.path: member for member in opened.members}
             for item in plan.fetch:
                 rows.append(_published(item, by_path[item.remote.path], store))
-            if self.keep_archive:
+            if self.request.keep_archive:
                 for archive in opened.archives:
                     self._keep_beside(job, archive, archives.final_path(model.name, archive))
         return [*rows, *(row for _, row in kept_and_refused(plan))]
@@ -305,22 +222,22 @@ class ArchiveFetch:
                 publish.remove(path)
                 opened.failed.append(replace(row, action="failed", verified="none", error=error))
                 event = Failed(model.name, row.path, error.code, error.message, error.advice, error.item)
-                self.tools.on_event(event)
+                self.context.on_event(event)
         return opened
 
     def _keep_beside(self, job: JobFiles, archive: RemoteFile, path: Path) -> None:
         """Publish the archive that came to ``path`` beside the folder of its job."""
-        store = self.tools.store
+        store = self.context.store
         print_ = store.fingerprint(path, archive)
         beside = replace(_beside(job, archive, path), size=print_.size)
         store.publish(Ready(origin_of(job.model).remote, beside, path, print_, "size"))
 
     def _unpacked(self, archive: RemoteFile, path: Path, folder: Path) -> list[_Member]:
         """The files in an archive, each where the archive lies in the job."""
-        tools = self.tools
-        limits = replace(self.limits, bytes=self.limits.bytes or tools.max_size)
+        context = self.context
+        limits = replace(self.request.limits, bytes=self.request.limits.bytes or context.max_size)
         request = UnpackRequest(path, folder, limits)
-        unpacked = unpack(request, cancel=tools.store.cancel, on_event=tools.on_event)
+        unpacked = unpack(request, cancel=context.store.cancel, on_event=context.on_event)
         verified = "sha256" if unpacked.verified == "sha256" else "size"
         above, slash, _ = archive.path.text.rpartition("/")
         members = []

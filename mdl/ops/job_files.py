@@ -1,0 +1,234 @@
+"""Job files: what is asked for of jobs, and which of their files that means.
+
+Where a run's layout tells which checkpoint is the latest or the best, or what its model is, the rules are those of
+`mdl.runs`, over the paths that a remote lists. Of the files only small records are read.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import field, replace
+from functools import cache
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlencode
+
+from mdl.archive.base import ArchiveLimits
+from mdl.bounds import LARGEST_RECORD
+from mdl.catalog.model import Model
+from mdl.context import Context
+from mdl.errors import MdlError, NotFound
+from mdl.events import Noticed
+from mdl.files import RemoteFile
+from mdl.formatting import counted, human_bytes
+from mdl.paths import matches, matching
+from mdl.results.base import JobOrigin, JobSource
+from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
+from mdl.runs import companions_of, run_of_listing
+from mdl.runs.checkpoint import Checkpoint
+from mdl.runs.completeness import RESUME
+from mdl.runs.run import Run
+from mdl.values import value_class
+
+
+@value_class
+class Service:
+    """Where results are put into service: ``folder`` of the releases, of which ``keep`` stay, once ``check`` ended with
+    0."""
+
+    folder: Path
+    keep: int = 3
+    check: str | Sequence[str] | None = None
+
+
+@value_class
+class FetchRequest:
+    """Which jobs are fetched, and how. Each of ``models`` has one source, a `JobOrigin` of the same remote.
+
+    ``wait`` seconds in all for jobs that still run; ``allow_running`` takes what is there of them. ``keep_archive``
+    keeps an archive beside the folder of the job, and ``limits`` says how much one may hold. ``force`` replaces files
+    that are not mdl's; ``service`` puts the results of one job into service.
+    """
+
+    models: tuple[Model, ...]
+    wait: float = 0.0
+    allow_running: bool = False
+    keep_archive: bool = False
+    force: bool = False
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
+    service: Service | None = None
+
+
+@value_class
+class JobFiles:
+    """What is wanted of a job: ``archives``, or what may be some, and ``others``. The patterns of ``model`` pick among
+    the files; ``include`` and ``exclude`` pick among the members of its archives. ``is_archived``: its remote sends
+    all of it as one archive, whatever that holds. ``is_chosen``: the remote has more files that are not wanted."""
+
+    model: Model
+    archives: tuple[RemoteFile, ...] = ()
+    others: tuple[RemoteFile, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    is_archived: bool = False
+    is_chosen: bool = False
+
+    @property
+    def without_archives(self) -> Model | None:
+        """The model of its other files alone; None if there are none."""
+        if not self.archives and not self.is_chosen:
+            return self.model
+        return picking(self.model, self.others) if self.others else None
+
+
+def picking(model: Model, files: Sequence[RemoteFile]) -> Model:
+    """The same model, of these files alone."""
+    return replace(model, include=tuple(glob.escape(file.path.text) for file in files), exclude=())
+
+
+def files_of_job(model: Model, context: Context) -> JobFiles:
+    """Which files of a job are wanted, and which of them may be archives. Offline nobody is asked, and what is known
+    was unpacked before. Raises as the remote does."""
+    if context.network is None:
+        return JobFiles(model)
+    source = source_of(model, context)
+    origin = origin_of(model)
+    is_archived = source.remote(origin.remote).is_archived
+    listed = source.resolve(origin)
+    if is_archived:
+        return JobFiles(model, tuple(listed), (), model.include, model.exclude, is_archived=True)
+    chosen = choose(model, listed, context)
+    is_chosen = len(chosen) < len(listed)
+    names = {file.path.text for file in chosen}
+    wanted = names
+    picks_members = False
+    if model.include:
+        wanted = matching(names, model.include)
+        picks_members = not wanted  # no file of the job itself is meant, so the patterns are for members of archives
+    if picks_members:
+        wanted = names
+    wanted = wanted - matching(names, model.exclude)
+    archives = []
+    others = []
+    has_archive = False
+    for file in chosen:
+        is_archive = may_be_archive(file.path.name)
+        has_archive = has_archive or is_archive
+        if file.path.text not in wanted:
+            continue
+        if is_archive:
+            archives.append(_versioned(file))
+        elif not picks_members:
+            others.append(file)
+    if not has_archive:
+        source.keep(origin, chosen)
+        return JobFiles(model, (), tuple(chosen), is_chosen=is_chosen)
+    include = model.include if picks_members else ()
+    return JobFiles(model, tuple(archives), tuple(others), include, model.exclude, is_chosen=is_chosen)
+
+
+def _versioned(archive: RemoteFile) -> RemoteFile:
+    """The archive with a URL that is another one once it is known to have changed."""
+    facts = json.dumps([archive.size, str(archive.digest), archive.validator])
+    version = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    return replace(archive, url=f"{archive.url}?{urlencode({'v': version})}")
+
+
+_SOME = 1
+"""Bytes of a file whose size is not known: it is not empty."""
+_RESUME = tuple(glob for glob, _ in RESUME)
+
+
+def origin_of(model: Model) -> JobOrigin:
+    """The job that a model is the results of."""
+    [origin] = model.sources
+    return cast(JobOrigin, origin)
+
+
+def source_of(model: Model, context: Context) -> JobSource:
+    """The source of a job's files."""
+    return cast(JobSource, context.resolver.source(origin_of(model)))
+
+
+def choose(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
+    """Those of a job's files that are meant.
+
+    Of ``latest`` and ``best`` the files of that checkpoint. By default, of a folder that was synced: what `pack` would
+    take of it, without what only a resumed training reads; what is left is told. Raises `NotFound` with the candidates
+    if nobody can say which checkpoint is meant.
+    """
+    source = source_of(model, context)
+    origin = origin_of(model)
+    is_default = not (origin.checkpoint or origin.logs or origin.everything)
+    if origin.checkpoint in CHOICES:
+        run = _run(model, files, context)
+        chosen = run.checkpoint(origin.checkpoint)
+        entries = (*chosen.entries, *companions_of(run.tree, chosen).along)
+        names = {entry.path for entry in entries}
+        return [file for file in files if file.path.text in names]
+    if not is_default or not source.remote(origin.remote).is_synced(origin.job):
+        return list(files)
+    return _what_pack_takes(model, files, context)
+
+
+def _run(model: Model, files: Sequence[RemoteFile], context: Context) -> Run:
+    """The run that the files of a job are. The trainer's records are read in a bucket alone: a link that a worker gave
+    may be good for one download."""
+    urls = {file.path.text: file.url for file in files}
+    origin = origin_of(model)
+    is_synced = source_of(model, context).remote(origin.remote).is_synced(origin.job)
+    assert context.network is not None
+    http = context.network.http
+
+    @cache
+    def read(path: str) -> bytes:
+        if not is_synced:
+            return b""
+        try:
+            with http.open("GET", urls[path]) as opened:
+                return http.read(opened, LARGEST_RECORD)
+        except MdlError:
+            return b""
+
+    sizes = {file.path.text: _SOME if file.size is None else file.size for file in files}
+    return run_of_listing(model.name, sizes, read)
+
+
+def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context) -> list[RemoteFile]:
+    run = _run(model, files, context)
+    others = _other_checkpoints(run)
+    left_out = {entry.path for checkpoint in others for entry in checkpoint.entries}
+    for checkpoint in run.checkpoints:
+        for entry in checkpoint.entries:
+            if matches(checkpoint.relative(entry), _RESUME):
+                left_out.add(entry.path)
+    chosen = []
+    left = []
+    for file in files:
+        name = file.path.text
+        is_left = name in left_out or matches(file.path.name, _RESUME)
+        if is_left and not is_archive_name(name):
+            left.append(file)
+        else:
+            chosen.append(file)
+    if not chosen:
+        return list(files)
+    if left:
+        size = human_bytes(sum(file.size or 0 for file in left))
+        what = f"{counted(len(others), 'checkpoint')} and what" if others else "what"
+        told = f"left out: {counted(len(left), 'file')}, {size}: {what} only a resumed training reads; --all takes all"
+        context.on_event(Noticed(model.name, message=told))
+    return chosen
+
+
+def _other_checkpoints(run: Run) -> list[Checkpoint]:
+    """The checkpoints beside the finished model; none if there is no such model."""
+    try:
+        finished = run.finished()
+    except NotFound:
+        return []
+    own = {entry.path for entry in finished.entries}
+    return [row for row in run.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
