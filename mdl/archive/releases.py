@@ -69,12 +69,13 @@ class History:
     @property
     def withdrawn(self) -> tuple[str, ...]:
         """The versions that were rolled back from, and not served again since."""
-        switched = {one.after for one in self.switches}
-        return tuple(one for one in self.releases if one in switched and one not in self.served)
+        once_served = {switch.after for switch in self.switches} - set(self.served)
+        return tuple(version for version in self.releases if version in once_served)
 
     def released(self, version: str, switch: Switch) -> History:
         """The history once ``version`` is active."""
-        served = (*(one for one in self.served if one != version), version)
+        before = [earlier for earlier in self.served if earlier != version]
+        served = (*before, version)
         known = self.releases if version in self.releases else (*self.releases, version)
         return History(known, served, self._with(switch))
 
@@ -96,15 +97,13 @@ class History:
     def kept(self, keep: int, here: Container[str]) -> History:
         """Without the versions that are not ``here`` any more, and without the oldest beyond ``keep``; the active and
         the previous version always stay."""
-        safe = {self.active, self.previous}
-        present = [one for one in self.releases if one in here]
+        present = [version for version in self.releases if version in here]
+        removable = [version for version in present if version not in (self.active, self.previous)]
         over = max(len(present) - max(keep, 1), 0)
-        gone = [one for one in present if one not in safe][:over]
-
-        def left(names: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(one for one in names if one == self.active or (one in present and one not in gone))
-
-        return replace(self, releases=left(self.releases), served=left(self.served))
+        kept = {self.active, *present}.difference(removable[:over])
+        releases = tuple(version for version in self.releases if version in kept)
+        served = tuple(version for version in self.served if version in kept)
+        return replace(self, releases=releases, served=served)
 
     def _with(self, switch: Switch) -> tuple[Switch, ...]:
         return (*self.switches, switch)[-_REMEMBERED:]
@@ -119,7 +118,7 @@ def to_json(history: History) -> bytes:
         "served": history.served,
         "unless_switched": history.unless_switched,
         "withdrawn": history.withdrawn,
-        "switches": [asdict(one) for one in history.switches],
+        "switches": [asdict(switch) for switch in history.switches],
     }
     return json.dumps(facts, indent=1).encode() + b"\n"
 
@@ -133,9 +132,11 @@ def from_json(data: bytes) -> History:
     def names(key: str) -> tuple[str, ...]:
         return tuple(RelPath.parse(name).text for name in facts[key])
 
-    switches = tuple(Switch(**{key: str(value) for key, value in one.items()}) for one in facts["switches"])
+    switches = []
+    for row in facts["switches"]:
+        switches.append(Switch(**{key: str(value) for key, value in row.items()}))
     before = names("unless_switched") if "unless_switched" in facts else ()  # mdl has not always written it
-    return History(names("releases"), names("served"), switches, before)
+    return History(names("releases"), names("served"), tuple(switches), before)
 
 
 Watch = Callable[[int], None]
@@ -165,8 +166,8 @@ class ReleaseDir:
         place = self.folder.resolve()
         for above in (place, *place.parents):
             if above.name == _RELEASES and (above.parent / _HISTORY).is_file():
-                what = f"it is inside the releases of {above.parent}, which are removed when they are old"
-                raise Occupied(what, item=str(self.folder), hint=f"--to {above.parent} releases it there")
+                message = f"it is inside the releases of {above.parent}, which are removed when they are old"
+                raise Occupied(message, item=str(self.folder), hint=f"--to {above.parent} releases it there")
 
     def prepare(self) -> None:
         """Make the folders, remove what killed processes left, and refuse what does not belong to mdl.
@@ -189,16 +190,20 @@ class ReleaseDir:
             head, _, version = os.readlink(self.current).rpartition("/")
         except OSError:
             return ""
-        return version if head == _RELEASES and version not in ("", ".", "..") else ""
+        is_release = head == _RELEASES and version not in ("", ".", "..")
+        return version if is_release else ""
 
     def history(self) -> History:
         """What happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
         `OSError`."""
-        found = self.recorded()
+        recorded = self.recorded()
         active = self.active()
-        if active in ("", found.active) or not self.has(active):
-            return found
-        return found.not_rolled_back(active) or found.released(active, new_switch(found.active, active, "release"))
+        if active in ("", recorded.active) or not self.has(active):
+            return recorded
+        before_rollback = recorded.not_rolled_back(active)
+        if before_rollback:
+            return before_rollback
+        return recorded.released(active, new_switch(recorded.active, active, "release"))
 
     def recorded(self) -> History:
         """The history as it is on the disk. If it was moved away, the releases that are here came before any other one.
@@ -208,14 +213,18 @@ class ReleaseDir:
         try:
             return from_json(read_whole(path, LARGEST_JSON))
         except FileNotFoundError:
-            return History(tuple(sorted(self.here(), key=lambda one: (self.path_of(one).stat().st_mtime_ns, one))))
+            return History(tuple(sorted(self.here(), key=self._age)))
         except OSError as error:
             if error.errno not in UNREADABLE_ERRNOS:
                 raise
-            what = f"the history of releases cannot be read: {error.strerror}"
-            raise StateError(what, item=str(path), hint=hint) from error
+            message = f"the history of releases cannot be read: {error.strerror}"
+            raise StateError(message, item=str(path), hint=hint) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Unsafe) as error:
             raise StateError("the history of releases cannot be read", item=str(path), hint=hint) from error
+
+    def _age(self, version: str) -> tuple[int, str]:
+        """A sort key: the oldest release first."""
+        return self.path_of(version).stat().st_mtime_ns, version
 
     def record(self, history: History) -> None:
         """Write the history, unless that is what the file says already. Raises `OSError`."""
@@ -266,13 +275,15 @@ class ReleaseDir:
         """
         self.check_used(history)
         here = self.here()
-        found = [name] if name in here else sorted(one for one in here if name and name in one)
-        if not found:
-            known = [one for one in history.releases if one in here]
+        if name in here:
+            return name
+        matching = sorted(version for version in here if name and name in version)
+        if not matching:
+            known = [version for version in history.releases if version in here]
             raise NotFound("no such release", item=name, hint=f"there are: {listed(known)}")
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} releases match", item=name, hint=listed(found))
-        return found[0]
+        if len(matching) > 1:
+            raise UsageError(f"{len(matching)} releases match", item=name, hint=listed(matching))
+        return matching[0]
 
     def rollback_target(self, history: History) -> str:
         """The version that a rollback goes to. Raises `NotFound` if there is no such version."""
@@ -300,7 +311,8 @@ class ReleaseDir:
         hint = f"nothing was changed; unpack {version} again"
         if manifest is None:
             raise ProtocolError("this release has no readable manifest", item=version, hint=hint)
-        if missing := self.first_missing(version, manifest):
+        missing = self.first_missing(version, manifest)
+        if missing:
             raise ProtocolError(_DAMAGED, item=f"{version}/{missing}", hint=hint)
 
     def first_missing(self, version: str, manifest: Manifest) -> str:
@@ -327,11 +339,13 @@ class ReleaseDir:
         """Finds the same bytes in a release; they are read again and their digest compared before they are offered.
         ``watch`` is as in `full_check`."""
         manifest = self.manifest(version) if version else None
-        known = {entry.path: entry for entry in manifest.files} if manifest else {}
+        known = set(manifest.files) if manifest else set()
 
         def find(entry: ManifestEntry) -> Path | None:
+            if entry not in known:
+                return None
             path = self._file(version, entry)
-            return path if known.get(entry.path) == entry and _matches(path, entry, watch) else None
+            return path if _matches(path, entry, watch) else None
 
         return find
 
@@ -345,7 +359,8 @@ def make_readonly(folder: Path, manifest: Manifest) -> None:
     if not path.exists():
         publish.write_file(path, manifest.to_json(), mode=0o644)
     for place, _, names in os.walk(folder):
-        for file in (Path(place, name) for name in names):
+        for name in names:
+            file = Path(place, name)
             file.chmod(stat.S_IMODE(file.lstat().st_mode) & 0o555)
 
 
@@ -383,16 +398,19 @@ class ChangeWatch:
         if has_fine_time and before.st_ctime_ns == after.st_ctime_ns:
             return False
         entry = self._entries.get(name)
-        return before.st_ctime_ns != after.st_ctime_ns if entry is None else not _matches(self._folder / name, entry)
+        if entry is None:
+            return before.st_ctime_ns != after.st_ctime_ns
+        return not _matches(self._folder / name, entry)
 
 
 def _statuses(folder: Path) -> dict[str, os.stat_result]:
     """Every file and folder of a release by its name, and the release's own folder as ``.``."""
-    found = {}
+    statuses = {}
     for place, folders, files in os.walk(folder):
-        for path in (Path(place), *(Path(place, name) for name in (*folders, *files))):
-            found[str(path.relative_to(folder))] = path.lstat()
-    return found
+        for name in (".", *folders, *files):
+            path = Path(place, name)
+            statuses[str(path.relative_to(folder))] = path.lstat()
+    return statuses
 
 
 def _fixed(status: os.stat_result) -> tuple[int, ...]:

@@ -83,22 +83,30 @@ def checkpoints(session: Session, run: RunFolder) -> int:
     """What a training's folder holds: its checkpoints, the latest, the best, complete or not."""
     session.empty = {"run": run}
     found = mdl.checkpoints(place_of(run, "RUN"))
-    same = ("name", "step", "epoch", "bytes", "complete", "latest", "best", "note")
-    rows: list[dict[str, Any]] = [
-        {name: getattr(one, name) for name in same}
-        | {"files": len(one.files), "modified_at": utc_time(one.modified_ns / 1e9)}
-        for one in found.checkpoints
-    ]
+    rows: list[dict[str, Any]] = []
+    for checkpoint in found.checkpoints:
+        rows.append(
+            {
+                "name": checkpoint.name,
+                "step": checkpoint.step,
+                "epoch": checkpoint.epoch,
+                "bytes": checkpoint.bytes,
+                "complete": checkpoint.complete,
+                "latest": checkpoint.latest,
+                "best": checkpoint.best,
+                "note": checkpoint.note,
+                "files": len(checkpoint.files),
+                "modified_at": utc_time(checkpoint.modified_ns / 1e9),
+            }
+        )
     below: list[dict[str, Any]] = [{"path": path, "checkpoints": count} for path, count in found.runs_below]
     facts = {"run": str(found.tree.root), "layout": found.layout, "checkpoints": rows}
     facts |= {"latest_note": found.latest_note, "best_note": found.best_note, "also": below}
 
     def show() -> None:
         _show_checkpoints(session, found, rows)
-        for one in below:
-            session.console.note(
-                f"also: {os.path.join(run, one['path'])} ({counted(one['checkpoints'], 'checkpoint')})"
-            )
+        for path, count in found.runs_below:
+            session.console.note(f"also: {os.path.join(run, path)} ({counted(count, 'checkpoint')})")
 
     return session.show(facts, show)
 

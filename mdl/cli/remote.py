@@ -50,7 +50,7 @@ bucket   = "store\""""
 )
 def list_remotes(session: Session) -> int:
     """List the remotes of config.toml. Nothing is contacted."""
-    rows = [(one.name, one.kind, one.address) for one in session.client().remotes.values()]
+    rows = [(remote.name, remote.kind, remote.address) for remote in session.client().remotes.values()]
 
     def show() -> None:
         if rows:
@@ -79,10 +79,11 @@ def check(session: Session, name: Name, metrics: Metrics = None) -> int:
     place = places.output_file(metrics, "--metrics") if metrics else None
     console = session.console
     report = session.client({"retries": _TRIES}).check_remote(name, metrics=place)
-    for one in report.checks:
-        console.entry("ok    " if one.ok else "FAIL  ", console.clean(f"{one.name}: {one.detail}"))
+    checks = []
+    for part in report.checks:
+        console.entry("ok    " if part.ok else "FAIL  ", console.clean(f"{part.name}: {part.detail}"))
+        checks.append({"name": part.name, "ok": part.ok, "detail": part.detail})
     _tell(session, report.errors)
-    checks = [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in report.checks]
     return session.show({"checks": checks}, error=report.error)
 
 
@@ -108,7 +109,8 @@ def jobs(session: Session, name: Name) -> int:
         for job in found:
             if job.error and not job.is_over:
                 session.console.warn(f"{shown(job.id)}: {job.error}")
-        if failed := sum(bool(job.error) and job.is_over for job in found):
+        failed = sum(bool(job.error) and job.is_over for job in found)
+        if failed:
             session.console.note(f"{failed} ended with an error: 'mdl remote status {name} JOB' shows it")
 
     return session.show({"jobs": found}, show)

@@ -33,6 +33,10 @@ from mdl.runs.completeness import RESUME
 from mdl.runs.run import Run
 from mdl.values import value_class
 
+_SOME = 1
+"""Bytes of a file whose size is not known: it is not empty."""
+_RESUME = tuple(glob for glob, _ in RESUME)
+
 
 @value_class
 class Service:
@@ -135,11 +139,6 @@ def _versioned(archive: RemoteFile) -> RemoteFile:
     facts = json.dumps([archive.size, str(archive.digest), archive.validator])
     version = hashlib.sha256(facts.encode()).hexdigest()[:12]
     return replace(archive, url=f"{archive.url}?{urlencode({'v': version})}")
-
-
-_SOME = 1
-"""Bytes of a file whose size is not known: it is not empty."""
-_RESUME = tuple(glob for glob, _ in RESUME)
 
 
 def origin_of(model: Model) -> JobOrigin:
