@@ -57,6 +57,8 @@ class ArchiveLimits:
             raise Unsafe(f"{packed:,} bytes unpack to {size:,}, more than {self.ratio:g} to 1", item=item, hint=hint)
 
 
+# What members may be called
+
 TOP = RelPath("")
 """The folder that is unpacked into, as a member: it says nothing."""
 _BACKSLASH = (
@@ -96,6 +98,8 @@ def refuse_collisions(members: Iterable[tuple[RelPath, bool]]) -> None:
     refuse_twins(files)
     refuse_twin_folders(files, [path for path in folders if path != TOP])
 
+
+# An open archive
 
 _SMALL = 64 * 2**10
 """Bytes up to which another thread takes longer to begin a hash than this one to finish it."""

@@ -139,6 +139,8 @@ def from_json(data: bytes) -> History:
     return History(names("releases"), names("served"), tuple(switches), before)
 
 
+# The folder of the releases
+
 Watch = Callable[[int], None]
 _CURRENT = "current"
 _RELEASES = "releases"

@@ -189,6 +189,8 @@ def _records(data: bytes) -> dict[str, str]:
     return found
 
 
+# An open tar
+
 _STEP = 2**20
 _READ = 256 * 2**10
 

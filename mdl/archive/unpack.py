@@ -121,6 +121,8 @@ def model_in_an_archive(name: str, members: Collection[str]) -> str:
     return f"a {kind.name} file"
 
 
+# Opening
+
 _ZIP_TAIL = END_RECORD.size + FULL16
 
 
@@ -193,6 +195,8 @@ def _has_zip_end(fd: int) -> bool:
     size = os.fstat(fd).st_size
     return END in os.pread(fd, _ZIP_TAIL, max(0, size - _ZIP_TAIL))
 
+
+# Checking and writing
 
 FindCopy = Callable[[ManifestEntry], Path | None]
 """Finds a file with the same bytes that is on the disk already, to which a hard link may be made."""

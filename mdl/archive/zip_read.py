@@ -47,6 +47,9 @@ from mdl.weights.end_records import ReadableFile
 
 _BLOCK = 2**20
 _READ = 256 * 2**10
+
+# Headers
+
 _ENCRYPTED = (1 << 0) | (1 << 6) | (1 << 13)
 _PATCHED = 1 << 5
 _HARMLESS = (1 << 1) | (1 << 2) | DEFERRED | UTF8
@@ -264,6 +267,8 @@ def _refuse_collisions(members: list[ZipEntry]) -> None:
     refuse_collisions([(member.path, member.is_folder) for member in members])
 
 
+# The directory
+
 _TAIL = END_RECORD.size + FULL16
 _LEAST = CENTRAL_HEAD.size
 _MOST = 4096
@@ -446,6 +451,9 @@ def _place(archive: ReadAhead, members: list[ZipEntry], stop: int) -> None:
             at += room
     if at != stop:
         raise ProtocolError(f"{stop - at} bytes before its directory belong to no member")
+
+
+# An open zip
 
 
 class ZipArchive(Archive[ZipEntry]):

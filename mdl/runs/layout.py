@@ -81,11 +81,13 @@ class Layout:
         keep: list[Entry] = []
         drop: list[tuple[Entry, str]] = []
         unknown: list[Entry] = []
-        for entry in (one for one in checkpoint.entries if one.kind != "folder"):
+        for entry in checkpoint.entries:
+            if entry.kind == "folder":
+                continue
             name = checkpoint.relative(entry)
-            why = next((why for glob, why in self.drop if fnmatchcase(name, glob)), None)
-            if why is not None:
-                drop.append((entry, why))
+            reasons = [reason for glob, reason in self.drop if fnmatchcase(name, glob)]
+            if reasons:
+                drop.append((entry, reasons[0]))
             elif matches(name, self.keep):
                 keep.append(entry)
             else:
@@ -98,13 +100,19 @@ class Layout:
             hint = "pack it without --inference-only, or name another checkpoint"
             raise NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
         for entry in left:
-            why = missing_shard(tree, entry.path) if is_index(entry.name) else None
-            if why:
-                raise NotFound(why, item=checkpoint.name, hint="name another checkpoint; 'mdl checkpoints' lists them")
-        kept = [checkpoint.relative(entry) for entry in keep if entry.kind != "excluded"]
-        notes = [f"{name} {text}" for name in kept for glob, text in self.notes if fnmatchcase(name, glob)]
+            missing = missing_shard(tree, entry.path) if is_index(entry.name) else None
+            if missing:
+                hint = "name another checkpoint; 'mdl checkpoints' lists them"
+                raise NotFound(missing, item=checkpoint.name, hint=hint)
+        notes = []
+        for entry in keep:
+            name = checkpoint.relative(entry)
+            if entry.kind != "excluded":
+                notes += [f"{name} {note}" for glob, note in self.notes if fnmatchcase(name, glob)]
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))
 
+
+# What lies beside a checkpoint
 
 _SETTINGS = re.compile(r".+\.(json|ya?ml|toml|cfg|ini|txt|names|labels)", re.IGNORECASE)
 _EXPORT_FOLDER = re.compile(r".+(_model|\.mlpackage|\.mlmodelc|_saved_model|_openvino_model)")
@@ -171,10 +179,10 @@ def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
             continue
         stem = stem_of(weights.name)
         for child in tree.children(weights.path.rpartition("/")[0]):
-            if child.path in own:
+            is_called_so = child.name.startswith((f"{stem}.", f"{stem}_"))
+            if child.path in own or not is_called_so:
                 continue
-            if child.kind == "file" and child.name.startswith(f"{stem}."):
-                yield child
-            is_form = child.name.startswith((f"{stem}_", f"{stem}.")) and _EXPORT_FOLDER.fullmatch(child.name)
-            if child.kind == "folder" and is_form:
+            is_file = child.kind == "file" and child.name.startswith(f"{stem}.")
+            is_form = child.kind == "folder" and _EXPORT_FOLDER.fullmatch(child.name)
+            if is_file or is_form:
                 yield child

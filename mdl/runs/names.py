@@ -28,6 +28,7 @@ _BEST = re.compile(r"(?:^|.*[-_.=+])best(?:$|[-_.=+].*)")
 _LAST = re.compile(r"(?:^|.*[-_.=+])(?:last|latest|final)(?:$|[-_.=+].*)")
 _DERIVED = re.compile(r"(?:^|.*[-_.=+])(?:avg|ave|averaged?|swa|init|[0-9]+best)(?:$|[-_.=+0-9].*)")
 _LONGEST_COUNT = 18
+_SEPARATORS = ("", "-", "_", "=", ".", " ", ":", "+")
 
 
 @value_class
@@ -68,16 +69,13 @@ def what_name_says(stem: str) -> NameSays:
     for at, token in enumerate(tokens):
         if not token["number"] or len(token["number"]) > _LONGEST_COUNT:
             continue
-        before = tokens[at - 1] if at else None
-        after = tokens[at + 1] if at + 1 < len(tokens) else None
         number = int(token["number"])
-        word_before = before["word"] if before and _is_beside(text, before.end(), token.start()) else None
-        word_after = after["word"] if after and _is_beside(text, token.end(), after.start()) else None
-        axis = _axis_of(word_before)
-        if axis is None and word_before and _OTHER_WORD.fullmatch(word_before):
-            others.append((word_before, number))
-        elif axis is None and not _counts_next(tokens, at, text):
-            axis = _axis_of(word_after)
+        word = _word_before(tokens, at)
+        axis = _axis_of(word)
+        if axis is None and _OTHER_WORD.fullmatch(word):
+            others.append((word, number))
+        elif axis is None and not _counts_next(tokens, at):
+            axis = _axis_of(_word_after(tokens, at))
         if axis:
             counts.setdefault(axis, number)
     short = _COMPOSED.search(text) or _SHORT.search(text) or _LONG_MODEL.search(text)
@@ -93,27 +91,41 @@ def what_name_says(stem: str) -> NameSays:
     )
 
 
-def _is_beside(text: str, end: int, start: int) -> bool:
+def _are_beside(left: re.Match[str], right: re.Match[str]) -> bool:
     """Whether nothing, or one separator, stands between two tokens."""
-    between = text[end:start]
-    return len(between) <= 1 and between in ("", "-", "_", "=", ".", " ", ":", "+")
+    return left.string[left.end() : right.start()] in _SEPARATORS
 
 
-def _counts_next(tokens: list[re.Match[str]], at: int, text: str) -> bool:
+def _word_before(tokens: list[re.Match[str]], at: int) -> str:
+    """The word beside a token, before it; "" if there is none."""
+    if at == 0 or not _are_beside(tokens[at - 1], tokens[at]):
+        return ""
+    return tokens[at - 1]["word"] or ""
+
+
+def _word_after(tokens: list[re.Match[str]], at: int) -> str:
+    """The word beside a token, behind it; "" if there is none."""
+    if at + 1 == len(tokens) or not _are_beside(tokens[at], tokens[at + 1]):
+        return ""
+    return tokens[at + 1]["word"] or ""
+
+
+def _counts_next(tokens: list[re.Match[str]], at: int) -> bool:
     """Whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
     if at + 2 >= len(tokens):
         return False
-    word = tokens[at + 1]
-    number = tokens[at + 2]
-    return bool(number["number"]) and _is_beside(text, word.end(), number.start())
+    return bool(tokens[at + 2]["number"]) and _are_beside(tokens[at + 1], tokens[at + 2])
 
 
-def _axis_of(word: str | None) -> str | None:
-    if word is None:
-        return None
+def _axis_of(word: str) -> str | None:
     if _STEP_WORD.fullmatch(word):
         return "step"
-    return "epoch" if _EPOCH_WORD.fullmatch(word) else None
+    if _EPOCH_WORD.fullmatch(word):
+        return "epoch"
+    return None
+
+
+# Folders and files that no layout knows
 
 
 _LONGEST_NAME = 255
@@ -124,24 +136,29 @@ _OF_TRAINING = re.compile(
 
 def holds_model(name: str) -> bool:
     """Whether a file of this name is a model's, or declares one."""
-    return name == "model_index.json" or (is_weights(name) and not _OF_TRAINING.fullmatch(name))
+    if name == "model_index.json":
+        return True
+    return is_weights(name) and not _OF_TRAINING.fullmatch(name)
 
 
 def own_state(tree: Tree, base: str) -> str:
     """The name of the folder with DeepSpeed's state in a checkpoint of HF Trainer, which is a part of that: ``latest``
     in it names the folder. '' if ``base`` is no such checkpoint."""
-    if not (tree.is_file(join(base, "trainer_state.json")) and tree.is_file(join(base, "latest"))):
+    latest = join(base, "latest")
+    if not tree.is_file(join(base, "trainer_state.json")) or not tree.is_file(latest):
         return ""
-    name = tree.head(join(base, "latest"), _LONGEST_NAME).decode("utf-8", "replace").strip()
-    return name if name and tree.is_folder(join(base, name)) else ""
+    name = tree.head(latest, _LONGEST_NAME).decode("utf-8", "replace").strip()
+    is_there = name != "" and tree.is_folder(join(base, name))
+    return name if is_there else ""
 
 
 def named_folders(tree: Tree, base: str) -> list[Entry]:
     """The folders in ``base`` that are named like checkpoints and hold a model."""
-    own = own_state(tree, base)
-    named = [folder for folder in tree.subfolders(base) if what_name_says(folder.name).is_checkpoint]
-    return [
-        folder
-        for folder in named
-        if folder.name != own and any(child.is_file and holds_model(child.name) for child in tree.children(folder.path))
-    ]
+    state = own_state(tree, base)
+    folders = []
+    for folder in tree.subfolders(base):
+        if folder.name == state or not what_name_says(folder.name).is_checkpoint:
+            continue
+        if tree.files_named(folder.path, holds_model):
+            folders.append(folder)
+    return folders

@@ -327,6 +327,8 @@ def _display_group(row: Checkpoint) -> int:
     return 1 if row.says_best else 2
 
 
+# Files under the name of a run
+
 _UNNAMED_RUNS = {"epoch", "at"}
 """The names that sd-scripts gives a run without a name, whose finished model is ``last``."""
 

@@ -85,7 +85,10 @@ class Run:
     def _called(self, name: str) -> list[Checkpoint]:
         """The checkpoints that ``name`` may mean: the first of these meanings that any of them has."""
         rows = self.checkpoints
-        meanings = [[row for row in rows if row.name == name], [row for row in rows if stem_of(row.name) == name]]
+        meanings = [
+            [row for row in rows if row.name == name],
+            [row for row in rows if stem_of(row.name) == name],
+        ]
         number = parse_count(name)
         if number is not None:
             for axis in ("step", "epoch"):
@@ -95,7 +98,9 @@ class Run:
         for meant in meanings:
             if meant:
                 return meant
-        return self._folder_of_weights(name) if name not in ("latest", "best") else []
+        if name in ("latest", "best"):
+            return []
+        return self._folder_of_weights(name)
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
         """The incomplete checkpoints that are newer than ``chosen``."""
@@ -104,13 +109,10 @@ class Run:
     def finished(self) -> Checkpoint:
         """The finished model. Raises `NotFound` if there are only checkpoints, or if none is recognised."""
         self.check_recognised()
-        *_, last = self.checkpoints or (None,)
-        if last and (last.is_finished or len(self.checkpoints) == 1):
+        last = self.checkpoints[-1]
+        if last.is_finished or len(self.checkpoints) == 1:
             return last
-        what = "there is no model in this run"
-        if self.checkpoints:
-            what = "no finished model in this run, only checkpoints"
-        raise NotFound(what, item=str(self.tree.root), hint=self._advice())
+        raise NotFound("no finished model in this run, only checkpoints", item=str(self.tree.root), hint=self._advice())
 
     def check_recognised(self) -> None:
         """Raises `NotFound` with the candidates if nobody can say what the model of this folder is."""
