@@ -131,6 +131,18 @@ class Report(ModelsReport):
         """
         return error_of(self.failed, sum(len(model.files) + bool(model.error) or 1 for model in self.models))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each model, and the error if there is one."""
+        from html import escape
+
+        rows = ["<tr><th>Model</th><th>Status</th><th>Files</th><th>Size</th><th>Folder</th></tr>"]
+        for model in self.models:
+            size = human_bytes(sum(file.size or 0 for file in model.files))
+            cells = (model.name, model.status, f"{len(model.files):,}", size, str(model.path))
+            rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        error = f"<p>{escape(str(self.error))}</p>" if self.error else ""
+        return f"<table>{''.join(rows)}</table>{error}"
+
 
 @value_class
 class PlanReport(Report):

@@ -68,9 +68,19 @@ def _refuse(self: Any, name: str) -> None:
     raise FrozenInstanceError(f"cannot change the field {name!r} of a {type(self).__qualname__}")
 
 
+_MOST_SHOWN = 3
+
+
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr)
+    """As of a dataclass, but a field with many items says only how many: a report of 400 files is still one line."""
+    shown = ", ".join(f"{field.name}={_shown(getattr(self, field.name))}" for field in fields(self) if field.repr)
     return f"{type(self).__qualname__}({shown})"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple | list | dict | set | frozenset) and len(value) > _MOST_SHOWN:
+        return f"<{len(value)} items>"
+    return repr(value)
 
 
 def _eq(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:

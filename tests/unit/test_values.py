@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdl.reports import ModelReport, Report
 from mdl.values import small_value_class, value_class
 
 
@@ -50,7 +52,9 @@ class Named:
 
 CLASSES = (Plain, One, Nothing, Named)
 FIELDS = {
-    "Plain": st.tuples(st.integers(0, 1), st.sampled_from("ab"), st.sampled_from("st"), st.lists(st.integers(0, 1))),
+    "Plain": st.tuples(
+        st.integers(0, 1), st.sampled_from("ab"), st.sampled_from("st"), st.lists(st.integers(0, 1), max_size=3)
+    ),
     "One": st.tuples(st.lists(st.integers(0, 1), max_size=1).map(tuple)),
     "Nothing": st.just(()),
     "Named": st.tuples(st.sampled_from("aAb")),
@@ -101,3 +105,18 @@ def test_the_tools_of_dataclasses_know_it() -> None:
     assert VALUE[Plain].__match_args__ == ("number", "name", "secret", "cache")
     with pytest.raises(TypeError, match="unhashable"):
         hash(VALUE[One]([]))
+
+
+def test_many_items_are_a_number() -> None:
+    """A value with very many parts is still one line where a notebook or a debugger shows it."""
+    report = Report(tuple(ModelReport(f"m{number}", Path("m"), "present") for number in range(400)))
+    assert "models=<400 items>" in repr(report)
+    assert len(repr(report)) < 200
+    few = Report((ModelReport("one", Path("m"), "present"),))
+    assert "ModelReport(name='one'" in repr(few)
+
+
+def test_a_notebook_shows_a_table() -> None:
+    """Each model is a row, and no name is taken for HTML."""
+    table = Report((ModelReport("<b>", Path("m/<b>"), "present"),))._repr_html_()
+    assert "<td>&lt;b&gt;</td><td>present</td><td>0</td><td>0 B</td><td>m/&lt;b&gt;</td>" in table
