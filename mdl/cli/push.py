@@ -27,7 +27,9 @@ _NAMED = 10
 def push(
     session: Session,
     source: Annotated[str, argument("ARCHIVE|FOLDER", "A folder of a training or a model, or what 'mdl pack' wrote.")],
-    repository: Annotated[str, argument("hf:ORG/REPO[@BRANCH]", "The repository; it is made if it is missing.")],
+    repository: Annotated[
+        str, argument("REF", "hf:org/repo or hf:org/repo@branch; it is made if it is missing.", autocompletion=None)
+    ],
     settings: Annotated[Settings, ("stall", "offline")],
     public: Annotated[bool, bare_flag("--public", "Let everybody read the repository; else it is private.")] = False,
     dry_run: DryRun = False,

@@ -15,6 +15,9 @@ HABITS: Final[dict[str, str]] = {
     **dict.fromkeys(("pull", "install", "clone"), "to download a model: mdl get NAME, or mdl get OWNER/REPO"),
     "upgrade": "mdl update NAME brings the newest version; mdl outdated shows what has moved",
     "adopt": "mdl import DIR",
+    "upload": "mdl push FOLDER hf:ORG/REPO uploads a trained model",
+    "du": "mdl list --local shows what is on this disk, and how much it takes",
+    **dict.fromkeys(("cp", "move"), "mdl mv NAME --to DIR moves a model to another models folder"),
     **dict.fromkeys(
         ("cache", "models", "scan-cache"), "mdl list --local shows what is on this disk; mdl rm NAME deletes a model"
     ),

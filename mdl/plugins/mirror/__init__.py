@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 PLUGIN = Plugin(
     commands={"mirror": PluginCommand("mdl.plugins.mirror.command", "Keep what is locked in your own object store")},
     heading="Many machines",
-    habits=dict.fromkeys(
-        ("push", "upload"), "mdl mirror push URL NAME; mdl pack RUN makes a zip that any tool can upload"
-    ),
+    habits={"upload": "mdl push FOLDER hf:ORG/REPO for a trained model; mdl mirror push URL NAME for what is locked"},
 )
 
 
