@@ -16,8 +16,13 @@ _EVERY = 30.0
 """Seconds after which there is a line about progress, also if little has come."""
 _KEPT = ("planned", "finished", "failed", "failure", "summary", "ended")
 """Remarks that are written also for a reader that took nothing for a while. There are hardly more than files."""
-_FIRST_WORDS = {"verifying": "checking"} | {
-    kind: kind for kind in ("started", "retrying", "rewound", "finished", "failed")
+_FIRST_WORDS = {
+    "started": "started",
+    "retrying": "retrying",
+    "rewound": "rewound",
+    "verifying": "checking",
+    "finished": "finished",
+    "failed": "failed",
 }
 """The first word of a line that goes on with the name of a file or a model."""
 
@@ -75,11 +80,15 @@ class Lines:
         is_further = tenth_now is not None and self._tenth is not None and tenth_now > self._tenth
         if not is_further and now - self._written_at < _EVERY:
             return
-        parts = [state.counted if state.file_count > 1 else "", state.amount, state.speed]
+        parts = []
         if total:
-            percent = state.bytes_done * 100 // total
-            parts = [f"{percent:3d}%", *parts, state.time_left]
-        line = "  ".join(part for part in parts if part)
+            parts.append(f"{state.bytes_done * 100 // total:3d}%")
+        if state.file_count > 1:
+            parts.append(state.counted)
+        parts += [state.amount, state.speed]
+        if total and state.time_left:
+            parts.append(state.time_left)
+        line = "  ".join(parts)
         if self._stream.offer(f"{line}\n"):
             self._written_at = now
             self._tenth = tenth_now

@@ -109,7 +109,8 @@ class NonBlockingStream:
                 real, lines = os.get_terminal_size(self.descriptor)
         columns = real if real >= _NARROWEST else _USUAL
         wished = self._environ.get("COLUMNS", "")
-        if wished.isascii() and wished.isdigit() and len(wished) < 10 and int(wished) >= _NARROWEST:
+        is_number = wished.isascii() and wished.isdigit() and len(wished) < 10
+        if is_number and int(wished) >= _NARROWEST:
             columns = min(int(wished), real or _WIDEST)
         return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
@@ -151,30 +152,42 @@ class NonBlockingStream:
         with self._lock:
             if self._stream is None or self.trouble or not text:
                 return
-            try:  # undecodable file names as they were, what the encoding lacks as an escape
-                data = text.encode(self.encoding, "surrogateescape")
-            except UnicodeEncodeError:
-                data = text.encode(self.encoding, "backslashreplace")
-            if self.descriptor is None:  # a stream such as a notebook's or a test's
-                try:
-                    self._stream.write(data.decode(self.encoding, "surrogateescape"))
-                    self._stream.flush()
-                except (OSError, ValueError) as error:
-                    self._break(error)
+            data = self._encoded(text)
+            if self.descriptor is None:
+                self._write_without_descriptor(self._stream, data)
                 return
             self._backlog.append((memoryview(data), keep))
-            self._loose += 0 if keep else len(data)
+            if not keep:
+                self._loose += len(data)
             self._push(wait=wait)
-            if self._loose <= _MOST_WAITING:
-                return
-            kept: deque[tuple[memoryview, bool]] = deque()
-            for piece, must_stay in self._backlog:  # the older half of what may be dropped gives room to newer text
-                if must_stay or self._loose <= _MOST_WAITING // 2:
-                    kept.append((piece, must_stay))
-                else:
-                    self._loose -= len(piece)
-                    self._dropped += 1
-            self._backlog = kept
+            if self._loose > _MOST_WAITING:
+                self._drop_oldest()
+
+    def _encoded(self, text: str) -> bytes:
+        """The bytes of a text: undecodable file names as they were, what the encoding lacks as an escape."""
+        try:
+            return text.encode(self.encoding, "surrogateescape")
+        except UnicodeEncodeError:
+            return text.encode(self.encoding, "backslashreplace")
+
+    def _write_without_descriptor(self, stream: IO[str], data: bytes) -> None:
+        """Write to a stream such as a notebook's or a test's."""
+        try:
+            stream.write(data.decode(self.encoding, "surrogateescape"))
+            stream.flush()
+        except (OSError, ValueError) as error:
+            self._break(error)
+
+    def _drop_oldest(self) -> None:
+        """Drop the older half of the text that may be dropped, to give room to newer text."""
+        kept: deque[tuple[memoryview, bool]] = deque()
+        for piece, must_stay in self._backlog:
+            if must_stay or self._loose <= _MOST_WAITING // 2:
+                kept.append((piece, must_stay))
+            else:
+                self._loose -= len(piece)
+                self._dropped += 1
+        self._backlog = kept
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
@@ -189,18 +202,18 @@ class NonBlockingStream:
         try:
             self._stream.flush()
             while self._backlog:
-                if self._has_room(writing, _TICK if wait and not self._waits_until else 0.0) and self._write_chunk(
-                    writing
-                ):
+                seconds = _TICK if wait and not self._waits_until else 0.0
+                is_written = self._has_room(writing, seconds) and self._write_chunk(writing)
+                if is_written:
                     self._waits_until = 0.0
-                elif not wait:
+                    continue
+                if not wait:
                     return
-                else:
-                    time.sleep(_TINY)
-                    if not self._waits_until and self._cancel.is_set():
-                        self._waits_until = time.monotonic() + _PATIENCE
-                    if self._waits_until and time.monotonic() >= self._waits_until:
-                        return
+                time.sleep(_TINY)
+                if not self._waits_until and self._cancel.is_set():
+                    self._waits_until = time.monotonic() + _PATIENCE
+                if self._waits_until and time.monotonic() >= self._waits_until:
+                    return
         except (OSError, ValueError) as error:
             self._break(error)
         finally:
@@ -216,7 +229,8 @@ class NonBlockingStream:
         except BlockingIOError:
             self._backlog.appendleft((data, keep))
             return False
-        self._loose -= 0 if keep else len(data)
+        if not keep:
+            self._loose -= len(data)
         if written < len(data):
             self._backlog.appendleft((data[written:], True))
         return True
