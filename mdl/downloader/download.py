@@ -1,16 +1,15 @@
 """Downloads: where the fetching of one file stands, and its segments. No I/O here.
 
-Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise `WorkQueue` changes it
-under its lock, and a worker only changes the Segment that it fetches.
+Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise it is changed in a turn at
+the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segment that it fetches.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
@@ -35,7 +34,8 @@ _EXPIRES_SOON = 60.0
 @dataclass(eq=False)
 class Segment:
     """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
-    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of.
+    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of. It ``began`` at that moment, and
+    ``received`` bytes came for it.
 
     ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
     byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
@@ -45,8 +45,9 @@ class Segment:
     stop: int | None
     at: int
     is_whole: bool = False
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
     first: int = 0
+    received: int = 0
     asked_url: str = ""
     asked_range: ByteRange | None = None
     origin: str = ""
@@ -81,6 +82,16 @@ class Segment:
     def left(self) -> int:
         """Bytes that are still to come; 0 if the end is not known."""
         return 0 if self.stop is None else self.stop - self.at
+
+    def count(self, received: int) -> None:
+        """So many more bytes came for it."""
+        self.received += received
+
+    def give_up(self) -> None:
+        """End its request, which is not wanted any more."""
+        self.is_unwanted = True
+        if self.abort:
+            self.abort()
 
     def cut(self, stop: int) -> int:
         """End the segment at ``stop``; returns where it ended before."""
@@ -143,14 +154,12 @@ class Download:
     rewind_why = ""
     responses = 0
     resumed_at = 0
-    fetched = 0
     discarded = 0
     error: MdlError | None = None
     mirror_errors: tuple[MdlError, ...] = ()
     fingerprint: Fingerprint | None = None
     verified = "none"
-    _counting = threading.Lock()
-    """One for all: it is held for an addition."""
+    _fetched = 0
 
     def __init__(
         self, item: Item, index: int, connections: int, *, via_hub: bool = False, tuning: Tuning = Tuning()
@@ -192,10 +201,10 @@ class Download:
         """What is being fetched."""
         return set()
 
-    def prepare(self) -> None:
-        """Make what several threads will use, before the second of them sees it: from Python 3.12 on, two that ask for
-        a cached property at once may get two."""
-        self.pending, self.running  # noqa: B018
+    @property
+    def fetched(self) -> int:
+        """Bytes that came from the network."""
+        return self._fetched + sum(segment.received for segment in self.running)
 
     @property
     def model(self) -> str:
@@ -368,11 +377,24 @@ class Download:
             return segment.left / self.scaler.speed if self.scaler.speed else 0.0
         return segment.left * elapsed / max(came, 1)
 
-    def start(self, segment: Segment) -> None:
+    def start(self, segment: Segment, now: float) -> None:
         """The segment is about to be asked of the current server."""
+        segment.began = now
         segment.origin = self.origin
         segment.mirrors = self.attempts.mirrors
         self.running.add(segment)
+
+    def stop(self, segment: Segment) -> None:
+        """Nothing more is fetched of the segment."""
+        if segment in self.running:
+            self.running.remove(segment)
+            self._fetched += segment.received
+
+    def abort(self) -> None:
+        """End all its requests."""
+        for segment in self.running:
+            if segment.abort:
+                segment.abort()
 
     def requeue(self, segment: Segment) -> None:
         """The request for a segment ended; what it did not bring is missing again."""
@@ -420,8 +442,9 @@ class Download:
             secrets.add_query(url or "")
         redact_error(error, secrets)
 
-    def switch_server(self) -> None:
-        """Another server is asked from now on, of which nothing is known."""
+    def switch_server(self, error: MdlError) -> None:
+        """After this ``error`` another server is asked, of which nothing is known."""
+        self.mirror_errors = (*self.mirror_errors, error)
         self.location = None
         self.first_response_seen = False
         self.range_was_refused = False
@@ -437,11 +460,6 @@ class Download:
         digest, size = (self.remote.digest or found.digest, found.size) if found and not error else (None, None)
         numbers = self.resumed_at, self.fetched, self.discarded
         return FileResult(self.item, self.remote, error, digest, size, self.verified, *numbers)
-
-    def add_fetched(self, count: int) -> None:
-        """Bytes came from the network."""
-        with self._counting:
-            self.fetched += count
 
 
 def _expires_in(url: str) -> float:

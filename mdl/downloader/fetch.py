@@ -13,8 +13,8 @@ from mdl.downloader.download import Download, Segment
 from mdl.downloader.journal import Identity
 from mdl.downloader.ordered_partial import OrderedPartial
 from mdl.downloader.plan import too_large
-from mdl.downloader.queue import WorkQueue
 from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
+from mdl.downloader.turns import Turns
 from mdl.errors import DigestMismatch, NetworkError, NoSpace, ProtocolError
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
@@ -45,10 +45,10 @@ class Fetcher:
     of unknown size may have ``most`` bytes."""
 
     def __init__(
-        self, http: HttpClient, queue: WorkQueue, free_space: Callable[[], int | None], most: int | None = None
+        self, http: HttpClient, turns: Turns, free_space: Callable[[], int | None], most: int | None = None
     ) -> None:
         self._http = http
-        self._queue = queue
+        self._turns = turns
         self._free_space = free_space
         self._most = most
 
@@ -68,7 +68,8 @@ class Fetcher:
             if not download.is_current(segment):
                 return  # that server was given up on meanwhile
             if self._fetches_whole(opened):
-                self._queue.fetches_whole(segment)
+                with self._turns.turn() as (schedule, _):
+                    schedule.fetches_whole(segment)
             _check_published(download, opened)
             if download.is_unasked:
                 meet(download, opened)
@@ -113,6 +114,7 @@ class Fetcher:
             if size is not None and len(data) != size:
                 error = ProtocolError(f"the response ended early: {len(data)} of {size} bytes")
                 raise name_impostor(error, data)
+            segment.received = len(data)
             download.answered_by = opened.url
             return bytes(data)
 
@@ -133,13 +135,15 @@ class Fetcher:
             return verdict
         accept = verdict.accept if isinstance(verdict, RangeIgnored) else verdict
         if asked is not None:
-            self._queue.record(download).note_refused_range()
-            if not self._queue.takes_whole(download, segment):
+            with self._turns.turn() as (schedule, _):
+                is_taken = schedule.takes_whole(download)
+            if not is_taken:
                 why = f"{host_of(opened.url)} sent the whole file in answer to a request for a part of it"
                 raise NetworkError(why, final=True, is_answer=True)
             segment.asked_range = None
         elif download.range_was_refused:
-            self._queue.record(download).note_refused_range()
+            with self._turns.turn() as (schedule, _):
+                schedule.record(download).note_refused_range()
         if download.part.total or download.length_discovered:
             is_in_order = download.part.is_in_order
             why = "this folder takes no part of a file" if is_in_order else "the server does not serve ranges"
@@ -180,7 +184,8 @@ class Fetcher:
         if is_same_size and not pinned and len(download.running) > 1:  # what runs is of one version
             why = f"{host_of(opened.url)} has another validator (ETag or Last-Modified) on another connection"
             raise NetworkError(why, final=True, is_answer=True)
-        self._queue.decide(download, VersionChanged(error, is_same_size))
+        with self._turns.turn() as (schedule, now):
+            schedule.decide(download, VersionChanged(error, is_same_size), now)
         if download.rewind_why and not pinned:
             size = verdict.total if verdict.total is not None else size
             if self._most is not None and size is not None and size > self._most:
@@ -210,7 +215,8 @@ class Fetcher:
                 download.pending.add(0, size)
         has_hasher = size is not None or download.part.is_in_order
         download.hasher = self.start_hasher(download) if has_hasher else None
-        self._queue.discarded(download, lost, why)
+        with self._turns.turn() as (schedule, _):
+            schedule.discarded(download, lost, why)
 
     def start_hasher(self, download: Download) -> StreamHasher | InOrderHasher:
         """Have the file hashed while it is fetched: by a thread, or as it is written in order."""
@@ -226,8 +232,9 @@ class Fetcher:
                 return False  # it is still wrong, or cannot be fetched alone: the digest of the whole file decides
             again.add(lost.start)
             partial.mark_missing(lost)
-            self._queue.discarded(download, lost.length, "this block is damaged", lost.start)
-            self._queue.add_missing(download, lost.start, lost.stop)
+            with self._turns.turn() as (schedule, _):
+                schedule.discarded(download, lost.length, "this block is damaged", lost.start)
+                schedule.add_missing(download, lost.start, lost.stop)
             return True
 
         return StreamHasher(partial, download.remote.hash_algorithm, size, expected=download.expected, on_bad=on_bad)
@@ -251,8 +258,11 @@ class Fetcher:
         came = 0
         for block in self._http.body(opened, length, decode=accept.encoded):
             came += len(block)
-            if segment.answered is None and not self._queue.first_byte_came(download, segment):
-                return
+            if segment.answered is None:
+                with self._turns.turn() as (schedule, now):
+                    is_wanted = schedule.first_byte_came(download, segment, now)
+                if not is_wanted:
+                    return
             if download.rewind_why or download.error:
                 return
             start = segment.at
@@ -265,7 +275,7 @@ class Fetcher:
             piece = block[:room]
             partial.write(start, piece)
             segment.at += len(piece)
-            download.add_fetched(len(piece))
+            segment.received += len(piece)
             if stop is None and segment.at // _RESERVE != start // _RESERVE:
                 self._check_reserve()
             if stop is None and self._most is not None and segment.at > self._most:

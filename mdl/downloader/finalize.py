@@ -15,13 +15,14 @@ from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
 from mdl.disk.safe_open import open_for_reading
 from mdl.downloader.check import LOOKED_AT, check_content, check_whole
-from mdl.downloader.download import Download
+from mdl.downloader.download import Download, Segment
 from mdl.downloader.fetch import Fetcher, forget_answers, name_impostor
 from mdl.downloader.hub_client import HubClient
 from mdl.downloader.partial import FileModified, Partial
 from mdl.downloader.plan import Item, Plan, Reason, Wanted
-from mdl.downloader.queue import Work, WorkQueue
+from mdl.downloader.schedule import Work
 from mdl.downloader.store import Ready, Store
+from mdl.downloader.turns import Turns
 from mdl.errors import KEPT, DigestMismatch, MdlError, NetworkError, Occupied, internal_error
 from mdl.events import Event, Failed, Finished, Noticed, Started, Verifying
 from mdl.files import HalfFile, RemoteFile, Stamp
@@ -45,7 +46,7 @@ class Finalizer:
     def __init__(
         self,
         store: Store,
-        queue: WorkQueue,
+        turns: Turns,
         fetcher: Fetcher,
         post: Callable[[Event], None],
         cancel: CancelToken,
@@ -57,7 +58,7 @@ class Finalizer:
         most: int | None,
     ) -> None:
         self._store = store
-        self._queue = queue
+        self._turns = turns
         self._fetcher = fetcher
         self._post = post
         self._cancel = cancel
@@ -72,14 +73,14 @@ class Finalizer:
     def begin(self, download: Download) -> None:
         """Open the partial, or remove one that is not needed. Raises `MdlError`, `OSError`."""
         self._begin(download)
-        self._queue.ready(download)
+        self._ready_for_more(download)
 
     def _begin(self, download: Download) -> None:
         download.is_begun = True
         if download.small or download.via_hub:
             if self._has_leftovers:
                 lost = self._store.discard_partials(download.model, download.remote)
-                self._queue.discarded(download, lost, "the file comes in one piece")
+                self._discarded(download, lost, "the file comes in one piece")
         else:
             self._open(download)
         self._tell_started(download)
@@ -111,7 +112,9 @@ class Finalizer:
             self._store.receipts.begin(download.model, [remote.path])
         download.met = Item(Wanted(download.model, remote, local), Reason.MISSING)
         download.remote = remote
-        self._queue.check_room(self._most, self._store.free_space())
+        free = self._store.free_space()
+        with self._turns.turn() as (schedule, _):
+            schedule.check_room(self._most, free)
         download.is_begun = True
         self._open(download)
         self._tell_started(download)
@@ -166,7 +169,7 @@ class Finalizer:
         if download.item.half and remote.size is not None:
             self._borrow(download, download.item.half, remote.size)
         download.resumed_at = partial.total
-        self._queue.discarded(download, partial.dropped, partial.dropped_why)
+        self._discarded(download, partial.dropped, partial.dropped_why)
         if remote.size is not None:
             partial.set_length(remote.size)
             for gap in partial.gaps(remote.size):
@@ -201,13 +204,13 @@ class Finalizer:
             self._drop(download)
             forget_answers(download)
             self._open(download)
-            self._queue.discarded(download, lost, download.rewind_why)
+            self._discarded(download, lost, download.rewind_why)
         elif download.partial:
             self._fetcher.rewind(download, download.rewind_why)
         elif not (download.small or download.is_unasked):
             self._open(download)
         download.rewind_why = ""
-        self._queue.ready(download)
+        self._ready_for_more(download)
 
     def fetch_small(self, work: Work) -> None:
         """Fetch and verify a small file, and have it published together with others. Raises `MdlError`, `OSError`."""
@@ -218,10 +221,10 @@ class Finalizer:
             self._begin(download)
         data = self._fetcher.fetch_small(download, segment)
         if data is None:
-            self._queue.request_ended(download, segment)
+            with self._turns.turn() as (schedule, now):
+                schedule.request_ended(download, segment, now)
             return
         download.responses += 1
-        download.add_fetched(len(data))
         algorithm = download.remote.hash_algorithm
         hasher = new_hasher(algorithm, len(data))
         hasher.update(data)
@@ -229,10 +232,11 @@ class Finalizer:
         error = _why_wrong(download, print_, data[:LOOKED_AT])
         error = error or _why_cut(download, print_, io.BytesIO(data))
         if error:
-            self._queue.discarded(download, len(data), error.message)
+            self._discarded(download, len(data), error.message)
             raise error
         staged = self._store.stage(data)
-        self._queue.fetched(work)
+        with self._turns.turn() as (schedule, now):
+            schedule.fetched(work, now)
         self._small.add((work, self._ready(download, staged, print_)))
 
     def _publish_batch(self, batch: list[tuple[Work, Ready]]) -> None:
@@ -248,14 +252,15 @@ class Finalizer:
                 else:
                     self._published(work.download, ready)
             except Exception as error:
-                self._queue.abandon(work, internal_error(error))
+                with self._turns.turn() as (schedule, _):
+                    schedule.abandon(work, internal_error(error))
 
-    def fetch_via_hub(self, download: Download, hub_client: HubClient) -> None:
+    def fetch_via_hub(self, download: Download, segment: Segment, hub_client: HubClient) -> None:
         """Fetch the whole file by the hub's own client; verify and publish it. Raises `MdlError`, `OSError`."""
         remote = download.remote
         assert remote.hub is not None
         with self._store.scratch_folder(download.model, remote) as folder:
-            path = hub_client.fetch(remote.hub, folder, download.add_fetched)
+            path = hub_client.fetch(remote.hub, folder, segment.count)
             stamp = Stamp.of(path.lstat())
             print_ = self._store.fingerprint(path, remote)
             if remote.digest not in (None, print_.digest):
@@ -273,8 +278,9 @@ class Finalizer:
             except OSError as refusal:
                 if not self.switches_to_order(refusal):
                     raise
-                self._queue.rewind(download, "this folder takes writes in order alone")
-                self._queue.ready(download)
+                with self._turns.turn() as (schedule, _):
+                    schedule.rewind(download, "this folder takes writes in order alone")
+                    schedule.ready(download)
                 return
             download.hasher = self._fetcher.start_hasher(download)
         self._post(Verifying(download.model, download.name, done=download.hasher.done, total=size))
@@ -284,7 +290,7 @@ class Finalizer:
         try:
             print_ = download.hasher.result(self._check_cancel)
             if print_ is None:
-                self._queue.ready(download)
+                self._ready_for_more(download)
                 return
             error = self._why_modified(partial, print_) or _why_wrong(
                 download, print_, os.pread(partial.fd, LOOKED_AT, 0)
@@ -301,15 +307,16 @@ class Finalizer:
         came_in_parts = (download.resumed_at > 0 or download.responses > 1) and not download.expected
         may_help = came_in_parts or cut is not None or isinstance(error, FileModified)
         may_help = may_help and not isinstance(error, Occupied)
-        self._queue.decide(download, Verified(error, may_help, download.fetched))
+        with self._turns.turn() as (schedule, now):
+            schedule.decide(download, Verified(error, may_help, download.fetched), now)
         if print_ and error is None and not download.error:
             self._publish(download, partial, print_)
             return
         if download.error and error:
             partial.discard()  # the file failed, and no byte of it is worth keeping
-            self._queue.discarded(download, partial.total, error.message)
+            self._discarded(download, partial.total, error.message)
         download.expected = ()
-        self._queue.ready(download)
+        self._ready_for_more(download)
 
     def close(self, download: Download) -> None:
         """Close a file that failed, and report it. The bytes that came are kept."""
@@ -331,7 +338,16 @@ class Finalizer:
                 with contextlib.suppress(OSError):
                     download.partial.close()
             self._post(Failed(download.model, download.name, error.code, error.message, error.advice, error.item))
-            self._queue.end(download)
+            with self._turns.turn() as (schedule, _):
+                schedule.end(download)
+
+    def _discarded(self, download: Download, count: int, why: str) -> None:
+        with self._turns.turn() as (schedule, _):
+            schedule.discarded(download, count, why)
+
+    def _ready_for_more(self, download: Download) -> None:
+        with self._turns.turn() as (schedule, _):
+            schedule.ready(download)
 
     def _why_modified(self, partial: Partial, print_: Fingerprint) -> FileModified | None:
         """The error if another program changed the file while it was written. If that may be, the whole file is hashed
@@ -376,7 +392,8 @@ class Finalizer:
         download.verified = ready.verified
         source = host_of(download.answered_by or download.url)
         size = ready.fingerprint.size
-        self._queue.end(download)
+        with self._turns.turn() as (schedule, _):
+            schedule.end(download)
         self._post(Finished(download.model, download.name, size=size, verified=ready.verified, source=source))
 
 

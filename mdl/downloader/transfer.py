@@ -11,6 +11,7 @@ import contextlib
 import errno
 import math
 import queue
+import random
 import threading
 import time
 
@@ -24,8 +25,9 @@ from mdl.downloader.fetch import Fetcher
 from mdl.downloader.finalize import Describe, Finalizer
 from mdl.downloader.hub_client import HubClient
 from mdl.downloader.plan import Item
-from mdl.downloader.queue import MOST_BEGUN, Work, WorkQueue
+from mdl.downloader.schedule import MOST_BEGUN, Schedule, Work
 from mdl.downloader.store import Store
+from mdl.downloader.turns import Turns
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.net.client import HttpClient
@@ -97,11 +99,13 @@ class Transfer:
         sizes = [download.remote.size or 0 for download in downloads]
         self._are_tiny = all(download.small for download in downloads) and sum(sizes) <= _TINY * len(sizes)
         self._most_at_once = sum(1 if download.small else self._connections for download in downloads)
-        self._queue = WorkQueue(downloads, self._connections, http.policy, http.pacer, self._events.put, begun)
-        self._fetcher = Fetcher(http, self._queue, store.free_space, most)
+        tell_later = self._events.put
+        schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
+        self._turns = Turns(schedule)
+        self._fetcher = Fetcher(http, self._turns, store.free_space, most)
         self._finalizer = Finalizer(
             store,
-            self._queue,
+            self._turns,
             self._fetcher,
             self._events.put,
             http.cancel,
@@ -135,11 +139,13 @@ class Transfer:
                 raise StorageError("the system refuses to start a thread", hint=hint)
             syncing = start_threads("mdl-syncer", [self._keep_syncing])
             together_at = -math.inf
-            while self._queue.wait(_TICK):
+            while self._turns.wait(_TICK):
                 if are_tiny and time.monotonic() - together_at >= _TOGETHER_SECONDS:
                     together_at = time.monotonic()
                     keep_together(self._workers)
-                self._queue.scale(is_limited=self._http.throttle.is_full)
+                is_limited = self._http.throttle.is_full
+                with self._turns.turn() as (schedule, now):
+                    schedule.scale(now, is_limited=is_limited)
                 self._report()
                 if not any(thread.is_alive() for thread in syncing):
                     self._sync_due()
@@ -154,23 +160,32 @@ class Transfer:
             self._stop(stopped)
             while not self._events.empty():
                 self._tell(self._events.get())
-            so_far = Result(self._queue.results(stopped.as_error()))
-            raise stopped.but(so_far=so_far) from error
+            raise stopped.but(so_far=self._result(stopped.as_error())) from error
         except BaseException:  # of the listener, or of a signal handler
             self._stop(Cancelled())
             raise
         finally:
             self._stop_syncing.set()
         self._report()
-        return Result(self._queue.results(self._fault or NetworkError("not reached")))
+        return self._result(self._fault or NetworkError("not reached"))
+
+    def _result(self, lost: MdlError) -> Result:
+        """How every file ended; ``lost`` is the error of those that did not."""
+        with self._turns.turn() as (schedule, _):
+            return Result(schedule.results(lost))
+
+    def _active(self) -> list[Download]:
+        """The files that were begun and have not ended."""
+        with self._turns.turn() as (schedule, _):
+            return schedule.active
 
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
         are still at work then are noted in the store, whose locks stay until they have ended."""
         self._http.cancel.set(stopped)
-        self._queue.close()
+        self._turns.close()
         self._stop_syncing.set()
-        active = list(self._queue.active)
+        active = self._active()
         for download in active:
             if download.hasher:
                 download.hasher.stop(wait=False)
@@ -191,7 +206,7 @@ class Transfer:
         for thread in self._workers:
             if thread.is_alive():  # one that has not begun finds the queue closed
                 thread.join()
-        for download in list(self._queue.active):  # a worker may have opened it since
+        for download in self._active():  # a worker may have opened it since
             if download.hasher:
                 download.hasher.stop()
             if download.partial:
@@ -202,9 +217,20 @@ class Transfer:
         """Tell the events that were posted, and the progress."""
         for _ in range(self._events.qsize()):  # not until there are none: they may come as fast as they are told
             self._tell(self._events.get())
-        now = time.monotonic()
-        running = [download for download in list(self._queue.active) if not download.ended]
-        progress = self._queue.progress()
+        with self._turns.turn() as (schedule, now):
+            progress = schedule.progress()
+            running = [
+                FileProgress(
+                    download.model,
+                    download.name,
+                    download.index,
+                    download.done,
+                    download.remote.size,
+                    download.resumed_at,
+                )
+                for download in schedule.active
+            ]
+            connections = sum(len(download.running) for download in schedule.active)
         total = self._bytes_kept + progress.size
         done = self._bytes_kept + progress.done
         self._rate = self._speed.observe(now, progress.fetched)
@@ -214,10 +240,8 @@ class Transfer:
                 bytes_total=total,
                 bytes_per_second=self._rate,
                 eta_seconds=(total - done) / self._rate if self._rate else None,
-                files=tuple(
-                    FileProgress(d.model, d.name, d.index, d.done, d.remote.size, d.resumed_at) for d in running
-                ),
-                connections=sum(len(d.running) for d in running),
+                files=tuple(running),
+                connections=connections,
             )
         )
 
@@ -232,7 +256,7 @@ class Transfer:
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
         enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
-        for download in list(self._queue.active):
+        for download in self._active():
             partial = download.partial
             if partial is None or download.exclusive:
                 continue
@@ -242,7 +266,9 @@ class Transfer:
                 partial.sync()
             except Exception as error:
                 if not self._switched_to_order(download, error):
-                    self._queue.fail(download, self._explained(download, error))
+                    explained = self._explained(download, error)
+                    with self._turns.turn() as (schedule, _):
+                        schedule.fail(download, explained)
         self._synced_at = now if is_due else self._synced_at
 
     def _switched_to_order(self, download: Download, error: BaseException) -> bool:
@@ -251,7 +277,8 @@ class Transfer:
             return False
         if not self._finalizer.switches_to_order(error):
             return False
-        self._queue.rewind(download, "this folder takes writes in order alone")
+        with self._turns.turn() as (schedule, _):
+            schedule.rewind(download, "this folder takes writes in order alone")
         return True
 
     def _explained(self, download: Download, error: BaseException) -> MdlError:
@@ -266,7 +293,7 @@ class Transfer:
     def _work(self) -> None:
         """What one worker does until nothing is left. An error ends only the file that it concerns."""
         try:
-            while (work := self._queue.take()) is not None:
+            while (work := self._turns.take()) is not None:
                 try:
                     self._do(work)
                 except BaseException as error:
@@ -281,13 +308,15 @@ class Transfer:
         if self._http.cancel.is_set():
             return
         if work.segment and self._switched_to_order(work.download, error):
-            self._queue.request_ended(work.download, work.segment)
+            with self._turns.turn() as (schedule, now):
+                schedule.request_ended(work.download, work.segment, now)
             return
         explained = self._explained(work.download, error)
-        if work.segment and error is explained:
-            self._queue.request_ended(work.download, work.segment, explained)
-        else:
-            self._queue.abandon(work, explained)
+        with self._turns.turn() as (schedule, now):
+            if work.segment and error is explained:
+                schedule.request_ended(work.download, work.segment, now, explained)
+            else:
+                schedule.abandon(work, explained)
 
     def _do(self, work: Work) -> None:
         download = work.download
@@ -301,12 +330,13 @@ class Transfer:
         elif work.kind == "close":
             self._finalizer.close(download)
         elif segment and download.via_hub and self._hub_client:
-            self._finalizer.fetch_via_hub(download, self._hub_client)
+            self._finalizer.fetch_via_hub(download, segment, self._hub_client)
         elif segment and download.small:
             self._finalizer.fetch_small(work)
         elif segment:
             self._fetcher.fetch(download, segment, self._finalizer.meet)
-            self._queue.request_ended(download, segment)
+            with self._turns.turn() as (schedule, now):
+                schedule.request_ended(download, segment, now)
 
 
 def _fitting(connections: int, descriptors: int) -> tuple[int, int]:

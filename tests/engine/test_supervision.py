@@ -19,7 +19,7 @@ from support.polling import until
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download
 from mdl.downloader.finalize import Finalizer
-from mdl.downloader.queue import WorkQueue
+from mdl.downloader.schedule import Schedule
 from mdl.downloader.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
@@ -49,7 +49,7 @@ def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, mo
 
 
 @pytest.mark.fault(225)
-@pytest.mark.parametrize(("room", "name"), [(WorkQueue, "request_ended"), (Finalizer, "begin"), (Finalizer, "finish")])
+@pytest.mark.parametrize(("room", "name"), [(Schedule, "request_ended"), (Finalizer, "begin"), (Finalizer, "finish")])
 def test_a_fault_ends_the_file_alone(
     bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, room: type, name: str
 ) -> None:
@@ -70,8 +70,8 @@ def test_a_fault_ends_the_file_alone(
 
 @pytest.mark.fault(225)
 def test_no_worker_left_ends_it(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the queue itself fails, every worker ends, and the run at once, with code 1 and the words of the error."""
-    monkeypatch.setattr(WorkQueue, "take", failing(RuntimeError("unexpected")))
+    """If the schedule itself fails, every worker ends, and the run at once, with code 1 and the words of the error."""
+    monkeypatch.setattr(Schedule, "next", failing(RuntimeError("unexpected")))
     run = bench.run(pinned(server.url + "/f", DATA))
     assert run.code == 1
     assert "unexpected" in run.error["message"]

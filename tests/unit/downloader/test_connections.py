@@ -1,4 +1,4 @@
-"""How many connections a file uses, and how long its segments are: the real queue and pacer in a simulated world.
+"""How many connections a file uses, and how long its segments are: the real schedule and pacer in a simulated world.
 
 The world has a server and a link to it, in invented time and without threads, sockets and disk.
 """
@@ -18,7 +18,7 @@ from support.partials import KnownBytes
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
 from mdl.downloader.download import Download
 from mdl.downloader.plan import Item, Reason, Wanted
-from mdl.downloader.queue import Work, WorkQueue
+from mdl.downloader.schedule import Schedule, Work
 from mdl.errors import NetworkError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
@@ -88,25 +88,18 @@ class World:
     is_limited: bool = False
     """The rate held bytes back in the last step."""
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def run(self, patch: pytest.MonkeyPatch, seconds: float = 60.0) -> list[Download]:
+    def run(self, seconds: float = 60.0) -> list[Download]:
         """Fetch the files, or as much of them as comes in so many seconds."""
-        for module in ("queue", "download"):
-            patch.setattr(f"mdl.downloader.{module}.time", self)
         downloads = [self._download(number, size) for number, size in enumerate(self.sizes, 1)]
-        queue = WorkQueue(downloads, self.connections, RetryPolicy(), Pacer(self.connections), lambda _: None)
+        pacer = Pacer(self.connections)
+        schedule = Schedule(downloads, self.connections, RetryPolicy(), pacer, lambda _: None, lambda: 0.5)
         look = 0.0
         while not all(one.ended for one in downloads) and self.now < seconds:
-            while len(self.wires) < self.connections and (work := queue._next(self.now)):
-                self._begin(queue, work)
-            self._pass(queue)
+            while len(self.wires) < self.connections and (work := schedule.next(self.now)):
+                self._begin(schedule, work)
+            self._pass(schedule)
             if self.now >= look:
-                queue.scale(is_limited=self.is_limited)
+                schedule.scale(self.now, is_limited=self.is_limited)
                 look = self.now + LOOK
                 self.widths += [one.scaler.width for one in downloads]
                 self.running.append(len(self.wires))
@@ -127,24 +120,23 @@ class World:
             return math.inf  # it was here before
         return (late[-1][1] - late[0][1]) / (late[-1][0] - late[0][0])
 
-    def _begin(self, queue: WorkQueue, work: Work) -> None:
+    def _begin(self, schedule: Schedule, work: Work) -> None:
         one = work.download
         if work.segment is not None:
-            work.segment.began = self.now
             trips, self.kept = (1, self.kept - 1) if self.kept else (2, 0)
             self.wires.append(Wire(work, self.now + trips * self.place.trip, work.segment.stop or 0))
         elif work.kind == "begin":
             one.partial = KnownBytes()  # type: ignore[assignment]
             one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
-            queue.ready(one)
+            schedule.ready(one)
         else:
-            queue.end(one)
+            schedule.end(one)
 
-    def _pass(self, queue: WorkQueue) -> None:
+    def _pass(self, schedule: Schedule) -> None:
         """Let one step of time pass on every wire."""
         for wire in [wire for wire in self.wires if self.now >= wire.opens][self.place.most :]:
             self.refused += 1
-            self._end(queue, wire, NetworkError("429 Too Many Requests"))
+            self._end(schedule, wire, NetworkError("429 Too Many Requests"))
         wishes = [self._wish(wire) for wire in self.wires]
         room = self.place.capacity * STEP * (1 + self.draw.uniform(-self.place.noise, self.place.noise))
         self.is_limited = self.rate * STEP < min(room, sum(wishes))
@@ -157,10 +149,10 @@ class World:
             if count > 0:
                 one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
                 segment.at += count
-                one.add_fetched(count)
+                segment.received += count
                 one.first_response_seen = True
             if segment.left <= 0:
-                self._end(queue, wire, None)
+                self._end(schedule, wire, None)
 
     def _wish(self, wire: Wire) -> float:
         """The bytes that the server would send now."""
@@ -171,12 +163,12 @@ class World:
             return place.each * STEP
         return max(0.0, (int(age * place.each / place.burst) + 1) * place.burst - wire.came)
 
-    def _end(self, queue: WorkQueue, wire: Wire, error: NetworkError | None) -> None:
+    def _end(self, schedule: Schedule, wire: Wire, error: NetworkError | None) -> None:
         self.wires.remove(wire)
         assert wire.work.segment is not None
         self.kept += not error and wire.work.segment.at == wire.stop
         wire.work.segment.asked_url = wire.work.download.url
-        queue.request_ended(wire.work.download, wire.work.segment, error)
+        schedule.request_ended(wire.work.download, wire.work.segment, self.now, error)
 
 
 def simulate(
@@ -194,8 +186,7 @@ def simulate(
     size = min(rate, place.best(connections)) * seconds
     sizes = tuple(int(size * share / sum(shares)) for share in shares)
     world = World(place, sizes, connections, tuning, rate, random.Random(seed))
-    with pytest.MonkeyPatch.context() as patch:
-        downloads = world.run(patch, seconds * 30)
+    downloads = world.run(seconds * 30)
     assert all(download.ended for download in downloads), "it does not end"
     assert all(1 <= width <= connections for width in world.widths)
     assert max(world.running) <= connections

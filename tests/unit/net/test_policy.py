@@ -17,7 +17,7 @@ from support.partials import KnownBytes
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download
 from mdl.downloader.plan import Item, Reason, Wanted
-from mdl.downloader.queue import Work, WorkQueue
+from mdl.downloader.schedule import Schedule, Work
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
@@ -67,18 +67,16 @@ class Reply:
 
 
 class World:
-    """The real `WorkQueue` in invented time, without threads, sockets and disk. ``replies`` are given in turn."""
+    """The real `Schedule` in invented time, without threads, sockets and disk. ``replies`` are given in turn."""
 
     patience = 200_000
 
-    def __init__(self, patch: pytest.MonkeyPatch, replies: Iterable[Reply], right: Iterable[bool] = (True,)) -> None:
+    def __init__(self, replies: Iterable[Reply], right: Iterable[bool] = (True,)) -> None:
         self.clock, self._number, self._right = Clock(), itertools.count(), itertools.cycle(right)
         turns = itertools.cycle(replies)
         self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
         self.requests: list[tuple[float, str]] = []
         self._running: list[tuple[float, int, Work, Reply]] = []
-        for module in ("queue", "download"):
-            patch.setattr(f"mdl.downloader.{module}.time", self.clock)
 
     def run(
         self,
@@ -94,9 +92,9 @@ class World:
         files = [_download(n, size, connections, mirrors, n % hosts) for n, size in enumerate(sizes)]
         pacer = Pacer(connections, policy)
         pacer.records.default_factory = partial(OriginRecord, has_answered, serves_parallel=True)
-        self.queue = WorkQueue(files, connections, policy, pacer, lambda event: None)
+        self.schedule = Schedule(files, connections, policy, pacer, lambda event: None, lambda: 0.5)
         while not all(one.ended for one in files):
-            work = self.queue._next(self.clock.now)
+            work = self.schedule.next(self.clock.now)
             if work:
                 self._begin(work)
             elif self._running:
@@ -110,21 +108,20 @@ class World:
         one = work.download
         if work.segment is not None:
             reply = self.reply_to(one.url)
-            work.segment.began = self.clock.now
             work.segment.asked_range = work.segment.asked
             self.requests.append((self.clock.now, one.url))
             heapq.heappush(self._running, (self.clock.now + reply.seconds, next(self._number), work, reply))
         elif work.kind == "close":
-            self.queue.end(one)
+            self.schedule.end(one)
         elif work.kind == "finish":
             error = None if next(self._right) else DigestMismatch("wrong bytes")
-            self.queue.decide(one, Verified(error, one.responses > 1, one.fetched))
-            (self.queue.ready if error else self.queue.end)(one)
+            self.schedule.decide(one, Verified(error, one.responses > 1, one.fetched), self.clock.now)
+            (self.schedule.ready if error else self.schedule.end)(one)
         else:
             one.partial = KnownBytes()  # type: ignore[assignment]
             one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
             one.first_response_seen, one.rewind_why, one.location = False, "", None
-            self.queue.ready(one)
+            self.schedule.ready(one)
 
     def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
         self.clock.now = max(self.clock.now, moment)
@@ -137,13 +134,13 @@ class World:
         if not (one.rewind_why or one.error) and count:
             one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
             segment.at += count
-            one.add_fetched(count)
+            segment.received += count
             one.responses += 1
             one.first_response_seen = True
         segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
         if reply.changed:
-            self.queue.decide(one, VersionChanged(ProtocolError("changed")))
-        self.queue.request_ended(one, segment, reply.error() if reply.error else None)
+            self.schedule.decide(one, VersionChanged(ProtocolError("changed")), self.clock.now)
+        self.schedule.request_ended(one, segment, self.clock.now, reply.error() if reply.error else None)
 
 
 def _download(number: int, size: int, connections: int, mirrors: int, host: int) -> Download:
@@ -160,9 +157,9 @@ def _download(number: int, size: int, connections: int, mirrors: int, host: int)
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
+def world() -> Callable[..., World]:
     """Makes worlds of the given replies."""
-    return lambda *replies: World(monkeypatch, replies)
+    return lambda *replies: World(replies)
 
 
 NETWORK, PROTOCOL, REFUSED = partial(NetworkError, "reset"), partial(ProtocolError, "a lie"), partial(AuthError, "old")
@@ -228,12 +225,11 @@ def test_requests_and_seconds_are_bounded(
     replies: list[Reply], right: list[bool], connections: int, mirrors: int, size: int
 ) -> None:
     """For any answers, of any number of connections and mirrors, a file ends within a bound of requests and seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        world = World(patch, replies, right)
-        began = world.clock.now
-        world.run([size], connections=connections, mirrors=mirrors)
-        assert len(world.requests) <= most_requests(size, connections, mirrors)
-        assert world.clock.now - began <= most_seconds(size, mirrors)
+    world = World(replies, right)
+    began = world.clock.now
+    world.run([size], connections=connections, mirrors=mirrors)
+    assert len(world.requests) <= most_requests(size, connections, mirrors)
+    assert world.clock.now - began <= most_seconds(size, mirrors)
 
 
 @pytest.mark.fault(221)
@@ -241,12 +237,11 @@ def test_requests_and_seconds_are_bounded(
 @given(st.lists(FRUITLESS, min_size=1, max_size=12), st.integers(1, 64), st.integers(0, 3), st.integers(2**16, 2**26))
 def test_fruitless_answers_cost_the_budget(replies: list[Reply], connections: int, mirrors: int, size: int) -> None:
     """Servers that never send 64 KiB at once cost the budget once for each 64 KiB that they send in all."""
-    with pytest.MonkeyPatch.context() as patch:
-        world = World(patch, replies)
-        files = world.run([size], connections=connections, mirrors=mirrors)
-        steps = files[0].fetched // PROGRESS + 1
-        assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
-        assert world.clock.now - 1000.0 <= most_seconds(files[0].fetched, mirrors)
+    world = World(replies)
+    files = world.run([size], connections=connections, mirrors=mirrors)
+    steps = files[0].fetched // PROGRESS + 1
+    assert len(world.requests) <= steps * BUDGET * (mirrors + 1) * connections
+    assert world.clock.now - 1000.0 <= most_seconds(files[0].fetched, mirrors)
 
 
 @pytest.mark.fault(221)
@@ -517,15 +512,6 @@ def test_late_failure_is_not_the_mirrors(world: Callable[..., World]) -> None:
     here.reply_to = lambda url: GOOD if "mirror" in url else final
     (one,) = here.run([64 * MIB], connections=8, mirrors=1)
     assert (one.error, one.url) == (None, "https://mirror0.example/0")
-
-
-def test_what_threads_share_is_made_once() -> None:
-    """Before a second thread can see a file, its sets are made: two that made them at once would have one each."""
-    one = _download(0, 100, 1, 0, 0)
-    queue = WorkQueue([one], 1, RetryPolicy(), Pacer(1), lambda _: None)
-    assert not {"pending", "running"} & vars(one).keys()
-    assert queue.take() is not None
-    assert {"pending", "running"} <= vars(one).keys()
 
 
 def away(here: World, start: float, seconds: float, error: Callable[[], MdlError]) -> Callable[[str], Reply]:

@@ -1,0 +1,464 @@
+"""The schedule: which worker does what next, and what follows when that has ended.
+
+Pure: no socket, no disk, no thread. Whoever calls it has the clock, and lets in one thread at a time (`mdl.downloader.
+turns`). `mdl.net.policy` decides what follows from a failure, and `mdl.net.pacer` how many requests an origin gets at
+once; their decisions are carried out here. Files already begun come first, and a file that must wait leaves its
+connection to one that can go on. ``tests/unit/net/test_policy.py`` and ``tests/unit/downloader/test_connections.py``
+let worlds of all kinds play against it in invented time: for any outcomes the requests and the seconds are bounded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mdl.downloader.download import Download, FileResult, Segment
+from mdl.downloader.plan import too_large
+from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
+from mdl.events import Event, Retrying, Rewound
+from mdl.net.allowlist import host_of
+from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import Pacer
+from mdl.net.policy import (
+    PROGRESS,
+    Again,
+    AskPlainly,
+    Decision,
+    GiveUp,
+    NextMirror,
+    Outcome,
+    RequestEnded,
+    RetryPolicy,
+    Rewind,
+    decide,
+)
+from mdl.reports import no_space
+from mdl.values import value_class
+
+MOST_BEGUN = 64
+"""At most so many files are begun at a time, those that wait included, or as many as there are connections."""
+_LONGEST_WAIT = 0.25
+_SHORTEST_WAIT = 0.005
+"""Seconds until a worker without work looks again."""
+
+
+@value_class
+class Work:
+    """``begin`` opens a file's partial, ``fetch`` fetches a segment, ``rewind`` discards bytes, ``finish`` verifies and
+    publishes, ``close`` closes a file that failed."""
+
+    kind: Literal["begin", "fetch", "rewind", "finish", "close"]
+    download: Download
+    segment: Segment | None = None
+
+
+@dataclass
+class Progress:
+    """Bytes of several files: their sizes, what of them is on this disk, and what came from the network."""
+
+    size: int = 0
+    done: int = 0
+    fetched: int = 0
+
+    def add(self, download: Download) -> None:
+        self.size += download.remote.size or 0
+        self.done += download.done
+        self.fetched += download.fetched
+
+
+class Schedule:
+    """The downloads of one transfer, of which ``begun`` may be open at a time, over so many ``connections``.
+
+    `next` hands out work; whoever did it says how it went by `request_ended`, `ready`, `fetched`, `abandon` or `end`.
+    ``tell`` gets the events; ``draw`` returns a number in [0, 1), by which waits differ.
+    """
+
+    def __init__(
+        self,
+        downloads: Sequence[Download],
+        connections: int,
+        policy: RetryPolicy,
+        pacer: Pacer,
+        tell: Callable[[Event], None],
+        draw: Callable[[], float],
+        begun: int = MOST_BEGUN,
+    ) -> None:
+        self._waiting = deque(downloads)
+        self._active: list[Download] = []
+        self._left = len(downloads)
+        self._connections = connections
+        self._policy = policy
+        self._pacer = pacer
+        self._tell = tell
+        self._draw = draw
+        self._most_begun = begun
+        self._publishing: set[Download] = set()
+        self._requests: defaultdict[str, set[Segment]] = defaultdict(set)
+        """What is being fetched of each origin."""
+        self._lacking: set[tuple[str, str]] = set()
+        """Models and the origins that lack a file of them: that is told once for each."""
+        self._bytes_waiting = sum(download.remote.size or 0 for download in downloads)
+        self._ended = Progress()
+        self._results: list[FileResult] = []
+
+    # What there is to do.
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every file has ended."""
+        return not self._left
+
+    @property
+    def active(self) -> list[Download]:
+        """The files that were begun and have not ended."""
+        return list(self._active)
+
+    def next(self, now: float) -> Work | None:
+        """The next piece of work; None if there is none at this moment.
+
+        Files already begun come first. But while it is in doubt whether an origin works at all, files that failed there
+        let its other files try first, so that one broken file does not speak for all.
+        """
+        free = [download for download in self._active if not download.is_busy]
+        suspect = [download for download in free if self._is_in_doubt(download)]
+        healthy = [download for download in free if download not in suspect]
+        idle = 0
+        for download in free:
+            if not download.running and (download.attempts.retry_at > now or download in suspect):
+                idle += 1
+        work = self._work_on_first(healthy, now)
+        if work is None:
+            work = self._begin_next(now, len(self._active) - idle)
+        if work is None:
+            work = self._work_on_first(suspect, now)
+        if work is None:
+            work = self._split_tail(free, now)
+        return work
+
+    def seconds_to_next_look(self, now: float) -> float:
+        """For how long there may be no work, if nothing ends meanwhile."""
+        moments = [download.attempts.retry_at for download in self._active if download.attempts.retry_at > now]
+        soonest = min(moments, default=now + _LONGEST_WAIT)
+        return max(_SHORTEST_WAIT, min(_LONGEST_WAIT, soonest - now))
+
+    def progress(self) -> Progress:
+        """How far all files have come. It takes no longer if many have ended or wait."""
+        progress = replace(self._ended, size=self._ended.size + self._bytes_waiting)
+        for download in (*self._active, *self._publishing):
+            progress.add(download)
+        return progress
+
+    def check_room(self, most: int | None, free: int | None) -> None:
+        """A file turned out to have more bytes than were planned. Raises `Unsafe` if all files together have more than
+        ``most`` bytes now, `NoSpace` if what is left of them is more than the ``free`` bytes of the disk."""
+        progress = self.progress()
+        if most is not None and progress.size > most:
+            raise too_large(f"it has {progress.size:,} bytes in all", most)
+        error = no_space(progress.size - progress.done, 0, free)
+        if error:
+            raise error
+
+    def results(self, lost: MdlError) -> tuple[FileResult, ...]:
+        """How every file ended; ``lost`` is the error of those that did not."""
+        others = (*self._active, *self._publishing, *self._waiting)
+        return (*self._results, *(download.result(lost) for download in others))
+
+    def _is_in_doubt(self, download: Download) -> bool:
+        return download.attempts.network_errors > 0 and self._pacer.is_in_doubt(download.origin)
+
+    def _work_on_first(self, downloads: Sequence[Download], now: float) -> Work | None:
+        """Work on the first of these files on which any can be done."""
+        for download in downloads:
+            kind = _exclusive_work(download)
+            if kind and not download.running:
+                download.exclusive = True
+                return Work(kind, download)
+            if kind or now < download.attempts.retry_at or self._is_lost(download, now):
+                continue
+            if download.attempts.is_plain and self._requests[download.origin]:
+                continue  # the last attempt is made with nothing beside it
+            if not self._has_room(download, now):
+                continue
+            segment = download.next_segment(self.record(download))
+            if segment:
+                return self._fetch(download, segment, now)
+        return None
+
+    def _begin_next(self, now: float, begun: int) -> Work | None:
+        """Begin the first waiting file whose origin may be asked; ``begun`` files have work for a worker already."""
+        if begun >= self._connections or len(self._active) + len(self._publishing) >= self._most_begun:
+            return None
+        full: set[str] = set()
+        for download in self._waiting:
+            if download.origin in full:
+                continue
+            if self._is_lost(download, now) or self._has_room(download, now):
+                return self._begin(download, now)
+            full.add(download.origin)
+        return None
+
+    def _begin(self, download: Download, now: float) -> Work:
+        self._waiting.remove(download)
+        self._bytes_waiting -= download.remote.size or 0
+        self._active.append(download)
+        if download.error:
+            download.exclusive = True
+            return Work("close", download)
+        if download.small or download.is_unasked:  # it is begun when its first bytes come
+            segment = download.next_segment(self.record(download))
+            if segment:
+                return self._fetch(download, segment, now)
+        download.exclusive = True
+        return Work("begin", download)
+
+    def _split_tail(self, downloads: Sequence[Download], now: float) -> Work | None:
+        """Have a worker without work fetch half of what a slow connection has left."""
+        for download in downloads:
+            if _exclusive_work(download) or now < download.attempts.retry_at or not self._has_room(download, now):
+                continue
+            tail = download.split(now, self.record(download))
+            if tail:
+                return self._fetch(download, tail, now)
+        return None
+
+    def _fetch(self, download: Download, segment: Segment, now: float) -> Work:
+        download.start(segment, now)
+        self._requests[segment.origin].add(segment)
+        return Work("fetch", download, segment)
+
+    def _has_room(self, download: Download, now: float) -> bool:
+        return self._pacer.has_room(download.origin, len(self._requests[download.origin]), now)
+
+    def _is_lost(self, download: Download, now: float) -> bool:
+        """Whether the file fails because its origin, and those of its mirrors, are down."""
+        while not download.running and not download.error:
+            down = self._pacer.down(download.origin, now)
+            if down is None:
+                break
+            self._carry_out(download, RequestEnded(now, error=down), now)
+        return download.error is not None
+
+    # What is found out while a file is fetched.
+
+    def record(self, download: Download) -> OriginRecord:
+        """What this run has found out about the origin of a file."""
+        return self._pacer.record(download.origin)
+
+    def scale(self, now: float, *, is_limited: bool) -> None:
+        """Let every file use as many connections as its speed justifies, and no more of them while the rate limit is
+        reached."""
+        for download in self._active:
+            download.scaler.observe(now, download.fetched, len(download.running), is_limited=is_limited)
+            for segment in tuple(download.running):
+                if segment.is_second:
+                    self._judge_second(download, segment, now)
+            if download.scaler.width == 1 and not download.scaler.is_probing and len(download.running) > 1:
+                first = min(download.running, key=lambda segment: segment.at)
+                for segment in download.running - {first}:  # together they bring no more than one
+                    segment.give_up()
+
+    def fetches_whole(self, segment: Segment) -> None:
+        """What is on the way to the origin is known to fetch the whole file for each range: no second connection is
+        opened."""
+        record = self._pacer.record(segment.origin)
+        if record.serves_parallel is None:
+            record.serves_parallel = False
+
+    def first_byte_came(self, download: Download, segment: Segment, now: float) -> bool:
+        """The body of an answer begins. (A cache may send headers long before.) Returns whether it is wanted."""
+        segment.answered = now
+        self._pacer.record(segment.origin).note_answer(segment.seconds_to_answer(now))
+        if segment.is_second:
+            self._judge_second(download, segment, now)
+        return not segment.is_unwanted
+
+    def _judge_second(self, download: Download, segment: Segment, now: float) -> None:
+        """Decide about the first second connection of an origin, by the time that its first byte took or takes."""
+        record = self._pacer.record(segment.origin)
+        answer = record.judge_second(segment.seconds_to_answer(now), segment.offset_seconds)
+        if answer == "late":
+            record.serves_parallel = False
+            download.scaler.second_was_late()
+            segment.give_up()
+        elif segment.is_answered:
+            if answer == "served":
+                record.serves_parallel = True
+                download.scaler.second_was_served(now)
+            segment.is_second = False
+            record.is_asked = False
+
+    def takes_whole(self, download: Download) -> bool:
+        """Whether an answer that holds the whole file, where a range was asked for, may be taken as it is: nothing else
+        of the file is being fetched. From then on nothing else is."""
+        self.record(download).note_refused_range()
+        if len(download.running) > 1:
+            return False
+        download.single_stream = True
+        return True
+
+    def decide(self, download: Download, outcome: Outcome, now: float) -> None:
+        """Carry out what follows from an outcome: the server has another version of the file, or the bytes were
+        verified."""
+        if not (download.ended or download.error or download.rewind_why):
+            self._carry_out(download, outcome, now)
+
+    def discarded(self, download: Download, count: int, why: str, start: int | None = None) -> None:
+        """Bytes of a file were discarded: report it, unless there were none."""
+        if count:
+            download.discarded += count
+            self._tell(Rewound(download.model, download.name, bytes_discarded=count, why=why, start=start))
+
+    def add_missing(self, download: Download, start: int, stop: int) -> None:
+        """These bytes of a running file turned out to be wrong."""
+        download.pending.add(start, stop)
+
+    def rewind(self, download: Download, why: str) -> None:
+        """Have every byte discarded once no segment is being fetched."""
+        download.rewind_why = download.rewind_why or why
+        download.abort()
+
+    def fail(self, download: Download, error: MdlError) -> None:
+        """The file fails with ``error``; a worker closes it once no segment is being fetched."""
+        if not download.ended:
+            download.error = download.error or error
+        download.abort()
+
+    # How a piece of work ended.
+
+    def ready(self, download: Download) -> None:
+        """``begin`` or ``rewind`` is done, or ``finish`` found that more has to be fetched."""
+        download.exclusive = False
+
+    def fetched(self, work: Work, now: float) -> None:
+        """All bytes of a small file came. It leaves its connection to another file until it is published."""
+        if work.segment:
+            self._forget_request(work.download, work.segment)
+            self._pacer.served(work.segment.origin, work.segment.began, now)
+        self._active.remove(work.download)
+        self._publishing.add(work.download)
+
+    def request_ended(self, download: Download, segment: Segment, now: float, error: MdlError | None = None) -> None:
+        """The request for a segment ended, normally or by ``error``; what it did not bring is queued again."""
+        self._forget_request(download, segment)
+        others = self._requests[segment.origin]
+        is_serving = any(other.at > other.first for other in others)
+        is_serving = is_serving or self._pacer.served_since(segment.origin, segment.began)
+        record = self._pacer.record(segment.origin)
+        ended = download.ended_request(segment, len(others), is_serving, record, error)
+        download.requeue(segment)
+        self._note_of_origin(download, segment, ended, record)
+        self._take_back(download)
+        if segment.is_unwanted:
+            return
+        if error and download.location == segment.asked_url:
+            download.location = None
+        if download.is_current(segment) and not (download.ended or download.error or download.rewind_why):
+            self._note_of_pace(download, ended, len(others), now)
+
+    def _note_of_origin(self, download: Download, segment: Segment, ended: RequestEnded, record: OriginRecord) -> None:
+        """What the end of a request tells about its origin."""
+        if segment.is_second:
+            record.is_asked = False
+        if segment.asked_range and ended.brought:
+            record.serves_ranges = True
+        was_refused = isinstance(ended.error, ProtocolError) or ended.is_final_refusal
+        if was_refused and not ended.brought and download.running:
+            record.serves_parallel = False
+        if isinstance(ended.error, AuthError) and segment.is_whole and download.attempts.is_plain and not ended.others:
+            record.refusals_are_final = True
+
+    def _note_of_pace(self, download: Download, ended: RequestEnded, others: int, now: float) -> None:
+        """Carry out what follows from the end of a request, and note how its origin serves."""
+        origin = download.origin
+        url = download.url
+        decision = self._carry_out(download, ended, now)
+        if ended.brought >= PROGRESS or (ended.error is None and ended.made_progress):
+            self._pacer.served(origin, ended.began, now)
+        elif download.attempts.is_first_refusal(ended):  # as the policy has just noted
+            self._pacer.refused(origin, others, now)
+            download.scaler.refused(now, len(download.running))
+        elif ended.is_temporary and not others and isinstance(ended.error, NetworkError):
+            delay = decision.delay if isinstance(decision, Again) else 0.0
+            self._pacer.failed(origin, url, ended.began, now, delay, ended.error)
+
+    def abandon(self, work: Work, error: MdlError) -> None:
+        """A worker failed for a reason that another attempt would not fix."""
+        self._take_back(work.download)
+        if work.segment:
+            self._forget_request(work.download, work.segment)
+        else:
+            work.download.exclusive = False
+        self.fail(work.download, error)
+
+    def end(self, download: Download) -> None:
+        """The file was published, or closed after it failed."""
+        if download.ended:
+            return
+        self._take_back(download)
+        for segment in tuple(download.running):  # of the hub's client, whose request nobody ends
+            self._forget_request(download, segment)
+        download.ended = True
+        self._active.remove(download)
+        self._ended.add(download)
+        self._left -= 1
+        self._results.append(download.result())
+
+    def _forget_request(self, download: Download, segment: Segment) -> None:
+        """Note that nothing is fetched of the segment any more."""
+        download.stop(segment)
+        self._requests[segment.origin].discard(segment)
+
+    def _take_back(self, download: Download) -> None:
+        """Count a file that was `fetched` as active again: it failed, or is about to end."""
+        if download in self._publishing:
+            self._publishing.remove(download)
+            self._active.append(download)
+
+    def _carry_out(self, download: Download, outcome: Outcome, now: float) -> Decision:
+        """Ask the policy what follows, and carry it out."""
+        model_and_origin = (download.model, download.origin)
+        download.attempts, decision = decide(self._policy, download.attempts, outcome, now, self._draw())
+        if isinstance(decision, Again) and decision.why:
+            self._tell(Retrying.of(decision, download.model, download.name))
+        elif isinstance(decision, Rewind):
+            download.single_stream = download.single_stream or download.attempts.is_plain
+            self.rewind(download, decision.why)
+        elif isinstance(decision, AskPlainly):
+            download.single_stream = True
+            download.range_was_refused = decision.is_for_good
+            self._say(download, f"{decision.why}; asking for the whole file on one connection")
+        elif isinstance(decision, NextMirror):
+            error = decision.error
+            download.switch_server(error)
+            if not isinstance(error, NotFound) or model_and_origin not in self._lacking:
+                self._say(download, f"{error.message}; going on with {host_of(download.url)}")
+            if isinstance(error, NotFound):
+                self._lacking.add(model_and_origin)
+            if decision.rewind:
+                self.rewind(download, error.message)
+        elif isinstance(decision, GiveUp):
+            self.fail(download, _with_mirrors(decision.error, download.mirror_errors))
+        return decision
+
+    def _say(self, download: Download, why: str) -> None:
+        self._tell(Retrying(download.model, download.name, why))
+
+
+def _exclusive_work(download: Download) -> Literal["close", "rewind", "finish"] | None:
+    """What can only be done while no segment of the file is being fetched."""
+    if download.error:
+        return "close"
+    if download.rewind_why:
+        return "rewind"
+    return "finish" if download.complete else None
+
+
+def _with_mirrors(error: MdlError, others: Sequence[MdlError]) -> MdlError:
+    """The first server's error, with what the mirrors answered."""
+    if not others:
+        return error
+    tried = "; ".join(other.message for other in (*others[1:], error))
+    first = others[0]
+    return first.but(message=f"{first.message}; mirrors: {tried}")

@@ -1,0 +1,63 @@
+"""Turns: several threads use one schedule, one after the other.
+
+A worker takes work, does it outside of its turn, and has another turn to say how it went. The lock, the clock and the
+waiting are here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from mdl.downloader.schedule import Schedule, Work
+
+
+class Turns:
+    """The turns of one transfer's threads."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._over = threading.Condition(lock)
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[tuple[Schedule, float]]:
+        """The schedule, which no other thread uses within the block, and the time. There may be work afterwards."""
+        with self._changed:
+            yield self._schedule, time.monotonic()
+            self._changed.notify()
+            if self._schedule.is_over:
+                self._wake_all()
+
+    def take(self) -> Work | None:
+        """The next piece of work; waits for one. None if there will be no more."""
+        with self._changed:
+            while not self._is_closed and not self._schedule.is_over:
+                now = time.monotonic()
+                work = self._schedule.next(now)
+                if work:
+                    self._changed.notify()  # there may be more, for one of those that wait
+                    return work
+                self._changed.wait(self._schedule.seconds_to_next_look(now))
+            return None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the end; returns whether work is left."""
+        with self._over:
+            if not self._is_closed and not self._schedule.is_over:
+                self._over.wait(seconds)
+            return not self._is_closed and not self._schedule.is_over
+
+    def close(self) -> None:
+        """Hand out no more work."""
+        with self._changed:
+            self._is_closed = True
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        self._over.notify_all()
