@@ -1,4 +1,4 @@
-"""Downloads: where the fetching of one file stands, and its segments. No I/O here.
+"""Downloads: where the fetching of one file stands, and its segments. Pure: the caller has the clock and the bytes.
 
 Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise it is changed in a turn at
 the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segment that it fetches.
@@ -7,15 +7,13 @@ the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segme
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
-from mdl.downloader.partial import Partial
 from mdl.downloader.plan import Item
-from mdl.downloader.stream_hasher import InOrderHasher, StreamHasher
 from mdl.errors import MdlError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
@@ -24,11 +22,23 @@ from mdl.net.origin_record import OriginRecord
 from mdl.net.policy import RequestEnded, State
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at
-from mdl.redact import Secrets, redact_error
 from mdl.values import small_value_class
 
 _EXPIRES_SOON = 60.0
 """A redirect's target that expires within so many seconds is not used any more."""
+
+
+class HeldBytes(Protocol):
+    """What of a file is on this disk, as far as its download asks. A partial is one."""
+
+    is_in_order: bool
+
+    @property
+    def total(self) -> int:
+        """Bytes that are there."""
+
+    def gaps(self, size: int) -> list[ByteRange]:
+        """The ranges of a file of ``size`` bytes that are missing."""
 
 
 @dataclass(eq=False)
@@ -124,16 +134,10 @@ class Download:
     is needed on the way is made when it is first asked for, and of one that has ended only the `result` stays.
     """
 
-    partial: Partial | None = None
-    """None until it is open; a small file has none."""
-    hasher: StreamHasher | InOrderHasher | None = None
-    expected: tuple[str, ...] = ()
-    """Prefix digests that are known beforehand, in a repair."""
+    held: HeldBytes | None = None
+    """Its bytes that are here. None until its partial is open; a small file has none."""
     location: str | None = None
     """Where the URL redirected to, while that may be asked directly."""
-    answered_by = ""
-    recorded: Digest | None = None
-    """What the answer says of the digest of a file of which none is known."""
     first_response_seen = False
     has_asked = False
     """Its second connection was to tell whether the origin serves one."""
@@ -143,16 +147,12 @@ class Download:
     """For good: if the whole file is served instead, its server does not serve ranges."""
     exclusive = False
     ended = False
-    is_begun = False
     met: Item | None = None
     """The decision on it that was made when the head of its first answer told what it is, if nobody was asked
     before."""
     length_discovered = False
     """The size was unknown, and the end of the stream told it."""
-    is_borrowed_from_final = False
-    """Some of its bytes were taken from another program's file under the final name."""
     rewind_why = ""
-    responses = 0
     resumed_at = 0
     discarded = 0
     error: MdlError | None = None
@@ -224,10 +224,11 @@ class Download:
         """The origin of `url`."""
         return self._origins[-1 - self.attempts.mirrors]
 
-    def address(self) -> str:
-        """The URL to ask now: where `url` redirected to, unless that expires in a minute, else `url`."""
-        if self.location and _expires_in(self.location) < _EXPIRES_SOON:
-            self.location = None
+    def address(self, now: float) -> str:
+        """The URL to ask ``now``, in seconds since 1970: where `url` redirected to, unless the query of that tells that
+        it expires within a minute, else `url`."""
+        if self.location and expires_at(self.location) - now < _EXPIRES_SOON:
+            return self.url
         return self.location or self.url
 
     @property
@@ -238,17 +239,6 @@ class Download:
         if self.remote.digest is None:
             return not self.attempts.is_plain
         return not (self.attempts.changes or self.remote.places)
-
-    @property
-    def digest(self) -> Digest | None:
-        """What its bytes are compared with."""
-        return self.remote.digest or self.recorded
-
-    @property
-    def part(self) -> Partial:
-        """The partial, which must be open."""
-        assert self.partial is not None
-        return self.partial
 
     @property
     def is_unasked(self) -> bool:
@@ -264,7 +254,7 @@ class Download:
     def small(self) -> bool:
         """Whether it is fetched in one piece and held in memory."""
         fits = self.remote.size is not None and self.remote.size <= self._tuning.small
-        return fits and not self.expected and self.partial is None and not self.is_unasked
+        return fits and self.held is None and not self.is_unasked
 
     @property
     def is_busy(self) -> bool:
@@ -276,14 +266,14 @@ class Download:
         """Bytes of the file that are on this disk."""
         if self.ended and not self.error:
             return self.remote.size or 0
-        return self.partial.total if self.partial else 0
+        return self.held.total if self.held else 0
 
     @property
     def complete(self) -> bool:
         """Every byte was written; what is left is to verify."""
-        if self.partial is None or self.running or self.pending.total:
+        if self.held is None or self.running or self.pending.total:
             return False
-        return self.length_discovered or (self.remote.size is not None and self.partial.total >= self.remote.size)
+        return self.length_discovered or (self.remote.size is not None and self.held.total >= self.remote.size)
 
     def next_segment(self, record: OriginRecord) -> Segment | None:
         """The next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
@@ -422,7 +412,7 @@ class Download:
             began=segment.began,
             brought=max(0, segment.at - first),
             asked=None if segment.stop is None else segment.stop - segment.first,
-            done=self.partial.total if self.partial else 0,
+            done=self.held.total if self.held else 0,
             size=self.remote.size,
             received=self.fetched,
             error=error,
@@ -435,33 +425,103 @@ class Download:
             has_answered=record.has_answered,
         )
 
-    def redact(self, error: MdlError) -> None:
-        """Remove the query strings of the URLs that were asked from an error: a server may repeat them."""
-        secrets = Secrets()
-        for url in (self.url, self.location, self.answered_by):
-            secrets.add_query(url or "")
-        redact_error(error, secrets)
-
     def switch_server(self, error: MdlError) -> None:
         """After this ``error`` another server is asked, of which nothing is known."""
         self.mirror_errors = (*self.mirror_errors, error)
         self.location = None
         self.first_response_seen = False
         self.range_was_refused = False
-        may_go_on = self.partial is not None and not self.partial.is_in_order and not self.running
-        if self.single_stream and may_go_on and self.partial and self.remote.size is not None:
+        if not self.single_stream or self.running or self.held is None or self.remote.size is None:
+            return
+        if not self.held.is_in_order:
             self.single_stream = False
-            self.pending = RangeSet(self.partial.gaps(self.remote.size))
+            self.pending = RangeSet(self.held.gaps(self.remote.size))
+
+    # What a worker finds out while it has the file for itself, or in a turn.
+
+    def opened(self, held: HeldBytes) -> None:
+        """Its partial is open: what that lacks is to be fetched, in one answer if it is written in order."""
+        self.held = held
+        self.resumed_at = held.total
+        self.pending = RangeSet()
+        if held.is_in_order:
+            self.single_stream = True
+        elif self.remote.size is not None:
+            self.pending = RangeSet(held.gaps(self.remote.size))
+
+    def dropped(self) -> None:
+        """Its partial is gone."""
+        self.held = None
+        self.pending = RangeSet()
+
+    def begin_anew(self) -> None:
+        """No byte of it is here any more, and nothing counts that answers told of it."""
+        if self.length_discovered:  # the size was only how far the stream came
+            self.remote = replace(self.remote, size=None)
+        self.first_response_seen = False
+        self.length_discovered = False
+        self.location = None
+        self.rewind_why = ""
+        self.pending = RangeSet()
+        if self.remote.size is not None and not self.single_stream:
+            self.pending.add(0, self.remote.size)
+
+    def meet(self, item: Item) -> None:
+        """The head of its first answer told what it is, and the decision on that is to fetch it."""
+        self.met = item
+        self.remote = item.remote
+
+    def answered(self, location: str | None, *, is_single: bool) -> None:
+        """An answer that brings bytes of it was redirected to ``location``, if it was. ``is_single``: what it tells
+        does not suffice to go on in another answer."""
+        if location:
+            self.location = location
+        if not self.first_response_seen:
+            self.first_response_seen = True
+            self.single_stream = self.single_stream or is_single
+
+    def comes_whole(self, segment: Segment) -> None:
+        """The answer for a segment holds the whole file."""
+        self.pending = RangeSet()
+        segment.asked_range = None
+        segment.at = 0
+        segment.first = 0
+        segment.stop = self.remote.size
+
+    def is_another(self, size: int | None, validator: str | None) -> None:
+        """Its server has another version of it, which is fetched from its start."""
+        self.remote = replace(self.remote, size=size, validator=validator)
+
+    def ended_at(self, size: int) -> None:
+        """The end of the stream told its size."""
+        self.remote = replace(self.remote, size=size)
+        self.length_discovered = True
+
+    def failed(self, error: MdlError) -> None:
+        """It ends with this ``error``, which says all that is known."""
+        self.error = error
+
+    def published(self, fingerprint: Fingerprint, verified: str) -> None:
+        """It has its final name; ``verified`` is as in a receipt."""
+        self.fingerprint = fingerprint
+        self.verified = verified
 
     def result(self, lost: MdlError | None = None) -> FileResult:
         """How it ended; ``lost`` is the error of one that did not."""
-        found = self.fingerprint
         error = self.error if self.ended else lost
-        digest, size = (self.remote.digest or found.digest, found.size) if found and not error else (None, None)
-        numbers = self.resumed_at, self.fetched, self.discarded
-        return FileResult(self.item, self.remote, error, digest, size, self.verified, *numbers)
-
-
-def _expires_in(url: str) -> float:
-    """Seconds until a signed URL expires, as its own query tells; infinite if it does not tell."""
-    return expires_at(url) - time.time()
+        digest = None
+        size = None
+        if self.fingerprint and not error:
+            digest = self.remote.digest or self.fingerprint.digest
+            size = self.fingerprint.size
+        return FileResult(
+            self.item,
+            self.remote,
+            error,
+            digest,
+            size,
+            self.verified,
+            self.resumed_at,
+            self.fetched,
+            self.discarded,
+        )

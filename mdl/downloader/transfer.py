@@ -8,26 +8,23 @@ if no worker is left the transfer ends.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import queue
 import random
 import threading
 import time
 
-from mdl.disk import explain_oserror
-from mdl.disk.names import name_too_long
 from mdl.disk.pool import keep_together, start_threads
 from mdl.disk.process import free_descriptors
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download, FileResult
-from mdl.downloader.fetch import Fetcher
-from mdl.downloader.finalize import Describe, Finalizer
 from mdl.downloader.hub_client import HubClient
+from mdl.downloader.open_file import OpenFile
 from mdl.downloader.plan import Item
-from mdl.downloader.schedule import MOST_BEGUN, Schedule, Work
+from mdl.downloader.schedule import MOST_BEGUN, Schedule
 from mdl.downloader.store import Store
 from mdl.downloader.turns import Turns
+from mdl.downloader.worker import Describe, Worker
 from mdl.errors import Cancelled, MdlError, NetworkError, StorageError, internal_error
 from mdl.events import Event, FileProgress, Listener, Progressed
 from mdl.net.client import HttpClient
@@ -102,24 +99,22 @@ class Transfer:
         tell_later = self._events.put
         schedule = Schedule(downloads, self._connections, http.policy, http.pacer, tell_later, random.random, begun)
         self._turns = Turns(schedule)
-        self._fetcher = Fetcher(http, self._turns, store.free_space, most)
-        self._finalizer = Finalizer(
+        self._worker = Worker(
             store,
+            http,
             self._turns,
-            self._fetcher,
             self._events.put,
-            http.cancel,
+            describe,
             count=len(items),
             repair=repair,
-            on_error=self._on_error,
-            describe=describe,
+            hub_client=hub_client,
             most=most,
         )
         self._store = store
         self._http = http
         self._tell = tell
         self._bytes_kept = bytes_kept
-        self._hub_client = hub_client
+        self._is_via_hub = via_hub
         self._speed = Speed(time.monotonic())
         self._rate = 0.0
         self._stop_syncing = threading.Event()
@@ -131,7 +126,7 @@ class Transfer:
         """Raises `Cancelled`, also for a ``KeyboardInterrupt``, once what was written is safe, with the `Result` so far
         in ``so_far``; every other error is in the outcomes."""
         count = min(self._connections, max(1, self._most_at_once))
-        are_tiny = self._hub_client is None and self._are_tiny
+        are_tiny = self._are_tiny and not self._is_via_hub
         try:
             start_threads("mdl-worker", [self._work] * count, self._workers)
             if not self._workers:
@@ -174,29 +169,23 @@ class Transfer:
         with self._turns.turn() as (schedule, _):
             return Result(schedule.results(lost))
 
-    def _active(self) -> list[Download]:
-        """The files that were begun and have not ended."""
-        with self._turns.turn() as (schedule, _):
-            return schedule.active
-
     def _stop(self, stopped: Cancelled) -> None:
         """Wake every blocked thread, then sync and claim what was written, without making the user wait: threads that
         are still at work then are noted in the store, whose locks stay until they have ended."""
         self._http.cancel.set(stopped)
         self._turns.close()
         self._stop_syncing.set()
-        active = self._active()
-        for download in active:
-            if download.hasher:
-                download.hasher.stop(wait=False)
-        for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(active)]):
+        files = self._worker.files
+        for file in files:
+            file.stop_hasher(wait=False)
+        for thread in start_threads("mdl-last-sync", [lambda: self._sync_and_close(files)]):
             self._store.at_work.append(thread)
             thread.join(_LAST_SYNC_SECONDS)
 
-    def _sync_and_close(self, active: list[Download]) -> None:
+    def _sync_and_close(self, files: list[OpenFile]) -> None:
         """Claim what was written; once no thread uses the partials, close them, so that this process could go on with
         them."""
-        partials = [download.partial for download in active if download.partial]
+        partials = [file.partial for file in files if file.partial]
         for partial in partials:
             with contextlib.suppress(OSError):
                 partial.claim()
@@ -206,12 +195,8 @@ class Transfer:
         for thread in self._workers:
             if thread.is_alive():  # one that has not begun finds the queue closed
                 thread.join()
-        for download in self._active():  # a worker may have opened it since
-            if download.hasher:
-                download.hasher.stop()
-            if download.partial:
-                with contextlib.suppress(OSError):
-                    download.partial.close()
+        for file in self._worker.files:  # a worker may have opened one since
+            file.close()
 
     def _report(self) -> None:
         """Tell the events that were posted, and the progress."""
@@ -256,87 +241,27 @@ class Transfer:
         now = time.monotonic()
         is_due = now - self._synced_at > _SYNC_SECONDS
         enough = max(_SYNC_BYTES, int(self._rate * _SYNC_WORTH_SECONDS))
-        for download in self._active():
-            partial = download.partial
-            if partial is None or download.exclusive:
+        for file in self._worker.files:
+            partial = file.partial
+            if partial is None or file.download.exclusive:
                 continue
-            if partial.unsynced < enough and not (is_due and partial.is_worth_syncing):
-                continue
-            try:
-                partial.sync()
-            except Exception as error:
-                if not self._switched_to_order(download, error):
-                    explained = self._explained(download, error)
-                    with self._turns.turn() as (schedule, _):
-                        schedule.fail(download, explained)
-        self._synced_at = now if is_due else self._synced_at
-
-    def _switched_to_order(self, download: Download, error: BaseException) -> bool:
-        """Whether the error means that the folder takes writes in order alone; then the file begins anew, in order."""
-        if not isinstance(error, OSError) or download.partial is None or download.partial.is_in_order:
-            return False
-        if not self._finalizer.switches_to_order(error):
-            return False
-        with self._turns.turn() as (schedule, _):
-            schedule.rewind(download, "this folder takes writes in order alone")
-        return True
-
-    def _explained(self, download: Download, error: BaseException) -> MdlError:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            pointer = self._store.layout.pointer(download.remote)
-            too_long = name_too_long(pointer or self._store.final_path(download.model, download.remote))
-            return too_long.but(item=download.name)
-        if isinstance(error, OSError):
-            return explain_oserror(error, download.name, self._store.root)
-        return error if isinstance(error, MdlError) else internal_error(error)
+            if partial.unsynced >= enough or (is_due and partial.is_worth_syncing):
+                self._worker.sync(file)
+        if is_due:
+            self._synced_at = now
 
     def _work(self) -> None:
-        """What one worker does until nothing is left. An error ends only the file that it concerns."""
+        """What one worker does until nothing is left."""
         try:
-            while (work := self._turns.take()) is not None:
-                try:
-                    self._do(work)
-                except BaseException as error:
-                    self._on_error(work, error)
+            while True:
+                work = self._turns.take()
+                if work is None:
+                    return
+                self._worker.do(work)
                 if self._http.cancel.is_set():
                     return
         except BaseException as error:
             self._fault = internal_error(error)
-
-    def _on_error(self, work: Work, error: BaseException) -> None:
-        """A piece of work ended by an error; one that a stop caused means nothing."""
-        if self._http.cancel.is_set():
-            return
-        if work.segment and self._switched_to_order(work.download, error):
-            with self._turns.turn() as (schedule, now):
-                schedule.request_ended(work.download, work.segment, now)
-            return
-        explained = self._explained(work.download, error)
-        with self._turns.turn() as (schedule, now):
-            if work.segment and error is explained:
-                schedule.request_ended(work.download, work.segment, now, explained)
-            else:
-                schedule.abandon(work, explained)
-
-    def _do(self, work: Work) -> None:
-        download = work.download
-        segment = work.segment
-        if work.kind == "begin":
-            self._finalizer.begin(download)
-        elif work.kind == "rewind":
-            self._finalizer.rewind(download)
-        elif work.kind == "finish":
-            self._finalizer.finish(download)
-        elif work.kind == "close":
-            self._finalizer.close(download)
-        elif segment and download.via_hub and self._hub_client:
-            self._finalizer.fetch_via_hub(download, segment, self._hub_client)
-        elif segment and download.small:
-            self._finalizer.fetch_small(work)
-        elif segment:
-            self._fetcher.fetch(download, segment, self._finalizer.meet)
-            with self._turns.turn() as (schedule, now):
-                schedule.request_ended(download, segment, now)
 
 
 def _fitting(connections: int, descriptors: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from support.polling import until
 from support.shell import ExitCode, Inside, Shell, done, ended, machine, started, with_environ
 
 import mdl as library
-from mdl.downloader.fetch import Fetcher
+from mdl.net.client import HttpClient
 
 BEYOND_ASCII = "模型-ß.txt"
 LONG = os.environ.get("MDL_LONG") == "1"
@@ -144,9 +144,9 @@ def test_upgraded_under_a_paused_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [ValueError("oops"), MemoryError(), RecursionError("deep")], ids=repr)
 def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     """An unexpected exception in one of eight workers: the others end, the code is 1, and no file is published."""
-    real, lock, calls = Fetcher.fetch, threading.Lock(), [0]
+    real, lock, calls = HttpClient.open, threading.Lock(), [0]
 
-    def fetch(*what: object, **more: object) -> object:
+    def open_response(*what: object, **more: object) -> object:
         with lock:
             calls[0] += 1
             is_mine = calls[0] == 3
@@ -154,7 +154,7 @@ def test_a_fault_in_one_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch, fa
             raise fault
         return real(*what, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    monkeypatch.setattr(HttpClient, "open", open_response)
     bench.segments(MIB)
     data = noise(8 * MIB)
     with FaultyServer(faults.honest(data)) as server:

@@ -138,8 +138,8 @@ def test_segment_cut_behind_what_was_written(bench: Bench, monkeypatch: pytest.M
     running: list[tuple[Download, Segment]] = []
     cuts: list[int] = []
 
-    def started(download: Download, segment: Segment) -> None:
-        start(download, segment)
+    def started(download: Download, segment: Segment, now: float) -> None:
+        start(download, segment, now)
         running.append((download, segment))
 
     def cutting(partial: Partial, offset: int, data: memoryview | bytes) -> None:

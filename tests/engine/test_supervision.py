@@ -18,11 +18,12 @@ from support.polling import until
 
 from mdl.downloader.connection_scaler import Tuning
 from mdl.downloader.download import Download
-from mdl.downloader.finalize import Finalizer
 from mdl.downloader.schedule import Schedule
+from mdl.downloader.store import Ready, Store
 from mdl.downloader.stream_hasher import StreamHasher
 from mdl.errors import StorageError
 from mdl.events import Event, Failed, Verifying
+from mdl.files import RemoteFile
 from mdl.net.throttle import Throttle
 from mdl.units import NO_RATE_LIMIT
 
@@ -37,6 +38,15 @@ def failing(error: BaseException) -> Callable[..., None]:
     return fail
 
 
+def name_of(argument: object) -> str:
+    """The name of the file that a call is about, if this argument tells it."""
+    if isinstance(argument, Ready):
+        argument = argument.remote
+    if isinstance(argument, RemoteFile):
+        return argument.path.text
+    return argument.name if isinstance(argument, Download) else ""
+
+
 @pytest.mark.fault(225)
 def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """close(2) fails, as over NFS when a quota is used up: the file's own error is reported, the next file comes."""
@@ -49,17 +59,17 @@ def test_a_close_that_fails_hangs_nothing(bench: Bench, server: FaultyServer, mo
 
 
 @pytest.mark.fault(225)
-@pytest.mark.parametrize(("room", "name"), [(Schedule, "request_ended"), (Finalizer, "begin"), (Finalizer, "finish")])
+@pytest.mark.parametrize(("room", "name"), [(Schedule, "request_ended"), (Store, "open_partial"), (Store, "publish")])
 def test_a_fault_ends_the_file_alone(
     bench: Bench, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, room: type, name: str
 ) -> None:
     """A fault of mdl's own while one file is worked on fails that file, with code 1; the others come."""
     right = getattr(room, name)
 
-    def faulty(self: object, download: Download, *arguments: object) -> object:
-        if download.name == "a.bin":
+    def faulty(self: object, *arguments: object) -> object:
+        if any(name_of(argument) == "a.bin" for argument in arguments):
             raise RuntimeError("unexpected")
-        return right(self, download, *arguments)
+        return right(self, *arguments)
 
     monkeypatch.setattr(room, name, faulty)
     server.handler = faults.honest(DATA)

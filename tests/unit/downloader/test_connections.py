@@ -24,7 +24,6 @@ from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
 from mdl.net.pacer import Pacer
 from mdl.net.policy import RetryPolicy
-from mdl.net.ranges import ByteRange, RangeSet
 from mdl.paths import RelPath
 
 MIB = 2**20
@@ -126,8 +125,7 @@ class World:
             trips, self.kept = (1, self.kept - 1) if self.kept else (2, 0)
             self.wires.append(Wire(work, self.now + trips * self.place.trip, work.segment.stop or 0))
         elif work.kind == "begin":
-            one.partial = KnownBytes()  # type: ignore[assignment]
-            one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
+            one.opened(KnownBytes())
             schedule.ready(one)
         else:
             schedule.end(one)
@@ -147,7 +145,7 @@ class World:
             wire.came += wish * share
             count = min(segment.left, int(wire.came) - (segment.at - segment.first))
             if count > 0:
-                one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
+                one.held.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
                 segment.at += count
                 segment.received += count
                 one.first_response_seen = True

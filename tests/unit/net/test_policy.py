@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ from mdl.net.policy import (
     VersionChanged,
     decide,
 )
-from mdl.net.ranges import ByteRange, RangeSet
+from mdl.net.ranges import RangeSet
 from mdl.paths import RelPath
 
 POLICY = RetryPolicy()
@@ -76,6 +77,7 @@ class World:
         turns = itertools.cycle(replies)
         self.reply_to: Callable[[str], Reply] = lambda url: next(turns)
         self.requests: list[tuple[float, str]] = []
+        self.responses: Counter[int] = Counter()
         self._running: list[tuple[float, int, Work, Reply]] = []
 
     def run(
@@ -115,12 +117,11 @@ class World:
             self.schedule.end(one)
         elif work.kind == "finish":
             error = None if next(self._right) else DigestMismatch("wrong bytes")
-            self.schedule.decide(one, Verified(error, one.responses > 1, one.fetched), self.clock.now)
+            self.schedule.decide(one, Verified(error, self.responses[one.index] > 1, one.fetched), self.clock.now)
             (self.schedule.ready if error else self.schedule.end)(one)
         else:
-            one.partial = KnownBytes()  # type: ignore[assignment]
-            one.pending = RangeSet([ByteRange(0, one.remote.size or 0)])
-            one.first_response_seen, one.rewind_why, one.location = False, "", None
+            one.begin_anew()
+            one.opened(KnownBytes())
             self.schedule.ready(one)
 
     def _end(self, moment: float, _number: int, work: Work, reply: Reply) -> None:
@@ -128,14 +129,14 @@ class World:
         one, segment = work.download, work.segment
         assert segment is not None
         count = min(segment.left, max(reply.least, int(segment.left * reply.share)))
-        if segment.is_whole and count and one.partial:
-            one.partial = KnownBytes()  # type: ignore[assignment]
+        if segment.is_whole and count and one.held:
+            one.held = KnownBytes()
             one.pending = RangeSet()
         if not (one.rewind_why or one.error) and count:
-            one.partial.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
+            one.held.have.add(segment.at, segment.at + count)  # type: ignore[union-attr]
             segment.at += count
             segment.received += count
-            one.responses += 1
+            self.responses[one.index] += 1
             one.first_response_seen = True
         segment.asked_url = "https://elsewhere/x" if reply.by_link else one.url
         if reply.changed:
