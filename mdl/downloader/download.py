@@ -1,4 +1,4 @@
-"""Downloads: where the fetching of one file stands, and its segments. Pure: the caller has the clock and the bytes.
+"""Downloads: where the fetching of one file stands. Pure: the caller has the clock and the bytes.
 
 Who may change what: while ``exclusive`` is set, one worker has the whole Download. Otherwise it is changed in a turn at
 the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segment that it fetches.
@@ -7,13 +7,13 @@ the schedule alone (`mdl.downloader.turns`), and a worker only changes the Segme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
 from mdl.downloader.connection_scaler import ConnectionScaler, Tuning
 from mdl.downloader.plan import Item
+from mdl.downloader.segment import Segment
 from mdl.errors import MdlError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
@@ -39,76 +39,6 @@ class HeldBytes(Protocol):
 
     def gaps(self, size: int) -> list[ByteRange]:
         """The ranges of a file of ``size`` bytes that are missing."""
-
-
-@dataclass(eq=False)
-class Segment:
-    """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
-    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of. It ``began`` at that moment, and
-    ``received`` bytes came for it.
-
-    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
-    byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
-    file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
-    nobody's fault."""
-
-    stop: int | None
-    at: int
-    is_whole: bool = False
-    began: float = 0.0
-    first: int = 0
-    received: int = 0
-    asked_url: str = ""
-    asked_range: ByteRange | None = None
-    origin: str = ""
-    mirrors: int = 0
-    covers: int | None = None
-    answered: float | None = None
-    is_second: bool = False
-    offset_seconds: float = 0.0
-    is_unwanted: bool = False
-    abort: Callable[[], None] | None = None
-
-    def __post_init__(self) -> None:
-        self.first = self.at
-
-    @property
-    def asked(self) -> ByteRange | None:
-        """The range to ask for; None for the whole file."""
-        if self.is_whole or self.stop is None or self.stop <= self.at:
-            return None
-        return ByteRange(self.at, self.stop)
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the body of its answer has begun."""
-        return self.answered is not None or self.at > self.first
-
-    def seconds_to_answer(self, now: float) -> float:
-        """How long its answer took to begin, or has not come until ``now``."""
-        return (now if self.answered is None else self.answered) - self.began
-
-    @property
-    def left(self) -> int:
-        """Bytes that are still to come; 0 if the end is not known."""
-        return 0 if self.stop is None else self.stop - self.at
-
-    def count(self, received: int) -> None:
-        """So many more bytes came for it."""
-        self.received += received
-
-    def give_up(self) -> None:
-        """End its request, which is not wanted any more."""
-        self.is_unwanted = True
-        if self.abort:
-            self.abort()
-
-    def cut(self, stop: int) -> int:
-        """End the segment at ``stop``; returns where it ended before."""
-        assert self.stop is not None
-        before = self.stop
-        self.stop = stop
-        return before
 
 
 @small_value_class
@@ -174,8 +104,9 @@ class Download:
     @cached_property
     def _urls(self) -> tuple[str, ...]:
         remote = self.remote
-        urls = remote.places or (remote.url, *remote.mirrors)
-        return urls if remote.digest and not self.via_hub else (remote.url,)
+        if remote.digest is None or self.via_hub:
+            return (remote.url,)
+        return remote.places or (remote.url, *remote.mirrors)
 
     @cached_property
     def _origins(self) -> tuple[str, ...]:
@@ -259,7 +190,8 @@ class Download:
     @property
     def is_busy(self) -> bool:
         """Whether no worker can do anything more for it until one of those at work on it is done."""
-        return self.exclusive or bool(self.running and (self.single_stream or self.via_hub or self.small))
+        comes_in_one = self.single_stream or self.via_hub or self.small
+        return self.exclusive or (comes_in_one and len(self.running) > 0)
 
     @property
     def done(self) -> int:
@@ -273,33 +205,33 @@ class Download:
         """Every byte was written; what is left is to verify."""
         if self.held is None or self.running or self.pending.total:
             return False
-        return self.length_discovered or (self.remote.size is not None and self.held.total >= self.remote.size)
+        if self.length_discovered:
+            return True
+        return self.remote.size is not None and self.held.total >= self.remote.size
 
     def next_segment(self, record: OriginRecord) -> Segment | None:
         """The next segment to fetch; None if no further one may run now. ``record`` says what its origin can."""
-        if self.small or self.via_hub or self.single_stream or self.remote.size is None:
-            return None if self.running else Segment(self.remote.size, 0, is_whole=True)
+        size = self.remote.size
+        if self.small or self.via_hub or self.single_stream or size is None:
+            return None if self.running else Segment(size, 0, is_whole=True)
         if len(self.running) >= self._width(record):
             return None
         if self.running and record.serves_parallel is None:
             return self._second_segment(record)
-        if self.pending.total and record.serves_ranges is False and not self.running and not self.is_missing_whole:
+        if not self.running and record.serves_ranges is False and 0 < self.pending.total < size:
             self.single_stream = True
-            return Segment(self.remote.size, 0, is_whole=True)
+            return Segment(size, 0, is_whole=True)
         length = self._segment_length(record)
-        for segment in self.running if self.scaler.speed else ():
-            if segment.left > 2 * length:
-                self.pending.add(segment.at + length, segment.cut(segment.at + length))
-        for gap in self.pending:
-            stop = min(gap.stop, gap.start + length)
-            self.pending.remove(gap.start, stop)
-            return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == self.remote.size)
-        return None
-
-    @property
-    def is_missing_whole(self) -> bool:
-        """Whether no byte of it is here or on its way."""
-        return self.pending.total == self.remote.size
+        if self.scaler.speed:
+            for segment in self.running:
+                if segment.left > 2 * length:
+                    self.pending.add(segment.at + length, segment.cut(segment.at + length))
+        gap = next(iter(self.pending), None)
+        if gap is None:
+            return None
+        stop = min(gap.stop, gap.start + length)
+        self.pending.remove(gap.start, stop)
+        return Segment(stop, gap.start, is_whole=gap.start == 0 and stop == size)
 
     def _width(self, record: OriginRecord) -> int:
         """How many connections it may use now. Nobody opens a third one before a second has been served."""
@@ -307,7 +239,9 @@ class Download:
             return 1
         if record.serves_parallel:
             return self.scaler.width
-        return len(self.running) or 1 if self.has_asked else min(2, self.scaler.width)
+        if self.has_asked:
+            return max(1, len(self.running))
+        return min(2, self.scaler.width)
 
     def _second_segment(self, record: OriginRecord) -> Segment | None:
         """What a second connection is to bring, while it is open whether the origin serves one; None if nobody is to
@@ -316,9 +250,11 @@ class Download:
         if record.is_asked or not first.is_answered:
             return None
         speed = self.scaler.speed
-        if first.first and speed and record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed):
-            record.serves_parallel = False
-            return None
+        if first.first and speed:
+            is_late = record.is_late_beginning(first.seconds_to_answer(0.0), first.first / speed)
+            if is_late:
+                record.serves_parallel = False
+                return None
         gaps = list(self.pending)
         if gaps:
             start = gaps[-1].start
@@ -329,8 +265,10 @@ class Download:
             stop = first.cut(start)
         else:
             return None
-        record.is_asked = self.has_asked = True
-        return Segment(stop, start, is_second=True, offset_seconds=start / speed if speed else math.inf)
+        record.is_asked = True
+        self.has_asked = True
+        offset_seconds = start / speed if speed else math.inf
+        return Segment(stop, start, is_second=True, offset_seconds=offset_seconds)
 
     def _segment_length(self, record: OriginRecord) -> int:
         """The length of the next segment in bytes: shorter towards the end, so that all connections end together."""
@@ -340,20 +278,25 @@ class Download:
             return self.remote.size or 0
         if not speed:
             return min(tuning.most_segment, max(tuning.least_segment, (self.remote.size or 0) // 4))
-        brief = speed * tuning.brief_segment
-        fair = self.pending.total / (2 * self.scaler.width)
-        length = brief if self.scaler.is_probing else max(brief, min(fair, speed * tuning.long_segment))
+        length = speed * tuning.brief_segment
+        if not self.scaler.is_probing:
+            fair = self.pending.total / (2 * self.scaler.width)
+            length = max(length, min(fair, speed * tuning.long_segment))
         return min(tuning.most_segment, max(tuning.shortest_segment, int(length)))
 
     def split(self, now: float, record: OriginRecord) -> Segment | None:
         """Half of the tail of the slowest segment, if that would take long, and much longer than all that is left would
         take at the speed of the whole file: otherwise the link is the limit, and bytes on their way come twice."""
-        if self.single_stream or not record.serves_parallel or not 0 < len(self.running) < self._width(record):
+        if self.single_stream or not record.serves_parallel:
+            return None
+        if not self.running or len(self.running) >= self._width(record):
             return None
         slowest = max(self.running, key=lambda segment: self._seconds_left(segment, now))
+        enough = self._tuning.slow_tail
         speed = self.scaler.speed * self.scaler.width
-        left = sum(segment.left for segment in self.running)
-        enough = max(self._tuning.slow_tail, 2 * left / speed if speed else 0.0)
+        if speed:
+            left = sum(segment.left for segment in self.running)
+            enough = max(enough, 2 * left / speed)
         if slowest.left < self._tuning.least_tail or self._seconds_left(slowest, now) < enough:
             return None
         middle = slowest.at + slowest.left // 2

@@ -61,7 +61,8 @@ class Item:
     @property
     def bytes_here(self) -> int:
         """Bytes that need not be fetched of a file that is not whole here."""
-        return max(self.local.partial, self.half.size if self.half else 0)
+        borrowed = self.half.size if self.half else 0
+        return max(self.local.partial, borrowed)
 
     @property
     def remote(self) -> RemoteFile:
@@ -100,9 +101,14 @@ class Plan:
         keep: list[Item] = []
         fetch: list[Item] = []
         refuse: list[Item] = []
-        for one in wanted:
-            item = _decide(one, force)
-            (refuse if item.refused else keep if item.reason in _KEPT else fetch).append(item)
+        for wanted_file in wanted:
+            item = _decide(wanted_file, force)
+            if item.refused:
+                refuse.append(item)
+            elif item.reason in _KEPT:
+                keep.append(item)
+            else:
+                fetch.append(item)
         return cls(tuple(keep), tuple(fetch), tuple(refuse), unkept=tuple(unkept))
 
     @property
@@ -140,7 +146,8 @@ class Plan:
 
     def check_space(self, free: int | None) -> None:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes. None: the disk does not tell."""
-        if error := no_space(self.bytes_to_fetch, self.bytes_to_copy, free):
+        error = no_space(self.bytes_to_fetch, self.bytes_to_copy, free)
+        if error:
             raise error
 
     def check_size(self, most: int | None) -> None:
@@ -155,43 +162,57 @@ def too_large(what: str, most: int) -> Unsafe:
 
 
 def _size(item: Item) -> int:
-    return item.remote.size if item.remote.size is not None else (item.local.stamp.size if item.local.stamp else 0)
+    """The bytes of a file, by its source or else by what is here of it."""
+    if item.remote.size is not None:
+        return item.remote.size
+    return item.local.stamp.size if item.local.stamp else 0
 
 
-def _decide(one: Wanted, force: bool) -> Item:
-    local = one.local
-    remote = one.remote
-    if one.error:
-        return Item(one, Reason.UNRESOLVED, refused=one.error)
-    if local.kind in ("link", "special"):
-        unsafe = Unsafe(f"refused: {local.why}", item=remote.path.text, hint=local.hint or None)
-        return Item(one, Reason.UNSAFE, refused=unsafe)
-    if local.kind == "folder":
-        return Item(one, Reason.OCCUPIED, refused=Occupied(local.why, item=remote.path.text))
-    if local.kind == "absent" and local.why:
-        unstorable = StorageError(local.why, item=remote.path.text, hint=local.hint)
-        return Item(one, Reason.UNSTORABLE, refused=unstorable)
-    if local.kind == "absent":
-        return Item(one, Reason.PARTIAL if local.partial else Reason.MISSING)
+def _decide(wanted: Wanted, force: bool) -> Item:
+    local = wanted.local
+    if wanted.error:
+        return Item(wanted, Reason.UNRESOLVED, refused=wanted.error)
+    if local.kind != "file":
+        return _decide_without_file(wanted)
     if force:
-        return Item(one, Reason.FORCED)
+        return Item(wanted, Reason.FORCED)
+    remote = wanted.remote
     receipt = local.receipt
     if local.untouched and receipt and receipt.matches(remote):
-        return Item(one, Reason.PRESENT)
+        return Item(wanted, Reason.PRESENT)
     if local.fingerprint and remote.digest and local.fingerprint.digest == remote.digest:
-        return Item(one, Reason.ADOPTED, adopt=True)
-    if receipt is None and _is_unfinished(local, remote):
-        return Item(one, Reason.UNFINISHED)
+        return Item(wanted, Reason.ADOPTED, adopt=True)
     if receipt is None:
+        if _is_unfinished(local, remote):
+            return Item(wanted, Reason.UNFINISHED)
         hint = "use --force to replace it, or --to for another folder"
         refused = Occupied("another file is there", item=remote.path.text, hint=hint)
-        return Item(one, Reason.OCCUPIED, refused=refused)
+        return Item(wanted, Reason.OCCUPIED, refused=refused)
     if local.is_edited:
-        return Item(one, Reason.EDITED, refused=_edited(local, remote))
-    if local.is_unmodified and remote.digest is None and receipt.matches(remote):
-        return Item(one, Reason.ADOPTED, adopt=True)
-    is_older = local.stamp is not None and receipt.replaced_one_of(local.stamp)
-    return Item(one, Reason.OUTDATED if local.is_unmodified or is_older else Reason.DAMAGED)
+        return Item(wanted, Reason.EDITED, refused=_edited(local, remote))
+    if local.is_unmodified:
+        if remote.digest is None and receipt.matches(remote):
+            return Item(wanted, Reason.ADOPTED, adopt=True)
+        return Item(wanted, Reason.OUTDATED)
+    if local.stamp is not None and receipt.replaced_one_of(local.stamp):
+        return Item(wanted, Reason.OUTDATED)
+    return Item(wanted, Reason.DAMAGED)
+
+
+def _decide_without_file(wanted: Wanted) -> Item:
+    """The decision where nothing is under the name of the file, or no file."""
+    local = wanted.local
+    name = wanted.remote.path.text
+    if local.kind == "folder":
+        return Item(wanted, Reason.OCCUPIED, refused=Occupied(local.why, item=name))
+    if local.kind != "absent":
+        unsafe = Unsafe(f"refused: {local.why}", item=name, hint=local.hint or None)
+        return Item(wanted, Reason.UNSAFE, refused=unsafe)
+    if local.why:
+        return Item(wanted, Reason.UNSTORABLE, refused=StorageError(local.why, item=name, hint=local.hint))
+    if local.partial:
+        return Item(wanted, Reason.PARTIAL)
+    return Item(wanted, Reason.MISSING)
 
 
 def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
@@ -200,7 +221,9 @@ def _is_unfinished(local: LocalFile, remote: RemoteFile) -> bool:
         return False
     if remote.size is None:
         return True  # it is asked for before anything is fetched, and then this is decided again
-    return local.stamp.size < remote.size or (local.stamp.size == remote.size and local.written is not None)
+    if local.stamp.size == remote.size:
+        return local.written is not None  # it has holes, or its program noted what is missing
+    return local.stamp.size < remote.size
 
 
 def _edited(local: LocalFile, remote: RemoteFile) -> Occupied:

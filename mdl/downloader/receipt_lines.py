@@ -23,9 +23,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "hub": (list, type(None)),
 }
 _OF_HUB = ("repo", "repo_type", "revision", "path", "branch")
-_AS_THEY_ARE = ("url", "asked", "validator", "suspect")
-_OFTEN_THE_SAME = ("verified", "commit", "catalog")
-"""Texts that many files of a model have in common: each is kept once."""
 _DEFAULTS: dict[str, Any] = {
     "asked": "",
     "adopted": False,
@@ -62,40 +59,65 @@ def receipt_of(facts: dict[str, Any]) -> Receipt | None:
     """The receipt with the ``facts`` of a line; None if they make no sense."""
     try:
         facts = _DEFAULTS | facts
-        stamp = facts["stamp"]
-        prefixes = tuple(facts["prefixes"])
-        replaced = facts["replaced"]
-        kinds = [(facts[key], kinds) for key, kinds in _KINDS.items()]
-        kinds += [(number, (int,)) for number in (*stamp, *(replaced or ()))] + [
-            (prefix, (str,)) for prefix in prefixes
-        ]
-        if any(type(value) not in allowed for value, allowed in kinds):
+        if not _has_right_kinds(facts):
             return None
-        algorithm, _, text = facts["digest"].partition(":")
+        algorithm, _, digits = facts["digest"].partition(":")
         path = RelPath.of_repository(facts["path"])
-        same: dict[str, Any] = {key: facts[key] and sys.intern(facts[key]) for key in _OFTEN_THE_SAME}
+        hub = None
+        if facts["hub"] is not None:
+            hub = _hub_file(facts["hub"], facts["endpoint"], path)
+        access = facts["access"]
+        vouched_by = facts["vouched_by"]
         return Receipt(
-            **{key: facts[key] for key in _AS_THEY_ARE},
-            **same,
             model=sys.intern(RelPath.parse(facts["model"]).text),
             path=path,
-            stamp=Stamp(*stamp),
-            replaced=Stamp(*replaced) if replaced else None,
-            digest=Digest.parse(algorithm, text),
+            stamp=Stamp(*facts["stamp"]),
+            digest=Digest.parse(algorithm, digits),
+            verified=sys.intern(facts["verified"]),
+            url=facts["url"],
+            asked=facts["asked"],
+            validator=facts["validator"],
+            commit=_interned(facts["commit"]),
+            catalog=_interned(facts["catalog"]),
+            suspect=facts["suspect"],
             adopted=facts["adopted"] is True,
-            access=facts["access"] if facts["access"] in ACCESSES else "unknown",
-            vouched_by=facts["vouched_by"] if facts["vouched_by"] in VOUCHERS else "folder",
-            prefixes=prefixes,
-            hub=_hub_file(facts["hub"], facts["endpoint"], path) if facts["hub"] is not None else None,
+            access=access if access in ACCESSES else "unknown",
+            vouched_by=vouched_by if vouched_by in VOUCHERS else "folder",
+            replaced=Stamp(*facts["replaced"]) if facts["replaced"] else None,
+            prefixes=tuple(facts["prefixes"]),
+            hub=hub,
         )
     except (KeyError, ValueError, TypeError, AttributeError, MdlError):
         return None
+
+
+def _has_right_kinds(facts: dict[str, Any]) -> bool:
+    """Whether each fact is of the kind that a receipt has there. Raises `KeyError`, `TypeError`."""
+    for key, kinds in _KINDS.items():
+        if type(facts[key]) not in kinds:
+            return False
+    for number in (*facts["stamp"], *(facts["replaced"] or ())):
+        if type(number) is not int:
+            return False
+    return all(type(prefix) is str for prefix in facts["prefixes"])
+
+
+def _interned(text: str | None) -> str | None:
+    """A text that many files of a model have in common, which is kept once."""
+    return None if text is None else sys.intern(text)
 
 
 def _hub_file(facts: Any, endpoint: str, file: RelPath) -> HubFile:
     repo, repo_type, revision, path, branch = facts
     if any(type(fact) is not str for fact in facts) or repo_type not in _REPO_TYPES:
         raise ValueError(f"{facts!r} is not a file of a hub")
-    repo, repo_type, revision, branch, endpoint = map(sys.intern, (repo, repo_type, revision, branch, endpoint))
-    path = file.text if path == file.text else RelPath.of_repository(path).text
-    return HubFile(repo, repo_type, revision, path, branch, endpoint)
+    if path != file.text:
+        path = RelPath.of_repository(path).text
+    return HubFile(
+        repo=sys.intern(repo),
+        repo_type=sys.intern(repo_type),
+        revision=sys.intern(revision),
+        path=path,
+        branch=sys.intern(branch),
+        endpoint=sys.intern(endpoint),
+    )

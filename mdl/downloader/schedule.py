@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mdl.downloader.download import Download, FileResult, Segment
+from mdl.downloader.download import Download, FileResult
 from mdl.downloader.plan import too_large
+from mdl.downloader.segment import Segment
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Event, Retrying, Rewound
 from mdl.net.allowlist import host_of

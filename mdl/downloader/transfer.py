@@ -55,11 +55,11 @@ class Result:
     @property
     def bytes_fetched(self) -> int:
         """Bytes that came from the network."""
-        return sum(one.fetched for one in self.files)
+        return sum(file.fetched for file in self.files)
 
     @property
     def bytes_discarded(self) -> int:
-        return sum(one.discarded for one in self.files)
+        return sum(file.discarded for file in self.files)
 
 
 class Transfer:

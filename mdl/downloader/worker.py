@@ -21,12 +21,13 @@ from mdl.disk.names import name_too_long
 from mdl.disk.pool import Batches
 from mdl.disk.publish import StagedFile
 from mdl.downloader.check import LOOKED_AT
-from mdl.downloader.download import Download, Segment
+from mdl.downloader.download import Download
 from mdl.downloader.hub_client import HubClient
 from mdl.downloader.open_file import OpenFile, name_impostor
 from mdl.downloader.partial import FileModified, Partial
 from mdl.downloader.plan import Item, Plan, Reason, Wanted, too_large
 from mdl.downloader.schedule import Work
+from mdl.downloader.segment import Segment
 from mdl.downloader.store import Ready, Store
 from mdl.downloader.turns import Turns
 from mdl.errors import (

@@ -12,8 +12,9 @@ from support.faulty_server import Answer, FaultyServer, Handler, Request
 from support.polling import until
 
 from mdl.downloader.connection_scaler import Tuning
-from mdl.downloader.download import Download, Segment
+from mdl.downloader.download import Download
 from mdl.downloader.partial import Partial
+from mdl.downloader.segment import Segment
 from mdl.events import Event
 from mdl.files import RemoteFile
 from mdl.net.ranges import ByteRange

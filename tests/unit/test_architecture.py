@@ -48,7 +48,7 @@ _PURE = """
     errors reports json_stream weights/end_records junk weights/table units values
     net/allowlist net/attachment net/credentials net/hints net/limits net/origin_record net/pacer net/policy net/proxies
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
-    downloader/download downloader/schedule
+    downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     jobs/lines console/state console/tally
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock

@@ -1,0 +1,78 @@
+"""Segments: one range of a file that one worker fetches. Pure: the caller has the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mdl.net.ranges import ByteRange
+
+
+@dataclass(eq=False)
+class Segment:
+    """A range that is being fetched, written up to ``at``. ``stop`` moves closer if another connection takes the tail.
+    ``origin`` and ``mirrors`` (how many were left) say which server it is asked of. It ``began`` at that moment, and
+    ``received`` bytes came for it.
+
+    ``is_whole``: the whole file is asked for, without a range. ``covers`` is where the answer will end, whose first
+    byte came at the moment ``answered``. ``is_second``: it tells whether the origin serves a second connection for a
+    file; one connection brings all bytes before it in ``offset_seconds``. ``is_unwanted``: mdl closed it, which is
+    nobody's fault."""
+
+    stop: int | None
+    at: int
+    is_whole: bool = False
+    began: float = 0.0
+    first: int = 0
+    received: int = 0
+    asked_url: str = ""
+    asked_range: ByteRange | None = None
+    origin: str = ""
+    mirrors: int = 0
+    covers: int | None = None
+    answered: float | None = None
+    is_second: bool = False
+    offset_seconds: float = 0.0
+    is_unwanted: bool = False
+    abort: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.first = self.at
+
+    @property
+    def asked(self) -> ByteRange | None:
+        """The range to ask for; None for the whole file."""
+        if self.is_whole or self.stop is None or self.stop <= self.at:
+            return None
+        return ByteRange(self.at, self.stop)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the body of its answer has begun."""
+        return self.answered is not None or self.at > self.first
+
+    def seconds_to_answer(self, now: float) -> float:
+        """How long its answer took to begin, or has not come until ``now``."""
+        return (now if self.answered is None else self.answered) - self.began
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come; 0 if the end is not known."""
+        return 0 if self.stop is None else self.stop - self.at
+
+    def count(self, received: int) -> None:
+        """So many more bytes came for it."""
+        self.received += received
+
+    def give_up(self) -> None:
+        """End its request, which is not wanted any more."""
+        self.is_unwanted = True
+        if self.abort:
+            self.abort()
+
+    def cut(self, stop: int) -> int:
+        """End the segment at ``stop``; returns where it ended before."""
+        assert self.stop is not None
+        before = self.stop
+        self.stop = stop
+        return before
