@@ -366,26 +366,6 @@ def get(terminal: Terminal) -> str:
     return svg
 
 
-def listed(terminal: Terminal) -> str:
-    """What is here, what is half here, and what is not."""
-    terminal.run("mdl list")
-    svg = terminal.drawn("mdl list")
-    terminal.clear()
-    return svg
-
-
-def verify(terminal: Terminal) -> str:
-    """Some bytes of a model were changed behind mdl's back: that is found, and mended."""
-    with (terminal.home / "models" / "bert-fa" / "model.safetensors").open("r+b") as file:
-        file.seek(50 * _MB)
-        file.write(b"rotten")
-    terminal.run("mdl verify bert-fa")
-    terminal.run("mdl verify bert-fa --repair")
-    svg = terminal.drawn("mdl verify")
-    terminal.clear()
-    return svg
-
-
 def jobs(terminal: Terminal) -> str:
     """One that runs in the background, and one that was paused."""
     terminal.run("mdl rm whisper-fa --yes")
@@ -465,7 +445,7 @@ def until_there(terminal: Terminal, job: str, count: int) -> None:
     raise SystemExit(f"FAILED: job {job} does not get on")
 
 
-SCENES = {"resume": resume, "release": release, "get": get, "list": listed, "verify": verify, "jobs": jobs}
+SCENES = {"resume": resume, "release": release, "get": get, "jobs": jobs}
 
 
 def main() -> int:
