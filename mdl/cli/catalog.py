@@ -61,7 +61,7 @@ def init(
 )
 def add(
     session: Session,
-    name: Annotated[str, argument("NAME", "What it is to be called.", autocompletion=None)],
+    name: Annotated[str, argument("NAME", "The name of the model.", autocompletion=None)],
     source: Annotated[list[str], argument("SOURCE", "hf:org/repo or a URL, several for one model.")],
     entry: EntryFlags,
 ) -> int:

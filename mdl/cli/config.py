@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mdl import Client, SettingValue
 
 Key = Annotated[str, argument("KEY", "A setting, as 'mdl config' lists them: home, stores.also.")]
-Values = Annotated[list[str], argument("VALUE", "What it is to be; several for a list.")]
+Values = Annotated[list[str], argument("VALUE", "The new value; several for a list.")]
 
 
 @command(
@@ -38,7 +38,7 @@ Values = Annotated[list[str], argument("VALUE", "What it is to be; several for a
     checks_config=True,
 )
 def list_settings(session: Session, settings: LookSettings) -> int:
-    """Every setting with its value and where it is from; then the places, the hub, and whose token it gets."""
+    """Show every setting, its value and where it is from; then the places, the hub, and whose token it gets."""
     trouble = session.without_broken_file()
     client = session.client(settings, checked=False)
     rows = client.settings()

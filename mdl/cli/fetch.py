@@ -46,7 +46,7 @@ class WhatFlags:
         ),
     ] = None
     allow_running: Annotated[bool, flag("--allow-running", "Take what is there of a job that still runs.")] = False
-    keep_archive: Annotated[bool, flag("--keep-archive", "Keep an archive that came, beside the folder.")] = False
+    keep_archive: Annotated[bool, flag("--keep-archive", "Keep the archive beside the folder.")] = False
 
 
 @value_class

@@ -57,7 +57,7 @@ class Common:
         Progress | None,
         bare_flag("--progress", "How to show progress; json: one object a line. [default: auto]", panel="Output"),
     ] = None
-    quiet: Annotated[bool, flag("-q --quiet", "Say only what fails.", panel="Output")] = False
+    quiet: Annotated[bool, flag("-q --quiet", "Show only failures.", panel="Output")] = False
     verbose: Annotated[
         int,
         flag(
@@ -69,7 +69,7 @@ class Common:
         ),
     ] = 0
     no_color: Annotated[bool, bare_flag("--no-color", "Use no colours (NO_COLOR).", panel="Output")] = False
-    yes: Annotated[bool, flag("-y --yes", "Do it: answer every question with yes.")] = False
+    yes: Annotated[bool, flag("-y --yes", "Answer every question with yes.")] = False
 
 
 LOOK: Final = ("home", "layout")
@@ -120,7 +120,7 @@ class Globs:
     """Which files, by their names."""
 
     include: Annotated[list[str] | None, flag("--include GLOB", "Only files that match; repeatable.")] = None
-    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches; repeatable.")] = None
+    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "Leave out files that match; repeatable.")] = None
 
     @property
     def globs(self) -> dict[str, list[str]]:

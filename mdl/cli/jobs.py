@@ -58,7 +58,7 @@ def list_jobs(
 ) -> int:
     """List the jobs, the newest first.
 
-    All that can go on are listed, and the last that are over; with --json every one.
+    The list has every job that can continue, and the last ones that ended; --json has all.
     """
     for wanted in status or ():
         parse_choice(_STATUSES, wanted, "--status")
@@ -260,7 +260,7 @@ def _each(session: Session, names: list[str], change: Callable[[Job, Records], J
 def limit(
     session: Session,
     name: Id,
-    rate: Annotated[str, argument("RATE", "Bytes a second, as 5M; a timetable; or off.")],
+    rate: Annotated[str, argument("RATE", "Bytes per second: 5M; a timetable; or off.")],
 ) -> int:
     """Change the rate of a running job, until it ends or is paused."""
     parse_rate(rate, "RATE")
@@ -354,7 +354,7 @@ def clean(
 ) -> int:
     """Remove the records and logs of old jobs.
 
-    They are over or died; a paused job stays, and so does every model.
+    Jobs that ended or died are removed. Paused jobs stay, and so does every model.
     """
     records = _records(session)
     removed = records.clean(parse_duration(older_than, "--older-than", least=0))

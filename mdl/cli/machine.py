@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # `schema` needs nothing of these
     checks_config=True,
 )
 def doctor(session: Session, settings: DoctorSettings) -> int:
-    """What works here, and what to do about what does not: endpoint, proxy, CA, token, clock, disk, versions."""
+    """Check what works here, and say what to do about the rest: endpoint, proxy, CA, token, clock, disk, versions."""
     from mdl.doctor import Environment, run_checks
 
     settings["stall"] = settings.get("stall") or "10s"

@@ -33,9 +33,9 @@ class SelectionFlags:
 
     include: Annotated[
         list[str] | None,
-        flag("--include GLOB", "Only files that match; the very name of a file that is left out adds it; repeatable."),
+        flag("--include GLOB", "Only files that match; the plain name of a left-out file adds it; repeatable."),
     ] = None
-    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "No file that matches; repeatable.")] = None
+    exclude: Annotated[list[str] | None, flag("--exclude GLOB", "Leave out files that match; repeatable.")] = None
     checkpoint: Annotated[
         str | None,
         flag(
@@ -63,9 +63,7 @@ class OutputFlags:
     compress: Annotated[
         Literal["auto", "store", "deflate"], flag("--compress", "auto: deflate if that makes a sample smaller.")
     ] = "auto"
-    allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint of which bytes are missing.")] = (
-        False
-    )
+    allow_incomplete: Annotated[bool, flag("--allow-incomplete", "Pack a checkpoint that lacks bytes.")] = False
     force: Annotated[bool, bare_flag("--force", "Replace a file that is no archive of this run.", panel="Where")] = (
         False
     )

@@ -142,7 +142,7 @@ def status(session: Session, name: Name, job_id: JobId) -> int:
     "mdl remote cancel gpu p-17 --json  # for a script",
 )
 def cancel(session: Session, name: Name, job_id: JobId) -> int:
-    """Cancel a job of a remote. It is asked once; what the job has written stays."""
+    """Cancel a job of a remote. mdl asks once. What the job has written stays."""
     with session.client().remote(name) as remote:
         job = remote.cancel(job_id)
     return session.show({"jobs": [job]}, lambda: session.console.note(f"{job.id}: {job.status}"))

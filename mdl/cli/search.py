@@ -29,7 +29,7 @@ def search(
 ) -> int:
     """Find repositories of the hub by a part of their names: size, licence, and whether access is restricted.
 
-    The size is what all revisions of a repository take; 'mdl show --remote org/repo' has that of the newest.
+    The size counts all revisions of a repository; 'mdl show --remote org/repo' has the size of the newest.
     """
     found = session.client(settings).search(" ".join(words), kind=kind, sort=sort, limit=limit)
 

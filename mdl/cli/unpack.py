@@ -231,7 +231,7 @@ def rollback(
     session: Session,
     folder: ReleasesFolder,
     settings: ReleaseSettings,
-    to: Annotated[str | None, bare_flag("--to VERSION", "This release: its name, or a part that no other has.")] = None,
+    to: Annotated[str | None, bare_flag("--to VERSION", "This release: its name, or any unique part of it.")] = None,
     log_file: LogFile = None,
 ) -> int:
     """Serve the release that was served before, or another one; no network, one atomic switch."""

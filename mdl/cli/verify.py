@@ -28,7 +28,7 @@ _REPLACING = re.compile("'mdl verify --repair --force [^']*'")
 class RepairFlags:
     """What is done about what is wrong."""
 
-    repair: Annotated[bool, flag("--repair", "Fetch what is wrong, and only that.")] = False
+    repair: Annotated[bool, flag("--repair", "Download only what is wrong.")] = False
     dry_run: Annotated[bool, flag("-n --dry-run", "With --repair: only say what is wrong.")] = False
     force: Annotated[
         bool, flag("--force", "With --repair: also replace files that were changed, or that mdl did not write.")

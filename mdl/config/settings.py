@@ -195,7 +195,7 @@ class Settings(TypedDict, total=False):
             "Where",
         ),
     ]
-    connections: Annotated[int, Setting(24, _integer(1, 64), "Connections at once, at most, in all (1 to 64).", "N")]
+    connections: Annotated[int, Setting(24, _integer(1, 64), "The most connections at once, in all (1 to 64).", "N")]
     patience: Annotated[
         float | str,
         Setting(
@@ -207,44 +207,50 @@ class Settings(TypedDict, total=False):
     ]
     retries: Annotated[
         int | None,
-        Setting(None, _integer(1, 1000), "At most so many attempts without progress (1 to 1000); else no limit.", "N"),
+        Setting(None, _integer(1, 1000), "Give up after so many attempts without progress (1 to 1000).", "N"),
     ]
     stall: Annotated[
-        float | str, Setting("30s", _as_text(parse_duration), "Silence after which a connection is given up.", "TIME")
+        float | str,
+        Setting("30s", _as_text(parse_duration), "Give up a connection after this long without a byte.", "TIME"),
     ]
     offline: Annotated[bool, _switch_setting("Contact nothing (also HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE).", "Lock")]
     via: Annotated[
         Literal["http", "hub"],
         _choice_setting(
             ("http", "hub"),
-            "How the hub's files come: by mdl itself (http), or by huggingface_hub with Xet (hub).",
+            "Who downloads the hub's files: mdl (http), or huggingface_hub with Xet (hub).",
             "Where",
         ),
     ]
     limit_rate: Annotated[
         str | float | None,
-        Setting(None, _as_text(parse_rate), "Bytes a second in all: 20M, or by the day: '08:00,2M 22:00,off'.", "RATE"),
+        Setting(
+            None,
+            _as_text(parse_rate),
+            "Bytes per second in all: 20M, or by the time of day: '08:00,2M 22:00,off'.",
+            "RATE",
+        ),
     ]
     max_duration: Annotated[
         float | str | None, Setting(None, _as_text(parse_duration), "Stop after this long, with exit code 75.", "TIME")
     ]
     window: Annotated[
         str | None,
-        Setting(None, _as_text(Window.parse), "Only at these hours, as 22:00-06:00; else exit code 75.", "FROM-TO"),
+        Setting(None, _as_text(Window.parse), "Only at these hours: 22:00-06:00; otherwise exit code 75.", "FROM-TO"),
     ]
     lock_wait: Annotated[
         float | str,
         Setting(
             "10m",
             _as_text(partial(parse_duration, least=0)),
-            "How long to wait for another mdl on the same model.",
+            "How long to wait for another mdl that works on the same model.",
             "TIME",
         ),
     ]
     max_size: Annotated[
         str | int | None,
         Setting(
-            None, _as_text(parse_size), "Refuse what has more bytes than this in all: 20G, 500Mi.", "SIZE", panel="What"
+            None, _as_text(parse_size), "Refuse a download of more bytes than this: 20G, 500Mi.", "SIZE", panel="What"
         ),
     ]
     locked: Annotated[

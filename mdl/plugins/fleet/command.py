@@ -98,7 +98,7 @@ def verify(
     names: Names,
     where: FleetFlags,
     settings: GetSettings,
-    repair: Annotated[bool, flag("--repair", "Fetch what is wrong there, and only that.")] = False,
+    repair: Annotated[bool, flag("--repair", "Download only what is wrong there.")] = False,
 ) -> int:
     """Read models on every node again, and compare them with their digests."""
     return _run(session, "verify", names, where, settings, repair=repair)

@@ -33,7 +33,7 @@ OlderThan = Annotated[str, flag("--older-than TIME", "Keep what is younger than 
     "mdl mirror push s3://models/mirror bert-fa  # put the locked files there",
     "mdl mirror list s3://models/mirror  # what is there",
     "mdl mirror pull s3://models/mirror bert-fa  # and back",
-    group_help="What the lock holds, in an object store of your own: put there, compared, fetched from there.",
+    group_help="Keep what the lock holds in your own object store: push, check, pull.",
 )
 def mirror(session: Session) -> int:
     """What the lock holds, in an object store of your own."""
@@ -166,10 +166,9 @@ def list_versions(session: Session, url: Url, settings: MirrorSettings, names: H
 def clean(
     session: Session, url: Url, settings: MirrorSettings, names: Held = None, older_than: OlderThan = "1d"
 ) -> int:
-    """Show what nobody needs any more in a mirror; --yes deletes it.
+    """Show what nothing needs any more in a mirror; --yes deletes it.
 
-    That is: uploads that were not ended, versions that the lock has left behind, versions without a marker. What the
-    lock names stays.
+    These are unfinished uploads, versions that the lock has replaced, and versions without a marker.
     """
     is_asked = session.common.yes
     console = session.console

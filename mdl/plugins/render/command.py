@@ -14,7 +14,7 @@ from mdl.redact import Requested, has_secret
 
 To = Annotated[str | None, bare_flag("--to DIR", "The models folder.", panel="Where")]
 Program = Annotated[str | None, bare_flag("--mdl CMD", "How mdl is called there.", panel="Where")]
-Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes a second.", panel="Speed and hours")]
+Rate = Annotated[str | None, bare_flag("--limit-rate RATE", "The most bytes per second.", panel="Speed and hours")]
 Window = Annotated[
     str | None, bare_flag("--window FROM-TO", "Only at these hours. [default: 22:00-06:00]", panel="Speed and hours")
 ]
