@@ -45,7 +45,7 @@ from mdl.net.refusals import Asker, error_for_status, is_not_yet, may_be_the_tok
 from mdl.net.responses import parse_size
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.net.tls_errors import SILENCE
-from mdl.net.transport import PROXY, PooledTransport, map_httpx_errors, system_settings
+from mdl.net.transport import LIMITS, PROXY, PooledTransport, map_httpx_errors, system_settings
 from mdl.net.trust import Trust
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
@@ -58,6 +58,7 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "Connection": "keep-alive",
 }
+_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
 _BEGINNING = 4096
@@ -100,9 +101,34 @@ class OpenResponse:
         return _lower(self.response.headers)
 
 
-for _name in ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy"):
-    # They log URLs and Location headers, which may be signed. mdl tells of its requests by events.
-    logging.getLogger(_name).addFilter(lambda _record: RequestLimits.current.get() is None)
+class _QuietRequests(logging.Filter):
+    """Keeps mdl's own requests out of the log of httpx and httpcore, which has URLs and Location headers that may be
+    signed. mdl tells of its requests by events. Requests that a program makes by itself are logged as ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loggers = [logging.getLogger(name) for name in _LOGGERS]
+        self._sending: set[int] = set()
+        for logger in self._loggers:
+            logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for what is logged by a thread that sends a request of mdl's."""
+        return threading.get_ident() not in self._sending
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Inside the block nothing is logged of what the calling thread does."""
+        thread = threading.get_ident()
+        self._sending.add(thread)
+        try:
+            yield
+        finally:
+            self._sending.discard(thread)
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            logger.removeFilter(self)
 
 
 class HttpClient:
@@ -147,12 +173,14 @@ class HttpClient:
             warn(problem)
         self._open_without: dict[str, bool] = {}
         self.is_closed = False
+        self._quiet = _QuietRequests()
         self._transport = PooledTransport(limits.connections + 4, self.cancel, Trust(environ, tls, warn))
         self._timeout = httpx.Timeout(limits.stall, connect=limits.connect).as_dict()
 
     def close(self) -> None:
         self.is_closed = True
         self._transport.close()
+        self._quiet.close()
 
     def __enter__(self) -> HttpClient:
         return self
@@ -401,16 +429,16 @@ class HttpClient:
                 through_proxy=bool(proxy),
                 is_anonymous=is_anonymous,
             )
+            host = host_of(current)
+            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
+            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
             request = httpx.Request(
                 method,
                 asked,
                 headers={**_HEADERS, **headers, **signed, **authorization},
                 content=content,
-                extensions={PROXY: proxy, "timeout": dict(self._timeout)},
+                extensions={PROXY: proxy, LIMITS: limits, "timeout": dict(self._timeout)},
             )
-            host = host_of(current)
-            private_ok = proxy is not None or self._may_be_private(current, start, met_public)
-            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
             first_byte = self.record(start).first_byte_limit(self.stall, self.policy.patience)
             response = self._send(request, limits, max(link.patience, first_byte))
             if proxy is None and limits.peer and not is_private(limits.peer):
@@ -491,7 +519,8 @@ class HttpClient:
         patience = math.inf if is_upload else patience
         while True:
             try:
-                with self._response_deadline(patience), limits.applied():
+                limits.begin()
+                with self._response_deadline(patience), self._quiet.sending():
                     response = self._transport.handle_request(request)
                 response.request = request
                 return response

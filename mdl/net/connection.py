@@ -1,7 +1,7 @@
 """Connections: how one is opened, to the first address that answers (RFC 8305), and what a request may do on it.
 
-httpcore hands nothing on to the connection that carries a request. So each one asks, when it is written to or read, for
-the limits of the calling thread's request: which address it may reach, and until when data must have come.
+A connection is given the limits of each request that it carries: which address the request may reach, and what ends it
+from another thread. Until when data must have come is asked of the calling thread, for httpcore hands nothing on.
 A read that gets one byte now and then never times out by itself, nor do interim responses (1xx) without end.
 """
 
@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import httpcore
 
@@ -65,15 +65,12 @@ class Interrupter:
 
 @dataclass
 class RequestLimits:
-    """What one request of the calling thread may do, and how it went.
+    """What one request may do, and how it went.
 
     ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
     ``interrupter`` ends it from another thread.
     `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
     """
-
-    current: ClassVar[ContextVar[RequestLimits | None]] = ContextVar("current", default=None)
-    """Those of the request that the calling thread sends."""
 
     host: str
     private_ok: bool
@@ -93,16 +90,10 @@ class RequestLimits:
             raise Unsafe(f"refused: {self.host} leads to the private address {peer}{why}", item=self.host, hint=hint)
         self.peer = peer
 
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside the block these limits hold for what the calling thread sends."""
+    def begin(self) -> None:
+        """The request is sent now, perhaps once more."""
         self.peer = ""
         self.is_fresh = False
-        token = self.current.set(self)
-        try:
-            yield
-        finally:
-            self.current.reset(token)
 
 
 _deadline: ContextVar[tuple[float, NetworkError]] = ContextVar("deadline", default=(math.inf, NetworkError("")))
@@ -203,9 +194,16 @@ class Connection(httpcore.NetworkStream):
     as long again as reading it. If it ends in such a read, the connection counts as readable.
     """
 
-    def __init__(self, stream: ByteStream, cancel: CancelToken, peer: str | None = None) -> None:
-        """``peer`` is the address if it is known: a server that has ended the connection right after the handshake may
-        have said why, which is still to be read. Raises `httpcore.ConnectError` if the connection is already dead."""
+    def __init__(
+        self,
+        stream: ByteStream,
+        cancel: CancelToken,
+        peer: str | None = None,
+        limits: RequestLimits | None = None,
+    ) -> None:
+        """``limits`` are those of the request that it carries. ``peer`` is the address if it is known: a server that
+        has ended the connection right after the handshake may have said why, which is still to be read. Raises
+        `httpcore.ConnectError` if the connection is already dead."""
         self._stream = stream
         self._cancel = cancel
         self._came = b""
@@ -213,6 +211,7 @@ class Connection(httpcore.NetworkStream):
         self._is_detached = False
         self._is_in_body = False
         self._is_end_unseen = False
+        self.limits = limits
         self.left: int | None = None
         """Bytes of the response's body that are still to come; None if that is not known, or if the head is read."""
         self.is_broken = False
@@ -289,10 +288,10 @@ class Connection(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if limits := RequestLimits.current.get():
-            limits.check_peer(self.peer)
-            if limits.interrupter:
-                limits.interrupter.attach(self._stream.get_extra_info("socket"))
+        if self.limits:
+            self.limits.check_peer(self.peer)
+            if self.limits.interrupter:
+                self.limits.interrupter.attach(self._stream.get_extra_info("socket"))
         self.is_broken = True
         self._stream.write(buffer, timeout)
         self.is_broken = False
@@ -310,7 +309,7 @@ class Connection(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         name = server_hostname and server_hostname.strip("[]")  # of a host behind a proxy
-        return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.peer)
+        return Connection(TlsStream(self._stream, ssl_context, name, timeout), self._cancel, self.peer, self.limits)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable" and (self._came or self._is_end_unseen):
@@ -319,10 +318,11 @@ class Connection(httpcore.NetworkStream):
 
 
 class HappyEyeballs(httpcore.SyncBackend):
-    """Opens a connection for httpcore, to the first address of a host that answers."""
+    """Opens the connection for one request of httpcore, to the first address of a host that answers."""
 
-    def __init__(self, cancel: CancelToken) -> None:
+    def __init__(self, cancel: CancelToken, limits: RequestLimits | None) -> None:
         self._cancel = cancel
+        self._limits = limits
         self._opened: Connection | None = None
 
     def close(self) -> None:
@@ -348,12 +348,12 @@ class HappyEyeballs(httpcore.SyncBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        connection = Connection(SocketStream(sock), self._cancel)
+        connection = Connection(SocketStream(sock), self._cancel, limits=self._limits)
         self._opened = connection
-        if limits := RequestLimits.current.get():
-            limits.is_fresh = True
+        if self._limits:
+            self._limits.is_fresh = True
             try:
-                limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
+                self._limits.check_peer(connection.peer)  # before anything is sent, a TLS handshake included
             except Unsafe:
                 connection.close()
                 raise

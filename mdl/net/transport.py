@@ -32,7 +32,7 @@ from socksio import SOCKSError
 from mdl.cancel import CancelToken
 from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
 from mdl.net.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
-from mdl.net.connection import Connection, HappyEyeballs
+from mdl.net.connection import Connection, HappyEyeballs, RequestLimits
 from mdl.net.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
 from mdl.net.proxies import Proxy
 from mdl.net.refusals import safe_excerpt
@@ -45,6 +45,8 @@ PROXY = "mdl.proxy"
 """An extension of a request: the `Proxy` that it goes through, or None."""
 PROXY_OFFERS = "mdl.proxy_offers"
 """An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
+LIMITS = "mdl.limits"
+"""An extension of a request: its `RequestLimits`."""
 TRUST = "mdl.trust"
 """An extension of a request: the `Trust` that makes its TLS context."""
 _KEEP_SECONDS = 5.0
@@ -104,10 +106,12 @@ class PooledTransport(httpx.BaseTransport):
         place = (proxy.url if proxy else None, request.url.scheme, request.url.host, request.url.port)
         sent = _for_httpcore(request, proxy)
         origin = sent.url.origin
-        network = HappyEyeballs(self._cancel)
+        limits: RequestLimits | None = request.extensions.get(LIMITS)
+        network = HappyEyeballs(self._cancel, limits)
         kept = self._take(place)
         sender: httpcore.ConnectionInterface
         if kept:
+            kept.limits = limits
             sender = httpcore.HTTP11Connection(origin, kept)
         else:
             sender = self._pool(request, proxy, network).create_connection(origin)
