@@ -19,7 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -99,6 +99,20 @@ class OpenResponse:
     def headers(self) -> Mapping[str, str]:
         """The headers, with lower-case keys."""
         return _lower(self.response.headers)
+
+
+@value_class
+class _Asked:
+    """What `HttpClient.open` was asked for. ``is_anonymous`` if the token of the origin is not sent."""
+
+    method: str
+    url: str
+    start: str
+    headers: Mapping[str, str]
+    content: bytes | Iterable[bytes] | None = None
+    bearer: str = field(default="", repr=False)
+    interrupter: Interrupter | None = None
+    is_anonymous: bool = False
 
 
 class _QuietRequests(logging.Filter):
@@ -216,44 +230,48 @@ class HttpClient:
         `NetworkError`). A refused hop raises `Unsafe`. Trouble with the connection raises `NetworkError`,
         `ProtocolError` or `TlsError`, also while the body is read inside the block.
         """
-        opened: OpenResponse | None = None
-        began = time.monotonic()
+        asked = _Asked(method, url, start or url, headers or {}, content, bearer, interrupter)
         secrets = Secrets([bearer, *(token.token for token in self._tokens.values())])
         for credential in self._credentials:
             secrets.add_all(credential.values())
+        opened: OpenResponse | None = None
+        began = time.monotonic()
         with map_httpx_errors(url, secrets):
             try:
                 try:
-                    opened, sent = self._follow(
-                        method, url, start or url, headers or {}, secrets, content, bearer, interrupter
-                    )
+                    opened, sent = self._follow(asked, secrets)
                 except (httpx.InvalidURL, ValueError) as why:
                     host = host_of(url)
                     raise Unsafe(f"refused: {host} leads to an unusable URL: {why}", item=host) from why
                 is_refusal = opened.status >= 400 and opened.status not in allow
                 if is_refusal or (is_file and is_not_yet(opened.status, opened.headers)):
-                    with self._response_deadline():
-                        words = self.beginning(opened, _SMALL)
-                    asker = self._asker(opened, url, start or url, sent)
-                    told = server_message(opened.headers, words, secrets)
-                    if method == "GET" and asker.is_hub and sent and not bearer and may_be_the_token(told):
-                        asker = replace(asker, is_open_without=self._is_open_without(url, secrets))
-                    error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
-                    raise error.but(
-                        status_code=opened.status,
-                        server_code=opened.headers.get("x-error-code", ""),
-                        redirected=bool(opened.hops) and not (opened.is_fresh and isinstance(error, NotFound)),
-                    )
+                    raise self._refusal(opened, asked, sent, secrets)
                 yield opened
             except Exception as why:
-                is_silent = isinstance(why, httpx.ReadTimeout) or (isinstance(why, NetworkError) and why.is_silence)
-                if is_silent and (opened is None or not opened.response.num_bytes_downloaded):
-                    self.record(start or url).note_silence(began, time.monotonic())
+                has_body_begun = opened is not None and opened.response.num_bytes_downloaded > 0
+                if _is_silence(why) and not has_body_begun:
+                    self.record(asked.start).note_silence(began, time.monotonic())
                 self.cancel.check()  # a cancel closes the connections, which causes every kind of error
                 raise
             finally:
                 if opened is not None:
                     opened.response.close()
+
+    def _refusal(self, opened: OpenResponse, asked: _Asked, sent: str, secrets: Secrets) -> MdlError:
+        """The error that a response means, in the server's own words. ``sent`` is the name of what proved who asks."""
+        with self._response_deadline():
+            words = self.beginning(opened, _SMALL)
+        asker = self._asker(opened, asked, sent)
+        told = server_message(opened.headers, words, secrets)
+        if asked.method == "GET" and asker.is_hub and sent and not asked.bearer and may_be_the_token(told):
+            asker = replace(asker, is_open_without=self._is_open_without(asked.url, secrets))
+        error = error_for_status(opened.status, opened.headers, words, opened.url, asker, secrets)
+        is_gone_for_good = opened.is_fresh and isinstance(error, NotFound)
+        return error.but(
+            status_code=opened.status,
+            server_code=opened.headers.get("x-error-code", ""),
+            redirected=bool(opened.hops) and not is_gone_for_good,
+        )
 
     def body(self, opened: OpenResponse, length: int | None = None, *, decode: bool = True) -> Iterator[Block]:
         """The body of a response, ``length`` bytes of it if that is known; see `BodyReader.blocks`."""
@@ -379,66 +397,52 @@ class HttpClient:
         """The proxy that a request for ``url`` goes through."""
         return self._proxies.choose(url)
 
-    def _follow(
-        self,
-        method: str,
-        url: str,
-        start: str,
-        headers: Mapping[str, str],
-        secrets: Secrets,
-        content: bytes | Iterable[bytes] | None,
-        bearer: str,
-        interrupter: Interrupter | None = None,
-        *,
-        is_anonymous: bool = False,
-    ) -> tuple[OpenResponse, str]:
+    def _follow(self, asked: _Asked, secrets: Secrets) -> tuple[OpenResponse, str]:
         """The response at the end of the redirects, and the name of what was sent with the last request: a variable
         or a file; '' if nothing was. The query of every URL that is asked is added to ``secrets``."""
+        start = asked.start
         hops: list[Mapping[str, str]] = []
         home = origin_of(start)
         at_home = True
-        current = url
-        met_public = url != start and host_of(start) in self._public
-        link = Link(url)
-        located_by: list[Mapping[str, str]] = []
-        if self.locate is not None and self.is_located(url):
-            located_by.append({":url": url})
-            hops += located_by
-            located = self.locate(url)
-            found = located.response(headers) if isinstance(located, Body) else located
-            if not isinstance(found, Link):
-                return OpenResponse(found, url, tuple(hops), None), ""
-            link = found
-            current = found.url
-            at_home = found.authorized
-            home = origin_of(current) if at_home else home
+        link = Link(asked.url)
+        if self.locate is not None and self.is_located(asked.url):
+            hops.append({":url": asked.url})
+            located = self.locate(asked.url)
+            answer = located.response(asked.headers) if isinstance(located, Body) else located
+            if not isinstance(answer, Link):
+                return OpenResponse(answer, asked.url, tuple(hops), None), ""
+            link = answer
+            at_home = link.authorized
+            if at_home:
+                home = origin_of(link.url)
+        hops_of_locator = len(hops)
+        current = link.url
+        met_public = asked.url != start and host_of(start) in self._public
         for _ in range(_MAX_REDIRECTS + 1):
             self.cancel.check()
             secrets.add_query(current)
-            signed = link.headers if current == link.url else {}
-            secrets.add_all(signed.values())
-            self._check_host(current, start, is_redirected=len(hops) > len(located_by))
+            is_first = not hops
+            is_redirected = len(hops) > hops_of_locator
+            self._check_host(current, start, is_redirected=is_redirected)
             at_home = at_home and origin_of(current) == home
+            headers = {**_HEADERS, **asked.headers}
+            if current == link.url:
+                secrets.add_all(link.headers.values())
+                headers.update(link.headers)
             proxy = self._proxies.choose(current)
-            is_named = not hops and url == start
-            asked, authorization, sent = self._authorized(
+            url, proof, sent = self._authorized(
                 current,
-                "" if hops else bearer,
-                at_home=at_home,
-                is_named=is_named,
-                through_proxy=bool(proxy),
-                is_anonymous=is_anonymous,
+                asked.bearer if is_first else "",
+                may_send_token=at_home and not asked.is_anonymous,
+                is_named=is_first and asked.url == start,
+                through_proxy=proxy is not None,
             )
+            headers.update(proof)
             host = host_of(current)
             private_ok = proxy is not None or self._may_be_private(current, start, met_public)
-            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=interrupter)
-            request = httpx.Request(
-                method,
-                asked,
-                headers={**_HEADERS, **headers, **signed, **authorization},
-                content=content,
-                extensions={PROXY: proxy, LIMITS: limits, "timeout": dict(self._timeout)},
-            )
+            limits = RequestLimits(host, private_ok, was_public=host in self._public, interrupter=asked.interrupter)
+            extensions = {PROXY: proxy, LIMITS: limits, "timeout": dict(self._timeout)}
+            request = httpx.Request(asked.method, url, headers=headers, content=asked.content, extensions=extensions)
             first_byte = self.record(start).first_byte_limit(self.stall, self.policy.patience)
             response = self._send(request, limits, max(link.patience, first_byte))
             if proxy is None and limits.peer and not is_private(limits.peer):
@@ -446,17 +450,19 @@ class HttpClient:
                 self._public.add(host)
             self.record(start).has_answered = True
             if response.status_code not in _REDIRECTS:
+                location: str | None = current
                 is_back = not at_home and origin_of(current) == home
-                is_asked_anew = link.authorized or bool(link.headers)
-                location = None if is_back or current == start or is_asked_anew else current
-                is_fresh = link.is_fresh and len(hops) == 1
+                is_located_each_time = link.authorized or bool(link.headers)
+                if is_back or current == start or is_located_each_time:
+                    location = None
+                is_fresh = link.is_fresh and not is_redirected
                 return OpenResponse(response, current, tuple(hops), location, is_fresh, first_byte), sent
             hops.append({**_lower(response.headers), ":url": current})
             _drain(response)
             current = _target_of(response, current)
-            if content is not None:
+            if asked.content is not None:
                 hint = f"if {shown(bare_url(current))[:200]} is right, set that address"
-                raise NetworkError(f"{host} redirects, and a {method} is not sent on", hint=hint, final=True)
+                raise NetworkError(f"{host} redirects, and a {asked.method} is not sent on", hint=hint, final=True)
         why = f"more than {_MAX_REDIRECTS} redirects, the last to {host_of(current)}"
         raise NetworkError(why, hint=loop_hint(hops), final=True)
 
@@ -470,17 +476,19 @@ class HttpClient:
             raise error.but(message=message, item=item) from error
 
     def _authorized(
-        self, url: str, bearer: str, *, at_home: bool, is_named: bool, through_proxy: bool, is_anonymous: bool = False
+        self, url: str, bearer: str, *, may_send_token: bool, is_named: bool, through_proxy: bool
     ) -> tuple[str, Mapping[str, str], str]:
         """The URL to ask for ``url``, with the headers that prove who asks, and where the proof comes from ('' if there
-        is none). The token of an origin is sent ``at_home``; the credential of a host only if the URL ``is_named`` by
-        the user, the catalog or the lock."""
-        known = self._tokens.get(origin_of(url)) if at_home and not is_anonymous else None
-        if token := bearer or (known and known.token):
-            return url, {"Authorization": f"Bearer {token}"}, "the token" if bearer or not known else known.source
-        for own in self._credentials if is_named else ():
-            if own.may_go_to(url, through_proxy=through_proxy):
-                return own.url(url), own.headers(), own.source
+        is none). The credential of a host is sent only if the URL ``is_named`` by the user, the catalog or the lock."""
+        if bearer:
+            return url, {"Authorization": f"Bearer {bearer}"}, "the token"
+        known = self._tokens.get(origin_of(url)) if may_send_token else None
+        if known and known.token:
+            return url, {"Authorization": f"Bearer {known.token}"}, known.source
+        if is_named:
+            for own in self._credentials:
+                if own.may_go_to(url, through_proxy=through_proxy):
+                    return own.url(url), own.headers(), own.source
         return url, {}, ""
 
     def _is_open_without(self, url: str, secrets: Secrets) -> bool:
@@ -490,18 +498,18 @@ class HttpClient:
             headers = {"Range": "bytes=0-0"} if "/resolve/" in url else {}
             self._open_without[page] = False
             with contextlib.suppress(MdlError, httpx.HTTPError, httpx.InvalidURL, ValueError):
-                opened, _ = self._follow("GET", url, url, headers, secrets, None, "", None, is_anonymous=True)
+                opened, _ = self._follow(_Asked("GET", url, url, headers, is_anonymous=True), secrets)
                 self._open_without[page] = opened.status < 400
                 opened.response.close()
         return self._open_without[page]
 
-    def _asker(self, opened: OpenResponse, url: str, start: str, sent: str) -> Asker:
+    def _asker(self, opened: OpenResponse, asked: _Asked, sent: str) -> Asker:
         """Who asked for a response that is a refusal: its hint depends on that."""
         return Asker(
             sent=sent,
             is_hub=origin_of(opened.url) == self._hub,
-            is_redirected=bool(opened.hops) or url != start,
-            is_located=self.is_located(start),
+            is_redirected=bool(opened.hops) or asked.url != asked.start,
+            is_located=self.is_located(asked.start),
             credential=next((one for one in self._credentials if one.is_for(opened.url)), None),
             proxy=self._proxies.choose(opened.url),
         )
@@ -527,9 +535,11 @@ class HttpClient:
             except httpx.RequestError as error:
                 error.request = request
                 self.cancel.check()
-                may_be_stale = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                is_dead = isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError))
+                was_used_before = bool(limits.peer) and not limits.is_fresh
                 is_ended = limits.interrupter is not None and limits.interrupter.is_set
-                if is_ended or not may_be_stale or limits.is_fresh or not limits.peer or request.method == "POST":
+                may_be_stale = is_dead and was_used_before and not is_ended
+                if not may_be_stale or request.method == "POST":
                     raise
 
     def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
@@ -555,10 +565,16 @@ class HttpClient:
         return self._hosts.is_trusted(host, port) or (follows and not met_public)
 
 
+def _is_silence(error: Exception) -> bool:
+    """Whether an error means that a server accepted a connection and sent nothing in time."""
+    return isinstance(error, httpx.ReadTimeout) or (isinstance(error, NetworkError) and error.is_silence)
+
+
 def _target_of(response: httpx.Response, current: str) -> str:
     """The URL that a redirect leads to. Raises as `redirect_target`, and `UsageError` if a bucket is in another region:
     S3 names the region then, and no URL."""
-    location, region = (str(response.headers.get(name, "")) for name in ("location", "x-amz-bucket-region"))
+    location = str(response.headers.get("location", ""))
+    region = str(response.headers.get("x-amz-bucket-region", ""))
     if region and not location:
         raise UsageError(f"the bucket is in another region: {shown(region)[:40]}", hint="set AWS_REGION to that")
     return redirect_target(location, current)
@@ -593,12 +609,15 @@ def _drain(response: httpx.Response) -> None:
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:
-    found: dict[str, str] = {}
+    """The headers with lower-case keys. Values of one name are joined with a comma."""
+    joined: dict[str, str] = {}
     for key, value in headers.raw:
         name = key.decode("latin-1").lower()
-        text = _text(value)
-        found[name] = f"{found[name]}, {text}" if name in found else text
-    return found
+        if name in joined:
+            joined[name] += f", {_text(value)}"
+        else:
+            joined[name] = _text(value)
+    return joined
 
 
 def _text(value: bytes) -> str:
