@@ -113,9 +113,10 @@ def progress_in(facts: Mapping[str, Any]) -> FileProgress:
     )
 
 
-def without_secrets(event: Event, secrets: tuple[str, ...]) -> Event:
-    """The event with no secret and no signed query in any text."""
+def without_secrets(event: Event, secrets: tuple[str, ...], now: str) -> Event:
+    """The event with no secret and no signed query in any text; it happened at its time, or else ``now``."""
     values = dict(vars(event))
+    values["time"] = event.time or now
     for name, value in values.items():
         if value and isinstance(value, str):
             values[name] = redact(value, secrets)

@@ -11,7 +11,6 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -172,8 +171,7 @@ class LogListener:
 
     def __call__(self, event: Event) -> None:
         if self._is_due(event):
-            clean = without_secrets(event, tuple(self._secrets))
-            self._waiting.append(replace(clean, time=clean.time or utc_now()))
+            self._waiting.append(without_secrets(event, tuple(self._secrets), utc_now()))
         if not isinstance(event, Started | Finished) or len(self._waiting) >= _TOGETHER:
             self._write()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mdl.console.state import State
 from mdl.describe import describe
 from mdl.disk import publish
-from mdl.events import Ended, Event, Planned, Progressed, Started
+from mdl.events import Ended, Event, FileProgress, Planned, Progressed, Started
 from mdl.formatting import utc_now
 from mdl.jobs.job import Job
 from mdl.jobs.records import JobFile, Records
@@ -48,6 +48,9 @@ class Tracker:
         self._trouble = trouble
         self._clock = clock
         self._state: State | None = None
+        self._current_file = job.file
+        self._running: tuple[FileProgress, ...] = ()
+        self._is_planned = job.is_planned
         self._is_lost = False
         self._began_at = clock()
         self._written_at = -math.inf
@@ -62,15 +65,15 @@ class Tracker:
         if isinstance(event, Ended):
             self._end(event)
         elif isinstance(event, Planned):
-            self.job = replace(self.job, is_planned=self.job.is_planned or event.files > 0)
+            self._is_planned = self._is_planned or event.files > 0
             self.write()
         elif isinstance(event, Started):
-            self.job = replace(self.job, is_planned=True, file=f"{event.model}/{event.file}")
+            self._is_planned = True
+            self._current_file = f"{event.model}/{event.file}"
         elif isinstance(event, Progressed):
+            self._running = event.files
             if event.files:
-                first = event.files[0]
-                self.job = replace(self.job, file=f"{first.model}/{first.file}")
-            self.job = replace(self.job, running=event.files)
+                self._current_file = f"{event.files[0].model}/{event.files[0].file}"
             now = self._clock()
             pause = (now - self._began_at) / _SLOWER
             if now - self._written_at >= min(max(_WRITE_SECONDS, pause), _LONGEST_WRITE_SECONDS):
@@ -79,6 +82,8 @@ class Tracker:
     def write(self) -> None:
         """Write the state as it is now."""
         self._written_at = self._clock()
+        if not self.job.finished_at:
+            self.job = replace(self.job, file=self._current_file, running=self._running, is_planned=self._is_planned)
         if self._state is not None:
             self.job = self._with_figures(self.job, self._state)
         if self._file is None:
@@ -118,7 +123,8 @@ class Tracker:
             self.job,
             status="done" if is_done else event.status,
             running=(),
-            file=None if is_done else self.job.file,
+            file=None if is_done else self._current_file,
+            is_planned=self._is_planned,
             finished_at=utc_now(),
             exit_code=event.exit_code,
             error=error,
