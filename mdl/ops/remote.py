@@ -44,7 +44,8 @@ class RemoteReport(BaseReport):
     @property
     def errors(self) -> list[MdlError]:
         """What failed, part by part."""
-        return [of_remote(one.error or _failed(one), self.name) for one in self.checks if not one.ok]
+        failed = [part for part in self.checks if not part.ok]
+        return [of_remote(part.error or _failed(part), self.name) for part in failed]
 
     @property
     def error(self) -> MdlError | None:
@@ -72,30 +73,26 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
     """Replace ``path`` as a whole by what the check of one remote found; ``now`` in seconds since 1970. Numbers such
     as ``workers_idle`` and ``jobs_failed`` become ``mdl_remote_workers`` and ``mdl_remote_jobs`` by their state. Raises
     `OSError`."""
-    remote = {"remote": report.name}
+    remote = labels(remote=report.name)
     error = report.error
-    found: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
+    exit_code = error.exit_code if error else 0
+    counts: dict[str, dict[str, float]] = {"workers": {}, "jobs": {}}
     for name, number in report.numbers.items():
-        what, _, state = name.partition("_")
-        if what in found and state:
-            found[what][labels(**remote, state=state)] = number
-    write_gauges(
-        path,
-        [
-            Gauge("mdl_remote_up", "1 if every part of the remote works.", {labels(**remote): int(error is None)}),
-            Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {labels(**remote): now}),
-            Gauge(
-                "mdl_remote_exit_code", "Exit code of the check.", {labels(**remote): error.exit_code if error else 0}
-            ),
-            Gauge(
-                "mdl_remote_check_ok",
-                "1 if this part of it works.",
-                {labels(**remote, check=one.name): int(one.ok) for one in report.checks},
-            ),
-            Gauge("mdl_remote_workers", "Workers of the endpoint, by state.", found["workers"]),
-            Gauge("mdl_remote_jobs", "Jobs of the endpoint, by state.", found["jobs"]),
-        ],
-    )
+        counted, _, state = name.partition("_")
+        if counted in counts and state:
+            counts[counted][labels(remote=report.name, state=state)] = number
+    parts = {}
+    for part in report.checks:
+        parts[labels(remote=report.name, check=part.name)] = int(part.ok)
+    gauges = [
+        Gauge("mdl_remote_up", "1 if every part of the remote works.", {remote: int(error is None)}),
+        Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {remote: now}),
+        Gauge("mdl_remote_exit_code", "Exit code of the check.", {remote: exit_code}),
+        Gauge("mdl_remote_check_ok", "1 if this part of it works.", parts),
+        Gauge("mdl_remote_workers", "Workers of the endpoint, by state.", counts["workers"]),
+        Gauge("mdl_remote_jobs", "Jobs of the endpoint, by state.", counts["jobs"]),
+    ]
+    write_gauges(path, gauges)
 
 
 Action = Literal["would delete", "deleted", "kept"]
@@ -143,10 +140,12 @@ def clean(
     remote = BucketRemote(settings, context)
     with _alone(settings) if remove else contextlib.nullcontext():
         now = time.time()
-        found = [judge(job, older_than, now) for job in remote.jobs()]
-        on_found(found)
-        for one in delete(remote, found) if remove else found:
-            yield replace(one, error=of_remote(one.error, settings.name)) if one.error else one
+        judged = [judge(job, older_than, now) for job in remote.jobs()]
+        on_found(judged)
+        for cleaned in delete(remote, judged) if remove else judged:
+            if cleaned.error:
+                cleaned = replace(cleaned, error=of_remote(cleaned.error, settings.name))
+            yield cleaned
 
 
 @contextlib.contextmanager
@@ -163,27 +162,27 @@ def _alone(settings: RemoteSettings) -> Iterator[None]:
         yield
 
 
-def delete(remote: BucketRemote, found: Sequence[CleanedJob]) -> Iterator[CleanedJob]:
-    """Delete what was ``found`` to be old, job by job, and yield what became of each.
+def delete(remote: BucketRemote, judged: Sequence[CleanedJob]) -> Iterator[CleanedJob]:
+    """Delete the jobs that were ``judged`` to be old, one by one, and yield what became of each.
 
     Each record is read once more just before: a job that changed since it was judged is kept. A job that cannot be
     deleted does not stop the others.
     """
-    for one in found:
-        if one.action != "would delete":
-            yield one
+    for row in judged:
+        if row.action != "would delete":
+            yield row
             continue
         try:
-            if remote.status(one.job.id) != one.job:
-                yield replace(one, action="kept", why="it changed meanwhile", is_changed=True)
+            if remote.status(row.job.id) != row.job:
+                yield replace(row, action="kept", why="it changed meanwhile", is_changed=True)
                 continue
-            remote.delete(one.job.id)
+            remote.delete(row.job.id)
         except NotFound:
-            yield replace(one, action="kept", why="somebody else deleted it meanwhile", is_changed=True)
+            yield replace(row, action="kept", why="somebody else deleted it meanwhile", is_changed=True)
         except MdlError as error:
-            yield replace(one, action="kept", why=f"it could not be deleted: {error.message}", error=error)
+            yield replace(row, action="kept", why=f"it could not be deleted: {error.message}", error=error)
         else:
-            yield replace(one, action="deleted")
+            yield replace(row, action="deleted")
 
 
 def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:

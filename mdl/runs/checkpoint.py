@@ -79,6 +79,12 @@ class Checkpoint:
         """Whether it has a step or an epoch."""
         return self.step is not None or self.epoch is not None
 
+    def has_more_steps_than(self, other: Checkpoint) -> bool:
+        """Whether its step is known to be a later one than the other's."""
+        if self.step is None or other.step is None:
+            return False
+        return self.step > other.step
+
     @property
     def is_known(self) -> bool:
         """Whether its name says what it is."""

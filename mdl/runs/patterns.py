@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mdl.bounds import LARGEST_NOTE, parse_json
@@ -157,7 +157,7 @@ class Pattern:
         marked = []
         for row in rows:
             note = row.note
-            if not note and row.step is not None and newest.step is not None and row.step > newest.step:
+            if not note and row.has_more_steps_than(newest):
                 note = f"newer than the one '{file}' names, so perhaps not finished"
             marked.append(replace(row, is_recorded=row is newest, note=note))
         return marked
@@ -178,22 +178,26 @@ class Pattern:
             if not any(map(self.holds, save.names)):
                 continue
             says = self._says(tree, save.entries[0])
-            wrong = self._why_unfinished(tree, folder, save)
-            missing = pieces - save.pieces
-            if not wrong and are_marked and says.is_counted and not save.has(self.written_last):
-                wrong = f"{self.written_last}, which is written last, is missing"
-            if not wrong and save.pieces and missing and not re.fullmatch(self.partial, save.name):
-                wrong = f"the part of {min(missing, key=natural_key).strip('-_.')} is missing"
+            is_to_be_marked = are_marked and says.is_counted
+            wrong = self._why_unfinished(tree, folder, save, pieces, is_to_be_marked=is_to_be_marked)
             rows.append(self._row(tree, save, beside, says, place, wrong))
         return sorted(self._with_one_best(rows), key=_display_order(rows))
 
-    def _why_unfinished(self, tree: Tree, folder: str, save: _Save) -> str:
-        """What the trainer's own marks say against a checkpoint; "" if they say nothing."""
+    def _why_unfinished(
+        self, tree: Tree, folder: str, save: _Save, pieces: Collection[str], *, is_to_be_marked: bool
+    ) -> str:
+        """What the trainer's own marks say against a checkpoint; "" if they say nothing. It should have all ``pieces``
+        if it has any, and the file that is ``written_last`` if it ``is_to_be_marked``."""
         if re.fullmatch(self.staging, save.name):
             return "a staging folder, which the trainer renames when it is complete"
         mark = stem_of(save.name) + self.unfinished
         if self.unfinished and tree.get(join(folder, mark)):
             return f"{mark} says that it was still being written"
+        if is_to_be_marked and not save.has(self.written_last):
+            return f"{self.written_last}, which is written last, is missing"
+        missing = sorted(set(pieces) - save.pieces, key=natural_key)
+        if save.pieces and missing and not re.fullmatch(self.partial, save.name):
+            return f"the part of {missing[0].strip('-_.')} is missing"
         return ""
 
     def _piece_folders(self, tree: Tree, folder: str) -> list[Entry]:
@@ -219,13 +223,15 @@ class Pattern:
         return re.fullmatch(self.saved, plain_name(name))
 
     def _row(self, tree: Tree, save: _Save, beside: list[Entry], says: NameSays, place: str, wrong: str) -> Checkpoint:
-        base = place
-        members = list(beside)
-        for entry in save.entries:
-            members += tree.with_contents(entry)
-        if len(save.entries) == 1 and save.entries[0].kind == "folder":
-            base = save.entries[0].path
+        first = save.entries[0]
+        if len(save.entries) == 1 and first.kind == "folder":
+            base = first.path
             members = list(tree.below(base))
+        else:
+            base = place
+            members = list(beside)
+            for entry in save.entries:
+                members += tree.with_contents(entry)
         row = checkpoint(
             tree,
             save.name,
@@ -287,12 +293,15 @@ class Pattern:
 
 
 def _first_match(pattern: str, entries: Iterable[Entry]) -> Entry | None:
-    return next((entry for entry in entries if re.fullmatch(pattern, entry.name)), None)
+    for entry in entries:
+        if re.fullmatch(pattern, entry.name):
+            return entry
+    return None
 
 
-def _group(match: re.Match[str] | None, group: str) -> str:
-    """What a group matched; "" if it, or anything at all, did not."""
-    return (match.groupdict().get(group) or "") if match else ""
+def _group(match: re.Match[str], group: str) -> str:
+    """What a group matched; "" if it matched nothing, or if there is no such group."""
+    return match.groupdict().get(group) or ""
 
 
 def _shared_name(match: re.Match[str]) -> str:
