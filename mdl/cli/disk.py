@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import LookSettings, argument, bare_flag, flag
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_bytes
+from mdl.formatting import counted, human_age, human_bytes, utc_time
 
 if TYPE_CHECKING:
     from mdl import DeletedModel, DeleteReport, KeptFile, MoveReport, Waste
@@ -165,8 +166,10 @@ def clean(
         models = [] if unlisted else [row for row in rows if row["kind"] == "unlisted"]
         told = [row for row in rows if row not in models]
         if told:
-            table = [(row["action"], row["kind"], human_bytes(row["bytes"]), row["path"], row["why"]) for row in told]
-            console.table(("ACTION", "WHAT", "SIZE", "PATH", "WHY"), table, below="WHY")
+            headers = ("ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE", "WHY")
+            console.table(headers, [_waste_row(row) for row in told], cut=("FILE",), drop=("AGE",), below="WHY")
+            for row in told if console.verbose else ():
+                console.note(f"{row['kind']}: {row['path']}")
         if any(row["action"] != "kept" for row in rows):
             console.note(f"{human_bytes(total)} freed" if is_asked else _NOT_YET.format(human_bytes(total)))
         elif told:
@@ -180,10 +183,31 @@ def clean(
                 f"no catalog names {count} ({size}): 'mdl clean --unlisted' shows what deleting them would free"
             )
 
-    return session.show({"items": rows, "bytes": total}, show)
+    items = [row | {"modified_at": utc_time(row["modified_at"])} for row in rows]
+    return session.show({"items": items, "bytes": total}, show)
+
+
+def _waste_row(row: dict[str, Any]) -> tuple[str, ...]:
+    file = row["file"]
+    if not (file or row["model"]):
+        file = row["path"]
+    age = "-" if row["modified_at"] is None else human_age(time.time() - row["modified_at"])
+    return row["action"], row["kind"], row["model"] or "-", file or "-", human_bytes(row["bytes"]), age, row["why"]
 
 
 def _waste(waste: Waste, is_removed: bool, is_asked: bool) -> dict[str, Any]:
-    action = "deleted" if is_removed else "kept" if waste.kept or is_asked else "would delete"
-    why = f"{waste.why}: {waste.kept}" if waste.kept else waste.why
-    return {"kind": waste.kind, "path": str(waste.path), "bytes": waste.bytes, "why": why, "action": action}
+    action = "would delete"
+    if is_removed:
+        action = "deleted"
+    elif waste.kept or is_asked:
+        action = "kept"
+    return {
+        "kind": waste.kind,
+        "path": str(waste.path),
+        "model": waste.model or None,
+        "file": waste.file or None,
+        "bytes": waste.bytes,
+        "modified_at": waste.since,
+        "why": f"{waste.why}: {waste.kept}" if waste.kept else waste.why,
+        "action": action,
+    }

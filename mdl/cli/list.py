@@ -246,12 +246,24 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
     console.entries(lines)
     if facts["files"]:
         console.data("")
-        rows = [_file_row(row) for row in facts["files"]]
-        console.table(("STATUS", "SIZE", "ROLE", "PATH", "DIGEST"), rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
+        _show_files(session, facts["files"], has_status=found.is_here)
         if facts["left_out"]:
             console.note(words_of_left_out([file.size for file in facts["left_out"]]))
     elif model.sources and not model.gone:
         console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
+
+
+def _show_files(session: Session, files: Sequence[Mapping[str, Any]], *, has_status: bool) -> None:
+    """A row for each file, and how many and how large they are. If nothing of the model is here, no row says so."""
+    headers = ["STATUS", "SIZE", "ROLE", "PATH", "DIGEST"]
+    rows = [list(_file_row(row)) for row in files]
+    if not has_status:
+        headers = headers[1:]
+        rows = [row[1:] for row in rows]
+    session.console.table(headers, rows, cut=("DIGEST",), drop=("ROLE", "DIGEST"))
+    sizes = [row["size"] for row in files if row["size"] is not None]
+    unknown = "" if len(sizes) == len(files) else f" and {counted(len(files) - len(sizes), 'file')} of unknown size"
+    session.console.note(f"{counted(len(files), 'file')}, {human_bytes(sum(sizes))}{unknown}")
 
 
 def _access(remote: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
+from mdl.describe import spelled
 from mdl.errors import UsageError
 from mdl.formatting import human_age, human_bytes, utc_time
 from mdl.paths import shown
@@ -27,6 +28,18 @@ class Row:
     model: Model
     found: ModelStatus
     is_local: bool = False
+
+    @property
+    def name(self) -> str:
+        """As people write it: a repository of the hub that has no name of its own as ``org/repo``."""
+        name = self.model.name
+        repositories = {source.repository for source in self.model.sources}
+        if len(repositories) == 1:
+            [repository] = repositories
+            if name == repository:  # so a cache's inventory calls it
+                return repository.removeprefix("hf:")
+            return spelled(name, repository)
+        return name
 
     @property
     def size(self) -> int | None:
@@ -62,7 +75,9 @@ class Column:
 
 
 COLUMNS: Final = {
-    "name": Column("what mdl calls it", lambda row: row.model.name),
+    "name": Column(
+        "what mdl calls it", lambda row: row.name, lambda row: row.model.name, key=lambda row: row.model.name
+    ),
     "kind": Column("model, tts, dataset …", lambda row: row.model.kind),
     "status": Column(
         "whether it is here",

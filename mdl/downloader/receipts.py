@@ -200,6 +200,16 @@ class Receipts:
             return frozenset(map(str, found if isinstance(found, list) else ()))
         return frozenset()
 
+    def models_wanted(self) -> list[str]:
+        """The models of which the last download left files to be fetched."""
+        names: list[str] = []
+        with contextlib.suppress(OSError):
+            for entry in sorted((self._folder.parent / "wanted").iterdir()):
+                facts = crc_json.loads((read_regular(entry, LARGEST_JSON) or b"").rstrip(b"\n"))
+                if isinstance(facts, dict) and isinstance(name := facts.get("model"), str):
+                    names.append(name)
+        return names
+
     def _wanted(self, model: str) -> Path:
         return _place_of(self._folder.parent / "wanted", model, ".json")
 

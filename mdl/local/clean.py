@@ -43,7 +43,8 @@ class Waste:
     the disk; ``path`` is removed, unless it is the record in which a ``receipt`` is. An unlisted model is removed as
     `mdl.Client.delete` does it.
 
-    ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it.
+    ``kept`` says why it stays all the same. ``forget`` removes the receipts that go with it. ``model`` and ``file`` say
+    what it is of, if that is known; ``since`` is when it was last written, in seconds since 1970.
     """
 
     kind: str
@@ -51,6 +52,9 @@ class Waste:
     bytes: int
     why: str
     kept: str = ""
+    model: str = ""
+    file: str = ""
+    since: float | None = None
     forget: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
@@ -99,7 +103,8 @@ def unlisted(store: Store, catalog: Collection[str], *, keep: bool) -> Iterator[
     rows = delete(store, [one for *_, deletions in found for one in deletions], dry_run=True).models
     for name, why, going in sorted(found):
         size = sum(row.bytes_freed for row in rows if row.name == name)
-        yield Waste("unlisted", going[0].path, size, "no catalog names it", why, bound(_delete, store, going))
+        forget = bound(_delete, store, going)
+        yield Waste("unlisted", going[0].path, size, "no catalog names it", why, model=name, forget=forget)
 
 
 def _delete(store: Store, deletions: Sequence[Deletion]) -> None:
@@ -128,13 +133,41 @@ def _why_kept(job: str) -> str:
 
 
 def _unfinished(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
+    named = _names_of_partials(store)
     for folder in stale_dirs(store.partials):
+        url = ""
         try:
             record = journal.load(folder / "journal")
-            what = record.identity.url if record else "its journal cannot be read"
+            what = "its journal cannot be read"
+            if record:
+                url = record.identity.url
+                what = url
         except StateError:
             what = "of a newer mdl"
-        yield Waste("partial", folder, _size(folder), f"unfinished: {what}", _why_kept(wanted(key_of(folder))))
+        model, file = named.get(key_of(folder), ("", url.rpartition("/")[2]))
+        kept = _why_kept(wanted(key_of(folder)))
+        why = f"unfinished: {what}"
+        yield Waste("partial", folder, _size(folder), why, kept, model, file, _written_at(folder))
+
+
+def _names_of_partials(store: Store) -> dict[str, tuple[str, str]]:
+    """The model and the file of each unfinished download, by its key: of those that the last download of a model
+    wanted, and those of which an earlier version is here."""
+    names: dict[str, tuple[str, str]] = {}
+    for model in (*store.receipts.models(), *store.receipts.models_wanted()):
+        paths = {receipt.path.text for receipt in store.receipts.in_order(model)}
+        for path in paths | store.receipts.wanted(model):
+            names[file_key(model, RelPath(path))] = (model, path)
+    return names
+
+
+def _written_at(folder: Path) -> float | None:
+    """When anything in a folder was last written."""
+    times = []
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            times.append(entry.lstat().st_mtime)
+    return max(times, default=None)
 
 
 def _archives(store: Store, wanted: Callable[[str], str]) -> Iterator[Waste]:
@@ -158,7 +191,16 @@ def _files(store: Store, known: Known) -> Iterator[Waste]:
             if (place := store.path_of(receipt)) is not None:
                 if current is not None and _is_superseded(receipt, store, current):
                     forget = bound(_forget, store, receipt, place)
-                    yield Waste("superseded", place, receipt.stamp.size, f"no file of {model} any more", forget=forget)
+                    yield Waste(
+                        "superseded",
+                        place,
+                        receipt.stamp.size,
+                        f"no file of {model} any more",
+                        model=model,
+                        file=receipt.path.text,
+                        since=receipt.stamp.mtime_ns / 1e9,
+                        forget=forget,
+                    )
             elif store.is_gone(receipt):
                 gone.append(receipt.path)
         yield from _receipts(store, model, gone)
@@ -178,7 +220,7 @@ def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Was
     whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
     if whys:
         forget = bound(store.receipts.forget, model, *gone, tidy=True)
-        yield Waste("receipt", record, unreadable + lost, "; ".join(whys), forget=forget)
+        yield Waste("receipt", record, unreadable + lost, "; ".join(whys), model=model, forget=forget)
 
 
 @value_class

@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.catalogs import entry_of
+from support.data import DATA
+from support.faults.bodies import short_body
+from support.faulty_server import FaultyServer
 from support.hubs import Hub, listing
 from support.loopback_hub import Repo
 from support.partials import dead_owner, left_behind
@@ -99,7 +103,10 @@ def test_shown_and_nothing_else(shell: Shell, moved: Path, mdl: Inside) -> None:
     assert ran.document["bytes"] == sum(row["bytes"] for row in rows)
     assert all(row["bytes"] > 0 and row["why"] for row in rows)
     text = done(mdl(shell, "clean"))
-    assert all(path in text.out for path in expected)
+    assert text.out.splitlines()[0].split()[:6] == ["ACTION", "WHAT", "MODEL", "FILE", "SIZE", "AGE"]
+    assert {row["kind"] for row in rows} <= set(text.out.split())
+    in_full = done(mdl(shell, "clean", "-v"))
+    assert all(path in in_full.err for path in expected)
     assert "--yes deletes it" in text.err
     assert listing(shell.models) == before
 
@@ -302,3 +309,14 @@ def test_a_file_that_became_a_folder(tmp_path: Path, hub: Hub, mdl: Inside) -> N
     done(mdl(shell, "get", "tiny"))
     assert {path.name for path in (shell.models / "tiny").iterdir()} == {"config.json", "w", "d", "mine"}
     done(mdl(shell, "verify", "tiny"))
+
+
+def test_whose_it_is(tmp_path: Path, server: FaultyServer, mdl: Inside) -> None:
+    """An unfinished download is named by its model and its file, with the time of its last byte."""
+    machine_of_one = machine(tmp_path / "one", "schema = 1\n" + entry_of("one", f"{server.url}/f", DATA))
+    server.handler = short_body(DATA, len(DATA) // 2)
+    done(machine_of_one.run("get", "one", "--retries", "1"), 5)
+    [row] = done(mdl(machine_of_one, "clean", "--json")).document["items"]
+    assert (row["kind"], row["model"], row["file"]) == ("partial", "one", "f.bin")
+    assert row["modified_at"].endswith("Z")
+    assert "would delete partial one f.bin" in " ".join(done(mdl(machine_of_one, "clean")).out.split())

@@ -166,7 +166,7 @@ def test_columns(full: Shell, mdl: Inside) -> None:
     """A table has the columns that are asked for, in their order; for a program with exact values and no head."""
     words = ("list", "--local", "org--other", "--columns", "Size, name,commit")
     head, row = done(mdl(full, *words)).out.splitlines()
-    assert (head.split(), row.split()[2:]) == (["SIZE", "NAME", "COMMIT"], ["org--other", OTHER.commit[:7]])
+    assert (head.split(), row.split()[2:]) == (["SIZE", "NAME", "COMMIT"], ["org/other", OTHER.commit[:7]])
     assert done(mdl(full, *words, "--format", "tsv")).out == f"{MIB + 2}\torg--other\t{OTHER.commit}\n"
     absent = done(mdl(full, "list", "absent", "--columns", "name,size,since,status", "--format", "tsv"))
     assert (absent.out, absent.err) == ("absent\t\t\tmissing\n", "")

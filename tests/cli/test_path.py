@@ -107,3 +107,14 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
     assert ran.out == ""
     for name in ("config.json", "model.bin", "sub/vocab.txt"):
         assert name in ran.err
+
+
+def test_what_show_counts(mdl: Inside, shell: Shell) -> None:
+    """Of a model that is not here show --remote has no status of its files, and a last line with their number and size;
+    a list has the name as people type it."""
+    ran = done(mdl(shell, "show", "--remote", "hf:org/tiny"))
+    assert "STATUS" not in ran.out
+    assert ran.err.endswith("3 files, 11 B\n")
+    done(mdl(shell, "get", "org/tiny"))
+    assert "STATUS" in done(mdl(shell, "show", "--remote", "hf:org/tiny")).out
+    assert done(mdl(shell, "list", "--local")).out.splitlines()[1].split()[0] == "org/tiny"
