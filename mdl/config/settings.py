@@ -424,8 +424,7 @@ class Config:
     @property
     def limits(self) -> Limits:
         """How much a client asks for at once, how long it waits, and how often it asks again."""
-        from mdl.net.limits import Limits
-        from mdl.net.policy import RetryPolicy
+        from mdl.net.limits import Limits, RetryPolicy
 
         stall = self["stall"]
         patience, unanswered = self.patience

@@ -16,8 +16,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from mdl.errors import NetworkError
+from mdl.net.limits import RetryPolicy
 from mdl.net.origin_record import OriginRecord
-from mdl.net.policy import RetryPolicy, shortened
+from mdl.net.policy import shortened
 
 _RISE_SECONDS = 5.0
 _LONGEST_RISE_SECONDS = 600.0

@@ -17,8 +17,7 @@ from mdl.downloader.store import Store
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
-from mdl.net.policy import RetryPolicy
+from mdl.net.limits import Limits, RetryPolicy
 from mdl.ops.get import get
 from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote

@@ -18,8 +18,7 @@ from mdl.bounds import LARGEST_XML, MOST_PAGES
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
-from mdl.net.policy import RetryPolicy
+from mdl.net.limits import Limits, RetryPolicy
 from mdl.net.throttle import Throttle
 from mdl.sources import Context
 from mdl.sources.endpoint import Endpoint
