@@ -292,7 +292,8 @@ def _said(event: Event) -> str:
         parts = [f"{percent:>3} %", f"{human_bytes(event.bytes_done)} of {human_bytes(event.bytes_total)}", speed]
     elif isinstance(event, Ended):
         code = f"exit code {event.exit_code}" if event.exit_code is not None else ""
-        reason = ": ".join(part for part in (event.item, event.message) if part)
+        message = "" if event.message == event.status else event.message
+        reason = ": ".join(part for part in (event.item, message) if part)
         parts = [event.status, code, reason]
     else:
         item = "/".join(part for part in (spelled(event.model, event.repo), event.file) if part)
