@@ -1,21 +1,22 @@
 """Lock: what every model of a catalog was resolved to: commits, files, sizes, digests. Pure.
 
 A locked model is a model whose files are all named: `Lock.pin` turns an entry into that, and everything else
-goes on as if a human had written it so. Sorted, one block a file, no times: two machines write the same bytes.
+goes on as if a human had written it so. Sorted, one line a file, no times: two machines write the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from mdl.bounds import LARGEST_NUMBER, whole_number
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import LockError, MdlError, NoSpace, StateError
-from mdl.files import RemoteFile, Voucher
+from mdl.files import RemoteFile, Voucher, role_of
 from mdl.formatting import counted, human_bytes, words_of_left_out
 from mdl.hashing import Digest
 from mdl.paths import RelPath, matching, shown
@@ -24,7 +25,7 @@ from mdl.sources import is_reference, parse
 from mdl.toml import parse_toml
 from mdl.values import value_class
 
-VERSION = 1
+VERSION = 2
 _HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION}\n"
 _ALGORITHMS = ("sha256", "git-sha1")
 
@@ -219,15 +220,7 @@ class Lock:
                 yield name, before, after
 
     def to_toml(self) -> str:
-        blocks = [_HEAD]
-        for name, locked in sorted(self.models.items()):
-            facts: dict[str, Any] = {"name": name, "entry": locked.entry}
-            if locked.left_out:
-                facts["left_out"] = [file.path for file in locked.left_out]
-                facts["left_out_sizes"] = [-1 if file.size is None else file.size for file in locked.left_out]
-            blocks.append(_block("model", facts | {"files": len(locked.files)}))
-            blocks += [_block("file", _facts(name, one)) for one in locked.files]
-        return "\n".join(blocks)
+        return "\n".join([_HEAD, *(_model_text(self.models[name]) for name in sorted(self.models))])
 
     @classmethod
     def from_toml(cls, text: str) -> Lock:
@@ -237,12 +230,12 @@ class Lock:
         except ValueError as error:
             raise StateError(f"the lock cannot be read: {shown(str(error))[:80]}", hint=_AGAIN) from None
         version = data.get("version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in (1, VERSION):
             newer = type(version) is int and version > VERSION
             why = f"a lock of version {version}" if newer else "the lock has no known version"
             raise StateError(why, hint="use a newer mdl" if newer else _AGAIN)
         try:
-            return cls(_models(data))
+            return cls(_models_of_version_1(data) if version == 1 else _models(data))
         except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
             raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
 
@@ -305,51 +298,112 @@ def _in_short(locked: LockedModel) -> str:
     return f"{at}, {counted(len(locked.files), 'file')}{total}{left_out}"
 
 
-def _facts(model: str, one: LockedFile) -> dict[str, Any]:
-    """What must be there comes last, so that a line cut off is missed."""
-    facts: dict[str, Any] = {"model": model, "path": one.path.text}
-    if one.mirrors:
-        facts["mirrors"] = list(one.mirrors)
-    if one.size is not None:
-        facts["size"] = one.size
-    if one.digest is not None:
-        facts[one.digest.algorithm] = one.digest.hex
-    if one.tofu:
+# How a lock is written. (ADR 77)
+
+
+def _model_text(locked: LockedModel) -> str:
+    """The block of a model. Its entry comes last, so that it is missed if the text was cut."""
+    base = _base_of(locked.files)
+    text = f"[[model]]\nname = {_toml(locked.name)}\n"
+    if base:
+        text += f"source = {_toml(base)}\n"
+    if locked.left_out:
+        lines = [{"path": file.path} | _known(size=file.size) for file in locked.left_out]
+        text += f"left_out = {_toml_lines(lines)}\n"
+    text += f"files = {_toml_lines([_file_facts(file, base) for file in locked.files])}\n"
+    return text + f"entry = {_toml(locked.entry)}\n"
+
+
+def _base_of(files: Sequence[LockedFile]) -> str:
+    """What the sources of most files begin with, before ``/`` and their paths: a repository at its commit; '' if no
+    source ends with its file's path."""
+    bases: Counter[str] = Counter()
+    for file in files:
+        end = f"/{file.path.text}"
+        if file.source.endswith(end):
+            bases[file.source.removesuffix(end)] += 1
+    return max(bases, key=lambda base: (bases[base], base), default="")
+
+
+def _file_facts(file: LockedFile, base: str) -> dict[str, Any]:
+    """The line of a file: path, size, digest, and what does not follow from its path and its model."""
+    facts: dict[str, Any] = {"path": file.path.text} | _known(size=file.size)
+    if file.digest is not None:
+        facts[file.digest.algorithm] = file.digest.hex
+    if not base or file.source != f"{base}/{file.path.text}":
+        facts["source"] = file.source
+    if file.mirrors:
+        facts["mirrors"] = list(file.mirrors)
+    if file.role != role_of(file.path.text):
+        facts["role"] = file.role
+    if file.tofu:
         facts["tofu"] = True
-    if one.bundled:
+    if file.bundled:
         facts["bundled"] = True
-    return facts | {"role": one.role, "source": one.source}
+    return facts
 
 
-def _block(kind: str, facts: dict[str, Any]) -> str:
+def _known(**facts: Any) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _toml_lines(tables: Sequence[dict[str, Any]]) -> str:
+    """An array with one table a line."""
+    lines = []
+    for table in tables:
+        pairs = ", ".join(f"{key} = {_toml(value)}" for key, value in table.items())
+        lines.append(f"  {{ {pairs} }},\n")
+    return "[\n" + "".join(lines) + "]"
+
+
+def _toml(value: Any) -> str:
     """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in facts.items())
-    return f"[[{kind}]]\n" + "".join(lines).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+# How a lock is read.
 
 
 def _models(data: dict[str, Any]) -> dict[str, LockedModel]:
-    found: dict[str, tuple[str, int, list[LockedFile]]] = {}
-    left_out: dict[str, tuple[LeftOutFile, ...]] = {}
-    for one in data.get("model", []):
-        name = RelPath.parse(_typed(one["name"], str)).text
-        if name in found:
-            raise ValueError(f"{name} is there twice")
-        found[name] = (_typed(one["entry"], str), _typed(one["files"], int), [])
-        left_out[name] = _left_out(one)
+    models: dict[str, LockedModel] = {}
+    for facts in data.get("model", []):
+        name = _name_of(facts, models)
+        base = _typed(facts.get("source", ""), str)
+        files = []
+        for file in _typed(facts["files"], list):
+            path = _typed(file["path"], str)
+            files.append(_file({"source": f"{base}/{path}", "role": role_of(path), **file}))
+        left_out = []
+        for file in _typed(facts.get("left_out", []), list):
+            size = whole_number(file["size"]) if "size" in file else None
+            left_out.append(LeftOutFile(_typed(file["path"], str), size))
+        models[name] = LockedModel(name, _typed(facts["entry"], str), tuple(files), tuple(left_out))
+    return models
+
+
+def _models_of_version_1(data: dict[str, Any]) -> dict[str, LockedModel]:
+    """A lock in which each file was a table of its own, which named its model."""
+    entries: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    files: dict[str, list[LockedFile]] = {}
+    for facts in data.get("model", []):
+        name = _name_of(facts, entries)
+        entries[name] = _typed(facts["entry"], str)
+        counts[name] = _typed(facts["files"], int)
+        files[name] = []
     for facts in data.get("file", []):
-        found[facts["model"]][2].append(_file(facts))
-    for name, (_, count, files) in found.items():
-        if count != len(files):
-            raise ValueError(f"{name} has {len(files)} of {count} files")
-    return {name: LockedModel(name, entry, tuple(files), left_out[name]) for name, (entry, _, files) in found.items()}
+        files[facts["model"]].append(_file(facts))
+    for name, count in counts.items():
+        if count != len(files[name]):
+            raise ValueError(f"{name} has {len(files[name])} of {count} files")
+    return {name: LockedModel(name, entry, tuple(files[name])) for name, entry in entries.items()}
 
 
-def _left_out(facts: dict[str, Any]) -> tuple[LeftOutFile, ...]:
-    paths = [_typed(path, str) for path in _typed(facts.get("left_out", []), list)]
-    sizes = [_typed(size, int) for size in _typed(facts.get("left_out_sizes", []), list)]
-    return tuple(
-        LeftOutFile(path, None if size < 0 else whole_number(size)) for path, size in zip(paths, sizes, strict=True)
-    )
+def _name_of(facts: dict[str, Any], known: Collection[str]) -> str:
+    name = RelPath.parse(_typed(facts["name"], str)).text
+    if name in known:
+        raise ValueError(f"{name} is there twice")
+    return name
 
 
 def _file(facts: dict[str, Any]) -> LockedFile:
@@ -357,14 +411,20 @@ def _file(facts: dict[str, Any]) -> LockedFile:
     size = whole_number(facts["size"]) if "size" in facts else None
     if len(digests) > 1:
         raise ValueError("a file with two digests")
+    source = _typed(facts["source"], str)
     mirrors = tuple(_typed(url, str) for url in _typed(facts.get("mirrors", []), list))
-    if not all(map(is_reference, (_typed(facts["source"], str), *mirrors))):
+    if not all(map(is_reference, (source, *mirrors))):
         raise ValueError("a source that is not a reference")
-    digest = digests[0] if digests else None
-    is_tofu = _typed(facts.get("tofu", False), bool)
-    is_bundled = _typed(facts.get("bundled", False), bool)
-    path, source, role = (_typed(facts[key], str) for key in ("path", "source", "role"))
-    return LockedFile(RelPath.of_repository(path), source, size, digest, is_tofu, mirrors, role, is_bundled)
+    return LockedFile(
+        RelPath.of_repository(_typed(facts["path"], str)),
+        source,
+        size,
+        digests[0] if digests else None,
+        tofu=_typed(facts.get("tofu", False), bool),
+        mirrors=mirrors,
+        role=_typed(facts["role"], str),
+        bundled=_typed(facts.get("bundled", False), bool),
+    )
 
 
 _Type = TypeVar("_Type", str, int, bool, list[Any])

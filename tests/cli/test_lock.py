@@ -221,7 +221,7 @@ def test_what_the_lock_gains_meanwhile_is_kept(first: Shell, server: FaultyServe
     ok(first, "lock")
 
     def meddle() -> None:
-        lock_of(first).write_text(lock_of(first).read_text() + '\n[[model]]\nname = "more"\nentry = "e"\nfiles = 0\n')
+        lock_of(first).write_text(lock_of(first).read_text() + '\n[[model]]\nname = "more"\nfiles = []\nentry = "e"\n')
         server.handler = honest(ONE)
 
     server.handler = acting(meddle, honest(ONE))

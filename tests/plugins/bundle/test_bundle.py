@@ -276,7 +276,8 @@ def test_a_lock_that_leads_elsewhere_on_the_same_host(
     done(mdl(here, "get", "direct"))
     done(mdl(here, "bundle", "export", "direct", "-o", "d.tar"))
     found = members_of(here.home / "d.tar")
-    _edited("mdl.lock", b'/a/f.dat"', f'/a/f.dat{more}"'.encode())(found)
+    path = 'path = "f.dat",'
+    _edited("mdl.lock", path.encode(), f'{path} source = "{server.url}/a/f.dat{more}",'.encode())(found)
     (here.home / "d.tar").write_bytes(tar_of(found))
     ran = done(mdl(there, "bundle", "import", str(here.home / "d.tar")), 11)
     assert ("does not name" in ran.err, models_files(there)) == (True, set())
@@ -509,15 +510,15 @@ HOSTILE: dict[str, tuple[Callable[[Bundled], None], int]] = {
     ),
     "a model called ..": (_edited("catalog.toml", b"[models.tiny]", b'[models.".."]'), 6),
     "an entry that is not locked": (_edited("catalog.toml", b"org/tiny", b"org/evil"), 6),
-    "a lock without a digest": (_edited("mdl.lock", f'sha256 = "{sha256(BIG)}"\n'.encode(), b""), 6),
+    "a lock without a digest": (_edited("mdl.lock", f', sha256 = "{sha256(BIG)}"'.encode(), b""), 6),
     "a path in the lock": (_edited("mdl.lock", b'path = "empty.txt"', b'path = "../empty.txt"'), 6),
     "another repository in the lock": (_edited("mdl.lock", b"hf:org/tiny@", b"hf:org/evil@"), 11),
     "another host in the lock": (
-        _edited("mdl.lock", f"hf:org/tiny@{TINY.commit}/model.bin".encode(), b"https://evil.example/model.bin"),
+        _edited("mdl.lock", b'path = "model.bin",', b'path = "model.bin", source = "https://evil.example/model.bin",'),
         11,
     ),
     "a mirror in the lock": (
-        _edited("mdl.lock", b'role = "weights"', b'role = "weights"\nmirrors = ["https://evil.example/x"]'),
+        _edited("mdl.lock", b'path = "model.bin",', b'path = "model.bin", mirrors = ["https://evil.example/x"],'),
         11,
     ),
     "a lock of other bytes": (_edited("mdl.lock", sha256(BIG).encode(), sha256(b"evil").encode()), 6),

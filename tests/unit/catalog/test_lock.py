@@ -21,6 +21,7 @@ from mdl.errors import LockError, MdlError, StateError, Unsafe
 from mdl.files import HubFile, RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins
+from mdl.reports import LeftOutFile
 from mdl.sources import Context
 from mdl.sources.endpoint import DEFAULT, Endpoint
 from mdl.sources.hub import Entry, Listing, Listings
@@ -54,7 +55,8 @@ MIRRORS = st.lists(SOURCES, max_size=2).map(tuple)
 FILES = st.builds(LockedFile, PATHS, SOURCES, SIZES, DIGESTS, st.booleans(), MIRRORS, ODD)
 FILE_LISTS = st.lists(FILES, max_size=3, unique_by=lambda file: file.path).filter(have_no_twins)
 SORTED = FILE_LISTS.map(lambda files: tuple(sorted(files, key=lambda file: file.path)))
-MODELS = st.lists(st.builds(LockedModel, PATHS.map(str), ODD, SORTED), max_size=3)
+LEFT_OUT = st.lists(st.builds(LeftOutFile, ODD, SIZES), max_size=2, unique_by=lambda file: file.path).map(tuple)
+MODELS = st.lists(st.builds(LockedModel, PATHS.map(str), ODD, SORTED, LEFT_OUT), max_size=3)
 LOCKS = MODELS.map(lambda models: Lock({model.name: model for model in models}))
 
 
@@ -90,14 +92,73 @@ def test_the_text_is_the_same_whatever_the_order(lock: Lock, random: Random) -> 
     assert Lock.from_toml(Lock(mixed).to_toml()) == lock
 
 
-def test_the_text_is_sorted_one_block_a_file_version_first() -> None:
-    """A lock starts with its version; models come by name, each followed by its files by path, a block each."""
-    lines = [line for line in WHOLE.to_toml().splitlines() if line and not line.startswith("#")]
-    assert lines[0] == "version = 1"
-    order = [line for line in lines if line.startswith(("[[", "name", "path"))]
-    a = ["[[model]]", 'name = "a"', "[[file]]", 'path = "a.bin"', "[[file]]", 'path = "b.bin"']
-    assert order == [*a, "[[model]]", 'name = "z"', "[[file]]", 'path = "c.json"']
-    assert {f"sha256 = {SHA.hex!r}".replace("'", '"'), f'git-sha1 = "{GIT.hex}"', "tofu = true"} <= set(lines)
+LOCKED = f"""\
+# Written by 'mdl lock'; edit the catalog instead.
+version = 2
+
+[[model]]
+name = "a"
+source = "hf:org/repo@{COMMIT}"
+left_out = [
+  {{ path = "onnx/model.onnx", size = 7 }},
+  {{ path = "pytorch_model.bin" }},
+]
+files = [
+  {{ path = "a.bin", size = 10, sha256 = "{SHA.hex}", role = "other" }},
+  {{ path = "b.bin", size = 10, sha256 = "{SHA.hex}", source = "https://h/b", mirrors = ["https://i/b"], \
+role = "other", tofu = true }},
+]
+entry = "1111111111111111"
+
+[[model]]
+name = "z"
+source = "hf:datasets/org/d@{COMMIT}"
+files = [
+  {{ path = "c.json", size = 10, git-sha1 = "{GIT.hex}", role = "other" }},
+]
+entry = "2222222222222222"
+"""
+
+
+def test_the_text_can_be_reviewed() -> None:
+    """A lock starts with its version. Models come by name, each with its repository and commit once, and files by path,
+    a line each, which has what does not follow from its model and its path."""
+    left_out = (LeftOutFile("pytorch_model.bin"), LeftOutFile("onnx/model.onnx", 7))
+    lock = WHOLE.with_model(replace(WHOLE.models["a"], left_out=left_out))
+    assert lock.to_toml() == LOCKED
+    assert Lock.from_toml(LOCKED) == lock
+
+
+def test_one_changed_file_is_one_changed_line() -> None:
+    """Of two locks that differ in the bytes of one file, one line differs; a file that is new is one line more."""
+    files = [file(f"{number}.json", f"hf:org/repo@{COMMIT}/{number}.json") for number in range(400)]
+    before = of(*files).to_toml().splitlines()
+    after = of(*files[:7], replace(files[7], digest=OTHER), *files[8:]).to_toml().splitlines()
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
+    assert set(of(*files, file("x", "https://h/x")).to_toml().splitlines()) - set(before) == {
+        f'  {{ path = "x", size = 10, sha256 = "{SHA.hex}", source = "https://h/x" }},'
+    }
+    assert len(before) == 400 + 9
+
+
+def test_a_lock_of_version_1_is_read() -> None:
+    """What an earlier mdl wrote, a table for each file, says the same; it is written anew in the present form."""
+    blocks = {
+        "a": [
+            ("a.bin", f"hf:org/repo@{COMMIT}/a.bin", f'sha256 = "{SHA.hex}"'),
+            ("b.bin", "https://h/b", "tofu = true"),
+        ],
+        "z": [("c.json", f"hf:datasets/org/d@{COMMIT}/c.json", f'git-sha1 = "{GIT.hex}"')],
+    }
+    text = "version = 1\n"
+    for name, entry in (("a", "1" * 16), ("z", "2" * 16)):
+        text += f'[[model]]\nname = "{name}"\nentry = "{entry}"\nfiles = {len(blocks[name])}\n'
+        for path, source, more in blocks[name]:
+            mirrors = f'mirrors = ["https://i/b"]\nsha256 = "{SHA.hex}"\n' if path == "b.bin" else ""
+            text += f'[[file]]\nmodel = "{name}"\npath = "{path}"\n{mirrors}size = 10\n{more}\n'
+            text += f'role = "other"\nsource = "{source}"\n'
+    assert Lock.from_toml(text) == WHOLE
+    assert Lock.from_toml(Lock.from_toml(text).to_toml()) == WHOLE
 
 
 def test_no_damage_is_anything_but_a_state_error() -> None:
@@ -116,7 +177,7 @@ def test_no_damage_is_anything_but_a_state_error() -> None:
     assert refused > 3.5 * len(text)
 
 
-@pytest.mark.parametrize("version", ["2", str(LARGEST_NUMBER)])
+@pytest.mark.parametrize("version", ["3", str(LARGEST_NUMBER)])
 def test_a_newer_lock_asks_for_a_newer_mdl(version: str) -> None:
     """A lock of a newer format is a StateError that says so, whatever else it holds."""
     with pytest.raises(StateError, match=f"version {version}") as caught:
@@ -137,6 +198,19 @@ BROKEN += [WITH + more for more in ("sha256 = 5", "sha256 = 'ab'", SHA_LINE + GI
 CHANGED = [('"https://h/a"', "5"), ('"https://h/a"', '""'), ('"a"', '"../a"'), ('"a"', "5")]
 CHANGED += [("https://h/a", ""), ('model = "m"', 'model = "n"'), ("role", "rle")]
 BROKEN += [f"version = 1\n{MODEL}" + FILE.replace(old, new) for old, new in CHANGED]
+HEAD_OF_2 = 'version = 2\n[[model]]\nname = "m"\n'
+BROKEN += [
+    f"{HEAD_OF_2}{text}" for text in ("files = []", 'entry = "e"', 'entry = "e"\nfiles = 1', "entry = 1\nfiles = []")
+]
+BROKEN += [
+    f'{HEAD_OF_2}entry = "e"\nsource = "https://h"\nfiles = [{text}]'
+    for text in (
+        *("1", "{}", "{ path = 1 }", '{ path = "../x" }', '{ path = "a", size = -1 }', '{ path = "a", sha256 = "1" }'),
+        *('{ path = "a", source = "b" }', '{ path = "a", mirrors = ["b"] }', '{ path = "a", role = 1 }'),
+    )
+]
+BROKEN += [f'{HEAD_OF_2}entry = "e"\nfiles = []\nleft_out = {text}' for text in ("1", "[1]", "[{ size = 1 }]")]
+BROKEN += [f'{HEAD_OF_2}entry = "e"\nfiles = [{{ path = "a" }}]']
 DOUBTFUL = {
     WITH + "mirrors = 'https://h/x'": "a text is read as one mirror a letter",
     WITH + "mirrors = [5]": "numbers become texts",
