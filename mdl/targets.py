@@ -177,8 +177,10 @@ class TargetReader:
             members.update(groups.get(name, ()))
 
         def fits(model: Model) -> bool:
-            name = model.name.lower()
-            is_named = model.name in members or any(glob in name or fnmatchcase(name, glob) for glob in globs)
+            folder = model.name.lower()
+            is_named = model.name in members
+            for name in (folder, folder.replace("--", "/")):  # as people type it, too: org/repo
+                is_named = is_named or any(glob in name or fnmatchcase(name, glob) for glob in globs)
             return is_named and (not kind or model.kind == kind) and (not tag or tag in model.tags)
 
         return fits

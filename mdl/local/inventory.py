@@ -56,17 +56,25 @@ def take_inventory(
 ) -> Inventory:
     """What is in ``stores`` and ``fits``. ``endpoint`` is the URL of the hub. Raises `StateError`, `StorageError`."""
     found: list[_Found] = []
-    sizes: _Sizes = {}
     for store in stores:
-        rows = _in_cache(store, endpoint) if store.layout.is_by_digest else _in_folder(store, catalog, known)
+        rows = _in_folder(store, catalog, known)
+        if store.layout.is_by_digest:
+            rows = _in_cache(store, endpoint)
         found += [row for row in rows if row.status.is_here and fits(row.model)]
+    sizes: _Sizes = {}
+    unfinished = 0
+    keys: set[str] = set()
     for row in found:
         sizes |= row.sizes
-    total = sum(sizes.values()) + sum(row.unfinished for row in found)
-    told = {file_key(row.model.name, file.remote.path) for row in found for file in row.status.rows}
-    partials = [folder for store in stores for folder in _entries(store.partials)]
-    loose = sum(size_of_partial(folder) for folder in partials if key_of(folder) not in told)
-    return Inventory(tuple((row.model, row.status) for row in found), total, loose)
+        unfinished += row.unfinished
+        keys.update(file_key(row.model.name, file.remote.path) for file in row.status.rows)
+    only_begun = 0
+    for store in stores:
+        for folder in _entries(store.partials):
+            if key_of(folder) not in keys:
+                only_begun += size_of_partial(folder)
+    models = tuple((row.model, row.status) for row in found)
+    return Inventory(models, sum(sizes.values()) + unfinished, only_begun)
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
@@ -118,14 +126,21 @@ def _in_folder(store: Store, catalog: Mapping[str, Model], known: Known) -> Iter
 
 def foreign(store: Store, names: Sequence[str]) -> Iterator[Path]:
     """The entries of a plain models folder that belong to none of the models ``names``."""
+    folders_above: set[str] = set()
+    for model in names:
+        *above, _ = model.split("/")
+        for depth in range(1, len(above) + 1):
+            folders_above.add("/".join(above[:depth]))
     todo = [store.root]
     while todo:
         folder = todo.pop()
         for entry in _entries(folder):
             name = str(entry.relative_to(store.root))
-            if any(one.startswith(f"{name}/") for one in names) and entry.is_dir() and not entry.is_symlink():
-                todo += [entry] if name not in names else []
-            elif name not in names and entry != store.own and not is_staged(entry.name):
+            if name in names or entry == store.own or is_staged(entry.name):
+                continue
+            if name in folders_above and entry.is_dir() and not entry.is_symlink():
+                todo.append(entry)
+            else:
                 yield entry
 
 
@@ -161,8 +176,11 @@ def _rows(
         new = sum(size for key, size in taken.items() if key not in sizes)
         sizes |= taken
         own = receipts.get(_key(repo, file))
-        is_sure = own is not None and own.is_vouched_for and store.path_of(own) is not None
-        status: Status = "missing" if file.size is None else "present" if is_sure else "unverified"
+        status: Status = "unverified"
+        if file.size is None:
+            status = "missing"
+        elif own is not None and own.is_vouched_for and store.path_of(own) is not None:
+            status = "present"
         is_own = own is not None and not own.adopted
         rows.append(FileStatus(remote, status, new, file.commit, file.since, is_own))
     return rows, sizes
@@ -208,9 +226,13 @@ def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
             continue
         files = [file for file in repo.files if commit in (None, file.commit) and _key(repo, file) not in own]
         part = part_of(origin, [file.path for file in files])
-        remotes = [_listed(repo, file, endpoint) for file in files if file.path in part]
-        there = [remote for remote in remotes if remote]
-        found += narrow(there, model.include, model.exclude, origin.label) if there else []
+        there: list[RemoteFile] = []
+        for file in files:
+            remote = _listed(repo, file, endpoint)
+            if remote and file.path in part:
+                there.append(remote)
+        if there:
+            found += narrow(there, model.include, model.exclude, origin.label)
     return found
 
 

@@ -146,26 +146,39 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
 def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:
     """What of a model's files, which are these, is here. Raises as `model_status`."""
     clashes = store.clashes(name, remotes)
-    rows = [
-        FileStatus(remote, "missing", 0) if number in clashes else _checked(name, remote, store)
-        for number, remote in enumerate(remotes)
-    ]
+    rows: list[FileStatus] = []
+    for number, remote in enumerate(remotes):
+        if number in clashes:
+            rows.append(FileStatus(remote, "missing", 0))
+        else:
+            rows.append(_checked(name, remote, store))
     return status_of(rows, store, name)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
     """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
-    sizes = [row.remote.size for row in rows if row.remote.size is not None]
-    by: BroughtBy = "mdl" if any(row.is_own for row in rows if row.bytes_present) else "other"
-    present = sum(row.status in ("present", "unverified") for row in rows)
-    bytes_present = sum(row.bytes_present for row in rows)
+    present = 0
+    bytes_present = 0
+    size = 0
+    are_all_sizes_known = is_complete
+    by: BroughtBy = "other"
+    for row in rows:
+        bytes_present += row.bytes_present
+        if row.status in ("present", "unverified"):
+            present += 1
+        if row.is_own and row.bytes_present:
+            by = "mdl"
+        if row.remote.size is None:
+            are_all_sizes_known = False
+        else:
+            size += row.remote.size
     return ModelStatus(
         path=store.folder(name),
         status=joint_status((row.status for row in rows), is_complete=is_complete),
         rows=tuple(rows),
         files=len(rows) if is_complete else None,
         files_present=present,
-        bytes=sum(sizes) if is_complete and len(sizes) == len(rows) else None,
+        bytes=size if are_all_sizes_known else None,
         bytes_present=bytes_present,
         layout=store.layout.name,
         brought_by=by if present or bytes_present else None,
@@ -184,13 +197,16 @@ def local_status(
     for receipt in receipts:
         row = _checked(name, receipt.remote, store)
         is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
-        is_doubtful = row.status == "present" and not is_sure
-        rows[receipt.path] = replace(row, status="unverified") if is_doubtful else row
+        if row.status == "present" and not is_sure:
+            row = replace(row, status="unverified")
+        rows[receipt.path] = row
     for remote in known:
-        if remote.path not in rows:
-            row = _checked(name, remote, store)
-            if is_exact or row.bytes_present or remote.path.text in wanted:
-                rows[remote.path] = row
+        if remote.path in rows:
+            continue
+        row = _checked(name, remote, store)
+        is_meant = is_exact or remote.path.text in wanted
+        if is_meant or row.bytes_present:
+            rows[remote.path] = row
     is_complete = is_exact or wanted <= {path.text for path in rows}
     return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
 

@@ -168,6 +168,9 @@ def test_columns(full: Shell, mdl: Inside) -> None:
     head, row = done(mdl(full, *words)).out.splitlines()
     assert (head.split(), row.split()[2:]) == (["SIZE", "NAME", "COMMIT"], ["org/other", OTHER.commit[:7]])
     assert done(mdl(full, *words, "--format", "tsv")).out == f"{MIB + 2}\torg--other\t{OTHER.commit}\n"
+    assert (
+        done(mdl(full, "list", "--local", "org/other", "--columns", "name")).out.splitlines()[1].strip() == "org/other"
+    )
     absent = done(mdl(full, "list", "absent", "--columns", "name,size,since,status", "--format", "tsv"))
     assert (absent.out, absent.err) == ("absent\t\t\tmissing\n", "")
     every = done(mdl(full, "list", "tiny", "--columns", ",".join(COLUMNS), "--format", "tsv")).out.split("\t")

@@ -106,7 +106,7 @@ PAGE = "https://huggingface.co/org/parts/blob/main/README.md"
 )
 def test_a_part_of_a_repository(shell: Shell, mdl: Inside, layout: tuple[str, ...], part: str, gone: set[str]) -> None:
     """What narrows `get` narrows `rm` as well: no other file goes, and a part that is not here is 3."""
-    done(mdl(shell, "get", "hf:org/parts", *layout))
+    done(mdl(shell, "get", "hf:org/parts", "--all", *layout))
     ran = rm(shell, mdl, part, *layout, "--yes", code=0 if gone else 3)
     left = names(cache_of(shell) / "models--org--parts" / "snapshots" if layout else shell.models / "org--parts")
     assert {path.partition("/")[2] if layout else path for path in left} == set(PARTS.files) - gone
@@ -114,7 +114,8 @@ def test_a_part_of_a_repository(shell: Shell, mdl: Inside, layout: tuple[str, ..
         [row] = ran.document["models"]
         assert (row["files"], row["bytes_freed"]) == (len(gone), sum(len(PARTS.files[name]) for name in gone))
         assert (
-            done(mdl(shell, "get", "hf:org/parts", *layout, "--json")).document["bytes_fetched"] == row["bytes_freed"]
+            done(mdl(shell, "get", "hf:org/parts", "--all", *layout, "--json")).document["bytes_fetched"]
+            == row["bytes_freed"]
         )
 
 
