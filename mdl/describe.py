@@ -277,13 +277,6 @@ def item_of(about: Event | FileProgress) -> str:
     return "/".join(part for part in (about.model, about.file) if part)
 
 
-def spelled(model: str, repo: str) -> str:
-    """The name of a model as people read it: a repository of the hub as ``org/name``, any other as it is called."""
-    path = repo.removeprefix("hf:")
-    is_named_after_it = repo.startswith("hf:") and model == path.replace("/", "--")
-    return path if is_named_after_it else model
-
-
 def tenth(done: int, total: int) -> int:
     """How many tenths of ``total`` bytes are ``done``; 0 while the total is not known."""
     return done * 10 // total if total > 0 else 0

@@ -293,3 +293,10 @@ def sum_line(digest: str, path: str) -> str:
         path = path.replace("\\", "\\\\")
         return f"\\{digest}  {path}\n"
     return f"{digest}  {path}\n"
+
+
+def spelled(model: str, repo: str) -> str:
+    """The name of a model as people read it: a repository of the hub as ``org/name``, any other as it is called."""
+    path = repo.removeprefix("hf:")
+    is_named_after_it = repo.startswith("hf:") and model == path.replace("/", "--")
+    return path if is_named_after_it else model

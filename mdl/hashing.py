@@ -19,7 +19,7 @@ PREFIX_STEP = 16 * 2**20
 """Bytes between two prefix digests: the running digest is copied at every multiple of this."""
 
 _READ = 2**20
-_HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
+_HEX = {"sha256": "[0-9a-f]{64}", "git-sha1": "[0-9a-f]{40}"}
 
 
 @small_value_class
@@ -33,7 +33,7 @@ class Digest:
     def parse(cls, algorithm: str, text: str) -> Digest:
         """Strict: anything but lower-case hex of the right length raises `ProtocolError`."""
         pattern = _HEX.get(algorithm)
-        if pattern is None or not pattern.fullmatch(text):
+        if pattern is None or not re.fullmatch(pattern, text):
             raise ProtocolError(f"not a {algorithm} digest: {text[:80]!r}")
         return cls(sys.intern(algorithm), text)
 
@@ -42,7 +42,7 @@ class Digest:
         """The digest that a hub's ETag is: a sha256 if it has 64 hex digits, a git blob id if it has 40, else None."""
         text = (etag or "").removeprefix("W/").strip('"')
         for algorithm, pattern in _HEX.items():
-            if pattern.fullmatch(text):
+            if re.fullmatch(pattern, text):
                 return cls(algorithm, text)
         return None
 

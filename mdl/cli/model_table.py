@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
-from mdl.describe import spelled
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes, utc_time
+from mdl.formatting import human_age, human_bytes, spelled, utc_time
 from mdl.paths import shown
 from mdl.values import value_class
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mdl.console.tally import Tally, in_brackets
-from mdl.describe import describe, spelled
+from mdl.describe import describe
 from mdl.events import (
     Ended,
     Event,
@@ -24,7 +24,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
-from mdl.formatting import counted, human_bytes, human_duration, human_rate
+from mdl.formatting import counted, human_bytes, human_duration, human_rate, spelled
 from mdl.reports import FailureSummary
 from mdl.values import value_class
 

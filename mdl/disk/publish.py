@@ -18,7 +18,7 @@ from mdl.disk.process import PATTERN, ProcessId
 from mdl.disk.safe_open import NO_LINK, EntryAt, create, open_parent
 from mdl.paths import RelPath
 
-_STAGED = re.compile(rf"\..+\.({PATTERN})\.mdl-tmp")
+_STAGED = rf"\..+\.({PATTERN})\.mdl-tmp"
 """Earlier versions wrote the final name in front of the process."""
 _ABANDONED_SECONDS = 86400.0
 _MARK_BYTES = 5
@@ -356,7 +356,7 @@ def sweep(folder: Path) -> None:
 
 def is_staged(name: str) -> bool:
     """Whether a file of this name is staged, by a living process or a dead one."""
-    return _STAGED.fullmatch(name) is not None
+    return re.fullmatch(_STAGED, name) is not None
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -365,7 +365,7 @@ def leftovers(folder: Path) -> list[Path]:
     found = []
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
-            if not (match := _STAGED.fullmatch(entry.name)):
+            if not (match := re.fullmatch(_STAGED, entry.name)):
                 continue
             alive = ProcessId(match[1]).is_alive()
             if alive is None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
 
-from mdl.describe import spelled
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
+from mdl.formatting import spelled
 from mdl.jobs.lines import progress_in
 from mdl.values import value_class
 

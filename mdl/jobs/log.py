@@ -15,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from mdl.describe import describe, spelled, tenth
+from mdl.describe import describe, tenth
 from mdl.disk import publish
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_folders, make_private_dir, open_named
 from mdl.events import Ended, Event, Finished, Planned, Progressed, Started
-from mdl.formatting import human_bytes, human_rate, utc_now
+from mdl.formatting import human_bytes, human_rate, spelled, utc_now
 from mdl.jobs.lines import event_facts, event_in, facts_in, without_secrets
 from mdl.redact import Secrets
 from mdl.values import value_class

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mdl.describe import describe, ended_by, spelled
+from mdl.describe import describe, ended_by
 from mdl.errors import Cancelled, NotFound
 from mdl.events import (
     Ended,
@@ -21,6 +21,7 @@ from mdl.events import (
     Started,
     Verifying,
 )
+from mdl.formatting import spelled
 
 KINDS = {
     Planned: "planned",
