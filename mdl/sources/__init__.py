@@ -258,6 +258,14 @@ def page_hosts(endpoint: Endpoint) -> tuple[str, ...]:
     return (*HUB_HOSTS, urlsplit(endpoint.url).netloc.lower())
 
 
+def reference_forms() -> list[str]:
+    """How the references that a user may write begin, those of plug-ins too: ``http://``, ``hf:`` and so on."""
+    schemes = [scheme for scheme in SOURCES if scheme not in ("http", "https", "hf", "job")]
+    for plugin in plugins():
+        schemes += plugin.sources
+    return ["http://", "https://", "hf:", *(f"{scheme}://" for scheme in schemes)]
+
+
 def is_reference(text: str) -> bool:
     """Whether ``text`` says by itself where files come from; any other text is a name of the catalog."""
     return _scheme_of(text) is not None

@@ -133,6 +133,9 @@ def parse_reference(text: str) -> HubOrigin:
         raise UsageError("not a hub reference", item=shown(text)[:200], hint=_FORMS)
     rest = text.removeprefix("hf:").removeprefix("//").rstrip("/")
     segments = rest.split("/")
+    if segments[0] == "buckets" and len(segments) > 1:
+        hint = "repositories are: hf:org/repo, hf:datasets/org/name"
+        raise UsageError("storage buckets of the hub are not supported", item=shown(text)[:200], hint=hint)
     repo_type = _TYPES.get(segments[0], "model")
     if segments[0] in _TYPES:
         segments = segments[1:] or [""]

@@ -32,11 +32,12 @@ from mdl.errors import (
     online_hint,
 )
 from mdl.files import RemoteFile
+from mdl.formatting import listed
 from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
 from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
-from mdl.sources import Context, Origin, Source
+from mdl.sources import Context, Origin, Source, reference_forms
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
 from mdl.values import value_class
@@ -373,7 +374,7 @@ def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str |
     if "@" in parts.netloc:
         return "a user name or password", "never put secrets in URLs; a token comes from the environment"
     if parts.scheme not in ("http", "https"):
-        return "only http:// and https://", "write https://… or hf:org/repo"
+        return f"only {listed(reference_forms())}", "write https://… or hf:org/repo"
     if not (host := parts.hostname):
         return "no host", "write https://host/path"
     if not re.fullmatch(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*", parts.netloc):

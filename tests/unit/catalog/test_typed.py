@@ -13,7 +13,7 @@ from mdl.catalog.model import Catalog, Model
 from mdl.catalog.targets import models_of
 from mdl.errors import MdlError, NotFound, Unsafe, UsageError
 from mdl.hashing import Digest
-from mdl.sources import HUB_HOSTS, Origin
+from mdl.sources import HUB_HOSTS, Origin, parse
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.url import UrlOrigin
 
@@ -226,3 +226,10 @@ def test_a_wrong_name_or_digest(words: list[str], more: dict[str, str], kind: ty
     no safe one: refused before anybody is asked."""
     with pytest.raises(kind):
         meant(*words, **more)
+
+
+@pytest.mark.parametrize("text", ["hf://buckets/org/name", "hf:buckets/org/name/file.bin"])
+def test_a_storage_bucket_of_the_hub_is_none_of_its_repositories(text: str) -> None:
+    """It is refused for what it is, and not as a misspelt name."""
+    with pytest.raises(UsageError, match="storage buckets of the hub are not supported"):
+        parse(text)

@@ -59,7 +59,9 @@ def test_in_a_catalog(shelf: str) -> None:
     )
     client = mdl.Client(home="m")
     assert client.lock().error is None
-    assert f"{shelf}/weights.bin" in Path("mdl.lock").read_text()
+    locked = Path("mdl.lock").read_text()
+    assert f'source = "{shelf}"\n' in locked
+    assert 'path = "weights.bin"' in locked
     report = client.download(["all", "one"])
     assert report.error is None
     assert {(model.name, file.path) for model in report.models for file in model.files} == {
@@ -75,5 +77,5 @@ def test_in_a_catalog(shelf: str) -> None:
 def test_without_the_line(shelf: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unregistered, the scheme is refused before any request."""
     monkeypatch.delitem(SOURCES, "shelf")
-    with pytest.raises(mdl.UsageError, match="only http"):
+    with pytest.raises(mdl.UsageError, match="only http://, https://, hf:, s3://"):
         mdl.get(shelf, home="m")
