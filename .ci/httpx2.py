@@ -64,7 +64,7 @@ def main() -> int:
         tree, environment = Path(folder, "tree"), Path(folder, "venv")
         skipped = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
         shutil.copytree(ROOT, tree, symlinks=True, ignore=skipped)
-        for file in (tree / "mdl" / "http").glob("*.py"):
+        for file in (tree / "mdl" / "net").glob("*.py"):
             file.write_text(moved(file.read_text("utf-8")), "utf-8")
         (tree / "alias.py").write_text(ALIAS, "utf-8")
         venv.create(environment, symlinks=True)

@@ -90,8 +90,11 @@ def _message_in_json(data: Any) -> str:
     """What an answer says under the usual keys; a whole sentence rather than the one word of a code before it."""
     if not isinstance(data, dict):
         return ""
-    found = [text for key in _SAYING if (text := _text_in(data.get(key)))]
-    return next((text for text in found if " " in text.strip()), found[0] if found else "")
+    sayings = [_text_in(data.get(key)) for key in _SAYING]
+    for saying in sayings:
+        if " " in saying.strip():
+            return saying
+    return next(filter(None, sayings), "")
 
 
 def _text_in(value: Any) -> str:
@@ -212,18 +215,25 @@ def _advice(kind: type[MdlError], code: str, words: str, url: str, asker: Asker)
 
 
 def _advice_of_hub(kind: type[MdlError], code: str, words: str, url: str, asker: Asker) -> str:
+    """What to do about a refusal of a hub, which has a ``code`` of its own for some of them."""
     if kind is NotFound:
-        hint = {"RevisionNotFound": "check the revision", "EntryNotFound": "check the file's path in the repository"}
-        name = f"check the name{_or_dataset(url)}; "
-        name += f"a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is" if asker.sent else ""
-        return hint.get(code, name if asker.sent else f"{name}a private repository needs HF_TOKEN")
+        if code == "RevisionNotFound":
+            return "check the revision"
+        if code == "EntryNotFound":
+            return "check the file's path in the repository"
+        access = "a private repository needs HF_TOKEN"
+        if asker.sent:
+            access = f"a token was sent ({asker.sent}): is it allowed? 'mdl doctor' says whose it is"
+        return f"check the name{_or_dataset(url)}; {access}"
     page = page_of(url)
     if asker.sent and asker.is_open_without:
         return f"{asker.sent} is not accepted; without it this repository is open: unset it, or make a new one"
     if asker.sent and _LACKS_RIGHT.search(words):
         return f"{asker.sent} lacks a right for this: change it in the token's settings, or use another token"
     if code == "GatedRepo":
-        need = "with an account that has access, then set HF_TOKEN" if not asker.sent else "with the token's account"
+        need = "with an account that has access, then set HF_TOKEN"
+        if asker.sent:
+            need = "with the token's account"
         return f"gated: accept the licence at {page} {need}"
     if _IS_REFUSED.search(words):
         return f"{asker.sent or 'HF_TOKEN'} is wrong or has expired; make a new one"
@@ -252,26 +262,29 @@ def _or_dataset(url: str) -> str:
 
 
 def _advice_of_host(kind: type[MdlError], url: str, asker: Asker) -> str:
-    """A token of the hub has nothing to do with any other host."""
-    found = asker.credential
-    parts = urlsplit(url)
-    place = found.place if found else parts.netloc.lower()
+    """What to do about a refusal of any other host. A token of the hub has nothing to do with it."""
+    if asker.sent and kind is NotFound:
+        return f"check the URL; {asker.sent} was sent"
     if asker.sent:
-        return (
-            f"check the URL; {asker.sent} was sent"
-            if kind is NotFound
-            else f"{asker.sent} was sent: is it still valid?"
-        )
-    if found and found.secret:
-        return f"{found.source} was not sent: a credential goes over https only, and not through a proxy without TLS"
-    if found:
-        return f'[hosts."{place}"] names {found.source}, which has nothing for it: set it'
-    need = "if it needs a token" if kind is AuthError else "check the URL; if it needs a token"
+        return f"{asker.sent} was sent: is it still valid?"
+    credential = asker.credential
+    if credential and credential.secret:
+        only = "a credential goes over https only, and not through a proxy without TLS"
+        return f"{credential.source} was not sent: {only}"
+    if credential:
+        return f'[hosts."{credential.place}"] names {credential.source}, which has nothing for it: set it'
+    parts = urlsplit(url)
+    place = parts.netloc.lower()
     variable = _variable_of(parts.hostname or "")
+    need = "if it needs a token"
+    if kind is NotFound:
+        need = f"check the URL; {need}"
     return f"""{need}, write into config.toml: [hosts."{place}"] token_env = "{variable}"; then set {variable}"""
 
 
 def _variable_of(host: str) -> str:
     """A name for the variable with the token of a host: ``CIVITAI_TOKEN`` for civitai.com."""
     words = re.findall("[A-Z]+[A-Z0-9]*", host.removeprefix("www.").upper())
-    return f"{(words[-2] if len(words) > 1 else 'MY')}_TOKEN"
+    if len(words) < 2:
+        return "MY_TOKEN"
+    return f"{words[-2]}_TOKEN"
