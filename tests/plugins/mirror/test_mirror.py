@@ -104,7 +104,7 @@ def client(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clien
 def test_what_only_a_bundle_says_is_not_pushed(store: MirrorStore, shell: Shell, mirror: Callable[..., Ran]) -> None:
     """Others take from a mirror what their lock has: a digest that only a bundle names is not spread (8)."""
     lock = shell.home / "mdl.lock"
-    lock.write_text(lock.read_text().replace("role = ", "bundled = true\nrole = "))
+    lock.write_text(lock.read_text().replace("{ path = ", "{ bundled = true, path = "))
     assert "only a bundle says which bytes are right" in mirror("push", 8).err
     assert store.objects() == set()
 
