@@ -35,3 +35,19 @@ run() { # says how long it took: nothing depends on that, but whoever makes the 
     bash -c "$1"
     echo "  $((SECONDS - began)) s"
 }
+
+together() { # steps that mostly wait for what they have killed, at once; each is told when all have ended
+    local failed=0 number=0 folder
+    local -a pids=()
+    folder=$(mktemp -d)
+    for step; do
+        run "$step" > "$folder/${#pids[@]}" 2>&1 &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid" || failed=1
+        cat "$folder/$number"
+        number=$((number + 1))
+    done
+    return $failed
+}
