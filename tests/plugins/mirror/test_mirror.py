@@ -469,8 +469,11 @@ def test_a_pull_is_resumed_as_a_job(
 ) -> None:
     """A pull that failed is the same command again, both of its words, also in the background."""
     new = {"MDL_HOME": str(tmp_path / "new")}
-    mirror("pull", 3, **new)
     mirror("push")
+    key = f"one/{version_of(shell)}/model.bin"
+    store.tamper(key)
+    mirror("pull", 6, **new)
+    store.put(key, FILES["model.bin"])
     ran = done(with_environ(shell, **new).run("jobs", "resume", the_job(shell).id, "--detach"))
     done(shell.run("jobs", "watch", ran.out.strip()))
     assert (tmp_path / "new/one/model.bin").read_bytes() == FILES["model.bin"]
