@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar, cast, dataclass_transform
 
@@ -35,7 +35,8 @@ def facts_of(value: Any) -> dict[str, Any]:
 
 
 def _made(cls: _Class, *, slots: bool) -> _Class:
-    made: Any = dataclass(eq=False, repr=False, slots=slots)(cls)
+    made: Any = dataclass(init=False, eq=False, repr=False, slots=slots)(cls)
+    made.__init__ = _init_of(made, slots=slots)
     compared = [one.name for one in fields(made) if one.compare]
     key: Callable[[Any], Any] = attrgetter(*compared) if compared else lambda _: ()
     own = cls.__dict__
@@ -45,26 +46,54 @@ def _made(cls: _Class, *, slots: bool) -> _Class:
         made.__eq__ = _eq(key)
     if own.get("__hash__") is None:
         made.__hash__ = _hash(key)
-    made.__setattr__ = _set_slot_once if slots else _set_once
+    made.__setattr__ = _refuse
     made.__delattr__ = _refuse
     return cast("_Class", made)
 
 
-def _set_once(self: Any, name: str, value: object) -> None:
-    """What ``__init__`` sets is never set again."""
-    if name in self.__dict__ or name not in self.__dataclass_fields__:
-        _refuse(self, name)
-    self.__dict__[name] = value
+_UNGIVEN = object()
 
 
-def _set_slot_once(self: Any, name: str, value: object) -> None:
-    """The same for a value with slots."""
-    if hasattr(self, name):
-        _refuse(self, name)
-    object.__setattr__(self, name, value)
+def _init_of(made: Any, *, slots: bool) -> Any:
+    """The ``__init__`` of a value class. It fills the fields past ``__setattr__``, which refuses every change. Each file of
+    a download makes some hundred values: see ADR 80."""
+    scope: dict[str, Any] = {"_UNGIVEN": _UNGIVEN}
+    positional: list[str] = []
+    keywords: list[str] = []
+    lines = [] if slots else ["_fields = self.__dict__"]
+    for item in fields(made):
+        name = item.name
+        parameter = name
+        value = name
+        if item.default_factory is not MISSING:
+            scope[f"_make_{name}"] = item.default_factory
+            parameter = f"{name}=_UNGIVEN"
+            value = f"_make_{name}() if {name} is _UNGIVEN else {name}" if item.init else f"_make_{name}()"
+        elif item.default is not MISSING:
+            scope[f"_default_{name}"] = item.default
+            parameter = f"{name}=_default_{name}"
+            value = name if item.init else f"_default_{name}"
+        elif not item.init:
+            continue
+        if item.init:
+            (keywords if item.kw_only else positional).append(parameter)
+        if slots:
+            scope[f"_set_{name}"] = getattr(made, name).__set__
+            lines.append(f"_set_{name}(self, {value})")
+        else:
+            lines.append(f"_fields[{name!r}] = {value}")
+    if hasattr(made, "__post_init__"):
+        lines.append("self.__post_init__()")
+    parameters = ", ".join(["self", *positional, *(["*", *keywords] if keywords else [])])
+    body = "\n ".join(lines or ["pass"])
+    exec(f"def __init__({parameters}):\n {body}", scope)
+    made_init = scope["__init__"]
+    made_init.__qualname__ = f"{made.__qualname__}.__init__"
+    made_init.__annotations__ = {item.name: item.type for item in fields(made) if item.init} | {"return": None}
+    return made_init
 
 
-def _refuse(self: Any, name: str) -> None:
+def _refuse(self: Any, name: str, value: object = None) -> None:
     raise FrozenInstanceError(f"cannot change the field {name!r} of a {type(self).__qualname__}")
 
 
