@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from mdl.ops.update import UpdateReport
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
-    from mdl.sources import Context as SourceContext
+    from mdl.sources import SourceContext
     from mdl.sources.gguf import Quantisation
     from mdl.sources.hub_search import FoundRepo
 
@@ -280,7 +280,7 @@ class Client:
         does not cover is then a `LockError`. What sources answer is kept for later if it ``keeps``. With a ``mirror``
         the lock must cover every model, and its files are asked of that mirror alone."""
         from mdl.catalog.resolver import Resolver
-        from mdl.sources import Context as SourceContext
+        from mdl.sources import SourceContext
 
         source_context = SourceContext(
             self.network.endpoint,

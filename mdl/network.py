@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mdl.net.locators import Locate
     from mdl.net.network import Network
     from mdl.net.throttle import Throttle
-    from mdl.sources import Context as SourceContext
+    from mdl.sources import SourceContext
     from mdl.sources.endpoint import Endpoint
 
 
@@ -227,7 +227,7 @@ class NetworkAccess:
 
     def source_context(self, network: Network | None = None) -> SourceContext:
         """What a source works with that keeps nothing on the disk."""
-        from mdl.sources import Context as SourceContext
+        from mdl.sources import SourceContext
 
         return SourceContext(
             self.endpoint,

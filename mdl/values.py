@@ -55,8 +55,8 @@ _UNGIVEN = object()
 
 
 def _init_of(made: Any, *, slots: bool) -> Any:
-    """The ``__init__`` of a value class. It fills the fields past ``__setattr__``, which refuses every change. Each file of
-    a download makes some hundred values: see ADR 80."""
+    """The ``__init__`` of a value class. It fills the fields past ``__setattr__``, which refuses every change: a
+    download makes some hundred values for each file (ADR 80)."""
     scope: dict[str, Any] = {"_UNGIVEN": _UNGIVEN}
     positional: list[str] = []
     keywords: list[str] = []

@@ -17,7 +17,7 @@ from mdl.files import RefusedFile, RemoteFile
 from mdl.formatting import counted, listed
 from mdl.listener import Event, Listener
 from mdl.paths import RelPath, matching, shown
-from mdl.sources import Context, Origin, Source, Sources, page_hosts, parse
+from mdl.sources import Origin, Source, SourceContext, Sources, page_hosts, parse
 from mdl.sources.hub_origin import HubOrigin, shown_url
 from mdl.sources.url import UrlOrigin, UrlSource
 from mdl.values import value_class
@@ -66,7 +66,7 @@ class Resolver:
 
     def __init__(
         self,
-        context: Context,
+        context: SourceContext,
         open_network: Callable[[Locate], Network | None] | None = None,
         *,
         include: Sequence[str] = (),

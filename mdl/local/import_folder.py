@@ -71,7 +71,7 @@ class Target:
 
 def import_folder(
     folder: Path,
-    tools: Context,
+    context: Context,
     known: CatalogFiles,
     *,
     name: str | None = None,
@@ -105,22 +105,22 @@ def import_folder(
     for path in listed.files:
         if path not in wanted and not is_hidden(path):
             left_out[path] = why_left_out
-    work = _Import(folder, tools, known, repository, how, wanted)
+    work = _Import(folder, context, known, repository, how, wanted)
     planned: list[ImportedFile] = []
     for model in models:
         planned += [work.planned(model, file) for file in model.files]
     to_copy = sum(row.size for row in planned if row.way == "copy" and row.action == "planned")
-    report = ImportReport(folder, form, tuple(planned), left_out, to_copy, tools.store.free_space())
+    report = ImportReport(folder, form, tuple(planned), left_out, to_copy, context.store.free_space())
     if dry_run:
         return report
     if error := no_space(0, to_copy, report.bytes_free):
         raise error
     size = sum(row.size for row in planned)
     kept = sum(row.size for row in planned if row.action == "kept")
-    tools.on_event(
+    context.on_event(
         Planned(files=len(planned), bytes_total=size, bytes_kept=kept, bytes_to_fetch=size - kept, verb="import")
     )
-    work.progress = ReadingProgress(tools.on_event, kept, size)
+    work.progress = ReadingProgress(context.on_event, kept, size)
     rows = [row for model in models for row in work.bring(model)]
     return replace(report, files=tuple(rows), bytes_to_copy=0)
 
@@ -179,7 +179,7 @@ class _Import:
     def __init__(
         self,
         folder: Path,
-        tools: Context,
+        context: Context,
         known: CatalogFiles,
         repository: RepositoryFiles | None,
         how: How,
@@ -187,13 +187,13 @@ class _Import:
     ) -> None:
         """``wanted`` says how many models want each file: only the last of them may move it."""
         self._folder = folder
-        self._tools = tools
+        self._tools = context
         self._known = known
         self._repository = repository
         self._how = how
-        self._store = tools.store
+        self._store = context.store
         self._wanted = dict(wanted)
-        self.progress = ReadingProgress(tools.on_event, 0, 0)
+        self.progress = ReadingProgress(context.on_event, 0, 0)
 
     @cached_property
     def _here(self) -> dict[str | None, Receipt]:

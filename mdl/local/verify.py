@@ -114,7 +114,7 @@ class Checked:
 
 def verify(
     models: Sequence[Model],
-    tools: Context,
+    context: Context,
     *,
     connect: Callable[[Sequence[str]], HttpClient | None] | None = None,
     ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
@@ -133,23 +133,23 @@ def verify(
     """
     began = time.monotonic()
     errors: dict[str, MdlError] = {}
-    rows = check(models, tools, errors, ask)
+    rows = check(models, context, errors, ask)
     wrong = sorted({row.model for row in rows if _is_to_repair(row, force)})
     fetched = None
     if connect and wrong:
         http = connect([url for row in rows for url in _urls(row.remote)])
         if http is None:
-            hint = online_hint(tools.offline_by)
+            hint = online_hint(context.offline_by)
             errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
         else:
-            with http, model_locks(models, tools):
-                fetched = repair(rows, tools, http, force=force, errors=errors).bytes_fetched
-                again = check([model for model in models if model.name in wrong], tools, errors, ask)
+            with http, model_locks(models, context):
+                fetched = repair(rows, context, http, force=force, errors=errors).bytes_fetched
+                again = check([model for model in models if model.name in wrong], context, errors, ask)
                 rows = [row for row in rows if row.model not in wrong] + again
                 for name in wrong:
                     found = [row for row in again if row.model == name]
                     if found and all(row.status not in _WRONG for row in found):
-                        tools.store.layout.mark_complete([row.remote for row in found], is_news=False)
+                        context.store.layout.mark_complete([row.remote for row in found], is_news=False)
     right = (row.local.fingerprint for row in rows if row.status not in _WRONG)
     verdicts = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
     return VerifyReport(
@@ -164,18 +164,18 @@ def verify(
 
 def check(
     models: Sequence[Model],
-    tools: Context,
+    context: Context,
     errors: dict[str, MdlError],
     ask: Callable[[Model], Sequence[RemoteFile]] | None = None,
 ) -> list[Checked]:
     """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
     that cannot be checked the error goes into ``errors``."""
-    store = tools.store
+    store = context.store
     expected = list[tuple[str, RemoteFile]]()
     lost = dict[str, MdlError]()
     for model in models:
         try:
-            files = _cached(model, tools, ask) or _expected(model, tools)
+            files = _cached(model, context, ask) or _expected(model, context)
             expected += [(model.name, remote) for remote in store.apart(model.name, files)]
         except MdlError as error:
             lost[model.name] = error
@@ -187,7 +187,7 @@ def check(
             try:
                 looked = _look(name, remote, store)
                 if looked[1].kind == "file":
-                    tools.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
+                    context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
                 if not _is_large(remote):
                     row = _check_file(name, remote, store, looked)
             except MdlError as error:
@@ -205,33 +205,35 @@ def check(
     return [row for row in rows if row.model not in lost]
 
 
-def _cached(model: Model, tools: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None) -> Sequence[RemoteFile]:
+def _cached(
+    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
+) -> Sequence[RemoteFile]:
     """What another program has brought of a model to the hub's cache; nothing if mdl has brought any of it. The digests
     are the names of the blobs, or those of a listing."""
-    if not tools.store.layout.is_by_digest or tools.store.receipts.of_model(model.name):
+    if not context.store.layout.is_by_digest or context.store.receipts.of_model(model.name):
         return ()
-    found = cached_files(tools.store, model, tools.endpoint)
+    found = cached_files(context.store, model, context.endpoint)
     without = [remote for remote in found if remote.digest is None]
     if not without:
         return found
-    listed = {(one.commit, one.path): one for one in tools.resolver.known(model) or ()}
+    listed = {(one.commit, one.path): one for one in context.resolver.known(model) or ()}
     if ask and not all((one.commit, one.path) in listed for one in without):
         with contextlib.suppress(MdlError):
             listed |= {(one.commit, one.path): one for one in ask(model)}
     return [one if one.digest else listed.get((one.commit, one.path), one) for one in found]
 
 
-def _expected(model: Model, tools: Context) -> Sequence[RemoteFile]:
+def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
     """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
     formats; else those that have a receipt.
 
     Raises `NotFound` if nothing of the model is known here, `StorageError`.
     """
-    store = tools.store
-    expected = tools.resolver.known(model)
+    store = context.store
+    expected = context.resolver.known(model)
     if expected is not None:
         paths = {remote.path for remote in expected}
-        in_all_formats = tools.resolver.known(model, in_all_formats=True) or ()
+        in_all_formats = context.resolver.known(model, in_all_formats=True) or ()
         others = [remote for remote in in_all_formats if remote.path not in paths]
         here = {receipt.path: receipt for receipt in store.receipts.of_model(model.name)} if others else {}
         expected += [_from_receipt(here[remote.path]) for remote in others if remote.path in here]
@@ -241,7 +243,7 @@ def _expected(model: Model, tools: Context) -> Sequence[RemoteFile]:
             raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
         expected = [_from_receipt(receipt) for receipt in receipts]
         if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
-            listed = tools.resolver.known(model_of(model.name, receipts)) or ()
+            listed = context.resolver.known(model_of(model.name, receipts)) or ()
             expected += [remote for remote in listed if remote.path.text in wanted]
     return expected
 
@@ -290,7 +292,7 @@ def _check_file(
 
 
 def repair(
-    rows: Sequence[Checked], tools: Context, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
+    rows: Sequence[Checked], context: Context, http: HttpClient, *, force: bool, errors: dict[str, MdlError]
 ) -> Result:
     """Fetch what is wrong; of a damaged file only the blocks that are wrong, if its receipt has prefix digests. A file
     that was changed after mdl wrote it is replaced only with ``force``. What fails is put into ``errors``. Raises
@@ -307,7 +309,7 @@ def repair(
         elif _came_in_zip(row.remote):
             errors[item] = _not_alone(row, item)
         else:
-            receipt = tools.store.receipts.get(row.model, row.remote.path)
+            receipt = context.store.receipts.get(row.model, row.remote.path)
             digest = row.remote.digest or (receipt.digest if receipt else None)
             size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
             wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
@@ -316,10 +318,10 @@ def repair(
         if (refused := one.refused) is not None:
             item = f"{one.wanted.model}/{one.remote.path}"
             errors[item] = refused.but(item=item)
-    adopt_kept(plan, tools.store)
-    wait_for_others(plan.fetch, tools)
+    adopt_kept(plan, context.store)
+    wait_for_others(plan.fetch, context)
     result = Transfer(
-        plan.fetch, tools.store, http, tools.on_event, tools.resolver.met, repair=True, tuning=tools.tuning
+        plan.fetch, context.store, http, context.on_event, context.resolver.met, repair=True, tuning=context.tuning
     ).run()
     for file in result.files:
         if file.error:

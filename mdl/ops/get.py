@@ -55,7 +55,7 @@ class _Decided:
         return replace(self.plan, linked=(*self.plan.linked, *self.repeated))
 
 
-def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Report:
+def get(models: Sequence[Model], context: Context, *, force: bool = False) -> Report:
     """Bring every file of ``models`` into the store; ``force`` fetches all anew, and replaces files that are not mdl's.
 
     What fails for one file or model is in the report and hinders no other. Offline, what is not here is reported as
@@ -63,42 +63,42 @@ def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Repo
     `Cancelled` (with the `Report` so far).
     """
     began = time.monotonic()
-    store = tools.store
-    with model_locks(models, tools):
-        found = _resolve(models, tools, is_new=store.is_new if tools.network else None)
+    store = context.store
+    with model_locks(models, context):
+        found = _resolve(models, context, is_new=store.is_new if context.network else None)
         wanted = found.wanted
         broken = found.broken
-        sized = _with_sizes(Plan.of(wanted, force=force, unkept=found.unkept), tools)
-        sized.check_size(tools.max_size)
-        decided = _with_halves(_reuse(sized, tools, force=force), tools, force=force)
-        tools.on_event(_planned(decided.whole))
-        _tell_of_left_out(found.left_out, decided.plan, tools)
+        sized = _with_sizes(Plan.of(wanted, force=force, unkept=found.unkept), context)
+        sized.check_size(context.max_size)
+        decided = _with_halves(_reuse(sized, context, force=force), context, force=force)
+        context.on_event(_planned(decided.whole))
+        _tell_of_left_out(found.left_out, decided.plan, context)
         for name, error in broken.items():
-            tools.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
+            context.on_event(Failed(name, "", error.code, error.message, error.advice, error.item))
         for item in decided.plan.refuse:
             if (refused := item.refused) is not None:
                 about = (item.wanted.model, item.remote.path.text)
                 why = refused.item
-                tools.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
+                context.on_event(Failed(*about, refused.code, refused.message, refused.advice, why))
         for name, file in decided.plan.unkept:
             error = file.error
-            tools.on_event(Failed(name, file.path, error.code, error.message, error.advice, error.item))
-        if tools.network is None:
+            context.on_event(Failed(name, file.path, error.code, error.message, error.advice, error.item))
+        if context.network is None:
             adopt_kept(decided.plan, store)
-            tell_kept(decided.plan, tools.on_event)
-            report = report_of(models, store, _offline(decided, tools), broken)
+            tell_kept(decided.plan, context.on_event)
+            report = report_of(models, store, _offline(decided, context), broken)
         else:
             free = store.free_space()
             if free is None and decided.plan.fetch:
                 why = f"{store.root}: this disk does not say how much space is free, so the plan is not held against it"
-                tools.on_event(Noticed(message=why))
+                context.on_event(Noticed(message=why))
             replace(decided.plan, linked=tuple(decided.repeated)).check_space(free)
             for name in {item.wanted.model for item in (*decided.whole.fetch, *decided.whole.linked)}:
                 named = [one for one in wanted if one.model == name and not one.remote.is_name_open]
                 store.receipts.begin(name, [one.remote.path for one in named])
-            wait_for_others(decided.plan.fetch, tools)
+            wait_for_others(decided.plan.fetch, context)
             try:
-                report, brought = _execute(models, decided, broken, tools)
+                report, brought = _execute(models, decided, broken, context)
             except Cancelled as stopped:
                 if isinstance(stopped.so_far, Report):
                     so_far = replace(stopped.so_far, seconds=time.monotonic() - began)
@@ -110,26 +110,26 @@ def get(models: Sequence[Model], tools: Context, *, force: bool = False) -> Repo
             if not model.error and not any(row.error for row in model.files if (model.name, row.path) not in names):
                 store.receipts.finish(model.name)
                 whole = [one.remote for one in wanted if one.model == model.name]
-                store.layout.mark_complete(whole, is_news=tools.network is not None)
+                store.layout.mark_complete(whole, is_news=context.network is not None)
         if store.layout.note:
-            tools.on_event(Noticed(message=store.layout.note))
-        _warn_of_pickles(report, wanted, tools)
+            context.on_event(Noticed(message=store.layout.note))
+        _warn_of_pickles(report, wanted, context)
         return replace(_with_left_out(report, found.left_out), seconds=time.monotonic() - began)
 
 
-def plan(models: Sequence[Model], tools: Context, *, force: bool = False) -> PlanReport:
+def plan(models: Sequence[Model], context: Context, *, force: bool = False) -> PlanReport:
     """What `get` would do. Only what sources answer is kept, and no lock is taken. Raises `MdlError`."""
     began = time.monotonic()
-    store = tools.store
-    found = _resolve(models, tools, is_new=None)
+    store = context.store
+    found = _resolve(models, context, is_new=None)
     first_plan = Plan.of(found.wanted, force=force, unkept=found.unkept)
-    decided = _predict(_with_sizes(first_plan, tools, is_planned=True), tools, force=force)
-    decided = _with_halves(decided, tools, force=force)
+    decided = _predict(_with_sizes(first_plan, context, is_planned=True), context, force=force)
+    decided = _with_halves(decided, context, force=force)
     whole = decided.whole
-    whole.check_size(tools.max_size)
-    tools.on_event(_planned(whole))
-    _tell_of_left_out(found.left_out, decided.plan, tools)
-    possible = whole if tools.network else _offline(decided, tools)
+    whole.check_size(context.max_size)
+    context.on_event(_planned(whole))
+    _tell_of_left_out(found.left_out, decided.plan, context)
+    possible = whole if context.network else _offline(decided, context)
     report = _with_left_out(report_of(models, store, possible, found.broken, is_planned=True), found.left_out)
     return PlanReport(
         **{**vars(report), "seconds": time.monotonic() - began},
@@ -156,25 +156,27 @@ class _Found:
     left_out: dict[str, list[LeftOutFile]]
 
 
-def _resolve(models: Sequence[Model], tools: Context, is_new: IsNew | None) -> _Found:
+def _resolve(models: Sequence[Model], context: Context, is_new: IsNew | None) -> _Found:
     """Resolve all models, and look what of them is here. ``is_new`` is as `Resolver.resolve_each` has it."""
     wanted: list[Wanted] = []
     left_out: dict[str, list[LeftOutFile]] = {}
     unkept: list[tuple[str, RefusedFile]] = []
     broken: dict[str, MdlError] = {}
-    for model, found in zip(models, tools.resolver.resolve_all(models, is_new), strict=True):
+    for model, found in zip(models, context.resolver.resolve_all(models, is_new), strict=True):
         try:
             if isinstance(found, MdlError):
                 raise found
-            clashes = tools.store.clashes(model.name, found.files)
+            clashes = context.store.clashes(model.name, found.files)
             unkept += [(model.name, file) for file in found.refused]
             for number, remote in enumerate(found.files):
                 if error := clashes.get(number) or found.failed.get(remote.path):
                     wanted.append(Wanted(model.name, remote, LocalFile(), _with_note(error, model)))
                     continue
-                local = tools.store.check(model.name, remote, watch=watch_reading(model.name, remote, tools.on_event))
+                local = context.store.check(
+                    model.name, remote, watch=watch_reading(model.name, remote, context.on_event)
+                )
                 wanted.append(Wanted(model.name, remote, local))
-            absent = [file for file in found.left_out if _is_absent(file, model, tools.store)]
+            absent = [file for file in found.left_out if _is_absent(file, model, context.store)]
             if absent:
                 left_out[model.name] = [LeftOutFile(str(file.path), file.size) for file in absent]
             if found.errors:
@@ -183,7 +185,7 @@ def _resolve(models: Sequence[Model], tools: Context, is_new: IsNew | None) -> _
             wanted = [one for one in wanted if one.model != model.name]
             unkept = [one for one in unkept if one[0] != model.name]
             told = _with_note(error, model)
-            if isinstance(error, NetworkError) and _is_all_here(model, tools):
+            if isinstance(error, NetworkError) and _is_all_here(model, context):
                 told = error.but(hint="all that its source had when it was last asked is here: --offline uses that")
             broken[model.name] = told
     return _Found(wanted, unkept, broken, left_out)
@@ -193,10 +195,10 @@ def _is_absent(file: RemoteFile | RefusedFile, model: Model, store: Store) -> bo
     return isinstance(file, RefusedFile) or store.is_new(model.name, file)
 
 
-def _is_all_here(model: Model, tools: Context) -> bool:
+def _is_all_here(model: Model, context: Context) -> bool:
     """Whether everything is here that the model's source had when it was last asked."""
     try:
-        return model_status(model, tools.resolver, tools.store).status == "present"
+        return model_status(model, context.resolver, context.store).status == "present"
     except MdlError:
         return False
 
@@ -215,24 +217,24 @@ def _joined(errors: Sequence[MdlError]) -> MdlError:
     return whole_error(listed([f"{error.item}: {error.message}" for error in errors], "; "), errors)
 
 
-def _with_sizes(plan: Plan, tools: Context, *, is_planned: bool = False) -> Plan:
+def _with_sizes(plan: Plan, context: Context, *, is_planned: bool = False) -> Plan:
     """Ask for the sizes that are unknown, of files of which something is on this disk that is to be judged by them. (Of
     a new file, the answer that brings it tells the size.) The transfer meets what fails here again, and tells it of the
     file."""
-    copies = tools.local_copies
+    copies = context.local_copies
 
     def is_asked(item: Item) -> bool:
         if item.remote.size is not None:
             return False
         model = item.wanted.model
         remote = item.remote
-        is_brought_by_hub_client = tools.hub_client is not None and remote.hub is not None
-        if is_planned or is_brought_by_hub_client or not tools.store.is_new(model, remote):
+        is_brought_by_hub_client = context.hub_client is not None and remote.hub is not None
+        if is_planned or is_brought_by_hub_client or not context.store.is_new(model, remote):
             return True
         return copies is not None and bool(copies.candidates(model, remote))
 
     unknown = [item for item in plan.fetch if is_asked(item)]
-    answers = zip(unknown, tools.resolver.probe_all([item.remote for item in unknown]), strict=True)
+    answers = zip(unknown, context.resolver.probe_all([item.remote for item in unknown]), strict=True)
     probed = {item: answer for item, answer in answers if not isinstance(answer, MdlError)}
     fetch: list[Item] = []
     refuse: list[Item] = []
@@ -243,7 +245,7 @@ def _with_sizes(plan: Plan, tools: Context, *, is_planned: bool = False) -> Plan
                 fetch += again.fetch
                 refuse += again.refuse
                 continue
-            local = tools.store.quick_check(item.wanted.model, remote)
+            local = context.store.quick_check(item.wanted.model, remote)
             item = replace(item, wanted=Wanted(item.wanted.model, remote, local))
         fetch.append(item)
     return replace(plan, fetch=tuple(fetch), refuse=(*plan.refuse, *refuse))
@@ -252,9 +254,9 @@ def _with_sizes(plan: Plan, tools: Context, *, is_planned: bool = False) -> Plan
 # Plan: what of it comes from this disk, and what is fetched.
 
 
-def _predict(plan: Plan, tools: Context, *, force: bool) -> _Decided:
+def _predict(plan: Plan, context: Context, *, force: bool) -> _Decided:
     """How ``plan`` will go with what seems to be elsewhere on this disk; none of it is read."""
-    copies = tools.local_copies
+    copies = context.local_copies
     if copies is None:
         return _Decided(plan, [])
     predicted = {item: None if force else copies.predict(item) for item in plan.fetch}
@@ -262,50 +264,50 @@ def _predict(plan: Plan, tools: Context, *, force: bool) -> _Decided:
     return _each_once(plan, [item for item, found in predicted.items() if not found], linked, copies)
 
 
-def _reuse(plan: Plan, tools: Context, *, force: bool) -> _Decided:
+def _reuse(plan: Plan, context: Context, *, force: bool) -> _Decided:
     """Take what is elsewhere on this disk from there; what turns out to be other bytes is left to fetch.
 
     Raises `NoSpace` before anything is copied.
     """
-    expected = _predict(plan, tools, force=force)
-    copies = tools.local_copies
+    expected = _predict(plan, context, force=force)
+    copies = context.local_copies
     if copies is None or force:
         return expected
-    whole = expected.whole if tools.network else replace(expected.whole, fetch=())
+    whole = expected.whole if context.network else replace(expected.whole, fetch=())
     if whole.bytes_to_copy:
         try:
-            whole.check_space(tools.store.free_space())
+            whole.check_space(context.store.free_space())
         except NoSpace:
-            tools.on_event(_planned(whole))
+            context.on_event(_planned(whole))
             raise
-    linked, left = reuse(plan.fetch, copies, tools.on_event)
+    linked, left = reuse(plan.fetch, copies, context.on_event)
     return _each_once(plan, left, linked, copies)
 
 
-def _with_halves(decided: _Decided, tools: Context, *, force: bool) -> _Decided:
+def _with_halves(decided: _Decided, context: Context, *, force: bool) -> _Decided:
     """The same with the unfinished files of other programs from which bytes are borrowed. What comes in one piece is
     fetched whole."""
     if force:
         return decided
-    small = (tools.tuning or Tuning()).small
+    small = (context.tuning or Tuning()).small
 
     def is_small(item: Item) -> bool:
         return item.remote.size is not None and item.remote.size <= small
 
     is_looked_for = any(item.remote.digest and not is_small(item) for item in decided.plan.fetch)
-    repos = tools.local_copies.repos if tools.local_copies and is_looked_for else ()
+    repos = context.local_copies.repos if context.local_copies and is_looked_for else ()
     in_cache = unfinished_blobs(repos)
 
     def with_half(item: Item) -> Item:
         model = item.wanted.model
         remote = item.remote
-        if is_small(item) or (tools.hub_client and remote.hub):
+        if is_small(item) or (context.hub_client and remote.hub):
             return item
-        final = tools.store.final_path(model, remote)
+        final = context.store.final_path(model, remote)
         half_final = None
         if item.reason == Reason.UNFINISHED:
             half_final = item.local
-        half = find_half(final, tools.store.folder(model), remote, in_cache, half_final)
+        half = find_half(final, context.store.folder(model), remote, in_cache, half_final)
         return replace(item, half=half) if half and half.size > item.local.partial else item
 
     plan = decided.plan
@@ -319,9 +321,9 @@ def _each_once(plan: Plan, left: list[Item], linked: list[Item], copies: LocalCo
     return _Decided(fetched, [copies.predict_duplicate(item) for item in again])
 
 
-def _offline(decided: _Decided, tools: Context) -> Plan:
+def _offline(decided: _Decided, context: Context) -> Plan:
     """The plan of which nothing can be fetched."""
-    hint = online_hint(tools.offline_by)
+    hint = online_hint(context.offline_by)
     missing = (*decided.plan.fetch, *decided.repeated)
     absent = [replace(item, refused=LockError(f"{item.reason}, and offline", hint=hint)) for item in missing]
     return replace(decided.plan, fetch=(), refuse=(*decided.plan.refuse, *absent))
@@ -344,24 +346,24 @@ def _planned(plan: Plan) -> Planned:
 
 
 def _execute(
-    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], tools: Context
+    models: Sequence[Model], decided: _Decided, broken: dict[str, MdlError], context: Context
 ) -> tuple[Report, dict[tuple[str, RelPath], RemoteFile]]:
     """Fetch what is left to fetch, each digest once; what wants the same bytes gets them from the first. Returns also
     the files that were fetched, as their servers described them, by model and the path that was planned.
 
     Raises `Cancelled` with the `Report` so far.
     """
-    store = tools.store
+    store = context.store
     plan = decided.plan
     repeated = decided.repeated
-    on_event = tools.on_event
+    on_event = context.on_event
     adopt_kept(plan, store)
     tell_kept(plan, on_event)
     if not plan.fetch:
         return report_of(models, store, plan, broken), {}
     from mdl.downloader.transfer import Result, Transfer
 
-    assert tools.network is not None
+    assert context.network is not None
     results: list[Result] = []
     whole = plan.bytes_whole
     waiting = list(plan.fetch)
@@ -372,17 +374,17 @@ def _execute(
             transfer = Transfer(
                 fetching,
                 store,
-                tools.network.http,
+                context.network.http,
                 on_event,
-                tools.resolver.met,
+                context.resolver.met,
                 bytes_kept=whole,
-                hub_client=tools.hub_client,
-                most=tools.max_size,
-                tuning=tools.tuning,
+                hub_client=context.hub_client,
+                most=context.max_size,
+                tuning=context.tuning,
             )
             results.append(transfer.run())
-            if repeated and tools.local_copies:
-                linked, waiting = reuse(repeated, replace(tools.local_copies), on_event)
+            if repeated and context.local_copies:
+                linked, waiting = reuse(repeated, replace(context.local_copies), on_event)
                 plan = replace(plan, linked=(*plan.linked, *linked))
                 repeated = []
     except Cancelled as error:
@@ -391,7 +393,7 @@ def _execute(
         not_reached = [replace(item, refused=error.as_error()) for item in (*repeated, *waiting)]
         plan = replace(plan, refuse=(*plan.refuse, *not_reached))
         raise error.but(so_far=report_of(models, store, plan, broken, results)) from error.__cause__
-    plan, results = _without_lost(plan, results, tools)
+    plan, results = _without_lost(plan, results, context)
     brought: dict[tuple[str, RelPath], RemoteFile] = {}
     for result in results:
         for file in result.files:
@@ -399,17 +401,17 @@ def _execute(
     return report_of(models, store, plan, broken, results), brought
 
 
-def _without_lost(plan: Plan, results: list[Result], tools: Context) -> tuple[Plan, list[Result]]:
+def _without_lost(plan: Plan, results: list[Result], context: Context) -> tuple[Plan, list[Result]]:
     """The same plan and results, with an error for each file that is no longer under its name: a download may take
     hours, and another program may have moved or removed the file, or the models folder, since."""
 
     def why_lost(model: str, remote: RemoteFile) -> StorageError | None:
-        if tools.store.is_named(model, remote):
+        if context.store.is_named(model, remote):
             return None
         why = "another program moved or removed it during the download"
         hint = "run the same command again"
         error = StorageError(why, item=f"{model}/{remote.path}", hint=hint)
-        tools.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
+        context.on_event(Failed(model, remote.path.text, error.code, error.message, error.advice, error.item))
         return error
 
     def planned(item: Item) -> Item:
@@ -430,12 +432,12 @@ def _without_lost(plan: Plan, results: list[Result], tools: Context) -> tuple[Pl
     return plan, [replace(result, files=tuple(map(fetched, result.files))) for result in results]
 
 
-def _tell_of_left_out(left_out: Mapping[str, Sequence[LeftOutFile]], plan: Plan, tools: Context) -> None:
+def _tell_of_left_out(left_out: Mapping[str, Sequence[LeftOutFile]], plan: Plan, context: Context) -> None:
     """Say what is not fetched of the models of which something is, because it is the same in other formats."""
     fetched = {item.wanted.model for item in plan.fetch}
     for name, files in left_out.items():
         if name in fetched:
-            tools.on_event(Noticed(name, message=words_of_left_out([file.size for file in files])))
+            context.on_event(Noticed(name, message=words_of_left_out([file.size for file in files])))
 
 
 def _with_left_out(report: Report, left_out: Mapping[str, Sequence[LeftOutFile]]) -> Report:
@@ -444,7 +446,7 @@ def _with_left_out(report: Report, left_out: Mapping[str, Sequence[LeftOutFile]]
     return replace(report, models=tuple(models))
 
 
-def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Context) -> None:
+def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], context: Context) -> None:
     """Say of what has just come which of it runs code when it is loaded."""
     new = {
         model.name: {row.path for row in model.files if row.action in ("fetched", "linked")} for model in report.models
@@ -453,8 +455,8 @@ def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], tools: Context) -
     for one in wanted:
         name = one.remote.path.text
         if name in new.get(one.model, ()) and is_pickle(
-            name, tools.store.read_head(one.model, one.remote, head_of(name))
+            name, context.store.read_head(one.model, one.remote, head_of(name))
         ):
             found.setdefault(one.model, []).append(name)
     for model, names in found.items():
-        tools.on_event(Noticed(model, message=warning(names)))
+        context.on_event(Noticed(model, message=warning(names)))

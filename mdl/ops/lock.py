@@ -47,7 +47,7 @@ class LockReport(BaseReport):
 def lock(
     catalog: Catalog,
     path: Path,
-    tools: Context,
+    context: Context,
     *,
     names: Sequence[str] | None = None,
     check: bool = False,
@@ -79,15 +79,15 @@ def lock(
         name = model.name
         is_upgraded = model.name in upgraded
         is_covered = before.covers(model) and not is_upgraded
-        is_doubtful = is_covered and tools.network is not None and before.models[name].is_doubtful
+        is_doubtful = is_covered and context.network is not None and before.models[name].is_doubtful
         if name not in wanted | upgraded or (is_covered and not is_doubtful):
             continue
         try:
             # an upgrade forgets even a digest that was trusted on first use
-            receipts = [] if is_upgraded else tools.store.receipts.of_model(name)
+            receipts = [] if is_upgraded else context.store.receipts.of_model(name)
             locked = None if is_upgraded else before.models.get(name)
             asked = before.questioned(model) if is_doubtful else model
-            resolved = replace(_resolved(asked, locked, receipts, tools.resolver), entry=entry_of(model))
+            resolved = replace(_resolved(asked, locked, receipts, context.resolver), entry=entry_of(model))
             new = new.with_model(resolved)
         except MdlError as error:
             failures[name] = error.on(name)

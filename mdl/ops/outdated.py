@@ -88,31 +88,31 @@ class OutdatedReport(BaseReport):
         return whole_error(f"{what} could not be asked", [error for _, error in failed])
 
 
-def outdated(models: Sequence[Model], tools: Context, lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
+def outdated(models: Sequence[Model], context: Context, lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
     """Ask the sources of ``models`` for what is newest; each branch takes one request or two.
 
-    With ``beyond_pins`` a pinned commit is compared with the newest one of the default branch. The ``tools`` must
+    With ``beyond_pins`` a pinned commit is compared with the newest one of the default branch. The ``context`` must
     resolve past the lock. What cannot be asked is in the report. Raises `StateError`, `StorageError`, `Cancelled`.
     """
-    resolver = tools.resolver
+    resolver = context.resolver
     wanted = {one.name: _beyond_pins(one, resolver) if beyond_pins else one for one in models if _has_source(one)}
     answers = dict(zip(wanted, resolver.resolve_all(list(wanted.values())), strict=True))
     rows = []
     for model in models:
-        row = _known(model, tools, lock)
+        row = _known(model, context, lock)
         if model.name in wanted:
             branches = dict.fromkeys(filter(None, _followed(model, resolver)))
             stays = is_pinned(model, resolver)
             row = replace(row, revision=", ".join(branches) or None)
-            row = _compared(row, answers[model.name], tools, stays=stays, is_beyond=stays and beyond_pins)
+            row = _compared(row, answers[model.name], context, stays=stays, is_beyond=stays and beyond_pins)
             row = replace(row, newest_at=resolver.modified_at(wanted[model.name]) if row.newest else None)
         rows.append(row)
     return OutdatedReport(tuple(rows))
 
 
-def _known(model: Model, tools: Context, lock: Lock) -> ModelVersion:
+def _known(model: Model, context: Context, lock: Lock) -> ModelVersion:
     """What is known of the versions of a model without asking anybody."""
-    receipts = tools.store.receipts.in_order(model.name)
+    receipts = context.store.receipts.in_order(model.name)
     locked = lock.models.get(model.name) if model.is_of_catalog else None
     newest = max((receipt.stamp.mtime_ns for receipt in receipts), default=None)
     return ModelVersion(
@@ -125,20 +125,20 @@ def _known(model: Model, tools: Context, lock: Lock) -> ModelVersion:
 
 
 def _compared(
-    row: ModelVersion, found: Resolved | MdlError, tools: Context, *, stays: bool, is_beyond: bool
+    row: ModelVersion, found: Resolved | MdlError, context: Context, *, stays: bool, is_beyond: bool
 ) -> ModelVersion:
     """The row with what is newest, and how that differs from what is here and from what is locked."""
     try:
         if isinstance(found, MdlError):
             raise found
         found.raise_for_errors()
-        files = tools.store.apart(row.name, found.files)
-        wanted = [Wanted(row.name, one, _local(row.name, one, tools.store)) for one in files]
+        files = context.store.apart(row.name, found.files)
+        wanted = [Wanted(row.name, one, _local(row.name, one, context.store)) for one in files]
     except MdlError as error:
         return replace(row, state="failed", error=error.on(row.name))
     newest = _commits(one.commit for one in found.files)
     plan = Plan.of(wanted)
-    changes = tuple(_change(item, tools) for item in (*plan.fetch, *plan.refuse))
+    changes = tuple(_change(item, context) for item in (*plan.fetch, *plan.refuse))
     if not changes:
         row = replace(row, here=newest)  # bytes that did not change belong to both commits
     state: State = "pinned" if stays else "current"
@@ -157,11 +157,11 @@ def _local(model: str, remote: RemoteFile, store: Store) -> LocalFile:
     return store.check(model, remote, found=found) if found.is_edited else found
 
 
-def _change(item: Item, tools: Context) -> FileChange:
+def _change(item: Item, context: Context) -> FileChange:
     """How a file differs from the one at its source."""
     remote = item.remote
     local = item.local
-    copies = tools.local_copies
+    copies = context.local_copies
     to_fetch = max(0, (remote.size or 0) - local.partial)
     kind: Change = "changed"
     if item.refused:

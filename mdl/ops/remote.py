@@ -26,7 +26,7 @@ from mdl.paths import matches
 from mdl.reports import BaseReport
 from mdl.results.base import Check, JobOrigin, JobSource, Remote, RemoteJob, of_remote
 from mdl.results.bucket import BucketRemote
-from mdl.sources import Context, open_source
+from mdl.sources import SourceContext, open_source
 from mdl.values import value_class
 
 _NAMED = 10
@@ -125,7 +125,7 @@ def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
 
 def clean(
     settings: RemoteSettings,
-    context: Context,
+    context: SourceContext,
     *,
     older_than: float,
     remove: bool,
@@ -185,7 +185,7 @@ def delete(remote: BucketRemote, judged: Sequence[CleanedJob]) -> Iterator[Clean
             yield replace(row, action="deleted")
 
 
-def link_to(origin: JobOrigin, include: Sequence[str], context: Context) -> str:
+def link_to(origin: JobOrigin, include: Sequence[str], context: SourceContext) -> str:
     """The link to the one result of a job that ``include`` names; without it, to its one result.
 
     Raises `NotFound` if there is none, or if the file comes without a link; `UsageError` if there are several; and as

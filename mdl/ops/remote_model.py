@@ -44,16 +44,16 @@ def quantisations(models: Sequence[Model], context: Context) -> dict[str, Sequen
     return found
 
 
-def ask(model: Model, tools: Context) -> RemoteModel:
+def ask(model: Model, context: Context) -> RemoteModel:
     """Ask the sources of ``model``. Raises `NotFound`, `AuthError`, `NetworkError`, `ProtocolError`, `LockError`."""
     files: list[RemoteFile] = []
-    resolved = tools.resolver.resolve(model)
-    for file in tools.resolver.probe_all(resolved.files):
+    resolved = context.resolver.resolve(model)
+    for file in context.resolver.probe_all(resolved.files):
         if isinstance(file, MdlError):
             raise file
         files.append(file)
     hubs = [origin for origin in model.sources if origin.repository]
-    facts = tools.resolver.source(hubs[0]).facts(hubs[0]) if hubs else None
-    status = status_of_files(model.name, files, tools.store)
+    facts = context.resolver.source(hubs[0]).facts(hubs[0]) if hubs else None
+    status = status_of_files(model.name, files, context.store)
     left_out = tuple(LeftOutFile(str(file.path), file.size) for file in resolved.left_out)
     return RemoteModel(status, facts, left_out)

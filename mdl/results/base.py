@@ -24,7 +24,7 @@ from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
 from mdl.results.outputs import error_in
-from mdl.sources import Context, Origin, Source
+from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.values import value_class
 
@@ -289,7 +289,7 @@ def check_job_id(job: str) -> str:
 class JobSource(Source):
     """The results of jobs as a source of files, whatever kind their remote is of."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SourceContext) -> None:
         self._context = context
         self._opened: dict[str, Remote] = {}
         self._lock = threading.Lock()
@@ -349,7 +349,7 @@ class JobSource(Source):
 open_source = JobSource
 
 
-def open_remote(settings: RemoteSettings, context: Context) -> Remote:
+def open_remote(settings: RemoteSettings, context: SourceContext) -> Remote:
     """The remote that these settings mean. Raises `UsageError` if they are wrong."""
     remote: Remote = importlib.import_module(KINDS[settings.kind]).open_remote(settings, context)
     return remote

@@ -17,7 +17,7 @@ from mdl.files import RemoteFile
 from mdl.net.locators import Link
 from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
 from mdl.results.outputs import litter_note, select, without_litter
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.s3 import S3Origin, S3Source, parse
 
 _OWN = ("processes", "results")
@@ -31,7 +31,7 @@ class BucketRemote:
 
     is_archived = False
 
-    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         origin = parse(settings.get("url"), ())
         self.settings = settings
         self._context = context

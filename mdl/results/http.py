@@ -32,7 +32,7 @@ from mdl.redact import Secrets
 from mdl.results.answers import Judged
 from mdl.results.base import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
 from mdl.results.outputs import error_in
-from mdl.sources import Context
+from mdl.sources import SourceContext
 
 _CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
 """What answers to a cancel say beside the words for a job that is cancelled."""
@@ -45,7 +45,7 @@ class HttpRemote:
 
     is_archived = False
 
-    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         self.settings = settings
         self._context = context
         self.base = settings.address

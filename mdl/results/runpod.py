@@ -33,7 +33,7 @@ from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, status_o
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.links import JobLinks
 from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs
-from mdl.sources import Context
+from mdl.sources import SourceContext
 
 _LONGEST_WAIT = 90.0
 """Seconds that ``/runsync`` may wait for a worker's answer, if the connection may be silent for so long."""
@@ -82,7 +82,7 @@ class _Forgotten(NotFound):
 class Runpod(HttpRemote):
     """One endpoint."""
 
-    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
         self._links = JobLinks(self._outputs, self.tell, self._complete)
         self._missed: dict[str, Missed] = {}

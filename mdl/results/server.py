@@ -38,7 +38,7 @@ from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, chec
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.links import JobLinks
 from mdl.results.outputs import Output, first_text, safe_name
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.values import value_class
 
 # A training server
@@ -255,7 +255,7 @@ _CHECK = "mdl-check"
 class Api(HttpRemote):
     """One API."""
 
-    def __init__(self, settings: RemoteSettings, context: Context) -> None:
+    def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
         self._links = JobLinks(self._outputs, self.tell)
 
@@ -375,7 +375,7 @@ def _name_of(opened: OpenResponse, kind: str) -> RelPath:
     return safe_name(name)
 
 
-def open_remote(settings: RemoteSettings, context: Context) -> HttpRemote:
+def open_remote(settings: RemoteSettings, context: SourceContext) -> HttpRemote:
     """The server that these settings mean, by its form of answer."""
     form = Trainer if settings.kind == "trainer" else Api
     return form(settings, context)

@@ -200,7 +200,7 @@ class Sources:
     schemes than http(s). Without it the network is that of ``context``.
     """
 
-    def __init__(self, context: Context, open_network: Callable[[Locate], Network | None] | None = None) -> None:
+    def __init__(self, context: SourceContext, open_network: Callable[[Locate], Network | None] | None = None) -> None:
         if open_network is not None:
             context = replace(context, network=open_network(self.locate))
         self.context = context
@@ -224,7 +224,7 @@ CachedListing = tuple[str, Sequence[tuple[str, int | None, Digest]]]
 
 
 @value_class
-class Context:
+class SourceContext:
     """What a source may use. ``network`` is None offline; ``folder`` is where answers are kept, and ``keeps`` says
     whether new ones may be; ``on_event`` may be called from any thread. ``remotes`` are the tables ``[remotes.NAME]``.
     ``cached`` tells what the cache of the hub's client has of a repository, by the text of its reference.
@@ -296,7 +296,7 @@ def _scheme_of(text: str) -> str | None:
     return scheme if is_of_plugin else "https"
 
 
-def open_source(scheme: str, context: Context) -> Source:
+def open_source(scheme: str, context: SourceContext) -> Source:
     """The source of a scheme of `SOURCES`, or of a plug-in."""
     source: Source = _module_of(scheme).open_source(context)
     return source

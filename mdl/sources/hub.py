@@ -35,7 +35,7 @@ from mdl.files import ACCESSES, Access, HubFile, RefusedFile, RemoteFile, Vouche
 from mdl.hashing import Digest
 from mdl.net.allowlist import host_of, origin_of
 from mdl.paths import RelPath, names_for_a_hint, shown, why_not_kept
-from mdl.sources import Context, RepoFacts, Source
+from mdl.sources import RepoFacts, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import HubOrigin, is_pinned, parse_reference
 from mdl.sources.url import UrlSource
@@ -236,7 +236,7 @@ class _Revision:
 class HubSource(Source):
     """One hub. Offline only kept listings are known."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SourceContext) -> None:
         self._url = context.endpoint.url
         self._listings = Listings(context.folder)
         self._context = context

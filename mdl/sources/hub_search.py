@@ -14,7 +14,7 @@ from mdl.sources.hub_origin import parse_reference
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.sources import Context
+    from mdl.sources import SourceContext
 
 KINDS: Final = {"model": "models", "dataset": "datasets"}
 SORTS: Final = {"downloads": "downloads", "likes": "likes", "modified": "lastModified"}
@@ -40,7 +40,7 @@ class FoundRepo:
 
 
 def search(
-    context: Context, text: str, *, kind: str = "model", sort: str = "downloads", limit: int = 20
+    context: SourceContext, text: str, *, kind: str = "model", sort: str = "downloads", limit: int = 20
 ) -> list[FoundRepo]:
     """The repositories of the ``kind`` model or dataset whose names hold ``text``, at most ``limit`` of them (1 to
     100), the most of ``sort`` first.

@@ -55,7 +55,7 @@ from mdl.net.refusals import impostor, request_id, safe_excerpt
 from mdl.net.responses import parse_size, recorded_digest
 from mdl.net.trust import make_context
 from mdl.paths import shown
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.units import as_meant
 from mdl.values import value_class
 
@@ -179,7 +179,7 @@ class Bucket:
     `Cancelled`.
     """
 
-    def __init__(self, name: str, access: Access, context: Context, on_retry: OnRetry | None = None) -> None:
+    def __init__(self, name: str, access: Access, context: SourceContext, on_retry: OnRetry | None = None) -> None:
         """``on_retry`` hears of each request that is sent again; without it the listener of ``context`` does. Raises
         `UsageError` if boto3 is not installed."""
         self.name = name

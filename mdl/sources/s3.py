@@ -12,7 +12,7 @@ from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
 from mdl.net.locators import Link
 from mdl.paths import RelPath, is_at_or_below, shown
-from mdl.sources import Context, Origin, Source
+from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.object_store import Access, Bucket, S3Object
 from mdl.values import value_class
 
@@ -70,7 +70,7 @@ def parse(text: str, page_hosts: Collection[str]) -> S3Origin:
 class S3Source(Source):
     """Buckets as sources of files, and what signs their URLs."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SourceContext) -> None:
         self._context = context
         self._buckets: dict[str, Bucket] = {}
 

@@ -37,7 +37,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath, shown
 from mdl.presigned import identifying_parameters, url_identity
 from mdl.redact import bare_url
-from mdl.sources import Context, Origin, Source, reference_forms
+from mdl.sources import Origin, Source, SourceContext, reference_forms
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.sources.hub_origin import parse_page, shown_url, split_url
 from mdl.values import value_class
@@ -149,7 +149,7 @@ def parse(text: str, page_hosts: Collection[str]) -> Origin:
 class UrlSource(Source):
     """Asks servers what they have under a URL."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SourceContext) -> None:
         self._context = context
 
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:

@@ -18,7 +18,7 @@ from mdl.errors import NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.paths import RelPath
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 
 GONE = answers(404, body=b"moved to the moon")
@@ -135,7 +135,7 @@ def test_a_file_that_nobody_wants_fails_nothing(tmp_path: Path, server: FaultySe
     """A file that is left out cannot make its model fail, also if the whole model is asked for at once."""
     files = tuple(CatalogFile(RelPath.parse(name), f"{server.url}/d/{name}") for name in ("a.bin", "gone.bin"))
     with HttpClient(AllowList.of(["127.0.0.1"])) as http:
-        context = Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http))
+        context = SourceContext(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http))
         with pytest.raises(NotFound):
             Resolver(context).resolve(Model("m", files=files))
         [found] = Resolver(context, exclude=("gone.bin",)).resolve(Model("m", files=files)).files

@@ -33,7 +33,7 @@ from mdl.errors import Cancelled, MdlError
 from mdl.events import Event, Noticed, Progressed, silence
 from mdl.hashing import Digest
 from mdl.local.verify import Checked, _check_file, check, repair
-from mdl.sources import Context as SourceContext
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 
 BLOCK = 16 * MIB

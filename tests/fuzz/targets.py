@@ -64,7 +64,7 @@ from mdl.results.base import job_of
 from mdl.results.outputs import error_in
 from mdl.results.server import routes_in
 from mdl.runs import find_run
-from mdl.sources import Context, hub
+from mdl.sources import SourceContext, hub
 from mdl.sources.answer_cache import kept_path
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import Listing, Listings
@@ -380,7 +380,7 @@ class _Store:
 def _bucket() -> tuple[Bucket, _Store]:
     store, keys = _Store(), {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     network = network_of(cast("HttpClient", store))
-    context = Context(Endpoint("http://h", None, ""), Path("/nonexistent"), network, environ=keys)
+    context = SourceContext(Endpoint("http://h", None, ""), Path("/nonexistent"), network, environ=keys)
     return Bucket("training", Access("http://127.0.0.1:9"), context), store
 
 

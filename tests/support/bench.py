@@ -33,7 +33,7 @@ from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.ops.get import get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
-from mdl.sources import Context as SourceContext
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class

@@ -21,7 +21,7 @@ from mdl.net.limits import Limits, RetryPolicy
 from mdl.ops.get import get
 from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote
-from mdl.sources import Context as SourceContext
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.toml.problems import Problems, Table
 from mdl.values import value_class

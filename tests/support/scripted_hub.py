@@ -16,7 +16,7 @@ from mdl.events import Event
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource, Listings
 from mdl.sources.hub_origin import HubOrigin
@@ -70,8 +70,8 @@ class World:
         """What one run asked is asked again in the next."""
         self.hub = HubSource(self._context(self.http))
 
-    def _context(self, http: HttpClient | None) -> Context:
-        return Context(self.endpoint, self.folder, network_of(http) if http else None, self.told.append)
+    def _context(self, http: HttpClient | None) -> SourceContext:
+        return SourceContext(self.endpoint, self.folder, network_of(http) if http else None, self.told.append)
 
     def revision(self, commit: Any = COMMIT, **more: Any) -> None:
         """Answer which commit the branch is."""

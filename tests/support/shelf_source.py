@@ -16,7 +16,7 @@ from mdl.errors import LockError, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import Context, Origin, Source
+from mdl.sources import Origin, Source, SourceContext
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ def parse(text: str, page_hosts: Collection[str]) -> ShelfOrigin:
     return ShelfOrigin(parts.netloc, name, subpath)
 
 
-def open_source(context: Context) -> ShelfSource:
+def open_source(context: SourceContext) -> ShelfSource:
     return ShelfSource(context)
 
 
 class ShelfSource(Source):
     """Asks for the index, and keeps it."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SourceContext) -> None:
         self._http, self._kept = context.http, context.folder
 
     def resolve(self, origin: ShelfOrigin) -> list[RemoteFile]:

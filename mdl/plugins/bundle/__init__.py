@@ -56,8 +56,8 @@ def export_bundle(
     models = list({model.name: model for target in wanted for model in client.models_here(target)}.values())
     size = parse_size(split, "--split") if isinstance(split, str) else split
     path = places.place_of(output, "-o").absolute()
-    with client.context(models, on_event=on_event, cancel=cancel, online=False) as tools:
-        return export_bundle(models, tools, client.catalogs.lock, path, split=size, force=force)
+    with client.context(models, on_event=on_event, cancel=cancel, online=False) as context:
+        return export_bundle(models, context, client.catalogs.lock, path, split=size, force=force)
 
 
 def import_bundle(
@@ -86,11 +86,11 @@ def import_bundle(
     with open_bundle(path, lambda _done: stop.check()) as bundle:
         catalog_here = _catalog_in_use(client)
         lock_here = client.catalogs.lock
-        with client.context(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as tools:
-            bundle = bundle.confirmed_by(known_here(bundle, tools, catalog_here, lock_here))
+        with client.context(bundle.models, on_event=on_event, cancel=cancel, online=False, exact=True) as context:
+            bundle = bundle.confirmed_by(known_here(bundle, context, catalog_here, lock_here))
             added, locked = changes(bundle, catalog_here, lock_here, may_replace=replace)
-            files = import_files(bundle, tools, may_replace=replace)
-            folders = {model.name: tools.store.folder(model.name) for model in bundle.models}
+            files = import_files(bundle, context, may_replace=replace)
+            folders = {model.name: context.store.folder(model.name) for model in bundle.models}
     for model in added:
         client.put_entry(model.name, entry_facts(model), replace=True)
     catalog = client.catalogs.paths[0]

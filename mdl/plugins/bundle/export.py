@@ -56,7 +56,7 @@ class _Packed:
 
 def export_bundle(
     models: Sequence[Model],
-    tools: Context,
+    context: Context,
     lock: Lock,
     path: Path,
     *,
@@ -73,12 +73,12 @@ def export_bundle(
     models = sorted(models, key=lambda model: model.name)
     catalog, written = catalog_of(models)
     BundleOutput(path, 1, split).check(force=force)  # what can be known before the files are looked at
-    with model_locks(models, tools), Pool(1, "mdl-hash") as hashers:
+    with model_locks(models, context), Pool(1, "mdl-hash") as hashers:
         locks: dict[str, LockedModel] = {}
         packed: list[_Packed] = []
         cut: list[str] = []
         for model in models:
-            locked, files = _look(model, lock, tools)
+            locked, files = _look(model, lock, context)
             cut += left_out([model], [locked])
             locks[model.name] = portable_lock(locked, entry_of(written[model.name]))
             packed += files
@@ -91,7 +91,9 @@ def export_bundle(
         output.check(force=force)
         if error := no_space(total, 0, free_space(path.parent)):
             raise error.on(str(path)).but(hint="free some space, or choose another disk with -o")
-        progress = Progress(tools.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), tools.store.cancel)
+        progress = Progress(
+            context.on_event, path.name, "bundle", len(sizes), sum(sizes.values()), context.store.cancel
+        )
         with (
             storage_trouble(path, _WHEN_FULL, _WHEN_TOO_LARGE),
             staged_folder(path) as folder,
@@ -110,18 +112,18 @@ def export_bundle(
     return BundleExport(path, tuple(writer.parts), rows, sums, tuple(restricted), tuple(cut))
 
 
-def _look(model: Model, lock: Lock, tools: Context) -> tuple[LockedModel, list[_Packed]]:
+def _look(model: Model, lock: Lock, context: Context) -> tuple[LockedModel, list[_Packed]]:
     """A model as it is locked, or as its source had it when it was last asked; and its files here. Raises as
     `export_bundle`."""
-    store = tools.store
+    store = context.store
     name = model.name
     target = model.target
-    remotes = tools.resolver.known(model)
+    remotes = context.resolver.known(model)
     if remotes is None:
         raise LockError("which files it has is not known here", item=name, hint=f"'mdl get {target}' asks its source")
     wanted = []
     for remote in remotes:
-        local = store.check(name, remote, watch=watch_reading(name, remote, tools.on_event))
+        local = store.check(name, remote, watch=watch_reading(name, remote, context.on_event))
         wanted.append(Wanted(name, remote, local))
     plan = Plan.of(wanted)
     if errors := [_why_not(item, target) for item in (*plan.refuse, *plan.fetch)]:
@@ -137,7 +139,7 @@ def _look(model: Model, lock: Lock, tools: Context) -> tuple[LockedModel, list[_
     for item in plan.keep:
         path = item.remote.path
         place = store.final_path(name, item.remote)
-        size, sha256 = _sha256(item, place, tools)
+        size, sha256 = _sha256(item, place, context)
         one = replace(found[path], size=size)
         if one.digest is None:
             one = replace(one, digest=Digest("sha256", sha256), tofu=True)
@@ -155,10 +157,10 @@ def _why_not(item: Item, target: str) -> MdlError:
     return error.but(item=f"{item.wanted.model}/{item.remote.path}")
 
 
-def _sha256(item: Item, place: Path, tools: Context) -> tuple[int, str]:
+def _sha256(item: Item, place: Path, context: Context) -> tuple[int, str]:
     """The size of a file, and the digest that its bytes must have. Only a file of which nothing but the git digest is
     known is read for that, and compared with it. Raises `DigestMismatch`, `StorageError`."""
-    store = tools.store
+    store = context.store
     remote = item.remote
     receipt = store.receipts.get(item.wanted.model, remote.path)
     known = [one for one in (remote.digest, receipt.digest if receipt else None) if one]

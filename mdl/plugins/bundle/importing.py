@@ -233,23 +233,23 @@ def with_locked(lock: Lock, bundle: Bundle, names: Sequence[str], catalog: Mappi
     return lock
 
 
-def known_here(bundle: Bundle, tools: Context, catalog: Catalog, lock: Lock) -> dict[str, list[RemoteFile]]:
+def known_here(bundle: Bundle, context: Context, catalog: Catalog, lock: Lock) -> dict[str, list[RemoteFile]]:
     """What is known here of the files of a bundle's models, by model: from the user's own ``catalog`` and ``lock``, and
-    from kept listings of the hubs. ``tools`` resolves past the user's lock, and asks nobody."""
+    from kept listings of the hubs. ``context`` resolves past the user's lock, and asks nobody."""
     found: dict[str, list[RemoteFile]] = {}
     for model in bundle.models:
-        files = tools.resolver.known(bundle.lock.pin(model)) or []
+        files = context.resolver.known(bundle.lock.pin(model)) or []
         own = catalog.models.get(model.name)
         if own is not None:
             with suppress(MdlError):  # its entry does not fit what is known of its source: that is for 'get' to report
-                files += tools.resolver.known(lock.pin(own) if lock.covers(own) else own) or []
+                files += context.resolver.known(lock.pin(own) if lock.covers(own) else own) or []
         found[model.name] = files
     return found
 
 
-def import_files(bundle: Bundle, tools: Context, *, may_replace: bool) -> tuple[BundledFile, ...]:
-    """Bring the files of a bundle into the store; those that are here already are not read. ``tools`` resolves past the
-    user's lock. Files here that somebody else vouches for give way only if they may be replaced.
+def import_files(bundle: Bundle, context: Context, *, may_replace: bool) -> tuple[BundledFile, ...]:
+    """Bring the files of a bundle into the store; those that are here already are not read. ``context`` resolves past
+    the user's lock. Files here that somebody else vouches for give way only if they may be replaced.
 
     What comes from a bundle came from no hub, whatever its lock says: nobody knows who may have it.
 
@@ -257,16 +257,16 @@ def import_files(bundle: Bundle, tools: Context, *, may_replace: bool) -> tuple[
     `Unsafe`, `Occupied`, `NoSpace` before the first byte, `StorageError`, `Busy`, `Cancelled`. What was published
     before stays.
     """
-    store = tools.store
-    with model_locks(bundle.models, tools):
+    store = context.store
+    with model_locks(bundle.models, context):
         wanted = []
         for model in bundle.models:
-            remotes = tools.resolver.known(bundle.lock.pin(model)) or ()
+            remotes = context.resolver.known(bundle.lock.pin(model)) or ()
             clashes = store.clashes(model.name, remotes)
             for number, remote in enumerate(remotes):
                 hub = replace(remote.hub, endpoint="") if remote.hub else None
                 remote = replace(remote, hub=hub, access="unknown")
-                watch = watch_reading(model.name, remote, tools.on_event)
+                watch = watch_reading(model.name, remote, context.on_event)
                 local = LocalFile() if number in clashes else store.check(model.name, remote, watch=watch)
                 error: MdlError | None = clashes.get(number)
                 if error is None and not (may_replace or remote.is_vouched_for):
@@ -277,16 +277,16 @@ def import_files(bundle: Bundle, tools: Context, *, may_replace: bool) -> tuple[
         if refused:
             why = f"{counted(len(refused), 'file')} cannot be imported; the first is {refused[0]}"
             raise refused[0] if len(refused) == 1 else whole_error(why, refused)
-        plan.check_size(tools.max_size)
+        plan.check_size(context.max_size)
         try:
             plan.check_space(store.free_space())
         except NoSpace as error:
             hint = "nothing was written; free some space, or choose another folder with --to"
             raise error.but(hint=hint) from error
         adopt_kept(plan, store)
-        wait_for_others(plan.fetch, tools)
+        wait_for_others(plan.fetch, context)
         if plan.fetch:
-            _Import(bundle, tools, plan).run()
+            _Import(bundle, context, plan).run()
         for model in bundle.models:
             store.layout.mark_complete([one.remote for one in wanted if one.model == model.name], is_news=False)
     fetched = {(item.wanted.model, item.remote.path) for item in plan.fetch}
@@ -316,7 +316,7 @@ class _Import:
     """The members of a bundle on their way into the store."""
 
     bundle: Bundle
-    tools: Context
+    context: Context
     plan: Plan
     ready: list[Ready] = field(default_factory=list)
     staged: list[StagedFile] = field(default_factory=list)
@@ -327,7 +327,7 @@ class _Import:
         medium = self.bundle.medium
         size = self.plan.bytes_to_fetch
         items = {place_of(item.wanted.model, item.remote.path.text): item for item in self.plan.fetch}
-        progress = Progress(self.tools.on_event, medium.name, "import", len(items), size, self.tools.store.cancel)
+        progress = Progress(self.context.on_event, medium.name, "import", len(items), size, self.context.store.cancel)
         try:
             for member in medium.members():
                 if item := items.pop(member.path.text, None):
@@ -342,7 +342,7 @@ class _Import:
 
     def _take(self, item: Item, member: TarMember, progress: Progress) -> None:
         """Bring one file into the store. Raises as `import_files`."""
-        store = self.tools.store
+        store = self.context.store
         model = item.wanted.model
         remote = item.remote
         about = f"{model}/{remote.path}"
@@ -413,7 +413,7 @@ class _Import:
         ready = self.ready
         self.ready = []
         self.staged = []
-        for one, error in zip(ready, self.tools.store.publish_all(ready), strict=True):
+        for one, error in zip(ready, self.context.store.publish_all(ready), strict=True):
             if isinstance(error, OSError):
                 raise storage_error(error, f"{one.model}/{one.remote.path}")
             if error is not None:

@@ -53,9 +53,9 @@ def push(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.context(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context(models, on_event=on_event, cancel=cancel) as context, _opened(client, url, context) as mirror:
         mirror.bucket.require_keys()
-        return operation.push(models, client.catalogs.lock, tools, mirror, read_back=read_back)
+        return operation.push(models, client.catalogs.lock, context, mirror, read_back=read_back)
 
 
 def pull(
@@ -66,8 +66,8 @@ def pull(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.context(models, **options, mirror=url) as tools, _opened(client, url, tools) as mirror:
-        return operation.pull(models, client.catalogs.lock, tools, mirror, force=force)
+    with client.context(models, **options, mirror=url) as context, _opened(client, url, context) as mirror:
+        return operation.pull(models, client.catalogs.lock, context, mirror, force=force)
 
 
 def check(
@@ -84,7 +84,7 @@ def check(
     from mdl.plugins.mirror import operation
 
     models = client.locked_models(targets)
-    with client.context(models, on_event=on_event, cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context(models, on_event=on_event, cancel=cancel) as context, _opened(client, url, context) as mirror:
         return operation.check(models, client.catalogs.lock, mirror, deep=deep)
 
 
@@ -95,7 +95,7 @@ def versions(
     there is no such bucket, `AuthError`, `NetworkError`, `ProtocolError`, `Cancelled`."""
     from mdl.plugins.mirror import operation
 
-    with client.context([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context([], cancel=cancel) as context, _opened(client, url, context) as mirror:
         return operation.versions(mirror, client.catalogs.lock, None if names is None else texts(names))
 
 
@@ -117,13 +117,13 @@ def clean(
     seconds = parse_duration(as_text(older_than), "--older-than", least=0)
     lock = client.catalogs.lock
     asked = None if names is None else texts(names)
-    with client.context([], cancel=cancel) as tools, _opened(client, url, tools) as mirror:
+    with client.context([], cancel=cancel) as context, _opened(client, url, context) as mirror:
         mirror.bucket.require_keys()
         return cleaning.clean(mirror, lock, asked, older_than=seconds, remove=remove, now=time.time())
 
 
 @contextlib.contextmanager
-def _opened(client: Client, url: str, tools: Context) -> Iterator[Mirror]:
+def _opened(client: Client, url: str, context: Context) -> Iterator[Mirror]:
     """The mirror at ``url``, to be asked. Raises `UsageError`, `LockError` offline."""
     from mdl.catalog.mirror_layout import MirrorPlace
     from mdl.plugins.mirror.operation import Mirror
@@ -131,11 +131,11 @@ def _opened(client: Client, url: str, tools: Context) -> Iterator[Mirror]:
     from mdl.sources.object_store import Access, Bucket
 
     place = MirrorPlace.parse(url)
-    if tools.network is None:
+    if context.network is None:
         raise LockError("offline: no mirror can be asked", item=url, hint=online_hint(client.config.offline_by))
     access = Access.of(place.bucket, client.config.environ, client.network.remotes)
-    host = Bucket(place.bucket, access, client.network.source_context(tools.network)).host
-    with client.network.open(more=[host], cancel=tools.network.cancel) as network:
-        reporter = Reporter(tools.on_event)
+    host = Bucket(place.bucket, access, client.network.source_context(context.network)).host
+    with client.network.open(more=[host], cancel=context.network.cancel) as network:
+        reporter = Reporter(context.on_event)
         bucket = Bucket(place.bucket, access, client.network.source_context(network), reporter.on_retry)
         yield Mirror(place, bucket, network.connections, reporter)

@@ -121,7 +121,7 @@ class Mirror:
 
 
 def push(
-    models: Sequence[Model], lock: Lock, tools: Context, mirror: Mirror, *, read_back: bool = False
+    models: Sequence[Model], lock: Lock, context: Context, mirror: Mirror, *, read_back: bool = False
 ) -> MirrorReport:
     """Put the locked files of ``models`` into the mirror, and the marker of each model last.
 
@@ -131,7 +131,7 @@ def push(
     """
     began = time.monotonic()
     _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
-    plans = [_plan(model, lock.models[model.name], tools, mirror) for model in models]
+    plans = [_plan(model, lock.models[model.name], context, mirror) for model in models]
     files = [one for plan in plans for one in plan.files]
     total = sum(one.size for one in files)
     counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
@@ -160,10 +160,10 @@ class _Plan:
     error: MdlError | None = None
 
 
-def _plan(model: Model, locked: LockedModel, tools: Context, mirror: Mirror) -> _Plan:
+def _plan(model: Model, locked: LockedModel, context: Context, mirror: Mirror) -> _Plan:
     try:
-        known = tools.resolver.known(model) or ()
-        return _Plan(model, locked, [_sending(model.name, locked, remote, tools.store, mirror) for remote in known])
+        known = context.resolver.known(model) or ()
+        return _Plan(model, locked, [_sending(model.name, locked, remote, context.store, mirror) for remote in known])
     except MdlError as error:
         return _Plan(model, locked, error=error.on(model.name))
 
@@ -408,9 +408,9 @@ def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
 # Pull.
 
 
-def pull(models: Sequence[Model], lock: Lock, tools: Context, mirror: Mirror, *, force: bool = False) -> Report:
-    """Fetch locked models from the mirror alone, as `get` does; ``tools`` has a resolver that asks it. A model that is
-    not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
+def pull(models: Sequence[Model], lock: Lock, context: Context, mirror: Mirror, *, force: bool = False) -> Report:
+    """Fetch locked models from the mirror alone, as `get` does; ``context`` has a resolver that asks it. A model that
+    is not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
     locked = [lock.models[model.name] for model in models]
     markers = _markers(locked, mirror)
     failed: dict[str, MdlError] = {}
@@ -418,6 +418,6 @@ def pull(models: Sequence[Model], lock: Lock, tools: Context, mirror: Mirror, *,
         if not isinstance(marker, Marker):
             why = NotFound(f"the mirror has no complete version {one.version} of it", item=one.name, hint=_PUSH)
             failed[one.name] = marker or why
-    report = get([model for model in models if model.name not in failed], tools, force=force)
-    lost = [ModelReport(name, tools.store.folder(name), "missing", error=error) for name, error in failed.items()]
+    report = get([model for model in models if model.name not in failed], context, force=force)
+    lost = [ModelReport(name, context.store.folder(name), "missing", error=error) for name, error in failed.items()]
     return replace(report, models=(*report.models, *lost))

@@ -22,7 +22,7 @@ from mdl.files import HubFile, RemoteFile
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins
 from mdl.reports import LeftOutFile
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import DEFAULT, Endpoint
 from mdl.sources.hub import Entry, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, parse_reference
@@ -341,7 +341,7 @@ def test_mirrors_and_endpoint() -> None:
 
 def stated(file: CatalogFile, endpoint: Endpoint) -> RemoteFile:
     """The file as the catalog has it."""
-    return Resolver(Context(endpoint, Path("unused")))._stated(file)
+    return Resolver(SourceContext(endpoint, Path("unused")))._stated(file)
 
 
 def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
@@ -349,5 +349,5 @@ def test_a_hub_file_with_a_hash_is_locked_at_its_commit(tmp_path: Path) -> None:
     listings, origin = Listings(tmp_path), HubOrigin("org/repo", revision="main")
     listings.put(Endpoint().url, origin, Listing(COMMIT, (Entry(RelPath("a.bin"), 10, SHA),)))
     named = CatalogFile(RelPath("a.bin"), "hf:org/repo@main/a.bin", digest=SHA)
-    [found] = Resolver(Context(Endpoint(), tmp_path), exact=True).resolve(Model("m", files=(named,))).files
+    [found] = Resolver(SourceContext(Endpoint(), tmp_path), exact=True).resolve(Model("m", files=(named,))).files
     assert (LockedFile.of(found).revision, found.size) == (COMMIT, 10)

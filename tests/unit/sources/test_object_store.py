@@ -20,7 +20,7 @@ from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
 from mdl.net.throttle import Throttle
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, Bucket, PartedUpload, UploadedPart, refusal
 from mdl.units import NO_RATE_LIMIT
@@ -44,7 +44,7 @@ def served() -> Iterator[Make]:
         )
         servers.append(server)
         clients.append(http)
-        context = Context(Endpoint(server.url, None, ""), Path("/nonexistent"), network_of(http), environ=keys)
+        context = SourceContext(Endpoint(server.url, None, ""), Path("/nonexistent"), network_of(http), environ=keys)
         return Bucket("training", Access(server.url, "eu-west-3"), context)
 
     yield make
@@ -404,6 +404,6 @@ def test_a_bucket_that_takes_no_signed_urls(served: Make) -> None:
 
 def test_offline_nobody_is_asked() -> None:
     """Not even for credentials: an error says so first."""
-    context = Context(Endpoint("http://h", None, ""), Path("/nonexistent"), None, environ=KEYS)
+    context = SourceContext(Endpoint("http://h", None, ""), Path("/nonexistent"), None, environ=KEYS)
     with pytest.raises(LockError, match="offline"):
         next(Bucket("training", Access("http://127.0.0.1:9"), context).list(""))

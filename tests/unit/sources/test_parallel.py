@@ -22,7 +22,7 @@ from mdl.events import Event, Retrying
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
-from mdl.sources import Context
+from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 
 DATA = noise(1000)
@@ -43,7 +43,7 @@ def test_a_host_that_is_silent_keeps_no_other_waiting(tmp_path: Path) -> None:
         return right(request, number)
 
     with FaultyServer(slow) as one, FaultyServer(quick) as other, HttpClient(AllowList.of(["127.0.0.1"])) as http:
-        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http)))
+        sources = Resolver(SourceContext(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http)))
         models = [Model("one", files=(loose(one.url + "/f"),)), Model("other", files=(loose(other.url + "/f"),))]
         found = list(sources.resolve_all(models))
     assert [[file.size for file in one.files] for one in found if not isinstance(one, MdlError)] == [[1000], [1000]]
@@ -58,7 +58,7 @@ def test_events_come_in_the_caller_s_thread(tmp_path: Path) -> None:
         HttpClient(AllowList.of(["127.0.0.1"]), limits=Limits(policy=RetryPolicy(first=0.0))) as http,
     ):
         listen: Callable[[Event], None] = lambda event: told.append((threading.get_ident(), event))  # noqa: E731
-        sources = Resolver(Context(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http), listen))
+        sources = Resolver(SourceContext(Endpoint("http://127.0.0.1:9"), tmp_path, network_of(http), listen))
         models = [Model(name, files=(loose(f"{server.url}/{name}"),)) for name in "abcd"]
         assert not any(isinstance(one, MdlError) or one.failed for one in sources.resolve_all(models))
     assert [thread for thread, event in told if isinstance(event, Retrying)]

@@ -37,7 +37,7 @@ from mdl.extras import to_install
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
-from mdl.sources import Context, parse
+from mdl.sources import SourceContext, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, Bucket
 from mdl.sources.s3 import S3Origin, S3Source
@@ -84,7 +84,7 @@ def bucket(moto: str) -> Callable[..., S3Source]:
 
 def source_at(url: str, policy: RetryPolicy = RetryPolicy(), **environ: str) -> S3Source:  # noqa: B008 - frozen
     http = HttpClient(AllowList.of(["127.0.0.1"]), limits=Limits(connect=2, stall=5, policy=policy))
-    found = Context(
+    found = SourceContext(
         Endpoint(url, None, ""),
         Path("/nonexistent"),
         network_of(http),
@@ -156,7 +156,9 @@ def test_no_reference(text: str, error: type[MdlError]) -> None:
 
 def bucket_of(access: Access, **environ: str) -> Bucket:
     """A bucket that asks nobody."""
-    return Bucket("training", access, Context(Endpoint("http://h", None, ""), Path("/nonexistent"), environ=environ))
+    return Bucket(
+        "training", access, SourceContext(Endpoint("http://h", None, ""), Path("/nonexistent"), environ=environ)
+    )
 
 
 def signer(source: S3Source) -> str:
