@@ -1,7 +1,7 @@
 """The hostile corpus: every trick of faults.md, group K, alone and in pairs; and how one is tried out.
 
 A trick is a function from an honest archive to a hostile one, so that two of them can be played on one archive.
-The exit codes are those of the documents: 11 for what is unsafe, 6 for what is damaged or contradicts itself, either if a
+The exit codes are the documented ones: 11 for what is unsafe, 6 for what is damaged or contradicts itself, either if a
 trick is both.
 """
 
