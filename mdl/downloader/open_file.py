@@ -26,7 +26,7 @@ from mdl.net.allowlist import host_of
 from mdl.net.ranges import ByteRange
 from mdl.net.refusals import impostor
 from mdl.redact import Secrets, redact_error
-from mdl.weights.end_records import ReadableFile
+from mdl.weights.end_records import ReadableFile, read_at
 
 _TELLING = 4096
 """The first bytes of an answer that tell whether it is a page or a pointer instead of the file."""
@@ -182,7 +182,8 @@ class OpenFile:
         known."""
         error: MdlError | None = None
         if self.digest is None:
-            error = check_content(self.download.name, beginning, print_.size, url=self.answered_by)
+            name = self.download.remote.name_by_content(beginning)
+            error = check_content(name, beginning, print_.size, url=self.answered_by)
         elif self.digest != print_.digest:
             error = self.mismatch(print_)
             if self.download.small:
@@ -193,7 +194,10 @@ class OpenFile:
 
     def why_cut(self, print_: Fingerprint, file: ReadableFile) -> MdlError | None:
         """The error if the end of a file is missing of which no digest is known."""
-        return check_whole(file, print_.size, self.download.name) if self.digest is None else None
+        if self.digest is not None:
+            return None
+        name = self.download.remote.name_by_content(read_at(file, 0, LOOKED_AT))
+        return check_whole(file, print_.size, name)
 
     def why_wrong_on_disk(self, print_: Fingerprint) -> MdlError | None:
         """As `why_wrong`, for the bytes in the partial. Raises `OSError`."""

@@ -78,7 +78,7 @@ def test_a_child_is_the_same_mdl(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", script]
     ran = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout == "mdl 9.9.9\n"
+    assert ran.stdout == "mdl 9.9.9 (checkout)\n"
 
 
 def test_one_function_starts_them() -> None:

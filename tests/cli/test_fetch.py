@@ -18,8 +18,7 @@ from support.trainer_server import training_server
 from support.weights import whole_file
 
 from mdl.cli.signals import the_signals
-from mdl.downloader import fetch as engine_fetch
-from mdl.downloader import finalize
+from mdl.downloader import open_file, worker
 from mdl.errors import Cancelled, NetworkError, NoSpace
 from mdl.results.base import RemoteJob
 from mdl.results.server import Trainer
@@ -140,7 +139,7 @@ def test_a_short_zip_is_found(mdl: Inside, box: Box, monkeypatch: pytest.MonkeyP
     assert "without its end record" in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
     assert not folder.exists()
     with monkeypatch.context() as patch:  # the control: without this look, half a zip is a whole file
-        patch.setattr(finalize, "check_whole", lambda *_: None)
+        patch.setattr(open_file, "check_whole", lambda *_: None)
         assert "cut" not in done(mdl(box.shell, "fetch", "box", "j10"), 6).err
 
 
@@ -443,7 +442,7 @@ def test_a_recorded_digest_that_does_not_match(mdl: Inside, store: Shell, monkey
     assert "0" * 64 in done(mdl(store, "fetch", "store", "p2", "--retries", "1"), 6).err
     assert not (store.models / "store" / "p2").exists()
     with monkeypatch.context() as patch:  # the control: without it, wrong bytes pass
-        patch.setattr(engine_fetch, "recorded_digest", lambda headers: None)
+        patch.setattr(worker, "recorded_digest", lambda headers: None)
         done(mdl(store, "fetch", "store", "p2"))
 
 
