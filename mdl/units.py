@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mdl.errors import UsageError
 from mdl.values import value_class
@@ -159,7 +160,9 @@ def is_true(text: str | None) -> bool:
 
 def texts(value: str | Iterable[str]) -> tuple[str, ...]:
     """One text, or several: a single string is never taken for a list of its letters. Raises ``TypeError``."""
-    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+    given: Any = value
+    is_single = isinstance(given, str) or not isinstance(given, Iterable)
+    found: tuple[str, ...] = (given,) if is_single else tuple(given)
     for one in found:
         if not isinstance(one, str):
             raise TypeError(f"{one!r} is not a text")

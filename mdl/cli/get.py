@@ -220,17 +220,17 @@ def show_failures(session: Session, report: Any) -> None:
         session.console.error(MdlError(summary.message, item=summary.item, hint=hint))
 
 
+_ACTIONS = {"planned": "fetch", "kept": "keep", "failed": "refuse"}
+
+
 def _show_plan(session: Session, report: PlanReport) -> None:
-    rows = [
-        (
-            row.way or {"planned": "fetch", "kept": "keep", "failed": "refuse"}.get(row.action, "-"),
-            human_bytes(row.size),
-            human_bytes(here) if (here := row.size if row.action == "kept" else row.resumed_at) else "-",
-            shown(f"{model.name}/{row.path}"),
-        )
-        for model in report.models
-        for row in model.files
-    ]
+    rows = []
+    for model in report.models:
+        for file in model.files:
+            action = file.way or _ACTIONS.get(file.action, "-")
+            here = file.size if file.action == "kept" else file.resumed_at
+            cells = (action, human_bytes(file.size), human_bytes(here) if here else "-")
+            rows.append((*cells, shown(f"{model.name}/{file.path}")))
     if not rows and report.error:
         return
     session.console.table(("ACTION", "SIZE", "HERE", "FILE"), rows)

@@ -51,7 +51,8 @@ def import_folder(
     Without --link, --copy or --move the bytes are shared with the original if the file system can, else copied."""
     if link + copy + move > 1:
         raise UsageError("only one of --link, --copy and --move can be meant", item="--move")
-    how = "link" if link else "copy" if copy else "move" if move else "auto"
+    asked = {"link": link, "copy": copy, "move": move}
+    how = next((way for way, is_asked in asked.items() if is_asked), "auto")
     client = session.client(settings)
     with session.console.watch() as on_event:
         report = client.import_folder(folder, name=name, source=source, how=how, dry_run=dry_run, on_event=on_event)  # type: ignore[arg-type]
@@ -93,8 +94,19 @@ def _amount(files: list[ImportedFile]) -> str:
 
 
 def _row(name: str, files: list[ImportedFile]) -> tuple[str, ...]:
-    ways = {"failed" if one.error else "keep" if one.action == "kept" else _WORDS[one.way] for one in files}
-    verified = {"as found" if one.verified in ("none", "size") else one.verified for one in files if not one.error}
-    is_planned = any(one.action == "planned" for one in files)
-    known = ("the catalog's, by its size" if files[0].of_catalog else "-") if is_planned else ",".join(sorted(verified))
-    return name, str(len(files)), human_bytes(sum(one.size for one in files)), ",".join(sorted(ways)), known or "-"
+    ways = set()
+    verified = set()
+    for file in files:
+        if file.error:
+            ways.add("failed")
+            continue
+        ways.add("keep" if file.action == "kept" else _WORDS[file.way])
+        verified.add("as found" if file.verified in ("none", "size") else file.verified)
+    if not any(file.action == "planned" for file in files):
+        known = ",".join(sorted(verified))
+    elif files[0].of_catalog:
+        known = "the catalog's, by its size"
+    else:
+        known = ""
+    size = human_bytes(sum(file.size for file in files))
+    return name, str(len(files)), size, ",".join(sorted(ways)), known or "-"

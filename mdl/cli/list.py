@@ -67,7 +67,9 @@ def list_models(
 
     With --layout it is what is there in that layout, too, in the catalog or not.
     """
-    chosen = tuple(map(column_of, columns.split(","))) if columns else LOCAL if local else LISTED
+    chosen: tuple[str, ...] = LOCAL if local else LISTED
+    if columns:
+        chosen = tuple(map(column_of, columns.split(",")))
     order = column_of(sort) if sort else None
     client = session.client(settings)
     console = session.console
@@ -122,8 +124,11 @@ def _last_line(rows: Sequence[Row], groups: Mapping[str, object], total: int | N
     size = human_bytes(sum(found.bytes_present for found in here) if total is None else total)
     partly = sum(found.status == "partial" for found in here)
     named = f"; groups: {', '.join(groups)}" if groups else ""
-    whole = f"{len(here) - partly} here{f', {partly} partly' if partly else ''} ({size})" if here else "none here"
-    return f"{counted(len(rows), 'model')}, {whole}{named}"
+    models = counted(len(rows), "model")
+    if not here:
+        return f"{models}, none here{named}"
+    unfinished = f", {partly} partly" if partly else ""
+    return f"{models}, {len(here) - partly} here{unfinished} ({size}){named}"
 
 
 def _facts(model: Model, found: ModelStatus) -> dict[str, Any]:

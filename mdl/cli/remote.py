@@ -192,7 +192,10 @@ def clean(session: Session, name: Name, older_than: OlderThan) -> int:
     _tell(session, errors)
     gone = [row["bytes"] or 0 for row in rows if row["action"] != "kept"]
     count = f"jobs: {len(gone)}, {human_bytes(sum(gone))}"
-    console.note(f"deleted {count}" if is_asked else f"would delete {count}" + ("; --yes does" if gone else ""))
+    if is_asked:
+        console.note(f"deleted {count}")
+    else:
+        console.note(f"would delete {count}" + ("; --yes does" if gone else ""))
     return session.show({"jobs": rows}, error=joint_error(errors))
 
 

@@ -156,6 +156,8 @@ def _moved(move: Move, place: str, arrow: str) -> str:
         text = f"{what} in {place or 'the reference that it is fetched by'}"
     elif not move.files_changed:
         return f"{move.name}: up to date{f' at {after}' if move.after else ''}"
+    elif move.before and before != after:
+        text = f"{before} {arrow} {after}"
     else:
-        text = f"{before} {arrow} {after}" if move.before and before != after else after if move.after else ""
+        text = after if move.after else ""
     return f"{move.name}: " + ", ".join(filter(None, (text, amount if move.files_changed else "")))

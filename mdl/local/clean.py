@@ -216,8 +216,11 @@ def _forget(store: Store, receipt: Receipt, place: Path) -> None:
 def _receipts(store: Store, model: str, gone: Sequence[RelPath]) -> Iterator[Waste]:
     """The receipts of a model that are of no use: those of files that are gone, and what cannot be read."""
     record, unreadable, lost = store.receipts.useless(model, gone)
-    whys = [f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone"] if gone else []
-    whys += ["some are unreadable; the files they were for are hashed at the next get"] if unreadable else []
+    whys = []
+    if gone:
+        whys.append(f"{gone[0]} is gone" if len(gone) == 1 else f"{len(gone)} files are gone")
+    if unreadable:
+        whys.append("some are unreadable; the files they were for are hashed at the next get")
     if whys:
         forget = bound(store.receipts.forget, model, *gone, tidy=True)
         yield Waste("receipt", record, unreadable + lost, "; ".join(whys), model=model, forget=forget)

@@ -310,8 +310,12 @@ def repair(
             errors[item] = _not_alone(row, item)
         else:
             receipt = context.store.receipts.get(row.model, row.remote.path)
-            digest = row.remote.digest or (receipt.digest if receipt else None)
-            size = row.remote.size if row.remote.size is not None else (receipt.stamp.size if receipt else None)
+            digest = row.remote.digest
+            size = row.remote.size
+            if receipt and digest is None:
+                digest = receipt.digest
+            if receipt and size is None:
+                size = receipt.stamp.size
             wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
     plan = Plan.of(wanted, force=force)
     for one in plan.refuse:

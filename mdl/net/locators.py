@@ -56,7 +56,8 @@ class Body:
     def response(self, headers: Mapping[str, str]) -> httpx.Response | Link:
         """The answer of a server that has this body, to a request with these headers."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("Range", ""))
-        start, stop = (int(asked[1]), int(asked[2]) + 1 if asked[2] else None) if asked else (0, None)
+        start = int(asked[1]) if asked else 0
+        stop = int(asked[2]) + 1 if asked and asked[2] else None
         part = self.read(start, stop)
         if isinstance(part, Link):
             return part

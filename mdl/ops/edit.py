@@ -300,8 +300,12 @@ def _closed(text: str, at: int) -> str:
     """``text`` without the empty line that stood before what was taken out of it at ``at``."""
     before = text[:at]
     after = text[at:]
-    is_apart = before.endswith("\n\n") and (not after.strip("\n") or after.startswith("\n"))
-    return before[:-1] + after.removeprefix("\n" if not after.strip("\n") else "") if is_apart else text
+    is_last = not after.strip("\n")
+    if not before.endswith("\n\n") or not (is_last or after.startswith("\n")):
+        return text
+    if is_last:
+        after = after.removeprefix("\n")
+    return before[:-1] + after
 
 
 def _inseparable(name: str, why: str) -> UsageError:

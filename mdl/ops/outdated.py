@@ -167,10 +167,10 @@ def _change(item: Item, context: Context) -> FileChange:
     if item.refused:
         kind = "edited" if local.receipt else "unread"
         to_fetch = 0
-    elif item.reason == Reason.UNFINISHED:
+    elif item.reason == Reason.UNFINISHED or (local.kind == "absent" and local.partial):
         kind = "partial"
     elif local.kind == "absent":
-        kind = "partial" if local.partial else "missing" if local.receipt else "new"
+        kind = "missing" if local.receipt else "new"
     if copies and to_fetch and copies.predict(item):
         to_fetch = 0
     return FileChange(remote.path.text, kind, remote.size, to_fetch)

@@ -75,10 +75,13 @@ def _found(items: list[Any], kind: str) -> Iterator[FoundRepo]:
             continue
         if origin.repo != item["id"]:
             continue  # a revision, a file, or another kind
+        access = "gated" if item.get("gated") else "open"
+        if item.get("private") is True:
+            access = "private"
         moment = item.get("lastModified")
         yield FoundRepo(
             str(origin),
-            "private" if item.get("private") is True else "gated" if item.get("gated") else "open",
+            access,
             license_in(item.get("tags")),
             _count(item.get("usedStorage")),
             _count(item.get("downloads")),

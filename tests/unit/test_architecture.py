@@ -360,6 +360,15 @@ def test_one_assignment_a_line() -> None:
                 assert not targets or names & values, f"{module}:{node.lineno}: {ast.unparse(node)}"
 
 
+def test_one_condition_an_expression() -> None:
+    """A conditional expression chooses between two; among three an ``if`` statement does."""
+    for module, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.IfExp):
+                inner_ones = [one for one in ast.walk(node) if isinstance(one, ast.IfExp) and one is not node]
+                assert inner_ones == [], f"{module}:{node.lineno}"
+
+
 def test_no_utils() -> None:
     """There is no room for what has no place."""
     assert not [module for module in trees() if module.split("/")[-1] in ("utils", "helpers", "common")]

@@ -7,7 +7,7 @@ words: ``present``, ``partial``, ``missing``, ``corrupt``, ``changed`` or ``unve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mdl.bounds import LARGEST_NUMBER, parse_json
@@ -157,7 +157,11 @@ def _document(text: str) -> dict[str, Any] | None:
 
 def _is_flat(value: Any, levels: int) -> bool:
     """Whether nothing is nested more deeply than that."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
     return levels > 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 

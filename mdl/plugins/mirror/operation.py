@@ -269,8 +269,9 @@ def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mir
         path = file.path.text
         told = marked.get(file.path.text)
         digest = file.digest
-        is_known = digest is not None and digest.algorithm == "sha256"
-        sha256 = digest.hex if digest and is_known else told.sha256 if told else ""
+        sha256 = told.sha256 if told else ""
+        if digest and digest.algorithm == "sha256":
+            sha256 = digest.hex
         size = told.size if file.size is None and told else file.size
         key = mirror.place.key(locked.name, locked.version, path)
         found.append(Reading(locked.name, path, key, size, sha256, mirror.bucket, deep=deep))

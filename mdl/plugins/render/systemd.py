@@ -110,14 +110,16 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     words = work.nightly_command("--skip-if-running", "--metrics", "/var/lib/mdl/mdl.prom")
     home = work.home or _USUAL_HOME
     variables = work.environ | {"MDL_HOME": home}
+    copied = ""
     if work.catalog:
         variables["MDL_CATALOG"] = "/etc/mdl/catalog.toml"
+        copied = _COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml")
     service = _SERVICE.format(
         home=shlex.quote(home),
         installed=_INSTALLED if work.lacks_program else "",
         writable=_quoted(home),
         variables="\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
-        copied=_COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml") if work.catalog else "",
+        copied=copied,
         homes="read-only" if any(_is_in_home(path) for path in (home, words[0])) else "yes",
         command=" ".join(map(_argument, words)),
         stopped=" ".join(map(str, _STOPPED)),
