@@ -124,9 +124,12 @@ def test_the_one_that_downloads_is_killed(tmp_path: Path, count: int, lies: str)
         gate.wait()
         until(lambda: sum(waiting(running)) == count - 1, "not all of the others wait", seconds=3 * PATIENCE)
         journals = models / ".mdl" / "partials"
-        until(lambda: any(b"[0," in path.read_bytes() for path in journals.rglob("journal")), "nothing is claimed")
+        until(  # for another machine only what was synced counts
+            lambda: any(b'"synced"' in path.read_bytes() for path in journals.rglob("journal")), "nothing is synced"
+        )
         dead = waiting(running).index(False)
         running[dead][0].kill()
+        running[dead][0].wait()  # until then the server would send to it
         gate.opened.set()
         ran = ended(running)
     assert sorted(one.code for one in ran) == [-9, *[0] * (count - 1)], ran
