@@ -73,9 +73,9 @@ def test_the_page(head: Shell, chrome: Browser, screen: str, dark: bool, tmp_pat
     put(tmp_path / "runs/tts/checkpoint-5/model.safetensors", {})
     site.release("A")
     width, height = SIZES[screen]
-    with served(head, runs=(tmp_path / "runs",), releases=(site.folder,)) as server:
+    with served(head, runs=(tmp_path / "runs",), releases=(site.folder,), token=TOKEN) as server:
         chrome.logged.clear()
-        chrome.open(server.url, width=width, height=height, dark=dark)
+        chrome.open(server.url.replace("//", f"//any:{TOKEN}@"), width=width, height=height, dark=dark)
         chrome.until("document.querySelectorAll('#models li').length === 4")
         shown = chrome.value("document.body.innerText")
         for text in ("half", TITLE, "partial", "missing", "org/tiny", "served", "tts", "running", "current"):
