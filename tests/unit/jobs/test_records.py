@@ -489,7 +489,8 @@ def test_a_file_that_ends_anywhere(kept: list[str], cut: int, noise: bytes) -> N
         states = [line_of(state_facts(replace(DONE, status=status), "")).encode() for status in kept]
         data = b"\n".join([head, *(part for state in states for part in (noise, state)), b""])[: len(head) + cut]
         place(records).write_bytes(data)
-        whole = [status for status, state in zip(kept, states, strict=True) if state in data.split(b"\n")]
+        status_of = dict(zip(states, kept, strict=True))
+        whole = [status_of[line] for line in data.split(b"\n") if line in status_of]
         found = [job.status.replace("dead", "running") for job in records.all()]
         assert found == whole[-1:] or (not whole and set(records.told) == {place(records).name})
 
