@@ -4,7 +4,8 @@ Each line is one fact in the format of `mdl.crc_json`. The first line is the fil
 
 - ``[start, stop, boot]``: these bytes were written in this boot of this machine. They are there as long as that boot
   lasts, also if mdl was killed; a power cut may have taken them.
-- ``{"synced": offset}``: what the lines before this offset of the journal claim is on the disk.
+- ``{"synced": offset, "boot": boot}``: what the lines before this offset claim of this boot is on the disk. What an
+  earlier boot wrote and did not sync may be gone, and no later sync brings it back.
 - ``{"lost": true}``: a sync failed. What the lines above claim and no sync confirmed is not there.
 - ``[start, stop]``: these bytes are on the disk.
 - ``{"origin": …, "validator": …}``: what a host that serves the file sent as its ETag or date.
@@ -113,12 +114,17 @@ def parse(data: bytes, name: str) -> Record | None:
             if isinstance(fact.get("origin"), str) and isinstance(fact.get("validator"), str):
                 validators[fact["origin"]] = fact["validator"]
             if type(fact.get("synced")) is int and fact["synced"] <= start_of_line:
-                on_disk += [claim for place, claim, _ in written if place < fact["synced"]]
-                written = [entry for entry in written if entry[0] >= fact["synced"]]
+                left = []
+                for place, claim, boot in written:
+                    if place < fact["synced"] and boot == fact.get("boot"):
+                        on_disk.append(claim)
+                    else:
+                        left.append((place, claim, boot))
+                written = left
             if fact.get("lost") is True:
                 written = []
-    boot = this_boot()
-    of_this_boot = [claim for _, claim, its_boot in written if boot and its_boot == boot]
+    now = this_boot()
+    of_this_boot = [claim for _, claim, boot in written if now and boot == now]
     return Record(identity, RangeSet([*on_disk, *of_this_boot]), RangeSet(on_disk), validators)
 
 
@@ -185,10 +191,13 @@ class Journal:
     @classmethod
     def reopen(cls, path: Path) -> Journal:
         """Go on with a journal that was read. A torn last line gets a newline first, so that it stays one damaged line.
-        Raises `OSError`."""
+        Where the system does not number its boots, what was not synced is given up: no sync of this process may confirm
+        it. Raises `OSError`."""
         journal = cls(open_own(path, os.O_RDWR | os.O_APPEND))
         if journal._length and os.pread(journal._fd, 1, journal._length - 1) != b"\n":
             journal._append(b"\n")
+        if not this_boot():
+            journal.note_lost()
         return journal
 
     @property
@@ -202,8 +211,9 @@ class Journal:
         self._append(b"".join(crc_json.dumps([claim.start, claim.stop, boot]) for claim in ranges))
 
     def note_synced(self, length: int) -> None:
-        """Record that the claims among the first ``length`` bytes of the journal are on the disk. Raises `OSError`."""
-        self._append(crc_json.dumps({"synced": length}))
+        """Record that the claims of this boot among the first ``length`` bytes of the journal are on the disk. Raises
+        `OSError`."""
+        self._append(crc_json.dumps({"synced": length, "boot": this_boot()}))
 
     def note_lost(self) -> None:
         """Record that a sync failed: only what earlier syncs confirmed is there. If this cannot be written, the journal
