@@ -52,8 +52,7 @@ from mdl.jobs.lines import event_in, facts_in, line_of
 from mdl.jobs.log import raw_lines, readable
 from mdl.jobs.prefetch import _last_success
 from mdl.jobs.records import Records
-from mdl.local.formats import Folder
-from mdl.local.formats.ollama import recognize
+from mdl.local.formats import Folder, of_ollama
 from mdl.net.client import HttpClient
 from mdl.ops.edit import without_model
 from mdl.paths import RelPath, is_harmful_in_prose, refuse_twin_folders, refuse_twins, shown
@@ -420,7 +419,7 @@ def ollama(data: bytes) -> None:
     """A manifest of Ollama's names files that are there, or none."""
     blob = f"blobs/sha256-{'ab' * 32}"
     files = {"manifests/registry.ollama.ai/library/m/8b": len(data), blob: 1}
-    for model in recognize(Folder("models", files, lambda _path: text_of(data))) or ():
+    for model in of_ollama(Folder("models", files, lambda _path: text_of(data))) or ():
         assert {file.at for file in model.files} == {blob}
 
 

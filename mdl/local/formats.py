@@ -1,0 +1,229 @@
+"""Formats: how other programs lay out their models, so that `mdl import` finds them. Pure.
+
+A new format is a function ``folder -> list of FoundModel, or None`` and one line in `FORMATS` at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import field
+
+from mdl.bounds import parse_json
+from mdl.errors import MdlError
+from mdl.hashing import Digest
+from mdl.sources.hub_origin import is_pinned
+from mdl.values import value_class
+
+
+@value_class
+class FoundFile:
+    """A file in a folder of another program: ``at`` this path below the folder, to be ``path`` in its model, ``size``
+    in bytes. ``digest`` and ``commit`` are what that program wrote down about it. If the file is ``named_by_digest``,
+    other bytes are damage; else somebody may have edited it."""
+
+    at: str
+    path: str
+    size: int
+    digest: Digest | None = None
+    commit: str | None = None
+    named_by_digest: bool = False
+
+
+@value_class
+class FoundModel:
+    """Files that belong together, and what they are called if no catalog knows them."""
+
+    name: str
+    files: tuple[FoundFile, ...]
+
+
+@value_class
+class Folder:
+    """The folder ``name`` as it was read: the sizes in bytes of its ``files`` by their paths, and ``read``, which
+    returns the text of a small one, or '' if that cannot be read."""
+
+    name: str
+    files: Mapping[str, int]
+    read: Callable[[str], str] = field(default=lambda _path: "")
+
+    def below(self, prefix: str) -> dict[str, str]:
+        """The paths that begin with ``prefix``, by what follows it."""
+        return {path.removeprefix(prefix): path for path in self.files if path.startswith(prefix)}
+
+
+def is_hidden(path: str) -> bool:
+    """Whether the path leads through a hidden file or folder, such as ``.git`` or ``.cache``."""
+    return path.startswith(".") or "/." in path
+
+
+# Ollama: manifests name the layers of a model, which are blobs named by their sha256. A manifest is JSON at
+# ``manifests/<registry>/<namespace>/<model>/<tag>`` with ``layers``: ``mediaType``, ``digest``, ``size``. The weights
+# are GGUF files. https://github.com/ollama/ollama/blob/main/docs/import.md
+
+_LAYERS = {
+    "application/vnd.ollama.image.model": "",
+    "application/vnd.ollama.image.projector": "-projector",
+    "application/vnd.ollama.image.adapter": "-adapter",
+}
+"""What is added to a model's name for the file of each kind of layer."""
+
+
+def of_ollama(folder: Folder) -> list[FoundModel] | None:
+    """The models of Ollama's store in ``folder``, or in ``models/`` below it."""
+    for head in ("", "models/"):
+        manifests = folder.below(f"{head}manifests/")
+        if not manifests or not folder.below(f"{head}blobs/"):
+            continue
+        models = []
+        for path in sorted(manifests):
+            name = _name_in_ollama(path)
+            files = _files_of_manifest(folder, head, name, _layers(folder.read(manifests[path])))
+            if files:  # else the manifest is damaged, or names nothing that is here
+                models.append(FoundModel(name, files))
+        return models
+    return None
+
+
+def _name_in_ollama(manifest: str) -> str:
+    """``registry.ollama.ai/library/llama3/8b`` is ``llama3-8b``; another namespace stands in front."""
+    *place, model, tag = manifest.split("/")
+    name = model if tag == "latest" else f"{model}-{tag}"
+    if place and place[-1] != "library":
+        return f"{place[-1]}--{name}"
+    return name
+
+
+def _layers(manifest: str) -> list[tuple[str, Digest]]:
+    """The media type and digest of each layer with weights; none if the manifest is damaged."""
+    layers = []
+    try:
+        for layer in parse_json(manifest)["layers"]:
+            if layer["mediaType"] in _LAYERS:
+                layers.append((layer["mediaType"], Digest.parse(*layer["digest"].split(":"))))
+    except (ValueError, KeyError, TypeError, AttributeError, MdlError):
+        return []
+    return layers
+
+
+def _files_of_manifest(folder: Folder, head: str, name: str, layers: list[tuple[str, Digest]]) -> tuple[FoundFile, ...]:
+    files: dict[str, FoundFile] = {}
+    for media_type, digest in layers:
+        for blob in (f"{head}blobs/sha256-{digest.hex}", f"{head}blobs/sha256:{digest.hex}"):
+            if blob not in folder.files:
+                continue
+            path = f"{name}{_LAYERS[media_type]}.gguf"
+            if path in files:
+                path = f"{name}{_LAYERS[media_type]}-{len(files) + 1}.gguf"
+            files[path] = FoundFile(blob, path, folder.files[blob], digest, named_by_digest=True)
+            break
+    return tuple(files.values())
+
+
+# ``hf download --local-dir``: beside the files is what the hub said of each.
+# ``.cache/huggingface/download/<path>.metadata`` has three lines: the commit, the ETag (sha256 or git blob id) and the
+# time. The repository is not written down.
+# https://github.com/huggingface/huggingface_hub/blob/main/src/huggingface_hub/_local_folder.py
+
+_NOTES = ".cache/huggingface/download/"
+
+
+def of_local_dir(folder: Folder) -> list[FoundModel] | None:
+    """A model for the folder itself, or for each folder in it that the hub's client made."""
+    heads: set[str] = set()
+    for path in folder.files:
+        head, mark, note = path.partition(_NOTES)
+        if mark and note.endswith(".metadata") and head.count("/") <= 1:
+            heads.add(head)
+    if not heads:
+        return None
+    if "" in heads:
+        heads = {""}
+    models = []
+    for head in sorted(heads):
+        files = [_noted_file(folder, head, path) for path in folder.below(head) if not is_hidden(path)]
+        models.append(FoundModel(head.rstrip("/") or folder.name, tuple(files)))
+    return models
+
+
+def _noted_file(folder: Folder, head: str, path: str) -> FoundFile:
+    """A file with what the hub's client noted of it."""
+    at = head + path
+    note = folder.read(f"{head}{_NOTES}{path}.metadata").splitlines()
+    commit, etag, *_ = [*(line.strip() for line in note), "", ""]
+    return FoundFile(at, path, folder.files[at], Digest.of_etag(etag), commit if is_pinned(commit) else None)
+
+
+# ComfyUI's ``models``: folders by kind, in which most files are models by themselves.
+# https://github.com/comfyanonymous/ComfyUI/blob/master/folder_paths.py
+
+_NAMES = """
+    audio_encoders checkpoints clip clip_vision controlnet diffusers diffusion_models embeddings gligen hypernetworks
+    latent_upscale_models loras model_patches photomaker style_models text_encoders unet upscale_models vae vae_approx
+"""
+_KINDS = frozenset(_NAMES.split())
+_WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+_ENOUGH = 3
+"""So many folders of these names make it ComfyUI's, ``checkpoints`` among them or not. One is enough in a folder called
+``models`` that has weights nowhere else: a new ComfyUI has few models."""
+
+
+def of_comfyui(folder: Folder) -> list[FoundModel] | None:
+    """The models of ``folder``, or of ``models/`` in it."""
+    for head in ("", "models/"):
+        paths = sorted(folder.below(head))
+        kinds: set[str] = set()
+        places_of_weights: set[str] = set()
+        for path in paths:
+            top, slash, _ = path.partition("/")
+            if slash and not is_hidden(path):
+                kinds.add(top)
+            if path.lower().endswith(_WEIGHTS):
+                places_of_weights.add(top)
+        is_called_models = bool(head) or folder.name == "models"
+        is_new = is_called_models and bool(places_of_weights) and places_of_weights <= _KINDS
+        if is_new or len(kinds & _KINDS) >= _ENOUGH:
+            return _comfyui_models(folder, head, paths)
+    return None
+
+
+def _comfyui_models(folder: Folder, head: str, paths: list[str]) -> list[FoundModel]:
+    """A file ``loras/sdxl/x.safetensors`` is the model ``loras--sdxl--x``; a folder below ``diffusers`` is one."""
+    files: dict[str, list[FoundFile]] = {}
+    for path in paths:
+        if "/" not in path or is_hidden(path):
+            continue
+        kind, *folders, name = path.split("/")
+        if kind == "diffusers" and folders:
+            model = f"{kind}--{folders[0]}"
+            name = "/".join([*folders[1:], name])
+        elif kind in _KINDS and name.lower().endswith(_WEIGHTS):
+            model = "--".join([kind, *folders, name.rpartition(".")[0]])
+        else:
+            continue
+        at = head + path
+        files.setdefault(model, []).append(FoundFile(at, name, folder.files[at]))
+    return [FoundModel(model, tuple(found)) for model, found in files.items()]
+
+
+def of_any(folder: Folder) -> list[FoundModel]:
+    """One model with the folder's name, or none if there is no file; hidden files are left out."""
+    files = [FoundFile(path, path, size) for path, size in folder.files.items() if not is_hidden(path)]
+    return [FoundModel(folder.name, tuple(files))] if files else []
+
+
+FORMATS: Mapping[str, Callable[[Folder], list[FoundModel] | None]] = {
+    "ollama": of_ollama,
+    "hf-local-dir": of_local_dir,
+    "comfyui": of_comfyui,
+    "plain": of_any,
+}
+"""The first format that recognizes a folder is right; the last takes any folder."""
+
+
+def recognize(folder: Folder) -> tuple[str, list[FoundModel]]:
+    """The format of a folder, and the models in it."""
+    for name, models_in in FORMATS.items():
+        models = models_in(folder)
+        if models is not None:
+            return name, models
+    raise AssertionError("the plain format takes any folder")
