@@ -79,25 +79,26 @@ class NetworkAccess:
     def credentials(self) -> Mapping[str, HostCredential]:
         """What the user's settings have mdl send to hosts, by ``[hosts."HOST"]``. Raises `UsageError` if one cannot be
         sent."""
-        if not self._host_tables:
+        if not self.host_tables:
             return {}
         from mdl.config.hosts import netrc_login
 
         login = partial(netrc_login, self.environ.get("HOME", ""))
         return {
             place: table.credential(self.environ, login)
-            for place, table in self._host_tables.items()
+            for place, table in self.host_tables.items()
             if table.has_credential
         }
 
     @cached_property
     def host_tls(self) -> Sequence[HostTls]:
         """What ``[hosts."HOST"]`` of ``config.toml`` says of certificates. No file is read. Raises `UsageError`."""
-        settings = [table.tls(self.environ, places.config_dir()) for table in self._host_tables.values()]
+        settings = [table.tls(self.environ, places.config_dir()) for table in self.host_tables.values()]
         return [tls for tls in settings if tls]
 
     @property
-    def _host_tables(self) -> Mapping[str, HostSettings]:
+    def host_tables(self) -> Mapping[str, HostSettings]:
+        """The tables ``[hosts."HOST"]`` of ``config.toml``, by their hosts. Raises `UsageError`."""
         tables: Mapping[str, HostSettings] = self._config.file.get("hosts", {})
         return tables
 

@@ -49,12 +49,19 @@ def manifest(
     """
     from mdl.plugins.render.plan import render
     from mdl.plugins.render.programs import is_reachable
+    from mdl.plugins.render.variables import variables_of
     from mdl.plugins.render.work import USUAL_PROGRAM
+    from mdl.sources.endpoint import token_path
 
     path = ""
     if not client.catalogs.is_shipped:
         path = os.pathsep.join(str(catalog.absolute()) for catalog in client.catalogs.paths)
-    variables = {name: value for name in ("HF_ENDPOINT",) if (value := client.config.environ.get(name))}
+    environ = client.config.environ
+    variables = {name: value for name in ("HF_ENDPOINT",) if (value := environ.get(name))}
+    shell = variables_of(environ, _credentials(client))
+    token_file = token_path(environ)
+    if token_file and name in ("cron", "slurm"):
+        shell.setdefault("HF_TOKEN_PATH", str(token_file))
     warnings: list[str] = []
     here = shutil.which("mdl", path=client.config.environ.get("PATH"))
     if here and not options.get("program"):
@@ -72,9 +79,17 @@ def manifest(
         if doubt:
             options["lacks_program"] = name == "systemd"
             warnings.append(doubt)
-    options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables}
+    options |= {"limit_rate": limit_rate, "window": window, "catalog": path, "variables": variables, "shell": shell}
     found = render(name, texts(names or ()), client.catalog, client.catalogs.lock, **options)
     return replace(found, warnings=tuple(warnings))
+
+
+def _credentials(client: Client) -> list[str]:
+    """The names of the variables in which the settings have keys of remotes and hosts."""
+    names = [remote.key_variable for remote in client.network.remotes.values()]
+    for host in client.network.host_tables.values():
+        names += [host.variable, host.key_password_variable]
+    return names
 
 
 def _doubt_about(name: str, program: str) -> str:

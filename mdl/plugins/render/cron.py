@@ -26,6 +26,7 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         "# Made by 'mdl render cron'. To add it to your crontab: (crontab -l; mdl render cron …) | crontab -",
         "# mdl is silent unless a model failed, and cron mails what it says; two runs never meet.",
         *(_short(f"{name}={_value(value)}") for name, value in variables.items() if value),
+        *work.shell_comments(lambda name, value: f"{name}={_quoted(value)}"),
         f"{schedule} {_short(_line(work))}",
     ]
     return (RenderedFile("crontab", "".join(f"{line}\n" for line in lines)),)
@@ -47,7 +48,11 @@ def _short(text: str) -> str:
 def _value(text: str) -> str:
     """The value of a variable. cron knows quotes around it, and nothing that escapes one. Raises `UsageError` if it has
     both kinds."""
-    quote = "'" if '"' in text else '"'
-    if quote in text:
+    if "'" in text and '"' in text:
         raise UsageError(f"cron cannot have both kinds of quotes in {text}", hint="use a path with one kind, or none")
-    return text if re.fullmatch(r"[\w./@+,:-]+", text) else f"{quote}{text}{quote}"
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    quote = "'" if '"' in text else '"'
+    return text if re.fullmatch(r"[\w./@+,:-]*", text) else f"{quote}{text}{quote}"

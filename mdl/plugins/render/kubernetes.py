@@ -19,6 +19,8 @@ from mdl.plugins.render.work import RenderedFile, Work, meaning
 _STOPPED = (75, 143)
 """How a run ends that was stopped by its time limit or with its pod; these do not count as failures."""
 _COUNTED = tuple(code for code in WORTH_RETRYING if code not in _STOPPED)
+_OWN = ("MDL_CATALOG", "MDL_HOME", "HF_TOKEN", "HF_TOKEN_PATH")
+"""Variables that a pod has already, or takes from a secret."""
 _MOST_AT_ONCE = 4
 _LARGEST_MAP = 2**20 - 2**12
 _USUAL_NODE_FOLDER = "/var/lib/mdl/models"
@@ -171,7 +173,9 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         raise UsageError(why, hint="render fewer models at a time")
     name, _, key = work.secret.partition("/")
     secret = {"secret": _text(name), "key": _text(key or "token")}
-    variables = "".join(f"  - {{name: {key}, value: {_text(value)}}}\n" for key, value in work.variables.items())
+    lines = [_variable(key, value) for key, value in work.variables.items()]
+    lines += work.shell_comments(_variable, but=_OWN)
+    variables = "".join(f"  {line}\n" for line in lines)
     main = {"image": _text(work.image), "cpu": "500m", "memory": "512Mi", "limit": "2Gi"}
     facts = {
         "config": config,
@@ -213,6 +217,10 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
         **facts,
     )
     return (RenderedFile("mdl-job.yaml", text),)
+
+
+def _variable(name: str, value: str) -> str:
+    return f"- {{name: {name}, value: {_text(value)}}}"
 
 
 def _digest(text: str) -> str:

@@ -42,11 +42,17 @@ exit "$code"
 
 def render(work: Work) -> tuple[RenderedFile, ...]:
     """A script for ``sbatch``: one task, on whichever node has the network, into a folder that the others see."""
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in work.environ.items())
+    exports = [_export(name, value) for name, value in work.environ.items()]
+    lines = [*exports, *work.shell_comments(_export)]
     text = _SCRIPT.format(
-        variables=exports,
+        variables="".join(f"{line}\n" for line in lines),
         command=shlex.join(work.command("get")),
         codes="|".join(map(str, WORTH_RETRYING)),
         meaning=meaning(WORTH_RETRYING),
     )
     return (RenderedFile("mdl-get.sbatch", text),)
+
+
+def _export(name: str, value: str) -> str:
+    word = shlex.quote(value) if value else ""
+    return f"export {name}={word}"

@@ -19,6 +19,8 @@ from mdl.plugins.render.work import (
 _USUAL_HOME = "/srv/models"
 _STOPPED = (75, 143)
 """How a run ends that was stopped and will go on: its time was over, or systemctl stopped it."""
+_OWN = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_TOKEN_PATH")
+"""Variables that the service has a line for."""
 _COPIED = "#   cp {} /etc/mdl/  # and what the catalog extends\n"
 _INSTALLED = f"#   {INSTALL_FOR_ALL}  # in a checkout of mdl\n"
 _SERVICE = """\
@@ -114,11 +116,13 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
     if work.catalog:
         variables["MDL_CATALOG"] = "/etc/mdl/catalog.toml"
         copied = _COPIED.format("catalog.toml mdl.lock" if work.is_locked else "catalog.toml")
+    lines = [_environment(name, value) for name, value in variables.items()]
+    lines += work.shell_comments(_environment, but=(*variables, *_OWN))
     service = _SERVICE.format(
         home=shlex.quote(home),
         installed=_INSTALLED if work.lacks_program else "",
         writable=_quoted(home),
-        variables="\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
+        variables="\n".join(lines),
         copied=copied,
         homes="read-only" if any(_is_in_home(path) for path in (home, words[0])) else "yes",
         command=" ".join(map(_argument, words)),
@@ -135,6 +139,10 @@ def render(work: Work) -> tuple[RenderedFile, ...]:
 
 def _is_in_home(path: str) -> bool:
     return any(PurePosixPath(path).is_relative_to(home) for home in HOMES)
+
+
+def _environment(name: str, value: str) -> str:
+    return f"Environment={_quoted(f'{name}={value}')}"
 
 
 def _argument(word: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import field
 
 from mdl.bounds import brief
@@ -33,8 +33,9 @@ class Work:
 
     ``names`` are models and groups of the catalog; ``program`` are the words by which mdl is called if that was said,
     ``home`` is the models folder and ``catalog`` the catalog, '' leaves a choice to mdl; ``variables`` are those of the
-    environment that it needs beside them. It ``is_locked`` if the lock has all models, and ``lacks_program`` if there
-    is no mdl yet that a service can run. ``limits`` are flags of ``mdl get`` with their values.
+    environment that it needs beside them, and ``shell`` further ones, which are comments of the manifest, each with
+    its value, or '' in the place of a secret. It ``is_locked`` if the lock has all models, and ``lacks_program`` if
+    there is no mdl yet that a service can run. ``limits`` are flags of ``mdl get`` with their values.
 
     For runs by night: ``schedule`` says when they begin, in the words of the format, instead of every hour of
     ``window``; ``mail_to`` gets what cron mails. For Kubernetes: the ``shape`` (``job`` or ``daemonset``), the
@@ -58,6 +59,7 @@ class Work:
     claim: str = "models"
     secret: str = "hf-token"
     variables: Mapping[str, str] = field(default_factory=dict)
+    shell: Mapping[str, str] = field(default_factory=dict, repr=False)
     catalog_text: str = field(default="", repr=False)
     lock_text: str = field(default="", repr=False)
     left_out: Sequence[str] = field(default=(), repr=False)
@@ -83,6 +85,25 @@ class Work:
         """The variables that a run needs; empty ones are left out."""
         own = {"MDL_CATALOG": self.catalog, "MDL_HOME": self.home}
         return {name: value for name, value in (own | dict(self.variables)).items() if value}
+
+    def shell_comments(self, assignment: Callable[[str, str], str], but: Container[str] = ()) -> list[str]:
+        """Comments that set the variables of this shell, for the user to choose from.
+
+        ``assignment`` writes a name and a value as the manifest would have them. Variables that the manifest sets
+        already, or that are in ``but``, are left out.
+        """
+        comments: list[str] = []
+        for name, value in self.shell.items():
+            if name in self.environ or name in but:
+                continue
+            if not comments:
+                comments.append(
+                    "# Variables of your shell that mdl reads, and your token's file. Remove a # to set one here too:"
+                )
+            if not value:
+                comments.append(f"# {name} may hold a secret, so its value is not written here:")
+            comments.append(f"#{assignment(name, value)}")
+        return comments
 
     def command(self, verb: str, *more: str) -> list[str]:
         """The words of ``mdl get`` or ``mdl prefetch``, with the flags ``more``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from support.faults import honest, stall_in_body
 from support.faulty_server import FaultyServer
 from support.manifests import ODD, rendering
 from support.polling import until
-from support.shell import Inside, Shell, done, machine, with_environ
+from support.shell import Inside, Shell, done, machine, settings, with_environ
 
 from mdl.errors import EXIT_CODES, NOT_WORTH_RETRYING, WORTH_RETRYING
+from mdl.plugins.render.variables import variables_of
 
 GOLDEN = Path(__file__).parent / "corpus"
 CALLS = {
@@ -198,12 +200,55 @@ def test_no_secret_is_in_it(shell: Shell, mdl: Inside) -> None:
         assert "hf_x" not in ran.out + ran.err
         assert all(word in ran.document["text"] for word in ("plain", "odd"))
     hidden = done(mdl(with_environ(shell, HF_ENDPOINT="http://me:pw@127.0.0.1:9"), "render", "cron"))
-    assert "HF_ENDPOINT" not in hidden.out
+    assert ("\n#HF_ENDPOINT=\n" in hidden.out, "pw" in hidden.out) == (True, False)
     assert "HF_ENDPOINT holds a password, so the manifest leaves it out" in hidden.err
     assert [file["name"] for file in done(mdl(shell, "render", "systemd", "--json")).document["files"]] == [
         "mdl-prefetch.service",
         "mdl-prefetch.timer",
     ]
+
+
+CONTRACT = (
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "HTTP_PROXY", "HTTPS_PROXY"),
+    *("ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE"),
+    *("XDG_DATA_HOME", "XDG_CACHE_HOME", "MDL_CONNECTIONS", "MDL_LIMIT_RATE", "MDL_VIA", "MDL_LOG_FILE"),
+)
+"""Variables that mdl reads and whose values are no secrets."""
+CREDENTIALS = ("HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "RUNPOD_API_KEY", "CIVITAI_TOKEN")
+
+
+@pytest.mark.parametrize("name", ["cron", "slurm", "systemd", "k8s"])
+def test_what_the_shell_has_is_a_comment(name: str, shell: Shell, mdl: Inside) -> None:
+    """Each variable that mdl reads and this shell has is a comment of the manifest, with its value unless that may be
+    a secret. Variables of other programs are not in it, and what runs is the same as without them."""
+    values = {variable: f"value-of-{variable}" for variable in CONTRACT}
+    values |= {"HTTPS_PROXY": "http://proxy:3128", "MDL_CONNECTIONS": "3", "MDL_LIMIT_RATE": "3M", "MDL_VIA": "http"}
+    values |= {variable: f"S3CRET-{variable}" for variable in CREDENTIALS}
+    values |= {"HTTP_PROXY": "http://me:S3CRET@proxy:3128", "SSL_CERT_DIR": "/a\n/S3CRET"}
+    settings(shell, '[hosts."civitai.com"]\ntoken_env = "CIVITAI_TOKEN"\n')
+    plain = done(mdl(shell, "render", name, "plain")).out
+    ran = done(mdl(with_environ(shell, **values, OTHER="S3CRET"), "render", name, "plain"))
+    assert ("S3CRET" not in ran.out + ran.err, "OTHER" not in ran.out) == (True, True)
+    comments = [line.strip() for line in ran.out.splitlines() if line.strip().startswith("#")]
+    for variable in (*CONTRACT, *CREDENTIALS):
+        [line] = [line for line in comments if re.search(rf"(?<![A-Z_]){variable}[=,]", line)]
+        is_hidden = variable in (*CREDENTIALS, "HTTP_PROXY", "SSL_CERT_DIR")
+        assert (values[variable] in line) == (not is_hidden), line
+    assert any("HF_TOKEN_PATH" in line for line in comments) == (name != "k8s")
+    assert _without_comments(ran.out) == _without_comments(plain)
+
+
+def _without_comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.strip().startswith("#")]
+
+
+def test_variables_are_those_of_the_page() -> None:
+    """The variables of other programs that a manifest names are those that the page of the configuration lists."""
+    page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+    listed = set(re.findall(r"`([A-Z_0-9]+)`", page.partition("These variables of other")[2]))
+    small = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+    asked = variables_of(dict.fromkeys([*listed, *small], "x"))
+    assert asked.keys() == (listed | small) - {"HOME", "TERM", "COLUMNS"}
 
 
 @pytest.mark.parametrize("query", ["?version=2024-01-01", "?auth=S3CRET-1&version=1", "?S3CRET-1", "?download=true#x"])
