@@ -370,6 +370,8 @@ def storage_error(
         return NoSpace(words, item=item, hint=when_too_large)
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return StorageError(words, item=item, hint="raise the limit of open files (ulimit -n)")
+    if error.errno == errno.ENOTDIR:
+        return StorageError(words, item=item, hint="a file is in the way: name a folder, not a file")
     if error.errno in _NOT_TAKEN:
         hint = "this file system does not take what was asked of it: take a folder on a local disk"
         return StorageError(words, item=item, hint=hint)

@@ -193,11 +193,12 @@ class FailureSummary:
 
     @property
     def message(self) -> str:
-        """The reason, with the number and some names if several files failed for it."""
+        """The reason, with the number and some names if several files failed for it. The names are sorted, so that
+        the text does not depend on which file failed first."""
         if len(self.paths) < 2:
             return self.reason
         failed = f"{len(self.paths):,} of {counted(self.count, 'file')}" if self.count else f"{len(self.paths):,} files"
-        return f"{failed}: {self.reason} ({listed(self.paths, most=_NAMED)})"
+        return f"{failed}: {self.reason} ({listed(sorted(self.paths), most=_NAMED)})"
 
 
 def failures_of(models: Sequence[Any]) -> list[Failure]:

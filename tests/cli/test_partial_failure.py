@@ -175,3 +175,16 @@ def test_a_stated_size_is_a_promise(run: Run, shell: Shell, server: FaultyServer
     (shell.home / "catalog.toml").write_text(f"schema = 1\n[models.m]\n[[models.m.files]]\n{text}")
     assert f"announces {len(SMALL)} bytes, expected {len(SMALL) + more}" in run("get m", 6).err
     assert here(shell) == {}
+
+
+def test_a_file_where_the_models_folder_should_be(tmp_path: Path, mdl: Inside) -> None:
+    """Every file fails for one reason: it is said once, with a hint that names the cause."""
+    with LoopbackHub([Repo("org/a", {"a.bin": SMALL, "b.json": b"[]", "c.json": b"{}"})]) as hub:
+        shell = machine(tmp_path / "home", endpoint=hub.url)
+        (shell.home / "file").write_text("")
+        ran = mdl(shell, "get", "org/a", "--to", str(shell.home / "file"))
+    assert (ran.code, ran.out) == (7, "")
+    assert [line for line in ran.err.splitlines() if line.startswith(("mdl:", "  hint:"))] == [
+        "mdl: org/a: 3 of 3 files: Not a directory (a.bin, b.json, c.json)",
+        "  hint: a file is in the way: name a folder, not a file",
+    ]

@@ -215,9 +215,9 @@ def test_a_hint_is_said_once() -> None:
 
 @pytest.mark.parametrize("kind", ["lines", "none", "bars"])
 def test_failures_of_one_reason_are_said_once(kind: Any) -> None:
-    """Whatever shows the download, and though the command ends with the same failures."""
+    """Whatever shows the download, in whatever order they come, and though the command ends with the same failures."""
     console, _, err, _ = made(kind)
-    failed = [Failed("m", name, "NET", "503", "later") for name in "abcd"]
+    failed = [Failed("m", name, "NET", "503", "later") for name in "dbca"]
     with console.watch() as tell:
         for event in (Planned(files=9, models=(("m", 9),)), *failed):
             tell(event)
