@@ -643,11 +643,11 @@ class Client:
         the same models for too long, `Deadline` outside of ``window`` or after ``max_duration``, and `Cancelled`, with
         the report so far as ``so_far``.
         """
-        from mdl.ops.get import get
+        from mdl.ops.get import GetRequest, get
 
         models = self.models(targets, revision=revision)
         with self.context(models, **options) as context:
-            report = get(models, context, force=force)
+            report = get(context, GetRequest(tuple(models), force))
         if not self.config["frozen"]:
             self.catalogs.remember_first(models, report)
         return report
@@ -657,11 +657,11 @@ class Client:
     ) -> PlanReport:
         """What `download` would do, and how much room it needs. Sources are asked; only their answers
         are kept."""
-        from mdl.ops.get import plan
+        from mdl.ops.get import GetRequest, plan
 
         models = self.models(targets, revision=revision)
         with self.context(models, **options) as context:
-            return plan(models, context, force=force)
+            return plan(context, GetRequest(tuple(models), force))
 
     def verify(
         self,
@@ -781,11 +781,11 @@ class Client:
 
     def plan_update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> PlanReport:
         """What `update` would fetch; nothing is written, not even the lock. Raises as `plan` and `update`."""
-        from mdl.ops.get import plan
+        from mdl.ops.get import GetRequest, plan
 
         models = self._to_update(targets, options.get("into"))
         with self.context(models, **options, exact=True, keeps=False) as context:
-            return plan(models, context, force=force)
+            return plan(context, GetRequest(tuple(models), force))
 
     def _to_update(self, targets: Targets, into: Folder | None) -> list[Model]:
         """Raises as `update` does before it begins."""

@@ -80,13 +80,15 @@ class Item:
 
 @value_class
 class Plan:
-    """Every wanted file is in exactly one of the four; the bytes of a ``linked`` one are elsewhere on this disk.
-    ``unkept`` are the files, each with its model, whose names cannot be kept here."""
+    """Every wanted file is in exactly one of the five: the bytes of a ``linked`` one are elsewhere on this disk, and a
+    ``repeated`` one gets the bytes of another file of this plan. ``unkept`` are the files, each with its model, whose
+    names cannot be kept here."""
 
     keep: tuple[Item, ...] = ()
     fetch: tuple[Item, ...] = ()
     refuse: tuple[Item, ...] = ()
     linked: tuple[Item, ...] = ()
+    repeated: tuple[Item, ...] = ()
     unkept: tuple[tuple[str, RefusedFile], ...] = ()
 
     @classmethod
@@ -113,21 +115,24 @@ class Plan:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        return self.keep + self.linked + self.fetch + self.refuse
+        return self.keep + self.linked + self.repeated + self.fetch + self.refuse
 
     @property
     def bytes_total(self) -> int:
-        return sum(_size(item) for item in self.keep + self.linked + self.fetch)
+        return sum(_size(item) for item in self.keep + self.linked + self.repeated + self.fetch)
 
     @property
     def bytes_whole(self) -> int:
-        """Bytes of whole files that are there already, or elsewhere on this disk."""
+        """Bytes of complete files that are there already, or elsewhere on this disk."""
         return sum(_size(item) for item in self.keep + self.linked)
 
     @property
     def bytes_kept(self) -> int:
-        """Bytes that need not be fetched: of whole files and of partials."""
-        return self.bytes_whole + sum(item.bytes_here for item in self.fetch)
+        """Bytes that need not be fetched: of complete files, of those that another file of the plan brings, and of
+        partials."""
+        return (
+            self.bytes_whole + sum(_size(item) for item in self.repeated) + sum(item.bytes_here for item in self.fetch)
+        )
 
     @property
     def bytes_to_fetch(self) -> int:
@@ -135,14 +140,14 @@ class Plan:
 
     @property
     def bytes_elsewhere(self) -> int:
-        """Bytes that are elsewhere on this disk."""
-        return sum(_size(item) for item in self.linked)
+        """Bytes that are elsewhere on this disk, or will be there once another file of the plan has come."""
+        return sum(_size(item) for item in self.linked + self.repeated)
 
     @property
     def bytes_to_copy(self) -> int:
         """Bytes that have to be copied, and take space: those of `bytes_elsewhere`, and of unfinished files."""
         borrowed = sum(item.half.size for item in self.fetch if item.half)
-        return borrowed + sum(_size(item) for item in self.linked if item.way == "copy")
+        return borrowed + sum(_size(item) for item in self.linked + self.repeated if item.way == "copy")
 
     def check_space(self, free: int | None) -> None:
         """Raises `NoSpace` if the whole plan needs more than ``free`` bytes. None: the disk does not tell."""

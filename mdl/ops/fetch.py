@@ -15,7 +15,7 @@ from mdl.context import Context
 from mdl.errors import MdlError, NetworkError
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
-from mdl.ops.get import get, plan
+from mdl.ops.get import GetRequest, get, plan
 from mdl.ops.job_archives import ArchiveFetch
 from mdl.ops.job_files import FetchRequest, JobFiles, Service, files_of_job, origin_of, picking, source_of
 from mdl.ops.pack import plan_files, write_pack
@@ -66,7 +66,7 @@ def fetch(context: Context, request: FetchRequest) -> FetchReport:
         if rest:
             plain.append(rest)
     if plain:
-        reports.append(get(plain, context, force=request.force))
+        reports.append(get(context, GetRequest(tuple(plain), request.force)))
     report = FetchReport(
         _in_order(models, reports, context),
         bytes_fetched=sum(part.bytes_fetched for part in reports),
@@ -100,7 +100,7 @@ def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
             rest.append(picking(job.model, (*needed.archives, *job.others)))
         elif job.without_archives:
             rest.append(job.without_archives)
-    report = plan(rest, context, force=request.force)
+    report = plan(context, GetRequest(tuple(rest), request.force))
     bytes_kept = sum(part.bytes_kept for part in kept)
     return replace(
         report,

@@ -18,7 +18,7 @@ from mdl.errors import MdlError, ProtocolError, Unsafe, storage_trouble
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
 from mdl.hashing import Digest, Fingerprint
-from mdl.ops.get import get
+from mdl.ops.get import GetRequest, get
 from mdl.ops.job_files import FetchRequest, JobFiles, origin_of, picking, source_of
 from mdl.ops.report import kept_and_refused, model_report, report_of
 from mdl.ops.unpack import UnpackRequest, unpack
@@ -92,7 +92,8 @@ class ArchiveFetch:
                 told = "waiting for the server, which makes the archive before it sends"
                 context.on_event(Noticed(model.name, message=told))
             report = get(
-                [picking(model, job.archives)], replace(context, store=archives, local_copies=None, hub_client=None)
+                replace(context, store=archives, local_copies=None, hub_client=None),
+                GetRequest((picking(model, job.archives),)),
             )
             [came] = report.models
             if came.error or (job.is_archived and not came.is_whole):

@@ -30,7 +30,7 @@ from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
 from mdl.net.origin_record import OriginRecord
 from mdl.net.throttle import NO_LIMIT, Throttle
-from mdl.ops.get import get
+from mdl.ops.get import GetRequest, get
 from mdl.paths import RelPath
 from mdl.reports import FileReport, Report
 from mdl.sources import SourceContext
@@ -217,7 +217,7 @@ class Bench:
             tools = Context(resolver, self.store, network, lock_wait=lock_wait, on_event=listen, tuning=self.tuning)
             model = Model("m", files=files, sources=(source,) if source else ())
             try:
-                run.report = get([model], tools, force=force)
+                run.report = get(tools, GetRequest((model,), force))
             except Cancelled:
                 if not circles:
                     published = [path for path in self.store.folder("m").rglob("*") if path.is_file()]

@@ -18,7 +18,7 @@ from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.limits import Limits, RetryPolicy
-from mdl.ops.get import get
+from mdl.ops.get import GetRequest, get
 from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote
 from mdl.sources import SourceContext
@@ -59,7 +59,10 @@ class World:
         resolver = Resolver(self.context)
         self.http.locate = resolver.locate
         models = [Model(f"m{number}", sources=(origin,)) for number, origin in enumerate(origins)]
-        return get(models, Context(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION))
+        return get(
+            Context(resolver, store, network_of(self.http), lock_wait=0.0, tuning=ONE_CONNECTION),
+            GetRequest(tuple(models)),
+        )
 
 
 def settings_of(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, RemoteSettings]:

@@ -22,7 +22,7 @@ from mdl.errors import Cancelled, DigestMismatch, LockError, MdlError, NetworkEr
 from mdl.events import Planned
 from mdl.files import RemoteFile
 from mdl.formatting import utc_now
-from mdl.ops.get import get
+from mdl.ops.get import GetRequest, get
 from mdl.plugins.mirror.upload import Reading, Reporter, Sender, Sending, watched, workers
 from mdl.reports import ModelReport, ModelsReport, Report, error_of
 from mdl.sources.object_store import Bucket, S3Object
@@ -419,6 +419,6 @@ def pull(models: Sequence[Model], lock: Lock, context: Context, mirror: Mirror, 
         if not isinstance(marker, Marker):
             why = NotFound(f"the mirror has no complete version {one.version} of it", item=one.name, hint=_PUSH)
             failed[one.name] = marker or why
-    report = get([model for model in models if model.name not in failed], context, force=force)
+    report = get(context, GetRequest(tuple(model for model in models if model.name not in failed), force))
     lost = [ModelReport(name, context.store.folder(name), "missing", error=error) for name, error in failed.items()]
     return replace(report, models=(*report.models, *lost))
