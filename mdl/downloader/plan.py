@@ -130,9 +130,9 @@ class Plan:
     def bytes_kept(self) -> int:
         """Bytes that need not be fetched: of complete files, of those that another file of the plan brings, and of
         partials."""
-        return (
-            self.bytes_whole + sum(_size(item) for item in self.repeated) + sum(item.bytes_here for item in self.fetch)
-        )
+        repeated = sum(_size(item) for item in self.repeated)
+        partly_here = sum(item.bytes_here for item in self.fetch)
+        return self.bytes_whole + repeated + partly_here
 
     @property
     def bytes_to_fetch(self) -> int:

@@ -249,9 +249,9 @@ def _as_fetched(wanted: Sequence[Wanted], results: Sequence[Result]) -> list[Wan
         for file in result.files:
             fetched[file.item.wanted.model, file.item.remote.path] = file.remote
     described = []
-    for file in wanted:
-        remote = fetched.get((file.model, file.remote.path), file.remote)
-        described.append(replace(file, remote=remote))
+    for wanted_file in wanted:
+        remote = fetched.get((wanted_file.model, wanted_file.remote.path), wanted_file.remote)
+        described.append(replace(wanted_file, remote=remote))
     return described
 
 
