@@ -134,15 +134,17 @@ class Bars(JupyterMixin):
         names = {key: self._name(file, state) for key, file in files.items()}
         for key, file in files.items():
             others = [name for other, name in names.items() if other != key]
+            done = file.done
             doing = ""
             color = "cyan"
             if file.is_checked:
+                done = file.checked
                 doing = f"checking {human_bytes(file.total)}"
                 color = "magenta"
             elif now - file.moved_at >= _STILL and file.done != file.total:
                 doing = "waiting"
                 color = "yellow"
-            self._take_row(key, names[key], file.done, file.total, color, others=others, doing=doing)
+            self._take_row(key, names[key], done, file.total, color, others=others, doing=doing)
         self._below = []
         if state.file_count or state.is_measured:
             self._take_whole(state, width, now)

@@ -53,7 +53,7 @@ class Remark:
 @dataclass(slots=True)
 class FileState:
     """One file that has begun. ``done`` of ``total`` bytes are here; ``moved_at`` is when the last of them came, in
-    seconds of the clock."""
+    seconds of the clock. While it ``is_checked``, ``checked`` bytes of it are compared with its digest."""
 
     model: str
     file: str
@@ -63,7 +63,10 @@ class FileState:
     done: int = 0
     total: int | None = None
     moved_at: float = 0.0
+    is_part_of_whole: bool = False
+    """Its ``done`` bytes are among those of the whole. A file that is only read again is no part of it."""
     is_checked: bool = False
+    checked: int = 0
     waits_for: str = ""
     """The next attempt, if the last one failed."""
 
@@ -218,6 +221,7 @@ class State:
         state.done = event.resumed_at
         state.total = event.total
         state.moved_at = self._clock()
+        state.is_part_of_whole = True
         state.is_checked = False
         state.waits_for = ""
         self._finished.discard(key)
@@ -249,9 +253,12 @@ class State:
             state = self._running((file.model, file.file))
             state.index = file.index or None
             state.total = file.total
-            is_being_checked = state.is_checked and (file.total is None or file.done >= file.total)
-            if file.done != state.done and not is_being_checked:
-                state.done = file.done
+            state.is_part_of_whole = True
+            has_moved = file.done != state.done
+            state.done = file.done
+            is_complete = file.total is None or file.done >= file.total
+            is_still_checked = state.is_checked and is_complete
+            if has_moved and not is_still_checked:
                 state.moved_at = self._clock()
                 state.is_checked = False
                 state.waits_for = ""
@@ -265,7 +272,7 @@ class State:
         state = self._running(key)
         state.is_checked = True
         state.waits_for = ""
-        state.done = event.done
+        state.checked = event.done
         if event.total is not None:
             state.total = event.total
         is_long = (event.total or 0) - event.done >= _LONG_CHECK
@@ -295,16 +302,21 @@ class State:
     def _rewound(self, event: Rewound) -> list[Remark]:
         key = (event.model, event.file)
         state = self._running(key)
-        state.done = max(0, state.done - event.bytes_discarded)
+        lost = min(state.done, event.bytes_discarded)
+        state.done -= lost
+        if state.is_part_of_whole:
+            self.bytes_done = max(0, self.bytes_done - lost)
         if key in self._new_bytes:
             self._new_bytes[key] += event.bytes_discarded
         return [self._remark(event)]
 
     def _finish(self, event: Finished) -> list[Remark]:
         key = (event.model, event.file)
-        state = self.running.pop(key, None)
-        if state is not None:
-            self.bytes_done += max(0, event.size - state.done)
+        file = self.running.pop(key, None)
+        if file is not None and file.is_part_of_whole:
+            size = event.size if file.total is None else file.total
+            self.bytes_done += max(0, size - file.done)
+            file.done = size
         self._finished.add(key)
         if event.action != "kept":
             self._has_news = True

@@ -89,6 +89,22 @@ def test_progress_is_a_line_now_and_then(events: list[Event], step: float, lines
     assert told(events, step=step) == lines
 
 
+def test_all_bytes_are_told_before_the_finish() -> None:
+    """The line about the last bytes of a file comes before that of its finish, although the check began between the
+    last look at the whole and the finish; the next look adds nothing."""
+    events = [
+        Planned(files=1, bytes_total=10**9, bytes_to_fetch=10**9, models=(("m", 1),)),
+        Started("m", "f", 1, 1, 10**9),
+        progress(10**8, 10**9, one("f", 10**8, 10**9)),
+        progress(6 * 10**8, 10**9, one("f", 6 * 10**8, 10**9)),
+        Verifying("m", "f", 9 * 10**8, 10**9),
+        fetched("f", size=10**9),
+        progress(10**9, 10**9),
+    ]
+    lines = told(events)
+    assert [line.split()[0] for line in lines] == ["plan:", "started", "60%", "100%", "finished", "1"]
+
+
 @pytest.mark.parametrize(
     ("event", "line"),
     [
@@ -292,7 +308,7 @@ def test_at_most_ten_objects_a_second() -> None:
             clock.now += 0.01
             for event in (
                 Started("m", f"{step}", step, 600, 10),
-                progress(step, 600),
+                progress(10 * step, 6000),
                 Verifying("m", f"{step}", 10, 10),
             ):
                 tell(event)

@@ -83,7 +83,59 @@ def test_what_a_printer_reads() -> None:
     state.take(Verifying("org--m", "f", 900, 900))
     assert (file.is_checked, file.waits_for) == (True, "")
     state.take(Finished("org--m", "f", 900, "fetched", "sha256"))
-    assert (state.running, state.counted, state.bytes_done) == ({}, "1/2 files", 500)
+    assert (state.running, state.counted, state.bytes_done) == ({}, "1/2 files", 1000)
+
+
+@st.composite
+def honest_downloads(draw: st.DrawFn) -> tuple[int, list[Event]]:
+    """The bytes that were here before, and the events of a download as a transfer tells them: looks at the whole now
+    and then, and a check of each file, which begins wherever the hash is by then."""
+    kept = draw(st.integers(0, 500))
+    sizes = draw(st.lists(st.integers(1, 1000), min_size=1, max_size=4))
+    total = kept + sum(sizes)
+    events: list[Event] = [Planned(files=len(sizes), bytes_total=total, bytes_kept=kept)]
+    done = [0] * len(sizes)
+
+    def look() -> Progressed:
+        running = [
+            FileProgress("m", str(at), at + 1, done[at], size) for at, size in enumerate(sizes) if done[at] < size
+        ]
+        return Progressed(bytes_done=kept + sum(done), bytes_total=total, files=tuple(running))
+
+    events += [Started("m", str(at), at + 1, len(sizes), size) for at, size in enumerate(sizes)]
+    for at, size in enumerate(sizes):
+        for count in draw(st.lists(st.integers(0, size), max_size=3)):
+            done[at] = max(done[at], min(count, size - 1))
+            events.append(look())
+        if draw(st.booleans()):
+            events.append(Verifying("m", str(at), draw(st.integers(0, size)), size))
+        done[at] = size
+        events.append(Finished("m", str(at), size, "fetched", "sha256"))
+        if draw(st.booleans()):
+            events.append(look())
+    return kept, events
+
+
+@given(honest_downloads())
+def test_a_file_that_is_finished_counts_with_all_its_bytes(download: tuple[int, list[Event]]) -> None:
+    """Whatever was told of a file before, all its bytes are among those of the whole once it has finished."""
+    finished, events = download
+    state = made()
+    for event in events:
+        state.take(event)
+        if isinstance(event, Finished):
+            finished += event.size
+        assert finished <= state.bytes_done <= state.whole_total
+    assert state.bytes_done == state.bytes_total
+
+
+def test_a_file_that_is_copied_from_this_disk_counts_once() -> None:
+    """Bytes that are elsewhere on this disk are among those that the plan keeps; their check and finish add none."""
+    state = made()
+    state.take(Planned(files=2, bytes_total=1000, bytes_kept=900, bytes_to_fetch=100, bytes_elsewhere=900))
+    state.take(Verifying("m", "f", 0, 900))
+    state.take(Finished("m", "f", 900, "linked", "sha256", "copy"))
+    assert (state.bytes_done, state.bytes_total) == (900, 1000)
 
 
 def test_an_unknown_size_is_no_total() -> None:
