@@ -24,7 +24,7 @@ from mdl.archive.base import ArchiveLimits
 from mdl.archive.manifest import NAME
 from mdl.archive.releases import ReleaseDir, from_json
 from mdl.archive.unpack import open_archive
-from mdl.catalog.lock import Lock
+from mdl.catalog.lock_file import parse_lock
 from mdl.catalog.reader import parse_catalog
 from mdl.disk.process import ProcessId
 from mdl.downloader import journal
@@ -195,7 +195,7 @@ def _trouble(path: Path, name: str) -> str:
                 archive.copy(member, null.fileno(), lambda _count: None)
     checks: dict[str, Callable[[], object]] = {
         "catalog.toml": lambda: parse_catalog(data.decode(), path),
-        "mdl.lock": lambda: Lock.from_toml(data.decode()),
+        "mdl.lock": lambda: parse_lock(data.decode()),
         "releases.json": lambda: from_json(data),
         "ready.ready": lambda: all(map(_is_whole, json.loads(data)["models"].values())),
         "metrics.prom": lambda: data.endswith(b"\n") and data.count(b"# TYPE mdl_prefetch_") >= 9,

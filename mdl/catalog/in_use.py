@@ -134,9 +134,9 @@ class CatalogInUse:
     def shipped_lock(self) -> Lock:
         """What is known of the files of the catalog that comes with mdl. It pins nothing: list and show use it for an
         entry whose source was never asked, and which the user's own lock does not cover."""
-        from mdl.catalog.lock import Lock
+        from mdl.catalog.lock_file import parse_lock
 
-        return Lock.from_toml(places.SHIPPED_LOCK.read_text("utf-8"))
+        return parse_lock(places.SHIPPED_LOCK.read_text("utf-8"))
 
     @property
     def locked_names(self) -> list[str]:

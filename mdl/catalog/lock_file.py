@@ -1,81 +1,232 @@
-"""The lock file: how ``mdl.lock`` is read, and replaced as a whole while other processes may change it as well."""
+"""The lock file, ``mdl.lock``: its text, how it is read, and how it is replaced while other processes may change it.
+
+The text is sorted, has a line for each file and no times: two machines write the same bytes. (ADR 77)
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-from mdl.bounds import LARGEST_DOCUMENT
+from mdl.bounds import LARGEST_DOCUMENT, whole_number
+from mdl.catalog.lock import Lock, LockedFile, LockedModel
+from mdl.catalog.model import Model
 from mdl.disk import publish
 from mdl.disk.mutex import folder_lock
 from mdl.disk.safe_open import UNREADABLE_ERRNOS, read_whole
 from mdl.errors import MdlError, StateError, Unsafe, storage_error
+from mdl.files import role_of
 from mdl.hashing import Digest
+from mdl.paths import RelPath, shown
 from mdl.redact import bare_url
+from mdl.reports import LeftOutFile, Report
+from mdl.sources import is_reference
+from mdl.toml import parse_toml
 
-if TYPE_CHECKING:
-    from mdl.catalog.lock import Lock
-    from mdl.catalog.model import Model
-    from mdl.reports import Report
+VERSION = 2
+_HEAD = f"# Written by 'mdl lock'; edit the catalog instead.\nversion = {VERSION}\n"
+_ALGORITHMS = ("sha256", "git-sha1")
+_AGAIN = "restore it from version control; or remove it, and 'mdl lock' writes what the sources have now"
+_HASHED = ("fetched", "kept")
+"""The actions after which the bytes of a file were hashed in this run."""
 
-_CAME = ("fetched", "kept")
-"""What was done with a file whose bytes were hashed in this run."""
+
+# The text of a lock.
+
+
+def lock_text(lock: Lock) -> str:
+    """Write a lock as TOML, sorted by model and path."""
+    blocks = [_HEAD]
+    for name in sorted(lock.models):
+        blocks.append(_model_text(lock.models[name]))
+    return "\n".join(blocks)
+
+
+def _model_text(locked: LockedModel) -> str:
+    """The block of a model. Its entry comes last, so that it is missed if the text was cut."""
+    base = _common_base(locked.files)
+    lines = ["[[model]]", f"name = {_toml(locked.name)}"]
+    if base:
+        lines.append(f"source = {_toml(base)}")
+    if locked.left_out:
+        lines.append(f"left_out = {_toml_lines([_left_out_facts(file) for file in locked.left_out])}")
+    lines.append(f"files = {_toml_lines([_file_facts(file, base) for file in locked.files])}")
+    lines.append(f"entry = {_toml(locked.entry)}")
+    return "\n".join(lines) + "\n"
+
+
+def _common_base(files: Sequence[LockedFile]) -> str:
+    """What the sources of most files begin with, before ``/`` and their paths: a repository at its commit; '' if no
+    source ends with its file's path."""
+    bases: Counter[str] = Counter()
+    for file in files:
+        end = f"/{file.path.text}"
+        if file.source.endswith(end):
+            bases[file.source.removesuffix(end)] += 1
+    return max(bases, key=lambda base: (bases[base], base), default="")
+
+
+def _file_facts(file: LockedFile, base: str) -> dict[str, Any]:
+    """The line of a file: path, size, digest, and what does not follow from its path and its model."""
+    facts: dict[str, Any] = {"path": file.path.text}
+    if file.size is not None:
+        facts["size"] = file.size
+    if file.digest is not None:
+        facts[file.digest.algorithm] = file.digest.hex
+    if not base or file.source != f"{base}/{file.path.text}":
+        facts["source"] = file.source
+    if file.mirrors:
+        facts["mirrors"] = list(file.mirrors)
+    if file.role != role_of(file.path.text):
+        facts["role"] = file.role
+    if file.tofu:
+        facts["tofu"] = True
+    if file.bundled:
+        facts["bundled"] = True
+    return facts
+
+
+def _left_out_facts(file: LeftOutFile) -> dict[str, Any]:
+    if file.size is None:
+        return {"path": file.path}
+    return {"path": file.path, "size": file.size}
+
+
+def _toml_lines(tables: Sequence[dict[str, Any]]) -> str:
+    """An array with one table a line."""
+    lines = []
+    for table in tables:
+        pairs = ", ".join(f"{key} = {_toml(value)}" for key, value in table.items())
+        lines.append(f"  {{ {pairs} }},\n")
+    return "[\n" + "".join(lines) + "]"
+
+
+def _toml(value: Any) -> str:
+    """Text, integers, true and lists of text: JSON writes them as TOML reads them, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def parse_lock(text: str) -> Lock:
+    """Read the text of a lock. Raises `StateError` if it is not a lock, or is one of a newer mdl."""
+    try:
+        data = parse_toml(text)
+    except ValueError as error:
+        raise StateError(f"the lock cannot be read: {shown(str(error))[:80]}", hint=_AGAIN) from None
+    version = data.get("version")
+    if type(version) is int and version > VERSION:
+        raise StateError(f"a lock of version {version}", hint="use a newer mdl")
+    if type(version) is not int or version != VERSION:
+        raise StateError("the lock has no known version", hint=_AGAIN)
+    models: dict[str, LockedModel] = {}
+    try:
+        for facts in data.get("model", []):
+            locked = _parse_model(facts)
+            if locked.name in models:
+                raise ValueError(f"{locked.name} is there twice")
+            models[locked.name] = locked
+    except (KeyError, TypeError, ValueError, AttributeError, MdlError) as error:
+        raise StateError(f"the lock is damaged: {shown(str(error))[:80]}", hint=_AGAIN) from None
+    return Lock(models)
+
+
+def _parse_model(facts: dict[str, Any]) -> LockedModel:
+    base = _typed(facts.get("source", ""), str)
+    files = [_parse_file(file, base) for file in _typed(facts["files"], list)]
+    left_out = []
+    for file in _typed(facts.get("left_out", []), list):
+        left_out.append(LeftOutFile(_typed(file["path"], str), _parse_size(file)))
+    name = RelPath.parse(_typed(facts["name"], str)).text
+    return LockedModel(name, _typed(facts["entry"], str), tuple(files), tuple(left_out))
+
+
+def _parse_file(facts: dict[str, Any], base: str) -> LockedFile:
+    path = _typed(facts["path"], str)
+    source = _typed(facts.get("source", f"{base}/{path}"), str)
+    mirrors = [_typed(url, str) for url in _typed(facts.get("mirrors", []), list)]
+    for url in (source, *mirrors):
+        if not is_reference(url):
+            raise ValueError("a source that is not a reference")
+    digests = [Digest.parse(algorithm, facts[algorithm]) for algorithm in _ALGORITHMS if algorithm in facts]
+    if len(digests) > 1:
+        raise ValueError("a file with two digests")
+    return LockedFile(
+        RelPath.of_repository(path),
+        source,
+        _parse_size(facts),
+        digests[0] if digests else None,
+        tofu=_typed(facts.get("tofu", False), bool),
+        mirrors=tuple(mirrors),
+        role=_typed(facts.get("role", role_of(path)), str),
+        bundled=_typed(facts.get("bundled", False), bool),
+    )
+
+
+def _parse_size(facts: dict[str, Any]) -> int | None:
+    return whole_number(facts["size"]) if "size" in facts else None
+
+
+_Type = TypeVar("_Type", str, bool, list[Any])
+
+
+def _typed(value: Any, kind: type[_Type]) -> _Type:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
+    return value
+
+
+# The file.
 
 
 def read_lock(path: Path, catalog: Path) -> Lock | None:
-    """The lock at ``path`` of a ``catalog``; None if there is none.
+    """Read the lock at ``path`` of a ``catalog``; None if there is none.
 
     Raises `StateError` for a broken one, `Unsafe` for one that belongs to neither the user nor root nor the catalog's
     owner, `StorageError`.
     """
+    owners = {os.geteuid(), 0}
+    with contextlib.suppress(OSError):
+        owners.add(catalog.stat().st_uid)
     try:
-        owners = {os.geteuid(), 0}
-        with contextlib.suppress(OSError):
-            owners.add(catalog.stat().st_uid)
-        text = read_whole(path, LARGEST_DOCUMENT, owners=owners).decode()
+        return parse_lock(read_whole(path, LARGEST_DOCUMENT, owners=owners).decode())
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
-        text = "\0"
+        raise StateError("the lock cannot be read: it is not UTF-8", item=str(path), hint=_AGAIN) from None
     except Unsafe as error:
         hint = "look at it; if it is right, replace it with a copy of your own, else remove it and run 'mdl lock'"
         raise error.but(hint=hint) from error
+    except StateError as error:
+        raise error.on(str(path)) from None
     except OSError as error:
         if error.errno in UNREADABLE_ERRNOS:
             raise StateError(f"the lock cannot be read: {error.strerror}", item=str(path)) from error
         raise storage_error(error, str(path)) from error
-    from mdl.catalog.lock import Lock
-
-    try:
-        return Lock.from_toml(text)
-    except MdlError as error:
-        raise error.on(str(path)) from None
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Whole or not at all. Raises `StorageError`."""
+    """Replace the lock at ``path`` in one step. Raises `StorageError`."""
     try:
-        publish.write_file(path, lock.to_toml().encode(), mode=0o666 & ~publish.umask(), sweep_first=True)
+        publish.write_file(path, lock_text(lock).encode(), mode=0o666 & ~publish.umask(), sweep_first=True)
     except OSError as error:
         raise storage_error(error, str(path)) from error
 
 
 def update_lock(path: Path, catalog: Path, change: Callable[[Lock], Lock]) -> None:
-    """Change the lock at ``path`` of a ``catalog`` as it is now, which may have been written since it was read; it is
-    empty if there is none. Raises `StateError`, `StorageError`, `Busy`."""
-    from mdl.catalog.lock import Lock
-
+    """Change the lock at ``path`` of a ``catalog`` as it is now; it is empty if there is none. Raises `StateError`,
+    `StorageError`, `Busy`."""
     with folder_lock(path.parent):
-        now = read_lock(path, catalog) or Lock()
-        while (new := change(now)) != now:
-            before = now
-            now = read_lock(path, catalog) or Lock()
-            if now == before:
-                write_lock(path, new)
+        current = read_lock(path, catalog) or Lock()
+        while (changed := change(current)) != current:
+            before = current
+            current = read_lock(path, catalog) or Lock()
+            if current == before:  # nobody without the mutex has written it meanwhile
+                write_lock(path, changed)
                 return
 
 
@@ -86,13 +237,17 @@ def with_first_digests(lock: Lock, models: Sequence[Model], report: Report) -> L
     for model in report.models:
         if model.name not in covered:
             continue
+        hashed: dict[tuple[str, str], tuple[Digest, int | None]] = {}
+        for row in model.files:
+            if row.sha256 and row.action in _HASHED:
+                hashed[row.path, row.url] = (Digest("sha256", row.sha256), row.size)
         locked = lock.models[model.name]
-        came = {(row.path, row.url): row for row in model.files if row.sha256 and row.action in _CAME}
         files = []
-        for one in locked.files:
-            row = came.get((one.path.text, bare_url(one.source)))
-            if row and row.sha256 and one.digest is None:
-                one = replace(one, digest=Digest("sha256", row.sha256), size=row.size, tofu=True)
-            files.append(one)
+        for file in locked.files:
+            key = (file.path.text, bare_url(file.source))
+            if file.digest is None and key in hashed:
+                digest, size = hashed[key]
+                file = replace(file, digest=digest, size=size, tofu=True)
+            files.append(file)
         lock = lock.with_model(replace(locked, files=tuple(files)))
     return lock

@@ -7,6 +7,7 @@ from dataclasses import field, replace
 from pathlib import Path
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_changes import words_of_changes
 from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.resolver import Resolver
@@ -86,23 +87,20 @@ def lock(
             # an upgrade forgets even a digest that was trusted on first use
             receipts = [] if is_upgraded else context.store.receipts.of_model(name)
             locked = None if is_upgraded else before.models.get(name)
-            asked = before.questioned(model) if is_doubtful else model
+            asked = before.without_bundled_facts(model) if is_doubtful else model
             resolved = replace(_resolved(asked, locked, receipts, context.resolver), entry=entry_of(model))
             new = new.with_model(resolved)
         except MdlError as error:
             failures[name] = error.on(name)
-    changes = before.differences(new)
-    is_written = new != before
-    if is_written:
+    if new != before:
         update_lock(path, catalog.paths[0], lambda now: now.with_changes(before, new))
     failure = None
     if len(failures) > 1:
         failure = whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
     elif failures:
         [failure] = failures.values()
-    told = before.told(new) if is_written else changes
     rows = tuple(_row(model.name, new) for model in kept if model.name in wanted or model.name in new.models)
-    return LockReport(path, tuple(told), rows, failures, failure)
+    return LockReport(path, tuple(words_of_changes(before, new)), rows, failures, failure)
 
 
 def _checked(path: Path, old: Lock | None, changes: Sequence[str], rows: Sequence[LockRow]) -> LockReport:

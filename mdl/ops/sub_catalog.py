@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdl.catalog.lock import Lock, LockedModel, entry_of
+from mdl.catalog.lock_file import lock_text
 from mdl.catalog.model import CatalogFile, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.config.places import CATALOG_NAME
@@ -38,7 +39,7 @@ def excerpt(models: Iterable[Model], lock: Lock) -> Excerpt:
     text, written = catalog_of(models)
     locked = {name: portable_lock(lock.models[name], entry_of(model)) for name, model in written.items()}
     found = [lock.models[model.name] for model in models]
-    return Excerpt(text, Lock(locked).to_toml(), left_out(models, found))
+    return Excerpt(text, lock_text(Lock(locked)), left_out(models, found))
 
 
 def catalog_of(models: Iterable[Model]) -> tuple[str, dict[str, Model]]:

@@ -118,7 +118,7 @@ def test_settings_and_lock(told: Told, tmp_path: Path) -> None:
         settings(shell, text)
         all_harmless(told, shell, "get one")
     settings(shell, "")
-    (tmp_path / "mdl.lock").write_text(f"version = 1\n[models.{QUOTED}]\nentry = {MARKUP_QUOTED}\n")
+    (tmp_path / "mdl.lock").write_text(f"version = 2\n[models.{QUOTED}]\nentry = {MARKUP_QUOTED}\n")
     all_harmless(told, shell, "list")
 
 

@@ -12,9 +12,7 @@ from support.shell import Ran, machine
 
 HEX, DECIMAL = "0x" + "f" * 6000, "9" * 6000
 MODEL = '[models.m]\nsource = "https://h.example/a.bin"\n'
-LOCKED = (
-    '[[model]]\nname = "m"\nentry = "e"\nfiles = 1\n[[file]]\nmodel = "m"\npath = "a"\nsource = "https://h.example/a"\n'
-)
+LOCKED = '[[model]]\nname = "m"\nentry = "e"\nsource = "https://h.example"\nfiles = [{ path = "a", size = %s }]\n'
 COMMIT = "c" * 40
 
 
@@ -57,7 +55,7 @@ def test_a_lock(tmp_path: Path, number: str) -> None:
     """A lock that holds one cannot be read: 12."""
     shell = machine(tmp_path)
     (tmp_path / "catalog.toml").write_text(f"schema = 1\n{MODEL}")
-    (tmp_path / "mdl.lock").write_text(f"version = 1\n{LOCKED}size = {number}\n")
+    (tmp_path / "mdl.lock").write_text(f"version = 2\n{LOCKED % number}")
     ended(shell.run("get", "--locked", "m"), 12)
     (tmp_path / "mdl.lock").write_text(f"version = {number}\n")
     ended(shell.run("get", "--locked", "m"), 12)

@@ -21,7 +21,7 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import NOBODY, Ran, Shell, bytes_of, done, machine, started, write_catalog
 
 from mdl.catalog.lock import Lock, LockedModel
-from mdl.catalog.lock_file import read_lock, update_lock, write_lock
+from mdl.catalog.lock_file import parse_lock, read_lock, update_lock, write_lock
 from mdl.catalog.resolver import Resolver
 
 TINY = Repo("org/tiny", {"config.json": b'{"a": 1}', "model.bin": b"1" * 5000}, lfs_threshold=1000)
@@ -183,11 +183,11 @@ def test_trust_on_first_use(first: Shell, server: FaultyServer, tmp_path: Path, 
 @pytest.mark.parametrize("words", ["get tiny", "list", "show tiny", "verify tiny", "lock", "lock --upgrade tiny"])
 def test_a_broken_lock(shell: Shell, ok: Ok, words: str) -> None:
     """Every command that uses the lock ends with 12 if it is broken, and names it; the file stays as it was."""
-    lock_of(shell).write_text("version = 1\n<<<<<<< HEAD\n")
+    lock_of(shell).write_text("version = 2\n<<<<<<< HEAD\n")
     (shell.models / "tiny").mkdir(parents=True)
     error = ok(shell, f"{words} --json", 12).document["error"]
     assert (error["code"], error["item"]) == ("STATE", str(lock_of(shell)))
-    assert lock_of(shell).read_text() == "version = 1\n<<<<<<< HEAD\n"
+    assert lock_of(shell).read_text() == "version = 2\n<<<<<<< HEAD\n"
 
 
 def test_what_cannot_be_resolved_hinders_no_other(shell: Shell, ok: Ok) -> None:
@@ -285,7 +285,7 @@ def test_what_is_written_while_a_lock_changes(tmp_path: Path) -> None:
         return now.with_model(LockedModel("mine", "entry", ()))
 
     update_lock(path, path, change)
-    assert sorted(Lock.from_toml(path.read_text()).models) == ["mine", "theirs"]
+    assert sorted(parse_lock(path.read_text()).models) == ["mine", "theirs"]
 
 
 @pytest.mark.fault(258)

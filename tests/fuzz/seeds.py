@@ -12,6 +12,7 @@ from support.zip_bytes import DEFLATED, UTF8, Member, Zip, extra, wide
 
 from mdl.archive.tar import END, header, padding
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_file import lock_text
 from mdl.catalog.reader import parse_catalog
 from mdl.hashing import Digest
 from mdl.paths import RelPath
@@ -51,30 +52,22 @@ sha256 = "%s"
 nightly = ["bert-fa", "three"]
 """ % _SHA.encode()
 _LOCK = f"""# Written by 'mdl lock'; edit the catalog instead.
-version = 1
+version = 2
 
 [[model]]
 name = "bert-fa"
+source = "hf:org/repo@{_COMMIT}"
+left_out = [
+  {{ path = "onnx/model.onnx", size = 7 }},
+  {{ path = "pytorch_model.bin" }},
+]
+files = [
+  {{ path = "config.json", size = 10, git-sha1 = "{_GIT}" }},
+  {{ path = "model.bin", size = 1000, sha256 = "{_SHA}", source = "https://h.example/model.bin", \
+mirrors = ["https://h.example/m.bin"], role = "other", tofu = true }},
+  {{ path = "vocab.txt", size = 5, sha256 = "{_SHA}", bundled = true }},
+]
 entry = "0123456789abcdef"
-files = 2
-
-[[file]]
-model = "bert-fa"
-path = "config.json"
-size = 10
-git-sha1 = "{_GIT}"
-role = "config"
-source = "hf:org/repo@{_COMMIT}/config.json"
-
-[[file]]
-model = "bert-fa"
-path = "model.bin"
-mirrors = ["https://h.example/m.bin"]
-size = 1000
-sha256 = "{_SHA}"
-tofu = true
-role = "weights"
-source = "https://h.example/model.bin"
 """
 
 
@@ -227,7 +220,7 @@ def _bundle(path: str = "x") -> bytes:
     [model] = parse_catalog(_BUNDLED.decode(), Path("catalog.toml")).models.values()
     digest = Digest("sha256", hashlib.sha256(b"12345").hexdigest())
     file = LockedFile(RelPath.parse(path), "https://h.example/x", 5, digest)
-    lock = Lock({"a": LockedModel("a", entry_of(model), (file,))}).to_toml().encode()
+    lock = lock_text(Lock({"a": LockedModel("a", entry_of(model), (file,))})).encode()
     texts = {"README.txt": b"read me", "catalog.toml": _BUNDLED, "mdl.lock": lock, f"models/a/{path}": b"12345"}
     lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in texts.items()]
     texts["SHA256SUMS"] = "".join(lines).encode()
@@ -238,7 +231,7 @@ def _bundle(path: str = "x") -> bytes:
 SEEDS: dict[str, list[bytes]] = {
     "bundle": [_bundle(), _bundle("long/" * 30 + "مدل")],
     "catalog": [_CATALOG, b'schema = 1\n[models.a]\nsource = ["hf:a/b@main/x", "https://h.example/y?z=1"]\n'],
-    "lock": [_LOCK.encode(), b"version = 1\n"],
+    "lock": [_LOCK.encode(), b"version = 2\n"],
     "journal": [
         _sealed(_HEADER, [0, 400], {"origin": "https://h:443", "validator": '"a"'}, [600, 1000], [300, 700]),
         _sealed(_HEADER | {"size": None, "digest": None, "validator": '"x"'}, [0, 5]),

@@ -33,8 +33,9 @@ from mdl.archive.zip_read import read_directory
 from mdl.bounds import brief, parse_json, whole_number
 from mdl.cancel import CancelToken
 from mdl.catalog.extends import WebBases
-from mdl.catalog.lock import Lock, entry_of
-from mdl.catalog.lock_file import read_lock
+from mdl.catalog.lock import entry_of
+from mdl.catalog.lock_changes import words_of_changes
+from mdl.catalog.lock_file import lock_text, parse_lock, read_lock
 from mdl.catalog.mirror_layout import Marker
 from mdl.catalog.reader import read_catalog, read_text
 from mdl.config.settings import check_config
@@ -134,8 +135,8 @@ def lock(data: bytes) -> None:
     for model in found.models.values():
         for file in model.files:
             check_safe(file.path)
-    assert Lock.from_toml(found.to_toml()) == found
-    assert found.differences(found) == []
+    assert parse_lock(lock_text(found)) == found
+    assert words_of_changes(found, found) == []
 
 
 def journal(data: bytes) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdl.catalog.lock import Lock, LockedFile, LockedModel
+from mdl.catalog.lock import LockedFile, LockedModel
+from mdl.catalog.lock_file import parse_lock
 from support.shell import Shell
 
 
@@ -13,7 +14,7 @@ def lock_of(shell: Shell) -> Path:
 
 
 def models_of(shell: Shell) -> dict[str, LockedModel]:
-    return Lock.from_toml(lock_of(shell).read_text()).models
+    return parse_lock(lock_of(shell).read_text()).models
 
 
 def only_file(shell: Shell) -> LockedFile:

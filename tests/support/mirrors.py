@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from mdl.catalog.lock import Lock
+from mdl.catalog.lock_file import parse_lock
 from support.data import sha256, write_files
 from support.faults.wire import Answer, Handler, Request, reply
 from support.moto_store import s3_api
@@ -123,7 +123,7 @@ def mirror_machine(home: Path, store: MirrorStore, models: Mapping[str, Mapping[
 
 def version_of(shell: Shell, name: str = "one") -> str:
     """The lock digest of a model."""
-    return Lock.from_toml((shell.home / "mdl.lock").read_text()).models[name].version
+    return parse_lock((shell.home / "mdl.lock").read_text()).models[name].version
 
 
 def marker_of(store: MirrorStore, name: str, version: str) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def test_a_lock_of_a_stranger_beside_the_catalog(
 def test_a_lock_that_everybody_may_write(shell: Shell, exit_code: ExitCode, capsys: pytest.CaptureFixture[str]) -> None:
     """A user's lock that others may write is warned of, as such a catalog is."""
     (shell.home / "catalog.toml").write_text(unpinned("http://127.0.0.1:9/f"))
-    (shell.home / "mdl.lock").write_text("version = 1\n")
+    (shell.home / "mdl.lock").write_text("version = 2\n")
     (shell.home / "mdl.lock").chmod(0o666)
     assert exit_code(shell, "list") == 0
     assert "mdl.lock: everybody may write it" in capsys.readouterr().err

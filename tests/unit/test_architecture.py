@@ -52,6 +52,7 @@ _PURE = """
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     jobs/lines console/state console/tally
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    catalog/lock_changes
     catalog/choice_of_weights
     sources/shorthand sources/gguf archive/zip_records archive/manifest
     catalog/mirror_layout

@@ -15,6 +15,7 @@ from mdl.archive.streaming import BackgroundHash, Progress
 from mdl.archive.tar import END, header, padding
 from mdl.archive.unpack import staged_folder
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_file import lock_text
 from mdl.catalog.model import Model
 from mdl.context import Context, adopt_kept, model_locks
 from mdl.disk import free_space
@@ -183,7 +184,7 @@ def _texts(
 ) -> dict[str, bytes]:
     """The texts of a bundle by their names, in their order."""
     readme = manifest.readme(models, locks, files)
-    found = {README: readme.encode(), CATALOG: catalog.encode(), LOCK: Lock(locks).to_toml().encode()}
+    found = {README: readme.encode(), CATALOG: catalog.encode(), LOCK: lock_text(Lock(locks)).encode()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
     found[SUMS] = manifest.sums(digests | {file.place: file.sha256 for file in files}).encode()
     return {name: found[name] for name in manifest.HEAD}

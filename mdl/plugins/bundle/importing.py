@@ -15,6 +15,7 @@ from mdl.archive.streaming import BackgroundHash, BackgroundSync, Progress
 from mdl.archive.tar import TarMember
 from mdl.bounds import LARGEST_DOCUMENT, MOST_ITEMS
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_file import parse_lock
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.reader import parse_catalog
 from mdl.context import Context, adopt_kept, model_locks, wait_for_others
@@ -157,7 +158,7 @@ def _models(catalog: bytes, lock: bytes) -> tuple[list[Model], Lock]:
         if parse_toml(text).keys() - {"schema", "models"}:
             raise Unsafe("refused: the catalog of a bundle has models only", item=CATALOG)
         models = list(parse_catalog(text, Path(CATALOG)).models.values())
-        found = Lock.from_toml(lock.decode())
+        found = parse_lock(lock.decode())
     except (CatalogError, StateError, ValueError) as error:
         raise ProtocolError(f"its catalog or lock cannot be read: {error}", hint="it may be of a newer mdl") from error
     if found.models.keys() != {model.name for model in models} or not all(map(found.covers, models)):

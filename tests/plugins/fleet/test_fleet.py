@@ -16,6 +16,7 @@ from support.shell import Inside, Ran, Shell, done, ended, machine, started, wit
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock import entry_of as locked_entry
+from mdl.catalog.lock_file import lock_text
 from mdl.catalog.reader import read_catalog
 from mdl.ops.sub_catalog import excerpt
 from mdl.paths import RelPath
@@ -129,8 +130,8 @@ def head(tmp_path: Path, answers: Path) -> Shell:
     [model] = read_catalog((shell.home / "catalog.toml",)).models.values()
     file = LockedFile(RelPath("f"), "https://models.example/f", len(SMALL))
     lock = Lock({"one": LockedModel("one", locked_entry(model), (file,))})
-    (shell.home / "mdl.lock").write_text(lock.to_toml())
-    assert excerpt([model], lock).lock == lock.to_toml()
+    (shell.home / "mdl.lock").write_text(lock_text(lock))
+    assert excerpt([model], lock).lock == lock_text(lock)
     return shell
 
 

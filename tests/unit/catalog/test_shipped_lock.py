@@ -10,13 +10,14 @@ from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
+from mdl.catalog.lock_file import lock_text, parse_lock
 from mdl.catalog.reader import read_catalog
 from mdl.config.places import SHIPPED, SHIPPED_LOCK
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 
 CATALOG = read_catalog([SHIPPED])
-LOCK = Lock.from_toml(SHIPPED_LOCK.read_text("utf-8"))
+LOCK = parse_lock(SHIPPED_LOCK.read_text("utf-8"))
 NAMED = {
     name: model for name, model in CATALOG.models.items() if model.files or not any("*" in one for one in model.include)
 }
@@ -108,7 +109,7 @@ def test_the_user_s_own_lock_wins(mdl: Inside, shell: Shell) -> None:
     file = LockedFile(RelPath.parse("model.bin"), source, 7, Digest("sha256", "ab" * 32))
     place = shell.home / ".config" / "mdl" / "mdl.lock"
     place.parent.mkdir(parents=True)
-    place.write_text(Lock({"bert-fa": LockedModel("bert-fa", entry_of(model), (file,))}).to_toml())
+    place.write_text(lock_text(Lock({"bert-fa": LockedModel("bert-fa", entry_of(model), (file,))})))
     [shown] = mdl(shell, "show", "bert-fa", "--json").document["files"]
     assert (shown["path"], shown["size"], shown["sha256"]) == ("model.bin", 7, "ab" * 32)
 
@@ -126,7 +127,7 @@ def test_what_the_hub_says_wins(mdl: Inside, tmp_path: Path) -> None:
         (tmp_path / "mdl" / "catalog" / "shipped.toml").write_bytes(SHIPPED.read_bytes())
         assert "mdl lock --catalog mdl/catalog/shipped.toml &&" in SHIPPED_LOCK.read_text("utf-8")
         assert mdl(shell, "lock", "bert-fa", "--catalog", "mdl/catalog/shipped.toml").code == 0
-    fresh = Lock.from_toml((tmp_path / "mdl" / "catalog" / "mdl.lock").read_text()).models["bert-fa"]
+    fresh = parse_lock((tmp_path / "mdl" / "catalog" / "mdl.lock").read_text()).models["bert-fa"]
     assert fresh.entry == LOCK.models["bert-fa"].entry
     assert [(one.path, one.source, one.role) for one in fresh.files] == [
         (one.path, one.source, one.role) for one in LOCK.models["bert-fa"].files
