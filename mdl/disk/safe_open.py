@@ -202,7 +202,7 @@ class EntryAt:
         if stat.S_ISDIR(found.st_mode):
             raise Occupied(f"{self.path} is a folder", item=str(self.path))
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a device, pipe or socket"
-        raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path))
+        raise Unsafe(f"refused: {self.path} is {what}", item=str(self.path), hint=Occupied.default_hint)
 
     def read(self, most: int) -> bytes | None:
         """The first ``most`` bytes of the file; None if there is no regular file. Raises `OSError`."""

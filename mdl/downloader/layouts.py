@@ -17,7 +17,7 @@ from mdl.disk.names import is_name_too_long, name_too_long
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import is_trusted_owner, is_untrusted_link, make_private_dir, open_parent
 from mdl.downloader import hub_cache
-from mdl.errors import StorageError, UsageError
+from mdl.errors import Occupied, StorageError, UsageError
 from mdl.files import HubFile, LocalFile, Receipt, RemoteFile, Stamp
 from mdl.paths import RelPath
 
@@ -210,14 +210,14 @@ def inspect_path(at: Path, path: RelPath, own: Path) -> LocalFile:
             hint = "take another folder: --to DIR, or HF_HUB_CACHE for Hugging Face's cache"
             return LocalFile("link", why=f"{here} is a symbolic link of {user_name(status.st_uid)}", hint=hint)
         if stat.S_ISLNK(status.st_mode) and (last or segment):
-            return LocalFile("link", why=f"{here} is a symbolic link")
+            return LocalFile("link", why=f"{here} is a symbolic link", hint=Occupied.default_hint)
         if not last and segment and not stat.S_ISDIR(status.st_mode):
             return LocalFile("folder", why=f"{here} is a file where a folder is needed")
     if stat.S_ISREG(status.st_mode):
         return LocalFile("file", Stamp.of(status), foreign=not is_trusted_owner(status.st_uid, own))
     if stat.S_ISDIR(status.st_mode):
         return LocalFile("folder", why=f"{here} is a folder")
-    return LocalFile("special", why=f"{here} is a device, pipe or socket")
+    return LocalFile("special", why=f"{here} is a device, pipe or socket", hint=Occupied.default_hint)
 
 
 def _status(path: str) -> os.stat_result:

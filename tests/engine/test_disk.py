@@ -14,7 +14,7 @@ from support.data import MIB, flip, noise
 from support.faulty_server import FaultyServer
 
 from mdl import crc_json
-from mdl.errors import NoSpace
+from mdl.errors import NoSpace, Occupied
 from mdl.paths import RelPath
 
 DATA, OTHER, TINY = noise(4 * MIB), noise(4 * MIB, 1), noise(1000, 2)
@@ -167,6 +167,7 @@ def test_links_in_the_way(bench: Bench, tmp_path: Path, where: str, data: bytes)
     for force in (False, True):
         run = bench.fetch(faults.honest(data), data, path=path, force=force)
         assert (run.code, run.error["code"], run.requests) == (11, "UNSAFE", [])
+        assert run.error["hint"] == Occupied.default_hint
     assert os.listdir(elsewhere) == ["victim"]
     assert (elsewhere / "victim").read_text() == "mine"
 
@@ -194,6 +195,7 @@ def test_pipe_in_the_way(bench: Bench) -> None:
     run = bench.fetch(faults.honest(DATA), DATA)
     assert (run.code, run.requests) == (11, [])
     assert f"{bench.final} is a device, pipe or socket" in run.error["message"]
+    assert run.error["hint"] == Occupied.default_hint
 
 
 @pytest.mark.parametrize("kind", ["folder", "file for a folder"])
