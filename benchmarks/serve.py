@@ -37,8 +37,10 @@ def stored(home: Path, size: int) -> Path:
     place.parent.mkdir(parents=True)
     sample = random_file(place, size)
     digest, url = Digest("sha256", sample.sha256), "https://huggingface.co/org/big/resolve/main/model.bin"
-    hub = HubFile("org/big", "model", _COMMIT, "model.bin", "main")
-    remote = RemoteFile(RelPath.parse("model.bin"), url, size, digest, commit=_COMMIT, hub=hub, access="open")
+    hub = HubFile("org/big", "model", _COMMIT, "model.bin", "main", "https://huggingface.co")
+    remote = RemoteFile(
+        RelPath.parse("model.bin"), url, size, digest, commit=_COMMIT, hub=hub, access="public", vouched_by="hub"
+    )
     print_ = Fingerprint(digest, size)
     Store(home).receipts.put(new_receipt("org--big", remote, print_, "sha256", Stamp.of(place.stat())))
     return place
@@ -52,8 +54,10 @@ def serving(home: Path, core: list[str]) -> Iterator[tuple[str, int]]:
         words, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=home
     ) as process:
         assert process.stdout
-        yield f"{process.stdout.readline().strip()}/org/big/resolve/main/model.bin", process.pid
-        process.terminate()
+        try:
+            yield f"{process.stdout.readline().strip()}/org/big/resolve/main/model.bin", process.pid
+        finally:
+            process.terminate()
 
 
 def cpu(pid: int) -> float:
