@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
-from mdl.console.error_lines import Clean
+from mdl.console.messages import Clean
 from mdl.console.state import FileState, Key, State
 from mdl.console.streams import NonBlockingStream
 from mdl.console.terminal import Output, Shortened, terminal_console
@@ -182,7 +182,7 @@ class Bars(JupyterMixin):
 
     def _draw_in_notebook(self, text: str) -> None:
         """Draw the rows in one output of the cell, which changes; lines go to the notebook's stderr."""
-        self._stream.post(text, keep=True)
+        self._stream.post(text)
         if self._in_notebook is None:
             self._in_notebook = import_module("IPython.display").display(self, display_id=True)
         else:

@@ -7,6 +7,7 @@ never does.
 
 from __future__ import annotations
 
+import math
 import time
 from _thread import LockType, allocate_lock
 from collections import deque
@@ -16,11 +17,10 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from mdl.cancel import CancelToken
-from mdl.console.error_lines import Clean, ErrorLines
-from mdl.console.lines import dropped_text
-from mdl.console.state import Remark, State
+from mdl.console.messages import Clean, Messages
+from mdl.console.remarks import Remark
+from mdl.console.state import State
 from mdl.console.streams import NonBlockingStream
-from mdl.console.style import Style
 from mdl.disk.pool import start_threads
 from mdl.events import Event, Progressed, Retrying, Started, Verifying
 from mdl.formatting import cells, shorten
@@ -37,17 +37,17 @@ _PATIENCE = 0.35
 """Seconds that the drawing thread is waited for if a stop came, or if the process is to be suspended."""
 _TICK = 0.05
 _MOST_LINES = 10_000
-"""Lines that wait for a terminal that does not read; then the oldest are left out."""
+"""Lines that wait for a terminal that does not read, at most; of more the newest."""
 
 _SIGNS = {
     "finished": ("✓", "good"),
     "failed": ("✗", "bad"),
-    "started": ("→", "bar"),
+    "started": ("→", "started"),
     "rewound": ("→", "note"),
     "retrying": ("→", "note"),
 }
 """What scrolls up behind a sign: the sign and its look."""
-_NOT_SAID = ("planned", "verifying")
+_SHOWN_BY_BARS = ("planned", "verifying")
 """What the bars show themselves."""
 
 
@@ -64,7 +64,7 @@ class Drawing:
         state: State,
         lock: Lock,
         clean: Clean,
-        errors: ErrorLines,
+        messages: Messages,
         clock: Callable[[], float],
         cancel: CancelToken,
         *,
@@ -72,17 +72,15 @@ class Drawing:
     ) -> None:
         self._stream = stream
         self._clean = clean
-        self._errors = errors
+        self._messages = messages
         self._clock = clock
         self._cancel = cancel
         self._verbose = verbose
-        self._style = Style(stream)
         self._lock = lock
         """Held while one of the next four is used, and never while anything is written with Rich."""
         self._state = state
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         """What is to scroll up with the next frame."""
-        self._dropped = 0
         self._is_drawing = False
         """The terminal belongs to the drawing thread. Before and after, lines are posted by whoever has one."""
         self._events = 0
@@ -97,8 +95,10 @@ class Drawing:
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
         """Have what happened drawn. Returns at once, whatever the terminal does."""
-        is_in_a_row = isinstance(event, Retrying) and event.file and not self._verbose
-        text = "" if is_in_a_row else "".join(self._line_of(remark) for remark in remarks)
+        has_row = isinstance(event, Retrying) and event.file and not self._verbose
+        text = ""
+        if not has_row:
+            text = "".join(self._line_of(remark) for remark in remarks)
         with self._lock:
             self._events += 1
             self._add(text)
@@ -127,31 +127,28 @@ class Drawing:
             self._wait_for(self._thread)
         with self._lock:
             self._is_drawing = False
-            self._stream.post(self._take_lines(), keep=True)
+            self._stream.post(self._take_lines())
         self._stream.drain()
 
     def _wait_for(self, thread: Thread) -> None:
         """Wait for the end of the thread: after a stop only for a moment."""
-        until = None
-        while thread.is_alive() and (until is None or time.monotonic() < until):
+        until = math.inf
+        while thread.is_alive() and time.monotonic() < until:
             thread.join(_TICK)
-            if until is None and self._cancel.is_set():
-                until = time.monotonic() + _PATIENCE
+            if self._cancel.is_set():
+                until = min(until, time.monotonic() + _PATIENCE)
 
     def _add(self, text: str) -> None:
         """Write ``text``, or have it written with the next frame."""
         if not self._is_drawing:
-            self._stream.post(text, keep=True)
+            self._stream.post(text)
         elif text:
-            if len(self._lines) == _MOST_LINES:
-                self._dropped += 1
             self._lines.append(text)
 
     def _take_lines(self) -> str:
         """What is to scroll up; it is forgotten here."""
-        text = dropped_text(self._dropped) + "".join(self._lines)
+        text = "".join(self._lines)
         self._lines.clear()
-        self._dropped = 0
         return text
 
     def _run(self) -> None:
@@ -197,17 +194,17 @@ class Drawing:
         """What is said above the bars: a sign, a name and a text. A name is cut so that the line fits, but keeps half
         of it."""
         if remark.kind == "failure":
-            return self._errors.of_remark(remark)
+            return self._messages.failure(remark)
         item = self._clean(remark.item)
         text = self._clean(remark.text)
-        if remark.kind in _NOT_SAID or not text:
+        if remark.kind in _SHOWN_BY_BARS or not text:
             return ""
         if remark.kind == "summary":
-            return self._style.line("", "label", text)
+            return self._messages.line(text, "summary", "")
         if remark.kind not in _SIGNS:
-            return self._style.line(f"{item}: " if item else "", "", text)
+            return self._messages.line("", "", f"{item}: {text}" if item else text)
         sign, look = _SIGNS[remark.kind]
         if remark.kind not in ("failed", "retrying"):
             width, _ = self._stream.size
             item = shorten(item, max(width // 2, width - 1 - cells(f"{sign} {text}  ")))
-        return self._style.line(sign, look, f" {item}  {text}")
+        return self._messages.line(sign, look, f" {item}  {text}")

@@ -2,7 +2,8 @@
 
 Never more than ten objects of routine in a second: progress that comes too fast is dropped, and the finish of a file
 waits for its turn, with the time at which it happened. Before the last object, which is the end, every finish that
-still waits is written. What went wrong is written at once.
+still waits is written. What went wrong is written at once. A reader that takes nothing misses everything but finishes,
+failures and the end.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mdl.console.documents import json_text
-from mdl.console.lines import dropped_text
-from mdl.console.state import Remark, State
+from mdl.console.remarks import Remark
+from mdl.console.state import State
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import Description, describe
 from mdl.events import Ended, Event, Noticed
@@ -26,7 +27,7 @@ _MOST_OF_FILES = 8
 """How many objects a second may hold if the start, check or finish of a file is to join them."""
 _SPAN = 1.01
 """Seconds; a little more than the second in which there may be so many."""
-_BETWEEN_ROUTINE = 0.2
+_BETWEEN_PROGRESS = 0.2
 _EVENTS = {"planned", "started", "progress", "retrying", "rewound", "verifying"}
 """Descriptions whose kind is the name of the event; any other is ``progress`` with a status."""
 _STATUSES = {"retrying": "retrying", "finished": "file-finished", "failed": "file-failed", "notice": "notice"}
@@ -53,7 +54,7 @@ class JsonLines:
         self._method = method
         self._written_at: deque[float] = deque()
         """When the objects of the last second were written."""
-        self._routine_at = -math.inf
+        self._progress_at = -math.inf
         self._finishes: deque[dict[str, Any]] = deque()
         """Files that finished and wait for their turn."""
         self._checked = ""
@@ -62,44 +63,43 @@ class JsonLines:
         """The last object was written."""
 
     def show(self, event: Event, _remarks: Sequence[Remark] = ()) -> None:
-        """Write what happened, or drop it if the second is full or the last object was written."""
+        """Write what happened, or leave it out if the second is full or the last object was written."""
         if self._is_over:
             return
-        self._write_finishes(math.inf if isinstance(event, Ended) else _MOST_OF_FILES)
         description = describe(event)
+        kind = description.kind
         facts = self._facts(description, event.time)
         if isinstance(event, Ended):
-            self._end(facts | {"event": event.status, "status": event.status})
-        elif description.kind == "progress" or (description.kind == "verifying" and self._checked == description.item):
-            self._write_routine(facts)
-        elif description.kind in ("started", "verifying"):
-            if self._has_turn(_MOST_OF_FILES):
-                self._write(facts)
-                if description.kind == "verifying":
-                    self._checked = description.item
-        elif description.kind == "finished":
+            self._write_finishes(math.inf)
+            self._post(facts | {"event": event.status, "status": event.status})
+            self._is_over = True
+            return
+        self._write_finishes(_MOST_OF_FILES)
+        is_next_step_of_check = kind == "verifying" and self._checked == description.item
+        if kind == "progress" or is_next_step_of_check:
+            self._offer_progress(facts)
+        elif kind == "finished":
             self._finishes.append(facts)
             self._write_finishes(_MOST_OF_FILES)
-        elif description.kind:
-            self._write(facts, keep=description.kind == "failed")
+        elif kind in ("started", "verifying"):
+            if self._has_turn(_MOST_OF_FILES):
+                self._offer(facts)
+                if kind == "verifying":
+                    self._checked = description.item
+        elif kind == "retrying":
+            self._offer(facts)
+        elif kind:
+            self._post(facts)
 
     def remark(self, status: str, message: str) -> None:
         """Write something that is no event: progress with another status, and the message as its error."""
         if not self._is_over:
             facts = self._facts(describe(Noticed(message=message)))
-            self._write(facts | {"status": status}, keep=True)
+            self._post(facts | {"status": status})
 
     def close(self) -> None:
         """Wait until the reader has it all."""
         self._stream.drain()
-
-    def _end(self, facts: Mapping[str, Any]) -> None:
-        """Write the last object, and before it how many were dropped."""
-        dropped = dropped_text(self._stream.take_dropped())
-        if dropped:
-            self.remark("notice", dropped.rstrip())
-        self._write(facts, keep=True)
-        self._is_over = True
 
     def _facts(self, description: Description, time: str = "") -> dict[str, Any]:
         """What is said of one event, which happened at ``time``, or else now."""
@@ -137,7 +137,7 @@ class JsonLines:
 
     def _write_finishes(self, most: float) -> None:
         while self._finishes and self._has_turn(most):
-            self._write(self._finishes.popleft(), keep=True)
+            self._post(self._finishes.popleft())
 
     def _has_turn(self, most: float) -> bool:
         """Whether fewer than ``most`` objects were written within the last second."""
@@ -146,16 +146,22 @@ class JsonLines:
             self._written_at.popleft()
         return len(self._written_at) < most
 
-    def _write_routine(self, facts: Mapping[str, Any]) -> None:
+    def _offer_progress(self, facts: Mapping[str, Any]) -> None:
         """Write progress if it is time for it, the second is not full, and the reader keeps up."""
         now = self._clock()
-        is_due = now - self._routine_at >= _BETWEEN_ROUTINE and self._has_turn(_MOST)
-        if is_due and self._stream.offer(self._line(facts)):
-            self._routine_at = now
-            self._written_at.append(now)
+        is_due = now - self._progress_at >= _BETWEEN_PROGRESS
+        if is_due and self._has_turn(_MOST) and self._offer(facts):
+            self._progress_at = now
 
-    def _write(self, facts: Mapping[str, Any], *, keep: bool = False) -> None:
-        self._stream.post(self._line(facts), keep=keep)
+    def _offer(self, facts: Mapping[str, Any]) -> bool:
+        """Write what a reader that is behind may miss."""
+        is_written = self._stream.offer(self._line(facts))
+        if is_written:
+            self._written_at.append(self._clock())
+        return is_written
+
+    def _post(self, facts: Mapping[str, Any]) -> None:
+        self._stream.post(self._line(facts))
         self._written_at.append(self._clock())
 
     def _line(self, facts: Mapping[str, Any]) -> str:

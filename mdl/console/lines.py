@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mdl.console.error_lines import Clean, ErrorLines
-from mdl.console.state import Remark, State
+from mdl.console.messages import Clean, Messages
+from mdl.console.remarks import Remark
+from mdl.console.state import State
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import tenth
 from mdl.events import Event, Failed, Finished, Progressed, Rewound
@@ -14,8 +15,6 @@ LARGE = 100_000_000
 """Bytes of a file that has lines of its own."""
 _EVERY = 30.0
 """Seconds after which there is a line about progress, also if little has come."""
-_KEPT = ("planned", "finished", "failed", "failure", "summary", "ended")
-"""Remarks that are written also for a reader that took nothing for a while. There are hardly more than files."""
 _FIRST_WORDS = {
     "started": "started",
     "retrying": "retrying",
@@ -35,38 +34,41 @@ class Lines:
         stream: NonBlockingStream,
         state: State,
         clean: Clean,
-        errors: ErrorLines,
+        messages: Messages,
         clock: Callable[[], float],
     ) -> None:
         self._stream = stream
         self._state = state
         self._clean = clean
-        self._errors = errors
+        self._messages = messages
         self._clock = clock
         self._written_at = clock()
         self._tenth: int | None = None
+        """The tenths of the whole that were told; None until the first look, and after a rewind: what was there then
+        is no progress."""
         self._has_failures = False
 
     def show(self, event: Event, remarks: Sequence[Remark]) -> None:
-        """Write down what happened."""
+        """Write down what happened. The bytes of a file are told before its finish."""
         if isinstance(event, Rewound):
-            self._tenth = None  # bytes are counted again, and only those that come from now on are progress
+            self._tenth = None
         if isinstance(event, Finished) and self._tenth is not None:
             self._write_progress()
-        text = "".join(self._line_of(remark) for remark in remarks)
-        if text:
-            self._stream.post(text, keep=any(remark.kind in _KEPT for remark in remarks))
+        for remark in remarks:
+            line = self._line_of(remark)
+            if remark.kind == "retrying":  # there may be any number: a reader that takes nothing misses them (ADR 90)
+                self._stream.offer(line)
+            else:
+                self._stream.post(line)
         if isinstance(event, Failed):
             self._has_failures = True
-        is_after_the_last_error = self._has_failures and isinstance(event, Progressed) and not event.files
-        if isinstance(event, Progressed) and not is_after_the_last_error:
-            self._write_progress()
+        if isinstance(event, Progressed):
+            is_after_the_last_error = self._has_failures and not event.files
+            if not is_after_the_last_error:
+                self._write_progress()
 
     def close(self) -> None:
-        """Say how many lines were dropped, and wait until the reader has the rest."""
-        dropped = dropped_text(self._stream.take_dropped())
-        if dropped:
-            self._stream.post(dropped, keep=True)
+        """Wait until the reader has it all."""
         self._stream.drain()
 
     def _write_progress(self) -> None:
@@ -88,14 +90,13 @@ class Lines:
         parts += [state.amount, state.speed]
         if total and state.time_left:
             parts.append(state.time_left)
-        line = "  ".join(parts)
-        if self._stream.offer(f"{line}\n"):
+        if self._stream.offer("  ".join(parts) + "\n"):
             self._written_at = now
             self._tenth = tenth_now
 
     def _line_of(self, remark: Remark) -> str:
         if remark.kind == "failure":
-            return self._errors.of_remark(remark)
+            return self._messages.failure(remark)
         item = self._clean(remark.item)
         text = self._clean(remark.text)
         if remark.kind in _FIRST_WORDS:
@@ -108,9 +109,9 @@ class Lines:
 class FailuresOnly:
     """A printer for quiet: it writes only failures; with ``at_end`` all of them in one block when all is over."""
 
-    def __init__(self, stream: NonBlockingStream, errors: ErrorLines, *, at_end: bool = False) -> None:
+    def __init__(self, stream: NonBlockingStream, messages: Messages, *, at_end: bool = False) -> None:
         self._stream = stream
-        self._errors = errors
+        self._messages = messages
         self._at_end = at_end
         self._block = ""
 
@@ -118,7 +119,7 @@ class FailuresOnly:
         """Write the failures, or keep them until the end."""
         for remark in remarks:
             if remark.kind == "failure":
-                self._block += self._errors.of_remark(remark)
+                self._block += self._messages.failure(remark)
         if not self._at_end:
             self._write()
 
@@ -128,11 +129,5 @@ class FailuresOnly:
         self._stream.drain()
 
     def _write(self) -> None:
-        if self._block:
-            self._stream.post(self._block, keep=True)
-            self._block = ""
-
-
-def dropped_text(count: int) -> str:
-    """A line about the lines that were not read in time; nothing if there are none."""
-    return f"{count} lines are left out here: they were not read in time\n" if count else ""
+        self._stream.post(self._block)
+        self._block = ""

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from mdl.cancel import CancelToken
-from mdl.console.error_lines import ErrorLines
+from mdl.console.messages import Messages
 from mdl.console.streams import NonBlockingStream, hold_standard_descriptors
-from mdl.console.style import Style
 from mdl.errors import Problem, StorageError, UsageError
 from mdl.paths import shown
 from mdl.redact import Requested, Secrets, redact, redact_value
@@ -84,22 +83,19 @@ class Console:
         self.stdout = opened(stdout or sys.stdout)
         self.stderr = opened(stderr or sys.stderr)
         self._environ = environ
-        self._style = Style(self.stderr)
         self.secrets = Secrets.of(environ)
         self.progress = options.progress
         self.quiet = options.quiet
         self.verbose = options.verbose
         self.json_output = options.json_output
         self._clock = clock
-        self._errors = ErrorLines(self._style, self.clean)
+        self._messages = Messages(self.stderr, self.clean)
         self._json: JsonLines | None = None
         self._session: ReportSession | None = None
         self._above: Callable[[str], None] | None = None
         """Set while bars are drawn: writes text above them."""
         self._hide: Callable[[], None] | None = None
         """Set while bars are drawn: takes them away until they are drawn next."""
-        self._held: list[str] = []
-        """Data for the terminal that waits for the end of the bars."""
         self._is_watching = False
         self._only_failures = False
 
@@ -111,15 +107,20 @@ class Console:
     def watch(self, job: str = "", method: str = "http", others: Sequence[Listener] = ()) -> ReportSession:
         """``with console.watch(job) as tell``: a listener for one download, which shows it as the user wants it.
 
-        ``others`` get the same events."""
+        ``others`` get the same events. Data is written before or after."""
         from threading import Lock
 
+        from mdl.console.lines import LARGE
+        from mdl.console.remarks import Remarks
         from mdl.console.session import ReportSession
+        from mdl.console.state import State
 
-        state = self._state()
+        state = State(self._clock)
+        large = math.inf if self._has_bars() else LARGE  # where there are bars no file needs a line because it is large
+        remarks = Remarks(state, self._clock, large=large, verbose=self.verbose)
         lock = Lock()
         printer = self._printer(state, lock, job, method)
-        self._session = ReportSession(state, lock, printer, others, self._end_session, self._cancel)
+        self._session = ReportSession(state, remarks, lock, printer, others, self._end_session, self._cancel)
         self._is_watching = True
         return self._session
 
@@ -249,7 +250,7 @@ class Console:
     def debug(self, text: str) -> None:
         """Say details on stderr, only if verbose."""
         if self.verbose:
-            self._say("debug", "debug:", "rest", text)
+            self._say("debug", "debug:", "debug", text)
 
     def error(self, error: Problem) -> None:
         """Say on one line of stderr what failed, on which item and why; on the next what to do."""
@@ -260,8 +261,8 @@ class Console:
             end = self._session.end if self._session else None
             if end is None or end.status != "finished":
                 return
-        if not self._errors.has_said(error):
-            self._err(self._errors.lines(error.item, error.message, error.advice))
+        if not self._messages.has_said(error):
+            self._err(self._messages.error(error.item, error.message, error.advice))
 
     def close_json(self) -> None:
         """Write the one last JSON object if stderr is JSON lines and no session has written it."""
@@ -284,9 +285,6 @@ class Console:
     def _out(self, text: str) -> None:
         """Write data. A stdout that breaks is reported once. If a stop comes before the reader has taken the data, its
         reason is raised."""
-        if self._above and self.stdout.is_terminal:
-            self._held.append(text)
-            return
         was_broken = self.stdout_trouble()
         if not self.stdout.write(text):
             self._cancel.check()
@@ -299,7 +297,7 @@ class Console:
         if self._above:
             self._above(text)
         elif self._is_watching:
-            self.stderr.post(text, keep=True)
+            self.stderr.post(text)
         else:
             self.stderr.write(text)
 
@@ -309,18 +307,23 @@ class Console:
             self._json_lines().remark(status, text)
             return
         first, *more = [self.clean(line) for line in text.rstrip("\n").split("\n")]
-        said = self._style.line(head, look, f" {first}" if head else first)
+        lines = self._messages.line(head, look, f" {first}" if head else first)
         for line in more:
-            said += self._style.line("", "", line)
-        self._err(said)
+            lines += self._messages.line("", "", line)
+        self._err(lines)
 
     def _json_lines(self) -> JsonLines:
         """The writer of JSON lines: that of the last session, or one for a command that has none."""
         if self._json is None:
-            from mdl.console.json_lines import JsonLines
+            from mdl.console.state import State
 
-            self._json = JsonLines(self.stderr, self._state(), self.secrets, self._clock)
+            self._json = self._new_json_lines(State(self._clock))
         return self._json
+
+    def _new_json_lines(self, state: State, job: str = "", method: str = "http") -> JsonLines:
+        from mdl.console.json_lines import JsonLines
+
+        return JsonLines(self.stderr, state, self.secrets, self._clock, job=job, method=method)
 
     def _has_bars(self) -> bool:
         """Whether a download is shown as bars."""
@@ -330,27 +333,18 @@ class Console:
 
         if self.progress == "auto" and is_true(self._environ.get("HF_HUB_DISABLE_PROGRESS_BARS")):
             return False
-        return (self.stderr.can_move_cursor and self.stderr.is_unicode) or self.stderr.is_notebook
-
-    def _state(self) -> State:
-        """The state of a new download. Where there are bars, no file needs a line of its own because it is large."""
-        from mdl.console.lines import LARGE
-        from mdl.console.state import State
-
-        large = math.inf if self._has_bars() else LARGE
-        return State(self._clock, verbose=self.verbose, large=large)
+        can_draw = self.stderr.can_move_cursor and self.stderr.is_unicode
+        return can_draw or self.stderr.is_notebook
 
     def _printer(self, state: State, lock: Lock, job: str, method: str) -> Printer:
         """What shows the download, as the user wants it."""
         if self.is_machine_readable:
-            from mdl.console.json_lines import JsonLines
-
-            self._json = JsonLines(self.stderr, state, self.secrets, self._clock, job=job, method=method)
+            self._json = self._new_json_lines(state, job, method)
             return self._json
         from mdl.console.lines import FailuresOnly, Lines
 
         if self.quiet or self.progress == "none":
-            return FailuresOnly(self.stderr, self._errors, at_end=self._only_failures)
+            return FailuresOnly(self.stderr, self._messages, at_end=self._only_failures)
         if self._has_bars():
             from mdl.console.drawing import Drawing
 
@@ -359,7 +353,7 @@ class Console:
                 state,
                 lock,
                 self.clean,
-                self._errors,
+                self._messages,
                 self._clock,
                 self._cancel,
                 verbose=self.verbose,
@@ -367,16 +361,12 @@ class Console:
             self._above = drawing.say
             self._hide = drawing.hide
             return drawing
-        return Lines(self.stderr, state, self.clean, self._errors, self._clock)
+        return Lines(self.stderr, state, self.clean, self._messages, self._clock)
 
     def _end_session(self) -> None:
         self._above = None
         self._hide = None
         self._is_watching = False
-        held = self._held
-        self._held = []
-        for text in held:
-            self._out(text)
 
 
 def progress_bars(stream: IO[str] | None = None) -> AbstractContextManager[Listener]:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Protocol
 
 from mdl.cancel import CancelToken
-from mdl.console.state import Remark, State
+from mdl.console.remarks import Remark, Remarks
+from mdl.console.state import State
 from mdl.describe import ended_by, item_of
 from mdl.errors import Cancelled, DeadlineReached, MdlError
 from mdl.events import Ended, Event, Failed, Listener
@@ -28,13 +29,15 @@ class ReportSession:
     """A context manager that is a listener itself. If it is left without an `Ended`, it adds one: finished, or failed
     if there was an exception or a `Failed` event.
 
-    Each event goes into ``state``, which changes only while ``lock`` is held, then to the ``printer``, then to
-    ``others``. If a time limit or a stop ends it, ``cancel`` is set: a reader that takes nothing must not prolong it.
+    Each event goes into ``state``, which changes only while ``lock`` is held, then with its ``remarks`` to the
+    ``printer``, then to ``others``. If a time limit or a stop ends it, ``cancel`` is set: a reader that takes nothing
+    must not prolong it.
     """
 
     def __init__(
         self,
         state: State,
+        remarks: Remarks,
         lock: Lock,
         printer: Printer,
         others: Sequence[Listener],
@@ -43,6 +46,7 @@ class ReportSession:
     ) -> None:
         self.end: Ended | None = None
         self.state = state
+        self._remarks = remarks
         self._lock = lock
         self._printer = printer
         self._others = others
@@ -59,13 +63,15 @@ class ReportSession:
         if isinstance(event, Failed):
             self._failure = event
         with self._lock:
-            remarks = self.state.take(event)
-        self._printer.show(event, remarks)
+            self.state.take(event)
+        self._printer.show(event, self._remarks.of(event))
         for listener in self._others:
             listener(event)
-        if self.end and self.end.status in ("cancelled", "paused") and not self._cancel.is_set():
-            is_paused = self.end.status == "paused"
-            self._cancel.set(DeadlineReached("its time is over") if is_paused else Cancelled())
+        if self.end and not self._cancel.is_set():
+            if self.end.status == "paused":
+                self._cancel.set(DeadlineReached("its time is over"))
+            elif self.end.status == "cancelled":
+                self._cancel.set(Cancelled())
 
     def end_with(self, error: MdlError | None) -> None:
         """End with ``error``, if there is one."""

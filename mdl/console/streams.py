@@ -2,8 +2,8 @@
 
 A closed stream swallows what it is given. A broken one is remembered once and swallows the rest. A character that the
 encoding lacks is escaped. Bytes go straight to the file descriptor, so that the interpreter has nothing left to flush
-when it ends. A reader that takes nothing costs no time and a bounded amount of memory: text that is posted meanwhile is
-dropped, the oldest first, and counted.
+when it ends. A reader that takes nothing costs no time: what is posted waits for it, and what is only offered, of which
+there may be any amount, is left out meanwhile (ADR 90).
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ _USUAL = 80
 _WIDEST = 500
 _CHUNK = select.PIPE_BUF
 """As many bytes can be written without waiting once `select` calls a pipe ready."""
-_MOST_WAITING = 4 * 2**20
-"""Bytes of posted text that may wait for the reader. Text that must not be dropped comes on top."""
 _TICK = 0.05
 """Seconds between two looks at ``cancel`` while a write waits for the reader."""
 _TINY = 0.001
@@ -59,18 +57,17 @@ class NonBlockingStream:
         self._is_own = is_own
         self._environ = environ
         self._color = color and not environ.get("NO_COLOR")
-        self._backlog: deque[tuple[memoryview, bool]] = deque()
-        """Text that waits for the reader, and whether it must be kept."""
-        self._loose = 0
-        """Bytes in the backlog that may be dropped."""
+        self._backlog: deque[memoryview] = deque()
+        """Text that waits for the reader."""
         self._waits_until = 0.0
         """After a stop: when no write waits any longer for a reader that has taken nothing since."""
         self._lock = RLock()
-        self.trouble = self._dropped = 0
-        self.descriptor = None
+        self.trouble = 0
+        self.descriptor: int | None = None
         """The stream's own descriptor. That of a notebook's stream, which is no `TextIOWrapper`, leads elsewhere."""
-        with contextlib.suppress(OSError, ValueError):
-            self.descriptor = stream.fileno() if isinstance(stream, TextIOWrapper) else None
+        if isinstance(stream, TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                self.descriptor = stream.fileno()
         self.encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
 
     @property
@@ -117,15 +114,22 @@ class NonBlockingStream:
     def write(self, text: str) -> bool:
         """Write ``text`` and wait for the reader if need be. False if a stop came before the reader took it."""
         with self._lock:
-            self.post(text, wait=True, keep=True)
+            self._add(text)
+            self._push(wait=True)
             return not self._backlog
 
+    def post(self, text: str) -> None:
+        """Write ``text`` as soon as the reader has room. Returns at once."""
+        with self._lock:
+            self._add(text)
+            self._push(wait=False)
+
     def offer(self, text: str) -> bool:
-        """Write ``text`` if the reader has room now, else forget it."""
+        """Write ``text`` if the reader has taken all before it and has room now, else forget it."""
         with self._lock:
             if not self.is_ready():
                 return False
-            self.post(text, keep=True)
+            self.post(text)
             return True
 
     def is_ready(self) -> bool:
@@ -134,34 +138,19 @@ class NonBlockingStream:
             self._push(wait=False)
             return not self._backlog and (self.descriptor is None or self._has_room(self.descriptor))
 
-    def take_dropped(self) -> int:
-        """How many texts were dropped since the last call."""
-        with self._lock:
-            dropped = self._dropped
-            self._dropped = 0
-            return dropped
-
     def drain(self) -> None:
         """Wait until all that was posted is written, or until a stop if the reader takes nothing."""
         with self._lock:
             self._push(wait=True)
 
-    def post(self, text: str, *, keep: bool = False, wait: bool = False) -> None:
-        """Write ``text`` as soon as the reader has room, and wait for it only with ``wait``. Text is dropped if newer
-        text needs its place, unless ``keep`` is set."""
-        with self._lock:
-            if self._stream is None or self.trouble or not text:
-                return
-            data = self._encoded(text)
-            if self.descriptor is None:
-                self._write_without_descriptor(self._stream, data)
-                return
-            self._backlog.append((memoryview(data), keep))
-            if not keep:
-                self._loose += len(data)
-            self._push(wait=wait)
-            if self._loose > _MOST_WAITING:
-                self._drop_oldest()
+    def _add(self, text: str) -> None:
+        if self._stream is None or self.trouble or not text:
+            return
+        data = self._encoded(text)
+        if self.descriptor is None:
+            self._write_without_descriptor(self._stream, data)
+        else:
+            self._backlog.append(memoryview(data))
 
     def _encoded(self, text: str) -> bytes:
         """The bytes of a text: undecodable file names as they were, what the encoding lacks as an escape."""
@@ -177,17 +166,6 @@ class NonBlockingStream:
             stream.flush()
         except (OSError, ValueError) as error:
             self._break(error)
-
-    def _drop_oldest(self) -> None:
-        """Drop the older half of the text that may be dropped, to give room to newer text."""
-        kept: deque[tuple[memoryview, bool]] = deque()
-        for piece, must_stay in self._backlog:
-            if must_stay or self._loose <= _MOST_WAITING // 2:
-                kept.append((piece, must_stay))
-            else:
-                self._loose -= len(piece)
-                self._dropped += 1
-        self._backlog = kept
 
     def _push(self, *, wait: bool) -> None:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
@@ -221,19 +199,16 @@ class NonBlockingStream:
                 os.close(writing)
 
     def _write_chunk(self, writing: int) -> bool:
-        """Write the first piece of the oldest text, if there really is room. What has begun is never dropped, and never
-        written twice, also if a signal raises as soon as it is written."""
-        data, keep = self._backlog.popleft()
+        """Write the first piece of the oldest text, if there really is room. It is never written twice, also if a
+        signal raises as soon as it is written."""
+        data = self._backlog.popleft()
         try:
             written = os.write(writing, data[:_CHUNK])
         except BlockingIOError:
-            self._backlog.appendleft((data, keep))
-            return False
-        if not keep:
-            self._loose -= len(data)
+            written = 0
         if written < len(data):
-            self._backlog.appendleft((data[written:], True))
-        return True
+            self._backlog.appendleft(data[written:])
+        return written > 0
 
     def _has_room(self, writing: int, seconds: float = 0.0) -> bool:
         try:
@@ -245,7 +220,6 @@ class NonBlockingStream:
         """Remember the trouble, and let what other code has buffered end in nothing."""
         self.trouble = getattr(error, "errno", None) or errno.EIO
         self._backlog.clear()
-        self._loose = 0
         if self.descriptor is None or not self._is_own:
             return
         with contextlib.suppress(OSError):

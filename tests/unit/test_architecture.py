@@ -50,7 +50,7 @@ _PURE = """
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
-    jobs/lines console/state console/tally
+    jobs/lines console/state console/remarks
     toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes
     catalog/choice_of_weights

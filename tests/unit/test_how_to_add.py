@@ -84,7 +84,7 @@ def test_an_output_format(copy: Copy) -> None:
 
 from collections.abc import Sequence
 
-from mdl.console.state import Remark
+from mdl.console.remarks import Remark
 from mdl.console.streams import NonBlockingStream
 from mdl.describe import describe
 from mdl.events import Event

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.console import Clock
 
 from mdl.archive import streaming
+from mdl.console.remarks import Remark, Remarks
 from mdl.console.state import State
 from mdl.describe import ended_by
 from mdl.errors import MdlError
@@ -44,6 +45,23 @@ EVENTS = st.one_of(
 )
 
 
+class Story:
+    """A state, and the remarks on what it takes in."""
+
+    def __init__(self) -> None:
+        clock = Clock()
+        self.state = State(clock)
+        self._remarks = Remarks(self.state, clock, large=float("inf"))
+
+    def take(self, *events: Event) -> list[Remark]:
+        """What deserves a line."""
+        remarks = []
+        for event in events:
+            self.state.take(event)
+            remarks += self._remarks.of(event)
+        return remarks
+
+
 def made(clock: Clock | None = None) -> State:
     return State(clock or Clock())
 
@@ -52,16 +70,17 @@ def made(clock: Clock | None = None) -> State:
 def test_any_order_of_events(events: list[Event]) -> None:
     """Whatever comes in whatever order: a file that is over does not run, no byte count is below zero, and no failure
     is lost once the end has come."""
-    state = made()
+    story = Story()
+    state = story.state
     said = []
     for event in events:
-        said += state.take(event)
+        said += story.take(event)
         if isinstance(event, Finished | Failed):
             assert (event.model, event.file) not in state.running
         assert all(file.done >= 0 for file in state.running.values())
         assert set(state.running) <= set(state.files)
         assert state.amount
-    said += state.take(Ended(status="paused"))
+    said += story.take(Ended(status="paused"))
     failures = [failure for remark in said if remark.kind == "failure" for failure in remark.failures]
     assert len(failures) == sum(isinstance(event, Failed) for event in events)
 
@@ -150,28 +169,28 @@ def test_an_unknown_size_is_no_total() -> None:
 def test_an_outage_is_two_lines() -> None:
     """An outage has a line when it begins and one when it is long, not one for each attempt; and again after bytes
     have come."""
-    state = made()
+    story = Story()
 
     def lines(*events: Event) -> list[str]:
-        return [remark.text for event in events for remark in state.take(event)]
+        return [remark.text for remark in story.take(*events)]
 
     tries = [Retrying("m", f"f{n}", "no connection to h: refused", n, 30.0, 0, 30.0 * n, 300.0) for n in range(1, 9)]
     first, second = lines(*tries)
     assert first.startswith("retry 1 in 30 s: no connection to h")
     assert second == "no connection to h for 1m, still trying until 5m: refused"
-    assert state.outage.startswith("no connection to h for 4m")
+    assert story.state.outage.startswith("no connection to h for 4m")
     assert lines(Progressed(bytes_done=1, bytes_total=2), tries[0]) == [first]
-    assert state.outage == ""
+    assert story.state.outage == ""
 
 
 def test_people_read_the_name_that_they_typed() -> None:
     """A repository is called ``org/m`` in every line, whatever its folder and its errors are called."""
-    state = made()
-    state.take(Planned(files=2, models=(("org--m", 2),)))
-    said = state.take(Started("org--m", "f", 1, 2, 900, 100, repo="hf:org/m"))
-    said += state.take(Finished("org--m", "f", 900, "fetched", "sha256"))
-    said += state.take(Failed("org--m", "g", "NET", "503", item="org--m/g"))
-    said += state.take(Failed("org--m", "", "NET", "late", item="org--m"))
+    story = Story()
+    story.take(Planned(files=2, models=(("org--m", 2),)))
+    said = story.take(Started("org--m", "f", 1, 2, 900, 100, repo="hf:org/m"))
+    said += story.take(Finished("org--m", "f", 900, "fetched", "sha256"))
+    said += story.take(Failed("org--m", "g", "NET", "503", item="org--m/g"))
+    said += story.take(Failed("org--m", "", "NET", "late", item="org--m"))
     items = [(remark.kind, remark.item) for remark in said]
     assert items == [("started", "org/m/f"), ("failure", "org/m/g"), ("failed", "org/m"), ("failure", "org/m")]
 
