@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import botocore.session
 import httpx
 import pytest
 import trustme
@@ -58,6 +60,14 @@ def unraisable() -> Iterator[None]:
     before = sys.unraisablehook
     yield
     sys.unraisablehook = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def service_models() -> Iterator[None]:
+    """botocore reads its description of S3 once, and not anew for each of its sessions, which is most of their cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
 
 
 @pytest.fixture

@@ -47,6 +47,11 @@ class Harmless:
     row: int = 0
 
     @property
+    def kind(self) -> str:
+        """By what it was made."""
+        return self.tool or ("zipfile" if self.name.startswith("zipfile") else "byte by byte")
+
+    @property
     def is_here(self) -> bool:
         return not self.tool or shutil.which(self.tool) is not None
 

@@ -36,9 +36,7 @@ class Row:
     @property
     def line(self) -> str:
         """Its line of the table."""
-        passed = self.outcomes["passed"]
-        result = f"passed ({passed})" if self.result == "passed" else self.result
-        cells = (self.fault, self.expected, result, ", ".join(sorted(self.tests)) or self.why)
+        cells = (self.fault, self.expected, self.result, ", ".join(sorted(self.tests)) or self.why)
         return f"| {self.group}{self.number} | {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

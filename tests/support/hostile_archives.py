@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import stat
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -48,9 +47,11 @@ BASE = Zip(
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile archive. ``row`` is its row in faults.md, 0 if only the contract speaks of it. ``whole`` is True if
-    the trick changes the archive as a whole, ``heavy`` if a reader that believes it writes 100 MiB."""
+    """One hostile archive, of a ``kind`` of contradiction. ``row`` is its row in faults.md, 0 if only the contract
+    speaks of it. ``whole`` is True if the trick changes the archive as a whole, ``heavy`` if a reader that believes it
+    writes 100 MiB."""
 
+    kind: str
     name: str
     row: int
     mutate: Mutation
@@ -68,16 +69,19 @@ class Case:
 
         limits = self.limits if other.limits == USUAL else other.limits
         codes, heavy = self.codes | other.codes, self.heavy or other.heavy
-        return Case(f"{self.name} + {other.name}", self.row, both, codes, limits, self.whole or other.whole, heavy)
+        kind, name = f"{self.kind}, with another", f"{self.name} + {other.name}"
+        return Case(kind, name, self.row, both, codes, limits, self.whole or other.whole, heavy)
 
 
 ALONE: list[Case] = []
 """Each trick alone."""
 
 
-def tricks(row: int, codes: frozenset[int], *tables: Tricks, **more: Any) -> None:
-    """Take tricks into the corpus."""
-    ALONE.extend(Case(name, row, mutate, codes, **more) for table in tables for name, mutate in table.items())
+def tricks(kind: str, row: int, codes: frozenset[int], *tables: Tricks, **more: Any) -> None:
+    """Take tricks of one kind into the corpus."""
+    for table in tables:
+        for name, mutate in table.items():
+            ALONE.append(Case(kind, name, row, mutate, codes, **more))
 
 
 def add(*members: Member) -> Mutation:
@@ -139,9 +143,16 @@ NAMES: dict[int, list[bytes]] = {
         *(b"a\xed\xa0\x80", b"a\xff", b"..\xc0\xafx"),
     ],
 }
+_KINDS_OF_NAMES = {184: "names that climb", 185: "absolute names", 190: "names of odd bytes"}
 for _row, _names in NAMES.items():
-    tricks(_row, UNSAFE, {f"{name!r:.40}": add(Member(name=name)) for name in _names})
-tricks(190, UNSAFE, one_member(b"\x82t\x82.txt", {"CP437": both(flags=0), "bit 11 lies": both(flags=UTF8)}))
+    _kind = _KINDS_OF_NAMES[_row]
+    tricks(_kind, _row, UNSAFE, {f"{name!r:.40}": add(Member(name=name)) for name in _names})
+tricks(
+    "names of another code page",
+    190,
+    UNSAFE,
+    one_member(b"\x82t\x82.txt", {"CP437": both(flags=0), "bit 11 lies": both(flags=UTF8)}),
+)
 
 
 # Kinds of member (186, 187).
@@ -172,7 +183,7 @@ LINKS = {
     "by Info-ZIP's old field": [Member(name=b"l", data=b"/etc", mode=0, extra=ASI_LINK)],
     "by PKWARE's field": [Member(name=b"l", data=b"", mode=0o120777, extra=HARD)],
 }
-tricks(186, UNSAFE, {f"link {name}": add(*members) for name, members in LINKS.items()})
+tricks("links", 186, UNSAFE, {f"link {name}": add(*members) for name, members in LINKS.items()})
 ODD_KINDS = {
     "character device": stat.S_IFCHR,
     "block device": stat.S_IFBLK,
@@ -195,7 +206,7 @@ KINDS: dict[str, list[Member]] = {
     "folder that says file": [Member(name=b"n/", data=b"", mode=stat.S_IFREG | 0o644)],
     "folder with data": [Member(name=b"n/")],
 }
-tricks(187, UNSAFE, {name: add(*members) for name, members in KINDS.items()})
+tricks("special files", 187, UNSAFE, {name: add(*members) for name, members in KINDS.items()})
 TWO_KINDS: dict[str, tuple[int | None, bytes]] = {
     "a link, then a file, by Info-ZIP's old field": (0, ASI_LINK + ASI_FILE),
     "a file, then a link, by Info-ZIP's old field": (0, ASI_FILE + ASI_LINK),
@@ -208,7 +219,12 @@ for _where in ("extra", "local"):
         f"{name}, {_where}": {"mode": mode, _where: fields if _where == "extra" else {"extra": fields}}
         for name, (mode, fields) in TWO_KINDS.items()
     }
-    tricks(282, EITHER, one_member(b"l", {name: {"data": b"/etc", **facts} for name, facts in _told.items()}))
+    tricks(
+        f"two kinds, {_where}",
+        282,
+        EITHER,
+        one_member(b"l", {name: {"data": b"/etc", **facts} for name, facts in _told.items()}),
+    )
 
 
 # Two of one name, a file that is a folder (188, 189).
@@ -231,8 +247,8 @@ TWINS = [
     *("t|t/", "t/|t", "T|t/", "t|t/.", "t|t.", "t|t "),
 ]
 INSIDE = ["d|d/x", "d/x|d", "D|d/x", "d/x|D", "d|d/e/f/g", "caf\u00e9|cafe\u0301/x", "weights.bin/x", "logs"]
-tricks(188, UNSAFE, {"same name, same bytes": add(Member(name=b"t"), Member(name=b"t"))}, twins(*TWINS))
-tricks(189, UNSAFE, twins(*INSIDE))
+tricks("twins", 188, UNSAFE, {"same name, same bytes": add(Member(name=b"t"), Member(name=b"t"))}, twins(*TWINS))
+tricks("a file that is a folder", 189, UNSAFE, twins(*INSIDE))
 
 
 # The second name (191).
@@ -259,6 +275,7 @@ SECOND_NAMES = {
 }
 U1_IS_U2 = Member(name=b"u1", extra=second_name(b"u1", b"u2"))
 tricks(
+    "second names",
     191,
     EITHER,
     one_member(b"u", {name: {"extra": field} for name, field in SECOND_NAMES.items()}),
@@ -308,8 +325,14 @@ GHOSTS: dict[str, list[Member]] = {
     "in the directory alone, beyond": [Member(**GHOST, central={"at": 2**31})],
     "in the directory alone, a folder": [Member(name=b"ghost/", data=b"", written=False)],
 }
-tricks(192, EITHER, one_member(b"members1", told([*LIES, *ONLY_PLAIN]) | told(map(deferred, LIES), descriptor={})))
-tricks(192, EITHER, one_member(b"m", DISAGREEING), {name: add(*members) for name, members in GHOSTS.items()})
+tricks(
+    "local header",
+    192,
+    EITHER,
+    one_member(b"members1", told([*LIES, *ONLY_PLAIN]) | told(map(deferred, LIES), descriptor={})),
+)
+tricks("directory line", 192, EITHER, one_member(b"m", DISAGREEING))
+tricks("ghosts", 192, EITHER, {name: add(*members) for name, members in GHOSTS.items()})
 
 
 def counted(step: int) -> Mutation:
@@ -321,7 +344,9 @@ def counted(step: int) -> Mutation:
 
 
 FULL_COUNT = {"here": FULL16, "count": FULL16}
-tricks(192, BAD, {"one member more told": counted(1), "one member fewer told": counted(-1)}, whole=True)
+tricks(
+    "count of members", 192, BAD, {"one member more told": counted(1), "one member fewer told": counted(-1)}, whole=True
+)
 WHOLE_LIES: dict[str, Facts] = {
     "directory longer": {"lost": b"PK"},
     "a record behind the directory's members": {"lost": b"PK\5\5\0\0"},
@@ -335,8 +360,8 @@ COUNTS: dict[str, Facts] = {
     **{f"{count} members told": {"end": {"here": count, "count": count}} for count in (0, 1000)},
     "10^12 members told": {"end64": {"here": 10**12, "count": 10**12}, "locator": {}, "end": FULL_COUNT},
 }
-tricks(192, BAD, whole(WHOLE_LIES), whole=True)
-tricks(192, EITHER, whole(COUNTS), whole=True)
+tricks("place of the directory", 192, BAD, whole(WHOLE_LIES), whole=True)
+tricks("absurd counts", 192, EITHER, whole(COUNTS), whole=True)
 
 
 # End records, what stands before and behind them (193).
@@ -370,8 +395,14 @@ ENDS: dict[str, Facts] = {
     "end record's signature broken": {"end": {"signature": b"PK\5\7"}},
     "no end record": {"end": None},
 }
-tricks(193, BAD, {"end record twice": lambda archive: archive.but(suffix=list(archive.pieces())[-3])}, whole=True)
-tricks(193, BAD, {"archive appended, moved": appended_moved}, whole(ENDS), whole=True)
+tricks(
+    "end record twice",
+    193,
+    BAD,
+    {"end record twice": lambda archive: archive.but(suffix=list(archive.pieces())[-3])},
+    whole=True,
+)
+tricks("end record", 193, BAD, {"archive appended, moved": appended_moved}, whole(ENDS), whole=True)
 
 
 # 64-bit records (194).
@@ -400,8 +431,8 @@ HUGE: dict[str, Facts] = {
     "stored beyond the end": both(**FULL_SIZES, extra=wide(2**40, 2**40)),
     "offset beyond 2^63": {"central": {"at": FULL32, "extra": wide(2**64 - 1)}},
 }
-tricks(194, BAD, one_member(b"w", WIDE))
-tricks(194, EITHER, one_member(b"w", HUGE))
+tricks("64-bit fields", 194, BAD, one_member(b"w", WIDE))
+tricks("huge fields", 194, EITHER, one_member(b"w", HUGE))
 FULL_AT = {"at": FULL32}
 
 
@@ -411,6 +442,7 @@ def ends64(*lies: Facts) -> Tricks:
 
 
 tricks(
+    "64-bit end records",
     194,
     BAD,
     ends64({"locator": {"at": 0}}, {"locator": {"at": 2**63}}),
@@ -474,7 +506,7 @@ OVERLAPS: Tricks = {
     "line amid the base's data": add(*quoted_at(40, b"o")),
     "packed size reaches over the next": add(Member(name=b"o1", **both(size=20, packed=20)), Member(name=b"o2")),
 }
-tricks(195, EITHER, OVERLAPS)
+tricks("overlaps", 195, EITHER, OVERLAPS)
 
 
 @functools.cache
@@ -509,10 +541,10 @@ CROWDS: Tricks = {
     for kind, name in {"files": b"%d", "folders": b"%d/"}.items()
 }
 TOO_LARGE = one_member(b"b", {"more than --max-size": {"data": bytes(500)}})
-tricks(196, UNSAFE, BOMBS, heavy=True)
-tricks(196, UNSAFE, TOLD_BOMBS)
-tricks(196, UNSAFE, CROWDS, limits=ArchiveLimits(members=50))
-tricks(196, UNSAFE, TOO_LARGE, limits=ArchiveLimits(bytes=200))
+tricks("bombs", 196, UNSAFE, BOMBS, heavy=True)
+tricks("sizes beyond the limit", 196, UNSAFE, TOLD_BOMBS)
+tricks("too many members", 196, UNSAFE, CROWDS, limits=ArchiveLimits(members=50))
+tricks("too many bytes", 196, UNSAFE, TOO_LARGE, limits=ArchiveLimits(bytes=200))
 
 
 # Sizes, sums, descriptors, streams (197).
@@ -555,9 +587,14 @@ SUMS: dict[str, Facts] = {
     "descriptor's signature": {"descriptor": {"signature": b"PK\7\7"}},
     "descriptor missing": NO_DESCRIPTOR,
 }
-tricks(197, EITHER, one_member(b"s", SUMS))
+tricks("sums and streams", 197, EITHER, one_member(b"s", SUMS))
 for _name, (_facts, _bytes) in BEHIND.items():
-    tricks(197, EITHER, {_name: add(Member(**{"name": b"s", **_facts}), Member(name=b"after", before=_bytes))})
+    tricks(
+        "behind a member",
+        197,
+        EITHER,
+        {_name: add(Member(**{"name": b"s", **_facts}), Member(name=b"after", before=_bytes))},
+    )
 
 
 # Methods and flags that mdl does not read, and volumes (198, 199).
@@ -587,9 +624,11 @@ VOLUMES64: list[Facts] = [
     *({"locator": lie} for lie in ({"disks": 2}, {"disks": 0}, {"disk": 1})),
     {"end64": {"disk": 1, "start": 1}, "end": {"disk": FULL16, "start": FULL16}},
 ]
-tricks(198, UNSAFE, one_member(b"e", CLOSED))
-tricks(198, UNSAFE, whole({f"volumes, {end}": {"end": end} for end in VOLUMES}), ends64(*VOLUMES64), whole=True)
-tricks(199, BAD, one_member(b"b", BEYOND))
+tricks("closed members", 198, UNSAFE, one_member(b"e", CLOSED))
+tricks(
+    "volumes", 198, UNSAFE, whole({f"volumes, {end}": {"end": end} for end in VOLUMES}), ends64(*VOLUMES64), whole=True
+)
+tricks("beyond the archive", 199, BAD, one_member(b"b", BEYOND))
 
 
 # The manifest and safetensors (contract: a digest that does not match is damage; a newer schema is 12).
@@ -660,11 +699,23 @@ MANIFESTS: dict[str, Callable[[Facts], object]] = {
         for size in ("9" * 4300, "8" + "9" * 9998, "1e999")
     },
 }
-tricks(0, BAD, {f"manifest {name}": manifest(lie) for name, lie in MANIFESTS.items()}, whole=True)
-tricks(0, BAD, manifests({"files": None}, {"files": "files"}, *TEXTS), whole=True)
-tricks(0, BAD, {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))}, whole=True)
-tricks(284, BAD, manifests(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))), whole=True)
-tricks(0, NEWER, manifests(*NEWER_LIES), whole=True)
+tricks("manifest", 0, BAD, {f"manifest {name}": manifest(lie) for name, lie in MANIFESTS.items()}, whole=True)
+tricks("manifest of other bytes", 0, BAD, manifests({"files": None}, {"files": "files"}, *TEXTS), whole=True)
+tricks(
+    "manifest with a wrong CRC",
+    0,
+    BAD,
+    {"manifest with a wrong CRC": lambda archive: with_manifest(archive, **both(crc=1))},
+    whole=True,
+)
+tricks(
+    "steps in a manifest",
+    284,
+    BAD,
+    manifests(*({"step": step} for step in (10**300, 2**63, -1, True, "1500"))),
+    whole=True,
+)
+tricks("newer manifest", 0, NEWER, manifests(*NEWER_LIES), whole=True)
 
 
 def safetensors(header: bytes, tensors: bytes = b"", told: int | None = None) -> Mutation:
@@ -682,7 +733,7 @@ SAFETENSORS: Tricks = {
     "safetensors: header cut": safetensors(tensor("4")[:20], told=200),
     "safetensors: empty": add(Member(name=b"m.safetensors", data=b"")),
 }
-tricks(0, BAD, SAFETENSORS)
+tricks("safetensors", 0, BAD, SAFETENSORS)
 
 
 # Archives that end too early, and what was never an archive; and pairs of tricks.
@@ -703,10 +754,10 @@ def raw_cases() -> Iterator[Case]:
     """The base cut before, at and behind the start of every record; and the strange ones."""
     whole = BASE.build()
     stops = {0, 1, 21, len(whole) - 1, *(at + step for at in BASE.boundaries() for step in (-1, 0, 1))}
-    raw = {f"cut at {at}": whole[:at] for at in sorted(stops)}
-    raw |= {f"not a zip: {name}": data for name, data in STRANGE.items()}
-    for name, data in raw.items():
-        yield Case(name, 193, but(members=(), prefix=data, end=None), BAD, whole=True)
+    for at in sorted(stops):
+        yield Case("cut", f"cut at {at}", 193, but(members=(), prefix=whole[:at], end=None), BAD, whole=True)
+    for name, data in STRANGE.items():
+        yield Case("not a zip", name, 193, but(members=(), prefix=data, end=None), BAD, whole=True)
 
 
 def pairs(alone: list[Case]) -> Iterator[Case]:
@@ -734,7 +785,6 @@ class Outcome:
 
     code: int
     traces: frozenset[str]
-    seconds: float
     error: MdlError | None = None
 
 
@@ -767,15 +817,15 @@ def try_out(folder: Path, data: bytes, limits: ArchiveLimits = USUAL) -> Outcome
     archive = near / "archive.zip"
     archive.write_bytes(data)
     (near / "bystander").touch()
-    before, began, error = snapshot(folder), time.perf_counter(), None
+    before, error = snapshot(folder), None
     try:
         unpack(archive, near / "out", limits=limits)
     except MdlError as caught:
         error = caught
-    seconds, after = time.perf_counter() - began, snapshot(folder)
+    after = snapshot(folder)
     traces = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
     traces |= {place for place in ESCAPES if os.path.lexists(place)}
-    return Outcome(error.exit_code if error else 0, frozenset(traces), seconds, error)
+    return Outcome(error.exit_code if error else 0, frozenset(traces), error)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.paths import RelPath
 
-WEIGHTS, OTHER = noise(40_000_000), noise(20_000_000, seed=2)
+WEIGHTS, OTHER = noise(20_000_000), noise(10_000_000, seed=2)
 FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "other.safetensors": OTHER, "vocab.txt": b"a\nb\n"}
 
 

@@ -28,10 +28,14 @@ pytestmark = [
     pytest.mark.skipif(not LONG, reason="takes a minute (MDL_LONG=1)"),
 ]
 SIZE = 270 * MIB
-BLOCK = noise(10 * MIB, seed=18)
-DATA = BLOCK * (SIZE // len(BLOCK))
 PART = part_size(SIZE)
 WORKERS = 2
+
+
+def whole() -> bytes:
+    """The large file."""
+    block = noise(10 * MIB, seed=18)
+    return block * (SIZE // len(block))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def shell(tmp_path: Path, store: MirrorStore) -> Shell:
 @pytest.fixture
 def large(tmp_path: Path, store: MirrorStore) -> Shell:
     """The same with a file of five parts, and a small one."""
-    return locked_machine(tmp_path, store, {"big.bin": DATA, "sub/a b'+ü.json": b'{"a": 1}'})
+    return locked_machine(tmp_path, store, {"big.bin": whole(), "sub/a b'+ü.json": b'{"a": 1}'})
 
 
 def locked_machine(folder: Path, store: MirrorStore, files: Mapping[str, bytes]) -> Shell:
@@ -67,7 +71,7 @@ def locked_machine(folder: Path, store: MirrorStore, files: Mapping[str, bytes])
 def is_whole(store: MirrorStore, shell: Shell) -> bool:
     """Every byte of the large object is right, and the marker tells of it."""
     version = version_of(shell)
-    return store.read(f"one/{version}/big.bin") == DATA and len(marker_of(store, "one", version)["files"]) == 2
+    return store.read(f"one/{version}/big.bin") == whole() and len(marker_of(store, "one", version)["files"]) == 2
 
 
 def parts_of(store: MirrorStore) -> list[int]:
@@ -155,7 +159,7 @@ def test_a_volume_server_dies_during_a_pull(cluster: Seaweed, store: MirrorStore
     report.raise_for_errors()
     assert killed
     assert killed[0] < SIZE
-    assert (tmp_path / "new/one/big.bin").read_bytes() == DATA
+    assert (tmp_path / "new/one/big.bin").read_bytes() == whole()
     assert report.bytes_discarded == 0
 
 

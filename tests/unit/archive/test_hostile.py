@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,33 +37,52 @@ def shm() -> Iterator[Path]:
         yield Path(folder)
 
 
-def marked(cases: Sequence[Case] | Sequence[Harmless]) -> list[Any]:
-    """Archives as a test's parameters, marked with their row of the fault matrix if they have one."""
-    marks = {row: [pytest.mark.fault(row)] if row else [] for row in {case.row for case in cases}}
-    return [pytest.param(case, id=f"F{case.row} {case.name}", marks=marks[case.row]) for case in cases]
+def by_kind(cases: Sequence[Case] | Sequence[Harmless]) -> list[Any]:
+    """The archives of each kind and row as one parameter of a test, marked with their row of the fault matrix."""
+    kinds: dict[tuple[int, str], list[Any]] = {}
+    for case in cases:
+        kinds.setdefault((case.row, case.kind), []).append(case)
+    return [
+        pytest.param(kind, id=f"F{row} {name}", marks=[pytest.mark.fault(row)] if row else [])
+        for (row, name), kind in kinds.items()
+    ]
 
 
-@pytest.mark.parametrize("case", marked(CORPUS if LONG else [*ALONE, *CUTS]))
-def test_hostile_archive_is_refused(shm: Path, case: Case) -> None:
-    """The right exit code, soon, nothing written anywhere, and an error that names the archive and is safe to show.
-
-    Pairs of tricks are tried in the long run, and by benchmarks/hostile.py.
-    """
-    outcome = try_out(shm, case.build(), case.limits)
-    assert outcome.code in case.codes
-    assert outcome.traces == frozenset()
+def mistakes_about(case: Case, folder: Path) -> Iterator[str]:
+    """What is wrong in how a hostile archive ended, in words; the folder is its own."""
+    outcome = try_out(folder, case.build(), case.limits)
     error = outcome.error
-    assert error is not None
-    assert error.advice
-    assert "archive.zip" in (error.item or "")
-    told = f"{error.message}{error.item}{error.advice}"
-    assert not [char for char in told if is_hidden_character(char)]
-    assert len(told) < 5000
-    assert outcome.seconds < 1
+    if error is None:
+        yield "it was accepted"
+        return
+    if outcome.code not in case.codes:
+        yield f"exit code {outcome.code}: {error}"
+    if outcome.traces:
+        yield f"it wrote {sorted(outcome.traces)}"
+    if not error.advice or "archive.zip" not in (error.item or ""):
+        yield f"an error without advice, or without the archive: {error!r}"
+    shown = f"{error.message}{error.item}{error.advice}"
+    if len(shown) >= 5000 or any(is_hidden_character(char) for char in shown):
+        yield f"an error that is not safe to show: {shown[:5000]!r}"
     with pytest.raises(MdlError) as tested:  # what only tests it says the same
-        verify_archive(shm / "far" / "near" / "archive.zip", limits=case.limits)
+        verify_archive(folder / "far" / "near" / "archive.zip", limits=case.limits)
     same = (error.exit_code, error.message, error.item, error.advice)
-    assert (tested.value.exit_code, tested.value.message, tested.value.item, tested.value.advice) == same
+    if (tested.value.exit_code, tested.value.message, tested.value.item, tested.value.advice) != same:
+        yield f"a test of it says something else: {tested.value!r}"
+
+
+@pytest.mark.parametrize("cases", by_kind(CORPUS if LONG else [*ALONE, *CUTS]))
+def test_hostile_archives_are_refused(shm: Path, cases: list[Case]) -> None:
+    """Each with the right exit code, nothing written anywhere, and an error that names the archive and is safe to show.
+
+    Pairs of tricks are tried in the long run.
+    """
+    mistakes = {}
+    for number, case in enumerate(cases):
+        folder = shm / str(number)
+        mistakes[case.name] = list(mistakes_about(case, folder))
+        shutil.rmtree(folder)
+    assert [(name, found) for name, found in mistakes.items() if found] == []
 
 
 def test_corpus_is_large() -> None:
@@ -83,18 +103,21 @@ def test_corpus_bites(shm: Path) -> None:
     assert (len(accepted) > 100, len(renamed) > 10) == (True, True)
 
 
-@pytest.mark.parametrize("harmless", marked([*ACCEPTED, *(CROWDS if LONG else [])]))
-def test_harmless_archive_is_unpacked(shm: Path, harmless: Harmless) -> None:
+@pytest.mark.parametrize("kind", by_kind([*ACCEPTED, *(CROWDS if LONG else [])]))
+def test_harmless_archives_are_unpacked(shm: Path, kind: list[Harmless]) -> None:
     """What the usual tools make, and every honest oddity, comes out byte for byte."""
-    if not harmless.is_here:
-        pytest.skip(f"{harmless.tool} is not installed")
-    (shm / "source").mkdir()
-    harmless.make(shm / "source", shm / "archive.zip")
-    done = unpack(shm / "archive.zip", shm / "out", limits=USUAL)
-    assert hostile.tree(shm / "out") == whole(harmless.tree)
-    files = {path: data for path, data in harmless.tree.items() if data is not None and path != "mdl-manifest.json"}
-    assert (done.files, done.bytes) == (len(files), sum(map(len, files.values())))
-    assert sorted(os.listdir(shm)) == ["archive.zip", "out", "source"]
+    if not kind[0].is_here:
+        pytest.skip(f"{kind[0].tool} is not installed")
+    for number, harmless in enumerate(kind):
+        folder = shm / str(number)
+        (folder / "source").mkdir(parents=True)
+        harmless.make(folder / "source", folder / "archive.zip")
+        done = unpack(folder / "archive.zip", folder / "out", limits=USUAL)
+        assert hostile.tree(folder / "out") == whole(harmless.tree), harmless.name
+        files = {path: data for path, data in harmless.tree.items() if data is not None and path != "mdl-manifest.json"}
+        assert (done.files, done.bytes) == (len(files), sum(map(len, files.values()))), harmless.name
+        assert sorted(os.listdir(folder)) == ["archive.zip", "out", "source"], harmless.name
+        shutil.rmtree(folder)
 
 
 SMALL = with_manifest(
