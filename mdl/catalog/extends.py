@@ -6,7 +6,6 @@ state. The copy is used if mdl is offline, or if the network fails. (ADR 31)
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,22 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from mdl import crc_json
 from mdl.bounds import LARGEST_RECORD, LAST_MOMENT, finite_number
 from mdl.config.places import SHIPPED, expanded
-from mdl.disk import publish
-from mdl.disk.safe_open import make_private_dir
 from mdl.errors import (
     CatalogError,
     LockError,
     MdlError,
     NetworkError,
     ProtocolError,
+    Unsafe,
     UsageError,
     online_hint,
 )
 from mdl.redact import bare_url
-from mdl.sources.answer_cache import kept_path, read_kept
+from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.toml import parse_toml
 from mdl.values import value_class
 
@@ -44,36 +41,45 @@ Place = Path | str
 Fetch = Callable[[str, str], str]
 """The text of the catalog at a URL; the second one is the URL that a file on this disk named. Raises `MdlError`."""
 
-DEEPEST = 8
-"""So many catalogs may extend one another in a row."""
 MOST = 64
 """So many catalogs may be read for one, and so many may one extend."""
 _LONGEST_NAME = 200
 _FRESH = 600.0
+"""So many seconds a copy is used without asking."""
 _VERSION = 1
+_VALIDATORS = {"If-None-Match": "etag", "If-Modified-Since": "last-modified"}
+"""Headers that ask whether a text is still the same, each with the header of the answer that they send back."""
 
 
 def place_of_base(text: str, of: Place) -> Place:
     """Where ``text`` in the ``extends`` of a catalog leads: "shipped", a path from the folder of that catalog, or a
     URL. What a catalog on the web extends is on the web as well, or shipped. Raises `UsageError`."""
+    if text == "shipped":
+        return SHIPPED
+    if isinstance(of, str):
+        return _checked_url(text, of)
+    if "://" in text:
+        return _checked_url(text, "")
+    return of.parent / expanded(text, "extends")
+
+
+def _checked_url(text: str, base: str) -> str:
+    """The URL that ``text`` means in the catalog at the URL ``base``; '' is a file on this disk. It is one of https, or
+    of http on this machine, but never of http in a catalog that came over https. Raises `UsageError`."""
     from mdl.net.allowlist import host_of, port_of
     from mdl.net.credentials import is_loopback
 
-    if text == "shipped":
-        return SHIPPED
-    is_url = "://" in text
-    if not is_url and isinstance(of, Path):
-        return of.parent / expanded(text, "extends")
     refused = UsageError('must be "shipped", a path, or an https URL without a password')
     try:
-        url = text if isinstance(of, Path) else urljoin(of, text)
+        url = urljoin(base, text)
         parts = urlsplit(url)
         host = host_of(url)
-        _ = port_of(url)
+        port_of(url)
     except ValueError:
         raise refused from None
-    may_be_plain = is_loopback(host) and not (isinstance(of, str) and of.startswith("https:"))
-    if not host or parts.scheme not in ("https", "http" if may_be_plain else "https") or "@" in parts.netloc:
+    is_plain_allowed = is_loopback(host) and not base.startswith("https:")
+    is_allowed = parts.scheme == "https" or (parts.scheme == "http" and is_plain_allowed)
+    if not is_allowed or not host or "@" in parts.netloc:
         raise refused
     return url
 
@@ -85,28 +91,34 @@ def name_of(place: Place) -> str:
 
 def identity_of(place: Place) -> Place:
     """The same for two names of one catalog."""
+    if isinstance(place, str):
+        return place
     try:
-        return Path(os.path.realpath(place)) if isinstance(place, Path) else place
+        return Path(os.path.realpath(place))
     except (OSError, ValueError):
         return place
 
 
 @value_class
 class _Copy:
-    """What a URL had ``at`` so many seconds since 1970, how to ask whether it still has that, and when it was last
-    asked, even if it did not answer."""
+    """The text that a URL had ``at`` so many seconds since 1970, how to ask whether it still has that, and when it was
+    last asked, even if it did not answer."""
 
     text: str
     validator: Mapping[str, str]
     at: float
     asked: float
 
+    @property
+    def is_fresh(self) -> bool:
+        return 0 <= time.time() - self.asked < _FRESH
+
 
 class WebBases:
     """A `Fetch`. ``connect`` opens a client for the host of a URL; None if nothing may be asked. The copies are in
-    ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is told
-    in words if a copy is used because the network fails, or because a page came instead of a catalog. ``offline_by`` is
-    what keeps mdl offline."""
+    ``folder``; if that is None, none are kept. With ``prefers_copies`` it asks only if there is none. ``warn`` is
+    called with a sentence if a copy is used because the network fails, or because a page came instead of a catalog.
+    ``offline_by`` is what keeps mdl offline."""
 
     def __init__(
         self,
@@ -120,38 +132,38 @@ class WebBases:
         self._folder = folder
         self._connect = connect
         self._warn = warn
-        self._fresh = math.inf if prefers_copies else _FRESH
+        self._prefers_copies = prefers_copies
         self._offline_by = offline_by
 
     def __call__(self, url: str, named: str) -> str:
         """Raises `LockError` if it may not be asked for and there is no copy, `CatalogError`, and what `HttpClient`
         raises."""
         copy = self._kept(url)
-        if copy and (self._connect is None or 0 <= time.time() - copy.asked < self._fresh):
+        if copy is not None and (self._prefers_copies or self._connect is None or copy.is_fresh):
             return copy.text
         if self._connect is None:
-            raise LockError(
-                "offline: this catalog was never fetched", item=bare_url(url), hint=online_hint(self._offline_by)
-            )
+            hint = online_hint(self._offline_by)
+            raise LockError("offline: this catalog was never fetched", item=bare_url(url), hint=hint)
         try:
             with self._connect(named) as http:
-                found = _asked(http, url, copy) if copy else http.retry(url, lambda: _asked(http, url, None))
+                if copy is None:
+                    current = http.retry(url, lambda: _fetched(http, url, None))
+                else:
+                    current = _fetched(http, url, copy)
         except MdlError as error:
             if copy is None or not isinstance(error, NetworkError | ProtocolError):
                 raise error.on(bare_url(url)) from None
             then = datetime.fromtimestamp(copy.at).isoformat(" ", "minutes")
             self._warn(f"{bare_url(url)}: {error.message}; the copy of {then} is used")
-            found = replace(copy, asked=time.time())
-        self._keep(url, found)
-        return found.text
-
-    def _place(self, url: str) -> Path | None:
-        return self._folder and kept_path(self._folder, url, ".json")
+            current = replace(copy, asked=time.time())
+        self._keep(url, current)
+        return current.text
 
     def _kept(self, url: str) -> _Copy | None:
         """The copy; None if there is none, or it is damaged."""
-        place = self._place(url)
-        facts = read_kept(place, "mdl-base", _VERSION, 8 * LARGEST_RECORD) if place else None
+        if self._folder is None:
+            return None
+        facts = read_kept(kept_path(self._folder, url, ".json"), "mdl-base", _VERSION, 8 * LARGEST_RECORD)
         if facts is None:
             return None
         try:
@@ -161,14 +173,12 @@ class WebBases:
 
     def _keep(self, url: str, copy: _Copy) -> None:
         """Keep what can be read as TOML: a page that is not a catalog must not hide the next answer for ten minutes."""
-        place = self._place(url)
-        if place is None:
+        if self._folder is None:
             return
         try:
             parse_toml(copy.text)
-            make_private_dir(place.parent)
-            publish.write_file(place, crc_json.dumps({"mdl-base": _VERSION, **vars(copy)}), sweep_first=True)
-        except (OSError, ValueError):
+            keep(kept_path(self._folder, url, ".json"), "mdl-base", _VERSION, vars(copy))
+        except (OSError, Unsafe, ValueError):
             pass  # the next command asks again
 
 
@@ -177,8 +187,8 @@ def _moment(value: object) -> float:
     return finite_number(value, most=LAST_MOMENT)
 
 
-def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
-    """What the URL has now."""
+def _fetched(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
+    """Ask for what the URL has now."""
     from mdl.net.refusals import impostor
 
     now = time.time()
@@ -192,8 +202,9 @@ def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
             data += block
             if len(data) > LARGEST_RECORD:
                 raise CatalogError(f"larger than {LARGEST_RECORD // 2**20} MiB, the most of a catalog on the web")
-    if found := impostor(bytes(data)):
-        raise ProtocolError(found[0], hint=found[1])
+    page = impostor(bytes(data))
+    if page:
+        raise ProtocolError(page[0], hint=page[1])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -203,7 +214,8 @@ def _asked(http: HttpClient, url: str, copy: _Copy | None) -> _Copy:
 
 def _validator(headers: Mapping[str, str]) -> Mapping[str, str]:
     """The header that asks whether it is still the same; none if what the server sent cannot be sent back."""
-    for question, answer in (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")):
-        if (text := headers.get(answer, "")) and text.isascii():
-            return {question: text}
+    for question, answer in _VALIDATORS.items():
+        value = headers.get(answer, "")
+        if value and value.isascii():
+            return {question: value}
     return {}

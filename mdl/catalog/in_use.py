@@ -64,10 +64,9 @@ class CatalogInUse:
     @cached_property
     def catalog(self) -> Catalog:
         """What the files say. Raises `CatalogError` with every mistake in them."""
-        from mdl.catalog.parsed import ParsedCatalogs
         from mdl.catalog.reader import read_catalog
 
-        return read_catalog(self.paths, self.web_base, ParsedCatalogs(_state_folder("parsed")))
+        return read_catalog(self.paths, self.web_base)
 
     def web_base(self, url: str, named: str) -> str:
         """The text of the catalog at ``url``, which the catalog in use extends; ``named`` is the URL that the file on
@@ -78,8 +77,11 @@ class CatalogInUse:
         connect = None
         if not self._config.is_offline:
             connect = lambda place: self._connect(host_of(place))  # noqa: E731
+        folder = None
+        with contextlib.suppress(UsageError):  # a user without a home folder
+            folder = places.state_dir() / "catalogs"
         bases = WebBases(
-            _state_folder("catalogs"),
+            folder,
             connect,
             self._warn,
             prefers_copies=self._config["frozen"],
@@ -91,9 +93,9 @@ class CatalogInUse:
         """Where a model was read: the file and line of its entry, or that it was named on the command line."""
         from mdl.catalog.reader import place_of
 
-        if model.is_of_catalog:
-            return place_of(model.name, [Path(model.origin)]) or model.origin
-        return model.origin
+        if not model.is_of_catalog:
+            return model.origin
+        return place_of(model.name, Path(model.origin)) or model.origin
 
     @cached_property
     def id(self) -> str:
@@ -173,10 +175,3 @@ class CatalogInUse:
     def forget_lock(self) -> None:
         """The lock was just written: read it again when it is needed."""
         self.__dict__.pop("locked", None)
-
-
-def _state_folder(name: str) -> Path | None:
-    """A folder for what can be had again; None for a user without a home folder."""
-    with contextlib.suppress(UsageError):
-        return places.state_dir() / name
-    return None

@@ -93,9 +93,9 @@ class Model:
             return False
         if not self.sources:
             return True
-        if self.files or len(self.sources) != 1:
+        if self.files or len(self.sources) > 1:
             return False
-        [origin] = self.sources
+        origin = self.sources[0]
         if origin.subpath:
             return origin.subpath.rpartition("/")[2] == paths[0].rpartition("/")[2]
         return origin.scheme == "https" or not origin.is_whole
@@ -108,21 +108,27 @@ class Model:
     @property
     def urls(self) -> tuple[str, ...]:
         """Every URL the entry names itself."""
-        return tuple(url for file in self.files for url in (file.url, *file.mirrors))
+        urls: list[str] = []
+        for file in self.files:
+            urls += [file.url, *file.mirrors]
+        return tuple(urls)
 
     def repos(self, page_hosts: Collection[str]) -> RepoIds:
         """What its files come from."""
         named = {file.path.text: parse(file.url, page_hosts).id for file in self.files}
-        ids = {origin.id for origin in self.sources}
-        return RepoIds(_only(ids | set(named.values())), _only(ids), named)
+        others = {origin.id for origin in self.sources}
+        return RepoIds(_only_one(others.union(named.values())), _only_one(others), named)
 
     @property
     def source_text(self) -> str:
         """Where it comes from, in one line."""
         if self.sources:
             return ", ".join(source.label for source in self.sources)
-        places = (url.split("/")[2] if url.startswith("http") else url for url in self.urls)
-        return ", ".join(dict.fromkeys(places))
+        places: dict[str, None] = {}
+        for url in self.urls:
+            place = url.split("/")[2] if url.startswith("http") else url
+            places[place] = None
+        return ", ".join(places)
 
 
 @value_class
@@ -140,7 +146,11 @@ class Catalog:
         Raises `NotFound`."""
         if names is None:
             return [model for name, model in self.models.items() if not self.is_only_extended(name)]
-        return list({model.name: model for name in names for model in self.find(name)}.values())
+        models: dict[str, Model] = {}
+        for name in names:
+            for model in self.find(name):
+                models[model.name] = model
+        return list(models.values())
 
     def is_only_extended(self, name: str) -> bool:
         """Whether a model is one of a catalog that is extended, and so is meant only if it is named."""
@@ -156,10 +166,13 @@ class Catalog:
         if name in self.groups:
             return [self.models[member] for member in self.groups[name]]
         names = [*self.models, *self.groups]
-        near = get_close_matches(name, names, 3, 0.5) or [n for n in names if name.lower() in n.lower()][:3]
+        near = get_close_matches(name, names, 3, 0.5)
+        if not near:
+            near = [known for known in names if name.lower() in known.lower()][:3]
         hint = f"did you mean {', '.join(near)}?" if near else "'mdl list' shows what there is"
         raise NotFound("not in the catalog", item=name, hint=hint)
 
 
-def _only(ids: set[str]) -> str:
-    return next(iter(ids)) if len(ids) == 1 else ""
+def _only_one(ids: set[str]) -> str:
+    """The id if there is just one; else ''."""
+    return ids.copy().pop() if len(ids) == 1 else ""

@@ -1,19 +1,26 @@
-"""Parser: the text of one catalog file → its models and groups; every problem is noted. Pure."""
+"""Parser: the text of one catalog file → its models and groups. Pure.
+
+Every key of an entry and of a file has a line in a table that says how its value is read; every problem is noted with
+its file, line and key.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import field
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from mdl.catalog.model import CatalogFile, Model
 from mdl.errors import CatalogError, MdlError, ProtocolError, Unsafe, UsageError
 from mdl.hashing import Digest
 from mdl.paths import RelPath, refuse_twins
 from mdl.sources import HUB_HOSTS, Origin, parse
-from mdl.sources.url import UrlOrigin, check_url, digest_in
-from mdl.toml.problems import Table, TomlText, did_you_mean
+from mdl.sources.url import UrlOrigin, check_url
+from mdl.toml.problems import TomlText
+from mdl.toml.table import Table
+from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
@@ -21,50 +28,71 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """The version of the catalog format that this mdl reads."""
 
-_SCHEME = re.compile(r"(hf|s3|https?|file):", re.IGNORECASE)
 _ROLES = ("weights", "config", "vocab", "other")
 """What a file of a model is for."""
-
-_TEXT_KEYS = ("title", "kind", "license", "tags", "note", "homepage", "gone", "see")
-_SOURCE_KEYS = ("source", "include", "exclude", "revision", "files", "mirrors")
-_FILE_KEYS = ("id", "path", "role", "url", "mirrors", "size", "sha256")
+_SCHEME = re.compile(r"(hf|s3|https?|file):", re.IGNORECASE)
+_PAGE = re.compile(r"/(tree|blob|raw|resolve)/")
 _MOST_TWINS = 10
 
 
+@value_class
 class Draft:
-    """One file's models and groups, before they are compared with the other files' and with each other."""
+    """One file's models and groups, before they are compared with those of other files and with each other.
+    ``extends`` are the catalogs that it extends, as they are written, each with its key; what has precedence comes
+    last."""
 
-    def __init__(self, text: TomlText) -> None:
-        self.text = text
-        self.models: dict[str, Model] = {}
-        self.groups: dict[str, tuple[str, ...]] = {}
-        self.extends: list[tuple[Key, str]] = []
-        """What it extends, as it is written, each with its key; what has precedence comes last."""
-        data = text.parse()
-        if data is None:
-            return
-        top = Table(data, (), text)
-        schema = top.data.get("schema")
-        number = schema if type(schema) is int else 0
-        if number > SCHEMA:  # the rest is left unread
-            top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
-            return
-        top.allow("schema", "extends", "models", "groups")
-        if schema is not None and number != SCHEMA:
-            top.wrong(f"must be {SCHEMA}", "schema")
-        elif schema is None and top.lacks("schema"):
-            top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
-        self.extends = list(top.strings("extends"))
-        models = top.table("models")
-        groups = top.table("groups")
-        for name in models.data:
-            table = models.table(name)
-            self.models[name] = _read_entry(name, table) if table.data is models.data[name] else Model(name)
-        for name in groups.data:
-            self.groups[name] = groups.texts(name)
-        for table in (models, groups):
-            for name in table.data:
-                table.attempt(_check_name, name, name)
+    text: TomlText
+    models: dict[str, Model] = field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    extends: tuple[tuple[Key, str], ...] = ()
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Each name that it gives, as a key: ``("models", name)`` or ``("groups", name)``."""
+        models = [("models", name) for name in self.models]
+        groups = [("groups", name) for name in self.groups]
+        return models + groups
+
+
+def parse_draft(text: TomlText) -> Draft:
+    """Read one file. What is wrong with it is noted in ``text``."""
+    data = text.parse()
+    if data is None:
+        return Draft(text)
+    top = Table(data, (), text)
+    if _is_newer(top):
+        return Draft(text)
+    top.allow("schema", "extends", "models", "groups")
+    _check_schema(top)
+    models = {}
+    for name, table in top.table("models").named_tables():
+        table.attempt(_check_name, name)
+        models[name] = _read_model(name, table)
+    groups = {}
+    group_table = top.table("groups")
+    for name in group_table.data:
+        group_table.attempt(_check_name, name, name)
+        groups[name] = group_table.texts(name)
+    return Draft(text, models, groups, tuple(top.strings("extends")))
+
+
+def _is_newer(top: Table) -> bool:
+    """Whether the file is of a newer format, whose other keys say nothing to this mdl; that is noted."""
+    schema = top.data.get("schema")
+    if type(schema) is not int or schema <= SCHEMA:
+        return False
+    top.wrong(f"{schema} is newer than this mdl, which reads {SCHEMA}; upgrade mdl", "schema")
+    return True
+
+
+def _check_schema(top: Table) -> None:
+    schema = top.data.get("schema")
+    if type(schema) is int and schema == SCHEMA:
+        return
+    if schema is not None:
+        top.wrong(f"must be {SCHEMA}", "schema")
+    elif top.lacks("schema"):
+        top.wrong(f"missing; write schema = {SCHEMA} as the first line", "schema")
 
 
 def _check_name(name: str) -> None:
@@ -81,52 +109,75 @@ def _check_name(name: str) -> None:
         raise CatalogError(error.message.replace("path", "name", 1)) from error
 
 
-def _read_entry(name: str, table: Table) -> Model:
-    """The model that ``table`` describes; what is wrong with it is noted in the table's file."""
-    table.allow(*_TEXT_KEYS, *_SOURCE_KEYS)
-    origins, direct = _read_sources(table)
-    files = [*direct, *filter(None, map(_read_file, table.tables("files")))]
-    _note_clashes(table, files)
-    gone = table.string("gone")
+# An entry.
+
+
+def _read_model(name: str, table: Table) -> Model:
+    """The model that ``table`` describes."""
+    values = table.read(_MODEL_KEYS)
+    sources = values.pop("source")
+    origins = [source for source in sources if isinstance(source, Origin)]
+    files = [source for source in sources if isinstance(source, CatalogFile)]
+    files += values.pop("files")
+    revision = values.pop("revision")
+    if revision and None not in sources:
+        origins = _at_revision(table, origins, revision)
     if "gone" not in table.data and table.lacks("source", "files"):
         table.wrong("has no source: add source or files (or gone, with the reason)")
-    homepage = table.prose("homepage")
-    return Model(
-        name=name,
-        title=table.prose("title"),
-        kind=table.string("kind", "model"),
-        license=table.prose("license"),
-        tags=table.texts("tags"),
-        note=table.prose("note"),
-        homepage=(table.attempt(check_url, homepage, "homepage") or "") if homepage else "",
-        gone=gone,
-        see=table.texts("see"),
-        sources=_pin(table, origins),
-        include=table.texts("include"),
-        exclude=table.texts("exclude"),
-        files=tuple(files),
-        mirrors=tuple(
-            filter(None, (table.attempt(_check_mirror, text, *key) for key, text in table.strings("mirrors")))
-        ),
-        origin=table.file.name,
-    )
+    _note_twins(table, files)
+    _note_same_ids(table, files)
+    return Model(name, sources=tuple(origins), files=tuple(files), origin=table.file.name, **values)
 
 
-def _read_sources(table: Table) -> tuple[list[Origin | None], list[CatalogFile]]:
-    """Collections, such as hub repositories (None if one is wrong), and files whose URL is a source."""
-    origins: list[Origin | None] = []
-    files: list[CatalogFile] = []
-    for key, text in table.one_or_many("source"):
-        source = table.attempt(_read_source, text, *key)
-        if isinstance(source, CatalogFile):
-            files.append(source)
-        else:
-            origins.append(source)
-    return origins, files
+def _kind(table: Table, key: str) -> str:
+    return table.string(key, Model.kind)
 
 
-def _read_source(text: str) -> Origin | CatalogFile:
-    origin = _origin(text)
+def _homepage(table: Table, key: str) -> str:
+    url = table.prose(key)
+    if not url:
+        return ""
+    return table.attempt(check_url, url, key) or ""
+
+
+def _mirrors(table: Table, key: str) -> tuple[str, ...]:
+    return table.parsed_list(key, _parse_mirror)
+
+
+def _sources(table: Table, key: str) -> list[Origin | CatalogFile | None]:
+    """Collections, such as hub repositories, and files whose URL is a source; None in place of a wrong one."""
+    return [table.attempt(_parse_source, text, *where) for where, text in table.one_or_many(key)]
+
+
+def _files(table: Table, key: str) -> Iterator[CatalogFile]:
+    for file_table in table.tables(key):
+        file = _read_file(file_table)
+        if file is not None:
+            yield file
+
+
+_MODEL_KEYS: dict[str, Callable[[Table, str], Any]] = {
+    "title": Table.prose,
+    "kind": _kind,
+    "license": Table.prose,
+    "tags": Table.texts,
+    "note": Table.prose,
+    "homepage": _homepage,
+    "gone": Table.string,
+    "see": Table.texts,
+    "source": _sources,
+    "include": Table.texts,
+    "exclude": Table.texts,
+    "revision": Table.string,
+    "files": _files,
+    "mirrors": _mirrors,
+}
+"""The keys of an entry, each with what reads its value."""
+
+
+def _parse_source(text: str) -> Origin | CatalogFile:
+    """What one of the sources of an entry means. Raises `MdlError`."""
+    origin = _parse_origin(text)
     if not isinstance(origin, UrlOrigin):
         return origin
     origin.check_is_file()
@@ -135,110 +186,151 @@ def _read_source(text: str) -> Origin | CatalogFile:
     return CatalogFile(origin.file_name, origin.url, digest=origin.digest)
 
 
-def _origin(text: str) -> Origin:
+def _parse_origin(text: str) -> Origin:
     """What a reference means; a ``/resolve/`` URL of the hub is the file itself, as any other URL."""
-    verb = re.search(r"/(tree|blob|raw|resolve)/", text.partition("#")[0])
-    origin = parse(text, () if verb and verb[1] == "resolve" else HUB_HOSTS)
+    page = _PAGE.search(text.partition("#")[0])
+    is_file_url = page is not None and page[1] == "resolve"
+    origin = parse(text, () if is_file_url else HUB_HOSTS)
     if origin.repository and origin.subpath:
         RelPath.parse(origin.subpath)  # what a catalog names is to be the same on every system
     return origin
 
 
-def _pin(table: Table, origins: list[Origin | None]) -> tuple[Origin, ...]:
-    """The origins, with ``revision`` put into the one there is."""
-    known = [origin for origin in origins if origin]
-    revision = table.string("revision")
-    if not revision or len(known) < len(origins):
-        return tuple(known)
-    if len(known) != 1 or isinstance(known[0], UrlOrigin):
-        table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
-        return tuple(known)
-    [origin] = known
-    if origin.revision not in (None, revision):
-        table.wrong(f"is {revision}, but the source says {origin.revision}", "revision")
-    return (table.attempt(origin.at, revision, "revision") or origin,)
-
-
-def _read_file(table: Table) -> CatalogFile | None:
-    """One ``[[models.NAME.files]]`` table."""
-    table.allow(*_FILE_KEYS)
-    origin = None
-    url = ""
-    texts: dict[Key, str] = {}
-    if table.lacks("url"):
-        table.wrong("missing", "url")
-    elif text := table.string("url"):
-        texts[("url",)] = text
-        if origin := table.attempt(_file_origin, text, "url"):
-            url = _written(origin, text)
-    mirrors = []
-    for key, text in table.strings("mirrors"):
-        texts[key] = text
-        if mirror := table.attempt(_file_origin, text, *key):
-            mirrors.append(_written(mirror, text))
-    if "path" in table.data:
-        named = table.string("path")
-        path = table.attempt(RelPath.parse, named, "path") if named else None
-    else:
-        path = table.attempt(lambda _: origin.file_name, url, "path") if origin else None
-    sha256 = table.string("sha256")
-    digest = table.attempt(_read_sha256, sha256, "sha256") if sha256 else None
-    digest = _with_told(table, digest, texts)
-    role = table.string("role", "other")
-    if role not in _ROLES:
-        guess = table.file.problems.guess(role, _ROLES)
-        table.wrong(f"must be one of {', '.join(_ROLES)}{did_you_mean(guess)}", "role")
-    size = table.size("size")
-    name = table.string("id")
-    if path is None:
-        return None
-    return CatalogFile(path, url, tuple(mirrors), size, digest, name, role)
-
-
-def _with_told(table: Table, digest: Digest | None, urls: Mapping[Key, str]) -> Digest | None:
-    """The ``digest`` of a file, or the one in the fragment of one of its URLs. Note two that differ."""
-    for where, url in urls.items():
-        told = None
-        with contextlib.suppress(MdlError):  # a wrong one was noted with the URL
-            told = digest_in(url)
-        if told and digest and told != digest:
-            table.wrong(f"says {told.hex[:12]}… of the sha256, and the file or another URL {digest.hex[:12]}…", *where)
-        digest = digest or told
-    return digest
-
-
-def _file_origin(text: str) -> Origin:
-    """What the URL of a file, or another reference to one file, means."""
-    origin = _origin(text)
-    if isinstance(origin, UrlOrigin):
-        return origin
-    if "://" in text and not text.startswith("hf:") and origin.scheme == "hf":
-        raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
-    origin.check_is_file()
-    return origin
-
-
-def _written(origin: Origin, text: str) -> str:
-    """The reference to a file as an entry keeps it: a URL without its fragment, anything else as it was written."""
-    return origin.url if isinstance(origin, UrlOrigin) else text
-
-
-def _check_mirror(url: str) -> str:
+def _parse_mirror(url: str) -> str:
     """The place of a mirror, as it is written."""
     if not url.startswith("s3://"):
         raise UsageError("not a mirror of 'mdl mirror'", hint="write s3://bucket/prefix")
     return str(parse(url))
 
 
-def _read_sha256(text: str) -> Digest:
+def _at_revision(table: Table, origins: list[Origin], revision: str) -> list[Origin]:
+    """The origins with the entry's ``revision`` in the one there is."""
+    if len(origins) != 1 or isinstance(origins[0], UrlOrigin):
+        table.wrong("belongs to one hub source; with others write hf:org/repo@revision in each", "revision")
+        return origins
+    [origin] = origins
+    if origin.revision not in (None, revision):
+        table.wrong(f"is {revision}, but the source says {origin.revision}", "revision")
+    return [table.attempt(origin.at, revision, "revision") or origin]
+
+
+# A file that an entry names.
+
+
+@value_class
+class _Reference:
+    """A reference to one file: its key, its text, and what it means."""
+
+    key: Key
+    text: str
+    origin: Origin
+
+    @property
+    def url(self) -> str:
+        """The reference as an entry keeps it: a URL without its fragment, anything else as it was written."""
+        return self.origin.url if isinstance(self.origin, UrlOrigin) else self.text
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest in the fragment of its URL."""
+        return self.origin.digest if isinstance(self.origin, UrlOrigin) else None
+
+
+def _read_file(table: Table) -> CatalogFile | None:
+    """The file of one ``[[models.NAME.files]]`` table; None if nothing says what it is called."""
+    values = table.read(_FILE_KEYS)
+    reference: _Reference | None = values["url"]
+    mirrors: list[_Reference] = values["mirrors"]
+    path: RelPath | None = values["path"]
+    if reference and "path" not in table.data:
+        path = table.attempt(attrgetter("file_name"), reference.origin, "path")
+    digest = _note_other_digests(table, values["sha256"], [reference, *mirrors] if reference else mirrors)
+    if path is None:
+        return None
+    return CatalogFile(
+        path,
+        reference.url if reference else "",
+        tuple(mirror.url for mirror in mirrors),
+        values["size"],
+        digest,
+        values["id"],
+        values["role"],
+    )
+
+
+def _path(table: Table, key: str) -> RelPath | None:
+    return table.parsed(key, RelPath.parse)
+
+
+def _role(table: Table, key: str) -> str:
+    return table.choice(key, _ROLES, CatalogFile.role)
+
+
+def _sha256(table: Table, key: str) -> Digest | None:
+    return table.parsed(key, _parse_sha256)
+
+
+def _file_url(table: Table, key: str) -> _Reference | None:
+    if table.lacks(key):
+        table.wrong("missing", key)
+        return None
+    text = table.string(key)
+    origin = table.attempt(_parse_file_origin, text, key) if text else None
+    return _Reference((key,), text, origin) if origin else None
+
+
+def _file_mirrors(table: Table, key: str) -> list[_Reference]:
+    mirrors = []
+    for where, text in table.strings(key):
+        origin = table.attempt(_parse_file_origin, text, *where)
+        if origin is not None:
+            mirrors.append(_Reference(where, text, origin))
+    return mirrors
+
+
+_FILE_KEYS: dict[str, Callable[[Table, str], Any]] = {
+    "id": Table.string,
+    "path": _path,
+    "role": _role,
+    "url": _file_url,
+    "mirrors": _file_mirrors,
+    "size": Table.size,
+    "sha256": _sha256,
+}
+"""The keys of a file, each with what reads its value."""
+
+
+def _parse_file_origin(text: str) -> Origin:
+    """What the URL of a file, or another reference to one file, means. Raises `MdlError`."""
+    origin = _parse_origin(text)
+    if isinstance(origin, UrlOrigin):
+        return origin
+    if origin.scheme == "hf" and not text.startswith("hf:"):
+        raise UsageError("is a page to look at, not the file", hint="write the /resolve/ URL")
+    origin.check_is_file()
+    return origin
+
+
+def _parse_sha256(text: str) -> Digest:
     try:
         return Digest.parse("sha256", text)
     except ProtocolError as error:
         raise UsageError("not a sha256", hint="64 digits, 0-9 and a-f in lower case") from error
 
 
-def _note_clashes(table: Table, files: Iterable[CatalogFile]) -> None:
-    """Note two files with one path or one id, as any file system may see them."""
+def _note_other_digests(table: Table, digest: Digest | None, references: list[_Reference]) -> Digest | None:
+    """The ``digest`` of a file, or the one in the fragment of one of its URLs. Note two that differ."""
+    for reference in references:
+        if digest is None:
+            digest = reference.digest
+        elif reference.digest is not None and reference.digest != digest:
+            theirs = f"{reference.digest.hex[:12]}…"
+            table.wrong(f"says {theirs} of the sha256, and the file or another URL {digest.hex[:12]}…", *reference.key)
+    return digest
+
+
+def _note_twins(table: Table, files: list[CatalogFile]) -> None:
+    """Note the files that would be one on some file system, or one inside another, at most ten times."""
     paths = [file.path for file in files]
     for _ in range(_MOST_TWINS):
         try:
@@ -249,9 +341,14 @@ def _note_clashes(table: Table, files: Iterable[CatalogFile]) -> None:
             del paths[last]
         else:
             break
+
+
+def _note_same_ids(table: Table, files: list[CatalogFile]) -> None:
     seen: set[str] = set()
     for file in files:
+        if not file.id:
+            continue
         folded = RelPath(file.id).folded
-        if file.id and folded in seen:
+        if folded in seen:
             table.wrong(f"two files have the id {file.id}", "files")
         seen.add(folded)

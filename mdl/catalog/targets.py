@@ -30,54 +30,56 @@ def models_of(
 
     Raises `NotFound` for a name the catalog does not have, `UsageError` for anything that is not a target.
     """
-    found: dict[str, Model] = {}
-    origins = _with_files(targets, catalog, page_hosts)
+    meant = _read_words(targets, catalog, page_hosts)
     if output is not None or sha256 is not None:
-        origins = [_one_file(origins, output, sha256)]
-    for target in origins:
-        match target:
-            case Model():
-                models = [target]
-            case Origin():
-                models = [_of_origin(target)]
-            case _:
-                models = _named(target, catalog)
-        for model in models:
+        meant = [_one_file(meant, output, sha256)]
+    models: dict[str, Model] = {}
+    for target in meant:
+        for model in _models_meant(target, catalog):
             if revision is not None:
-                if not model.sources:
-                    why = "--revision needs a hub source; this one's files are pinned one by one"
-                    raise UsageError(why, item=model.name)
-                model = replace(model, sources=tuple(source.at(revision) for source in model.sources))
-            found[model.name] = _joined(found[model.name], model) if model.name in found else model
-    return list(found.values())
+                model = _at_revision(model, revision)
+            if model.name in models:
+                model = _joined(models[model.name], model)
+            models[model.name] = model
+    return list(models.values())
 
 
 def needs_catalog(targets: Sequence[str | Model]) -> bool:
     """Whether one of the targets may be a name of the catalog."""
-    return any(isinstance(one, str) and "/" not in one and not is_reference(one) for one in targets)
+    words = [target for target in targets if isinstance(target, str)]
+    return any("/" not in word and not is_reference(word) for word in words)
 
 
-def _with_files(targets: Sequence[str | Model], catalog: Catalog, hosts: Collection[str]) -> list[str | Origin | Model]:
+def _read_words(targets: Sequence[str | Model], catalog: Catalog, hosts: Collection[str]) -> list[str | Origin | Model]:
     """Each target as a model, an origin or a name of the catalog. Files that are named behind a repository take its
     place."""
-    found: list[str | Origin | Model] = []
+    meant: list[str | Origin | Model] = []
     repository: HubOrigin | None = None
     for target in targets:
         if isinstance(target, Model) or target in catalog.models or target in catalog.groups:
-            found.append(target)
+            meant.append(target)
             repository = None
-            continue
-        if repository and is_file_word(target, repository.label, hosts):
-            if repository in found and repository.is_whole:
-                found.remove(repository)
+        elif repository and is_file_word(target, repository.label, hosts):
+            if repository in meant and repository.is_whole:
+                meant.remove(repository)
             subpath = RelPath.of_repository(target.removeprefix("./").rstrip("/")).text
-            found.append(replace(repository, subpath=subpath, quant=""))
-            continue
-        reference = reference_in(target, hosts)
-        meant = _parsed(reference, hosts) if reference else target
-        found.append(meant)
-        repository = meant if isinstance(meant, HubOrigin) and not meant.subpath else None
-    return found
+            meant.append(replace(repository, subpath=subpath, quant=""))
+        else:
+            reference = reference_in(target, hosts)
+            target_meant = _parsed(reference, hosts) if reference else target
+            meant.append(target_meant)
+            repository = None
+            if isinstance(target_meant, HubOrigin) and not target_meant.subpath:
+                repository = target_meant
+    return meant
+
+
+def _models_meant(target: str | Origin | Model, catalog: Catalog) -> list[Model]:
+    if isinstance(target, Model):
+        return [target]
+    if isinstance(target, Origin):
+        return [_of_origin(target)]
+    return _named(target, catalog)
 
 
 def _parsed(reference: str, page_hosts: Collection[str]) -> Origin | Model:
@@ -87,8 +89,11 @@ def _parsed(reference: str, page_hosts: Collection[str]) -> Origin | Model:
         origin = parse(reference, page_hosts)
     except CatalogError as error:  # no catalog is to be mended
         raise UsageError(error.message, item=error.item, hint=error.hint) from error
-    digest = digest_in(reference) if isinstance(origin, HubOrigin) and "://" in reference else None
-    return _pinned(_of_origin(origin), None, digest) if digest else origin
+    if isinstance(origin, HubOrigin) and "://" in reference:
+        digest = digest_in(reference)
+        if digest is not None:
+            return _pinned(_of_origin(origin), None, digest)
+    return origin
 
 
 def _named(name: str, catalog: Catalog) -> list[Model]:
@@ -97,11 +102,15 @@ def _named(name: str, catalog: Catalog) -> list[Model]:
         return catalog.find(name)
     except NotFound as error:
         near = "" if ":" in name else error.hint or ""
-        else_meant = what_else(name)
-        if near.endswith("?") and else_meant:
-            hint: str | None = f"{near} {else_meant[0].upper()}{else_meant[1:]}"
+        other = what_else(name)
+        if not other:
+            hint = near or error.hint
+        elif not near:
+            hint = other
+        elif near.endswith("?"):
+            hint = f"{near} {other[0].upper()}{other[1:]}"
         else:
-            hint = "; ".join(filter(None, (near, else_meant))) or error.hint
+            hint = f"{near}; {other}"
         raise error.but(hint=hint) from error
 
 
@@ -114,51 +123,68 @@ def _of_origin(origin: Origin) -> Model:
     return Model(name=folder, title=folder, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
 
 
-def _one_file(targets: Sequence[str | Origin | Model], output: str | None, sha256: str | None) -> Model:
+def _at_revision(model: Model, revision: str) -> Model:
+    """The model at another revision of its repositories. Raises `UsageError`."""
+    if not model.sources:
+        reason = "--revision needs a hub source; this one's files are pinned one by one"
+        raise UsageError(reason, item=model.name)
+    return replace(model, sources=tuple(source.at(revision) for source in model.sources))
+
+
+def _one_file(meant: Sequence[str | Origin | Model], output: str | None, sha256: str | None) -> Model:
     """The one target with the name and the digest that were given for its file. Raises `UsageError`, `Unsafe`."""
-    flag = "--output" if output is not None else "--sha256"
-    target = targets[0] if len(targets) == 1 else ""
+    target = meant[0] if len(meant) == 1 else ""
     if isinstance(target, str):
+        flag = "--output" if output is not None else "--sha256"
         raise UsageError(f"{flag} takes the URL of one file", hint="for files of the hub: --include and --into")
-    path = None
-    if output is not None:
-        try:
-            path = RelPath.parse(output.removeprefix("./"))
-        except Unsafe as error:
-            hint = "it is a name below the model's folder; --into DIR says which folder"
-            raise error.but(item="--output", hint=hint) from error
+    path = _checked_output(output) if output is not None else None
     digest = sha256_of(sha256, "--sha256") if sha256 is not None else None
-    return _pinned(target if isinstance(target, Model) else _of_origin(target), path, digest)
+    return _pinned(_of_origin(target) if isinstance(target, Origin) else target, path, digest)
+
+
+def _checked_output(output: str) -> RelPath:
+    try:
+        return RelPath.parse(output.removeprefix("./"))
+    except Unsafe as error:
+        hint = "it is a name below the model's folder; --into DIR says which folder"
+        raise error.but(item="--output", hint=hint) from error
 
 
 def _pinned(model: Model, path: RelPath | None, digest: Digest | None) -> Model:
     """The model of one file, which has this path and this digest, if they are given. Raises `UsageError`."""
-    origin = model.sources[0] if model.sources else None
-    if isinstance(origin, UrlOrigin):
-        known = CatalogFile(path or RelPath("-"), origin.url, digest=origin.digest)
-    elif len(model.files) == 1 and not model.is_of_catalog:
-        [known] = model.files
-    elif origin and origin.subpath:
-        known = CatalogFile(RelPath.of_repository(origin.subpath), str(origin))
-    else:
-        raise UsageError("names no single file", item=model.name, hint="give the URL of one file")
-    if digest and known.digest and digest != known.digest:
-        why = f"its URL has the sha256 {known.digest.hex[:12]}…, and --sha256 is {digest.hex[:12]}…"
-        raise UsageError(why, item=model.title, hint="give the one that is right")
-    if isinstance(origin, UrlOrigin) and path is None:
-        return replace(model, sources=(replace(origin, digest=digest or known.digest),))
-    file = replace(known, path=path or known.path, digest=digest or known.digest)
+    file = _single_file(model)
+    if digest and file.digest and digest != file.digest:
+        reason = f"its URL has the sha256 {file.digest.hex[:12]}…, and --sha256 is {digest.hex[:12]}…"
+        raise UsageError(reason, item=model.title, hint="give the one that is right")
+    digest = digest or file.digest
+    if path is None and model.sources and isinstance(model.sources[0], UrlOrigin):
+        return replace(model, sources=(replace(model.sources[0], digest=digest),))  # its server names it
+    file = replace(file, path=path or file.path, digest=digest)
     return replace(model, title=file.path.name, sources=(), files=(file,))
+
+
+def _single_file(model: Model) -> CatalogFile:
+    """The file of a model that the command line named. Raises `UsageError` if it may have several."""
+    if model.sources:
+        origin = model.sources[0]
+        if isinstance(origin, UrlOrigin):
+            return CatalogFile(RelPath("-"), origin.url, digest=origin.digest)
+        if origin.subpath:
+            return CatalogFile(RelPath.of_repository(origin.subpath), str(origin))
+    elif len(model.files) == 1 and not model.is_of_catalog:
+        return model.files[0]
+    raise UsageError("names no single file", item=model.name, hint="give the URL of one file")
 
 
 def _joined(first: Model, second: Model) -> Model:
     """Two targets that land in one folder as one model. Raises `UsageError` if they would be in each other's way."""
     if first == second:
         return first
-    places = {(source.repository, source.revision) for source in first.sources + second.sources}
-    files = tuple(dict.fromkeys(first.files + second.files))
-    if len(places) > 1 or len({file.path for file in files}) < len(files) or (places and files):
-        raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
     sources = tuple(dict.fromkeys(first.sources + second.sources))
+    files = tuple(dict.fromkeys(first.files + second.files))
+    revisions = {(source.repository, source.revision) for source in sources}
+    has_twins = len({file.path for file in files}) < len(files)
+    if len(revisions) > 1 or has_twins or (sources and files):
+        raise UsageError("two targets would land in one folder", item=first.name, hint="get them one by one, with --to")
     whole = tuple(source for source in sources if source.is_whole)
     return replace(first, sources=whole or sources, files=files)

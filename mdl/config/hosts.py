@@ -13,7 +13,7 @@ from mdl.config.remotes import is_variable
 from mdl.errors import UsageError
 from mdl.net.allowlist import host_of
 from mdl.net.credentials import NETRC, HostCredential, HostTls
-from mdl.toml.problems import Table
+from mdl.toml.table import Table
 from mdl.units import as_meant
 from mdl.values import value_class
 

@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote, urlsplit
 from mdl.errors import Unsafe, UsageError
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
-from mdl.toml.problems import Table, did_you_mean
+from mdl.toml.problems import did_you_mean
+from mdl.toml.table import Table
 from mdl.units import as_meant
 from mdl.values import value_class
 

@@ -25,7 +25,7 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.net.limits import Limits
-    from mdl.toml.problems import Table
+    from mdl.toml.table import Table
 
 Parse = Callable[[Any, str], Any]
 """Makes the checked value of what was given under a name. Raises `UsageError` naming it."""
@@ -498,7 +498,8 @@ def read_text(path: Path) -> str | None:
 
 def check_config(path: Path, text: str) -> dict[str, Any]:
     """The tables of a ``config.toml`` with this ``text``, as they are used. Raises `UsageError` with every mistake."""
-    from mdl.toml.problems import Problems, Table
+    from mdl.toml.problems import Problems
+    from mdl.toml.table import Table
 
     problems = Problems("config.toml", UsageError)
     file = problems.file(path, text)

@@ -39,44 +39,48 @@ _TOKEN = re.compile(
 )
 
 
+Span = tuple[Key, int, int]
+"""A part of a text: the key that it belongs to (() for none), and where it begins and stops, in characters."""
+
+
 def line_numbers(text: str) -> dict[Key, int]:
     """The line, counted from 1, of every table header and key in ``text``, by full key path.
 
     Arrays of tables carry their index: ``("models", "x", "files", 0, "url")``. What stands inside an inline
     table or an array is not listed; its outer key is.
     """
-    found: dict[Key, int] = {}
+    lines: dict[Key, int] = {}
     line = 1
     counted = 0
     for path, known, at, _ in _walk(text):
-        line = line + text.count("\n", counted, at)
+        line += text.count("\n", counted, at)
         counted = at
         for depth in range(known + 1, len(path)):  # its parents, unless they are in the text themselves
-            found.setdefault(path[:depth], line)
-        found[path] = line
-    return found
+            lines.setdefault(path[:depth], line)
+        lines[path] = line
+    return lines
 
 
-def spans(text: str) -> list[tuple[Key, int, int]]:
-    """Every table header and key with where it begins and where its last line ends, in characters."""
-    return [(path, at, stop) for path, _, at, stop in _walk(text)]
+def spans(text: str) -> list[Span]:
+    """Every table header and key with where it begins and where its last line ends, sorted."""
+    return [(path, start, stop) for path, _, start, stop in _walk(text)]
 
 
-def unquoted(text: str) -> list[tuple[int, int]]:
-    """Where ``text`` is neither in quotes nor a comment, as start and stop in characters."""
-    found: list[tuple[int, int]] = []
+def unquoted(text: str) -> list[Span]:
+    """Where ``text`` is neither in quotes nor a comment, sorted."""
+    parts: list[Span] = []
     for token in _TOKEN.finditer(text):
         if token[0][0] not in "\"'#":
-            found.append(token.span())
-    return found
+            parts.append(((), *token.span()))
+    return parts
 
 
 def _walk(text: str) -> Iterator[tuple[Key, int, int, int]]:
     """Every header and key: its path, how many parts of it are known already, where it begins and ends."""
     last: dict[Key, int] = {}
     table: Key = ()
-    at = 0
-    while (at := _end(_SPACE, text, at)) < len(text):
+    at = _end(_SPACE, text, 0)
+    while at < len(text):
         start = at
         if plain := _PLAIN.match(text, at):
             at = plain.end()
@@ -90,6 +94,7 @@ def _walk(text: str) -> Iterator[tuple[Key, int, int, int]]:
             yield (*table, *_names(pair[1])), len(table), start, at
         else:
             at = _end(_REST, text, at)
+        at = _end(_SPACE, text, at)
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -103,10 +108,12 @@ def _names(dotted: str) -> list[str]:
         return [dotted]
     names = []
     for part in _PARTS.findall(dotted):
-        name = part[1:-1] if part[0] in "\"'" else part
+        name = part
+        if part[0] in "\"'":
+            name = part[1:-1]
         if part[0] == '"' and "\\" in part:
             with contextlib.suppress(tomllib.TOMLDecodeError):
-                name = next(iter(tomllib.loads(part + "=0")))
+                [name] = tomllib.loads(part + "=0")
         names.append(name)
     return names
 

@@ -1,26 +1,23 @@
-"""Problems: TOML that people write, read strictly: a catalog, or ``config.toml``. What is wrong is noted with its file,
-line and key, and raised as one error. Pure."""
+"""Problems: what is wrong with TOML that people write, each with its file, line and key, raised as one error. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from difflib import get_close_matches
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from mdl.bounds import LARGEST_NUMBER, LONGEST_TEXT
 from mdl.errors import MdlError
-from mdl.paths import is_harmful_in_prose, shown
-from mdl.toml import NestedTooDeeply, NumbersTooLarge, parse_toml
+from mdl.paths import shown
+from mdl.toml import TomlError, parse_toml
 
 if TYPE_CHECKING:
     from mdl.toml.positions import Key
 
-T = TypeVar("T")
-_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_]+|x-[\x00-\x7f]*", re.DOTALL)
 _LONGEST_GUESS = 80
 _MOST_OWN = 10_000
 _MOST_OF_OTHERS = 20
@@ -33,11 +30,9 @@ class Problems:
     """Collects the problems of ``what`` (such as "the catalog"). `check` raises them all at once as ``error``, in the
     order of the files and their lines."""
 
-    def __init__(self, what: str, error: type[MdlError], parse: Callable[[str], dict[str, Any]] = parse_toml) -> None:
-        """``parse`` reads the TOML of a file."""
+    def __init__(self, what: str, error: type[MdlError]) -> None:
         self._what = what
         self._error = error
-        self.parse = parse
         self._files: list[TomlText] = []
         self._guesses = _GUESSES
 
@@ -61,32 +56,29 @@ class Problems:
         own: list[str] = []
         others: list[str] = []
         for file in self._files:
-            lines = [words for _, words in sorted(file.found, key=itemgetter(0))]
-            if file.is_of_others:
-                others += lines
-            else:
-                own += lines
+            lines = others if file.is_of_others else own
+            lines += [words for _, words in sorted(file.problems_by_line, key=itemgetter(0))]
         count = len(own) + len(others)
         if not count:
             return
-        told = [*own[:_MOST_OWN], *others[:_MOST_OF_OTHERS]]
+        lines = [*own[:_MOST_OWN], *others[:_MOST_OF_OTHERS]]
+        left = count - len(lines)
         if count > 1:
-            told.insert(0, f"{count} mistakes in {self._what}:")
-        if left := count - len(own[:_MOST_OWN]) - len(others[:_MOST_OF_OTHERS]):
-            told.append(f"and {left} more")
-        raise self._error("\n".join(told))
+            lines.insert(0, f"{count} mistakes in {self._what}:")
+        if left:
+            lines.append(f"and {left} more")
+        raise self._error("\n".join(lines))
 
 
 class TomlText:
-    """One file being read: where its keys stand, and how its problems are told."""
+    """One file being read: its text, where its keys are, and what is wrong with it."""
 
     def __init__(self, path: Path | str, text: str, problems: Problems, *, is_of_others: bool = False) -> None:
         self.is_of_others = is_of_others
         self.text = text
         self.problems = problems
         self.name = shown(str(path))
-        self.found: list[tuple[int, str]] = []
-        """What is wrong with it, each with its line."""
+        self.problems_by_line: list[tuple[int, str]] = []
 
     @cached_property
     def _lines(self) -> dict[Key, int]:
@@ -97,8 +89,8 @@ class TomlText:
     def line(self, where: Key) -> int:
         """The line of ``where``, or of the nearest thing around it."""
         for length in range(len(where), 0, -1):
-            if found := self._lines.get(where[:length]):
-                return found
+            if where[:length] in self._lines:
+                return self._lines[where[:length]]
         return 1
 
     def place(self, where: Key) -> str:
@@ -107,159 +99,40 @@ class TomlText:
 
     def parse(self) -> dict[str, Any] | None:
         """What the text says; None if it is not TOML, and why is noted."""
-        source = self.text.removeprefix("\ufeff")
         try:
-            return self.problems.parse(source)
-        except NumbersTooLarge as error:
-            for number in error.numbers:
-                self.wrong(number.key, number.words)
-        except NestedTooDeeply as error:
-            self.broken(str(error))
-        except ValueError as error:
-            words = str(error)
-            at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", words)
-            line = int(at[1]) if at and at[1] else source.count("\n") + 1
-            column = f" (column {at[2]})" if at and at[2] else ""
-            self.broken(f"not TOML: {shown(words[: at.start() if at else 200])}{column}", line)
+            return parse_toml(self.text.removeprefix("\ufeff"))
+        except TomlError as error:
+            for problem in error.problems:
+                if problem.key:
+                    self.wrong(problem.key, problem.words)
+                else:
+                    self.broken(problem.words, problem.line, problem.column)
         return None
 
     def wrong(self, where: Key, words: str) -> None:
         """Note a problem at a key."""
-        self.found.append((self.line(where), f"{self.place(where)}: {_spelled(where)}: {words}"))
+        self.problems_by_line.append((self.line(where), f"{self.place(where)}: {_spelled(where)}: {words}"))
 
-    def broken(self, words: str, line: int = 0) -> None:
+    def broken(self, words: str, line: int = 0, column: int = 0) -> None:
         """Note that the file as a whole, or from a line on, cannot be read."""
-        at = f":{line}" if line else ""
-        self.found.append((line, f"{self.name}{at}: {words}"))
-
-
-class Table:
-    """A table of a file: its keys as checked values, None or empty if a key is absent or wrong."""
-
-    def __init__(self, data: dict[str, Any], where: Key, text: TomlText) -> None:
-        self.data = data
-        self.where = where
-        self.file = text
-        self._misspelt: set[str] = set()
-
-    def wrong(self, words: str, *key: str | int) -> None:
-        """Note a problem in this table or at a key of it."""
-        self.file.wrong((*self.where, *key), words)
-
-    def allow(self, *known: str) -> None:
-        """Note every key that is neither ``known`` nor the user's own (``x-…``)."""
-        for key in self.data:
-            if key not in known and not key.startswith("x-"):
-                guess = self.file.problems.guess(key, known)
-                self._misspelt.add(guess)
-                self.wrong("unknown key" + did_you_mean(guess), key)
-
-    def lacks(self, *keys: str) -> bool:
-        """Whether all of ``keys`` are absent or empty, and none was merely misspelt (which `allow` has noted)."""
-        return not any(self.data.get(key) or key in self._misspelt for key in keys)
-
-    def string(self, key: str, default: str = "") -> str:
-        """A line of text that is not blank and holds no control character."""
-        value = self.data.get(key)
-        return default if value is None else self._string(value, key) or default
-
-    def prose(self, key: str) -> str:
-        """As `string`, but it may be blank."""
-        value = self.data.get(key)
-        return "" if isinstance(value, str) and not value.strip() else self.string(key)
-
-    def strings(self, key: str) -> Iterator[tuple[Key, str]]:
-        """The texts of a list, each with its key (``("tags", 0)``)."""
-        for index, item in enumerate(self._of_kind(list, "a list of texts", key) or ()):
-            text = self._string(item, key, index)
-            if text:
-                yield (key, index), text
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(text for _, text in self.strings(key)) if key in self.data else ()
-
-    def one_or_many(self, key: str) -> Iterator[tuple[Key, str]]:
-        """As `strings`, but a single text may stand without a list."""
-        if not isinstance(self.data.get(key), str):
-            yield from self.strings(key)
-        elif text := self.string(key):
-            yield (key,), text
-
-    def size(self, key: str) -> int | None:
-        """A count of bytes."""
-        value = self._of_kind(int, "a whole number of bytes", key)
-        if value is None or 0 <= value <= LARGEST_NUMBER:
-            return value
-        self.wrong("is not a possible number of bytes", key)
-        return None
-
-    def switch(self, key: str) -> bool | None:
-        """True or false."""
-        return self._of_kind(bool, "true or false", key)
-
-    def tables(self, key: str) -> Iterator[Table]:
-        """The tables of an array of tables."""
-        for index, item in enumerate(self._of_kind(list, f"a list of tables ([[…{key}]])", key) or ()):
-            if isinstance(item, dict):
-                yield Table(item, (*self.where, key, index), self.file)
-            else:
-                self.wrong(f"must be a table, not {_kind(item)}", key, index)
-
-    def named_tables(self) -> Iterator[tuple[str, Table]]:
-        """The tables in this one, by their names. Anything else is noted, unless it is the user's own (``x-…``)."""
-        for name, value in self.data.items():
-            if isinstance(value, dict) or not name.startswith("x-"):
-                table = self.table(name)
-                if table.data is value:
-                    yield name, table
-
-    def table(self, key: str) -> Table:
-        """A table in this one; an empty one if it is absent or wrong."""
-        value = self._of_kind(dict, "a table", key)
-        return Table({} if value is None else value, (*self.where, key), self.file)
-
-    def attempt(self, parse: Callable[[str], T], text: str, *key: str | int) -> T | None:
-        """``parse(text)``, or None and a problem at ``key`` when it refuses."""
-        try:
-            return parse(text)
-        except MdlError as error:
-            self.wrong(one_line(error), *key)
-            return None
-
-    def _of_kind(self, kind: type[T], words: str, key: str) -> T | None:
-        """The value under ``key`` if it is of this ``kind``, or None and a problem."""
-        value = self.data.get(key)
-        if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
-            return value
-        self.wrong(f"must be {words}, not {_kind(value)}", key)
-        return None
-
-    def _string(self, value: object, *key: str | int) -> str:
-        """``value`` if it is a proper text, else a problem and ''."""
-        if not isinstance(value, str):
-            self.wrong(f"must be text, not {_kind(value)}", *key)
-        elif not value.strip():
-            self.wrong("is empty", *key)
-        elif len(value) > LONGEST_TEXT:
-            self.wrong(f"is over {LONGEST_TEXT} characters long", *key)
-        elif not value.isprintable() and (harmful := next(filter(is_harmful_in_prose, value), None)):
-            self.wrong(f"holds a control or invisible character ({shown(harmful)})", *key)
-        else:
-            return value
-        return ""
+        place = f"{self.name}:{line}" if line else self.name
+        if column:
+            words += f" (column {column})"
+        self.problems_by_line.append((line, f"{place}: {shown(words)}"))
 
 
 def _spelled(where: Key) -> str:
     """A key path as a person would write it: ``models."bert-fa".files[0].url``."""
-    text = ""
+    spelled = ""
     for part in where:
         if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            plain = re.fullmatch(r"[A-Za-z0-9_]+", part) or (part.startswith("x-") and part.isascii())
-            name = shown(part[:_LONGEST_GUESS])
-            text += ("." if text else "") + (name if plain else f'"{name}"')
-    return text
+            spelled += f"[{part}]"
+            continue
+        name = shown(part[:_LONGEST_GUESS])
+        if not _PLAIN_KEY.fullmatch(part):
+            name = f'"{name}"'
+        spelled += f".{name}" if spelled else name
+    return spelled
 
 
 def did_you_mean(guess: str) -> str:
@@ -270,8 +143,3 @@ def did_you_mean(guess: str) -> str:
 def one_line(error: MdlError) -> str:
     """An error's message and hint as one clause of a longer line."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
-
-
-def _kind(value: object) -> str:
-    """What a TOML value is, in words."""
-    return _KINDS.get(type(value), "a date or time")

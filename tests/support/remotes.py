@@ -23,7 +23,8 @@ from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
-from mdl.toml.problems import Problems, Table
+from mdl.toml.problems import Problems
+from mdl.toml.table import Table
 from mdl.values import value_class
 from support.bench import ONE_CONNECTION
 from support.networks import network_of

@@ -51,7 +51,7 @@ _PURE = """
     downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
     jobs/lines console/state console/remarks
-    toml/__init__ toml/numbers toml/positions toml/problems catalog/model catalog/parser catalog/targets catalog/lock
+    toml/__init__ toml/positions toml/problems toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes
     catalog/choice_of_weights
     sources/shorthand sources/gguf archive/zip_records archive/manifest

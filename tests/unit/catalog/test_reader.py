@@ -350,8 +350,8 @@ def test_windows_files_are_read(tmp_path: Path, mark: bytes, newline: bytes) -> 
     path = tmp_path / "c.toml"
     path.write_bytes(mark + newline.join([b"schema = 1", b"[models.a]", b'source = "hf:o/r"', b""]))
     assert read_catalog([path]).models["a"].origin == str(path)
-    assert place_of("a", [path]) == f"{path}:2"
-    assert place_of("b", [path]) == ""
+    assert place_of("a", path) == f"{path}:2"
+    assert place_of("b", path) == ""
 
 
 @pytest.mark.fault(159, 165)

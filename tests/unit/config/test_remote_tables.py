@@ -9,7 +9,8 @@ import pytest
 from mdl.config.remotes import RemoteSettings, read_remotes
 from mdl.errors import UsageError
 from mdl.toml import parse_toml
-from mdl.toml.problems import Problems, Table
+from mdl.toml.problems import Problems
+from mdl.toml.table import Table
 
 GOOD = """
 [remotes]
