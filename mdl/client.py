@@ -411,6 +411,14 @@ class Client:
         found = self._looker([model], into, include, exclude)(model)
         return (into is None and self._local(target, model, found)) or (model, found)
 
+    def can_run_code(self, status: ModelStatus) -> dict[str, bool | None]:
+        """Which files of a model can run code when they are loaded, by their paths; None for those of which nothing is
+        known. Only the first bytes of what is on this disk are read, and nothing is loaded."""
+        from mdl.local.status import can_run_code
+
+        paths = [row.remote.path for row in status.rows]
+        return {path.text: can_run_code(path.under(status.path), path.text) for path in paths}
+
     def _local(self, target: str | Model, model: Model, found: ModelStatus) -> tuple[Model, ModelStatus] | None:
         """What is on this disk of a model that no catalog has, if that is not what was ``found`` by its reference."""
         from mdl.catalog.model import Model

@@ -118,6 +118,14 @@ def listed(words: Sequence[str], separator: str = ", ", *, most: int = MOST_LIST
     return f"{text}{joint}and {left:,} more" + (f" {noun}" if noun else "")
 
 
+def words_of_code(names: Sequence[str]) -> str:
+    """A warning of the files of these ``names``, which can run code when they are loaded."""
+    return (
+        f"{listed(names, most=3)}: loading this can run code that is in it or that it names; mdl never loads it and "
+        f"does not judge it; prefer safetensors, or trust the source"
+    )
+
+
 def words_of_left_out(sizes: Sequence[int | None]) -> str:
     """How many files are left out because they are the same weights in other formats, how large they are as far as all
     their ``sizes`` in bytes are known, and how to fetch them."""

@@ -25,7 +25,8 @@ class FileReport:
     ``action`` is ``fetched``, ``kept``, ``linked``, ``failed`` or ``planned``; ``verified`` says what its bytes were
     compared with: ``sha256``, ``git-sha1``, ``size`` or ``none``. ``resumed_at`` bytes were here before. A planned file
     may be ``elsewhere`` on this disk; ``way`` says how its bytes come from there: ``clone``, ``link`` or ``copy``.
-    ``commit`` is that of its source, if the source has commits.
+    ``commit`` is that of its source, if the source has commits. ``runs_code`` says whether the file can run code when
+    it is loaded, as far as its name and first bytes show it; None if it is not here, and its name does not tell.
     """
 
     path: str
@@ -39,6 +40,7 @@ class FileReport:
     elsewhere: bool = False
     way: str | None = None
     commit: str | None = None
+    runs_code: bool | None = None
 
 
 @small_value_class

@@ -19,7 +19,7 @@ from mdl.cli.model_table import (
     table_of,
 )
 from mdl.cli.session import Session
-from mdl.formatting import counted, human_age, human_bytes, utc_time, words_of_left_out
+from mdl.formatting import counted, human_age, human_bytes, utc_time, words_of_code, words_of_left_out
 from mdl.paths import shown
 from mdl.redact import open_url
 
@@ -181,7 +181,8 @@ def show(
         model, found = client.status(name)
     locked = client.locked_commits(model)
     wanted = [origin.revision or origin.branch for origin in model.sources]
-    files = [_file_facts(row) for row in found.rows]
+    code = client.can_run_code(found)
+    files = [_file_facts(row, code) for row in found.rows]
     facts = {
         "model": _facts(model, found),
         "files": files,
@@ -208,10 +209,11 @@ def _show_group(session: Session, client: Client, name: str, members: Sequence[s
     return session.show({"group": name, "members": described}, show_table)
 
 
-def _file_facts(row: Any) -> dict[str, Any]:
+def _file_facts(row: Any, code: Mapping[str, bool | None]) -> dict[str, Any]:
+    name = row.remote.path.text
     digest = row.remote.digest
     return {
-        "path": row.remote.path.text,
+        "path": name,
         "role": row.remote.role,
         "url": open_url(row.remote.url),
         "size": row.remote.size,
@@ -219,6 +221,7 @@ def _file_facts(row: Any) -> dict[str, Any]:
         "digest": str(digest) if digest else None,
         "status": row.status,
         "bytes_present": row.bytes_present,
+        "runs_code": code[name],
     }
 
 
@@ -254,6 +257,9 @@ def _show_text(session: Session, model: Model, found: ModelStatus, facts: Mappin
         _show_files(session, facts["files"], has_status=found.is_here)
         if facts["left_out"]:
             console.note(words_of_left_out([file.size for file in facts["left_out"]]))
+        with_code = [file["path"] for file in facts["files"] if file["runs_code"]]
+        if with_code:
+            console.note(words_of_code(with_code))
     elif model.sources and not model.gone:
         console.note(f"its files were never listed: 'mdl show --remote {model.sources[0]}' asks the hub")
 

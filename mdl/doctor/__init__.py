@@ -17,13 +17,14 @@ from mdl.disk import disk_space
 from mdl.disk.safe_open import check_own_folder, read_regular
 from mdl.doctor.network import Hub, certificates, clock, endpoint, proxy, token, token_file
 from mdl.errors import MdlError, NoSpace, StorageError, UsageError
+from mdl.formatting import words_of_code
 from mdl.net.client import HttpClient
 from mdl.net.credentials import NETRC, HostCredential
 from mdl.plugin import broken_plugins, plugins
 from mdl.sources.endpoint import Endpoint
 from mdl.values import value_class
 from mdl.version import full_version
-from mdl.weights.pickles import head_of, is_pickle, warning
+from mdl.weights.pickles import head_of, runs_code
 
 __all__ = ["CheckResult", "Environment", "run_checks"]
 
@@ -206,9 +207,9 @@ def pickles(place: Callable[[], Path]) -> str | None:
         head = None
         with contextlib.suppress(OSError):
             head = read_regular(folder / name, head_of(name), is_own=False)
-        if is_pickle(name, head or b""):
+        if runs_code(name, head or b""):
             found.append(name)
-    return warning(sorted(found)) if found else None
+    return words_of_code(sorted(found)) if found else None
 
 
 def host_credentials(read: Callable[[], Iterable[HostCredential]]) -> str | None:

@@ -434,15 +434,6 @@ class Store:
         """Hash a file as the digest of ``remote`` needs it. Raises `StorageError`, `Cancelled`."""
         return hash_file(path, remote.hash_algorithm, self.stoppable())[0]
 
-    def read_head(self, model: str, remote: RemoteFile, count: int) -> bytes:
-        """The first ``count`` bytes under the final name; none if they cannot be read."""
-        with (
-            contextlib.suppress(*_UNREADABLE),
-            open_for_reading(self.final_path(model, remote), os.O_NOFOLLOW) as fd,
-        ):
-            return os.read(fd, count)
-        return b""
-
     def path_of(self, receipt: Receipt) -> Path | None:
         """The path of the file of a receipt, if the file is there and untouched."""
         with contextlib.suppress(*_UNREADABLE):

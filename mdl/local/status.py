@@ -13,6 +13,7 @@ from typing import Literal
 
 from mdl.catalog.model import Model
 from mdl.catalog.resolver import Resolver
+from mdl.disk.safe_open import read_regular
 from mdl.downloader.hub_repos import part_of
 from mdl.downloader.store import Store
 from mdl.errors import MdlError, NotFound, StorageError, UsageError
@@ -22,6 +23,7 @@ from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
+from mdl.weights.pickles import head_of, runs_code
 
 _NAMED = 10
 """How many files of a model a message names."""
@@ -79,6 +81,17 @@ class ModelStatus:
     def since(self) -> float | None:
         """When the newest of its files came to this disk, in seconds since 1970."""
         return max((row.since for row in self.rows if row.since is not None), default=None)
+
+
+def can_run_code(path: Path, name: str) -> bool | None:
+    """Whether the file at ``path``, which its model knows by ``name``, can run code when it is loaded, as far as its
+    name and first bytes show it; None if it cannot be read here, and its name does not tell."""
+    head = None
+    with contextlib.suppress(OSError):
+        head = read_regular(path, head_of(name), is_own=False)
+    if runs_code(name, head or b""):
+        return True
+    return None if head is None else False
 
 
 def path_of_file(model: Model, found: ModelStatus) -> Path:

@@ -30,6 +30,7 @@ from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
 from mdl.local.inventory import cached_files, model_of
+from mdl.local.status import can_run_code
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
 
@@ -50,12 +51,14 @@ _NAMED = 5
 class VerifiedFile:
     """The verdict on one file: ``ok``, ``corrupt``, ``missing``, ``changed`` if it was edited after mdl wrote it, or
     ``unverified`` if it is as it came, but no published digest is known. ``expected`` and ``actual`` are digests as
-    ``algorithm:hex``; ``actual`` says what stands there instead if that is not a file."""
+    ``algorithm:hex``; ``actual`` says what stands there instead if that is not a file. ``runs_code`` is as `FileReport`
+    has it."""
 
     path: str
     status: str
     expected: str | None
     actual: str | None
+    runs_code: bool | None = None
 
 
 @value_class
@@ -288,7 +291,9 @@ def _check_file(
     elif (pointer := store.pointer_state(model, asked)) != "right":
         status = "corrupt" if pointer == "other" else "missing"
         actual = None
-    return Checked(model, remote, local, VerifiedFile(remote.path.text, status, expected, actual))
+    name = remote.path.text
+    verdict = VerifiedFile(name, status, expected, actual, can_run_code(store.final_path(model, asked), name))
+    return Checked(model, remote, local, verdict)
 
 
 def repair(

@@ -14,7 +14,8 @@ from mdl.downloader.plan import Item, Plan, Wanted
 from mdl.errors import Cancelled, MdlError, StorageError
 from mdl.events import Failed, Noticed
 from mdl.files import RemoteFile
-from mdl.formatting import words_of_left_out
+from mdl.formatting import words_of_code, words_of_left_out
+from mdl.local.status import can_run_code
 from mdl.ops.get_plan import (
     Found,
     find_files,
@@ -27,9 +28,8 @@ from mdl.ops.get_plan import (
 )
 from mdl.ops.report import report_of
 from mdl.paths import RelPath
-from mdl.reports import ModelReport, PlanReport, Report
+from mdl.reports import FileReport, ModelReport, PlanReport, Report
 from mdl.values import value_class
-from mdl.weights.pickles import head_of, is_pickle, warning
 
 if TYPE_CHECKING:
     from mdl.downloader.download import FileResult
@@ -73,7 +73,8 @@ def get(context: Context, request: GetRequest) -> Report:
         report = _report(found, plan, context, results)
         wanted = _as_fetched(found.wanted, results)
         _finish(report, wanted, plan, context)
-        _warn_of_pickles(report, wanted, context)
+        report = _with_code(report, wanted, context)
+        _warn_of_code(report, context)
         return replace(report, seconds=time.monotonic() - found.began)
 
 
@@ -87,8 +88,9 @@ def plan(context: Context, request: GetRequest) -> PlanReport:
     context.on_event(planned_event(plan))
     _tell_left_out(found, plan, context)
     possible = plan if context.network else without_network(plan, context)
+    report = _with_code(_report(found, possible, context, is_planned=True), found.wanted, context)
     return PlanReport(
-        **vars(_report(found, possible, context, is_planned=True)),
+        **vars(report),
         bytes_to_fetch=plan.bytes_to_fetch,
         bytes_free=context.store.free_space(),
         bytes_total=plan.bytes_total,
@@ -276,19 +278,25 @@ def _has_failed(model: ModelReport, unkept: set[tuple[str, str]]) -> bool:
     return any(file.error for file in model.files if (model.name, file.path) not in unkept)
 
 
-def _warn_of_pickles(report: Report, wanted: Sequence[Wanted], context: Context) -> None:
-    """Say which of the files that have just come run code when they are loaded."""
-    new = set()
+def _with_code(report: Report, wanted: Sequence[Wanted], context: Context) -> Report:
+    """The report that says of each file whether it can run code when it is loaded."""
+    remotes = {(file.model, file.remote.path.text): file.remote for file in wanted}
+    models: list[ModelReport] = []
     for model in report.models:
-        for row in model.files:
-            if row.action in ("fetched", "linked"):
-                new.add((model.name, row.path))
-    pickles: dict[str, list[str]] = {}
-    for file in wanted:
-        name = file.remote.path.text
-        if (file.model, name) not in new:
-            continue
-        if is_pickle(name, context.store.read_head(file.model, file.remote, head_of(name))):
-            pickles.setdefault(file.model, []).append(name)
-    for model_name, names in pickles.items():
-        context.on_event(Noticed(model_name, message=warning(names)))
+        files: list[FileReport] = []
+        for file in model.files:
+            remote = remotes.get((model.name, file.path))
+            if remote is not None and not file.error:
+                path = context.store.final_path(model.name, remote)
+                file = replace(file, runs_code=can_run_code(path, file.path))
+            files.append(file)
+        models.append(replace(model, files=tuple(files)))
+    return replace(report, models=tuple(models))
+
+
+def _warn_of_code(report: Report, context: Context) -> None:
+    """Say which of the files that have just come can run code when they are loaded."""
+    for model in report.models:
+        names = [file.path for file in model.files if file.runs_code and file.action in ("fetched", "linked")]
+        if names:
+            context.on_event(Noticed(model.name, message=words_of_code(names)))

@@ -3,53 +3,150 @@
 PyTorch's files are pickles, bare or in a zip whose first member is ``…/data.pkl``; NeMo's are a tar of one:
 https://pytorch.org/docs/stable/notes/serialization.html. NumPy's object arrays are pickles behind a header:
 https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Keras stores the compiled code of a Lambda
-layer, and describes the layers in JSON.
+layer, and describes the layers in JSON. A configuration of transformers or diffusers can name Python code, which runs
+if the program that loads it trusts the repository.
 """
 
 from __future__ import annotations
 
+import io
 import re
+import zlib
+from collections.abc import Iterator
 
 _SUFFIXES = (
     *(".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".pck", ".pcl"),
-    *(".pth.tar", ".pt.tar", ".ckpt.tar", ".nemo"),
+    *(".pth.tar", ".pt.tar", ".ckpt.tar", ".nemo", ".py", ".so"),
 )
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
-_HEAD = 512
-_KERAS_HEAD = 2**20
+_HEAD = 2**16
+_CONFIG_HEAD = 2**20
+"""How many bytes are looked at of a file in which the words that name code may stand far from the beginning."""
+_DEEPEST = 3
+"""In how many archives, one within the other, a pickle is looked for."""
 
-_ZIP = b"PK\x03\x04"
-_ZIP_NAME_AT = 30
-_PICKLE = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'")
+_ZIP_MEMBER = b"PK\x03\x04"
+_ZIP_HEADER_SIZE = 30
+_DEFLATED = 8
+_TAR_BLOCK = 512
+_MOST_MEMORY = 2**26
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "lzma"}
+"""How compressed files begin, and the modules that read them."""
+
+_BINARY_PICKLE = re.compile(rb"\x80[\x02-\x05]|\x93NUMPY(?s:.{4})[^\n]*(?:'descr': ?|, ?)'[|<>=]?O[0-9]*'")
 """A pickle's protocol, or the header of a NumPy array whose elements are pickled objects."""
+_OLD_PICKLE = re.compile(rb"[(c}\])]")
+"""The first operation of a pickle of protocol 0 or 1: it puts something on the empty stack."""
+_MOST_OPERATIONS = 2_000
+_FEWEST_OPERATIONS = 8
+"""As many operations in a row are taken for a pickle that goes on behind the first bytes."""
 
 _LAMBDA_LAYER = re.compile(rb'"class_name"\s*:\s*"(?:Lambda|__lambda__)"')
+_NAMES_CODE = re.compile(rb'"(?:auto_map|custom_pipelines?)"\s*:\s*[{\["]')
 
 
 def head_of(name: str) -> int:
-    """How many bytes `is_pickle` needs of a file of that name."""
-    return _KERAS_HEAD if name.lower().endswith(_KERAS_SUFFIXES) else _HEAD
+    """How many bytes `runs_code` needs of a file of that name."""
+    return _CONFIG_HEAD if name.lower().endswith((".json", *_KERAS_SUFFIXES)) else _HEAD
 
 
-def is_pickle(name: str, head: bytes) -> bool:
-    """Whether a file with that name and these first bytes runs code when it is loaded, as far as they show it."""
-    name = name.lower()
-    if name.endswith(_SUFFIXES) or (name.endswith(_KERAS_SUFFIXES) and _LAMBDA_LAYER.search(head)):
+def runs_code(name: str, head: bytes) -> bool:
+    """Whether a file with that name and these first bytes can run code when it is loaded, as far as they show it."""
+    return _runs_code(name.lower(), head, depth=0)
+
+
+def _runs_code(name: str, head: bytes, depth: int) -> bool:
+    if name.endswith(_SUFFIXES) or _BINARY_PICKLE.match(head) or _is_old_pickle(head):
         return True
-    member, head = _first_member(head)
-    return member.endswith(b"data.pkl") or _PICKLE.match(head) is not None
+    if name.endswith(".json") and _NAMES_CODE.search(head):
+        return True
+    is_of_keras = name.endswith(_KERAS_SUFFIXES) or (name.endswith("config.json") and depth > 0)
+    if is_of_keras and _LAMBDA_LAYER.search(head):
+        return True
+    if depth == _DEEPEST:
+        return False
+    return any(_runs_code(member.lower(), data, depth + 1) for member, data in _members(name, head))
 
 
-def _first_member(head: bytes) -> tuple[bytes, bytes]:
-    """Name and first bytes of a zip's first member; of any other file no name, and its own first bytes."""
-    if not head.startswith(_ZIP) or len(head) < _ZIP_NAME_AT:
-        return b"", head
-    name_size, extra_size = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-    end = _ZIP_NAME_AT + name_size
-    return head[_ZIP_NAME_AT:end], head[end + extra_size :]
+def _is_old_pickle(head: bytes) -> bool:
+    """Whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
+    if not _OLD_PICKLE.match(head):
+        return False
+    import pickletools
+
+    stream = io.BytesIO(head)
+    count = 0
+    try:
+        for operation, argument, _position in pickletools.genops(stream):
+            count += 1
+            if operation.name in ("GLOBAL", "INST") and not _is_name_of_code(argument):
+                return False
+            if operation.name == "STOP":
+                return count > 1
+            if count == _MOST_OPERATIONS:
+                return True
+    except (ValueError, OverflowError):
+        return count >= _FEWEST_OPERATIONS and stream.tell() == len(head)
+    return False
 
 
-def warning(names: list[str]) -> str:
-    """What to say of a model that has these files."""
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{shown}: loading a pickle runs the code in it; mdl never does; prefer safetensors, or trust the source"
+def _is_name_of_code(argument: object) -> bool:
+    """Whether an operation names a module and something in it, as ``copy_reg _reconstructor``."""
+    return all(part.isidentifier() for part in str(argument).replace(" ", ".").split("."))
+
+
+def _members(name: str, head: bytes) -> Iterator[tuple[str, bytes]]:
+    """What is packed in a file that begins with ``head``, each with its name and its first bytes."""
+    if head.startswith(_ZIP_MEMBER):
+        yield from _zip_members(head)
+    elif head[257:262] == b"ustar":
+        yield from _tar_members(head)
+    for magic, module in _COMPRESSED.items():
+        if head.startswith(magic):
+            yield name.rpartition(".")[0], _unpacked(head, module)
+
+
+def _zip_members(head: bytes) -> Iterator[tuple[str, bytes]]:
+    for found in re.finditer(re.escape(_ZIP_MEMBER), head):
+        header = head[found.start() : found.start() + _ZIP_HEADER_SIZE]
+        method = int.from_bytes(header[8:10], "little")
+        name_at = found.start() + _ZIP_HEADER_SIZE
+        data_at = name_at + int.from_bytes(header[26:28], "little")
+        name = head[name_at:data_at].decode("utf-8", "replace")
+        data = head[data_at + int.from_bytes(header[28:30], "little") :]
+        yield name, _inflated(data) if method == _DEFLATED else data
+
+
+def _inflated(data: bytes) -> bytes:
+    """The first bytes of what was deflated; none if it is damaged."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _HEAD)
+    except zlib.error:
+        return b""
+
+
+def _tar_members(head: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while head[at + 257 : at + 262] == b"ustar":
+        name = head[at : at + 100]
+        size = head[at + 124 : at + 135]
+        data_at = at + _TAR_BLOCK
+        yield name.rstrip(b"\0").decode("utf-8", "replace"), head[data_at:]
+        if not re.fullmatch(rb"[0-7 ]+", size):
+            return
+        at = data_at + -(-int(size, 8) // _TAR_BLOCK) * _TAR_BLOCK
+
+
+def _unpacked(head: bytes, module: str) -> bytes:
+    """The first bytes of what was compressed, as far as the ``head`` of the file has them. ``module`` reads it."""
+    import bz2
+    import lzma
+
+    try:
+        if module == "gzip":
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _HEAD)
+        if module == "bz2":
+            return bz2.BZ2Decompressor().decompress(head, _HEAD)
+        return lzma.LZMADecompressor(memlimit=_MOST_MEMORY).decompress(head, _HEAD)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return b""
