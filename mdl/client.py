@@ -422,15 +422,16 @@ class Client:
     def _local(self, target: str | Model, model: Model, found: ModelStatus) -> tuple[Model, ModelStatus] | None:
         """What is on this disk of a model that no catalog has, if that is not what was ``found`` by its reference."""
         from mdl.catalog.model import Model
+        from mdl.local.inventory import is_here
         from mdl.sources import is_reference
 
         if model.is_of_catalog or isinstance(target, Model) or (is_reference(target) and found.is_here):
             return None
-        repositories = {origin.repository for origin in model.sources} - {""}
+        rows: list[tuple[Model, ModelStatus]] = []
         for row in self.inventory().models:
-            if row[0].name == target or {origin.repository for origin in row[0].sources} & repositories:
-                return row
-        return None
+            if row[0].name == target or any(is_here(origin, *row) for origin in model.sources):
+                rows.append(row)
+        return max(rows, key=lambda row: row[1].files_present, default=None)
 
     def path(self, target: str | Model, *, file: bool = False) -> Path:
         """The folder on this disk in which one model is; with ``file`` the path of its one file. Raises `NotFound` if

@@ -18,6 +18,7 @@ from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, RemoteFile
 from mdl.local.status import FileStatus, ModelStatus, Status, local_status, status_of
+from mdl.sources import Origin
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 
@@ -75,6 +76,19 @@ def take_inventory(
                 only_begun += size_of_partial(folder)
     models = tuple((row.model, row.status) for row in found)
     return Inventory(models, sum(sizes.values()) + unfinished, only_begun)
+
+
+def is_here(origin: Origin, model: Model, status: ModelStatus) -> bool:
+    """Whether a model of the inventory is what ``origin`` means: its whole repository, at its revision if it names one.
+    A part of a repository is never taken for another one."""
+    if not (origin.repository and origin.is_whole):
+        return False
+    if origin.repository not in {source.repository for source in model.sources}:
+        return False
+    revisions = {row.commit for row in status.rows}
+    for source in model.sources:
+        revisions.update((source.revision, source.branch))
+    return origin.revision is None or origin.revision in revisions
 
 
 def model_of(name: str, receipts: Sequence[Receipt]) -> Model:

@@ -145,15 +145,32 @@ def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status
 
 def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
     """Look at every file of the model: those that its catalog entry, a lock or a kept listing names, else those that
-    have a receipt. Raises `StorageError`, `StateError`."""
+    have a receipt, and are what its reference means. Raises `StorageError`, `StateError`."""
     known = None
     with contextlib.suppress(MdlError):  # the catalog's patterns no longer fit the last listing: 'get' will report it
         known = resolver.known(model) or resolver.described(model)
     if known is not None:
         return status_of_files(model.name, known, store)
-    if receipts := store.receipts.of_model(model.name):
-        return local_status(model.name, receipts, (), store)
+    if receipts := _meant(model, store.receipts.of_model(model.name)):
+        is_a_part = not all(origin.is_whole for origin in model.sources)
+        return local_status(model.name, receipts, (), store, is_exact=is_a_part)
     return status_of((), store, model.name, is_complete=False)
+
+
+def _meant(model: Model, receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+    """The receipts of the revision and the part of a repository that a reference names; for a name, and for a reference
+    to no repository, all of them."""
+    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin)]
+    if model.is_of_catalog or not origins or len(origins) < len(model.sources):
+        return receipts
+    meant: list[Receipt] = []
+    for origin in origins:
+        of_revision: dict[str, Receipt] = {}
+        for receipt in receipts:
+            if receipt.hub and origin.revision in (None, receipt.hub.branch, receipt.hub.revision):
+                of_revision[receipt.hub.path] = receipt
+        meant += [of_revision[path] for path in part_of(origin, of_revision)]
+    return meant
 
 
 def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> ModelStatus:

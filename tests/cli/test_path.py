@@ -109,6 +109,22 @@ def test_what_is_not_here_has_no_path(mdl: Inside, shell: Shell, layout: str) ->
         assert name in ran.err
 
 
+@pytest.mark.parametrize(
+    "reference", ["org/tiny@v9", f"hf:org/tiny@{'0' * 40}", "hf:org/tiny/other.bin", "org/quants:Q8_0"]
+)
+def test_another_part_of_a_repository_is_not_what_was_asked_for(
+    mdl: Inside, shell: Shell, layout: str, reference: str
+) -> None:
+    """A revision, a file or a quantisation that is not here has no path, though another one of the same repository is
+    here; neither has `mdl show` anything of it."""
+    at = ["--layout", layout]
+    done(mdl(shell, "get", "org/tiny", "config.json", *at))
+    done(mdl(shell, "get", "org/quants:Q4_0", *at))
+    for places in ([], at):
+        assert done(mdl(shell, "path", reference, *places), 3).out == ""
+        assert done(mdl(shell, "show", reference, "--json", *places)).document["model"]["status"] == "missing"
+
+
 def test_what_show_counts(mdl: Inside, shell: Shell) -> None:
     """Of a model that is not here show --remote has no status of its files, and a last line with their number and size;
     a list has the name as people type it."""
