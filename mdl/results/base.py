@@ -20,10 +20,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from mdl.bounds import LARGEST_DOCUMENT
 from mdl.config.remotes import KINDS, RemoteSettings, remote_named
 from mdl.errors import LockError, MdlError, NotFinished, NotFound, UsageError, online_hint
+from mdl.events import Noticed
 from mdl.files import RemoteFile
+from mdl.listener import Listener
 from mdl.net.locators import Body, Link
 from mdl.paths import RelPath, shown
-from mdl.results.outputs import error_in
+from mdl.results.outputs import File, error_in, litter_note, select, without_litter
 from mdl.sources import Origin, Source, SourceContext
 from mdl.sources.answer_cache import keep, kept_path, read_kept
 from mdl.values import value_class
@@ -48,14 +50,14 @@ class JobOrigin(Origin):
     litter: bool = False
 
     def __str__(self) -> str:
-        facts = {
-            "checkpoint": self.checkpoint,
-            "logs": self.logs and "1",
-            "all": self.everything and "1",
-            "litter": self.litter and "1",
-        }
-        query = urlencode({key: value for key, value in facts.items() if value})
-        return f"job://{self.remote}/{quote(self.job, safe='')}" + (f"?{query}" if query else "")
+        facts = {}
+        if self.checkpoint:
+            facts["checkpoint"] = self.checkpoint
+        for key, is_set in (("logs", self.logs), ("all", self.everything), ("litter", self.litter)):
+            if is_set:
+                facts[key] = "1"
+        job = f"job://{self.remote}/{quote(self.job, safe='')}"
+        return f"{job}?{urlencode(facts)}" if facts else job
 
     @property
     def folder(self) -> str:
@@ -200,6 +202,29 @@ class Remote(Protocol):
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts that it is asked at."""
+
+
+class Notices:
+    """What a user is told about the jobs of one remote, each message of a job once."""
+
+    def __init__(self, remote: str, listener: Listener) -> None:
+        self._remote = remote
+        self._listener = listener
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, job: str, message: str) -> None:
+        if (job, message) not in self._told:
+            self._told.add((job, message))
+            self._listener(Noticed(f"{self._remote}/{job}", message=message))
+
+
+def wanted_by(origin: JobOrigin, files: Sequence[File], notices: Notices) -> list[File]:
+    """Return those of a job's files that an origin means. Raises `NotFound` if it means none."""
+    if not origin.litter:
+        files, litter = without_litter(files)
+        if litter:
+            notices.tell(origin.job, litter_note(litter))
+    return select(files, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
 
 
 def newest_first(jobs: Iterable[RemoteJob]) -> list[RemoteJob]:

@@ -12,14 +12,23 @@ from mdl.bounds import LARGEST_SMALL_FILE, MOST_JOBS, parse_json
 from mdl.config.remotes import RemoteSettings
 from mdl.disk.pool import in_parallel
 from mdl.errors import MdlError, NotFound, ProtocolError, UsageError
-from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.net.locators import Link
-from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, job_and_path, job_of, newest_first
-from mdl.results.outputs import litter_note, select, without_litter
+from mdl.results.base import (
+    Check,
+    JobOrigin,
+    Notices,
+    RemoteJob,
+    check_job_id,
+    job_and_path,
+    job_of,
+    newest_first,
+    wanted_by,
+)
 from mdl.sources import SourceContext
 from mdl.sources.s3 import S3Origin, S3Source, parse
 
+_RECORD = re.compile(r"([^/]+)\.json")
 _OWN = ("processes", "results")
 """Folders of the bucket that are no jobs."""
 
@@ -36,40 +45,44 @@ class BucketRemote:
         self.settings = settings
         self._context = context
         self._folders: dict[str, str] = {}
-        self._unrecorded: set[str] = set()
-        self._littered: set[str] = set()
+        self._notices = Notices(settings.name, context.on_event)
         self._source = S3Source(replace(context, remotes={settings.name: settings}))
         self._bucket = self._source.bucket(origin.bucket)
         self._prefix = f"{origin.key.strip('/')}/" if origin.key.strip("/") else ""
 
     def check(self) -> list[Check]:
-        found = list(self._bucket.list(f"{self._prefix}processes"))
-        return [Check("bucket", True, f"{self._bucket} lists {len(found)} processes")]
+        records = list(self._bucket.list(f"{self._prefix}processes"))
+        return [Check("bucket", True, f"{self._bucket} lists {len(records)} processes")]
 
     def metrics(self) -> Mapping[str, float]:
         return {}
 
     def jobs(self) -> list[RemoteJob]:
         sizes = Counter[str]()
-        for one in self._bucket.list(f"{self._prefix}results"):
-            name = one.key.removeprefix(f"{self._prefix}results/").partition("/")[0]
-            sizes[name] += one.size
-        keys = [
-            one.key.removeprefix(f"{self._prefix}processes/") for one in self._bucket.list(f"{self._prefix}processes")
-        ]
-        names = [key.removesuffix(".json") for key in keys if re.fullmatch(r"[^/]+\.json", key)]
+        results = f"{self._prefix}results"
+        for result in self._bucket.list(results):
+            job, _, _ = result.key.removeprefix(f"{results}/").partition("/")
+            sizes[job] += result.size
+        names = []
+        records = f"{self._prefix}processes"
+        for entry in self._bucket.list(records):
+            match = _RECORD.fullmatch(entry.key.removeprefix(f"{records}/"))
+            if match:
+                names.append(match[1])
         if len(names) > MOST_JOBS:
             why = f"the bucket has {len(names):,} jobs, and mdl asks for {MOST_JOBS:,} of them at most"
             hint = f"'mdl remote status {self.settings.name} JOB' asks for one"
             raise ProtocolError(why, item=self.settings.name, hint=hint)
-        calls = [partial(self._read, name, sizes[name]) for name in names]
         http = self._context.http
         assert http is not None
-        rows = [
-            RemoteJob(name, "running", error=found.message) if isinstance(found, MdlError) else found
-            for name, found in zip(names, in_parallel(calls, http.connections, http.cancel.check), strict=True)
-        ]
-        return newest_first(rows)
+        calls = [partial(self._read, name, sizes[name]) for name in names]
+        read = in_parallel(calls, http.connections, http.cancel.check)
+        jobs = []
+        for name, record in zip(names, read, strict=True):
+            if isinstance(record, MdlError):
+                record = RemoteJob(name, "running", error=record.message)
+            jobs.append(record)
+        return newest_first(jobs)
 
     def is_synced(self, job: str) -> bool:
         return True
@@ -77,22 +90,23 @@ class BucketRemote:
     def status(self, job: str) -> RemoteJob:
         """What its record says; a job without one that has results is done. Raises `NotFound`, naming the places that
         were looked in, if there is nothing of it."""
-        folder = f"{self._prefix}results/{check_job_id(job)}"
-        size = sum(found.size for found in self._bucket.list(folder))
+        size = self._size_of(f"{self._prefix}results/{check_job_id(job)}")
         try:
             return self._read(job, size)
         except NotFound:
             if size:
                 return RemoteJob(job, "done", bytes=size)
-        size = sum(found.size for found in self._bucket.list(f"{self._prefix}{job}")) if job not in _OWN else 0
+        if job not in _OWN:
+            size = self._size_of(f"{self._prefix}{job}")
         if not size:
             raise self._unknown(job)
-        if job not in self._unrecorded:
-            self._unrecorded.add(job)
-            place = f"{self._prefix}{job}/"
-            told = f"the bucket has no record of it, so its status is unknown; what is below {place} is taken"
-            self._context.on_event(Noticed(f"{self.settings.name}/{job}", message=told))
+        place = f"{self._prefix}{job}/"
+        message = f"the bucket has no record of it, so its status is unknown; what is below {place} is taken"
+        self._notices.tell(job, message)
         return RemoteJob(job, "done", bytes=size)
+
+    def _size_of(self, folder: str) -> int:
+        return sum(entry.size for entry in self._bucket.list(folder))
 
     def _unknown(self, job: str) -> NotFound:
         places = f"below {self._prefix}results/{job}/ or {self._prefix}{job}/"
@@ -104,20 +118,14 @@ class BucketRemote:
 
     def delete(self, job: str) -> None:
         """Delete the results of a job, then its record."""
-        self._bucket.delete([one.key for one in self._bucket.list(f"{self._prefix}results/{check_job_id(job)}")])
+        self._bucket.delete([result.key for result in self._bucket.list(f"{self._prefix}results/{check_job_id(job)}")])
         self._bucket.delete([f"{self._prefix}processes/{job}.json"])
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         job = check_job_id(origin.job)
-        found = self._source.resolve(S3Origin(self._bucket.name, f"{self._folder_of(job)}/"))
-        if not origin.litter:
-            found, litter = without_litter(found)
-            if litter and job not in self._littered:
-                self._littered.add(job)
-                self._context.on_event(Noticed(f"{self.settings.name}/{job}", message=litter_note(litter)))
-        chosen = select(found, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything)
+        listed = self._source.resolve(S3Origin(self._bucket.name, f"{self._folder_of(job)}/"))
         own = JobOrigin(self.settings.name, job)
-        return [replace(one, url=own.url_of(one.path)) for one in chosen]
+        return [replace(file, url=own.url_of(file.path)) for file in wanted_by(origin, listed, self._notices)]
 
     def locate(self, url: str) -> Link:
         job, path = job_and_path(url)

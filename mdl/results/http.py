@@ -6,8 +6,9 @@ so it is asked first.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,19 +24,29 @@ from mdl.errors import (
     UsageError,
     online_hint,
 )
-from mdl.events import Noticed
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of
 from mdl.net.client import HttpClient
 from mdl.paths import shown
 from mdl.redact import Secrets
 from mdl.results.answers import Judged
-from mdl.results.base import Check, JobOrigin, Remote, RemoteJob, job_of, newest_first, open_remote, status_of
-from mdl.results.outputs import error_in
+from mdl.results.base import (
+    Check,
+    JobOrigin,
+    Notices,
+    Remote,
+    RemoteJob,
+    job_of,
+    newest_first,
+    open_remote,
+    status_of,
+)
+from mdl.results.outputs import Output, error_in
 from mdl.sources import SourceContext
 
 _CANCELLED = ("success", "ok", "cancelling", "canceling", "stopping", "cancel_requested", "terminated")
 """What answers to a cancel say beside the words for a job that is cancelled."""
+_CAN_BE_SENT = re.compile(r"[!-~]*")
 Missed = Counter[str]
 """Where a job was looked for and not found: the place, and how often it was asked."""
 
@@ -51,14 +62,19 @@ class HttpRemote:
         self.base = settings.address
         self.name = settings.name
         self._in_bucket: set[str] = set()
-        named = settings.get("bucket")
-        self.bucket: Remote | None = open_remote(context.remotes[named], context) if named else None
-        token = settings.token(context.environ)
-        if token and (not (token.token.isascii() and token.token.isprintable()) or " " in token.token):
-            hint = "set it again without blanks and line breaks"
-            raise UsageError("the key in it has a character that cannot be sent", item=settings.key_variable, hint=hint)
+        self.notices = Notices(settings.name, context.on_event)
+        self.bucket: Remote | None = None
+        bucket = settings.get("bucket")
+        if bucket:
+            self.bucket = open_remote(context.remotes[bucket], context)
         self._secrets = Secrets.of(context.environ)
-        self._secrets.add(token.token if token else None)
+        token = settings.token(context.environ)
+        if token:
+            self._secrets.add(token.token)
+            if not _CAN_BE_SENT.fullmatch(token.token):
+                why = "the key in it has a character that cannot be sent"
+                hint = "set it again without blanks and line breaks"
+                raise UsageError(why, item=settings.key_variable, hint=hint)
 
     def metrics(self) -> Mapping[str, float]:
         return {}
@@ -98,17 +114,16 @@ class HttpRemote:
 
     def explained(self, error: MdlError) -> MdlError:
         """The error of a request with a hint that names the remote's own settings."""
-        variable = self.settings.key_variable
-        if isinstance(error, AuthError) and variable:
-            is_set = self.settings.token(self._context.environ) is not None
-            hint = f"set {variable} to a valid key of [remotes.{self.name}]; it is {'' if is_set else 'not '}set"
-        elif isinstance(error, AuthError):
-            hint = f"name the variable that has its key: api_key_env in [remotes.{self.name}]"
-        elif isinstance(error, NotFound):
-            hint = f"check the id of the job, and the URL of [remotes.{self.name}] in config.toml"
-        else:
+        table = f"[remotes.{self.name}]"
+        if isinstance(error, NotFound):
+            return error.but(hint=f"check the id of the job, and the URL of {table} in config.toml")
+        if not isinstance(error, AuthError):
             return error
-        return error.but(hint=hint)
+        variable = self.settings.key_variable
+        if not variable:
+            return error.but(hint=f"name the variable that has its key: api_key_env in {table}")
+        state = "set" if self.settings.token(self._context.environ) else "not set"
+        return error.but(hint=f"set {variable} to a valid key of {table}; it is {state}")
 
     @property
     def http(self) -> HttpClient:
@@ -124,10 +139,13 @@ class HttpRemote:
         """What a worker says went wrong, without secrets."""
         return error_in(value, self._secrets)
 
-    def tell(self, job: str, judged: Judged, notes: Sequence[str]) -> None:
-        """Say what an answer holds beside the files of the job, and more ``notes``."""
-        for note in (*judged.notes(self._secrets), *notes):
-            self._context.on_event(Noticed(f"{self.name}/{job}", message=note))
+    def outputs_of(self, judged: Judged, job: str) -> tuple[Output, ...]:
+        """Return the files of an answer, and say what else it holds. Raises `NotFound` if there is no file, and the
+        error of the first if none can be had."""
+        judged.raise_for_nothing(job, self._secrets)
+        for note in judged.notes(self._secrets):
+            self.notices.tell(job, note)
+        return judged.outputs
 
     def job(self, record: Any, name: str = "") -> RemoteJob:
         """As `job_of`, with an error without secrets."""
@@ -153,12 +171,15 @@ class HttpRemote:
         """
         facts = answer if isinstance(answer, dict) else {}
         word = str(facts.get("status") or "").lower()
-        if word:
-            is_done = word in _CANCELLED or status_of(word) == "cancelled"
+        if facts.get("error") or facts.get("success") is False:
+            is_cancelled = False
+        elif facts.get("success") is True:
+            is_cancelled = True
+        elif word:
+            is_cancelled = word in _CANCELLED or status_of(word) == "cancelled"
         else:
-            is_done = unless_told or bool(facts.get("message"))
-        is_done = is_done or facts.get("success") is True
-        if facts.get("success") is False or facts.get("error") or not is_done:
+            is_cancelled = unless_told or bool(facts.get("message"))
+        if not is_cancelled:
             why = self.words(facts) or shown(word)[:40] or "it does not say why"
             raise self.not_cancelled(job, why)
         return RemoteJob(job, "cancelled")
@@ -207,13 +228,10 @@ class HttpRemote:
 
     def not_found(self, job: str, missed: Missed, words: str = "") -> NotFound:
         """The error that names every place that was asked, and how often."""
-        asked = ", ".join(f"{place} {_times(count)}" for place, count in missed.items())
+        times = {1: "once", 2: "twice"}
+        asked = ", ".join(f"{place} {times.get(count, f'{count} times')}" for place, count in missed.items())
         hint = f"'mdl remote jobs {self.name}' lists the jobs"
         if self.bucket is None:
             hint += f"; with a bucket in [remotes.{self.name}] the results of every worker are found"
         last = f"; the last answer: {words}" if words else ""
         return NotFound(f"not found on {self.name}; asked: {asked}{last}", item=job, hint=hint)
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")

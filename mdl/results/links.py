@@ -1,4 +1,4 @@
-"""Results: where the files of jobs are, kept from the moment that a remote is asked until they are fetched.
+"""Links: where the files of jobs are, kept from the moment that a remote is asked until they are fetched.
 
 To ask costs money, or much time: every answer of a worker is a job. So one answer is used for the plan and for the
 download, and the remote is asked again only if a link has failed or expires soon.
@@ -10,15 +10,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from mdl.errors import NotFound
 from mdl.files import RemoteFile
 from mdl.net.locators import Body, Link
 from mdl.presigned import expires_at
-from mdl.results.answers import Judged
-from mdl.results.base import JobOrigin, job_and_path
-from mdl.results.outputs import Output, litter_note, select, without_litter
+from mdl.results.base import JobOrigin, Notices, job_and_path, wanted_by
+from mdl.results.outputs import Output
 
 _EXPIRES_SOON = 60.0
 """A link that expires within so many seconds is not handed out; nor is one in the second half of a shorter life."""
@@ -26,35 +25,33 @@ _MOST_HELD = 64 * 2**20
 """Bytes of files that came in answers and are held in memory, the newest answer not counted."""
 
 
-@dataclass
 class _Answer:
-    """The outputs of a job by their paths, and when they ``came``. ``uses`` says how often a link may still be handed
-    out: once, as it has failed if it is asked for again, and once more to ask for a size that was not told."""
+    """The outputs of a job by their paths, and when they ``came``. A link may be handed out once, as it has failed if
+    it is asked for again, and once more to ask for a size that was not told."""
 
-    judged: Judged
-    outputs: dict[str, Output] = field(default_factory=dict)
-    uses: dict[str, int] = field(default_factory=dict)
-    came: float = field(default_factory=lambda: time.time())
-
-    @classmethod
-    def of(cls, judged: Judged) -> _Answer:
-        answer = cls(judged)
-        for output in judged.outputs:
-            answer.put(output)
-        return answer
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self.outputs: dict[str, Output] = {}
+        self.came = time.time()
+        self._uses: dict[str, int] = {}
+        for output in outputs:
+            self.put(output)
 
     def put(self, output: Output) -> None:
         self.outputs[output.path.text] = output
-        self.uses[output.path.text] = 1 if output.size is not None else 2
+        self._uses[output.path.text] = 2 if output.size is None else 1
+
+    def use(self, path: str) -> None:
+        """Note that the link of a file was handed out."""
+        self._uses[path] -= 1
 
     def is_good(self, path: str) -> bool:
-        """Whether the file can be had from what is known."""
+        """Tell whether the file can be had from what is known."""
         output = self.outputs.get(path)
         if output is None:
             return False
         if output.data is not None or output.is_stable or output.error:
             return True
-        if not output.url or self.uses[path] <= 0:
+        if not output.url or self._uses[path] <= 0:
             return False
         end = expires_at(output.url)
         half_life = (end - self.came) / 2
@@ -73,76 +70,71 @@ class _Answer:
 class JobLinks:
     """The files of a remote's jobs. May be used by several threads: of those that want the same job, one asks.
 
-    ``ask(job)`` asks the remote for what its answer holds; ``complete(job, output)`` for the bytes, or the link, of an
-    output that is known by its key. ``tell(job, judged, notes)`` is called once for each job whose files are listed.
+    ``ask(job)`` asks the remote for the files that its answer holds; ``complete(job, output)`` for the bytes, or the
+    link, of a file that is known by its key.
     """
 
     def __init__(
         self,
-        ask: Callable[[str], Judged],
-        tell: Callable[[str, Judged, Sequence[str]], None],
+        ask: Callable[[str], Sequence[Output]],
+        notices: Notices,
         complete: Callable[[str, Output], Output] = lambda job, output: output,
     ) -> None:
         self._ask = ask
-        self._tell = tell
+        self._notices = notices
         self._complete = complete
-        self._told: set[str] = set()
         self._answers: dict[str, _Answer] = {}
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._job_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
-        """Those of a job's files that ``origin`` means. Raises as ``ask``, and `NotFound` if it means none."""
-        with self._locked(origin.job):
+        """Return those of a job's files that ``origin`` means. Raises as ``ask``, and `NotFound` if it means none."""
+        with self._lock_of(origin.job):
             answer = self._answers.get(origin.job)
             if answer is None or not answer.is_fresh:
                 answer = self._asked(origin.job)
-        outputs = list(answer.outputs.values())
-        notes = []
-        if not origin.litter:
-            outputs, litter = without_litter(outputs)
-            if litter:
-                notes.append(litter_note(litter))
-        if origin.job not in self._told:
-            self._told.add(origin.job)
-            self._tell(origin.job, answer.judged, notes)
         files = []
-        for output in select(outputs, checkpoint=origin.checkpoint, logs=origin.logs, everything=origin.everything):
-            url = origin.url_of(output.path)
+        for output in wanted_by(origin, list(answer.outputs.values()), self._notices):
             is_probed = output.size is not None
+            url = origin.url_of(output.path)
             files.append(RemoteFile(output.path, url, output.size, output.digest, probed=is_probed))
         return files
 
     def locate(self, url: str) -> Link | Body:
-        """Where the file of a URL that `JobOrigin.url_of` made is at this moment. Raises as ``ask``, and `NotFound` if
-        the file is no longer among the job's outputs."""
+        """Return where the file of a URL that `JobOrigin.url_of` made is at this moment. Raises as ``ask``, and
+        `NotFound` if the file is no longer among the job's outputs."""
         job, path = job_and_path(url)
-        with self._locked(job):
+        with self._lock_of(job):
             answer = self._answers.get(job)
             if answer is None or not answer.is_good(path):
-                known = answer.outputs.get(path) if answer else None
-                if answer is None or known is None or not known.key:
-                    answer = self._asked(job)
-                    known = answer.outputs.get(path)
-                if known and known.key:
-                    answer.put(replace(self._complete(job, known), path=known.path, key=known.key))
+                answer = self._renewed(job, path, answer)
             output = answer.outputs.get(path)
             if output is None:
                 raise NotFound("the remote's answer does not name this file any more", item=f"{job}/{path}")
             if output.error:
                 raise output.error
-            answer.uses[path] -= 1
+            answer.use(path)
         self._let_go(job)
         if output.data is not None:
             return Body.of(output.data, output.content_type or "application/octet-stream")
         return Link(output.url, authorized=output.is_stable)
 
-    def _locked(self, job: str) -> threading.Lock:
+    def _lock_of(self, job: str) -> threading.Lock:
         with self._lock:
-            return self._locks[job]
+            return self._job_locks[job]
+
+    def _renewed(self, job: str, path: str, answer: _Answer | None) -> _Answer:
+        """Return an answer in which the file can be had: a file that is known by its key is asked for alone."""
+        known = answer.outputs.get(path) if answer else None
+        if answer is None or known is None or not known.key:
+            answer = self._asked(job)
+            known = answer.outputs.get(path)
+        if known and known.key:
+            answer.put(replace(self._complete(job, known), path=known.path, key=known.key))
+        return answer
 
     def _asked(self, job: str) -> _Answer:
-        answer = _Answer.of(self._ask(job))
+        answer = _Answer(self._ask(job))
         with self._lock:
             self._answers.pop(job, None)
             self._answers[job] = answer
@@ -152,10 +144,10 @@ class JobLinks:
     def _let_go(self, newest: str) -> None:
         """Forget the oldest answers with bytes in them, if all together hold too many; they are asked for again."""
         with self._lock:
-            held = {job: answer.bytes_held for job, answer in self._answers.items() if job != newest}
+            held = {job: answer.bytes_held for job, answer in self._answers.items()}
+            held.pop(newest, None)
+            excess = sum(held.values()) - _MOST_HELD
             for job, count in held.items():
-                if sum(held.values()) <= _MOST_HELD:
-                    return
-                if count:
-                    held[job] = 0
+                if excess > 0 and count:
                     del self._answers[job]
+                    excess -= count

@@ -9,29 +9,27 @@ import mimetypes
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from mdl.bounds import OutOfBounds, parse_integer, parse_json
+from mdl.bounds import LONGEST_TEXT, OutOfBounds, parse_integer, parse_json
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.files import RemoteFile, told_size
 from mdl.formatting import human_bytes
 from mdl.hashing import Digest
 from mdl.junk import is_log, why_junk_path
 from mdl.net.refusals import safe_excerpt, server_message
-from mdl.paths import RelPath, names_for_a_hint, refuse_twins, shown
-from mdl.results.answer_words import path_of
+from mdl.paths import RelPath, names_for_a_hint, shown
+from mdl.results.answer_keys import DIGESTS, ERRORS, MEDIA_TYPE, NAMES, SIZES, first_text
 from mdl.values import value_class
 from mdl.weights.table import is_weights, kind_of
 
 ASK_FOR_URL = (
     "have the worker upload its files to a bucket and answer with presigned URLs, or give the remote its bucket"
 )
-NAME_KEYS = ("filename", "file_name", "name", "key", "s3_key")
-_ERROR_KEYS = ("error_message", "error", "message", "detail", "msg")
 _DEEPEST_ERROR = 4
 """How many objects, one in the other, the words of an error are looked for in."""
+_PICTURE_FOLDERS = ("samples/", "images/")
 _PICTURE = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _NAMED = 10
 _FEW = 3
@@ -58,57 +56,6 @@ class Output:
     error: MdlError | None = None
 
 
-def items_of(answer: Any, job: str) -> list[Any]:
-    """The rows of ``download_items`` that are of ``job``. They carry no id, but the path of their URL has it:
-    ``…/results/ID/…``. A row whose path names no job counts as one of it."""
-    rows = answer.get("download_items") if isinstance(answer, dict) else None
-    if not isinstance(rows, list):
-        return []
-    return [row for row in rows if _job_in(row) in ("", job)]
-
-
-def _job_in(row: Any) -> str:
-    url = row.get("url") if isinstance(row, dict) else row
-    found = re.search(r"/results/([^/]+)/", path_of(url)) if isinstance(url, str) else None
-    return found[1] if found else ""
-
-
-def keyed_outputs(answer: Any, job: str) -> list[Output]:
-    """The files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for one by
-    one. Raises `Unsafe` for a key that leaves the folder."""
-    rows = answer
-    if isinstance(answer, dict):
-        keys = [key for key in ("files", "keys", "objects") if key in answer]
-        rows = answer[keys[0]] if keys else None
-    if not isinstance(rows, list):
-        return []
-    outputs = []
-    for row in rows:
-        facts = row if isinstance(row, dict) else {"key": row}
-        key = first_text(facts, ("key", "s3_key", "path", "name"))
-        if not key or key.endswith("/"):
-            continue
-        below = key.rpartition(f"results/{job}/")[2] or key
-        outputs.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
-    refuse_twins(output.path for output in outputs)
-    return outputs
-
-
-def first_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """The first text under one of ``keys`` that is not empty; '' if there is none."""
-    key = key_of_text(value, keys)
-    return str(value[key]) if key else ""
-
-
-def key_of_text(value: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """The first of ``keys`` under which is a text that is not empty; '' if there is none."""
-    for key in keys:
-        text = value.get(key)
-        if isinstance(text, str) and text:
-            return key
-    return ""
-
-
 def is_web_url(text: str) -> bool:
     """Whether a text is a whole URL of http or https."""
     try:
@@ -118,11 +65,11 @@ def is_web_url(text: str) -> bool:
         return False
 
 
-def told_size_in(value: Mapping[str, Any]) -> int | None:
-    """The size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers write if
-    they do not know it."""
-    size = value.get("size", value.get("size_bytes"))
-    name = shown(first_text(value, NAME_KEYS))[:200] or "a file of the job"
+def told_size_in(facts: Mapping[str, Any]) -> int | None:
+    """Return the size that an object tells of its file, in bytes; None if it tells none, and for 0, which handlers
+    write if they do not know it. Raises `ProtocolError` for a number that is no size."""
+    size = next((facts[key] for key in SIZES if key in facts), None)
+    name = shown(first_text(facts, NAMES))[:200] or "a file of the job"
     if isinstance(size, str) and size.isascii() and size.isdigit():
         try:
             size = parse_integer(size)
@@ -133,18 +80,16 @@ def told_size_in(value: Mapping[str, Any]) -> int | None:
     return told_size(size, name)
 
 
-def told_digest(value: Mapping[str, Any]) -> Digest | None:
-    """The sha256 that an object tells of its file."""
-    text = value.get("sha256", value.get("checksum_sha256"))
-    if isinstance(text, str) and re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        return Digest("sha256", text.lower())
-    return None
+def told_digest(facts: Mapping[str, Any]) -> Digest | None:
+    """Return the sha256 that an object tells of its file."""
+    text = first_text(facts, DIGESTS)
+    return Digest("sha256", text.lower()) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else None
 
 
-def told_kind(value: Mapping[str, Any]) -> str:
-    """The media type that an object tells of its file; '' if it tells none."""
-    kind = value.get("content_type")
-    return kind if isinstance(kind, str) and kind.isascii() and kind.isprintable() else ""
+def told_kind(facts: Mapping[str, Any]) -> str:
+    """Return the media type that an object tells of its file; '' if it tells none."""
+    kind = first_text(facts, [MEDIA_TYPE])
+    return kind if kind.isascii() and kind.isprintable() else ""
 
 
 def safe_name(text: str) -> RelPath:
@@ -163,6 +108,8 @@ def checked_path(text: str) -> RelPath:
 _TELLING_TYPES = ("text/", "image/", "audio/", "video/", "application/json")
 _TELLING_SUFFIXES = (".yaml", ".yml", ".toml", ".cfg", ".ini", ".md", ".jsonl", ".model", ".log")
 _ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
+_MEDIA_TYPES = mimetypes.MimeTypes()
+"""Those of Python itself: what a machine's own tables say differs from one to the next."""
 
 
 def is_archive_name(name: str) -> bool:
@@ -174,17 +121,11 @@ def may_be_archive(name: str) -> bool:
     """Whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed with
     gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
     kind = kind_of(name)
+    lower = name.lower()
     if kind is not None:
-        is_of_torch = kind.loaded_with == "torch"
-        return is_of_torch or is_archive_name(name) or name.lower().endswith(".gz")
-    media_type = _media_types().guess_type(name)[0] or ""
-    return not media_type.startswith(_TELLING_TYPES) and not name.lower().endswith(_TELLING_SUFFIXES)
-
-
-@cache
-def _media_types() -> mimetypes.MimeTypes:
-    """Those of Python itself: what a machine's own tables say differs from one to the next."""
-    return mimetypes.MimeTypes()
+        return kind.loaded_with == "torch" or is_archive_name(name) or lower.endswith(".gz")
+    media_type = _MEDIA_TYPES.guess_type(name)[0] or ""
+    return not media_type.startswith(_TELLING_TYPES) and not lower.endswith(_TELLING_SUFFIXES)
 
 
 def unnamed(job: str) -> str:
@@ -198,86 +139,97 @@ File = TypeVar("File", Output, RemoteFile)
 
 
 def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, everything: bool = False) -> list[File]:
-    """Those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures; of these the
-    ones of a ``checkpoint``, which is the name or the end of the name of a file or folder (``step_1500``, ``1500``).
-    Which is the ``latest`` or the ``best`` is not decided here: then all that may be it are returned.
+    """Return those of a job's files that are asked for: its logs, all, or by default neither logs nor pictures; of
+    these the ones of a ``checkpoint``, which is the name or the end of the name of a file or folder (``step_1500``,
+    ``1500``). Which is the ``latest`` or the ``best`` is not decided here: then all that may be it are returned.
 
     If a job has only logs and pictures, all of them are meant by default. Raises `NotFound`, with what there is.
     """
     chosen = list(files)
+    missing = "no file"
     if logs:
         chosen = [file for file in files if _is_log(file.path)]
+        missing = "no log"
     elif not everything:
         models = [file for file in files if not _is_log(file.path) and not _is_picture(file.path)]
         chosen = models or chosen
     if checkpoint and checkpoint not in CHOICES:
         chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
-    if chosen:
-        return chosen
-    missing = "no file"
-    if checkpoint:
         missing = f"no checkpoint {shown(checkpoint)!r}"
-    elif logs:
-        missing = "no log"
-    names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
-    raise NotFound(f"{missing} is among its results", hint=f"available: {names}")
+    if not chosen:
+        names = names_for_a_hint((file.path.text for file in files), _NAMED) or "nothing"
+        raise NotFound(f"{missing} is among its results", hint=f"available: {names}")
+    return chosen
 
 
 def without_litter(files: Sequence[File]) -> tuple[list[File], list[File]]:
-    """The results, and what file systems, file managers and killed programs left among them."""
+    """Return the results, and what file systems, file managers and killed programs left among them."""
     results: list[File] = []
     litter: list[File] = []
     for file in files:
-        if why_junk_path(file.path.text) is None:
-            results.append(file)
-        else:
+        if why_junk_path(file.path.text):
             litter.append(file)
+        else:
+            results.append(file)
     return results, litter
 
 
 def litter_note(litter: Sequence[File]) -> str:
-    """That litter is not fetched, in one line."""
+    """Return the one line that says that litter is not fetched."""
     named = names_for_a_hint((file.path.text for file in litter), _FEW)
     size = human_bytes(sum(file.size or 0 for file in litter))
     return f"not fetched: {named}, {size}, left by file systems and file managers; --all brings them"
 
 
 def _is_log(path: RelPath) -> bool:
-    *folders, name = path.text.lower().split("/")
-    return folders[:1] == ["logs"] or is_log(name)
+    return path.text.lower().startswith("logs/") or is_log(path.name.lower())
 
 
 def _is_picture(path: RelPath) -> bool:
-    *folders, name = path.text.lower().split("/")
-    return folders[:1] in (["samples"], ["images"]) or name.endswith(_PICTURE)
+    lower = path.text.lower()
+    return lower.startswith(_PICTURE_FOLDERS) or lower.endswith(_PICTURE)
 
 
 def _is_of(path: RelPath, checkpoint: str) -> bool:
-    """Whether a folder of a path, or its name with or without a suffix, ends with the name of a checkpoint."""
-    pattern = rf"(?:.*[-_.])?{re.escape(checkpoint)}"
+    """Tell whether a folder of a path, or its name with or without a suffix, ends with the name of a checkpoint."""
+    ending = re.compile(rf"(?:.*[-_.])?{re.escape(checkpoint)}")
     if checkpoint.isdigit():
-        pattern = rf"(?:.*\D)?0*{checkpoint}"
-    parts = path.text.split("/")
-    parts.append(path.name.rpartition(".")[0])
-    return any(re.fullmatch(pattern, part) for part in parts)
+        ending = re.compile(rf"(?:.*\D)?0*{checkpoint}")
+    stem = path.name.rpartition(".")[0]
+    return any(ending.fullmatch(part) for part in (*path.text.split("/"), stem))
 
 
-def error_in(words: Any, secrets: Iterable[str] = ()) -> str:
-    """What a worker says went wrong, in one line without ``secrets`` and without the query of any URL: a text, a text
-    that is JSON (``error_message``, ``error``, ``message``, ``detail``) or a web page, or such an object."""
-    for _ in range(_DEEPEST_ERROR):
-        if isinstance(words, str) and words.lstrip().startswith("{"):
-            try:
-                words = parse_json(words, allow_nan=True)
-            except ValueError:
-                break
-        if isinstance(words, list) and words:
-            words = words[0]
-        if not isinstance(words, dict):
-            break
-        said = [words[key] for key in _ERROR_KEYS if words.get(key)]
-        words = said[0] if said else ""
-    text = str(words or "")
-    if text.lstrip().startswith("<"):
+def error_in(value: Any, secrets: Iterable[str] = ()) -> str:
+    """Return what a worker says went wrong, in one line without ``secrets`` and without the query of any URL. The value
+    is anything that `words_in` reads, or a web page."""
+    text = words_in(value)
+    if text.startswith("<"):
         text = server_message({}, text.encode(errors="replace")) or text
     return safe_excerpt(text, secrets)
+
+
+def words_in(value: Any, depth: int = 0) -> str:
+    """Return the words about an error in a value: a text, a number, or an object or a list of them, also as JSON in a
+    text; '' if there are none. `ERRORS` are the keys that they are under."""
+    if depth > _DEEPEST_ERROR or value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        inner = _object_in(value)
+        return value.strip()[:LONGEST_TEXT] if inner is None else words_in(inner, depth + 1)
+    if isinstance(value, list):
+        return words_in(value[0], depth + 1) if value else ""
+    if isinstance(value, dict):
+        sayings = (words_in(value.get(key), depth + 1) for key in ERRORS)
+        return next(filter(None, sayings), "")
+    return str(value)
+
+
+def _object_in(text: str) -> dict[str, Any] | None:
+    """Return the object that a text holds as JSON; None if it holds none."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        found = parse_json(text, allow_nan=True)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

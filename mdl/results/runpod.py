@@ -15,7 +15,8 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -27,12 +28,13 @@ from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of
 from mdl.net.locators import Body, Link
 from mdl.net.pages import paged
-from mdl.paths import shown
-from mdl.results.answers import Judged, judge
+from mdl.paths import refuse_twins, shown
+from mdl.results.answer_keys import first_text, path_of
+from mdl.results.answers import judge
 from mdl.results.base import Check, JobOrigin, RemoteJob, check_job_id, status_of
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.links import JobLinks
-from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, items_of, keyed_outputs
+from mdl.results.outputs import ASK_FOR_URL, NoDownload, Output, checked_path, told_size_in
 from mdl.sources import SourceContext
 
 _LONGEST_WAIT = 90.0
@@ -55,6 +57,9 @@ _FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
 _LIMITS = f"an endpoint carries 20 MiB at most, about 15 MiB of a file in base64: {ASK_FOR_URL}"
 _MOST_COUNTED = 2**53
 """No count of jobs or workers is as large as this; one that is cannot be written as a metric."""
+_KEY_LISTS = ("files", "keys", "objects")
+"""Keys under which a worker lists the keys of its files."""
+_KEYS = ("key", "s3_key", "path", "name")
 _WORKERS = "workers"
 _QUEUE = "the endpoint's queue"
 
@@ -84,7 +89,7 @@ class Runpod(HttpRemote):
 
     def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
-        self._links = JobLinks(self._outputs, self.tell, self._complete)
+        self._links = JobLinks(self._outputs, self.notices, self._complete)
         self._missed: dict[str, Missed] = {}
 
     # What a remote does.
@@ -97,15 +102,17 @@ class Runpod(HttpRemote):
             return [Check("endpoint", False, str(error), error), *self.check_bucket()]
         workers = _counts(health.get("workers"))
         jobs = _counts(health.get("jobs"))
-        told = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none now"
-        ill = workers.get("throttled", 0) + workers.get("unhealthy", 0)
-        well = sum(workers.get(state, 0) for state in ("idle", "ready", "running", "initializing"))
-        failure = NetworkError(f"no worker can take a job: {told}", item=self.name) if ill and not well else None
+        there_are = ", ".join(f"{count} {state}" for state, count in sorted(workers.items()) if count) or "none now"
+        ill = workers["throttled"] + workers["unhealthy"]
+        well = workers["idle"] + workers["ready"] + workers["running"] + workers["initializing"]
+        failure = None
+        if ill and not well:
+            failure = NetworkError(f"no worker can take a job: {there_are}", item=self.name)
         return [
             Check("endpoint", True, f"{host_of(self.base)} answers"),
-            Check("workers", failure is None, told, failure),
-            Check("queue", True, f"{jobs.get('inQueue', 0)} waiting, {jobs.get('inProgress', 0)} running"),
-            Check("jobs", True, f"{jobs.get('completed', 0)} completed, {jobs.get('failed', 0)} failed"),
+            Check("workers", failure is None, there_are, failure),
+            Check("queue", True, f"{jobs['inQueue']} waiting, {jobs['inProgress']} running"),
+            Check("jobs", True, f"{jobs['completed']} completed, {jobs['failed']} failed"),
             *self.check_bucket(),
         ]
 
@@ -119,11 +126,11 @@ class Runpod(HttpRemote):
     def metrics(self) -> Mapping[str, float]:
         """``workers_idle``, ``jobs_in_queue`` and so on: every count of ``/health``."""
         health = self.health()
-        return {
-            f"{part}_{_snake(state)}": float(count)
-            for part in ("workers", "jobs")
-            for state, count in _counts(health.get(part)).items()
-        }
+        metrics = {}
+        for part in ("workers", "jobs"):
+            for state, count in _counts(health.get(part)).items():
+                metrics[f"{part}_{_snake(state)}"] = float(count)
+        return metrics
 
     def jobs(self) -> list[RemoteJob]:
         """Those in the bucket; without one, those that the worker knows that happens to answer."""
@@ -173,7 +180,7 @@ class Runpod(HttpRemote):
 
     # The results of one job.
 
-    def _outputs(self, job: str) -> Judged:
+    def _outputs(self, job: str) -> Sequence[Output]:
         """What the result of a job holds. A link in it may be good for a short time only."""
         missed = self._missed.get(job, Missed()).copy()
         facts = self._in_queue(job, missed)
@@ -183,13 +190,7 @@ class Runpod(HttpRemote):
         output = facts.get("output") or self._streamed(job) or facts.get("output")
         if output is None:
             raise _no_result(job)
-        return self._judged(output, job)
-
-    def _judged(self, answer: Any, job: str) -> Judged:
-        """What an answer holds. Raises `NotFound` if that is no file, and the error of the files if none can be had."""
-        judged = judge(answer, job)
-        judged.raise_for_nothing(job, self._secrets)
-        return judged
+        return self.outputs_of(judge(output, job), job)
 
     def _streamed(self, job: str) -> list[Any] | None:
         """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
@@ -201,30 +202,31 @@ class Runpod(HttpRemote):
             return pieces, page + 1 if pieces else None
 
         pieces: list[Any] = []
-        try:
+        # The endpoint may have no stream of it, or go on to give the same pieces.
+        with contextlib.suppress(NotFound, ProtocolError):
             for piece in paged(0, ask, repr, "the stream of the job", most_pages=_MOST_PIECES):
-                pieces.append(piece)
-        except (NotFound, ProtocolError):
-            pass  # the endpoint has no stream of it, or goes on to give the same pieces
-        return [piece for piece in pieces if piece is not None] or None
+                if piece is not None:
+                    pieces.append(piece)
+        return pieces or None
 
-    def _outputs_of_process(self, job: str, missed: Missed) -> Judged:
+    def _outputs_of_process(self, job: str, missed: Missed) -> Sequence[Output]:
         """As links, which may be of any size; else by their keys, to be asked for one by one; else the one file that
         the worker gives."""
         try:
             items = self._items(job, missed)
-            judged = self._judged(items, job) if items else None
-            if judged and not any(isinstance(output.error, NoDownload) for output in judged.outputs):
-                return judged
+            if items:
+                outputs = self.outputs_of(judge(items, job), job)
+                if not any(isinstance(output.error, NoDownload) for output in outputs):
+                    return outputs
         except (NoDownload, WorkerFailed):
             pass  # without a bucket a worker names no URLs; or it does not understand the question
         try:
-            outputs = keyed_outputs(self._of_process("list_files", job, missed), job)
-            if outputs:
-                return Judged(tuple(outputs))
+            keyed = keyed_outputs(self._of_process("list_files", job, missed), job)
+            if keyed:
+                return keyed
         except WorkerFailed:
             pass
-        return self._judged(self._of_process("download", job, missed), job)
+        return self.outputs_of(judge(self._of_process("download", job, missed), job), job)
 
     def _items(self, job: str, missed: Missed) -> list[Any]:
         """The rows of a bulk answer. A worker leaves out the processes that it does not know, without a word."""
@@ -240,10 +242,8 @@ class Runpod(HttpRemote):
     def _complete(self, job: str, output: Output) -> Output:
         """An output that is known by its key, with its bytes or its link."""
         answer = self._of_process("download", job, Missed(), s3_key=output.key)
-        complete = self._judged(answer, job).outputs[0]
-        if output.size is None:
-            return complete
-        return replace(complete, size=output.size)
+        complete = self.outputs_of(judge(answer, job), job)[0]
+        return complete if output.size is None else replace(complete, size=output.size)
 
     def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
         """What the queue says of one of its own jobs; None if it never had it, or has forgotten it."""
@@ -383,12 +383,50 @@ def _no_result(item: str) -> NoResult:
     return NoResult(why, item=item, hint=_LIMITS)
 
 
-def _counts(value: Any) -> dict[str, int]:
-    if not isinstance(value, dict):
-        return {}
-    return {shown(str(key))[:40]: n for key, n in value.items() if type(n) is int and abs(n) < _MOST_COUNTED}
+def _counts(value: Any) -> Counter[str]:
+    """Return the counts of workers or jobs by their states."""
+    counts = Counter[str]()
+    if isinstance(value, dict):
+        for state, count in value.items():
+            if type(count) is int and abs(count) < _MOST_COUNTED:
+                counts[shown(str(state))[:40]] = count
+    return counts
 
 
 def _snake(name: str) -> str:
     """``inQueue`` as ``in_queue``."""
     return re.sub(r"\W+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).lower()
+
+
+def items_of(answer: Any, job: str) -> list[Any]:
+    """Return the rows of ``download_items`` that are of ``job``. They carry no id, but the path of their URL has it:
+    ``…/results/ID/…``. A row whose path names no job counts as one of it."""
+    rows = answer.get("download_items") if isinstance(answer, dict) else None
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if _job_of_item(row) in ("", job)]
+
+
+def _job_of_item(row: Any) -> str:
+    url = row.get("url") if isinstance(row, dict) else row
+    match = re.search(r"/results/([^/]+)/", path_of(url)) if isinstance(url, str) else None
+    return match[1] if match else ""
+
+
+def keyed_outputs(answer: Any, job: str) -> list[Output]:
+    """Return the files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for
+    one by one. Raises `Unsafe` for a key that leaves the folder."""
+    rows = answer
+    if isinstance(answer, dict):
+        rows = next((answer[key] for key in _KEY_LISTS if key in answer), None)
+    if not isinstance(rows, list):
+        return []
+    outputs = []
+    for row in rows:
+        facts = row if isinstance(row, dict) else {"key": row}
+        key = first_text(facts, _KEYS)
+        if key and not key.endswith("/"):
+            below = key.rpartition(f"results/{job}/")[2] or key
+            outputs.append(Output(checked_path(below.lstrip("/")), size=told_size_in(facts), key=key))
+    refuse_twins(output.path for output in outputs)
+    return outputs

@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -33,11 +34,12 @@ from mdl.net.locators import Body, Link
 from mdl.net.responses import content_length
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
-from mdl.results.answers import Judged, judge
+from mdl.results.answer_keys import first_text
+from mdl.results.answers import judge
 from mdl.results.base import Check, JobOrigin, RemoteJob, check_checkpoint, check_job_id, job_and_path
 from mdl.results.http import HttpRemote, Missed
 from mdl.results.links import JobLinks
-from mdl.results.outputs import Output, first_text, safe_name
+from mdl.results.outputs import Output, is_web_url, safe_name
 from mdl.sources import SourceContext
 from mdl.values import value_class
 
@@ -77,6 +79,11 @@ class TrainerCheckpoint:
     is_best: bool = False
     is_latest: bool = False
 
+    @property
+    def order(self) -> int:
+        """Its step; -1 if the server does not tell it."""
+        return -1 if self.step is None else self.step
+
 
 class Trainer(HttpRemote):
     """One training server."""
@@ -99,12 +106,10 @@ class Trainer(HttpRemote):
     def jobs(self) -> list[RemoteJob]:
         """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
         answer = self.ask("GET", self.base + self._routes["jobs"])
-        if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
-            listed = []
-            for key, rows in answer.items():
-                if key.endswith("jobs") and isinstance(rows, list):
-                    listed += rows
-            answer = listed
+        is_in_several_lists = isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict)
+        if is_in_several_lists:
+            lists = [rows for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list)]
+            answer = list(chain.from_iterable(lists))
         return self.jobs_in(answer, "jobs", "the server's list of jobs")
 
     def status(self, job: str) -> RemoteJob:
@@ -132,10 +137,9 @@ class Trainer(HttpRemote):
             best = best.get("name", best.get("path"))
         checkpoints = []
         for row in rows:
-            checkpoint = _checkpoint(row) if isinstance(row, dict) else None
-            if checkpoint and checkpoint.name:
-                is_best = checkpoint.is_best or checkpoint.name == best
-                checkpoints.append(replace(checkpoint, is_best=is_best))
+            checkpoint = _checkpoint(row, best)
+            if checkpoint:
+                checkpoints.append(checkpoint)
         return checkpoints
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
@@ -176,22 +180,23 @@ class Trainer(HttpRemote):
         """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
         check_checkpoint(name)
         checkpoints = self.checkpoints(job)
-        candidates: list[TrainerCheckpoint] = []
         if name == "latest":
-            candidates = [checkpoint for checkpoint in checkpoints if checkpoint.is_latest]
-            candidates = candidates or _with_most_steps(checkpoints)
+            meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_latest]
+            meant = meant or _with_most_steps(checkpoints)
         elif name == "best":
-            candidates = [checkpoint for checkpoint in checkpoints if checkpoint.is_best]
-        if not candidates:
-            candidates = [checkpoint for checkpoint in checkpoints if name in (checkpoint.name, str(checkpoint.step))]
-        if not candidates:
-            message = f"the server has no checkpoint {name!r}"
-            if name == "best":
-                message = "the server does not say which checkpoint is the best"
-            names = names_for_a_hint(checkpoint.name for checkpoint in checkpoints) or "none yet"
-            raise NotFound(message, item=job, hint=f"available: {names}")
-        check_checkpoint(candidates[0].name)
-        return candidates[0]
+            meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_best]
+        else:
+            meant = []
+        if not meant:
+            meant = [checkpoint for checkpoint in checkpoints if name in (checkpoint.name, str(checkpoint.step))]
+        if meant:
+            check_checkpoint(meant[0].name)
+            return meant[0]
+        message = f"the server has no checkpoint {name!r}"
+        if name == "best":
+            message = "the server does not say which checkpoint is the best"
+        names = names_for_a_hint(checkpoint.name for checkpoint in checkpoints) or "none yet"
+        raise NotFound(message, item=job, hint=f"available: {names}")
 
     def _url(self, route: str, job: str) -> str:
         name = quote(check_job_id(job), safe="")
@@ -218,28 +223,34 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
         if not _PATH.fullmatch(template) or not isinstance(methods, dict):
             continue
         for route, (method, pattern) in _LOOKS_LIKE.items():
-            parameters = int("{}" in _ROUTES[route])
-            if method not in methods or template.count("{}") != parameters or not re.fullmatch(pattern, template):
+            has_parameters = template.count("{}") == _ROUTES[route].count("{}")
+            if method not in methods or not has_parameters or not re.fullmatch(pattern, template):
                 continue
-            is_usual = template == _ROUTES[route] or "download" in template
-            if is_usual or route not in routes:
+            is_preferred = template == _ROUTES[route] or "download" in template
+            if is_preferred or route not in routes:
                 routes[route] = template
     return routes
 
 
 def _with_most_steps(checkpoints: Sequence[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
-    """The checkpoints with the most steps; all if none tells its step."""
-    most = max((checkpoint.step or -1 for checkpoint in checkpoints), default=-1)
-    return [checkpoint for checkpoint in checkpoints if (checkpoint.step or -1) == most]
+    """Return the checkpoints with the most steps; all if none tells its step."""
+    most = max((checkpoint.order for checkpoint in checkpoints), default=-1)
+    return [checkpoint for checkpoint in checkpoints if checkpoint.order == most]
 
 
-def _checkpoint(row: Mapping[str, Any]) -> TrainerCheckpoint:
-    """The checkpoint that a row of the server's list describes."""
-    name = first_text(row, ("name", "checkpoint", "path")).rstrip("/").rpartition("/")[2]
-    step = row.get("step")
+def _checkpoint(row: Any, best: object) -> TrainerCheckpoint | None:
+    """Return the checkpoint that a row of the server's list describes; None if it has no name. ``best`` is what the
+    server says of all: the name of the best."""
+    facts = row if isinstance(row, dict) else {}
+    path = first_text(facts, ("name", "checkpoint", "path"))
+    name = path.rstrip("/").rpartition("/")[2]
+    if not name:
+        return None
+    step = facts.get("step")
     if type(step) is not int:
         step = None
-    return TrainerCheckpoint(name, step, row.get("is_best") is True, row.get("is_latest") is True)
+    is_best = facts.get("is_best") is True or name == best
+    return TrainerCheckpoint(name, step, is_best, facts.get("is_latest") is True)
 
 
 # An ordinary API
@@ -257,19 +268,20 @@ class Api(HttpRemote):
 
     def __init__(self, settings: RemoteSettings, context: SourceContext) -> None:
         super().__init__(settings, context)
-        self._links = JobLinks(self._outputs, self.tell)
+        self._links = JobLinks(self._outputs, self.notices)
 
     def hosts(self) -> tuple[str, ...]:
-        status_url = self.settings.get("status_url")
-        return (*super().hosts(), *([host_of(status_url)] if status_url else []))
+        return (*super().hosts(), host_of(self._status_url(_CHECK)))
 
     def check(self) -> list[Check]:
         """Whether the API answers at all, and its bucket."""
         try:
             self._asked(self._status_url(_CHECK))
+        except (NotFound, ProtocolError):
+            pass
         except MdlError as error:
             is_refusal = isinstance(error, NetworkError) and error.final  # 400, 422: ids have another form there
-            if not is_refusal and not isinstance(error, NotFound | ProtocolError):
+            if not is_refusal:
                 return [Check("api", False, str(error), error), *self.check_bucket()]
         return [Check("api", True, f"{host_of(self.base)} answers"), *self.check_bucket()]
 
@@ -309,18 +321,16 @@ class Api(HttpRemote):
     def _status_url(self, job: str) -> str:
         return _with_job(self.settings.get("status_url") or self.settings.get("url"), job)
 
-    def _outputs(self, job: str) -> Judged:
-        """What the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
+    def _outputs(self, job: str) -> list[Output]:
+        """Return what the answer names, has in it, or is. Raises `NotFinished` for a job that has no files yet."""
         url = _with_job(self.settings.get("url"), job)
         answer = self._asked(url)
         if isinstance(answer, Output):
-            return Judged((answer,))
+            return [answer]
         judged = judge(answer, job, base=url)
         if not judged.outputs and isinstance(answer, dict) and "status" in answer:
             self.job(answer, job).check_is_done()
-        judged.raise_for_nothing(job, self._secrets)
-        outputs = [replace(output, is_stable=_is_own(output.url, url)) for output in judged.outputs]
-        return replace(judged, outputs=tuple(outputs))
+        return [replace(output, is_stable=_is_own(output.url, url)) for output in self.outputs_of(judged, job)]
 
     def _asked(self, url: str) -> Any:
         """The JSON, or the text, that is answered; an `Output` if the answer is a file itself."""
@@ -337,20 +347,17 @@ class Api(HttpRemote):
     def _read(self, opened: OpenResponse, url: str) -> Any:
         kind = opened.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_attached = opened.headers.get("content-disposition", "").lower().startswith("attachment")
-        is_json = kind.endswith(("/json", "+json"))
-        length = content_length(opened.headers)
-        is_text = kind == "text/plain" and length is not None and length <= _LARGEST_TEXT
-        if is_attached or not (is_json or is_text):
-            return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
-        text = self.http.read(opened, LARGEST_RESULT)
-        if is_json:
+        if not is_attached and kind.endswith(("/json", "+json")):
             try:
-                return parse_json(text, allow_nan=True)
+                return parse_json(self.http.read(opened, LARGEST_RESULT), allow_nan=True)
             except ValueError as error:
                 raise ProtocolError(f"{host_of(url)} did not answer in JSON") from error
-        words = text.decode("utf-8", "replace").strip()
-        if words.startswith(("http://", "https://")) or judge(words, "").outputs:
-            return words
+        if not is_attached and kind == "text/plain":
+            length = content_length(opened.headers)
+            if length is not None and length <= _LARGEST_TEXT:
+                text = self.http.read(opened, _LARGEST_TEXT).decode("utf-8", "replace").strip()
+                if is_web_url(text) or judge(text, "").outputs:
+                    return text
         return Output(_name_of(opened, kind), url, content_type=kind, is_stable=True)
 
 

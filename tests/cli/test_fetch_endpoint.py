@@ -138,7 +138,7 @@ def test_what_is_no_file_hinders_nothing(
     }
     endpoint.api.functions = [lambda given: told[given["type"]]]
     ran = done(mdl(shell, "fetch", "gpu", "p1", "--release", str(tmp_path / "served")))
-    noted = "not fetched, no file: homepage (https://example.com), dashboard (https://t.example/r/1)"
+    noted = "not fetched, no file: homepage (https://example.com), run.dashboard (https://t.example/r/1)"
     assert ran.err.count(noted) == 1
     assert "CANARY" not in ran.out + ran.err
     assert sorted(path.name for path in (tmp_path / "served" / "current").iterdir()) == ["mdl-manifest.json", "w.bin"]

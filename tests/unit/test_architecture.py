@@ -49,7 +49,8 @@ _PURE = """
     net/allowlist net/attachment net/credentials net/hints net/limits net/origin_record net/pacer net/policy net/proxies
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment
-    sources/hub_origin results/outputs results/answers results/answer_words config/remotes jobs/job
+    sources/hub_origin results/outputs results/answers results/answer_keys results/answer_names config/remotes
+    jobs/job
     jobs/lines console/state console/remarks
     toml/__init__ toml/positions toml/problems toml/table catalog/model catalog/parser catalog/targets catalog/lock
     catalog/lock_changes

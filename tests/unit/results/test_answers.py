@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mdl.errors import NotFound, ProtocolError
-from mdl.results.answer_words import key_meaning
+from mdl.results.answer_keys import key_meaning
 from mdl.results.answers import judge
 
 B = "https://bucket.example/f"
@@ -102,7 +102,7 @@ def test_files(answer: Any, files: list[tuple[str, bytes | str]], wrapped: Any) 
     [
         ({"homepage": "https://example.com"}, ["homepage (https://example.com)"]),
         ({"zip_url": "https://example.com/"}, ["zip_url (https://example.com/)"]),
-        ({"run": {"dashboard_url": "https://t.example/p/1?token=s"}}, ["dashboard_url (https://t.example/p/1)"]),
+        ({"run": {"dashboard_url": "https://t.example/p/1?token=s"}}, ["run.dashboard_url (https://t.example/p/1)"]),
         ({"model_page": "https://h.example/m/1"}, ["model_page (https://h.example/m/1)"]),
         ({"hf_repo": "https://hub.example/org/m"}, ["hf_repo (https://hub.example/org/m)"]),
         ({"info": "https://h.example/x"}, ["info (https://h.example/x)"]),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.results.answers import judge
-from mdl.results.outputs import Output, error_in, items_of, keyed_outputs, select
+from mdl.results.outputs import Output, error_in, select
+from mdl.results.runpod import items_of, keyed_outputs
 
 DATA = b"0123456789"
 TEXT = base64.b64encode(DATA).decode()
