@@ -19,7 +19,7 @@ from mdl.runs import companions_of, inference_files
 from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.runs.run import FINAL, Checkpoint, Run
 from mdl.runs.table import ADAPTER_CONFIG, base_model_note
-from mdl.runs.tree import Entry, Tree, TreeReader, join
+from mdl.runs.tree import Entry, Tree, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.table import is_weights, kind_of
 
@@ -325,16 +325,15 @@ class _Selecting:
         """The kind of secret in each member that holds one, and whether that member is weights, by its name. What
         cannot be read any more is left to the writer."""
         secrets = {}
-        with self.tree.reader() as reader:
-            for member in members:
-                if member.entry is None:
-                    continue
-                try:
-                    secret, is_model = _look_for_secret(reader, member.entry)
-                except (OSError, ProtocolError):
-                    continue
-                if secret:
-                    secrets[member.path.text] = (secret, is_model)
+        for member in members:
+            if member.entry is None:
+                continue
+            try:
+                secret, is_model = _look_for_secret(self.tree, member.entry)
+            except (OSError, ProtocolError):
+                continue
+            if secret:
+                secrets[member.path.text] = (secret, is_model)
         return secrets
 
     def _refuse_incomplete(self) -> None:
@@ -497,14 +496,14 @@ class _Selecting:
         return NotFound(message, item=self.item, hint=hint)
 
 
-def _look_for_secret(reader: TreeReader, entry: Entry) -> tuple[str, bool]:
+def _look_for_secret(tree: Tree, entry: Entry) -> tuple[str, bool]:
     """What kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
     megabyte of a pickle is looked at: a trainer's settings are there. Raises `ProtocolError`, `OSError`."""
     is_model = is_weights(entry.name) and not matches(entry.name, (glob for glob, _ in RESUME))
     kind = kind_of(entry.name)
     if is_model and (kind is None or kind.loaded_with != "torch"):
         return "", True
-    fd, size = reader.open(entry, strict=False)
+    fd, size = tree.open(entry, strict=False)
     try:
 
         def read(at: int, count: int) -> bytes:

@@ -22,7 +22,7 @@ from mdl.archive.zip_records import DEFLATED, STORED, Compression, Record
 from mdl.disk import write_all
 from mdl.disk.pool import Pool
 from mdl.errors import ProtocolError, storage_error, storage_trouble
-from mdl.runs.tree import Entry, TreeReader
+from mdl.runs.tree import Entry
 
 _BLOCK = 2**20
 _SMALL = 256 * 1024
@@ -119,12 +119,11 @@ class _Writer:
         self._buffers = [bytearray(_BLOCK) for _ in range(_LAG + 2)]
 
     def write(self) -> Manifest:
-        with self.selection.tree.reader() as reader:
-            for member in self.selection.members:
-                if member.entry is None:
-                    self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
-                else:
-                    self._file(member, member.entry, reader)
+        for member in self.selection.members:
+            if member.entry is None:
+                self._write_whole(Record(f"{member.path}/", STORED, self.out.at), b"")
+            else:
+                self._file(member, member.entry)
         self._look_again()
         manifest = replace(
             self.selection.manifest,
@@ -138,10 +137,10 @@ class _Writer:
         self.out.write(zip_records.end_records(self.count, len(self.directory), at))
         return manifest
 
-    def _file(self, member: Member, entry: Entry, reader: TreeReader) -> None:
+    def _file(self, member: Member, entry: Entry) -> None:
         name = member.path.text
         try:
-            fd, size = reader.open(entry, strict=not self.allow_changing)
+            fd, size = self.selection.tree.open(entry, strict=not self.allow_changing)
         except OSError as error:
             raise storage_error(error, entry.path, "") from error
         except ProtocolError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import field, replace
+from typing import Literal
 
 from mdl.runs.completeness import is_model, why_incomplete
 from mdl.runs.tree import Entry, Tree
@@ -78,6 +79,10 @@ class Checkpoint:
     def is_counted(self) -> bool:
         """Whether it has a step or an epoch."""
         return self.step is not None or self.epoch is not None
+
+    def count(self, axis: Literal["step", "epoch"]) -> int | None:
+        """Its count on an axis; None if it has none."""
+        return self.step if axis == "step" else self.epoch
 
     def has_more_steps_than(self, other: Checkpoint) -> bool:
         """Whether its step is known to be a later one than the other's."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
+from mdl.formatting import listed
 from mdl.paths import shown
 from mdl.runs.checkpoint import Checkpoint, Found
 from mdl.runs.tree import join
@@ -18,10 +19,13 @@ from mdl.weights.table import stem_of
 UNRECORDED = "none is recorded"
 _NAMED = 10
 """How many candidates a message names."""
+Axis = Literal["step", "epoch"]
+Chosen = tuple[Checkpoint | None, str]
+"""The checkpoint; or None, and why nobody can say which it is."""
 
 
-def latest_of(rows: Sequence[Checkpoint]) -> tuple[Checkpoint | None, str]:
-    """The latest of some checkpoints, or None and why nobody can say which it is; "" if there is none at all.
+def latest_of(rows: Sequence[Checkpoint]) -> Chosen:
+    """Return the latest of some checkpoints; None without a reason if there is none at all.
 
     It is what the trainer recorded as such; else the trainer's own last file; else the one with the most steps, or
     epochs, if all that are complete have them.
@@ -37,38 +41,44 @@ def latest_of(rows: Sequence[Checkpoint]) -> tuple[Checkpoint | None, str]:
     if lasts:
         newest = _greatest(lasts, lambda row: (row.last, stem_of(row.name) == "latest"))
         return _only(newest, "several are called the last")
-    candidates = [row for row in whole if not row.is_aside] or whole
-    if len(candidates) == 1:
-        return candidates[0], ""
-    if len({row.others for row in candidates}) > 1:
-        return _only(candidates, "they are of several trainings")
-    for axis in ("step", "epoch"):
-        if all(getattr(row, axis) is not None for row in candidates):
-            return _only(_greatest(candidates, _newest_by(axis)), f"several have the same {axis}")
-    counted = [row for row in candidates if row.is_counted]
-    if len(counted) == len(candidates):
-        return _only(candidates, "steps and epochs do not compare")
-    if counted:
-        return _only(candidates, "only some have a step or an epoch")
-    return _only(candidates, "no name and no record tells")
+    steps = [row for row in whole if not row.is_aside]
+    return _latest_by_count(steps or whole)
 
 
-def _newest_by(axis: str) -> Callable[[Checkpoint], tuple[object, ...]]:
+def _latest_by_count(rows: Sequence[Checkpoint]) -> Chosen:
+    """Return the checkpoint with the highest count on an axis that all of them have, steps before epochs."""
+    trainings = {row.others for row in rows}
+    if len(trainings) > 1:
+        return _only(rows, "they are of several trainings")
+    axes: tuple[Axis, ...] = ("step", "epoch")
+    for axis in axes:
+        if all(row.count(axis) is not None for row in rows):
+            return _only(_greatest(rows, _newest_by(axis)), f"several have the same {axis}")
+    counted = [row for row in rows if row.is_counted]
+    if not counted:
+        return _only(rows, "no name and no record tells")
+    if len(counted) < len(rows):
+        return _only(rows, "only some have a step or an epoch")
+    return _only(rows, "steps and epochs do not compare")
+
+
+def _newest_by(axis: Axis) -> Callable[[Checkpoint], tuple[object, ...]]:
     """A key that is the greatest for the newest by its step or its epoch; of equal ones, for one not called best."""
-    return lambda row: (getattr(row, axis), row.epoch or 0, not row.says_best, row.order)
+    return lambda row: (row.count(axis), row.epoch or 0, not row.says_best, row.order)
 
 
 def _of_newest_place(rows: list[Checkpoint]) -> list[Checkpoint]:
-    """Those in the newest of a run's folders that has more than the best or an average; all if none has."""
+    """Return those in the newest of a run's folders that has more than the best or an average; all if none has."""
     places = [row.place for row in rows if not row.is_aside]
     if not places:
         return rows
-    return [row for row in rows if row.place == max(places)]
+    newest = max(places)
+    return [row for row in rows if row.place == newest]
 
 
-def best_of(rows: Sequence[Checkpoint], recorded: str) -> tuple[Checkpoint | None, str]:
-    """The best of some checkpoints: the one that the trainer ``recorded`` by its name, else the only one whose name
-    says so; or None, and why."""
+def best_of(rows: Sequence[Checkpoint], recorded: str) -> Chosen:
+    """Return the best of some checkpoints: the one that the trainer ``recorded`` by its name, else the only one whose
+    name says so."""
     if recorded:
         named = [row for row in rows if row.name == recorded]
         if not named:
@@ -77,17 +87,16 @@ def best_of(rows: Sequence[Checkpoint], recorded: str) -> tuple[Checkpoint | Non
             return None, f"{recorded} is recorded as best and is not complete"
         return named[-1], ""
     called_best = [row for row in rows if row.says_best]
+    if not called_best:
+        return None, UNRECORDED
     whole = [row for row in called_best if row.complete]
-    if whole:
-        newest = _greatest(whole, lambda row: row.place)
-        return _only(newest, "several are called best")
-    if called_best:
+    if not whole:
         return None, f"{called_best[-1].name} is not complete"
-    return None, UNRECORDED
+    return _only(_greatest(whole, lambda row: row.place), "several are called best")
 
 
 def choose(found: Found) -> Found:
-    """The same checkpoints, one of them marked as the latest and one as the best, or why none is.
+    """Return the same checkpoints, one of them marked as the latest and one as the best, or why none is.
 
     If several have one name, the newest keeps it, and the others are named after their whole path.
     """
@@ -99,13 +108,11 @@ def choose(found: Found) -> Found:
 
 
 def _named_apart(rows: Sequence[Checkpoint]) -> list[Checkpoint]:
-    named: list[Checkpoint] = []
-    names: set[str] = set()
+    named: dict[str, Checkpoint] = {}
     for row in reversed(rows):
-        name = next(name for name in _possible_names(row) if name not in names)
-        names.add(name)
-        named.append(replace(row, name=name))
-    return named[::-1]
+        name = next(name for name in _possible_names(row) if name not in named)
+        named[name] = replace(row, name=name)
+    return list(reversed(named.values()))
 
 
 def _possible_names(row: Checkpoint) -> Iterator[str]:
@@ -120,50 +127,44 @@ def _possible_names(row: Checkpoint) -> Iterator[str]:
 
 
 def newer_incomplete(rows: Sequence[Checkpoint], chosen: Checkpoint) -> tuple[Checkpoint, ...]:
-    """The incomplete checkpoints that would be newer than ``chosen``: those that would be the latest if they were
-    complete."""
+    """Return the incomplete checkpoints that would be newer than ``chosen``: those that would be the latest if they
+    were complete."""
     newer = []
     for row in rows:
         if row.complete or row.is_aside:
             continue
-        latest, why = latest_of([chosen, replace(row, complete=True)])
-        if latest is None or latest.name != chosen.name or why:
+        latest, _ = latest_of([chosen, replace(row, complete=True)])
+        if latest is None or latest.name != chosen.name:
             newer.append(row)
     return tuple(newer)
 
 
 def candidates_text(rows: Sequence[Checkpoint], *, with_numbers: bool = True) -> str:
-    """The names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
-    tell = _numbers if with_numbers else _state
-    named = ", ".join(shown(row.name) + tell(row) for row in rows[:_NAMED])
-    more = len(rows) - _NAMED
-    return f"{named} and {more:,} more" if more > 0 else named
-
-
-def _numbers(row: Checkpoint) -> str:
-    """Its numbers in brackets; of one without any, whether it is complete."""
-    numbers = []
-    if row.epoch is not None:
-        numbers.append(f"epoch {row.epoch}")
-    if row.step is not None:
-        numbers.append(f"step {row.step}")
-    return f" ({', '.join(numbers)})" if numbers else _state(row)
-
-
-def _state(row: Checkpoint) -> str:
-    return "" if row.complete else " (incomplete)"
+    """Return the names of some checkpoints, with their numbers if they are wanted: ten, and how many more there are."""
+    names = []
+    for row in rows:
+        details = []
+        if with_numbers and row.epoch is not None:
+            details.append(f"epoch {row.epoch}")
+        if with_numbers and row.step is not None:
+            details.append(f"step {row.step}")
+        if not details and not row.complete:
+            details.append("incomplete")
+        names.append(f"{shown(row.name)} ({', '.join(details)})" if details else shown(row.name))
+    return listed(names, most=_NAMED)
 
 
 def _greatest(rows: Sequence[Checkpoint], key: Callable[[Checkpoint], Any]) -> list[Checkpoint]:
-    """The rows whose key is the greatest."""
+    """Return the rows whose key is the greatest."""
     top = max(map(key, rows))
     return [row for row in rows if key(row) == top]
 
 
-def _only(rows: Sequence[Checkpoint], why: str) -> tuple[Checkpoint | None, str]:
-    """The only one of some rows, or of those that are links to one file; else None, and why with the candidates."""
+def _only(rows: Sequence[Checkpoint], why: str) -> Chosen:
+    """Return the only one of some rows, or of those that are links to one file; else None, and why with the
+    candidates."""
     real_files = {tuple(sorted(entry.real for entry in row.files)) for row in rows}
-    are_one = len(real_files) == 1 and () not in real_files
-    if len(rows) == 1 or are_one:
-        return min(rows, key=lambda row: row.name), ""
-    return None, f"{why}: {candidates_text(rows)}"
+    are_one_file = len(real_files) == 1 and () not in real_files
+    if len(rows) > 1 and not are_one_file:
+        return None, f"{why}: {candidates_text(rows)}"
+    return min(rows, key=lambda row: row.name), ""

@@ -5,12 +5,10 @@ Nothing is unpickled.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from mdl.errors import ProtocolError
 from mdl.paths import matches
 from mdl.runs.tree import Entry, Tree
 from mdl.weights.safetensors import SAFETENSORS, read_header
@@ -155,11 +153,9 @@ def why_cut(tree: Tree, entry: Entry) -> str | None:
     if entry.kind != "file" or not is_weights(entry.name):
         return None
     try:
-        with tree.reader() as reader:
-            fd, size = reader.open(entry)
-        with os.fdopen(fd, "rb") as file:
-            return why_not_whole(file, size, entry.name)
-    except (OSError, ProtocolError):
+        with tree.opened(entry) as file:
+            return why_not_whole(file, entry.stamp.size, entry.name) if file else None
+    except OSError:
         return None
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
+from mdl.bounds import parse_json
 from mdl.paths import shown
 from mdl.runs.checkpoint import FINAL, Checkpoint, Found, checkpoint, finished_model, parse_count
 from mdl.runs.choice import latest_of
-from mdl.runs.completeness import RESUME
+from mdl.runs.completeness import RESUME, header_metadata
 from mdl.runs.layout import CONFIGS, OPTIMIZER_INSIDE, VOCABULARY, Layout
 from mdl.runs.names import NameSays, holds_model, named_folders, plain_name, what_name_says
-from mdl.runs.patterns import Pattern, Place, RunsOfFiles, matching, named_in, no_record
+from mdl.runs.patterns import Pattern, Place, matching, named_in, no_record
 from mdl.runs.tree import FILES, Entry, IsName, Tree, join, natural_key
 from mdl.weights.end_records import zip_names
 from mdl.weights.table import ORBAX_STAGING, WEIGHT_SUFFIXES, folder_kind_of, is_weights, stem_of
@@ -273,14 +275,61 @@ NEMO = Layout(
 # The number in a name counts epochs or steps; ``ss_steps`` in the file's header counts steps. ai-toolkit:
 # ``{name}_000000500`` files or folders, ``{name}`` when finished; variants of one step belong together.
 
+_UNNAMED_RUNS = {"epoch", "at"}
+"""The names that sd-scripts gives a run without a name, whose finished model is ``last``."""
+_KOHYA_STATE = "-state"
+
+
+def _find_lora(pattern: Pattern, keys: tuple[str, ...], tree: Tree, base: str) -> Found | None:
+    """The checkpoints of trainers that call a finished model like its run. A file without a number is one if its run
+    has files with a number, or if its header has one of the ``keys``."""
+    runs: set[str] = set()
+    for child in tree.children(base):
+        match = re.fullmatch(pattern.saved, child.name)
+        if match and any(match.groupdict().get(axis) for axis in ("step", "epoch")):
+            runs.add(match["run"])
+    if runs & _UNNAMED_RUNS:
+        runs.add("last")
+
+    def is_saved(tree: Tree, entry: Entry) -> bool:
+        match = re.fullmatch(pattern.saved, entry.name)
+        if match is None or entry.is_file != bool(match["suffix"]):
+            return False
+        return match["run"] in runs or not header_metadata(tree, entry).keys().isdisjoint(keys)
+
+    return replace(pattern, is_saved=is_saved).find(tree, base)
+
+
+def _lora_record(tree: Tree, path: str) -> NameSays:
+    """The count of steps in the header, or in the state saved with the file."""
+    entry = tree.get(path)
+    header = header_metadata(tree, entry) if entry else {}
+    try:
+        info = parse_json(header.get("training_info", "{}"), allow_nan=True)
+    except ValueError:
+        info = {}
+    state = tree.json(join(stem_of(path) + _KOHYA_STATE, "train_state.json"))
+    counts = [header.get("ss_steps"), state.get("current_step")]
+    if isinstance(info, dict):
+        counts.insert(1, info.get("step"))
+    steps = [step for step in map(parse_count, counts) if step is not None]
+    return NameSays(step=steps[0]) if steps else NameSays()
+
+
+_KOHYA_NUMBER = r"-(step)?([0-9]{6}|(?<=step)[0-9]{8})"
 KOHYA = Layout(
     "kohya",
+    partial(
+        _find_lora,
+        Pattern(
+            r"(?P<run>.+?)(-(step)?((?P<epoch>[0-9]{6})|(?<=step)(?P<step>[0-9]{8})))?(?P<suffix>\.(safetensors|ckpt|pt))",
+            last=(rf"(?!.*{_KOHYA_NUMBER}\.[a-z]+$).+",),
+            record=_lora_record,
+            state=_KOHYA_STATE,
+        ),
+        ("ss_steps", "ss_network_module"),
+    ),
     trainers="kohya sd-scripts and musubi-tuner",
-    find=RunsOfFiles(
-        r"(?P<run>.+?)(-(step)?(?P<number>[0-9]{6}|(?<=step)[0-9]{8}))?(?P<suffix>\.(safetensors|ckpt|pt))",
-        keys=("ss_steps", "ss_network_module"),
-        epoch="[0-9]{6}",
-    ).find,
     keep=("*.safetensors", "*.ckpt", "*.pt"),
     drop=(("*-state/*", "training state"), ("sample/*", "samples")),
     notes=(("*.ckpt", "is a pickle; reading it needs torch"),),
@@ -288,13 +337,20 @@ KOHYA = Layout(
 )
 AI_TOOLKIT = Layout(
     "ai-toolkit",
+    partial(
+        _find_lora,
+        Pattern(
+            r"(?P<variant_critic>CRITIC_)?(?P<run>.+?)(?P<variant_lora>_LoRA)?(_(?P<step>[0-9]{9}))?"
+            r"(?P<variant_refiner>_refiner)?(?P<suffix>\.safetensors|\.pt)?",
+            last=(r"(?!.*_[0-9]{9}(_refiner)?(\.[a-z]+)?$).+",),
+            kinds=(*FILES, "folder"),
+            record=_lora_record,
+            beside=("config.yaml",),
+            beside_newest=("optimizer.pt", "learnable_snr.json"),
+        ),
+        ("training_info",),
+    ),
     trainers="ai-toolkit",
-    find=RunsOfFiles(
-        r"(CRITIC_)?(?P<run>.+?)(_LoRA)?(_(?P<number>[0-9]{9}))?(_refiner)?(?P<suffix>\.safetensors|\.pt)?",
-        keys=("training_info",),
-        beside=("config.yaml",),
-        to_resume=("optimizer.pt", "learnable_snr.json"),
-    ).find,
     keep=("*.safetensors", "*.pt", "*/*", "config.yaml", "*.json"),
     drop=(
         ("optimizer.pt", "optimizer state"),

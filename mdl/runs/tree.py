@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ _NOWHERE = Path("/dev/null/listing")
 """The root of a tree whose files are elsewhere: no file can be opened below it."""
 NO_STAMP = Stamp(0, 0, 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
 IsName = Callable[[str], object]
 """Says whether a name is one of those that are looked for; a pattern's ``fullmatch`` will do."""
@@ -102,11 +104,22 @@ class Tree:
         identity = _identity(root.stat())
         walk = _Walk(str(root))
         walk.folder("", "", (identity,))
-        found = tuple(walk.found)
-        children: dict[str, list[Entry]] = {}
-        for entry in found:
-            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        return cls(root, identity, found, {entry.path: entry for entry in found}, children)
+        return cls._of(root, identity, walk.found)
+
+    @classmethod
+    def _of(
+        cls,
+        root: Path,
+        identity: tuple[int, int],
+        entries: Iterable[Entry],
+        read: Callable[[str], bytes] | None = None,
+    ) -> Tree:
+        by_path: dict[str, Entry] = {}
+        children: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            by_path[entry.path] = entry
+            children[entry.path.rpartition("/")[0]].append(entry)
+        return cls(root, identity, tuple(by_path.values()), by_path, dict(children), read)
 
     @classmethod
     def of_listing(cls, files: Mapping[str, int], read: Callable[[str], bytes]) -> Tree:
@@ -114,20 +127,17 @@ class Tree:
         weights are not read. What `why_excluded` leaves out of a folder is left out of this one as well."""
         entries: dict[str, Entry] = {}
         for path, size in files.items():
-            *folders, name = path.split("/")
-            above = ["/".join(folders[:count]) for count in range(1, len(folders) + 1)]
-            why = why_excluded(name, is_folder=False)
-            whys = [why_excluded(folder, is_folder=True) for folder in folders]
-            if why or any(whys):
+            folders = list(_folders_above(path))
+            is_excluded = why_excluded(path.rpartition("/")[2], is_folder=False) is not None
+            for folder in folders:
+                if why_excluded(folder.rpartition("/")[2], is_folder=True):
+                    is_excluded = True
+            if is_excluded:
                 continue
-            for folder in above:
+            for folder in folders:
                 entries.setdefault(folder, Entry(folder, "folder", real=folder))
             entries[path] = Entry(path, "file", Stamp(size, 0, 0), path)
-        found = tuple(sorted(entries.values(), key=_segments))
-        children: dict[str, list[Entry]] = {}
-        for entry in found:
-            children.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        return cls(_NOWHERE, (0, 0), found, entries, children, read)
+        return cls._of(_NOWHERE, (0, 0), sorted(entries.values(), key=_segments), read)
 
     def get(self, path: str) -> Entry | None:
         return self._by_path.get(path)
@@ -135,7 +145,7 @@ class Tree:
     def find(self, path: str) -> Entry | None:
         """The entry at ``path``, also if that is in a folder which is left out: it is looked into only now. What is
         there is excluded as its folder is. Raises `Unsafe` as `scan`."""
-        known: Mapping[str, Entry] = self._by_path
+        known = self._by_path
         while path not in known:
             outer = next((known[above] for above in _folders_above(path) if above in known), None)
             if outer is None or not outer.is_excluded_folder:
@@ -145,7 +155,9 @@ class Tree:
                 walk.folder(outer.path, outer.real, (self.identity,))
             except OSError as error:
                 return _unseen(path, outer.real, error)
-            known = {entry.path: _excluded_as(outer, entry) for entry in walk.found}
+            known = {}
+            for entry in walk.found:
+                known[entry.path] = replace(entry, kind="excluded", why=outer.why) if entry.kind == "file" else entry
         return known[path]
 
     def is_file(self, path: str) -> bool:
@@ -204,68 +216,19 @@ class Tree:
         is_there = os.path.lexists(f"{self.root}/{entry.real}")
         return changed_error(entry) if is_there else gone_error(entry)
 
-    def reader(self) -> contextlib.closing[TreeReader]:
-        """A context manager for opening files of the tree one after another."""
-        return contextlib.closing(TreeReader(self))
-
-    @contextlib.contextmanager
-    def opened(self, entry: Entry) -> Iterator[BinaryIO | None]:
-        """A context with the file of an entry, open; None if there is no file that can be read."""
-        try:
-            with self.reader() as reader:
-                fd, _ = reader.open(entry)
-        except (OSError, ProtocolError):
-            yield None
-            return
-        with os.fdopen(fd, "rb") as file:
-            yield file
-
-    def head(self, path: str, count: int) -> bytes:
-        """The first ``count`` bytes of a file; empty if there is no file that can be read."""
-        entry = self._by_path.get(path)
-        if entry is None or entry.kind != "file":
-            return b""
-        if self._read is not None:
-            is_small = entry.stamp.size <= LARGEST_RECORD and not is_weights(entry.name)
-            return self._read(path)[:count] if is_small else b""
-        try:
-            with self.reader() as reader:
-                fd, _ = reader.open(entry)
-        except (OSError, ProtocolError):
-            return b""
-        with os.fdopen(fd, "rb") as file:
-            return file.read(count)
-
-    def json(self, path: str) -> dict[str, Any]:
-        """The object in a small JSON file; empty if there is no such file, or it holds something else."""
-        try:
-            found = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
-
-
-class TreeReader:
-    """Opens files of a `Tree`. It keeps the folder of the last file open, for the next file is often beside it."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._folder: str | None = None
-        self._fd = -1
-
     def open(self, entry: Entry, *, strict: bool = True) -> tuple[int, int]:
-        """A descriptor of the file that was scanned, and its size in bytes; if not ``strict``, those of whatever file
-        is there now. The size of a log that has grown is the one that was scanned.
+        """Open the file that was scanned, and return its descriptor and its size in bytes; if not ``strict``, those of
+        whatever file is there now. The size of a log that has grown is the one that was scanned.
 
         Raises `ProtocolError` if another file is there now, or none, and `OSError`.
         """
         folder, _, name = entry.real.rpartition("/")
         try:
-            if folder != self._folder:
-                self.close()
-                self._fd = self._open_folder(folder, entry)
-                self._folder = folder
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+            folder_fd = self._open_folder(folder, entry)
+            try:
+                fd = os.open(name, _FILE, dir_fd=folder_fd)
+            finally:
+                os.close(folder_fd)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 raise gone_error(entry) from error
@@ -280,25 +243,49 @@ class TreeReader:
         return fd, entry.stamp.size if is_same else facts.st_size
 
     def _open_folder(self, path: str, entry: Entry) -> int:
-        """The folder at ``path`` below the tree's root, reached without following a link."""
-        fd = os.open(self._tree.root, _FOLDER)
+        """Open the folder at ``path`` below the root, reached without following a link."""
+        fd = os.open(self.root, _FOLDER)
         try:
-            if _identity(os.fstat(fd)) != self._tree.identity:
+            if _identity(os.fstat(fd)) != self.identity:
                 raise changed_error(entry)
-            for step in path.split("/") if path else ():
+            for step in filter(None, path.split("/")):
                 above = fd
-                fd = os.open(step, _FOLDER, dir_fd=fd)
+                fd = os.open(step, _FOLDER, dir_fd=above)
                 os.close(above)
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    def close(self) -> None:
-        """Close the folder that is open. The files stay open; the caller closes them."""
-        if self._folder is not None:
-            os.close(self._fd)
-            self._folder = None
+    @contextlib.contextmanager
+    def opened(self, entry: Entry) -> Iterator[BinaryIO | None]:
+        """A context with the file of an entry, open; None if there is no file that can be read."""
+        try:
+            fd, _ = self.open(entry)
+        except (OSError, ProtocolError):
+            yield None
+            return
+        with os.fdopen(fd, "rb") as file:
+            yield file
+
+    def head(self, path: str, count: int) -> bytes:
+        """The first ``count`` bytes of a file; empty if there is no file that can be read."""
+        entry = self._by_path.get(path)
+        if entry is None or entry.kind != "file":
+            return b""
+        if self._read is not None:
+            is_small = entry.stamp.size <= LARGEST_RECORD and not is_weights(entry.name)
+            return self._read(path)[:count] if is_small else b""
+        with self.opened(entry) as file:
+            return file.read(count) if file else b""
+
+    def json(self, path: str) -> dict[str, Any]:
+        """The object in a small JSON file; empty if there is no such file, or it holds something else."""
+        try:
+            found = parse_json(self.head(path, _STATE_LIMIT).decode("utf-8", "replace"), allow_nan=True)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 _PARTS = re.compile(r"[0-9]+|[^0-9]+")
@@ -320,11 +307,6 @@ def _folders_above(path: str) -> Iterator[str]:
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
-
-
-def _excluded_as(folder: Entry, entry: Entry) -> Entry:
-    """An entry of a folder that is left out."""
-    return replace(entry, kind="excluded", why=folder.why) if entry.kind == "file" else entry
 
 
 def _segments(entry: Entry) -> list[str]:
@@ -370,56 +352,62 @@ class _Walk:
     def folder(self, path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
         """Find what is in the folder seen at ``path`` and really at ``real``; ``above`` are the device and inode of
         that folder and of those that it is in. Raises `OSError`."""
-        with os.scandir(os.path.join(self._root, real) if real else self._root) as listing:
-            names = sorted(listing, key=lambda one: one.name)
+        with os.scandir(os.path.join(self._root, real)) as listing:
+            names = sorted(listing, key=lambda name: name.name)
         if path:
             self.found.append(Entry(path, "folder", real=real))
-        for one in names:
+        for name in names:
             self._count += 1
             if self._count > MOST_ITEMS:
                 raise Unsafe(f"more than {MOST_ITEMS:,} entries", item=self._root, hint="name a folder inside it")
-            seen = join(path, one.name)
-            self._entry(one, seen, seen if real == path else join(real, one.name), above)
+            seen = join(path, name.name)
+            really = seen if real == path else join(real, name.name)
+            try:
+                self._entry(name, seen, really, above)
+            except OSError as error:
+                self.found.append(_unseen(seen, really, error))
 
-    def _entry(self, one: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
-        try:
-            why = why_excluded(one.name, is_folder=one.is_dir())
-            if one.is_symlink():
-                target = os.path.realpath(one.path, strict=True)
-                if target != self._root and not target.startswith(self._root + os.sep):
-                    why = f"a link to {target}, outside the run"
-                    self.found.append(Entry(path, "escapes", real=real, why=why))
-                    return
-                real = os.path.relpath(target, self._root)
-                *folders, name = real.split("/")  # a link to a secret is one too
-                whys = [why, *(why_excluded(part, is_folder=True) for part in folders)]
-                why = next(filter(None, [*whys, why_excluded(name, is_folder=one.is_dir())]), None)
-                facts = os.stat(target, follow_symlinks=False)
-            else:
-                facts = one.stat(follow_symlinks=False)
-        except OSError as error:
-            self.found.append(_unseen(path, real, error))
-            return
+    def _entry(self, name: os.DirEntry[str], path: str, real: str, above: tuple[tuple[int, int], ...]) -> None:
+        """Add one entry, and all that is below it. Raises `OSError` if it cannot be looked at."""
+        why = why_excluded(name.name, is_folder=name.is_dir())
+        if name.is_symlink():
+            target = os.path.realpath(name.path, strict=True)
+            if target != self._root and not target.startswith(self._root + os.sep):
+                self.found.append(Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run"))
+                return
+            real = os.path.relpath(target, self._root)
+            why = why or _why_target_excluded(real, is_folder=name.is_dir())
+            facts = os.stat(target, follow_symlinks=False)
+        else:
+            facts = name.stat(follow_symlinks=False)
         if stat.S_ISREG(facts.st_mode):
             is_executable = bool(facts.st_mode & stat.S_IXUSR)
-            entry = Entry(path, "excluded" if why else "file", Stamp.of(facts), real, is_executable, why or "")
-            self.found.append(entry)
+            kind: Kind = "excluded" if why else "file"
+            self.found.append(Entry(path, kind, Stamp.of(facts), real, is_executable, why or ""))
         elif why:
             self.found.append(Entry(path, "excluded", real=real, why=why))
         elif stat.S_ISDIR(facts.st_mode):
-            me = _identity(facts)
-            if me in above:
-                self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
-                return
-            if len(above) > _MOST_DEPTH:
-                raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
-            try:
-                self.folder(path, real, (*above, me))
-            except OSError as error:
-                self.found.append(_unseen(path, real, error))
+            self._subfolder(path, real, _identity(facts), above)
         else:
-            kind = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
-            self.found.append(Entry(path, "special", real=real, why=f"a {kind}, not a file"))
+            what = _SPECIAL.get(stat.S_IFMT(facts.st_mode), "special file")
+            self.found.append(Entry(path, "special", real=real, why=f"a {what}, not a file"))
+
+    def _subfolder(self, path: str, real: str, own: tuple[int, int], above: tuple[tuple[int, int], ...]) -> None:
+        if own in above:
+            self.found.append(Entry(path, "special", real=real, why="a link that leads to itself"))
+            return
+        if len(above) > _MOST_DEPTH:
+            raise Unsafe(f"folders more than {_MOST_DEPTH} deep", item=path, hint="name a folder inside it")
+        self.folder(path, real, (*above, own))
+
+
+def _why_target_excluded(path: str, *, is_folder: bool) -> str | None:
+    """Why the target of a link is excluded, or None: a link to a secret is one too."""
+    for folder in _folders_above(path):
+        why = why_excluded(folder.rpartition("/")[2], is_folder=True)
+        if why:
+            return why
+    return why_excluded(path.rpartition("/")[2], is_folder=is_folder)
 
 
 def _unseen(path: str, real: str, error: OSError) -> Entry:
