@@ -24,7 +24,7 @@ from mdl.units import Window, as_meant, as_text, is_true, parse_duration, parse_
 from mdl.values import value_class
 
 if TYPE_CHECKING:
-    from mdl.net.limits import Limits
+    from mdl.net.policy import Limits
     from mdl.toml.table import Table
 
 Parse = Callable[[Any, str], Any]
@@ -424,7 +424,7 @@ class Config:
     @property
     def limits(self) -> Limits:
         """How much a client asks for at once, how long it waits, and how often it asks again."""
-        from mdl.net.limits import Limits, RetryPolicy
+        from mdl.net.policy import Limits, RetryPolicy
 
         stall = self["stall"]
         patience, unanswered = self.patience

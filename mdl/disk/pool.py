@@ -1,4 +1,7 @@
-"""Threads: a pool that makes calls, threads that live as long as a piece of work, and work in batches."""
+"""Threads: a pool that makes calls, threads that live as long as a piece of work, and work in batches.
+
+That the system refuses a thread is found out in `start_threads` alone, which returns those that it started.
+"""
 
 from __future__ import annotations
 

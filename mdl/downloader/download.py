@@ -18,7 +18,7 @@ from mdl.errors import MdlError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest, Fingerprint
 from mdl.net.allowlist import origin_of
-from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import OriginRecord
 from mdl.net.policy import RequestEnded, State
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.presigned import expires_at

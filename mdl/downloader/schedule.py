@@ -20,9 +20,7 @@ from mdl.downloader.segment import Segment
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError
 from mdl.events import Event, Retrying, Rewound
 from mdl.net.allowlist import host_of
-from mdl.net.limits import RetryPolicy
-from mdl.net.origin_record import OriginRecord
-from mdl.net.pacer import Pacer
+from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import (
     PROGRESS,
     Again,
@@ -32,6 +30,7 @@ from mdl.net.policy import (
     NextMirror,
     Outcome,
     RequestEnded,
+    RetryPolicy,
     Rewind,
     decide,
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from mdl.disk.pool import start_threads
 from mdl.downloader.partial import FileModified, Partial
 from mdl.errors import Cancelled
 from mdl.hashing import PREFIX_STEP, Digest, Fingerprint, new_hasher, read_blocks
@@ -29,7 +30,6 @@ class InOrderHasher:
         self._hasher = new_hasher(algorithm, size or 0)
         self._prefixes: list[str] = []
         self.done = 0
-        self.thread: threading.Thread | None = None
 
     def feed(self, data: memoryview | bytes) -> None:
         """Hash the next bytes."""
@@ -83,11 +83,14 @@ class StreamHasher:
         self._seen = self._stop = False
         self._error: Exception | None = None
         self.done = 0
-        self.thread: threading.Thread | None = threading.Thread(target=self._run, name="mdl-hasher", daemon=True)
-        try:
-            self.thread.start()
-        except RuntimeError:  # no thread can be started: `result` hashes everything at the end
-            self.thread = None
+        self._threads: list[threading.Thread] = []
+        """None if none can be started: then `result` hashes everything at the end."""
+        start_threads("mdl-hasher", [self._run], self._threads)
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """What hashes; None if no thread could be started."""
+        return self._threads[0] if self._threads else None
 
     def wake(self) -> None:
         """Say that the front may have moved. It is cheap to call this after every write."""
@@ -112,7 +115,7 @@ class StreamHasher:
         """
         if self.thread is None and self._partial.front >= self._size:
             self._run()
-        while self.thread and self.thread.is_alive():  # also after the last byte, whose block may still be found bad
+        while self.thread and self.thread.is_alive():  # whose last block may still be found bad
             if self._partial.front < self._size:
                 return None
             self.wake()

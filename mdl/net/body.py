@@ -16,12 +16,11 @@ from collections.abc import Generator, Iterable, Iterator
 import httpx
 
 from mdl.cancel import CancelToken
-from mdl.errors import NetworkError, ProtocolError
-from mdl.net.connection import Connection, deadline
+from mdl.errors import MdlError, NetworkError, ProtocolError
+from mdl.net.connection import Connection, Deadline
+from mdl.net.failures import AGAIN, SILENCE, broken_tls
 from mdl.net.responses import codings_of, is_readable, unreadable
 from mdl.net.throttle import Throttle
-from mdl.net.tls_errors import SILENCE
-from mdl.net.transport import broken_tls
 
 STEP = 256 * 1024
 """Bytes of one decoded piece, at most."""
@@ -30,7 +29,6 @@ _BUFFER = 768 * 1024
 """Bytes of a read buffer. What one ``recv_into`` returns is handed on at once."""
 _TLS_BUFFER = 512 * 1024
 """Bytes of it that are used under TLS, which needs memory of its own beside it."""
-_AGAIN = "run the same command again; what was fetched is kept"
 _TOO_SLOW = "the connection is too slow to go on"
 _SLOWEST = 1000.0
 """Bytes a second that a body must bring, on average while it is waited for."""
@@ -59,13 +57,11 @@ class BodyReader:
         if the body ends early, or if the connection is silent or brings less than 1 kB/s; `ProtocolError` for an
         encoding that cannot be decoded; `Cancelled`. httpx's own errors pass through.
         """
-        is_coded = decode and codings_of(response.headers)
-        pieces = _decoded(response) if is_coded else self._raw(response, length, first_byte)
-        longest = max(self._slow, self._stall)
+        pieces = self._pieces(response, length, first_byte, decode=decode)
         waited = 0.0
         count = 0
-        silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
-        block = self._first(pieces, max(longest, first_byte))
+        block = next(pieces, None)
+        self._cancel.check()
         while block is not None:
             if waited >= self._slow:
                 if count < _SLOWEST * waited:
@@ -75,26 +71,37 @@ class BodyReader:
             self._throttle.take(len(block), self._cancel)
             yield block
             began = time.monotonic()
-            with deadline(longest, silent):
-                block = next(pieces, None)
+            block = next(pieces, None)
             self._cancel.check()
             if block is not None:
-                waited = waited + time.monotonic() - began
-                count = count + len(block)
+                waited += time.monotonic() - began
+                count += len(block)
 
-    def _first(self, pieces: Iterator[Block], seconds: float) -> Block | None:
-        """The first piece of a body; None if it is empty. Raises `NetworkError` if none comes in time."""
-        with deadline(seconds, _nothing_after_head(seconds)):
-            block = next(pieces, None)
-        self._cancel.check()
-        return block
-
-    def _raw(self, response: httpx.Response, length: int | None, first_byte: float) -> Iterator[Block]:
-        """The bytes on the wire."""
+    def _pieces(
+        self, response: httpx.Response, length: int | None, first_byte: float, *, decode: bool
+    ) -> Iterator[Block]:
+        """The body as it comes: past the parser if the server announced its length, and it need not be decoded."""
         connection = response.extensions.get("network_stream")
-        if isinstance(connection, Connection) and connection.left is not None:
+        is_coded = decode and len(codings_of(response.headers)) > 0
+        if not isinstance(connection, Connection):  # a locator's own
+            return _decoded(response) if is_coded else _parsed(response, length)
+        if connection.left is not None and not is_coded:
             return self._straight(response, connection, length, first_byte)
-        return _parsed(response, length)
+        pieces = _decoded(response) if is_coded else _parsed(response, length)
+        return self._in_time(pieces, connection, first_byte)
+
+    def _in_time(self, pieces: Iterator[Block], connection: Connection, first_byte: float) -> Iterator[Block]:
+        """The ``pieces``, each of which may take many reads: raises `NetworkError` for one that takes too long."""
+        longest = max(self._slow, self._stall)
+        first = max(longest, first_byte)
+        deadline = connection.limits.deadline if connection.limits else Deadline()
+        with deadline.within(first, _nothing_after_head(first)):
+            piece = next(pieces, None)
+        silent = NetworkError(f"the server sent nothing of the body for {longest:.0f} s", hint=_TOO_SLOW)
+        while piece is not None:
+            yield piece
+            with deadline.within(longest, silent):
+                piece = next(pieces, None)
 
     def _straight(
         self, response: httpx.Response, connection: Connection, length: int | None, first_byte: float
@@ -115,18 +122,22 @@ class BodyReader:
                 left -= count
                 seconds = self._stall
                 yield view[:count]
-            if isinstance(error, ssl.SSLError):
-                raise broken_tls(error, response.request, is_open=True) from error
-            if isinstance(error, TimeoutError) and left == size:
-                raise _nothing_after_head(seconds) from error
-            if isinstance(error, TimeoutError):
-                raise NetworkError(f"no byte for {seconds:.0f} s", hint=_AGAIN) from error
             if error:
-                why = f"the connection broke: {error.strerror or error}"
-                raise NetworkError(why, hint="run the same command again") from error
+                raise self._broken(error, response, seconds, is_begun=left < size) from error
             if count == 0:
                 raise _cut_off(size - left, size)
         response.close()
+
+    def _broken(self, error: OSError, response: httpx.Response, seconds: float, *, is_begun: bool) -> MdlError:
+        """The error for a body that ended by ``error``."""
+        if isinstance(error, ssl.SSLError):
+            return broken_tls(error, response.request, is_open=True)
+        if isinstance(error, TimeoutError) and not is_begun:
+            return _nothing_after_head(seconds)
+        if isinstance(error, TimeoutError):
+            return NetworkError(f"no byte for {seconds:.0f} s", hint=AGAIN)
+        why = f"the connection broke: {error.strerror or error}"
+        return NetworkError(why, hint="run the same command again")
 
 
 def _parsed(response: httpx.Response, length: int | None) -> Iterator[Block]:
@@ -149,7 +160,7 @@ def _nothing_after_head(seconds: float) -> NetworkError:
 
 
 def _cut_off(got: int, size: int) -> NetworkError:
-    return NetworkError(f"the connection ended after {got} of {size} bytes", hint=_AGAIN)
+    return NetworkError(f"the connection ended after {got} of {size} bytes", hint=AGAIN)
 
 
 def _decoded(response: httpx.Response) -> Iterator[bytes]:
@@ -165,7 +176,7 @@ def _decoded(response: httpx.Response) -> Iterator[bytes]:
         return
     if "content-length" in response.headers or "transfer-encoding" in response.headers:
         raise ProtocolError(f"the server's response ended in the middle of its {codings[0]} encoding")
-    raise NetworkError(f"the connection ended in the middle of a {codings[0]} encoding", hint=_AGAIN)
+    raise NetworkError(f"the connection ended in the middle of a {codings[0]} encoding", hint=AGAIN)
 
 
 def gunzip(chunks: Iterable[bytes]) -> Generator[bytes, None, bool]:

@@ -32,20 +32,26 @@ from mdl.errors import KEPT, MdlError, NetworkError, NotFound, ProtocolError, Un
 from mdl.json_stream import Take, read_json
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of, port_of
 from mdl.net.body import Block, BodyReader
-from mdl.net.connection import Interrupter, RequestLimits, deadline
+from mdl.net.connection import Connection, Deadline, Interrupter, RequestLimits
 from mdl.net.credentials import HostCredential, HostTls
-from mdl.net.hints import loop_hint, plain_http_hint
-from mdl.net.limits import Limits
+from mdl.net.failures import PROXY, SILENCE, map_httpx_errors
 from mdl.net.locators import Body, Link, Locate
-from mdl.net.origin_record import OriginRecord
-from mdl.net.pacer import Pacer
-from mdl.net.policy import Again, RequestEnded, State, decide
+from mdl.net.pacer import OriginRecord, Pacer
+from mdl.net.policy import Again, Limits, RequestEnded, State, decide
 from mdl.net.proxies import Proxy, ProxySettings
-from mdl.net.refusals import Asker, error_for_status, is_not_yet, may_be_the_token, page_of, server_message
+from mdl.net.refusals import (
+    Asker,
+    error_for_status,
+    is_not_yet,
+    loop_hint,
+    may_be_the_token,
+    page_of,
+    plain_http_hint,
+    server_message,
+)
 from mdl.net.responses import parse_size
 from mdl.net.throttle import NO_LIMIT, Throttle
-from mdl.net.tls_errors import SILENCE
-from mdl.net.transport import LIMITS, PROXY, PooledTransport, map_httpx_errors, system_settings
+from mdl.net.transport import LIMITS, PooledTransport, system_settings
 from mdl.net.trust import Trust
 from mdl.paths import shown
 from mdl.redact import Secrets, bare_url
@@ -259,7 +265,7 @@ class HttpClient:
 
     def _refusal(self, opened: OpenResponse, asked: _Asked, sent: str, secrets: Secrets) -> MdlError:
         """The error that a response means, in the server's own words. ``sent`` is the name of what proved who asks."""
-        with self._response_deadline():
+        with self._response_deadline(_deadline_of(opened.response)):
             words = self.beginning(opened, _SMALL)
         asker = self._asker(opened, asked, sent)
         told = server_message(opened.headers, words, secrets)
@@ -528,7 +534,7 @@ class HttpClient:
         while True:
             try:
                 limits.begin()
-                with self._response_deadline(patience), self._quiet.sending():
+                with self._response_deadline(limits.deadline, patience), self._quiet.sending():
                     response = self._transport.handle_request(request)
                 response.request = request
                 return response
@@ -542,13 +548,13 @@ class HttpClient:
                 if not may_be_stale or request.method == "POST":
                     raise
 
-    def _response_deadline(self, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    def _response_deadline(self, deadline: Deadline, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
         """The status line and headers, or the words of a refusal, must be there after twice the longest silence, or
         after ``patience`` seconds."""
         seconds = max(2 * self.stall, patience)
         words = f"the server did not send its whole response headers within {seconds:.0f} s"
         error = NetworkError(words, hint=SILENCE, is_silence=True)
-        return deadline(seconds, error)
+        return deadline.within(seconds, error)
 
     def _may_be_private(self, url: str, start: str, met_public: bool) -> bool:
         """Whether a request for ``url``, on the way from ``start``, may reach a private address.
@@ -602,10 +608,18 @@ def _drain(response: httpx.Response) -> None:
     length = parse_size(response.headers.get("content-length", ""))
     if length is not None and length <= _SMALL:
         late = NetworkError("the server did not finish the body of a redirect in time")
-        with contextlib.suppress(httpx.HTTPError, NetworkError), deadline(_DRAIN_SECONDS, late):
+        with contextlib.suppress(httpx.HTTPError, NetworkError), _deadline_of(response).within(_DRAIN_SECONDS, late):
             for _ in response.iter_raw():
                 pass
     response.close()
+
+
+def _deadline_of(response: httpx.Response) -> Deadline:
+    """What ends the reading of a response; of one that comes over no connection it ends nothing."""
+    connection = response.extensions.get("network_stream")
+    if isinstance(connection, Connection) and connection.limits:
+        return connection.limits.deadline
+    return Deadline()
 
 
 def _lower(headers: httpx.Headers) -> dict[str, str]:

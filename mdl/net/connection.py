@@ -1,8 +1,7 @@
 """Connections: how one is opened, to the first address that answers (RFC 8305), and what a request may do on it.
 
-A connection is given the limits of each request that it carries: which address the request may reach, and what ends it
-from another thread. Until when data must have come is asked of the calling thread, for httpcore hands nothing on.
-A read that gets one byte now and then never times out by itself, nor do interim responses (1xx) without end.
+A connection is given the limits of each request that it carries: which address the request may reach, until when data
+must have come, and what ends it from another thread.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpcore
@@ -32,7 +30,7 @@ from mdl.cancel import CancelToken, wake
 from mdl.disk.pool import in_thread
 from mdl.errors import NetworkError, Unsafe
 from mdl.net.allowlist import bracketed, is_private
-from mdl.net.tls import ByteStream, TlsStream
+from mdl.net.tls import FILL_SECONDS, ByteStream, TlsStream
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 """How the head of a response ends, and a chunked body. The parser takes both kinds of line ends."""
@@ -63,12 +61,49 @@ class Interrupter:
             wake(self._sock)
 
 
+class Deadline:
+    """The moment until which a request may be read, however many bytes come until then.
+
+    A read that gets one byte now and then never times out by itself, nor do interim responses (1xx) without end.
+    """
+
+    def __init__(self) -> None:
+        self._moment = math.inf
+        self._error = NetworkError("")
+
+    @contextlib.contextmanager
+    def within(self, seconds: float, error: NetworkError) -> Iterator[None]:
+        """Have ``error`` raised by a read inside the block that goes on after ``seconds``. Of two blocks, one inside
+        the other, the earlier end counts."""
+        before = (self._moment, self._error)
+        moment = time.monotonic() + seconds
+        if moment < self._moment:
+            self._moment = moment
+            self._error = error
+        try:
+            yield
+        finally:
+            self._moment, self._error = before
+
+    def shortened(self, seconds: float | None) -> tuple[float | None, NetworkError | None]:
+        """How long a read may wait that may wait for ``seconds`` itself, and the error if the deadline ends it first.
+        Raises that error if the deadline is over."""
+        if self._moment == math.inf:
+            return seconds, None
+        left = self._moment - time.monotonic()
+        if seconds is not None and seconds <= left:
+            return seconds, None
+        if left <= 0:
+            raise self._error
+        return left, self._error
+
+
 @dataclass
 class RequestLimits:
     """What one request may do, and how it went.
 
     ``private_ok``: it may reach a private address. ``was_public``: the host was at a public address before.
-    ``interrupter`` ends it from another thread.
+    ``interrupter`` ends it from another thread, and ``deadline`` in time.
     `Connection` fills in ``peer``, the IP address that the request went to, and ``is_fresh``: it had a new connection.
     """
 
@@ -76,6 +111,7 @@ class RequestLimits:
     private_ok: bool
     was_public: bool = False
     interrupter: Interrupter | None = None
+    deadline: Deadline = field(default_factory=Deadline)
     peer: str = ""
     is_fresh: bool = False
 
@@ -94,34 +130,6 @@ class RequestLimits:
         """The request is sent now, perhaps once more."""
         self.peer = ""
         self.is_fresh = False
-
-
-_deadline: ContextVar[tuple[float, NetworkError]] = ContextVar("deadline", default=(math.inf, NetworkError("")))
-
-
-@contextlib.contextmanager
-def deadline(seconds: float, error: NetworkError) -> Iterator[None]:
-    """Raise ``error`` if the calling thread still reads from a `Connection` after ``seconds``, however many bytes come.
-
-    Of two blocks, one inside the other, the earlier end counts.
-    """
-    token = _deadline.set(min(_deadline.get(), (time.monotonic() + seconds, error), key=lambda due: due[0]))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
-
-
-def _until_deadline(seconds: float | None) -> tuple[float | None, NetworkError | None]:
-    """How long a read may wait that may wait for ``seconds`` itself, and the error of the deadline if that ends first.
-    Raises that error if the deadline is over."""
-    moment, error = _deadline.get()
-    left = moment - time.monotonic()
-    if left == math.inf or (seconds is not None and seconds <= left):
-        return seconds, None
-    if left <= 0:
-        raise error
-    return left, error
 
 
 class SocketStream(ByteStream):
@@ -147,9 +155,20 @@ class SocketStream(ByteStream):
             raise httpcore.ReadError(str(error)) from error
 
     def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        """As that of every stream. A full buffer costs Python no more time than a small piece (ADR 87)."""
+        count, error = self.receive_some(view, seconds)
+        if count == 0 or count == len(view):
+            return count, error
+        more, error = self._receive(view[count:], FILL_SECONDS, socket.MSG_WAITALL)
+        return count + more, None if isinstance(error, TimeoutError) else error
+
+    def receive_some(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        return self._receive(view, seconds, 0)
+
+    def _receive(self, view: memoryview, seconds: float | None, flags: int) -> tuple[int, OSError | None]:
         try:
             self._limit(socket.SO_RCVTIMEO, seconds)
-            return self._sock.recv_into(view), None
+            return self._sock.recv_into(view, 0, flags), None
         except BlockingIOError:
             return 0, TimeoutError("timed out")
         except OSError as error:
@@ -230,7 +249,7 @@ class Connection(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What the parser of the response gets next."""
         if not self._came:
-            seconds, late = _until_deadline(timeout)
+            seconds, late = self._shortened(timeout)
             try:
                 self._came = self._stream.read(max_bytes, seconds)
             except httpcore.ReadTimeout:
@@ -259,12 +278,15 @@ class Connection(httpcore.NetworkStream):
             data = self._take(len(view))
             view[: len(data)] = data
             return len(data), None
-        patience, late = _until_deadline(seconds)
+        patience, late = self._shortened(seconds)
         count, error = self._stream.receive(view, patience)
         if late and isinstance(error, TimeoutError):
             raise late
         self.left -= count
         return count, error
+
+    def _shortened(self, seconds: float | None) -> tuple[float | None, NetworkError | None]:
+        return self.limits.deadline.shortened(seconds) if self.limits else (seconds, None)
 
     def _up_to_empty_line(self) -> int:
         """How many of the bytes that came belong to what ends with the next empty line."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from mdl.errors import ProtocolError
 from mdl.hashing import Digest
@@ -28,6 +28,8 @@ _SUFFIXES = {
 _CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE | re.ASCII)
 _UNSATISFIED = re.compile(r"bytes\s+\*/(\d{1,19})", re.IGNORECASE | re.ASCII)
 _TOO_LARGE = 2**63
+_PARAMETER = re.compile(r';\s*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
+_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
 
 
 @value_class
@@ -293,3 +295,21 @@ def _invalid(why: str) -> Invalid:
     return Invalid(
         ProtocolError(why, hint="the server or a proxy on the way is at fault; try again, or another mirror")
     )
+
+
+def attached_name(headers: Mapping[str, str]) -> str:
+    """The last part of the name in a Content-Disposition; '' if it has none. It may still be no safe name."""
+    found: dict[str, str] = {}
+    for name, quoted, token in _PARAMETER.findall(headers.get("content-disposition", "")):
+        found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted else token.strip())
+    name = _decoded_parameter(found.get("filename*", "")) or found.get("filename", "")
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
+def _decoded_parameter(text: str) -> str:
+    """The value of a parameter like ``filename*``: ``UTF-8''na%C3%AFve.bin``; '' if it is not one."""
+    match = _EXTENDED.fullmatch(text)
+    try:
+        return unquote_to_bytes(match[2]).decode(match[1]) if match else ""
+    except UnicodeDecodeError:
+        return ""

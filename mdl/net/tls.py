@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpcore
 
-from mdl.net.tls_errors import CertificateWanted, asks_for_certificate
+from mdl.net.failures import CertificateWanted, asks_for_certificate
 
 _PIECE = 64 * 1024
 """Bytes that a read of headers or of a small body takes from the connection, at most."""
@@ -24,7 +24,8 @@ _LONGEST_HELLO = 64 * 1024
 """Bytes of a server's handshake that are kept until it is over, to say why it failed."""
 _REST_SECONDS = 0.0005
 """If a read brought little, the next one waits for so long: then it brings many records instead of one."""
-_FILL_SECONDS = 0.02
+FILL_SECONDS = 0.02
+"""Seconds that a read of a large body which has brought some bytes waits for more, until its buffer is full."""
 
 Result = TypeVar("Result")
 
@@ -33,9 +34,13 @@ class ByteStream(httpcore.NetworkStream):
     """A stream for httpcore that can also be read into memory."""
 
     def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
-        """Read into ``view``. Returns how many bytes came (0 at the end of the connection) and the error that ended it:
-        a `TimeoutError` if nothing came for ``seconds``."""
+        """Fill ``view``, or take as much as comes in 20 ms after the first byte. Returns how many bytes came (0 at the
+        end of the connection) and the error that ended it: a `TimeoutError` if nothing came for ``seconds``."""
         raise NotImplementedError
+
+    def receive_some(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
+        """As `receive`, but what has come first suffices."""
+        return self.receive(view, seconds)
 
 
 class TlsStream(ByteStream):
@@ -147,7 +152,6 @@ class TlsStream(ByteStream):
             self._incoming.write_eof()
 
     def receive(self, view: memoryview, seconds: float | None) -> tuple[int, OSError | None]:
-        """As the one of every stream; it fills ``view``, or takes as much as comes in 20 ms."""
         read = self._tls.read
         size = len(view)
         count = 0
@@ -159,7 +163,7 @@ class TlsStream(ByteStream):
                     count += more  # type: ignore[operator]  # with a buffer it is a number
                 return count, None
             except ssl.SSLWantReadError:
-                left = began + (_FILL_SECONDS if count else patience) - time.monotonic()
+                left = began + (FILL_SECONDS if count else patience) - time.monotonic()
                 if not count and left <= 0:
                     return 0, TimeoutError("timed out")
                 if left <= 0 or (count and size - count < _PIECE):
@@ -178,7 +182,7 @@ class TlsStream(ByteStream):
         self._flush(seconds)
         if self._is_short:
             time.sleep(_REST_SECONDS)
-        count, error = self._carrier.receive(room, None if seconds == math.inf else seconds)
+        count, error = self._carrier.receive_some(room, None if seconds == math.inf else seconds)
         if error is None:
             self._is_short = count < len(room) // 2
             self._add(room[:count])

@@ -1,5 +1,4 @@
-"""The transport: which connection carries a request, through which proxy, which certificates it trusts, and
-what its errors mean.
+"""The transport: which connection carries a request, through which proxy, which certificates it trusts.
 
 httpcore opens connections, speaks with proxies and has the parser of responses; `mdl.net.connection` is its network. A
 pool of httpcore opens one connection and is dropped: it would look at all of its connections for every request, and
@@ -15,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import platform
-import re
 import ssl
 import threading
 import time
@@ -23,32 +21,21 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 from socksio import SOCKSError
 
 from mdl.cancel import CancelToken
-from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, Unsafe
-from mdl.net.allowlist import DEFAULT_PORTS, bracketed, host_of, port_of
+from mdl.net.allowlist import DEFAULT_PORTS, port_of
 from mdl.net.connection import Connection, HappyEyeballs, RequestLimits
-from mdl.net.hints import not_http_hint, proxy_login_hint, proxy_trouble_hint
+from mdl.net.failures import PROXY, PROXY_OFFERS, TRUST
 from mdl.net.proxies import Proxy
-from mdl.net.refusals import safe_excerpt
 from mdl.net.responses import parse_size
-from mdl.net.tls_errors import AGAIN, SILENCE, tls_error
 from mdl.net.trust import Trust
-from mdl.redact import Secrets, redact_error
 
-PROXY = "mdl.proxy"
-"""An extension of a request: the `Proxy` that it goes through, or None."""
-PROXY_OFFERS = "mdl.proxy_offers"
-"""An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
 LIMITS = "mdl.limits"
 """An extension of a request: its `RequestLimits`."""
-TRUST = "mdl.trust"
-"""An extension of a request: the `Trust` that makes its TLS context."""
 _KEEP_SECONDS = 5.0
 """How long a connection is kept that nobody uses."""
 _TROUBLE = (
@@ -59,15 +46,6 @@ _TROUBLE = (
     httpcore.UnsupportedProtocol,
 )
 """httpcore's errors. Each has a namesake in httpx."""
-_PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
-"""The received bytes, as the parser quotes them in its errors."""
-_DROPPED = ("peer closed", "Server disconnected")
-"""How errors begin that mean a connection that ended, not a server that breaks the protocol."""
-_REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
-"""How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
-_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
-"""How the system's errors begin; the numbers of a failed look-up of a name are negative."""
-
 
 Place = tuple[str | None, str, str, int | None]
 """What a connection leads to: the URL of the proxy, and the scheme, host and port of the server."""
@@ -291,91 +269,3 @@ def system_settings(environ: Mapping[str, str]) -> Mapping[str, str]:
     if has_own or platform.system() not in ("Darwin", "Windows"):
         return environ
     return {**environ, **{f"{scheme}_proxy": value for scheme, value in urllib.request.getproxies().items()}}
-
-
-@contextlib.contextmanager
-def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
-    """Inside the block httpx's errors become mdl's own, with the name of the host.
-
-    No error that leaves the block contains one of the ``secrets`` that were sent, whatever the server repeated.
-    """
-    try:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            raise _map_error(error, url, secrets) from error
-        except httpx.StreamError as error:
-            raise NetworkError(f"{host_of(url)}: {error}") from error
-    except Exception as error:
-        redact_error(error, secrets)
-        raise
-
-
-def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
-    proxy: Proxy | None = None
-    with contextlib.suppress(RuntimeError):  # an error that belongs to no request
-        url = str(error.request.url)
-        proxy = error.request.extensions.get(PROXY)
-    host = host_of(url)
-    words = safe_excerpt(str(error), secrets) or type(error).__name__
-    if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):
-        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return _map_connect_error(error, url, proxy, words)
-    where = f"{host} (through the proxy {proxy.shown})" if proxy else host
-    if isinstance(error, httpx.TimeoutException):
-        return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return Unsafe(f"refused: {words}", item=host)
-    if isinstance(error, httpx.RemoteProtocolError):
-        if "location header" in words:
-            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
-        if words.startswith(_DROPPED):
-            return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
-        message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
-        return ProtocolError(message, hint=not_http_hint(words, url))
-    return NetworkError(f"{where}: {words}", hint=AGAIN)
-
-
-def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
-    """The error of TLS that an error of httpx comes from."""
-    cause: BaseException | None = error
-    while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
-    """The error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
-    trust: Trust = request.extensions[TRUST]
-    proxy: Proxy | None = request.extensions.get(PROXY)
-    url = str(request.url)
-    settings = trust.settings_of(host_of(url), port_of(url))
-    shown = settings.cert if settings else None
-    error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
-    if proxy and proxy.url.startswith("https:"):
-        of_proxy = f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
-        return error.but(message=error.message + of_proxy)
-    return error
-
-
-def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
-    """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
-    host = host_of(url)
-    if isinstance(error, httpx.ProxyError):
-        if words.startswith(_REFUSED_BY_PROXY):
-            hint = proxy_login_hint(proxy, error.request.extensions.get(PROXY_OFFERS, ""))
-            return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
-        hint = proxy_trouble_hint(url, proxy) if proxy else "check the proxy; mdl doctor shows the variables"
-        return NetworkError(f"the proxy for {host}: {words}", hint=hint)
-    numbered = _ERRNO.fullmatch(words)
-    has_address = not numbered or numbered[1] >= "0"
-    port = urlsplit(url).port if has_address else None  # a name has none
-    place = f"{bracketed(host)}:{port}" if port else host
-    where = f"the proxy {proxy.shown} for {place}" if proxy else place
-    if isinstance(error, httpx.ConnectTimeout):
-        return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
-    problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
-    reason = numbered[2] if numbered else words
-    hint = proxy_trouble_hint(url, proxy) if proxy else "check the network and the host's name"
-    return NetworkError(f"{problem}: {reason}", hint=hint)

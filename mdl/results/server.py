@@ -28,10 +28,9 @@ from mdl.config.remotes import RemoteSettings
 from mdl.errors import MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.files import RemoteFile
 from mdl.net.allowlist import host_of, origin_of
-from mdl.net.attachment import attached_name
 from mdl.net.client import OpenResponse
 from mdl.net.locators import Body, Link
-from mdl.net.responses import content_length
+from mdl.net.responses import attached_name, content_length
 from mdl.paths import RelPath, names_for_a_hint
 from mdl.redact import bare_url
 from mdl.results.answer_keys import first_text

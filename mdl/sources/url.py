@@ -314,7 +314,7 @@ open_source = UrlSource
 
 def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
     """What the file of a URL is called. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
-    from mdl.net.attachment import attached_name
+    from mdl.net.responses import attached_name
 
     try:
         name = attached_name(headers) or ("" if origin.is_named else origin.name_in_query)

@@ -23,7 +23,7 @@ from support.shell import Shell
 from mdl.doctor import CheckResult, models_folder, network, state_folder
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 from mdl.sources.endpoint import Endpoint
 
 TOKEN, PASSWORD = "hf_" + "s3cr3t" * 5, "passw0rd"

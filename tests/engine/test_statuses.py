@@ -16,8 +16,8 @@ from mdl.errors import NetworkError
 from mdl.events import Failed, Retrying
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
-from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import OriginRecord
+from mdl.net.policy import Limits
 
 DATA, TINY = noise(4 * MIB), noise(50_000, 1)
 SIZE = len(DATA)

@@ -27,8 +27,8 @@ from mdl.events import Event, Progressed, Retrying, Rewound
 from mdl.hashing import Digest
 from mdl.net.allowlist import AllowList, OriginToken
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
-from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import OriginRecord
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.net.throttle import NO_LIMIT, Throttle
 from mdl.ops.get import GetRequest, get
 from mdl.paths import RelPath

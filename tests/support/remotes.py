@@ -17,7 +17,7 @@ from mdl.downloader.store import Store
 from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.ops.get import GetRequest, get
 from mdl.reports import Report
 from mdl.results.base import JobOrigin, open_remote

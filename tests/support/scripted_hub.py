@@ -15,7 +15,7 @@ from mdl.catalog.resolver import Resolver
 from mdl.events import Event
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.hub import HubSource, Listings

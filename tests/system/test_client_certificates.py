@@ -22,7 +22,7 @@ from mdl.errors import MdlError, NetworkError, TlsError, UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.credentials import HostTls
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])

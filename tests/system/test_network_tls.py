@@ -29,7 +29,7 @@ from support.shell import ExitCode, done, machine
 from mdl.errors import MdlError, NetworkError, TlsError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 
 DATA = noise(3 * MIB)
 HOSTS = AllowList.of(["localhost", "127.0.0.1"])

@@ -20,7 +20,7 @@ from support.relay import BODY, PROXY_VARIABLES, Greeting, relaying, secured, se
 from mdl.errors import AuthError, MdlError, NetworkError, TlsError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 
 DATA, OTHER = noise(4 * MIB), noise(4 * MIB, 1)
 NAMES = AllowList.of(["localhost", "files.example", "127.0.0.1", "[::1]"])

@@ -46,7 +46,7 @@ ONLY = {
 _PURE = """
     bounds net/pages describe formatting paths weights/safetensors presigned redact crc_json files events listener
     errors reports json_stream weights/end_records junk weights/table units values
-    net/allowlist net/attachment net/credentials net/hints net/limits net/origin_record net/pacer net/policy net/proxies
+    net/allowlist net/credentials net/pacer net/policy net/proxies
     net/ranges net/refusals net/responses downloader/plan downloader/check downloader/connection_scaler
     downloader/__init__ downloader/download downloader/schedule downloader/segment
     sources/hub_origin results/outputs results/answers results/answer_keys results/answer_names config/remotes

@@ -16,7 +16,7 @@ from mdl.catalog import mirror_layout as layout
 from mdl.errors import Cancelled, DigestMismatch, MdlError, NetworkError, NotFound, StorageError
 from mdl.events import Event
 from mdl.hashing import Digest
-from mdl.net.limits import RetryPolicy
+from mdl.net.policy import RetryPolicy
 from mdl.plugins.mirror.upload import Sender, Sending, is_same, watched, workers
 from mdl.sources.object_store import Bucket, PartedUpload, S3Object, UploadedPart
 

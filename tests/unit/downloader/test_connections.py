@@ -22,8 +22,8 @@ from mdl.downloader.schedule import Schedule, Work
 from mdl.errors import NetworkError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
-from mdl.net.limits import RetryPolicy
 from mdl.net.pacer import Pacer
+from mdl.net.policy import RetryPolicy
 from mdl.paths import RelPath
 
 MIB = 2**20

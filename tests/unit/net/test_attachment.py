@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdl.net.attachment import attached_name
+from mdl.net.responses import attached_name
 
 
 @given(st.text(max_size=80))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError
-from mdl.net.connection import Address, Connection, SocketStream, connect_first, deadline, resolve
+from mdl.net.connection import Address, Connection, RequestLimits, SocketStream, connect_first, resolve
 from mdl.net.tls import ByteStream
 
 
@@ -104,10 +105,11 @@ def test_earlier_deadline_counts(listening: Address, outer: float, inner: float)
     """A deadline inside another one never prolongs it; outside both the connection's own timeout holds again."""
     with connect_first([listening], 5.0, CancelToken()) as sock:
         stream = Silent(sock)
-        connection = Connection(stream, CancelToken())
+        limits = RequestLimits("host", private_ok=True)
+        connection = Connection(stream, CancelToken(), limits=limits)
         with (
-            deadline(outer, NetworkError("outer")),
-            deadline(inner, NetworkError("inner")),
+            limits.deadline.within(outer, NetworkError("outer")),
+            limits.deadline.within(inner, NetworkError("inner")),
             pytest.raises(NetworkError, match="outer" if outer < inner else "inner"),
         ):
             connection.read(1, timeout=100.0)
@@ -122,6 +124,23 @@ def pair() -> Iterator[tuple[SocketStream, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield SocketStream(ours), theirs
+
+
+def test_a_read_of_a_body_fills_its_buffer(pair: tuple[SocketStream, socket.socket]) -> None:
+    """What comes in two pieces comes by one read; what is all that came is returned, with the error behind it."""
+    stream, theirs = pair
+    view = memoryview(bytearray(1000))
+    theirs.sendall(b"x" * 400)
+    assert stream.receive(view[:400], 5.0) == (400, None)
+    theirs.sendall(b"x" * 400)
+    sender = threading.Timer(0.0, theirs.sendall, [b"y" * 600])
+    sender.start()
+    assert stream.receive(view, 5.0) in [(1000, None), (400, None)]  # the latter on a machine that is very busy
+    sender.join()
+    theirs.sendall(b"z" * 10)
+    theirs.close()
+    count, error = stream.receive(view, 5.0)
+    assert (count > 0, error) == (True, None)
 
 
 def test_a_read_ends_at_its_time_limit(pair: tuple[SocketStream, socket.socket]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mdl.errors import AuthError, NetworkError, online_hint
-from mdl.net import hints
+from mdl.net import refusals as hints
 from mdl.net.proxies import Proxy
 from mdl.net.refusals import Asker, error_for_status
 

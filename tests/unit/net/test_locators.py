@@ -17,8 +17,8 @@ from support.faulty_server import FaultyServer
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.allowlist import AllowList, OriginToken, origin_of
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
 from mdl.net.locators import Body, Link, Part
+from mdl.net.policy import Limits
 
 
 @pytest.fixture

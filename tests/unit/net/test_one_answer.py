@@ -21,7 +21,7 @@ from mdl.errors import NetworkError, NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
 from mdl.net.connection import Connection
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 
 DATA, TINY, OTHER = noise(2 * MIB), noise(5_000, 1), noise(5_000, 2)
 LOOPBACK = AllowList.of(["127.0.0.1"])

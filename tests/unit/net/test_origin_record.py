@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdl.net.origin_record import OriginRecord
+from mdl.net.pacer import OriginRecord
 
 
 @pytest.mark.fault(22)

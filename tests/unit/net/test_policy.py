@@ -22,15 +22,14 @@ from mdl.downloader.schedule import Schedule, Work
 from mdl.errors import AuthError, DigestMismatch, MdlError, NetworkError, ProtocolError
 from mdl.files import LocalFile, RemoteFile
 from mdl.hashing import Digest
-from mdl.net.limits import RetryPolicy
-from mdl.net.origin_record import OriginRecord
-from mdl.net.pacer import Pacer
+from mdl.net.pacer import OriginRecord, Pacer
 from mdl.net.policy import (
     LONG_OUTAGE,
     MAX_OVERHEAD,
     PROGRESS,
     GiveUp,
     RequestEnded,
+    RetryPolicy,
     State,
     Verified,
     VersionChanged,

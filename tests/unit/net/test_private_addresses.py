@@ -26,7 +26,7 @@ from mdl.config.settings import Config
 from mdl.errors import MdlError, Unsafe
 from mdl.net.allowlist import HUB_HOSTS, AllowList, is_private
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits
+from mdl.net.policy import Limits
 from mdl.network import NetworkAccess
 from mdl.paths import RelPath
 from mdl.redact import Secrets

@@ -13,9 +13,8 @@ from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient, OnRetry
-from mdl.net.limits import Limits, RetryPolicy
 from mdl.net.pacer import Pacer
-from mdl.net.policy import Again, retry_after
+from mdl.net.policy import Again, Limits, RetryPolicy, retry_after
 
 calm = settings(deadline=None)
 

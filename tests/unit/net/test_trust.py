@@ -11,7 +11,7 @@ import trustme
 from mdl.errors import TlsError
 from mdl.net import trust
 from mdl.net.credentials import HostTls
-from mdl.net.tls_errors import asks_for_certificate, tls_error
+from mdl.net.failures import asks_for_certificate, tls_error
 from mdl.net.trust import Trust, make_context
 
 

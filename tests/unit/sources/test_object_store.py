@@ -18,7 +18,7 @@ from mdl.bounds import LARGEST_XML, MOST_PAGES
 from mdl.errors import AuthError, LockError, MdlError, NetworkError, NotFound, ProtocolError, UsageError
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.net.throttle import Throttle
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint

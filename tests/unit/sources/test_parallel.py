@@ -21,7 +21,7 @@ from mdl.errors import Cancelled, MdlError, NetworkError
 from mdl.events import Event, Retrying
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext
 from mdl.sources.endpoint import Endpoint
 

@@ -36,7 +36,7 @@ from mdl.errors import (
 from mdl.extras import to_install
 from mdl.net.allowlist import AllowList
 from mdl.net.client import HttpClient
-from mdl.net.limits import Limits, RetryPolicy
+from mdl.net.policy import Limits, RetryPolicy
 from mdl.sources import SourceContext, parse
 from mdl.sources.endpoint import Endpoint
 from mdl.sources.object_store import Access, Bucket

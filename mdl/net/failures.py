@@ -1,0 +1,216 @@
+"""Failures: the errors of httpx, httpcore and TLS become those of mdl: what failed, and what to do.
+
+Alerts of TLS: RFC 8446, 6; their names here are those of OpenSSL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+import httpx
+
+from mdl.errors import AuthError, MdlError, NetworkError, ProtocolError, TlsError, Unsafe
+from mdl.net.allowlist import bracketed, host_of, port_of
+from mdl.net.credentials import certificate_wanted, place_of
+from mdl.net.proxies import Proxy
+from mdl.net.refusals import not_http_hint, proxy_login_hint, proxy_trouble_hint, safe_excerpt
+from mdl.net.trust import Trust
+from mdl.redact import Secrets, redact_error
+
+PROXY = "mdl.proxy"
+"""An extension of a request: the `Proxy` that it goes through, or None."""
+PROXY_OFFERS = "mdl.proxy_offers"
+"""An extension of a request: the ways to sign in that its proxy named when it refused a tunnel."""
+TRUST = "mdl.trust"
+"""An extension of a request: the `Trust` that makes its TLS context."""
+AGAIN = "run the same command again; what was fetched is kept"
+SILENCE = "nothing has come; if a proxy checks files before it passes them on: --stall 10m"
+_PASSING = (
+    *("ALERT_INTERNAL_ERROR", "ALERT_USER_CANCELLED", "ALERT_BAD_RECORD_MAC", "ALERT_RECORD_OVERFLOW"),
+    *("ALERT_DECRYPTION_FAILED", "ALERT_DECODE_ERROR", "ALERT_UNEXPECTED_MESSAGE", "BAD_RECORD_MAC"),
+)
+"""How the names of errors end that a new connection may mend: a server in trouble, damage on the way."""
+_OF_A_CERTIFICATE = (
+    *("BAD_CERTIFICATE", "UNSUPPORTED_CERTIFICATE", "CERTIFICATE_REVOKED", "CERTIFICATE_EXPIRED"),
+    *("CERTIFICATE_UNKNOWN", "CERTIFICATE_REQUIRED", "UNKNOWN_CA", "ACCESS_DENIED", "ALERT_DECRYPT_ERROR"),
+)
+"""How the names of alerts end by which a server refuses a client's certificate, or misses it."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+"""How the names of errors end if the other side speaks something else."""
+_DATES = (9, 10)
+_NAMES = (62, 63, 64)
+_UNKNOWN_MAKER = (2, 18, 19, 20, 21)
+"""OpenSSL's numbers of why a certificate is refused: its dates; another name or address; nobody trusted signed it."""
+_PARSER_DUMP = re.compile(r"\W*\b(bytearray\()?b(['\"]).*", re.DOTALL)
+"""The received bytes, as the parser quotes them in its errors."""
+_DROPPED = ("peer closed", "Server disconnected")
+"""How errors begin that mean a connection that ended, not a server that breaks the protocol."""
+_REFUSED_BY_PROXY = ("407", "Invalid username/password", "Requested ")
+"""How the errors of a proxy begin that wants another user or password: those of HTTP and of SOCKS5."""
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)")
+"""How the system's errors begin; the numbers of a failed look-up of a name are negative."""
+
+
+class CertificateWanted(ssl.SSLError):
+    """A server asked for a client certificate, got none, and ended the handshake."""
+
+
+def tls_error(
+    cause: ssl.SSLError, url: str, *, certificate: str = "", unread: Sequence[str] = (), is_open: bool = False
+) -> MdlError:
+    """The error that ended a TLS connection to the host of ``url``: a `TlsError`, or a `NetworkError` if a new try may
+    mend it.
+
+    ``certificate`` is the one that was shown to the host. ``unread`` are variables that name authorities and that mdl
+    does not read. ``is_open``: the handshake was over.
+    """
+    host = host_of(url)
+    place = place_of(url)
+    reason = getattr(cause, "reason", None) or ""
+    if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        when = "within the TLS connection" if is_open else "during the TLS handshake"
+        return NetworkError(f"{host} hung up {when}", hint=AGAIN)
+    is_alert = "ALERT" in reason or reason.startswith("TLSV1_")
+    if reason.endswith(_PASSING) or (is_open and not is_alert):
+        return NetworkError(f"{host}: {cause}", hint=AGAIN)
+    if certificate and (reason.endswith(_OF_A_CERTIFICATE) or isinstance(cause, CertificateWanted)):
+        hint = f'check cert and key of [hosts."{place}"] in config.toml: the host may want another one'
+        return TlsError(f"{host} does not accept the client certificate {certificate}: {cause}", hint=hint)
+    if isinstance(cause, CertificateWanted) or (is_open and reason.endswith(_OF_A_CERTIFICATE)):
+        return certificate_wanted(url, str(cause))
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return TlsError(f"{host}: {cause}", hint=_advice(getattr(cause, "verify_code", 0), place, unread))
+    if is_alert:
+        hint = "the server ends the connection by itself: check the URL, and whether it takes TLS 1.2 or 1.3"
+        return TlsError(f"{host} refuses the TLS connection: {cause}", hint=hint)
+    if reason.endswith(_NO_TLS):
+        hint = f"what answers at {place} speaks no TLS: check the port; write http:// only if that is what you mean"
+        return TlsError(f"{host}: {cause}", hint=hint)
+    return TlsError(f"{host}: {cause}", hint="check the URL and the proxy; mdl doctor tells more")
+
+
+def _advice(code: int, place: str, unread: Sequence[str]) -> str:
+    """What to do about a certificate that is refused for the reason with this number."""
+    if code in _DATES:
+        return "check this machine's clock, its date and time zone; if it is right, the server's owner must renew it"
+    if code in _NAMES:
+        return "check the host in the URL, and the proxy: the certificate is another host's"
+    if code in _UNKNOWN_MAKER and unread:
+        return f"mdl does not read {' and '.join(unread)}: set SSL_CERT_FILE to that file"
+    if code in _UNKNOWN_MAKER:
+        return (
+            "if a company's proxy or its own authority signs here, set SSL_CERT_FILE to the certificate of that "
+            f'authority, or ca of [hosts."{place}"] in config.toml; mdl doctor tells more'
+        )
+    return "check the clock, SSL_CERT_FILE and the proxy; mdl doctor tells more"
+
+
+def asks_for_certificate(received: bytes) -> bool:
+    """Whether a server's side of a handshake has a CertificateRequest that can be read, as up to TLS 1.2 it can (RFC
+    5246, 6.2.1 and 7.4). In TLS 1.3 it cannot, and there is an alert of its own."""
+    messages = bytearray()
+    at = 0
+    while at + 5 <= len(received):
+        kind = received[at]
+        length = int.from_bytes(received[at + 3 : at + 5], "big")
+        if kind == 22:
+            messages += received[at + 5 : at + 5 + length]
+        at += 5 + length
+    at = 0
+    while at + 4 <= len(messages):
+        if messages[at] == 13:
+            return True
+        at += 4 + int.from_bytes(messages[at + 1 : at + 4], "big")
+    return False
+
+
+@contextlib.contextmanager
+def map_httpx_errors(url: str, secrets: Secrets) -> Iterator[None]:
+    """Inside the block httpx's errors become mdl's own, with the name of the host.
+
+    No error that leaves the block contains one of the ``secrets`` that were sent, whatever the server repeated.
+    """
+    try:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise _map_error(error, url, secrets) from error
+        except httpx.StreamError as error:
+            raise NetworkError(f"{host_of(url)}: {error}") from error
+    except Exception as error:
+        redact_error(error, secrets)
+        raise
+
+
+def _map_error(error: httpx.HTTPError, url: str, secrets: Secrets) -> MdlError:
+    proxy: Proxy | None = None
+    with contextlib.suppress(RuntimeError):  # an error that belongs to no request
+        url = str(error.request.url)
+        proxy = error.request.extensions.get(PROXY)
+    host = host_of(url)
+    words = safe_excerpt(str(error), secrets) or type(error).__name__
+    if not isinstance(error, httpx.TimeoutException) and (broken := _tls_cause(error)):
+        return broken_tls(broken, error.request, is_open=not isinstance(error, httpx.ConnectError))
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return _map_connect_error(error, url, proxy, words)
+    where = f"{host} (through the proxy {proxy.shown})" if proxy else host
+    if isinstance(error, httpx.TimeoutException):
+        return NetworkError(f"{where} was silent for too long", hint=SILENCE, is_silence=True)
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return Unsafe(f"refused: {words}", item=host)
+    if isinstance(error, httpx.RemoteProtocolError):
+        if "location header" in words:
+            return Unsafe(f"refused: {host} redirects to an unusable URL", item=host)
+        if words.startswith(_DROPPED):
+            return NetworkError(f"{where} dropped the connection: {words}", hint=AGAIN)
+        message = f"{where} does not speak HTTP properly: {_PARSER_DUMP.sub('', words)}"
+        return ProtocolError(message, hint=not_http_hint(words, url))
+    return NetworkError(f"{where}: {words}", hint=AGAIN)
+
+
+def _tls_cause(error: httpx.HTTPError) -> ssl.SSLError | None:
+    """The error of TLS that an error of httpx comes from."""
+    cause: BaseException | None = error
+    while cause is not None and (not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLWantReadError)):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def broken_tls(cause: ssl.SSLError, request: httpx.Request, *, is_open: bool) -> MdlError:
+    """The error for a request whose TLS connection failed by ``cause``; ``is_open``: after the handshake."""
+    trust: Trust = request.extensions[TRUST]
+    proxy: Proxy | None = request.extensions.get(PROXY)
+    url = str(request.url)
+    settings = trust.settings_of(host_of(url), port_of(url))
+    shown = settings.cert if settings else None
+    error = tls_error(cause, url, certificate=str(shown or ""), unread=trust.unread, is_open=is_open)
+    if proxy and proxy.url.startswith("https:"):
+        of_proxy = f" (the TLS may be that of the proxy {proxy.shown}, which {proxy.variable} names)"
+        return error.but(message=error.message + of_proxy)
+    return error
+
+
+def _map_connect_error(error: httpx.TransportError, url: str, proxy: Proxy | None, words: str) -> MdlError:
+    """The error for a host that could not be reached: because of its TLS, its proxy, or the network between."""
+    host = host_of(url)
+    if isinstance(error, httpx.ProxyError):
+        if words.startswith(_REFUSED_BY_PROXY):
+            hint = proxy_login_hint(proxy, error.request.extensions.get(PROXY_OFFERS, ""))
+            return AuthError(f"the proxy for {host} answered: {words}", hint=hint)
+        hint = proxy_trouble_hint(url, proxy) if proxy else "check the proxy; mdl doctor shows the variables"
+        return NetworkError(f"the proxy for {host}: {words}", hint=hint)
+    numbered = _ERRNO.fullmatch(words)
+    has_address = not numbered or numbered[1] >= "0"
+    port = urlsplit(url).port if has_address else None  # a name has none
+    place = f"{bracketed(host)}:{port}" if port else host
+    where = f"the proxy {proxy.shown} for {place}" if proxy else place
+    if isinstance(error, httpx.ConnectTimeout):
+        return NetworkError(f"{where} did not accept the connection in time", hint=AGAIN)
+    problem = f"no connection to {where}" if has_address else f"cannot resolve {where}"
+    reason = numbered[2] if numbered else words
+    hint = proxy_trouble_hint(url, proxy) if proxy else "check the network and the host's name"
+    return NetworkError(f"{problem}: {reason}", hint=hint)
