@@ -303,6 +303,7 @@ class Bucket:
                     session = self._session
                     self._credentials = in_thread(session.get_credentials, http.cancel.check)
                     client = self._new_client(is_signed=self._credentials is not None)
+                client.meta.events.register("request-created.s3", self._refuse_other_region)
                 client.meta.events.register("before-send.s3", self._send)
                 self._client = client
             credentials = self._credentials
@@ -506,13 +507,16 @@ class Bucket:
         except ProtocolError as error:
             raise error.on(self._item(key)) from None
 
+    def _refuse_other_region(self, request: Any, **_: Any) -> None:
+        """Refuse the second request that boto3 makes after an error that names the bucket's region."""
+        if request.context.get("s3_redirect", {}).get("redirected"):
+            raise _in_other_region(f"its host is {host_of(request.url)}", item="")
+
     def _send(self, request: Any, **_: Any) -> Any:
         """Send a request that boto3 has signed: the answer as boto3 takes it. See "before-send" at
         https://docs.aws.amazon.com/botocore/latest/topics/events.html."""
         from botocore.awsrequest import AWSResponse
 
-        if request.context.get("s3_redirect", {}).get("redirected"):  # after an error that names the bucket's region
-            raise _in_other_region(f"its host is {host_of(request.url)}", item="")
         http = self.http
         headers = {name: _text(value) for name, value in request.headers.items() if name.lower() not in _NOT_SIGNED}
         content: bytes | _Blocks = b""  # even an empty body keeps a redirect from being followed
