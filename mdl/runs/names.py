@@ -17,7 +17,16 @@ _STEP_WORD = re.compile(r"(global|time)?steps?|gs|iter(ation)?s?|updates?|kimg|c
 _EPOCH_WORD = re.compile(r"epochs?|ep|epo")
 _OTHER_WORD = re.compile(r"seed|fold|rank|part|run|exp(eriment)?|trial|version|worker|gpu|node|shard|split|cv|lr")
 """What counts something else than the steps of one training."""
-_TOKEN = re.compile(r"(?P<word>[a-z]+)|(?P<float>[0-9]+\.[0-9]+(?:e[-+]?[0-9]+)?)|(?P<number>[0-9]+)")
+_FILE_WORD = re.compile(r"checkpoint|ckpt|snapshot")
+"""What names the file more than it counts: a number with a unit behind it, as in ``ckpt-7b``, is the model's size."""
+_TOKEN = re.compile(
+    r"(?P<word>[a-z]+)"
+    r"|(?P<rounded>(?P<amount>[0-9]{1,9}(?:\.[0-9]{1,9})?)(?P<unit>[km]))(?![a-z0-9])"
+    r"|(?P<grouped>[0-9]{1,3}(?:,[0-9]{3})+)(?![0-9])"
+    r"|(?P<float>[0-9]+\.[0-9]+(?:e[-+]?[0-9]+)?|[0-9]+e[-+]?[0-9]+)"
+    r"|(?P<number>[0-9]+)"
+)
+_UNITS = {"k": 1_000, "m": 1_000_000}
 _SHARD = re.compile(r"[0-9]+-of-[0-9]+")
 _SHORT = re.compile(r"(?:^|[-_])e(?P<epoch>[0-9]+)(?:_s(?P<step>[0-9]+))?$")
 """How trainers of voices abbreviate both: ``name_e20_s4000``, ``name-e15``."""
@@ -67,11 +76,13 @@ def what_name_says(stem: str) -> NameSays:
     others: list[tuple[str, int]] = []
     tokens = list(_TOKEN.finditer(text))
     for at, token in enumerate(tokens):
-        if not token["number"] or len(token["number"]) > _LONGEST_COUNT:
+        number = _count_of(token)
+        if number is None:
             continue
-        number = int(token["number"])
         word = _word_before(tokens, at)
         axis = _axis_of(word)
+        if _FILE_WORD.fullmatch(word) and _has_unit(token):
+            axis = None
         if axis is None and _OTHER_WORD.fullmatch(word):
             others.append((word, number))
         elif axis is None and not _counts_next(tokens, at):
@@ -89,6 +100,20 @@ def what_name_says(stem: str) -> NameSays:
         _DERIVED.fullmatch(text) is not None,
         tuple(sorted(others)),
     )
+
+
+def _count_of(token: re.Match[str]) -> int | None:
+    """The whole number that a token writes: ``1500``, ``1,500``, ``1.5k``. None for a word, a metric, and digits that
+    are too many for a count."""
+    if token["rounded"]:
+        return round(float(token["amount"]) * _UNITS[token["unit"]])
+    digits = (token["number"] or token["grouped"] or "").replace(",", "")
+    return int(digits) if 0 < len(digits) <= _LONGEST_COUNT else None
+
+
+def _has_unit(token: re.Match[str]) -> bool:
+    """Whether a letter follows the digits at once."""
+    return token["rounded"] is not None or token.string[token.end() : token.end() + 1].isalpha()
 
 
 def _are_beside(left: re.Match[str], right: re.Match[str]) -> bool:

@@ -54,6 +54,16 @@ NAMES: dict[str, tuple[int | None, int | None]] = {
     "step-00001-of-00002": (None, None),
     "epoch_" + "9" * 30: (None, None),
     "model_v2": (None, None),
+    "step_500": (500, None),
+    "step_10k": (10_000, None),
+    "iter-1.5M": (1_500_000, None),
+    "200k_steps": (200_000, None),
+    "steps=12,500": (12_500, None),
+    "step-1e4": (None, None),
+    "checkpoint-7b": (None, None),
+    "ckpt_100m": (None, None),
+    "checkpoint-512px-step3": (3, None),
+    "checkpoint_10steps": (10, None),
 }
 
 
