@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mdl import PackPlan, PackRequest, PackResult, Run
-    from mdl.jobs.operation_log import OperationLog
+    from mdl.jobs.log import OperationLog
 
 _STDOUT = 1
 RunFolder = Annotated[str, argument("RUN", "A training's folder.")]

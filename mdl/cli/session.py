@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mdl import Client, Model, Settings
     from mdl.jobs.job import Invocation
-    from mdl.jobs.operation_log import OperationLog
+    from mdl.jobs.log import OperationLog
     from mdl.jobs.run import JobOptions, JobRun
 
 _TICK = 0.1
@@ -189,8 +189,7 @@ class Session:
 
     def operation_log(self, log_file: str | None) -> AbstractContextManager[OperationLog]:
         """The downloads log of this command, which is no job: ``log_file``, or the one in the state folder."""
-        from mdl.jobs.log import DOWNLOADS
-        from mdl.jobs.operation_log import operation_log
+        from mdl.jobs.log import DOWNLOADS, operation_log
 
         path, where = replace(self.config, given={"log_file": log_file}).find("log_file")
         if path is None and (state := self.state_dir("nothing is logged")):

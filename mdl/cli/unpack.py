@@ -19,7 +19,7 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import ArchiveMember, ReleaseList, ReleaseRequest, ReleaseResult
-    from mdl.jobs.operation_log import OperationLog
+    from mdl.jobs.log import OperationLog
 
 
 @value_class

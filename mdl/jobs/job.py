@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from mdl.errors import STOPPED
 from mdl.events import FileProgress
 from mdl.formatting import spelled
-from mdl.jobs.lines import progress_in
+from mdl.jobs.lines import is_well_typed, progress_in
 from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl.catalog.model import Model
 
 VERSION = 2
-"""Of a job's file. Version 1 was one line, with everything that an earlier mdl knew of the job."""
+"""Of a job's file."""
 JOB_VARIABLE = "MDL_JOB"
 """Names the job that a process resumes, and has its `Job.stamp` of the moment when that was decided."""
 ENDED = ("done", "failed", "cancelled")
@@ -99,8 +99,7 @@ def wanted_of(model: Model, folder: str, include: Iterable[str] = (), exclude: I
 class Job:
     """One job. ``owner`` is its process, ``host`` the machine; ``error`` has code, message, hint and item. ``kind`` and
     ``repo`` are those of its models; None if they have several. ``method`` is how files come, and ``running`` are the
-    files that are coming now. ``wanted`` is what was asked for, model by model. What was added later is not in the
-    record of an older mdl."""
+    files that are coming now. ``wanted`` is what was asked for, model by model."""
 
     id: str
     command: str
@@ -143,27 +142,7 @@ class Job:
 _FIXED = ("id", "command", "models", "again", "started_at", "log", "wanted")
 """What never changes, and is in the first line of a job's file."""
 _CHANGING = ("status", *(field.name for field in fields(Job) if field.name not in {*_FIXED, "status"}))
-_ADDED: dict[str, Any] = {
-    "kind": None,
-    "repo": None,
-    "method": "http",
-    "running": [],
-    "wanted": [],
-    "waiting": None,
-    "is_planned": True,
-}
-"""What records of earlier releases do not have, and what it is for these."""
-_NAMES = tuple(field.name for field in fields(Job) if field.name not in _ADDED)
-_KINDS: dict[str, Any] = {
-    **dict.fromkeys(("id", "command", "owner", "host", "started_at", "status", "method"), str),
-    **dict.fromkeys(("log", "file", "finished_at", "kind", "repo", "waiting"), (str, type(None))),
-    **dict.fromkeys(("bytes_total", "bytes_per_second", "eta_seconds", "exit_code"), (int, float, type(None))),
-    "bytes_done": (int, float),
-    **dict.fromkeys(("models", "running", "wanted"), list),
-    "again": dict,
-    "error": (dict, type(None)),
-    "is_planned": bool,
-}
+_ALL = (*_FIXED, *_CHANGING)
 _SHOWN = (
     *("id", "command", "models", "kind", "repo", "status"),
     *("bytes_done", "bytes_total", "percent", "bytes_per_second", "eta_seconds"),
@@ -185,7 +164,7 @@ def can_be_resumed(job: Job) -> bool:
 
 def finishers(jobs: Iterable[Job]) -> dict[str, Job]:
     """The unfinished jobs of which later jobs brought all that was asked for: by the id of each, the last of these
-    later jobs. Of a job that does not say what it was asked for, as one of an older mdl, nobody knows."""
+    later jobs."""
     jobs = list(jobs)
     brought: dict[str, list[tuple[Job, Wanted]]] = {}
     """Of each model the jobs that are done, and what they brought of it."""
@@ -265,36 +244,31 @@ def job_of(facts: Mapping[str, Any]) -> Job | None:
     """The job of these facts: those of the first line of its file with those of its last state; None if they are not of
     a job."""
     try:
-        values = {name: facts[name] for name in _NAMES}
-        for name, default in _ADDED.items():
-            values[name] = facts.get(name, default)
-        for name, kinds in _KINDS.items():
-            if not isinstance(values[name], kinds):
-                return None
-        again = values["again"]
-        if not _are_texts([again["folder"], *again["words"], *again["variables"], *again["variables"].values()]):
-            return None
-        values["again"] = Invocation(
-            tuple(again["words"]), again["folder"], again["variables"], bool(again["withheld"])
-        )
-        values["models"] = tuple(values["models"])
-        values["running"] = tuple(progress_in(file) for file in values["running"])
-        values["wanted"] = tuple(_wanted_of(wanted) for wanted in values["wanted"])
-        return Job(**values) if _are_texts(values["models"]) else None
+        values = {name: facts[name] for name in _ALL}
+        again = facts["again"]
+        variables = again["variables"]
+        _texts_in([again["folder"], *variables, *variables.values()])
+        values["again"] = Invocation(_texts_in(again["words"]), again["folder"], variables, bool(again["withheld"]))
+        values["models"] = _texts_in(facts["models"])
+        values["running"] = tuple(progress_in(file) for file in facts["running"])
+        values["wanted"] = tuple(_wanted_in(wanted) for wanted in facts["wanted"])
+        is_right = is_well_typed(Job, facts) and isinstance(facts["error"], dict | None)
+        return Job(**values) if is_right else None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _wanted_of(facts: Mapping[str, Any]) -> Wanted:
-    """One of what a job was asked for. Raises `TypeError` if it is not that."""
-    sources, parts, globs = (tuple(facts.get(name, ())) for name in ("sources", "parts", "globs"))
-    if not _are_texts([facts.get("model"), facts.get("folder"), *sources, *parts, *globs]):
-        raise TypeError("not what a job was asked for")
-    return Wanted(facts["model"], facts["folder"], sources, parts, globs)
+def _wanted_in(facts: Mapping[str, Any]) -> Wanted:
+    """One of what a job was asked for. Raises `KeyError` or `TypeError` if it is not that."""
+    model, folder = _texts_in([facts["model"], facts["folder"]])
+    return Wanted(model, folder, _texts_in(facts["sources"]), _texts_in(facts["parts"]), _texts_in(facts["globs"]))
 
 
-def _are_texts(values: Iterable[Any]) -> bool:
-    for value in values:  # noqa: SIM110 - there may be ten thousand records, and this takes half the time
+def _texts_in(values: object) -> tuple[str, ...]:
+    """A list of texts that a command line can have. Raises `TypeError` if it is not that."""
+    if not isinstance(values, list):
+        raise TypeError("no list")
+    for value in values:
         if not isinstance(value, str) or "\0" in value:
-            return False
-    return True
+            raise TypeError("no text")
+    return tuple(values)

@@ -11,10 +11,11 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from types import NoneType
 from typing import Any
 
-from mdl import crc_json, events
+from mdl import events
 from mdl.bounds import parse_json
 from mdl.events import Event, FileProgress
 from mdl.redact import redact
@@ -36,6 +37,7 @@ _EVENTS: dict[str, type[Event]] = {
 }
 _NAMES = {event_class: name for name, event_class in _EVENTS.items()}
 _TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
     "str": (str,),
     "int": (int,),
     "float": (int, float),
@@ -43,7 +45,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int | None": (int, NoneType),
     "float | None": (int, float, NoneType),
 }
-"""The types of a field of an event, by its annotation."""
+"""The types in which a field is written, by its annotation."""
 
 
 def line_of(facts: Mapping[str, Any]) -> str:
@@ -55,13 +57,36 @@ def line_of(facts: Mapping[str, Any]) -> str:
 def facts_in(line: bytes) -> dict[str, Any] | None:
     """The facts of a line; None if it is torn or damaged, or of another program."""
     line = line.rstrip(b"\n")
-    body, mark, check = line.rpartition(_CHECK)
-    is_of_version_2 = mark and check == b'%08x"}' % zlib.crc32(body)
+    body, _, check = line.rpartition(_CHECK)
+    if check != b'%08x"}' % zlib.crc32(body):
+        return None
     try:
-        facts = parse_json(line) if is_of_version_2 else crc_json.loads(line)
+        facts = parse_json(line)
     except ValueError:
         return None
     return facts if isinstance(facts, dict) else None
+
+
+@cache
+def _types_of(record: type) -> list[tuple[str, tuple[type, ...]]]:
+    """The names of the fields of ``record`` that are single values, each with its types."""
+    types_of = []
+    for field in fields(record):
+        types = _TYPES.get(str(field.type))
+        if types is not None:
+            types_of.append((field.name, types))
+    return types_of
+
+
+def is_well_typed(record: type, facts: Mapping[str, Any]) -> bool:
+    """Whether each single value of ``record`` that is in ``facts`` has a type that it is written in."""
+    for name, types in _types_of(record):
+        value = facts.get(name)
+        if isinstance(value, bool) and bool not in types:
+            return False
+        if name in facts and not isinstance(value, types):
+            return False
+    return True
 
 
 def event_facts(event: Event) -> dict[str, Any]:
@@ -79,22 +104,14 @@ def event_facts(event: Event) -> dict[str, Any]:
 def event_in(facts: Mapping[str, Any]) -> Event | None:
     """The event of a line; None if it has none, or one that cannot be."""
     event_class = _EVENTS.get(str(facts.get("event")))
-    if event_class is None:
+    if event_class is None or not is_well_typed(event_class, facts):
         return None
-    values: dict[str, Any] = {}
-    for field in fields(event_class):
-        if field.name not in facts:
-            continue
-        value = facts[field.name]
-        types = _TYPES.get(str(field.type))
-        if types is not None and (not isinstance(value, types) or isinstance(value, bool)):
-            return None
-        values[field.name] = value
+    values = {field.name: facts[field.name] for field in fields(event_class) if field.name in facts}
     try:
-        if "files" in values and event_class is events.Progressed:
-            values["files"] = tuple(progress_in(file) for file in values["files"])
-        if "models" in values:
-            values["models"] = tuple((str(name), int(count)) for name, count in values["models"])
+        if event_class is events.Progressed:
+            values["files"] = tuple(progress_in(file) for file in facts.get("files", ()))
+        if event_class is events.Planned:
+            values["models"] = tuple((str(name), int(count)) for name, count in facts.get("models", ()))
         return event_class(**values)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

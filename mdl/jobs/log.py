@@ -1,5 +1,5 @@
 """Log: text lines ``time level kind key=value …`` of a file that several processes append to and rotate, and the
-listener that writes what happens: into such logs as text, and into the file of a job as JSON.
+listeners that write what happens: into such a log as text, and into the file of a job as JSON.
 
 A value with a blank or a quote is quoted as in JSON, so that a line can be split again.
 """
@@ -10,21 +10,27 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mdl.describe import describe, tenth
+from mdl.config.places import working_folder
+from mdl.console.reporter import BROKEN_PIPE
+from mdl.describe import describe, ended_by, tenth
 from mdl.disk import publish
 from mdl.disk.mutex import try_lock, unlock_and_close
 from mdl.disk.process import ProcessId
 from mdl.disk.safe_open import make_folders, make_private_dir, open_named
-from mdl.events import Ended, Event, Finished, Planned, Progressed, Started
+from mdl.events import Ended, Event, Finished, Noticed, Planned, Progressed, Started
 from mdl.formatting import human_bytes, human_rate, spelled, utc_now
 from mdl.jobs.lines import event_facts, event_in, facts_in, without_secrets
 from mdl.redact import Secrets
 from mdl.values import value_class
+
+if TYPE_CHECKING:
+    from mdl.console import Console
 
 DOWNLOADS = "downloads.log"
 """The log of all operations, in the state folder."""
@@ -38,9 +44,9 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log:
-    """One log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``, unless that is None; ``kept``
-    old ones stay. If ``is_own``, the folder is mdl's own, and no link in the file's place is followed; elsewhere a link
-    of this user's is.
+    """One log file, readable by its user alone. At ``largest`` bytes it becomes ``.1``, and ``kept`` old ones stay; if
+    that is None, it stays the file that was opened, also if its name is another's by then. If ``is_own``, the folder is
+    mdl's own, and no link in the file's place is followed; elsewhere a link of this user's is.
 
     Raises `OSError` if it cannot be opened or written.
     """
@@ -63,14 +69,10 @@ class Log:
             return os.open(self.path, _FLAGS | os.O_NOFOLLOW, 0o600)
         return open_named(self.path, _FLAGS)
 
-    def size(self) -> int:
-        """The bytes of the file that has this name now."""
-        self._follow()
-        return os.fstat(self._fd).st_size
-
     def append(self, text: str) -> None:
         """Add a line, or several: all of the text or nothing, while other processes may append too."""
-        self._follow()
+        if self._largest is not None:
+            self._follow(self._largest)
         line = self._line_end + text.encode("utf-8", "backslashreplace") + b"\n"
         written = os.write(self._fd, line)
         try:
@@ -93,13 +95,13 @@ class Log:
     def close(self) -> None:
         os.close(self._fd)
 
-    def _follow(self) -> None:
-        """Open the file again if its path names another one now, and rotate it if it has grown too large."""
+    def _follow(self, largest: int) -> None:
+        """Open the file again if its path names another one now, and rotate it if it has ``largest`` bytes."""
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             return
         if not self._is_named():
             self._reopen()
-        if self._largest is not None and os.fstat(self._fd).st_size >= self._largest:
+        if os.fstat(self._fd).st_size >= largest:
             self._rotate()
 
     def _is_named(self) -> bool:
@@ -146,21 +148,21 @@ class LogSource:
 class LogListener:
     """A listener that writes what happens, without secrets; progress at every tenth of the whole.
 
-    Text goes to ``logs``, and JSON to ``file``, if the command is a job. Events of files that started or finished are
+    Text goes to ``log``, and JSON to ``file``, if the command is a job. Events of files that started or finished are
     written together, at the next sign of progress or once there are `_TOGETHER`: there may be thousands. ``trouble`` is
-    called once if ``file`` cannot be written, with None, and once for each log, with its path; the next event is tried
+    called once if ``file`` cannot be written, with None, and once for the log, with its path; the next event is tried
     all the same.
     """
 
     def __init__(
         self,
-        logs: Sequence[Log],
+        log: Log | None,
         secrets: Secrets,
         source: LogSource,
         trouble: Callable[[Path | None, OSError], None],
         file: FactsFile | None = None,
     ) -> None:
-        self._logs = logs
+        self._log = log
         self._secrets = secrets
         self._source = source
         self._trouble = trouble
@@ -175,11 +177,15 @@ class LogListener:
         if not isinstance(event, Started | Finished) or len(self._waiting) >= _TOGETHER:
             self._write()
 
+    def note(self, item: str, message: str) -> None:
+        """Write a line about ``item`` that the log alone has."""
+        self(Noticed(item, message=message))
+
     def close(self) -> None:
-        """Write what is left to be written, and close the logs."""
+        """Write what is left to be written, and close the log."""
         self._write()
-        for log in self._logs:
-            log.close()
+        if self._log is not None:
+            self._log.close()
 
     def _write(self) -> None:
         events = self._waiting
@@ -188,16 +194,14 @@ class LogListener:
             return
         if self._file is not None:
             try:
-                self._file.append(*(event_facts(event) for event in events))
+                self._file.append(*[event_facts(event) for event in events])
             except OSError as error:
                 self._report(None, error)
-        if self._logs:
-            text = "\n".join(log_line(event, self._source) for event in events)
-            for log in self._logs:
-                try:
-                    log.append(text)
-                except OSError as error:
-                    self._report(log.path, error)
+        if self._log is not None:
+            try:
+                self._log.append("\n".join(log_line(event, self._source) for event in events))
+            except OSError as error:
+                self._report(self._log.path, error)
 
     def _report(self, path: Path | None, error: OSError) -> None:
         if path not in self._in_trouble:
@@ -213,6 +217,56 @@ class LogListener:
         before = self._tenth
         self._tenth = max(self._tenth, tenth(event.bytes_done, event.bytes_total))
         return self._tenth > before
+
+
+class OperationLog:
+    """The downloads log of pack, unpack, release and rollback, which are no jobs: a listener that writes their events.
+    The end that the console's session reports is left out: `operation_log` writes it, as the user sees it."""
+
+    def __init__(self, listener: LogListener) -> None:
+        self._listener = listener
+        self.note = listener.note
+
+    def __call__(self, event: Event) -> None:
+        """Write what happened."""
+        if not isinstance(event, Ended):
+            self._listener(event)
+
+
+@contextlib.contextmanager
+def operation_log(
+    console: Console, command: str, typed: str, path: Path | None, *, is_own: bool
+) -> Iterator[OperationLog]:
+    """Log one operation to ``path``, or nowhere if that is None: when it began, its events, and how it ended, also if
+    it failed before the first event.
+
+    ``command`` is the name of the command and ``typed`` the whole of it; ``is_own`` as for `Log`. A log that cannot be
+    written is one warning.
+    """
+
+    def warn(place: Path | None, error: OSError) -> None:
+        if place is not None:
+            console.warn(no_log(place, error))
+
+    log = None
+    if path is not None:
+        try:
+            log = Log(path, is_own=is_own)
+        except OSError as error:
+            warn(path, error)
+    listener = LogListener(log, console.secrets, LogSource("", os.getpid(), command), warn)
+    listener.note("", f"begun in {working_folder()}: mdl {typed}")
+    end = Ended()
+    try:
+        yield OperationLog(listener)
+    except BaseException as error:
+        end = ended_by(error)
+        if isinstance(error, BrokenPipeError):
+            end = replace(end, exit_code=BROKEN_PIPE)
+        raise
+    finally:
+        listener(end)
+        listener.close()
 
 
 def no_log(path: Path, error: OSError) -> str:
@@ -235,15 +289,12 @@ def log_line(event: Event, source: LogSource) -> str:
     }
     words = [event.time, description.level, description.kind]
     for key, value in facts.items():
-        if value not in (None, ""):
-            words.append(f"{key}={_quoted(value)}")
+        if value is None or value == "":
+            continue
+        text = str(value)
+        is_plain = text.isascii() and text.isprintable() and _SPECIAL.isdisjoint(text)
+        words.append(f"{key}={text if is_plain else json.dumps(text)}")
     return " ".join(words)
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    is_plain = text.isascii() and text.isprintable() and _SPECIAL.isdisjoint(text)
-    return text if is_plain else json.dumps(text)
 
 
 def raw_lines(lines: Iterable[bytes], job: str, command: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from mdl.jobs.prometheus import Gauge, labels, write_gauges
 if TYPE_CHECKING:
     from mdl.reports import Report
 
+_ACTIONS = ("fetched", "kept", "linked", "failed", "unfinished")
+_STATUSES = ("present", "unverified", "partial", "missing")
 _SUCCESS = "mdl_prefetch_last_success_timestamp_seconds"
 
 
@@ -49,10 +52,14 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
 
     ``seconds`` is how long the run took, ``ended`` when it ended, in seconds of the epoch. Raises `OSError`.
     """
-    actions = [
-        "unfinished" if file.action == "planned" else file.action for model in report.models for file in model.files
-    ]
-    statuses = [model.status for model in report.models]
+    actions: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    present: dict[str, float] = {}
+    for model in report.models:
+        statuses[model.status] += 1
+        present[labels(model=model.name)] = int(model.status == "present")
+        for file in model.files:
+            actions["unfinished" if file.action == "planned" else file.action] += 1
     success = _last_success(path) if exit_code else ended
     gauges = [
         Gauge("last_run_timestamp_seconds", "When the last run ended.", {"": ended}),
@@ -65,20 +72,16 @@ def write_metrics(path: Path, report: Report, *, exit_code: int, seconds: float,
         Gauge(
             "files",
             "Files of the last run, by what was done.",
-            {labels(action=one): actions.count(one) for one in ("fetched", "kept", "linked", "failed", "unfinished")},
+            {labels(action=action): actions[action] for action in _ACTIONS},
         ),
         Gauge(
             "models",
             "Models of the last run, by status.",
-            {labels(status=one): statuses.count(one) for one in ("present", "unverified", "partial", "missing")},
+            {labels(status=status): statuses[status] for status in _STATUSES},
         ),
-        Gauge(
-            "model_present",
-            "1 if every file of the model is here and verified.",
-            {labels(model=one.name): int(one.status == "present") for one in report.models},
-        ),
+        Gauge("model_present", "1 if every file of the model is here and verified.", present),
     ]
-    write_gauges(path, (replace(one, name=f"mdl_prefetch_{one.name}") for one in gauges))
+    write_gauges(path, [replace(gauge, name=f"mdl_prefetch_{gauge.name}") for gauge in gauges])
 
 
 def _last_success(path: Path) -> float:

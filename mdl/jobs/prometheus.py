@@ -39,10 +39,10 @@ def labels(**texts: str) -> str:
 def exposition(metrics: Iterable[Gauge]) -> str:
     """These metrics as Prometheus reads them; one without values is left out."""
     lines: list[str] = []
-    for one in metrics:
-        if one.values:
-            lines += [f"# HELP {one.name} {one.about}", f"# TYPE {one.name} {one.kind}"]
-            lines += [f"{one.name}{found} {value!r}" for found, value in one.values.items()]
+    for metric in metrics:
+        if metric.values:
+            lines += [f"# HELP {metric.name} {metric.about}", f"# TYPE {metric.name} {metric.kind}"]
+            lines += [f"{metric.name}{labels_text} {value!r}" for labels_text, value in metric.values.items()]
     return "\n".join([*lines, ""])
 
 

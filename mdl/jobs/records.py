@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import random
 import stat
@@ -44,8 +43,6 @@ from mdl.jobs.log import Log
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
 _JOB = ".job"
-_OLD_LOG = ".log"
-"""The log of a job of an earlier mdl, which was a text beside its record."""
 _PULSE = ".pulse"
 _RATE = ".rate"
 _NAMED = 10
@@ -61,24 +58,17 @@ _NEW_SECONDS = 2.0
 
 
 class JobFile:
-    """The file of a job, open for the process that carries it out. Raises `OSError`."""
+    """The file of a job, open for the process that carries it out. One that is removed meanwhile is not made again.
 
-    def __init__(self, path: Path, job: Job) -> None:
-        self._head = line_of(head_facts(job))
+    Raises `OSError`.
+    """
+
+    def __init__(self, path: Path) -> None:
         self._log = Log(path, largest=None, is_own=True)
 
     def append(self, *facts: Mapping[str, Any]) -> None:
-        """Add a line for each of these facts; and the first line again, if the file was removed or cut meanwhile.
-
-        Raises `OSError`.
-        """
-        lines = [line_of(line_facts) for line_facts in facts]
-        size = self._log.size()
-        if size < len(self._head):
-            lines = [self._head, *lines]
-            if size:
-                lines = ["", *lines]  # what is left of the file may be a torn line
-        self._log.append("\n".join(lines))
+        """Add a line for each of these facts. Raises `OSError`."""
+        self._log.append("\n".join(line_of(line_facts) for line_facts in facts))
 
     def add_state(self, job: Job) -> None:
         """Add what the job is now. Raises `OSError`."""
@@ -108,17 +98,17 @@ class Records:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
                 job = replace(job, id=name, log=str(path) if is_logged else None)
-                with contextlib.closing(JobFile(path, job)) as file:
-                    file.add_state(job)
+                with contextlib.closing(JobFile(path)) as file:
+                    file.append(head_facts(job), state_facts(job, job.started_at))
                 return job
 
     def path(self, name: str) -> Path:
         """The file of the job of that id."""
         return self._path(name, _JOB)
 
-    def open(self, job: Job) -> JobFile:
-        """The file of a job, to be written. Raises `OSError`."""
-        return JobFile(self.path(job.id), job)
+    def open(self, name: str) -> JobFile:
+        """The file of the job of that id, to be written. Raises `OSError`."""
+        return JobFile(self.path(name))
 
     def pulse(self, name: str) -> HeldFile:
         """A locked file that shows that the job of that id is alive, until it is stopped. Raises `OSError`."""
@@ -136,7 +126,7 @@ class Records:
         with folder_lock(self.folder):
             if _read(self.path(job.id), job.id).stamp != stamp:
                 return False
-            with contextlib.closing(self.open(job)) as file:
+            with contextlib.closing(self.open(job.id)) as file:
                 file.add_state(job)
             return True
 
@@ -145,19 +135,24 @@ class Records:
 
         Raises `NotFound`, `UsageError` with the candidates, `StateError`.
         """
-        names = self._names(_JOB)
-        beginning = [other for other in names if name and other.startswith(name)]
-        if name in names:
-            matching = [name]
-        elif len(beginning) == 1:
-            matching = beginning
-        else:
-            matching = [other for other in names if name and name in other]
+        matching = self._matching(name)
         if len(matching) > 1:
             raise UsageError(f"{len(matching)} jobs match", item=name, hint=listed(sorted(matching), most=_NAMED))
         if not matching:
             raise NotFound("no such job", item=name, hint="'mdl jobs' shows what there is")
         return self._with_status(_read(self.path(matching[0]), matching[0]))
+
+    def _matching(self, part: str) -> list[str]:
+        """The ids that ``part`` may mean."""
+        names = self._names()
+        if part in names:
+            return [part]
+        if not part:
+            return []
+        beginning = [name for name in names if name.startswith(part)]
+        if len(beginning) == 1:
+            return beginning
+        return [name for name in names if part in name]
 
     def newest(self) -> Job:
         """The job that was started last. Raises `NotFound` if there is none."""
@@ -206,7 +201,7 @@ class Records:
     def all(self) -> list[Job]:
         """Every job, the newest first; what failed before it knew what to bring is no job."""
         jobs: list[Job] = []
-        for name in self._names(_JOB):
+        for name in self._names():
             try:
                 job = self._with_status(_read(self.path(name), name))
             except NotFound:
@@ -219,48 +214,42 @@ class Records:
         return sorted(jobs, key=lambda job: (job.started_at, job.id), reverse=True)
 
     def remove(self, name: str) -> None:
-        """Remove the file of a job, its pulse and its rate, and the logs of an earlier mdl."""
-        paths = [self._path(name, ending) for ending in (_JOB, _PULSE, _RATE)]
-        paths += self.folder.glob(f"{glob.escape(name)}{_OLD_LOG}*")
-        for path in paths:
-            path.unlink(missing_ok=True)
+        """Remove the file of a job, its pulse and its rate."""
+        for ending in (_JOB, _PULSE, _RATE):
+            self._path(name, ending).unlink(missing_ok=True)
 
     def clean(self, older: float) -> list[Job]:
-        """Remove what was over ``older`` seconds ago, also what died or is damaged, and logs without a job; what is
-        paused stays. Returns the jobs that were removed."""
+        """Remove what was over ``older`` seconds ago, also what died or is damaged; what is paused stays, and so does
+        what a newer mdl wrote. Returns the jobs that were removed."""
         publish.sweep(self.folder)
         removed = []
         before = time.time() - older
-        for name in self._names(_JOB, _OLD_LOG):
-            path = self.path(name)
+        for name in self._names():
             job = None
             try:
-                newest = path if path.exists() else self._path(name, _OLD_LOG)
-                if newest.stat().st_mtime >= before:
+                if self.path(name).stat().st_mtime >= before:
                     continue
-                job = self._with_status(_read(path, name))
+                job = self._with_status(_read(self.path(name), name))
             except (OSError, _Newer):
                 continue
             except (NotFound, StateError):
-                pass
-            if job is None or job.status in (*ENDED, "dead"):
-                with contextlib.suppress(OSError):
-                    self.remove(name)
-                    if job is not None:
-                        removed.append(job)
+                pass  # it is damaged
+            is_over = job is None or job.status in (*ENDED, "dead")
+            if not is_over:
+                continue
+            with contextlib.suppress(OSError):
+                self.remove(name)
+                if job is not None:
+                    removed.append(job)
         return removed
 
-    def _names(self, *endings: str) -> list[str]:
-        """The names of all files with these endings, each once."""
-        names = []
+    def _names(self) -> list[str]:
+        """The ids of all jobs."""
         try:
-            for entry in os.scandir(self.folder):
-                name, dot, ending = entry.name.rpartition(".")
-                if name and not name.startswith(".") and dot + ending in endings:
-                    names.append(name)
+            paths = list(self.folder.iterdir())
         except OSError:
             return []
-        return list(dict.fromkeys(names))
+        return [path.stem for path in paths if path.suffix == _JOB and not path.name.startswith(".")]
 
     def _with_status(self, job: Job) -> Job:
         """The same job, as ``dead`` if it is not running although its record says so."""
@@ -283,18 +272,21 @@ def _read(path: Path, name: str) -> Job:
     """
     try:
         with _opened(path) as file:
-            head = _head_in(file)
-            if head is not None and head["mdl-job"] > VERSION:
-                raise _Newer("a newer mdl wrote this record", item=str(path), hint="upgrade mdl")
-            job = None if head is None else job_of(head | _last_state_in(file))
+            head = facts_in(file.readline(LARGEST_DOCUMENT)) or {}
+            state = _last_state_in(file)
             status = os.fstat(file.fileno())
     except FileNotFoundError:
         raise NotFound("no such job", item=str(path)) from None
     except OSError as error:
         raise StateError(error.strerror or str(error), item=str(path), hint="check its permissions") from error
+    version = head.get("mdl-job")
+    if isinstance(version, int) and version > VERSION:
+        raise _Newer("a newer mdl wrote this record", item=str(path), hint="upgrade mdl")
+    job = job_of(head | state)
     if job is not None and job.id == name:
         return job
-    if not status.st_size and time.time() - status.st_mtime < _NEW_SECONDS:
+    is_being_made = status.st_size == 0 and time.time() - status.st_mtime < _NEW_SECONDS
+    if is_being_made:
         raise NotFound("no such job", item=str(path))
     raise StateError("this record is damaged", item=str(path), hint="remove it; no model depends on it")
 
@@ -313,15 +305,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     finally:
         os.close(fd)
-
-
-def _head_in(file: BinaryIO) -> dict[str, Any] | None:
-    """The facts of the job: the first line, or a later one if a running job has written it again."""
-    while line := file.readline(LARGEST_DOCUMENT):
-        facts = facts_in(line)
-        if facts is not None and isinstance(facts.get("mdl-job"), int):
-            return facts
-    return None
 
 
 def _last_state_in(file: BinaryIO) -> dict[str, Any]:

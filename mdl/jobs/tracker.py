@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mdl.console.state import State
 from mdl.describe import describe
@@ -28,7 +29,8 @@ for ever, and a job may run for weeks (ADR 70)."""
 
 
 class Tracker:
-    """Keeps the state of ``job`` in its ``file``: what the ``state`` of the download is, once it is `follow`ed.
+    """A listener that keeps ``job`` up to date, and its ``file``, with the figures of the download, whose ``state``
+    takes in each event before this does.
 
     ``trouble`` is called once if the file cannot be written; the job goes on without one, as it does if ``file`` is
     None.
@@ -38,27 +40,23 @@ class Tracker:
         self,
         job: Job,
         file: JobFile | None,
+        state: State,
         secrets: Secrets,
         trouble: Callable[[OSError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.job = job
         self._file = file
+        self._state = state
         self._secrets = secrets
         self._trouble = trouble
         self._clock = clock
-        self._state: State | None = None
         self._current_file = job.file
         self._running: tuple[FileProgress, ...] = ()
         self._is_planned = job.is_planned
         self._is_lost = False
         self._began_at = clock()
         self._written_at = -math.inf
-
-    def follow(self, state: State) -> Tracker:
-        """The listener of a download, whose ``state`` takes in each event before this one does."""
-        self._state = state
-        return self
 
     def __call__(self, event: Event) -> None:
         """Write the state at the start, at the end, and now and then."""
@@ -84,8 +82,8 @@ class Tracker:
         self._written_at = self._clock()
         if not self.job.finished_at:
             self.job = replace(self.job, file=self._current_file, running=self._running, is_planned=self._is_planned)
-        if self._state is not None:
-            self.job = self._with_figures(self.job, self._state)
+        if self._state.has_plan:
+            self.job = replace(self.job, **self._figures())
         if self._file is None:
             return
         try:
@@ -95,21 +93,25 @@ class Tracker:
                 self._is_lost = True
                 self._trouble(error)
 
-    def _with_figures(self, job: Job, state: State) -> Job:
-        """The job with the figures of its download. Until the first byte comes no speed is known; after that a speed of
-        0 means that it stalls."""
-        if not state.has_plan:
-            return job
-        rate = state.rate if state.has_moved and not job.finished_at else None
-        eta = None if job.finished_at else state.eta
-        return replace(
-            job,
-            bytes_done=state.bytes_done,
-            bytes_total=state.whole_total or None,
-            bytes_per_second=_rounded(rate),
-            eta_seconds=_rounded(eta),
-            waiting=redact(state.outage, self._secrets) if state.outage and not job.finished_at else None,
-        )
+    def _figures(self) -> dict[str, Any]:
+        """The figures of the download. Until the first byte comes no speed is known; after that a speed of 0 means that
+        it stalls. A job that is over has neither speed nor time left."""
+        state = self._state
+        figures: dict[str, Any] = {
+            "bytes_done": state.bytes_done,
+            "bytes_total": state.whole_total or None,
+            "bytes_per_second": None,
+            "eta_seconds": None,
+            "waiting": None,
+        }
+        if self.job.finished_at:
+            return figures
+        if state.has_moved:
+            figures["bytes_per_second"] = _rounded(state.rate)
+        if state.outage:
+            figures["waiting"] = redact(state.outage, self._secrets)
+        figures["eta_seconds"] = _rounded(state.eta)
+        return figures
 
     def _end(self, event: Ended) -> None:
         error = None

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from mdl.bounds import LARGEST_DOCUMENT, LONGEST_LINE
+from mdl.bounds import LARGEST_DOCUMENT
 from mdl.describe import ended_by
 from mdl.disk.safe_open import open_regular
-from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe, storage_error
+from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe
 from mdl.events import Ended, Event, Listener, Planned, Progressed
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.lines import STATE, event_in, facts_in
@@ -67,31 +67,23 @@ class JobLines:
     """The lines of a job's file, which grows. A file that cannot be read has none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = _opened(path)
+        self._file: BinaryIO | None = None
+        with contextlib.suppress(OSError, Unsafe):
+            self._file = os.fdopen(open_regular(path), "rb")
         self._rest = b""
         """The beginning of a line whose end is still to come."""
 
     def new(self) -> list[bytes]:
         """The lines that have come since the last call, without those of which only a part is here."""
-        data = self._rest + self._read()
-        *lines, self._rest = data.split(b"\n")
+        if self._file is None:
+            return []
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         self._rest = self._rest[-LARGEST_DOCUMENT:]
         return lines
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-    def _read(self) -> bytes:
-        """What was added to the file, and to the one that has taken its place if it was removed meanwhile."""
-        data = b"" if self._file is None else self._file.read()
-        with contextlib.suppress(OSError):
-            if self._file is None or not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
-                self.close()
-                self._file = _opened(self._path)
-                data += b"" if self._file is None else self._file.read()
-        return data
 
 
 def _of_this_run(lines: Sequence[bytes]) -> Sequence[bytes]:
@@ -109,14 +101,11 @@ def _of_this_run(lines: Sequence[bytes]) -> Sequence[bytes]:
 def log_lines(job: Job, records: Records, wait: Callable[[float], None] | None = None) -> Iterator[bytes]:
     """The lines of the log of a job. With ``wait``, which sleeps for the seconds that it is given, until the job ends.
 
-    Those of an earlier mdl are text. Raises `NotFound` if no log was kept, `StorageError`.
+    Raises `NotFound` if no log was kept.
     """
-    path = records.path(job.id)
     if job.log is None:
         raise NotFound("no log was kept of it", item=job.id, hint="is MDL_LOG_FILE set to nothing?")
-    if Path(job.log) != path:
-        yield from _old_log(job.id, Path(job.log))
-    with contextlib.closing(JobLines(path)) as lines:
+    with contextlib.closing(JobLines(records.path(job.id))) as lines:
         while True:
             is_over = job.status != "running"
             yield from lines.new()
@@ -124,18 +113,6 @@ def log_lines(job: Job, records: Records, wait: Callable[[float], None] | None =
                 return
             wait(_POLL_SECONDS)
             job = records.find(job.id)
-
-
-def _old_log(job: str, path: Path) -> Iterator[bytes]:
-    """The lines of a log of its own, as an earlier mdl wrote it. Raises `NotFound`, `StorageError`."""
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            while line := file.readline(LONGEST_LINE):
-                yield line.rstrip(b"\n")
-    except FileNotFoundError:
-        raise NotFound("its log is gone", item=job) from None
-    except OSError as error:
-        raise storage_error(error, str(path)) from error
 
 
 class _Follower:
@@ -181,9 +158,3 @@ class _Follower:
         first = job.running[0]
         kind, repo = self._sources.get((first.model, first.file), (job.kind or "", job.repo or ""))
         return replace(progress, kind=kind, repo=repo)
-
-
-def _opened(path: Path) -> BinaryIO | None:
-    with contextlib.suppress(OSError, Unsafe):
-        return os.fdopen(open_regular(path), "rb")
-    return None

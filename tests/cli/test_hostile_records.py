@@ -50,9 +50,8 @@ def test_a_log_that_others_wrote_to(told: Told, tmp_path: Path) -> None:
     """The log of a job, into which a hook of a detached job may have written, is shown as it may be shown."""
     shell = machine(tmp_path)
     tampered(shell, "done")
-    [place], log = records_of(shell).folder.iterdir(), shell.home / "log"
-    log.write_text(f"{EVIL}\n{EVIL}\n")
-    place.write_bytes(file_of(replace(records_of(shell).all()[0], log=str(log))))
+    [place] = records_of(shell).folder.iterdir()
+    place.write_bytes(file_of(replace(records_of(shell).all()[0], log=str(place))) + f"{EVIL}\n{EVIL}\n".encode())
     all_harmless(told, shell, "jobs log a")
 
 

@@ -323,7 +323,7 @@ def test_an_outage_shows_in_jobs() -> None:
     """What a job waits for is in its record while nothing comes, and goes when bytes do."""
     job = Job("1-a", "get", ("m",), "", "", Invocation(), "2026-01-01T00:00:00Z", bytes_done=5, bytes_total=9)
     state = State(lambda: 0.0)
-    tracker = Tracker(job, None, Secrets(), Mock()).follow(state)
+    tracker = Tracker(job, None, state, Secrets(), Mock())
 
     def waiting_after(event: Event) -> str | None:
         state.take(event)

@@ -90,7 +90,7 @@ class Kept(Log):
 def logged(*events: Event, secrets: Secrets | None = None) -> str:
     """What is logged of events."""
     log = Kept()
-    listener = LogListener([log], secrets or Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None)
+    listener = LogListener(log, secrets or Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None)
     for event in events:
         listener(event)
     return "\n".join(log.lines)
@@ -204,7 +204,7 @@ def test_another_program_may_put_it_aside(tmp_path: Path, is_renamed: bool) -> N
 def test_a_line_without_room_is_not_torn(tmp_path: Path) -> None:
     """If only part of a line has room, none of it stays; that is told once, and later lines are written if they fit."""
     log, told = Log(tmp_path / "log"), list[Path | None]()
-    listener = LogListener([log], Secrets(), LogSource("0101-abcd", 7, "get"), lambda path, _error: told.append(path))
+    listener = LogListener(log, Secrets(), LogSource("0101-abcd", 7, "get"), lambda path, _error: told.append(path))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     listener(Failed("m", "f", "NET", "first"))
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 20, before[1]))

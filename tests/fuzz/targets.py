@@ -171,13 +171,10 @@ def receipt(data: bytes) -> None:
 
 
 def checked(data: bytes) -> bytes:
-    """Every line that begins with ``=`` as a line of a job's file, with its checksum; one of an earlier mdl that begins
-    with ``=v1 `` too."""
+    """Every line that begins with ``=`` as a line of a job's file, with its checksum."""
     lines = []
     for line in data.split(b"\n"):
-        if line.startswith(b"=v1 "):
-            line = _seal(line[4:])
-        elif line.startswith(b"="):
+        if line.startswith(b"="):
             try:
                 line = line_of(json.loads(line[1:])).encode()
             except (ValueError, RecursionError):
@@ -189,7 +186,7 @@ def checked(data: bytes) -> bytes:
 def job(data: bytes) -> None:
     """Records are listed, found and cleaned whatever is in one of them."""
     placed("jobs/1122-aaaa.job", checked(data))
-    placed("jobs/1122-bbbb.job", crc_json.dumps({"mdl-job": 1}))
+    placed("jobs/1122-bbbb.job", line_of({"mdl-job": 1}).encode())
     records = Records(_FOLDER / "jobs")
     for one in records.all():
         json.dumps(shown_facts(one))

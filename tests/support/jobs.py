@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mdl import crc_json
 from mdl.jobs.job import Job, head_facts, state_facts
 from mdl.jobs.lines import line_of
 from mdl.jobs.records import Records
@@ -82,13 +81,6 @@ def put_job(records: Records, job: Job) -> None:
     staged = records.folder / f".{job.id}.new"
     staged.write_bytes(file_of(job))
     staged.replace(records.path(job.id))
-
-
-def old_record(job: Job, **facts: object) -> bytes:
-    """The record of a job as mdl 0.1 wrote it: one line with everything."""
-    head = {key: value for key, value in head_facts(job).items() if key != "mdl-job"}
-    state = {key: value for key, value in state_facts(job, "").items() if key not in ("time", "is_planned")}
-    return crc_json.dumps({"mdl-job": 1, **head, **state, **facts})
 
 
 def log_of(shell: Shell) -> str:

@@ -11,16 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.jobs import file_of, old_record, put_job
+from support.jobs import file_of, put_job
 from support.partials import dead_owner
 
 from mdl.console.state import State
@@ -65,16 +66,16 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def tracked(tracker: Tracker) -> Callable[[Event], None]:
-    """What reports an event to a state, and then to the tracker, as a session does."""
+def tracked(file: Any, **options: Any) -> Tracker:
+    """A tracker of `JOB` whose state takes in each event before, as in a session."""
     state = State(lambda: 0.0)
-    tracker.follow(state)
 
-    def tell(event: Event) -> None:
-        state.take(event)
-        tracker(event)
+    class Told(Tracker):
+        def __call__(self, event: Event) -> None:
+            state.take(event)
+            super().__call__(event)
 
-    return tell
+    return Told(JOB, file, state, Secrets(), lambda error: pytest.fail(str(error)), **options)
 
 
 def place(records: Records, name: str = JOB.id) -> Path:
@@ -104,15 +105,11 @@ def test_a_record_comes_back_as_it_was(words: list[str], folder: str, variables:
         assert records.find(JOB.id) == job
 
 
-def test_a_record_of_an_earlier_release_is_read(records: Told) -> None:
-    """A record of mdl 0.1 is read, and goes on in the same file when it is resumed; of a wrong type it is damaged."""
-    new = replace(DONE, kind="tts", repo="hf:org/m")
-    records.folder.mkdir()
-    place(records).write_bytes(old_record(new))
-    assert records.all() == [new]
-    assert records.replace(replace(new, status="running"), new.stamp)
-    assert records.all() == [replace(new, status="running")]
-    place(records).write_bytes(old_record(new, kind=7))
+@pytest.mark.parametrize("wrong", [{"kind": 7}, {"models": "one"}, {"wanted": [7]}, {"error": []}, {"is_planned": 1}])
+def test_a_record_of_a_wrong_type_is_damaged(records: Told, wrong: dict[str, object]) -> None:
+    """What is no job, though its checksum is right, is damage."""
+    put_job(records, DONE)
+    place(records).write_bytes(file_of(DONE, **wrong))
     assert records.all() == []
     assert "damaged" in records.told[f"{JOB.id}.job"]
 
@@ -225,14 +222,14 @@ def test_one_damaged_record_hides_no_other(records: Told) -> None:
         assert caught.value.exit_code == 12
 
 
-def test_a_running_job_mends_its_record(records: Told) -> None:
-    """What was damaged or removed under a running job is whole again with its next figures."""
+def test_a_record_that_is_removed_stays_away(records: Told) -> None:
+    """A job whose file is removed while it runs goes on, and is not listed any more."""
     put_job(records, JOB)
-    tell = tracked(Tracker(JOB, records.open(JOB), Secrets(), lambda error: pytest.fail(str(error))))
-    for spoil in (lambda: place(records).write_bytes(b"xx"), lambda: place(records).unlink()):
-        spoil()
-        tell(Planned(bytes_total=5, bytes_kept=1))
-        assert records.find(JOB.id) == replace(JOB, bytes_done=1, bytes_total=5)
+    tell = tracked(records.open(JOB.id))
+    place(records).unlink()
+    tell(Planned(bytes_total=5, bytes_kept=1))
+    assert records.all() == []
+    assert list(records.folder.iterdir()) == []
 
 
 class Kept:
@@ -249,7 +246,7 @@ def test_figures_are_written_twice_a_second() -> None:
     """However often it is told, a state is written at the start, at the end, and every half second between."""
     now = 0.0
     kept = Kept()
-    tell = tracked(Tracker(JOB, kept, Secrets(), pytest.fail, clock=lambda: now))  # type: ignore[arg-type]
+    tell = tracked(kept, clock=lambda: now)
     tell(Planned(bytes_total=1000))
     for step in range(1000):
         now = step / 100
@@ -266,7 +263,7 @@ def test_a_long_job_writes_less_often() -> None:
     """A day of figures is a few megabytes at most, and a reader still has figures that are a few seconds old."""
     now = 0.0
     kept = Kept()
-    tell = tracked(Tracker(JOB, kept, Secrets(), pytest.fail, clock=lambda: now))  # type: ignore[arg-type]
+    tell = tracked(kept, clock=lambda: now)
     for second in range(86400):
         now = float(second)
         tell(Progressed(bytes_done=second, bytes_total=86400))
@@ -404,13 +401,12 @@ def test_one_of_many_takes_a_job_over(records: Told) -> None:
 
 @pytest.mark.fault(158)
 def test_cleaned_by_age(records: Told) -> None:
-    """What is over or dead and old enough goes with its log; what is paused, runs, is young or a newer mdl's stays."""
+    """What is over or dead and old enough goes; what is paused, runs, is young or a newer mdl's stays."""
     old, statuses = time.time() - MONTH - 60, ("done", "failed", "cancelled", "dead", "paused", "running")
     for status, age in itertools.product(statuses, ("old", "new")):
         name = f"{age}-{status}"
         gone = {"owner": dead_owner(), "status": "running"} if status == "dead" else {"status": status}
         put_job(records, replace(DONE, id=name, **gone))
-        (records.folder / f"{name}.log").write_text("the log of an earlier mdl")
         if age == "old":
             os.utime(place(records, name), (old, old))
     place(records, "newer").write_text(line_of({"mdl-job": 3}))
@@ -420,19 +416,16 @@ def test_cleaned_by_age(records: Told) -> None:
     assert {job.id for job in removed} == {"old-done", "old-failed", "old-cancelled", "old-dead"}
     left = {job.id for job in records.all()}
     assert left == {"old-paused", "old-running", *(f"new-{status}" for status in statuses)}
-    assert {path.stem for path in records.folder.glob("*.log")} == left
     assert {job.id for job in records.clean(0.0)} == {"new-done", "new-failed", "new-cancelled", "new-dead"}
 
 
-@pytest.mark.parametrize("what", ["logs of an earlier mdl", "an old log alone", "a damaged record", "an empty one"])
+@pytest.mark.parametrize("what", ["a pulse and a rate", "a damaged record", "an empty one"])
 def test_nothing_of_an_old_job_stays(records: Told, what: str) -> None:
     """Once all jobs are over and old, nothing of them is left in the folder."""
     put_job(records, DONE)
-    if "log" in what:
-        (records.folder / f"{JOB.id}.log").write_text("old")
-        (records.folder / f"{JOB.id}.log.1").write_text("older")
-    if what == "an old log alone":
-        place(records).unlink()
+    if what == "a pulse and a rate":
+        (records.folder / f"{JOB.id}.pulse").touch()
+        (records.folder / f"{JOB.id}.rate").write_text("5M")
     elif what == "a damaged record":
         place(records).write_bytes(b"no record")
     elif what == "an empty one":
@@ -466,7 +459,7 @@ def test_the_last_state_is_found_before_many_events(records: Told) -> None:
     """However many events came after it, the last state is read; a torn or damaged line is passed over."""
     put_job(records, JOB)
     event = Finished("m", "f" * 200, 1)
-    with contextlib.closing(records.open(JOB)) as file:
+    with contextlib.closing(records.open(JOB.id)) as file:
         file.add_state(DONE)
         file.append(*[lines.event_facts(event)] * 5000)
     assert records.find(JOB.id) == DONE
@@ -501,7 +494,7 @@ def test_a_list_never_sees_half_a_record(records: Told) -> None:
     write = (
         "import sys; from dataclasses import replace; from pathlib import Path; from mdl.jobs.records import Records\n"
         "records = Records(Path(sys.argv[1])); job = records.all()[0]\n"
-        "file = records.open(job)\n"
+        "file = records.open(job.id)\n"
         "for n in range(400): file.add_state(replace(job, bytes_done=n, file='x' * (n * 37 % 5000)))"
     )
     seen: list[int] = []
@@ -540,12 +533,11 @@ def test_why_a_job_stalls(records: Told, facts: dict[str, float | None], silent:
 def test_no_speed_before_the_first_byte(records: Told) -> None:
     """Until the first byte comes no speed is recorded, and a speed of 0 afterwards."""
     put_job(records, JOB)
-    tracker = Tracker(JOB, records.open(JOB), Secrets(), Mock(), clock=itertools.count().__next__)
-    tell = tracked(tracker)
+    tell = tracked(records.open(JOB.id), clock=itertools.count().__next__)
     found = []
     for speed in (0.0, 5.0, 0.0):
         tell(Progressed(bytes_total=7, bytes_per_second=speed))
-        found.append(tracker.job.bytes_per_second)
+        found.append(tell.job.bytes_per_second)
     assert found == [None, 5.0, 0.0]
 
 

@@ -58,13 +58,13 @@ class Followed:
 
     def put(self, **facts: object) -> None:
         self.job = replace(self.job, **facts)  # type: ignore[arg-type]
-        with closing(self.records.open(self.job)) as file:
+        with closing(self.records.open(self.job.id)) as file:
             file.add_state(self.job)
 
     def write(self, *events: Event) -> None:
         """Write what a running job would."""
-        with closing(self.records.open(self.job)) as file:
-            listener = LogListener([], Secrets(), LogSource(self.job.id, 7, "get"), lambda _path, _error: None, file)
+        with closing(self.records.open(self.job.id)) as file:
+            listener = LogListener(None, Secrets(), LogSource(self.job.id, 7, "get"), lambda _path, _error: None, file)
             for event in events:
                 listener(event)
             listener.close()
@@ -117,21 +117,6 @@ def test_events_and_progress_as_they_come(followed: Followed) -> None:
     ]
     assert all(event.time for event in told if not isinstance(event, Progressed | Ended))
     assert (len(followed.waits), min(followed.waits) >= 0.1, max(followed.waits) <= 0.5) == (4, True, True)
-
-
-def test_a_file_that_is_removed_and_written_again(followed: Followed) -> None:
-    """If the file is removed while it is followed, and the job writes it again, no line is lost and none is told
-    twice."""
-    followed.write(PLAN)
-
-    def remove() -> None:
-        followed.write(FIRST)
-        followed.path.unlink()
-        followed.put()
-        followed.write(DONE)
-
-    told = plain(followed.follow(remove, lambda: followed.write(SECOND), followed.end))
-    assert told == [PLAN, FIRST, DONE, SECOND, Ended()]
 
 
 def test_half_a_line_is_waited_for(followed: Followed) -> None:
@@ -235,7 +220,7 @@ def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) 
     kept = Kept()
     event = replace(event, kind=kind, repo=repo)
     began = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() - 60))
-    listener = LogListener([], Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None, kept)
+    listener = LogListener(None, Secrets(), LogSource("0101-abcd", 7, "get"), lambda _path, _error: None, kept)
     listener(event)
     listener.close()
     found = event_in(facts_in(kept.lines[0]) or {})
@@ -268,7 +253,7 @@ def test_what_is_no_event(facts: dict[str, object]) -> None:
 def test_no_secret_is_in_a_line() -> None:
     """Every text of every event is without secrets and signed queries before it is written."""
     kept = Kept()
-    listener = LogListener([], Secrets(["s3cr3t-token"]), LogSource("j", 7, "get"), lambda _path, _error: None, kept)
+    listener = LogListener(None, Secrets(["s3cr3t-token"]), LogSource("j", 7, "get"), lambda _path, _error: None, kept)
     text = "s3cr3t-token at https://h/f?sig=5ignature"
     for event_class in (Started, Finished, Failed, Noticed, Retrying, Rewound, Ended, Verifying):
         texts = {field.name: text for field in fields(event_class) if field.type in ("str", "str | None")}
