@@ -181,7 +181,7 @@ def test_an_unfinished_download_goes_on_there(mdl: Inside, tmp_path: Path, serve
 
 
 @pytest.mark.parametrize("crosses", [False, True], ids=["one file system", "two file systems"])
-def test_killed_at_any_call(shell: Shell, tmp_path: Path, crosses: bool) -> None:
+def test_killed_at_any_call(mdl: Inside, shell: Shell, tmp_path: Path, crosses: bool) -> None:
     """SIGKILL before calls that change the disk: each file is whole in the old folder or the new one, the same command
     finishes the move, and nothing is left over."""
     if not tracing_works(tmp_path):
@@ -190,7 +190,7 @@ def test_killed_at_any_call(shell: Shell, tmp_path: Path, crosses: bool) -> None
         places = itertools.cycle([shell.home])
         if crosses:
             places = itertools.cycle([stack.enter_context(second_file_system(shell)), shell.home])
-        done(shell.run("get", "tiny"))
+        done(mdl(shell, "get", "tiny"))
         (shell.models / "tiny/config.json").write_bytes(b"edited")
         whole = TINY | {"tiny/config.json": b"edited"}
         command = shell.command("mv", "tiny", "--to")
@@ -207,11 +207,11 @@ def test_killed_at_any_call(shell: Shell, tmp_path: Path, crosses: bool) -> None
             new_files = below(new)
             for path, content in whole.items():
                 assert content in (old_files.get(path), new_files.get(path)), ended.point
-            done(with_environ(shell, MDL_HOME=str(at)).run("mv", "tiny", "--to", str(new)))
+            done(mdl(with_environ(shell, MDL_HOME=str(at)), "mv", "tiny", "--to", str(new)))
             assert (below(at), below(new)) == ({}, whole), ended.point
             leftovers = [path for path in (*at.rglob("*"), *new.rglob("*")) if path.name.endswith(".mdl-tmp")]
             assert leftovers == [], ended.point
-            verified = done(with_environ(shell, MDL_HOME=str(new)).run("verify", "tiny", "--json")).document
+            verified = done(mdl(with_environ(shell, MDL_HOME=str(new)), "verify", "tiny", "--json")).document
             statuses = {file["path"]: file["status"] for file in verified["models"][0]["files"]}
             assert statuses == {"config.json": "changed", "model.bin": "ok", "sub/vocab.txt": "ok"}, ended.point
             at = new

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import faults
 from support.faulty_server import FaultyServer
-from support.long import LONG
+from support.long import only_long
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "tests" / "support" / "shelf_plugin"
@@ -67,12 +67,12 @@ def test_mdl_without_its_plugins(bare: Path, tmp_path: Path) -> None:
         assert f"the plug-in {name} cannot be used: No module named" in refused.stderr
 
 
+@only_long("runs the suite again")
 @pytest.mark.timeout(3000)
 def test_the_suite_without_the_plugins(without_entries: Path) -> None:
-    """The tests of the core pass without them; all of them if there is time."""
-    chosen = ["tests"] if LONG else ["tests/unit/test_architecture.py", "tests/cli/test_schemas.py"]
+    """The tests of the core pass without them."""
     flags = ["-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not plugins"]
-    command = [sys.executable, "-m", "pytest", *flags, *chosen]
+    command = [sys.executable, "-m", "pytest", *flags, "tests"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MDL"))}
     environ["PYTHONPATH"] = str(without_entries)
     done = subprocess.run(

@@ -13,6 +13,7 @@ from support.bench import Bench, loose, pinned
 from support.caches import nginx_cache, squid
 from support.data import MIB, noise
 from support.faulty_server import Answer, FaultyServer, Request
+from support.long import LONG
 from support.relay import PROXY_VARIABLES
 
 from mdl.downloader.connection_scaler import Tuning
@@ -20,7 +21,6 @@ from mdl.downloader.connection_scaler import Tuning
 DATA = noise(24 * MIB)
 RATE = 12e6
 """Bytes a second of one connection to the origin."""
-STREAM = len(DATA) / RATE
 
 
 def paced(request: Request, number: int) -> Answer:
@@ -39,6 +39,8 @@ def paced(request: Request, number: int) -> Answer:
 
 
 KINDS = ["squid as a proxy", "squid", "squid that hides", "nginx", "none"]
+WAYS = ["fresh", "several", "resumed", "unknown"]
+TRIED = [(kind, way) for way in WAYS for kind in KINDS if LONG or way == "fresh" or kind == "squid"]
 
 
 def before(kind: str, folder: Path, port: int) -> AbstractContextManager[str]:
@@ -50,13 +52,12 @@ def before(kind: str, folder: Path, port: int) -> AbstractContextManager[str]:
     return squid(folder, port, accelerates="proxy" not in kind, tells="hides" not in kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["fresh", "several", "resumed", "unknown"])
+@pytest.mark.parametrize(("kind", "way"), TRIED)
 def test_the_origin_sends_little_more_than_the_file(
     tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, way: str
 ) -> None:
     """Whatever is between, the origin sends at most three times the file. An origin that serves ranges well gets its
-    connections, and is quicker than one stream."""
+    connections. How quick it is then, benchmarks tell."""
     for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     bench.tuning, bench.patience = Tuning(), 120.0
@@ -71,12 +72,11 @@ def test_the_origin_sends_little_more_than_the_file(
         files = [make(f"{url}/{name}", path=f"{name}.bin") for name in names]
         if way == "resumed":
             assert bench.run(files[0], stop_at=len(DATA) // 2, stall=6.0).code == 130
-        sent, began = origin.bytes_sent, time.monotonic()
+        before_run = origin.bytes_sent
         run = bench.run(*files, stall=6.0, connections=8)
-        seconds, sent = time.monotonic() - began, origin.bytes_sent - sent
+        sent = origin.bytes_sent - before_run
     assert run.code == 0
     assert all((bench.store.folder("m") / f"{name}.bin").read_bytes() == DATA for name in names)
     assert sent <= 3 * len(DATA) * len(names) + MIB
     if kind == "none" and way == "fresh":
         assert max(event.connections for event in run.events if hasattr(event, "connections")) >= 4
-    assert seconds < 30 * STREAM  # a machine may be busy; how quick it is, benchmarks tell

@@ -10,6 +10,7 @@ from support import faults
 from support.bench import Bench
 from support.data import files_below, flip, noise
 from support.limited_mounts import limited_mount
+from support.long import LONG
 from support.loopback_hub import LoopbackHub, Repo
 from support.partials import dead_owner
 from support.shell import Inside, Shell, done, machine, with_environ
@@ -33,11 +34,16 @@ def shell_on(disk: Path, tmp_path: Path, hub: LoopbackHub) -> Shell:
 
 
 KINDS = [("in-order",), ("in-order", "cuts"), ("in-order", "write-only"), ("in-order", "bare"), ("in-order", "closed")]
-WAYS = [(), ("--connections", "1"), ("--layout", "hf-cache")]
+WAYS = {"many": (), "one": ("--connections", "1"), "cache": ("--layout", "hf-cache")}
+TRIED = [
+    pytest.param(kind, words, id=f"{' '.join(kind)}, {way}")
+    for kind in KINDS
+    for way, words in WAYS.items()
+    if LONG or way == "many" or len(kind) == 1
+]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
-@pytest.mark.parametrize("words", WAYS, ids=["many", "one", "cache"])
+@pytest.mark.parametrize(("kind", "words"), TRIED)
 def test_every_file_comes(
     tmp_path: Path, hub: LoopbackHub, mdl: Inside, words: tuple[str, ...], kind: tuple[str, ...]
 ) -> None:
@@ -145,7 +151,7 @@ def test_a_repair(tmp_path: Path, hub: LoopbackHub, mdl: Inside) -> None:
         shell = shell_on(disk, tmp_path, hub)
         done(mdl(shell, "get", "org/repo"))
         place = tmp_path / "below" / "models" / "org--repo" / "model.safetensors"
-        flip(place, 20_000_000)
+        flip(place, len(WEIGHTS) // 2)
         assert mdl(shell, "verify", "hf:org/repo").code == 6
         done(mdl(shell, "verify", "hf:org/repo", "--repair"))
         assert files_below(disk / "models" / "org--repo") == FILES
