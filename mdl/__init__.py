@@ -67,10 +67,12 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
     from mdl.ops.remote_model import RemoteModel as RemoteModel
     from mdl.local.inventory import Inventory as Inventory
     from mdl.ops.lock import LockReport as LockReport
-    from mdl.ops.outdated import (
+    from mdl.ops.versions import (
         FileChange as FileChange,
         ModelVersion as ModelVersion,
         OutdatedReport as OutdatedReport,
+        Move as Move,
+        UpdateReport as UpdateReport,
     )
     from mdl.ops.push import PushedFile as PushedFile, PushResult as PushResult
     from mdl.ops.pack import (
@@ -99,7 +101,6 @@ if TYPE_CHECKING:  # `typing` itself would cost more than all of this
         verify_archive as verify_archive,
     )
     from mdl.ops.remote import CleanedJob as CleanedJob, RemoteReport as RemoteReport
-    from mdl.ops.update import Move as Move, UpdateReport as UpdateReport
     from mdl.local.verify import VerifyReport as VerifyReport
     from mdl.reports import (
         FileReport as FileReport,
@@ -135,13 +136,12 @@ _HOMES = {
     "mdl.ops.remote_model": "RemoteModel",
     "mdl.local.inventory": "Inventory",
     "mdl.ops.lock": "LockReport",
-    "mdl.ops.outdated": "FileChange ModelVersion OutdatedReport",
     "mdl.ops.push": "PushResult PushedFile",
     "mdl.ops.pack": "PackPlan PackRequest PackResult pack plan_pack write_pack",
     "mdl.ops.release": "ReleaseList ReleaseRequest ReleaseResult ReleaseVersion release releases rollback",
     "mdl.ops.unpack": "ArchiveMember UnpackRequest UnpackResult contents unpack verify_archive",
     "mdl.ops.remote": "CleanedJob RemoteReport",
-    "mdl.ops.update": "Move UpdateReport",
+    "mdl.ops.versions": "FileChange ModelVersion Move OutdatedReport UpdateReport",
     "mdl.local.verify": "VerifyReport",
     "mdl.reports": "FileReport LeftOutFile ModelReport PlanReport Report",
     "mdl.results.base": "RemoteJob",

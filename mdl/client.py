@@ -52,11 +52,10 @@ if TYPE_CHECKING:
     from mdl.ops.export import Export
     from mdl.ops.fetch import FetchReport
     from mdl.ops.lock import LockReport
-    from mdl.ops.outdated import OutdatedReport
     from mdl.ops.push import PushResult
     from mdl.ops.remote import CleanedJob, RemoteReport
     from mdl.ops.remote_model import RemoteModel
-    from mdl.ops.update import UpdateReport
+    from mdl.ops.versions import OutdatedReport, UpdateReport
     from mdl.reports import PlanReport, Report
     from mdl.results.base import Remote
     from mdl.sources import SourceContext
@@ -750,7 +749,7 @@ class Client:
         ``beyond_pins`` asks for the newest commit even if the catalog pins one. What cannot be asked is in the report.
         Raises `NotFound`, `CatalogError`, `StateError`, `Cancelled`, and `LockError` offline.
         """
-        from mdl.ops.outdated import outdated
+        from mdl.ops.versions import outdated
 
         lock = self.catalogs.lock
         models = self.updatable(targets)
@@ -758,7 +757,7 @@ class Client:
             here = {model.name for model in models}
             models += [one for one in self.catalog.meant() if one.name in lock.models and one.name not in here]
         with self.context(models, on_event=on_event, cancel=cancel, exact=True, keeps=False) as context:
-            return outdated(models, context, lock, beyond_pins=beyond_pins)
+            return outdated(context, models, lock, beyond_pins=beyond_pins)
 
     def update(self, targets: Targets, *, force: bool = False, **options: Unpack[CallOptions]) -> UpdateReport:
         """Bring the newest version of ``targets``: resolve them anew, as `lock` with ``upgrade`` if there is a lock,
@@ -768,8 +767,7 @@ class Client:
         `download` brings the rest. What fails is in the report. Raises as `download`; `LockError` offline, and
         `UsageError` with the settings ``locked`` and ``frozen``.
         """
-        from mdl.ops.outdated import is_pinned, versions_here
-        from mdl.ops.update import update_report
+        from mdl.ops.versions import is_pinned, update_report, versions_here
         from mdl.reports import ModelReport
 
         into = options.get("into")
@@ -873,13 +871,13 @@ class Client:
         neither asks nor writes; a lock that does not fit is then the report's error. Raises `NotFound`,
         `CatalogError`, `StateError`, `UsageError`, `AuthError`, `Cancelled`.
         """
-        from mdl.ops.lock import lock
+        from mdl.ops.lock import LockRequest, lock
 
-        path = self.catalogs.lock_path
-        asked = None if names is None else texts(names)
+        asked = None if names is None else tuple(texts(names))
+        request = LockRequest(self.catalog, self.catalogs.lock_path, asked, tuple(texts(upgrade)), check)
         models = [] if check else list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, exact=True, online=not check) as context:
-            report = lock(self.catalog, path, context, names=asked, check=check, upgrade=texts(upgrade))
+            report = lock(context, request)
         self.catalogs.forget_lock()
         return report
 

@@ -1,4 +1,4 @@
-"""lock: resolve every model of a catalog once, and write that down beside it."""
+"""lock: resolve the models of a catalog once, and write that down beside it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,25 @@ from mdl.catalog.lock import Lock, LockedFile, LockedModel, entry_of
 from mdl.catalog.lock_changes import words_of_changes
 from mdl.catalog.lock_file import read_lock, update_lock
 from mdl.catalog.model import Catalog, Model
-from mdl.catalog.resolver import Resolver
 from mdl.context import Context
 from mdl.errors import LockError, MdlError, NotFound, whole_error
 from mdl.files import Receipt
 from mdl.formatting import counted
 from mdl.reports import BaseReport, LeftOutFile
 from mdl.values import value_class
+
+
+@value_class
+class LockRequest:
+    """Which models and groups of a ``catalog`` are locked in the file ``path``: those of ``names``, or the catalog's
+    own if that is None. Those of ``upgrade`` are asked for again even if the lock covers them. With ``check`` nothing
+    is asked or written: catalog and lock are compared."""
+
+    catalog: Catalog
+    path: Path
+    names: tuple[str, ...] | None = None
+    upgrade: tuple[str, ...] = ()
+    check: bool = False
 
 
 @value_class
@@ -45,103 +57,126 @@ class LockReport(BaseReport):
     error: MdlError | None = None
 
 
-def lock(
-    catalog: Catalog,
-    path: Path,
-    context: Context,
-    *,
-    names: Sequence[str] | None = None,
-    check: bool = False,
-    upgrade: Sequence[str] = (),
-) -> LockReport:
-    """Resolve the models and groups of ``names`` (the catalog's own if it is None) to commits, files, sizes and
-    digests, and write them to the lock at ``path``.
+def lock(context: Context, request: LockRequest) -> LockReport:
+    """Resolve models to commits, files, sizes and digests, and write them to the lock.
 
-    What the lock still covers is not asked for again, except for ``upgrade`` and for what only a bundle says; what is
-    locked and no longer in the catalog is dropped; what cannot be resolved keeps its old block.
-    With ``check`` nothing is asked or written: catalog and lock are compared, and a lock that does not fit is the
-    report's error (`LockError`). What moved at the sources is for `outdated` to find. Raises `NotFound` for a name that
-    the catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`, `Cancelled`.
+    What the lock still covers is not asked for again, except for an upgrade and for what only a bundle says; what is
+    locked and no longer in the catalog is dropped; what cannot be resolved keeps its old block. A lock that does not
+    fit is the error of a check's report (`LockError`); what moved at the sources is for `outdated` to find. Raises
+    `NotFound` for a name that the catalog does not have, `StateError` for a damaged lock, `StorageError`, `Busy`,
+    `Cancelled`.
     """
-    upgraded = {model.name for model in catalog.meant(upgrade)}
-    wanted = {model.name for model in catalog.meant(names)}
-    for name in wanted if names is not None else ():
-        if why := catalog.models[name].gone:
-            raise NotFound(f"has no data any more: {why}", item=name)
-    old = read_lock(path, catalog.paths[0])
-    before = old or Lock()
-    kept = [model for model in catalog.models.values() if not model.gone]
-    if check:
-        compared = [model for model in kept if model.name in wanted]
-        return _checked(path, old, before.misfits(compared, kept), [_row(one.name, before) for one in compared])
-    new = before.only(model.name for model in kept)
-    failures = dict[str, MdlError]()
-    for model in kept:
-        name = model.name
-        is_upgraded = model.name in upgraded
-        is_covered = before.covers(model) and not is_upgraded
-        is_doubtful = is_covered and context.network is not None and before.models[name].is_doubtful
-        if name not in wanted | upgraded or (is_covered and not is_doubtful):
-            continue
+    catalog = request.catalog
+    upgraded = {model.name for model in catalog.meant(request.upgrade)}
+    wanted = _wanted_names(request)
+    present = [model for model in catalog.models.values() if not model.gone]
+    written = read_lock(request.path, catalog.paths[0])
+    if request.check:
+        return _compare(request.path, written, [model for model in present if model.name in wanted], present)
+    before = written or Lock()
+    after = before.only(model.name for model in present)
+    failures: dict[str, MdlError] = {}
+    for model in present:
         try:
-            # an upgrade forgets even a digest that was trusted on first use
-            receipts = [] if is_upgraded else context.store.receipts.of_model(name)
-            locked = None if is_upgraded else before.models.get(name)
-            asked = before.without_bundled_facts(model) if is_doubtful else model
-            resolved = replace(_resolved(asked, locked, receipts, context.resolver), entry=entry_of(model))
-            new = new.with_model(resolved)
+            if model.name in upgraded:
+                after = after.with_model(_resolve(model, context))
+            elif model.name in wanted:
+                after = after.with_model(_locked_anew(model, before, context))
         except MdlError as error:
-            failures[name] = error.on(name)
-    if new != before:
-        update_lock(path, catalog.paths[0], lambda now: now.with_changes(before, new))
-    failure = None
-    if len(failures) > 1:
-        failure = whole_error(f"{len(failures)} models could not be resolved", list(failures.values()))
-    elif failures:
-        [failure] = failures.values()
-    rows = tuple(_row(model.name, new) for model in kept if model.name in wanted or model.name in new.models)
-    return LockReport(path, tuple(words_of_changes(before, new)), rows, failures, failure)
+            failures[model.name] = error.on(model.name)
+    if after != before:
+        update_lock(request.path, catalog.paths[0], lambda now: now.with_changes(before, after))
+    return LockReport(
+        request.path,
+        words_of_changes(before, after),
+        tuple(_row(model.name, after) for model in present if model.name in wanted or model.name in after.models),
+        failures,
+        _one_error(failures),
+    )
 
 
-def _checked(path: Path, old: Lock | None, changes: Sequence[str], rows: Sequence[LockRow]) -> LockReport:
-    """What a comparison of catalog and lock found; ``old`` is None if there is no lock."""
-    error: LockError | None = None
-    if old is None:
+def _wanted_names(request: LockRequest) -> set[str]:
+    """The names of the models that are to be locked. Raises `NotFound` for one that has no data any more."""
+    wanted = {model.name: model for model in request.catalog.meant(request.names)}
+    if request.names is not None:
+        for name, model in wanted.items():
+            if model.gone:
+                raise NotFound(f"has no data any more: {model.gone}", item=name)
+    return set(wanted)
+
+
+def _compare(path: Path, written: Lock | None, models: Sequence[Model], present: Sequence[Model]) -> LockReport:
+    """What a comparison of catalog and lock finds; ``written`` is None if there is no lock."""
+    current = written or Lock()
+    misfits = current.misfits(models, present)
+    error = None
+    if written is None:
         error = LockError("there is no lock", hint="'mdl lock' writes it")
-    elif changes:
-        why = f"out of date: {counted(len(changes), 'change')}"
-        error = LockError(why, item=path.name, hint="'mdl lock' writes what the catalog says now")
-    return LockReport(path, tuple(changes), tuple(rows), error=error)
+    elif misfits:
+        reason = f"out of date: {counted(len(misfits), 'change')}"
+        error = LockError(reason, item=path.name, hint="'mdl lock' writes what the catalog says now")
+    return LockReport(path, misfits, tuple(_row(model.name, current) for model in models), error=error)
 
 
-def _resolved(model: Model, before: LockedModel | None, receipts: Sequence[Receipt], resolver: Resolver) -> LockedModel:
-    """The model as its sources have it now; digests that were trusted on first use are kept."""
-    old = {one.source: one for one in before.files} if before else {}
-    first = {receipt.path: receipt for receipt in receipts}
+def _locked_anew(model: Model, before: Lock, context: Context) -> LockedModel:
+    """A wanted model as it is to be locked: what the lock says, if it covers it and more than a bundle vouches for
+    that; else what its sources say now. Raises what they raise."""
+    locked = before.models.get(model.name)
+    asked = model
+    if locked is not None and before.covers(model):
+        if not locked.is_doubtful or context.network is None:
+            return locked
+        asked = before.without_bundled_facts(model)
+    receipts = context.store.receipts.of_model(model.name)
+    resolved = _resolve(asked, context, receipts, locked.files if locked else ())
+    return replace(resolved, entry=entry_of(model))
+
+
+def _resolve(
+    model: Model, context: Context, receipts: Sequence[Receipt] = (), locked: Sequence[LockedFile] = ()
+) -> LockedModel:
+    """The model as its sources have it now. Where nobody publishes a digest, it is that of what came first, by the
+    ``receipts`` or by what is ``locked``."""
+    receipt_of = {receipt.path: receipt for receipt in receipts}
+    locked_of = {file.source: file for file in locked}
     mirrors = {file.path: file.mirrors for file in model.files}
+    resolved = context.resolver.resolve(model)
     files = []
-    found = resolver.resolve(model)
-    for remote in found.files:
-        receipt = first.get(remote.path)
-        digest = receipt.digest if receipt and receipt.matches(remote) else None
-        one = LockedFile.of(remote, first=digest, mirrors=mirrors.get(remote.path, ()))
-        known = old.get(one.source)
-        if remote.digest is None and known and (known.tofu or known.bundled) and known.size == one.size:
-            one = known
-        files.append(one)
-    left_out = tuple(LeftOutFile(str(file.path), file.size) for file in found.left_out)
-    return LockedModel(model.name, entry_of(model), tuple(files), left_out)
+    for remote in resolved.files:
+        receipt = receipt_of.get(remote.path)
+        first = receipt.digest if receipt and receipt.matches(remote) else None
+        file = LockedFile.of(remote, first=first, mirrors=mirrors.get(remote.path, ()))
+        known = locked_of.get(file.source)
+        if remote.digest is None and known and _is_unpublished(known) and known.size == file.size:
+            file = known
+        files.append(file)
+    left_out = [LeftOutFile(str(file.path), file.size) for file in resolved.left_out]
+    return LockedModel(model.name, entry_of(model), tuple(files), tuple(left_out))
+
+
+def _is_unpublished(file: LockedFile) -> bool:
+    """Whether its source does not say which digest it has."""
+    return file.tofu or file.bundled
+
+
+def _one_error(failures: dict[str, MdlError]) -> MdlError | None:
+    """The error that stands for all; None if there is none."""
+    errors = list(failures.values())
+    if len(errors) > 1:
+        return whole_error(f"{len(errors)} models could not be resolved", errors)
+    return errors[0] if errors else None
 
 
 def _row(name: str, lock: Lock) -> LockRow:
     locked = lock.models.get(name)
-    files = locked.files if locked else ()
+    if locked is None:
+        return LockRow(name, locked=False, files=0, without_digest=0, tofu=0)
     return LockRow(
         name,
-        locked is not None,
-        len(files),
-        without_digest=sum(one.digest is None for one in files),
-        tofu=sum(one.tofu for one in files),
-        revisions=sorted({one.revision for one in files if one.revision}),
-        left_out=locked.left_out if locked else (),
+        locked=True,
+        files=len(locked.files),
+        without_digest=sum(file.digest is None for file in locked.files),
+        tofu=sum(file.tofu for file in locked.files),
+        revisions=locked.commits,
+        left_out=locked.left_out,
     )

@@ -58,7 +58,7 @@ _PURE = """
     sources/shorthand sources/gguf archive/zip_records archive/manifest
     catalog/mirror_layout
     runs/default_excludes archive/secret_scan
-    ops/export ops/update local/import_report local/formats
+    ops/export local/import_report local/formats
     plugins/bundle/manifest plugins/render/work plugins/render/kubernetes plugins/render/slurm
     plugins/render/systemd plugins/render/cron
     plugins/fleet/report plugins/fleet/work plugins/fleet/slurm_job

@@ -1,0 +1,331 @@
+"""Versions: what of each model is on this disk, what is locked, and what is newest at its source (`outdated`); and what
+an update moved."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from mdl.catalog.choice_of_weights import choose
+from mdl.catalog.lock import Lock
+from mdl.catalog.model import CatalogFile, Model
+from mdl.catalog.resolver import Resolved, Resolver
+from mdl.context import Context
+from mdl.downloader.plan import Item, Plan, Reason, Wanted
+from mdl.downloader.store import Store
+from mdl.errors import MdlError, whole_error
+from mdl.files import HubFile, LocalFile, Receipt, RemoteFile
+from mdl.formatting import utc_time
+from mdl.reports import BaseReport, ModelReport, Report
+from mdl.sources import Origin
+from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
+
+State = Literal["current", "outdated", "pinned", "missing", "unknown", "failed"]
+Change = Literal["new", "changed", "missing", "partial", "edited", "unread"]
+_ASKABLE = ("http://", "https://", "s3://")
+
+
+@value_class
+class FileChange:
+    """A file that is not here as its source has it. It is ``new`` there or ``changed`` there, ``missing`` or
+    ``partial`` here, ``edited`` here after mdl wrote it, or ``unread``: another program put it here.
+    ``bytes_to_fetch`` is 0 if the same bytes are elsewhere on this disk."""
+
+    path: str
+    change: Change
+    size: int | None
+    bytes_to_fetch: int
+
+
+@value_class
+class ModelVersion:
+    """The versions of one model. ``here``, ``locked`` and ``newest`` are commits; none for a source without commits.
+
+    ``state`` is ``current``; ``outdated`` if its source has moved, or not all of it is here; ``pinned`` if its entry
+    names commits or digests, which cannot move; ``missing`` if nothing is here; ``unknown`` if nobody can be asked, as
+    for what was imported or trained; ``failed`` if its source could not be asked. ``revision`` is the branch or tag
+    that it follows. ``here_at`` and ``newest_at`` are ISO 8601 in UTC: when its last file came, and when its source
+    changed, if that is known. ``files`` counts those of the newest version, ``changes`` has those that differ.
+    """
+
+    name: str
+    state: State
+    revision: str | None = None
+    here: tuple[str, ...] = ()
+    here_at: str | None = None
+    locked: tuple[str, ...] = ()
+    newest: tuple[str, ...] = ()
+    newest_at: str | None = None
+    files: int | None = None
+    changes: tuple[FileChange, ...] = ()
+    error: MdlError | None = None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether its source has something else than what is here, or than what is locked."""
+        return self.state == "outdated" or self.is_lock_behind
+
+    @property
+    def is_lock_behind(self) -> bool:
+        """Whether the lock has other commits than its source."""
+        return bool(self.locked and self.newest) and self.locked != self.newest
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """Bytes that `update` would fetch."""
+        return sum(change.bytes_to_fetch for change in self.changes)
+
+
+@value_class
+class OutdatedReport(BaseReport):
+    """The versions of each model, and the one ``error`` that stands for all that could not be asked."""
+
+    models: tuple[ModelVersion, ...] = ()
+
+    @property
+    def error(self) -> MdlError | None:
+        """The one error for all models that could not be asked; None if there is none."""
+        errors = {version.name: version.error for version in self.models if version.error}
+        if not errors:
+            return None
+        what = next(iter(errors)) if len(errors) == 1 else f"{len(errors)} of {len(self.models)} models"
+        return whole_error(f"{what} could not be asked", list(errors.values()))
+
+
+# What is newest.
+
+
+def outdated(context: Context, models: Sequence[Model], lock: Lock, *, beyond_pins: bool = False) -> OutdatedReport:
+    """Ask the sources of ``models`` for what is newest; each branch takes one request or two. Nothing is written.
+
+    With ``beyond_pins`` a pinned commit is compared with the newest one of the default branch. The ``context`` must
+    resolve past the lock. What cannot be asked is in the report. Raises `StateError`, `StorageError`, `Cancelled`.
+    """
+    resolver = context.resolver
+    asked: dict[str, Model] = {}
+    for model in models:
+        if _has_source(model):
+            asked[model.name] = _on_main(model, resolver) if beyond_pins else model
+    answers = dict(zip(asked, resolver.resolve_all(list(asked.values())), strict=True))
+    versions = []
+    for model in models:
+        version = _known_version(model, context, lock)
+        if model.name in asked:
+            version = _asked_version(version, model, answers[model.name], context, beyond_pins=beyond_pins)
+            if version.newest:
+                version = replace(version, newest_at=resolver.modified_at(asked[model.name]))
+        versions.append(version)
+    return OutdatedReport(tuple(versions))
+
+
+def _known_version(model: Model, context: Context, lock: Lock) -> ModelVersion:
+    """What is known of the versions of a model without asking anybody."""
+    receipts = context.store.receipts.in_order(model.name)
+    times = [receipt.stamp.mtime_ns // 10**9 for receipt in receipts]
+    locked: tuple[str, ...] = ()
+    if model.is_of_catalog and model.name in lock.models:
+        locked = tuple(lock.models[model.name].commits)
+    here_at = utc_time(max(times)) if times else None
+    return ModelVersion(model.name, "unknown", here=versions_here(receipts), here_at=here_at, locked=locked)
+
+
+def _asked_version(
+    version: ModelVersion, model: Model, answer: Resolved | MdlError, context: Context, *, beyond_pins: bool
+) -> ModelVersion:
+    """The version with what is newest, and how that differs from what is here and from what is locked."""
+    branches = _followed_branches(model, context.resolver)
+    revision = ", ".join(dict.fromkeys(branch for branch in branches if branch))
+    version = replace(version, revision=revision or None)
+    try:
+        if isinstance(answer, MdlError):
+            raise answer
+        answer.raise_for_errors()
+        wanted = []
+        for remote in context.store.apart(version.name, answer.files):
+            wanted.append(Wanted(version.name, remote, _local_file(version.name, remote, context.store)))
+    except MdlError as error:
+        return replace(version, state="failed", error=error.on(version.name))
+    plan = Plan.of(wanted)
+    changes = [_change(item, context) for item in (*plan.fetch, *plan.refuse)]
+    changes.sort(key=lambda change: change.path)
+    newest = _commits(remote.commit for remote in answer.files)
+    is_pinned = not branches
+    version = replace(
+        version,
+        here=version.here if changes else newest,  # bytes that did not change belong to both commits
+        newest=newest,
+        files=len(answer.files),
+        changes=tuple(changes),
+        state="pinned" if is_pinned else "current",
+    )
+    is_absent = all(file.local.kind == "absent" for file in wanted)
+    if version.here_at is None and is_absent:
+        return replace(version, state="missing")
+    may_move = not (is_pinned and beyond_pins)
+    if may_move and (changes or (version.locked and version.locked != newest)):
+        return replace(version, state="outdated")
+    return version
+
+
+def _local_file(model: str, remote: RemoteFile, store: Store) -> LocalFile:
+    """What is here of a file. If it was touched since mdl wrote it, it is read: it is edited only if its bytes are
+    others."""
+    local = store.quick_check(model, remote)
+    return store.check(model, remote, found=local) if local.is_edited else local
+
+
+def _change(item: Item, context: Context) -> FileChange:
+    """How a file differs from the one at its source."""
+    remote = item.remote
+    local = item.local
+    if item.refused:
+        return FileChange(remote.path.text, "edited" if local.receipt else "unread", remote.size, 0)
+    change: Change = "changed"
+    if item.reason == Reason.UNFINISHED:
+        change = "partial"
+    elif local.kind == "absent":
+        change = "partial" if local.partial else "new"
+        if local.receipt and not local.partial:
+            change = "missing"
+    to_fetch = max(0, (remote.size or 0) - local.partial)
+    copies = context.local_copies
+    if copies and to_fetch and copies.predict(item):
+        to_fetch = 0
+    return FileChange(remote.path.text, change, remote.size, to_fetch)
+
+
+def _commits(commits: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(sorted({commit for commit in commits if commit}))
+
+
+def versions_here(receipts: Iterable[Receipt]) -> tuple[str, ...]:
+    """The commits that the files of a model came from."""
+    return _commits(receipt.commit for receipt in receipts)
+
+
+# What a model follows.
+
+
+def is_pinned(model: Model, resolver: Resolver) -> bool:
+    """Whether its entry names commits or digests alone, so that it cannot move."""
+    return not _followed_branches(model, resolver)
+
+
+def _has_source(model: Model) -> bool:
+    return bool(model.sources or model.files)
+
+
+def _followed_branches(model: Model, resolver: Resolver) -> list[str]:
+    """The branch of each source that can move; '' for one that has none."""
+    origins = list(model.sources)
+    for file in model.files:
+        origin = resolver.origin(file)
+        if origin.repository or file.digest is None:
+            origins.append(origin)
+    return [origin.branch for origin in origins if not _is_at_commit(origin)]
+
+
+def _is_at_commit(origin: Origin) -> bool:
+    return bool(origin.repository) and not origin.branch
+
+
+def _on_main(model: Model, resolver: Resolver) -> Model:
+    """The model with the default branch in the place of each commit that its entry names."""
+    sources = [origin.at("main") if _is_at_commit(origin) else origin for origin in model.sources]
+    files = []
+    for file in model.files:
+        origin = resolver.origin(file)
+        if _is_at_commit(origin):
+            file = CatalogFile(file.path, str(origin.at("main")), role=file.role)
+        files.append(file)
+    return replace(model, sources=tuple(sources), files=tuple(files))
+
+
+def by_receipts(model: Model, receipts: Sequence[Receipt], wanted: frozenset[str], resolver: Resolver) -> Model:
+    """A model that no catalog has, with the source that its receipts name; as it is if they name none.
+
+    Of a repository of which only a part was fetched, only that part is wanted, and what the last download left: the
+    paths ``wanted``. A URL with a query was not kept whole, so it cannot be asked again.
+    """
+    if _has_source(model) or not receipts:
+        return model
+    last = receipts[-1].hub
+    if last is not None:
+        paths = {receipt.hub.path for receipt in receipts if receipt.hub}
+        return _of_repository(model, last, paths | wanted, resolver)
+    files = []
+    for receipt in receipts:
+        if receipt.asked or not receipt.url.startswith(_ASKABLE):
+            return model
+        files.append(CatalogFile(receipt.path, receipt.url))
+    return replace(model, files=tuple(files))
+
+
+def _of_repository(model: Model, last: HubFile, paths: set[str], resolver: Resolver) -> Model:
+    """The model with the repository of its ``last`` file as its source: all of it if its usual files are all among
+    ``paths``, else these alone."""
+    revision: str | None = last.branch or last.revision
+    if last.branch == "main":
+        revision = None
+    origin = HubOrigin(last.repo, last.repo_type, revision, endpoint=last.endpoint)
+    listed = resolver.source(origin).known(replace(origin, revision=last.revision)) or []
+    include = tuple(glob.escape(path) for path in sorted(paths))
+    if origin.is_model_repository:
+        usual = choose(listed)
+        if listed and paths.issuperset(file.path.text for file in usual.files):
+            include = ("*",) if usual.quantisations else ()  # nobody has to choose: all of them are here
+    elif listed and paths.issuperset(file.path.text for file in listed):
+        include = ()
+    return replace(model, sources=(origin,), include=include)
+
+
+# How an update went. It is two steps that each may be run alone: the lock is resolved anew, then the files are fetched.
+# If mdl is killed in between, the next `get` finishes, for it fetches what the lock says.
+
+
+@value_class
+class Move:
+    """How one model was updated: its commits ``before`` and ``after``, none if its source has none; how many of its
+    ``files`` are new, and their ``bytes``. A model that is ``pinned`` stays at the commit that the catalog names."""
+
+    name: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    files: int
+    files_changed: int
+    bytes: int
+    pinned: bool
+
+
+@value_class
+class UpdateReport(Report):
+    """How an update went: as a download, and how each model moved."""
+
+    moves: tuple[Move, ...] = ()
+
+
+def update_report(
+    report: Report, before: Mapping[str, Iterable[str]], failed: Iterable[ModelReport], pinned: Iterable[str]
+) -> UpdateReport:
+    """The report of a download with what it moved. ``before`` has the commits of each model, ``failed`` the models
+    that could not be resolved, and ``pinned`` the names of those that stay where they are."""
+    pinned = set(pinned)
+    moves = []
+    for model in report.models:
+        if not model.is_whole:
+            continue
+        changed = [file for file in model.files if file.action in ("fetched", "linked")]
+        move = Move(
+            model.name,
+            before=tuple(before.get(model.name, ())),
+            after=_commits(file.commit for file in model.files),
+            files=len(model.files),
+            files_changed=len(changed),
+            bytes=sum(file.size or 0 for file in changed),
+            pinned=model.name in pinned,
+        )
+        moves.append(move)
+    return UpdateReport(**{**vars(report), "models": (*report.models, *failed)}, moves=tuple(moves))
