@@ -11,9 +11,22 @@ _BUILT_FROM = Path(__file__).with_name("commit.txt")
 
 
 def full_version() -> str:
-    """``0.2.0 (1fc3fa41)``; in a checkout, ``0.2.0 (checkout)``."""
+    """``0.2.0 (1fc3fa41)``; in a checkout, ``0.2.0 (checkout 1fc3fa41)``, with a + if its files were changed."""
     try:
         commit = _BUILT_FROM.read_text("ascii").strip()
     except OSError:
-        commit = "checkout"
+        commit = f"checkout {_commit_of(Path(__file__).parents[1])}".rstrip()
     return f"{__version__} ({commit})" if commit else __version__
+
+
+def _commit_of(checkout: Path) -> str:
+    """The commit of the checkout in this folder, with a + if anything differs from it; '' if git does not tell."""
+    if not (checkout / ".git").exists():
+        return ""
+    import subprocess
+
+    command = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--abbrev=8", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

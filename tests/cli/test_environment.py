@@ -264,3 +264,24 @@ def test_the_version_names_the_commit(tmp_path: Path, commit: str | None, told: 
     command = [sys.executable, "-m", "mdl", "--version"]
     ran = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ran.stdout == f"mdl {library.__version__}{told}\n"
+
+
+def test_the_version_of_a_checkout_names_its_commit(tmp_path: Path) -> None:
+    """A checkout says its commit, with a + once a file was changed; without git it says only that it is one."""
+    shutil.copytree(Path(library.__file__).parent, tmp_path / "mdl", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for words in (["init", "-q"], ["add", "mdl"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    describe = [*git, "rev-parse", "--short=8", "HEAD"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    command = [sys.executable, "-m", "mdl", "--version"]
+
+    def version(path: str) -> str:
+        environ = {"PATH": path, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        ran = subprocess.run(command, env=environ, cwd="/", capture_output=True, text=True, check=True)
+        return ran.stdout.removeprefix(f"mdl {library.__version__} ").strip()
+
+    assert version(os.environ["PATH"]) == f"(checkout {commit})"
+    (tmp_path / "mdl" / "__init__.py").open("a").write("\n")
+    assert version(os.environ["PATH"]) == f"(checkout {commit}+)"
+    assert version("/nowhere") == "(checkout)"
