@@ -282,6 +282,6 @@ def test_the_version_of_a_checkout_names_its_commit(tmp_path: Path) -> None:
         return ran.stdout.removeprefix(f"mdl {library.__version__} ").strip()
 
     assert version(os.environ["PATH"]) == f"(checkout {commit})"
-    (tmp_path / "mdl" / "__init__.py").open("a").write("\n")
+    (tmp_path / "mdl" / "py.typed").write_text("changed")
     assert version(os.environ["PATH"]) == f"(checkout {commit}+)"
     assert version("/nowhere") == "(checkout)"
