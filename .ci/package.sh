@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' mdl/__init__.py)
-commit=$(git rev-parse --short=8 HEAD)
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+head=$(git rev-parse HEAD)
+commit=${head:0:8}
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$head")
 export SOURCE_DATE_EPOCH
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
@@ -16,6 +17,7 @@ python3 -I -m venv "$work/tools"
 "$work/tools/bin/pip" install -q build twine check-wheel-contents pipx uv
 for number in 1 2; do
     git clone -q . "$work/clone$number"
+    git -C "$work/clone$number" checkout -q "$head"
     "$work/tools/bin/python" -m build --outdir "$work/dist$number" "$work/clone$number" > "$work/log" 2>&1 ||
         { tail -20 "$work/log"; exit 1; }
 done
