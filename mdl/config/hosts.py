@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mdl.config.places import expanded
@@ -17,7 +18,6 @@ from mdl.toml.table import Table
 from mdl.units import as_meant
 from mdl.values import value_class
 
-_KEYS = ("token_env", "send", "netrc", "cert", "key", "key_password_env", "ca")
 _PLACE = re.compile(r"([a-z0-9]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?", re.IGNORECASE)
 _SEND = re.compile(r"bearer|basic|query:[A-Za-z0-9_.-]+|header:[A-Za-z0-9_-]+")
 _OF_THE_REQUEST = re.compile(
@@ -51,74 +51,117 @@ class HostSettings:
         Raises `UsageError` for one below the home of nobody."""
         if not self.cert and not self.ca:
             return None
-        cert, key, ca = (
-            folder / expanded(name, f'[hosts."{self.place}"]') if name else None
-            for name in (self.cert, self.key, self.ca)
-        )
-        password = environ.get(self.key_password_variable, "") if self.key_password_variable else ""
-        return HostTls(self.place, cert, key, ca, password, self.key_password_variable)
+
+        def file(name: str) -> Path | None:
+            return folder / expanded(name, f'[hosts."{self.place}"]') if name else None
+
+        password = environ.get(self.key_password_variable, "")
+        return HostTls(self.place, file(self.cert), file(self.key), file(self.ca), password, self.key_password_variable)
 
     def credential(self, environ: Mapping[str, str], login: Callable[[str], str]) -> HostCredential:
         """What is sent to the host now; ``login`` looks a host up in ``~/.netrc``. Raises `UsageError` if it cannot be
         sent. The message does not contain it."""
-        source = self.variable or NETRC
-        secret = as_meant(environ.get(self.variable, "")) if self.variable else login(host_of(f"//{self.place}"))
-        is_basic = self.send == "basic"
-        if secret and not is_basic and not (secret.isascii() and secret.isprintable() and " " not in secret):
-            raise UsageError("it has characters that cannot be sent", item=source, hint="set it anew, in one word")
-        if secret and is_basic and ":" not in secret:
-            raise UsageError(
-                "it is not user:password", item=source, hint=f'[hosts."{self.place}"] sends it as basic authentication'
-            )
+        if self.variable:
+            source = self.variable
+            secret = as_meant(environ.get(self.variable, ""))
+        else:
+            source = NETRC
+            secret = login(host_of(f"//{self.place}"))
+        if secret:
+            self._check(secret, source)
         return HostCredential(self.place, source, self.send, secret)
+
+    def _check(self, secret: str, source: str) -> None:
+        """Raises `UsageError` for a secret that cannot be sent as it should be."""
+        if self.send == "basic":
+            if ":" not in secret:
+                hint = f'[hosts."{self.place}"] sends it as basic authentication'
+                raise UsageError("it is not user:password", item=source, hint=hint)
+        elif not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise UsageError("it has characters that cannot be sent", item=source, hint="set it again, in one word")
 
 
 def read_hosts(tables: Table) -> dict[str, HostSettings]:
     """The hosts of the table ``[hosts]``, by their names. Every mistake is noted in the file of ``tables``."""
-    found: dict[str, HostSettings] = {}
+    hosts: dict[str, HostSettings] = {}
     for name, table in tables.named_tables():
         place = name.lower()
-        if not _PLACE.fullmatch(place) or not _has_port_or_none(place):
+        if not _is_place(place):
             table.wrong("must be a host, such as civitai.com, or host:port; without https:// and without a path")
-        elif place in found:
+        elif place in hosts:
             table.wrong("the host is there twice")
-        found[place] = _read_host(place, table)
-    return found
+        hosts[place] = _read_host(place, table)
+    return hosts
 
 
-def _has_port_or_none(place: str) -> bool:
+def _is_place(text: str) -> bool:
+    """Whether a text is ``host`` or ``host:port``."""
+    if not _PLACE.fullmatch(text):
+        return False
     try:
-        return urlsplit(f"//{place}").port != 0
+        return urlsplit(f"//{text}").port != 0
     except ValueError:
         return False
 
 
-def _read_host(place: str, table: Table) -> HostSettings:
-    table.allow(*_KEYS)
-    variable = table.string("token_env")
-    netrc = table.switch("netrc")
-    send = table.string("send", "bearer" if variable else "basic")
+def _token_variable(table: Table, key: str) -> str:
+    return _variable(table, key, "must be the name of a variable, such as CIVITAI_TOKEN; the token itself")
+
+
+def _password_variable(table: Table, key: str) -> str:
+    return _variable(table, key, "must be the name of a variable, such as CLIENT_KEY_PASSWORD; the password")
+
+
+def _variable(table: Table, key: str, words: str) -> str:
+    variable = table.string(key)
     if variable and not is_variable(variable):
-        why = "must be the name of a variable, such as CIVITAI_TOKEN; the token itself does not belong in this file"
-        table.wrong(why, "token_env")
-    if variable and netrc:
-        table.wrong("a host has token_env or netrc, not both", "netrc")
-    cert, key, ca, key_password = (table.string(name) for name in ("cert", "key", "ca", "key_password_env"))
-    if key_password and not is_variable(key_password):
-        why = "must be the name of a variable, such as CLIENT_KEY_PASSWORD; the password does not belong in this file"
-        table.wrong(why, "key_password_env")
-    for name, needed in (("key", key), ("key_password_env", key_password)):
-        if needed and not cert:
-            table.wrong("needs cert beside it: the file of the certificate", name)
-    if not netrc and table.lacks("token_env", "cert", "ca"):
-        table.wrong('has no credential: write token_env = "VARIABLE", netrc = true, or cert and key of a certificate')
+        table.wrong(f"{words} does not belong in this file", key)
+    return variable
+
+
+def _send(table: Table, key: str) -> str:
+    """How the credential is sent: a token as ``bearer``, what ~/.netrc has as ``basic``."""
+    send = table.string(key, "bearer" if table.data.get("token_env") else "basic")
     if not _SEND.fullmatch(send):
-        table.wrong('must be "bearer", "basic", "query:NAME" or "header:NAME"', "send")
+        table.wrong('must be "bearer", "basic", "query:NAME" or "header:NAME"', key)
     elif _OF_THE_REQUEST.fullmatch(send):
-        table.wrong("mdl itself sets this header", "send")
-    elif netrc and send != "basic":
-        table.wrong(f'what {NETRC} has is sent as "basic"', "send")
-    return HostSettings(place, variable, send, bool(netrc), cert, key, key_password, ca)
+        table.wrong("mdl itself sets this header", key)
+    elif table.data.get("netrc") and send != "basic":
+        table.wrong(f'what {NETRC} has is sent as "basic"', key)
+    return send
+
+
+_KEYS: dict[str, Callable[[Table, str], Any]] = {
+    "token_env": _token_variable,
+    "send": _send,
+    "netrc": Table.switch,
+    "cert": Table.string,
+    "key": Table.string,
+    "key_password_env": _password_variable,
+    "ca": Table.string,
+}
+"""The keys of a host, and how the value of each is read."""
+
+
+def _read_host(place: str, table: Table) -> HostSettings:
+    values = table.read(_KEYS)
+    if values["token_env"] and values["netrc"]:
+        table.wrong("a host has token_env or netrc, not both", "netrc")
+    for name in ("key", "key_password_env"):
+        if values[name] and not values["cert"]:
+            table.wrong("needs cert beside it: the file of the certificate", name)
+    if not values["netrc"] and table.lacks("token_env", "cert", "ca"):
+        table.wrong('has no credential: write token_env = "VARIABLE", netrc = true, or cert and key of a certificate')
+    return HostSettings(
+        place,
+        values["token_env"],
+        values["send"],
+        bool(values["netrc"]),
+        values["cert"],
+        values["key"],
+        values["key_password_env"],
+        values["ca"],
+    )
 
 
 def netrc_login(home: str, host: str) -> str:

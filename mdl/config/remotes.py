@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from mdl.errors import Unsafe, UsageError
+from mdl.errors import UsageError
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_public, origin_of
 from mdl.paths import RelPath, shown
 from mdl.toml.problems import did_you_mean
@@ -24,13 +24,6 @@ KINDS = {
     "trainer": "mdl.results.server",
 }
 """The module of each kind. It is imported when the first remote of that kind is opened."""
-_KEYS: dict[str, dict[str, type]] = {
-    "api": {"url": str, "status_url": str, "api_key_env": str, "bucket": str},
-    "bucket": {"url": str, "endpoint_url": str, "region": str, "presign": bool},
-    "runpod": {"endpoint": str, "base_url": str, "api_key_env": str, "bucket": str},
-    "trainer": {"url": str, "api_key_env": str},
-}
-_COMMON: dict[str, type] = {"kind": str, "allow_hosts": list}
 _NEEDED = {"api": ("url",), "bucket": ("url",), "runpod": ("endpoint", "base_url"), "trainer": ("url",)}
 """Keys of which one must be there."""
 RUNPOD = "https://api.runpod.ai/v2"
@@ -54,112 +47,152 @@ class RemoteSettings:
     @property
     def address(self) -> str:
         """The URL that stands before every route of it; of a bucket ``s3://…``."""
+        url = self.get("url")
         if self.kind == "runpod":
-            return (self.get("base_url") or f"{RUNPOD}/{quote(self.get('endpoint'), safe='')}").rstrip("/")
-        return self.get("url").rstrip("/")
+            url = self.get("base_url") or f"{RUNPOD}/{quote(self.get('endpoint'), safe='')}"
+        return url.rstrip("/")
 
     @property
     def key_variable(self) -> str:
         """The variable that has its key; '' if it needs none."""
-        return self.get("api_key_env") or ("RUNPOD_API_KEY" if self.kind == "runpod" else "")
+        default = "RUNPOD_API_KEY" if self.kind == "runpod" else ""
+        return self.get("api_key_env") or default
 
     def token(self, environ: Mapping[str, str]) -> OriginToken | None:
         """Its key, for its own origin; None if there is none."""
-        key = as_meant(environ.get(self.key_variable, "")) if self.key_variable else ""
+        key = as_meant(environ.get(self.key_variable, ""))
         return OriginToken(origin_of(self.address), key, self.key_variable) if key else None
 
 
 def read_remotes(tables: Table) -> dict[str, RemoteSettings]:
     """The remotes of the table ``[remotes]``, by their names. Every mistake is noted in the file of ``tables``."""
-    found: dict[str, RemoteSettings] = {}
+    remotes: dict[str, RemoteSettings] = {}
     names: dict[str, str] = {}
     for name, table in tables.named_tables():
         _check_name(name, table, names)
-        found[name] = RemoteSettings(name, _check_table(table), table.data)
-    buckets = [name for name, remote in found.items() if remote.kind == "bucket"]
-    for name, remote in found.items():
-        if remote.get("bucket") and remote.get("bucket") not in buckets:
-            guess = did_you_mean(tables.file.problems.guess(remote.get("bucket"), buckets))
+        remotes[name] = RemoteSettings(name, _check_table(table), table.data)
+    buckets = [name for name, remote in remotes.items() if remote.kind == "bucket"]
+    for name, remote in remotes.items():
+        bucket = remote.get("bucket")
+        if bucket and bucket not in buckets:
+            guess = did_you_mean(tables.file.problems.guess(bucket, buckets))
             tables.table(name).wrong(f"there is no remote of kind bucket with this name{guess}", "bucket")
-    return found
+    return remotes
 
 
 def _check_name(name: str, table: Table, names: dict[str, str]) -> None:
-    """A remote's name is part of a folder's name and of ``job://NAME/JOB``. ``names`` are those before it."""
+    """A remote's name is part of a folder's name and of ``job://NAME/JOB``. ``names`` are those before it, by what a
+    file system that ignores case makes of them."""
     if not _NAME.fullmatch(name):
         table.wrong("the name of a remote has letters, digits, '-', '_' and '.', and begins with a letter or a digit")
-    elif (path := table.attempt(RelPath.parse, name)) and (other := names.setdefault(path.folded, name)) != name:
+        return
+    path = table.attempt(RelPath.parse, name)
+    if path is None:
+        return
+    other = names.setdefault(path.folded, name)
+    if other != name:
         table.wrong(f"the name differs from {other} only in case, and their folders could be one")
 
 
 def _check_table(table: Table) -> str:
     """Note what is wrong with one remote; returns its kind, '' for an unknown one."""
     kind = table.string("kind")
-    kinds = f"; the kinds are {', '.join(KINDS)}"
     if kind not in KINDS:
-        table.allow(*_COMMON, *(key for keys in _KEYS.values() for key in keys))
-        if kind:
-            guess = did_you_mean(table.file.problems.guess(kind, KINDS))
-            table.wrong(f"unknown kind{guess or kinds}", "kind")
-        elif table.lacks("kind"):
-            table.wrong(f"has no kind{kinds}")
+        _note_unknown_kind(kind, table)
         return ""
-    known = _COMMON | _KEYS[kind]
-    has_key = kind == "runpod" or "api_key_env" in table.data
-    table.allow(*known)
-    for key, expected in known.items():
-        if expected is bool:
-            table.switch(key)
-        elif expected is list:
-            for where, pattern in table.strings(key):
-                table.attempt(lambda text: AllowList.of([text]), pattern, *where)
-        elif (text := table.string(key)) and (why := _why_wrong(kind, key, text, has_key=has_key)):
-            table.wrong(why, key)
-    if table.lacks(*_NEEDED[kind]) and not table.data.keys() & _NEEDED[kind]:
-        table.wrong(f"has no {' and no '.join(_NEEDED[kind])}")
+    table.read(_COMMON | _KEYS[kind])
+    needed = _NEEDED[kind]
+    if table.lacks(*needed) and not table.data.keys() & needed:
+        table.wrong(f"has no {' and no '.join(needed)}")
     return kind
 
 
-def _why_wrong(kind: str, key: str, text: str, *, has_key: bool) -> str:
-    """Why ``text`` cannot stand under this key of a remote that ``has_key``, or has none; '' if it can. A text that may
-    be a secret is not repeated."""
-    if key == "api_key_env" and not is_variable(text):
-        return "must be the name of a variable, such as RUNPOD_API_KEY; the key itself does not belong in this file"
-    if key == "endpoint" and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
-        return "must be the endpoint's id, such as abc123; a whole URL is a base_url"
-    if not key.endswith("url"):
-        return ""
-    if (kind, key) == ("bucket", "url"):
-        return _why_no_url(text, ("s3",)) or _why_no_bucket(text.removeprefix("s3://"))
-    why = _why_no_url(text, ("https", "http"))
-    if not why and has_key and text.startswith("http:") and is_public(host_of(text)):
-        return "would send the key in clear text to a public host; write https://"
-    return why
+def _note_unknown_kind(kind: str, table: Table) -> None:
+    """Note that nobody knows the kind of a remote. Its other keys may be those of any kind."""
+    known = dict(_COMMON)
+    for keys in _KEYS.values():
+        known |= keys
+    table.allow(*known)
+    kinds = f"; the kinds are {', '.join(KINDS)}"
+    if kind:
+        guess = did_you_mean(table.file.problems.guess(kind, KINDS))
+        table.wrong(f"unknown kind{guess or kinds}", "kind")
+    elif table.lacks("kind"):
+        table.wrong(f"has no kind{kinds}")
 
 
-def _why_no_url(text: str, schemes: tuple[str, ...]) -> str:
+# The values of keys. What may be a secret is not repeated in a message.
+
+
+def _server(table: Table, key: str) -> None:
+    """The URL of a server, which is not sent a key in clear text."""
+    url = table.string(key)
+    if not url:
+        return
+    sends_key = table.data.get("kind") == "runpod" or "api_key_env" in table.data
+    if table.attempt(_check_url, url, key) and sends_key and url.startswith("http:") and is_public(host_of(url)):
+        table.wrong("would send the key in clear text to a public host; write https://", key)
+
+
+def _bucket(table: Table, key: str) -> None:
+    table.parsed(key, _check_bucket)
+
+
+def _endpoint(table: Table, key: str) -> None:
+    endpoint = table.string(key)
+    if endpoint and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", endpoint):
+        table.wrong("must be the endpoint's id, such as abc123; a whole URL is a base_url", key)
+
+
+def _variable(table: Table, key: str) -> None:
+    variable = table.string(key)
+    if variable and not is_variable(variable):
+        why = "must be the name of a variable, such as RUNPOD_API_KEY; the key itself does not belong in this file"
+        table.wrong(why, key)
+
+
+def _hosts(table: Table, key: str) -> None:
+    for where, pattern in table.strings(key):
+        table.attempt(AllowList.of, [pattern], *where)
+
+
+_COMMON: dict[str, Callable[[Table, str], object]] = {"kind": Table.string, "allow_hosts": _hosts}
+_KEYS: dict[str, dict[str, Callable[[Table, str], object]]] = {
+    "api": {"url": _server, "status_url": _server, "api_key_env": _variable, "bucket": Table.string},
+    "bucket": {"url": _bucket, "endpoint_url": _server, "region": Table.string, "presign": Table.switch},
+    "runpod": {"endpoint": _endpoint, "base_url": _server, "api_key_env": _variable, "bucket": Table.string},
+    "trainer": {"url": _server, "api_key_env": _variable},
+}
+"""The keys of each kind, and how each is checked."""
+
+
+def _check_url(url: str, schemes: Sequence[str] = ("https", "http")) -> str:
+    """Raises `UsageError`."""
     try:
-        parts = urlsplit(text)
-        is_sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", text)
+        parts = urlsplit(url)
+        is_url = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_sound = False
-    if not is_sound:
-        return f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        is_url = False
+    if not is_url or re.search(r"\s", url):
+        beginnings = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise UsageError(f"must be a URL that begins with {beginnings}")
     if "@" in parts.netloc:
-        return "must have no user name and no password in it; keys are read from variables"
-    return "must have no query and no fragment" if re.search(r"[?#]", text) else ""
+        raise UsageError("must have no user name and no password in it; keys are read from variables")
+    if re.search(r"[?#]", url):
+        raise UsageError("must have no query and no fragment")
+    return url
 
 
-def _why_no_bucket(text: str) -> str:
-    bucket, _, prefix = text.partition("/")
+def _check_bucket(url: str) -> str:
+    """Raises `UsageError`, and `Unsafe` for a prefix that is no path."""
+    _check_url(url, ("s3",))
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        return "must be s3://bucket or s3://bucket/prefix"
-    try:
-        if prefix.strip("/"):
-            RelPath.parse(unquote(prefix.strip("/")))
-    except Unsafe as error:
-        return error.message
-    return ""
+        raise UsageError("must be s3://bucket or s3://bucket/prefix")
+    folder = prefix.strip("/")
+    if folder:
+        RelPath.parse(unquote(folder))
+    return url
 
 
 def is_variable(text: str) -> bool:
