@@ -438,9 +438,10 @@ class Client:
         from mdl.local.status import path_of_file
 
         _, found = self.status(target)
+        typed = target if isinstance(target, str) else target.target
         if not found.files_present:
-            raise NotFound("not on this disk", item=str(target), hint=f"'mdl get {target}' downloads it")
-        return path_of_file(self._targets.one(target), found) if file else found.path
+            raise NotFound("not on this disk", item=typed, hint=f"'mdl get {typed}' downloads it")
+        return path_of_file(self._targets.one(target), found, typed) if file else found.path
 
     def inventory(self, patterns: Texts | None = None, *, kind: str | None = None, tag: str | None = None) -> Inventory:
         """Everything that is on this disk, whether or not the catalog has it: in the models folder and in the hub's
@@ -835,7 +836,7 @@ class Client:
         ``source`` `NotFound`, `AuthError`, `NetworkError`, and `LockError` offline.
         """
         from mdl.local.import_folder import import_folder
-        from mdl.local.known_files import CatalogFiles, catalog_files, repository_files
+        from mdl.local.import_match import CatalogFiles, repository_files
 
         if self.stores.is_cache:
             raise UsageError("an import goes into a plain models folder", item="layout", hint="unset MDL_LAYOUT")
@@ -846,12 +847,11 @@ class Client:
             model = self._targets.one(source, is_asked=True)
             with self.context([model], on_event=on_event, cancel=cancel, exact=True) as context:
                 ask = partial(repository_files, model, context.resolver)
-                return import_folder(place, context, CatalogFiles(), ask=ask, how=how, dry_run=dry_run)
+                return import_folder(place, context, ask, how=how, dry_run=dry_run)
         models = list(self.catalog.models.values())
         with self.context(models, on_event=on_event, cancel=cancel, online=False) as context:
-            return import_folder(
-                place, context, catalog_files(models, context.resolver), name=name, how=how, dry_run=dry_run
-            )
+            known = CatalogFiles(models, context.resolver)
+            return import_folder(place, context, known, name=name, how=how, dry_run=dry_run)
 
     # The catalog and its lock.
 

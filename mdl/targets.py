@@ -82,7 +82,7 @@ class TargetReader:
         """As `models`, also for a name that no catalog knows, if anything of it is in the models folder. A reference
         means the hub that its files came from, unless the source ``is_asked``: then the hub in use. Raises `NotFound`
         with a hint that names what is near."""
-        from mdl.local.inventory import at_its_hub, model_of
+        from mdl.local.on_disk import at_its_hub, model_of
         from mdl.sources import is_reference
 
         receipts = self._stores.open().receipts
@@ -113,7 +113,7 @@ class TargetReader:
         """The models that can be verified: ``targets``, which may be folders that the catalog does not know, or
         everything that is here. Raises as `models`, and `StorageError`."""
         from mdl.catalog.model import Model
-        from mdl.local.inventory import cached_models
+        from mdl.local.on_disk import cached_models
 
         store = self._stores.open([Model("")], into)
         try:

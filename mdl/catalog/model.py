@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mdl.errors import NotFound
 from mdl.files import Voucher
+from mdl.formatting import spelled
 from mdl.hashing import Digest
 from mdl.paths import RelPath
 from mdl.sources import Origin, parse
@@ -85,6 +86,12 @@ class Model:
     def target(self) -> str:
         """What to type for it: its name if a catalog has it, else the reference that made it."""
         return self.name if self.is_of_catalog or not self.sources else self.sources[0].label
+
+    @property
+    def label(self) -> str:
+        """Its name as people write it: that of a repository of the hub which has no name of its own is ``org/name``."""
+        repositories = {source.repository for source in self.sources}
+        return spelled(self.name, repositories.pop()) if len(repositories) == 1 else self.name
 
     def is_one_file(self, paths: Sequence[str]) -> bool:
         """Whether ``paths``, which are those of all its files, are the one file that somebody asked for by itself: with

@@ -14,7 +14,7 @@ from mdl.cli.session import Session
 from mdl.formatting import counted, human_age, human_bytes, utc_time
 
 if TYPE_CHECKING:
-    from mdl import DeletedModel, DeleteReport, KeptFile, MoveReport, Waste
+    from mdl import DeletedModel, DeleteReport, KeptFile, MovedModel, MoveReport, Waste
 
 _NOT_YET = "nothing was deleted; --yes deletes it, and frees {}"
 _NAMED = 5
@@ -45,51 +45,65 @@ def rm(
     """
     client = session.client(settings)
     console = session.console
-    report = client.delete(names, dry_run=not session.common.yes, force=force)
-    is_done = session.common.yes
-    if not is_done:
-        if not session.common.json:
-            _show_deleted(session, report, is_done=False)
-        going = [model for model in report.models if not model.error and (model.files or model.bytes_freed)]
-        one = f"{going[0].name} ({counted(going[0].files, 'file')})" if going else ""  # which may be a part of it
-        what = one if len(going) == 1 else f"{len(going)} models"
-        size = human_bytes(report.bytes_freed)
-        answer = session.confirm(f"Delete {what} and free {size}?") if going else None
-        if answer:
-            report = client.delete(names, force=force)
-            is_done = True
-        elif going and not session.common.json:
-            console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
+    if session.common.yes:
+        report = client.delete(names, force=force)
+        return _show_deleted(session, report, is_done=True)
+    report = client.delete(names, dry_run=True, force=force)
+    if not session.common.json:
+        _show_models(session, report, is_done=False)
+    going = [model for model in report.models if _action(model, False) != "kept"]
+    if not going:
+        return _show_deleted(session, report, is_done=False)
+    what = f"{len(going)} models"
+    if len(going) == 1:
+        what = f"{going[0].label} ({counted(going[0].files, 'file')})"  # which may be a part of it
+    size = human_bytes(report.bytes_freed)
+    answer = session.confirm(f"Delete {what} and free {size}?")
+    if answer:
+        report = client.delete(names, force=force)
+    elif not session.common.json:
+        console.note(_NOT_YET.format(size) if answer is None else "nothing was deleted")
+    return _show_deleted(session, report, is_done=bool(answer))
+
+
+def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool) -> int:
+    """Say how it went; what was only planned has been shown before the question."""
     session.errors([*report.errors, *(model.error for model in report.models if model.error)])
-    facts = {"models": [_deleted(model, is_done) for model in report.models], "bytes_freed": report.bytes_freed}
-    return session.show(facts, lambda: _show_deleted(session, report) if is_done else None, error=report.error)
+    models = [_facts(model) | {"action": _action(model, is_done)} for model in report.models]
+    facts = {"models": models, "bytes_freed": report.bytes_freed}
+    return session.show(facts, lambda: _show_models(session, report) if is_done else None, error=report.error)
 
 
-def _deleted(model: DeletedModel, is_done: bool) -> dict[str, Any]:
-    return {**vars(model), "action": _action(model, is_done)}
+def _facts(model: DeletedModel | MovedModel) -> dict[str, Any]:
+    """The fields of a row in JSON, which names a model as a folder."""
+    facts = dict(vars(model))
+    del facts["label"]
+    return facts
 
 
 def _action(model: DeletedModel, is_done: bool) -> str:
-    if model.error or not (model.files or model.bytes_freed or not model.kept):
+    has_only_kept = bool(model.kept) and not (model.files or model.bytes_freed)
+    if model.error or has_only_kept:
         return "kept"
     return "deleted" if is_done else "would delete"
 
 
-def _show_deleted(session: Session, report: DeleteReport, *, is_done: bool = True) -> None:
+def _show_models(session: Session, report: DeleteReport, *, is_done: bool = True) -> None:
     console = session.console
-    rows = [
-        (_action(model, is_done), model.name, str(model.files), human_bytes(model.bytes_freed), str(model.path))
-        for model in report.models
-    ]
+    rows = []
+    for model in report.models:
+        size = human_bytes(model.bytes_freed)
+        rows.append((_action(model, is_done), model.label, str(model.files), size, str(model.path)))
     if rows:
         console.table(("ACTION", "NAME", "FILES", "FREES", "FOLDER"), rows, cut=("FOLDER",), drop=("FOLDER",))
     for model in report.models:
         if model.bytes_shared:
-            console.note(f"{model.name}: {human_bytes(model.bytes_shared)} more have another name elsewhere, and stay")
+            size = human_bytes(model.bytes_shared)
+            console.note(f"{model.label}: {size} more have another name elsewhere, and stay")
         if model.files_imported and not is_done:
             count = counted(model.files_imported, "file")
-            console.warn(f"{model.name}: {count} came from a folder of this machine, and mdl cannot fetch them again")
-        _name_kept(session, model.name, model.kept)
+            console.warn(f"{model.label}: {count} came from a folder of this machine, and mdl cannot fetch them again")
+        _name_kept(session, model.label, model.kept)
     if is_done:
         console.note(f"{human_bytes(report.bytes_freed)} freed")
 
@@ -115,17 +129,22 @@ def mv(
         report = session.client(settings).move(names, to, on_event=on_event)
         on_event.end_with(report.error)
     session.errors([*report.errors, *(model.error for model in report.models if model.error)])
-    return session.show({"models": list(report.models)}, lambda: _show_moved(session, report), error=report.error)
+    models = [_facts(model) for model in report.models]
+    return session.show({"models": models}, lambda: _show_moved(session, report), error=report.error)
 
 
 def _show_moved(session: Session, report: MoveReport) -> None:
     console = session.console
     for model in report.models:
-        _name_kept(session, model.name, model.kept)
-        if not model.error:
-            way = f", {human_bytes(model.bytes_copied)} of it copied" if model.bytes_copied else ""
-            what = f"{counted(model.files, 'file')}, {human_bytes(model.bytes)}{way}"
-            console.note(f"{model.name}: {what} moved" if model.files else f"{model.name}: nothing was left to move")
+        _name_kept(session, model.label, model.kept)
+        if model.error:
+            continue
+        if model.files:
+            copied = f", {human_bytes(model.bytes_copied)} of it copied" if model.bytes_copied else ""
+            size = human_bytes(model.bytes)
+            console.note(f"{model.label}: {counted(model.files, 'file')}, {size}{copied} moved")
+        else:
+            console.note(f"{model.label}: nothing was left to move")
     for model in report.models:
         if not model.error:
             console.data(str(model.path))

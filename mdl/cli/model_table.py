@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from mdl.errors import UsageError
-from mdl.formatting import human_age, human_bytes, spelled, utc_time
+from mdl.formatting import human_age, human_bytes, utc_time
 from mdl.paths import shown
 from mdl.values import value_class
 
@@ -32,13 +32,10 @@ class Row:
     def name(self) -> str:
         """As people write it: a repository of the hub that has no name of its own as ``org/repo``."""
         name = self.model.name
-        repositories = {source.repository for source in self.model.sources}
-        if len(repositories) == 1:
-            [repository] = repositories
-            if name == repository:  # so a cache's inventory calls it
-                return repository.removeprefix("hf:")
-            return spelled(name, repository)
-        return name
+        for source in self.model.sources:
+            if name == source.repository:  # so a cache's inventory calls it
+                return name.removeprefix("hf:")
+        return self.model.label
 
     @property
     def size(self) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -18,10 +17,6 @@ from mdl.values import value_class
 
 if TYPE_CHECKING:
     from mdl import Client, VerifyReport
-
-
-_REPLACING = re.compile("'mdl verify --repair --force [^']*'")
-"""What a hint names as the command that replaces files that were changed."""
 
 
 @value_class
@@ -70,13 +65,13 @@ def verify(
             models, **choice.files, repair=is_job, force=repairing.force, strict=repairing.strict, on_event=on_event
         )
         on_event.end_with(report.error)
-    note = report.note_on_changed
+    note = report.note_on_changed()
     if names or choice.into or settings.get("home"):
-        note = _remedy(session, note)
-        if report.wrong:
-            report = replace(report, wrong=report.wrong.but(hint=_remedy(session, report.wrong.hint or "")))
-    is_told = report.wrong is not None and (report.wrong.hint or "") in note
-    if note and not is_told:
+        note = report.note_on_changed(_command(session, "replace"))
+        if report.wrong and report.remedy:
+            hint = report.remedy.hint(_command(session, report.remedy.kind))
+            report = replace(report, wrong=report.wrong.but(hint=hint))
+    if note and not (report.remedy and report.remedy.kind == "replace"):  # else the error's hint says it
         session.console.note(note)
     for failure in report.errors if session.common.json else report.failures:
         session.console.error(failure)
@@ -84,15 +79,13 @@ def verify(
     return session.show({"models": models_facts}, lambda: _show_verified(session, report, client), error=report.error)
 
 
-def _remedy(session: Session, hint: str) -> str:
-    """The remedy that a ``hint`` names, as the command that was just typed: with the same models and folders."""
+def _command(session: Session, kind: str) -> str:
+    """The command that was just typed, with the same models and folders, as one that gets, repairs or replaces."""
     words = [word for word in session.words if word not in ("-n", "--dry-run", "--force", "--strict")]
-    if hint.startswith("mdl get"):
-        return f"mdl {typed(['get', *words[1:]])} downloads it"
-    if hint.startswith("mdl verify") and "--repair" not in words:
-        return f"mdl {typed(with_flags(words, ['--repair']))} fetches what is wrong"
-    missing = [flag for flag in ("--repair", "--force") if flag not in words]
-    return _REPLACING.sub(f"'mdl {typed(with_flags(words, missing))}'", hint)
+    if kind == "get":
+        return typed(["get", *words[1:]])
+    wanted = ["--repair", "--force"] if kind == "replace" else ["--repair"]
+    return typed(with_flags(words, [flag for flag in wanted if flag not in words]))
 
 
 def _show_verified(session: Session, report: VerifyReport, client: Client) -> None:

@@ -10,7 +10,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mdl.disk import publish
@@ -27,16 +26,17 @@ from mdl.paths import RelPath, record_name
 from mdl.reports import BaseReport
 from mdl.values import value_class
 
-_BUSY = "wait for it, or stop it: 'mdl jobs' shows what runs"
-
 
 @value_class
 class DeletedModel:
-    """One model, and what of it was or would be deleted. ``bytes_freed`` does not count ``bytes_shared``, which another
-    model or program has too. ``files_imported`` have no source that mdl could fetch them from again. ``error`` says why
-    it is still there."""
+    """One model, and what of it was or would be deleted. People call it ``label``.
+
+    ``bytes_freed`` does not count ``bytes_shared``, which another model or program has too. ``files_imported`` have no
+    source that mdl could fetch them from again. ``error`` says why it is still there.
+    """
 
     name: str
+    label: str
     path: Path
     layout: str
     files: int = 0
@@ -71,109 +71,144 @@ def delete(
     Raises `Cancelled` between two files."""
     if not dry_run and is_own_folder(store.own / "stage"):
         publish.sweep(store.own / "stage")  # what a deletion that was killed had put there
-    rows: list[DeletedModel] = []
-    shared = _SharedFiles()
-    names: Counter[tuple[int, int]] = Counter()
-    for one in deletions:
-        names.update((found.st_dev, found.st_ino) for found in one.sizes)
-        sizes = {(found.st_dev, found.st_ino): found for found in one.sizes}
-        freed = sum(found.st_size for key, found in sizes.items() if names[key] >= found.st_nlink)
-        staying = sum(found.st_size for found in sizes.values()) - freed
-        shared_freed, shared_staying = shared.sizes(one)
-        freed += one.unfinished + shared_freed
-        staying += shared_staying
-        layout = one.store.layout.name
-        kept = tuple(one.kept)
-        row = DeletedModel(one.name, one.path, layout, one.files, freed, staying, one.imported, kept)
+    models: list[DeletedModel] = []
+    freeing = _Freeing()
+    for deletion in deletions:
+        freed, shared = freeing.sizes_of(deletion)
+        kept = list(deletion.kept)
+        failure: MdlError | None = None
         try:
-            _refuse_busy(one)
+            _refuse_busy(deletion)
             if not dry_run:
-                row = replace(row, kept=(*row.kept, *_carry_out(one)))
-        except (MdlError, OSError) as error:
-            names.subtract((found.st_dev, found.st_ino) for found in one.sizes)
-            where = str(getattr(error, "filename", None) or one.path)
-            row = replace(row, error=storage_error(error, where) if isinstance(error, OSError) else error.on(one.name))
-        rows.append(row)
-    return DeleteReport(tuple(rows), tuple(errors))
+                kept += _carry_out(deletion)
+        except MdlError as error:
+            failure = error.on(deletion.label)
+        except OSError as error:
+            failure = storage_error(error, str(error.filename or deletion.path))
+        if failure is not None:
+            freeing.take_back(deletion)
+        row = DeletedModel(
+            name=deletion.name,
+            label=deletion.label,
+            path=deletion.path,
+            layout=deletion.store.layout.name,
+            files=deletion.files,
+            bytes_freed=freed,
+            bytes_shared=shared,
+            files_imported=deletion.imported,
+            kept=tuple(kept),
+            error=failure,
+        )
+        models.append(row)
+    return DeleteReport(tuple(models), tuple(errors))
 
 
-class _SharedFiles:
-    """Which files of the shared stores of hub caches still have links, when the deletions up to now are carried out."""
+class _Freeing:
+    """What the deletions up to now free: bytes that have several names are freed with the last of these."""
 
     def __init__(self) -> None:
+        self._names_gone: Counter[tuple[int, int]] = Counter()
+        """How many names of a file go, by its device and inode."""
         self._links: dict[Path, dict[Path, set[Path]]] = {}
-        """By cache, then by file."""
+        """By hub cache: the links to each file of its shared store that are left."""
 
-    def sizes(self, one: Deletion) -> tuple[int, int]:
-        """The bytes of those files that lose their last link with this deletion, and of those that do not."""
-        if not one.shared_links:
-            return 0, 0
-        cache = one.store.root
-        links = self._links.setdefault(cache, all_shared_links(cache))
-        freed = staying = 0
-        for path, going in one.shared_links.items():
-            there = links.get(path, set())
-            there -= going
+    def sizes_of(self, deletion: Deletion) -> tuple[int, int]:
+        """The bytes that one more deletion frees, and those that stay, for they have other names."""
+        freed = deletion.unfinished
+        shared = 0
+        by_inode = {(status.st_dev, status.st_ino): status for status in deletion.sizes}
+        self._names_gone.update((status.st_dev, status.st_ino) for status in deletion.sizes)
+        for inode, status in by_inode.items():
+            if self._names_gone[inode] >= status.st_nlink:
+                freed += status.st_size
+            else:
+                shared += status.st_size
+        for path, links_gone in deletion.shared_links.items():
             size = path.stat().st_size if path.is_file() else 0
-            freed += 0 if there else size
-            staying += size if there else 0
-        return freed, staying
+            links = self._links_of(deletion.store.root).get(path, set())
+            links -= links_gone
+            if links:
+                shared += size
+            else:
+                freed += size
+        return freed, shared
+
+    def take_back(self, deletion: Deletion) -> None:
+        """A deletion failed: its names stay."""
+        self._names_gone.subtract((status.st_dev, status.st_ino) for status in deletion.sizes)
+
+    def _links_of(self, cache: Path) -> dict[Path, set[Path]]:
+        if cache not in self._links:
+            self._links[cache] = all_shared_links(cache)
+        return self._links[cache]
 
 
-def _remove_shared(one: Deletion) -> None:
-    """Remove the shared files to which no repository leads any more. Raises `OSError`, `Unsafe`."""
-    cache = one.store.root
-    for path in one.shared_links:
-        with contextlib.suppress(FileNotFoundError):
-            remove_shared(cache, path, lambda path=path: path in all_shared_links(cache))  # type: ignore[misc]
-
-
-def _refuse_busy(one: Deletion) -> None:
+def _refuse_busy(deletion: Deletion) -> None:
     """Raises `Busy` if a process, also one of another machine, is at work on it."""
-    locks = [one.store.locks / f"{record_name(name)}.lock" for name in one.names]
-    if any(map(is_locked, locks)) or any(map(is_held, one.partials)):
-        raise Busy("another mdl is at work on it", hint=_BUSY)
-    if any(map(is_locked, one.foreign_locks)):
-        raise Busy("Hugging Face's client is downloading into it", hint="wait for it, or stop it")
+    for name in deletion.names:
+        if is_locked(deletion.store.locks / f"{record_name(name)}.lock"):
+            raise _busy()
+    for folder in deletion.partials:
+        if is_held(folder):
+            raise _busy()
+    for lock in deletion.foreign_locks:
+        if is_locked(lock):
+            raise Busy("Hugging Face's client is downloading into it", hint="wait for it, or stop it")
 
 
-def _carry_out(one: Deletion) -> list[KeptFile]:
+def _busy() -> Busy:
+    return Busy("another mdl is at work on it", hint="wait for it, or stop it: 'mdl jobs' shows what runs")
+
+
+def _carry_out(deletion: Deletion) -> list[KeptFile]:
     """Returns what stays after all, for it was changed meanwhile. Raises `Busy`, `OSError`, `Unsafe`."""
-    root = one.store.root
-    changed = list[KeptFile]()
-    folders = set(one.folders)
-    seen = {(found.st_dev, found.st_ino): Stamp.of(found) for found in one.sizes}
+    store = deletion.store
+    changed: list[KeptFile] = []
+    folders = set(deletion.folders)
     with contextlib.ExitStack() as stack:
-        for name in sorted(set(one.names)):
-            stack.enter_context(file_lock(one.store.locks, name, 0.0, lambda _holder: None))
-        for folder in one.partials:
+        for name in sorted(set(deletion.names)):
+            stack.enter_context(file_lock(store.locks, name, 0.0, lambda _holder: None))
+        for folder in deletion.partials:
             publish.remove(folder)
-        for path in one.steps:
-            one.store.cancel.check()
-            base = root if path.is_relative_to(root) else path.parent  # where a link of the user's leads to
-            with (
-                contextlib.suppress(FileNotFoundError),
-                open_parent(base, RelPath(str(path.relative_to(base))), make=False) as entry,
-            ):
-                now = entry.stat()
-                if now is None:
-                    continue
-                if stat.S_ISDIR(now.st_mode):
-                    publish.retire_entry(entry, make_private_dir(one.store.own / "stage"))
-                elif _is_changed(now, seen) and path not in one.records:
+        seen = {(status.st_dev, status.st_ino): Stamp.of(status) for status in deletion.sizes}
+        for path in deletion.steps:
+            store.cancel.check()
+            is_record = path in deletion.records
+            with contextlib.suppress(FileNotFoundError):
+                if not _remove(path, store, None if is_record else seen):
                     changed.append(KeptFile(path, "changed just now"))
-                else:
-                    os.unlink(entry.name, dir_fd=entry.folder)
                 folders.add(path.parent)
-        _remove_shared(one)
-        prune([folder for folder in folders if folder.is_relative_to(root)], root)
-        one.forget()
+        for shared in deletion.shared_links:
+            remove_unlinked(store.root, shared)
+        prune([folder for folder in folders if folder.is_relative_to(store.root)], store.root)
+        for model, paths in deletion.forgotten.items():
+            store.receipts.drop(model, paths)
     return changed
 
 
-def _is_changed(now: os.stat_result, seen: Mapping[tuple[int, int], Stamp]) -> bool:
-    """Whether another file is there, or other bytes are in it, than when the deletion was planned."""
-    return stat.S_ISREG(now.st_mode) and seen.get((now.st_dev, now.st_ino)) != Stamp.of(now)
+def _remove(path: Path, store: Store, seen: Mapping[tuple[int, int], Stamp] | None) -> bool:
+    """Remove a file, a link or a whole folder; tells whether it is gone. A file stays that is not as it was ``seen``,
+    by its device and inode, if that is given. Raises `FileNotFoundError`, `OSError`, `Unsafe`."""
+    base = store.root if path.is_relative_to(store.root) else path.parent  # where a link of the user's leads to
+    with open_parent(base, RelPath(str(path.relative_to(base))), make=False) as entry:
+        status = entry.stat()
+        if status is None:
+            raise FileNotFoundError(str(path))
+        if stat.S_ISDIR(status.st_mode):
+            publish.retire_entry(entry, make_private_dir(store.own / "stage"))
+            return True
+        is_file = stat.S_ISREG(status.st_mode)
+        if seen is not None and is_file and seen.get((status.st_dev, status.st_ino)) != Stamp.of(status):
+            return False
+        os.unlink(entry.name, dir_fd=entry.folder)
+    return True
+
+
+def remove_unlinked(cache: Path, shared: Path) -> None:
+    """Remove a file of the shared store of a hub cache if no repository leads to it any more. Raises `OSError`,
+    `Unsafe`."""
+    with contextlib.suppress(FileNotFoundError):
+        remove_shared(cache, shared, lambda: shared in all_shared_links(cache))
 
 
 def prune(folders: Iterable[Path], root: Path) -> None:

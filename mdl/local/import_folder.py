@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from mdl.bounds import LARGEST_RECORD
 from mdl.catalog.model import Model
@@ -25,11 +24,10 @@ from mdl.disk import copy, nearest_existing
 from mdl.disk.copy import SharingRule, predict_way
 from mdl.disk.safe_open import open_for_reading, read_regular
 from mdl.downloader.check import LOOKED_AT, check_message
-from mdl.downloader.plan import Item, Plan, Wanted
+from mdl.downloader.plan import Plan, Wanted
 from mdl.downloader.receipts import new_receipt
 from mdl.downloader.store import Ready, hash_file
 from mdl.errors import (
-    DigestMismatch,
     MdlError,
     NotFound,
     Occupied,
@@ -43,44 +41,30 @@ from mdl.files import Receipt, RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.local.formats import Folder, FoundFile, FoundModel, is_hidden, recognize
 from mdl.local.hash_progress import ReadingProgress, watch_reading
+from mdl.local.import_match import CatalogFiles, HashedFile, Match, RepositoryFiles, Target
 from mdl.local.import_report import ImportedFile, ImportReport
-from mdl.local.known_files import CatalogFiles, RepositoryFiles
 from mdl.paths import RelPath
 from mdl.reports import no_space
-from mdl.values import value_class
 
 AskRepository = Callable[[Sequence[str]], RepositoryFiles]
 """Returns the files of the repository that was named. It gets the commits that the folder itself names."""
-_KEEP_OR_FETCH = "it stays as it is: 'mdl get {}' fetches the right one, and --as NAME imports this one"
 How = Literal["auto", "move", "link", "copy"]
 _LARGE = 2**20
 """Two files of this size in bytes, or more, do not have the same bytes by chance."""
 _HUB_BLOB = re.compile(r"(^|/)(models|datasets|spaces)--[^/]+/blobs/")
 
 
-@value_class
-class Target:
-    """Where a file goes. ``verified`` says which digest its bytes were compared with; ``none`` if only the folder
-    itself has one."""
-
-    model: str
-    remote: RemoteFile
-    verified: str
-    of_catalog: bool
-
-
 def import_folder(
     folder: Path,
     context: Context,
-    known: CatalogFiles,
+    known: CatalogFiles | AskRepository,
     *,
     name: str | None = None,
-    ask: AskRepository | None = None,
     how: How = "auto",
     dry_run: bool = False,
 ) -> ImportReport:
     """Adopt the files of ``folder``: those that the catalog knows as files of its models, the others as models of their
-    own, or as the one model ``name``. With ``ask`` they are files of the one repository that it asks for.
+    own, or as the one model ``name``. If ``known`` asks for one repository, they are files of that one.
 
     ``auto`` clones where the file system can, else hard-links large files and copies small ones, else copies; only
     ``move`` takes the original away. What fails for one file hinders no other and is in the report. Raises `NotFound`,
@@ -88,24 +72,27 @@ def import_folder(
     """
     listed, left_out = _scan(folder)
     form, models = recognize(listed)
-    if len(models) > 1 and (name is not None or ask is not None):
+    is_repository = not isinstance(known, CatalogFiles)
+    if len(models) > 1 and (name is not None or is_repository):
         raise UsageError(f"{len(models)} models were found, and one is named", item=name or str(folder))
-    if name is not None:
-        models = [replace(model, name=name) for model in models]
-    repository = None
     why_left_out = f"it belongs to no model ({form})"
-    if ask is not None and models:
-        repository = ask(_commits_in(models[0]))
-        why_left_out = f"{repository.origin} has no such file"
-        of_repository = [file for file in models[0].files if file.path in repository.by_path]
-        models = [FoundModel(repository.name, tuple(of_repository))]
+    files: CatalogFiles | RepositoryFiles
+    if isinstance(known, CatalogFiles):
+        files = known
+        if name is not None:
+            models = [replace(model, name=name) for model in models]
+    else:
+        files = known(_commits_in(models))
+        why_left_out = f"{files.origin} has no such file"
+        models = [_in_repository(model, files) for model in models]
     wanted = Counter[str]()
     for model in models:
         wanted.update(file.at for file in model.files)
     for path in listed.files:
         if path not in wanted and not is_hidden(path):
             left_out[path] = why_left_out
-    work = _Import(folder, context, known, repository, how, wanted)
+
+    work = _Import(folder, context, files, how, wanted)
     planned: list[ImportedFile] = []
     for model in models:
         planned += [work.planned(model, file) for file in model.files]
@@ -121,45 +108,55 @@ def import_folder(
         Planned(files=len(planned), bytes_total=size, bytes_kept=kept, bytes_to_fetch=size - kept, verb="import")
     )
     work.progress = ReadingProgress(context.on_event, kept, size)
-    rows = [row for model in models for row in work.bring(model)]
+    rows: list[ImportedFile] = []
+    for model in models:
+        rows += work.bring(model)
     return replace(report, files=tuple(rows), bytes_to_copy=0)
 
 
-def _commits_in(model: FoundModel) -> list[str]:
+def _commits_in(models: Sequence[FoundModel]) -> list[str]:
     """The commits that the folder says its files are of, the most frequent first."""
-    return [commit for commit, _ in Counter(file.commit for file in model.files if file.commit).most_common()]
+    commits = Counter[str]()
+    for model in models:
+        commits.update(file.commit for file in model.files if file.commit)
+    return [commit for commit, _ in commits.most_common()]
+
+
+def _in_repository(model: FoundModel, repository: RepositoryFiles) -> FoundModel:
+    """The files that the repository has too, as its model."""
+    files = [file for file in model.files if file.path in repository.by_path]
+    return FoundModel(repository.name, tuple(files))
+
+
+# Reading the folder.
 
 
 def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
     """What is below a folder, and what of it cannot be taken, for it is not a file. Links are not followed, and models
     folders of mdl's are passed over. Raises `NotFound`, `UsageError`, `StorageError`."""
+    item = str(folder)
     if not folder.is_dir():
-        raise NotFound("no such folder", item=str(folder), hint="name the folder that holds the models")
+        raise NotFound("no such folder", item=item, hint="name the folder that holds the models")
     if (folder / ".mdl").is_dir():
-        raise UsageError(
-            "it is a models folder of mdl already", item=str(folder), hint="'mdl mv NAME --to DIR' moves its models"
-        )
+        hint = "'mdl mv NAME --to DIR' moves its models"
+        raise UsageError("it is a models folder of mdl already", item=item, hint=hint)
     files: dict[str, int] = {}
     left_out: dict[str, str] = {}
-
-    def refuse(error: OSError) -> None:
-        if isinstance(error, FileNotFoundError) and error.filename != str(folder):
-            return  # it went meanwhile, as a temporary folder does
-        raise storage_error(error, str(error.filename or folder)) from error
-
-    for at, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(one for one in folders if not Path(at, one, ".mdl").is_dir())
-        for entry in sorted([*names, *(one for one in folders if Path(at, one).is_symlink())]):
-            path = os.path.relpath(os.path.join(at, entry), folder)
-            try:
-                status = os.lstat(os.path.join(at, entry))
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                files[path] = status.st_size
-            elif not is_hidden(path):
-                is_link = stat.S_ISLNK(status.st_mode)
-                left_out[path] = "a link is not followed; import what it leads to" if is_link else "it is not a file"
+    for place in _entries_below(folder):
+        path = os.path.relpath(place, folder)
+        try:
+            status = os.lstat(place)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            files[path] = status.st_size
+        elif stat.S_ISLNK(status.st_mode) and not is_hidden(path):
+            left_out[path] = "a link is not followed; import what it leads to"
+        elif not is_hidden(path):
+            left_out[path] = "it is not a file"
+        if _HUB_BLOB.search(f"{folder.name}/{path}") and path in files:
+            hint = "mdl takes files from there by itself; --layout hf-cache works in it"
+            raise UsageError("it is a cache of the hub's client", item=item, hint=hint)
 
     def read(path: str) -> str:
         try:
@@ -167,10 +164,25 @@ def _scan(folder: Path) -> tuple[Folder, dict[str, str]]:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    if any(_HUB_BLOB.search(f"{folder.name}/{path}") for path in files):
-        hint = "mdl takes files from there by itself; --layout hf-cache works in it"
-        raise UsageError("it is a cache of the hub's client", item=str(folder), hint=hint)
     return Folder(folder.name, files, read), left_out
+
+
+def _entries_below(folder: Path) -> Iterator[str]:
+    """Every name below a folder that is no folder itself, in order. Raises `StorageError`."""
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError) and error.filename != str(folder):
+            return  # it went meanwhile, as a temporary folder does
+        raise storage_error(error, str(error.filename or folder)) from error
+
+    for at, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not Path(at, name, ".mdl").is_dir())
+        links = [name for name in folders if Path(at, name).is_symlink()]
+        for name in sorted([*names, *links]):
+            yield os.path.join(at, name)
+
+
+# Taking over its files.
 
 
 class _Import:
@@ -180,26 +192,29 @@ class _Import:
         self,
         folder: Path,
         context: Context,
-        known: CatalogFiles,
-        repository: RepositoryFiles | None,
+        known: CatalogFiles | RepositoryFiles,
         how: How,
         wanted: Mapping[str, int],
     ) -> None:
         """``wanted`` says how many models want each file: only the last of them may move it."""
         self._folder = folder
-        self._tools = context
+        self._context = context
         self._known = known
-        self._repository = repository
         self._how = how
         self._store = context.store
         self._wanted = dict(wanted)
         self.progress = ReadingProgress(context.on_event, 0, 0)
 
+    # What an earlier import brought.
+
     @cached_property
-    def _here(self) -> dict[str | None, Receipt]:
+    def _here(self) -> dict[str, Receipt]:
         """What is in the store already, by the validator of the original that it was imported from."""
-        receipts = self._store.receipts.all()
-        return {one.validator: one for one in receipts if one.validator and self._store.path_of(one) is not None}
+        here: dict[str, Receipt] = {}
+        for receipt in self._store.receipts.all():
+            if receipt.validator and self._store.path_of(receipt) is not None:
+                here[receipt.validator] = receipt
+        return here
 
     def _validator(self, model: FoundModel, file: FoundFile, stamp: Stamp) -> str:
         """What stays the same while the original is untouched, as an ETag does; two models may share one."""
@@ -208,49 +223,60 @@ class _Import:
 
     def _kept(self, model: FoundModel, file: FoundFile) -> ImportedFile | None:
         """The row of a file that an earlier import brought, and that has not changed since."""
-        found = self._here.get(self._validator(model, file, Stamp.of(os.lstat(self._folder / file.at))))
-        if found is None:
+        stamp = Stamp.of(os.lstat(self._folder / file.at))
+        receipt = self._here.get(self._validator(model, file, stamp))
+        if receipt is None:
             return None
-        verified = found.verified if found.is_vouched_for else "none"
-        facts = (str(found.digest), verified, "kept", None, found.model in self._known.names)
-        return ImportedFile(file.at, found.model, found.path.text, file.size, *facts)
+        return ImportedFile(
+            source=file.at,
+            model=receipt.model,
+            path=receipt.path.text,
+            size=file.size,
+            digest=str(receipt.digest),
+            verified=receipt.verified if receipt.is_vouched_for else "none",
+            action="kept",
+            of_catalog=receipt.model in self._known.names,
+        )
 
     def _cleared(self, row: ImportedFile) -> ImportedFile:
         """The row of a file that an earlier import brought. If files are to be moved, its original is removed, which
         that import left."""
         self._wanted[row.source] -= 1
+        if self._how != "move" or self._wanted[row.source] > 0:
+            return row
         source = self._folder / row.source
-        here = self._store.folder(row.model) / row.path
-        if self._how != "move" or self._wanted[row.source] or os.path.realpath(source) == os.path.realpath(here):
+        if os.path.realpath(source) == os.path.realpath(self._store.folder(row.model) / row.path):
             return row
         source.unlink()
         return replace(row, way="move")
 
+    # The plan.
+
     def planned(self, model: FoundModel, file: FoundFile) -> ImportedFile:
         """What would be done with a file, as far as that can be told without reading it."""
         try:
-            if row := self._kept(model, file):
-                return row
-            near = self._known.by_size.get(file.size, []) if file.size else []
-            if self._repository is not None:
-                near = []
-                self._check_size(file, self._repository)
-            name, path = next(((name, one.path.text) for name, one in near), (model.name, file.path))
+            kept = self._kept(model, file)
+            if kept is not None:
+                return kept
+            guess = self._known.guess(file)
             with open_for_reading(self._folder / file.at, os.O_NOFOLLOW) as fd:
                 way = self._way(fd)
-            return ImportedFile(file.at, name, path, file.size, way=way, of_catalog=bool(near))
         except (OSError, MdlError) as error:
             return _failed(model, file, error)
+        if guess is None:
+            return ImportedFile(file.at, model.name, file.path, file.size, way=way)
+        name, remote = guess
+        return ImportedFile(file.at, name, remote.path.text, file.size, way=way, of_catalog=True)
 
     def _rule(self, fd: int) -> SharingRule:
         """How the bytes of an open file are taken. A hard link leaves the original's mode alone."""
         if self._how in ("link", "move"):
             return SharingRule("hard")
         clones = SharingRule("reflink")
-        is_small = os.fstat(fd).st_size < _LARGE
-        if self._how == "copy" or is_small or predict_way(fd, nearest_existing(self._store.own), clones) == "clone":
+        if self._how == "copy" or os.fstat(fd).st_size < _LARGE:
             return clones
-        return SharingRule("hard")
+        can_clone = predict_way(fd, nearest_existing(self._store.own), clones) == "clone"
+        return clones if can_clone else SharingRule("hard")
 
     def _way(self, fd: int) -> str:
         """Raises `StorageError` if the file is to be linked and cannot be."""
@@ -258,175 +284,105 @@ class _Import:
         if self._how == "link" and way != "link":
             why = "it cannot be linked: it is another user's, or on another file system"
             raise StorageError(why, hint="--copy copies it, --move moves it")
-        return "move" if self._how == "move" and way == "link" else way
+        if self._how == "move" and way == "link":
+            return "move"
+        return way
+
+    # The work.
 
     def bring(self, model: FoundModel) -> Iterator[ImportedFile]:
         """Import the files of a model, large ones first: if these belong to a model of the catalog, so do the small
         ones, which many models have alike."""
         sure: set[str] = set()
-        small: list[tuple[FoundFile, dict[str, Fingerprint], Stamp]] = []
-        for file in sorted(model.files, key=lambda one: (-one.size, one.at)):
+        small: list[HashedFile] = []
+        for file in sorted(model.files, key=lambda file: (-file.size, file.at)):
             try:
-                if row := self._kept(model, file):
-                    yield self._cleared(row)
+                kept = self._kept(model, file)
+                if kept is not None:
+                    yield self._cleared(kept)
                     continue
-                prints, stamp = self._hash(model, file)
+                hashed = self._hash(model, file)
                 if file.size < _LARGE:
-                    small.append((file, prints, stamp))
+                    small.append(hashed)
                     continue
-                found = self._matches(file, prints)
-                sure.update(name for name, _ in found)
-                yield self._place(model, file, self._checked_target(model, file, prints, found), prints, stamp)
+                matches = self._known.matches(hashed)
+                sure.update(name for name, _ in matches)
+                yield self._place(hashed, self._target(hashed, matches))
             except (OSError, MdlError) as error:
                 yield self._told_failed(model, file, error)
-        matched = [(name, one.path) for file, prints, _ in small for name, one in self._matches(file, prints)]
-        sure |= {name for name, _ in matched if self._is_whole(name, matched)}
-        for file, prints, stamp in small:
-            found = self._matches(file, prints)
-            found = [(name, one) for name, one in found if name in sure or one.commit == file.commit is not None]
+        of_small: list[Match] = []
+        for hashed in small:
+            of_small += self._known.matches(hashed)
+        sure |= self._known.whole_models(of_small)
+        for hashed in small:
+            file = hashed.file
+            matches = []
+            for name, remote in self._known.matches(hashed):
+                is_at_noted_commit = file.commit is not None and remote.commit == file.commit
+                if name in sure or is_at_noted_commit:
+                    matches.append((name, remote))
             try:
-                yield self._place(model, file, self._checked_target(model, file, prints, found), prints, stamp)
+                yield self._place(hashed, self._target(hashed, matches))
             except (OSError, MdlError) as error:
                 yield self._told_failed(model, file, error)
 
-    def _is_whole(self, name: str, matched: Sequence[tuple[str, RelPath]]) -> bool:
-        """Whether every file of the catalog's model is among those that matched."""
-        return len({path for one, path in matched if one == name}) == self._known.counts.get(name)
-
-    def _told_failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
-        row = _failed(model, file, error)
-        if known := row.error:
-            self._tools.on_event(Failed(model.name, file.path, known.code, known.message, known.advice))
-        return row
-
-    def _hash(self, model: FoundModel, file: FoundFile) -> tuple[dict[str, Fingerprint], Stamp]:
-        """The fingerprints of a file by their algorithms, and its stamp. Raises `StorageError` if it changes
-        meanwhile."""
-        path = RelPath.parse(file.path)
-        digests = [file.digest, *(one.digest for _, one in self._known.by_size.get(file.size, ()))]
-        algorithms = {"sha256", *(digest.algorithm for digest in digests if digest)}
-        if self._repository is not None:
-            algorithms = {self._repository.by_path[file.path].hash_algorithm}
-        tell = watch_reading(model.name, RemoteFile(path, "", file.size), self._tools.on_event)
+    def _hash(self, model: FoundModel, file: FoundFile) -> HashedFile:
+        """Read a file. Raises `StorageError` if it changes meanwhile."""
+        place = self._folder / file.at
+        tell = watch_reading(model.name, RemoteFile(RelPath.parse(file.path), "", file.size), self._context.on_event)
 
         def watch(done: int) -> None:
             tell(done)
             self.progress.look(done)
 
-        prints = {}
-        stamps = []
-        for algorithm in sorted(algorithms):
-            print_, stamp = hash_file(self._folder / file.at, algorithm, self._store.stoppable(watch))
-            prints[algorithm] = print_
-            stamps.append(stamp)
-        stamps.append(Stamp.of(os.lstat(self._folder / file.at)))
-        if len(set(stamps)) > 1:
-            raise StorageError("it changed while it was read", hint="run it again once nothing writes to it")
+        prints: dict[str, Fingerprint] = {}
+        stamps: set[Stamp] = set()
+        for algorithm in sorted(self._known.algorithms(file)):
+            prints[algorithm], stamp = hash_file(place, algorithm, self._store.stoppable(watch))
+            stamps.add(stamp)
+        stamps.add(Stamp.of(os.lstat(place)))
+        if len(stamps) > 1:
+            raise _changed()
         self.progress.done += file.size
-        return prints, stamps[0]
+        return HashedFile(model, file, place, prints, stamps.pop())
 
-    def _matches(self, file: FoundFile, prints: Mapping[str, Fingerprint]) -> list[tuple[str, RemoteFile]]:
-        """The catalog's files that have these bytes, those of the same name first; none if a repository is named."""
-        if self._repository is not None:
-            return []
-        found = [one for print_ in prints.values() for one in self._known.by_digest.get(print_.digest, ())]
-        if not found and file.digest in {print_.digest for print_ in prints.values()}:
-            found = [one for one in (self._known.at_commit(file),) if one]
-        return sorted(found, key=lambda one: one[1].path.text != file.path and one[1].path.name != file.path)
-
-    def _checked_target(
-        self,
-        model: FoundModel,
-        file: FoundFile,
-        prints: Mapping[str, Fingerprint],
-        found: Sequence[tuple[str, RemoteFile]],
-    ) -> Target:
-        """As `_target`. Raises also `ProtocolError` if a server's message was kept under the name of a model's file, as
-        some programs do, and no digest says that it belongs there."""
-        if self._repository is not None:
-            return self._target_in(self._repository, file, prints)
-        target = self._target(model, file, prints, found)
-        has_its_digest = file.digest in {print_.digest for print_ in prints.values()}
-        if target.verified != "none" or has_its_digest:
+    def _target(self, hashed: HashedFile, matches: Sequence[Match]) -> Target:
+        """Where a file goes. Raises `DigestMismatch`, `Occupied`, `Unsafe`; `ProtocolError` if a server's message was
+        kept under the name of a model's file, as some programs do, and no digest says that it belongs there."""
+        target = self._known.identify(hashed, matches)
+        if target.verified != "none" or hashed.has_noted_digest:
             return target
-        with open_for_reading(self._folder / file.at, os.O_NOFOLLOW) as fd:
+        with open_for_reading(hashed.path, os.O_NOFOLLOW) as fd:
             beginning = os.pread(fd, LOOKED_AT, 0)
-        if message := check_message(target.remote.path.text, beginning, file.size):
+        message = check_message(target.remote.path.text, beginning, hashed.file.size)
+        if message is not None:
             hint = "fetch it again: what it says tells why the download failed"
             raise ProtocolError(f"it is no model file: {message.message}", hint=hint)
         return target
 
-    def _check_size(self, file: FoundFile, repository: RepositoryFiles) -> None:
-        """Raises `DigestMismatch` if the repository's file of this path has another size."""
-        remote = repository.by_path[file.path]
-        if remote.size not in (None, file.size):
-            why = (
-                f"it is not the file of {remote.source}: it has {file.size:,} bytes, and the other one {remote.size:,}"
-            )
-            raise DigestMismatch(why, hint=_KEEP_OR_FETCH.format(repository.origin))
-
-    def _target_in(self, repository: RepositoryFiles, file: FoundFile, prints: Mapping[str, Fingerprint]) -> Target:
-        """Where a file goes that must be the one of this path in a repository. Raises `DigestMismatch`."""
-        self._check_size(file, repository)
-        remote = repository.by_path[file.path]
-        found = prints[remote.hash_algorithm].digest
-        if remote.digest not in (None, found):
-            why = f"it is not the file of {remote.source}: it has {found}, and the other one {remote.digest}"
-            raise DigestMismatch(why, hint=_KEEP_OR_FETCH.format(repository.origin))
-        verified = remote.hash_algorithm if remote.digest else "size"
-        return Target(repository.name, remote, verified, of_catalog=False)
-
-    def _target(
-        self,
-        model: FoundModel,
-        file: FoundFile,
-        prints: Mapping[str, Fingerprint],
-        found: Sequence[tuple[str, RemoteFile]],
-    ) -> Target:
-        """Where a file goes: to the catalog's model that has it, else to a model of its own. Raises `DigestMismatch`,
-        `Occupied`, `Unsafe`."""
-        digests = {print_.digest for print_ in prints.values()}
-        if file.named_by_digest and file.digest not in digests:
-            raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
-        if found:
-            name, remote = found[0]
-            if remote.digest not in digests:
-                has = prints.get(remote.hash_algorithm, prints["sha256"]).digest
-                why = f"it is not the catalog's {name}: it has {has}, and {remote.source} has {remote.digest}"
-                raise DigestMismatch(why, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
-            hub = replace(remote.hub, endpoint="") if remote.hub else None
-            remote = replace(remote, hub=hub, access="unknown")  # it comes from a folder, and from no hub
-            return Target(name, remote, remote.hash_algorithm if remote.is_vouched_for else "none", of_catalog=True)
-        if model.name in self._known.names:
-            if not self._known.counts.get(model.name):
-                why = f"no digest of the catalog's {model.name} is known here"
-                raise Occupied(why, hint=f"'mdl get -n {model.name}' asks its source; or --as NAME for another name")
-            why = f"the catalog's {model.name} has no such file"
-            raise Occupied(why, hint="--as NAME imports it under another name")
-        is_right = file.digest is not None and file.digest in digests
-        digest = file.digest if is_right and file.digest else prints["sha256"].digest
-        url = f"file://{quote(os.fsencode(self._folder / file.at))}"
-        commit = file.commit if is_right else None
-        remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=commit, vouched_by="folder")
-        return Target(RelPath.parse(model.name).text, remote, "none", of_catalog=False)
-
-    def _place(
-        self, model: FoundModel, file: FoundFile, target: Target, prints: Mapping[str, Fingerprint], stamp: Stamp
-    ) -> ImportedFile:
+    def _place(self, hashed: HashedFile, target: Target) -> ImportedFile:
         """Publish a file in the store, or give it a receipt if it is in its place. Raises `Occupied`, `StorageError`,
         `OSError`."""
         store = self._store
-        source = self._folder / file.at
-        remote = replace(target.remote, validator=self._validator(model, file, stamp))
-        print_ = prints[remote.hash_algorithm]
-        facts = (str(print_.digest), target.verified)
-        row = ImportedFile(file.at, target.model, remote.path.text, file.size, *facts, of_catalog=target.of_catalog)
-        with model_locks([Model(target.model)], self._tools):
-            if os.path.realpath(source) == os.path.realpath(store.final_path(target.model, remote)):
-                receipt = new_receipt(target.model, remote, print_, target.verified, stamp, adopted=True)
+        model = target.model
+        remote = replace(target.remote, validator=self._validator(hashed.model, hashed.file, hashed.stamp))
+        print_ = hashed.prints[remote.hash_algorithm]
+        row = ImportedFile(
+            source=hashed.file.at,
+            model=model,
+            path=remote.path.text,
+            size=hashed.file.size,
+            digest=str(print_.digest),
+            verified=target.verified,
+            action="imported",
+            of_catalog=target.of_catalog,
+        )
+        with model_locks([Model(model)], self._context):
+            if os.path.realpath(hashed.path) == os.path.realpath(store.final_path(model, remote)):
+                receipt = new_receipt(model, remote, print_, target.verified, hashed.stamp, adopted=True)
                 store.receipts.put(replace(receipt, catalog=store.catalog))
-                return self._told(replace(row, action="imported"))
-            plan = Plan.of([Wanted(target.model, remote, store.check(target.model, remote))])
+                return self._told(row)
+            plan = Plan.of([Wanted(model, remote, store.check(model, remote))])
             [item] = plan.items
             if plan.keep:
                 adopt_kept(plan, store)
@@ -434,39 +390,49 @@ class _Import:
             if item.local.kind != "absent":
                 hint = "--as NAME imports it under another name; 'mdl rm' removes what is there"
                 raise item.refused or Occupied("other bytes are there", hint=hint)
-            return self._told(replace(row, action="imported", way=self._bring(file, item, target, print_, stamp)))
+            ready = Ready(model, remote, hashed.path, print_, target.verified, item.seen, hashed.stamp)
+            return self._told(replace(row, way=self._publish(ready, hashed)))
 
-    def _bring(self, file: FoundFile, item: Item, target: Target, print_: Fingerprint, stamp: Stamp) -> str:
-        """Publish the bytes of ``file``, which had this stamp when it was hashed, and return how they came."""
+    def _publish(self, ready: Ready, hashed: HashedFile) -> str:
+        """Publish the bytes of a file, and return how they came."""
         store = self._store
-        model = target.model
-        remote = item.remote
-        source = self._folder / file.at
-        self._wanted[file.at] -= 1
-        ready = Ready(model, remote, source, print_, target.verified, item.seen, stamp)
-        with store.scratch_folder(model, remote) as folder, open_for_reading(source, os.O_NOFOLLOW) as fd:
+        source = hashed.path
+        self._wanted[hashed.file.at] -= 1
+        may_move = self._how == "move" and self._wanted[hashed.file.at] == 0
+        with (
+            store.scratch_folder(ready.model, ready.remote) as scratch,
+            open_for_reading(source, os.O_NOFOLLOW) as fd,
+        ):
             way = self._way(fd)
-            here = folder / "data"
-            is_last = self._wanted[file.at] == 0
-            if way != "move" or not is_last:
-                room = store.free_space()
-                watch = store.stoppable()
-                way = copy.clone_link_or_copy(fd, source, here, self._rule(fd), room, watch)
+            if not (may_move and way == "move"):
+                here = scratch / "data"
+                way = copy.clone_link_or_copy(fd, source, here, self._rule(fd), store.free_space(), store.stoppable())
                 ready = replace(ready, source=here, stamp=Stamp.of(os.lstat(here)), adopted=way == "link")
-            if Stamp.of(os.lstat(source)) != stamp or Stamp.of(os.fstat(fd)) != stamp:
-                raise StorageError("it changed while it was read", hint="run it again once nothing writes to it")
+            if Stamp.of(os.lstat(source)) != hashed.stamp or Stamp.of(os.fstat(fd)) != hashed.stamp:
+                raise _changed()
             store.publish(ready)
-        if self._how == "move" and way != "move" and is_last and Stamp.of(os.lstat(source)) == stamp:
+        if may_move and way != "move" and Stamp.of(os.lstat(source)) == hashed.stamp:
             source.unlink()
-            way = "move"
+            return "move"
         return way
 
     def _told(self, row: ImportedFile) -> ImportedFile:
-        self._tools.on_event(Finished(row.model, row.path, row.size, row.action, row.verified))
+        self._context.on_event(Finished(row.model, row.path, row.size, row.action, row.verified))
+        return row
+
+    def _told_failed(self, model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
+        row = _failed(model, file, error)
+        if row.error is not None:
+            failure = row.error
+            self._context.on_event(Failed(model.name, file.path, failure.code, failure.message, failure.advice))
         return row
 
 
+def _changed() -> StorageError:
+    return StorageError("it changed while it was read", hint="run it again once nothing writes to it")
+
+
 def _failed(model: FoundModel, file: FoundFile, error: OSError | MdlError) -> ImportedFile:
-    known = error if isinstance(error, MdlError) else storage_error(error, file.at)
-    named = known.but(item=f"{model.name}/{file.path}")
+    failure = storage_error(error, file.at) if isinstance(error, OSError) else error
+    named = failure.but(item=f"{model.name}/{file.path}")
     return ImportedFile(file.at, model.name, file.path, file.size, action="failed", error=named)

@@ -19,18 +19,18 @@ from mdl.disk import copy, nearest_existing, publish, sync
 from mdl.disk.copy import SharingRule
 from mdl.disk.publish import OpenFolders
 from mdl.disk.safe_open import EntryAt, open_for_reading, open_parent
-from mdl.downloader.adoption import leftovers, move_leftover, size_of_partial, wait_for_owners
+from mdl.downloader.adoption import key_of, move_leftover, size_of_partial, wait_for_owners
 from mdl.downloader.copies import LocalCopies
 from mdl.downloader.plan import Item, Plan, Wanted
-from mdl.downloader.receipts import file_key
 from mdl.downloader.store import Store, hash_file
 from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError, joint_error, storage_error
 from mdl.events import Noticed, Planned
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp
 from mdl.hashing import Digest
 from mdl.local.delete import prune
-from mdl.local.delete_plan import KeptFile, strangers
+from mdl.local.delete_plan import KeptFile
 from mdl.local.hash_progress import ReadingProgress
+from mdl.local.on_disk import model_on_disk, partials_of
 from mdl.paths import RelPath
 from mdl.reports import BaseReport, no_space
 from mdl.sources.hub import Listings
@@ -45,11 +45,16 @@ Known = Callable[[Store, Model], Sequence[RemoteFile]]
 
 @value_class
 class MovedModel:
-    """How one model went: ``path`` is the folder in which it is now, ``source`` the one in which it was. ``files`` and
-    ``bytes`` count what is in the new folder because of this move, ``bytes_copied`` those that went to another file
-    system, ``unfinished`` the bytes of downloads that can be continued there. ``kept`` files stay in the old folder."""
+    """How one model went, which people call ``label``: ``path`` is the folder in which it is now, ``source`` the one in
+    which it was.
+
+    ``files`` and ``bytes`` count what is in the new folder because of this move, ``bytes_copied`` those that went to
+    another file system, ``unfinished`` the bytes of downloads that can be continued there. ``kept`` files stay in the
+    old folder.
+    """
 
     name: str
+    label: str
     path: Path
     source: Path
     files: int = 0
@@ -156,7 +161,7 @@ def check_target(store: Store, target: Store, names: Iterable[str]) -> None:
 def _named(error: MdlError | OSError, model: Model, store: Store) -> MdlError:
     if isinstance(error, OSError):
         return storage_error(error, str(error.filename or store.folder(model.name)))
-    return error.on(model.name)
+    return error.on(model.label)
 
 
 def _bytes_to_copy(contents: Sequence[_Content], copies: LocalCopies | None) -> int:
@@ -196,11 +201,11 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
     store = context.store
     name = model.name
     new_folder = nearest_existing(target.folder(name))
+    found = model_on_disk(store, name)
     files: list[_File] = []
     gone: list[Receipt] = []
     kept: list[KeptFile] = []
-    receipts = store.receipts.of_model(name)
-    for receipt in receipts:
+    for receipt in found.receipts.values():
         local = store.quick_check(name, receipt.remote, receipt)
         path = store.final_path(name, receipt.remote)
         if local.kind == "absent":
@@ -210,15 +215,13 @@ def _content_of(model: Model, context: Context, target: Store, known: Known) -> 
             files.append(_File(receipt, path, local, is_there, not copy.is_same_mount(path, new_folder)))
         else:
             kept.append(KeptFile(path, local.why))
-    kept += [KeptFile(path, "not mdl's") for path in strangers(store, name, receipts)]
-    paths = {receipt.path.text for receipt in receipts} | store.receipts.wanted(name)
-    paths |= {remote.path.text for remote in known(store, model)}
-    partials: list[Path] = []
-    for below in sorted(paths):
-        found = leftovers(store.partials, file_key(name, RelPath(below)))
-        partials += sorted(found, key=size_of_partial, reverse=True)  # the first of one file is the one that is kept
+    kept += [KeptFile(path, "not mdl's") for path in found.strangers]
+    paths = {remote.path.text for remote in known(store, model)}
+    paths.update(found.receipts, store.receipts.wanted(name))
+    partials = partials_of(store, name, sorted(paths))
+    partials.sort(key=size_of_partial, reverse=True)  # the first of one file is the one that is kept
     if not (files or gone or partials) and not target.receipts.may_have(name):
-        raise NotFound("not on this disk", item=name, hint="'mdl list --local' shows what is")
+        raise NotFound("not on this disk", hint="'mdl list --local' shows what is")
     crosses = bool(partials) and not copy.is_same_mount(partials[0], nearest_existing(target.own))
     return _Content(files, gone, partials, crosses, kept)
 
@@ -242,64 +245,60 @@ def _is_there(receipt: Receipt, path: Path, local: LocalFile, target: Store) -> 
     raise Occupied("something else is there already", item=str(final), hint=hint)
 
 
+@value_class
 class _Move:
-    """The move of one model."""
+    """The move of one model. ``brought`` are the digests of what this command has brought to the new disk so far."""
 
-    def __init__(
-        self,
-        model: Model,
-        context: Context,
-        target: Store,
-        copies: LocalCopies | None,
-        known: Known,
-        progress: ReadingProgress,
-        brought: set[Digest],
-    ) -> None:
-        """``brought`` are the digests of what this move has brought to the new disk so far."""
-        self._model = model
-        self._name = model.name
-        self._context = context
-        self._store = context.store
-        self._target = target
-        self._copies = copies
-        self._known = known
-        self._progress = progress
-        self._brought = brought
+    model: Model
+    context: Context
+    target: Store
+    copies: LocalCopies | None
+    known: Known
+    progress: ReadingProgress
+    brought: set[Digest]
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def store(self) -> Store:
+        """The old models folder."""
+        return self.context.store
 
     def run(self) -> MovedModel:
         """Move the model, and say how it went. Raises `Cancelled`."""
-        folder = self._target.folder(self._name)
-        row = MovedModel(self._name, folder, self._store.folder(self._name))
+        label = self.model.label
+        row = MovedModel(self.name, label, self.target.folder(self.name), self.store.folder(self.name))
         try:
             with self._locks():
-                content = _content_of(self._model, self._context, self._target, self._known)
-                unfinished = sum(map(size_of_partial, content.partials))
-                row = replace(row, kept=tuple(content.kept))
+                content = _content_of(self.model, self.context, self.target, self.known)
+                row = replace(row, kept=tuple(content.kept), unfinished=sum(map(size_of_partial, content.partials)))
                 self._bring(content)
                 self._bring_partials(content.partials)
                 self._bring_listings()
                 self._remove_old(content)
         except (MdlError, OSError) as error:
-            return replace(row, error=_named(error, self._model, self._store))
+            return replace(row, unfinished=0, error=_named(error, self.model, self.store))
         copied = sum(file.size for file in content.files if file.way == "copy")
         size = sum(file.size for file in content.files)
-        return replace(row, files=len(content.files), bytes=size, bytes_copied=copied, unfinished=unfinished)
+        return replace(row, files=len(content.files), bytes=size, bytes_copied=copied)
 
     @contextlib.contextmanager
     def _locks(self) -> Iterator[None]:
         """Hold the model's lock in both folders, taken in one order, so that two moves cannot wait for each other.
         Raises `Busy`."""
         with contextlib.ExitStack() as stack:
-            for store in sorted((self._store, self._target), key=lambda store: store.root):
-                stack.enter_context(model_locks([self._model], replace(self._context, store=store)))
+            for store in sorted((self.store, self.target), key=lambda store: store.root):
+                stack.enter_context(model_locks([self.model], replace(self.context, store=store)))
             yield
 
     def _bring(self, content: _Content) -> None:
         """Give every file its name in the new folder, with its receipt. What is copied stays in the old one for now.
         Raises `DigestMismatch`, `Occupied`, `OSError`, `Unsafe`, `Cancelled`."""
-        target = self._target
-        if wanted := self._store.receipts.wanted(self._name):
-            target.receipts.begin(self._name, [RelPath(path) for path in wanted])
+        target = self.target
+        if wanted := self.store.receipts.wanted(self.name):
+            target.receipts.begin(self.name, [RelPath(path) for path in wanted])
         renamed = [file.receipt for file in content.files if file.way == "rename"]
         target.receipts.put(*renamed)  # first: a file without a receipt would be nobody's
         with OpenFolders() as folders:
@@ -308,7 +307,7 @@ class _Move:
                 if file.is_there:
                     self._keep(file)
                     continue
-                entry = folders.entry(target.folder(self._name), file.receipt.path)
+                entry = folders.entry(target.folder(self.name), file.receipt.path)
                 if entry.file_stat() is not None:
                     raise Occupied("another file was put there meanwhile", item=str(entry.path))
                 if file.way == "rename":
@@ -319,39 +318,39 @@ class _Move:
 
     def _keep(self, file: _File) -> None:
         """A file is in the new folder already: see that it has a receipt there."""
-        there = self._target.quick_check(self._name, file.receipt.remote)
+        there = self.target.quick_check(self.name, file.receipt.remote)
         if there.receipt is None or there.receipt.digest != file.receipt.digest:
             stamp = file.receipt.stamp
             if file.local.untouched and there.stamp is not None:
                 stamp = there.stamp
-            self._target.receipts.put(replace(file.receipt, stamp=stamp))
+            self.target.receipts.put(replace(file.receipt, stamp=stamp))
 
     def _share(self, file: _File) -> bool:
         """Let the file share the bytes that another model on the new disk has, as `get` would; tells whether it could.
         Only an untouched file is what its receipt says. Raises `OSError`, `MdlError`."""
-        if self._copies is None or not file.local.untouched:
+        if self.copies is None or not file.local.untouched:
             return False
-        copies = self._copies
-        if file.receipt.digest in self._brought:
+        copies = self.copies
+        if file.receipt.digest in self.brought:
             copies = replace(copies)  # it looks again: the other file with these bytes has just come
-        self._brought.add(file.receipt.digest)
+        self.brought.add(file.receipt.digest)
         remote = file.receipt.remote
-        for candidate, way in copies.candidates(self._name, remote):
+        for candidate, way in copies.candidates(self.name, remote):
             if way in _SHARED and copies.take(_item_of(file), candidate):
-                final = self._target.final_path(self._name, remote)
-                self._target.receipts.put(replace(file.receipt, stamp=Stamp.of(final.lstat())))
+                final = self.target.final_path(self.name, remote)
+                self.target.receipts.put(replace(file.receipt, stamp=Stamp.of(final.lstat())))
                 return True
         return False
 
     def _copy(self, file: _File, entry: EntryAt) -> None:
         """Copy a file, compare the copy with the digest of the original, and publish it. Raises `DigestMismatch`,
         `OSError`, `Unsafe`, `Cancelled`."""
-        target = self._target
+        target = self.target
         receipt = file.receipt
         algorithm = receipt.digest.algorithm
-        watch = target.stoppable(self._progress.look)
+        watch = target.stoppable(self.progress.look)
         with (
-            target.scratch_folder(self._name, receipt.remote) as scratch,
+            target.scratch_folder(self.name, receipt.remote) as scratch,
             open_for_reading(file.path, os.O_NOFOLLOW) as fd,
         ):
             here = scratch / "data"
@@ -362,8 +361,8 @@ class _Move:
             if not file.local.untouched:
                 expected = hash_file(file.path, algorithm, target.stoppable())[0].digest
             if print_.digest != expected:
-                item = f"{self._name}/{receipt.path}"
-                hint = f"mdl verify --repair {self._name}"
+                item = f"{self.name}/{receipt.path}"
+                hint = f"mdl verify --repair {self.name}"
                 raise DigestMismatch("it is damaged: it stays where it is", item=item, hint=hint)
             os.utime(here, ns=(status.st_atime_ns, status.st_mtime_ns))
             with open_for_reading(here) as copied:
@@ -372,25 +371,25 @@ class _Move:
                 receipt = replace(receipt, stamp=Stamp.of(here.lstat()))
             target.receipts.put(receipt)  # that of an edited file goes on saying that it was edited
             publish.give_name(here, entry.as_new())
-        self._progress.done += file.size
+        self.progress.done += file.size
 
     def _bring_partials(self, partials: Sequence[Path]) -> None:
         """Raises `Busy` if another process is at work on one, `OSError`, `Cancelled`."""
-        keys = [folder.name.partition(".")[0] for folder in partials]
-        wait_for_owners(self._store.partials, keys, self._context.lock_wait, self._tell_waiting, self._store.cancel)
+        keys = [key_of(folder) for folder in partials]
+        wait_for_owners(self.store.partials, keys, self.context.lock_wait, self._tell_waiting, self.store.cancel)
         for folder in partials:
-            move_leftover(folder, self._target.partials)
+            move_leftover(folder, self.target.partials)
 
     def _tell_waiting(self, holder: str) -> None:
-        self._context.on_event(Noticed(self._name, message=f"waiting for {holder}"))
+        self.context.on_event(Noticed(self.name, message=f"waiting for {holder}"))
 
     def _bring_listings(self) -> None:
         """Keep in the new folder what the hub listed of the model's repositories, for use without a network."""
-        old = Listings(self._store.listings)
-        new = Listings(self._target.listings)
-        endpoint = self._context.endpoint
-        origins = {origin.whole for origin in self._model.sources if isinstance(origin, HubOrigin)}
-        for receipt in self._store.receipts.of_model(self._name):
+        old = Listings(self.store.listings)
+        new = Listings(self.target.listings)
+        endpoint = self.context.endpoint
+        origins = {origin.whole for origin in self.model.sources if isinstance(origin, HubOrigin)}
+        for receipt in self.store.receipts.of_model(self.name):
             if receipt.hub:
                 for revision in (receipt.hub.branch, receipt.hub.revision):
                     origins.add(HubOrigin(receipt.hub.repo, receipt.hub.repo_type, revision or None))
@@ -403,8 +402,8 @@ class _Move:
     def _remove_old(self, content: _Content) -> None:
         """Take away what is in the new folder now. A file that was changed meanwhile stays. Raises `Occupied`,
         `OSError`, `Unsafe`."""
-        store = self._store
-        folder = store.folder(self._name)
+        store = self.store
+        folder = store.folder(self.name)
         folders = {folder}
         changed: list[Path] = []
         moved = [*content.gone]
@@ -418,7 +417,7 @@ class _Move:
                 if status is not None:
                     os.unlink(entry.name, dir_fd=entry.folder)
             moved.append(file.receipt)
-        store.receipts.drop(self._name, {receipt.path for receipt in moved})
+        store.receipts.drop(self.name, {receipt.path for receipt in moved})
         prune(folders, store.root)
         if changed:
             raise Occupied("it was changed while it was moved, and stays", item=str(changed[0]))

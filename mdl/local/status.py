@@ -1,6 +1,6 @@
 """Status: what of a model is on this disk, found without contacting a server and without reading the files.
 
-There is one definition of each: `file_status`, `joint_status`. `model_status` looks at a whole model.
+`judge` is the one judgement of a file, for `mdl list` as for `mdl verify`, which reads the bytes first.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class FileStatus:
     is_own: bool = False
     """mdl fetched it, or adopted it."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it is on this disk."""
+        return self.status in ("present", "unverified")
+
 
 BroughtBy = Literal["mdl", "hub-client", "other"]
 
@@ -80,7 +85,8 @@ class ModelStatus:
     @property
     def since(self) -> float | None:
         """When the newest of its files came to this disk, in seconds since 1970."""
-        return max((row.since for row in self.rows if row.since is not None), default=None)
+        moments = [row.since for row in self.rows if row.since is not None]
+        return max(moments, default=None)
 
 
 def can_run_code(path: Path, name: str) -> bool | None:
@@ -94,53 +100,96 @@ def can_run_code(path: Path, name: str) -> bool | None:
     return None if head is None else False
 
 
-def path_of_file(model: Model, found: ModelStatus) -> Path:
+def path_of_file(model: Model, status: ModelStatus, typed: str) -> Path:
     """The path of the one file of a model that is on this disk. Of a model that a reference to a part of a repository
-    or a bucket means, only the files of that part count. Raises `NotFound` if none is here, `UsageError` that lists
-    them if there are several."""
-    here = [row.remote.path.text for row in found.rows if row.status in ("present", "unverified")]
+    or a bucket means, only the files of that part count. ``typed`` is what the user called it. Raises `NotFound` if
+    none is here, `UsageError` that lists them if there are several."""
+    here = [row.remote.path.text for row in status.rows if row.is_here]
     meant = set(here)
     parts = [origin for origin in model.sources if isinstance(origin, HubOrigin) and not origin.is_whole]
     if parts:
-        meant = set()
-        for origin in parts:
-            meant.update(part_of(origin, here))
+        meant.clear()
+    for origin in parts:
+        meant.update(part_of(origin, here))
     if not meant:
-        raise NotFound("no file of it is on this disk", item=model.target)
+        raise NotFound("no file of it is on this disk", item=typed)
     if len(meant) > 1:
         names = listed(sorted(meant), most=_NAMED)
-        hint = f"name one of them: mdl path --file hf:org/repo/PATH; or take the folder: mdl path {model.target}"
-        raise UsageError(f"it has {len(meant)} files, not one: {names}", item=model.target, hint=hint)
-    return RelPath(meant.pop()).under(found.path)
+        hint = f"take the folder: mdl path {typed}"
+        for source in model.sources:
+            if isinstance(source, HubOrigin):
+                hint = f"name one of them: mdl path --file {source.whole}/PATH; or {hint}"
+                break
+        raise UsageError(f"it has {len(meant)} files, not one: {names}", item=typed, hint=hint)
+    return RelPath(meant.pop()).under(status.path)
+
+
+Judgement = Literal["present", "unverified", "changed", "corrupt", "partial", "missing"]
+
+
+def judge(local: LocalFile, remote: RemoteFile) -> Judgement:
+    """The one judgement of a file: of its bytes if ``local`` tells that they were read, else of its receipt. Pure.
+
+    ``changed``: somebody edited it after mdl wrote it. ``corrupt``: other bytes, or no file at all, are in its place;
+    without reading that is not known, and a file that is not the one at its source is ``missing``.
+    """
+    unfinished: Judgement = "partial" if local.partial else "missing"
+    if local.kind == "absent":
+        return unfinished
+    if local.kind != "file":
+        return "corrupt"
+    if _is_right(local, remote):
+        return "present" if _is_vouched_for(local, remote) else "unverified"
+    if local.is_edited:
+        return "changed"
+    return "corrupt" if local.fingerprint is not None else unfinished
+
+
+def _is_right(local: LocalFile, remote: RemoteFile) -> bool:
+    """Whether a file is the one at its source, as far as is known."""
+    receipt = local.receipt
+    wanted = remote.digest
+    if local.fingerprint is not None:
+        has_its_size = remote.size in (None, local.fingerprint.size)
+        return has_its_size and wanted in (None, local.fingerprint.digest)
+    if local.stamp is None or remote.size not in (None, local.stamp.size):
+        return False
+    if receipt is None:
+        return True
+    is_not_comparable = wanted is not None and wanted.algorithm != receipt.digest.algorithm
+    return local.untouched and (is_not_comparable or receipt.matches(remote))
+
+
+def _is_vouched_for(local: LocalFile, remote: RemoteFile) -> bool:
+    """Whether somebody else than the folder that brought a right file says that its bytes are right."""
+    if local.fingerprint is not None:
+        return remote.is_vouched_for
+    receipt = local.receipt
+    if receipt is None:
+        return False
+    return receipt.is_vouched_for or (remote.is_vouched_for and remote.digest == receipt.digest)
 
 
 def file_status(local: LocalFile, remote: RemoteFile) -> FileStatus:
     """The status of a file that was checked without reading it. Pure."""
-    receipt = local.receipt
-    stamp = local.stamp
-    if local.kind == "file" and stamp is not None and remote.size in (None, stamp.size):
-        since = stamp.mtime_ns / 1e9
-        if receipt is None:
-            return FileStatus(remote, "unverified", stamp.size, since=since)
-        digest = remote.digest
-        may_match = receipt.matches(remote) or (digest is not None and digest.algorithm != receipt.digest.algorithm)
-        if local.untouched and may_match:
-            is_sure = receipt.is_vouched_for or (remote.is_vouched_for and digest == receipt.digest)
-            return FileStatus(remote, "present" if is_sure else "unverified", stamp.size, receipt.commit, since, True)
-    if local.kind == "file" and stamp is not None and local.is_edited:  # by whom and how only reading it would tell
-        since = stamp.mtime_ns / 1e9
-        return FileStatus(remote, "unverified", stamp.size, receipt.commit if receipt else None, since, True)
-    return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
+    judgement = judge(local, remote)
+    if local.stamp is None or judgement not in ("present", "unverified", "changed"):
+        return FileStatus(remote, "partial" if local.partial else "missing", local.partial, is_own=True)
+    status: Status = "present" if judgement == "present" else "unverified"  # only reading tells what was changed
+    since = local.stamp.mtime_ns / 1e9
+    if local.receipt is None:
+        return FileStatus(remote, status, local.stamp.size, since=since)
+    return FileStatus(remote, status, local.stamp.size, local.receipt.commit, since, is_own=True)
 
 
 def joint_status(statuses: Iterable[str], *, is_complete: bool = True) -> Status:
     """The status of a model from those of its files; not ``is_complete`` if there may be further files. Pure."""
-    found = set(statuses)
-    if found <= {"missing"}:
+    different = set(statuses)
+    if different <= {"missing"}:
         return "missing"
-    if found & {"missing", "partial"} or not is_complete:
+    if not is_complete or "missing" in different or "partial" in different:
         return "partial"
-    return "unverified" if "unverified" in found else "present"
+    return "unverified" if "unverified" in different else "present"
 
 
 def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
@@ -151,9 +200,10 @@ def model_status(model: Model, resolver: Resolver, store: Store) -> ModelStatus:
         known = resolver.known(model) or resolver.described(model)
     if known is not None:
         return status_of_files(model.name, known, store)
-    if receipts := _meant(model, store.receipts.of_model(model.name)):
+    receipts = _meant(model, store.receipts.of_model(model.name))
+    if receipts:
         is_a_part = not all(origin.is_whole for origin in model.sources)
-        return local_status(model.name, receipts, (), store, is_exact=is_a_part)
+        return status_by_receipts(model.name, receipts, (), store, is_exact=is_a_part)
     return status_of((), store, model.name, is_complete=False)
 
 
@@ -181,79 +231,76 @@ def status_of_files(name: str, remotes: Sequence[RemoteFile], store: Store) -> M
         if number in clashes:
             rows.append(FileStatus(remote, "missing", 0))
         else:
-            rows.append(_checked(name, remote, store))
+            rows.append(_look(name, remote, store))
     return status_of(rows, store, name)
+
+
+def status_by_receipts(
+    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
+) -> ModelStatus:
+    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
+    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
+    wanted them. Raises as `model_status`."""
+    published: dict[RelPath, Digest] = {}
+    for remote in known:
+        if remote.digest is not None and remote.vouched_by not in ("first use", "folder"):
+            published[remote.path] = remote.digest
+    rows: dict[RelPath, FileStatus] = {}
+    for receipt in receipts:
+        row = _look(name, receipt.remote, store)
+        is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
+        if row.status == "present" and not is_sure:
+            row = replace(row, status="unverified")
+        rows[receipt.path] = row
+    wanted = store.receipts.wanted(name)
+    for remote in known:
+        if remote.path not in rows:
+            row = _look(name, remote, store)
+            if is_exact or remote.path.text in wanted or row.bytes_present:
+                rows[remote.path] = row
+    is_complete = is_exact or wanted <= {path.text for path in rows}
+    return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
 
 
 def status_of(rows: Sequence[FileStatus], store: Store, name: str, *, is_complete: bool = True) -> ModelStatus:
     """The status of a model whose files are ``rows``; there are more of them unless it ``is_complete``."""
     present = 0
     bytes_present = 0
-    size = 0
-    are_all_sizes_known = is_complete
-    by: BroughtBy = "other"
+    size: int | None = 0 if is_complete else None
+    has_own = False
     for row in rows:
         bytes_present += row.bytes_present
-        if row.status in ("present", "unverified"):
-            present += 1
-        if row.is_own and row.bytes_present:
-            by = "mdl"
-        if row.remote.size is None:
-            are_all_sizes_known = False
-        else:
-            size += row.remote.size
+        present += row.is_here
+        has_own = has_own or (row.is_own and row.bytes_present > 0)
+        if size is not None:
+            size = None if row.remote.size is None else size + row.remote.size
+    brought_by: BroughtBy | None = None
+    if present or bytes_present:
+        brought_by = "mdl" if has_own else "other"
     return ModelStatus(
         path=store.folder(name),
         status=joint_status((row.status for row in rows), is_complete=is_complete),
         rows=tuple(rows),
         files=len(rows) if is_complete else None,
         files_present=present,
-        bytes=size if are_all_sizes_known else None,
+        bytes=size,
         bytes_present=bytes_present,
         layout=store.layout.name,
-        brought_by=by if present or bytes_present else None,
+        brought_by=brought_by,
     )
 
 
-def local_status(
-    name: str, receipts: Sequence[Receipt], known: Sequence[RemoteFile], store: Store, *, is_exact: bool = False
-) -> ModelStatus:
-    """What of a model is here, judged by its receipts. ``known`` are its files as its source has them: those without a
-    receipt count too, but if they are missing only if it ``is_exact``ly these that are wanted, or if the last download
-    wanted them. Raises as `model_status`."""
-    rows: dict[RelPath, FileStatus] = {}
-    wanted = store.receipts.wanted(name)
-    published = _published(known)
-    for receipt in receipts:
-        row = _checked(name, receipt.remote, store)
-        is_sure = receipt.is_vouched_for or published.get(receipt.path) == receipt.digest
-        if row.status == "present" and not is_sure:
-            row = replace(row, status="unverified")
-        rows[receipt.path] = row
-    for remote in known:
-        if remote.path in rows:
-            continue
-        row = _checked(name, remote, store)
-        is_meant = is_exact or remote.path.text in wanted
-        if is_meant or row.bytes_present:
-            rows[remote.path] = row
-    is_complete = is_exact or wanted <= {path.text for path in rows}
-    return status_of([rows[path] for path in sorted(rows)], store, name, is_complete=is_complete)
-
-
-def _published(known: Iterable[RemoteFile]) -> dict[RelPath, Digest]:
-    """The digests that a hub, the server of a URL, the catalog or a lock names, by path."""
-    return {one.path: one.digest for one in known if one.digest and one.vouched_by not in ("first use", "folder")}
-
-
-def _checked(model: str, remote: RemoteFile, store: Store) -> FileStatus:
+def _look(model: str, remote: RemoteFile, store: Store) -> FileStatus:
+    """The status of a file, by what is under its name. Raises `StateError`, `StorageError`."""
+    missing = FileStatus(remote, "missing", 0)
     try:
         row = file_status(store.quick_check(model, remote), remote)
-        is_found = row.status == "partial" or store.pointer_state(model, remote) == "right"
+        if row.status != "partial" and store.pointer_state(model, remote) != "right":
+            return missing
     except UsageError:
-        is_found = False  # this layout cannot store it
+        return missing  # this layout cannot store it
     except StorageError as error:
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        is_found = False  # in a folder that is closed to this account, which has nothing of it
-    return row if is_found else FileStatus(remote, "missing", 0)
+        if isinstance(error.__cause__, PermissionError):
+            return missing  # in a folder that is closed to this account, which has nothing of it
+        raise
+    return row

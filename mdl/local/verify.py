@@ -6,10 +6,10 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from mdl.catalog.model import Model
@@ -29,8 +29,8 @@ from mdl.errors import (
 from mdl.events import Verifying
 from mdl.files import LocalFile, Receipt, RemoteFile
 from mdl.formatting import listed
-from mdl.local.inventory import cached_files, model_of
-from mdl.local.status import can_run_code
+from mdl.local.on_disk import cached_files, model_of
+from mdl.local.status import Judgement, can_run_code, judge
 from mdl.reports import BaseReport
 from mdl.values import small_value_class, value_class
 
@@ -45,6 +45,8 @@ _READERS = min(4, os.cpu_count() or 1)
 """How many files of at least so many bytes are read at once."""
 _NAMED = 5
 """How many files one error names."""
+_WORDS: dict[Judgement, str] = {"present": "ok", "partial": "missing"}
+"""What a judgement is called after the bytes were read, if it has another name then."""
 
 
 @small_value_class
@@ -62,14 +64,37 @@ class VerifiedFile:
 
 
 @value_class
+class Remedy:
+    """What to do about files that are not right. ``kind``: ``get`` them, ``repair`` them, ``replace`` what was changed,
+    or ``lock`` what has no published digest; of these ``models``."""
+
+    kind: Literal["get", "repair", "replace", "lock"]
+    models: tuple[str, ...] = ()
+
+    def hint(self, command: str = "") -> str:
+        """It in words. ``command`` is what to type, without ``mdl``, if not the usual command."""
+        names = shlex.join(self.models) if len(self.models) <= _NAMED else ""
+        if self.kind == "get":
+            return f"mdl {command or f'get {names}'} downloads it"
+        if self.kind == "repair":
+            words = ["verify", names, "--repair"] if names else ["verify", "--repair"]
+            return f"mdl {command or ' '.join(words)} fetches what is wrong"
+        if self.kind == "replace":
+            command = command or f"verify --repair --force {names or 'NAME'}"
+            return f"keep a copy of what was changed; 'mdl {command}' replaces it"
+        return "mdl lock pins the bytes that are here"
+
+
+@value_class
 class VerifyReport(BaseReport):
     """What `verify` found, by model. ``failures`` say what could not be read or repaired; ``wrong`` stands for what
-    else is corrupt or missing. ``bytes_fetched`` is None if no repair was begun. ``bytes_read`` are of the other files;
-    it took ``seconds``."""
+    else is corrupt or missing, and ``remedy`` is what to do about that. ``bytes_fetched`` is None if no repair was
+    begun. ``bytes_read`` are of the other files; it took ``seconds``."""
 
     models: dict[str, tuple[VerifiedFile, ...]] = field(default_factory=dict)
     failures: tuple[MdlError, ...] = ()
     wrong: MdlError | None = None
+    remedy: Remedy | None = None
     bytes_fetched: int | None = None
     bytes_read: int = 0
     seconds: float = 0.0
@@ -77,12 +102,14 @@ class VerifyReport(BaseReport):
     @property
     def errors(self) -> tuple[MdlError, ...]:
         """All errors."""
-        return (*self.failures, *([self.wrong] if self.wrong else []))
+        return self.failures if self.wrong is None else (*self.failures, self.wrong)
 
     @property
     def files(self) -> Iterator[tuple[str, VerifiedFile]]:
         """Every file with the name of its model."""
-        return ((name, file) for name, files in self.models.items() for file in files)
+        for name, files in self.models.items():
+            for file in files:
+                yield name, file
 
     @property
     def error(self) -> MdlError | None:
@@ -90,15 +117,21 @@ class VerifyReport(BaseReport):
         return joint_error(self.errors)
 
     @property
-    def note_on_changed(self) -> str:
-        """Which files were changed after mdl wrote them, and what replaces them, in words; '' if none were."""
-        changed = [(name, file) for name, file in self.files if file.status == "changed"]
+    def changed(self) -> list[tuple[str, VerifiedFile]]:
+        """Files that were changed after mdl wrote them, with the names of their models."""
+        return [(name, file) for name, file in self.files if file.status == "changed"]
+
+    def note_on_changed(self, command: str = "") -> str:
+        """Which files were changed after mdl wrote them, and what replaces them, in words; '' if none were. ``command``
+        is as in `Remedy.hint`."""
+        changed = self.changed
         if not changed:
             return ""
         paths = listed([f"{name}/{file.path}" for name, file in changed], most=_NAMED)
         was = "was" if len(changed) == 1 else "were"
         left = "" if self.bytes_fetched is None else ", and not repaired"
-        return f"{paths} {was} changed after mdl wrote it{left}: {_way_back(name for name, _ in changed)}"
+        remedy = Remedy("replace", tuple(dict.fromkeys(name for name, _ in changed)))
+        return f"{paths} {was} changed after mdl wrote it{left}: {remedy.hint(command)}"
 
 
 @small_value_class
@@ -113,6 +146,20 @@ class Checked:
     @property
     def status(self) -> str:
         return self.verdict.status
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a repair fetches it."""
+        return self.status in _WRONG
+
+    @property
+    def item(self) -> str:
+        """How errors name it."""
+        return f"{self.model}/{self.remote.path}"
+
+    def is_to_repair(self, force: bool) -> bool:
+        """Whether a repair fetches it, which with ``force`` also replaces what was changed."""
+        return self.is_wrong or (force and self.status == "changed")
 
 
 def verify(
@@ -137,32 +184,55 @@ def verify(
     began = time.monotonic()
     errors: dict[str, MdlError] = {}
     rows = check(models, context, errors, ask)
-    wrong = sorted({row.model for row in rows if _is_to_repair(row, force)})
-    fetched = None
-    if connect and wrong:
+    names = {row.model for row in rows if row.is_to_repair(force)}
+    wrong_models = [model for model in models if model.name in names]
+    bytes_fetched = None
+    if connect is not None and wrong_models:
         http = connect([url for row in rows for url in _urls(row.remote)])
         if http is None:
             hint = online_hint(context.offline_by)
-            errors |= {name: LockError("wrong or missing here, and offline", item=name, hint=hint) for name in wrong}
+            for name in sorted(names):
+                errors[name] = LockError("wrong or missing here, and offline", item=name, hint=hint)
         else:
             with http, model_locks(models, context):
-                fetched = repair(rows, context, http, force=force, errors=errors).bytes_fetched
-                again = check([model for model in models if model.name in wrong], context, errors, ask)
-                rows = [row for row in rows if row.model not in wrong] + again
-                for name in wrong:
-                    found = [row for row in again if row.model == name]
-                    if found and all(row.status not in _WRONG for row in found):
-                        context.store.layout.mark_complete([row.remote for row in found], is_news=False)
-    right = (row.local.fingerprint for row in rows if row.status not in _WRONG)
-    verdicts = {model.name: tuple(row.verdict for row in rows if row.model == model.name) for model in models}
+                bytes_fetched = repair(rows, context, http, force=force, errors=errors).bytes_fetched
+                again = check(wrong_models, context, errors, ask)
+                _mark_complete(again, context.store)
+            rows = [row for row in rows if row.model not in names] + again
+
+    verdicts: dict[str, list[VerifiedFile]] = {model.name: [] for model in models}
+    bytes_read = 0
+    unexplained: list[Checked] = []
+    for row in rows:
+        verdicts[row.model].append(row.verdict)
+        if not row.is_wrong and row.local.fingerprint is not None:
+            bytes_read += row.local.fingerprint.size
+        is_explained = row.is_wrong and (row.model in errors or row.item in errors)
+        if not is_explained:  # else an error says why it is still wrong: that is one reason, not two
+            unexplained.append(row)
+    wrong, remedy = _failure(unexplained, strict=strict)
     return VerifyReport(
-        verdicts,
+        {name: tuple(files) for name, files in verdicts.items()},
         tuple(errors.values()),
-        _failure([row for row in rows if not _is_told(row, errors)], strict=strict),
-        fetched,
-        bytes_read=sum(one.size for one in right if one),
+        wrong,
+        remedy,
+        bytes_fetched,
+        bytes_read,
         seconds=time.monotonic() - began,
     )
+
+
+def _mark_complete(rows: Sequence[Checked], store: Store) -> None:
+    """Models of which everything is right after a repair are complete."""
+    by_model: dict[str, list[Checked]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row)
+    for files in by_model.values():
+        if not any(row.is_wrong for row in files):
+            store.layout.mark_complete([row.remote for row in files], is_news=False)
+
+
+# Reading.
 
 
 def check(
@@ -174,86 +244,43 @@ def check(
     """Hash every file of ``models``, several large ones at once. A corrupt one is distrusted from now on. Of a model
     that cannot be checked the error goes into ``errors``."""
     store = context.store
-    expected = list[tuple[str, RemoteFile]]()
-    lost = dict[str, MdlError]()
+    expected: list[tuple[str, RemoteFile]] = []
+    failed: dict[str, MdlError] = {}
     for model in models:
         try:
-            files = _cached(model, context, ask) or _expected(model, context)
-            expected += [(model.name, remote) for remote in store.apart(model.name, files)]
+            for remote in store.apart(model.name, _expected(model, context, ask)):
+                expected.append((model.name, remote))
         except MdlError as error:
-            lost[model.name] = error
+            failed[model.name] = error.on(model.name)
     calls = [partial(_check_file, name, remote, store) for name, remote in expected if _is_large(remote)]
-    rows = list[Checked]()
-    row: Checked | MdlError
-    with contextlib.closing(in_parallel(calls, _READERS, store.cancel.check)) as of_large:
+    rows: list[Checked] = []
+    with contextlib.closing(in_parallel(calls, _READERS, store.cancel.check)) as large:
         for name, remote in expected:
-            try:
-                looked = _look(name, remote, store)
-                if looked[1].kind == "file":
-                    context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
-                if not _is_large(remote):
-                    row = _check_file(name, remote, store, looked)
-            except MdlError as error:
-                row = error
-            if _is_large(remote):
-                row = next(of_large)
+            row = _next_row(name, remote, context, large)
             if isinstance(row, MdlError):
-                lost[name] = row
+                failed[name] = row.on(name)
                 continue
             if row.status == "corrupt":
                 with contextlib.suppress(OSError):  # a disk that takes no note is no reason to stop
                     store.receipts.distrust(name, remote.path)
             rows.append(row)
-    errors |= {name: error.on(name) for name, error in lost.items()}
-    return [row for row in rows if row.model not in lost]
+    errors |= failed
+    return [row for row in rows if row.model not in failed]
 
 
-def _cached(
-    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
-) -> Sequence[RemoteFile]:
-    """What another program has brought of a model to the hub's cache; nothing if mdl has brought any of it. The digests
-    are the names of the blobs, or those of a listing."""
-    if not context.store.layout.is_by_digest or context.store.receipts.of_model(model.name):
-        return ()
-    found = cached_files(context.store, model, context.endpoint)
-    without = [remote for remote in found if remote.digest is None]
-    if not without:
-        return found
-    listed = {(one.commit, one.path): one for one in context.resolver.known(model) or ()}
-    if ask and not all((one.commit, one.path) in listed for one in without):
-        with contextlib.suppress(MdlError):
-            listed |= {(one.commit, one.path): one for one in ask(model)}
-    return [one if one.digest else listed.get((one.commit, one.path), one) for one in found]
-
-
-def _expected(model: Model, context: Context) -> Sequence[RemoteFile]:
-    """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
-    formats; else those that have a receipt.
-
-    Raises `NotFound` if nothing of the model is known here, `StorageError`.
-    """
-    store = context.store
-    expected = context.resolver.known(model)
-    if expected is not None:
-        paths = {remote.path for remote in expected}
-        in_all_formats = context.resolver.known(model, in_all_formats=True) or ()
-        others = [remote for remote in in_all_formats if remote.path not in paths]
-        here = {receipt.path: receipt for receipt in store.receipts.of_model(model.name)} if others else {}
-        expected += [_from_receipt(here[remote.path]) for remote in others if remote.path in here]
-    else:
-        receipts = store.receipts.of_model(model.name)
-        if not receipts:
-            raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
-        expected = [_from_receipt(receipt) for receipt in receipts]
-        if wanted := store.receipts.wanted(model.name) - {remote.path.text for remote in expected}:
-            listed = context.resolver.known(model_of(model.name, receipts)) or ()
-            expected += [remote for remote in listed if remote.path.text in wanted]
-    return expected
-
-
-def _from_receipt(receipt: Receipt) -> RemoteFile:
-    digest = receipt.digest if receipt.is_vouched_for else None
-    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
+def _next_row(
+    name: str, remote: RemoteFile, context: Context, large: Iterator[Checked | MdlError]
+) -> Checked | MdlError:
+    """Tell that a file is read now, and return its verdict, or why there is none."""
+    try:
+        if context.store.is_named(name, remote):
+            context.on_event(Verifying(name, remote.path.text, done=0, total=remote.size))
+        if not _is_large(remote):
+            return _check_file(name, remote, context.store)
+    except MdlError as error:
+        if not _is_large(remote):
+            return error
+    return next(large)
 
 
 def _is_large(remote: RemoteFile) -> bool:
@@ -261,39 +288,87 @@ def _is_large(remote: RemoteFile) -> bool:
     return (remote.size or 0) >= _LARGE
 
 
-def _look(model: str, remote: RemoteFile, store: Store) -> tuple[RemoteFile, LocalFile]:
-    """The file with the digest that it should have, as far as that is known, and what is there."""
+def _check_file(model: str, remote: RemoteFile, store: Store) -> Checked:
+    """Read a file and judge it. Raises `StorageError`, `StateError`, `Cancelled`."""
+    asked = remote
     receipt = store.receipts.get(model, remote.path, remote)
-    asked = replace(remote, digest=receipt.digest) if receipt and not remote.digest else remote
-    return asked, store.quick_check(model, asked, receipt)
-
-
-def _check_file(
-    model: str, remote: RemoteFile, store: Store, looked: tuple[RemoteFile, LocalFile] | None = None
-) -> Checked:
-    """``looked`` is what `_look` just returned, if the caller has asked."""
-    asked, local = looked or _look(model, remote, store)
-    local = store.check(model, asked, deep=True, found=local)
-    wanted = asked.digest
-    found = local.fingerprint
-    expected = str(wanted) if wanted else None
-    status = "ok" if remote.is_vouched_for else "unverified"
-    actual = None
-    if found:
-        actual = expected if found.digest == wanted else str(found.digest)
-    if local.kind == "absent":
-        status = "missing"
-    elif found is None:
-        status = "corrupt"
-        actual = local.why or None
-    elif remote.size not in (None, found.size) or wanted not in (None, found.digest):
-        status = "changed" if local.is_edited else "corrupt"
-    elif (pointer := store.pointer_state(model, asked)) != "right":
-        status = "corrupt" if pointer == "other" else "missing"
-        actual = None
+    if receipt is not None and remote.digest is None:
+        asked = replace(remote, digest=receipt.digest, vouched_by="folder")  # whoever vouched for it then
+    local = store.check(model, asked, deep=True)
+    judgement = judge(local, asked)
+    status = _WORDS.get(judgement, judgement)
+    actual = local.why or None
+    if local.fingerprint is not None:
+        actual = str(local.fingerprint.digest)
+        if local.fingerprint.digest == asked.digest:
+            actual = str(asked.digest)
+    if status in ("ok", "unverified"):
+        pointer = store.pointer_state(model, asked)
+        if pointer != "right":
+            status = "corrupt" if pointer == "other" else "missing"
+            actual = None
+    expected = str(asked.digest) if asked.digest else None
     name = remote.path.text
-    verdict = VerifiedFile(name, status, expected, actual, can_run_code(store.final_path(model, asked), name))
-    return Checked(model, remote, local, verdict)
+    code = can_run_code(store.final_path(model, asked), name)
+    return Checked(model, remote, local, VerifiedFile(name, status, expected, actual, code))
+
+
+def _expected(
+    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
+) -> Sequence[RemoteFile]:
+    """The files of the model: those of the catalog and the kept listings, and what is here of the same weights in other
+    formats; else those that have a receipt, or that another program brought to the hub's cache.
+
+    Raises `NotFound` if nothing of the model is known here, `StorageError`.
+    """
+    store = context.store
+    receipts = store.receipts.of_model(model.name)
+    if store.layout.is_by_digest and not receipts:
+        cached = _cached(model, context, ask)
+        if cached:
+            return cached
+    known = context.resolver.known(model)
+    if known is None:
+        return _by_receipts(model, receipts, context)
+    paths = {remote.path for remote in known}
+    others = {remote.path for remote in context.resolver.known(model, in_all_formats=True) or ()} - paths
+    return known + [_from_receipt(receipt) for receipt in receipts if receipt.path in others]
+
+
+def _cached(
+    model: Model, context: Context, ask: Callable[[Model], Sequence[RemoteFile]] | None
+) -> Sequence[RemoteFile]:
+    """What another program has brought of a model to the hub's cache. The digests are the names of the blobs, or those
+    of a listing."""
+    files = cached_files(context.store, model, context.endpoint)
+    without_digest = {(file.commit, file.path) for file in files if file.digest is None}
+    if not without_digest:
+        return files
+    listed = {(file.commit, file.path): file for file in context.resolver.known(model) or ()}
+    if ask is not None and not without_digest <= listed.keys():
+        with contextlib.suppress(MdlError):
+            listed |= {(file.commit, file.path): file for file in ask(model)}
+    return [file if file.digest else listed.get((file.commit, file.path), file) for file in files]
+
+
+def _by_receipts(model: Model, receipts: Sequence[Receipt], context: Context) -> list[RemoteFile]:
+    """The files that have a receipt, and those that the last download wanted, as far as they were listed."""
+    if not receipts:
+        raise NotFound("not on this disk", item=model.name, hint=f"mdl get {model.target}")
+    files = [_from_receipt(receipt) for receipt in receipts]
+    missing = context.store.receipts.wanted(model.name) - {file.path.text for file in files}
+    if missing:
+        listed = context.resolver.known(model_of(model.name, receipts)) or ()
+        files += [remote for remote in listed if remote.path.text in missing]
+    return files
+
+
+def _from_receipt(receipt: Receipt) -> RemoteFile:
+    digest = receipt.digest if receipt.is_vouched_for else None
+    return replace(receipt.remote, digest=digest, validator=receipt.validator, commit=receipt.commit, probed=True)
+
+
+# Repair.
 
 
 def repair(
@@ -304,29 +379,26 @@ def repair(
     `Busy`, `Cancelled`."""
     from mdl.downloader.transfer import Transfer
 
-    wanted = []
-    for row in (one for one in rows if _is_to_repair(one, force)):
-        item = f"{row.model}/{row.remote.path}"
-        if _was_imported(row.remote):
-            why = "it was imported: nothing says where it can be fetched"
-            hint = "import it again: mdl import DIR"
-            errors[item] = NotFound(why, item=item, hint=hint)
-        elif _came_in_zip(row.remote):
-            errors[item] = _not_alone(row, item)
-        else:
-            receipt = context.store.receipts.get(row.model, row.remote.path)
-            digest = row.remote.digest
-            size = row.remote.size
-            if receipt and digest is None:
-                digest = receipt.digest
-            if receipt and size is None:
-                size = receipt.stamp.size
-            wanted.append(Wanted(row.model, replace(row.remote, digest=digest, size=size), row.local))
+    wanted: list[Wanted] = []
+    for row in rows:
+        if not row.is_to_repair(force):
+            continue
+        error = _why_not_fetched(row)
+        if error is not None:
+            errors[row.item] = error
+            continue
+        remote = row.remote
+        receipt = context.store.receipts.get(row.model, remote.path, remote)
+        if receipt is not None and remote.digest is None:
+            remote = replace(remote, digest=receipt.digest)
+        if receipt is not None and remote.size is None:
+            remote = replace(remote, size=receipt.stamp.size)
+        wanted.append(Wanted(row.model, remote, row.local))
     plan = Plan.of(wanted, force=force)
-    for one in plan.refuse:
-        if (refused := one.refused) is not None:
-            item = f"{one.wanted.model}/{one.remote.path}"
-            errors[item] = refused.but(item=item)
+    for refused in plan.refuse:
+        if refused.refused is not None:
+            item = f"{refused.wanted.model}/{refused.remote.path}"
+            errors[item] = refused.refused.but(item=item)
     adopt_kept(plan, context.store)
     wait_for_others(plan.fetch, context)
     result = Transfer(
@@ -339,10 +411,6 @@ def repair(
     return result
 
 
-def _is_to_repair(row: Checked, force: bool) -> bool:
-    return row.status in _WRONG or (force and row.status == "changed")
-
-
 def _urls(remote: RemoteFile) -> Sequence[str]:
     """What a repair asks for a file."""
     return () if _was_imported(remote) else (remote.url, *remote.places)
@@ -353,53 +421,37 @@ def _was_imported(remote: RemoteFile) -> bool:
     return remote.url.startswith("file:")
 
 
-def _came_in_zip(remote: RemoteFile) -> bool:
-    """Whether the file is one of those in the zip of a job."""
-    url = urlsplit(remote.url)
-    return url.scheme == "job" and not unquote(url.path).endswith(f"/{remote.path}")
+def _why_not_fetched(row: Checked) -> MdlError | None:
+    """The error of a file that cannot be fetched alone, for it was imported, or is one of those in the zip of a job."""
+    if _was_imported(row.remote):
+        why = "it was imported: nothing says where it can be fetched"
+        return NotFound(why, item=row.item, hint="import it again: mdl import DIR")
+    url = urlsplit(row.remote.url)
+    if url.scheme != "job" or unquote(url.path).endswith(f"/{row.remote.path}"):
+        return None
+    job = unquote(url.path.strip("/").partition("/")[0])
+    hint = f"run its 'mdl fetch {url.netloc} {job}' again, with --force"
+    return ProtocolError("came in a zip, and cannot be fetched alone", item=row.item, hint=hint)
 
 
-def _not_alone(row: Checked, item: str) -> MdlError:
-    job = urlsplit(row.remote.url)
-    name = unquote(job.path.strip("/").partition("/")[0])
-    hint = f"run its 'mdl fetch {job.netloc} {name}' again, with --force"
-    return ProtocolError("came in a zip, and cannot be fetched alone", item=item, hint=hint)
-
-
-def _is_told(row: Checked, errors: Container[str]) -> bool:
-    """Whether one of the ``errors`` says why the file is still wrong: that is one reason, not two."""
-    return row.status in _WRONG and (row.model in errors or f"{row.model}/{row.remote.path}" in errors)
-
-
-def _failure(rows: Sequence[Checked], *, strict: bool) -> MdlError | None:
-    """The one error for what is wrong: `DigestMismatch` if anything is corrupt (or, with ``strict``, unverified or
-    changed), else `NotFound` if anything is missing; None if all is well."""
+def _failure(rows: Sequence[Checked], *, strict: bool) -> tuple[MdlError | None, Remedy | None]:
+    """The one error for what is wrong, and what to do about it: `DigestMismatch` if anything is corrupt (or, with
+    ``strict``, unverified or changed), else `NotFound` if anything is missing; None if all is well."""
     corrupt = {"corrupt", "unverified", "changed"} if strict else {"corrupt"}
     bad = [row for row in rows if row.status in corrupt or row.status == "missing"]
     if not bad:
-        return None
-    kind: type[MdlError] = NotFound
-    if any(row.status in corrupt for row in bad):
-        kind = DigestMismatch
-    names = listed([f"{row.model}/{row.remote.path} ({row.status})" for row in bad], most=_NAMED)
-    return kind(names, hint=_remedy(rows, bad))
+        return None, None
+    names = listed([f"{row.item} ({row.status})" for row in bad], most=_NAMED)
+    remedy = _remedy(rows, bad)
+    kind = NotFound if all(row.status == "missing" for row in bad) else DigestMismatch
+    return kind(names, hint=remedy.hint()), remedy
 
 
-def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> str:
+def _remedy(rows: Sequence[Checked], bad: Sequence[Checked]) -> Remedy:
     """What to do about the ``bad`` ones."""
-    wrong = list(dict.fromkeys(row.model for row in bad if row.status in _WRONG))
-    if not wrong and any(row.status == "changed" for row in bad):
-        return _way_back([row.model for row in bad if row.status == "changed"])
+    wrong = tuple(dict.fromkeys(row.model for row in bad if row.is_wrong))
+    changed = tuple(dict.fromkeys(row.model for row in bad if row.status == "changed"))
     if not wrong:
-        return "mdl lock pins the bytes that are here"
-    named = shlex.join(wrong) if len(wrong) <= _NAMED else ""
-    if named and not any(row.local.receipt or row.status != "missing" for row in rows if row.model in wrong):
-        return f"mdl get {named} downloads it"
-    return f"{' '.join(filter(None, ('mdl verify', named, '--repair')))} fetches what is wrong"
-
-
-def _way_back(models: Iterable[str]) -> str:
-    """How files that were changed after mdl wrote them become again what mdl wrote."""
-    names = list(dict.fromkeys(models))
-    named = shlex.join(names) if len(names) <= _NAMED else "NAME"
-    return f"keep a copy of what was changed; 'mdl verify --repair --force {named}' replaces it"
+        return Remedy("replace", changed) if changed else Remedy("lock")
+    is_any_here = any(row.local.receipt or row.status != "missing" for row in rows if row.model in wrong)
+    return Remedy("repair" if is_any_here or len(wrong) > _NAMED else "get", wrong)

@@ -351,10 +351,10 @@ def test_a_file_that_changes_meanwhile(
             path.write_bytes(b"other")
         return found
 
-    def placed(self: Any, model: Any, file: Any, *words: Any) -> Any:
-        if file.at == "b.bin":
+    def placed(self: Any, hashed: Any, *words: Any) -> Any:
+        if hashed.file.at == "b.bin":
             (folder / "b.bin").write_bytes(b"other")
-        return place(self, model, file, *words)
+        return place(self, hashed, *words)
 
     place = importing._Import._place
     monkeypatch.setattr(importing, "hash_file", hashed)

@@ -1,0 +1,253 @@
+"""What a file of another program's folder is: a file of a catalog's model by its bytes, or of a repository by its path.
+
+`CatalogFiles` and `RepositoryFiles` answer the same questions: with which algorithms a file is hashed (`algorithms`),
+what it may be before it is read (`guess`), which files have its bytes (`matches`), and what it is (`identify`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from mdl.catalog.model import Model
+from mdl.catalog.resolver import Resolver
+from mdl.errors import DigestMismatch, MdlError, NotFound, Occupied, UsageError
+from mdl.files import RemoteFile, Stamp
+from mdl.hashing import Digest, Fingerprint
+from mdl.local.formats import FoundFile, FoundModel
+from mdl.paths import RelPath, matches
+from mdl.sources.hub_origin import HubOrigin
+from mdl.values import value_class
+
+Match = tuple[str, RemoteFile]
+"""A model of the catalog, and one of its files."""
+
+
+@value_class
+class HashedFile:
+    """A file at ``path`` that was read: its fingerprints by their algorithms, and the stamp that it had meanwhile."""
+
+    model: FoundModel
+    file: FoundFile
+    path: Path
+    prints: Mapping[str, Fingerprint]
+    stamp: Stamp
+
+    @property
+    def digests(self) -> set[Digest]:
+        """The digests of its bytes."""
+        return {print_.digest for print_ in self.prints.values()}
+
+    @property
+    def has_noted_digest(self) -> bool:
+        """Whether its bytes are those of which the other program noted the digest."""
+        return self.file.digest is not None and self.file.digest in self.digests
+
+    def digest(self, algorithm: str) -> Digest:
+        """Its digest by an algorithm; the SHA-256 if it was not hashed with that one."""
+        return self.prints.get(algorithm, self.prints["sha256"]).digest
+
+
+@value_class
+class Target:
+    """Where a file goes. ``verified`` says which digest its bytes were compared with; ``none`` if only the folder
+    itself has one."""
+
+    model: str
+    remote: RemoteFile
+    verified: str
+    of_catalog: bool
+
+
+class CatalogFiles:
+    """The files that the catalog and its lock know, to be found by their digests and, without contacting anybody, by
+    the commits that a folder of the hub's client tells of."""
+
+    def __init__(self, models: Sequence[Model], resolver: Resolver) -> None:
+        self.names = frozenset(model.name for model in models)
+        self._resolver = resolver
+        self._by_digest: defaultdict[Digest, list[Match]] = defaultdict(list)
+        self._by_size: defaultdict[int, list[Match]] = defaultdict(list)
+        self._counts: Counter[str] = Counter()
+        """How many files of each model have a digest."""
+        self._published: dict[tuple[str, RelPath], RemoteFile] = {}
+        self._pinned: defaultdict[str, list[tuple[Model, HubOrigin]]] = defaultdict(list)
+        """The models that are pinned to a commit."""
+        for model in models:
+            with contextlib.suppress(MdlError):  # the entry is wrong: 'get' will report it
+                for remote in resolver.known(model, in_all_formats=True) or resolver.described(model) or ():
+                    self._add(model.name, remote)
+            for origin in model.sources:
+                if isinstance(origin, HubOrigin) and origin.revision and not origin.branch:
+                    self._pinned[origin.revision].append((model, origin))
+
+    def _add(self, name: str, remote: RemoteFile) -> None:
+        if remote.digest is not None:
+            self._by_digest[remote.digest].append((name, remote))
+            self._by_size[remote.size or 0].append((name, remote))
+            self._counts[name] += 1
+        if remote.is_vouched_for:
+            self._published[name, remote.path] = remote
+
+    def algorithms(self, file: FoundFile) -> set[str]:
+        """With which algorithms a file is hashed: those of the files of its size."""
+        algorithms = {"sha256"}
+        if file.digest is not None:
+            algorithms.add(file.digest.algorithm)
+        for _, remote in self._by_size.get(file.size, ()):
+            algorithms.add(remote.hash_algorithm)
+        return algorithms
+
+    def guess(self, file: FoundFile) -> Match | None:
+        """A catalog's file of the same size, if there is one."""
+        if file.size in self._by_size and file.size > 0:
+            return self._by_size[file.size][0]
+        return None
+
+    def matches(self, hashed: HashedFile) -> list[Match]:
+        """The catalog's files that have these bytes, those of the same name first."""
+        path = hashed.file.path
+        same_bytes: list[Match] = []
+        for print_ in hashed.prints.values():
+            same_bytes += self._by_digest.get(print_.digest, ())
+        if not same_bytes and hashed.has_noted_digest:
+            at_commit = self._at_commit(hashed.file)
+            return [at_commit] if at_commit else []
+        return sorted(same_bytes, key=lambda match: path not in (match[1].path.text, match[1].path.name))
+
+    def _at_commit(self, file: FoundFile) -> Match | None:
+        """The model whose pinned commit the folder says that a file is of, and the file. If somebody else than the
+        folder has a digest of it, it has that one; else that of the folder, which vouches for it alone."""
+        for model, origin in self._pinned.get(file.commit or "", ()):
+            is_wanted = not model.include or matches(file.path, model.include)
+            if not is_wanted or matches(file.path, model.exclude) or origin.subpath:
+                continue
+            path = RelPath.of_repository(file.path)
+            if self._counts[model.name]:  # its files are known: others are not files of it
+                published = self._published.get((model.name, path))
+                return (model.name, published) if published else None
+            source = self._resolver.source(origin)
+            remote = replace(source.file(replace(origin, subpath=file.path), path), size=file.size)
+            if remote.digest is None:
+                remote = replace(remote, digest=file.digest, vouched_by="folder")
+            return model.name, remote
+        return None
+
+    def whole_models(self, found: Sequence[Match]) -> set[str]:
+        """The models of which every file is among those that were found."""
+        paths: dict[str, set[RelPath]] = {}
+        for name, remote in found:
+            paths.setdefault(name, set()).add(remote.path)
+        return {name for name in paths if len(paths[name]) == self._counts[name]}
+
+    def identify(self, hashed: HashedFile, found: Sequence[Match]) -> Target:
+        """Where a file goes: to the catalog's model that was ``found`` to have it, else to a model of its own. Raises
+        `DigestMismatch`, `Occupied`, `Unsafe`."""
+        file = hashed.file
+        if file.named_by_digest and not hashed.has_noted_digest:
+            raise DigestMismatch(f"it is damaged: it does not have {file.digest}", hint="fetch it again")
+        if not found:
+            return self._of_its_own(hashed)
+        name, remote = found[0]
+        if remote.digest not in hashed.digests:
+            digest = hashed.digest(remote.hash_algorithm)
+            why = f"it is not the catalog's {name}: it has {digest}, and {remote.source} has {remote.digest}"
+            raise DigestMismatch(why, hint=f"'mdl get {name}' brings the right one; or --as NAME for another name")
+        if remote.hub is not None:  # it comes from a folder, and from no hub
+            remote = replace(remote, hub=replace(remote.hub, endpoint=""))
+        verified = remote.hash_algorithm if remote.is_vouched_for else "none"
+        return Target(name, replace(remote, access="unknown"), verified, of_catalog=True)
+
+    def _of_its_own(self, hashed: HashedFile) -> Target:
+        """A file that the catalog does not know. Its name must not be that of a model that the catalog has."""
+        file = hashed.file
+        name = hashed.model.name
+        if name in self.names and self._counts[name]:
+            hint = "--as NAME imports it under another name"
+            raise Occupied(f"the catalog's {name} has no such file", hint=hint)
+        if name in self.names:
+            hint = f"'mdl get -n {name}' asks its source; or --as NAME for another name"
+            raise Occupied(f"no digest of the catalog's {name} is known here", hint=hint)
+        digest = hashed.digest("sha256")
+        commit = None
+        if hashed.has_noted_digest and file.digest is not None:
+            digest = file.digest
+            commit = file.commit
+        url = f"file://{quote(os.fsencode(hashed.path))}"
+        remote = RemoteFile(RelPath.parse(file.path), url, file.size, digest, commit=commit, vouched_by="folder")
+        return Target(RelPath.parse(name).text, remote, "none", of_catalog=False)
+
+
+@value_class
+class RepositoryFiles:
+    """The files of one repository at one commit, by their paths, for the model ``name``."""
+
+    name: str
+    origin: HubOrigin
+    by_path: Mapping[str, RemoteFile]
+    names: frozenset[str] = frozenset()
+    """Models of the catalog; none, for they are not asked."""
+
+    def algorithms(self, file: FoundFile) -> set[str]:
+        """The one algorithm with which a file is hashed."""
+        return {self.by_path[file.path].hash_algorithm}
+
+    def guess(self, file: FoundFile) -> Match | None:
+        """Nothing of a catalog. Raises `DigestMismatch` if the repository's file of this path has another size."""
+        remote = self.by_path[file.path]
+        if remote.size not in (None, file.size):
+            raise self._mismatch(remote, f"{file.size:,} bytes", f"{remote.size:,}")
+        return None
+
+    def matches(self, _hashed: HashedFile) -> list[Match]:
+        """No file of a catalog."""
+        return []
+
+    def whole_models(self, _found: Sequence[Match]) -> set[str]:
+        return set()
+
+    def identify(self, hashed: HashedFile, _found: Sequence[Match]) -> Target:
+        """A file must be the one of its path. Raises `DigestMismatch`."""
+        self.guess(hashed.file)
+        remote = self.by_path[hashed.file.path]
+        digest = hashed.prints[remote.hash_algorithm].digest
+        if remote.digest not in (None, digest):
+            raise self._mismatch(remote, str(digest), str(remote.digest))
+        verified = remote.hash_algorithm if remote.digest else "size"
+        return Target(self.name, remote, verified, of_catalog=False)
+
+    def _mismatch(self, remote: RemoteFile, has: str, other_has: str) -> DigestMismatch:
+        why = f"it is not the file of {remote.source}: it has {has}, and the other one {other_has}"
+        hint = f"it stays as it is: 'mdl get {self.origin}' fetches the right one, and --as NAME imports this one"
+        return DigestMismatch(why, hint=hint)
+
+
+def repository_files(model: Model, resolver: Resolver, commits: Sequence[str]) -> RepositoryFiles:
+    """Ask the hub for the files of a model that a reference to a repository made: at its revision, or without one at
+    the first of ``commits`` that the repository has, or else at the newest commit of its default branch.
+
+    Somebody wrote the commits down beside the files, so they only help to find the listing with which these are to be
+    compared. Raises as `Resolver.resolve`.
+    """
+    origins = [origin for origin in model.sources if isinstance(origin, HubOrigin) and origin.is_whole]
+    if len(origins) != 1 or model.files:
+        hint = "write --from hf:org/repo or hf:org/repo@revision"
+        raise UsageError("not a repository of the hub", item=model.target, hint=hint)
+    [origin] = origins
+    everything = replace(model, include=("*",))  # else one set of weights is chosen (ADR 76); the folder may have all
+    if origin.revision is None:
+        for commit in commits:
+            with contextlib.suppress(NotFound):
+                files = resolver.resolve(replace(everything, sources=(origin.at(commit),))).files
+                by_path = {}
+                for file in files:
+                    if file.hub is not None:
+                        by_path[file.path.text] = replace(file, hub=replace(file.hub, branch=origin.branch))
+                return RepositoryFiles(model.name, origin, by_path)
+    files = resolver.resolve(everything).files
+    return RepositoryFiles(model.name, origin, {file.path.text: file for file in files})

@@ -1,0 +1,238 @@
+"""What is on this disk of models, in both layouts: the one view that list, rm, mv, clean and verify share.
+
+In a plain models folder a model has a folder (`ModelOnDisk`); in the hub's cache a repository has one (`RepoOnDisk`),
+and mdl's receipts say for which models it brought files of it. Nothing is contacted, and no file is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from mdl.catalog.model import COMMAND_LINE, CatalogFile, Model
+from mdl.catalog.resolver import narrow
+from mdl.disk import publish
+from mdl.disk.safe_open import names_below
+from mdl.downloader.adoption import leftovers
+from mdl.downloader.hub_repos import CachedFile, CachedRepo, cached_repos, part_of, repo_in
+from mdl.downloader.receipts import file_key
+from mdl.downloader.store import Store
+from mdl.files import HubFile, Receipt, RemoteFile
+from mdl.paths import RelPath
+from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.values import value_class
+
+_SHORT = 12
+"""How much of a commit tells it from others, for people."""
+
+
+# A folder of a plain models folder.
+
+
+@value_class
+class ModelOnDisk:
+    """The folder of one model: ``files`` is everything in it that is no folder, by its path below it, and ``receipts``
+    are mdl's, which may be of files that are gone."""
+
+    store: Store
+    name: str
+    folder: Path
+    files: Mapping[str, Path]
+    receipts: Mapping[str, Receipt]
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of what is there, and of what mdl wrote there."""
+        return list(dict.fromkeys([*self.files, *self.receipts]))
+
+    @property
+    def strangers(self) -> list[Path]:
+        """Files that mdl did not write."""
+        return [
+            place
+            for path, place in self.files.items()
+            if path not in self.receipts and not publish.is_staged(place.name)
+        ]
+
+
+def model_on_disk(store: Store, name: str) -> ModelOnDisk:
+    """Look at the folder of a model, without the folders of other models that are below it. Raises `StateError`."""
+    folder = store.folder(name)
+
+    def is_of_another_model(below: Path) -> bool:
+        return store.receipts.may_have(f"{name}/{below.relative_to(folder).as_posix()}")
+
+    files = {place.relative_to(folder).as_posix(): place for place in names_below(folder, is_of_another_model)}
+    receipts = {receipt.path.text: receipt for receipt in store.receipts.of_model(name)}
+    return ModelOnDisk(store, name, folder, files, receipts)
+
+
+def foreign_entries(store: Store, names: Sequence[str]) -> Iterator[Path]:
+    """The entries of a plain models folder that belong to none of the models ``names``."""
+    own = set(names)
+    folders_above: set[str] = set()
+    for name in names:
+        folders_above.update(str(folder) for folder in PurePosixPath(name).parents)
+    folders = [store.root]
+    while folders:
+        for entry in entries(folders.pop()):
+            path = str(entry.relative_to(store.root))
+            if path in own or entry == store.own or publish.is_staged(entry.name):
+                continue
+            if path in folders_above and entry.is_dir() and not entry.is_symlink():
+                folders.append(entry)
+            else:
+                yield entry
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing if it cannot be read."""
+    with contextlib.suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def partials_of(store: Store, name: str, paths: Iterable[str]) -> list[Path]:
+    """The folders of the unfinished downloads of these files of a model, in the order of the files."""
+    folders: list[Path] = []
+    for path in paths:
+        folders += leftovers(store.partials, file_key(name, RelPath(path)))
+    return folders
+
+
+# A repository of the hub's cache.
+
+
+@value_class
+class RepoOnDisk:
+    """A repository of the hub's cache, no matter which program brought it, with mdl's ``receipts`` of its files."""
+
+    repo: CachedRepo
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def by_file(self) -> dict[tuple[str, str], list[Receipt]]:
+        """The receipts of each file, by its commit and path; several models may have one file."""
+        receipts: dict[tuple[str, str], list[Receipt]] = {}
+        for receipt in self.receipts:
+            if receipt.hub is not None:
+                receipts.setdefault((receipt.hub.revision, receipt.hub.path), []).append(receipt)
+        return receipts
+
+    @property
+    def strangers(self) -> list[CachedFile]:
+        """Files that other programs brought, and of which mdl has no receipt."""
+        by_file = self.by_file
+        return [file for file in self.repo.files if (file.commit, file.path) not in by_file]
+
+
+def repos_on_disk(store: Store) -> list[RepoOnDisk]:
+    """Every repository in the hub's cache, by name."""
+    receipts = _receipts_by_repo(store)
+    return [RepoOnDisk(repo, tuple(receipts.get(_key(repo.origin), ()))) for repo in cached_repos(store.root)]
+
+
+def repo_on_disk(store: Store, origin: HubOrigin) -> RepoOnDisk:
+    """One repository in the hub's cache, whether or not anything of it is there."""
+    receipts = _receipts_by_repo(store).get(_key(origin), ())
+    return RepoOnDisk(repo_in(store.root, origin), tuple(receipts))
+
+
+def _receipts_by_repo(store: Store) -> dict[tuple[str, str], list[Receipt]]:
+    receipts: dict[tuple[str, str], list[Receipt]] = {}
+    for receipt in store.receipts.all():
+        if receipt.hub is not None:
+            receipts.setdefault(_key(receipt.hub), []).append(receipt)
+    return receipts
+
+
+def _key(repository: HubOrigin | HubFile) -> tuple[str, str]:
+    return repository.repo_type, repository.repo
+
+
+def cached_models(store: Store) -> Iterator[Model]:
+    """What other programs have brought to the hub's cache, and mdl has no receipt of: a model for each commit."""
+    for found in repos_on_disk(store):
+        commits = sorted({file.commit for file in found.strangers})
+        for commit in commits:
+            origin = replace(found.repo.origin, revision=commit)
+            name = origin.folder
+            if len(commits) > 1 or store.receipts.may_have(name):
+                name = f"{name}@{commit[:_SHORT]}"
+            yield Model(name, kind=origin.kind, sources=(origin,), origin=COMMAND_LINE)
+
+
+def cached_files(store: Store, model: Model, endpoint: str) -> list[RemoteFile]:
+    """The files of a model in the hub's cache that mdl has no receipt of, with the digests that the cache tells.
+    Raises `NotFound` if the model's patterns fit none of them."""
+    files: list[RemoteFile] = []
+    for origin in model.sources:
+        if not isinstance(origin, HubOrigin):
+            continue
+        found = repo_on_disk(store, origin)
+        commit = found.repo.commit_of(origin.revision or "main")
+        if commit is None and origin.revision:
+            continue
+        here = [file for file in found.strangers if commit in (None, file.commit)]
+        meant = part_of(origin, [file.path for file in here])
+        of_origin: list[RemoteFile] = []
+        for file in here:
+            remote = file.remote(found.repo.origin, endpoint)
+            if remote is not None and file.path in meant:
+                of_origin.append(_with_digest(remote, found.repo))
+        if of_origin:
+            files += narrow(of_origin, model.include, model.exclude, origin.label)
+    return files
+
+
+def _with_digest(remote: RemoteFile, repo: CachedRepo) -> RemoteFile:
+    """A file with its digest, if that is known: from the name of its blob, or from a listing of the hub's client."""
+    if remote.digest is not None or remote.hub is None:
+        return remote
+    size_and_digest = repo.listed(remote.hub.revision).get(remote.hub.path)
+    return replace(remote, digest=size_and_digest[1]) if size_and_digest else remote
+
+
+# What receipts tell of a model.
+
+
+def model_of(name: str, receipts: Sequence[Receipt]) -> Model:
+    """What the receipts tell of a model that no catalog names."""
+    origins: dict[HubOrigin, None] = {}
+    files: list[CatalogFile] = []
+    for receipt in receipts:
+        if receipt.hub is not None:
+            origins[_origin_of(receipt.hub)] = None
+        else:
+            stated = CatalogFile(
+                receipt.path,
+                receipt.url,
+                size=receipt.stamp.size,
+                digest=receipt.digest,
+                vouched_by=receipt.vouched_by,
+            )
+            files.append(stated)
+    if not origins:
+        return Model(name, title=name, files=tuple(files))
+    sources = tuple(origins)
+    return Model(name, title=name, kind=sources[0].kind, sources=sources)
+
+
+def _origin_of(hub: HubFile) -> HubOrigin:
+    revision = hub.branch or (hub.revision if is_pinned(hub.revision) else None)
+    return HubOrigin(hub.repo, hub.repo_type, revision, endpoint=hub.endpoint)
+
+
+def at_its_hub(model: Model, receipts: Sequence[Receipt]) -> Model:
+    """A model that a reference named, with the hub that its files here came from, if that is one and known. It may be
+    another one than the hub in use."""
+    endpoints = {receipt.hub.endpoint for receipt in receipts if receipt.hub}
+    if len(endpoints) != 1:
+        return model
+    [endpoint] = endpoints
+    sources = []
+    for source in model.sources:
+        sources.append(replace(source, endpoint=endpoint) if isinstance(source, HubOrigin) else source)
+    return replace(model, sources=tuple(sources))
