@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
@@ -19,7 +19,7 @@ from mdl.runs import companions_of, inference_files
 from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
 from mdl.runs.run import FINAL, Checkpoint, Run
 from mdl.runs.table import ADAPTER_CONFIG, base_model_note
-from mdl.runs.tree import Entry, Tree, join
+from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
 from mdl.weights.table import is_weights, kind_of
 
@@ -80,6 +80,11 @@ class Member:
     path: RelPath
     entry: Entry | None
 
+    @property
+    def size(self) -> int:
+        """Its size in bytes, uncompressed."""
+        return self.entry.stamp.size if self.entry else 0
+
 
 @value_class
 class Selection:
@@ -125,16 +130,16 @@ def select(
     return selecting.select()
 
 
-def _is_told_by_logs(name: str) -> bool:
-    """Whether a file of this name is a log, or sums one up."""
-    return is_log(name) or _SUMMARY.fullmatch(name) is not None
+def _below(base: str, path: str) -> str:
+    """The path of something in ``base``, as it is named in the archive."""
+    return path.removeprefix(f"{base}/") if base else path
 
 
-def _with_parents(path: str) -> Iterator[str]:
-    """A path, and the folders above it."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
+def _may_be_log(entry: Entry) -> bool:
+    """Whether an entry is a log, or sums one up; an unreadable folder may hold logs."""
+    if entry.kind in ("folder", "unreadable"):
+        return entry.kind == "unreadable"
+    return is_log(entry.name) or _SUMMARY.fullmatch(entry.name) is not None
 
 
 @dataclass
@@ -170,25 +175,17 @@ class _Selecting:
         members = self._without_secrets(members)
         self._note_base_models(members)
         self._note_data(members)
-        files: list[RelPath] = []
-        empty_folders: list[RelPath] = []
-        size = 0
-        for member in members:
-            if member.entry is None:
-                empty_folders.append(member.path)
-            else:
-                files.append(member.path)
-                size += member.entry.stamp.size
+        files = [member.path for member in members if member.entry]
         if not files:
             raise self._nothing()
         refuse_twins([*files, RelPath(NAME)])
-        refuse_twin_folders([*files, RelPath(NAME)], empty_folders)
+        refuse_twin_folders([*files, RelPath(NAME)], [member.path for member in members if not member.entry])
         if self.rules.whole_run and not (self.run.is_recognised and self.run.checkpoints):
             weights = sum(is_weights(path.name) for path in files)
-            self.notes.append(
-                f"no model is recognised: all {counted(len(files), 'file')} are packed, {weights:,} of them weights"
-            )
+            count = counted(len(files), "file")
+            self.notes.append(f"no model is recognised: all {count} are packed, {weights:,} of them weights")
         manifest = self._manifest(self._check_truncated(members))
+        size = sum(member.size for member in members)
         return Selection(self.tree, tuple(members), manifest, tuple(self.skipped), tuple(self.notes), size)
 
     def _manifest(self, incomplete: tuple[str, ...]) -> Manifest:
@@ -222,23 +219,14 @@ class _Selecting:
     def _added_entries(self, base: str, entries: Iterable[Entry]) -> list[Entry]:
         """What is packed by name besides these entries."""
         there = {entry.path for entry in entries}
-        added = []
-        for name in sorted(self.added):
-            path = join(base, name)
-            entry = None if path in there else self.tree.find(path)
-            if entry is not None:
-                added.append(entry)
-        return added
+        paths = [join(base, name) for name in sorted(self.added)]
+        added = [self.tree.find(path) for path in paths if path not in there]
+        return list(filter(None, added))
 
     def _members(self, base: str, entries: Iterable[Entry]) -> list[Member]:
         """The members that these entries become, sorted by name."""
-        head = f"{base}/" if base else ""
-        members = []
-        for entry in entries:
-            member = self._member(entry, entry.path.removeprefix(head))
-            if member is not None:
-                members.append(member)
-        return sorted(members, key=lambda member: member.path.text)
+        members = [self._member(entry, _below(base, entry.path)) for entry in entries]
+        return sorted(filter(None, members), key=lambda member: member.path.text)
 
     def _without_secrets(self, members: list[Member]) -> list[Member]:
         """The members without those that hold a secret, which are listed; unless they are named, and that is allowed.
@@ -265,14 +253,13 @@ class _Selecting:
         """What belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left out."""
         if self.checkpoint is None or self.rules.logs:
             return ()  # all of a folder is packed, or a choice of it by name
-        found = companions_of(self.tree, self.checkpoint)
-        head = f"{base}/" if base else ""
-        for entry in found.exports:
-            name = shown(entry.path.removeprefix(head))
-            way = f"--include {name} adds it" if entry.kind == "file" else "--all packs the whole folder"
-            if entry.path.removeprefix(head) not in self.added:
-                self.skipped.append(Skipped(name, f"beside the weights, and of the same name; {way}"))
-        return found.along
+        companions = companions_of(self.tree, self.checkpoint)
+        for entry in companions.exports:
+            name = _below(base, entry.path)
+            if name not in self.added:
+                way = f"--include {shown(name)} adds it" if entry.kind == "file" else "--all packs the whole folder"
+                self.skipped.append(Skipped(shown(name), f"beside the weights, and of the same name; {way}"))
+        return companions.along
 
     def _beside(self, members: Iterable[Member], beside: Iterable[Entry]) -> list[Member]:
         """The members that these entries become: by their own names, or by their paths below the run where a name is
@@ -292,34 +279,34 @@ class _Selecting:
 
     def _note_base_models(self, members: Iterable[Member]) -> None:
         """Say of each adapter which model it needs."""
+        notes: dict[str, None] = {}
         for member in members:
             if member.entry and member.path.name == ADAPTER_CONFIG:
                 folder = member.entry.path.rpartition("/")[0]
-                note = base_model_note(self.tree, folder)
-                if note and note not in self.notes:
-                    self.notes.append(note)
+                notes[base_model_note(self.tree, folder)] = None
+        self.notes += filter(None, notes)
 
     def _note_data(self, members: Iterable[Member]) -> None:
         """Say which data sets are packed as well, and what leaves them out."""
         counts = Counter[str]()
-        folders = dict[str, set[str]]()
+        globs: dict[str, None] = {}
+        folders: dict[str, None] = {}
         size = 0
         for member in members:
             top, slash, _ = member.path.text.partition("/")
             suffix = member.path.name.rpartition(".")[2].lower()
-            kind = _DATA.get(suffix)
-            if kind is None or not slash or member.entry is None:
+            if suffix not in _DATA or not slash or member.entry is None:
                 continue
-            counts[kind] += 1
-            folders.setdefault(top, set()).add(suffix)
-            size += member.entry.stamp.size
+            counts[_DATA[suffix]] += 1
+            folders[top] = None
+            globs[f"{top}/*.{suffix}"] = None
+            size += member.size
         if not counts:
             return
-        found = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
-        globs = [f"{top}/*.{suffix}" for top, suffixes in sorted(folders.items()) for suffix in sorted(suffixes)]
-        flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in globs[:_NAMED])
-        where = listed([shown(top) for top in sorted(folders)], most=_NAMED)
-        self.notes.append(f"packed as well: {found}, {human_bytes(size)}, in {where}; {flags} leaves them out")
+        what = " and ".join(counted(count, kind) for kind, count in sorted(counts.items()))
+        flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in sorted(globs)[:_NAMED])
+        where = listed([shown(folder) for folder in sorted(folders)], most=_NAMED)
+        self.notes.append(f"packed as well: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out")
 
     def _secret_of(self, members: Iterable[Member]) -> dict[str, tuple[str, bool]]:
         """The kind of secret in each member that holds one, and whether that member is weights, by its name. What
@@ -377,51 +364,50 @@ class _Selecting:
 
     def _candidates(self) -> tuple[str, list[Entry]]:
         """The folder that names are relative to, and the entries below it that may be packed."""
-        tree = self.tree
-        checkpoint = self.checkpoint
         if self.rules.logs:
-            logs = []
-            for entry in tree.entries:
-                is_log_file = entry.kind != "folder" and _is_told_by_logs(entry.name)
-                if is_log_file or entry.kind == "unreadable":  # an unreadable folder may hold logs
-                    logs.append(entry)
-            return "", logs
+            return "", [entry for entry in self.tree.entries if _may_be_log(entry)]
         if self.rules.inference_only:
-            checkpoint = checkpoint or self.run.finished()
-            files = inference_files(tree, checkpoint)
-            self.skipped += [Skipped(checkpoint.relative(entry), why) for entry, why in files.drop]
-            self.notes += files.notes
-            unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
-            if unknown:
-                self.notes.append(f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
-            return checkpoint.base, [*files.keep, *files.unknown]
-        if checkpoint:
-            return checkpoint.base, list(checkpoint.entries)
+            return self._for_inference(self.checkpoint or self.run.finished())
+        if self.checkpoint:
+            return self.checkpoint.base, list(self.checkpoint.entries)
         return self.run.model_base, self._whole_model()
+
+    def _for_inference(self, checkpoint: Checkpoint) -> tuple[str, list[Entry]]:
+        """As `_candidates`, of what inference needs of a checkpoint."""
+        files = inference_files(self.tree, checkpoint)
+        self.skipped += [Skipped(checkpoint.relative(entry), why) for entry, why in files.drop]
+        self.notes += files.notes
+        unknown = [checkpoint.relative(entry) for entry in files.unknown if entry.kind == "file"]
+        if unknown:
+            self.notes.append(f"packed, though not known to be needed: {listed(unknown, most=_NAMED)}")
+        return checkpoint.base, [*files.keep, *files.unknown]
 
     def _whole_model(self) -> list[Entry]:
         """What is packed if no checkpoint was named: the finished model; all there is if it has none, if all was asked
         for, or if globs choose."""
         run = self.run
+        everything = list(self.tree.below(run.model_base))
+        if self.rules.whole_run or self.rules.include:
+            return everything
         model = run.model_beside_checkpoints
         own = {entry.path for entry in model.entries} if model else set()
         others = [row for row in run.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
-        if self.rules.whole_run or self.rules.include or not others:
-            return list(self.tree.below(run.model_base))
         count = counted(len(others), "checkpoint")
         if model is None:
             if len(others) > 1 and not run.model_base and run.latest:
                 hint = f"--checkpoint {run.latest.name} packs the latest alone"
                 self.notes.append(f"no finished model: all {count} are packed; {hint}")
-            return list(self.tree.below(run.model_base))
+            return everything
+        if not others:
+            return everything
         theirs: set[str] = set()
         for row in others:
             self.skipped.append(Skipped(shown(row.name), A_CHECKPOINT))
             theirs |= row.paths
-        theirs -= own | {""}
+        theirs -= {*own, ""}
         size = human_bytes(sum(row.bytes for row in others))
         self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
-        return [entry for entry in self.tree.below("") if theirs.isdisjoint(_with_parents(entry.path))]
+        return [entry for entry in self.tree.entries if theirs.isdisjoint((entry.path, *folders_above(entry.path)))]
 
     def _member(self, entry: Entry, name: str) -> Member | None:
         """The member that an entry becomes; None if it is left out."""
@@ -446,16 +432,17 @@ class _Selecting:
 
     def _why_left_out(self, entry: Entry, name: str) -> str:
         """Why a file that was asked for is left out all the same; "" if it is not."""
-        is_added = name in self.added
         if entry.kind == "special":
             return entry.why
-        if entry.kind == "excluded" and not is_added:
-            return entry.why
-        if entry.is_excluded_folder:
+        if entry.is_excluded_folder and name in self.added:
             return f"{entry.why}, and a folder: only files can be added"
         if name == NAME:
             return "the archive gets a new manifest"
-        if self.without_logs and is_log(entry.name) and not is_added:
+        if name in self.added:
+            return ""
+        if entry.kind == "excluded":
+            return entry.why
+        if self.without_logs and is_log(entry.name):
             return "a log; --logs packs these"
         return ""
 

@@ -40,7 +40,7 @@ def run_of_listing(name: str, files: Mapping[str, int], read: Callable[[str], by
 
 def recognise(tree: Tree, base: str = "") -> Found:
     """The checkpoints in ``base``, a folder below the run; of layout ``plain`` if no trainer's layout fits."""
-    return choose(recognise_layout(tree, base, LAYOUTS) or Found((), layout="plain"))
+    return choose(recognise_layout(tree, base, LAYOUTS))
 
 
 def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from mdl.paths import matches
 from mdl.runs.tree import Entry, Tree
@@ -53,19 +53,18 @@ def is_index(name: str) -> bool:
 
 
 def why_incomplete(tree: Tree, entries: Iterable[Entry]) -> str:
-    """What shows that files that were saved together are incomplete; "" if nothing does."""
-    for folder, files in _by_folder(entries).items():
-        fault = next(_faults(tree, folder, files), "")
+    """Return what shows that files that were saved together are incomplete; "" if nothing does."""
+    for folder, saved in _by_folder(entries).items():
+        fault = next(_faults(tree, folder, saved), "")
         if fault:
             return fault
     return ""
 
 
 def why_parts_are_missing(tree: Tree, entries: Iterable[Entry]) -> str:
-    """Which shard, index or part of a split file is missing beside these files; "" if none is."""
-    files_alone = (entry for entry in entries if entry.kind == "file")
-    for files in _by_folder(files_alone).values():
-        fault = next(_missing_parts(tree, files), "")
+    """Return which shard, index or part of a split file is missing beside these files; "" if none is."""
+    for saved in _by_folder(entries).values():
+        fault = next(_missing_parts(tree, _files_of(saved)), "")
         if fault:
             return fault
     return ""
@@ -80,39 +79,47 @@ def _by_folder(entries: Iterable[Entry]) -> dict[str, dict[str, Entry]]:
     return folders
 
 
-def _faults(tree: Tree, folder: str, entries: dict[str, Entry]) -> Iterator[str]:
-    """All that is wrong within one folder."""
-    files = {name: entry for name, entry in entries.items() if entry.kind == "file"}
+def _files_of(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {name: entry for name, entry in entries.items() if entry.kind == "file"}
+
+
+def _faults(tree: Tree, folder: str, entries: Mapping[str, Entry]) -> Iterator[str]:
+    """All that is wrong within one folder. The names, which cost nothing, come first."""
     for name, entry in entries.items():
         staged = _STAGED.fullmatch(name)
         if staged and is_weights(staged[1]):
             yield f"{name} was still being written"
         if entry.kind in ("special", "unreadable") and is_weights(name):
             yield f"{name}: {entry.why}"
+    files = _files_of(entries)
     yield from _missing_parts(tree, files)
     for name, entry in files.items():
-        if not entry.stamp.size and is_weights(name):
+        if is_weights(name) and not entry.stamp.size:
             yield f"{name} is empty"
-            continue
         reason = why_cut(tree, entry)
         if reason:
             yield f"{name}: {reason}"
-    if any(name.endswith(".distcp") for name in files) and ".metadata" not in files:
+    has_shards = any(name.endswith(".distcp") for name in files)
+    if has_shards and ".metadata" not in files:
         yield f"{folder.rpartition('/')[2]}/.metadata, which is written last, is missing"
 
 
-def _missing_parts(tree: Tree, files: dict[str, Entry]) -> Iterator[str]:
+def _missing_parts(tree: Tree, files: Mapping[str, Entry]) -> Iterator[str]:
     """Missing shards that an index names, a missing index, missing parts of a split file."""
-    indexes = [entry for name, entry in files.items() if is_index(name)]
-    for index in indexes:
-        why = missing_shard(tree, index.path)
-        if why:
-            yield why
-    numbered = [name for name in files if "-of-" in name]
-    shards = [name for name in numbered if _SHARD.fullmatch(name)]
-    if shards and not indexes:
-        yield f"the index of {shards[0]} is missing"
-    split_files = {part.groups(): part for part in map(_PART.fullmatch, numbered) if part}
+    has_index = False
+    for name, entry in files.items():
+        if is_index(name):
+            has_index = True
+            why = missing_shard(tree, entry.path)
+            if why:
+                yield why
+    split_files: dict[tuple[str | None, ...], re.Match[str]] = {}
+    for name in files:
+        if not has_index and _SHARD.fullmatch(name):
+            yield f"the index of {name} is missing"
+        part = _PART.fullmatch(name)
+        if part:
+            split_files[part.groups()] = part
     for part in split_files.values():
         for name in _all_parts(part, len(files)):
             if name not in files:
@@ -124,27 +131,27 @@ def _all_parts(part: re.Match[str], most: int) -> list[str]:
     it is of no format that tells."""
     stem = part["stem"]
     total = part["total"]
-    suffix = part["suffix"]
     count = min(int(total), most + 1)
-    if suffix == ".gguf":
-        return [f"{stem}-{number:05}-of-{total}{suffix}" for number in range(1, count + 1)]
-    if not stem.endswith(".data"):
-        return []
-    index = f"{stem.removesuffix('.data')}.index"  # TensorFlow counts its parts from 0
-    return [*(f"{stem}-{number:05}-of-{total}" for number in range(count)), index]
+    if part["suffix"]:
+        return [f"{stem}-{number:05}-of-{total}.gguf" for number in range(1, count + 1)]
+    if stem.endswith(".data"):  # TensorFlow counts its parts from 0
+        shards = [f"{stem}-{number:05}-of-{total}" for number in range(count)]
+        return [*shards, f"{stem.removesuffix('.data')}.index"]
+    return []
 
 
-def missing_shard(tree: Tree, index: str) -> str | None:
-    """What is wrong with the index at this path: it cannot be read, or names a shard that is missing; else None."""
+def missing_shard(tree: Tree, index: str) -> str:
+    """Return what is wrong with the index at this path: it cannot be read, or names a shard that is missing; else
+    ""."""
     shards = tree.json(index).get("weight_map")
     folder, slash, name = index.rpartition("/")
     if not isinstance(shards, dict) or not shards:
         return f"{name} cannot be read"
-    for shard in sorted({shard if isinstance(shard, str) else repr(shard) for shard in shards.values()}):
+    for shard in sorted(set(map(str, shards.values()))):
         entry = tree.get(folder + slash + shard)
-        if entry is None or entry.kind not in ("file", "escapes"):
+        if entry is None or not entry.is_file:
             return f"shard {shard} of the index is missing"
-    return None
+    return ""
 
 
 def why_cut(tree: Tree, entry: Entry) -> str | None:

@@ -11,7 +11,7 @@ from mdl.junk import is_log
 from mdl.paths import matches
 from mdl.runs.checkpoint import Checkpoint, Found
 from mdl.runs.completeness import RESUME, is_index, missing_shard
-from mdl.runs.tree import Entry, Tree, join
+from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
 from mdl.weights.table import is_weights, stem_of
 
@@ -81,35 +81,48 @@ class Layout:
         keep: list[Entry] = []
         drop: list[tuple[Entry, str]] = []
         unknown: list[Entry] = []
+        notes: list[str] = []
         for entry in checkpoint.entries:
             if entry.kind == "folder":
                 continue
             name = checkpoint.relative(entry)
-            reasons = [reason for glob, reason in self.drop if fnmatchcase(name, glob)]
-            if reasons:
-                drop.append((entry, reasons[0]))
+            reason = _said_of(name, self.drop)
+            if reason:
+                drop.append((entry, reason))
             elif matches(name, self.keep):
                 keep.append(entry)
+                note = _said_of(name, self.notes)
+                if note and entry.kind != "excluded":
+                    notes.append(f"{name} {note}")
             else:
                 unknown.append(entry)
         left = [*keep, *unknown]
         if not any(map(checkpoint.is_weights, left)):
-            for globs, shards, command in _UNMERGED:
-                if any(matches(checkpoint.relative(entry), globs) for entry, _ in drop):
-                    raise NotFound(shards, item=checkpoint.name, hint=f"run {command} first")
-            hint = "pack it without --inference-only, or name another checkpoint"
-            raise NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
+            raise _nothing_left(checkpoint, drop)
         for entry in left:
-            missing = missing_shard(tree, entry.path) if is_index(entry.name) else None
+            missing = missing_shard(tree, entry.path) if is_index(entry.name) else ""
             if missing:
                 hint = "name another checkpoint; 'mdl checkpoints' lists them"
                 raise NotFound(missing, item=checkpoint.name, hint=hint)
-        notes = []
-        for entry in keep:
-            name = checkpoint.relative(entry)
-            if entry.kind != "excluded":
-                notes += [f"{name} {note}" for glob, note in self.notes if fnmatchcase(name, glob)]
         return InferenceFiles(tuple(keep), tuple(drop), tuple(unknown), tuple(notes))
+
+
+def _said_of(name: str, rows: tuple[tuple[str, str], ...]) -> str:
+    """Return what the first row whose glob matches a name says; "" if none does."""
+    for glob, words in rows:
+        if fnmatchcase(name, glob):
+            return words
+    return ""
+
+
+def _nothing_left(checkpoint: Checkpoint, drop: list[tuple[Entry, str]]) -> NotFound:
+    """The error for a checkpoint of which nothing that can be loaded is left."""
+    dropped = [checkpoint.relative(entry) for entry, _ in drop]
+    for globs, shards, command in _UNMERGED:
+        if any(matches(name, globs) for name in dropped):
+            return NotFound(shards, item=checkpoint.name, hint=f"run {command} first")
+    hint = "pack it without --inference-only, or name another checkpoint"
+    return NotFound("it holds nothing that can be loaded", item=checkpoint.name, hint=hint)
 
 
 # What lies beside a checkpoint
@@ -128,59 +141,48 @@ class Companions:
 
 def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
     """What lies beside and above a checkpoint and belongs to it."""
-    own = {entry.path for entry in row.entries}
     names = [entry.name for entry in row.entries]
     is_adapter = any(name.startswith(ADAPTER) for name in names)
-    found: list[Entry] = []
+    beside: list[Entry] = []
     for pattern in layout.above:
-        if any(matches(name, [pattern]) for name in names):
-            continue
-        nearest = _nearest(tree, row.base, pattern)
-        found += [entry for entry in nearest if is_adapter or not entry.name.startswith(ADAPTER)]
+        if not any(matches(name, [pattern]) for name in names):
+            beside += _nearest(tree, row.base, pattern)
+    if not is_adapter:
+        beside = [entry for entry in beside if not entry.name.startswith(ADAPTER)]
     exports: list[Entry] = []
     for entry in _of_the_same_stem(tree, row):
         is_settings = entry.kind == "file" and _SETTINGS.fullmatch(entry.name)
         if is_settings:
-            found.append(entry)
+            beside.append(entry)
         else:
             exports.append(entry)
-    along = [entry for entry in found if entry.path not in own and not is_log(entry.name)]
+    own = {entry.path for entry in row.entries}
+    along = [entry for entry in beside if entry.path not in own and not is_log(entry.name)]
     return Companions(tuple(dict.fromkeys(along)), tuple(dict.fromkeys(exports)))
 
 
 def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
     """The files that a pattern matches in ``base``, or else in the nearest folder above it. A pattern with a slash
     names one file below such a folder."""
-    for folder in _with_folders_above(base):
+    for folder in (base, *folders_above(base)):
         if "/" in pattern:
             named = tree.get(join(folder, pattern))
-            found = [named] if named else []
+            entries = [named] if named else []
         else:
-            found = [child for child in tree.children(folder) if matches(child.name, [pattern])]
-        files = [entry for entry in found if entry.kind == "file" and not is_weights(entry.name)]
+            entries = [child for child in tree.children(folder) if matches(child.name, [pattern])]
+        files = [entry for entry in entries if entry.kind == "file" and not is_weights(entry.name)]
         if files:
             return files
     return []
 
 
-def _with_folders_above(folder: str) -> Iterator[str]:
-    """A folder, and those above it up to the run's own, ""."""
-    yield folder
-    while folder:
-        folder = folder.rpartition("/")[0]
-        yield folder
-
-
 def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
     """What lies beside the weights of a checkpoint and is called like them, but for the suffix."""
     own = {entry.path for entry in row.entries}
-    for weights in row.entries:
-        if not row.is_weights(weights):
-            continue
+    for weights in filter(row.is_weights, row.entries):
         stem = stem_of(weights.name)
         for child in tree.children(weights.path.rpartition("/")[0]):
-            is_called_so = child.name.startswith((f"{stem}.", f"{stem}_"))
-            if child.path in own or not is_called_so:
+            if child.path in own or not child.name.startswith((f"{stem}.", f"{stem}_")):
                 continue
             is_file = child.kind == "file" and child.name.startswith(f"{stem}.")
             is_form = child.kind == "folder" and _EXPORT_FOLDER.fullmatch(child.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
+from typing import Literal
 
 from mdl.errors import NotFound, Unsafe
 from mdl.formatting import counted, listed
@@ -91,16 +92,17 @@ class Run:
         ]
         number = parse_count(name)
         if number is not None:
-            for axis in ("step", "epoch"):
-                numbered = [row for row in rows if getattr(row, axis) == number]
-                meanings.append([row for row in numbered if not (row.is_derived or row.says_best)])
-                meanings.append(numbered)
+            meanings += [*self._numbered("step", number), *self._numbered("epoch", number)]
         for meant in meanings:
             if meant:
                 return meant
-        if name in ("latest", "best"):
-            return []
-        return self._folder_of_weights(name)
+        return [] if name in ("latest", "best") else self._folder_of_weights(name)
+
+    def _numbered(self, axis: Literal["step", "epoch"], number: int) -> tuple[list[Checkpoint], list[Checkpoint]]:
+        """The checkpoints with a number on an axis that are steps of the training, and all that have it."""
+        numbered = [row for row in self.checkpoints if row.count(axis) == number]
+        plain = [row for row in numbered if not row.is_derived and not row.says_best]
+        return plain, numbered
 
     def incomplete_after(self, chosen: Checkpoint) -> tuple[Checkpoint, ...]:
         """The incomplete checkpoints that are newer than ``chosen``."""
@@ -158,16 +160,16 @@ class Run:
 
     def _advice(self) -> str:
         """What to do if nobody can say what is meant."""
-        way = f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint NAME"
+        all_of_it = "--all packs the folder as it is"
         if self.runs_below and not self.is_recognised:
-            way = f"pack one of them: mdl pack {shown(str(self.tree.root / self.runs_below[0][0]))}"
-        elif self.checkpoints:
-            way = f"{way}; {self._there_are()}"
-        else:
-            way = self._there_are()
-        if self.is_recognised and self.checkpoints:
-            return way
-        return f"{way}; --all packs the folder as it is"
+            first = shown(str(self.tree.root / self.runs_below[0][0]))
+            return f"pack one of them: mdl pack {first}; {all_of_it}"
+        if not self.checkpoints:
+            return f"{self._there_are()}; {all_of_it}"
+        if not self.is_recognised:
+            return f"name one with --checkpoint NAME; {self._there_are()}; {all_of_it}"
+        way = f"--checkpoint {self.latest.name} is the latest" if self.latest else "name one with --checkpoint NAME"
+        return f"{way}; {self._there_are()}"
 
     def _there_are(self) -> str:
         rows = self.checkpoints

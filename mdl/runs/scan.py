@@ -14,7 +14,7 @@ from mdl.runs.completeness import is_model
 from mdl.runs.layout import Layout
 from mdl.runs.run import Run
 from mdl.runs.table import LAYOUTS, NAMED_LAYOUT, PLAIN, find_folders, find_weights
-from mdl.runs.tree import Entry, Tree, join
+from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import value_class
 from mdl.weights.table import TENSORFLOW_SHARD, is_weights, stem_of
 
@@ -69,13 +69,13 @@ def _one_run(tree: Tree, name: str, found: Found, runs_below: tuple[tuple[str, i
     return Run(name, tree, layout, chosen.checkpoints, chosen.best_note, runs_below, chosen.latest_note)
 
 
-def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found | None:
-    """What the first of the ``layouts`` that recognises ``base`` finds there; None if none does."""
+def recognise_layout(tree: Tree, base: str, layouts: Iterable[Layout]) -> Found:
+    """Return what the first of the ``layouts`` that recognises ``base`` finds there; nothing if none does."""
     for layout in layouts:
         found = layout.find(tree, base)
-        if found:
+        if found is not None:
             return _with_layout(found, layout)
-    return None
+    return Found(())
 
 
 def _with_layout(found: Found, layout: Layout) -> Found:
@@ -90,27 +90,23 @@ def _own_run(tree: Tree, base: str) -> Found:
     """What is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout fits."""
     checkpoints_folder = join(base, CHECKPOINTS_FOLDER)
     model_folder = join(base, MODEL_FOLDER)
-    found = recognise_layout(tree, base, _OF_TRAINERS) or Found(())
+    found = recognise_layout(tree, base, _OF_TRAINERS)
     for folder, layouts in ((checkpoints_folder, _OF_TRAINERS), (model_folder, LAYOUTS)):
-        inside = recognise_layout(tree, folder, layouts) if tree.is_folder(folder) else None
-        if inside and inside.checkpoints:
+        inside = recognise_layout(tree, folder, layouts)
+        if inside.checkpoints:
             outer = found if found.checkpoints else _weights_directly_in(tree, base)
             found = _merged(outer, inside, base, folder)
     has_model = any(row.name == FINAL for row in found.checkpoints)
     of_any_name = bool(found.checkpoints) and not has_model
     for folder in (base, checkpoints_folder, model_folder):
-        rows = []
-        for row in find_folders(tree, folder, of_any_name=of_any_name):
-            if row.is_known or not _is_run(tree, row.base):
-                rows.append(row)
-        found = _with_folders(found, rows)
+        folders = find_folders(tree, folder, of_any_name=of_any_name)
+        found = _with_folders(found, [row for row in folders if row.is_known or not _is_run(tree, row.base)])
     return found
 
 
 def _is_run(tree: Tree, base: str) -> bool:
     """Whether a folder holds several checkpoints of its own, so that it is none itself."""
-    inside = recognise_layout(tree, base, _OF_TRAINERS)
-    return inside is not None and len(inside.checkpoints) > 1
+    return len(recognise_layout(tree, base, _OF_TRAINERS).checkpoints) > 1
 
 
 def _weights_directly_in(tree: Tree, base: str) -> Found:
@@ -159,14 +155,12 @@ def _with_folders(found: Found, folders: Iterable[Checkpoint]) -> Found:
     is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
     more = []
     for row in folders:
-        if row.name in names or not taken.isdisjoint(row.paths):
-            continue
-        is_aside = row.is_derived or (is_of_trainer and not row.is_known)
-        more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
-    layout = found.layout
-    if not layout and more:
-        layout = NAMED_LAYOUT.name
-    return replace(found, checkpoints=(*more, *found.checkpoints), layout=layout)
+        if row.name not in names and taken.isdisjoint(row.paths):
+            is_aside = row.is_derived or (is_of_trainer and not row.is_known)
+            more.append(replace(row, is_derived=is_aside, layout=NAMED_LAYOUT.name))
+    if not more:
+        return found
+    return replace(found, checkpoints=(*more, *found.checkpoints), layout=found.layout or NAMED_LAYOUT.name)
 
 
 def _beside(tree: Tree, own: Found) -> tuple[tuple[str, int], ...]:
@@ -210,14 +204,10 @@ def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -
     first_of_sets: dict[tuple[str, str], str] = {}
     for entry in loose:
         first_of_sets.setdefault(_set_of(entry), entry.path)
+    large = [run for run in runs if len(run.found.checkpoints) > 1]
+    small = [run.path for run in runs if len(run.found.checkpoints) <= 1]
     common = _common_folder([*(run.path for run in runs), *(entry.path for entry in loose)])
-    chosen = {_child_of(common, path) for path in first_of_sets.values()}
-    large: list[_RunBelow] = []
-    for run in runs:
-        if len(run.found.checkpoints) > 1:
-            large.append(run)
-        else:
-            chosen.add(_child_of(common, run.path))
+    chosen = {_child_of(common, path) for path in (*first_of_sets.values(), *small)}
     chosen -= {_child_of(common, run.path) for run in large}
     found = choose(Found(tuple(_candidate(tree, path) for path in sorted(chosen))))
     unmarked = tuple(replace(row, latest=False, best=False) for row in found.checkpoints)
@@ -243,12 +233,8 @@ def _candidate(tree: Tree, path: str) -> Checkpoint:
 
 def _counted(runs: Iterable[_RunBelow]) -> tuple[tuple[str, int], ...]:
     """The runs of more than one checkpoint, by their paths, with the number of these."""
-    counts = []
-    for run in runs:
-        count = len(run.found.checkpoints)
-        if count > 1:
-            counts.append((run.path, count))
-    return tuple(counts)
+    counts = [(run.path, len(run.found.checkpoints)) for run in runs]
+    return tuple((path, count) for path, count in counts if count > 1)
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -267,12 +253,8 @@ def _folders_with_weights(tree: Tree) -> frozenset[str]:
     """Every folder with weights in it, however deep."""
     folders: set[str] = set()
     for entry in tree.entries:
-        if not entry.is_file or not _may_be_model(entry.name):
-            continue
-        folder = entry.path.rpartition("/")[0]
-        while folder and folder not in folders:
-            folders.add(folder)
-            folder = folder.rpartition("/")[0]
+        if entry.is_file and _may_be_model(entry.name):
+            folders.update(folders_above(entry.path))
     return frozenset(folders)
 
 

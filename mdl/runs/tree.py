@@ -127,14 +127,9 @@ class Tree:
         weights are not read. What `why_excluded` leaves out of a folder is left out of this one as well."""
         entries: dict[str, Entry] = {}
         for path, size in files.items():
-            folders = list(_folders_above(path))
-            is_excluded = why_excluded(path.rpartition("/")[2], is_folder=False) is not None
-            for folder in folders:
-                if why_excluded(folder.rpartition("/")[2], is_folder=True):
-                    is_excluded = True
-            if is_excluded:
+            if _why_path_excluded(path, is_folder=False):
                 continue
-            for folder in folders:
+            for folder in filter(None, folders_above(path)):
                 entries.setdefault(folder, Entry(folder, "folder", real=folder))
             entries[path] = Entry(path, "file", Stamp(size, 0, 0), path)
         return cls._of(_NOWHERE, (0, 0), sorted(entries.values(), key=_segments), read)
@@ -147,7 +142,7 @@ class Tree:
         there is excluded as its folder is. Raises `Unsafe` as `scan`."""
         known = self._by_path
         while path not in known:
-            outer = next((known[above] for above in _folders_above(path) if above in known), None)
+            outer = next(filter(None, map(known.get, folders_above(path))), None)
             if outer is None or not outer.is_excluded_folder:
                 return None
             walk = _Walk(str(self.root))
@@ -302,11 +297,13 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _folders_above(path: str) -> Iterator[str]:
-    """The folders that a path is in, the innermost first."""
-    while "/" in path:
+def folders_above(path: str) -> list[str]:
+    """Return the folders that a path is in, the innermost first, and the run's own, "", last; none of ""."""
+    folders = []
+    while path:
         path = path.rpartition("/")[0]
-        yield path
+        folders.append(path)
+    return folders
 
 
 def _segments(entry: Entry) -> list[str]:
@@ -376,7 +373,7 @@ class _Walk:
                 self.found.append(Entry(path, "escapes", real=real, why=f"a link to {target}, outside the run"))
                 return
             real = os.path.relpath(target, self._root)
-            why = why or _why_target_excluded(real, is_folder=name.is_dir())
+            why = why or _why_path_excluded(real, is_folder=name.is_dir())  # a link to a secret is one too
             facts = os.stat(target, follow_symlinks=False)
         else:
             facts = name.stat(follow_symlinks=False)
@@ -401,9 +398,9 @@ class _Walk:
         self.folder(path, real, (*above, own))
 
 
-def _why_target_excluded(path: str, *, is_folder: bool) -> str | None:
-    """Why the target of a link is excluded, or None: a link to a secret is one too."""
-    for folder in _folders_above(path):
+def _why_path_excluded(path: str, *, is_folder: bool) -> str | None:
+    """Why what is at a path is excluded, by its own name or that of a folder that it is in; or None."""
+    for folder in folders_above(path):
         why = why_excluded(folder.rpartition("/")[2], is_folder=True)
         if why:
             return why
