@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any
 from urllib.parse import quote
 
@@ -118,9 +119,13 @@ class Runpod(HttpRemote):
 
     def health(self) -> Mapping[str, Any]:
         """What ``/health`` answers: counts of workers and jobs by state."""
-        answer = self.ask("GET", f"{self.base}/health")
+        return self._ask("GET", "health")
+
+    def _ask(self, method: str, path: str, content: Any = None, item: str = "") -> dict[str, Any]:
+        """The JSON object that a path of the endpoint answers. ``item`` is what an error is about."""
+        answer = self.ask(method, f"{self.base}/{path}", content, most=LARGEST_RESULT, item=item)
         if not isinstance(answer, dict):
-            raise ProtocolError("the endpoint's health is not a JSON object", item=self.name)
+            raise ProtocolError("the endpoint's answer is not a JSON object", item=item or self.name)
         return answer
 
     def metrics(self) -> Mapping[str, float]:
@@ -196,9 +201,8 @@ class Runpod(HttpRemote):
         """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
 
         def ask(page: int) -> tuple[list[Any], int | None]:
-            answer = self.ask("GET", f"{self.base}/stream/{quote(job, safe='')}", most=LARGEST_RESULT, item=job)
-            rows = answer.get("stream") if isinstance(answer, dict) else None
-            pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows or ()]
+            rows = self._ask("GET", f"stream/{quote(job, safe='')}", item=job).get("stream") or []
+            pieces = [row.get("output", row) if isinstance(row, dict) else row for row in rows]
             return pieces, page + 1 if pieces else None
 
         pieces: list[Any] = []
@@ -250,12 +254,10 @@ class Runpod(HttpRemote):
         if not _JOB_ID.fullmatch(job):
             return None
         try:
-            answer = self.ask("GET", f"{self.base}/status/{quote(job, safe='')}", most=LARGEST_RESULT, item=job)
+            answer = self._ask("GET", f"status/{quote(job, safe='')}", item=job)
         except NotFound:
             missed[f"{_QUEUE} (it keeps a result for 30 minutes at most)"] += 1
             return None
-        if not isinstance(answer, dict):
-            raise ProtocolError("the endpoint's answer is not a JSON object", item=job)
         if str(answer.get("status")).upper() == "TIMED_OUT" and not answer.get("error"):
             answer["error"] = "it ran longer than the endpoint allows (TIMED_OUT)"
         return answer
@@ -287,48 +289,48 @@ class Runpod(HttpRemote):
         """
         item = str(given.get("process_id") or self.name)
         wait = max(1.0, min(_LONGEST_WAIT, self.http.stall - 5.0))
+        runsync = f"runsync?wait={wait * 1000:.0f}"
         content = {"input": dict(given)}
-        # /runsync keeps a result for a minute. If that was too short, /run is asked, which keeps it for 30.
-        for path in (f"runsync?wait={wait * 1000:.0f}", "run"):
-            url = f"{self.base}/{path}"
-            try:
-                if once:
-                    answer = self.post_once(url, content, item=item)
-                else:
-                    answer = self.ask("POST", url, content, most=LARGEST_RESULT, item=item)
-                return self._output(self._finished(answer), item)
-            except _Forgotten as error:
-                if once:
-                    raise self.unanswered(NetworkError(error.message, item=item), item) from error
-                if path == "run":
-                    raise NoResult(error.message, item=item) from error
-            except NetworkError as error:
-                if once:
-                    raise self.unanswered(error, item) from error
-                raise
-        raise AssertionError("unreachable")
+        if once:
+            return self._call_once(runsync, content, item)
+        try:
+            return self._output(self._finished(self._ask("POST", runsync, content, item)), item)
+        except _Forgotten:
+            pass  # /runsync keeps a result for a minute; /run keeps it for 30
+        try:
+            return self._output(self._finished(self._ask("POST", "run", content, item)), item)
+        except _Forgotten as error:
+            raise NoResult(error.message, item=item) from error
+
+    def _call_once(self, path: str, content: Any, item: str) -> Any:
+        """As `call`, of a question that must not be sent again."""
+        try:
+            answer = self.post_once(f"{self.base}/{path}", content, item=item)
+            return self._output(self._finished(answer), item)
+        except _Forgotten as error:
+            raise self.unanswered(NetworkError(error.message, item=item), item) from error
+        except NetworkError as error:
+            raise self.unanswered(error, item) from error
 
     def _finished(self, answer: Any) -> Mapping[str, Any]:
         """The answer in its final state. It is polled for if a worker has still to take the question."""
+        if not isinstance(answer, dict):
+            raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
+        latest: dict[str, Any] = answer
         began = time.monotonic()
-        polls = iter(_POLLS)
-        pause = 0.0
-        while True:
-            if not isinstance(answer, dict):
-                raise ProtocolError("the endpoint's answer is not a JSON object", item=self.name)
-            if "status" not in answer or str(answer["status"]).upper() in _FINAL:
-                return answer
-            name = answer.get("id")
-            if not isinstance(name, str) or not name:
+        pauses = chain(_POLLS, repeat(_POLLS[-1]))
+        while "status" in latest and str(latest["status"]).upper() not in _FINAL:
+            question = latest.get("id")
+            if not isinstance(question, str) or not question:
                 raise ProtocolError("the endpoint's answer has no id", item=self.name)
             if time.monotonic() - began > _POLL_SECONDS:
-                raise self._given_up(name)
-            pause = next(polls, pause)
-            self.http.cancel.wait(pause * random.uniform(0.8, 1.2))
+                raise self._given_up(question)
+            self.http.cancel.wait(next(pauses) * random.uniform(0.8, 1.2))
             try:
-                answer = self.ask("GET", f"{self.base}/status/{quote(name, safe='')}", most=LARGEST_RESULT)
+                latest = self._ask("GET", f"status/{quote(question, safe='')}")
             except NotFound as error:
                 raise _Forgotten("the endpoint no longer has the request", item=self.name) from error
+        return latest
 
     def _given_up(self, question: str) -> NetworkError:
         """The error of a question that no worker takes. It is cancelled: a worker that took it later would cost."""
@@ -352,21 +354,23 @@ class Runpod(HttpRemote):
             output = self._streamed(answer["id"])
         if output is None:
             raise _no_result(item)
-        facts = output if isinstance(output, dict) else {}
-        if (facts.get("error") and not facts.get("status")) or facts.get("status") in ("not_found", "error"):
-            raise self._failure(facts.get("error") or facts.get("message") or facts["status"], item, None)
+        words = _error_of(output)
+        if words:
+            raise self._failure(words, item, None)
         return output
 
     def _failure(self, words: Any, item: str, output: Any) -> MdlError:
         text = self.words(words) or "the worker failed, and does not say why"
-        is_record = isinstance(output, dict) and status_of(output.get("status")) in ("failed", "cancelled")
-        if not is_record and _UNKNOWN.search(text):
-            return UnknownProcess(text, item=item)
-        if not is_record and _UNFINISHED.search(text):
-            return NotFinished(text, item=item, hint="--wait waits for it")
         if _TOO_LARGE.search(text):
             return NoResult(text, item=item, hint=_LIMITS)
-        return WorkerFailed(text if is_record else f"the worker says: {text}", item=item, output=output)
+        is_record = isinstance(output, dict) and status_of(output.get("status")) in ("failed", "cancelled")
+        if is_record:
+            return WorkerFailed(text, item=item, output=output)
+        if _UNKNOWN.search(text):
+            return UnknownProcess(text, item=item)
+        if _UNFINISHED.search(text):
+            return NotFinished(text, item=item, hint="--wait waits for it")
+        return WorkerFailed(f"the worker says: {text}", item=item, output=output)
 
     def explained(self, error: MdlError) -> MdlError:
         """400, 413 and 502 are all answered to what is too large; only the words tell."""
@@ -376,6 +380,16 @@ class Runpod(HttpRemote):
 
 
 open_remote = Runpod
+
+
+def _error_of(output: Any) -> Any:
+    """What a worker's output says in place of a result; nothing if it is one."""
+    if not isinstance(output, dict):
+        return None
+    status = output.get("status")
+    if status in ("not_found", "error"):
+        return output.get("error") or output.get("message") or status
+    return None if status else output.get("error")
 
 
 def _no_result(item: str) -> NoResult:
@@ -416,9 +430,8 @@ def _job_of_item(row: Any) -> str:
 def keyed_outputs(answer: Any, job: str) -> list[Output]:
     """Return the files in a worker's list of keys (``{"files": [{"key", "size"}]}``, or texts), which can be asked for
     one by one. Raises `Unsafe` for a key that leaves the folder."""
-    rows = answer
-    if isinstance(answer, dict):
-        rows = next((answer[key] for key in _KEY_LISTS if key in answer), None)
+    lists = answer if isinstance(answer, dict) else {_KEY_LISTS[0]: answer}
+    rows = next((lists[key] for key in _KEY_LISTS if key in lists), None)
     if not isinstance(rows, list):
         return []
     outputs = []

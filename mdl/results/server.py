@@ -78,6 +78,11 @@ class TrainerCheckpoint:
     is_best: bool = False
     is_latest: bool = False
 
+    def is_called(self, name: str) -> bool:
+        """Whether a user may mean it by ``latest``, ``best``, its name or its step."""
+        marks = {"latest": self.is_latest, "best": self.is_best}
+        return marks.get(name, False) or name in (self.name, str(self.step))
+
     @property
     def order(self) -> int:
         """Its step; -1 if the server does not tell it."""
@@ -134,12 +139,7 @@ class Trainer(HttpRemote):
         best = facts.get("best_checkpoint")
         if isinstance(best, dict):
             best = best.get("name", best.get("path"))
-        checkpoints = []
-        for row in rows:
-            checkpoint = _checkpoint(row, best)
-            if checkpoint:
-                checkpoints.append(checkpoint)
-        return checkpoints
+        return list(filter(None, [_checkpoint(row, best) for row in rows]))
 
     def files(self, origin: JobOrigin) -> list[RemoteFile]:
         """The one archive, of a size and a format that are not known: its bytes tell. Its URL differs if the job has
@@ -179,15 +179,9 @@ class Trainer(HttpRemote):
         """The checkpoint that is meant: ``latest``, ``best``, a name or a step."""
         check_checkpoint(name)
         checkpoints = self.checkpoints(job)
-        if name == "latest":
-            meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_latest]
-            meant = meant or _with_most_steps(checkpoints)
-        elif name == "best":
-            meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_best]
-        else:
-            meant = []
-        if not meant:
-            meant = [checkpoint for checkpoint in checkpoints if name in (checkpoint.name, str(checkpoint.step))]
+        meant = [checkpoint for checkpoint in checkpoints if checkpoint.is_called(name)]
+        if name == "latest" and not meant:
+            meant = _with_most_steps(checkpoints)
         if meant:
             check_checkpoint(meant[0].name)
             return meant[0]
