@@ -75,17 +75,19 @@ class History:
     def released(self, version: str, switch: Switch) -> History:
         """The history once ``version`` is active."""
         before = [earlier for earlier in self.served if earlier != version]
-        served = (*before, version)
-        known = self.releases if version in self.releases else (*self.releases, version)
-        return History(known, served, self._with(switch))
+        return History(self._with_release(version), (*before, version), self._with(switch))
 
     def rolled_back(self, switch: Switch) -> History:
         """The history once ``switch.after`` is active again: a version that was served before, or one that was rolled
         back from."""
         version = switch.after
-        known = self.releases if version in self.releases else (*self.releases, version)
-        at = self.served.index(version) if version in self.served else len(self.served)
-        return History(known, (*self.served[:at], version), self._with(switch), unless_switched=self.served)
+        served = self.served
+        if version in served:
+            served = served[: served.index(version)]
+        return History(self._with_release(version), (*served, version), self._with(switch), unless_switched=self.served)
+
+    def _with_release(self, version: str) -> tuple[str, ...]:
+        return self.releases if version in self.releases else (*self.releases, version)
 
     def not_rolled_back(self, active: str) -> History | None:
         """The history without its last change, if that is a rollback that did not happen, for ``active`` is served
@@ -135,8 +137,7 @@ def from_json(data: bytes) -> History:
     switches = []
     for row in facts["switches"]:
         switches.append(Switch(**{key: str(value) for key, value in row.items()}))
-    before = names("unless_switched") if "unless_switched" in facts else ()  # mdl has not always written it
-    return History(names("releases"), names("served"), tuple(switches), before)
+    return History(names("releases"), names("served"), tuple(switches), names("unless_switched"))
 
 
 # The folder of the releases
@@ -279,13 +280,13 @@ class ReleaseDir:
         here = self.here()
         if name in here:
             return name
-        matching = sorted(version for version in here if name and name in version)
-        if not matching:
-            known = [version for version in history.releases if version in here]
-            raise NotFound("no such release", item=name, hint=f"there are: {listed(known)}")
-        if len(matching) > 1:
+        matching = sorted(version for version in here if name in version)
+        if len(matching) == 1 and name:
+            return matching[0]
+        if matching and name:
             raise UsageError(f"{len(matching)} releases match", item=name, hint=listed(matching))
-        return matching[0]
+        known = [version for version in history.releases if version in here]
+        raise NotFound("no such release", item=name, hint=f"there are: {listed(known)}")
 
     def rollback_target(self, history: History) -> str:
         """The version that a rollback goes to. Raises `NotFound` if there is no such version."""

@@ -265,7 +265,9 @@ def check_bytes(archive: AnyArchive, progress: Progress) -> dict[str, str]:
     path. Raises `ProtocolError`."""
     digests: dict[str, str] = {}
     with archive.named():
-        for member in (one for one in archive.members if not one.is_folder):
+        for member in archive.members:
+            if member.is_folder:
+                continue
             name = member.path.text
             progress.add(0, name)
             digests[name] = archive.copy(member, None, partial(progress.add, file=name))
@@ -303,21 +305,36 @@ def extract(
             if member.is_folder:
                 continue
             place = f"{root}/{name}"
-            sha256 = archive.digests.get(name, "")
-            is_linked = sha256 != "" and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
-            if is_linked:
-                progress.add(member.size, name)
-            elif sha256:
-                _write(archive, member, place, progress, sync, to_serve=to_serve)
-            else:
-                sha256 = _write(archive, member, place, progress, sync, to_serve=to_serve)
-                is_linked = name != NAME and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place)
+            sha256, is_linked = _written(archive, member, place, find_copy, progress, sync, to_serve=to_serve)
             linked += is_linked
             if name != NAME:
                 entries.append(ManifestEntry(name, member.size, sha256))
         archive.check_unchanged()
     listed = tuple(sorted(entries, key=lambda entry: entry.path))
     return archive.manifest or Manifest(listed), linked
+
+
+def _written(
+    archive: AnyArchive,
+    member: ArchiveEntry,
+    place: str,
+    find_copy: FindCopy,
+    progress: Progress,
+    sync: BackgroundSync,
+    *,
+    to_serve: bool,
+) -> tuple[str, bool]:
+    """Make the file of one member, as a hard link if its bytes are on the disk already; returns its SHA-256, and
+    whether it is a link."""
+    name = member.path.text
+    sha256 = archive.digests.get(name, "")
+    if sha256 and _link(find_copy(ManifestEntry(name, member.size, sha256)), member, place):
+        progress.add(member.size, name)
+        return sha256, True
+    written = _write(archive, member, place, progress, sync, to_serve=to_serve)
+    if sha256 or name == NAME:
+        return written, False
+    return written, _link(find_copy(ManifestEntry(name, member.size, written)), member, place)
 
 
 def _link(source: Path | None, member: ArchiveEntry, place: str) -> bool:

@@ -67,13 +67,21 @@ _CODE_PAGE = (
 )
 _EXTRA_HEAD = Struct("<2H")
 _TWO_SIZES = Struct("<2Q")
-_METHODS = dict(
-    zip(
-        (1, 6, 9, 12, 14, 20, 93, 95, 97, 98, 99),
-        ("shrink", "implode", "deflate64", "bzip2", "lzma", "zstd", "zstd", "xz", "wavpack", "ppmd", "AES encryption"),
-        strict=True,
-    )
-)
+_WIDE_FIELDS = ((FULL32, 8), (FULL32, 8), (FULL32, 8), (FULL16, 4))
+"""What size, packed size, offset and disk are if they are in the extra field, and the bytes that each has there."""
+_METHODS = {
+    1: "shrink",
+    6: "implode",
+    9: "deflate64",
+    12: "bzip2",
+    14: "lzma",
+    20: "zstd",
+    93: "zstd",
+    95: "xz",
+    97: "wavpack",
+    98: "ppmd",
+    99: "AES encryption",
+}
 
 
 @dataclass(slots=True)
@@ -133,10 +141,11 @@ def check_local_header(head: bytes, member: ZipEntry) -> None:
             size, packed = _TWO_SIZES.unpack(wide)
         _check_unicode_path(fields, raw, member.shown)
         _refuse_link_fields(fields, member.shown)
-    sizes = (crc, packed, size)
-    listed = (member.crc, member.packed, member.size)
-    same = sizes == listed or (member.deferred and all(a in (0, b) for a, b in zip(sizes, listed, strict=True)))
-    if raw != member.raw or method != member.method or flags != member.flags or not same:
+    sizes = [crc, packed, size]
+    listed = [member.crc, member.packed, member.size]
+    if member.deferred:  # the numbers are in its data descriptor; here they are 0, or are there as well
+        listed = [number if there else 0 for number, there in zip(listed, sizes, strict=True)]
+    if (raw, method, flags, sizes) != (member.raw, member.method, member.flags, listed):
         raise ProtocolError("its local header and the directory contradict each other", item=member.shown)
 
 
@@ -209,16 +218,18 @@ def _fields(extra: bytes, item: str) -> dict[int, bytes]:
 
 def _widened(wide: bytes | None, narrow: tuple[int, int, int, int], item: str) -> tuple[int, ...]:
     """Size, packed size, offset and disk, with the 64-bit value of each that is full."""
-    size, packed, begin, disk = narrow
-    full = (size == FULL32, packed == FULL32, begin == FULL32, disk == FULL16)
-    if wide is None:
-        if any(full):
-            raise ProtocolError("its 64-bit sizes are missing", item=item)
-        return narrow
-    if len(wide) != 8 * sum(full[:3]) + 4 * full[3] or not any(full):
+    values = []
+    at = 0
+    for value, (full, width) in zip(narrow, _WIDE_FIELDS, strict=True):
+        if value == full:
+            if wide is None:
+                raise ProtocolError("its 64-bit sizes are missing", item=item)
+            value = int.from_bytes(wide[at : at + width], "little")
+            at += width
+        values.append(value)
+    if wide is not None and (at == 0 or at != len(wide)):
         raise ProtocolError("its 64-bit sizes are damaged", item=item)
-    values = list(Struct("<" + "".join("QQQL"[n] for n in range(4) if full[n])).unpack(wide))
-    return tuple(values.pop(0) if is_full else value for value, is_full in zip(narrow, full, strict=True))
+    return tuple(values)
 
 
 def _check_unicode_path(fields: dict[int, bytes], raw: bytes, item: str) -> None:
@@ -242,9 +253,10 @@ def _refuse_kind(mode: int, is_folder: bool, content: int, item: str) -> None:
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
         raise Unsafe("a link is not unpacked", item=item)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    says_folder = {stat.S_IFDIR: True, stat.S_IFREG: False, 0: is_folder}
+    if kind not in says_folder:
         raise Unsafe("neither a file nor a folder", item=item)
-    if (kind == stat.S_IFDIR and not is_folder) or (kind == stat.S_IFREG and is_folder) or (is_folder and content):
+    if says_folder[kind] != is_folder or (is_folder and content):
         raise Unsafe("a folder and a file at once", item=item)
 
 
@@ -255,9 +267,8 @@ def _refuse_method(method: int, flags: int, packed: int, size: int, item: str) -
         raise Unsafe(f"unknown flags {flags:#06x}", item=item)
     if method not in (STORED, DEFLATED):
         name = _METHODS.get(method, f"method {method}")
-        raise Unsafe(
-            f"packed with {name}; mdl unpacks stored and deflated members", item=item, hint="unpack it with 7z"
-        )
+        why = f"packed with {name}; mdl unpacks stored and deflated members"
+        raise Unsafe(why, item=item, hint="unpack it with 7z")
     if method == STORED and packed != size:
         raise ProtocolError("stored, but its two sizes differ", item=item)
 
@@ -276,6 +287,8 @@ _MOST = 4096
 _CHUNK = 2**20
 _AHEAD = 64 * 2**10
 """Bytes that are read at once if fewer than half of them are wanted."""
+_FULL_END = (FULL16, FULL16, FULL16, FULL16, FULL32, FULL32)
+"""What the fields of the end record are if the 64-bit record has them."""
 _NOTHING = (b"", b"\x03\x00")
 """No bytes, stored and deflated."""
 
@@ -305,7 +318,7 @@ def read_directory(fd: int, limits: ArchiveLimits) -> tuple[ZipEntry, ...]:
     if end.size > end.count * _MOST:
         raise Unsafe(f"a directory of {end.size:,} bytes for {end.count:,} members")
     members = parse_directory(_read(fd, end.at, end.size), end.count)
-    members.sort(key=lambda one: one.header_at)
+    members.sort(key=lambda member: member.header_at)
     _place(ReadAhead(fd), members, end.at)
     _check_sizes(members, limits)
     return tuple(member for member in members if member.path != TOP)
@@ -342,6 +355,13 @@ class ReadAhead:
             start = 0
         return self._data[start : start + count]
 
+    def exactly(self, at: int, count: int) -> bytes:
+        """``count`` bytes from ``at``. Raises `ProtocolError` at the end of the file, `OSError`."""
+        data = self.read(at, count)
+        if len(data) != count:
+            raise ProtocolError("the archive was cut")
+        return data
+
 
 def _read(fd: int, at: int, count: int) -> bytes:
     """Exactly ``count`` bytes from ``at``."""
@@ -365,26 +385,19 @@ def _find_end(fd: int, length: int) -> _End:
         raise ProtocolError("this is not a whole zip: it has no end record")
     ends = [found.start() for found in re.finditer(re.escape(END), tail) if _ends_file(tail, found.start())]
     if ends != [at]:
-        why = "data follows its end record" if not ends else "it has more than one end record"
+        why = "it has more than one end record" if ends else "data follows its end record"
         raise ProtocolError(f"{why}; readers would disagree on what it holds")
-    _, disk, start_disk, here, count, size, begin, _ = END_RECORD.unpack_from(tail, at)
-    place = first + at
-    end64 = _end64(fd, place)
-    if end64 is None:
-        if FULL16 in (disk, start_disk, here, count) or FULL32 in (size, begin):
+    narrow = END_RECORD.unpack_from(tail, at)[1:7]
+    wide, stop = _end64(fd, first + at) or (narrow, first + at)
+    for value, wide_value, full in zip(narrow, wide, _FULL_END, strict=True):
+        if wide is narrow and value == full:
             raise ProtocolError("its 64-bit end record is missing")
-        wide: tuple[int, ...] = (disk, start_disk, here, count, size, begin)
-    else:
-        wide, stop = end64
-        narrow = (disk, start_disk, here, count, size, begin)
-        fulls = (FULL16, FULL16, FULL16, FULL16, FULL32, FULL32)
-        if any(a not in (b, full) for a, b, full in zip(narrow, wide, fulls, strict=True)):
+        if value not in (wide_value, full):
             raise ProtocolError("its two end records contradict each other")
-        place = stop
     disk, start_disk, here, count, size, begin = wide
     if disk or start_disk or here != count:
         raise Unsafe("an archive of several volumes is not unpacked", hint="join it first, e.g. with 'zip -s 0'")
-    return _End(count, size, begin, place)
+    return _End(count, size, begin, stop)
 
 
 def _ends_file(tail: bytes, at: int) -> bool:
@@ -416,41 +429,44 @@ def _end64(fd: int, end: int) -> tuple[tuple[int, ...], int] | None:
 def _place(archive: ReadAhead, members: list[ZipEntry], stop: int) -> None:
     """Compare every local header with the directory, see that the members fill everything up to ``stop``, and set
     where the data of each begins."""
-
-    def read(begin: int, count: int) -> bytes:
-        data = archive.read(begin, count)
-        if len(data) != count:
-            raise ProtocolError("the archive was cut")
-        return data
-
     at = 0
-    for member, following in zip(members, [*(one.header_at for one in members[1:]), stop], strict=False):
+    for number, member in enumerate(members, 1):
+        following = members[number].header_at if number < len(members) else stop
         if member.header_at < at:
             raise Unsafe("two members overlap", item=member.shown)
         if member.header_at > at:
             raise ProtocolError(f"{member.header_at - at} bytes before it belong to no member", item=member.shown)
-        if member.header_at + LOCAL_HEAD.size > stop:
-            raise ProtocolError("it lies outside the archive's data", item=member.shown)
-        head = read(at, min(LOCAL_HEAD.size + len(member.raw), stop - at))
-        names, extras = LOCAL_HEAD.unpack_from(head)[-2:]
-        data = at + LOCAL_HEAD.size + names + extras
-        if data + member.packed > stop:
-            raise ProtocolError("it lies outside the archive's data", item=member.shown)
-        check_local_header(head if data - at == len(head) else read(at, data - at), member)
-        if member.is_folder and (member.packed > 2 or read(data, member.packed) not in _NOTHING):
+        header = _local_header(archive, member, stop)
+        check_local_header(header, member)
+        member.data_at = at + len(header)
+        if member.is_folder and (member.packed > 2 or archive.exactly(member.data_at, member.packed) not in _NOTHING):
             raise ProtocolError("a folder with content", item=member.shown)
-        member.data_at = data
-        at = data + member.packed
+        at = member.data_at + member.packed
         if member.deferred:
             room = min(following, stop) - at
             if room < 0:
                 raise Unsafe("two members overlap", item=member.shown)
             if room not in DESCRIPTORS:
                 raise ProtocolError("its data descriptor is missing or damaged", item=member.shown)
-            check_descriptor(read(at, room), member)
+            check_descriptor(archive.exactly(at, room), member)
             at += room
     if at != stop:
         raise ProtocolError(f"{stop - at} bytes before its directory belong to no member")
+
+
+def _local_header(archive: ReadAhead, member: ZipEntry, stop: int) -> bytes:
+    """The local header of a member with its name and its extra fields. Raises `ProtocolError` if the header or the
+    data behind it would lie beyond ``stop``."""
+    at = member.header_at
+    room = stop - at
+    if room < LOCAL_HEAD.size:
+        raise ProtocolError("it lies outside the archive's data", item=member.shown)
+    head = archive.exactly(at, min(LOCAL_HEAD.size + len(member.raw), room))
+    names, extras = LOCAL_HEAD.unpack_from(head)[-2:]
+    length = LOCAL_HEAD.size + names + extras
+    if length + member.packed > room:
+        raise ProtocolError("it lies outside the archive's data", item=member.shown)
+    return head if length == len(head) else archive.exactly(at, length)
 
 
 # An open zip
