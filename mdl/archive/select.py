@@ -72,6 +72,11 @@ class PackRules:
     whole_run: bool = False
     allow_secrets: bool = False
 
+    @property
+    def are_of_files(self) -> bool:
+        """Whether files are asked for, whatever they are, and not a model."""
+        return self.logs or self.whole_run or len(self.include) > 0
+
 
 @small_value_class
 class Member:
@@ -112,8 +117,7 @@ def select(
     checkpoints that are newer than ``checkpoint``. Raises `NotFound` if nothing is left, `Unsafe` for a path or a
     link, `StorageError` for files that cannot be read, `ProtocolError` for an incomplete checkpoint.
     """
-    is_of_files = bool(rules.include) or rules.logs or rules.whole_run
-    if checkpoint is None and not is_of_files:
+    if checkpoint is None and not rules.are_of_files:
         run.check_recognised()
     taken = checkpoint.name if checkpoint else "the model"
     skipped = []
@@ -344,11 +348,10 @@ class _Selecting:
         """What is packed as the run's model if no checkpoint was named; None if not a model is asked for but what is
         there, as of a folder that no trainer's layout fits."""
         rows = self.run.checkpoints
-        is_of_files = self.rules.logs or self.rules.include or self.rules.whole_run
-        if self.checkpoint or is_of_files or not rows or not self.run.is_recognised:
+        if self.checkpoint or self.rules.are_of_files or not self.run.is_recognised:
             return None
-        is_model = rows[-1].is_finished or len(rows) == 1
-        return rows[-1] if is_model else None
+        has_model = len(rows) == 1 or (len(rows) > 1 and rows[-1].is_finished)
+        return rows[-1] if has_model else None
 
     def _check_truncated(self, members: list[Member]) -> tuple[str, ...]:
         """The files of weights that are not whole, and so cannot be loaded; they are refused unless that is allowed."""
@@ -390,21 +393,21 @@ class _Selecting:
         if self.rules.whole_run or self.rules.include:
             return everything
         model = run.model_beside_checkpoints
-        own = {entry.path for entry in model.entries} if model else set()
-        others = [row for row in run.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
-        count = counted(len(others), "checkpoint")
         if model is None:
-            if len(others) > 1 and not run.model_base and run.latest:
+            if len(run.checkpoints) > 1 and not run.model_base and run.latest:
+                count = counted(len(run.checkpoints), "checkpoint")
                 hint = f"--checkpoint {run.latest.name} packs the latest alone"
                 self.notes.append(f"no finished model: all {count} are packed; {hint}")
             return everything
+        others = run.checkpoints_outside(model)
         if not others:
             return everything
         theirs: set[str] = set()
         for row in others:
             self.skipped.append(Skipped(shown(row.name), A_CHECKPOINT))
             theirs |= row.paths
-        theirs -= {*own, ""}
+        theirs -= {"", *(entry.path for entry in model.entries)}
+        count = counted(len(others), "checkpoint")
         size = human_bytes(sum(row.bytes for row in others))
         self.notes.append(f"left out: {count}, {size}; --all packs them, --checkpoint NAME one")
         return [entry for entry in self.tree.entries if theirs.isdisjoint((entry.path, *folders_above(entry.path)))]

@@ -226,8 +226,6 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
 def _other_checkpoints(run: Run) -> list[Checkpoint]:
     """The checkpoints beside the finished model; none if there is no such model."""
     try:
-        finished = run.finished()
+        return run.checkpoints_outside(run.finished())
     except NotFound:
         return []
-    own = {entry.path for entry in finished.entries}
-    return [row for row in run.checkpoints if not own.issuperset(entry.path for entry in row.entries)]

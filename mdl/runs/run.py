@@ -52,6 +52,11 @@ class Run:
         last = self.checkpoints[-1]
         return last if last.is_finished and not last.base else None
 
+    def checkpoints_outside(self, model: Checkpoint) -> list[Checkpoint]:
+        """The checkpoints that have more than what is in a finished model."""
+        own = {entry.path for entry in model.entries}
+        return [row for row in self.checkpoints if not own.issuperset(entry.path for entry in row.entries)]
+
     @property
     def latest(self) -> Checkpoint | None:
         return next((row for row in self.checkpoints if row.latest), None)

@@ -11,6 +11,7 @@ Specification" III.A (superblocks), POSIX pax for tar.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 _LARGEST_DIRECTORY = 64 * 2**20
@@ -36,6 +37,8 @@ def read_at(file: ReadableFile, start: int, count: int) -> bytes:
 
 ZIP_MEMBER = b"PK\x03\x04"
 _DIRECTORY_ENTRY = b"PK\x01\x02"
+_ENTRY = struct.Struct("<4s16xI4xHHH8xI")
+"""Of an entry: signature, bytes packed; the lengths of name, extra field and comment; offset of the local header."""
 _END = b"PK\x05\x06"
 _END_SIZE = 22
 LONGEST_ZIP_END = _END_SIZE + 2**16 - 1
@@ -58,17 +61,12 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
         return "a zip whose directory is not where its end record says"
     if length > _LARGEST_DIRECTORY:
         return None
-    entries = read_at(file, start, length)
-    at = 0
-    while at + 46 <= length and entries[at : at + 4] == _DIRECTORY_ENTRY:
-        packed = int.from_bytes(entries[at + 20 : at + 24], "little")
-        name_length, extra_length, comment_length = struct.unpack_from("<HHH", entries, at + 28)
-        member = int.from_bytes(entries[at + 42 : at + 46], "little")
-        is_far = member == 0xFFFFFFFF or packed == 0xFFFFFFFF  # then zip64's extra field has the numbers
-        if not is_far and member + _LOCAL_HEADER_SIZE + name_length + packed > start:
+    read = 0
+    for entry in _entries(read_at(file, start, length)):
+        if not entry.is_far and entry.data_end > start:
             return "a zip with a member that goes on behind the directory"
-        at += 46 + name_length + extra_length + comment_length
-    return None if at == length else "a zip whose directory cannot be read"
+        read += entry.length
+    return None if read == length else "a zip whose directory cannot be read"
 
 
 def last_zip_lacks(file: ReadableFile, size: int) -> str | None:
@@ -84,14 +82,32 @@ def zip_names(file: ReadableFile, size: int) -> frozenset[str]:
     directory = _zip_directory(file, size)
     if directory is None or not directory.is_where_said or directory.length > _LARGEST_DIRECTORY:
         return frozenset()
-    entries = read_at(file, directory.start, directory.length)
-    names = set()
+    entries = _entries(read_at(file, directory.start, directory.length))
+    return frozenset(entry.name.decode("utf-8", "replace") for entry in entries)
+
+
+class _Entry(NamedTuple):
+    """One member as a zip's directory lists it: the ``length`` of its entry, its ``name``, and the least offset at
+    which its data ends, unless zip64's extra field has the numbers: then ``is_far``."""
+
+    length: int
+    name: bytes
+    data_end: int
+    is_far: bool
+
+
+def _entries(directory: bytes) -> Iterator[_Entry]:
+    """Each entry of a zip's directory, up to the first that cannot be read."""
     at = 0
-    while at + 46 <= len(entries) and entries[at : at + 4] == _DIRECTORY_ENTRY:
-        name_length, extra_length, comment_length = struct.unpack_from("<HHH", entries, at + 28)
-        names.add(entries[at + 46 : at + 46 + name_length].decode("utf-8", "replace"))
-        at += 46 + name_length + extra_length + comment_length
-    return frozenset(names)
+    while at + _ENTRY.size <= len(directory):
+        signature, packed, name_length, extra_length, comment_length, member = _ENTRY.unpack_from(directory, at)
+        if signature != _DIRECTORY_ENTRY:
+            return
+        name = directory[at + _ENTRY.size : at + _ENTRY.size + name_length]
+        length = _ENTRY.size + name_length + extra_length + comment_length
+        is_far = 0xFFFFFFFF in (member, packed)
+        yield _Entry(length, name, member + _LOCAL_HEADER_SIZE + name_length + packed, is_far)
+        at += length
 
 
 class _Directory(NamedTuple):
@@ -122,7 +138,7 @@ def _zip_directory(file: ReadableFile, size: int) -> _Directory | None:
 def _directory_of_end(file: ReadableFile, tail: bytes, tail_start: int, at: int) -> _Directory | None:
     count, length, offset = struct.unpack_from("<HII", tail, at + 10)
     end = tail_start + at
-    locator = tail[at - _ZIP64_LOCATOR_SIZE : at] if at >= _ZIP64_LOCATOR_SIZE else b""
+    locator = tail[max(0, at - _ZIP64_LOCATOR_SIZE) : at]
     if locator.startswith(_ZIP64_LOCATOR):
         zip64_at = int.from_bytes(locator[8:16], "little")
         for place in (zip64_at, end - _ZIP64_LOCATOR_SIZE - _ZIP64_END_SIZE):
@@ -132,7 +148,9 @@ def _directory_of_end(file: ReadableFile, tail: bytes, tail_start: int, at: int)
                 end = place
                 break
     start = end - length
-    if start < 0 or (count and read_at(file, start, 4) != _DIRECTORY_ENTRY):
+    if start < 0:
+        return None
+    if count and read_at(file, start, 4) != _DIRECTORY_ENTRY:
         return None
     behind_end = len(tail) - at - _END_SIZE - int.from_bytes(tail[at + 20 : at + 22], "little")
     return _Directory(start, length, start == offset or not count, behind_end)
@@ -289,41 +307,41 @@ def _gguf_size(header: _GgufHeader) -> int:
 # HDF5
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LONGEST_SUPERBLOCK = 96
 
 
-def _hdf5_superblock(file: ReadableFile, size: int) -> tuple[int, bytes] | None:
-    """Where the superblock is, and its first bytes: at 0, 512, 1024, 2048 and so on."""
+def _hdf5_superblock(file: ReadableFile, size: int) -> bytes:
+    """The first bytes of the superblock, which is at 0, 512, 1024, 2048 and so on; none if there is none."""
     at = 0
     while at < size:
-        block = read_at(file, at, 96)
+        block = read_at(file, at, _LONGEST_SUPERBLOCK)
         if block.startswith(HDF5_SIGNATURE):
-            return at, block
+            return block
         at = at * 2 or 512
-    return None
+    return b""
 
 
 def hdf5_lacks(file: ReadableFile, size: int) -> str | None:
     """What an HDF5 file lacks: the superblock says where the whole of it ends."""
-    superblock = _hdf5_superblock(file, size)
-    if superblock is None:
+    block = _hdf5_superblock(file, size)
+    if not block:
         return "it has no HDF5 signature"
-    _, block = superblock
-    version = block[8] if len(block) > 8 else 0
+    facts = block.ljust(_LONGEST_SUPERBLOCK, b"\0")
+    version = facts[8]
     if version <= 1:
-        width = block[13] if len(block) > 13 else 0
+        width = facts[13]
         end_at = 24 + 4 * version + 2 * width
     else:
-        width = block[9] if len(block) > 9 else 0
+        width = facts[9]
         end_at = 12 + 2 * width
-    end = block[end_at : end_at + width]
-    if width not in (2, 4, 8) or len(end) < width:
+    if width not in (2, 4, 8) or len(block) < end_at + width:
         return "it ends within its header"
-    wanted = int.from_bytes(end, "little")  # counted from the file's first byte, with whatever stands before the block
-    if size == wanted:
-        return None
+    wanted = int.from_bytes(facts[end_at : end_at + width], "little")  # from the file's first byte
     if size > wanted:
         return f"it was never closed: its header says {wanted:,} bytes and it has {size:,}"
-    return f"its header says {wanted:,} bytes and it has {size:,}"
+    if size < wanted:
+        return f"its header says {wanted:,} bytes and it has {size:,}"
+    return None
 
 
 # Tar

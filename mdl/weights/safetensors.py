@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import field
 
 from mdl.bounds import LARGEST_NUMBER, parse_json, whole_number
-from mdl.formatting import human_bytes
 from mdl.values import value_class
 
 SAFETENSORS = ".safetensors"
@@ -19,39 +18,23 @@ _WORTH_READING = 8 * 2**20
 """Bytes of header above which the JSON is not parsed: that would cost more memory than it is worth."""
 
 
-def why_truncated(size: int, head: Callable[[int], bytes]) -> str | None:
-    """What shows that a safetensors file of ``size`` bytes is shorter than it must be, or None.
-
-    A file that is not in this format at all is not judged: mdl copies files, it does not load them.
-    """
-    length = int.from_bytes(head(8), "little")
-    if size == 0:
-        return "an empty safetensors file"
-    if 2 <= length <= LONGEST_HEADER and 8 <= size < 8 + length:
-        return "a safetensors file shorter than its header"
-    header = read_header(head) if length <= _WORTH_READING else None
-    if header is None or header.size <= size:
-        return None
-    found = human_bytes(size)
-    wanted = human_bytes(header.size)
-    if found == wanted:
-        found = f"{size:,} bytes"
-        wanted = f"{header.size:,}"
-    return f"a safetensors file of {found}, its header says {wanted}"
-
-
 def why_not_exact(size: int, head: Callable[[int], bytes]) -> str | None:
-    """What shows that a file of ``size`` bytes is no whole safetensors file: it ends too early, its header cannot be
-    read, or something stands behind its last tensor. None if it ends where its header says."""
-    why = why_truncated(size, head)
-    if why:
-        return why
-    if int.from_bytes(head(8), "little") in range(_WORTH_READING + 1, LONGEST_HEADER + 1):
+    """Return what shows that a file of ``size`` bytes is no whole safetensors file: it ends too early, its header
+    cannot be read, or something stands behind its last tensor. None if it ends where its header says.
+
+    ``head(count)`` gives the file's first ``count`` bytes.
+    """
+    if not size:
+        return "an empty safetensors file"
+    length = int.from_bytes(head(8), "little")
+    if 2 <= length <= LONGEST_HEADER and size < 8 + length:
+        return "a safetensors file shorter than its header"
+    if _WORTH_READING < length <= LONGEST_HEADER:
         return None
     header = read_header(head)
     if header is None:
         return "it is no safetensors file: its header cannot be read"
-    if header.size < size:
+    if header.size != size:
         return f"a safetensors file of {size:,} bytes, its header says {header.size:,}"
     return None
 
@@ -70,7 +53,9 @@ def read_header(head: Callable[[int], bytes]) -> Header | None:
     ``head(count)`` gives the file's first ``count`` bytes.
     """
     length = int.from_bytes(head(8), "little")
-    text = head(8 + length)[8:] if 2 <= length <= LONGEST_HEADER else b""
+    if not 2 <= length <= LONGEST_HEADER:
+        return None
+    text = head(8 + length)[8:]
     if len(text) < length:
         return None
     try:

@@ -210,6 +210,7 @@ _KINDS = (
 TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")
 _SHARD = Kind("TensorFlow", (), "TensorFlow", optimizer="perhaps")
 _BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
+_LONGEST_FIRST = sorted(_BY_SUFFIX, key=len, reverse=True)
 _MOST_DOTS = max(suffix.count(".") for suffix in _BY_SUFFIX)
 WEIGHT_SUFFIXES = tuple(suffix for suffix, kind in _BY_SUFFIX.items() if kind.holds_weights)
 """All suffixes of files that hold weights, in the order of the table."""
@@ -247,9 +248,11 @@ def holds_no_text(name: str) -> bool:
 
 def stem_of(name: str) -> str:
     """The name without its suffix: ``best`` of ``best.pth.tar``; the whole of it if the table has no such suffix."""
-    lowered = name.lower()
-    fitting = [suffix for suffix in _BY_SUFFIX if lowered.endswith(suffix) and len(lowered) > len(suffix)]
-    return name[: -len(max(fitting, key=len))] if fitting else name
+    lower = name.lower()
+    for suffix in _LONGEST_FIRST:
+        if lower.endswith(suffix) and lower != suffix:
+            return name[: -len(suffix)]
+    return name
 
 
 ArchiveKind = Literal["zip", "tar", "tar.gz"]

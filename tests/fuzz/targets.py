@@ -71,7 +71,7 @@ from mdl.sources.hub import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found
 from mdl.sources.object_store import Access, Bucket, PartedUpload
-from mdl.weights.safetensors import read_header, why_truncated
+from mdl.weights.safetensors import read_header, why_not_exact
 
 _MEMORY = Path("/dev/shm")
 _FOLDER = Path(tempfile.mkdtemp(prefix="mdl-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
@@ -267,7 +267,7 @@ def safetensors(data: bytes) -> None:
     """A header is valid or refused, and no byte beyond the file is read."""
     found = read_header(lambda count: data[:count])
     assert found is None or found.size >= 10
-    why_truncated(len(data), lambda count: data[:count])
+    why_not_exact(len(data), lambda count: data[:count])
 
 
 def zip_directory(data: bytes) -> None:
