@@ -96,29 +96,25 @@ def _suffix_of(data: bytes, kind: str) -> str:
 
 
 def kept_apart(outputs: Sequence[Output]) -> list[Output]:
-    """Return the files, those of one name in folders: the shortest ends of the paths of their links that differ, or
-    numbers where the paths do not differ either."""
+    """Return the files, those of one name behind each other and in folders: the shortest ends of the paths of their
+    links that differ, or numbers where the paths do not differ either."""
     groups: defaultdict[str, list[Output]] = defaultdict(list)
     for output in outputs:
         groups[output.path.folded].append(output)
-    folders: dict[int, str] = {}
-    for group in groups.values():
-        if len(group) > 1:
-            names = _folders_of(group)
-            folders.update((id(output), name) for output, name in zip(group, names, strict=True))
     apart = []
-    for output in outputs:
-        folder = folders.get(id(output))
-        if folder:
-            output = replace(output, path=checked_path(f"{folder}/{output.path}"))
-        apart.append(output)
+    for group in groups.values():
+        if len(group) == 1:
+            apart += group
+            continue
+        for output, folder in zip(group, _folders_of(group), strict=True):
+            apart.append(replace(output, path=checked_path(f"{folder}/{output.path}".strip("/"))))
     return apart
 
 
 def _folders_of(group: Sequence[Output]) -> list[str]:
     """Return the folder of each of several files of one name; '' for the one whose path ends before the others
     differ."""
-    paths = [[part for part in path_of(output.url).split("/") if part] for output in group]
+    paths = [list(filter(None, path_of(output.url).split("/"))) for output in group]
     last_parts = {path[-1].casefold() for path in paths if path}
     if len(last_parts) == 1:
         paths = [path[:-1] for path in paths]
@@ -133,10 +129,10 @@ def _folders_of(group: Sequence[Output]) -> list[str]:
 
 def _differing_ends(paths: Sequence[Sequence[str]]) -> list[str]:
     """Return the ends of paths, of as few parts as tell apart all paths that differ."""
-    most_parts = max(len(path) for path in paths)
-    different = len({tuple(path) for path in paths})
-    ends: list[str] = []
-    for count in range(1, max(most_parts, 1) + 1):
+    longest = max(map(len, paths))
+    different = len(set(map(tuple, paths)))
+    ends = [""] * len(paths)
+    for count in range(1, longest + 1):
         ends = ["/".join(path[-count:]) for path in paths]
         if len(set(ends)) == different:
             break
@@ -144,10 +140,8 @@ def _differing_ends(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _is_safe(folder: str) -> bool:
-    if not folder:
-        return True
     try:
-        RelPath.parse(folder)
+        RelPath.parse(folder or "top")
     except MdlError:
         return False
     return True

@@ -13,7 +13,7 @@ import base64
 import binascii
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 from urllib.parse import urljoin
@@ -133,7 +133,7 @@ def judge(answer: Any, job: str, base: str = "") -> Judged:
     is_text_in_pieces = isinstance(answer, list) and all(isinstance(piece, str) for piece in answer)
     if is_text_in_pieces and not reader.files:
         reader.read("".join(answer))  # a generator yielded one text in pieces
-    outputs = kept_apart(list(_each_once(reader.files)))
+    outputs = kept_apart(_each_once(reader.files))
     refuse_twins(output.path for output in outputs)
     words = _failure_in(reader.objects)
     if not words and not outputs:
@@ -358,20 +358,20 @@ def _json_in(text: str) -> Any:
 def _failure_in(objects: Iterable[Mapping[str, Any]]) -> str:
     """Return what a worker says where it says that something failed; '' if it says that nowhere."""
     for facts in objects:
-        statuses = [facts[key] for key in STATUSES if isinstance(facts.get(key), str)]
-        has_failed = any(facts.get(key) is False for key in FAILURES)
-        if has_failed or not FAILED.isdisjoint(status.lower() for status in statuses):
+        status = first_text(facts, STATUSES).lower()
+        if status in FAILED or any(facts.get(key) is False for key in FAILURES):
             return words_in(facts) or "it failed, and does not say why"
     return ""
 
 
-def _each_once(files: Iterable[tuple[Output, bool]]) -> Iterator[Output]:
+def _each_once(files: Iterable[tuple[Output, bool]]) -> list[Output]:
     """Return the files, those of one link once: under the name that the answer says, if it says one."""
-    by_link: dict[object, tuple[Output, bool]] = {}
+    by_link: dict[object, Output] = {}
+    named: set[object] = set()
     for output, is_named in files:
         link = output.url or output
-        known = by_link.get(link)
-        if known is None or (is_named and not known[1]):
-            by_link[link] = (output, is_named)
-    for output, _ in by_link.values():
-        yield output
+        by_link.setdefault(link, output)
+        if is_named and link not in named:
+            by_link[link] = output
+            named.add(link)
+    return list(by_link.values())

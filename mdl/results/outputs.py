@@ -70,7 +70,7 @@ def told_size_in(facts: Mapping[str, Any]) -> int | None:
     write if they do not know it. Raises `ProtocolError` for a number that is no size."""
     size = next((facts[key] for key in SIZES if key in facts), None)
     name = shown(first_text(facts, NAMES))[:200] or "a file of the job"
-    if isinstance(size, str) and size.isascii() and size.isdigit():
+    if isinstance(size, str) and _DIGITS.fullmatch(size):
         try:
             size = parse_integer(size)
         except OutOfBounds as error:
@@ -105,6 +105,7 @@ def checked_path(text: str) -> RelPath:
         raise Unsafe(f"the answer names a file {shown(text)[:100]!r}: {error.message}") from error
 
 
+_DIGITS = re.compile(r"[0-9]+")
 _TELLING_TYPES = ("text/", "image/", "audio/", "video/", "application/json")
 _TELLING_SUFFIXES = (".yaml", ".yml", ".toml", ".cfg", ".ini", ".md", ".jsonl", ".model", ".log")
 _ARCHIVE = re.compile(r".+\.(zip|tar|tar\.gz|tgz)", re.IGNORECASE)
@@ -121,11 +122,12 @@ def may_be_archive(name: str) -> bool:
     """Whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed with
     gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
     kind = kind_of(name)
-    lower = name.lower()
     if kind is not None:
-        return kind.loaded_with == "torch" or is_archive_name(name) or lower.endswith(".gz")
-    media_type = _MEDIA_TYPES.guess_type(name)[0] or ""
-    return not media_type.startswith(_TELLING_TYPES) and not lower.endswith(_TELLING_SUFFIXES)
+        return kind.loaded_with == "torch" or is_archive_name(name) or name.lower().endswith(".gz")
+    if name.lower().endswith(_TELLING_SUFFIXES):
+        return False
+    media_type = _MEDIA_TYPES.guess_type(name)[0]
+    return media_type is None or not media_type.startswith(_TELLING_TYPES)
 
 
 def unnamed(job: str) -> str:
@@ -151,8 +153,8 @@ def select(files: Sequence[File], *, checkpoint: str = "", logs: bool = False, e
         chosen = [file for file in files if _is_log(file.path)]
         missing = "no log"
     elif not everything:
-        models = [file for file in files if not _is_log(file.path) and not _is_picture(file.path)]
-        chosen = models or chosen
+        beside = {file.path for file in files if _is_log(file.path) or _is_picture(file.path)}
+        chosen = [file for file in files if file.path not in beside] or chosen
     if checkpoint and checkpoint not in CHOICES:
         chosen = [file for file in chosen if _is_of(file.path, checkpoint)]
         missing = f"no checkpoint {shown(checkpoint)!r}"

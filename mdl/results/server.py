@@ -19,7 +19,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -110,10 +109,8 @@ class Trainer(HttpRemote):
     def jobs(self) -> list[RemoteJob]:
         """The jobs that the server lists under ``jobs``, or in several lists: ``running_jobs``, ``queued_jobs`` …"""
         answer = self.ask("GET", self.base + self._routes["jobs"])
-        is_in_several_lists = isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict)
-        if is_in_several_lists:
-            lists = [rows for key, rows in answer.items() if key.endswith("jobs") and isinstance(rows, list)]
-            answer = list(chain.from_iterable(lists))
+        if isinstance(answer, dict) and not isinstance(answer.get("jobs"), list | dict):
+            answer = _rows_of_all_lists(answer)
         return self.jobs_in(answer, "jobs", "the server's list of jobs")
 
     def status(self, job: str) -> RemoteJob:
@@ -223,6 +220,15 @@ def routes_in(paths: Mapping[str, Any]) -> dict[str, str]:
             if is_preferred or route not in routes:
                 routes[route] = template
     return routes
+
+
+def _rows_of_all_lists(answer: Mapping[str, Any]) -> list[Any]:
+    """Return the jobs of an answer that has a list for each status."""
+    rows: list[Any] = []
+    for key, value in answer.items():
+        if key.endswith("jobs") and isinstance(value, list):
+            rows += value
+    return rows
 
 
 def _with_most_steps(checkpoints: Sequence[TrainerCheckpoint]) -> list[TrainerCheckpoint]:
