@@ -68,6 +68,12 @@ KINDS = (
         (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_"),
         re.compile(rb"g(?:h[opusr]|ithub_pat)_([A-Za-z0-9_]{22,}+)"),
     ),
+    SecretKind("a RunPod key", (b"rpa_",), re.compile(rb"rpa_([A-Za-z0-9]{30,}+)")),
+    SecretKind("a Replicate token", (b"r8_",), re.compile(rb"r8_([A-Za-z0-9]{37})")),
+    SecretKind("an NVIDIA key", (b"nvapi-",), re.compile(rb"nvapi-([A-Za-z0-9_-]{60,}+)")),
+    SecretKind("a GitLab token", (b"glpat-",), re.compile(rb"glpat-([A-Za-z0-9_-]{20,}+)")),
+    SecretKind("a Google key", (b"aiza",), re.compile(rb"AIza([A-Za-z0-9_-]{35})")),
+    SecretKind("a Slack token", (b"xox",), re.compile(rb"xox[abprs]-([A-Za-z0-9-]{20,}+)")),
     SecretKind(
         "a JSON web token",
         (b"eyj",),

@@ -40,6 +40,12 @@ SECRETS = {
         for kind in ("ghp", "gho", "ghu", "ghs", "ghr")
     },
     "github fine": ("token", f"github_pat_{some(22)}_{some(59)}", "a GitHub token"),
+    "runpod": ("RUNPOD_API_KEY", f"rpa_{some(40, UPPER)}{some(6)}", "a RunPod key"),
+    "replicate": ("token", f"r8_{some(37)}", "a Replicate token"),
+    "nvidia": ("key", f"nvapi-{some(32)}-{some(31)}", "an NVIDIA key"),
+    "gitlab": ("token", f"glpat-{some(20)}", "a GitLab token"),
+    "google": ("key", f"AIza{some(35)}", "a Google key"),
+    "slack": ("token", f"xoxb-{some(12, HEX)}-{some(12, HEX)}-{some(24)}", "a Slack token"),
     "jwt": ("jwt", f"eyJ{some(30)}.eyJ{some(90)}.{some(43)}", "a JSON web token"),
     "private key": ("key", "-----BEGIN RSA PRIVATE KEY-----\nMIIE", "a private key"),
     "private key of openssh": ("key", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl", "a private key"),
