@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from mdl import MdlError, NotFound, UsageError, schemas
+from mdl import MdlError, NotFound, schemas
 from mdl.cli import completion
 from mdl.cli.command import command
 from mdl.cli.flags import DoctorSettings, argument
 from mdl.cli.session import Session
-from mdl.config import places
 from mdl.errors import joint_error
-from mdl.formatting import counted
-
-if TYPE_CHECKING:  # `schema` needs nothing of these
-    from mdl import Client
 
 
 @command(
@@ -27,69 +22,29 @@ if TYPE_CHECKING:  # `schema` needs nothing of these
 )
 def doctor(session: Session, settings: DoctorSettings) -> int:
     """Check what works here, and say what to do about the rest: endpoint, proxy, CA, token, clock, disk, versions."""
-    from mdl.doctor import Environment, run_checks
+    from mdl.doctor import run_checks
 
     settings["stall"] = settings.get("stall") or "10s"
     trouble = session.without_broken_file()
     client = session.client(settings, checked=False)
     console = session.console
-    environment = Environment(
-        settings=lambda: _settings(client, trouble),
-        catalog=lambda: _catalog(client),
-        lock=lambda: _lock(client),
-        home=lambda: client.config.home.path,
-        state=places.state_dir,
-        endpoint=lambda: client.network.endpoint,
-        connect=None if _is_offline(client) else client.network.http,
-        credentials=lambda: client.network.credentials.values(),
-    )
     errors: list[MdlError] = []
     checks: list[dict[str, object]] = []
     session.empty = {"checks": checks}
-    for result in run_checks(environment):
-        checks.append({"name": result.name, "ok": result.ok, "detail": result.detail, "advice": result.advice or None})
+    for result in run_checks(client, trouble):
+        checks.append({"name": result.name, "ok": result.ok, "detail": result.detail, "advice": result.advice})
         first, *lines = f"{result.name}: {result.detail}".split("\n")
         console.entry("ok    " if result.ok else "FAIL  ", console.clean(first))
-        if not result.ok:
-            errors.append(result.error())
+        if result.error:
+            errors.append(result.error)
+        if result.advice:
             lines.append(result.advice)
-        for line in filter(None, lines):
+        for line in lines:
             console.entry("      ", console.clean(line))
     problem = joint_error(errors)
     if problem and console.is_machine_readable:
         console.error(problem)
     return session.show({"checks": checks}, error=problem)
-
-
-def _settings(client: Client, trouble: MdlError | None) -> str:
-    """Raises `MdlError` for whatever is wrong with ``config.toml``, which is the ``trouble``, or with a setting."""
-    if problem := trouble or joint_error([one.error for one in client.settings() if one.error]):
-        raise problem
-    try:
-        path = places.config_file()
-    except UsageError as error:
-        return f"none: {error.message}"
-    return str(path) if path.exists() else f"{path} (not there)"
-
-
-def _is_offline(client: Client) -> bool:
-    """Whether nothing is to be contacted; not if that setting is wrong, which is told."""
-    try:
-        return client.config.is_offline
-    except UsageError:
-        return False
-
-
-def _catalog(client: Client) -> str:
-    paths, why = client.catalogs.found
-    return f"{counted(len(client.catalog.models), 'model')} in {', '.join(map(str, paths))} ({why})"
-
-
-def _lock(client: Client) -> str:
-    lock = client.catalogs.locked
-    if lock is None:
-        return "none; 'mdl lock' writes one"
-    return f"{counted(len(lock.models), 'model')} in {client.catalogs.lock_path}"
 
 
 @command(

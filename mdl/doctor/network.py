@@ -18,7 +18,7 @@ from mdl.bounds import LARGEST_SMALL_FILE, parse_json
 from mdl.disk.safe_open import read_whole
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound, ProtocolError, TlsError, UsageError
 from mdl.net.allowlist import host_of
-from mdl.net.client import HttpClient, OpenResponse
+from mdl.net.client import HttpClient
 from mdl.net.proxies import ProxySettings
 from mdl.net.responses import parse_size
 from mdl.net.transport import system_settings
@@ -52,30 +52,32 @@ def certificates() -> str:
     if file and not os.path.exists(file):
         advice = "set SSL_CERT_FILE to a file of CA certificates in PEM format, or unset it"
         raise TlsError(f"SSL_CERT_FILE names {file}, which does not exist", hint=advice)
-    if reason := _why_useless(folders, is_only_source=not file):
-        raise TlsError(reason, hint="set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it")
+    if folders:
+        _check_folders(folders, is_only_source=not file)
     notes: list[str] = []
     try:
         make_context(os.environ, notes.append)
     except TlsError as error:
         advice = "it must contain CA certificates in PEM format; fix it, or unset the variable"
-        raise _reworded(error, error.message, advice) from None
+        raise error.but(hint=advice, item=None) from None
     unread = [name for name in UNREAD_VARIABLES if os.environ.get(name)]
     if unread and not file and not folders:
         notes.append(f"{_ignored(unread)}; mdl reads SSL_CERT_FILE")
     return "; ".join((describe_trust(os.environ), *notes))
 
 
-def _why_useless(folders: str, *, is_only_source: bool) -> str:
-    """Why OpenSSL would find no certificate in the folders of SSL_CERT_DIR, about which it says nothing; else ''."""
-    places = [Path(place) for place in folders.split(os.pathsep) if place]
-    for place in places:
-        if not place.exists():
-            return f"SSL_CERT_DIR names {place}, which does not exist"
-    has_name = any(_HASHED_NAME.fullmatch(one.name) for place in places for one in place.glob("*"))
-    if has_name or not places or not is_only_source:
-        return ""
-    return f"SSL_CERT_DIR names {folders}, but no certificate there is named as OpenSSL wants it (such as 5ed36f99.0)"
+def _check_folders(folders: str, *, is_only_source: bool) -> None:
+    """Raise `TlsError` if OpenSSL would find no certificate in the folders of SSL_CERT_DIR: it says nothing about
+    that."""
+    advice = "set SSL_CERT_DIR to a folder that 'openssl rehash' has prepared, or unset it"
+    names: list[str] = []
+    for folder in filter(None, folders.split(os.pathsep)):
+        if not os.path.exists(folder):
+            raise TlsError(f"SSL_CERT_DIR names {folder}, which does not exist", hint=advice)
+        names += [path.name for path in Path(folder).glob("*")]
+    if is_only_source and not any(map(_HASHED_NAME.fullmatch, names)):
+        reason = f"SSL_CERT_DIR names {folders}, but no certificate there is named as OpenSSL wants it"
+        raise TlsError(f"{reason} (such as 5ed36f99.0)", hint=advice)
 
 
 # Proxy
@@ -91,7 +93,7 @@ def proxy(url: str) -> str:
     problem = settings.problem_of(url)
     chosen = _chosen(url, settings)
     if problem:
-        raise UsageError(problem, hint=f"mend the variable, or unset it; mdl goes on without it: {chosen}")
+        raise UsageError(problem, hint=f"fix the variable, or unset it; mdl goes on without it: {chosen}")
     return "; ".join((chosen, *settings.problems.values()))
 
 
@@ -137,35 +139,43 @@ def endpoint(hub: Hub) -> str:
     url = hub.endpoint.url
     if hub.connect is None:
         return f"{url}, not contacted (offline)"
-    try:
-        http = hub.closing.enter_context(hub.connect())
-    except MdlError as error:
-        raise _reworded(error, f"{url}, not contacted: {error.message}", error.advice or "see above") from None
     used = _proxies().choose(url)
     through = f", through {used.shown}" if used else ""
-    began = time.monotonic()
     try:
+        http = hub.closing.enter_context(hub.connect())
+        began = time.monotonic()
         with http.open("GET", f"{url}/api/models?limit=1", allow=_REFUSALS) as opened:
             detail = f"{url} answers in {(time.monotonic() - began) * 1000:.0f} ms{through}"
-            if opened.status in (401, 403):
-                detail += f" (with {opened.status}: {'see the token' if hub.endpoint.token else 'it may want a token'})"
-            elif opened.status >= 400:
-                detail += f" (with {opened.status}: it does not list models, and mdl does not need that)"
-            elif not _is_json(http, opened):
-                raise ProtocolError("the answer is not that of a hub")
+            if opened.status >= 400:
+                detail += f" (with {opened.status}: {_meaning(opened.status, hub.endpoint)})"
+            else:
+                _check_list(http.read(opened, LARGEST_SMALL_FILE))
             hub.http = http
             hub.headers = opened.headers
             return detail
     except MdlError as error:
-        advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), error.advice)
-        raise _reworded(error, f"{url}{through}: {error.message}", advice or "check HF_ENDPOINT") from None
+        advice = error.advice or "check HF_ENDPOINT"
+        for kind, text in _ADVICE.items():
+            if isinstance(error, kind):
+                advice = text
+        raise error.but(message=f"{url}{through}: {error.message}", hint=advice, item=None) from None
 
 
-def _is_json(http: HttpClient, opened: OpenResponse) -> bool:
+def _meaning(status: int, endpoint: Endpoint) -> str:
+    """What the refusal of a hub that works means."""
+    if status not in (401, 403):
+        return "it does not list models, and mdl does not need that"
+    return "see the token" if endpoint.token else "it may want a token"
+
+
+def _check_list(body: bytes) -> None:
+    """Raise `ProtocolError` if this is not what a hub answers."""
     try:
-        return isinstance(parse_json(http.read(opened, LARGEST_SMALL_FILE)), (list, dict))
-    except (ProtocolError, ValueError):
-        return False
+        answer = parse_json(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, (list, dict)):
+        raise ProtocolError("the answer is not that of a hub")
 
 
 def clock(hub: Hub) -> str:
@@ -193,33 +203,39 @@ def clock(hub: Hub) -> str:
 # Token
 
 
-def token_file(endpoint: Endpoint) -> str | None:
+def token_file(endpoint: Endpoint) -> None:
     """The token's file can be read, and is closed to other users. Raises `UsageError` if not."""
     path = token_path(os.environ)
-    if path and endpoint == Endpoint(endpoint.url) and (why := _why_unread(path)):
-        raise UsageError(f"{path} cannot be read: {why}", hint="log in again with 'hf auth login', or set HF_TOKEN")
-    if endpoint.token is None or path is None or endpoint.token_from != str(path):
-        return None
-    is_open = False
-    with contextlib.suppress(OSError, RuntimeError):
-        real = path.resolve()
-        is_open = bool(real.stat().st_mode & 0o044) and all(above.stat().st_mode & 0o011 for above in real.parents)
-    if is_open:
+    if path is None:
+        return
+    if endpoint.token_from == Endpoint().token_from:
+        _check_readable(path)
+    elif endpoint.token_from == str(path) and _is_open_to_others(path):
         raise UsageError(f"other users can read {path}", hint=f"chmod 600 {path}")
-    return None
 
 
-def _why_unread(path: Path) -> str:
-    """Why there is no token in a file that exists; '' if it has none, or does not exist."""
+def _check_readable(path: Path) -> None:
+    """Raise `UsageError` if the file exists and cannot be read as text."""
     try:
         read_whole(path, LARGEST_SMALL_FILE).decode()
+        return
     except (FileNotFoundError, NotADirectoryError):
-        return ""
+        return
     except OSError as error:
-        return error.strerror or str(error)
+        reason = error.strerror or str(error)
     except UnicodeDecodeError:
-        return "it is not text"
-    return ""
+        reason = "it is not text"
+    raise UsageError(f"{path} cannot be read: {reason}", hint="log in again with 'hf auth login', or set HF_TOKEN")
+
+
+def _is_open_to_others(path: Path) -> bool:
+    try:
+        real = path.resolve()
+        modes = [folder.stat().st_mode for folder in real.parents]
+        is_readable = bool(real.stat().st_mode & 0o044)
+    except (OSError, RuntimeError):
+        return False
+    return is_readable and all(mode & 0o011 for mode in modes)
 
 
 def token(hub: Hub) -> str:
@@ -227,23 +243,27 @@ def token(hub: Hub) -> str:
 
     The token itself is never shown. If `endpoint` failed, the hub is not asked.
     """
-    where = hub.endpoint
-    if where.token is None:
-        return f"{where.token_from}; private and gated repositories cannot be downloaded"
-    host = host_of(where.url)
-    others = [place for place in token_places(os.environ) if place != where.token_from]
-    source = f"from {where.token_from}" + (f" ({_ignored(others)})" if others else "") + f", for {host} only"
+    own = hub.endpoint
+    if own.token is None:
+        return f"{own.token_from}; private and gated repositories cannot be downloaded"
+    host = host_of(own.url)
+    source = f"from {own.token_from}"
+    others = [place for place in token_places(os.environ) if place != own.token_from]
+    if others:
+        source += f" ({_ignored(others)})"
+    source += f", for {host} only"
     if hub.http is None:
         return f"{source}; not checked with {host}"
     try:
-        owner = _owner(hub.http.json("GET", f"{where.url}/api/whoami-v2")[0])
+        answer = hub.http.json("GET", f"{own.url}/api/whoami-v2")[0]
     except NotFound:
         return f"{source}; {host} cannot say whether it is valid"
     except MdlError as error:
-        if not isinstance(error, AuthError) or error.redirected:
-            return f"{source}; checking it failed: {error.message}"
-        advice = f"create a new token at {where.url}/settings/tokens and put it into {where.token_from}"
-        raise _reworded(error, f"{source}: {error.message}", advice) from None
+        if isinstance(error, AuthError) and not error.redirected:
+            advice = f"create a new token at {own.url}/settings/tokens and put it into {own.token_from}"
+            raise error.but(message=f"{source}: {error.message}", hint=advice, item=None) from None
+        return f"{source}; checking it failed: {error.message}"
+    owner = _owner(answer)
     return f"{source}; valid: {owner}" if owner else f"{source}; {host} did not say whose it is"
 
 
@@ -252,24 +272,26 @@ def _owner(answer: Any) -> str:
     name = _text(answer, "name")
     if not name:
         return ""
-    title, role = (_text(answer, "auth", "accessToken", key) for key in ("displayName", "role"))
-    words = [f"{_text(answer, 'type') or 'user'} {name}"]
-    words += [f"token {title!r}"] if title else []
-    words += [f"role {role}"] if role else []
-    return ", ".join(words)
+    owner = f"{_text(answer, 'type') or 'user'} {name}"
+    title = _text(answer, "auth", "accessToken", "displayName")
+    if title:
+        owner += f", token {title!r}"
+    role = _text(answer, "auth", "accessToken", "role")
+    if role:
+        owner += f", role {role}"
+    return owner
 
 
 def _text(answer: Any, *keys: str) -> str:
     """The text under these keys, in one harmless line; '' if there is no text."""
     for key in keys:
-        answer = answer.get(key) if isinstance(answer, dict) else None
-    return shown(" ".join(answer.split()))[:_LONGEST_NAME] if isinstance(answer, str) else ""
+        if not isinstance(answer, dict):
+            return ""
+        answer = answer.get(key)
+    if not isinstance(answer, str):
+        return ""
+    return shown(" ".join(answer.split()))[:_LONGEST_NAME]
 
 
 def _ignored(names: list[str]) -> str:
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored"
-
-
-def _reworded(error: MdlError, message: str, hint: str) -> MdlError:
-    """The same error, telling a reader of the doctor what to do."""
-    return error.but(message=message, hint=hint, item=None)

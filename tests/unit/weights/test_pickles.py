@@ -1,4 +1,4 @@
-"""Files that run code when they are loaded: known by name and first bytes, told by get and doctor, never loaded."""
+"""Files that run code when they are loaded: told by get, show and verify, never loaded."""
 
 from __future__ import annotations
 
@@ -137,8 +137,9 @@ def test_files_that_run_code(name: str, data: bytes, expected: bool) -> None:
 
 
 @pytest.mark.fault(179)
-def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path, mdl: Inside) -> None:
-    """Both name the file. What it would do when loaded does not happen; loading it here shows that it would."""
+def test_get_show_and_verify_say_so_and_load_nothing(tmp_path: Path, mdl: Inside) -> None:
+    """get and show name the file, and so does a key of each file in JSON. What it would do when loaded does not happen;
+    loading it here shows that it would."""
     trap = tmp_path / "sprung"
     payload = pickle.dumps(Trap(str(trap)))
     repo = Repo("org/m", {"pytorch_model.bin": zip_of(("archive/data.pkl", payload)), "config.json": b"{}"})
@@ -147,13 +148,11 @@ def test_get_and_doctor_say_so_and_load_nothing(tmp_path: Path, mdl: Inside) -> 
         planned = done(mdl(shell, "get", "-n", "hf:org/m", "--json")).document
         got, again = done(mdl(shell, "get", "hf:org/m")), done(mdl(shell, "get", "hf:org/m"))
         report = done(mdl(shell, "get", "hf:org/m", "--json")).document
-        told = mdl(shell, "doctor", "--offline")
         checked, looked = (done(mdl(shell, word, "hf:org/m", "--json")).document for word in ("verify", "show"))
         shown = done(mdl(shell, "show", "hf:org/m"))
     assert "pytorch_model.bin: loading this can run code" in got.err
     assert "config.json: loading" not in got.err
     assert "loading" not in again.err
-    assert "pytorch_model.bin: loading this can run code" in told.out
     assert "pytorch_model.bin: loading this can run code" in shown.err
     assert "does not judge it" in shown.err
     for document in (planned, report, checked["models"][0], looked):
