@@ -55,7 +55,7 @@ class _Shared:
         columns = min(max(shutil.get_terminal_size().columns, _NARROWEST), _WIDEST)
         if isinstance(sys.stdout, io.TextIOWrapper):  # a stdout of another encoding has not every letter of a help
             sys.stdout.reconfigure(errors="replace")
-        if columns >= _LEAST_COLUMNS_OF_PANELS and HAS_RICH:
+        if HAS_RICH and columns >= _LEAST_COLUMNS_OF_PANELS:
             shown = _for_help(self, ctx, _no_markup)
             _set_up_rich(ctx, columns)
         else:
@@ -82,29 +82,39 @@ class Group(_Shared, TyperGroup):
 
 
 def _with_values(args: list[str]) -> list[str]:
-    """``args`` with a value for each option that lacks one."""
-    end = args.index("--") if "--" in args else len(args)
-    for number, word in enumerate(args[:end]):
-        value, default = _MAY_LACK_VALUE.get(word, ("", ""))
-        if value and not re.fullmatch(value, "".join(args[number + 1 : number + 2])):
+    """``args`` with a value for each option that lacks one. Behind ``--`` there are no options."""
+    options = args[: args.index("--")] if "--" in args else args
+    for number, word in enumerate(options):
+        if word not in _MAY_LACK_VALUE:
+            continue
+        value, default = _MAY_LACK_VALUE[word]
+        following = args[number + 1 : number + 2]
+        if not following or not re.fullmatch(value, following[0]):
             args[number] = f"{word}={default}"
     return args
 
 
 def _process_value(param: Any, by_typer: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
-    """What Typer makes of ``value``; without pydantic, which Typer imports for every value, where there is none, or
-    where it is a text, a path, or one of the choices (ADR 62)."""
-    kind = param.type_descriptor.annotation
-    is_many = param.multiple or param.nargs == -1
-    of_each = get_args(kind)[0] if is_many else kind
+    """Convert ``value`` as Typer does, but without pydantic, which Typer imports for every value, where there is none,
+    or where it is a text, a path, or one of the choices (ADR 62)."""
     if param.required and param.value_is_missing(value) and not ctx.resilient_parsing:
         return by_typer(ctx, value)
+    kind = param.type_descriptor.annotation
+    is_many = param.multiple or param.nargs == -1
+    processed: Any
     if value is None:
-        processed: Any = () if is_many else None
-    elif value is param.default or type(value) is kind or (not is_many and value in get_args(kind)):
+        processed = () if is_many else None
+    elif value is param.default or type(value) is kind:
         processed = value
-    elif of_each in (str, Path):
-        processed = [of_each(word) for word in value] if is_many else of_each(value)
+    elif is_many:
+        [of_each] = get_args(kind)[:1]
+        if of_each not in (str, Path):
+            return by_typer(ctx, value)
+        processed = [of_each(word) for word in value]
+    elif value in get_args(kind):
+        processed = value
+    elif kind in (str, Path):
+        processed = kind(value)
     else:
         return by_typer(ctx, value)
     return param.callback(ctx, param, processed) if param.callback else processed

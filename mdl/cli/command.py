@@ -21,7 +21,7 @@ from mdl.cli.classes import Command, Group
 from mdl.cli.commands import COMMANDS, NO_CATALOG, commands, find, groups
 from mdl.cli.flags import PANELS, ROOT_PANEL, Common, flag
 from mdl.cli.session import Session
-from mdl.cli.usage import habits
+from mdl.cli.usage import foreign_words
 from mdl.config.settings import Settings, settings_table
 from mdl.console.reporter import BROKEN_PIPE
 from mdl.errors import Cancelled, Problem, UsageError, as_problem
@@ -115,13 +115,19 @@ class RootGroup(Group):
         if find(name):
             return name, loaded(name), args[1:]
         if not ctx.resilient_parsing:
-            if name in broken_plugins():
-                why = f"the plug-in {name} cannot be used: {broken_plugins()[name]}"
-                raise UsageError(why, hint="mdl doctor shows more")
-            if name in habits():
-                raise UsageError("there is no such command", item=f"mdl {name}", hint=habits()[name])
+            _check_name(name)
         self.list_commands(ctx)  # what is near is looked for among them
         return super().resolve_command(ctx, args)
+
+
+def _check_name(name: str) -> None:
+    """Raises `UsageError` for a command that mdl knows of and does not have: one of a broken plug-in, or of another
+    tool."""
+    if name in broken_plugins():
+        why = f"the plug-in {name} cannot be used: {broken_plugins()[name]}"
+        raise UsageError(why, hint="mdl doctor shows more")
+    if name in foreign_words():
+        raise UsageError("there is no such command", item=f"mdl {name}", hint=foreign_words()[name])
 
 
 @functools.cache
@@ -137,16 +143,17 @@ def loaded(name: str) -> Any:
 def root_group(own: Mapping[str, Any], **texts: str) -> Any:
     """Typer's group for ``mdl`` itself, without commands. Its flags are the common ones, and its ``own``, whose
     callbacks do all."""
-    flags = [
-        *(_parameter(field, Common, panel=ROOT_PANEL) for field in dataclasses.fields(Common)),
-        *(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=own[key]) for key in own),
-    ]
+    parameters = [_CONTEXT]
+    for field in dataclasses.fields(Common):
+        parameters.append(_parameter(field, Common, panel=ROOT_PANEL))
+    for name, annotation in own.items():
+        parameters.append(inspect.Parameter(name, _KEYWORD, default=None, annotation=annotation))
 
     def before(ctx: typer.Context, **values: Any) -> None:
         ctx.obj = _filled(Common, values)
 
     app = _typer(name="mdl", context_settings=HELP_FLAGS, **texts)
-    app.callback(cls=RootGroup)(_signed(before, [_CONTEXT, *flags]))
+    app.callback(cls=RootGroup)(_signed(before, parameters))
     return typer.main.get_command(app)
 
 
@@ -160,6 +167,7 @@ def _typer(**given: Any) -> typer.Typer:
 
 
 _CONTEXT = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def _spread(command: Registered) -> Callable[..., None]:
@@ -168,31 +176,23 @@ def _spread(command: Registered) -> Callable[..., None]:
     groups: dict[str, type] = {}
     settings: dict[str, tuple[str, ...]] = {}
     plain: list[inspect.Parameter] = []
-    for parameter in list(inspect.signature(command.body).parameters.values())[1:]:
+    _, *of_body = inspect.signature(command.body).parameters.values()
+    for parameter in of_body:
         kind = hints[parameter.name]
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             groups[parameter.name] = kind
         elif get_args(kind)[:1] == (Settings,):
             settings[parameter.name] = kind.__metadata__[0]
         else:
-            plain.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
-    hidden = set() if command.asks else {"yes"}
-    if command.name.split()[0] in NO_CATALOG:
-        hidden.add("catalog")
-    parameters = [_CONTEXT, *plain]
-    for names in settings.values():
-        parameters += map(_setting, names)
-    for group in (*groups.values(), Common):
-        parameters += [_parameter(field, group, hidden) for field in dataclasses.fields(group)]
-    parameters.sort(key=_panel_number)
+            plain.append(parameter.replace(annotation=kind, kind=_KEYWORD))
 
     def run(ctx: typer.Context, **values: Any) -> None:
         common = merged(ctx.obj or Common(), _filled(Common, values))
         arguments: dict[str, Any] = {parameter.name: values[parameter.name] for parameter in plain}
-        for key, group in groups.items():
-            arguments[key] = _filled(group, values)
-        for key, names in settings.items():
-            arguments[key] = {name: _given(values[name]) for name in names}
+        for name, group in groups.items():
+            arguments[name] = _filled(group, values)
+        for name, setting_names in settings.items():
+            arguments[name] = {setting: _given(values[setting]) for setting in setting_names}
 
         def begin(session: Session) -> int:
             _warn_of_unknown_variables(session)
@@ -202,6 +202,15 @@ def _spread(command: Registered) -> Callable[..., None]:
 
         raise typer.Exit(guarded(command.name.split()[0], common, begin, _words(command.name, ctx, common)))
 
+    hidden = set() if command.asks else {"yes"}
+    if command.name.split()[0] in NO_CATALOG:
+        hidden.add("catalog")
+    parameters = [_CONTEXT, *plain]
+    for names in settings.values():
+        parameters += map(_setting, names)
+    for group in (*groups.values(), Common):
+        parameters += [_parameter(field, group, hidden) for field in dataclasses.fields(group)]
+    parameters.sort(key=_panel_number)
     run.__doc__ = command.body.__doc__
     return _signed(run, parameters)
 
@@ -222,21 +231,28 @@ secret."""
 
 
 def _warn_of_unknown_variables(session: Session) -> None:
-    """A variable ``MDL_…`` that means nothing is probably misspelt. The flags of all commands are looked at only if
-    there is one that is neither a setting nor one of mdl's own."""
+    """Warn of a variable ``MDL_…`` that means nothing: it is probably misspelt."""
     known = {setting.variable_name for setting in settings_table().values()}
-    asked = {name for name in session.environ if name.startswith("MDL_") and not name.startswith(_NO_SETTINGS)}
-    if not asked - known:
-        return
-    for module in {listed.module for listed in commands().values()}:
-        importlib.import_module(module)
-    for found in REGISTERED.values():
-        for parameter in inspect.signature(_spread(found)).parameters.values():
-            known |= {one.envvar for one in get_args(parameter.annotation)[1:] if one.envvar}
-    for name in sorted(asked - known):
+    unknown = {name for name in session.environ if name.startswith("MDL_") and not name.startswith(_NO_SETTINGS)}
+    unknown -= known
+    if unknown:
+        known |= _variables_of_flags()
+    for name in sorted(unknown - known):
         near = get_close_matches(name, known, 1, 0.8)
         meant = f"did you mean {near[0]}?" if near else "'mdl config' lists the settings"
         session.console.warn(f"the variable {name} means nothing to mdl; {meant}")
+
+
+def _variables_of_flags() -> set[str]:
+    """The variables that flags are read from. All commands are imported for it."""
+    for listed in commands().values():
+        importlib.import_module(listed.module)
+    variables: set[str] = set()
+    for registered in REGISTERED.values():
+        for parameter in inspect.signature(_spread(registered)).parameters.values():
+            for option in get_args(parameter.annotation)[1:]:
+                variables.add(option.envvar or "")
+    return variables
 
 
 def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
@@ -246,15 +262,17 @@ def _words(name: str, ctx: typer.Context, common: Common) -> tuple[str, ...]:
     for param in ctx.command.params:
         key = param.name or ""
         source = ctx.get_parameter_source(key)
-        if key in _NOT_SHOWN_AGAIN or source is None or source.name != "COMMANDLINE":
+        was_typed = source is not None and source.name == "COMMANDLINE"
+        if not was_typed or key in _NOT_SHOWN_AGAIN:
             continue
         value = ctx.params[key]
         values = value if isinstance(value, list | tuple) else [value]
         if param.param_type_name == "argument":
             arguments += map(str, values)
-        else:
-            long = max(param.opts, key=len)
-            options += [long if one is True else f"{long}={one}" for one in values]
+            continue
+        long = max(param.opts, key=len)
+        for item in values:
+            options.append(long if item is True else f"{long}={item}")
     return (*name.split()[:-1], ctx.command.name or "", *options, "--", *arguments)
 
 
@@ -281,20 +299,26 @@ def _parameter(
     option.hidden = field.name in hidden
     option.rich_help_panel = panel or option.rich_help_panel
     annotation = Annotated[kind, option]  # type: ignore[valid-type]
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    return inspect.Parameter(field.name, _KEYWORD, default=field.default, annotation=annotation)
 
 
 def _setting(name: str) -> inspect.Parameter:
     """The flag of a setting. It is None, or False, if it was not given: then `mdl.config.settings` looks further."""
     setting = settings_table()[name]
-    is_switch = isinstance(setting.default, bool)
-    default = f" [default: {setting.default}]" if setting.default and not is_switch else ""
-    variable = f" ({setting.variable})" if setting.variable else ""
-    usage = f"{setting.flag or '--' + name.replace('_', '-')} {'' if is_switch else setting.metavar}"
-    option = flag(usage, f"{setting.help.removesuffix('.')}{variable}.{default}", panel=setting.panel, envvar=None)
-    kind, value = (bool, False) if is_switch else (str | None, None)
-    annotation = Annotated[kind, option]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
+    usage = setting.flag or f"--{name.replace('_', '-')}"
+    about = setting.help.removesuffix(".")
+    if setting.variable:
+        about += f" ({setting.variable})"
+    about += "."
+    kind: Any = bool
+    not_given = False if isinstance(setting.default, bool) else None
+    if not_given is None:
+        kind = str | None
+        usage += f" {setting.metavar}"
+        if setting.default:
+            about += f" [default: {setting.default}]"
+    annotation = Annotated[kind, flag(usage, about, panel=setting.panel, envvar=None)]
+    return inspect.Parameter(name, _KEYWORD, default=not_given, annotation=annotation)
 
 
 def merged(before: Common, after: Common) -> Common:
@@ -305,8 +329,10 @@ def merged(before: Common, after: Common) -> Common:
         second = getattr(after, field.name)
         if isinstance(first, list) and isinstance(second, list):
             values[field.name] = first + second
+        elif second == field.default or second == []:
+            values[field.name] = first
         else:
-            values[field.name] = first if second in (field.default, []) else second
+            values[field.name] = second
     return Common(**values)
 
 

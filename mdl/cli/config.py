@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mdl import MdlError, UsageError
 from mdl.cli.command import command
-from mdl.cli.flags import LookSettings, argument
+from mdl.cli.flags import argument
 from mdl.cli.session import Session
 from mdl.config import places
 from mdl.config.settings import setting_named
@@ -34,30 +34,35 @@ Values = Annotated[list[str], argument("VALUE", "The new value; several for a li
 @command(
     "config list",
     "mdl config list --json  # the same for a program",
-    "mdl config list --layout hf-cache  # what would hold with this flag",
+    "MDL_HOME=/srv/models mdl config list  # what holds with this variable",
     checks_config=True,
 )
-def list_settings(session: Session, settings: LookSettings) -> int:
+def list_settings(session: Session) -> int:
     """Show every setting, its value and where it is from; then the places, the hub, and whose token it gets."""
-    trouble = session.without_broken_file()
-    client = session.client(settings, checked=False)
-    rows = client.settings()
-    errors = [trouble] if trouble else []
-    errors += [row.error for row in rows if row.error]
-    found = [*_places(client, errors)]
+    broken_file = session.without_broken_file()
+    client = session.client(checked=False)
+    settings = client.settings()
+    errors = [broken_file] if broken_file else []
+    errors += [setting.error for setting in settings if setting.error]
+    places = list(_places(client, errors))
     hub = _hub(client, errors)
 
     def show() -> None:
-        session.console.table(("SETTING", "VALUE", "FROM"), [(row.name, _text(row.value), row.source) for row in rows])
-        table = [(one["what"], one["path"] + ("" if one["exists"] else " (not there)"), one["why"]) for one in found]
+        rows = [(setting.name, _text(setting.value), setting.source) for setting in settings]
+        session.console.table(("SETTING", "VALUE", "FROM"), rows)
         session.console.data("")
-        table += [("hub", hub["endpoint"] or "-", hub["endpoint_from"]), ("token", hub["token_from"], "")]
+        table = []
+        for place in places:
+            is_missing = "" if place["exists"] else " (not there)"
+            table.append((place["what"], place["path"] + is_missing, place["why"]))
+        table.append(("hub", hub["endpoint"] or "-", hub["endpoint_from"]))
+        table.append(("token", hub["token_from"], ""))
         session.console.table(("WHAT", "WHERE", "WHY"), table)
 
-    error = joint_error(errors)
-    code = session.show({"settings": [_facts(row) for row in rows], "places": found, "hub": hub}, show, error=error)
-    for one in errors:
-        session.console.error(one)
+    facts = {"settings": [_facts(setting) for setting in settings], "places": places, "hub": hub}
+    code = session.show(facts, show, error=joint_error(errors))
+    for error in errors:
+        session.console.error(error)
     return code
 
 
@@ -67,20 +72,22 @@ def list_settings(session: Session, settings: LookSettings) -> int:
     "mdl config get stores.also  # a list has one value a line",
     checks_config=True,
 )
-def get_setting(session: Session, key: Key, settings: LookSettings) -> int:
+def get_setting(session: Session, key: Key) -> int:
     """The value of one setting, nothing else; a list has one value a line."""
     setting_named(key)
-    trouble = session.without_broken_file()
-    [row] = [row for row in session.client(settings, checked=False).settings() if row.name == key]
-    if error := trouble or row.error:
+    broken_file = session.without_broken_file()
+    setting = _setting(session.client(checked=False), key)
+    if error := broken_file or setting.error:
         raise error
-    values = [row.value or ""] if row.value is None or isinstance(row.value, str) else row.value
+    values: Sequence[str] = setting.value or ""
+    if isinstance(values, str):
+        values = [values]
 
     def show() -> None:
         for value in values:
             session.console.data(str(value))
 
-    return session.show({"settings": [_facts(row)]}, show)
+    return session.show({"settings": [_facts(setting)]}, show)
 
 
 @command(
@@ -107,10 +114,15 @@ def unset_setting(session: Session, key: Key) -> int:
 
 def _change(session: Session, key: str, values: list[str] | None) -> int:
     path = session.client().configure(key, values)
-    [row] = [row for row in session.client().settings() if row.name == key]
-    if row.source not in ("config.toml", "the default"):
-        session.console.warn(f"{row.source} has precedence: {key} stays {_text(row.value)}")
-    return session.show({"settings": [_facts(row)]}, lambda: session.console.data(str(path)))
+    setting = _setting(session.client(), key)
+    if setting.source not in ("config.toml", "the default"):
+        session.console.warn(f"{setting.source} has precedence: {key} stays {_text(setting.value)}")
+    return session.show({"settings": [_facts(setting)]}, lambda: session.console.data(str(path)))
+
+
+def _setting(client: Client, key: str) -> SettingValue:
+    [setting] = [setting for setting in client.settings() if setting.name == key]
+    return setting
 
 
 @command(
@@ -167,19 +179,20 @@ def _places(client: Client, errors: list[MdlError]) -> Iterator[_Place]:
 def _hub(client: Client, errors: list[MdlError]) -> dict[str, str]:
     """The hub, and which variable or file has its token; never the token."""
     try:
-        found = client.network.endpoint
+        endpoint = client.network.endpoint
     except MdlError as error:
         errors.append(error)
         return {"endpoint": "", "endpoint_from": "HF_ENDPOINT", "token_from": "-"}
-    is_named = bool(client.config.environ.get("HF_ENDPOINT"))
-    source = "HF_ENDPOINT" if is_named else "the default"
-    return {"endpoint": found.url, "endpoint_from": source, "token_from": found.token_from}
+    source = "HF_ENDPOINT" if client.config.environ.get("HF_ENDPOINT") else "the default"
+    return {"endpoint": endpoint.url, "endpoint_from": source, "token_from": endpoint.token_from}
 
 
-def _facts(row: SettingValue) -> dict[str, Any]:
-    return {"name": row.name, "value": row.value, "source": row.source}
+def _facts(setting: SettingValue) -> dict[str, Any]:
+    return {"name": setting.name, "value": setting.value, "source": setting.source}
 
 
 def _text(value: str | Sequence[str] | None) -> str:
     """A value in a table."""
-    return redact(value if isinstance(value, str) else ", ".join(value or ())) or "-"
+    if not value:
+        return "-"
+    return redact(value if isinstance(value, str) else ", ".join(value))

@@ -78,7 +78,7 @@ DOWNLOAD: Final = tuple(name for name, setting in settings_table().items() if se
 """The settings of a command that downloads: every one that has a flag."""
 LookSettings = Annotated[Settings, LOOK]
 DownloadSettings = Annotated[Settings, DOWNLOAD]
-AskSettings = Annotated[Settings, ("patience", "retries", "stall", "offline")]
+AskSettings = Annotated[Settings, ("patience", "offline")]
 DoctorSettings = Annotated[Settings, (*LOOK, "offline")]
 ReleaseSettings = Annotated[Settings, ("lock_wait",)]
 

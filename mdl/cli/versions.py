@@ -43,46 +43,55 @@ def outdated(
     with session.console.watch() as on_event:
         report = client.outdated(names or None, beyond_pins=beyond_pins, on_event=on_event)
         on_event.end_with(report.error)
-    moved = [one for one in report.models if one.state == "outdated"]
+    outdated_models = [model for model in report.models if model.state == "outdated"]
     error = report.error
-    count = sum(one.has_moved for one in report.models)
+    count = sum(model.has_moved for model in report.models)
     if exit_code and count and not error:
         hint = "'mdl update' brings it; 'mdl lock --upgrade NAME' puts it into the lock"
         error = LockError(f"{counted(count, 'model')} moved at the source", hint=hint)
     if error:
         session.console.error(error)
-    facts = {"models": report.models, "bytes_to_fetch": sum(one.bytes_to_fetch for one in moved)}
-    return session.show(facts, lambda: _show_outdated(session, report, moved, is_all=not names), error=error)
+    to_fetch = sum(model.bytes_to_fetch for model in outdated_models)
+    facts = {"models": report.models, "bytes_to_fetch": to_fetch}
+
+    def show_table() -> None:
+        _show_outdated(session, report, outdated_models, to_fetch, is_all=not names)
+
+    return session.show(facts, show_table, error=error)
 
 
-def _show_outdated(session: Session, report: OutdatedReport, moved: list[ModelVersion], *, is_all: bool) -> None:
+def _show_outdated(
+    session: Session,
+    report: OutdatedReport,
+    outdated_models: list[ModelVersion],
+    to_fetch: int,
+    *,
+    is_all: bool,
+) -> None:
+    """Show a row for each model; of all models none for those of which nothing says where to look."""
     console = session.console
     total = len(report.models)
-    if not total:
+    if total == 0:
         console.note("nothing is here, and nothing is locked")
         return
-    told = [one for one in report.models if one.state != "unknown" or not is_all]
-    rows = [
-        (
-            one.name,
-            _short(one.here),
-            _short(one.locked),
-            f"{_short(one.newest)} {(one.newest_at or '')[:10]}",
-            _told(one),
-        )
-        for one in told
-    ]
+    rows = []
+    for model in report.models:
+        if is_all and model.state == "unknown":
+            continue
+        newest = f"{_short(model.newest)} {(model.newest_at or '')[:10]}"
+        rows.append((model.name, _short(model.here), _short(model.locked), newest, _update_of(model)))
     if rows:
         console.table(("NAME", "HERE", "LOCKED", "NEWEST", "UPDATE"), rows)
-    if len(told) < total:
-        count = f"{total - len(told)} more {'was' if total - len(told) == 1 else 'were'}"
-        console.note(f"{count} imported or trained: nothing says where to look for news")
-    if moved:
-        names = " ".join(one.name for one in moved)
-        to_fetch = human_bytes(sum(one.bytes_to_fetch for one in moved))
-        console.note(f"{len(moved)} of {total} can be updated, {to_fetch} to fetch: mdl update {names}")
-    else:
+    left_out = total - len(rows)
+    if left_out:
+        verb = "was" if left_out == 1 else "were"
+        console.note(f"{left_out} more {verb} imported or trained: nothing says where to look for news")
+    if not outdated_models:
         console.note(f"nothing to update among {counted(total, 'model')}")
+        return
+    names = " ".join(model.name for model in outdated_models)
+    amount = human_bytes(to_fetch)
+    console.note(f"{len(outdated_models)} of {total} can be updated, {amount} to fetch: mdl update {names}")
 
 
 def _short(commits: tuple[str, ...]) -> str:
@@ -93,25 +102,29 @@ def _amount(changed: int, files: int, size: int) -> str:
     return f"{changed} of {counted(files, 'file')}, {human_bytes(size)}"
 
 
-def _told(one: ModelVersion) -> str:
-    """What there is to bring, in words."""
-    kinds: Counter[str] = Counter(change.change for change in one.changes)
-    what = _amount(len(one.changes), one.files or 0, one.bytes_to_fetch)
-    match one.state:
+def _update_of(model: ModelVersion) -> str:
+    """Say what there is to fetch, or why nothing is known."""
+    changed = _amount(len(model.changes), model.files or 0, model.bytes_to_fetch)
+    match model.state:
         case "failed":
-            return f"not known: {shown(one.error.message)}" if one.error else "not known"
+            return f"not known: {shown(model.error.message)}" if model.error else "not known"
         case "unknown":
             return "not known: it was imported or trained"
         case "missing":
-            return f"not here: {what}"
-        case "pinned" if one.changes:
-            return f"pinned; {what} newer"
+            return f"not here: {changed}"
         case "pinned":
-            return "pinned"
-    if not one.changes:
-        return "up to date" if one.state == "current" else "the same bytes; the lock is older"
-    told = {"edited": "edited here", "unread": "put here by another program, and not read"}
-    return what + "".join(f", {kinds[kind]} {words}" for kind, words in told.items() if kinds[kind])
+            return f"pinned; {changed} newer" if model.changes else "pinned"
+    if not model.changes:
+        return "up to date" if model.state == "current" else "the same bytes; the lock is older"
+    kinds: Counter[str] = Counter(change.change for change in model.changes)
+    for kind, words in _HINDRANCES.items():
+        if kinds[kind]:
+            changed += f", {kinds[kind]} {words}"
+    return changed
+
+
+_HINDRANCES = {"edited": "edited here", "unread": "put here by another program, and not read"}
+"""What is said of changed files of these kinds."""
 
 
 @command(
@@ -139,25 +152,27 @@ def update(
     report = run_job(session, models, folders, job, where.globs, method, work)
     if report is None:
         return 0
+    arrow = "→" if session.console.stderr.is_unicode else "->"
     places = {model.name: client.catalogs.place_of(model) for model in models}
     for move in report.moves:
-        arrow = "→" if session.console.stderr.is_unicode else "->"
-        session.console.note(_moved(move, places[move.name], arrow))
+        session.console.note(f"{move.name}: {_moved(move, places[move.name], arrow)}")
     return show(session, report, moves=report.moves)
 
 
 def _moved(move: Move, place: str, arrow: str) -> str:
-    """What became of one model, in words. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
+    """Say what became of one model. ``place`` is that of its entry; ``arrow`` is one that can be shown."""
     before = _short(move.before)
-    after = _short(move.after)
-    amount = _amount(move.files_changed, move.files, move.bytes)
+    after = _short(move.after) if move.after else ""
     if move.pinned:
-        what = f"pinned to {after}; to move it, change 'revision'" if move.after else "pinned; to move it, change it"
-        text = f"{what} in {place or 'the reference that it is fetched by'}"
+        pinned = f"pinned to {after}; to move it, change 'revision'" if after else "pinned; to move it, change it"
+        text = f"{pinned} in {place or 'the reference that it is fetched by'}"
     elif not move.files_changed:
-        return f"{move.name}: up to date{f' at {after}' if move.after else ''}"
+        return f"up to date at {after}" if after else "up to date"
     elif move.before and before != after:
-        text = f"{before} {arrow} {after}"
+        text = f"{before} {arrow} {after or '-'}"
     else:
-        text = after if move.after else ""
-    return f"{move.name}: " + ", ".join(filter(None, (text, amount if move.files_changed else "")))
+        text = after
+    parts = [text] if text else []
+    if move.files_changed:
+        parts.append(_amount(move.files_changed, move.files, move.bytes))
+    return ", ".join(parts)

@@ -105,19 +105,21 @@ class JsonLines:
         """What is said of one event, which happened at ``time``, or else now."""
         file = self._state.files.get((description.model, description.file))
         total = description.total
-        if total is None and file is not None:
-            total = file.total
-        return {
+        index = None
+        if file is not None:
+            index = file.index
+            total = file.total if total is None else total
+        facts = {
             "event": description.kind if description.kind in _EVENTS else "progress",
             "schema": "mdl.event/1",
             "time": time or utc_now(),
-            "job": self._job or None,
-            "model": description.model or None,
-            "kind": description.model_kind or None,
-            "repo": description.repo or None,
+            "job": self._job,
+            "model": description.model,
+            "kind": description.model_kind,
+            "repo": description.repo,
             "method": self._method,
-            "file": description.file or None,
-            "file_index": file.index if file else None,
+            "file": description.file,
+            "file_index": index,
             "file_count": self._state.file_count or None,
             "file_bytes": description.done,
             "file_total": total,
@@ -125,6 +127,7 @@ class JsonLines:
             "status": _STATUSES.get(description.kind, "running"),
             "error": description.error,
         }
+        return {key: None if value == "" else value for key, value in facts.items()}
 
     def _whole(self) -> dict[str, Any]:
         """Where the whole is now."""

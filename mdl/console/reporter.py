@@ -134,12 +134,9 @@ class Console:
 
         Only secrets in URLs are taken out, but for a `Requested` one; on a terminal what it would obey is escaped.
         """
-        if not self.json_output:
-            if "://" in text and not isinstance(text, Requested):
-                text = redact_value(text, self.secrets)
-            if self.stdout.is_terminal:
-                text = shown(text)
-            self._out(f"{text}\n")
+        if "://" in text and not isinstance(text, Requested):
+            text = redact_value(text, self.secrets)
+        self._out(self._for_terminal(text) + "\n")
 
     def check_file(self, text: str) -> None:
         """Raises `UsageError` if the text of a file that is to be printed as it is holds a secret that is known."""
@@ -150,12 +147,9 @@ class Console:
     def file(self, text: str) -> None:
         """Write the text of a file that a program reads to stdout, byte for byte; a terminal gets what it would obey
         escaped. What is secret must be out of it: see `check_file`."""
-        if not self.json_output:
-            if text and not text.endswith("\n"):
-                text += "\n"
-            if self.stdout.is_terminal:
-                text = "\n".join(shown(line) for line in text.split("\n"))
-            self._out(text)
+        if text and not text.endswith("\n"):
+            text += "\n"
+        self._out("\n".join(self._for_terminal(line) for line in text.split("\n")))
 
     def entry(self, head: str, text: str) -> None:
         """Write a line of data that begins with ``head``, which says what it is about. A terminal gets it broken
@@ -177,9 +171,10 @@ class Console:
 
     def heading(self, text: str) -> None:
         """Write a heading to stdout, after an empty line; bold on a terminal with colours."""
-        if not self.json_output:
-            text = shown(redact(text, self.secrets))
-            self._out(f"\n\x1b[1m{text}\x1b[0m\n" if self.stdout.has_colors else f"\n{text}\n")
+        text = self.clean(text)
+        if self.stdout.has_colors:
+            text = f"\x1b[1m{text}\x1b[0m"
+        self._out(f"\n{text}\n")
 
     def hide_bars(self) -> None:
         """Give the terminal back as it was while this process is suspended."""
@@ -203,10 +198,8 @@ class Console:
         """Write a table to stdout: drawn on a terminal, where the columns ``cut``, ``drop`` and ``below`` give room, as
         `mdl.console.tables` says. Elsewhere, and if it is very long, it is plain aligned lines that a program can split
         again."""
-        if self.json_output:
-            return
-        heads = [*map(shown, headers)]
-        body = [[shown(redact_value(cell, self.secrets)) for cell in row] for row in rows]
+        heads = [shown(header) for header in headers]
+        body = [self._cells(row) for row in rows]
         if self.stdout.can_move_cursor and len(body) <= _MOST_ROWS_DRAWN:
             from mdl.console.tables import drawn_table
 
@@ -218,11 +211,8 @@ class Console:
 
     def tab_separated(self, rows: Iterable[Sequence[str]]) -> None:
         """Write rows to stdout with tabs between the cells, for a program. A tab within a cell is escaped."""
-        if self.json_output:
-            return
         for row in rows:
-            cells = [shown(redact_value(cell, self.secrets)) for cell in row]
-            self._out("\t".join(cells) + "\n")
+            self._out("\t".join(self._cells(row)) + "\n")
 
     def document(
         self,
@@ -236,7 +226,8 @@ class Console:
 
         whole = document(command, payload, exit_code=exit_code, error=error)
         indent = 2 if self.stdout.is_terminal else None
-        self._out(json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent) + "\n")
+        text = json_text(whole, secrets=self.secrets, ascii_only=not self.stdout.is_unicode, indent=indent)
+        self._write_out(f"{text}\n")
 
     def note(self, text: str, *, always: bool = False) -> None:
         """Say something worth knowing on stderr, unless quiet; ``always`` for what belongs to a failure."""
@@ -282,9 +273,21 @@ class Console:
         """``text`` without secrets, and with what a terminal would obey escaped."""
         return shown(redact(text, self.secrets))
 
+    def _for_terminal(self, text: str) -> str:
+        """``text`` as stdout shows it: a terminal gets what it would obey escaped."""
+        return shown(text) if self.stdout.is_terminal else text
+
+    def _cells(self, row: Sequence[str]) -> list[str]:
+        return [shown(redact_value(cell, self.secrets)) for cell in row]
+
     def _out(self, text: str) -> None:
-        """Write data. A stdout that breaks is reported once. If a stop comes before the reader has taken the data, its
-        reason is raised."""
+        """Write data, unless stdout is for the document alone."""
+        if not self.json_output:
+            self._write_out(text)
+
+    def _write_out(self, text: str) -> None:
+        """Write to stdout. If it breaks, that is reported once. If a stop comes before the reader has taken the text,
+        its reason is raised."""
         was_broken = self.stdout_trouble()
         if not self.stdout.write(text):
             self._cancel.check()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import sys
 import time
@@ -106,8 +107,7 @@ class NonBlockingStream:
                 real, lines = os.get_terminal_size(self.descriptor)
         columns = real if real >= _NARROWEST else _USUAL
         wished = self._environ.get("COLUMNS", "")
-        is_number = wished.isascii() and wished.isdigit() and len(wished) < 10
-        if is_number and int(wished) >= _NARROWEST:
+        if re.fullmatch("[0-9]{1,9}", wished) and int(wished) >= _NARROWEST:
             columns = min(int(wished), real or _WIDEST)
         return max(_NARROWEST, min(columns, _WIDEST)), lines or 24
 
@@ -171,32 +171,38 @@ class NonBlockingStream:
         """Write what is posted as far as the reader has room, or with ``wait`` all of it unless a stop comes."""
         if self._stream is None or self.descriptor is None or not self._backlog:
             return
-        # A terminal is opened once more, so that no write to it waits: it calls itself ready for one byte, and a longer
-        # write would wait in the system if the terminal has stopped reading.
-        try:
-            writing = os.open(os.ttyname(self.descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            writing = self.descriptor
+        writing = self._open_again(self.descriptor)
         try:
             self._stream.flush()
             while self._backlog:
                 seconds = _TICK if wait and not self._waits_until else 0.0
-                is_written = self._has_room(writing, seconds) and self._write_chunk(writing)
-                if is_written:
+                if self._has_room(writing, seconds) and self._write_chunk(writing):
                     self._waits_until = 0.0
-                    continue
-                if not wait:
+                elif not wait or self._is_over_patience():
                     return
-                time.sleep(_TINY)
-                if not self._waits_until and self._cancel.is_set():
-                    self._waits_until = time.monotonic() + _PATIENCE
-                if self._waits_until and time.monotonic() >= self._waits_until:
-                    return
+                else:
+                    time.sleep(_TINY)
         except (OSError, ValueError) as error:
             self._break(error)
         finally:
             if writing != self.descriptor:
                 os.close(writing)
+
+    def _open_again(self, descriptor: int) -> int:
+        """Open a terminal once more, so that no write to it waits: it calls itself ready for one byte, and a longer
+        write would wait in the system if the terminal has stopped reading. Anything else is written as it is."""
+        try:
+            return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return descriptor
+
+    def _is_over_patience(self) -> bool:
+        """Whether a stop came so long ago that a reader that takes nothing is not waited for any more."""
+        if self._waits_until:
+            return time.monotonic() >= self._waits_until
+        if self._cancel.is_set():
+            self._waits_until = time.monotonic() + _PATIENCE
+        return False
 
     def _write_chunk(self, writing: int) -> bool:
         """Write the first piece of the oldest text, if there really is room. It is never written twice, also if a

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +12,7 @@ from mdl.bounds import LARGEST_DOCUMENT
 from mdl.describe import ended_by
 from mdl.disk.safe_open import open_regular
 from mdl.errors import Cancelled, MdlError, NotFound, Problem, Unsafe
-from mdl.events import Ended, Event, Listener, Planned, Progressed
+from mdl.events import Ended, Listener, Planned, Progressed
 from mdl.jobs.job import Job, resume_command
 from mdl.jobs.lines import STATE, event_in, facts_in
 from mdl.jobs.records import Records
@@ -129,10 +128,15 @@ class _Follower:
         """Report the events of these lines, and how far the job is now if that is news."""
         for line in lines:
             event = event_in(facts_in(line) or {})
-            if event is not None and not isinstance(event, Progressed | Ended):  # the state knows these better
-                self._report(event)
-        progress = self._progress(job)
-        if job.bytes_total is None or progress == self._last:
+            if event is None or isinstance(event, Progressed | Ended):  # the state knows these better
+                continue
+            self._has_plan = self._has_plan or isinstance(event, Planned)
+            self._sources[event.model, event.file] = (event.kind, event.repo)
+            self._on_event(event)
+        if job.bytes_total is None:
+            return
+        progress = self._progress(job, job.bytes_total)
+        if progress == self._last:
             return
         if not self._has_plan:  # no log is kept
             self._has_plan = True
@@ -140,21 +144,17 @@ class _Follower:
         self._last = progress
         self._on_event(progress)
 
-    def _report(self, event: Event) -> None:
-        self._has_plan = self._has_plan or isinstance(event, Planned)
-        self._sources[event.model, event.file] = (event.kind, event.repo)
-        self._on_event(event)
-
-    def _progress(self, job: Job) -> Progressed:
-        progress = Progressed(
+    def _progress(self, job: Job, total: int) -> Progressed:
+        kind = repo = ""
+        if job.running:
+            first = job.running[0]
+            kind, repo = self._sources.get((first.model, first.file), (job.kind or "", job.repo or ""))
+        return Progressed(
+            kind=kind,
+            repo=repo,
             bytes_done=job.bytes_done,
-            bytes_total=job.bytes_total or 0,
+            bytes_total=total,
             bytes_per_second=job.bytes_per_second or 0.0,
             eta_seconds=job.eta_seconds,
             files=job.running,
         )
-        if not job.running:
-            return progress
-        first = job.running[0]
-        kind, repo = self._sources.get((first.model, first.file), (job.kind or "", job.repo or ""))
-        return replace(progress, kind=kind, repo=repo)

@@ -38,12 +38,12 @@ def rows(ran: Ran) -> dict[str, tuple[Any, str]]:
 
 
 def test_every_setting_and_where_it_is_from(shell: Shell, mdl: Inside) -> None:
-    """A flag wins over a variable, that over config.toml, that over the default; hosts of all places hold together."""
+    """A variable wins over config.toml, that over the default; hosts of all places hold together."""
     settings(shell, '[defaults]\nhome = "/f"\nvia = "hub"\nstall = 9\nallow_hosts = ["f"]\n[stores]\nlink = "copy"\n')
     shell = with_environ(shell, MDL_VIA="hub", MDL_ALLOW_HOSTS="v,w", HF_HUB_OFFLINE="1", MDL_LOG_FILE="")
-    found = rows(done(mdl(shell, "config", "--json", "--to", "/flag")))
+    found = rows(done(mdl(with_environ(shell, MDL_HOME="/there"), "config", "--json")))
     assert list(found) == list(settings_table())
-    assert found["home"] == ("/flag", "--to")
+    assert found["home"] == ("/there", "MDL_HOME")
     assert found["via"] == ("hub", "MDL_VIA")
     assert (found["stall"], found["stores.link"]) == (("9", "config.toml"), ("copy", "config.toml"))
     assert (found["retries"], found["window"]) == ((None, "the default"), (None, "the default"))

@@ -53,7 +53,7 @@ def test_nothing_found(shell: Shell, mdl: Inside) -> None:
 def test_an_answer_that_is_none(tmp_path: Path, mdl: Inside, body: bytes) -> None:
     """An answer of another form is a server that lies; what mdl could not fetch by its name is passed over."""
     with FaultyServer(lambda request, number: reply(200, body)) as server:
-        assert mdl(Shell(tmp_path, server.url), "search", "x", "--retries", "1").code == 6
+        assert mdl(Shell(tmp_path, server.url), "search", "x", "--patience", "1s").code == 6
     odd = b'[{"id": "../up"}, {"id": "org/name@main"}, {"id": "datasets/org/x"},'
     odd += b'{"id": "org/name", "tags": 5, "likes": -1, "lastModified": "soon"}]'
     with FaultyServer(lambda request, number: reply(200, odd)) as server:

@@ -241,7 +241,6 @@ SEEDS: dict[str, list[bytes]] = {
         _sealed(_RECEIPT | {"hub": ["org/repo", "model", _COMMIT, "a/b.bin", "main"]}, []),
     ],
     "job": [
-        b"=v1 " + json.dumps(_JOB).encode(),
         b"=" + json.dumps(_JOB | {"mdl-job": 2}).encode() + b'\n={"status": "done", "exit_code": 0, "error": null}\n',
     ],
     "listing": [_sealed(_LISTING)],

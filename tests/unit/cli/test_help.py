@@ -24,7 +24,7 @@ from mdl.cli.command import REGISTERED, loaded
 from mdl.cli.commands import NO_CATALOG, commands, groups
 from mdl.cli.flags import PANELS
 from mdl.cli.main import root
-from mdl.cli.usage import habits
+from mdl.cli.usage import foreign_words
 from mdl.errors import EXIT_CODES, Problem
 
 ROOT = Path(__file__).parents[3]
@@ -227,9 +227,9 @@ def test_a_mistake_in_a_variable_names_it(run: Run) -> None:
     assert "invalid value of MDL_FORCE: Input should be a valid boolean" in run("get x", 2, MDL_FORCE="maybe").err
 
 
-def test_habits_lead_to_commands_that_are_there() -> None:
-    """No command has the name of a habit, and each hint names commands that mdl has."""
-    for word, hint in habits().items():
+def test_foreign_words_lead_to_commands_that_are_there() -> None:
+    """No command has the name of one of another tool, and each hint names commands that mdl has."""
+    for word, hint in foreign_words().items():
         assert word not in commands()
         named = re.findall(r"\bmdl (?:-\S+ )*([a-z]+)", hint)
         assert [name for name in named if name not in (*commands(), "runs")] in (
