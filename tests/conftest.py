@@ -1,5 +1,7 @@
 """Fixtures that several test files share, and the table of faults that is written from a run of the tests."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import contextlib
@@ -8,6 +10,9 @@ import gc
 import os
 import signal
 import sys
+
+sys.dont_write_bytecode = False  # else every worker compiles all tests, and hypothesis and pytest's part, anew
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +42,6 @@ from support.xet_store import LITTLE, NAME, PART, XetStore
 from mdl.cli import main
 from mdl.net.transport import PooledTransport
 
-sys.dont_write_bytecode = False  # else every worker compiles all tests, and pytest's part of them, anew
 # No deadline: a busy machine may be slow. A run of every change tries the same examples each time, a long one others.
 settings.register_profile("mdl", deadline=None, max_examples=examples(100), derandomize=not LONG)
 settings.load_profile("mdl")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.cases import each
 from support.loopback_hub import LoopbackHub, Repo
 from support.polling import until
 from support.shell import NOBODY, machine
@@ -63,7 +64,8 @@ def test_nothing_of_the_current_folder_runs(tmp_path: Path, words: str, code: in
             environ["HF_ENDPOINT"] = hub.url
         ran = run(words)
         assert ran.returncode == code, ran.stdout + ran.stderr
-        until(lambda: "running" not in run("jobs list --json").stdout)
+        if "--detach" in words:
+            until(lambda: "running" not in run("jobs list --json").stdout)
     assert not mark.exists(), mark.read_text()
 
 
@@ -108,7 +110,7 @@ SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@each("name", SCRIPTS)
 def test_scripts_start_it_isolated(name: str) -> None:
     """What CI and the action start beside mdl itself does not import from the repository that was checked out."""
     text = (ROOT / name).read_text("utf-8")

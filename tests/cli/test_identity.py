@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.cases import each
 from support.catalogs import unpinned
 from support.data import noise, sha256
 from support.faults import choose, honest
@@ -93,7 +94,7 @@ SIGNED = [
 
 
 @pytest.mark.fault(246)
-@pytest.mark.parametrize("query", SIGNED)
+@each("query", SIGNED)
 def test_signatures_say_nothing_of_the_thing(query: str) -> None:
     """What the usual ways of signing add to a query is no part of it; without the signature it is."""
     assert query_hash(f"https://h/f?{query.format('1')}") == query_hash(f"https://h/f?{query.format('2')}") == ""
@@ -156,7 +157,7 @@ APART = [
 
 
 @pytest.mark.fault(249)
-@pytest.mark.parametrize("paths", APART)
+@each("paths", APART)
 def test_other_things_have_other_folders(paths: tuple[str, ...]) -> None:
     """Two URLs that their folder's plain name does not tell apart have two folders."""
     names = [name_of("https://h.example" + path + ("f.bin" if path.endswith("/") else "")) for path in paths]
@@ -174,7 +175,7 @@ USUAL = {
 }
 
 
-@pytest.mark.parametrize("url", USUAL)
+@each("url", USUAL)
 def test_usual_folders_keep_their_names(url: str) -> None:
     """The folders of ordinary URLs are called as they always were, so that what is in them is found."""
     assert name_of(url) == USUAL[url]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.catalogs import catalog_of, entry_of
 from support.data import DATA
 from support.faults import answers, first, honest, redirects, routes
@@ -113,9 +114,7 @@ def test_an_unknown_size_has_no_tenths() -> None:
     assert logged(Progressed(bytes_done=10, bytes_total=0)) == ""
 
 
-@pytest.mark.parametrize(
-    "text", ["two\nlines\r\n", 'a "quoted" \\ word', "\x1b[31mred\x1b[0m", "فارسی = \udcff", "x=y", ""]
-)
+@each("text", ["two\nlines\r\n", 'a "quoted" \\ word', "\x1b[31mred\x1b[0m", "فارسی = \udcff", "x=y", ""])
 def test_any_words_are_one_line(text: str) -> None:
     """Whatever a server says or a file is called, it is one line of ASCII that can be split again."""
     said = logged(Failed(f"m{text}", text, "NET", text), Ended())

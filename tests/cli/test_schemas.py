@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from support.cases import each
 from support.loopback_hub import LoopbackHub, Repo
 from support.schemas import LAST, document_of, events_of, is_right, mistakes
 from support.shell import Ran, Shell, settings
@@ -89,7 +90,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 # --- that they are right -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", schemas.names())
+@each("name", schemas.names())
 def test_each_is_a_schema_by_itself(name: str) -> None:
     """Each is a valid schema of draft 2020-12 that refers to nothing outside and says which document it is of."""
     schema = schemas.schema(name)
@@ -106,7 +107,7 @@ def test_every_command_has_one() -> None:
     assert set(schemas.names()) == {COMMANDS[word].see or word for word in WORDS} | {"event", "mdl"}
 
 
-@pytest.mark.parametrize("name", [name for name in schemas.names() if name != "event"])
+@each("name", [name for name in schemas.names() if name != "event"])
 def test_a_failure_has_every_key(name: str) -> None:
     """Every key that is required has a default, and with these the document of a failure is as it should be."""
     assert {*HEAD, *schemas.empty(name)} == set(schemas.schema(name)["required"])

@@ -152,8 +152,9 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "chosen"), CHOICES)
-@pytest.mark.parametrize("target", ["org/tiny", "mine"])
+@pytest.mark.parametrize(
+    ("target", "answers", "chosen"), [("mine", *CHOICES[0]), *(("org/tiny", *choice) for choice in CHOICES)]
+)
 def test_a_terminal_is_asked_which_one(run: Run, shell: Shell, target: str, answers: list[bytes], chosen: str) -> None:
     """On a terminal the quantisations are listed with their sizes and whether they fit into memory, and a number or a
     name chooses one. No answer is 2 with the list. The job asks for what was chosen."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from fuzz.all_targets import TARGETS
 from fuzz.mutation import examples
@@ -22,20 +22,20 @@ def test_every_target_has_seeds() -> None:
     assert {path.name for path in CORPUS.iterdir()} <= SEEDS.keys()
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@each("name", TARGETS)
 def test_seeds(name: str) -> None:
     """The seeds themselves are read, or refused with an `MdlError`."""
     for seed in SEEDS[name]:
         tried(TARGETS[name], seed)
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: str(path.relative_to(CORPUS)))
+@each("path", FOUND, ids=lambda path: str(path.relative_to(CORPUS)))
 def test_findings(path: Path) -> None:
     """An input that once broke mdl does not break it again."""
     tried(TARGETS[path.parent.name], path.read_bytes())
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@each("name", TARGETS)
 def test_short_run(name: str) -> None:
     """Any bytes are read or refused with an `MdlError`, in time, and the target's assertions hold."""
 

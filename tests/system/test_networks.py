@@ -13,6 +13,7 @@ from support import faults
 from support.bench import Bench, pinned
 from support.data import MIB, noise, sha256
 from support.faulty_server import FaultyServer
+from support.long import LONG
 from support.namespaces import NETWORK, apart, loopback, tool
 from support.shell import done, machine
 
@@ -142,7 +143,7 @@ def test_no_descriptor_left(bench: Bench) -> None:
     assert bench.final.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("descriptors", [32, 48, 64, 128])
+@pytest.mark.parametrize("descriptors", [32, 48, 64, 128] if LONG else [32, 128])
 def test_few_descriptors(tmp_path: Path, descriptors: int) -> None:
     """With few files and sockets to open (ulimit -n) mdl fetches fewer files at once, and all of them, small and large,
     from a host that redirects each to another one."""

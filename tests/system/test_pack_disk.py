@@ -30,6 +30,7 @@ from mdl.ops import pack as operation
 
 LONG = bool(os.environ.get("MDL_LONG"))
 KILLS = 8 if LONG else 4
+SIZE = 16 * 2**20
 CALLS = ["rename", "fsync", "unlink", "write"] if LONG else ["rename"]
 
 
@@ -37,7 +38,7 @@ CALLS = ["rename", "fsync", "unlink", "write"] if LONG else ["rename"]
 def large(tmp_path: Path) -> Shell:
     """A run that takes a while, and yesterday's archive of it."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "weights.bin").write_bytes(noise(24 * 2**20))
+    (tmp_path / "run" / "weights.bin").write_bytes(noise(SIZE))
     (tmp_path / "model_run.zip").write_bytes(BEFORE)
     return Shell(tmp_path, extra={"MDL_LOG_FILE": ""})
 
@@ -67,7 +68,7 @@ def test_killed_at_any_moment(large: Shell) -> None:
     chance, killed = random.Random(8), 0
     archive = large.home / "model_run.zip"
     for _ in range(KILLS):
-        size = chance.choice((0, 1, chance.randrange(24 * 2**20)))
+        size = chance.choice((0, 1, chance.randrange(SIZE)))
         code, _, _ = start_and(large, size, lambda child: child.kill())
         killed += code == -signal.SIGKILL
         if archive.read_bytes() != BEFORE:
@@ -154,7 +155,7 @@ def test_a_pipe_gets_no_end_of_what_failed(large: Shell, words: tuple[str, ...])
     assert (b"weights.bin" in error, b" changed while it was read" in error) == (True, True)
     assert (child.returncode, zipfile.is_zipfile(got)) == ((0, True) if words else (6, False))
     if words:
-        assert 10 < len(read_whole(got)["weights.bin"]) < 24 * 2**20
+        assert 10 < len(read_whole(got)["weights.bin"]) < SIZE
 
 
 @pytest.mark.fault(205)
@@ -169,7 +170,7 @@ def test_the_document_tells_what_changed(large: Shell) -> None:
     changed: list[str] = []
     for _ in range(5):
         if not changed:
-            (large.home / "run" / "weights.bin").write_bytes(noise(24 * 2**20))
+            (large.home / "run" / "weights.bin").write_bytes(noise(SIZE))
             code, out, error = start_and(large, 1, cut, "--allow-changing", "--json")
             assert code == 0, error
             changed = document_of(out)["changed"]

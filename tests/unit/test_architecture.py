@@ -9,7 +9,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
+from support.cases import each
 
 import mdl
 
@@ -143,7 +143,7 @@ def layer(module: str) -> int:
     return next((number for number, rooms in enumerate(LAYERS) if room(module) in rooms), 0)
 
 
-@pytest.mark.parametrize("library", ONLY)
+@each("library", ONLY)
 def test_one_door_to_each_library(library: str) -> None:
     """Typer, Rich, httpx and the hub's client are each known in their own room alone."""
     users = {name for name, tree in trees().items() if any(i.split(".")[0] == library for i in imports(tree))}
@@ -271,7 +271,7 @@ def test_no_private_name_of_a_library() -> None:
     assert {module: names for module, names in found.items() if names} == {}
 
 
-@pytest.mark.parametrize(
+@each(
     ("code", "is_found"),
     [
         ("import httpx\npool._pool = 1", True),
@@ -333,7 +333,7 @@ def test_only_console_prints() -> None:
         assert room(module) == "console" or "print" not in calls(tree), module
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
+@each("module", sorted(PURE))
 def test_pure_room_opens_nothing(module: str) -> None:
     """A pure room imports nothing that reaches outside the process, and opens no path."""
     tree = trees()[module]

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from support.cases import each
 
 from mdl.bounds import (
     LARGEST_NUMBER,
@@ -32,9 +33,7 @@ def test_whole_numbers(value: int) -> None:
     assert parse_whole_number("00" + str(value)) == value
 
 
-@pytest.mark.parametrize(
-    "value", [-1, LARGEST_NUMBER + 1, HUGE, True, 1.0, math.inf, math.nan, "1", None, []], ids=brief
-)
+@each("value", [-1, LARGEST_NUMBER + 1, HUGE, True, 1.0, math.inf, math.nan, "1", None, []], ids=brief)
 def test_what_is_no_whole_number(value: object) -> None:
     """Anything else is refused in words that can be printed, also for a number that Python cannot write."""
     with pytest.raises(OutOfBounds) as caught:
@@ -42,9 +41,7 @@ def test_what_is_no_whole_number(value: object) -> None:
     assert len(str(caught.value)) < 120
 
 
-@pytest.mark.parametrize(
-    "text", ["", "-1", "+1", " 1", "1.0", "1_0", "٣", "²", "0x10", str(2**63), LONG, "0" * 6000], ids=brief
-)
+@each("text", ["", "-1", "+1", " 1", "1.0", "1_0", "٣", "²", "0x10", str(2**63), LONG, "0" * 6000], ids=brief)
 def test_what_is_no_text_of_a_whole_number(text: str) -> None:
     """Only the digits 0 to 9 count, and not thousands of them."""
     with pytest.raises(OutOfBounds) as caught:
@@ -52,14 +49,14 @@ def test_what_is_no_text_of_a_whole_number(text: str) -> None:
     assert len(str(caught.value)) < 120
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan, -1, HUGE, True, "1"], ids=brief)
+@each("value", [math.inf, math.nan, -1, HUGE, True, "1"], ids=brief)
 def test_what_is_no_finite_number(value: object) -> None:
     """A number of seconds or bytes is one that a clock and a disk can have."""
     with pytest.raises(OutOfBounds):
         finite_number(value)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "1e999", "-1", LONG, "1e", "", "0x1"], ids=brief)
+@each("text", ["nan", "inf", "1e999", "-1", LONG, "1e", "", "0x1"], ids=brief)
 def test_what_is_no_text_of_a_number(text: str) -> None:
     """The same as text."""
     with pytest.raises(OutOfBounds):
@@ -73,9 +70,7 @@ def test_numbers_of_a_json_document() -> None:
     assert type(facts["model_max_length"]) is float
 
 
-@pytest.mark.parametrize(
-    "text", [LONG, f"-{LONG}", f"0.{LONG}", f"[{LONG}]", "NaN", "Infinity", "1e999", "[" * 100_000]
-)
+@each("text", [LONG, f"-{LONG}", f"0.{LONG}", f"[{LONG}]", "NaN", "Infinity", "1e999", "[" * 100_000])
 def test_documents_that_are_refused(text: str) -> None:
     """Numbers of thousands of digits, numbers that are none, and brackets without end."""
     with pytest.raises(OutOfBounds) as caught:
@@ -100,7 +95,7 @@ def test_sizes_are_checked_first() -> None:
         parse_json(b"[12]", most=3)
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "words"),
     [(None, "null"), (True, "true"), (1, "1"), (1.5, "1.5"), ("a\n", r"'a\n'"), ({}, "a table"), ([], "a list")],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.cases import each
 
 from mdl.describe import describe, ended_by
 from mdl.errors import Cancelled, NotFound
@@ -50,7 +51,7 @@ MIRROR = "attempt 0 in 0.0 s: going on with the mirror"
 PLAN = "plan: 2 files, 9 B: 2 B already here, 3 B elsewhere on this disk (2 B of it to copy), 4 B to fetch"
 
 
-@pytest.mark.parametrize(
+@each(
     ("event", "level", "text", "reason"),
     [
         (Retrying(*FILE, "reset", 2, 65, 4), "WARN", "retry 2 of 4 in 1m 05s: reset", "attempt 2 in 65.0 s: reset"),

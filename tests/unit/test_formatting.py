@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.bounds import MOST_LISTED
 from mdl.formatting import (
@@ -52,7 +53,7 @@ COUNTS = {0: "0 files", 1: "1 file", 2000: "2,000 files"}
 NAME, SENTENCE = "model-00007-of-00012.safetensors", "connection reset by peer"
 
 
-@pytest.mark.parametrize(
+@each(
     ("function", "value", "found"),
     [
         *((human_bytes, value, words) for value, words in SIZES.items()),

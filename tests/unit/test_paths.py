@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.catalogs import BAD_PATHS
 from support.long import examples
 
@@ -26,14 +27,14 @@ GOOD = [
 
 
 @pytest.mark.fault(283)
-@pytest.mark.parametrize("text", GOOD)
+@each("text", GOOD)
 def test_good_path_is_accepted(text: str) -> None:
     """An ordinary name in any script, with brackets or a leading dash, is accepted and kept as it is."""
     assert RelPath.parse(text).text == text
 
 
 @pytest.mark.fault(161, 162, 283)
-@pytest.mark.parametrize("text", [text for texts in BAD_PATHS.values() for text in texts])
+@each("text", [text for texts in BAD_PATHS.values() for text in texts])
 def test_bad_path_is_refused(text: str) -> None:
     """What would be unsafe or ambiguous on any platform is refused on every platform, as code 11."""
     with pytest.raises(Unsafe) as caught:
@@ -69,7 +70,7 @@ NO_TWINS: list[list[str]] = [[], ["a"], ["a", "b"], ["a/b", "a/c"], ["a/b", "ab"
 
 
 @pytest.mark.fault(115)
-@pytest.mark.parametrize(("texts", "are_twins"), [(t, True) for t in TWINS] + [(t, False) for t in NO_TWINS])
+@each(("texts", "are_twins"), [(t, True) for t in TWINS] + [(t, False) for t in NO_TWINS])
 def test_twins_are_refused(texts: list[str], are_twins: bool) -> None:
     """Two paths that are one on some file system, or a file that is another's folder, are refused; paths that merely
     share a folder or a beginning are not."""

@@ -6,6 +6,7 @@ import base64
 import time
 
 import pytest
+from support.cases import each
 
 from mdl.redact import Secrets, bare_url, has_secret, open_url, redact, redact_value
 
@@ -21,7 +22,7 @@ INNOCENT = [
 
 
 @pytest.mark.fault(167, 171)
-@pytest.mark.parametrize(
+@each(
     ("text", "clean"),
     [
         ("GET https://user:pass@host.example:8443/a/b failed", "GET https://host.example:8443/a/b failed"),
@@ -67,7 +68,7 @@ def test_values_keep_what_only_looks_like_a_token() -> None:
 
 
 @pytest.mark.fault(166, 240)
-@pytest.mark.parametrize(
+@each(
     ("url", "bare"),
     [
         ("https://h.example:8443/a/b.bin?x=1#y", "https://h.example:8443/a/b.bin"),
@@ -104,7 +105,7 @@ def test_values_of_a_query() -> None:
 
 
 @pytest.mark.fault(241)
-@pytest.mark.parametrize("piece", ["a", "?", "&=", ";x", "%3F%26", "/", "/?=", "http://h/;", "://", "?sig", "@"])
+@each("piece", ["a", "?", "&=", ";x", "%3F%26", "/", "/?=", "http://h/;", "://", "?sig", "@"])
 def test_long_hostile_text(piece: str) -> None:
     """A long text of a hostile server, and the query that its redirect names, cost no more than a moment and a few
     times its size."""
@@ -118,8 +119,8 @@ def test_long_hostile_text(piece: str) -> None:
     assert sum(map(len, secrets)) < 20 * len(query)
 
 
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "All_Proxy", "ALL_PROXY"])
-@pytest.mark.parametrize("form", ["http://me:{0}@proxy:3128", "me:{0}@proxy:3128", "socks5h://me:{0}@[::1]:1080/"])
+@each("name", ["HTTP_PROXY", "https_proxy", "All_Proxy", "ALL_PROXY"])
+@each("form", ["http://me:{0}@proxy:3128", "me:{0}@proxy:3128", "socks5h://me:{0}@[::1]:1080/"])
 def test_the_password_of_a_proxy(name: str, form: str) -> None:
     """It is secret in every variable and form: as written, decoded, and as sent."""
     secrets = Secrets.of({name: form.format("p%40ss%2fword"), "NO_PROXY": "a@b"})
@@ -167,7 +168,7 @@ SECRET_PARAMETERS = (
 )
 
 
-@pytest.mark.parametrize("query", HARMLESS)
+@each("query", HARMLESS)
 def test_harmless_parameters_stay(query: str) -> None:
     """They say which version or file is meant. They stay byte for byte, in a URL and in a sentence."""
     url = f"https://h.example/f?{query}"
@@ -179,10 +180,8 @@ def test_harmless_parameters_stay(query: str) -> None:
     assert redact(redact(f"({cut}).")) == f"({url}&…)."
 
 
-@pytest.mark.parametrize("parameter", SECRET_PARAMETERS)
-@pytest.mark.parametrize(
-    "form", ["https://h.example/f?{0}", "https://h.example/f?revision=main&{0}", "s3://b/k?{0}&download=1"]
-)
+@each("parameter", SECRET_PARAMETERS)
+@each("form", ["https://h.example/f?{0}", "https://h.example/f?revision=main&{0}", "s3://b/k?{0}&download=1"])
 def test_any_other_parameter_is_secret(parameter: str, form: str) -> None:
     """Whatever it is called; and a harmless name does not make a token, a nested URL or a second parameter harmless."""
     url = form.format(parameter)
@@ -193,7 +192,7 @@ def test_any_other_parameter_is_secret(parameter: str, form: str) -> None:
         assert "S3CRET" not in said
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "open_"),
     [
         ("https://me:pw@h/f?x=1", "https://h/f"),

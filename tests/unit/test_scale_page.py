@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import pytest
+from support.cases import each
 
 import mdl
 
@@ -20,7 +20,7 @@ def test_it_is_up_to_date() -> None:
     assert SCRIPT["main"](["--check"]) == 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("row", "figures"),
     [
         ("| 100 | 7 TB | 4,000 |", ["5 min", "200", "none"]),  # 4,000 links are two windows of 3,000: one is waited for

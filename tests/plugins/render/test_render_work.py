@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from support.cases import each
 
 from mdl.errors import UsageError
 from mdl.plugins.render.work import Work
@@ -13,7 +14,7 @@ from mdl.plugins.render.work import Work
 TEXTS = [field.name for field in fields(Work) if field.name not in ("window", "is_locked", "catalog_text", "lock_text")]
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@each("name", TEXTS)
 def test_every_field_is_checked(name: str) -> None:
     """Also a field that is added later: a control character is a text that no manifest can have."""
     kind = str(Work.__annotations__[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.cases import each
 
 from mdl.plugins.serve.http_ranges import answer_to
 
@@ -36,7 +37,7 @@ ANSWERS: dict[str, tuple[dict[str, str], tuple[int, int, int]]] = {
 
 
 @pytest.mark.fault(540)
-@pytest.mark.parametrize(("headers", "expected"), ANSWERS.values(), ids=ANSWERS)
+@each(("headers", "expected"), ANSWERS.values(), ids=ANSWERS)
 def test_which_bytes(headers: dict[str, str], expected: tuple[int, int, int]) -> None:
     """One range is a part, or 416 if there is none of it; several, or what is none, is ignored; conditions hold."""
     found = answer_to(headers, 100, ETAG)

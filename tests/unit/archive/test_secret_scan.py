@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 
 import pytest
+from support.cases import each
 
 from mdl.archive.secret_scan import KINDS, MOST_BYTES, secret_in
 
@@ -86,8 +87,8 @@ def scan(data: bytes) -> str:
     return secret_in(lambda at, count: data[at : at + count], len(data))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("secret", SECRETS)
+@each("form", FORMS)
+@each("secret", SECRETS)
 def test_every_kind_in_every_form(secret: str, form: str) -> None:
     """A secret is named by its kind, in a text, in a pickle of any protocol, in a zip, across the border of windows."""
     key, value, kind = SECRETS[secret]
@@ -98,7 +99,7 @@ def test_every_row_of_the_table_is_tried() -> None:
     assert {kind.name for kind in KINDS} == {kind for _, _, kind in SECRETS.values()}
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "hf_" + "x" * 34,

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
+from support.cases import each
 
 from mdl.archive.tar import END, TarMember, TarReader, header, padding
 from mdl.errors import ProtocolError
@@ -61,7 +62,7 @@ def test_every_name_and_size(form: str) -> None:
                 assert (first.name, first.size, first.isreg()) == (path, size, True)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 511, 512, 600, 1023, 1024])
+@each("cut", [0, 1, 511, 512, 600, 1023, 1024])
 def test_what_is_cut_off(cut: int) -> None:
     """A tar that ends anywhere before its end is refused as truncated, also between two members."""
     whole = header("a", 5) + b"12345" + padding(5)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.catalog.choice_of_weights import choose
 from mdl.files import RefusedFile, RemoteFile
@@ -118,7 +118,7 @@ REPOSITORIES = {
 }
 
 
-@pytest.mark.parametrize("name", REPOSITORIES)
+@each("name", REPOSITORIES)
 def test_one_set_of_weights(name: str) -> None:
     """Of the same weights in several formats the complete safetensors are fetched, and everything that is no weights.
     What is not certain to be the same is fetched too."""

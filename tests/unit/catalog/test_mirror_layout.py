@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.catalog.lock import Lock, LockedFile, LockedModel
 from mdl.catalog.lock_file import lock_text, parse_lock
@@ -98,7 +99,7 @@ def test_a_marker_comes_back() -> None:
     assert Marker.from_json(MARKER.to_json(), "s3://b") == MARKER
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         {"schema": "mdl.mirror-complete/2"},

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.catalogs import CATALOG_FILE, mistakes, parse
 
 from mdl.catalog.model import CatalogFile
@@ -177,7 +178,7 @@ g = ["b"]
 
 
 @pytest.mark.fault(160)
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("modles = 1", "2: modles: unknown key; did you mean models?"),
@@ -217,7 +218,7 @@ def test_mistake_in_an_entry(text: str, expected: str) -> None:
 
 
 @pytest.mark.fault(160, 161)
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ('path = "x"', "2: models.a.files[0].url: missing"),
@@ -261,9 +262,7 @@ def test_twin_files_of_a_model(first: str, second: str, expected: str) -> None:
 
 
 @pytest.mark.fault(161, 162)
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "-rf", "a/b", "/a", "~", "_a", "مدل", "a.", "CON", "hf:a", "https:", "a\\u0000"]
-)
+@each("name", ["", ".", "..", "-rf", "a/b", "/a", "~", "_a", "مدل", "a.", "CON", "hf:a", "https:", "a\\u0000"])
 def test_name_that_is_no_folder(name: str) -> None:
     """A model's or group's name that cannot be a folder, a command's argument or a name at all is a mistake."""
     assert "name" in mistake(f'[models."{name}"]\nsource = "hf:o/r"')
@@ -290,8 +289,8 @@ def test_group_members_must_be_models() -> None:
 
 
 @pytest.mark.fault(163)
-@pytest.mark.parametrize("key", ["title", "license", "note", "gone", "kind"])
-@pytest.mark.parametrize("char", ["\\u001b", "\\u202e", "\\u200b", "\\n", "\\u0085"])
+@each("key", ["title", "license", "note", "gone", "kind"])
+@each("char", ["\\u001b", "\\u202e", "\\u200b", "\\n", "\\u0085"])
 def test_control_characters_are_mistakes(key: str, char: str) -> None:
     """A character that a terminal would obey is refused, and shown escaped."""
     text = mistake(f'[models.a]\nsource = "hf:o/r"\n{key} = "a{char}b"')
@@ -312,7 +311,7 @@ def test_whatever_a_key_is_its_mistake_is_safe_to_print(key: str) -> None:
 
 
 @pytest.mark.fault(159, 165)
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("", "catalog.toml:1: schema: missing; write schema = 1 as the first line"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.catalog.reader import parse_catalog
 from mdl.catalog.targets import models_of
@@ -38,13 +39,13 @@ HUB = {
 }
 
 
-@pytest.mark.parametrize(("text", "origin"), HUB.items())
+@each(("text", "origin"), HUB.items())
 def test_hub_reference_is_read(text: str, origin: HubOrigin) -> None:
     """Every documented form of a hub reference is read into its parts, and so is what the origin says of itself."""
     assert parse_reference(text) == origin == parse_reference(str(origin))
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *("", "gpt2", "org/repo", "HF:org/repo", "https://huggingface.co/org/repo"),
@@ -63,7 +64,7 @@ def test_what_is_no_hub_reference_is_refused(text: str) -> None:
 
 
 @pytest.mark.fault(77)
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *("hf:org/repo/../x", "hf:org/repo@main/..", "hf:org/repo/a//b"),
@@ -116,13 +117,13 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize(("path", "origin"), PAGES.items())
+@each(("path", "origin"), PAGES.items())
 def test_hub_page_is_read(path: str, origin: HubOrigin) -> None:
     """A page's address, copied from a browser, is read into repository, revision and path."""
     assert parse_page("https://huggingface.co" + path, HUB_HOSTS) == origin
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         *("https://huggingface.co/api/models/org/repo", "https://huggingface.co/", "https://huggingface.co"),
@@ -159,7 +160,7 @@ def test_page_without_a_file_is_refused(path: str) -> None:
         parse_page("https://huggingface.co" + path, HUB_HOSTS)
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         *("https://example.org/a/b.bin", "http://127.0.0.1:8000/x", "http://localhost/x?y=z#f", "https://[::1]:8443/x"),
@@ -174,7 +175,7 @@ def test_good_url_comes_back_unchanged(url: str) -> None:
     assert check_url(url.replace("http", "HTTP", 1)) == url
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "why"),
     [
         *(
@@ -211,7 +212,7 @@ def test_bad_url_is_refused(url: str, why: str) -> None:
         check_url(url)
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         *("https://user:hunter2@h/x", "https://hunter2@h/x", "ftp://user:hunter2@h/x", "https:user:hunter2@h"),
@@ -227,7 +228,7 @@ def test_an_error_shows_no_secret_and_no_control_character(url: str) -> None:
     assert (caught.value.item or "").isprintable()
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "name"),
     [
         ("https://h/a/b.bin?x=/y#/z", "b.bin"),

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.catalog.model import Catalog, Model
 from mdl.catalog.targets import models_of
@@ -62,14 +63,14 @@ ONE_MEANING = {
 }
 
 
-@pytest.mark.parametrize("word", ONE_MEANING)
+@each("word", ONE_MEANING)
 def test_one_meaning(word: str) -> None:
     """What is written as other tools write it is understood, and read back from its own text."""
     assert origins(word) == (ONE_MEANING[word],)
     assert origins(str(ONE_MEANING[word])) == (ONE_MEANING[word],)
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "kind", "said"),
     [
         ([""], UsageError, "a variable not set"),
@@ -149,7 +150,7 @@ SEVERAL = {
 }
 
 
-@pytest.mark.parametrize("words", SEVERAL)
+@each("words", SEVERAL)
 def test_several_targets(words: tuple[str, ...]) -> None:
     """A name of the catalog, another repository and a URL stay targets of their own behind a repository."""
     assert [model.name for model in meant(*words)] == SEVERAL[words]
@@ -169,7 +170,7 @@ def test_no_words_fail_otherwise(words: list[str]) -> None:
 SHA = Digest("sha256", HEX)
 
 
-@pytest.mark.parametrize(
+@each(
     ("word", "more"),
     [
         (f"https://h/f.bin#sha256={HEX}", {}),
@@ -206,7 +207,7 @@ def test_a_name_of_the_command_line() -> None:
     assert meant("hf:org/repo@main/a/f.bin", output="g.bin")[0].files[0].url == "hf:org/repo@main/a/f.bin"
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "more", "kind"),
     [
         (["https://h/a.bin", "https://h/b.bin"], {"output": "x"}, UsageError),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.cases import each
 
 from mdl.config.hosts import HostSettings, netrc_login, read_hosts
 from mdl.errors import UsageError
@@ -42,7 +43,7 @@ def test_a_host_is_read(text: str) -> None:
     assert list(read(f"[hosts.{text}").values()) == [RIGHT[text]]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "why"),
     [
         ('"https://civitai.com"]\ntoken_env = "T"', "must be a host"),

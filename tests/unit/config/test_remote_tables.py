@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.cases import each
 
 from mdl.config.remotes import RemoteSettings, read_remotes
 from mdl.errors import UsageError
@@ -66,7 +67,7 @@ NO_URL = "must be a URL that begins with"
 NO_KEY = "must be the name of a variable"
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "words"),
     [
         ("remotes = 3", "1: remotes: must be a table"),
@@ -125,7 +126,7 @@ KEYS = (
 )
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each("key", KEYS)
 def test_a_key_in_place_of_a_name(key: str) -> None:
     """What looks like a key, and not like the name of the variable that holds it, is refused and not repeated."""
     with pytest.raises(UsageError, match=NO_KEY) as caught:

@@ -16,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 import rich.console
+from support.cases import each
 from support.console import NAMES, download, is_under_way, on_terminal, one, piped, progress, seen_download, ticking
 from support.polling import until
 from support.terminal import Screen, Terminal
@@ -35,7 +36,7 @@ finished = functools.partial(seen_download, fails=False)
 
 
 @pytest.mark.fault(137)
-@pytest.mark.parametrize(
+@each(
     ("progress", "options", "has_bars", "has_colors"),
     [
         ("auto", {}, True, True),
@@ -62,7 +63,7 @@ def test_who_gets_bars(progress: str, options: dict[str, Any], has_bars: bool, h
 
 
 @pytest.mark.fault(137)
-@pytest.mark.parametrize(
+@each(
     ("columns", "wished", "widest"),
     [
         *((columns, "", columns - 1) for columns in (80, 120)),
@@ -78,7 +79,7 @@ def test_bars_never_wrap(columns: int, wished: str, widest: int) -> None:
     assert widest - 4 < Screen(seen).widest <= widest
 
 
-@pytest.mark.parametrize("columns", [20, 40, 79, 80, 81, 120])
+@each("columns", [20, 40, 79, 80, 81, 120])
 def test_what_a_terminal_echoes_leaves_no_row(columns: int) -> None:
     """If the terminal echoes a Ctrl-C at the cursor, no row of the bars is left behind."""
 
@@ -563,7 +564,7 @@ def test_list_on_a_narrow_terminal() -> None:
     assert "".join(titles.split()) == "".join(rows[0][5].split()) * 2
 
 
-@pytest.mark.parametrize(
+@each(
     ("columns", "shown"),
     [
         (120, f"{'n' * 24}  dataset  missing  1.2 GB  cc-by-nc-sa-4.0  {'t' * 50}"),

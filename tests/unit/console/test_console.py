@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from support.cases import each
 from support.console import NAMES, download, made, objects, one, piped, progress, told
 
 from mdl.console import Console, ConsoleOptions
@@ -176,7 +177,7 @@ STORIES: dict[str, tuple[list[Event], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("story", STORIES)
+@each("story", STORIES)
 def test_a_model_is_one_line(story: str) -> None:
     """However many files a model has, one line tells of it when its last file is over, and one of the whole in the end.
     What was not verified is never called ok."""
@@ -346,7 +347,7 @@ def test_every_finish_is_told(count: int) -> None:
     assert (len(seen), seen[-1]["event"]) == (count + 1, "finished")
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "last", "code"),
     [
         (None, "finished", None),
@@ -357,7 +358,7 @@ def test_every_finish_is_told(count: int) -> None:
         (ValueError("oh"), "failed", "INTERNAL"),
     ],
 )
-@pytest.mark.parametrize("told_by_hand", [True, False])
+@each("told_by_hand", [True, False])
 def test_exactly_one_last_object(error: BaseException | None, last: str, code: str | None, told_by_hand: bool) -> None:
     """However a download ends, its end is told once and last, also when events and words come after it."""
     console, _, err, _ = made("json")
@@ -408,7 +409,7 @@ def test_json_lines_hold_no_secret_and_no_odd_number() -> None:
 # --- errors, notes, documents ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "text"),
     [
         (MdlError("no", item="m/f", hint="do"), "mdl: m/f: no\n  hint: do\n"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bench import Bench
+from support.cases import each
 from support.data import MIB, noise
 from support.faults import honest
 from support.weights import gguf_file, hdf5_file, npy_array, tar_file, torch_file, whole_file, zipped
@@ -78,14 +79,14 @@ MESSAGES = {
 
 
 @pytest.mark.fault(259)
-@pytest.mark.parametrize("name", RIGHT)
+@each("name", RIGHT)
 def test_a_right_file_is_never_refused(name: str) -> None:
     """The bytes decide, whatever type the server says."""
     assert check_content(name, RIGHT[name], len(RIGHT[name])) is None
 
 
 @pytest.mark.fault(259)
-@pytest.mark.parametrize(
+@each(
     ("name", "body", "more", "exit_code"),
     [
         ("model.gguf", CAPTIVE, {}, 6),
@@ -119,8 +120,8 @@ def test_what_is_no_such_file(name: str, body: bytes, more: dict[str, str], exit
 
 
 @pytest.mark.fault(259)
-@pytest.mark.parametrize("suffix", NO_TEXT.split())
-@pytest.mark.parametrize(("body", "words"), MESSAGES.values(), ids=MESSAGES)
+@each("suffix", NO_TEXT.split())
+@each(("body", "words"), MESSAGES.values(), ids=MESSAGES)
 def test_a_message_is_never_a_model(suffix: str, body: bytes, words: str) -> None:
     """What begins as a text is none of the files that hold no text; the server's own words are told."""
     error = check_content(f"model{suffix}", body[:LOOKED_AT], len(body))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 
-import pytest
+from support.cases import each
 
 from mdl.presigned import expires_at
 
@@ -14,7 +14,7 @@ STAMP = SIGNED.strftime("%Y%m%dT%H%M%SZ")
 END = SIGNED + timedelta(seconds=300)
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "seconds"),
     [
         (f"Expires={int(END.timestamp())}&Signature=x", 200),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.long import LONG
 
 from mdl import crc_json
@@ -169,7 +170,7 @@ def test_claims_add_up(claims: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.fault(151)
-@pytest.mark.parametrize(
+@each(
     "fact",
     [
         *([5, 5], [6, 5], [-1, 5], [0, SIZE + 1], [0, 1.5], [True, 5], [0, "5"], [0], [0, 1, 2], None, 7, "x", {}),
@@ -193,9 +194,7 @@ def test_newer_journal_is_not_read() -> None:
 
 
 @pytest.mark.fault(151)
-@pytest.mark.parametrize(
-    "head", [[], {}, {"mdl-journal": 1}, {"mdl-journal": 1, **vars(WHO), "more": 1}, "x", None, vars(WHO)]
-)
+@each("head", [[], {}, {"mdl-journal": 1}, {"mdl-journal": 1, **vars(WHO), "more": 1}, "x", None, vars(WHO)])
 def test_a_strange_header_claims_nothing(head: object) -> None:
     """If the first line is not an identity, or does not say the version, the journal claims nothing."""
     assert parse(crc_json.dumps(head) + crc_json.dumps([0, 1]), "j") is None
@@ -220,9 +219,7 @@ NOT_JSON = b"%08x %s" % (zlib.crc32(b"{not json"), b"{not json")
 
 
 @pytest.mark.fault(151)
-@pytest.mark.parametrize(
-    "line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}", NOT_JSON]
-)
+@each("line", [b"", b" ", b"00000000", b"zzzzzzzz {}", b"-0000001 {}", b"\xff" * 20, b"1 {}", NOT_JSON])
 def test_a_damaged_line_says_nothing(line: bytes) -> None:
     """Only eight hex digits, a blank and the JSON that they check are a line."""
     assert crc_json.loads(line) is None
@@ -243,7 +240,7 @@ def test_identity_has_no_query() -> None:
 
 
 @pytest.mark.fault(149)
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "resumed"),
     [
         ({"digest": DIGEST}, {"digest": DIGEST}, True),

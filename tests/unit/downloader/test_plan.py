@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.downloader.plan import Plan, Wanted
 from mdl.errors import MdlError, NoSpace, Occupied, Unsafe
@@ -120,7 +121,7 @@ TABLE: dict[str, tuple[LocalFile, RemoteFile, str]] = {
 }
 
 
-@pytest.mark.parametrize("row", TABLE)
+@each("row", TABLE)
 def test_what_is_there_decides(row: str) -> None:
     """Untouched is kept, right is adopted, mdl's own older or damaged is fetched, a stranger's is refused; with --force
     every file is fetched anew, a stranger's too."""
@@ -129,8 +130,8 @@ def test_what_is_there_decides(row: str) -> None:
     assert local.kind != "file" or decided(local, wanted, force=True) == ("fetch", "forced")
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "special"])
-@pytest.mark.parametrize("force", [False, True])
+@each("kind", ["folder", "link", "special"])
+@each("force", [False, True])
 def test_what_is_no_file_is_refused_with_force_too(kind: Kind, force: bool) -> None:
     """A folder is 7 and a link or device 11, by name and reason, and --force changes neither."""
     plan = Plan.of([Wanted("model", remote(), LocalFile(kind, why="it is there"))], force=force)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.cases import each
 from support.catalogs import catalog_of, entry_of
 from support.data import SMALL
 from support.faults import answers, honest, routes
@@ -118,7 +119,7 @@ def test_settings_and_flags(shell: Shell, exit_code: ExitCode, hook: str) -> Non
     assert ("s3cr3t" in json.dumps(told), "5ignature" in facts["ERROR"]) == (False, False)
 
 
-@pytest.mark.parametrize(
+@each(
     ("said", "words"),
     [
         ("*.bin ~ {a,b} [x] ?", ["*.bin", "~", "{a,b}", "[x]", "?"]),

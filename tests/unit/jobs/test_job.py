@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import pytest
+from support.cases import each
 
 from mdl.catalog.model import Model
 from mdl.jobs.job import Invocation, Job, Wanted, can_be_resumed, head_facts, job_of, state_facts, wanted_of
@@ -20,7 +20,7 @@ DATA = replace(ALL, sources=("hf:datasets/o/big",))
 JOB = Job("0101-abcd", "get", ("o--big",), "owner", "host", Invocation(("get", "o/big")), "2026-01-01T00:00:00.000Z")
 
 
-@pytest.mark.parametrize(
+@each(
     ("brought", "asked", "includes"),
     [
         (ALL, ALL, True),
@@ -68,7 +68,7 @@ def test_what_a_command_asks_for() -> None:
     assert "S3CRET" not in repr(by_url)
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "exit_code", "expected"),
     [
         ("paused", 75, True),

@@ -21,6 +21,7 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.jobs import file_of, put_job
 from support.partials import dead_owner
 
@@ -114,7 +115,7 @@ def test_a_record_of_a_wrong_type_is_damaged(records: Told, wrong: dict[str, obj
     assert "damaged" in records.told[f"{JOB.id}.job"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("done", "total", "percent"),
     [(0, None, None), (5, 0, None), (0, 10, 0.0), (1, 3, 33.3), (10, 10, 100.0), (11, 10, 100.0)],
 )

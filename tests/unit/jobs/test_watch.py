@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.partials import dead_owner
 
 from mdl.disk.process import ProcessId, hostname
@@ -231,7 +232,7 @@ def test_a_line_is_read_as_what_was_written(event: Event, kind: str, repo: str) 
     assert json.loads(kept.lines[0])["event"]
 
 
-@pytest.mark.parametrize(
+@each(
     "facts",
     [
         {},

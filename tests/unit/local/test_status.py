@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from support.cases import each
 
 from mdl.files import LocalFile, Receipt, RemoteFile, Stamp, Voucher, is_verified
 from mdl.hashing import Digest
@@ -28,7 +28,7 @@ def local(
     return LocalFile("file", stamp, receipt, partial=partial)
 
 
-@pytest.mark.parametrize(
+@each(
     ("here", "there", "status", "present"),
     [
         (LocalFile(), remote(), "missing", 0),
@@ -62,7 +62,7 @@ def test_status_of_a_file(here: LocalFile, there: RemoteFile, status: str, prese
     assert (found.remote, found.status, found.bytes_present) == (there, status, present)
 
 
-@pytest.mark.parametrize(
+@each(
     ("statuses", "is_complete", "joint"),
     [
         ([], True, "missing"),

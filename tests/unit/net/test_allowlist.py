@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.errors import Unsafe, UsageError
 from mdl.net.allowlist import AllowList, OriginToken, host_of, is_private, origin_of
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         *("https://huggingface.co/x", "https://cdn-lfs.huggingface.co/x", "https://us.aws.cdn.hf.co/x"),
@@ -26,7 +27,7 @@ def test_hub_is_allowed(url: str) -> None:
 
 
 @pytest.mark.fault(47, 50)
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         *("https://example.com/x", "https://huggingface.co.example.com/x", "https://evilhf.co/x", "https://co/x"),
@@ -45,7 +46,7 @@ def test_other_host_is_refused(url: str) -> None:
 
 
 @pytest.mark.fault(49, 50, 54)
-@pytest.mark.parametrize(
+@each(
     ("url", "words"),
     [
         *((url, "scheme") for url in ("ftp://huggingface.co/x", "file:///etc/passwd", "gopher://hf.co/", "data:,x")),
@@ -65,7 +66,7 @@ def test_unusable_url_is_refused(url: str, words: str) -> None:
 
 
 @pytest.mark.fault(50)
-@pytest.mark.parametrize(
+@each(
     "host",
     [
         *("127.1", "0x7f.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.1.5", "1.2.3", "256.1.1.1", "0x", ""),
@@ -78,13 +79,13 @@ def test_odd_address_is_refused(host: str) -> None:
         AllowList(frozenset({host})).check(f"http://{host}/x")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "example.com", "a1", "x.1a", "0x.com", "1.2.3.4", "xn--p1ai"])
+@each("host", ["127.0.0.1", "::1", "example.com", "a1", "x.1a", "0x.com", "1.2.3.4", "xn--p1ai"])
 def test_usual_address_passes(host: str) -> None:
     """An ordinary name or address is not odd."""
     AllowList(frozenset({host})).check(f"http://[{host}]/x" if ":" in host else f"http://{host}/x")
 
 
-@pytest.mark.parametrize(
+@each(
     ("pattern", "allowed", "refused"),
     [
         ("mirror.org", ["https://mirror.org/", "http://mirror.org:8080/"], ["https://a.mirror.org/"]),
@@ -108,7 +109,7 @@ def test_pattern(pattern: str, allowed: list[str], refused: list[str]) -> None:
             hosts.check(url)
 
 
-@pytest.mark.parametrize(
+@each(
     "pattern",
     ["*", "*.", "a*.org", "https://mirror.org", "mirror.org/x", "a b", "mirror.org:", "mirror.org:x", "ho\nst", "::1"],
 )
@@ -120,7 +121,7 @@ def test_bad_pattern(pattern: str) -> None:
 
 
 @pytest.mark.fault(50)
-@pytest.mark.parametrize(
+@each(
     ("host", "port", "named"),
     [
         *(("box", 1, True), ("fd00::1", 80, True), ("nas", 8080, True), ("nas", 80, False), ("a.lab", 80, False)),
@@ -133,7 +134,7 @@ def test_named_host(host: str, port: int, named: bool) -> None:
 
 
 @pytest.mark.fault(50, 236)
-@pytest.mark.parametrize(
+@each(
     "address",
     [
         *("127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
@@ -151,16 +152,14 @@ def test_private_address(address: str) -> None:
     assert is_private(address)
 
 
-@pytest.mark.parametrize(
-    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "huggingface.co", "", "127.1"]
-)
+@each("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "huggingface.co", "", "127.1"])
 def test_public_address_or_name(address: str) -> None:
     """A public address is not private; a name is no address."""
     assert not is_private(address)
 
 
 @pytest.mark.fault(47)
-@pytest.mark.parametrize(
+@each(
     ("one", "other", "same"),
     [
         ("https://hf.co/a", "https://HF.co:443/b?c", True),

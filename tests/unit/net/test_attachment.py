@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.net.responses import attached_name
 
@@ -18,7 +18,7 @@ def test_it_is_never_a_path(text: str) -> None:
         assert "\\" not in name
 
 
-@pytest.mark.parametrize(
+@each(
     ("header", "name"),
     [
         ('attachment; filename="a.bin"; filename="b.bin"', "a.bin"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.faulty_server import Answer, FaultyServer, Request, reply
 from support.long import examples
 
@@ -42,7 +43,7 @@ def test_how_a_query_has_it() -> None:
     assert found.url("https://h/f?token=mine") == "https://h/f?token=mine"
 
 
-@pytest.mark.parametrize(
+@each(
     ("place", "url", "may"),
     [
         ("h.example", "https://h.example/f", True),

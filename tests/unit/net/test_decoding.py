@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.net.body import STEP, gunzip
 from mdl.net.responses import codings_of, is_as_stored, is_readable
@@ -56,7 +57,7 @@ def test_no_gzip(body: bytes) -> None:
         decoded([body])
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "codings", "readable"),
     [
         *((text, (), False) for text in ("", "identity", " Identity , ")),
@@ -71,7 +72,7 @@ def test_codings(text: str, codings: tuple[str, ...], readable: bool) -> None:
     assert (found, is_readable(found)) == (codings, readable)
 
 
-@pytest.mark.parametrize(
+@each(
     ("coding", "name", "pinned", "length", "size", "expected"),
     [
         ("gzip", "m.tar.gz", False, 9, None, True),

@@ -10,6 +10,7 @@ import httpcore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.cancel import CancelToken
 from mdl.net.connection import Connection
@@ -149,9 +150,9 @@ def test_a_response_with_a_length(
     assert connection.get_extra_info("is_readable") == bool(surplus)
 
 
-@pytest.mark.parametrize("surplus", SURPLUS)
-@pytest.mark.parametrize("last", [b"x", b"\n", b"\n\n", b"\n\r", b"\n\r\n"])
-@pytest.mark.parametrize("beyond", range(-2, 12))
+@each("surplus", SURPLUS)
+@each("last", [b"x", b"\n", b"\n\n", b"\n\r", b"\n\r\n"])
+@each("beyond", range(-2, 12))
 def test_a_chunked_body_that_fills_reads(beyond: int, last: bytes, surplus: bytes) -> None:
     """If reads bring all that fits, the end is looked for in the last one alone: wherever the body is cut, the parser
     gets nothing after its end, or the connection counts as readable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.cases import each
 
 from mdl.errors import AuthError, NetworkError, online_hint
 from mdl.net import refusals as hints
@@ -15,7 +16,7 @@ BARE = Proxy("http://proxy.corp:3128", "all_proxy")
 JUST_A_MOMENT = b"<html><head><title>Just a moment...</title></head></html>"
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "headers", "body", "guard"),
     [
         (403, {"cf-mitigated": "challenge"}, JUST_A_MOMENT, "Cloudflare"),
@@ -43,7 +44,7 @@ def test_a_refusal_behind_a_guard_is_still_a_refusal(headers: dict[str, str]) ->
     assert "browser" not in str(hint)
 
 
-@pytest.mark.parametrize(
+@each(
     ("proxy", "offers", "words"),
     [
         (PROXY, 'Basic realm="a, b"', "check the user name and password of HTTPS_PROXY"),

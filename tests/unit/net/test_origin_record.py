@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.cases import each
 
 from mdl.net.pacer import OriginRecord
 
 
 @pytest.mark.fault(22)
-@pytest.mark.parametrize(
+@each(
     ("first_byte", "seconds", "offset_seconds", "answer"),
     [
         (0.05, 0.06, 4.0, "served"),  # a CDN

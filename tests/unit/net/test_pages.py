@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+from support.cases import each
 
 from mdl.errors import ProtocolError
 from mdl.net.pages import paged
@@ -29,7 +30,7 @@ def test_a_list_that_ends() -> None:
     assert listed(lambda n: ([], None)) == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("pages", "most", "words"),
     [
         (lambda n: ([n], n + 1), 50, "more than 50 pages"),

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.faulty_server import FaultyServer, reply
 from support.long import examples
 from support.relay import PROXY_VARIABLES
@@ -65,7 +66,7 @@ NOT_EXEMPT = {
 
 
 @pytest.mark.fault(90)
-@pytest.mark.parametrize("entry", EXEMPT)
+@each("entry", EXEMPT)
 def test_what_no_proxy_exempts(entry: str) -> None:
     """A name with its subdomains, a suffix, an address or a block, with the port that is really used; blanks, case and
     entries that cannot be read do not count."""
@@ -77,7 +78,7 @@ def test_what_no_proxy_exempts(entry: str) -> None:
 
 
 @pytest.mark.fault(90)
-@pytest.mark.parametrize("entry", NOT_EXEMPT)
+@each("entry", NOT_EXEMPT)
 def test_what_no_proxy_does_not_exempt(entry: str) -> None:
     """Another host, port, scheme or block goes through the proxy; so does all, if nobody can read the entry."""
     for url in NOT_EXEMPT[entry]:
@@ -96,7 +97,7 @@ def test_no_entry_raises(entry: str, host: str) -> None:
 
 
 @pytest.mark.fault(89)
-@pytest.mark.parametrize(
+@each(
     ("environ", "url", "variable"),
     [
         ({"HTTP_PROXY": "p:1", "HTTPS_PROXY": "q:2", "ALL_PROXY": "r:3"}, "http://h", "HTTP_PROXY"),
@@ -139,7 +140,7 @@ def test_a_proxy_as_gnome_writes_it(value: str) -> None:
 
 
 @pytest.mark.fault(89)
-@pytest.mark.parametrize(
+@each(
     ("proxy", "as_shown"),
     [
         ("http://me:pw@proxy:3128/", "http://proxy:3128"),
@@ -161,10 +162,8 @@ def test_proxy_is_shown_without_its_secret(proxy: str, as_shown: str | None) -> 
 
 
 @pytest.mark.fault(89)
-@pytest.mark.parametrize(
-    "value", ["http://me:passw0rd/x@proxy:1", "odd://me:passw0rd@proxy:1", "http://:passw0rd@", "://passw0rd"]
-)
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
+@each("value", ["http://me:passw0rd/x@proxy:1", "odd://me:passw0rd@proxy:1", "http://:passw0rd@", "://passw0rd"])
+@each("variable", ["HTTPS_PROXY", "all_proxy"])
 def test_a_variable_that_cannot_be_used_is_a_warning(value: str, variable: str) -> None:
     """It names the variable and what works, never the value, and the run goes on."""
     warnings: list[str] = []

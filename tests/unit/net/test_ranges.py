@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.net.ranges import ByteRange, RangeSet
 from mdl.net.responses import content_length, parse_content_range, unsatisfied_total, validator_of
@@ -105,7 +106,7 @@ def test_content_range(start: int, length: int, beyond: int | None) -> None:
 
 
 @pytest.mark.fault(5)
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *("", "bytes", "bytes */10", "bytes 5-4/10", "bytes 0-10/10", "bytes 0-9/9", "bytes -5/10", "bytes 5-/10"),
@@ -119,7 +120,7 @@ def test_no_content_range(text: str) -> None:
 
 
 @pytest.mark.fault(33)
-@pytest.mark.parametrize(
+@each(
     ("headers", "total", "length"),
     [
         ({"content-range": "bytes */10", "content-length": " 5 "}, 10, 5),
@@ -138,7 +139,7 @@ _FAR = "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"
 
 
 @pytest.mark.fault(14, 15)
-@pytest.mark.parametrize(
+@each(
     ("headers", "validator"),
     [
         ({"etag": '"a"'}, '"a"'),

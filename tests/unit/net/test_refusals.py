@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.net.refusals import Asker, error_for_status, impostor, request_id, safe_excerpt, server_message
@@ -24,7 +25,7 @@ def refused(
     return error_for_status(status, headers, b"", url, Asker("HF_TOKEN" if token else ""))
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "body", "words"),
     [
         ("application/json", b'{"error": "no such thing"}', "no such thing"),
@@ -61,7 +62,7 @@ def test_message_is_one_short_harmless_line(body: bytes, kind: str) -> None:
 
 
 @pytest.mark.fault(241)
-@pytest.mark.parametrize(
+@each(
     ("said", "shown"),
     [
         ("Cannot GET /f.bin?a=1&amp;auth=x here", "Cannot GET /f.bin?… here"),
@@ -84,7 +85,7 @@ def test_no_part_of_a_secret_is_quoted() -> None:
 
 
 @pytest.mark.fault(56, 57)
-@pytest.mark.parametrize(
+@each(
     ("status", "kind", "code", "final"),
     [
         *((status, AuthError, 4, None) for status in (401, 403, 407)),
@@ -126,7 +127,7 @@ CLOCKS = (
 
 
 @pytest.mark.fault(61, 69, 70, 80)
-@pytest.mark.parametrize(
+@each(
     ("error", "hints"),
     [
         *(
@@ -208,7 +209,7 @@ def test_message_text() -> None:
 
 
 @pytest.mark.fault(38, 39)
-@pytest.mark.parametrize(
+@each(
     ("body", "words"),
     [
         (b"<!DOCTYPE html>\n<html><head><title>Log\x1b[31m in</title>", "web page, 'Log"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.errors import ProtocolError
 from mdl.net.ranges import ByteRange
@@ -35,7 +36,7 @@ def answer(status: int, asked: ByteRange | None, headers: dict[str, Any], **know
 
 
 @pytest.mark.fault(6, 7, 8, 14, 15, 16, 21, 24, 33, 233, 237)
-@pytest.mark.parametrize(
+@each(
     ("status", "asked", "headers", "known", "accepted"),
     [
         (206, LATER, {**PART, "etag": '"a"', "content-length": "100"}, {}, Accept(100, 200, 1000, '"a"', True)),
@@ -73,7 +74,7 @@ def test_range_ignored(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.fault(3, 5, 9, 18, 20, 24, 31, 232, 233, 237)
-@pytest.mark.parametrize(
+@each(
     ("status", "asked", "headers", "known"),
     [
         *((206, LATER, {"content-range": f"bytes {span}/1000"}, {}) for span in ("0-99", "101-200", "99-199")),
@@ -116,7 +117,7 @@ def test_wrong_start_is_named() -> None:
 
 
 @pytest.mark.fault(4, 19, 21, 29, 38)
-@pytest.mark.parametrize(
+@each(
     ("status", "asked", "headers", "total"),
     [
         (206, LATER, {"content-range": "bytes 100-199/999"}, 999),
@@ -153,7 +154,7 @@ def test_another_validator(status: int, headers: dict[str, str], known: str) -> 
 
 
 @pytest.mark.fault(233, 237)
-@pytest.mark.parametrize(
+@each(
     ("status", "headers", "names", "size"),
     [
         (200, {"content-length": "9"}, [], 9),

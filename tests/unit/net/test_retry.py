@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.cancel import CancelToken
 from mdl.errors import Cancelled, NetworkError, NotFound
@@ -40,7 +41,7 @@ def test_clients_spread() -> None:
 
 
 @pytest.mark.fault(58)
-@pytest.mark.parametrize(
+@each(
     ("text", "seconds"),
     [
         ("3", 3.0),
@@ -68,7 +69,7 @@ def test_a_date_is_by_the_clock_of_the_server(date: str, seconds: float) -> None
 
 
 @pytest.mark.fault(58)
-@pytest.mark.parametrize(
+@each(
     ("headers", "seconds"),
     [
         ({"ratelimit": '"api";r=0;t=55'}, 56.0),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.loopback_hub import Generated, LoopbackHub, Repo
 from support.shell import Inside, Shell
 
@@ -119,7 +120,7 @@ def test_timetable(minute: int) -> None:
     assert table.rate_at(minute) == (2e6 if 480 <= minute < 1320 else None)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "bytes_"), [("20M", 20e6), ("20Mi", 20 * 2**20), ("1.5G", 1.5e9), ("512k", 512e3), ("7", 7), ("2MB", 2e6)]
 )
 def test_sizes(text: str, bytes_: float) -> None:
@@ -127,7 +128,7 @@ def test_sizes(text: str, bytes_: float) -> None:
     assert parse_size(text, "--max-size") == bytes_
 
 
-@pytest.mark.parametrize("text", ["", "fast", "20 X", "-1", "1", "25:00,2M", "08:00", "08:00,2M 22:00", "i", "1e9"])
+@each("text", ["", "fast", "20 X", "-1", "1", "25:00,2M", "08:00", "08:00,2M 22:00", "i", "1e9"])
 def test_bad_rate(text: str) -> None:
     """A text that is no rate is a usage error that names the flag."""
     with pytest.raises(UsageError) as caught:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from support.cases import each
 
 from mdl.errors import TlsError
 from mdl.net import trust
@@ -54,7 +55,7 @@ def test_the_file_that_failed_is_named(tmp_path: Path, ca: trustme.CA) -> None:
         assert "SSL_CERT_FILE" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(
+@each(
     ("code", "unread", "words"),
     [
         (20, (), "SSL_CERT_FILE"),
@@ -76,7 +77,7 @@ def test_the_hint_comes_from_the_reason(code: int, unread: tuple[str, ...], word
     assert (error.exit_code, words in str(error.hint)) == (13, True)
 
 
-@pytest.mark.parametrize("cut", range(0, 40, 3))
+@each("cut", range(0, 40, 3))
 def test_a_handshake_that_asks_for_a_certificate(cut: int) -> None:
     """It is found over the borders of records; anything else is none."""
     hello, request, done = b"\x02\x00\x00\x04abcd", b"\x0d\x00\x00\x02\x01\x00", b"\x0e\x00\x00\x00"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
+from support.cases import each
 
 from mdl.errors import AuthError, MdlError, NetworkError, NotFound
 from mdl.ops.remote import CleanedJob, RemoteReport, delete, judge, write_metrics
@@ -26,7 +26,7 @@ def job(
     return RemoteJob("j", status, *times, bytes=1, error=error or None)
 
 
-@pytest.mark.parametrize(
+@each(
     ("found", "action", "why"),
     [
         (job(), "would delete", "done 90 days ago"),
@@ -95,7 +95,7 @@ def test_what_is_deleted() -> None:
     assert shop.deleted == ["last"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("item", "named"),
     [
         (None, "gpu"),

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from support.cases import each
 
 from mdl.errors import NotFound, ProtocolError
 from mdl.results.answer_keys import key_meaning
@@ -79,7 +80,7 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@each(
     "wrapped",
     [
         lambda answer: answer,
@@ -90,14 +91,14 @@ FILES: list[tuple[Any, list[tuple[str, bytes | str]]]] = [
     ],
     ids=["plain", "nested", "list", "text", "body"],
 )
-@pytest.mark.parametrize(("answer", "files"), FILES)
+@each(("answer", "files"), FILES)
 def test_files(answer: Any, files: list[tuple[str, bytes | str]], wrapped: Any) -> None:
     """A file is what says that it is one; wherever it stands, and also in JSON in a text."""
     judged = judge(wrapped(answer), "j1")
     assert [(output.path.text, output.url or output.data) for output in judged.outputs] == files
 
 
-@pytest.mark.parametrize(
+@each(
     ("answer", "ignored"),
     [
         ({"homepage": "https://example.com"}, ["homepage (https://example.com)"]),
@@ -118,7 +119,7 @@ def test_links_that_are_no_files(answer: Any, ignored: list[str]) -> None:
     assert list(map(str, judged.ignored)) == ignored
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "meaning"),
     [
         ("downloadUrl", "output"),
@@ -158,7 +159,7 @@ def test_one_bad_file_hinders_no_other() -> None:
     judged.raise_for_nothing("j1")
 
 
-@pytest.mark.parametrize(
+@each(
     ("answer", "words"),
     [
         ({"result": {"ok": False, "reason": {"error": "no space left"}}}, "the worker says: no space left"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.cases import each
 
 from mdl.errors import NotFinished
 from mdl.results.base import job_of
 
 
-@pytest.mark.parametrize(
+@each(
     ("word", "status"),
     [
         ("queued", "queued"),
@@ -31,7 +32,7 @@ def test_words_that_are_known(word: str, status: str) -> None:
     assert (job_of({"id": "j", "status": word}).status, job_of({"id": "j", "state": word}).error) == (status, None)
 
 
-@pytest.mark.parametrize(
+@each(
     ("record", "told"),
     [
         ({"status": "paused"}, "its remote says 'paused', which mdl does not know"),

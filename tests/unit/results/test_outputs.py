@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.errors import MdlError, NotFound, ProtocolError, Unsafe
 from mdl.results.answers import judge
@@ -34,7 +35,7 @@ def file_data(**more: Any) -> dict[str, Any]:
     return {"type": "file_data", "filename": "a.safetensors", "data": TEXT, "size": 10} | more
 
 
-@pytest.mark.parametrize(
+@each(
     ("answer", "rows"),
     [
         (file_data(), [("a.safetensors", DATA, "", 10)]),
@@ -72,7 +73,7 @@ def test_forms(answer: Any, rows: list[tuple[str, bytes | None, str, int | None]
     assert [(one.path.text, one.data, one.url, one.size) for one in outputs_of(answer, "j1")] == rows
 
 
-@pytest.mark.parametrize(
+@each(
     ("answer", "error", "words"),
     [
         (file_data(data="a$b="), ProtocolError, "not base64"),
@@ -157,7 +158,7 @@ def test_neither_pictures_nor_logs_by_default() -> None:
     assert [one.path.text for one in select(outputs_of(links[:1], "j"))] == ["s.png"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "words"),
     [
         ("Process not found", "Process not found"),

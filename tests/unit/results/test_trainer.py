@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cases import each
 from support.faulty_server import Answer, FaultyServer, Request, json_reply, reply
 from support.polling import until
 from support.remotes import KEY_CANARY, World, world
@@ -95,7 +96,7 @@ def paths(*gets: str, posts: tuple[str, ...] = ()) -> dict[str, Any]:
     return {path: {"get": {}} for path in gets} | {path: {"post": {}} for path in posts}
 
 
-@pytest.mark.parametrize(
+@each(
     ("described", "routes"),
     [
         (paths(), {}),
@@ -117,7 +118,7 @@ def test_routes_of_a_description(described: dict[str, Any], routes: dict[str, st
     assert bool(found) == bool(routes)
 
 
-@pytest.mark.parametrize("head", ["http://other", "@other", ".other", "1", "/a?b=", "/a#", "/a b"])
+@each("head", ["http://other", "@other", ".other", "1", "/a?b=", "/a#", "/a b"])
 def test_a_route_that_is_no_path(head: str) -> None:
     """What would change the host, the port or the query of the server's URL is no route of it."""
     assert routes_in({f"{head}/{{id}}/download/model": {"get": {}}, "/jobs" + "/jobs" * 999: {"get": {}}}) == {}

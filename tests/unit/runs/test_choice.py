@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.long import examples
 from support.runs import put, write
 
@@ -67,7 +68,7 @@ NAMES: dict[str, tuple[int | None, int | None]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "numbers"), NAMES.items())
+@each(("name", "numbers"), NAMES.items())
 def test_a_number_counts_only_what_its_word_says(name: str, numbers: tuple[int | None, int | None]) -> None:
     """Steps and epochs are told by the word beside the number; metrics and other counts are none."""
     says = what_name_says(name)

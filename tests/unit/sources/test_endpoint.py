@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.cases import each
 
 from mdl.errors import UsageError
 from mdl.sources import HUB_HOSTS, page_hosts
@@ -16,7 +17,7 @@ TOKEN = "hf_secretsecret"
 
 
 @pytest.mark.fault(46, 81)
-@pytest.mark.parametrize(
+@each(
     ("text", "url", "origin"),
     [
         ("", DEFAULT, f"{DEFAULT}:443"),
@@ -48,7 +49,7 @@ def test_nothing_set() -> None:
 
 
 @pytest.mark.fault(81)
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         *("mirror.org", "ftp://mirror.org", "https://", "https:///x", "http://mirror.org", "http://8.8.8.8"),
@@ -67,8 +68,8 @@ def test_unusable_endpoint(text: str) -> None:
 
 
 @pytest.mark.fault(81)
-@pytest.mark.parametrize("endpoint", [DEFAULT, "https://mirror.org/hf"])
-@pytest.mark.parametrize(("repo_type", "page"), [("model", ""), ("dataset", "datasets/"), ("space", "spaces/")])
+@each("endpoint", [DEFAULT, "https://mirror.org/hf"])
+@each(("repo_type", "page"), [("model", ""), ("dataset", "datasets/"), ("space", "spaces/")])
 def test_urls(endpoint: str, repo_type: str, page: str) -> None:
     """URLs begin with the endpoint, also with one below a path; revisions and paths are quoted."""
     origin = HubOrigin("o/r", repo_type)
@@ -101,7 +102,7 @@ def test_token_order(tmp_path: Path, variables: dict[str, str], token: str | Non
     assert (found.token, found.token_from) == (token, place.format(home=tmp_path))
 
 
-@pytest.mark.parametrize(
+@each(
     ("variables", "path"),
     [
         ({"XDG_CACHE_HOME": "/x", "HF_HOME": "/f", "HF_TOKEN_PATH": "/t"}, "/t"),
@@ -142,7 +143,7 @@ def test_token_that_cannot_be_sent(text: str, tmp_path: Path) -> None:
         assert "hf_" not in caught.value.message
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "meant"),
     [
         *((text, True) for text in ("1", "ON", "yes", "True", " 1 ")),
@@ -189,7 +190,7 @@ def test_a_token_file_that_is_no_text(tmp_path: Path) -> None:
     assert Endpoint.from_environ({"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x"}).token == "hf_x"
 
 
-@pytest.mark.parametrize("url", ["ht tp://h", "http://h h/", "http://h\tx", "h", '"', "http://h/\u202e"])
+@each("url", ["ht tp://h", "http://h h/", "http://h\tx", "h", '"', "http://h/\u202e"])
 def test_an_endpoint_that_cannot_be_read(url: str) -> None:
     """It is 2 and names the variable, never 11."""
     with pytest.raises(UsageError) as caught:

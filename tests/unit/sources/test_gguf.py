@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.cases import each
 
 from mdl.errors import MdlError, NotFound, UsageError
 from mdl.files import RemoteFile
@@ -25,7 +26,7 @@ def found(names: tuple[str, ...], wanted: str) -> list[str]:
     return [file.path.text for file in of_quantisation(files, wanted, "hf:org/repo")]
 
 
-@pytest.mark.parametrize(
+@each(
     ("names", "wanted", "right"),
     [
         (UNSLOTH, "Q8_0", ["Qwen3-4B-Q8_0.gguf"]),
@@ -48,7 +49,7 @@ def test_one_quantisation(names: tuple[str, ...], wanted: str, right: list[str])
     assert found(names, wanted) == right
 
 
-@pytest.mark.parametrize(
+@each(
     ("names", "wanted", "kind", "said"),
     [
         (UNSLOTH, "Q4_K", NotFound, "available: BF16, IQ4_XS, Q4_K_M, Q4_K_S, Q8_0, UD-Q4_K_XL, UD-Q8_K_XL"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from support.cases import each
 
 from mdl.paths import is_at_or_below
 from mdl.sources import parse
@@ -47,12 +47,12 @@ NOT_HELD = [
 ]
 
 
-@pytest.mark.parametrize(("source", "place"), HELD)
+@each(("source", "place"), HELD)
 def test_what_a_source_holds(source: str, place: str) -> None:
     assert parse(source, ()).holds(parse(place, ()))
 
 
-@pytest.mark.parametrize(("source", "place"), NOT_HELD)
+@each(("source", "place"), NOT_HELD)
 def test_what_a_source_does_not_hold(source: str, place: str) -> None:
     assert not parse(source, ()).holds(parse(place, ()))
 

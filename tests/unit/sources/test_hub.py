@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cases import each
 from support.catalogs import NEVER_KEPT, ODD_NAMES
 from support.scripted_hub import COMMIT, GIT, HUB, LATER, ORIGIN, PINNED, REVISION, SHA, World, entry, large, tree_url
 
@@ -401,7 +402,7 @@ def test_listing_that_cannot_be_kept(here: World, tmp_path: Path) -> None:
     assert len(here.hub.resolve(PINNED)) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "role"),
     [
         *(("a/model-00001-of-2.safetensors", "weights"), ("m.GGUF", "weights"), ("vocab.txt", "vocab")),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.cases import each
 from support.long import examples
 from support.scripted_hub import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
@@ -88,7 +89,7 @@ def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
         assert Listings(tmp_path).get(HUB, PINNED) in (None, LISTING)
 
 
-@pytest.mark.parametrize(
+@each(
     ("revision", "pinned"),
     [
         *(("c" * 40, True), ("0123456789abcdef" * 4, True), ("c" * 39, False), ("c" * 41, False), ("C" * 40, False)),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cases import each
 from support.faults import Answer, Handler, always, answers, first, redirects, reply
 from support.faulty_server import FaultyServer, Request
 from support.networks import network_of
@@ -259,7 +260,7 @@ def test_without_keys_nothing_is_signed(served: Make) -> None:
     served(public).require_keys()
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "code", "kind", "is_final"),
     [
         (404, "NoSuchBucket", NotFound, True),

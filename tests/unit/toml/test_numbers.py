@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.cases import each
 
 from mdl.errors import UsageError
 from mdl.toml import TomlError, parse_toml
@@ -26,10 +27,8 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("number", LARGE.values(), ids=LARGE)
-@pytest.mark.parametrize(
-    "form", ["k = {}", "k = [1, {}]", "k = [\n {} ,\n]", "k = {{a = {}}}", "k={} # so", "a.k = {}"]
-)
+@each("number", LARGE.values(), ids=LARGE)
+@each("form", ["k = {}", "k = [1, {}]", "k = [\n {} ,\n]", "k = {{a = {}}}", "k={} # so", "a.k = {}"])
 def test_large_numbers(number: str, form: str) -> None:
     """One wherever a value can stand is refused, with the key that it belongs to."""
     with pytest.raises(TomlError) as caught:
@@ -40,7 +39,7 @@ def test_large_numbers(number: str, form: str) -> None:
     assert found.line == (4 if "\n" in form else 3)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         f"k = 'x = {DECIMAL}'",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 
 from mdl.toml.positions import Key, line_numbers
 
@@ -81,7 +82,7 @@ def test_every_key_has_its_line(newline: str) -> None:
     assert line_numbers("") == line_numbers(f"{newline}{newline}# x = 1{newline}") == {}
 
 
-@pytest.mark.parametrize("text", ['a = """', "[", "[[a]", "= 1", 'a = [ "', "a", '"', "]\n[b]\nc=1", "a = '''x\n"])
+@each("text", ['a = """', "[", "[[a]", "= 1", 'a = [ "', "a", '"', "]\n[b]\nc=1", "a = '''x\n"])
 def test_broken_text_does_not_fail(text: str) -> None:
     """On text that is no TOML the scanner ends, and what it says are lines of the text."""
     assert all(1 <= line <= text.count("\n") + 1 for line in line_numbers(text).values())

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+from support.cases import each
 from support.loopback_hub import LoopbackHub, Repo
 from support.shell import Inside, Shell, done
 
@@ -129,7 +130,7 @@ CASES = [(*case, True) for case in RUN_CODE] + [(*case, False) for case in RUN_N
 
 
 @pytest.mark.fault(179)
-@pytest.mark.parametrize(("name", "data", "expected"), CASES, ids=[f"{at}-{case[0]}" for at, case in enumerate(CASES)])
+@each(("name", "data", "expected"), CASES, ids=[f"{at}-{case[0]}" for at, case in enumerate(CASES)])
 def test_files_that_run_code(name: str, data: bytes, expected: bool) -> None:
     """Pickles by name or first bytes, NumPy arrays of objects by their header, Keras models by a Lambda layer. Numbers
     and text are not called pickles, whatever the fields or layers in them are called."""

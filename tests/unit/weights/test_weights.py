@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cases import each
 from support.weights import (
     ONNX,
     PICKLE,
@@ -85,7 +86,7 @@ def why(name: str, data: bytes) -> str | None:
     return why_not_whole(io.BytesIO(data), len(data), name)
 
 
-@pytest.mark.parametrize(("name", "make"), WITH_END.values(), ids=WITH_END)
+@each(("name", "make"), WITH_END.values(), ids=WITH_END)
 def test_the_end_record_tells_whole_from_cut(name: str, make: Make) -> None:
     """A whole file is whole; one that lacks a byte, or its second half, or all of it, is not, and it is said why."""
     whole = make()
@@ -95,14 +96,14 @@ def test_the_end_record_tells_whole_from_cut(name: str, make: Make) -> None:
     assert bool(why(name, b"")) == (not name.endswith(".bin"))
 
 
-@pytest.mark.parametrize(("name", "data"), WITHOUT_END.values(), ids=WITHOUT_END)
+@each(("name", "data"), WITHOUT_END.values(), ids=WITHOUT_END)
 def test_without_an_end_record_a_file_must_not_be_empty(name: str, data: bytes) -> None:
     """Of a format without an end record nothing more can be said."""
     assert why(name, data) is None
     assert why(name, b"") == (None if name.endswith(".bin") else "it is empty")  # any program's file may be a .bin
 
 
-@pytest.mark.parametrize(("name", "data"), WRONG_MAGIC.values(), ids=WRONG_MAGIC)
+@each(("name", "data"), WRONG_MAGIC.values(), ids=WRONG_MAGIC)
 def test_another_format_under_the_name_is_not_whole(name: str, data: bytes) -> None:
     """The first bytes must not contradict the suffix."""
     assert why(name, data)
