@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from datetime import datetime
 from typing import Literal
 
-from mdl.catalog.lock import Lock
+from mdl.catalog.lock import Lock, LockedModel
 from mdl.catalog.mirror_layout import MARKER, MirrorPlace
 from mdl.errors import MdlError, NotFound
 from mdl.formatting import human_age
@@ -44,17 +44,23 @@ def clean(
     models that the lock does not have, only what is unfinished is judged. What cannot be deleted hinders no other.
     ``now`` in seconds since 1970.
     """
-    held = [one for one in held_by(mirror) if names is None or one.name in names]
-    marked = {(one.name, one.version): one.marked for one in held if one.marked}
+    held_versions = [held for held in held_by(mirror) if names is None or held.name in names]
     items: list[MirrorItem] = []
     busy: set[tuple[str, str]] = set()
     for upload in mirror.bucket.uploads(mirror.place.prefix):
         parts = mirror.place.split(upload.key)
-        if parts and (names is None or parts[0] in names):
-            found = _judge_upload(upload, parts, mirror, older_than, now)
-            items += [found] if found else []
-            busy |= {parts[:2]} if found and found.action == "kept" else set()
-    items += [item for one in held if (item := _judge(one, lock, marked, busy, mirror.place, older_than, now))]
+        if parts is None or (names is not None and parts[0] not in names):
+            continue
+        item = _judge_upload(upload, parts, mirror, older_than, now)
+        if item:
+            items.append(item)
+            if item.action == "kept":
+                busy.add(parts[:2])
+    marked = {(held.name, held.version): held.marked for held in held_versions if held.marked}
+    for held in held_versions:
+        item = _judge(held, lock, marked, busy, mirror.place, older_than, now)
+        if item:
+            items.append(item)
     done = []
     for item in sorted(items, key=lambda item: (item.name, item.kind, item.url)):
         if remove and item.action == "would delete":
@@ -99,25 +105,43 @@ def _judge(
     is_locked = locked is not None and locked.version == held.version
     if held.is_complete and (locked is None or is_locked):
         return None
-    kind: Literal["superseded", "incomplete"] = "superseded" if held.is_complete else "incomplete"
     age = now - held.modified.timestamp() if held.modified else 0.0
-    why = f"the lock names {locked.version}" if held.is_complete and locked else "it has no marker"
-    why += f"; written {human_age(age)}"
-    stays = is_locked or age < older_than or (held.name, held.version) in busy
-    if is_locked:
-        why = "the lock names it; a push goes on with it"
-    elif locked and held.marked:
-        successor = marked.get((held.name, locked.version))
-        if successor is None:
-            stays = True
-            why = f"the locked version {locked.version} is not complete here"
-        elif successor < held.marked:
-            stays = True
-            why = f"it is newer than {locked.version}, which the lock names: is this lock an old one?"
+    reason = _why_it_stays(held, locked, marked)
+    if held.is_complete and locked:
+        kind: Literal["superseded", "incomplete"] = "superseded"
+        why = f"the lock names {locked.version}; written {human_age(age)}"
+    else:
+        kind = "incomplete"
+        why = f"it has no marker; written {human_age(age)}"
+    stays = bool(reason) or age < older_than or (held.name, held.version) in busy
     marker = place.key(held.name, held.version, MARKER)
     keys = sorted(held.keys, key=lambda key: key != marker)  # without its marker nobody takes the rest for complete
-    url = place.url(held.name, held.version)
-    return MirrorItem(kind, held.name, url, held.bytes, why, "kept" if stays else "would delete", tuple(keys), marker)
+    return MirrorItem(
+        kind,
+        held.name,
+        place.url(held.name, held.version),
+        held.bytes,
+        reason or why,
+        "kept" if stays else "would delete",
+        tuple(keys),
+        marker,
+    )
+
+
+def _why_it_stays(held: Held, locked: LockedModel | None, marked: Mapping[tuple[str, str], datetime]) -> str:
+    """Why a version stays however old it is; '' if nothing speaks for it."""
+    if locked is None:
+        return ""
+    if locked.version == held.version:
+        return "the lock names it; a push goes on with it"
+    if held.marked is None:
+        return ""
+    successor = marked.get((held.name, locked.version))
+    if successor is None:
+        return f"the locked version {locked.version} is not complete here"
+    if successor < held.marked:
+        return f"it is newer than {locked.version}, which the lock names: is this lock an old one?"
+    return ""
 
 
 def _judge_upload(
@@ -131,7 +155,9 @@ def _judge_upload(
     name = place[0]
     url = mirror.place.url(*place)
     size = sum(part.size for part in parts)
-    times = [one for one in (upload.begun_at, *(part.modified for part in parts)) if one]
+    times = [part.modified for part in parts if part.modified]
+    if upload.begun_at:
+        times.append(upload.begun_at)
     if not times:
         return MirrorItem("upload", name, url, size, "the store does not tell when it was begun", "kept")
     age = now - max(times).timestamp()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from mdl import __version__
@@ -81,10 +82,12 @@ class MirrorReport(ModelsReport):
         """The one error that stands for all failures; None if all is well. What is corrupt counts more than what is
         missing, as in a `VerifyReport`."""
         failed = self.failed
-        corrupt = [failure for failure in failed if isinstance(failure.error, ProtocolError)]
         total = sum(len(model.files) or 1 for model in self.models)
         is_check = all(isinstance(failure.error, ProtocolError | NotFound) for failure in failed)
-        return error_of(corrupt if corrupt and is_check else failed, total)
+        corrupt = [failure for failure in failed if isinstance(failure.error, ProtocolError)]
+        if corrupt and is_check:
+            failed = corrupt
+        return error_of(failed, total)
 
 
 @value_class
@@ -132,22 +135,32 @@ def push(
     began = time.monotonic()
     _markers([lock.models[model.name] for model in models], mirror)  # raises before anything is sent
     plans = [_plan(model, lock.models[model.name], context, mirror) for model in models]
-    files = [one for plan in plans for one in plan.files]
-    total = sum(one.size for one in files)
-    counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
-    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
-    mirror.reporter.files = files
-    most = workers(mirror.connections, mirror.bucket.http.throttle.rate)
+    files: list[Sending] = []
+    for plan in plans:
+        files += plan.files
+    _announce(plans, files, mirror)
     try:
+        most = workers(mirror.connections, mirror.bucket.http.throttle.rate)
         with contextlib.closing(Sender(mirror.bucket, most, mirror.reporter.post, reads_back=read_back)) as sender:
             in_thread(partial(sender.send, files), mirror.look)
         mirror.reporter.look(now=True)
     except Cancelled as stopped:
         hint = "the parts that were sent are kept; run the same command again to go on"
         raise stopped.but(hint=hint) from stopped.__cause__
-    found = tuple(_pushed(plan, mirror) for plan in plans)
-    kept = sum(one.size if one.action == "kept" else one.resumed_at for one in files)
-    return MirrorReport(found, sum(one.bytes_sent for one in files), kept, seconds=time.monotonic() - began)
+    bytes_sent = 0
+    bytes_kept = 0
+    for file in files:
+        bytes_sent += file.bytes_sent
+        bytes_kept += file.size if file.action == "kept" else file.resumed_at
+    versions = tuple(_pushed(plan, mirror) for plan in plans)
+    return MirrorReport(versions, bytes_sent, bytes_kept, seconds=time.monotonic() - began)
+
+
+def _announce(plans: Sequence[_Plan], files: Sequence[Sending], mirror: Mirror) -> None:
+    total = sum(file.size for file in files)
+    counts = tuple((plan.model.name, len(plan.files)) for plan in plans)
+    mirror.reporter.tell(Planned(models=counts, files=len(files), bytes_total=total, bytes_to_fetch=total, verb="push"))
+    mirror.reporter.files = files
 
 
 @value_class
@@ -184,33 +197,36 @@ def _sending(name: str, locked: LockedModel, remote: RemoteFile, store: Store, m
     local = store.quick_check(name, remote)
     if local.kind != "file" or local.stamp is None:
         raise NotFound(local.why or "not on this disk", item=item, hint=f"mdl get {name}")
-    size = remote.size
+    size = local.stamp.size if remote.size is None else remote.size
     key = mirror.place.key(name, locked.version, path)
-    size = local.stamp.size if size is None else size
     return Sending(name, path, store.final_path(name, remote), size, remote.digest, key=key)
 
 
 def _pushed(plan: _Plan, mirror: Mirror) -> MirrorVersion:
     """How the push of one model went; if every file is there, its marker is written now."""
-    files = tuple(
-        MirroredFile(one.name, one.size, one.sha256 or None, one.action, one.error, one.resumed_at)
-        for one in plan.files
-    )
-    found = replace(_version(plan.locked, files, mirror.place), license=plan.model.license)
+    files = []
+    for sent in plan.files:
+        files.append(MirroredFile(sent.name, sent.size, sent.sha256 or None, sent.action, sent.error, sent.resumed_at))
+    version = replace(_version(plan.locked, tuple(files), mirror.place), license=plan.model.license)
     if plan.error or any(file.error for file in files):
-        return replace(found, error=plan.error)
+        return replace(version, error=plan.error)
     try:
-        return _marked(found, _mark(plan, files, mirror))
+        return _marked(version, _mark(plan, files, mirror))
     except MdlError as error:
-        return replace(found, error=error.on(found.name))
+        return replace(version, error=error.on(version.name))
 
 
 def _version(locked: LockedModel, files: tuple[MirroredFile, ...], place: MirrorPlace) -> MirrorVersion:
     """What is known of a locked version by its ``files``."""
-    url = place.url(locked.name, locked.version)
-    size = sum(file.size for file in files)
-    found = MirrorVersion(locked.name, locked.version, url, is_locked=True, objects=len(files), bytes=size)
-    return replace(found, files=files)
+    return MirrorVersion(
+        locked.name,
+        locked.version,
+        place.url(locked.name, locked.version),
+        is_locked=True,
+        objects=len(files),
+        bytes=sum(file.size for file in files),
+        files=files,
+    )
 
 
 def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
@@ -233,8 +249,9 @@ def _mark(plan: _Plan, files: Sequence[MirroredFile], mirror: Mirror) -> Marker:
             raise NetworkError("somebody else is writing the marker", item=f"{mirror.bucket}/{key}")
         return there if there.files == marker.files else None
 
-    if found := mirror.bucket.http.retry(mirror.bucket.url, write, mirror.reporter.on_retry):
-        return found
+    written = mirror.bucket.http.retry(mirror.bucket.url, write, mirror.reporter.on_retry)
+    if written:
+        return written
     mirror.bucket.put(key, marker.to_json())  # the version says which files it has: a marker of others is wrong
     return marker
 
@@ -247,45 +264,55 @@ def check(models: Sequence[Model], lock: Lock, mirror: Mirror, *, deep: bool = F
     in the metadata of every object, and with ``deep`` its bytes. What is wrong is in the report. Raises `LockError`,
     `AuthError`, `NetworkError`, `NotFound` if there is no such bucket."""
     began = time.monotonic()
-    locked = [lock.models[model.name] for model in models]
-    markers = _markers(locked, mirror)
-    rows = [_readings(one, marker, mirror, deep=deep) for one, marker in zip(locked, markers, strict=True)]
-    readings = [reading for row in rows for reading in row]
+    locked_models = [lock.models[model.name] for model in models]
+    markers = _markers(locked_models, mirror)
+    readings_of = [
+        _readings(locked, marker, mirror, deep=deep) for locked, marker in zip(locked_models, markers, strict=True)
+    ]
+    readings = list(chain.from_iterable(readings_of))
     mirror.reporter.files = readings
     heads = iter(_at_once([reading.step for reading in readings], mirror))
-    found = [
-        _checked(one, marker, tuple(_judged(reading, next(heads)) for reading in row), mirror.place)
-        for one, marker, row in zip(locked, markers, rows, strict=True)
-    ]
-    read = sum(reading.done for reading in readings)
-    return MirrorReport(tuple(found), bytes_read=read, seconds=time.monotonic() - began)
+    versions = []
+    for locked, marker, of_model in zip(locked_models, markers, readings_of, strict=True):
+        files = tuple(_judged(reading, next(heads)) for reading in of_model)
+        versions.append(_checked(locked, marker, files, mirror.place))
+    bytes_read = sum(reading.done for reading in readings)
+    return MirrorReport(tuple(versions), bytes_read=bytes_read, seconds=time.monotonic() - began)
 
 
 def _readings(locked: LockedModel, marker: Marker | MdlError | None, mirror: Mirror, *, deep: bool) -> list[Reading]:
-    """The files of a model as they are to be looked at. What the lock does not know of one, the marker says."""
-    marked = {file.path: file for file in marker.files} if isinstance(marker, Marker) else {}
-    found = []
+    """The files of a model as they are to be looked at. What the lock does not know of a file, the marker says."""
+    marked = _marked_files(marker)
+    readings = []
     for file in locked.files:
         path = file.path.text
-        told = marked.get(file.path.text)
-        digest = file.digest
-        sha256 = told.sha256 if told else ""
-        if digest and digest.algorithm == "sha256":
-            sha256 = digest.hex
-        size = told.size if file.size is None and told else file.size
+        size = file.size
+        sha256 = ""
+        if path in marked:
+            sha256 = marked[path].sha256
+            size = marked[path].size if size is None else size
+        if file.digest and file.digest.algorithm == "sha256":
+            sha256 = file.digest.hex
         key = mirror.place.key(locked.name, locked.version, path)
-        found.append(Reading(locked.name, path, key, size, sha256, mirror.bucket, deep=deep))
-    return found
+        readings.append(Reading(locked.name, path, key, size, sha256, mirror.bucket, deep=deep))
+    return readings
+
+
+def _marked_files(marker: Marker | MdlError | None) -> dict[str, MarkedFile]:
+    """The files of a marker by their paths; none without a marker."""
+    if not isinstance(marker, Marker):
+        return {}
+    return {file.path: file for file in marker.files}
 
 
 def _at_once(calls: Sequence[Callable[[], Found]], mirror: Mirror) -> list[Found | MdlError]:
     """The results of the calls, of which several are made at once. An error that is not about one object is raised; a
     `ProtocolError` is a result."""
-    found = list(watched(calls, mirror.connections, mirror.look))
-    for one in found:
-        if isinstance(one, MdlError) and not isinstance(one, ProtocolError):
-            raise one
-    return found
+    results = list(watched(calls, mirror.connections, mirror.look))
+    for result in results:
+        if isinstance(result, MdlError) and not isinstance(result, ProtocolError):
+            raise result
+    return results
 
 
 def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Marker | MdlError | None]:
@@ -294,25 +321,30 @@ def _markers(versions: Sequence[LockedModel | Held], mirror: Mirror) -> list[Mar
 
 
 def _judged(reading: Reading, head: S3Object | MdlError | None) -> MirroredFile:
-    """What is wrong with one object, by what the bucket told of it and what was read."""
+    """What is wrong with one object, by what the bucket said of it and what was read."""
     item = f"{reading.model}/{reading.name}"
     expected = reading.sha256
-    result = MirroredFile(reading.name, reading.size, expected or None, "ok")
-    hint = f"push it again: mdl mirror push … {reading.model} --verify"
+    file = MirroredFile(reading.name, reading.size, expected or None, "ok")
     if isinstance(head, MdlError):
-        return replace(result, status="corrupt", error=head.on(item))
+        return replace(file, status="corrupt", error=head.on(item))
     if head is None:
-        return replace(result, status="missing", error=NotFound("it is not in the mirror", item=item, hint=_PUSH))
+        return replace(file, status="missing", error=NotFound("it is not in the mirror", item=item, hint=_PUSH))
+    hint = f"push it again: mdl mirror push … {reading.model} --verify"
     if reading.expected_size not in (None, head.size):
         why = f"the mirror's object has {head.size} bytes, not {reading.expected_size}"
-        return replace(result, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
-    result = replace(result, size=head.size)
-    actual = reading.actual or (head.sha256.hex if head.sha256 else "")
-    if expected and actual not in ("", expected):
-        what = "its bytes have" if reading.actual else "its metadata tells"
-        why = f"{what} the sha256 {actual}, expected {expected}"
-        return replace(result, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
-    return result if expected and actual else replace(result, status="unverified")
+        return replace(file, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
+    file = replace(file, size=head.size)
+    where = "its bytes have"
+    actual = reading.actual
+    if not actual and head.sha256:
+        where = "its metadata has"
+        actual = head.sha256.hex
+    if not expected or not actual:
+        return replace(file, status="unverified")
+    if actual != expected:
+        why = f"{where} the sha256 {actual}, expected {expected}"
+        return replace(file, status="corrupt", error=DigestMismatch(why, item=item, hint=hint))
+    return file
 
 
 def _checked(
@@ -333,35 +365,44 @@ def _checked(
 
 def _tells_of(marker: Marker, locked: LockedModel) -> bool:
     """Whether a marker names the files of the lock, and nothing else."""
-    marked = {file.path: file for file in marker.files}
-    return marked.keys() == {file.path.text for file in locked.files} and all(
-        file.size in (None, marked[file.path.text].size)
-        and (
-            file.digest is None or file.digest.algorithm != "sha256" or file.digest.hex == marked[file.path.text].sha256
-        )
-        for file in locked.files
-    )
+    marked = _marked_files(marker)
+    if marked.keys() != {file.path.text for file in locked.files}:
+        return False
+    for file in locked.files:
+        in_mirror = marked[file.path.text]
+        if file.size not in (None, in_mirror.size):
+            return False
+        if file.digest and file.digest.algorithm == "sha256" and file.digest.hex != in_mirror.sha256:
+            return False
+    return True
 
 
 def versions(mirror: Mirror, lock: Lock, names: Sequence[str] | None = None) -> list[MirrorVersion]:
     """Every version of a model that has an object in the mirror, by name; only of ``names`` if they are given."""
-    held = [one for one in held_by(mirror) if names is None or one.name in names]
-    markers = _markers(held, mirror)
+    held_versions = [held for held in held_by(mirror) if names is None or held.name in names]
+    markers = _markers(held_versions, mirror)
     found = []
-    for one, marker in zip(held, markers, strict=True):
-        locked = lock.models.get(one.name)
-        url = mirror.place.url(one.name, one.version)
-        is_locked = locked is not None and locked.version == one.version
-        version = MirrorVersion(one.name, one.version, url, is_locked=is_locked, objects=len(one.keys), bytes=one.bytes)
+    for held, marker in zip(held_versions, markers, strict=True):
+        locked = lock.models.get(held.name)
+        version = MirrorVersion(
+            held.name,
+            held.version,
+            mirror.place.url(held.name, held.version),
+            is_locked=locked is not None and locked.version == held.version,
+            objects=len(held.keys),
+            bytes=held.bytes,
+        )
         found.append(_marked(version, marker))
-    return sorted(found, key=lambda one: (one.name, not one.is_locked, one.written_at))
+    return sorted(found, key=lambda version: (version.name, not version.is_locked, version.written_at))
 
 
 def _marked(version: MirrorVersion, marker: Marker | MdlError | None) -> MirrorVersion:
     """The version with what its marker says."""
     if not isinstance(marker, Marker):
         return replace(version, error=marker)
-    files = version.files or tuple(MirroredFile(one.path, one.size, one.sha256, "unverified") for one in marker.files)
+    files = version.files
+    if not files:
+        files = tuple(MirroredFile(file.path, file.size, file.sha256, "unverified") for file in marker.files)
     return replace(
         version,
         is_complete=True,
@@ -390,20 +431,23 @@ class Held:
 
 
 def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
-    """The objects of every version, in one look at the whole mirror, or below a longer ``prefix``. Raises as
+    """The objects of every version, in one look at all of the mirror, or below a longer ``prefix``. Raises as
     `versions`."""
-    found: dict[tuple[str, str], Held] = {}
-    for one in mirror.bucket.list(mirror.place.prefix if prefix is None else prefix):
+    held_versions: dict[tuple[str, str], Held] = {}
+    for stored in mirror.bucket.list(mirror.place.prefix if prefix is None else prefix):
         mirror.look()
-        if (parts := mirror.place.split(one.key)) is None:
+        parts = mirror.place.split(stored.key)
+        if parts is None:
             continue
         name, version, path = parts
-        held = found.setdefault((name, version), Held(name, version))
-        held.keys.append(one.key)
-        held.bytes += one.size
-        held.modified = max((time for time in (held.modified, one.modified) if time), default=None)
-        held.marked = one.modified if path == MARKER else held.marked
-    return list(found.values())
+        held = held_versions.setdefault((name, version), Held(name, version))
+        held.keys.append(stored.key)
+        held.bytes += stored.size
+        if held.modified is None or (stored.modified and stored.modified > held.modified):
+            held.modified = stored.modified
+        if path == MARKER:
+            held.marked = stored.modified
+    return list(held_versions.values())
 
 
 # Pull.
@@ -412,13 +456,17 @@ def held_by(mirror: Mirror, prefix: str | None = None) -> list[Held]:
 def pull(models: Sequence[Model], lock: Lock, context: Context, mirror: Mirror, *, force: bool = False) -> Report:
     """Fetch locked models from the mirror alone, as `get` does; ``context`` has a resolver that asks it. A model that
     is not complete in the mirror is a `NotFound` in the report. Raises as `get`, and `LockError`."""
-    locked = [lock.models[model.name] for model in models]
-    markers = _markers(locked, mirror)
+    locked_models = [lock.models[model.name] for model in models]
     failed: dict[str, MdlError] = {}
-    for one, marker in zip(locked, markers, strict=True):
-        if not isinstance(marker, Marker):
-            why = NotFound(f"the mirror has no complete version {one.version} of it", item=one.name, hint=_PUSH)
-            failed[one.name] = marker or why
-    report = get(context, GetRequest(tuple(model for model in models if model.name not in failed), force))
-    lost = [ModelReport(name, context.store.folder(name), "missing", error=error) for name, error in failed.items()]
+    for locked, marker in zip(locked_models, _markers(locked_models, mirror), strict=True):
+        if isinstance(marker, MdlError):
+            failed[locked.name] = marker
+        elif marker is None:
+            why = f"the mirror has no complete version {locked.version} of it"
+            failed[locked.name] = NotFound(why, item=locked.name, hint=_PUSH)
+    complete = tuple(model for model in models if model.name not in failed)
+    report = get(context, GetRequest(complete, force))
+    lost = []
+    for name, error in failed.items():
+        lost.append(ModelReport(name, context.store.folder(name), "missing", error=error))
     return replace(report, models=(*report.models, *lost))
