@@ -114,6 +114,11 @@ class Checkpoint:
         return entry.path[len(self.base) + 1 :] if self.base else entry.path
 
 
+def paths_of(rows: Iterable[Checkpoint]) -> set[str]:
+    """The paths of all that belongs to some checkpoints, and of their bases."""
+    return set().union(*(row.paths for row in rows))
+
+
 def checkpoint(
     tree: Tree,
     name: str,
@@ -140,13 +145,14 @@ def checkpoint(
 
 def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
     """Whether a file is a model's by its name, or a folder is one by its format's marker."""
+    folders = set()
     for entry in row.entries:
         if not entry.is_file:
             continue
         if is_model(row.relative(entry)) or re.fullmatch(row.weights, entry.name):
             return True
-    folders = {entry.path.rpartition("/")[0] for entry in row.entries}
-    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders if folder)
+        folders.add(entry.path.rpartition("/")[0])
+    return any(folder_kind_of([child.name for child in tree.children(folder)]) for folder in folders - {""})
 
 
 def finished_model(
@@ -156,9 +162,7 @@ def finished_model(
     matches ``model``."""
     if not tree.files_named(base, re.compile(model).fullmatch):
         return []
-    taken = {folder.path for folder in beside}
-    for row in rows:
-        taken |= row.paths
+    taken = paths_of(rows) | {folder.path for folder in beside}
     return [checkpoint(tree, FINAL, base, tree.all_but(base, taken))]
 
 

@@ -82,8 +82,7 @@ class Pattern:
     a name that must be in the folder, or else it is not this trainer's.
 
     ``best`` and ``derived`` are names of the best, and of averages and the like; ``last`` those of the trainer's last
-    file, the oldest first. If the trainer leaves every best that it had, ``keeps_bests``, the one with the highest
-    number is the best. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
+    file, the oldest first. ``final`` matches a file of the finished model, which lies beside the checkpoints, or
     ``final_alone``. ``places`` are the folders to look in, the oldest first. ``beside`` are globs of files that belong
     to every checkpoint that is not a folder, ``beside_newest`` of those that belong to the newest. ``state`` is what a
     trainer appends to the name of a file, without its suffix, for the folder with the state of the training.
@@ -102,7 +101,6 @@ class Pattern:
     staging: str = NO_NAME
     final: str = NO_NAME
     final_alone: bool = False
-    keeps_bests: bool = False
     kinds: tuple[Kind, ...] = FILES
     holds: IsName = lambda _name: True
     weights: str = NO_NAME
@@ -119,7 +117,6 @@ class Pattern:
     newest_in: tuple[str, str] = ("", NO_NAME)
     record: Callable[[Tree, str], NameSays] = no_record
     is_saved: Callable[[Tree, Entry], bool] = lambda _tree, _entry: True
-    unnumbered_note: str = ""
 
     def find(self, tree: Tree, base: str) -> Found | None:
         """Return the checkpoints in ``base``; None if it holds none."""
@@ -180,7 +177,7 @@ class Pattern:
             is_to_be_marked = are_marked and says.is_counted
             wrong = self._why_unfinished(tree, folder, save, pieces, is_to_be_marked=is_to_be_marked)
             rows.append(self._row(tree, save, beside, says, place, wrong))
-        rows = sorted(self._with_one_best(rows), key=_display_order(rows))
+        rows.sort(key=_display_order(rows))
         if rows and self.beside_newest:
             more = _matching(tree, place, self.beside_newest)
             rows[-1] = replace(rows[-1], entries=(*rows[-1].entries, *more))
@@ -258,7 +255,6 @@ class Pattern:
             step=says.step,
             epoch=says.epoch,
             wrong=wrong,
-            note="" if says.is_counted else self.unnumbered_note,
             weights=self.weights,
         )
         order = self.order(save.name)
@@ -284,19 +280,6 @@ class Pattern:
             if self.state and state:
                 members += tree.with_contents(state)
         return members
-
-    def _with_one_best(self, rows: list[Checkpoint]) -> list[Checkpoint]:
-        """Return the rows. Of a trainer that leaves every best that it had, only the newest says so; the others are
-        copies."""
-        numbered = [row for row in rows if row.says_best and row.complete and row.step is not None]
-        if not self.keeps_bests or not numbered:
-            return rows
-        newest = max(numbered, key=lambda row: row.step or 0)
-        with_one = []
-        for row in rows:
-            is_copy = row.says_best and not row.is_counted
-            with_one.append(replace(row, says_best=row is newest, is_derived=row.is_derived or is_copy))
-        return with_one
 
     def _says(self, tree: Tree, entry: Entry) -> NameSays:
         """Return what the trainer's record says of a checkpoint; else its name, or the name of the file that it links

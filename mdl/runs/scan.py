@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, paths_of
 from mdl.runs.choice import choose
 from mdl.runs.completeness import is_model
 from mdl.runs.layout import Layout
@@ -120,19 +120,18 @@ def _merged(outer: Found, inner: Found, base: str, folder: str) -> Found:
 
     A finished model that lies beside ``folder`` stays the last row, unless ``folder`` is where the run's model is.
     """
-    rows: list[Checkpoint] = []
+    rows = [row for row in outer.checkpoints if row.name != FINAL and row.base != folder]
     finals: list[Checkpoint] = []
-    for row in outer.checkpoints:
-        if row.name != FINAL and row.base != folder:
-            rows.append(row)
-        elif row.name == FINAL and row.base == base and folder != join(base, MODEL_FOLDER):
-            finals += _without(row, folder)
+    if folder != join(base, MODEL_FOLDER):
+        for row in outer.checkpoints:
+            if row.name == FINAL and row.base == base:
+                finals += _without(row, folder)
     if not rows and not finals:
         return inner
     names = {row.name for row in (*rows, *finals)}
     inside = [row for row in inner.checkpoints if row.name not in names]
-    told_by = outer if rows else inner
-    return Found((*rows, *inside, *finals), told_by.recorded_best, told_by.layout)
+    recorded_by = outer if rows else inner
+    return Found((*rows, *inside, *finals), recorded_by.recorded_best, recorded_by.layout)
 
 
 def _without(final: Checkpoint, folder: str) -> list[Checkpoint]:
@@ -149,9 +148,7 @@ def _without(final: Checkpoint, folder: str) -> list[Checkpoint]:
 def _with_folders(found: Found, folders: Iterable[Checkpoint]) -> Found:
     """These rows after those of ``folders`` that are not among them. What a row has is in no other one."""
     names = {row.name for row in found.checkpoints}
-    taken: set[str] = set()
-    for row in found.checkpoints:
-        taken |= row.paths
+    taken = paths_of(found.checkpoints)
     is_of_trainer = found.layout not in ("", NAMED_LAYOUT.name)
     more = []
     for row in folders:
@@ -201,13 +198,13 @@ def _runs_in(tree: Tree, path: str, with_weights: frozenset[str]) -> list[_RunBe
 
 def _several(tree: Tree, name: str, runs: list[_RunBelow], loose: list[Entry]) -> Run:
     """A folder with several runs, or with weights that no layout fits: the rows are what a user may choose from."""
-    first_of_sets: dict[tuple[str, str], str] = {}
-    for entry in loose:
-        first_of_sets.setdefault(_set_of(entry), entry.path)
     large = [run for run in runs if len(run.found.checkpoints) > 1]
     small = [run.path for run in runs if len(run.found.checkpoints) <= 1]
+    sets: dict[tuple[str, str], str] = {}
+    for entry in loose:
+        sets.setdefault(_set_of(entry), entry.path)
     common = _common_folder([*(run.path for run in runs), *(entry.path for entry in loose)])
-    chosen = {_child_of(common, path) for path in (*first_of_sets.values(), *small)}
+    chosen = {_child_of(common, path) for path in (*sets.values(), *small)}
     chosen -= {_child_of(common, run.path) for run in large}
     found = choose(Found(tuple(_candidate(tree, path) for path in sorted(chosen))))
     unmarked = tuple(replace(row, latest=False, best=False) for row in found.checkpoints)

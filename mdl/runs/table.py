@@ -372,16 +372,36 @@ def _coqui_place(tree: Tree, base: str, is_saved: IsName) -> list[Place]:
 
 
 _COQUI_BESIDE = ("config.json", "*speaker*", "*language_ids*", "vocab*")
+_COQUI = Pattern(
+    r"(checkpoint_|best_model_)(?P<step>[0-9]+)\.pth|best_model\.pth",
+    best=r"best_model.*",
+    places=_coqui_place,
+    beside=_COQUI_BESIDE,
+)
+
+
+def _find_coqui(tree: Tree, base: str) -> Found | None:
+    """The checkpoints. Coqui leaves every best that it had: the one with the highest number is the best, and the one
+    without a number is a copy of it."""
+    found = _COQUI.find(tree, base)
+    if found is None:
+        return None
+    bests = [row for row in found.checkpoints if row.says_best and row.complete and row.step is not None]
+    newest = max(bests, key=lambda row: row.step or 0, default=None)
+    rows = []
+    for row in found.checkpoints:
+        is_copy = row.says_best and row.step is None
+        if is_copy:
+            row = replace(row, note=row.note or "a copy of the best model", is_derived=newest is not None)
+        if newest is not None:
+            row = replace(row, says_best=row is newest)
+        rows.append(row)
+    return Found(tuple(rows))
+
+
 COQUI = Layout(
     "coqui",
-    Pattern(
-        r"(checkpoint_|best_model_)(?P<step>[0-9]+)\.pth|best_model\.pth",
-        best=r"best_model.*",
-        keeps_bests=True,
-        places=_coqui_place,
-        beside=_COQUI_BESIDE,
-        unnumbered_note="a copy of the best model",
-    ).find,
+    _find_coqui,
     trainers="Coqui TTS",
     keep=("checkpoint_*.pth", "best_model*.pth", *_COQUI_BESIDE),
     drop=(),

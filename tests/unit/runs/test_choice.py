@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,29 @@ def test_the_order_of_the_candidates_does_not_matter(rows: list[Checkpoint], shu
     assert latest in (None, *whole)
     assert best in (None, *whole)
     assert len(whole) != 1 or latest == whole[0]
+
+
+@given(ROWS)
+@settings(max_examples=examples(300), deadline=None)
+def test_only_equal_axes_are_compared(rows: list[Checkpoint]) -> None:
+    """Without a record or a last file, the latest of several has the highest count on an axis that all of them have,
+    steps before epochs; where no axis is common to all, nobody guesses."""
+    steps = [
+        replace(row, complete=True, is_recorded=False, last=None, place=0, says_best=False, is_derived=False)
+        for row in rows
+    ]
+    latest, why = latest_of(steps)
+    if len(steps) < 2:
+        return
+    for axis in ("step", "epoch"):
+        counts = [getattr(row, axis) for row in steps]
+        if None not in counts:
+            newest = [row for row in steps if getattr(row, axis) == max(counts)]
+            assert latest in (None, *newest)
+            assert latest is not None or len(newest) > 1
+            return
+    assert latest is None
+    assert why
 
 
 WORDS = st.sampled_from(["loss", "acc", "wer", "lr"])
