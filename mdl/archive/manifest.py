@@ -135,7 +135,7 @@ class Manifest:
 
 
 def is_step(value: object) -> TypeGuard[int]:
-    """Whether a number can be a trainer's count, and is not merely the digits of a long name."""
+    """Tell whether a number can be a trainer's count, and is not merely the digits of a long name."""
     return type(value) is int and 0 <= value <= LARGEST_NUMBER
 
 

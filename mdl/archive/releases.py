@@ -197,7 +197,7 @@ class ReleaseDir:
         return version if is_release else ""
 
     def history(self) -> History:
-        """What happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
+        """Return what happened here, with the switch that a killed mdl made and did not record. Raises `StateError`,
         `OSError`."""
         recorded = self.recorded()
         active = self.active()
@@ -301,7 +301,7 @@ class ReleaseDir:
         return previous
 
     def manifest(self, version: str) -> Manifest | None:
-        """What a release holds, as it was recorded; None if that cannot be read."""
+        """Return what a release holds, as it was recorded; None if that cannot be read."""
         try:
             return Manifest.from_json(read_whole(self.path_of(version) / NAME, LARGEST_JSON))
         except (OSError, ProtocolError, StateError):
@@ -417,7 +417,7 @@ def _statuses(folder: Path) -> dict[str, os.stat_result]:
 
 
 def _fixed(status: os.stat_result) -> tuple[int, ...]:
-    """What must stay as it is. A folder's size and time tell nothing: a file may come and go in it."""
+    """Return what must stay as it is. A folder's size and time tell nothing: a file may come and go in it."""
     own = (status.st_mode, status.st_uid, status.st_gid, status.st_dev, status.st_ino)
     return own if stat.S_ISDIR(status.st_mode) else (*own, status.st_size, status.st_mtime_ns)
 
@@ -428,7 +428,7 @@ def new_switch(before: str, after: str, why: str) -> Switch:
 
 
 def _matches(path: Path, entry: ManifestEntry, watch: Watch | None = None) -> bool:
-    """Whether the file there is a regular one with the entry's size and digest."""
+    """Tell whether the file there is a regular one with the entry's size and digest."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -102,7 +102,8 @@ _GZIP_DEFLATE = 31
 
 
 def secret_in(read: ReadAt, size: int) -> str:
-    """What kind of secret a file of ``size`` bytes holds, in words; "" if none is seen. ``read`` gives its bytes."""
+    """Return what kind of secret a file of ``size`` bytes holds, in words; "" if none is seen. ``read`` gives its
+    bytes."""
     head = read(0, _LOCAL_HEAD)
     if head.startswith(_ELF) and head[_CORE_AT : _CORE_AT + 2] in _IS_CORE:
         return "the memory of a program"
@@ -128,7 +129,7 @@ def secret_in(read: ReadAt, size: int) -> str:
 
 
 def _data_offset(local_header: bytes) -> int:
-    """How far behind the beginning of its header the data of a zip's member begins."""
+    """Return how far behind the beginning of its header the data of a zip's member begins."""
     name, extra = (int.from_bytes(local_header[at : at + 2], "little") for at in (26, 28))
     return _LOCAL_HEAD + name + extra
 
@@ -147,7 +148,7 @@ def _inflated_secret(read: ReadAt, at: int, stop: int, wbits: int, most: int) ->
 
 
 def _inflated(read: ReadAt, at: int, stop: int, wbits: int) -> Iterator[bytes]:
-    """What the deflated data from ``at`` on holds, as far as it can be inflated."""
+    """Return what the deflated data from ``at`` on holds, as far as it can be inflated."""
     inflater = zlib.decompressobj(wbits)
     waiting = b""
     while not inflater.eof:
@@ -180,5 +181,6 @@ def _secret_in_window(window: bytes) -> str:
 
 
 def _is_placeholder(secret: bytes, before: bytes, after: bytes) -> bool:
-    """Whether it stands for a secret that the reader is to put there: ``xxxx``, one letter again and again, ``<…>``."""
+    """Tell whether it stands for a secret that the reader is to put there: ``xxxx``, one letter again and again,
+    ``<…>``."""
     return len({*secret[:_ENOUGH]}) == 1 or _MANY_X.search(secret) is not None or (before == b"<" and after == b">")

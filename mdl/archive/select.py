@@ -140,7 +140,7 @@ def _below(base: str, path: str) -> str:
 
 
 def _may_be_log(entry: Entry) -> bool:
-    """Whether an entry is a log, or sums one up; an unreadable folder may hold logs."""
+    """Tell whether an entry is a log, or sums one up; an unreadable folder may hold logs."""
     if entry.kind in ("folder", "unreadable"):
         return entry.kind == "unreadable"
     return is_log(entry.name) or _SUMMARY.fullmatch(entry.name) is not None
@@ -221,7 +221,7 @@ class _Selecting:
         return frozenset(left_out)
 
     def _added_entries(self, base: str, entries: Iterable[Entry]) -> list[Entry]:
-        """What is packed by name besides these entries."""
+        """Return what is packed by name besides these entries."""
         there = {entry.path for entry in entries}
         paths = [join(base, name) for name in sorted(self.added)]
         added = [self.tree.find(path) for path in paths if path not in there]
@@ -254,7 +254,8 @@ class _Selecting:
         return kept
 
     def _companions(self, base: str) -> tuple[Entry, ...]:
-        """What belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left out."""
+        """Return what belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left
+        out."""
         if self.checkpoint is None or self.rules.logs:
             return ()  # all of a folder is packed, or a choice of it by name
         companions = companions_of(self.tree, self.checkpoint)
@@ -345,8 +346,8 @@ class _Selecting:
         self.notes.append(f"{checkpoint.name} is not complete: {why or checkpoint.note}")
 
     def _model(self) -> Checkpoint | None:
-        """What is packed as the run's model if no checkpoint was named; None if not a model is asked for but what is
-        there, as of a folder that no trainer's layout fits."""
+        """Return what is packed as the run's model if no checkpoint was named; None if not a model is asked for but
+        what is there, as of a folder that no trainer's layout fits."""
         rows = self.run.checkpoints
         if self.checkpoint or self.rules.are_of_files or not self.run.is_recognised:
             return None
@@ -386,8 +387,8 @@ class _Selecting:
         return checkpoint.base, [*files.keep, *files.unknown]
 
     def _whole_model(self) -> list[Entry]:
-        """What is packed if no checkpoint was named: the finished model; all there is if it has none, if all was asked
-        for, or if globs choose."""
+        """Return what is packed if no checkpoint was named: the finished model; all there is if it has none, if all was
+        asked for, or if globs choose."""
         run = self.run
         everything = list(self.tree.below(run.model_base))
         if self.rules.whole_run or self.rules.include:
@@ -434,7 +435,7 @@ class _Selecting:
         return Member(RelPath.parse(name), entry)
 
     def _why_left_out(self, entry: Entry, name: str) -> str:
-        """Why a file that was asked for is left out all the same; "" if it is not."""
+        """Return why a file that was asked for is left out all the same; "" if it is not."""
         if entry.kind == "special":
             return entry.why
         if entry.is_excluded_folder and name in self.added:
@@ -450,7 +451,7 @@ class _Selecting:
         return ""
 
     def _is_unwanted(self, entry: Entry, name: str) -> bool:
-        """Whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
+        """Tell whether it is an archive of this run, or the user did not ask for it. An entry that may hold something
         wanted is not unwanted."""
         include = self.rules.include
         exclude = self.rules.exclude
@@ -487,7 +488,7 @@ class _Selecting:
 
 
 def _look_for_secret(tree: Tree, entry: Entry) -> tuple[str, bool]:
-    """What kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
+    """Return what kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
     megabyte of a pickle is looked at: a trainer's settings are there. Raises `ProtocolError`, `OSError`."""
     is_model = is_weights(entry.name) and not matches(entry.name, (glob for glob, _ in RESUME))
     kind = kind_of(entry.name)
@@ -507,8 +508,8 @@ def _look_for_secret(tree: Tree, entry: Entry) -> tuple[str, bool]:
 
 
 def _has_tensors(read: ReadAt, size: int) -> bool:
-    """Whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own number
-    is a few values, like a trainer's arguments."""
+    """Tell whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own
+    number is a few values, like a trainer's arguments."""
     head = read(0, len(_OLD_TORCH) + 2)
     if head.startswith(_ZIP):
         return b"/data/" in read(max(0, size - _DIRECTORY), _DIRECTORY)

@@ -70,7 +70,7 @@ class TarMember:
 
 
 def header(path: str, size: int) -> bytes:
-    """What comes before the bytes of a file. They are followed by `padding`."""
+    """Return what comes before the bytes of a file. They are followed by `padding`."""
     info = tarfile.TarInfo(path)
     info.size = size
     info.mtime = _TIME
@@ -150,7 +150,7 @@ class TarReader:
         return info
 
     def _extra(self, info: tarfile.TarInfo) -> bytes:
-        """What a header says that belongs to the next member."""
+        """Return what a header says that belongs to the next member."""
         if info.size > LARGEST_NOTE:
             raise Unsafe(f"refused: a header of {info.size:,} bytes", item=shown(info.name)[:200])
         return self._read(info.size + len(padding(info.size)))[: info.size]
@@ -400,7 +400,7 @@ class _Gunzipped(_Source):
         return b""
 
     def _begins_again(self) -> bool:
-        """Whether another stream follows the one that ended; it is begun."""
+        """Tell whether another stream follows the one that ended; it is begun."""
         rest = self._inflater.unused_data.lstrip(b"\0")
         while len(rest) < len(GZIP) and (more := self._more()):
             rest = (rest + more).lstrip(b"\0")

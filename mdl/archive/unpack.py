@@ -107,8 +107,8 @@ _MODELS = (
 
 
 def model_in_an_archive(name: str, members: Collection[str]) -> str:
-    """What a file called ``name`` is if programs load it as it is, though it is an archive too; "" if it is nothing
-    else than one. ``members`` are the names in it. Of a torch file they alone tell, whatever it is called."""
+    """Return what a file called ``name`` is if programs load it as it is, though it is an archive too; "" if it is
+    nothing else than one. ``members`` are the names in it. Of a torch file they alone tell, whatever it is called."""
     tops = [match["top"] or "" for match in map(_TORCH.fullmatch, members) if match]
     if any(f"{top}version" in members for top in tops):
         return "a torch file"
@@ -153,8 +153,8 @@ def open_archive(path: Path, limits: ArchiveLimits, watch: Callable[[int], None]
 
 
 def is_to_be_unpacked(path: Path, *, is_called_so: bool) -> bool:
-    """Whether a file is an archive of files: it begins as a zip, a tar or a tar.gz, or ``is_called_so``; and it is not
-    itself what programs load, as a torch file is.
+    """Tell whether a file is an archive of files: it begins as a zip, a tar or a tar.gz, or ``is_called_so``; and it is
+    not itself what programs load, as a torch file is.
 
     A zip is told by the names in it, a tar by its own name. Raises `NotFound`, `ProtocolError`, `StorageError`.
     """
@@ -191,7 +191,7 @@ def _opened(path: Path) -> int:
 
 
 def _has_zip_end(fd: int) -> bool:
-    """Whether the end record of a zip is where one may be."""
+    """Tell whether the end record of a zip is where one may be."""
     size = os.fstat(fd).st_size
     return END in os.pread(fd, _ZIP_TAIL, max(0, size - _ZIP_TAIL))
 

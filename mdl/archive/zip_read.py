@@ -401,7 +401,7 @@ def _find_end(fd: int, length: int) -> _End:
 
 
 def _ends_file(tail: bytes, at: int) -> bool:
-    """Whether an end record at ``at``, with its comment, ends exactly at the end of the file."""
+    """Tell whether an end record at ``at``, with its comment, ends exactly at the end of the file."""
     if at + END_RECORD.size > len(tail):
         return False
     comment: int = END_RECORD.unpack_from(tail, at)[-1]

@@ -83,7 +83,7 @@ class Record:
 
 
 def may_be_large(size: int) -> bool:
-    """Whether a member of ``size`` bytes may need 64-bit sizes, deflated or not; this must be known before it is
+    """Tell whether a member of ``size`` bytes may need 64-bit sizes, deflated or not; this must be known before it is
     written."""
     return size + size // 1000 + 2**20 >= FULL32
 
@@ -204,7 +204,7 @@ def choose_method(compress: Compression, size: int, read_at: Callable[[int, int]
 
 
 def _is_worth(packed: int, size: int) -> bool:
-    """Whether so many bytes are saved that a member is deflated."""
+    """Tell whether so many bytes are saved that a member is deflated."""
     return packed <= size * _WORTH
 
 

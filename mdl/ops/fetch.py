@@ -82,7 +82,8 @@ def fetch(context: Context, request: FetchRequest) -> FetchReport:
 
 
 def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
-    """What `fetch` would do now. Nothing is written, and no job is waited for: one that still runs is `NotFinished`.
+    """Return what `fetch` would do now. Nothing is written, and no job is waited for: one that still runs is
+    `NotFinished`.
 
     An archive is one row, unless what it holds is here: what is in it is known once it is fetched. Raises as
     `mdl.ops.get.plan`.
@@ -111,7 +112,7 @@ def plan_fetch(context: Context, request: FetchRequest) -> PlanReport:
 
 
 def _in_order(models: Sequence[Model], reports: Iterable[Report], context: Context) -> tuple[ModelReport, ...]:
-    """What the reports say of the models, one row each."""
+    """Return what the reports say of the models, one row each."""
     rows: dict[str, list[ModelReport]] = {model.name: [] for model in models}
     for row in chain.from_iterable(report.models for report in reports):
         rows[row.name].append(row)

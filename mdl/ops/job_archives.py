@@ -113,7 +113,7 @@ class ArchiveFetch:
             return replace(report, models=(row,), bytes_kept=report.bytes_kept + here.plan.bytes_kept)
 
     def split(self, job: JobFiles) -> tuple[Kept, JobFiles]:
-        """What is here of a job, as it came with these very archives, and the job with the archives to fetch."""
+        """Return what is here of a job, as it came with these very archives, and the job with the archives to fetch."""
         known = source_of(job.model, self.context).known(origin_of(job.model)) or []
         kept: list[RemoteFile] = []
         needed: list[RemoteFile] = []
@@ -137,8 +137,8 @@ class ArchiveFetch:
         return Plan.of(wanted, force=force)
 
     def _is_settled(self, job: JobFiles, archive: RemoteFile) -> bool:
-        """Whether a file that need be no archive has its own bytes in its place already, as its digest tells, or is
-        refused since another file is there that must stay."""
+        """Tell whether a file that need be no archive has its own bytes in its place already, as its digest tells, or
+        is refused since another file is there that must stay."""
         if self.request.force or job.is_archived or is_archive_name(archive.path.name):
             return False
         plan = self._plan(job.model.name, [replace(archive, url=_without_version(archive))])
@@ -147,7 +147,7 @@ class ArchiveFetch:
         return archive.digest is not None and bool(plan.keep)
 
     def _is_here(self, job: JobFiles, archive: RemoteFile, members: Sequence[RemoteFile]) -> bool:
-        """Whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
+        """Tell whether the ``members`` that came with an archive are all that is wanted of it, and are here."""
         may_have_changed = self.request.allow_running and archive.size is None and not job.is_archived
         if not members or self.request.force or may_have_changed:
             return False

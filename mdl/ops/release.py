@@ -135,7 +135,7 @@ def _releases_in(folder: StrPath) -> ReleaseDir:
 
 
 def _is_of_release(words: Sequence[str]) -> bool:
-    """Whether the program of a check is a file of the release itself: it is a relative path."""
+    """Tell whether the program of a check is a file of the release itself: it is a relative path."""
     return bool(words) and "/" in words[0] and not words[0].startswith("/")
 
 

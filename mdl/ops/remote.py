@@ -111,7 +111,7 @@ class CleanedJob:
 
 
 def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
-    """Whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
+    """Tell whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
     ``older_than`` seconds ago. Pure."""
     age = job.age(now)
     if job.error and not job.is_over and not (job.updated_at or job.created_at):

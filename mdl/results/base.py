@@ -176,11 +176,11 @@ class Remote(Protocol):
     """Whether the results of a job come as one archive, whose format its bytes tell."""
 
     def is_synced(self, job: str) -> bool:
-        """Whether the files of a job that were listed are a folder that was copied as it was, and not what somebody
-        named as the results."""
+        """Tell whether the files of a job that were listed are a folder that was copied as it was, and not what
+        somebody named as the results."""
 
     def check(self) -> list[Check]:
-        """Whether it can be reached and used, part by part. A part that fails is a row with ``ok`` False."""
+        """Tell whether it can be reached and used, part by part. A part that fails is a row with ``ok`` False."""
 
     def metrics(self) -> Mapping[str, float]:
         """Numbers for a monitoring system, by name, such as ``workers_idle``; empty if the remote tells none."""
@@ -198,7 +198,7 @@ class Remote(Protocol):
         """The results of a job that ``origin`` means."""
 
     def locate(self, url: str) -> Link | Body:
-        """Where the file of a URL that `JobOrigin.url_of` made is at this moment."""
+        """Return where the file of a URL that `JobOrigin.url_of` made is at this moment."""
 
     def hosts(self) -> tuple[str, ...]:
         """The hosts that it is asked at."""
@@ -286,7 +286,7 @@ def _first(facts: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _unknown(word: object, error: str) -> str:
-    """What is told of a job with this word for how it stands, which mdl does not know."""
+    """Return what is told of a job with this word for how it stands, which mdl does not know."""
     message = "its remote does not say how it stands"
     if word:
         message = f"its remote says {error_in(str(word))[:_LONGEST_WORD]!r}, which mdl does not know"
@@ -367,7 +367,7 @@ class JobSource(Source):
         return (*self.remote(origin.remote).hosts(), *settings.values.get("allow_hosts", ()))
 
     def locate(self, url: str) -> Link | Body:
-        """Where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
+        """Return where the file of a ``job://REMOTE/JOB/PATH`` is at this moment."""
         return self.remote(urlsplit(url).netloc).locate(url)
 
 

@@ -88,8 +88,8 @@ class BucketRemote:
         return True
 
     def status(self, job: str) -> RemoteJob:
-        """What its record says; a job without one that has results is done. Raises `NotFound`, naming the places that
-        were looked in, if there is nothing of it."""
+        """Return what its record says; a job without one that has results is done. Raises `NotFound`, naming the places
+        that were looked in, if there is nothing of it."""
         size = self._size_of(f"{self._prefix}results/{check_job_id(job)}")
         try:
             return self._read(job, size)
@@ -132,7 +132,8 @@ class BucketRemote:
         return self._bucket.locate(f"{self._folder_of(job)}/{path}")
 
     def _folder_of(self, job: str) -> str:
-        """Where the results of a job are. One that has a record, or results beside it, is not looked for elsewhere."""
+        """Return where the results of a job are. One that has a record, or results beside it, is not looked for
+        elsewhere."""
         if job not in self._folders:
             usual = f"{self._prefix}results/{job}"
             own = f"{self._prefix}{job}"

@@ -136,7 +136,7 @@ class HttpRemote:
     # What answers say.
 
     def words(self, value: Any) -> str:
-        """What a worker says went wrong, without secrets."""
+        """Return what a worker says went wrong, without secrets."""
         return error_in(value, self._secrets)
 
     def outputs_of(self, judged: Judged, job: str) -> tuple[Output, ...]:
@@ -201,8 +201,8 @@ class HttpRemote:
             return [Check("bucket", False, str(error), error)]
 
     def status_in_bucket(self, job: str, missed: Missed) -> RemoteJob | None:
-        """What the bucket says of a job; None if it knows nothing of it, or may not be read with the credentials that
-        there are. Then it is noted in ``missed``."""
+        """Return what the bucket says of a job; None if it knows nothing of it, or may not be read with the credentials
+        that there are. Then it is noted in ``missed``."""
         if self.bucket is None:
             return None
         try:

@@ -57,7 +57,7 @@ class Output:
 
 
 def is_web_url(text: str) -> bool:
-    """Whether a text is a whole URL of http or https."""
+    """Tell whether a text is a whole URL of http or https."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
@@ -114,13 +114,13 @@ _MEDIA_TYPES = mimetypes.MimeTypes()
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a name says that its file is an archive which mdl unpacks."""
+    """Tell whether a name says that its file is an archive which mdl unpacks."""
     return _ARCHIVE.fullmatch(name) is not None and not is_weights(name)
 
 
 def may_be_archive(name: str) -> bool:
-    """Whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed with
-    gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
+    """Tell whether a file of a job may be an archive by its name, so that its bytes must tell: it says so, or is packed
+    with gzip; torch files are zips too, and anything may be called ``.bin``; or its suffix does not tell what it is."""
     kind = kind_of(name)
     if kind is not None:
         return kind.loaded_with == "torch" or is_archive_name(name) or name.lower().endswith(".gz")
@@ -131,7 +131,7 @@ def may_be_archive(name: str) -> bool:
 
 
 def unnamed(job: str) -> str:
-    """What the one file of a job is called if nothing tells what it is."""
+    """Return what the one file of a job is called if nothing tells what it is."""
     return f"{job}.bin"
 
 

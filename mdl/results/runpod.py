@@ -118,7 +118,7 @@ class Runpod(HttpRemote):
         ]
 
     def health(self) -> Mapping[str, Any]:
-        """What ``/health`` answers: counts of workers and jobs by state."""
+        """Return what ``/health`` answers: counts of workers and jobs by state."""
         return self._ask("GET", "health")
 
     def _ask(self, method: str, path: str, content: Any = None, item: str = "") -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Runpod(HttpRemote):
     # The results of one job.
 
     def _outputs(self, job: str) -> Sequence[Output]:
-        """What the result of a job holds. A link in it may be good for a short time only."""
+        """Return what the result of a job holds. A link in it may be good for a short time only."""
         missed = self._missed.get(job, Missed()).copy()
         facts = self._in_queue(job, missed)
         if facts is None:
@@ -198,7 +198,7 @@ class Runpod(HttpRemote):
         return self.outputs_of(judge(output, job), job)
 
     def _streamed(self, job: str) -> list[Any] | None:
-        """What a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
+        """Return what a job gave piece by piece, which stands in its stream alone; None if there is nothing in it."""
 
         def ask(page: int) -> tuple[list[Any], int | None]:
             rows = self._ask("GET", f"stream/{quote(job, safe='')}", item=job).get("stream") or []
@@ -250,7 +250,7 @@ class Runpod(HttpRemote):
         return complete if output.size is None else replace(complete, size=output.size)
 
     def _in_queue(self, job: str, missed: Missed) -> Mapping[str, Any] | None:
-        """What the queue says of one of its own jobs; None if it never had it, or has forgotten it."""
+        """Return what the queue says of one of its own jobs; None if it never had it, or has forgotten it."""
         if not _JOB_ID.fullmatch(job):
             return None
         try:
@@ -263,7 +263,7 @@ class Runpod(HttpRemote):
         return answer
 
     def _of_process(self, kind: str, process: str, missed: Missed, *, once: bool = False, **more: str) -> Any:
-        """What a worker says of a process. One that does not know it did nothing, so the next one may be asked.
+        """Return what a worker says of a process. One that does not know it did nothing, so the next one may be asked.
 
         Raises `NotFound` with every place that was asked if none knows it.
         """
@@ -383,7 +383,7 @@ open_remote = Runpod
 
 
 def _error_of(output: Any) -> Any:
-    """What a worker's output says in place of a result; nothing if it is one."""
+    """Return what a worker's output says in place of a result; nothing if it is one."""
     if not isinstance(output, dict):
         return None
     status = output.get("status")

@@ -78,7 +78,7 @@ class TrainerCheckpoint:
     is_latest: bool = False
 
     def is_called(self, name: str) -> bool:
-        """Whether a user may mean it by ``latest``, ``best``, its name or its step."""
+        """Tell whether a user may mean it by ``latest``, ``best``, its name or its step."""
         marks = {"latest": self.is_latest, "best": self.is_best}
         return marks.get(name, False) or name in (self.name, str(self.step))
 
@@ -94,7 +94,7 @@ class Trainer(HttpRemote):
     is_archived = True
 
     def check(self) -> list[Check]:
-        """Whether the server answers, where it has its models, and how many jobs it knows."""
+        """Tell whether the server answers, where it has its models, and how many jobs it knows."""
         try:
             jobs = self.jobs()
         except MdlError as error:
@@ -161,7 +161,7 @@ class Trainer(HttpRemote):
         return [RemoteFile(path, url, probed=True, is_archive=True)]
 
     def locate(self, url: str) -> Link:
-        """Where the archive of a URL of `files` is."""
+        """Return where the archive of a URL of `files` is."""
         job, _ = job_and_path(url)
         query = parse_qs(urlsplit(url).query)
         if "logs" in query:
@@ -273,7 +273,7 @@ class Api(HttpRemote):
         return (*super().hosts(), host_of(self._status_url(_CHECK)))
 
     def check(self) -> list[Check]:
-        """Whether the API answers at all, and its bucket."""
+        """Tell whether the API answers at all, and its bucket."""
         try:
             self._asked(self._status_url(_CHECK))
         except (NotFound, ProtocolError):
@@ -366,7 +366,7 @@ def _with_job(url: str, job: str) -> str:
 
 
 def _is_own(url: str, api: str) -> bool:
-    """Whether a URL is of the API itself, and not signed: then it takes the API's key, and does not expire."""
+    """Tell whether a URL is of the API itself, and not signed: then it takes the API's key, and does not expire."""
     return bool(url) and origin_of(url) == origin_of(api) and not urlsplit(url).query
 
 

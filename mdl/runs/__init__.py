@@ -50,7 +50,7 @@ def inference_files(tree: Tree, checkpoint: Checkpoint) -> InferenceFiles:
 
 
 def companions_of(tree: Tree, checkpoint: Checkpoint) -> Companions:
-    """What lies beside and above a checkpoint and belongs to it."""
+    """Return what lies beside and above a checkpoint and belongs to it."""
     row = _as_its_contents_tell(tree, checkpoint)
     return companions(tree, row, _layout_of(row))
 

@@ -85,7 +85,7 @@ class Checkpoint:
         return self.step if axis == "step" else self.epoch
 
     def has_more_steps_than(self, other: Checkpoint) -> bool:
-        """Whether its step is known to be a later one than the other's."""
+        """Tell whether its step is known to be a later one than the other's."""
         if self.step is None or other.step is None:
             return False
         return self.step > other.step
@@ -106,7 +106,7 @@ class Checkpoint:
         return self.name == FINAL or (self.latest and self.ends_with_model)
 
     def is_weights(self, entry: Entry) -> bool:
-        """Whether one of its files holds weights, by its name."""
+        """Tell whether one of its files holds weights, by its name."""
         return entry.is_file and (is_weights(entry.name) or re.fullmatch(self.weights, entry.name) is not None)
 
     def relative(self, entry: Entry) -> str:
@@ -144,7 +144,7 @@ def checkpoint(
 
 
 def _holds_weights(tree: Tree, row: Checkpoint) -> bool:
-    """Whether a file is a model's by its name, or a folder is one by its format's marker."""
+    """Tell whether a file is a model's by its name, or a folder is one by its format's marker."""
     folders = set()
     for entry in row.entries:
         if not entry.is_file:

@@ -42,7 +42,7 @@ _RESUME_GLOBS = tuple(glob for glob, _ in RESUME)
 
 
 def is_model(name: str) -> bool:
-    """Whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
+    """Tell whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
     if not is_weights(name):
         return False
     return matches(name, _ONLY_TRAINER_READS) or not matches(name, _RESUME_GLOBS)
@@ -155,8 +155,8 @@ def missing_shard(tree: Tree, index: str) -> str:
 
 
 def why_cut(tree: Tree, entry: Entry) -> str | None:
-    """What shows that a file of weights is not whole; None if nothing does, if it is no such file, or if it cannot be
-    read now."""
+    """Return what shows that a file of weights is not whole; None if nothing does, if it is no such file, or if it
+    cannot be read now."""
     if entry.kind != "file" or not is_weights(entry.name):
         return None
     try:
@@ -167,7 +167,7 @@ def why_cut(tree: Tree, entry: Entry) -> str | None:
 
 
 def header_metadata(tree: Tree, entry: Entry) -> dict[str, str]:
-    """What the trainer wrote into the header of a safetensors file; empty for any other file."""
+    """Return what the trainer wrote into the header of a safetensors file; empty for any other file."""
     if not entry.name.endswith(SAFETENSORS):
         return {}
     header = read_header(lambda count: tree.head(entry.path, count))

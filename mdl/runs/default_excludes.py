@@ -64,7 +64,7 @@ _BACKUP = re.compile(r"(~|[._-](bak|backup|old|orig|save|copy))+$", re.IGNORECAS
 
 
 def why_excluded(name: str, *, is_folder: bool) -> str | None:
-    """Why an entry of this name is excluded, or None."""
+    """Return why an entry of this name is excluded, or None."""
     lower = name.lower()
     if is_folder and lower in _WHY_FOLDER:
         return _WHY_FOLDER[lower]

@@ -140,7 +140,7 @@ class Companions:
 
 
 def companions(tree: Tree, row: Checkpoint, layout: Layout) -> Companions:
-    """What lies beside and above a checkpoint and belongs to it."""
+    """Return what lies beside and above a checkpoint and belongs to it."""
     names = [entry.name for entry in row.entries]
     is_adapter = any(name.startswith(ADAPTER) for name in names)
     beside: list[Entry] = []
@@ -177,7 +177,7 @@ def _nearest(tree: Tree, base: str, pattern: str) -> list[Entry]:
 
 
 def _of_the_same_stem(tree: Tree, row: Checkpoint) -> Iterator[Entry]:
-    """What lies beside the weights of a checkpoint and is called like them, but for the suffix."""
+    """Return what lies beside the weights of a checkpoint and is called like them, but for the suffix."""
     own = {entry.path for entry in row.entries}
     for weights in filter(row.is_weights, row.entries):
         stem = stem_of(weights.name)

@@ -70,7 +70,7 @@ def plain_name(name: str) -> str:
 
 
 def what_name_says(stem: str) -> NameSays:
-    """What a checkpoint's name, without its suffix, says."""
+    """Return what a checkpoint's name, without its suffix, says."""
     text = _SHARD.sub(" ", plain_name(stem).lower())
     counts: dict[str, int] = {}
     others: list[tuple[str, int]] = []
@@ -112,12 +112,12 @@ def _count_of(token: re.Match[str]) -> int | None:
 
 
 def _has_unit(token: re.Match[str]) -> bool:
-    """Whether a letter follows the digits at once."""
+    """Tell whether a letter follows the digits at once."""
     return token["rounded"] is not None or token.string[token.end() : token.end() + 1].isalpha()
 
 
 def _are_beside(left: re.Match[str], right: re.Match[str]) -> bool:
-    """Whether nothing, or one separator, stands between two tokens."""
+    """Tell whether nothing, or one separator, stands between two tokens."""
     return left.string[left.end() : right.start()] in _SEPARATORS
 
 
@@ -136,7 +136,7 @@ def _word_after(tokens: list[re.Match[str]], at: int) -> str:
 
 
 def _counts_next(tokens: list[re.Match[str]], at: int) -> bool:
-    """Whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
+    """Tell whether the word behind a number counts the number after it: ``4_epoch_10`` is epoch 10."""
     if at + 2 >= len(tokens):
         return False
     return bool(tokens[at + 2]["number"]) and _are_beside(tokens[at + 1], tokens[at + 2])
@@ -160,7 +160,7 @@ _OF_TRAINING = re.compile(
 
 
 def holds_model(name: str) -> bool:
-    """Whether a file of this name is a model's, or declares one."""
+    """Tell whether a file of this name is a model's, or declares one."""
     if name == "model_index.json":
         return True
     return is_weights(name) and not _OF_TRAINING.fullmatch(name)

@@ -164,7 +164,7 @@ class Run:
         return f"no checkpoint {shown(name)}"
 
     def _advice(self) -> str:
-        """What to do if nobody can say what is meant."""
+        """Return what to do if nobody can say what is meant."""
         all_of_it = "--all packs the folder as it is"
         if self.runs_below and not self.is_recognised:
             first = shown(str(self.tree.root / self.runs_below[0][0]))

@@ -87,7 +87,8 @@ def _with_layout(found: Found, layout: Layout) -> Found:
 
 
 def _own_run(tree: Tree, base: str) -> Found:
-    """What is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout fits."""
+    """Return what is in a folder itself, in its ``checkpoints`` and in its ``model``, as far as a trainer's layout
+    fits."""
     checkpoints_folder = join(base, CHECKPOINTS_FOLDER)
     model_folder = join(base, MODEL_FOLDER)
     found = recognise_layout(tree, base, _OF_TRAINERS)
@@ -105,7 +106,7 @@ def _own_run(tree: Tree, base: str) -> Found:
 
 
 def _is_run(tree: Tree, base: str) -> bool:
-    """Whether a folder holds several checkpoints of its own, so that it is none itself."""
+    """Tell whether a folder holds several checkpoints of its own, so that it is none itself."""
     return len(recognise_layout(tree, base, _OF_TRAINERS).checkpoints) > 1
 
 
@@ -256,12 +257,14 @@ def _folders_with_weights(tree: Tree) -> frozenset[str]:
 
 
 def _may_be_model(name: str) -> bool:
-    """Whether a file may be a model's, by its name; the names that only their trainer's layout knows are among them."""
+    """Tell whether a file may be a model's, by its name; the names that only their trainer's layout knows are among
+    them."""
     return is_weights(name) or _OF_LAYOUTS.fullmatch(name) is not None
 
 
 def _is_model(entry: Entry) -> bool:
-    """Whether it is a file of weights that is not the training's alone, in whichever folder a checkpoint begins."""
+    """Tell whether it is a file of weights that is not the training's alone, in whichever folder a checkpoint
+    begins."""
     if entry.kind != "file" or not is_weights(entry.name):
         return False
     path = entry.path
@@ -273,7 +276,7 @@ def _is_model(entry: Entry) -> bool:
 
 
 def _set_of(entry: Entry) -> tuple[str, str]:
-    """What tells apart sets of weights: the folder, and the name without its suffix and the number of a part."""
+    """Return what tells apart sets of weights: the folder, and the name without its suffix and the number of a part."""
     folder = entry.path.rpartition("/")[0]
     if entry.name.endswith(".distcp"):
         return folder, ""

@@ -240,7 +240,7 @@ def _nemo_places(tree: Tree, base: str, _is_saved: IsName) -> list[Place]:
 
 
 def _is_nemo(tree: Tree, folder: str) -> bool:
-    """Whether a name in a folder is one that only NeMo gives."""
+    """Tell whether a name in a folder is one that only NeMo gives."""
     for entry in tree.children(folder):
         if entry.name.endswith((".nemo", _NEMO_UNFINISHED)):
             return True
@@ -733,7 +733,7 @@ SAVED_MODEL = replace(
 
 
 def _is_orbax(tree: Tree, entry: Entry) -> bool:
-    """Whether a folder, or one directly in it, has a marker of orbax."""
+    """Tell whether a folder, or one directly in it, has a marker of orbax."""
     markers = {"_CHECKPOINT_METADATA", "manifest.ocdbt"}
     inside = tree.children(entry.path)
     deeper = [child for folder in inside if folder.kind == "folder" for child in tree.children(folder.path)]
@@ -770,7 +770,7 @@ SPACY = Layout(
 
 
 def _is_policy(tree: Tree, entry: Entry) -> bool:
-    """Whether a zip is one of stable-baselines3, by the names in its directory."""
+    """Tell whether a zip is one of stable-baselines3, by the names in its directory."""
     with tree.opened(entry) as file:
         names = zip_names(file, entry.stamp.size) if file else frozenset()
     return {"data", "policy.pth"} <= names
@@ -855,7 +855,7 @@ MARKED = Layout("model", _find_marked, trainers="spaCy, MLflow and diffusers mod
 
 
 def _says_checkpoint(_tree: Tree, entry: Entry) -> bool:
-    """Whether a name says that it is a checkpoint, and is no file of the training alone."""
+    """Tell whether a name says that it is a checkpoint, and is no file of the training alone."""
     is_model = entry.kind == "folder" or holds_model(entry.name)
     return is_model and what_name_says(stem_of(entry.name)).is_checkpoint
 

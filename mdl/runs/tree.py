@@ -73,7 +73,7 @@ class Entry:
         return self.kind == "excluded" and self.stamp == NO_STAMP
 
     def is_same_as(self, status: os.stat_result) -> bool:
-        """Whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
+        """Tell whether a file of this status is the one that was scanned, unchanged. A log may have grown meanwhile."""
         if is_log(self.name):
             return status.st_ino == self.stamp.inode and status.st_size >= self.stamp.size
         return self.stamp.is_of(status)
@@ -200,7 +200,7 @@ class Tree:
         return found
 
     def is_unchanged(self, entry: Entry) -> bool:
-        """Whether the file is still the one that was scanned."""
+        """Tell whether the file is still the one that was scanned."""
         try:
             return entry.is_same_as(os.lstat(f"{self.root}/{entry.real}"))
         except OSError:
@@ -399,7 +399,7 @@ class _Walk:
 
 
 def _why_path_excluded(path: str, *, is_folder: bool) -> str | None:
-    """Why what is at a path is excluded, by its own name or that of a folder that it is in; or None."""
+    """Return why what is at a path is excluded, by its own name or that of a folder that it is in; or None."""
     for folder in folders_above(path):
         why = why_excluded(folder.rpartition("/")[2], is_folder=True)
         if why:

@@ -51,7 +51,7 @@ _LOCAL_HEADER_SIZE = 30
 
 
 def zip_lacks(file: ReadableFile, size: int) -> str | None:
-    """What a zip that begins with its first member lacks."""
+    """Return what a zip that begins with its first member lacks."""
     directory = _zip_directory(file, size)
     if directory is None:
         return "a zip without its end record"
@@ -70,7 +70,7 @@ def zip_lacks(file: ReadableFile, size: int) -> str | None:
 
 
 def last_zip_lacks(file: ReadableFile, size: int) -> str | None:
-    """What the last zip of several lacks that stand one behind the other, or one behind a program."""
+    """Return what the last zip of several lacks that stand one behind the other, or one behind a program."""
     directory = _zip_directory(file, size)
     if directory is None or directory.behind_end:
         return "a zip without its end record"
@@ -258,7 +258,7 @@ class _GgufHeader:
 
 
 def gguf_lacks(file: ReadableFile, size: int) -> str | None:
-    """What a GGUF file lacks: a part of its header, or of its last tensor."""
+    """Return what a GGUF file lacks: a part of its header, or of its last tensor."""
     try:
         wanted = _gguf_size(_GgufHeader(file, size))
     except _TooLong:
@@ -322,7 +322,7 @@ def _hdf5_superblock(file: ReadableFile, size: int) -> bytes:
 
 
 def hdf5_lacks(file: ReadableFile, size: int) -> str | None:
-    """What an HDF5 file lacks: the superblock says where the whole of it ends."""
+    """Return what an HDF5 file lacks: the superblock says where the whole of it ends."""
     block = _hdf5_superblock(file, size)
     if not block:
         return "it has no HDF5 signature"
@@ -352,7 +352,7 @@ TAR_MAGIC_AT = 257
 
 
 def tar_lacks(file: ReadableFile, size: int) -> str | None:
-    """What a tar lacks: it ends with two blocks of zeros."""
+    """Return what a tar lacks: it ends with two blocks of zeros."""
     if size % _TAR_BLOCK or size < 2 * _TAR_BLOCK or any(read_at(file, size - 2 * _TAR_BLOCK, 2 * _TAR_BLOCK)):
         return "a tar without the two empty blocks at its end"
     return None

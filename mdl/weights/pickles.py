@@ -46,12 +46,13 @@ _NAMES_CODE = re.compile(rb'"(?:auto_map|custom_pipelines?)"\s*:\s*[{\["]')
 
 
 def head_of(name: str) -> int:
-    """How many bytes `runs_code` needs of a file of that name."""
+    """Return how many bytes `runs_code` needs of a file of that name."""
     return _CONFIG_HEAD if name.lower().endswith((".json", *_KERAS_SUFFIXES)) else _HEAD
 
 
 def runs_code(name: str, head: bytes) -> bool:
-    """Whether a file with that name and these first bytes can run code when it is loaded, as far as they show it."""
+    """Tell whether a file with that name and these first bytes can run code when it is loaded, as far as they show
+    it."""
     return _runs_code(name.lower(), head, depth=0)
 
 
@@ -69,7 +70,7 @@ def _runs_code(name: str, head: bytes, depth: int) -> bool:
 
 
 def _is_old_pickle(head: bytes) -> bool:
-    """Whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
+    """Tell whether these are the operations of a pickle of protocol 0 or 1, which begins with no mark of its own."""
     if not _OLD_PICKLE.match(head):
         return False
     import pickletools
@@ -91,12 +92,12 @@ def _is_old_pickle(head: bytes) -> bool:
 
 
 def _is_name_of_code(argument: object) -> bool:
-    """Whether an operation names a module and something in it, as ``copy_reg _reconstructor``."""
+    """Tell whether an operation names a module and something in it, as ``copy_reg _reconstructor``."""
     return all(part.isidentifier() for part in str(argument).replace(" ", ".").split("."))
 
 
 def _members(name: str, head: bytes) -> Iterator[tuple[str, bytes]]:
-    """What is packed in a file that begins with ``head``, each with its name and its first bytes."""
+    """Return what is packed in a file that begins with ``head``, each with its name and its first bytes."""
     if head.startswith(_ZIP_MEMBER):
         yield from _zip_members(head)
     elif head[257:262] == b"ustar":

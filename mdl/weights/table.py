@@ -65,7 +65,7 @@ class Kind:
     is_certain: bool = True
 
     def is_contradicted_by(self, beginning: bytes, size: int) -> bool:
-        """Whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
+        """Tell whether no file of this kind and of so many bytes begins with these; one that was cut at once may."""
         return size > _SHORTEST and not self.begins_otherwise and not self.can_begin_with(beginning, size)
 
 
@@ -111,8 +111,8 @@ def _is_hdf5(beginning: bytes, _size: int) -> bool:
 
 
 def is_tar_header(block: bytes) -> bool:
-    """Whether the first 512 bytes are the header of a tar's member: it has the sum of its own bytes, counted as if that
-    field held blanks. Old programs took the bytes for signed ones."""
+    """Tell whether the first 512 bytes are the header of a tar's member: it has the sum of its own bytes, counted as if
+    that field held blanks. Old programs took the bytes for signed ones."""
     header = block[:512]
     digits = header[148:156].strip(b"\0 ")
     if len(header) < 512 or not digits or digits.strip(b"01234567"):
@@ -144,7 +144,7 @@ _ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00", b"MZ", b"\x7fELF"
 
 
 def _zip_lacks(file: ReadableFile, size: int) -> str | None:
-    """What stands behind a program, or is a part of several, is not where it would be alone."""
+    """Return what stands behind a program, or is a part of several, is not where it would be alone."""
     is_alone = read_at(file, 0, 4) == end_records.ZIP_MEMBER
     return end_records.zip_lacks(file, size) if is_alone else end_records.last_zip_lacks(file, size)
 
@@ -219,8 +219,8 @@ _NO_WEIGHTS = re.compile(r"training_args\.bin", re.IGNORECASE)
 
 
 def kind_of(name: str) -> Kind | None:
-    """What a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk. A path
-    will do."""
+    """Return what a file of this name is, by its longest suffix; None if the table does not have it, or if it is junk.
+    A path will do."""
     file_name = name.rpartition("/")[2]
     if why_junk(file_name):
         return None
@@ -235,14 +235,14 @@ def kind_of(name: str) -> Kind | None:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
+    """Tell whether a file of this name may hold weights, be they a model's or an optimizer's. A path will do."""
     kind = kind_of(name)
     file_name = name.rpartition("/")[2]
     return kind is not None and kind.holds_weights and not _NO_WEIGHTS.fullmatch(file_name)
 
 
 def holds_no_text(name: str) -> bool:
-    """Whether no file of this name can be a text, so that a message in its place is an error."""
+    """Tell whether no file of this name can be a text, so that a message in its place is an error."""
     return kind_of(name) is not None
 
 
@@ -260,7 +260,7 @@ ArchiveKind = Literal["zip", "tar", "tar.gz"]
 
 
 def archive_kind(beginning: bytes) -> ArchiveKind | None:
-    """Which kind of archive begins with these bytes; None if they do not tell. A zip may begin with anything."""
+    """Return which kind of archive begins with these bytes; None if they do not tell. A zip may begin with anything."""
     if beginning.startswith(_GZIP):
         return "tar.gz"
     if _is_zip(beginning, len(beginning)):
@@ -269,8 +269,8 @@ def archive_kind(beginning: bytes) -> ArchiveKind | None:
 
 
 def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
-    """Why an open file of ``size`` bytes, of this name, is not whole, as its own format tells; None if it is, or if
-    its format has no end record.
+    """Return why an open file of ``size`` bytes, of this name, is not whole, as its own format tells; None if it is, or
+    if its format has no end record.
 
     Nothing is unpickled, and a bounded part of the file is read. Raises ``OSError``.
     """
@@ -286,7 +286,7 @@ def why_not_whole(file: ReadableFile, size: int, name: str) -> str | None:
 
 
 def is_of_another_format(file: ReadableFile, size: int, name: str) -> bool:
-    """Whether the first bytes of an open file show that its name is not that of its format. Raises ``OSError``."""
+    """Tell whether the first bytes of an open file show that its name is not that of its format. Raises ``OSError``."""
     kind = kind_of(name)
     return kind is not None and kind.is_contradicted_by(read_at(file, 0, BEGINNING), size)
 
@@ -308,7 +308,7 @@ class FolderKind:
     weights: str = r"(?!)"
 
     def is_marked(self, names: Collection[str]) -> bool:
-        """Whether a folder with these names in it is of this kind."""
+        """Tell whether a folder with these names in it is of this kind."""
         has_one = not self.one_of or not self.one_of.isdisjoint(names)
         return has_one and self.markers.issubset(names)
 
@@ -327,5 +327,5 @@ ORBAX_STAGING = re.compile(r".+\.orbax-checkpoint-tmp(-[0-9]+)?")
 
 
 def folder_kind_of(names: Collection[str]) -> FolderKind | None:
-    """What a folder with these names directly in it is, if a marker of a format is among them."""
+    """Return what a folder with these names directly in it is, if a marker of a format is among them."""
     return next((kind for kind in _FOLDER_KINDS if kind.is_marked(names)), None)
