@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
+from mdl.archive.held_secrets import HeldSecret, held_secret
 from mdl.archive.manifest import NAME, Manifest, Skipped, is_step
-from mdl.archive.secret_scan import ReadAt, secret_in
 from mdl.errors import NotFound, ProtocolError, StorageError, Unsafe, UsageError
 from mdl.formatting import counted, human_bytes, listed
 from mdl.junk import is_log
-from mdl.paths import RelPath, matches, matching, refuse_twin_folders, refuse_twins, shown
+from mdl.paths import RelPath, matching, refuse_twin_folders, refuse_twins, shown
 from mdl.runs import companions_of, inference_files
-from mdl.runs.completeness import RESUME, why_cut, why_incomplete, why_parts_are_missing
-from mdl.runs.run import FINAL, Checkpoint, Run
+from mdl.runs.checkpoint import FINAL, Checkpoint
+from mdl.runs.completeness import why_cut, why_incomplete, why_parts_are_missing
+from mdl.runs.run import Run
 from mdl.runs.table import ADAPTER_CONFIG, base_model_note
 from mdl.runs.tree import Entry, Tree, folders_above, join
 from mdl.values import small_value_class, value_class
-from mdl.weights.table import is_weights, kind_of
+from mdl.weights.table import is_weights
 
 _NAMED = 5
 """How many of several names a message gives."""
@@ -40,12 +41,6 @@ _NEEDED = re.compile(
     r"|args\.ya?ml|.+\.(py|model|index\.json)|model_index\.json"
 )
 """Names of small files that a model is loaded with."""
-_SETTINGS = 2**20
-_DIRECTORY = 2**20
-_ZIP = b"PK\x03\x04"
-_BARE_PICKLE = b"\x80"
-_OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
-"""The number with which torch's files of before 2020 begin, behind the pickle's protocol."""
 _INCOMPLETE = "wait until the trainer has written it, or pack it as it is with --allow-incomplete"
 _SUMMARY = re.compile(
     r"trainer_state\.json|train_state\.json|results\.csv|learnable_snr\.json|(all|train|eval|test|predict)_results\.json|hparams\.yaml|args\.yaml"
@@ -210,13 +205,13 @@ class _Selecting:
         """The patterns of ``include`` that are the very name of a file that would be left out without them."""
         usual = _Selecting(self.run, self.checkpoint, replace(self.rules, include=()), self.own, [])
         base, entries = usual._candidates()
-        packed = {member.path.text: member for member in usual._members(base, entries)}
+        packed = {member.path.text: member.entry for member in usual._members(base, entries) if member.entry}
         left_out = set()
         for name in self.rules.include:
             entry = self.tree.find(join(base, name))
             if entry is None or entry.kind not in ("file", "excluded", "unreadable"):
                 continue
-            if name not in packed or self._secret_of([packed[name]]):
+            if name not in packed or held_secret(self.tree, packed[name]):
                 left_out.add(name)
         return frozenset(left_out)
 
@@ -235,23 +230,27 @@ class _Selecting:
     def _without_secrets(self, members: list[Member]) -> list[Member]:
         """The members without those that hold a secret, which are listed; unless they are named, and that is allowed.
         Weights are no place for secrets, and no model is one without them: they stay, and are named."""
-        secrets = self._secret_of(members)
         kept = []
         for member in members:
-            name = member.path.text
-            secret, is_model = secrets.get(name, ("", False))
-            holds = f"holds what looks like {secret}"
-            if secret and is_model:
-                self.notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
-            elif secret and self.rules.allow_secrets and name in self.added:
-                self.notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
-            elif secret:
-                needed = "; the model may not load without it" if _NEEDED.fullmatch(member.path.name) else ""
-                way = f"--include {shown(name)} --allow-secrets packs it"
-                self.skipped.append(Skipped(shown(name), f"{holds}{needed}; {way}"))
-                continue
-            kept.append(member)
+            held = held_secret(self.tree, member.entry) if member.entry else None
+            if held is None or self._is_packed_with(member, held):
+                kept.append(member)
         return kept
+
+    def _is_packed_with(self, member: Member, held: HeldSecret) -> bool:
+        """Tell whether a member is packed though it holds a secret, and note or list it."""
+        name = member.path.text
+        holds = f"holds what looks like {held.kind}"
+        if held.is_in_weights:
+            self.notes.append(f"{shown(name)} {holds}, and is packed, for it is weights")
+            return True
+        if self.rules.allow_secrets and name in self.added:
+            self.notes.append(f"{shown(name)} {holds}, and is packed, as --allow-secrets says")
+            return True
+        needed = "; the model may not load without it" if _NEEDED.fullmatch(member.path.name) else ""
+        way = f"--include {shown(name)} --allow-secrets packs it"
+        self.skipped.append(Skipped(shown(name), f"{holds}{needed}; {way}"))
+        return False
 
     def _companions(self, base: str) -> tuple[Entry, ...]:
         """Return what belongs to the checkpoint and lies beside or above it. Other forms of it are listed as left
@@ -312,21 +311,6 @@ class _Selecting:
         flags = " ".join(f"--exclude {shlex.quote(shown(glob))}" for glob in sorted(globs)[:_NAMED])
         where = listed([shown(folder) for folder in sorted(folders)], most=_NAMED)
         self.notes.append(f"packed as well: {what}, {human_bytes(size)}, in {where}; {flags} leaves them out")
-
-    def _secret_of(self, members: Iterable[Member]) -> dict[str, tuple[str, bool]]:
-        """The kind of secret in each member that holds one, and whether that member is weights, by its name. What
-        cannot be read any more is left to the writer."""
-        secrets = {}
-        for member in members:
-            if member.entry is None:
-                continue
-            try:
-                secret, is_model = _look_for_secret(self.tree, member.entry)
-            except (OSError, ProtocolError):
-                continue
-            if secret:
-                secrets[member.path.text] = (secret, is_model)
-        return secrets
 
     def _refuse_incomplete(self) -> None:
         """Refuse a checkpoint that lacks bytes, and a model that lacks one of its shards; if only a trainer's last mark
@@ -485,32 +469,3 @@ class _Selecting:
             message = "no file is left by --include and --exclude"
             hint = "-n shows what is packed"
         return NotFound(message, item=self.item, hint=hint)
-
-
-def _look_for_secret(tree: Tree, entry: Entry) -> tuple[str, bool]:
-    """Return what kind of secret a file holds, "" if none, and whether the file is weights. Of weights, only the first
-    megabyte of a pickle is looked at: a trainer's settings are there. Raises `ProtocolError`, `OSError`."""
-    is_model = is_weights(entry.name) and not matches(entry.name, (glob for glob, _ in RESUME))
-    kind = kind_of(entry.name)
-    if is_model and (kind is None or kind.loaded_with != "torch"):
-        return "", True
-    fd, size = tree.open(entry, strict=False)
-    try:
-
-        def read(at: int, count: int) -> bytes:
-            return os.pread(fd, count, at)
-
-        if is_model and _has_tensors(read, size):
-            return secret_in(read, min(size, _SETTINGS)), True
-        return secret_in(read, size), False
-    finally:
-        os.close(fd)
-
-
-def _has_tensors(read: ReadAt, size: int) -> bool:
-    """Tell whether a pickle may hold tensors: a torch file of either kind with any. A bare pickle without torch's own
-    number is a few values, like a trainer's arguments."""
-    head = read(0, len(_OLD_TORCH) + 2)
-    if head.startswith(_ZIP):
-        return b"/data/" in read(max(0, size - _DIRECTORY), _DIRECTORY)
-    return not (head.startswith(_BARE_PICKLE) and _OLD_TORCH not in head)

@@ -29,13 +29,12 @@ from mdl.results.base import JobOrigin, JobSource
 from mdl.results.outputs import CHOICES, is_archive_name, may_be_archive
 from mdl.runs import companions_of, run_of_listing
 from mdl.runs.checkpoint import Checkpoint
-from mdl.runs.completeness import RESUME
+from mdl.runs.completeness import RESUME_GLOBS
 from mdl.runs.run import Run
 from mdl.values import value_class
 
 _SOME = 1
 """Bytes of a file whose size is not known: it is not empty."""
-_RESUME = tuple(glob for glob, _ in RESUME)
 
 
 @value_class
@@ -202,13 +201,13 @@ def _what_pack_takes(model: Model, files: Sequence[RemoteFile], context: Context
     left_out = {entry.path for checkpoint in others for entry in checkpoint.entries}
     for checkpoint in run.checkpoints:
         for entry in checkpoint.entries:
-            if matches(checkpoint.relative(entry), _RESUME):
+            if matches(checkpoint.relative(entry), RESUME_GLOBS):
                 left_out.add(entry.path)
     chosen = []
     left = []
     for file in files:
         name = file.path.text
-        is_left = name in left_out or matches(file.path.name, _RESUME)
+        is_left = name in left_out or matches(file.path.name, RESUME_GLOBS)
         if is_left and not is_archive_name(name):
             left.append(file)
         else:

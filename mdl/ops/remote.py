@@ -81,9 +81,7 @@ def write_metrics(path: Path, report: RemoteReport, *, now: float) -> None:
         counted, _, state = name.partition("_")
         if counted in counts and state:
             counts[counted][labels(remote=report.name, state=state)] = number
-    parts = {}
-    for part in report.checks:
-        parts[labels(remote=report.name, check=part.name)] = int(part.ok)
+    parts = {labels(remote=report.name, check=part.name): int(part.ok) for part in report.checks}
     gauges = [
         Gauge("mdl_remote_up", "1 if every part of the remote works.", {remote: int(error is None)}),
         Gauge("mdl_remote_last_check_timestamp_seconds", "When it was checked.", {remote: now}),
@@ -113,13 +111,15 @@ class CleanedJob:
 def judge(job: RemoteJob, older_than: float, now: float) -> CleanedJob:
     """Tell whether a job may go at ``now``, in seconds since 1970: it is over, and its own record says that this was
     ``older_than`` seconds ago. Pure."""
-    age = job.age(now)
-    if job.error and not job.is_over and not (job.updated_at or job.created_at):
-        return CleanedJob(job, "kept", f"nothing tells how it stands: {job.error}")
+    has_time = bool(job.updated_at or job.created_at)
     if not job.is_over:
-        return CleanedJob(job, "kept", f"it is still {job.standing}")
-    if not (job.updated_at or job.created_at):
+        why = f"it is still {job.standing}"
+        if job.error and not has_time:
+            why = f"nothing tells how it stands: {job.error}"
+        return CleanedJob(job, "kept", why)
+    if not has_time:
         return CleanedJob(job, "kept", "its record tells no time")
+    age = job.age(now)
     return CleanedJob(job, "kept" if age < older_than else "would delete", f"{job.status} {human_age(age)}")
 
 
@@ -193,7 +193,9 @@ def link_to(origin: JobOrigin, include: Sequence[str], context: SourceContext) -
     """
     source = JobSource(context)
     files = source.remote(origin.remote).files(origin)
-    chosen = [file for file in files if not include or matches(file.path.text, include)]
+    chosen = files
+    if include:
+        chosen = [file for file in files if matches(file.path.text, include)]
     names = [file.path.text for file in chosen or files]
     there = listed(names, most=_NAMED)
     if not chosen:

@@ -38,14 +38,14 @@ _RESUME = {
 }
 RESUME = tuple((glob, why) for why, globs in _RESUME.items() for glob in globs.split())
 """Globs of the files that only a resumed training reads, each with a short reason; ``*`` crosses ``/``."""
-_RESUME_GLOBS = tuple(glob for glob, _ in RESUME)
+RESUME_GLOBS = tuple(glob for glob, _ in RESUME)
 
 
 def is_model(name: str) -> bool:
     """Tell whether a file of this name, below its checkpoint, may hold the model, be it only for the trainer itself."""
     if not is_weights(name):
         return False
-    return matches(name, _ONLY_TRAINER_READS) or not matches(name, _RESUME_GLOBS)
+    return matches(name, _ONLY_TRAINER_READS) or not matches(name, RESUME_GLOBS)
 
 
 def is_index(name: str) -> bool:

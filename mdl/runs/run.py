@@ -8,13 +8,11 @@ from typing import Literal
 from mdl.errors import NotFound, Unsafe
 from mdl.formatting import counted, listed
 from mdl.paths import RelPath, shown
-from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, FINAL, MODEL_FOLDER, Checkpoint, Found, checkpoint, parse_count
+from mdl.runs.checkpoint import CHECKPOINTS_FOLDER, MODEL_FOLDER, Checkpoint, checkpoint, parse_count
 from mdl.runs.choice import UNRECORDED, candidates_text, newer_incomplete
 from mdl.runs.tree import Tree, join
 from mdl.values import value_class
 from mdl.weights.table import is_weights, stem_of
-
-__all__ = ["FINAL", "MODEL_FOLDER", "Checkpoint", "Found", "Run", "parse_count"]
 
 _MOST_RUNS = 10
 """How many runs in one folder a message names."""

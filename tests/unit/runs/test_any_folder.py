@@ -15,7 +15,7 @@ from support.runs import put
 import mdl
 from mdl.errors import NotFound
 from mdl.runs import LAYOUTS, find_run, inference_files, recognise
-from mdl.runs.run import parse_count
+from mdl.runs.checkpoint import parse_count
 from mdl.runs.tree import Tree, natural_key
 
 FOLDERS = """
