@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import mimetypes
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
@@ -66,7 +65,6 @@ _NAMED = 10
 _DEEPEST_NAMED = 2
 """How many levels of keys it names."""
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
-_NO_TEXTS = ("image/", "audio/", "video/")
 Form = Literal["link", "base64", "text", "nothing"]
 _UNNAMED = RelPath.parse("file")
 
@@ -257,7 +255,7 @@ class _Reader:
     def _add_text(self, told: _Field) -> None:
         name = first_text(told.facts, NAMES)
         error = None
-        if holds_no_text(name) or (mimetypes.guess_type(name)[0] or "").startswith(_NO_TEXTS):
+        if holds_no_text(name):
             hint = 'have the worker add "encoding": "base64" to the file'
             error = ProtocolError("the answer has a text where such a file holds none", hint=hint)
         data = told.text.encode("utf-8", "replace")

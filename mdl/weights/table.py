@@ -205,6 +205,21 @@ _KINDS = (
     Kind("rar", (".rar",), holds_weights=False),
     Kind("Parquet", (".parquet",), can_begin_with=_starts(b"PAR1", b"PARE"), holds_weights=False),
     Kind("Arrow", (".arrow", ".feather"), holds_weights=False),
+    Kind("joblib", (".joblib",), holds_weights=False, is_certain=False),
+    Kind("SentencePiece", (".spm",), holds_weights=False, is_certain=False),
+    Kind(
+        "picture",
+        (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+        holds_weights=False,
+        is_certain=False,
+    ),
+    Kind(
+        "recording",
+        (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"),
+        holds_weights=False,
+        is_certain=False,
+    ),
+    Kind("video", (".mp4", ".mkv", ".webm", ".mov", ".avi"), holds_weights=False, is_certain=False),
 )
 """One row a kind. The longest suffix that a name ends with decides."""
 TENSORFLOW_SHARD = re.compile(r"(?P<stem>.+)\.data-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5})")

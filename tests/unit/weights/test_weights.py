@@ -154,7 +154,10 @@ def test_names_tell_kinds() -> None:
         assert not is_weights(name), name
     names = {".weights.h5": kind_of("a.weights.h5"), ".h5": kind_of("a.h5")}
     assert [kind.optimizer for kind in names.values() if kind] == ["never", "perhaps"]
-    assert (holds_no_text("a.tgz"), holds_no_text("a.npy"), holds_no_text("a.txt")) == (True, True, False)
+    for name in ("a.tgz", "a.npy", "a.PNG", "a/b.wav", "a.mp4", "source.spm", "a.joblib"):
+        assert holds_no_text(name), name
+    for name in ("a.txt", "plot.svg", "a.pkl", "png", ".png"):
+        assert not holds_no_text(name), name
     assert (stem_of("best.pth.tar"), stem_of("epoch=1-step=2.ckpt"), stem_of("v1.2"), stem_of(".pt")) == (
         *("best", "epoch=1-step=2", "v1.2", ".pt"),
     )
