@@ -33,7 +33,7 @@ from mdl.local.hash_progress import ReadingProgress
 from mdl.local.on_disk import model_on_disk, partials_of
 from mdl.paths import RelPath
 from mdl.reports import BaseReport, no_space
-from mdl.sources.hub import Listings
+from mdl.sources.hub_listing import Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.values import value_class
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from mdl.bounds import LARGEST_NUMBER
 from mdl.errors import LockError, MdlError, ProtocolError, UsageError, online_hint
-from mdl.sources.hub import TIME, license_in
+from mdl.sources.hub_api import TIME, license_in
 from mdl.sources.hub_origin import parse_reference
 from mdl.values import value_class
 

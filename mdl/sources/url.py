@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -59,8 +59,15 @@ FILE_NAME = re.compile(
 """The names of files, by their extensions."""
 _DIGESTS = re.compile(r"(?:md5|sha-?[0-9]+|sha3-[0-9]+|blake[0-9a-z]+|crc32c?)", re.IGNORECASE)
 """Names of algorithms in a fragment, which people expect to be compared."""
+_PLACE = re.compile(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*")
+"""A host or an address in brackets, and a port."""
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
+_LONGEST_HOST = 253
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?")
 _PLAIN_FOLDER = re.compile(r"[A-Za-z0-9._-]+")
+_UNNAMED = RelPath("download")
+"""Stands for the name that the server of a file will tell."""
 
 
 @value_class
@@ -97,10 +104,12 @@ class UrlOrigin(Origin):
     def name_in_query(self) -> str:
         """The file's name if one value of the query, and no other, ends in one; else ''. A value that has no extension
         that files are known by may be a secret."""
-        values = parse_qsl(urlsplit(self.url).query, keep_blank_values=True)
-        names = {value.rpartition("/")[2] for _, value in values}
-        found = [name for name in names if FILE_NAME.fullmatch(name)]
-        return found[0] if len(found) == 1 else ""
+        names: set[str] = set()
+        for _, value in parse_qsl(urlsplit(self.url).query, keep_blank_values=True):
+            name = value.rpartition("/")[2]
+            if FILE_NAME.fullmatch(name):
+                names.add(name)
+        return names.pop() if len(names) == 1 else ""
 
     @property
     def file_name(self) -> RelPath:
@@ -114,16 +123,21 @@ class UrlOrigin(Origin):
         """Named after host and folders, so that two files of one name never meet; if the server names the file, after
         all of the URL's path. What these do not tell, a hash at the end does."""
         parts = urlsplit(bare_url(self.url))
-        *folders, last = unquote(parts.path).split("/")
-        place = "--".join(filter(None, [parts.netloc, *folders, "" if self.is_named else last]))
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
-        told = repr(found) if (found := identifying_parameters(self.url)) else ""
-        if not (self.is_named and _is_told_by_name(parts)):
-            told += f" of {parts.netloc}{parts.path}"
-        if len(name) > _LONGEST_NAME:
-            name = name[:_LONGEST_NAME]
-            told = place + told
-        return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:8]}" if told else name
+        names = [parts.netloc, *unquote(parts.path).split("/")]
+        if self.is_named:
+            names.pop()
+        place = "--".join(name for name in names if name)
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "_", place).strip("._-") or "download"
+        parameters = identifying_parameters(self.url)
+        hashed = repr(parameters) if parameters else ""
+        if not (self.is_named and _is_readable_from_name(parts)):
+            hashed += f" of {parts.netloc}{parts.path}"
+        if len(folder) > _LONGEST_NAME:
+            folder = folder[:_LONGEST_NAME]
+            hashed = place + hashed
+        if not hashed:
+            return folder
+        return f"{folder}-{hashlib.sha256(hashed.encode()).hexdigest()[:8]}"
 
 
 def has_extension(name: str) -> bool:
@@ -131,13 +145,18 @@ def has_extension(name: str) -> bool:
     return _EXTENSION.fullmatch(name) is not None
 
 
-def _is_told_by_name(parts: SplitResult) -> bool:
-    """Host and folders can be read off the name that they are made to, and the file's name off its own."""
+def _is_readable_from_name(parts: SplitResult) -> bool:
+    """Whether host and folders can be read off the name that is made of them, and the file's name off its own."""
     _, *folders, last = parts.path.split("/")
-    plain = _PLAIN_HOST.fullmatch(parts.netloc) and all(map(_PLAIN_FOLDER.fullmatch, folders))
-    ends = any("--" in part or part.strip("-") != part for part in (parts.netloc, *folders))
-    readable = "\ufffd" not in unquote(last)
-    return bool(plain) and not ends and readable and (not folders or folders[-1].rstrip("._") == folders[-1])
+    if not _PLAIN_HOST.fullmatch(parts.netloc) or "\ufffd" in unquote(last):
+        return False
+    for folder in folders:
+        if not _PLAIN_FOLDER.fullmatch(folder):
+            return False
+    for part in (parts.netloc, *folders):
+        if "--" in part or part.startswith("-") or part.endswith("-"):
+            return False
+    return not folders or not folders[-1].endswith((".", "_"))
 
 
 def parse(text: str, page_hosts: Collection[str]) -> Origin:
@@ -155,29 +174,30 @@ class UrlSource(Source):
     def resolve(self, origin: UrlOrigin) -> list[RemoteFile]:
         """The one file, by the name that its server gives it, or else by the one that the URL ends in."""
         if self._context.network is None:
-            if (known := self.known(origin)) is None:
+            known = self.known(origin)
+            if known is None:
                 hint = online_hint(self._context.offline_by)
                 raise LockError("offline, and the file's name was never asked for", item=origin.label, hint=hint)
             return known
-        stated = RemoteFile(RelPath("download"), origin.url, digest=origin.digest)
+        stated = self.file(origin, _UNNAMED)
         try:
-            found = self.probe(stated, partial(_name_of, origin))
+            remote = self.probe(stated, partial(_name_of, origin))
         except MdlError as error:
             if error.item == stated.path.text:
                 raise error.but(item=origin.label) from error
             raise
-        self._note_name(origin, found.path, self._context.on_event)
-        return [found]
+        self._note_name(origin, remote.path, self._context.on_event)
+        return [remote]
 
     def unasked(self, origin: UrlOrigin) -> RemoteFile:
         """The file of ``origin`` before anybody was asked. Its name is what its server called it before, what the URL
         ends in, or a name that stands for the one that the server will tell."""
         name = self._kept_name(origin)
-        with contextlib.suppress(UsageError, Unsafe):
-            name = name or origin.file_name
-        return replace(
-            self.file(origin, name or RelPath("download")), is_left_open=True, is_name_open=True, label=origin.label
-        )
+        if name is None:
+            name = _UNNAMED
+            with contextlib.suppress(UsageError, Unsafe):
+                name = origin.file_name
+        return replace(self.file(origin, name), is_left_open=True, is_name_open=True, label=origin.label)
 
     def met(self, remote: RemoteFile, opened: OpenResponse, on_event: Listener) -> RemoteFile:
         """The same file with what the answer that brings it says about it. Raises `ProtocolError`, `Unsafe`,
@@ -185,9 +205,9 @@ class UrlSource(Source):
         if not remote.is_name_open:
             return described(remote, remote.url, opened)
         origin = UrlOrigin(remote.url, remote.digest)
-        found = described(replace(remote, path=_name_of(origin, opened.headers)), remote.url, opened)
-        self._note_name(origin, found.path, on_event)
-        return found
+        remote = described(replace(remote, path=_name_of(origin, opened.headers)), remote.url, opened)
+        self._note_name(origin, remote.path, on_event)
+        return remote
 
     def _note_name(self, origin: UrlOrigin, path: RelPath, on_event: Listener) -> None:
         """Keep what the server called its file, and say so if neither it nor the URL named one."""
@@ -206,8 +226,10 @@ class UrlSource(Source):
     def _kept_name(self, origin: UrlOrigin) -> RelPath | None:
         """What the server called the file when it was last asked; None if that is not known."""
         facts = read_kept(self._place_of_name(origin), "mdl-url-name", VERSION, LARGEST_NOTE)
+        if facts is None:
+            return None
         try:
-            return RelPath.parse(facts["name"]) if facts else None
+            return RelPath.parse(facts["name"])
         except (KeyError, TypeError, AttributeError, MdlError):
             return None
 
@@ -228,20 +250,20 @@ class UrlSource(Source):
     def probe(self, remote: RemoteFile, name: Callable[[Mapping[str, str]], RelPath] | None = None) -> RemoteFile:
         """The same file with what its server says about it; ``name`` finds its path in the headers of the answer. The
         mirrors are asked if the first server fails and a digest is known. Raises `MdlError` of the first server."""
-        if remote.probed or (http := self._context.http) is None:
+        http = self._context.http
+        if remote.probed or http is None:
             return remote
-        first: MdlError | None = None
-        for url in (remote.url, *(remote.mirrors if remote.digest else ())):
+        urls = [remote.url]
+        if remote.digest is not None:
+            urls += remote.mirrors
+        errors = []
+        for url in urls:
+            request = partial(self._probe, http, remote, url, name)
             try:
-                return http.retry(
-                    url,
-                    lambda url=url: self._probe(http, remote, url, name),  # type: ignore[misc]
-                    self._context.on_retry(file=remote.path.text),
-                )
+                return http.retry(url, request, self._context.on_retry(file=remote.path.text))
             except MdlError as error:
-                first = first or error
-        assert first is not None
-        raise first.on(remote.path.text)
+                errors.append(error)
+        raise errors[0].on(remote.path.text)
 
     def _probe(
         self,
@@ -257,20 +279,22 @@ class UrlSource(Source):
         may_pass = False
         if record.serves_ranges is not False:
             try:
-                return self._described(http, remote, url, name, {"Range": "bytes=0-0"})
-            except (AuthError, ProtocolError, NetworkError) as error:
-                if isinstance(error, NetworkError) and not error.is_answer:
+                return self._head(http, remote, url, name, {"Range": "bytes=0-0"})
+            except NetworkError as error:
+                if not error.is_answer:
                     raise
-                may_pass = isinstance(error, NetworkError) and not error.final
+                may_pass = not error.final
                 record.range_troubles += may_pass
                 if may_pass and record.range_troubles < STATUSES_OF_A_RANGE:
                     raise
-        described = self._described(http, remote, url, name, {})
+            except (AuthError, ProtocolError):
+                pass
+        answer = self._head(http, remote, url, name, {})
         if not may_pass:
             record.note_refused_range()
-        return described
+        return answer
 
-    def _described(
+    def _head(
         self,
         http: HttpClient,
         remote: RemoteFile,
@@ -278,8 +302,10 @@ class UrlSource(Source):
         name: Callable[[Mapping[str, str]], RelPath] | None,
         headers: Mapping[str, str],
     ) -> RemoteFile:
+        """The file by the head of one answer."""
         with http.open("GET", url, headers, allow=(416,) if headers else (), is_file=True) as opened:
-            remote = replace(remote, path=name(opened.headers)) if name else remote
+            if name is not None:
+                remote = replace(remote, path=name(opened.headers))
             return described(remote, url, opened)
 
 
@@ -290,23 +316,23 @@ def described(remote: RemoteFile, url: str, opened: OpenResponse) -> RemoteFile:
     if opened.status == 206 and not parse_content_range(opened.headers.get("content-range", "")):
         raise ProtocolError("the server sent a partial answer without a usable Content-Range")
     names = (remote.path.text, url)
-    pinned = remote.digest is not None
-    size = announced_size(opened.status, opened.headers, names, pinned=pinned)
+    size = announced_size(opened.status, opened.headers, names, pinned=remote.digest is not None)
     if opened.status == 416 and size is None:
         raise ProtocolError("the server refused a range that lies inside the file (416)")
-    validator = validator_of(opened.headers)
     digest = remote.digest
     commit = remote.commit
-    for hop in opened.hops:
-        digest = digest or Digest.of_etag(hop.get("x-linked-etag"))
-        commit = commit or hop.get("x-repo-commit")
-        size = size if size is not None else parse_size(hop.get("x-linked-size", ""))
-    digest = digest or Digest.of_etag(opened.headers.get("x-linked-etag")) or recorded_digest(opened.headers)
-    known = remote.size if remote.size is not None else size
-    if digest is None and None not in (size, known) and size != known:
+    for headers in (*opened.hops, opened.headers):  # a hub says what the file is where it redirects to the bytes
+        digest = digest or Digest.of_etag(headers.get("x-linked-etag"))
+        commit = commit or headers.get("x-repo-commit")
+        if size is None:
+            size = parse_size(headers.get("x-linked-size", ""))
+    digest = digest or recorded_digest(opened.headers)
+    expected = size if remote.size is None else remote.size
+    if digest is None and size is not None and size != expected:
         hint = "the source or the catalog's size is wrong; look at both"
-        raise ProtocolError(f"the server announces {size} bytes, expected {known}", hint=hint)
-    return replace(remote, size=known, digest=digest, commit=commit, validator=validator, probed=True)
+        raise ProtocolError(f"the server announces {size} bytes, expected {expected}", hint=hint)
+    validator = validator_of(opened.headers)
+    return replace(remote, size=expected, digest=digest, commit=commit, validator=validator, probed=True)
 
 
 open_source = UrlSource
@@ -316,23 +342,24 @@ def _name_of(origin: UrlOrigin, headers: Mapping[str, str]) -> RelPath:
     """What the file of a URL is called. Raises `Unsafe`, and `UsageError` if neither server nor URL say."""
     from mdl.net.responses import attached_name
 
+    name = attached_name(headers)
+    if not name and not origin.is_named:
+        name = origin.name_in_query
     try:
-        name = attached_name(headers) or ("" if origin.is_named else origin.name_in_query)
         return RelPath.parse(name) if name else origin.file_name
     except Unsafe as error:
         raise error.but(hint="give it another name: mdl get URL -o NAME") from error
 
 
-@lru_cache(256)
 def check_url(url: str) -> str:
     """``url`` if it is an absolute http(s) URL that everybody reads alike; its scheme comes back in lower case.
 
     Raises `CatalogError`. The message never repeats the URL, which may hold a secret.
     """
-    parts = split_url(url)
-    why, hint = _why_bad_url(url, parts)
-    if why or parts is None:
-        raise CatalogError(f"not a usable URL: {why}", item=shown_url(url), hint=hint)
+    try:
+        parts = _checked_parts(url)
+    except _BadUrl as error:
+        raise CatalogError(f"not a usable URL: {error}", item=shown_url(url), hint=error.hint) from None
     return parts.scheme + url[len(parts.scheme) :]
 
 
@@ -363,51 +390,75 @@ def sha256_of(text: str, item: str) -> Digest:
         raise UsageError(why, item=item, hint="a sha256 has 64 digits, 0-9 and a-f") from error
 
 
-def _why_bad_url(url: str, parts: SplitResult | None) -> tuple[str | None, str | None]:
-    """What is wrong with ``url`` and what to do about it; (None, None) when it is fine."""
+class _BadUrl(Exception):
+    """What is wrong with a URL, and what to do about it."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+def _checked_parts(url: str) -> SplitResult:
+    """The parts of a URL. Raises `_BadUrl`."""
     if " " in url or not url.isprintable():
-        return "a blank, control or invisible character", "percent-encode it"
+        raise _BadUrl("a blank, control or invisible character", "percent-encode it")
     if "\\" in url:
-        return "a backslash", "percent-encode it"
+        raise _BadUrl("a backslash", "percent-encode it")
+    parts = split_url(url)
     if parts is None:
-        return "malformed host", None
+        raise _BadUrl("malformed host")
     if "@" in parts.netloc:
-        return "a user name or password", "never put secrets in URLs; a token comes from the environment"
+        raise _BadUrl("a user name or password", "never put secrets in URLs; a token comes from the environment")
     if parts.scheme not in ("http", "https"):
-        return f"only {listed(reference_forms())}", "write https://… or hf:org/repo"
-    if not (host := parts.hostname):
-        return "no host", "write https://host/path"
-    if not re.fullmatch(r"(\[[^\[\]]*\])?(:[0-9]*)?|[^\[\]]*", parts.netloc):
-        return "something beside the bracketed address", "write https://[address]:port/path"
+        raise _BadUrl(f"only {listed(reference_forms())}", "write https://… or hf:org/repo")
+    if not parts.hostname:
+        raise _BadUrl("no host", "write https://host/path")
+    if not _PLACE.fullmatch(parts.netloc):
+        raise _BadUrl("something beside the bracketed address", "write https://[address]:port/path")
+    _check_port(parts)
+    if parts.netloc.startswith("["):
+        _check_address(parts.hostname)
+    else:
+        _check_host(parts.hostname)
+    return parts
+
+
+def _check_port(parts: SplitResult) -> None:
     try:
         port = parts.port
     except ValueError:
         port = 0
     if port == 0:
-        return "a port must be 1 to 65535", None
-    return _why_bad_host(host, bracketed=parts.netloc.startswith("["))
+        raise _BadUrl("a port must be 1 to 65535")
 
 
-def _why_bad_host(host: str, *, bracketed: bool) -> tuple[str | None, str | None]:
-    """Refuse anything that is not a host name, and every unusual spelling of an address."""
-    if bracketed:
-        try:
-            address = IPv6Address(host)
-        except AddressValueError:
-            return "not an IPv6 address", None
-        if address.scope_id:
-            return "an address with a zone", None
-        if address.ipv4_mapped:
-            return "an odd spelling of an address", f"write {address.ipv4_mapped}"
-        return (None, None) if str(address) == host else ("an odd spelling of an address", f"write [{address}]")
+def _check_address(host: str) -> None:
+    """An address in brackets, in its usual spelling. Raises `_BadUrl`."""
+    try:
+        address = IPv6Address(host)
+    except AddressValueError:
+        raise _BadUrl("not an IPv6 address") from None
+    if address.scope_id:
+        raise _BadUrl("an address with a zone")
+    if address.ipv4_mapped:
+        raise _BadUrl("an odd spelling of an address", f"write {address.ipv4_mapped}")
+    if str(address) != host:
+        raise _BadUrl("an odd spelling of an address", f"write [{address}]")
+
+
+def _check_host(host: str) -> None:
+    """A host name, or an IPv4 address in its usual spelling. Raises `_BadUrl`."""
     if not host.isascii():
-        return "a host name beyond ASCII", "write its xn-- form"
+        raise _BadUrl("a host name beyond ASCII", "write its xn-- form")
     labels = host.removesuffix(".").split(".")
-    if not all(re.fullmatch(r"[a-z0-9_-]{1,63}", label) for label in labels) or len(host) > 253:
-        return "not a host name", None
-    if re.fullmatch(r"0x[0-9a-f]*|[0-9]+", labels[-1]):
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise _BadUrl("not a host name")
+    if len(host) > _LONGEST_HOST:
+        raise _BadUrl("not a host name")
+    if _NUMBER.fullmatch(labels[-1]):
         try:
             IPv4Address(host)
         except AddressValueError:
-            return "an odd spelling of an address", "write it as four decimal numbers, such as 127.0.0.1"
-    return None, None
+            hint = "write it as four decimal numbers, such as 127.0.0.1"
+            raise _BadUrl("an odd spelling of an address", hint) from None

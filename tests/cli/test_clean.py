@@ -23,7 +23,7 @@ from mdl.downloader.store import Store
 from mdl.files import RemoteFile, Stamp
 from mdl.hashing import Fingerprint
 from mdl.paths import RelPath, record_name
-from mdl.sources import hub as hub_source
+from mdl.sources import hub_listing
 
 OLD = Repo("org/tiny", {"config.json": b"1", "unet/old.bin": b"o" * 5000, "model.bin": b"m" * 5000}, lfs_threshold=1000)
 NEW = Repo("org/tiny", {"config.json": b"2", "model.bin": b"m" * 5000}, lfs_threshold=1000)
@@ -265,8 +265,8 @@ def test_what_models_share_is_read_once(tmp_path: Path, hub: Hub, mdl: Inside, m
     models = [f'[models.m{number}]\nsource = "hf:org/tiny/{name}"\n' for number, name in enumerate(names)]
     shell = machine(tmp_path / "other", "schema = 1\n" + "".join(models), hub.url)
     done(mdl(shell, "get", "m0", "m1", "m2"))
-    read_kept, reads = hub_source.read_kept, list[Path]()
-    monkeypatch.setattr(hub_source, "read_kept", lambda path, *rest: reads.append(path) or read_kept(path, *rest))
+    read_kept, reads = hub_listing.read_kept, list[Path]()
+    monkeypatch.setattr(hub_listing, "read_kept", lambda path, *rest: reads.append(path) or read_kept(path, *rest))
     assert items(mdl(shell, "clean", "--json")) == {}
     assert len(reads) == 1
     monkeypatch.setattr(Receipts, "models", lambda _self: pytest.fail("all models were listed"))

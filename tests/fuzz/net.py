@@ -25,7 +25,7 @@ from mdl.net.responses import (
     validator_of,
 )
 from mdl.paths import RelPath
-from mdl.sources.hub import _next_page
+from mdl.sources.hub_api import next_page
 from mdl.sources.hub_origin import parse_page, parse_reference
 from mdl.sources.url import UrlOrigin, check_url
 
@@ -94,7 +94,7 @@ def wait(data: bytes) -> None:
 
 def link(data: bytes) -> None:
     """The next page of a listing is on the same origin."""
-    found = _next_page({"link": text_of(data)}, f"{_HUB}/api/models/org/repo/tree/main?recursive=true")
+    found = next_page({"link": text_of(data)}, f"{_HUB}/api/models/org/repo/tree/main?recursive=true")
     if found is not None:
         AllowList.of([]).check(found)
         assert _host(found) in ("huggingface.co", None)

@@ -64,10 +64,11 @@ from mdl.results.base import job_of
 from mdl.results.outputs import error_in
 from mdl.results.server import routes_in
 from mdl.runs import find_run
-from mdl.sources import SourceContext, hub
+from mdl.sources import SourceContext
 from mdl.sources.answer_cache import kept_path
 from mdl.sources.endpoint import Endpoint
-from mdl.sources.hub import Listing, Listings
+from mdl.sources.hub_api import _parse_item
+from mdl.sources.hub_listing import FileList, Listing, Listings
 from mdl.sources.hub_origin import HubOrigin
 from mdl.sources.hub_search import _found
 from mdl.sources.object_store import Access, Bucket, PartedUpload
@@ -219,9 +220,10 @@ def parsed(data: bytes) -> object:
 
 def tree(data: bytes) -> None:
     """A hub's listing gives safe paths and sizes, or is refused."""
-    page, found = parsed(data), hub._Found()
+    page, found = parsed(data), FileList()
     for item in page if isinstance(page, list) else ():
-        hub._take_item(item, found)
+        parsed_item = _parse_item(item)
+        found.add(parsed_item.name, parsed_item.size, parsed_item.digest)
     for entry in found.entries:
         check_safe(entry.path)
         assert entry.size is None or entry.size >= 0

@@ -21,7 +21,7 @@ from mdl.downloader.receipts import RECORD
 from mdl.downloader.store import Store
 from mdl.files import HubFile, Receipt, Stamp, is_verified
 from mdl.hashing import Digest
-from mdl.sources.hub import Listing, Listings
+from mdl.sources.hub_listing import Listing, Listings
 from mdl.sources.hub_origin import HubOrigin, is_pinned
 from mdl.values import value_class
 

@@ -16,6 +16,7 @@ from mdl.bounds import LARGEST_ANSWER, LARGEST_LIST
 from mdl.errors import LockError, MdlError, NotFound, ProtocolError
 from mdl.files import role_of
 from mdl.net.client import HttpClient
+from mdl.net.pages import paged
 from mdl.sources import hub as hub_module
 from mdl.sources.hub_origin import HubOrigin
 
@@ -168,10 +169,10 @@ def test_bad_next_page(here: World, target: str, codes: list[int]) -> None:
 
 
 @pytest.mark.fault(273)
-@pytest.mark.parametrize(("bound", "words"), [(("_MOST_ITEMS", 5), "5 files"), (("_MOST_PAGES", 3), "3 pages")])
+@pytest.mark.parametrize(("bound", "words"), [(("most_items", 5), "5 files"), (("most_pages", 3), "3 pages")])
 def test_endless_listing(here: World, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], words: str) -> None:
     """A listing of too many pages, or of too many files and folders in all, is 6, and nothing more is asked."""
-    monkeypatch.setattr(hub_module, *bound)
+    monkeypatch.setitem(paged.__kwdefaults__, *bound)
     for number in range(3):
         items = [entry(f"{number}.json"), {"type": "directory", "path": "x", "oid": "0"}]
         links = {"Link": f'<{tree_url(more=f"&cursor={number + 1}")}>; rel="next"'}

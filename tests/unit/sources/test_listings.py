@@ -14,8 +14,8 @@ from support.scripted_hub import COMMIT, HUB, LATER, ORIGIN, PINNED, SHA
 
 from mdl.hashing import Digest
 from mdl.paths import RelPath
-from mdl.sources import hub as hub_module
-from mdl.sources.hub import Entry, Listing, Listings
+from mdl.sources import hub_listing
+from mdl.sources.hub_listing import Entry, Listing, Listings
 from mdl.sources.hub_origin import is_pinned
 
 LISTING = Listing(
@@ -103,8 +103,8 @@ def test_only_a_full_commit_is_pinned(revision: str | None, pinned: bool) -> Non
 
 def test_listing_is_read_once(listings: Listings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A catalog may name thousands of files of one repository. What this process puts there is read anew."""
-    reads, read = list[Path](), hub_module.read_kept
-    monkeypatch.setattr(hub_module, "read_kept", lambda path, *rest: reads.append(path) or read(path, *rest))
+    reads, read = list[Path](), hub_listing.read_kept
+    monkeypatch.setattr(hub_listing, "read_kept", lambda path, *rest: reads.append(path) or read(path, *rest))
     for number in range(50):
         assert listings.get(HUB, replace(PINNED, subpath=f"{number}.bin")) == LISTING
     assert len(reads) == 1

@@ -1,0 +1,240 @@
+"""The API of a hub: what it says of a repository, and which files a commit has.
+
+Protocol: ``GET /api/{type}s/{id}/revision/{rev}`` and ``/tree/{commit}?recursive=true`` with Link pagination
+(https://huggingface.co/docs/hub/api). Every name and digest in an answer is hostile input. A hub that knows less is
+asked in a simpler way: without ``expand``, or for ``siblings`` if it has no ``/tree``. (ADR 49)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from mdl.bounds import MOST_ITEMS
+from mdl.errors import MdlError, ProtocolError, Unsafe
+from mdl.files import Access, told_size
+from mdl.hashing import Digest
+from mdl.net.allowlist import host_of, origin_of
+from mdl.net.pages import paged
+from mdl.paths import shown
+from mdl.sources import RepoFacts
+from mdl.sources.hub_listing import FileList
+from mdl.sources.hub_origin import HubOrigin, is_pinned
+from mdl.values import small_value_class, value_class
+
+if TYPE_CHECKING:
+    from mdl.net.client import HttpClient
+    from mdl.net.policy import Again
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+KNOWN_CODES = ("RepoNotFound", "RevisionNotFound", "EntryNotFound", "GatedRepo")
+"""What the hub calls its refusals: one that has such a name would be the same if it were asked in another way."""
+_OF_ACCESS = ("gated", "private")
+"""The fields that say who may have the files of a repository."""
+_OF_REVISION = ("sha", *_OF_ACCESS, "lastModified")
+"""The fields that are used to list a repository; ``siblings`` may be long."""
+_OF_REPOSITORY = (*_OF_REVISION, "cardData", "tags")
+_SIMPLER = (400, 404)
+"""How a hub answers that does not know ``expand``."""
+
+
+@value_class
+class RevisionAnswer:
+    """What a hub says of a revision. ``files`` are those that it names by the way; ``is_plain`` if it was asked for all
+    that it knows."""
+
+    facts: Mapping[str, Any]
+    files: FileList
+    is_plain: bool
+
+    @property
+    def commit(self) -> str:
+        """The commit of the revision; '' if what the hub names is none."""
+        commit = self.facts.get("sha")
+        return commit if isinstance(commit, str) and is_pinned(commit) else ""
+
+    @property
+    def modified_at(self) -> str | None:
+        modified_at = str(self.facts.get("lastModified"))
+        return modified_at if re.fullmatch(TIME, modified_at) else None
+
+    @property
+    def access(self) -> Access:
+        """Who may have the files of the repository."""
+        is_private = self.facts.get("private")
+        is_gated = self.facts.get("gated")
+        if is_private:
+            return "private"
+        if is_gated:
+            return "gated"
+        is_told = is_private is False and is_gated is False
+        return "public" if is_told else "unknown"
+
+    @property
+    def repo_facts(self) -> RepoFacts:
+        card = self.facts.get("cardData")
+        license_of_card = card.get("license") if isinstance(card, dict) else None
+        updated_at = self.facts.get("lastModified")
+        return RepoFacts(
+            commit=self.commit or None,
+            license=license_of_card if isinstance(license_of_card, str) else license_in(self.facts.get("tags")),
+            is_gated=bool(self.facts.get("gated")),
+            is_private=bool(self.facts.get("private")),
+            updated_at=updated_at if isinstance(updated_at, str) else None,
+        )
+
+
+class RepositoryApi:
+    """Asks a hub about the repository of ``origin``, at the revision that it names. ``hub`` is the URL of the hub."""
+
+    def __init__(self, http: HttpClient, hub: str, origin: HubOrigin, on_retry: Callable[[Again], None]) -> None:
+        self._http = http
+        self._origin = origin
+        self._hub = hub
+        self._url = origin.api_url(hub, "revision", origin.revision or "main")
+        self._on_retry = on_retry
+        self._too_long = f"a file's own URL works without a list: mdl get {hub}/ORG/REPO/resolve/REVISION/PATH"
+
+    def facts(self) -> RepoFacts:
+        """What the hub says of the repository. Raises `MdlError`."""
+        return self._revision(_OF_REPOSITORY).repo_facts
+
+    def access(self) -> Access:
+        """Who may have the files. A hub that does not answer at once has said nothing."""
+        with contextlib.suppress(MdlError):
+            return self._answer(self._expanded(_OF_ACCESS)).access
+        return "unknown"
+
+    def revision(self) -> RevisionAnswer:
+        """What the hub says of a revision that is no commit. Raises `MdlError`; `ProtocolError` if the hub names no
+        commit for it."""
+        answer = self._revision(_OF_REVISION)
+        if "sha" not in answer.facts and not answer.is_plain:
+            answer = self.plain_revision()
+        if not answer.commit:
+            hint = f"name the commit yourself: {self._origin.repository.removeprefix('hf:')}@COMMIT"
+            raise ProtocolError("the hub names no commit for this revision", hint=hint)
+        return answer
+
+    def plain_revision(self) -> RevisionAnswer:
+        """All that the hub says of the revision, with its files. Raises `MdlError`."""
+        return self._http.retry(self._url, lambda: self._answer(self._url), self._on_retry)
+
+    def _revision(self, fields: Sequence[str]) -> RevisionAnswer:
+        """These fields of the revision, or all of them if the hub does not know how to choose."""
+        url = self._expanded(fields)
+        try:
+            return self._http.retry(url, lambda: self._answer(url), self._on_retry)
+        except MdlError as error:
+            if error.status_code not in _SIMPLER or error.server_code in KNOWN_CODES:
+                raise
+        return self.plain_revision()
+
+    def _answer(self, url: str) -> RevisionAnswer:
+        files = FileList()
+        facts, _, _ = self._http.json_lists(url, {"siblings": lambda item: _take_name(item, files)}, self._too_long)
+        return RevisionAnswer(facts if isinstance(facts, dict) else {}, files, is_plain=url == self._url)
+
+    def _expanded(self, fields: Sequence[str]) -> str:
+        return f"{self._url}?{'&'.join(f'expand={name}' for name in fields)}"
+
+    def tree_url(self, commit: str) -> str:
+        """Where the files of a commit are listed."""
+        return self._origin.api_url(self._hub, "tree", commit) + "?recursive=true&expand=false"
+
+    def files(self, commit: str) -> FileList:
+        """The files of a commit. Raises `MdlError`."""
+        files = FileList()
+        for item in paged(self.tree_url(commit), self._page, _name_of, "the hub's listing", noun="files and folders"):
+            if not item.is_folder:
+                files.add(item.name, item.size, item.digest)
+        return files
+
+    def _page(self, url: str) -> tuple[list[_TreeItem], str | None]:
+        """One page of a listing: its files and folders, and the URL of the next page."""
+
+        def request() -> tuple[list[_TreeItem], str | None]:
+            items: list[_TreeItem] = []
+
+            def take(item: Any) -> None:
+                if len(items) >= MOST_ITEMS:
+                    raise ProtocolError(f"the hub's listing has more than {MOST_ITEMS:,} files", hint=self._too_long)
+                items.append(_parse_item(item))
+
+            page, headers, final_url = self._http.json_lists(url, {"": take}, self._too_long)
+            if not isinstance(page, list):
+                raise ProtocolError("the hub's listing is not a list")
+            return items, next_page(headers, final_url)
+
+        return self._http.retry(url, request, self._on_retry)
+
+
+@small_value_class
+class _TreeItem:
+    """A file or a folder of a listing."""
+
+    name: str
+    is_folder: bool = False
+    size: int | None = None
+    digest: Digest | None = None
+
+
+def _name_of(item: _TreeItem) -> str:
+    return item.name
+
+
+def _parse_item(item: Any) -> _TreeItem:
+    """One item of a tree answer; the digest of a file is the LFS sha256, else the git blob id."""
+    if not isinstance(item, dict) or not isinstance(item.get("path"), str):
+        raise ProtocolError("the hub's listing has an entry without a path")
+    name = item["path"]
+    if item.get("type") == "directory":
+        return _TreeItem(name, is_folder=True)
+    lfs = item.get("lfs")
+    if isinstance(lfs, dict):
+        size = told_size(lfs.get("size", item.get("size")), shown(name)[:200])
+        oid = str(lfs.get("oid", lfs.get("sha256", "")))
+        return _TreeItem(name, size=size, digest=Digest.parse("sha256", oid.removeprefix("sha256:")))
+    size = told_size(item.get("size"), shown(name)[:200])
+    digest = Digest.of_etag(str(item.get("oid", "")))
+    if digest is not None and digest.algorithm != "git-sha1":
+        digest = None
+    return _TreeItem(name, size=size, digest=digest)
+
+
+def _take_name(item: Any, files: FileList) -> None:
+    """One item of ``siblings``: a name; for what else is known of the file, its server is asked."""
+    if not isinstance(item, dict) or not isinstance(item.get("rfilename"), str):
+        raise ProtocolError("the hub names a file without a name")
+    if len(files) >= MOST_ITEMS:
+        raise ProtocolError(f"the hub names more than {MOST_ITEMS:,} files, the most that mdl lists")
+    files.add(item["rfilename"], None, None)
+
+
+def next_page(headers: Mapping[str, str], url: str) -> str | None:
+    """The next page of a listing, which must be on the same origin (RFC 8288, rel="next")."""
+    match = re.search(r'<([^<>]*)>\s*;[^,<]*rel="?next"?', headers.get("link", ""))
+    if not match:
+        return None
+    try:
+        target = urljoin(url, str(match[1]))
+        is_same_origin = origin_of(target) == origin_of(url)
+    except ValueError as error:
+        raise ProtocolError(f"the next page of the listing has no usable address: {error}") from error
+    if not is_same_origin:
+        host = host_of(target)
+        raise Unsafe(f"refused: the next page of the listing is on another host, {host}", item=host)
+    return target
+
+
+def license_in(tags: object) -> str | None:
+    """The licence that the tags of a repository name; None if they name none."""
+    if not isinstance(tags, list):
+        return None
+    for tag in tags:
+        if str(tag).startswith("license:"):
+            return str(tag).removeprefix("license:")
+    return None
